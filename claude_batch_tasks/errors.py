@@ -1,0 +1,149 @@
+"""Every exception this package raises or stores.
+
+All of them take plain positional arguments that JSON can carry and hand all of them to ``Exception``, so that
+Celery rebuilds the very class, attributes included, from the JSON result backend and from a pickled pool message.
+None of them ever holds a request, a response, a prompt or a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.exceptions import ImproperlyConfigured
+
+
+class BatchTasksError(Exception):
+    """The base of all the errors below. ``str()`` of one says what happened, what was kept and what to do."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
+
+
+class InvalidSettings(BatchTasksError, ImproperlyConfigured):
+    """A ``claude_batch_*`` setting or a job option is unknown or makes no sense."""
+
+
+class InvalidRequests(BatchTasksError, ValueError):
+    """The requests of a job cannot be sent as they are; nothing was stored or sent.
+
+    ``problems``: the first 20, each ``[index, custom_id, field, what is wrong]``; ``more``: how many follow.
+    """
+
+    def __init__(self, message: str, problems: list[list[Any]] | None = None, more: int = 0) -> None:
+        super().__init__(message, problems or [], more)
+        self.problems = problems or []
+        self.more = more
+
+
+class JobNotFound(BatchTasksError, LookupError):
+    """The store holds no job of that id: never submitted, expired, or another store."""
+
+
+class RequestNotFound(BatchTasksError, KeyError):
+    """The job has no request of that ``custom_id``, or the request has no outcome yet."""
+
+
+class TryLater(BatchTasksError):
+    """The base of what passes by itself: the step is tried again after a countdown.
+
+    ``retry_after``: seconds the other side asked us to wait at least, if it did.
+    """
+
+    retry_after: float | None = None
+
+
+class Waiting(TryLater):
+    """Why a task retries, in words for logs and Flower: what was seen, and when the next look is."""
+
+
+class BatchInProgress(TryLater):
+    """The batch is known and still runs."""
+
+
+class FallbackInProgress(TryLater):
+    """Requests of the batch are still on their way through the Messages API."""
+
+
+class NotDue(TryLater):
+    """A countdown longer than one hop: the task woke up between two hops."""
+
+
+class CreateUnresolved(TryLater):
+    """It is not known whether a create was stored; the account's batches are searched before anything is sent."""
+
+
+class ResultsIncomplete(TryLater):
+    """The result file is short, broken, or does not add up to the batch's own counts."""
+
+
+class StoreUnavailable(TryLater):
+    """The store did not answer. Never read as "there is no such job"."""
+
+
+class ApiError(BatchTasksError):
+    """Anthropic's API answered with an error, or not at all.
+
+    Args:
+        message: Anthropic's message, or what went wrong on the way.
+        status: the HTTP status, ``None`` where there was no answer.
+        error_type: Anthropic's ``error.type``, such as ``"not_found_error"``.
+        request_id: Anthropic's request id, what their support asks for.
+        retry_after: seconds from ``Retry-After`` or ``retry-after-ms``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        error_type: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status, error_type, request_id, retry_after)
+        self.status = status
+        self.error_type = error_type
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class TransientError(ApiError, TryLater):
+    """It passes: 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body."""
+
+
+class NotFoundError(ApiError, TryLater):
+    """404, which this API also gives for batches that exist; ``policy`` says what it means at this age."""
+
+
+class AmbiguousError(ApiError, TryLater):
+    """The request may have reached the server and been acted on, but no usable answer came back."""
+
+
+class PermanentError(ApiError):
+    """It does not pass by itself: 400, 401, 402, 403, 413, 422, or no usable credentials."""
+
+
+class CreateNotFound(ApiError):
+    """Create kept answering 404, so nothing was created, and the job does not fall back."""
+
+
+class BatchLost(ApiError):
+    """The batch answers 404 and is in none of several complete listings, or is beyond its retention."""
+
+
+class WaitExceeded(BatchTasksError):
+    """The job waited longer than ``max_wait``. Its batches go on at Anthropic; nothing was canceled."""
+
+
+class ResultsMissing(BatchTasksError):
+    """The result file stayed incomplete over all the refetches allowed; the rows that came are kept."""
+
+
+class StepFailed(BatchTasksError):
+    """A step met an error it has no rule for; the worker's log has the traceback."""
+
+
+def rebuild(name: str, args: list[Any]) -> BatchTasksError:
+    """The exception that was stored as its class name and arguments."""
+    cls = globals()[name]
+    assert issubclass(cls, BatchTasksError)
+    return cls(*args)

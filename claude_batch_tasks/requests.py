@@ -1,0 +1,204 @@
+"""What a job sends: validation, wire ids, and cutting into batches by count and exact bytes.
+
+One pass over the caller's iterable, holding one piece (about a megabyte) and one integer per request at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from claude_batch_tasks.errors import InvalidRequests
+
+#: The body of a create is these two around the requests, which are joined by commas.
+ENVELOPE = (b'{"requests":[', b"]}")
+
+PIECE_BYTES = 1_000_000
+PROBLEMS_SHOWN = 20
+LONGEST_CUSTOM_ID = 512
+
+
+class Piece(NamedTuple):
+    """A run of neighbouring requests of one batch, as they go on the wire."""
+
+    batch: int
+    custom_ids: list[str]
+    body: bytes
+    """The requests as JSON, joined by commas, without a comma at either end."""
+
+
+def wire_id(nonce: str, index: int) -> str:
+    """The ``custom_id`` sent to Anthropic (``^[a-zA-Z0-9_-]{1,64}$``) for the job's request of that index."""
+    return f"cbt-{nonce}-{index}"
+
+
+def index_of(nonce: str, custom_id: str) -> int | None:
+    """The index in a wire id of this job; ``None`` for a custom_id that is not one."""
+    prefix = f"cbt-{nonce}-"
+    digits = custom_id[len(prefix) :]
+    # isdecimal alone would let other alphabets' digits and, through int(), more than one spelling of a number pass.
+    if custom_id.startswith(prefix) and digits.isascii() and digits.isdecimal() and str(int(digits)) == digits:
+        return int(digits)
+    return None
+
+
+def cut(
+    requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    *,
+    nonce: str,
+    max_requests: int,
+    max_bytes: int,
+) -> Iterator[Piece]:
+    """Validate requests and cut them into pieces of batches.
+
+    Args:
+        requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
+        nonce: goes into the wire ids, so that a batch can be recognised as this job's.
+        max_requests: requests a batch may hold.
+        max_bytes: bytes the body of a batch's create may have, envelope included.
+
+    Raises:
+        InvalidRequests: after the last request, with all that is wrong; what was yielded must then be thrown away.
+    """
+    envelope = len(ENVELOPE[0]) + len(ENVELOPE[1])
+    problems: list[list[Any]] = []
+    more = 0
+    seen: set[int] = set()
+    batch = count = size = piece_size = 0
+    ids: list[str] = []
+    items: list[bytes] = []
+    index = -1
+    for index, request in enumerate(_as_requests(requests)):
+        custom_id, params, wrong = _validate(request)
+        if custom_id is not None:
+            # One integer per request instead of the text: two of a million ids share a 64-bit hash once in 10^7 jobs.
+            key = hash(custom_id)
+            if key in seen:
+                wrong.append(("custom_id", "occurs more than once"))
+            seen.add(key)
+        item = b""
+        if not wrong:
+            item = b'{"custom_id":"%s","params":%s}' % (wire_id(nonce, index).encode(), params)
+            if len(item) + envelope > max_bytes:
+                wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {max_bytes - envelope:,}"))
+        for name, text in wrong:
+            if len(problems) < PROBLEMS_SHOWN:
+                problems.append([index, custom_id, name, text])
+            else:
+                more += 1
+        if problems:
+            items, ids = [], []
+            continue
+        assert custom_id is not None
+        added = len(item) + (1 if count else 0)
+        full = count == max_requests or envelope + size + added > max_bytes
+        if items and (full or piece_size + len(item) > PIECE_BYTES):
+            yield Piece(batch, ids, b",".join(items))
+            items, ids, piece_size = [], [], 0
+        if full:
+            batch, count, size, added = batch + 1, 0, 0, len(item)
+        items.append(item)
+        ids.append(custom_id)
+        count, size, piece_size = count + 1, size + added, piece_size + len(item) + 1
+    if index < 0:
+        problems.append([None, None, "requests", "the job is empty"])
+    if problems:
+        raise InvalidRequests(_describe(problems, more), problems, more)
+    yield Piece(batch, ids, b",".join(items))
+
+
+def pick(body: bytes, positions: Iterable[int]) -> list[bytes]:
+    """The ``params``, as JSON, of the requests at these positions of a piece's body."""
+    items = msgspec.json.decode(b"[" + body + b"]", type=list[_Item])
+    return [bytes(items[position].params) for position in positions]
+
+
+class _Item(msgspec.Struct):
+    params: msgspec.Raw
+
+
+def _as_requests(requests: Any) -> Iterator[Any]:
+    if isinstance(requests, Mapping):
+        for custom_id, params in requests.items():
+            yield {"custom_id": custom_id, "params": params}
+    elif isinstance(requests, Iterable) and not isinstance(requests, (str, bytes, bytearray)):
+        yield from requests
+    else:
+        raise InvalidRequests(
+            f"requests must be an iterable of {{custom_id, params}} or a mapping of custom_id to params, "
+            f"not {type(requests).__name__}; nothing was stored or sent"
+        )
+
+
+def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
+    """The custom_id (None if unusable), the params as JSON, and what is wrong as (field, text)."""
+    if not isinstance(request, Mapping):
+        return None, b"", [("request", f"must be an object with custom_id and params, not {type(request).__name__}")]
+    wrong = [
+        (str(name), "is not a field of a batch request") for name in request if name not in ("custom_id", "params")
+    ]
+    custom_id = request.get("custom_id")
+    if custom_id is None:
+        wrong.append(("custom_id", "is missing"))
+    elif not isinstance(custom_id, str) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
+        wrong.append(("custom_id", f"must be a string of 1 to {LONGEST_CUSTOM_ID} characters"))
+        custom_id = custom_id[:80] + "..." if isinstance(custom_id, str) and custom_id else None
+    elif not _encodable(custom_id):
+        wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
+        custom_id = None
+    params = request.get("params")
+    if params is None:
+        return custom_id, b"", [*wrong, ("params", "is missing")]
+    if not isinstance(params, Mapping):
+        return custom_id, b"", [*wrong, ("params", f"must be an object, not {type(params).__name__}")]
+    if not params.get("model"):
+        wrong.append(("params.model", "is missing"))
+    if (max_tokens := params.get("max_tokens")) is None:
+        wrong.append(("params.max_tokens", "is missing"))
+    elif not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
+        wrong.append(("params.max_tokens", "must be a whole number of at least 1 in a batch"))
+    if not params.get("messages"):
+        wrong.append(("params.messages", "is missing"))
+    if params.get("stream"):
+        wrong.append(("params.stream", "a batch cannot stream"))
+    try:
+        encoded = json.dumps(
+            params, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+        ).encode()
+    except UnicodeEncodeError:
+        wrong.append(("params", "holds an unpaired surrogate, which is not valid Unicode"))
+        encoded = b""
+    except (TypeError, ValueError, RecursionError) as exc:
+        wrong.append(("params", f"is not JSON: {exc}"))
+        encoded = b""
+    return custom_id, encoded, wrong
+
+
+def _plain(value: Any) -> Any:
+    """The SDK's own objects (content blocks of an earlier answer) and mappings, as JSON's plain types."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _describe(problems: list[list[Any]], more: int) -> str:
+    lines = [
+        f"  {field}: {text}" if index is None else f"  request {index} (custom_id {custom_id!r}): {field} {text}"
+        for index, custom_id, field, text in problems
+    ]
+    if more:
+        lines.append(f"  and {more:,} more")
+    return "\n".join([f"{len(problems) + more:,} problem(s) in the requests; nothing was stored or sent:", *lines])

@@ -1,0 +1,246 @@
+"""Every ``claude_batch_*`` setting: name, default, unit, meaning.
+
+A setting is read from ``app.conf`` (``claude_batch_poll_min``; with Django's namespace
+``CELERY_CLAUDE_BATCH_POLL_MIN``), and by the ready-made app from the environment (``CLAUDE_BATCH_POLL_MIN``).
+Most can be overridden for one job by a keyword of ``run_batch``: ``run_batch.delay(requests, poll_max=30)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
+
+from celery import Celery, current_app
+
+from claude_batch_tasks import policy
+from claude_batch_tasks.errors import InvalidSettings
+
+PREFIX = "claude_batch_"
+_DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
+
+
+def _setting(default: Any, meaning: str, *, least: float = 0, per_job: bool = True) -> Any:
+    """A field with what ``validate`` and the documentation need to know of it."""
+    return field(
+        **({"default_factory": default} if callable(default) else {"default": default}),
+        metadata={"meaning": meaning, "least": least, "per_job": per_job},
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force, each under its name without the prefix. Durations are seconds, fractions allowed."""
+
+    store_url: str | None = _setting(
+        None,
+        "URL of the Redis that keeps jobs, prompts and results; default: the result back end's, else the broker's",
+        per_job=False,
+    )
+    poll_min: float = _setting(5.0, "shortest interval between two looks at a batch, seconds", least=0.01)
+    poll_max: float = _setting(120.0, "longest interval between two looks at a batch, seconds", least=0.01)
+    retry_min: float = _setting(2.0, "upper bound of the first countdown after a failure, seconds", least=0.01)
+    retry_max: float = _setting(300.0, "upper bound of every countdown after a failure, seconds", least=0.01)
+    not_found_grace: float = _setting(
+        900.0, "seconds since the batch was last seen during which a 404 counts as propagation delay"
+    )
+    listings: int = _setting(
+        3, "complete listings a batch must be missing from before it counts as lost or as never created", least=1
+    )
+    create_not_found_limit: int = _setting(5, "404s in a row on create before the batch falls back or fails", least=1)
+    create_settle: float = _setting(
+        120.0, "seconds for which a create without an answer is searched for before it counts as never stored"
+    )
+    clock_skew: float = _setting(
+        300.0, "seconds by which Anthropic's clock may differ from ours when an unanswered create is searched for"
+    )
+    results_limit: int = _setting(10, "downloads of a result file that does not add up before giving up", least=1)
+    fallback: Literal["messages", "off"] = _setting(
+        "messages", "what failed for a passing reason goes through the Messages API at full price; off: it does not"
+    )
+    max_fallback_requests: int = _setting(
+        1000, "requests of one job that may go through the Messages API; the rest keep their outcome"
+    )
+    messages_limit: int = _setting(
+        8, "refusals (429, 5xx, 404) of one Messages API request before it keeps its outcome", least=1
+    )
+    retries: int = _setting(0, "rounds of resubmission as a smaller batch; this version knows only 0")
+    max_wait: float | None = _setting(
+        None, "seconds after which a job gives up waiting, without canceling; none: never", least=0.01
+    )
+    max_requests_per_batch: int = _setting(100_000, "requests in one batch (Anthropic's limit: 100,000)", least=1)
+    max_bytes_per_batch: int = _setting(
+        256_000_000, "bytes in the body of one create (Anthropic's limit: 256 MB)", least=1000
+    )
+    result_ttl: float = _setting(604_800.0, "seconds a job's payloads, results and record outlive its end", least=1)
+    timeout: float = _setting(60.0, "seconds without a byte before a look or a download counts as failed", least=0.01)
+    lease: float = _setting(
+        60.0, "seconds after which a step whose worker died may be taken over (a living one renews)", least=0.5
+    )
+    client_factories: Mapping[str, str] = _setting(
+        lambda: {"default": _DEFAULT_FACTORY},
+        "alias -> dotted path of a callable that returns an anthropic.Anthropic",
+        per_job=False,
+    )
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+        for low, high in (("poll_min", "poll_max"), ("retry_min", "retry_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise InvalidSettings(f"{PREFIX}{low} is greater than {PREFIX}{high}")
+        for name, limit in (("max_requests_per_batch", 100_000), ("max_bytes_per_batch", 256_000_000)):
+            if getattr(self, name) > limit:
+                raise InvalidSettings(f"{PREFIX}{name} is over Anthropic's limit of {limit:,}")
+        if self.retries:
+            raise InvalidSettings(f"{PREFIX}retries: this version does not resubmit; leave it at 0")
+
+    @classmethod
+    def of(cls, app: Celery) -> Settings:
+        """The settings of a Celery app.
+
+        Raises:
+            InvalidSettings: an unknown ``claude_batch_*`` name or a value that makes no sense.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for key in app.conf:
+            # Under a namespace (Django's CELERY_...) the keys keep their prefix; reading by our name finds them.
+            name = str(key).lower().rpartition(PREFIX)
+            if name[1] and name[0] in ("", "celery_"):
+                values[_known(name[2], names, PREFIX)] = app.conf[PREFIX + name[2]]
+        settings = cls(**values)
+        if settings.store_url is None:
+            return dataclasses.replace(settings, store_url=_store_url(app))
+        return settings
+
+    def override(self, options: Mapping[str, Any]) -> Settings:
+        """These settings with a job's own options over them.
+
+        Raises:
+            InvalidSettings: an unknown option, one that cannot be set per job, or a value that makes no sense.
+        """
+        per_job = {f.name for f in dataclasses.fields(self) if f.metadata["per_job"]}
+        return dataclasses.replace(
+            self, **{_known(name, per_job, "run_batch option "): value for name, value in options.items()}
+        )
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The ``claude_batch_*`` settings found in the environment as ``CLAUDE_BATCH_*``, checked.
+
+    Raises:
+        InvalidSettings: an unknown name or a value that makes no sense, named as the environment spells it.
+    """
+    fields = {f.name: f for f in dataclasses.fields(Settings)}
+    found = {}
+    for key, value in environ.items():
+        if key.startswith(PREFIX.upper()) and value != "":
+            name = _known(key[len(PREFIX) :].lower(), set(fields), PREFIX)
+            found[PREFIX + name] = _checked(fields[name], value)
+    return found
+
+
+def visibility_timeout(app: Celery) -> float:
+    """Seconds after which the app's broker hands out an unacknowledged message again."""
+    options = app.conf.broker_transport_options or {}
+    return float(options.get("visibility_timeout", policy.DEFAULT_VISIBILITY_TIMEOUT))
+
+
+def configured_app() -> Celery:
+    """The app tasks are sent with: the program's current Celery app, else the ready-made one.
+
+    A program that never made a Celery app has only Celery's implicit one, which knows no settings of ours.
+    """
+    if current_app.main == "default":
+        from claude_batch_tasks.app import app
+
+        return app
+    return current_app._get_current_object()  # type: ignore[no-any-return, attr-defined]
+
+
+def _known(name: str, names: set[str], prefix: str) -> str:
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(names))}"
+    raise InvalidSettings(f"unknown setting {prefix}{name}{hint}")
+
+
+def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
+    """A setting's value in its type, read from text where it came from the environment."""
+    name, kind = PREFIX + f.name, str(f.type)
+
+    def wrong(expected: str) -> InvalidSettings:
+        return InvalidSettings(f"{name} must be {expected}, not {value!r} ({f.metadata['meaning']})")
+
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if "None" in kind:
+            return None
+        raise wrong("set")
+    if kind.startswith("Literal"):
+        choices = ("messages", "off")
+        if value not in choices:
+            raise wrong(" or ".join(map(repr, choices)))
+        return value
+    if kind.startswith("Mapping"):
+        return _factories(value, wrong)
+    if kind.startswith("str"):
+        if not isinstance(value, str):
+            raise wrong("a text")
+        return value
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+        if kind.startswith("int"):
+            if number != int(number):
+                raise ValueError
+            number = int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise wrong("a whole number" if kind.startswith("int") else "a number") from None
+    if not math.isfinite(number) or number < f.metadata["least"]:
+        raise wrong(f"at least {f.metadata['least']}")
+    return number
+
+
+def _factories(value: Any, wrong: Any) -> Mapping[str, str]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise wrong("a JSON object of alias: dotted path") from None
+    if not isinstance(value, Mapping) or not all(
+        isinstance(alias, str) and isinstance(path, str) and "." in path for alias, path in value.items()
+    ):
+        raise wrong("a mapping of alias to dotted path")
+    return {"default": _DEFAULT_FACTORY, **value}
+
+
+def _store_url(app: Celery) -> str:
+    for url in (app.conf.result_backend, app.conf.broker_url):
+        if isinstance(url, str) and urlsplit(url).scheme in _REDIS_SCHEMES:
+            return redis_url(url)
+    raise InvalidSettings(
+        f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to; "
+        "set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"
+    )
+
+
+def redis_url(url: str) -> str:
+    """A broker's or result back end's URL as the ``redis`` package spells it (sockets, TLS constants)."""
+    parts = urlsplit(url)
+    scheme = {"redis+socket": "unix", "valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    if "virtual_host" in query:
+        query["db"] = query.pop("virtual_host").lstrip("/")
+    if query.get("ssl_cert_reqs", "").startswith("CERT_"):
+        query["ssl_cert_reqs"] = query["ssl_cert_reqs"][len("CERT_") :].lower()
+    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query, quote_via=quote), ""))

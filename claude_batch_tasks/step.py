@@ -1,0 +1,343 @@
+"""How a task behaves as a step of a job: its lease, its countdowns, and how it ends.
+
+A message stands for one position in the life of its unit (a batch, a request, the job). It takes the unit's lease,
+runs, publishes the next message, and only then moves the unit on and gives the lease up: in any other order a
+process that dies in between loses the job or doubles it. A message at an older position is a duplicate and ends
+quietly; one that meets a living lease comes back when that would expire; one that meets an expired lease takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import anthropic
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject, Retry
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import api, errors, job, policy
+from claude_batch_tasks.settings import Settings, visibility_timeout
+from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
+
+log = logging.getLogger(__name__)
+
+#: Positions are numbers: a step's place in the life of a batch, times this, plus the message's own sequence number.
+_STRIDE = 1_000_000
+_STEPS = 3  # create, poll, fetch: what a new turn goes through again
+FALL_BACK = 10**15
+DONE = 2 * FALL_BACK
+
+
+class LeaseLost(Exception):
+    """Another message took this step over; whatever this one still wanted to write must not be written."""
+
+
+@dataclass
+class Step:
+    """What a running step knows and may do. Every write is refused once the lease is somebody else's."""
+
+    store: Store
+    settings: Settings
+    job: JobRecord
+    unit: Unit
+    owner: str
+    taken_over: bool
+    """The message before this one at the same position never finished."""
+
+    @cached_property
+    def batch(self) -> BatchRecord:
+        """The batch's record as of now; ``record`` keeps it up to date."""
+        batch = self.store.batch(self.unit.job_id, self.unit.batch or 0)
+        if batch is None:
+            raise Ignore(f"job {self.unit.job_id} is gone from the store")
+        return batch
+
+    @property
+    def client(self) -> anthropic.Anthropic:
+        """The client of the job's account."""
+        return api.client(self.job.client, self.settings.client_factories)
+
+    def record(self, **changes: Any) -> None:
+        """Write to the record of the unit."""
+        if not self.store.record(self.unit, self.owner, **changes):
+            raise LeaseLost
+        if self.unit.place is None and self.unit.batch is not None:
+            for name, value in changes.items():
+                setattr(self.batch, name, value)
+
+    def fail(self, error: errors.BatchTasksError) -> str:
+        """End the batch before its time; the job reports the error when its other batches are through."""
+        log.error("%s failed: %s", self.where, error)
+        self.record(state="failed", error=[type(error).__name__, list(error.args)])
+        return f"failed: {error}"
+
+    @property
+    def where(self) -> str:
+        """Job, batch number and batch id, as logs name them."""
+        text = f"job {self.unit.job_id}"
+        if self.unit.batch is None:
+            return text
+        text += f" batch {self.unit.batch}"
+        if self.unit.place is not None:
+            return f"{text} request {self.batch.first + self.unit.place}"
+        return f"{text} ({self.batch.batch_id})" if self.batch.batch_id else text
+
+
+class BatchTask(Task):  # type: ignore[misc]
+    """The delivery settings all our tasks need, whatever the app's own are, and one place where countdowns are made."""
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    max_retries = None
+    ignore_result = True
+    store_errors_even_if_ignored = True
+    # A late duplicate must not put STARTED over the state under which the job has ended.
+    track_started = False
+    autoretry_for = (errors.TryLater, OperationalError)
+
+    def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
+        """The store, the settings in force for a job, and the job."""
+        settings = Settings.of(self.app)
+        assert settings.store_url is not None
+        store = open_store(settings.store_url)
+        found = store.job(job_id)
+        return store, settings.override(found.options) if found else settings, found
+
+    def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
+        """Come back after the countdown that policy gives this error."""
+        wait = policy.backoff(
+            self.request.retries + 1,
+            retry_min=Settings.of(self.app).retry_min,
+            retry_max=Settings.of(self.app).retry_max,
+            at_least=getattr(exc, "retry_after", None),
+            rand=random.random(),
+        )
+        raise self.come_back(wait, exc)
+
+    def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
+        """Publish this task's next message, one hop at most from now; the Retry to raise."""
+        waiting = errors.Waiting(f"{reason}; next look in {_seconds(wait)}")
+        args = tuple(self.request.args or ()) if args is None else args
+        try:
+            return super().retry(  # type: ignore[no-any-return]
+                args=args,
+                kwargs=dict(self.request.kwargs or {}),
+                exc=waiting,
+                countdown=hop(self.app, wait),
+                throw=False,
+            )
+        except Reject as reject:
+            # The broker did not take the message. Celery would drop this one too, and the job with it.
+            raise Reject(reject.reason, requeue=True) from None
+
+
+class StepTask(BatchTask):
+    """One step in the life of a batch. Its arguments: job id, batch number, turn, sequence number."""
+
+    abstract = True
+    #: Which of create, poll, fetch (0, 1, 2) it is.
+    rank = 0
+
+    @property
+    def step(self) -> Step:
+        """The step that is running."""
+        return self.request.step  # type: ignore[no-any-return]
+
+    def position(self, turn: int, seq: int) -> int:
+        """Where a message stands in the life of its unit."""
+        return (turn * _STEPS + self.rank) * _STRIDE + seq
+
+    def after(self, turn: int) -> int:
+        """Where the unit stands when this step is through."""
+        return (turn * _STEPS + self.rank + 1) * _STRIDE
+
+    def unit(self, job_id: str, batch: int) -> Unit:
+        """What the step's lease is for."""
+        return Unit(job_id, batch)
+
+    def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        while True:
+            try:
+                return self._once(job_id, batch, turn, seq)
+            except Retry as retry:
+                if not self.request.is_eager:
+                    raise
+                # Eager mode has no broker to wait in; it is the one place where anything of ours sleeps.
+                time.sleep(retry.when or 0)
+                seq += 1
+
+    def _once(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
+        self.request.step = None
+        self.request.args, self.request.kwargs = (job_id, batch, turn, seq), {}
+        try:
+            store, settings, job_record = self.open(job_id)
+            unit = self.unit(job_id, batch)
+            owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
+            lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+        except errors.StoreUnavailable as exc:
+            return self.retry(exc=exc)
+        if job_record is None or lease.state == "gone":
+            log.warning("job %s is gone from the store; its message ends here", job_id)
+            raise Ignore("the job is gone from the store")
+        if lease.state == "stale":
+            log.info("job %s batch %s: duplicate message of %s ends here", job_id, batch, self.name)
+            raise Ignore("duplicate")
+        if lease.state == "busy":
+            raise self.come_back(lease.remaining + 0.1, "another worker is at it", self.request.args)
+        step = Step(store, settings, job_record, unit, owner, lease.state == "taken_over")
+        self.request.step = step
+        try:
+            with _renewed(step):
+                return self.run(job_id, batch, turn, seq)
+        except LeaseLost:
+            log.warning("%s: %s was taken over by another worker", step.where, self.name)
+            raise Ignore("taken over") from None
+        except errors.BatchTasksError as exc:
+            return self.failed(exc)
+        except (Ignore, Reject, Retry):
+            raise
+        except Exception as exc:
+            log.exception("%s: %s met an error it has no rule for", step.where, self.name)
+            return self.failed(errors.StepFailed(f"{self.name.rpartition('.')[2]}: {type(exc).__name__}: {exc}"))
+
+    def failed(self, error: errors.BatchTasksError) -> str:
+        """The step met an error that does not pass: the batch ends, the chain goes on, the last link reports it."""
+        try:
+            return self.step.fail(error)
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            return self.retry(exc=exc)
+
+    def due(self) -> float | None:
+        """When the unit is to be looked at again, in epoch seconds."""
+        return self.step.batch.due_at
+
+    def failures(self) -> int:
+        """Failures of the step in a row so far."""
+        return self.step.batch.failures
+
+    def not_yet_due(self) -> None:
+        """Go back to waiting when this message woke up between two hops of a longer countdown."""
+        due = self.due()
+        if due is not None and due - time.time() > 0.05:
+            raise errors.NotDue("waiting")
+
+    def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
+        """Publish this step's next message, then move the unit on to it and give the lease up."""
+        step: Step | None = self.request.step
+        if step is None:
+            super().retry(exc=exc)
+        now, settings = time.time(), step.settings
+        try:
+            failures, due = self.failures(), self.due()
+        except errors.StoreUnavailable:
+            failures, due = self.request.retries, None
+        if isinstance(exc, errors.NotDue):
+            wait = max((due or now) - now, 0)
+        elif isinstance(exc, (errors.BatchInProgress, errors.FallbackInProgress)):
+            failures = 0
+            begun = step.batch.created_at or step.job.started_at or now
+            if isinstance(exc, errors.FallbackInProgress):
+                begun = now
+            wait = policy.look_interval(
+                now - begun, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random()
+            )
+        else:
+            failures += 1
+            wait = policy.backoff(
+                failures,
+                retry_min=settings.retry_min,
+                retry_max=settings.retry_max,
+                at_least=getattr(exc, "retry_after", None),
+                rand=random.random(),
+            )
+        job_id, batch, turn, seq = self.request.args
+        self.report(f"{exc}; next look in {_seconds(wait)}", now + wait)
+        retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
+        # Where the store does not answer, the next message moves the unit on by itself.
+        with contextlib.suppress(errors.StoreUnavailable):
+            step.store.advance(
+                step.unit, step.owner, self.position(turn, seq + 1), failures=failures, due_at=now + wait
+            )
+        log.info("%s: %s", step.where, retry.exc)
+        raise retry
+
+    def report(self, line: str, due_at: float | None = None) -> None:
+        """Show progress under the id the caller holds: in the result back end, and as an event for Flower."""
+        step = self.step
+        try:
+            batches = step.store.batches(step.unit.job_id)
+        except errors.StoreUnavailable:
+            return
+        if step.unit.batch is not None and due_at is not None:
+            batches[step.unit.batch].due_at = due_at
+        publish_progress(self, step.unit.job_id, job.progress(step.job, batches), line)
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """The chain's next message is out: move the unit on."""
+        self._move_on()
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        self._move_on()
+
+    def _move_on(self) -> None:
+        step: Step | None = getattr(self.request, "step", None)
+        if step is not None:
+            with contextlib.suppress(errors.StoreUnavailable):
+                step.store.advance(step.unit, step.owner, self.after(self.request.args[2]), failures=0, due_at=None)
+
+
+def hop(app: Celery, wait: float) -> float:
+    """The countdown a message may carry when the wait is this long: a part of it where the broker could not hold it."""
+    seconds = min(wait, policy.longest_hop(visibility_timeout(app)))
+    if urlsplit(str(app.conf.broker_url)).scheme in ("amqp", "amqps", "pyamqp", "librabbitmq"):
+        # RabbitMQ's native delay counts in whole seconds and refuses a countdown between 0 and 1.
+        return max(math.ceil(seconds), 1)
+    return seconds
+
+
+def publish_progress(task: Task, job_id: str, meta: dict[str, Any], line: str) -> None:
+    """Write PROGRESS onto the job's AsyncResult and tell Flower. It is a courtesy: no failure of it stops a step."""
+    try:
+        task.backend.store_result(job_id, meta, "PROGRESS")
+        if task.request.hostname and not task.request.is_eager:
+            counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
+            with task.app.events.default_dispatcher(hostname=task.request.hostname) as events:
+                events.send("task-progress", uuid=job_id, result=f"{counts}; {line}")
+    except Exception as exc:  # noqa: BLE001 - any back end, any broker
+        log.warning("job %s: progress could not be shown: %s", job_id, exc)
+
+
+@contextlib.contextmanager
+def _renewed(step: Step) -> Iterator[None]:
+    """Keep a living owner's lease from expiring while its step runs, however long a download or a create takes."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(step.settings.lease / 3):
+            with contextlib.suppress(errors.StoreUnavailable):
+                if not step.store.renew(step.unit, step.owner, step.settings.lease):
+                    return
+
+    threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -1,0 +1,222 @@
+"""The ledger and the payloads behind one small Protocol.
+
+The ledger says what was intended and what was confirmed; the payloads are prompts and answers. A store keeps, per
+job, one job record, one record per batch, the batch's requests and ids as pieces in the order they were cut, the
+published result file as pieces, and the outcomes that came through the Messages API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+
+BatchState = Literal["staged", "creating", "in_progress", "canceling", "ended", "fetched", "unsent", "lost", "failed"]
+"""``creating``: the intent is written, no id is known. ``unsent``: never created. ``lost``: beyond finding.
+``failed``: a permanent error, in ``error``."""
+
+JobState = Literal["staged", "running", "completed", "canceled", "failed"]
+
+
+class JobRecord(msgspec.Struct, kw_only=True):
+    """What one ``run_batch`` call handed over. Times are epoch seconds."""
+
+    nonce: str
+    requests: int
+    batches: int
+    client: str = "default"
+    queue: str | None = None
+    """The queue ``run_batch`` was sent to by name, which its steps then follow."""
+    options: dict[str, Any] = {}
+    state: JobState = "staged"
+    submitted_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    cancel_requested: bool = False
+    fallback_granted: int = 0
+    summary: dict[str, Any] | None = None
+    error: str | None = None
+    """Why the job failed, in full."""
+
+
+class BatchRecord(msgspec.Struct, kw_only=True):
+    """One batch of a job, and how far its steps have come. Times are epoch seconds."""
+
+    first: int
+    """Index in the job of its first request."""
+    count: int
+    body_bytes: int
+    """Exact bytes of the create body, envelope included."""
+    state: BatchState = "staged"
+    turn: int = 0
+    """How often the create was begun anew because an adopted batch proved to be somebody else's."""
+
+    intent_at: float | None = None
+    """When the create now under way was about to be sent."""
+    create_not_found: int = 0
+    """404s on create in a row."""
+    ambiguous_at: float | None = None
+    """When it became unclear whether that create was stored."""
+    create_looks: int = 0
+    """Complete listings since then that did not show it."""
+    rejected_ids: list[str] = []
+    """Batches that looked like ours but are not."""
+
+    batch_id: str | None = None
+    provisional: bool = False
+    """The id was found by search, and the results have not confirmed it yet."""
+    created_at: float | None = None
+    expires_at: float | None = None
+    cancel_sent: bool = False
+    sighting: float | None = None
+    """When the API last confirmed that the batch exists."""
+    absences: int = 0
+    """Complete listings in a row, past the grace, that did not show it."""
+    counts: dict[str, int] = {}
+    """The API's ``request_counts`` as last seen, corrected by the result file once that is published."""
+
+    looks: int = 0
+    not_found: int = 0
+    """404s in all, whichever endpoint."""
+    failures: int = 0
+    """Failures of the present step in a row; the backoff is computed from it."""
+    due_at: float | None = None
+    """When the present step is to look again."""
+
+    attempt: int = 0
+    """Downloads of the result file begun."""
+    published: int | None = None
+    """The attempt whose rows are the batch's results."""
+    usage: dict[str, int] = {}
+    outcome: dict[str, Any] | None = None
+    """``{"type", "error"}`` for every request that has no result row of its own."""
+    granted: int | None = None
+    """Requests the job's fallback limit left to this batch; None: not asked yet."""
+    eligible: int = 0
+    done: bool = False
+    """Nothing is left to be done for this batch."""
+    answered: int = 0
+    """Requests whose outcome came through the Messages API."""
+    skipped: int = 0
+    """Requests that deserved another chance and did not get one for want of budget."""
+    error: list[Any] | None = None
+    """``[class name in errors, arguments]`` of what ended the batch before its time."""
+
+
+class MessageRecord(msgspec.Struct, kw_only=True):
+    """One request on its way through the Messages API. Times are epoch seconds."""
+
+    sent_at: float | None = None
+    """When a call was about to be made whose answer is not known."""
+    failures: int = 0
+    """Calls the API refused, and so did not charge for."""
+    due_at: float | None = None
+
+
+class Unit(NamedTuple):
+    """What a lease is for: a batch of a job, one request of it on its way through the Messages API, or the job."""
+
+    job_id: str
+    batch: int | None = None
+    place: int | None = None
+
+
+class Lease(msgspec.Struct):
+    """What taking a lease came to. ``stale``: the message is a duplicate of one already acted on. ``busy``: somebody
+    living is at it, for ``remaining`` seconds at most. ``taken_over``: the last owner never finished. ``gone``: the job
+    has expired or was deleted."""
+
+    state: Literal["taken", "taken_over", "busy", "stale", "gone"]
+    remaining: float = 0.0
+
+
+class Store(Protocol):
+    """Raises ``errors.StoreUnavailable`` from every method when it cannot answer, and never guesses."""
+
+    # -- jobs
+    def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> None:
+        """Make the job exist, all at once; it and its payloads expire after ``ttl`` seconds unless it is kept."""
+
+    def job(self, job_id: str) -> JobRecord | None: ...
+
+    def update_job(self, job_id: str, **changes: Any) -> None: ...
+
+    def keep(self, job_id: str) -> None:
+        """Let nothing of the job expire while it runs."""
+
+    def expire(self, job_id: str, ttl: float) -> None:
+        """Let all of the job expire after ``ttl`` seconds."""
+
+    def delete(self, job_id: str) -> None: ...
+
+    # -- batches, and the leases of their steps
+    def batches(self, job_id: str) -> list[BatchRecord]: ...
+
+    def batch(self, job_id: str, batch: int) -> BatchRecord | None: ...
+
+    def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
+        """Take the lease of a unit for the message at ``position``; messages at older positions are stale."""
+
+    def renew(self, unit: Unit, owner: str, ttl: float) -> bool:
+        """Hold the lease for another ``ttl`` seconds; False if it is no longer the owner's."""
+
+    def record(self, unit: Unit, owner: str, **changes: Any) -> bool:
+        """Change the unit's record if ``owner`` still holds its lease; whether it did."""
+
+    def advance(self, unit: Unit, owner: str, position: int, **changes: Any) -> bool:
+        """Give the lease up and leave the unit at ``position``, in one; False if it is no longer the owner's."""
+
+    def grant(self, job_id: str, batch: int, wanted: int, limit: int) -> int:
+        """Reserve up to ``wanted`` of the job's ``limit`` fallback requests for a batch; the same answer each time."""
+
+    # -- which batch id is whose
+    def claim_batch(self, batch_id: str, owner: str) -> str:
+        """Make ``owner`` (job/batch) the owner of a batch id unless it has one; returns who owns it."""
+
+    def batch_owner(self, batch_id: str) -> str | None: ...
+
+    def release_batch(self, batch_id: str) -> None: ...
+
+    # -- payloads
+    def append(self, job_id: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
+        """Stage the next piece of a batch."""
+
+    def bodies(self, job_id: str, batch: int) -> Iterator[bytes]: ...
+
+    def custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]: ...
+
+    def params(self, job_id: str, batch: int, place: int) -> bytes:
+        """The params, as JSON, of the batch's request of that position."""
+
+    def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
+        """Store an attempt's rows; nobody sees them before ``published`` in the record names the attempt."""
+
+    def publish(self, unit: Unit, owner: str, attempt: int, **changes: Any) -> bool:
+        """Make an attempt's rows the batch's results, in one with changes to its record, if the lease is still held."""
+
+    def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]: ...
+
+    def set_eligible(self, job_id: str, batch: int, places: bytes) -> None:
+        """Positions in the batch (unsigned 32-bit integers) of what deserves another chance."""
+
+    def eligible(self, job_id: str, batch: int) -> bytes: ...
+
+    # -- the Messages API
+    def message(self, unit: Unit) -> MessageRecord: ...
+
+    def save_outcome(self, job_id: str, batch: int, place: int, outcome: bytes) -> bool:
+        """Store a request's final outcome; False if it has one already."""
+
+    def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]: ...
+
+    def outcome(self, job_id: str, batch: int, place: int) -> bytes | None: ...
+
+    def outcome_count(self, job_id: str, batch: int) -> int: ...
+
+
+def open_store(url: str) -> Store:
+    """The store behind a URL, cached per process; only Redis URLs are known."""
+    from claude_batch_tasks.store import redis
+
+    return redis.open_store(url)

@@ -1,0 +1,739 @@
+"""The Celery tasks, in the order in which a batch lives.
+
+``run_batch`` → ``create_batch`` → ``poll_batch`` → ``fetch_results`` → ``fall_back`` → ``finish_job``. Each batch of
+a job goes through a chain of its own; the last link of every chain is ``finish_job`` under the id that
+``run_batch.delay()`` returned, and the one that finds all batches through ends the job.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NoReturn
+
+from celery import chain, shared_task, signals
+from celery.exceptions import Ignore
+from celery.result import AsyncResult
+from celery.utils import uuid
+
+from claude_batch_tasks import api, errors, job, policy, results
+from claude_batch_tasks.settings import Settings, configured_app
+from claude_batch_tasks.step import DONE, FALL_BACK, BatchTask, LeaseLost, Step, StepTask, hop, publish_progress
+from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
+
+log = logging.getLogger(__name__)
+
+_NAME = "claude_batch_tasks."
+
+#: Result rows are stored in pieces of about this many bytes.
+_PIECE_BYTES = 1_000_000
+
+
+class RunBatch(BatchTask):
+    """``run_batch``: puts the requests into the store before anything is sent, so that messages carry only ids."""
+
+    abstract = True
+    ignore_result = False
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """As Celery's, after the requests were checked and staged.
+
+        Raises:
+            InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
+            StoreUnavailable: the store does not answer; nothing was stored or sent.
+        """
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        if "job_id" in kwargs:
+            return super().apply_async(args, kwargs, task_id=task_id, **options)  # type: ignore[no-any-return]
+        if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
+            raise TypeError("run_batch takes the requests, and options by keyword")
+        requests = args[0] if args else kwargs.pop("requests")
+        if self.app.main == "default":
+            # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
+            task = configured_app().tasks[self.name]
+            return task.apply_async((requests,), kwargs, task_id=task_id, **options)  # type: ignore[no-any-return]
+        task_id = task_id or uuid()
+        record = job.submit(
+            self.app,
+            task_id,
+            requests,
+            kwargs,
+            queue=_queue_name(options.get("queue")),
+            delay=_delay(options),
+        )
+        log.info("job %s: %d requests in %d batches staged", task_id, record.requests, record.batches)
+        shown = f"({record.requests} requests in {record.batches} batches,)"
+        try:
+            return super().apply_async(  # type: ignore[no-any-return]
+                (), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options}
+            )
+        except errors.BatchTasksError:
+            raise  # eager: the job ran, and this is how it ended
+        except Exception:
+            if not self.app.conf.task_always_eager:
+                _store(self).delete(task_id)
+            raise
+
+
+@shared_task(bind=True, base=RunBatch, name=_NAME + "run_batch")
+def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None, **options: Any) -> Any:
+    """Run requests through Message Batches; the result is the job's summary.
+
+    Args:
+        requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
+        options: ``client``, the alias of an account, and any per-job setting of ``settings.Settings`` by its name,
+            such as ``fallback="off"``.
+
+    Returns:
+        A dict: ``job_id, state, requests, succeeded, errored, expired, canceled, resubmitted, fallback,
+        fallback_skipped, batch_ids, usage, cost, started_at, ended_at``; ``state`` is ``completed`` or ``canceled``.
+
+    Raises:
+        PermanentError, CreateNotFound, BatchLost, WaitExceeded, ResultsMissing, StepFailed: how a job fails; the text
+        says what was kept and what to do.
+    """
+    job_id = job_id or self.request.id
+    store, settings, record = self.open(job_id)
+    if record is None:
+        if requests is None:
+            raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
+        # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
+        record = job.submit(self.app, job_id, requests, options)
+        settings = settings.override(record.options)
+    if record.ended_at is not None:
+        raise Ignore("duplicate")
+    store.keep(job_id)
+    if record.state == "staged":
+        record.started_at = time.time()
+        store.update_job(job_id, state="running", started_at=record.started_at)
+    publish_progress(self, job_id, job.progress(record, store.batches(job_id)), "started")
+    log.info("job %s: started, %d requests in %d batches", job_id, record.requests, record.batches)
+    lines = [_line(self, record, job_id, number, settings) for number in range(record.batches)]
+    for line in lines[:-1]:
+        with suppress(Ignore):
+            self.replace(line)
+    return self.replace(lines[-1])
+
+
+def _line(task: BatchTask, record: JobRecord, job_id: str, batch: int, settings: Settings, turn: int = 0) -> Any:
+    """The chain one batch goes through; for a later turn only the part that it goes through again."""
+    steps = [
+        create_batch.si(job_id, batch, turn),
+        poll_batch.si(job_id, batch, turn).set(countdown=hop(task.app, settings.poll_min)),
+        fetch_results.si(job_id, batch, turn),
+    ]
+    if turn == 0:
+        steps += [fall_back.si(job_id, batch), finish_job.si(job_id)]
+    return chain(*(step.set(queue=record.queue) if record.queue else step for step in steps))
+
+
+# -- create
+
+
+@shared_task(bind=True, base=StepTask, rank=0, name=_NAME + "create_batch")
+def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Create the batch at Anthropic, once: the intent is written first, and an unclear answer is searched for."""
+    step, record = self.step, self.step.batch
+    if record.state not in ("staged", "creating"):
+        return f"nothing to create: {record.state}"
+    self.not_yet_due()
+    if record.intent_at is not None and _reconcile(step):
+        return f"adopted {record.batch_id}"
+    if step.job.cancel_requested:
+        step.record(state="unsent", outcome={"type": "canceled"}, counts={"canceled": record.count})
+        return "canceled before it was created"
+    client = step.client
+    step.record(state="creating", intent_at=time.time(), ambiguous_at=None, create_looks=0)
+    try:
+        created = api.create(client, job.body(step.store, job_id, batch), record.body_bytes)
+    except errors.AmbiguousError as exc:
+        step.record(ambiguous_at=time.time())
+        raise errors.CreateUnresolved(f"{exc}; searching for what it may have created") from None
+    except errors.NotFoundError as exc:
+        step.record(
+            state="staged",
+            intent_at=None,
+            create_not_found=record.create_not_found + 1,
+            not_found=record.not_found + 1,
+        )
+        log.warning("%s: 404 on create, %d in a row", step.where, record.create_not_found)
+        if record.create_not_found >= step.settings.create_not_found_limit:
+            return _without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
+        raise
+    except (errors.TransientError, errors.PermanentError):
+        step.record(state="staged", intent_at=None)
+        raise
+    step.store.claim_batch(created.id, _owner(step.unit))
+    _created(step, created)
+    log.info("%s: created, %d requests", step.where, record.count)
+    return f"created {created.id}, {record.count} requests"
+
+
+def _reconcile(step: Step) -> bool:
+    """A create went out and no answer came back: whether the batch it made was found.
+
+    False: it was never stored, and may be sent again.
+
+    Raises:
+        CreateUnresolved: it cannot be told yet.
+    """
+    record, settings = step.batch, step.settings
+    assert record.intent_at is not None
+    if record.ambiguous_at is None:
+        step.record(ambiguous_at=time.time())
+    assert record.ambiguous_at is not None
+    looked_at = time.time()
+    undecided = 0
+    since = record.intent_at - settings.clock_skew
+    # The oldest first: ours was made soon after the intent, a stranger's of the same size may come at any time.
+    listed = list(_candidates(api.list_since(step.client, since, timeout=settings.timeout), record))
+    for seen in reversed(listed):
+        owner = step.store.claim_batch(seen.id, _owner(step.unit))
+        if owner == _owner(step.unit):
+            _created(step, seen, provisional=True)
+            log.warning("%s: adopted by search; its results will confirm it", step.where)
+            return True
+        undecided += _is_provisional(step, owner)
+    step.record(create_looks=record.create_looks + 1)
+    settled = looked_at - record.ambiguous_at >= settings.create_settle
+    if undecided or not settled or record.create_looks < settings.listings:
+        raise errors.CreateUnresolved(
+            f"it is not known whether the create at {_clock(record.intent_at)} was stored; "
+            f"{record.create_looks} listings did not show it"
+        )
+    log.warning("%s: the create at %s was never stored", step.where, _clock(record.intent_at))
+    step.record(intent_at=None, ambiguous_at=None)
+    return False
+
+
+def _candidates(listed: Iterable[api.Batch], record: BatchRecord) -> Iterator[api.Batch]:
+    for seen in listed:
+        if seen.total == record.count and seen.id not in record.rejected_ids:
+            yield seen
+
+
+def _is_provisional(step: Step, owner: str) -> bool:
+    """Whether the batch another job adopted may still prove to be ours."""
+    other_job, _, number = owner.rpartition("/")
+    other = step.store.batch(other_job, int(number))
+    return other is not None and other.provisional
+
+
+def _created(step: Step, seen: api.Batch, *, provisional: bool = False) -> None:
+    step.record(
+        state="in_progress",
+        # An adopted batch may prove to be a stranger's; then the search goes on from the same moment.
+        intent_at=step.batch.intent_at if provisional else None,
+        ambiguous_at=None,
+        batch_id=seen.id,
+        provisional=provisional,
+        created_at=seen.created_at.timestamp(),
+        expires_at=seen.expires_at.timestamp() if seen.expires_at else None,
+        sighting=time.time(),
+        absences=0,
+        create_not_found=0,
+    )
+
+
+def _owner(unit: Unit) -> str:
+    return f"{unit.job_id}/{unit.batch}"
+
+
+# -- poll
+
+
+@shared_task(bind=True, base=StepTask, rank=1, name=_NAME + "poll_batch")
+def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Look at the batch; come back after a countdown until it has ended."""
+    step, record = self.step, self.step.batch
+    if record.state not in ("in_progress", "canceling"):
+        return f"nothing to look at: {record.state}"
+    self.not_yet_due()
+    assert record.batch_id is not None
+    _check_patience(step)
+    timeout = step.settings.timeout
+    try:
+        if step.job.cancel_requested and not record.cancel_sent:
+            seen = api.cancel(step.client, record.batch_id, timeout=timeout)
+            step.record(cancel_sent=True)
+        else:
+            seen = api.retrieve(step.client, record.batch_id, timeout=timeout)
+    except errors.NotFoundError as exc:
+        return _not_found(step, exc)
+    step.record(
+        looks=record.looks + 1,
+        sighting=time.time(),
+        absences=0,
+        state="canceling" if seen.processing_status == "canceling" else "in_progress",
+    )
+    if seen.processing_status != "ended":
+        waited = sum(seen.request_counts.get(name, 0) for name in results.OUTCOMES)
+        raise errors.BatchInProgress(f"{seen.processing_status}: {waited:,} of {record.count:,}")
+    if seen.archived_at is not None:
+        return _without_batch(step, "lost", errors.BatchLost(f"batch {seen.id} is archived; its results are gone"))
+    step.record(state="ended", counts={name: seen.request_counts.get(name, 0) for name in results.OUTCOMES})
+    log.info("%s: ended, %s", step.where, record.counts)
+    return f"ended: {record.counts}"
+
+
+def _check_patience(step: Step) -> None:
+    limit, started = step.settings.max_wait, step.job.started_at
+    if limit is not None and started is not None and time.time() - started > limit:
+        raise errors.WaitExceeded(f"the job waited longer than max_wait ({limit:g} s)")
+
+
+def _not_found(step: Step, exc: errors.NotFoundError) -> str:
+    """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
+    record, settings, now = step.batch, step.settings, time.time()
+    assert record.created_at is not None
+    assert record.batch_id is not None
+    step.record(not_found=record.not_found + 1)
+    sighting = record.sighting or record.created_at
+
+    def means() -> str:
+        return policy.not_found_means(
+            now=now,
+            created_at=record.created_at or now,
+            last_sighting=sighting,
+            grace=settings.not_found_grace,
+            absences=record.absences,
+            absences_limit=settings.listings,
+        )
+
+    meaning = means()
+    if meaning == "ask_list":
+        since = record.created_at - settings.clock_skew
+        listed = api.list_since(step.client, since, timeout=settings.timeout)
+        if any(seen.id == record.batch_id for seen in listed):
+            step.record(sighting=time.time(), absences=0)
+            raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
+        step.record(absences=record.absences + 1)
+        meaning = means()
+    if meaning == "lost":
+        return _without_batch(
+            step,
+            "lost",
+            errors.BatchLost(
+                f"{exc}; batch {record.batch_id} was last seen at {_clock(sighting)} "
+                f"and is missing from {record.absences} complete listings",
+                *exc.args[1:],
+            ),
+        )
+    ago = max(now - sighting, 0)
+    raise errors.NotFoundError(f"{exc}; seen {ago:.0f} s ago, so taken for propagation delay", *exc.args[1:])
+
+
+def _without_batch(step: Step, state: str, error: errors.ApiError) -> str:
+    """There is no batch to wait for: its requests fall back, or the job fails."""
+    log.warning("%s: %s: %s", step.where, state, error)
+    if step.settings.fallback == "off":
+        return step.fail(error)
+    count = step.batch.count
+    outcome = {"type": "errored", "error": {"type": error.error_type or "not_found_error", "message": str(error)}}
+    # Nothing in the batch has a result: every request is eligible.
+    step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count)
+    return f"{state}: {error}"
+
+
+# -- fetch
+
+
+@shared_task(bind=True, base=StepTask, rank=2, name=_NAME + "fetch_results")
+def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Download, check and publish the batch's results; again if they do not add up."""
+    step, record = self.step, self.step.batch
+    if record.turn > turn:
+        return _another_turn(self, step)
+    if record.state != "ended":
+        return f"nothing to fetch: {record.state}"
+    self.not_yet_due()
+    assert record.batch_id is not None
+    _check_patience(step)
+    step.record(attempt=record.attempt + 1)
+    seen = results.Completeness(step.job.nonce, record.first, record.count)
+    eligible = array("I")
+    try:
+        with api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
+            pieces = _pieces(results.lines(chunks), seen, eligible)
+            step.store.write_results(job_id, batch, record.attempt, pieces)
+    except errors.NotFoundError as exc:
+        return _not_found(step, exc)
+    if record.provisional and seen.all_foreign:
+        return _give_back(self, step, turn)
+    step.record(sighting=time.time())
+    try:
+        seen.check(record.counts)
+    except errors.ResultsIncomplete as exc:
+        log.warning("%s: download %d: %s", step.where, record.attempt, exc)
+        if record.attempt < step.settings.results_limit:
+            raise
+        if not seen.complete:
+            _publish(step, seen, eligible)
+            return step.fail(errors.ResultsMissing(f"{exc}, in each of {record.attempt} downloads"))
+    _publish(step, seen, eligible)
+    log.info("%s: fetched, %s", step.where, dict(seen.tallies))
+    return f"fetched: {dict(seen.tallies)}"
+
+
+def _pieces(lines: Iterable[bytes], seen: results.Completeness, eligible: array[int]) -> Iterator[bytes]:
+    """The rows that are this batch's, once each, in pieces; ``seen`` and ``eligible`` learn of every one."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        try:
+            row = results.row(line)
+        except ValueError:
+            seen.broken += 1
+            continue
+        if (index := seen.add(row)) is None:
+            continue
+        if policy.second_chance(row.type, row.error_type):
+            eligible.append(index - seen.first)
+        piece.append(line)
+        size += len(line) + 1
+        if size >= _PIECE_BYTES:
+            yield b"\n".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"\n".join(piece)
+
+
+def _publish(step: Step, seen: results.Completeness, eligible: array[int]) -> None:
+    record = step.batch
+    step.store.set_eligible(step.unit.job_id, step.unit.batch or 0, eligible.tobytes())
+    changes: dict[str, Any] = {
+        "state": "fetched",
+        "provisional": False,
+        "intent_at": None,
+        "counts": {name: seen.tallies[name] for name in results.OUTCOMES},
+        "usage": dict(seen.usage),
+        "eligible": len(eligible),
+    }
+    if not step.store.publish(step.unit, step.owner, record.attempt, **changes):
+        raise LeaseLost
+    for name, value in changes.items():
+        setattr(record, name, value)
+
+
+def _give_back(task: StepTask, step: Step, turn: int) -> NoReturn:
+    """The batch found by search is somebody else's: let go of it and go on searching."""
+    record = step.batch
+    assert record.batch_id is not None
+    log.warning("%s: every row is foreign; giving the batch back", step.where)
+    foreign = record.batch_id
+    step.record(
+        state="creating",
+        rejected_ids=[*record.rejected_ids, foreign],
+        batch_id=None,
+        provisional=False,
+        ambiguous_at=time.time(),
+        create_looks=0,
+        attempt=0,
+        counts={},
+        turn=turn + 1,
+    )
+    step.store.release_batch(foreign)
+    _another_turn(task, step)
+
+
+def _another_turn(task: StepTask, step: Step) -> NoReturn:
+    """Go through create, poll and fetch again, in front of what is left of the chain."""
+    assert step.unit.batch is not None
+    turn = step.batch.turn
+    line = _line(task, step.job, step.unit.job_id, step.unit.batch, step.settings, turn)
+    try:
+        task.replace(line)
+    except Ignore:
+        step.store.advance(step.unit, step.owner, task.after(turn - 1))
+        raise
+    raise Ignore("eager: the new turn has run")
+
+
+# -- fall back
+
+
+class FallBack(StepTask):
+    """``fall_back``: comes after whatever turn the batch was found in."""
+
+    abstract = True
+
+    def position(self, turn: int, seq: int) -> int:
+        """After every position of the steps before it."""
+        return FALL_BACK + seq
+
+    def after(self, turn: int) -> int:
+        """The end of the batch's life."""
+        return DONE
+
+
+@shared_task(bind=True, base=FallBack, name=_NAME + "fall_back")
+def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Send what deserves another chance through the Messages API, within the job's limit; wait until it is through."""
+    step, record = self.step, self.step.batch
+    if record.done:
+        return "done"
+    self.not_yet_due()
+    settings = step.settings
+    if record.state == "failed" or settings.fallback == "off" or step.job.cancel_requested or not record.eligible:
+        wanted = granted = 0
+    else:
+        wanted = record.eligible
+        granted = step.store.grant(job_id, batch, wanted, settings.max_fallback_requests)
+    if granted:
+        if seq == 0:
+            places = array("I")
+            places.frombytes(step.store.eligible(job_id, batch))
+            log.info("%s: %d of %d requests go through the Messages API", step.where, granted, wanted)
+            for place in places[:granted] if record.published is not None else range(granted):
+                create_message.apply_async((job_id, batch, place), queue=step.job.queue)
+        through = step.store.outcome_count(job_id, batch)
+        if through < granted:
+            raise errors.FallbackInProgress(f"fallback: {through:,} of {granted:,} answered")
+    _close(step, skipped=wanted - granted)
+    return f"done: {record.counts}, {record.answered} through the Messages API"
+
+
+def _close(step: Step, skipped: int) -> None:
+    """The batch has its final outcomes: count them as a reader will see them."""
+    record, changes = step.batch, {}
+    if record.granted:
+        counts: Counter[str] = Counter()
+        usage: Counter[str] = Counter()
+        answered = 0
+        for result in job.read(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record):
+            counts[result.type] += 1
+            usage.update(results.usage_of(result.usage))
+            answered += result.source == "messages"
+        changes = {"counts": dict(counts), "usage": dict(usage), "answered": answered}
+    step.record(done=True, skipped=skipped, **changes)
+
+
+class CreateMessage(StepTask):
+    """``create_message``: its unit is one request, its arguments job id, batch number, position, sequence number."""
+
+    abstract = True
+
+    def unit(self, job_id: str, batch: int) -> Unit:
+        """The request."""
+        return Unit(job_id, batch, self.request.args[2])
+
+    def position(self, turn: int, seq: int) -> int:
+        """Only its own sequence number counts."""
+        return seq
+
+    def after(self, turn: int) -> int:
+        """The end of the request's life."""
+        return DONE
+
+    def due(self) -> float | None:
+        """When the request may be sent again."""
+        return self.step.store.message(self.step.unit).due_at
+
+    def failures(self) -> int:
+        """Refusals so far."""
+        return self.step.store.message(self.step.unit).failures
+
+    def report(self, line: str, due_at: float | None = None) -> None:
+        """``fall_back`` reports for all of them."""
+
+    def failed(self, error: errors.BatchTasksError) -> str:
+        """It keeps the outcome it had: an error of one request must not end its batch."""
+        return _keep(self.step, f"{error}")
+
+
+@shared_task(bind=True, base=CreateMessage, name=_NAME + "create_message")
+def create_message(self: CreateMessage, job_id: str, batch: int, place: int, seq: int = 0) -> str:
+    """Send one request through the Messages API and store its outcome the moment it arrives.
+
+    A call whose answer was lost may have been answered and billed, so it is not made a second time: the request keeps
+    the outcome it had.
+    """
+    step = self.step
+    if step.store.outcome(job_id, batch, place) is not None:
+        return "has its outcome"
+    record = step.store.message(step.unit)
+    if record.sent_at is not None:
+        return _keep(step, f"the answer to the call at {_clock(record.sent_at)} was lost")
+    self.not_yet_due()
+    if step.job.cancel_requested:
+        return _keep(step, "the job was canceled")
+    params = step.store.params(job_id, batch, place)
+    client = step.client
+    step.record(sent_at=time.time())
+    try:
+        message = api.create_message(client, params)
+    except errors.AmbiguousError as exc:
+        return _keep(step, f"{exc}; it may have been billed, so it is not sent again")
+    except (errors.TransientError, errors.NotFoundError) as exc:
+        step.record(sent_at=None)
+        if record.failures + 1 >= step.settings.messages_limit:
+            return _keep(step, f"refused {record.failures + 1} times, the last time: {exc}")
+        raise
+    except errors.PermanentError as exc:
+        if exc.status not in (400, 413, 422):
+            return _keep(step, str(exc))
+        error = {"type": exc.error_type or "invalid_request_error", "message": str(exc), "request_id": exc.request_id}
+        step.store.save_outcome(job_id, batch, place, job.error_outcome(error))
+        return f"errored: {exc}"
+    step.store.save_outcome(job_id, batch, place, job.message_outcome(message))
+    return "succeeded"
+
+
+def _keep(step: Step, note: str) -> str:
+    log.warning("%s keeps its outcome: %s", step.where, note)
+    step.store.save_outcome(step.unit.job_id, step.unit.batch or 0, step.unit.place or 0, job.kept_outcome(note))
+    return f"keeps its outcome: {note}"
+
+
+# -- the end
+
+
+class FinishJob(StepTask):
+    """``finish_job``: one copy ends every batch's chain, and the one that finds all of them through ends the job."""
+
+    abstract = True
+    ignore_result = False
+
+    def unit(self, job_id: str, batch: int) -> Unit:
+        """The job."""
+        return Unit(job_id)
+
+    def position(self, turn: int, seq: int) -> int:
+        """It has no sequence: coming back is no new position."""
+        return 0
+
+    def after(self, turn: int) -> int:
+        """The end of the job's life."""
+        return 1
+
+    def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        try:
+            store, _, _ = self.open(job_id)
+            if not all(record.done for record in store.batches(job_id)):
+                raise Ignore("other batches of the job are still on their way")
+        except errors.StoreUnavailable as exc:
+            self.request.step = None
+            self.retry(exc=exc)
+        return super().__call__(job_id, batch, turn, seq)
+
+    def failed(self, error: errors.BatchTasksError) -> str:
+        """The job's failure is this task's own, for ``get()`` and ``link_error``."""
+        raise error
+
+
+@shared_task(bind=True, base=FinishJob, name=_NAME + "finish_job")
+def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
+    """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
+    step = self.step
+    batches = step.store.batches(job_id)
+    summary = step.job.summary or job.summarize(job_id, step.job, batches, time.time())
+    error = _failure(step, batches, summary)
+    step.store.update_job(
+        job_id,
+        state=summary["state"],
+        ended_at=time.time(),
+        summary=summary,
+        error=str(error) if error else None,
+    )
+    step.store.expire(job_id, step.settings.result_ttl)
+    log.info("job %s: %s, %s", job_id, summary["state"], job.tally(batches))
+    if error is not None:
+        raise error
+    return summary
+
+
+def _failure(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> errors.BatchTasksError | None:
+    """The first failed batch's error, with what was kept and what to do."""
+    failed = [(number, record) for number, record in enumerate(batches) if record.error]
+    if not failed:
+        return None
+    number, record = failed[0]
+    assert record.error is not None
+    error = errors.rebuild(*record.error)
+    what = str(error)
+    if isinstance(error, errors.ApiError) and error.request_id:
+        what += f" (request id {error.request_id})"
+    name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
+    if len(failed) > 1:
+        name += f" and {len(failed) - 1} more"
+    parts = [f"{name} failed: {what}."]
+    days = step.settings.result_ttl / 86_400
+    kept = f"Kept for {days:g} days: the requests (BatchJob({step.unit.job_id!r}).requests())"
+    answered = sum(summary[outcome] for outcome in results.OUTCOMES)
+    parts.append(f"{kept} and {answered:,} outcomes (.results())." if answered else f"{kept}.")
+    if record.batch_id:
+        parts.append(f"{record.batch_id} was not canceled; it goes on at Anthropic, and its results stay there.")
+    elif record.intent_at is not None:
+        parts.append(f"A create was sent at {_clock(record.intent_at)} whose answer is not known: see the Console.")
+    else:
+        parts.append("Nothing of this batch was created or billed.")
+    parts.append(_advice(error))
+    return type(error)(" ".join(parts), *error.args[1:])
+
+
+def _advice(error: errors.BatchTasksError) -> str:
+    if isinstance(error, errors.PermanentError):
+        if error.status in (401, 403):
+            return "Check the key of this client (ANTHROPIC_API_KEY or its factory), then submit the requests again."
+        if error.status == 402:
+            return "Settle the billing of the account, then submit the requests again."
+        return "Mend what the message names, then submit the requests again."
+    if isinstance(error, (errors.WaitExceeded, errors.ResultsMissing)):
+        return "Read its results in the Console, or submit the requests again with more patience."
+    if isinstance(error, errors.StepFailed):
+        return "See the worker's log for the traceback; it is a defect, please report it."
+    return "Submit the requests again later, or allow the Messages API (fallback='messages')."
+
+
+# -- cancel
+
+
+@shared_task(bind=True, base=BatchTask, name=_NAME + "cancel_batch")
+def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
+    """Ask Anthropic to cancel a batch now; ``poll_batch`` would at its next look."""
+    store, settings, record = self.open(job_id)
+    found = store.batch(job_id, batch)
+    if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
+        return "nothing to cancel yet"
+    client = api.client(record.client, settings.client_factories)
+    seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
+    log.info("job %s batch %d (%s): cancel asked for, %s", job_id, batch, found.batch_id, seen.processing_status)
+    return seen.processing_status
+
+
+# -- at a worker's start
+
+
+@signals.worker_init.connect
+def _check_settings(sender: Any = None, **_: Any) -> None:
+    """Refuse to start on settings that make no sense, rather than fail at the first job."""
+    try:
+        Settings.of(sender.app)
+    except errors.InvalidSettings as exc:
+        raise SystemExit(f"claude_batch_tasks: {exc}") from None
+
+
+def _store(task: BatchTask) -> Any:
+    return task.open("")[0]
+
+
+def _queue_name(queue: Any) -> str | None:
+    return getattr(queue, "name", queue)
+
+
+def _delay(options: dict[str, Any]) -> float:
+    """Seconds from now at which a task with these options is to start."""
+    if isinstance(eta := options.get("eta"), datetime):
+        return max(eta.timestamp() - time.time(), 0)
+    return float(options.get("countdown") or 0)
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

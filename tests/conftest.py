@@ -1,0 +1,81 @@
+"""Servers and workers for the tests: each test starts what it needs on free ports and ends it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from claude_batch_tasks.embedded import RedisServer, Worker
+
+#: Countdowns short enough for tests, in the environment of every worker.
+FAST = {
+    "CLAUDE_BATCH_POLL_MIN": "0.2",
+    "CLAUDE_BATCH_POLL_MAX": "0.5",
+    "CLAUDE_BATCH_RETRY_MIN": "0.2",
+    "CLAUDE_BATCH_RETRY_MAX": "1",
+    "CLAUDE_BATCH_CREATE_SETTLE": "1.5",
+    "CLAUDE_BATCH_LEASE": "3",
+}
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis-compatible server for the whole run."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """An empty Redis."""
+    redis_server.client().flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    """The app a caller uses: the same broker, back end and store as the workers'."""
+    app = Celery("tests", broker=redis_url, backend=redis_url, set_as_current=False)
+    app.conf.update(broker_connection_retry_on_startup=True, result_expires=3600)
+    app.loader.import_task_module("claude_batch_tasks.tasks")
+    app.set_current()
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def environment(redis_url: str) -> dict[str, str]:
+    """The environment of a worker, without an address of the API yet."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CELERY_", "CLAUDE_BATCH_", "ANTHROPIC_"))
+    }
+    return {
+        **own,
+        **FAST,
+        "CELERY_BROKER_URL": redis_url,
+        "CELERY_RESULT_BACKEND": redis_url,
+        "ANTHROPIC_API_KEY": "sk-ant-test-key-never-to-be-seen",
+    }
+
+
+StartWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def start_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[StartWorker]:
+    """``start_worker(url, CLAUDE_BATCH_X="1", options=[...])`` starts a prefork worker with two processes."""
+    with ExitStack() as stack:
+
+        def start(url: str, *, options: tuple[str, ...] = ("--concurrency=2",), **env: str) -> Worker:
+            log = tmp_path / f"worker-{len(list(tmp_path.glob('worker-*')))}.log"
+            worker = Worker({**environment, "ANTHROPIC_BASE_URL": url, **env}, log, options=options)
+            return stack.enter_context(worker)
+
+        yield start
