@@ -1,0 +1,34 @@
+"""A local Message Batches API over HTTP, with faults on demand, that remembers what was paid.
+
+>>> from claude_batch_tasks.simulator import Fault, Simulator
+>>> with Simulator("issue-1432") as simulator:
+...     client = anthropic.Anthropic(base_url=simulator.url, api_key="any", max_retries=0)
+
+Imports nothing of the rest of the package: it must not share its mistakes. What Anthropic does not document
+is inferred: 400 for canceling an ended batch, deleting a running one, or results before the end; 404 for a
+deleted batch, another key's, and archived results.
+"""
+
+from __future__ import annotations
+
+from .journal import BatchRecord, Call, Journal, PromptRecord, State, Totals
+from .scenarios import SCENARIOS
+from .script import Behaviour, Fault, Outcome, ResultsStyle, Scenario
+from .server import Control, Simulator
+
+__all__ = [
+    "SCENARIOS",
+    "BatchRecord",
+    "Behaviour",
+    "Call",
+    "Control",
+    "Fault",
+    "Journal",
+    "Outcome",
+    "PromptRecord",
+    "ResultsStyle",
+    "Scenario",
+    "Simulator",
+    "State",
+    "Totals",
+]

@@ -1,0 +1,435 @@
+"""The HTTP side: Anthropic's endpoints, with the faults that strike them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import socket
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from . import control
+from .batch import Batch, error_json, message, new_id, rfc3339
+from .journal import Call
+from .prompts import ApiError, Judge, Prompt, read_batch, read_message
+from .script import MESSAGE_OF, Endpoint, ErrorType, Fault, ResultsStyle, Scenario, error_type
+from .world import World
+
+logger = logging.getLogger("claude_batch_tasks.simulator")
+
+#: What the headers of the Messages API say about tokens; not enforced.
+TOKEN_LIMITS = (("tokens", 2_400_000), ("input-tokens", 2_000_000), ("output-tokens", 400_000))
+#: Bodies over this size are read in a thread, so that other calls are answered meanwhile. Bytes.
+LARGE_BODY = 1_000_000
+
+
+class HangUp(Exception):
+    """Close the connection now. `abruptly` with a TCP reset."""
+
+    def __init__(self, abruptly: bool = False) -> None:
+        super().__init__()
+        self.abruptly = abruptly
+
+
+@dataclass
+class Reply:
+    """An answer in units (the whole body, lines, events) that a fault may cut between or inside of."""
+
+    units: Iterable[bytes]
+    count: int = 1
+    status: int = 200
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    #: How to write results; everything else is written unit by unit.
+    style: ResultsStyle | None = None
+
+
+@dataclass
+class Work:
+    """What to do for a call. Faults count apart by `subject`, a batch's number or a prompt's hash."""
+
+    act: Callable[[], Reply]
+    subject: str = ""
+    batch: Batch | None = None
+
+
+def build(scenario: Scenario) -> Starlette:
+    """The simulator as an ASGI application. Dropping connections needs `protocol.Protocol`."""
+
+    def api(path: str, endpoint: Endpoint, method: str) -> Route:
+        async def serve(request: Request) -> Response:
+            return await _serve(request, endpoint)
+
+        return Route(path, serve, methods=[method])
+
+    one = "/v1/messages/batches/{batch_id}"
+    routes = [
+        api("/v1/messages/batches", "create", "POST"),
+        api("/v1/messages/batches", "list", "GET"),
+        api(one, "retrieve", "GET"),
+        api(one, "delete", "DELETE"),
+        api(f"{one}/cancel", "cancel", "POST"),
+        api(f"{one}/results", "results", "GET"),
+        api("/v1/messages", "messages", "POST"),
+        *control.routes(),
+    ]
+    app = Starlette(routes=routes, exception_handlers={404: _no_such_page, 405: _no_such_page})
+    app.state.world = World(scenario)
+    return app
+
+
+async def _no_such_page(request: Request, _: Exception) -> Response:
+    return _respond(_error_reply(ApiError("not_found_error", "Not Found"), new_id("req_")), request)
+
+
+async def _serve(request: Request, endpoint: Endpoint) -> Response:
+    """Answer one call: who is it, what does it ask for, what goes wrong, do it."""
+    world: World = request.app.state.world
+    retries = request.headers.get("x-stainless-retry-count", "")
+    call = Call(
+        number=len(world.calls) + 1,
+        at=world.now(),
+        endpoint=endpoint,
+        method=request.method,
+        path=request.url.path,
+        batch_id=request.path_params.get("batch_id"),
+        request_id=new_id("req_"),
+        sdk_retries=int(retries) if retries.isdecimal() else 0,
+    )
+    world.calls.append(call)
+    cut = None
+    headers: dict[str, str] = {}
+    try:
+        call.account, organization = identify(request)
+        headers["anthropic-organization-id"] = organization
+        work = await _prepare(request, endpoint, world, call)
+        struck = world.faults.strike(endpoint, work.subject, world.moment(work.batch))
+        call.faults = [fault.label for fault in struck]
+        reply, cut = await _act_under(struck, work)
+    except ApiError as error:
+        call.error = error.kind
+        reply = _error_reply(error, call.request_id)
+    except HangUp as end:
+        _log(call)
+        return await _hang_up(request, end.abruptly)
+    except ClientDisconnect:
+        _log(call)
+        return Response(status_code=499)
+    call.status = reply.status
+    reply.headers = {"request-id": call.request_id, **headers, **reply.headers}
+    if reply.status >= 400 and call.error is None:
+        call.error = error_type(reply.status)
+    _log(call)
+    return _respond(reply, request, cut)
+
+
+def identify(request: Request) -> tuple[str, str]:
+    """Account and organization of a call. Batches belong to an account: a key and a workspace."""
+    key = request.headers.get("x-api-key") or ""
+    authorization = request.headers.get("authorization", "")
+    if not key and authorization.lower().startswith("bearer "):
+        key = authorization[len("bearer ") :].strip()
+    if not key:
+        raise ApiError("authentication_error", "x-api-key header is required")
+    if not request.headers.get("anthropic-version"):
+        raise ApiError("invalid_request_error", "anthropic-version: header is required")
+    name = hashlib.sha256(key.encode()).hexdigest()
+    organization = f"{name[:8]}-{name[8:12]}-4{name[13:16]}-8{name[17:20]}-{name[20:32]}"
+    workspace = request.headers.get("anthropic-workspace-id")
+    return f"key-{name[:8]}" + (f"/{workspace}" if workspace else ""), organization
+
+
+async def _prepare(request: Request, endpoint: Endpoint, world: World, call: Call) -> Work:
+    """Read a call as far as nothing changes by it. Raises ApiError for what is refused at once."""
+    account = call.account
+    behaviour = world.behaviour
+    version = request.headers["anthropic-version"]
+    if endpoint == "create":
+        body = await _read_body(request, behaviour.max_bytes)
+        judge = Judge(behaviour, "batch", world.attempts["batch"])
+        if len(body) > LARGE_BODY:
+            prompts = await asyncio.to_thread(read_batch, body, judge, version)
+        else:
+            prompts = read_batch(body, judge, version)
+
+        def create() -> Reply:
+            batch = world.create(account, prompts)
+            call.batch_id = batch.id
+            return _retrieve(request, world, batch)
+
+        return Work(create)
+    if endpoint == "messages":
+        body = await _read_body(request, behaviour.max_message_bytes)
+        judge = Judge(behaviour, "messages", world.attempts["messages"])
+        prompt, stream = read_message(body, judge, version)
+        if behaviour.messages_seconds:
+            await asyncio.sleep(behaviour.messages_seconds)
+        return Work(lambda: _answer(world, account, prompt, stream), subject=prompt.digest.hex())
+    if endpoint == "list":
+        return Work(lambda: _list(request, world, account))
+
+    batch = world.find(account, request.path_params["batch_id"])
+    if batch is None:
+        # Faults see also calls for batches that do not exist: a 500 comes before anything is looked up.
+        missing = ApiError("not_found_error", "Not found")
+        return Work(lambda: _raise(missing), subject=request.path_params["batch_id"])
+    acts = {"retrieve": _retrieve, "cancel": _cancel, "delete": _delete, "results": _results}
+    act = acts[endpoint]
+    return Work(lambda: act(request, world, batch), subject=str(batch.number), batch=batch)
+
+
+def _raise(error: ApiError) -> NoReturn:
+    raise error
+
+
+async def _read_body(request: Request, limit: int) -> bytearray:
+    """The body, at most `limit` bytes. A longer one is read to its end and thrown away: many clients cannot
+    read an answer while they are still sending."""
+    body = bytearray()
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            body += chunk
+        else:
+            body.clear()
+    if size > limit:
+        raise ApiError("request_too_large", "Request exceeds the maximum size")
+    return body
+
+
+# What each endpoint does
+
+
+def _retrieve(request: Request, world: World, batch: Batch) -> Reply:
+    return _json(batch.json(world.now(), str(request.base_url)))
+
+
+def _cancel(request: Request, world: World, batch: Batch) -> Reply:
+    now = world.now()
+    if batch.ended(now):
+        raise ApiError("invalid_request_error", f"Batch {batch.id} has already ended and cannot be canceled.")
+    if batch.cancel_asked is None:
+        batch.cancel_asked = now
+    return _json(batch.json(now, str(request.base_url)))
+
+
+def _delete(request: Request, world: World, batch: Batch) -> Reply:
+    if not batch.ended(world.now()):
+        raise ApiError("invalid_request_error", f"Batch {batch.id} is still in progress: cancel it first.")
+    batch.gone = True
+    return _json({"id": batch.id, "type": "message_batch_deleted"})
+
+
+def _results(request: Request, world: World, batch: Batch) -> Reply:
+    now = world.now()
+    if not batch.ended(now):
+        raise ApiError("invalid_request_error", f"Batch {batch.id} has not ended: there are no results yet.")
+    if batch.archived(now):
+        raise ApiError("not_found_error", f"The results of batch {batch.id} are no longer available.")
+    count, lines = batch.lines(now)
+    style = batch.behaviour.results
+    return Reply(_end_lines(lines, count, style), count, media_type="application/x-jsonl", style=style)
+
+
+def _list(request: Request, world: World, account: str) -> Reply:
+    query = request.query_params
+    limit = query.get("limit", "20")
+    if not limit.lstrip("-").isdigit():
+        raise ApiError("invalid_request_error", "limit: Input should be a valid integer")
+    if not 1 <= int(limit) <= 1000:
+        bound = "greater than or equal to 1" if int(limit) < 1 else "less than or equal to 1000"
+        raise ApiError("invalid_request_error", f"limit: Input should be {bound}")
+    page, more = world.page(account, query.get("after_id"), query.get("before_id"), int(limit))
+    now, base = world.now(), str(request.base_url)
+    return _json(
+        {
+            "data": [batch.json(now, base) for batch in page],
+            "has_more": more,
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+        }
+    )
+
+
+def _answer(world: World, account: str, prompt: Prompt, stream: bool) -> Reply:
+    limit, remaining, wait = world.take_token(account)
+    headers = {}
+    for what, cap in (("requests", limit), *TOKEN_LIMITS):
+        prefix = f"anthropic-ratelimit-{what}"
+        headers[f"{prefix}-limit"] = str(cap)
+        headers[f"{prefix}-remaining"] = str(max(0, remaining) if what == "requests" else cap)
+        headers[f"{prefix}-reset"] = str(rfc3339(world.now() + wait))
+    if remaining < 0:
+        headers["retry-after"] = str(math.ceil(wait))
+        raise ApiError("rate_limit_error", MESSAGE_OF["rate_limit_error"], headers=headers)
+    world.send(prompt)
+    if prompt.outcome != "succeeded":
+        kind = "api_error" if prompt.outcome in ("expired", "canceled") else prompt.outcome
+        raise ApiError(msgspec.convert(kind, ErrorType), prompt.message, headers=headers)
+    answer = message(prompt, new_id("msg_"), "standard", world.behaviour)
+    if stream:
+        events = list(_events(answer))
+        return Reply(events, len(events), media_type="text/event-stream; charset=utf-8", headers=headers)
+    reply = _json(answer)
+    reply.headers = headers
+    return reply
+
+
+def _events(answer: dict[str, Any]) -> Iterator[bytes]:
+    """A message as server-sent events."""
+
+    def event(kind: str, **data: Any) -> bytes:
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **data}))
+
+    text = answer["content"][0]["text"]
+    usage = answer["usage"]
+    start = {**answer, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+    yield event("message_start", message=start)
+    yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    yield event("ping")
+    for at in range(0, len(text), 40):
+        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text[at : at + 40]})
+    yield event("content_block_stop", index=0)
+    stop = {"stop_reason": answer["stop_reason"], "stop_sequence": None}
+    yield event("message_delta", delta=stop, usage={"output_tokens": usage["output_tokens"]})
+    yield event("message_stop")
+
+
+# Faults
+
+
+async def _act_under(faults: list[Fault], work: Work) -> tuple[Reply, Fault | None]:
+    """Do the work and let the faults strike before, after or in the answer."""
+    fault = next((f for f in faults if f.effect != "delay"), None)
+    late = [f.seconds for f in faults if f.effect == "delay" and f.commit]
+    await asyncio.sleep(sum(f.seconds for f in faults if f.effect == "delay" and not f.commit))
+    if fault is not None and not fault.commit and fault.effect != "cut":
+        reply = _strike(fault)
+    else:
+        reply = work.act()
+        if fault is not None and fault.effect != "cut":
+            reply = _strike(fault)
+    await asyncio.sleep(sum(late))
+    return reply, fault if fault is not None and fault.effect == "cut" else None
+
+
+def _strike(fault: Fault) -> Reply:
+    if fault.effect == "drop":
+        raise HangUp
+    if fault.body:
+        media_type = "text/html; charset=utf-8" if fault.body.startswith("<") else "application/json"
+        return Reply([fault.body.encode()], status=fault.status, media_type=media_type, headers=fault.headers)
+    kind = fault.error or error_type(fault.status)
+    raise ApiError(kind, fault.message or MESSAGE_OF[kind], fault.status, fault.headers)
+
+
+async def _hang_up(request: Request, abruptly: bool) -> Response:
+    """Close the connection. What is returned goes nowhere."""
+    transport: asyncio.Transport | None = getattr(request.state, "transport", None)
+    if transport is not None:
+        connection = transport.get_extra_info("socket")
+        if abruptly and connection is not None:
+            # Lingering for zero seconds makes the close a reset.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        # The server notices the closed connection in the next turn of the loop, and then sends nothing.
+        await asyncio.sleep(0)
+    return Response(status_code=500)
+
+
+def _cut(reply: Reply, fault: Fault) -> Iterator[bytes]:
+    whole = int(reply.count * fault.at)
+    for number, unit in enumerate(reply.units):
+        if number < whole:
+            yield unit
+            continue
+        if fault.how != "clean":
+            yield unit[: max(1, len(unit) // 2)]
+        break
+    if fault.how in ("close", "reset"):
+        raise HangUp(abruptly=fault.how == "reset")
+
+
+# Answers
+
+
+def _json(data: object) -> Reply:
+    return Reply([msgspec.json.encode(data)])
+
+
+def _error_reply(error: ApiError, request_id: str) -> Reply:
+    body = msgspec.json.encode(error_json(error.kind, error.message, request_id))
+    return Reply([body], status=error.status, headers={"request-id": request_id, **error.headers})
+
+
+def _end_lines(lines: Iterator[bytes], count: int, style: ResultsStyle) -> Iterator[bytes]:
+    end = style.newline.encode() * (2 if style.blank_lines else 1)
+    for number, line in enumerate(lines, 1):
+        yield line if number == count and not style.final_newline else line + end
+
+
+def _respond(reply: Reply, request: Request, cut: Fault | None = None) -> Response:
+    if cut is None and isinstance(reply.units, list) and len(reply.units) == 1:
+        return Response(reply.units[0], reply.status, reply.headers, reply.media_type)
+    pieces = iter(reply.units) if cut is None else _cut(reply, cut)
+    headers = reply.headers
+    if reply.style is not None:
+        pieces = _pieces(pieces, reply.style.chunk_bytes)
+        if reply.style.gzip and "gzip" in request.headers.get("accept-encoding", ""):
+            pieces = _gzip(pieces)
+            headers = {**headers, "content-encoding": "gzip"}
+    return StreamingResponse(_stream(request, pieces), reply.status, headers, reply.media_type)
+
+
+async def _stream(request: Request, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        for piece in pieces:
+            yield piece
+            # Making a large body must not keep other calls waiting.
+            await asyncio.sleep(0)
+    except HangUp as end:
+        # Time for what was sent to arrive: a reset may overtake it.
+        await asyncio.sleep(0.05)
+        await _hang_up(request, end.abruptly)
+
+
+def _pieces(units: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of `size`; what was made before a HangUp still comes first."""
+    buffer = bytearray()
+    try:
+        for unit in units:
+            buffer += unit
+            while len(buffer) >= size:
+                yield bytes(buffer[:size])
+                del buffer[:size]
+    except HangUp:
+        if buffer:
+            yield bytes(buffer)
+        raise
+    if buffer:
+        yield bytes(buffer)
+
+
+def _gzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=31)
+    for piece in pieces:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
+
+
+def _log(call: Call) -> None:
+    faults = f"  fault: {', '.join(call.faults)}" if call.faults else ""
+    logger.info("%-8s %s  %s%s", call.endpoint, call.status or "---", call.batch_id or "", faults)

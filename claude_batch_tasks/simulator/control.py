@@ -1,0 +1,125 @@
+"""The control API under /__sim__: faults, behaviour, time, and the journal. `server.Control` is its client.
+
+| call | body | answer |
+|---|---|---|
+| GET state | | `State` |
+| GET journal?since=0&prompts=true | | `Journal` |
+| GET scenarios | | every named `Scenario` |
+| POST faults | `{"faults": [Fault], "replace": false}` | `State` |
+| POST behaviour | the fields of `Behaviour` to change | `State` |
+| POST reset | `{}`, `{"scenario": "healthy"}` or `{"scenario": {Scenario}}` | `State` |
+| POST advance | `{"seconds": 3600}`, `{"end": "*"}` or `{"expire": "msgbatch_..."}` | `State` |
+| POST forget | `{"batch_id": "msgbatch_..."}`: from now on it does not exist for any endpoint | `State` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .prompts import ApiError
+from .scenarios import SCENARIOS, named
+from .script import Behaviour, Fault, Scenario
+from .world import World, chosen
+
+T = TypeVar("T")
+
+
+class NewFaults(Struct, forbid_unknown_fields=True):
+    faults: tuple[Fault, ...]
+    replace: bool = False
+
+
+class Reset(Struct, forbid_unknown_fields=True):
+    scenario: str | Scenario | None = None
+
+
+class Advance(Struct, forbid_unknown_fields=True):
+    #: Move the clock forward.
+    seconds: float = 0.0
+    #: End a batch now, every request processed: its id, or `*` for all.
+    end: str = ""
+    #: Let a batch expire now, what was not processed yet with it.
+    expire: str = ""
+
+
+class Forget(Struct, forbid_unknown_fields=True):
+    batch_id: str
+
+
+def routes() -> list[Route]:
+    return [
+        _get("state", lambda request, world: world.state()),
+        _get("journal", _journal),
+        _get("scenarios", lambda request, world: list(SCENARIOS.values())),
+        _post("faults", NewFaults, lambda world, new: world.add_faults(new.faults, new.replace)),
+        _post("behaviour", dict[str, Any], _behave),
+        _post("advance", Advance, _advance),
+        _post("forget", Forget, _forget),
+        _post("reset", Reset, None),
+    ]
+
+
+def _journal(request: Request, world: World) -> object:
+    query = request.query_params
+    return world.journal(int(query.get("since", "0")), query.get("prompts", "true") == "true")
+
+
+def _behave(world: World, changes: dict[str, Any]) -> None:
+    world.behave(msgspec.convert({**msgspec.to_builtins(world.behaviour), **changes}, Behaviour))
+
+
+def _advance(world: World, advance: Advance) -> None:
+    now = world.now()
+    for batch in chosen(world, advance.end) if advance.end else ():
+        if not batch.ended(now):
+            batch.seconds = now - batch.created
+    for batch in chosen(world, advance.expire) if advance.expire else ():
+        if not batch.ended(now):
+            batch.expires = now
+    world.advance(advance.seconds)
+
+
+def _forget(world: World, forget: Forget) -> None:
+    for batch in chosen(world, forget.batch_id):
+        batch.gone = True
+
+
+def _get(name: str, answer: Callable[[Request, World], object]) -> Route:
+    async def serve(request: Request) -> Response:
+        return _json(answer(request, request.app.state.world))
+
+    return Route(f"/__sim__/{name}", serve, methods=["GET"])
+
+
+def _post(name: str, body: type[T], change: Callable[[World, T], None] | None) -> Route:
+    """A change of the world; without `change` a new world."""
+
+    async def serve(request: Request) -> Response:
+        try:
+            asked = msgspec.json.decode(await request.body() or b"{}", type=body)
+            if isinstance(asked, Reset):
+                request.app.state.world = World(_scenario(asked, request.app.state.world))
+            elif change is not None:
+                change(request.app.state.world, asked)
+        except (msgspec.DecodeError, LookupError, ApiError) as error:
+            return _json({"error": str(error)}, 400)
+        return _json(request.app.state.world.state())
+
+    return Route(f"/__sim__/{name}", serve, methods=["POST"])
+
+
+def _scenario(reset: Reset, world: World) -> Scenario:
+    if reset.scenario is None:
+        return world.scenario
+    return named(reset.scenario) if isinstance(reset.scenario, str) else reset.scenario
+
+
+def _json(data: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(data), status, media_type="application/json")

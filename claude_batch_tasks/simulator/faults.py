@@ -1,0 +1,92 @@
+"""Which faults strike a call."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import NamedTuple
+
+from .script import Endpoint, Fault
+
+
+class Moment(NamedTuple):
+    """Where in time a call happens: now, when the simulator started, when its batch was created and ended."""
+
+    now: float
+    started: float
+    created: float | None = None
+    ended: float | None = None
+
+
+class Installed:
+    """A fault with its counters, one for each subject (batch or prompt)."""
+
+    def __init__(self, fault: Fault, number: int) -> None:
+        self.fault = fault
+        self.number = number
+        self.seen: Counter[str] = Counter()
+        self.fired: Counter[str] = Counter()
+
+    def matches(self, endpoint: Endpoint, subject: str, moment: Moment, seed: int) -> bool:
+        """Count a call, and say whether the fault strikes it."""
+        fault = self.fault
+        if fault.endpoint not in (endpoint, "any") or not self._in_window(endpoint, moment):
+            return False
+        key = self.key(subject)
+        self.seen[key] += 1
+        count = self.seen[key]
+        if fault.calls and count not in fault.calls:
+            return False
+        if fault.times and self.fired[key] >= fault.times:
+            return False
+        return chance(fault.probability, seed, "fault", self.number, subject, count)
+
+    def key(self, subject: str) -> str:
+        return subject if self.fault.per == "batch" else ""
+
+    def _in_window(self, endpoint: Endpoint, moment: Moment) -> bool:
+        fault = self.fault
+        if fault.since == "started" or endpoint in ("create", "list", "messages"):
+            origin: float | None = moment.started
+        else:
+            origin = moment.created if fault.since == "created" else moment.ended
+        if origin is None:
+            # Without a bound, the default `since="created"` is no condition.
+            return fault.since == "created" and fault.after == 0 and fault.before is None
+        age = moment.now - origin
+        return age >= fault.after and (fault.before is None or age < fault.before)
+
+
+class FaultBook:
+    """The faults in force, in the order in which they were installed."""
+
+    def __init__(self, faults: tuple[Fault, ...], seed: int) -> None:
+        self.seed = seed
+        self.installed: list[Installed] = []
+        self.add(faults)
+
+    def add(self, faults: tuple[Fault, ...]) -> None:
+        self.installed += [Installed(fault, len(self.installed) + n) for n, fault in enumerate(faults)]
+
+    def strike(self, endpoint: Endpoint, subject: str, moment: Moment) -> list[Fault]:
+        """The faults that strike this call: any number of delays, and at most one other."""
+        struck: list[Fault] = []
+        ended = False
+        for rule in self.installed:
+            # Every fault sees every call, also one that an earlier fault has already decided.
+            if not rule.matches(endpoint, subject, moment, self.seed):
+                continue
+            if rule.fault.effect != "delay":
+                if ended:
+                    continue
+                ended = True
+            rule.fired[rule.key(subject)] += 1
+            struck.append(rule.fault)
+        return struck
+
+
+def chance(probability: float, *key: object) -> bool:
+    """A draw that depends on its key only, so that it is the same in whatever order calls arrive."""
+    if probability >= 1:
+        return True
+    return random.Random(":".join(map(str, key))).random() < probability

@@ -1,0 +1,121 @@
+"""What the simulator remembers for tests: every call, and what was sent and paid for each prompt."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from .script import Behaviour, Endpoint, Fault
+
+
+class Call(Struct):
+    """One call of the API. `status` is 0 where the connection was closed without an answer."""
+
+    number: int
+    #: Simulated epoch seconds.
+    at: float
+    endpoint: Endpoint | None
+    method: str
+    path: str
+    batch_id: str | None = None
+    #: A name made from key and workspace; the key itself is not kept.
+    account: str = ""
+    status: int = 0
+    #: The type of the error that was answered.
+    error: str | None = None
+    #: Labels of the faults that struck.
+    faults: list[str] = []
+    request_id: str = ""
+    #: How many retries of its own the SDK had made before (x-stainless-retry-count).
+    sdk_retries: int = 0
+
+
+class PromptRecord(Struct):
+    """What happened to one prompt, which is known by a hash of its canonical params (see `Prompt.digest`).
+
+    Requests with equal params are one prompt: give each its own text where payments are to be told apart.
+    """
+
+    digest: str
+    #: The beginning of the prompt.
+    text: str
+    custom_ids: list[str]
+    #: How often it was accepted: in batches, and by the Messages API.
+    sent_in_batches: int = 0
+    sent_as_messages: int = 0
+    #: How often an answer was made and is charged: at batch price (half), and at full price.
+    paid_batch: int = 0
+    paid_messages: int = 0
+    #: Every outcome so far, in order: "succeeded", "expired", "canceled", "processing" or an error type.
+    outcomes: list[str] = []
+
+    @property
+    def paid(self) -> int:
+        return self.paid_batch + self.paid_messages
+
+
+class BatchRecord(Struct):
+    id: str
+    #: Counts the batches of the simulator from 1.
+    number: int
+    account: str
+    status: str
+    requests: int
+    created_at: float
+    #: When processing ended, or is going to end.
+    ended_at: float
+    request_counts: dict[str, int]
+    #: How many of its requests are charged so far.
+    paid: int
+    downloads: int
+    gone: bool
+
+
+class Totals(Struct):
+    calls: int
+    batches_created: int
+    requests_sent: int
+    paid_batch: int
+    paid_messages: int
+    #: Tokens of everything paid, by price class.
+    batch_input_tokens: int
+    batch_output_tokens: int
+    messages_input_tokens: int
+    messages_output_tokens: int
+
+
+class FaultRecord(Struct):
+    fault: Fault
+    #: Over all batches.
+    seen: int
+    fired: int
+
+
+class State(Struct):
+    """The simulator at a glance."""
+
+    scenario: str
+    now: float
+    started: float
+    behaviour: Behaviour
+    faults: list[FaultRecord]
+    batches: list[BatchRecord]
+    totals: Totals
+
+
+class Journal(Struct):
+    calls: list[Call]
+    prompts: list[PromptRecord]
+    batches: list[BatchRecord]
+    totals: Totals
+
+    def calls_to(self, endpoint: Endpoint, status: int | None = None) -> list[Call]:
+        """The calls of one endpoint, or of those the ones answered with `status`."""
+        return [c for c in self.calls if c.endpoint == endpoint and status in (None, c.status)]
+
+    def paid_twice(self) -> list[PromptRecord]:
+        """The prompts that were charged more than once."""
+        return [prompt for prompt in self.prompts if prompt.paid > 1]
+
+    def unpaid(self) -> list[PromptRecord]:
+        """The prompts that were sent and never charged."""
+        return [prompt for prompt in self.prompts if not prompt.paid]

@@ -1,0 +1,227 @@
+"""Reading requests: what is refused at once, what becomes an errored line, and what a prompt is known by."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from hashlib import blake2b
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from .faults import chance
+from .script import MESSAGE_OF, STATUS_OF, Behaviour, ErrorType
+
+CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+#: From this API version on, sampling parameters are refused.
+NO_SAMPLING_SINCE = "2026-10-21"
+
+
+class ApiError(Exception):
+    """An error answer: its type and message, HTTP status and extra headers."""
+
+    def __init__(
+        self, kind: ErrorType, message: str, status: int | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.status = status or STATUS_OF[kind]
+        self.headers = headers or {}
+
+
+class Prompt(Struct, gc=False):
+    """What is kept of one request. Has no references to others: the garbage collector need not look at it."""
+
+    custom_id: str
+    #: Hash of the canonical params, the same in a batch and through the Messages API, streamed or not.
+    digest: bytes
+    model: str
+    #: The beginning of the last user message, as much as the answer will repeat.
+    echo: str
+    input_tokens: int
+    max_tokens: int
+    #: "succeeded", "expired", "canceled", or the type of an error.
+    outcome: str = "succeeded"
+    message: str = ""
+
+
+class _Item(Struct, gc=False):
+    custom_id: Any = UNSET
+    params: Raw | UnsetType = UNSET
+
+
+class _CreateBody(Struct):
+    requests: list[_Item] | UnsetType = UNSET
+
+
+class Judge:
+    """Decides the outcomes of one call's requests by the rules of `behaviour.outcomes`.
+
+    `attempts` says how often each prompt was sent this way before, by digest.
+    """
+
+    def __init__(self, behaviour: Behaviour, via: Literal["batch", "messages"], attempts: Counter[bytes]) -> None:
+        self.behaviour = behaviour
+        self.attempts = attempts
+        self.used: Counter[int] = Counter()
+        self.rules = [
+            (number, rule, re.compile(rule.custom_id).search)
+            for number, rule in enumerate(behaviour.outcomes)
+            if rule.via in (via, "both")
+        ]
+
+    def decide(self, custom_id: str, digest: bytes, text: str) -> tuple[str, str]:
+        """The outcome ("succeeded", "expired", "canceled" or an error type) and an error's message."""
+        for number, rule, search in self.rules:
+            attempt = self.attempts[digest]
+            if (
+                (not rule.count or self.used[number] < rule.count)
+                and (not rule.attempts or attempt < rule.attempts)
+                and rule.prompt in text
+                and search(custom_id)
+                and chance(rule.probability, self.behaviour.seed, "outcome", number, digest.hex(), attempt)
+            ):
+                self.used[number] += 1
+                if rule.type != "errored":
+                    return rule.type, ""
+                return rule.error, rule.message or MESSAGE_OF[rule.error]
+        return "succeeded", ""
+
+
+_read_create = msgspec.json.Decoder(_CreateBody).decode
+_read_params = msgspec.json.Decoder(dict[str, Any]).decode
+# "sorted" orders the keys at every level: the same params give the same bytes whatever the client's order.
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prompt]:
+    """The requests of a create call, with their outcomes. Raises ApiError for what Anthropic refuses at once;
+    invalid `params` are not: such a request gets an errored outcome."""
+    limit = judge.behaviour.max_requests
+    try:
+        items = _read_create(body).requests
+    except msgspec.ValidationError as error:
+        raise ApiError("invalid_request_error", f"requests: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
+    if items is UNSET:
+        raise ApiError("invalid_request_error", "requests: Field required")
+    if not items:
+        raise ApiError("invalid_request_error", "requests: List should have at least 1 item after validation, not 0")
+    if len(items) > limit:
+        raise ApiError(
+            "invalid_request_error",
+            f"requests: List should have at most {limit} items after validation, not {len(items)}",
+        )
+    prompts: list[Prompt] = []
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        at = f"requests.{index}"
+        custom_id = item.custom_id
+        check_custom_id(custom_id, f"{at}.custom_id")
+        if custom_id in seen:
+            raise ApiError("invalid_request_error", f"{at}.custom_id: Duplicate custom_id '{custom_id}'")
+        seen.add(custom_id)
+        if item.params is UNSET:
+            raise ApiError("invalid_request_error", f"{at}.params: Field required")
+        try:
+            params = _read_params(item.params)
+        except msgspec.ValidationError:
+            raise ApiError("invalid_request_error", f"{at}.params: Input should be a valid dictionary") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
+        prompts.append(read_prompt(params, custom_id, judge, version))
+    return prompts
+
+
+def check_custom_id(custom_id: object, at: str) -> None:
+    if custom_id is UNSET:
+        problem = "Field required"
+    elif not isinstance(custom_id, str):
+        problem = "Input should be a valid string"
+    elif not custom_id:
+        problem = "String should have at least 1 character"
+    elif len(custom_id) > 64:
+        problem = "String should have at most 64 characters"
+    elif not CUSTOM_ID.fullmatch(custom_id):
+        problem = f"String should match pattern '^{CUSTOM_ID.pattern}$'"
+    else:
+        return
+    raise ApiError("invalid_request_error", f"{at}: {problem}")
+
+
+def read_message(body: bytes | bytearray, judge: Judge, version: str) -> tuple[Prompt, bool]:
+    """The prompt of a Messages call, and whether it asks for a stream."""
+    try:
+        params = _read_params(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
+    return read_prompt(params, None, judge, version), params.get("stream") is True
+
+
+def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, version: str) -> Prompt:
+    """What is kept of one request, a batch's where it has a custom_id."""
+    problem = find_problem(params, version, in_batch=custom_id is not None)
+    canonical = _canonical({key: value for key, value in params.items() if key != "stream"})
+    text = "" if problem else last_user_text(params["messages"])
+    digest = blake2b(canonical, digest_size=16).digest()
+    outcome, message = problem or judge.decide(custom_id or "", digest, text)
+    return Prompt(
+        custom_id=custom_id or "",
+        digest=digest,
+        model=str(params.get("model", "")),
+        echo=text[: judge.behaviour.echo_chars],
+        input_tokens=max(1, len(canonical) // 4),
+        max_tokens=0 if problem else params["max_tokens"],
+        outcome=outcome,
+        message=message,
+    )
+
+
+def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[ErrorType, str] | None:
+    """What Anthropic would refuse about `params`: error type and message."""
+    model = params.get("model", UNSET)
+    if not isinstance(model, str):
+        return "invalid_request_error", f"model: {_missing(model, 'string')}"
+    if not model.startswith("claude"):
+        return "not_found_error", f"model: {model}"
+    max_tokens = params.get("max_tokens", UNSET)
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
+        return "invalid_request_error", f"max_tokens: {_missing(max_tokens, 'integer')}"
+    if max_tokens < in_batch:
+        bound = f"greater than or equal to {int(in_batch)}"
+        return "invalid_request_error", f"max_tokens: Input should be {bound}"
+    messages = params.get("messages", UNSET)
+    if not isinstance(messages, list):
+        return "invalid_request_error", f"messages: {_missing(messages, 'list')}"
+    if not messages:
+        return "invalid_request_error", "messages: at least one message is required"
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str | list):
+            return "invalid_request_error", f"messages.{index}.content: Field required"
+        if message.get("role") not in ("user", "assistant", "system"):
+            return "invalid_request_error", f"messages.{index}.role: Input should be 'user' or 'assistant'"
+        if not message["content"] and message["role"] == "user":
+            return "invalid_request_error", f"messages.{index}: user messages must have non-empty content"
+    if in_batch and params.get("stream"):
+        return "invalid_request_error", "stream: Streaming is not supported in Message Batches"
+    if version >= NO_SAMPLING_SINCE:
+        for name in ("temperature", "top_p", "top_k"):
+            if params.get(name) is not None:
+                return "invalid_request_error", f"{name}: Extra inputs are not permitted"
+    return None
+
+
+def _missing(value: object, expected: str) -> str:
+    return "Field required" if value is UNSET else f"Input should be a valid {expected}"
+
+
+def last_user_text(messages: list[dict[str, Any]]) -> str:
+    """The text of the last user message."""
+    content = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    if isinstance(content, str):
+        return content
+    texts = [block for block in content if isinstance(block, dict) and block.get("type") == "text"]
+    return "\n".join(str(block.get("text", "")) for block in texts)

@@ -1,0 +1,199 @@
+"""What a simulator is told to do: outcomes, timing, faults. Plain values, also JSON for the control API."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+Endpoint: TypeAlias = Literal["create", "list", "retrieve", "cancel", "delete", "results", "messages"]
+ErrorType: TypeAlias = Literal[
+    "invalid_request_error",
+    "authentication_error",
+    "billing_error",
+    "permission_error",
+    "not_found_error",
+    "request_too_large",
+    "rate_limit_error",
+    "timeout_error",
+    "api_error",
+    "overloaded_error",
+]
+
+#: The HTTP status that Anthropic sends with each error type.
+STATUS_OF: dict[ErrorType, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+MESSAGE_OF: dict[ErrorType, str] = {
+    "invalid_request_error": "Invalid request",
+    "authentication_error": "invalid x-api-key",
+    "billing_error": "Your credit balance is too low to access the Anthropic API.",
+    "permission_error": "Your API key does not have permission to use the specified resource.",
+    "not_found_error": "Not found",
+    "request_too_large": "Request exceeds the maximum size",
+    "rate_limit_error": "This request would exceed your organization's rate limit.",
+    "api_error": "Internal server error",
+    "timeout_error": "Request timed out",
+    "overloaded_error": "Overloaded",
+}
+_TYPE_OF: dict[int, ErrorType] = {status: kind for kind, status in STATUS_OF.items()}
+
+
+def error_type(status: int) -> ErrorType:
+    """The error type that usually comes with an HTTP status."""
+    return _TYPE_OF.get(status, "api_error" if status >= 500 else "invalid_request_error")
+
+
+class Value(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of everything a user hands to the simulator: frozen, and strict when read from JSON."""
+
+
+class Fault(Value, frozen=True):
+    """One thing that goes wrong, and when.
+
+    >>> Fault("create", "status", status=404, calls=(1, 2))              # the first two creates
+    >>> Fault("retrieve", "status", status=404, before=2.0)              # while the batch is younger than 2 s
+    >>> Fault("results", "status", status=404, since="ended", before=3)  # for 3 s after the batch ended
+    >>> Fault("create", "drop", commit=True, calls=(1,))                 # stored, but no answer arrives
+    >>> Fault("results", "cut", how="reset", at=0.5, calls=(1,))         # broken at half of the lines
+    >>> Fault("messages", "status", status=429, headers={"retry-after": "2"}, probability=0.2)
+
+    Every condition that is given must hold. Of several faults that match one call, all delays apply, and the
+    first other one. Calls that fail authentication meet no fault.
+    """
+
+    endpoint: Endpoint | Literal["any"]
+    #: `status`: answer with `status`; `drop`: close the connection without an answer; `cut`: end the body
+    #: early; `delay`: answer `seconds` later.
+    effect: Literal["status", "drop", "cut", "delay"]
+
+    #: Which of the calls that this fault sees (right endpoint, inside the window), from 1. Empty: every one.
+    calls: tuple[int, ...] = ()
+    #: Count calls, and `times`, apart for each batch (for messages: for each prompt), or over the whole
+    #: server, as creating and listing always do.
+    per: Literal["batch", "server"] = "batch"
+    #: Strike with this probability. The draw depends only on the seed, the fault, the batch and the call's
+    #: number.
+    probability: float = 1.0
+    #: Strike at most so often (0: without limit), counted as `per` says.
+    times: int = 0
+    #: The moment that `after` and `before` count from. The batch must exist, and for `ended` have ended.
+    #: At `create`, `list` and `messages` it is always `started`, the start or reset of the simulator.
+    since: Literal["started", "created", "ended"] = "created"
+    #: The window in simulated seconds, [after, before).
+    after: float = 0.0
+    before: float | None = None
+
+    #: Do the work first (store the batch, answer the message and charge for it), then strike.
+    commit: bool = False
+    #: For `status`: the HTTP status, the error's type (default: the usual one of this status) and message,
+    #: extra headers, and a raw body instead of the JSON error; one that starts with `<` is sent as HTML.
+    status: int = 500
+    error: ErrorType | None = None
+    message: str = ""
+    headers: dict[str, str] = {}
+    body: str = ""
+    #: For `cut`, the part of the body (of its lines, where it has several) that is still sent, 0 to 1. Then:
+    #: `clean`: a valid end at a line boundary; `line`: a valid end in the middle of a line; `close`: the
+    #: connection closed in the middle of a line; `reset`: the same with a TCP reset.
+    at: float = 0.5
+    how: Literal["clean", "line", "close", "reset"] = "reset"
+    #: For `delay`, in real seconds.
+    seconds: float = 0.0
+    #: What the journal calls this fault; its effect where empty.
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name or (f"status {self.status}" if self.effect == "status" else self.effect)
+
+
+class Outcome(Value, frozen=True):
+    """What becomes of matching requests. The first matching rule decides; without one a request succeeds.
+
+    >>> Outcome("expired", count=2)                                        # the first two of every batch
+    >>> Outcome("errored", error="overloaded_error", custom_id="-3$")      # by a regular expression
+    >>> Outcome("errored", error="api_error", prompt="flaky", attempts=1)  # by the prompt, only at first
+    >>> Outcome("errored", error="billing_error", via="messages")          # at the Messages API
+    """
+
+    type: Literal["succeeded", "errored", "expired", "canceled"]
+    error: ErrorType = "overloaded_error"
+    message: str = ""
+    #: A regular expression searched for in the custom_id. Requests to the Messages API have the custom_id "".
+    custom_id: str = ""
+    #: Text contained in the last user message.
+    prompt: str = ""
+    probability: float = 1.0
+    #: At most so many requests of each batch (0: without limit).
+    count: int = 0
+    #: Only the first so many times that one prompt is sent this way (0: always).
+    attempts: int = 0
+    via: Literal["batch", "messages", "both"] = "batch"
+
+
+class ResultsStyle(Value, frozen=True):
+    """Legal but unfriendly ways to send the same results."""
+
+    newline: Literal["\n", "\r\n"] = "\n"
+    final_newline: bool = True
+    #: An empty line after every line.
+    blank_lines: bool = False
+    #: Content-Encoding gzip, where the client accepts it.
+    gzip: bool = False
+    #: Size of the pieces in which the body is written, in bytes.
+    chunk_bytes: int = 65536
+    #: Unknown fields at every level, and an unknown content block before the text.
+    unknown_fields: bool = False
+    #: A results_url in place of our own; `{id}` in it becomes the batch id.
+    url: str = ""
+    #: So many of the lines are sent twice, and so many lines of another batch are mixed in.
+    duplicates: int = 0
+    foreign: int = 0
+
+
+class Behaviour(Value, frozen=True):
+    """How the simulator does its work when nothing goes wrong. Times are simulated seconds unless stated."""
+
+    seed: int = 0
+    #: How long a batch takes: a number, or a range to draw from. Its requests are spread evenly over it.
+    processing_seconds: float | tuple[float, float] = 1.0
+    #: From the request to cancel until the batch has ended.
+    cancel_seconds: float = 0.5
+    expires_seconds: float = 86_400.0
+    #: Results can be had for so long after a batch's creation.
+    retention_seconds: float = 29 * 86_400.0
+    #: A new batch shows up in lists only after so long.
+    list_lag_seconds: float = 0.0
+    #: Simulated seconds per real second. Other than 1, timestamps drift away from the wall clock.
+    clock_speed: float = 1.0
+    outcomes: tuple[Outcome, ...] = ()
+    #: The answer is "Echo: " and so many characters of the prompt, padded to at least `answer_chars`.
+    echo_chars: int = 500
+    answer_chars: int = 0
+    #: How long the Messages API takes for an answer, in real seconds, and how many it gives per minute and
+    #: key. None: no limit is enforced, and the headers speak of 4,000.
+    messages_seconds: float = 0.0
+    messages_per_minute: int | None = None
+    max_requests: int = 100_000
+    max_bytes: int = 256_000_000
+    max_message_bytes: int = 32_000_000
+    results: ResultsStyle = ResultsStyle()
+
+
+class Scenario(Value, frozen=True):
+    """A named bundle of a behaviour and its faults."""
+
+    name: str = "custom"
+    about: str = ""
+    behaviour: Behaviour = Behaviour()
+    faults: tuple[Fault, ...] = ()

@@ -1,0 +1,208 @@
+"""All that the simulator knows between two resets."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from .batch import Batch, output_tokens
+from .faults import FaultBook, Moment
+from .journal import BatchRecord, Call, FaultRecord, Journal, PromptRecord, State, Totals
+from .prompts import ApiError, Prompt
+from .script import Behaviour, Fault, Scenario
+
+
+class Sent(Struct):
+    """A call of the Messages API that was carried out, or failed with an error type."""
+
+    prompt: Prompt
+    outcome: str
+
+
+class World:
+    """Batches, calls and the clock of one scenario. Used from the server's event loop only."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.behaviour = scenario.behaviour
+        self.faults = FaultBook(scenario.faults, scenario.behaviour.seed)
+        #: By id, in order of creation, the deleted ones too.
+        self.batches: dict[str, Batch] = {}
+        self.messages: list[Sent] = []
+        self.calls: list[Call] = []
+        self.attempts: dict[str, Counter[bytes]] = {"batch": Counter(), "messages": Counter()}
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._origin = (time.time(), time.monotonic())
+        self.started = self.now()
+
+    # The clock
+
+    def now(self) -> float:
+        """Simulated epoch seconds."""
+        at, since = self._origin
+        return at + (time.monotonic() - since) * self.behaviour.clock_speed
+
+    def advance(self, seconds: float) -> None:
+        self._origin = (self.now() + seconds, time.monotonic())
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """Change the behaviour: at once for messages, for batches from the next one on."""
+        self._origin = (self.now(), time.monotonic())
+        self.behaviour = behaviour
+
+    def moment(self, batch: Batch | None) -> Moment:
+        now = self.now()
+        if batch is None:
+            return Moment(now, self.started)
+        return Moment(now, self.started, batch.created, batch.end if batch.ended(now) else None)
+
+    # Batches
+
+    def create(self, account: str, prompts: list[Prompt]) -> Batch:
+        batch = Batch(len(self.batches) + 1, account, prompts, self.now(), self.behaviour)
+        self.batches[batch.id] = batch
+        self._count_attempts("batch", prompts)
+        return batch
+
+    def find(self, account: str, batch_id: str) -> Batch | None:
+        batch = self.batches.get(batch_id)
+        return batch if batch and batch.account == account and not batch.gone else None
+
+    def page(self, account: str, after_id: str | None, before_id: str | None, limit: int) -> tuple[list[Batch], bool]:
+        """One page of a listing, newest first, and whether there are more in its direction."""
+        if after_id and before_id:
+            raise ApiError("invalid_request_error", "Only one of after_id and before_id may be given")
+        now = self.now()
+        batches = [b for b in self.batches.values() if b.account == account]
+        if cursor := after_id or before_id:
+            number = next((b.number for b in batches if b.id == cursor), None)
+            if number is None:
+                name = "after_id" if after_id else "before_id"
+                raise ApiError("invalid_request_error", f"{name}: Invalid cursor '{cursor}'")
+            batches = [b for b in batches if (b.number < number if after_id else b.number > number)]
+        batches = [b for b in batches if not b.gone and now >= b.created + b.behaviour.list_lag_seconds]
+        # Oldest first here: back in time takes the newest of them, forward those next to the cursor.
+        page = batches[:limit] if before_id else batches[-limit:]
+        return page[::-1], len(page) < len(batches)
+
+    # Messages
+
+    def send(self, prompt: Prompt) -> None:
+        """Note a call of the Messages API that gets an answer, or is refused with its outcome."""
+        self.messages.append(Sent(prompt, prompt.outcome))
+        self._count_attempts("messages", [prompt])
+
+    def take_token(self, account: str) -> tuple[int, int, float]:
+        """Take one message from the account's rate limit: the limit, how many remain (-1: refused), and real
+        seconds until the next one is free."""
+        limit = self.behaviour.messages_per_minute
+        full = float(limit or 4000)
+        level, at = self._buckets.get(account, (full, 0.0))
+        moment = time.monotonic()
+        level = min(full, level + (moment - at) * full / 60)
+        if level < 1 and limit is not None:
+            self._buckets[account] = (level, moment)
+            return int(full), -1, (1 - level) * 60 / full
+        self._buckets[account] = (max(0.0, level - 1), moment)
+        return int(full), int(max(0.0, level - 1)), 60 / full
+
+    def _count_attempts(self, via: str, prompts: list[Prompt]) -> None:
+        # Only where a rule asks for it: 100,000 digests are not kept for nothing.
+        if any(rule.attempts for rule in self.behaviour.outcomes):
+            self.attempts[via].update(prompt.digest for prompt in prompts)
+
+    # What tests ask
+
+    def state(self) -> State:
+        return State(
+            scenario=self.scenario.name,
+            now=self.now(),
+            started=self.started,
+            behaviour=self.behaviour,
+            faults=[FaultRecord(i.fault, i.seen.total(), i.fired.total()) for i in self.faults.installed],
+            batches=self._batch_records(),
+            totals=self._totals(),
+        )
+
+    def journal(self, since: int = 0, prompts: bool = True) -> Journal:
+        """The calls after number `since`; `prompts=False` leaves out what is long for large batches."""
+        records = self._prompt_records() if prompts else []
+        return Journal(self.calls[since:], records, self._batch_records(), self._totals())
+
+    def add_faults(self, faults: tuple[Fault, ...], replace: bool) -> None:
+        if replace:
+            self.faults = FaultBook((), self.behaviour.seed)
+        self.faults.add(faults)
+
+    def _batch_records(self) -> list[BatchRecord]:
+        now = self.now()
+        return [
+            BatchRecord(
+                id=b.id,
+                number=b.number,
+                account=b.account,
+                status=b.status(now),
+                requests=len(b.prompts),
+                created_at=b.created,
+                ended_at=b.end,
+                request_counts=b.tally(now),
+                paid=b.counted(now)["succeeded"],
+                downloads=b.downloads,
+                gone=b.gone,
+            )
+            for b in self.batches.values()
+        ]
+
+    def _totals(self) -> Totals:
+        now = self.now()
+        in_batches: list[Prompt] = []
+        for batch in self.batches.values():
+            outcomes = zip(batch.prompts, batch.outcomes(now), strict=True)
+            in_batches += [prompt for prompt, outcome in outcomes if outcome == "succeeded"]
+        messages = [sent.prompt for sent in self.messages if sent.outcome == "succeeded"]
+        return Totals(
+            calls=len(self.calls),
+            batches_created=len(self.batches),
+            requests_sent=sum(len(b.prompts) for b in self.batches.values()),
+            paid_batch=len(in_batches),
+            paid_messages=len(messages),
+            batch_input_tokens=sum(p.input_tokens for p in in_batches),
+            batch_output_tokens=sum(output_tokens(p, self.behaviour) for p in in_batches),
+            messages_input_tokens=sum(p.input_tokens for p in messages),
+            messages_output_tokens=sum(output_tokens(p, self.behaviour) for p in messages),
+        )
+
+    def _prompt_records(self) -> list[PromptRecord]:
+        now = self.now()
+        records: dict[bytes, PromptRecord] = {}
+
+        def record(prompt: Prompt, outcome: str) -> PromptRecord:
+            entry = records.get(prompt.digest)
+            if entry is None:
+                entry = records[prompt.digest] = PromptRecord(prompt.digest.hex(), prompt.echo[:80], [])
+            entry.outcomes.append(outcome)
+            return entry
+
+        for batch in self.batches.values():
+            for prompt, outcome in zip(batch.prompts, batch.outcomes(now), strict=True):
+                entry = record(prompt, outcome)
+                entry.custom_ids.append(prompt.custom_id)
+                entry.sent_in_batches += 1
+                entry.paid_batch += outcome == "succeeded"
+        for sent in self.messages:
+            entry = record(sent.prompt, sent.outcome)
+            entry.sent_as_messages += 1
+            entry.paid_messages += sent.outcome == "succeeded"
+        return list(records.values())
+
+
+def chosen(world: World, batch_id: str) -> Iterable[Batch]:
+    """The batches that a control call means: one by id, or with `*` all."""
+    if batch_id == "*":
+        return world.batches.values()
+    if batch_id not in world.batches:
+        raise ApiError("not_found_error", f"no batch {batch_id}")
+    return [world.batches[batch_id]]
