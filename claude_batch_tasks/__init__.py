@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from claude_batch_tasks import errors
-from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, RequestResult
-from claude_batch_tasks.tasks import run_batch
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from claude_batch_tasks import errors
+    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, RequestResult
+    from claude_batch_tasks.tasks import run_batch
 
 __all__ = ["BatchJob", "BatchStatus", "JobStatus", "RequestResult", "errors", "run_batch"]
 __version__ = "0.1.0"
+
+# On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
+# pay a second for the SDK.
+_HOME = {name: "job" for name in ("BatchJob", "BatchStatus", "JobStatus", "RequestResult")} | {"run_batch": "tasks"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name == "errors":
+        return importlib.import_module(f"{__name__}.errors")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

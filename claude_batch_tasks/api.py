@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import anthropic
 import msgspec
@@ -33,6 +33,9 @@ _CONNECT = 10.0
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 _LONGEST_MESSAGE = 500
+
+
+_T = TypeVar("_T")
 
 
 class Batch(msgspec.Struct, kw_only=True):
@@ -227,7 +230,7 @@ def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> Ap
     )
 
 
-def _decode(response: Any, cls: Any) -> Any:
+def _decode(response: Any, cls: type[_T]) -> _T:
     try:
         return msgspec.json.decode(response.content, type=cls)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -235,7 +238,6 @@ def _decode(response: Any, cls: Any) -> Any:
         raise msgspec.DecodeError("the answer is not the API's JSON") from None
 
 
-@functools.lru_cache(maxsize=8)
 def _transport(client_type: type) -> Any:
     """The HTTP library under the SDK's client: httpx for 0.x, httpx2 from 1.0 on."""
     for cls in client_type.__mro__:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -78,11 +78,14 @@ class RedisServer:
         command = [binary, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
         with open(os.path.join(self.folder, "server.log"), "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        for _ in _until(START, lambda: self._process is None or self._process.poll() is not None):
+        for _ in _until(START, self._ended):
             with contextlib.suppress(redis.RedisError), self.client() as client:
                 client.ping()
                 return
         raise RuntimeError(f"the Redis server did not start; see {self.folder}/server.log")
+
+    def _ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop it, or SIGKILL it; its append-only file stays."""
@@ -131,7 +134,7 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        for _ in _until(START, lambda: self._process is None or self._process.poll() is not None):
+        for _ in _until(START, self._ended):
             if b" ready." in self.log.read_bytes()[offset:]:
                 return
         text = self.log.read_text(errors="replace")[-3000:]
@@ -149,6 +152,9 @@ class Worker:
         """Of the main process; None while it runs."""
         return self._process.poll() if self._process else None
 
+    def _ended(self) -> bool:
+        return self.returncode is not None
+
     def stop(self, *, kill: bool = False) -> None:
         """Warm shutdown, or SIGKILL to the main process and all its children at once."""
         if self._process is not None:
@@ -163,9 +169,9 @@ class Worker:
         self.stop()
 
 
-def _until(seconds: float, over: object) -> Iterator[None]:
+def _until(seconds: float, over: Callable[[], bool]) -> Iterator[None]:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not (callable(over) and over()):
+    while time.monotonic() < deadline and not over():
         yield
         time.sleep(0.05)
 

@@ -144,6 +144,5 @@ class StepFailed(BatchTasksError):
 
 def rebuild(name: str, args: list[Any]) -> BatchTasksError:
     """The exception that was stored as its class name and arguments."""
-    cls = globals()[name]
-    assert issubclass(cls, BatchTasksError)
+    cls: type[BatchTasksError] = globals()[name]
     return cls(*args)

@@ -188,7 +188,7 @@ class BatchJob:
         self._store.update_job(self.job_id, cancel_requested=True)
         task = self._app.tasks[cancel_batch.name]
         for number in range(job.batches):
-            task.apply_async((self.job_id, number), queue=job.queue)
+            task.apply_async((self.job_id, number), **routed(job.queue))
 
     def _job(self) -> JobRecord:
         if (job := self._store.job(self.job_id)) is None:
@@ -279,6 +279,11 @@ def submit(
         store.delete(job_id)
         raise
     return job
+
+
+def routed(queue: str | None) -> dict[str, Any]:
+    """The options of ``apply_async`` that send a job's task to the job's queue."""
+    return {"queue": queue} if queue else {}
 
 
 def body(store: Store, job_id: str, batch: int) -> Iterator[bytes]:

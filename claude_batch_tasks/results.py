@@ -102,8 +102,10 @@ def row(line: bytes) -> Row:
         decoded = _decode_line(line)
         custom_id, kind = decoded.custom_id, decoded.result.type
         error = decoded.result.error
-        error_type = error and ((error.error and error.error.type) or error.type)
-        raw_usage = decoded.result.message and decoded.result.message.usage
+        error_type = None
+        if error is not None:
+            error_type = (error.error.type if error.error else None) or error.type
+        raw_usage: Any = decoded.result.message.usage if decoded.result.message else None
     except (msgspec.DecodeError, UnicodeDecodeError):
         value = parse(line)
         result = value.get("result")
@@ -124,7 +126,7 @@ def error_of(result: dict[str, Any]) -> dict[str, Any]:
     outer = result.get("error")
     if not isinstance(outer, dict):
         return {}
-    inner = outer.get("error") if isinstance(outer.get("error"), dict) else outer
+    inner = outer["error"] if isinstance(outer.get("error"), dict) else outer
     request_id = outer.get("request_id") or result.get("request_id")
     return {**inner, "request_id": request_id} if request_id else dict(inner)
 

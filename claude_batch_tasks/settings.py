@@ -217,17 +217,15 @@ def _factories(value: Any, wrong: Any) -> Mapping[str, str]:
             value = json.loads(value)
         except ValueError:
             raise wrong("a JSON object of alias: dotted path") from None
-    if not isinstance(value, Mapping) or not all(
-        isinstance(alias, str) and isinstance(path, str) and "." in path for alias, path in value.items()
-    ):
+    if not isinstance(value, Mapping) or not all("." in str(path) for path in value.values()):
         raise wrong("a mapping of alias to dotted path")
-    return {"default": _DEFAULT_FACTORY, **value}
+    return {"default": _DEFAULT_FACTORY, **{str(alias): str(path) for alias, path in value.items()}}
 
 
 def _store_url(app: Celery) -> str:
     for url in (app.conf.result_backend, app.conf.broker_url):
-        if isinstance(url, str) and urlsplit(url).scheme in _REDIS_SCHEMES:
-            return redis_url(url)
+        if urlsplit(str(url)).scheme in _REDIS_SCHEMES:
+            return redis_url(str(url))
     raise InvalidSettings(
         f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to; "
         "set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import anthropic
@@ -29,6 +29,11 @@ from kombu.exceptions import OperationalError
 from claude_batch_tasks import api, errors, job, policy
 from claude_batch_tasks.settings import Settings, visibility_timeout
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
+
+if TYPE_CHECKING:
+    _Task = Task[Any, Any]
+else:
+    _Task = Task
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +57,8 @@ class Step:
     job: JobRecord
     unit: Unit
     owner: str
-    taken_over: bool
-    """The message before this one at the same position never finished."""
+    args: tuple[str, int, int, int]
+    """The message's: job id, batch number, turn, sequence number."""
 
     @cached_property
     def batch(self) -> BatchRecord:
@@ -94,7 +99,7 @@ class Step:
         return f"{text} ({self.batch.batch_id})" if self.batch.batch_id else text
 
 
-class BatchTask(Task):  # type: ignore[misc]
+class BatchTask(_Task):
     """The delivery settings all our tasks need, whatever the app's own are, and one place where countdowns are made."""
 
     abstract = True
@@ -131,7 +136,7 @@ class BatchTask(Task):  # type: ignore[misc]
         waiting = errors.Waiting(f"{reason}; next look in {_seconds(wait)}")
         args = tuple(self.request.args or ()) if args is None else args
         try:
-            return super().retry(  # type: ignore[no-any-return]
+            return super().retry(
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
                 exc=waiting,
@@ -140,7 +145,7 @@ class BatchTask(Task):  # type: ignore[misc]
             )
         except Reject as reject:
             # The broker did not take the message. Celery would drop this one too, and the job with it.
-            raise Reject(reject.reason, requeue=True) from None
+            raise Reject(getattr(reject, "reason", None), requeue=True) from None
 
 
 class StepTask(BatchTask):
@@ -152,8 +157,10 @@ class StepTask(BatchTask):
 
     @property
     def step(self) -> Step:
-        """The step that is running."""
-        return self.request.step  # type: ignore[no-any-return]
+        """The step that is running; kept on the request, which is each thread's own."""
+        step = getattr(self.request, "step", None)
+        assert isinstance(step, Step)
+        return step
 
     def position(self, turn: int, seq: int) -> int:
         """Where a message stands in the life of its unit."""
@@ -163,7 +170,7 @@ class StepTask(BatchTask):
         """Where the unit stands when this step is through."""
         return (turn * _STEPS + self.rank + 1) * _STRIDE
 
-    def unit(self, job_id: str, batch: int) -> Unit:
+    def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """What the step's lease is for."""
         return Unit(job_id, batch)
 
@@ -175,19 +182,18 @@ class StepTask(BatchTask):
                 if not self.request.is_eager:
                     raise
                 # Eager mode has no broker to wait in; it is the one place where anything of ours sleeps.
-                time.sleep(retry.when or 0)
+                time.sleep(float(str(retry.when or 0)))
                 seq += 1
 
     def _once(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
-        self.request.step = None
-        self.request.args, self.request.kwargs = (job_id, batch, turn, seq), {}
+        args = (job_id, batch, turn, seq)
         try:
             store, settings, job_record = self.open(job_id)
-            unit = self.unit(job_id, batch)
+            unit = self.unit(job_id, batch, turn)
             owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
             lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
         except errors.StoreUnavailable as exc:
-            return self.retry(exc=exc)
+            return super().retry(exc=exc)
         if job_record is None or lease.state == "gone":
             log.warning("job %s is gone from the store; its message ends here", job_id)
             raise Ignore("the job is gone from the store")
@@ -195,9 +201,9 @@ class StepTask(BatchTask):
             log.info("job %s batch %s: duplicate message of %s ends here", job_id, batch, self.name)
             raise Ignore("duplicate")
         if lease.state == "busy":
-            raise self.come_back(lease.remaining + 0.1, "another worker is at it", self.request.args)
-        step = Step(store, settings, job_record, unit, owner, lease.state == "taken_over")
-        self.request.step = step
+            raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)
+        step = Step(store, settings, job_record, unit, owner, args)
+        setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
         try:
             with _renewed(step):
                 return self.run(job_id, batch, turn, seq)
@@ -237,9 +243,7 @@ class StepTask(BatchTask):
 
     def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
         """Publish this step's next message, then move the unit on to it and give the lease up."""
-        step: Step | None = self.request.step
-        if step is None:
-            super().retry(exc=exc)
+        step = self.step
         now, settings = time.time(), step.settings
         try:
             failures, due = self.failures(), self.due()
@@ -264,7 +268,7 @@ class StepTask(BatchTask):
                 at_least=getattr(exc, "retry_after", None),
                 rand=random.random(),
             )
-        job_id, batch, turn, seq = self.request.args
+        job_id, batch, turn, seq = step.args
         self.report(f"{exc}; next look in {_seconds(wait)}", now + wait)
         retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
         # Where the store does not answer, the next message moves the unit on by itself.
@@ -294,10 +298,9 @@ class StepTask(BatchTask):
         self._move_on()
 
     def _move_on(self) -> None:
-        step: Step | None = getattr(self.request, "step", None)
-        if step is not None:
+        if step := getattr(self.request, "step", None):
             with contextlib.suppress(errors.StoreUnavailable):
-                step.store.advance(step.unit, step.owner, self.after(self.request.args[2]), failures=0, due_at=None)
+                step.store.advance(step.unit, step.owner, self.after(step.args[2]), failures=0, due_at=None)
 
 
 def hop(app: Celery, wait: float) -> float:
@@ -309,7 +312,7 @@ def hop(app: Celery, wait: float) -> float:
     return seconds
 
 
-def publish_progress(task: Task, job_id: str, meta: dict[str, Any], line: str) -> None:
+def publish_progress(task: _Task, job_id: str, meta: dict[str, Any], line: str) -> None:
     """Write PROGRESS onto the job's AsyncResult and tell Flower. It is a courtesy: no failure of it stops a step."""
     try:
         task.backend.store_result(job_id, meta, "PROGRESS")

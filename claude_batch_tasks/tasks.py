@@ -11,7 +11,7 @@ import logging
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ from celery.result import AsyncResult
 from celery.utils import uuid
 
 from claude_batch_tasks import api, errors, job, policy, results
+from claude_batch_tasks.job import routed
 from claude_batch_tasks.settings import Settings, configured_app
 from claude_batch_tasks.step import DONE, FALL_BACK, BatchTask, LeaseLost, Step, StepTask, hop, publish_progress
 from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
@@ -40,7 +41,7 @@ class RunBatch(BatchTask):
     abstract = True
     ignore_result = False
 
-    def apply_async(
+    def apply_async(  # type: ignore[override]
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
     ) -> AsyncResult[Any]:
         """As Celery's, after the requests were checked and staged.
@@ -51,14 +52,14 @@ class RunBatch(BatchTask):
         """
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         if "job_id" in kwargs:
-            return super().apply_async(args, kwargs, task_id=task_id, **options)  # type: ignore[no-any-return]
+            return super().apply_async(args, kwargs, task_id=task_id, **options)
         if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
             raise TypeError("run_batch takes the requests, and options by keyword")
         requests = args[0] if args else kwargs.pop("requests")
         if self.app.main == "default":
             # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
             task = configured_app().tasks[self.name]
-            return task.apply_async((requests,), kwargs, task_id=task_id, **options)  # type: ignore[no-any-return]
+            return task.apply_async((requests,), kwargs, task_id=task_id, **options)
         task_id = task_id or uuid()
         record = job.submit(
             self.app,
@@ -71,9 +72,7 @@ class RunBatch(BatchTask):
         log.info("job %s: %d requests in %d batches staged", task_id, record.requests, record.batches)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
-            return super().apply_async(  # type: ignore[no-any-return]
-                (), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options}
-            )
+            return super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
         except errors.BatchTasksError:
             raise  # eager: the job ran, and this is how it ended
         except Exception:
@@ -82,7 +81,7 @@ class RunBatch(BatchTask):
             raise
 
 
-@shared_task(bind=True, base=RunBatch, name=_NAME + "run_batch")
+@shared_task(bind=True, base=RunBatch, name=_NAME + "run_batch")  # type: ignore[arg-type]
 def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None, **options: Any) -> Any:
     """Run requests through Message Batches; the result is the job's summary.
 
@@ -99,7 +98,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         PermanentError, CreateNotFound, BatchLost, WaitExceeded, ResultsMissing, StepFailed: how a job fails; the text
         says what was kept and what to do.
     """
-    job_id = job_id or self.request.id
+    job_id = job_id or str(self.request.id)
     store, settings, record = self.open(job_id)
     if record is None:
         if requests is None:
@@ -131,7 +130,7 @@ def _line(task: BatchTask, record: JobRecord, job_id: str, batch: int, settings:
     ]
     if turn == 0:
         steps += [fall_back.si(job_id, batch), finish_job.si(job_id)]
-    return chain(*(step.set(queue=record.queue) if record.queue else step for step in steps))
+    return chain(*(step.set(**routed(record.queue)) for step in steps))
 
 
 # -- create
@@ -275,12 +274,13 @@ def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int 
     )
     if seen.processing_status != "ended":
         waited = sum(seen.request_counts.get(name, 0) for name in results.OUTCOMES)
-        raise errors.BatchInProgress(f"{seen.processing_status}: {waited:,} of {record.count:,}")
+        status = seen.processing_status.replace("_", " ")
+        raise errors.BatchInProgress(f"{status}: {waited:,} of {record.count:,}")
     if seen.archived_at is not None:
         return _without_batch(step, "lost", errors.BatchLost(f"batch {seen.id} is archived; its results are gone"))
     step.record(state="ended", counts={name: seen.request_counts.get(name, 0) for name in results.OUTCOMES})
-    log.info("%s: ended, %s", step.where, record.counts)
-    return f"ended: {record.counts}"
+    log.info("%s: ended, %s", step.where, _words(record.counts))
+    return f"ended: {_words(record.counts)}"
 
 
 def _check_patience(step: Step) -> None:
@@ -378,8 +378,8 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             _publish(step, seen, eligible)
             return step.fail(errors.ResultsMissing(f"{exc}, in each of {record.attempt} downloads"))
     _publish(step, seen, eligible)
-    log.info("%s: fetched, %s", step.where, dict(seen.tallies))
-    return f"fetched: {dict(seen.tallies)}"
+    log.info("%s: fetched, %s", step.where, _words(seen.tallies))
+    return f"fetched: {_words(seen.tallies)}"
 
 
 def _pieces(lines: Iterable[bytes], seen: results.Completeness, eligible: array[int]) -> Iterator[bytes]:
@@ -492,12 +492,12 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
             places.frombytes(step.store.eligible(job_id, batch))
             log.info("%s: %d of %d requests go through the Messages API", step.where, granted, wanted)
             for place in places[:granted] if record.published is not None else range(granted):
-                create_message.apply_async((job_id, batch, place), queue=step.job.queue)
+                create_message.apply_async((job_id, batch, place), **routed(step.job.queue))
         through = step.store.outcome_count(job_id, batch)
         if through < granted:
             raise errors.FallbackInProgress(f"fallback: {through:,} of {granted:,} answered")
     _close(step, skipped=wanted - granted)
-    return f"done: {record.counts}, {record.answered} through the Messages API"
+    return f"done: {_words(record.counts)}; {record.answered:,} through the Messages API"
 
 
 def _close(step: Step, skipped: int) -> None:
@@ -516,13 +516,16 @@ def _close(step: Step, skipped: int) -> None:
 
 
 class CreateMessage(StepTask):
-    """``create_message``: its unit is one request, its arguments job id, batch number, position, sequence number."""
+    """``create_message``: its unit is one request, its arguments job id, batch number, position, sequence number.
+
+    The position stands where other steps have the turn.
+    """
 
     abstract = True
 
-    def unit(self, job_id: str, batch: int) -> Unit:
+    def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """The request."""
-        return Unit(job_id, batch, self.request.args[2])
+        return Unit(job_id, batch, turn)
 
     def position(self, turn: int, seq: int) -> int:
         """Only its own sequence number counts."""
@@ -601,7 +604,7 @@ class FinishJob(StepTask):
     abstract = True
     ignore_result = False
 
-    def unit(self, job_id: str, batch: int) -> Unit:
+    def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """The job."""
         return Unit(job_id)
 
@@ -619,8 +622,7 @@ class FinishJob(StepTask):
             if not all(record.done for record in store.batches(job_id)):
                 raise Ignore("other batches of the job are still on their way")
         except errors.StoreUnavailable as exc:
-            self.request.step = None
-            self.retry(exc=exc)
+            BatchTask.retry(self, exc=exc)
         return super().__call__(job_id, batch, turn, seq)
 
     def failed(self, error: errors.BatchTasksError) -> str:
@@ -643,7 +645,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         error=str(error) if error else None,
     )
     step.store.expire(job_id, step.settings.result_ttl)
-    log.info("job %s: %s, %s", job_id, summary["state"], job.tally(batches))
+    log.info("job %s: %s, %s", job_id, summary["state"], _words(job.tally(batches)))
     if error is not None:
         raise error
     return summary
@@ -724,7 +726,7 @@ def _store(task: BatchTask) -> Any:
     return task.open("")[0]
 
 
-def _queue_name(queue: Any) -> str | None:
+def _queue_name(queue: Any) -> Any:
     return getattr(queue, "name", queue)
 
 
@@ -733,6 +735,11 @@ def _delay(options: dict[str, Any]) -> float:
     if isinstance(eta := options.get("eta"), datetime):
         return max(eta.timestamp() - time.time(), 0)
     return float(options.get("countdown") or 0)
+
+
+def _words(counts: Mapping[str, int]) -> str:
+    """Counts for logs and Flower: ``34 succeeded, 3 expired``."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
 
 
 def _clock(seconds: float) -> str:

@@ -70,7 +70,8 @@ class RedisStore:
     """
 
     def __init__(self, client: redis.Redis, where: str) -> None:
-        self._redis = client
+        # Typed loosely: redis-py types each reply as bytes or str, whichever the client decodes.
+        self._redis: Any = client
         self.where = where
         scripts = Path(__file__).parent
         self._acquire, self._record, self._grant = (

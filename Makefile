@@ -1,0 +1,45 @@
+# Every target does its own set-up: a machine with Python 3.10+, make and git is enough.
+PYTHON ?= python3
+VENV := .venv
+LOWEST := .venv-lowest
+SIMULATOR_PORT ?= 8787
+
+.PHONY: help demo simulator test test-lowest lint format clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.installed  ## Run one job from beginning to end on embedded parts, no key or Docker needed
+	$(VENV)/bin/claude-batch demo $(ARGS)
+
+simulator: $(VENV)/.installed  ## Serve Anthropic's Message Batches API locally
+	$(VENV)/bin/claude-batch simulator --port $(SIMULATOR_PORT) $(ARGS)
+
+test: $(VENV)/.installed  ## Run the tests on the latest supported versions
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-lowest: $(LOWEST)/.installed  ## Run the tests on the lowest supported versions
+	$(LOWEST)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed  ## Check style, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed  ## Mend style and formatting
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## Remove environments and caches
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(LOWEST)/.installed: pyproject.toml tests/constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints-lowest.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,26 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+from claude_batch_tasks.cli import claude_batch
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_readme_has_the_present_table_of_settings() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "settings_table.py"))
+    readme = (ROOT / "README.md").read_text()
+    assert script["updated"](readme) == readme, "run: python docs/settings_table.py"
+
+
+def test_the_make_targets_and_commands_the_readme_names_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^\$ make (\w+)", readme, re.MULTILINE):
+        assert f"\n{target}:" in makefile
+    for command in re.findall(r"claude-batch (\w+)", readme):
+        assert command in claude_batch.commands
