@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 # On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
 # pay a second for the SDK.
-_HOME = {name: "job" for name in ("BatchJob", "BatchStatus", "JobStatus", "RequestResult")} | {"run_batch": "tasks"}
+_HOME = dict.fromkeys(("BatchJob", "BatchStatus", "JobStatus", "RequestResult"), "job") | {"run_batch": "tasks"}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,10 +43,15 @@ class Batch(msgspec.Struct, kw_only=True):
 
     id: str
     processing_status: str
-    request_counts: dict[str, int] = {}
+    counts: dict[str, int] | None = msgspec.field(default=None, name="request_counts")
     created_at: datetime
     expires_at: datetime | None = None
     archived_at: datetime | None = None
+
+    @property
+    def request_counts(self) -> dict[str, int]:
+        """How many requests are in which state."""
+        return self.counts or {}
 
     @property
     def total(self) -> int:

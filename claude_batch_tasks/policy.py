@@ -29,6 +29,9 @@ LOOK_SHARE = 0.1
 #: How far a look may come earlier or later than planned, so that batches created together spread out.
 LOOK_JITTER = 0.1
 
+#: Downloads of a result file that has every row but not the tallies of the batch, before the rows are believed.
+TALLY_DOWNLOADS = 3
+
 _PERMANENT_STATUS = {400, 401, 402, 403, 405, 413, 422}
 
 #: Outcomes of single requests that deserve another chance, by Anthropic's ``error.type``. Documented rule

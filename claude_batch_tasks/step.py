@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import anthropic
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, Retry
+from celery.result import allow_join_result
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import api, errors, job, policy
@@ -131,6 +132,11 @@ class BatchTask(_Task):
         )
         raise self.come_back(wait, exc)
 
+    def on_replace(self, sig: Any) -> Any:
+        """As Celery's; in eager mode the replacement runs to its end here, inside this task."""
+        with allow_join_result():
+            return super().on_replace(sig)
+
     def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
         """Publish this task's next message, one hop at most from now; the Retry to raise."""
         waiting = errors.Waiting(f"{reason}; next look in {_seconds(wait)}")
@@ -216,7 +222,7 @@ class StepTask(BatchTask):
             raise
         except Exception as exc:
             log.exception("%s: %s met an error it has no rule for", step.where, self.name)
-            return self.failed(errors.StepFailed(f"{self.name.rpartition('.')[2]}: {type(exc).__name__}: {exc}"))
+            return self.failed(errors.StepFailed(f"{self.name.rpartition('.')[2]}: {type(exc).__name__}"))
 
     def failed(self, error: errors.BatchTasksError) -> str:
         """The step met an error that does not pass: the batch ends, the chain goes on, the last link reports it."""
@@ -309,7 +315,7 @@ def hop(app: Celery, wait: float) -> float:
     if urlsplit(str(app.conf.broker_url)).scheme in ("amqp", "amqps", "pyamqp", "librabbitmq"):
         # RabbitMQ's native delay counts in whole seconds and refuses a countdown between 0 and 1.
         return max(math.ceil(seconds), 1)
-    return seconds
+    return round(seconds, 2)
 
 
 def publish_progress(task: _Task, job_id: str, meta: dict[str, Any], line: str) -> None:

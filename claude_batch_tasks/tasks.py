@@ -260,10 +260,11 @@ def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int 
     timeout = step.settings.timeout
     try:
         if step.job.cancel_requested and not record.cancel_sent:
-            seen = api.cancel(step.client, record.batch_id, timeout=timeout)
+            # Refused where the batch has ended by itself; whatever else is wrong, the look says it as well.
+            with suppress(errors.PermanentError):
+                api.cancel(step.client, record.batch_id, timeout=timeout)
             step.record(cancel_sent=True)
-        else:
-            seen = api.retrieve(step.client, record.batch_id, timeout=timeout)
+        seen = api.retrieve(step.client, record.batch_id, timeout=timeout)
     except errors.NotFoundError as exc:
         return _not_found(step, exc)
     step.record(
@@ -372,7 +373,8 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         seen.check(record.counts)
     except errors.ResultsIncomplete as exc:
         log.warning("%s: download %d: %s", step.where, record.attempt, exc)
-        if record.attempt < step.settings.results_limit:
+        limit = step.settings.results_limit
+        if record.attempt < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
             raise
         if not seen.complete:
             _publish(step, seen, eligible)
@@ -705,7 +707,10 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
         return "nothing to cancel yet"
     client = api.client(record.client, settings.client_factories)
-    seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
+    try:
+        seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
+    except errors.PermanentError as exc:
+        return f"refused: {exc}"
     log.info("job %s batch %d (%s): cancel asked for, %s", job_id, batch, found.batch_id, seen.processing_status)
     return seen.processing_status
 
