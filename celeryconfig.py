@@ -4,7 +4,7 @@ Everything is read from the environment: CELERY_BROKER_URL, CELERY_RESULT_BACKEN
 Whatever is assigned below that line has the last word.
 """
 
-from claude_batch_tasks.app import configuration
+from claude_batch_tasks.settings import configuration
 
 globals().update(configuration())
 
