@@ -19,7 +19,7 @@ import anthropic
 import msgspec
 
 from claude_batch_tasks import policy
-from claude_batch_tasks.errors import ApiError, InvalidSettings, PermanentError
+from claude_batch_tasks.errors import ApiError, BatchTasksError, InvalidSettings, PermanentError
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
@@ -29,8 +29,9 @@ _CHUNK = 65_536
 _LONG = 600.0
 _CONNECT = 10.0
 
-#: What httpx and httpx2 raise before a request has left.
-_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
+#: What httpx and httpx2 raise before a request has left: nobody is there, or it cannot be sent as it is.
+_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}
+_UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 _LONGEST_MESSAGE = 500
 
@@ -114,42 +115,37 @@ def create(client: anthropic.Anthropic, body: Iterable[bytes], size: int) -> Bat
     """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
     with _ours("create"):
         headers = {"Content-Type": "application/json", "Content-Length": str(size)}
-        response = client.post(
-            _PATH, content=body, cast_to=_raw(client), options={"headers": headers, "timeout": _timeout(_LONG)}
-        )
+        response = client.post(_PATH, content=body, cast_to=_raw(client), options=_options(_LONG, headers=headers))
         return _decode(response, Batch)
 
 
 def retrieve(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
     """Look at one batch."""
     with _ours("retrieve"):
-        response = client.get(f"{_PATH}/{batch_id}", cast_to=_raw(client), options={"timeout": _timeout(timeout)})
+        response = client.get(f"{_PATH}/{batch_id}", cast_to=_raw(client), options=_options(timeout))
         return _decode(response, Batch)
 
 
 def cancel(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
     """Ask for a batch to be canceled; what was processed keeps its results."""
     with _ours("cancel"):
-        response = client.post(
-            f"{_PATH}/{batch_id}/cancel", cast_to=_raw(client), options={"timeout": _timeout(timeout)}
-        )
+        response = client.post(f"{_PATH}/{batch_id}/cancel", cast_to=_raw(client), options=_options(timeout))
         return _decode(response, Batch)
 
 
 def list_since(client: anthropic.Anthropic, since: float, *, timeout: float) -> Iterator[Batch]:
     """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages."""
     after: str | None = None
+    cursors: set[str] = set()
     while True:
         params: dict[str, Any] = {"limit": _PAGE} | ({"after_id": after} if after else {})
         with _ours("list"):
-            page = _decode(
-                client.get(_PATH, cast_to=_raw(client), options={"params": params, "timeout": _timeout(timeout)}),
-                _Page,
-            )
+            page = _decode(client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params=params)), _Page)
         yield from (batch for batch in page.data if batch.created_at.timestamp() >= since)
         next_after = page.last_id or (page.data[-1].id if page.data else None)
-        if not page.has_more or not page.data or page.data[-1].created_at.timestamp() < since or next_after == after:
+        if not page.has_more or not page.data or page.data[-1].created_at.timestamp() < since or next_after in cursors:
             return
+        cursors.add(str(next_after))
         after = next_after
 
 
@@ -166,7 +162,7 @@ def results(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> It
             cast_to=_raw(client),
             stream=True,
             stream_cls=anthropic.Stream[Any],
-            options={"headers": {"Accept": "application/binary"}, "timeout": _timeout(timeout)},
+            options=_options(timeout, headers={"Accept": "application/binary"}),
         )
     with contextlib.closing(response):
         yield _read(response)
@@ -187,7 +183,7 @@ def create_message(client: anthropic.Anthropic, params: bytes) -> bytes:
             "/v1/messages",
             content=params,
             cast_to=_raw(client),
-            options={"headers": {"Content-Type": "application/json"}, "timeout": _timeout(_LONG)},
+            options=_options(_LONG, headers={"Content-Type": "application/json"}),
         )
         body = bytes(response.content)
         _decode(response, dict)
@@ -197,14 +193,21 @@ def create_message(client: anthropic.Anthropic, params: bytes) -> bytes:
 @contextlib.contextmanager
 def _ours(endpoint: policy.Endpoint) -> Iterator[None]:
     """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors."""
+    failure: ApiError
     try:
         yield
     except anthropic.APIStatusError as exc:
         failure = _from_status(endpoint, exc)
     except (anthropic.APIConnectionError, msgspec.DecodeError) as exc:
         cause = exc.__cause__ or exc
-        sent = type(cause).__name__ not in _NOT_SENT
-        failure = policy.classify(endpoint, None, sent=sent)(f"{endpoint}: {_name(cause)}")
+        name = type(cause).__name__
+        if isinstance(cause, BatchTasksError):
+            raise cause from None  # the body's source failed, so the server never had all of it
+        if name in _UNSENDABLE:
+            # Without its text, which quotes what is wrong with the address or the key.
+            failure = PermanentError(f"{endpoint}: the client cannot send it ({name})")
+        else:
+            failure = policy.classify(endpoint, None, sent=name not in _NOT_SENT)(f"{endpoint}: {_name(cause)}")
     except (anthropic.AnthropicError, TypeError, ValueError) as exc:
         # Raised before anything is sent: no credentials, or parameters the client itself refuses.
         failure = PermanentError(f"{endpoint}: the client refused to send: {exc}")
@@ -256,8 +259,9 @@ def _raw(client: anthropic.Anthropic) -> Any:
     return _transport(type(client._client)).Response
 
 
-def _timeout(seconds: float) -> Any:
-    return anthropic.Timeout(seconds, connect=min(seconds, _CONNECT))
+def _options(timeout: float, **more: Any) -> Any:
+    # Redirects are not followed: before 2.x the SDK sends its key along, to whatever host.
+    return {"timeout": anthropic.Timeout(timeout, connect=min(timeout, _CONNECT)), "follow_redirects": False, **more}
 
 
 def _name(exc: BaseException) -> str:

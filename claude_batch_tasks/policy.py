@@ -58,6 +58,9 @@ def classify(endpoint: Endpoint, status: int | None, *, sent: bool = True) -> ty
         return errors.NotFoundError
     if status in _PERMANENT_STATUS:
         return errors.PermanentError
+    if status is not None and 300 <= status < 400:
+        # Not followed. It is a wrong address for what spends money, and may be a passing page for a look.
+        return errors.PermanentError if endpoint in ("create", "messages") else errors.TransientError
     if endpoint == "create" and (status is None or status == 408 or status >= 500):
         return errors.AmbiguousError
     if endpoint == "messages" and status is None:
@@ -72,20 +75,18 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
     ``None`` if it asks nothing or says something unreadable. Never negative, never more than a day.
     """
-    seconds: float | None = None
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            seconds = float(milliseconds) / 1000
-        elif (value := headers.get("retry-after")) is not None:
-            try:
-                seconds = float(value)
-            except ValueError:
-                seconds = parsedate_to_datetime(value).timestamp() - now
-    except (ValueError, TypeError):
-        return None
-    if seconds is None or seconds != seconds:
-        return None
-    return min(max(seconds, 0.0), BATCH_LIFETIME)
+    for name, read in (
+        ("retry-after-ms", lambda value: float(value) / 1000),
+        ("retry-after", float),
+        ("retry-after", lambda value: parsedate_to_datetime(value).timestamp() - now),
+    ):
+        try:
+            seconds = read(headers[name])
+        except (KeyError, ValueError, TypeError):
+            continue
+        if seconds == seconds:  # not NaN
+            return min(max(seconds, 0.0), BATCH_LIFETIME)
+    return None
 
 
 def backoff(failures: int, *, retry_min: float, retry_max: float, at_least: float | None, rand: float) -> float:

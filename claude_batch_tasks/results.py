@@ -84,9 +84,12 @@ def parse(line: bytes) -> dict[str, Any]:
         surrogates, NaN.)
     """
     try:
-        value = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        value = json.loads(line)
+        try:
+            value = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            value = json.loads(line)
+    except RecursionError:
+        raise ValueError("a result line is nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError("a result line is not a JSON object")
     return value
@@ -106,7 +109,7 @@ def row(line: bytes) -> Row:
         if error is not None:
             error_type = (error.error.type if error.error else None) or error.type
         raw_usage: Any = decoded.result.message.usage if decoded.result.message else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = parse(line)
         result = value.get("result")
         if not isinstance(value.get("custom_id"), str) or not isinstance(result, dict) or not result.get("type"):

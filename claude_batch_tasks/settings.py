@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
-from celery import Celery, current_app
+from celery import Celery, _state, current_app
 
 from claude_batch_tasks import policy
 from claude_batch_tasks.errors import InvalidSettings
 
 PREFIX = "claude_batch_"
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
+_MOST = 1_000_000_000
 _DEFAULT_URL = "redis://localhost:6379/0"
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
 
@@ -94,6 +95,8 @@ class Settings:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+        if self.store_url is not None:
+            object.__setattr__(self, "store_url", redis_url(self.store_url))
         for low, high in (("poll_min", "poll_max"), ("retry_min", "retry_max")):
             if getattr(self, low) > getattr(self, high):
                 raise InvalidSettings(f"{PREFIX}{low} is greater than {PREFIX}{high}")
@@ -111,12 +114,16 @@ class Settings:
             InvalidSettings: an unknown ``claude_batch_*`` name or a value that makes no sense.
         """
         names = {f.name for f in dataclasses.fields(cls)}
+        namespace = f"{app.namespace}_".lower() if app.namespace else ""  # type: ignore[attr-defined]
         values: dict[str, Any] = {}
         for key in app.conf:
             # Under a namespace (Django's CELERY_...) the keys keep their prefix; reading by our name finds them.
-            name = str(key).lower().rpartition(PREFIX)
-            if name[1] and name[0] in ("", "celery_"):
-                values[_known(name[2], names, PREFIX)] = app.conf[PREFIX + name[2]]
+            before, ours, name = str(key).lower().rpartition(PREFIX)
+            if ours and before in ("", namespace):
+                if PREFIX + name not in app.conf:
+                    right = f"{namespace}{PREFIX}{name}"
+                    raise InvalidSettings(f"Celery does not read {key}: write {right.upper() if namespace else right}")
+                values[_known(name, names, PREFIX)] = app.conf[PREFIX + name]
         settings = cls(**values)
         if settings.store_url is None:
             return dataclasses.replace(settings, store_url=_store_url(app))
@@ -192,11 +199,22 @@ def visibility_timeout(app: Celery) -> float:
 
 
 def configured_app() -> Celery:
-    """The app tasks are sent with: the program's current Celery app, else the ready-made one.
+    """The app tasks are sent with: the program's current Celery app, else the only one it has, else the ready-made one.
 
-    A program that never made a Celery app has only Celery's implicit one, which knows no settings of ours.
+    Celery's current app is each thread's own, and in a thread (or a program) without one it is an implicit app which
+    knows no broker and no settings.
+
+    Raises:
+        InvalidSettings: this thread has no current app, and the program has several.
     """
     if current_app.main == "default":
+        active = _state._get_active_apps()  # type: ignore[attr-defined]
+        apps = [app for app in active if app.main not in ("default", "claude_batch_tasks")]
+        if len(apps) > 1:
+            names = ", ".join(str(app.main) for app in apps)
+            raise InvalidSettings(f"which Celery app is meant ({names})? Call set_default() on one at start")
+        if apps:
+            return apps[0]  # type: ignore[no-any-return]
         from claude_batch_tasks.app import app
 
         return app
@@ -243,8 +261,8 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
             number = int(number)
     except (TypeError, ValueError, OverflowError):
         raise wrong("a whole number" if kind.startswith("int") else "a number") from None
-    if not math.isfinite(number) or number < f.metadata["least"]:
-        raise wrong(f"at least {f.metadata['least']}")
+    if not math.isfinite(number) or not f.metadata["least"] <= number <= _MOST:
+        raise wrong(f"from {f.metadata['least']} to {_MOST:,}")
     return number
 
 
@@ -260,9 +278,12 @@ def _factories(value: Any, wrong: Any) -> Mapping[str, str]:
 
 
 def _store_url(app: Celery) -> str:
-    for url in (app.conf.result_backend, app.conf.broker_url):
-        if urlsplit(str(url)).scheme in _REDIS_SCHEMES:
-            return redis_url(str(url))
+    urls: Any
+    for urls in (app.conf.result_backend, app.conf.broker_url):
+        # A broker may be several, for failover; the store is the first.
+        url = str(urls[0] if isinstance(urls, (list, tuple)) and urls else urls).split(";")[0]
+        if urlsplit(url).scheme in _REDIS_SCHEMES:
+            return url
     raise InvalidSettings(
         f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to; "
         "set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"
@@ -270,12 +291,24 @@ def _store_url(app: Celery) -> str:
 
 
 def redis_url(url: str) -> str:
-    """A broker's or result back end's URL as the ``redis`` package spells it (sockets, TLS constants)."""
+    """A broker's or result back end's URL as the ``redis`` package spells it (sockets, TLS constants).
+
+    Raises:
+        InvalidSettings: it is not the URL of a Redis.
+    """
     parts = urlsplit(url)
+    try:
+        usable = parts.scheme in _REDIS_SCHEMES and (parts.path or parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidSettings(f"{PREFIX}store_url must be the URL of a Redis, such as redis://host:6379/0")
     scheme = {"redis+socket": "unix", "valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     if "virtual_host" in query:
         query["db"] = query.pop("virtual_host").lstrip("/")
     if query.get("ssl_cert_reqs", "").startswith("CERT_"):
         query["ssl_cert_reqs"] = query["ssl_cert_reqs"][len("CERT_") :].lower()
+    if scheme == "unix":  # urlunsplit would leave out the empty host, which redis-py insists on
+        return f"unix://{parts.netloc}{parts.path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
     return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query, quote_via=quote), ""))

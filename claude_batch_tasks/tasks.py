@@ -684,7 +684,7 @@ def _failure(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) ->
 
 def _advice(error: errors.BatchTasksError) -> str:
     if isinstance(error, errors.PermanentError):
-        if error.status in (401, 403):
+        if error.status in (401, 403, None):
             return "Check the key of this client (ANTHROPIC_API_KEY or its factory), then submit the requests again."
         if error.status == 402:
             return "Settle the billing of the account, then submit the requests again."

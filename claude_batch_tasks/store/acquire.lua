@@ -1,13 +1,13 @@
 -- Take the lease of a unit for one message.
 -- KEYS[1]  the hash the unit is kept in
+-- KEYS[2]  the hash without which the unit is gone
 -- ARGV[1]  prefix of the unit's fields in it
 -- ARGV[2]  position of the message
 -- ARGV[3]  owner
 -- ARGV[4]  seconds the lease lasts
--- ARGV[5]  "1": the unit must exist already
 -- Returns {state, remaining milliseconds}; state is taken, taken_over, busy, stale or gone.
 local key, prefix, position, owner = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
-if ARGV[5] == '1' and redis.call('EXISTS', key) == 0 then
+if redis.call('EXISTS', KEYS[2]) == 0 then
   return {'gone', 0}
 end
 local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'owner', prefix .. 'until')

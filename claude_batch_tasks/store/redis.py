@@ -20,7 +20,7 @@ import redis
 import zstandard
 
 from claude_batch_tasks import requests
-from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.store import BatchRecord, JobRecord, Lease, MessageRecord, Unit
 
 _PREFIX = "claude_batch"
@@ -74,8 +74,9 @@ class RedisStore:
         self._redis: Any = client
         self.where = where
         scripts = Path(__file__).parent
-        self._acquire, self._record, self._grant = (
-            client.register_script((scripts / f"{name}.lua").read_text()) for name in ("acquire", "record", "grant")
+        self._acquire, self._record, self._grant, self._update = (
+            client.register_script((scripts / f"{name}.lua").read_text())
+            for name in ("acquire", "record", "grant", "update")
         )
 
     # -- jobs
@@ -96,7 +97,8 @@ class RedisStore:
 
     @_answering
     def update_job(self, job_id: str, **changes: Any) -> None:
-        self._redis.hset(_key(job_id, "job"), mapping={name: _encode(value) for name, value in changes.items()})
+        pairs = [part for name, value in changes.items() for part in (name, _encode(value))]
+        self._update(keys=[_key(job_id, "job")], args=pairs)
 
     @_answering
     def keep(self, job_id: str) -> None:
@@ -135,8 +137,9 @@ class RedisStore:
     @_answering
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
         key, prefix = _unit(unit)
-        must_exist = "1" if unit.place is None else "0"
-        state, remaining = self._acquire(keys=[key], args=[prefix, position, owner, ttl, must_exist])
+        # A request's fields come into being with its lease, so there the job must stand for it.
+        keys = [key, key if unit.place is None else _key(unit.job_id, "job")]
+        state, remaining = self._acquire(keys=keys, args=[prefix, position, owner, ttl])
         return Lease(state.decode(), remaining / 1000)
 
     @_answering
@@ -265,9 +268,9 @@ class RedisStore:
 
     def _pieces(self, key: str) -> Iterator[bytes]:
         for number in range(self._redis.llen(key)):
-            # None: the list expired or was deleted under the reader.
-            if (piece := self._redis.lindex(key, number)) is not None:
-                yield _decompress(piece)
+            if (piece := self._redis.lindex(key, number)) is None:
+                raise JobNotFound("the job expired or was deleted while its payloads were read")
+            yield _decompress(piece)
 
     def _keys(self, job_id: str, batches: int, attempts: Sequence[int] = ()) -> Iterator[str]:
         yield _key(job_id, "job")
@@ -275,8 +278,8 @@ class RedisStore:
             yield _key(job_id, "batch", number)
             for name in ("body", "ids", "sizes", "eligible", "outcomes", "messages"):
                 yield _key(job_id, "batch", number, name)
-        for number, attempt in enumerate(attempts):
-            if attempt:
+        for number, count in enumerate(attempts):
+            for attempt in range(1, count + 1):
                 yield _key(job_id, "batch", number, f"rows:{attempt}")
 
     def _each_key(self, job_id: str, command: str, *args: Any) -> None:
@@ -287,7 +290,7 @@ class RedisStore:
             while self._redis.exists(_key(job_id, "batch", count, "body")):
                 count += 1
         with self._redis.pipeline(transaction=False) as pipe:
-            for key in self._keys(job_id, count, [record.published or 0 for record in records]):
+            for key in self._keys(job_id, count, [record.attempt for record in records]):
                 getattr(pipe, command)(key, *args)
             pipe.execute()
 

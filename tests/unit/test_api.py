@@ -1,0 +1,659 @@
+from __future__ import annotations
+
+import gzip
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import anthropic
+import pytest
+
+from claude_batch_tasks import api, errors
+from claude_batch_tasks.embedded import free_port
+
+KEY = "sk-ant-SECRET-KEY"
+PROMPT = "SECRET-PROMPT"
+BODY = b'{"requests":[{"custom_id":"a","params":{"text":"SECRET-PROMPT"}}]}'
+PARAMS = (
+    b'{"model":"m","max_tokens":64000,"temperature":0.5,"new":1,"messages":[{"role":"user","content":"SECRET-PROMPT"}]}'
+)
+
+BATCH = {
+    "id": "msgbatch_1",
+    "type": "message_batch",
+    "processing_status": "in_progress",
+    "request_counts": {"processing": 3, "succeeded": 1, "errored": 0, "canceled": 0, "expired": 2},
+    "created_at": "2026-11-22T12:00:00.250+00:00",
+    "expires_at": "2026-11-23T12:00:00Z",
+    "ended_at": None,
+    "archived_at": None,
+    "results_url": None,
+    "a_new_field": {"x": 1},
+}
+CREATED_AT = 1795348800.25
+
+Answer = Callable[["_Handler"], None]
+
+
+class Seen(NamedTuple):
+    """A request as the server saw it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append(Seen(self.command, self.path, headers, body))
+        if len(body) < length:
+            self.close_connection = True
+            return
+        answers = self.server.answers
+        (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+
+    do_POST = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def send(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+        """An answer; ``cut``: the connection is dropped after so many bytes of its body."""
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[:cut])
+        if cut is not None:
+            self.drop()
+
+    def drop(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with ``answers`` in turn, the last of them for good, and remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.seen: list[Seen] = []
+        self.answers: list[Answer] = []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def arrived(self) -> Seen:
+        """The first request, once it is here: of one that broke off the client knows before the server does."""
+        deadline = time.monotonic() + 10
+        while not self.seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.seen[0]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is part of the tests."""
+
+
+def answer(status: int = 200, body: Any = b"", *, cut: int | None = None, **headers: Any) -> Answer:
+    """``headers``: with underscores for hyphens."""
+    encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return lambda handler: handler.send(status, encoded, {n.replace("_", "-"): v for n, v in headers.items()}, cut)
+
+
+def failure(status: int, error_type: str = "some_error", message: str = "what is wrong", **headers: Any) -> Answer:
+    body = {"type": "error", "error": {"type": error_type, "message": message}, "request_id": "req_in_body"}
+    return answer(status, body, **headers)
+
+
+def hang_up(handler: _Handler) -> None:
+    handler.drop()
+
+
+def page(*ids: str, more: bool = False, created_at: str = "2026-11-22T12:00:00Z", **own: Any) -> Answer:
+    data = [{**BATCH, "id": i, "created_at": created_at} for i in ids]
+    known = {"first_id": ids[0], "last_id": ids[-1]} if ids else {}
+    return answer(body={"data": data, "has_more": more, **known, **own})
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    running.seen.clear()
+    running.answers[:] = [answer(500)]
+    return running
+
+
+@pytest.fixture(scope="module")
+def client(running: Server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=running.url, api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def read_results(client: anthropic.Anthropic) -> bytes:
+    with api.results(client, "msgbatch_1", timeout=10) as chunks:
+        return b"".join(chunks)
+
+
+CALLS: dict[str, Callable[[anthropic.Anthropic], Any]] = {
+    "create": lambda client: api.create(client, iter([BODY[:10], BODY[10:]]), len(BODY)),
+    "retrieve": lambda client: api.retrieve(client, "msgbatch_1", timeout=10),
+    "list": lambda client: list(api.list_since(client, 0, timeout=10)),
+    "cancel": lambda client: api.cancel(client, "msgbatch_1", timeout=10),
+    "results": read_results,
+    "messages": lambda client: api.create_message(client, PARAMS),
+}
+PAYS = ("create", "messages")
+STATUS = (400, 401, 402, 403, 404, 408, 409, 410, 413, 422, 425, 429, 500, 502, 503, 504, 529)
+every_endpoint = pytest.mark.parametrize("endpoint", CALLS)
+
+
+def error_of(client: anthropic.Anthropic, endpoint: str) -> errors.ApiError:
+    """What a call ends in, once it is known to say nothing it must not."""
+    with pytest.raises(errors.ApiError) as caught:
+        CALLS[endpoint](client)
+    error = caught.value
+    assert str(error).startswith(f"{endpoint}: ")
+    for text in (str(error), repr(error.args), "".join(traceback.format_exception(error))):
+        assert KEY not in text
+        assert PROMPT not in text
+    return error
+
+
+class TestACall:
+    @pytest.mark.parametrize(
+        ("endpoint", "method", "path"),
+        [
+            ("create", "POST", "/v1/messages/batches"),
+            ("retrieve", "GET", "/v1/messages/batches/msgbatch_1"),
+            ("cancel", "POST", "/v1/messages/batches/msgbatch_1/cancel"),
+        ],
+    )
+    def test_gives_a_batch(self, server: Server, client: Any, endpoint: str, method: str, path: str) -> None:
+        server.answers = [answer(body=BATCH)]
+        batch = CALLS[endpoint](client)
+        assert (batch.id, batch.processing_status, batch.total) == ("msgbatch_1", "in_progress", 6)
+        assert batch.created_at.timestamp() == CREATED_AT
+        assert batch.archived_at is None
+        [seen] = server.seen
+        assert (seen.method, seen.path) == (method, path)
+        assert KEY in (seen.headers.get("x-api-key", "") + seen.headers.get("authorization", ""))
+        assert seen.headers["anthropic-version"]
+
+    def test_of_the_messages_api_sends_the_params_as_they_are(self, server: Server, client: Any) -> None:
+        message = b'{ "id":"msg_1", "content":[{"type":"text","text":"\xe2\x80\xa8"}], "a_new_field":1e2 }'
+        server.answers = [answer(body=message)]
+        assert api.create_message(client, PARAMS) == message
+        [seen] = server.seen
+        assert (seen.method, seen.path, seen.body) == ("POST", "/v1/messages", PARAMS)
+
+    def test_for_results_asks_the_configured_host_once(self, server: Server, client: Any) -> None:
+        server.answers = [answer(body=b"x\r\n\xff\xe2\x80\xa8\ny")]
+        assert read_results(client) == b"x\r\n\xff\xe2\x80\xa8\ny"
+        [seen] = server.seen
+        assert (seen.method, seen.path) == ("GET", "/v1/messages/batches/msgbatch_1/results")
+
+    def test_for_results_reads_them_as_they_come(self, server: Server, client: Any) -> None:
+        go_on = threading.Event()
+
+        def slowly(handler: _Handler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", "65537")
+            handler.end_headers()
+            handler.wfile.write(b"x" * 65536)
+            handler.wfile.flush()
+            go_on.wait(30)
+            handler.wfile.write(b"y")
+
+        server.answers = [slowly]
+        with api.results(client, "msgbatch_1", timeout=30) as chunks:
+            first = next(chunks)
+            assert first == b"x" * 65536
+            go_on.set()
+            assert b"".join(chunks) == b"y"
+
+    def test_for_results_takes_them_compressed(self, server: Server, client: Any) -> None:
+        server.answers = [answer(body=gzip.compress(b"row\n" * 1000), Content_Encoding="gzip")]
+        assert read_results(client) == b"row\n" * 1000
+
+    def test_for_results_that_is_left_early_gives_its_connection_back(self, server: Server) -> None:
+        http = anthropic.DefaultHttpxClient(limits=transport().Limits(max_connections=1), timeout=5)
+        with anthropic.Anthropic(base_url=server.url, api_key=KEY, http_client=http, max_retries=0) as client:
+            for _ in range(3):
+                server.answers = [answer(body=b"x" * 1_000_000)]
+                with api.results(client, "b", timeout=5) as chunks:
+                    next(chunks)
+            server.answers = [answer(body=BATCH)]
+            assert api.retrieve(client, "msgbatch_1", timeout=5).id == "msgbatch_1"
+
+
+class TestACreate:
+    def test_streams_its_body_with_its_exact_length(self, server: Server, client: Any) -> None:
+        server.answers = [answer(body=BATCH)]
+        pieces = [b'{"requests":[', *([b'"' + b"x" * 99_998 + b'"', b","] * 40)[:-1], b"]}"]
+        size = sum(map(len, pieces))
+        api.create(client, iter(pieces), size)
+        [seen] = server.seen
+        assert seen.headers["content-length"] == str(size)
+        assert "transfer-encoding" not in seen.headers
+        assert seen.headers["content-type"] == "application/json"
+        assert seen.body == b"".join(pieces)
+
+    @pytest.mark.parametrize("size", [len(BODY) + 1, 10 * len(BODY)])
+    def test_whose_body_is_too_short_is_never_whole(self, server: Server, client: Any, size: int) -> None:
+        with pytest.raises(errors.ApiError):
+            api.create(client, iter([BODY]), size)
+        assert len(server.arrived().body) < size
+
+    def test_whose_body_the_store_stops_giving_says_so(self, server: Server, client: Any) -> None:
+        def body() -> Iterator[bytes]:
+            yield BODY[:10]
+            raise errors.StoreUnavailable("the store did not answer")
+
+        try:
+            with pytest.raises(errors.StoreUnavailable):
+                api.create(client, body(), len(BODY))
+        finally:
+            server.arrived()
+
+
+@every_endpoint
+class TestAFailure:
+    @pytest.mark.parametrize("status", STATUS)
+    def test_is_told_by_its_status_after_one_attempt(
+        self, server: Server, client: Any, endpoint: str, status: int
+    ) -> None:
+        server.answers = [failure(status, request_id="req_in_header", x_should_retry="true")]
+        error = error_of(client, endpoint)
+        if status == 404:
+            expected: type = errors.NotFoundError
+        elif status in (400, 401, 402, 403, 410, 413, 422):
+            expected = errors.PermanentError
+        elif endpoint == "create" and (status >= 500 or status == 408):
+            expected = errors.AmbiguousError
+        else:
+            expected = errors.TransientError
+        assert type(error) is expected
+        assert (error.status, error.error_type, error.request_id) == (status, "some_error", "req_in_header")
+        assert str(error) == f"{endpoint}: Anthropic answered {status} some_error: what is wrong"
+        assert len(server.seen) == 1
+
+    def test_takes_the_request_id_from_where_it_is(self, server: Server, client: Any, endpoint: str) -> None:
+        server.answers = [failure(404)]
+        assert error_of(client, endpoint).request_id == "req_in_body"
+
+    @pytest.mark.parametrize(
+        ("headers", "least", "most"),
+        [
+            ({}, None, None),
+            ({"retry_after": "7"}, 7, 7),
+            ({"retry_after": "0.5"}, 0.5, 0.5),
+            ({"retry_after_ms": "1500", "retry_after": "7"}, 1.5, 1.5),
+            ({"retry_after": "DATE"}, 60, 91),
+            ({"retry_after": "4294967"}, 86_400, 86_400),
+            ({"retry_after": "soon"}, None, None),
+        ],
+    )
+    def test_says_when_to_come_back(
+        self, server: Server, client: Any, endpoint: str, headers: dict[str, str], least: Any, most: Any
+    ) -> None:
+        sent = {n: v.replace("DATE", formatdate(time.time() + 90, usegmt=True)) for n, v in headers.items()}
+        server.answers = [failure(429, **sent)]
+        found = error_of(client, endpoint).retry_after
+        assert found is None if least is None else found is not None and least <= found <= most
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"<html>Bad gateway: SECRET-PROMPT sk-ant-SECRET-KEY</html>",
+            b"",
+            b"\xff\xfe SECRET-PROMPT",
+            b"[]",
+            b'"SECRET-PROMPT"',
+            b'{"error":"SECRET-PROMPT"}',
+            b'{"error":{"type":17,"message":["SECRET-PROMPT"]}}',
+            b'{"detail":"SECRET-PROMPT"}',
+        ],
+    )
+    def test_that_is_not_the_apis_own_quotes_nothing(
+        self, server: Server, client: Any, endpoint: str, body: bytes
+    ) -> None:
+        server.answers = [answer(502, body, Content_Type="text/html", retry_after="3")]
+        error = error_of(client, endpoint)
+        assert str(error) == f"{endpoint}: Anthropic answered 502 without a message of its own"
+        assert (error.status, error.error_type, error.retry_after) == (502, None, 3.0)
+
+    def test_keeps_a_long_message_short(self, server: Server, client: Any, endpoint: str) -> None:
+        server.answers = [failure(400, message="x" * 100_000)]
+        assert len(str(error_of(client, endpoint))) < 1000
+
+    def test_to_connect_means_that_nothing_was_sent(self, server: Server, client: Any, endpoint: str) -> None:
+        elsewhere = client.with_options(base_url=f"http://127.0.0.1:{free_port()}")
+        error = error_of(elsewhere, endpoint)
+        assert type(error) is errors.TransientError
+        assert error.status is None
+
+    def test_to_answer_after_it_was_asked_is_ambiguous_where_it_costs(
+        self, server: Server, client: Any, endpoint: str
+    ) -> None:
+        server.answers = [hang_up]
+        error = error_of(client, endpoint)
+        assert type(error) is (errors.AmbiguousError if endpoint in PAYS else errors.TransientError)
+        assert len(server.seen) == 1
+
+    def test_in_the_middle_of_the_answer_is_the_same(self, server: Server, client: Any, endpoint: str) -> None:
+        server.answers = [answer(200, BATCH, cut=20)]
+        error = error_of(client, endpoint)
+        assert type(error) is (errors.AmbiguousError if endpoint in PAYS else errors.TransientError)
+        assert len(server.seen) == 1
+
+    def test_to_unpack_the_answer_is_the_same(self, server: Server, client: Any, endpoint: str) -> None:
+        server.answers = [answer(200, b"this is not gzip", Content_Encoding="gzip")]
+        error = error_of(client, endpoint)
+        assert type(error) is (errors.AmbiguousError if endpoint in PAYS else errors.TransientError)
+
+    @pytest.mark.parametrize("body", [b"<html>SECRET-PROMPT</html>", b"", b"null", b"[1]", b'"text"', b"\xff"])
+    def test_to_be_the_api_in_spite_of_a_200_is_the_same(
+        self, server: Server, client: Any, endpoint: str, body: bytes
+    ) -> None:
+        if endpoint == "results":
+            return  # its lines are judged one by one, elsewhere
+        server.answers = [answer(200, body, Content_Type="text/html")]
+        error = error_of(client, endpoint)
+        assert type(error) is (errors.AmbiguousError if endpoint in PAYS else errors.TransientError)
+
+    def test_because_of_a_key_with_a_newline_does_not_show_the_key(self, server: Server, endpoint: str) -> None:
+        with anthropic.Anthropic(base_url=server.url, api_key=f"{KEY}\n", max_retries=0) as client:
+            error_of(client, endpoint)
+
+    @pytest.mark.parametrize("change", [{"api_key": f"{KEY}\n"}, {"base_url": "api.example.com"}])
+    def test_that_a_setting_causes_does_not_pass_by_itself(
+        self, server: Server, endpoint: str, change: dict[str, str]
+    ) -> None:
+        with (
+            anthropic.Anthropic(**{"base_url": server.url, "api_key": KEY, "max_retries": 0, **change}) as client,  # type: ignore[arg-type]
+            pytest.raises(errors.PermanentError),
+        ):
+            CALLS[endpoint](client)
+
+    def test_is_a_redirect_to_another_host(self, server: Server, client: Any, endpoint: str) -> None:
+        with Server() as other:
+            other.answers = [answer(200, BATCH)]
+            server.answers = [answer(302, Location=f"http://localhost:{other.server_port}/elsewhere")]
+            with pytest.raises(errors.ApiError):
+                CALLS[endpoint](client)
+            seen = list(other.seen)
+            other.shutdown()
+        assert seen == []
+
+
+class TestATimeout:
+    @pytest.mark.parametrize("endpoint", ["retrieve", "cancel", "results", "list"])
+    def test_of_a_look_passes(self, server: Server, client: Any, endpoint: str) -> None:
+        go_on = threading.Event()
+
+        def stall(handler: _Handler) -> None:
+            go_on.wait(30)
+            handler.drop()
+
+        server.answers = [stall]
+        calls: dict[str, Callable[[], Any]] = {
+            "retrieve": lambda: api.retrieve(client, "b", timeout=0.1),
+            "cancel": lambda: api.cancel(client, "b", timeout=0.1),
+            "list": lambda: list(api.list_since(client, 0, timeout=0.1)),
+            "results": lambda: api.results(client, "b", timeout=0.1).__enter__(),
+        }
+        with pytest.raises(errors.TransientError):
+            calls[endpoint]()
+        go_on.set()
+
+    def test_in_the_middle_of_a_download_passes(self, server: Server, client: Any) -> None:
+        go_on = threading.Event()
+
+        def stall(handler: _Handler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            handler.wfile.write(b"x" * 10)
+            handler.wfile.flush()
+            go_on.wait(30)
+
+        server.answers = [stall]
+        with (
+            pytest.raises(errors.TransientError, match="while the answer was read"),
+            api.results(client, "b", timeout=0.2) as chunks,
+        ):
+            b"".join(chunks)
+        go_on.set()
+
+
+class TestListing:
+    OLD, NEW = "2026-11-21T12:00:00Z", "2026-11-22T12:00:00Z"
+    SINCE = CREATED_AT - 3600
+
+    def ids(self, client: Any, since: float = SINCE) -> list[str]:
+        # Far more than any listing of these tests has: a guard that fails must not hang them.
+        return [batch.id for batch in islice(api.list_since(client, since, timeout=10), 100)]
+
+    def test_reads_all_pages(self, server: Server, client: Any) -> None:
+        server.answers = [page("b1", "b2", more=True), page("b3", more=True), page("b4")]
+        assert self.ids(client) == ["b1", "b2", "b3", "b4"]
+        assert [seen.path.partition("?")[2] for seen in server.seen] == [
+            "limit=1000",
+            "limit=1000&after_id=b2",
+            "limit=1000&after_id=b3",
+        ]
+
+    def test_goes_no_further_back_than_asked(self, server: Server, client: Any) -> None:
+        server.answers = [page("b1", more=True), page("b2", more=True, created_at=self.OLD), page("b3")]
+        assert self.ids(client) == ["b1"]
+        assert len(server.seen) == 2
+
+    def test_takes_what_was_created_at_that_very_moment(self, server: Server, client: Any) -> None:
+        server.answers = [page("b1", created_at="2026-11-22T12:00:00.250Z")]
+        assert self.ids(client, CREATED_AT) == ["b1"]
+        assert self.ids(client, CREATED_AT + 0.001) == []
+
+    @pytest.mark.parametrize(
+        "last",
+        [page(), page(more=True), page("b2"), page("b2", last_id=None), page(data=[], last_id=None, more=True)],
+    )
+    def test_ends_with_the_last_page(self, server: Server, client: Any, last: Answer) -> None:
+        server.answers = [page("b1", more=True), last]
+        assert self.ids(client)[:1] == ["b1"]
+        assert len(server.seen) == 2
+
+    def test_goes_on_from_the_last_batch_where_no_cursor_is_given(self, server: Server, client: Any) -> None:
+        server.answers = [page("b1", "b2", more=True, last_id=None), page("b3")]
+        assert self.ids(client) == ["b1", "b2", "b3"]
+        assert server.seen[1].path.endswith("after_id=b2")
+
+    def test_does_not_go_round_on_a_cursor_that_stands_still(self, server: Server, client: Any) -> None:
+        server.answers = [page("b1", more=True)]
+        assert set(self.ids(client)) == {"b1"}
+        assert len(server.seen) == 2
+
+    def test_that_breaks_off_is_no_listing(self, server: Server, client: Any) -> None:
+        server.answers = [page("b1", more=True), failure(503)]
+        with pytest.raises(errors.TransientError):
+            self.ids(client)
+
+    @pytest.mark.parametrize("status", [401, 404, 429])
+    def test_that_fails_is_an_error_like_any(self, server: Server, client: Any, status: int) -> None:
+        server.answers = [failure(status)]
+        with pytest.raises(errors.ApiError):
+            self.ids(client)
+
+
+def transport() -> ModuleType:
+    """The HTTP library of the SDK installed: httpx, or httpx2 from 1.0 on."""
+    return importlib.import_module("httpx" if anthropic.__version__.startswith("0.") else "httpx2")
+
+
+FACTORIES = """
+import anthropic, importlib
+
+http = importlib.import_module("httpx" if anthropic.__version__.startswith("0.") else "httpx2")
+made = 0
+
+
+class OwnHttpClient(http.Client):
+    pass
+
+
+def plain():
+    global made
+    made += 1
+    return anthropic.Anthropic(base_url={url!r}, api_key="key-plain", max_retries=5)
+
+
+def own_transport():
+    client = OwnHttpClient(headers={{"x-tenant": "b"}})
+    return anthropic.Anthropic(base_url={url!r}, api_key="key-own", http_client=client)
+
+
+class Subclass(anthropic.Anthropic):
+    pass
+
+
+def subclass():
+    return Subclass(base_url={url!r}, api_key="key-sub", default_headers={{"x-tenant": "c"}})
+
+
+def broken():
+    raise RuntimeError("the vault is locked")
+
+
+def asynchronous():
+    return anthropic.AsyncAnthropic(api_key="x")
+
+
+def nothing():
+    return None
+
+
+not_callable = 17
+"""
+
+
+class TestTheClientOfAnAccount:
+    @pytest.fixture(autouse=True)
+    def _module(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        (tmp_path / "shop_clients.py").write_text(FACTORIES.format(url=server.url))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "shop_clients", raising=False)
+        api._client.cache_clear()
+        yield
+        api._client.cache_clear()
+
+    def client(self, name: str) -> anthropic.Anthropic:
+        return api.client("tenant-b", {"tenant-b": f"shop_clients.{name}"})
+
+    @pytest.mark.parametrize(
+        ("factory", "key", "tenant"),
+        [("plain", "key-plain", None), ("own_transport", "key-own", "b"), ("subclass", "key-sub", "c")],
+    )
+    def test_is_the_one_its_factory_makes(self, server: Server, factory: str, key: str, tenant: str | None) -> None:
+        for endpoint, call in CALLS.items():
+            server.answers = [answer(body={**BATCH, "data": []})]
+            call(self.client(factory))
+            seen = server.seen[-1]
+            assert key in seen.headers.get("x-api-key", "") + seen.headers.get("authorization", ""), endpoint
+            assert seen.headers.get("x-tenant") == tenant
+
+    @every_endpoint
+    @pytest.mark.parametrize("factory", ["plain", "own_transport", "subclass"])
+    def test_never_tries_again_by_itself(self, server: Server, factory: str, endpoint: str) -> None:
+        server.answers = [failure(503, retry_after="0")]
+        with pytest.raises(errors.ApiError):
+            CALLS[endpoint](self.client(factory))
+        assert len(server.seen) == 1
+
+    def test_is_made_once(self) -> None:
+        assert self.client("plain") is self.client("plain")
+        assert importlib.import_module("shop_clients").made == 1
+
+    def test_is_not_shared_between_accounts(self) -> None:
+        factories = {"a": "shop_clients.plain", "b": "shop_clients.plain"}
+        assert api.client("a", factories) is not api.client("b", factories)
+
+    @pytest.mark.parametrize(
+        ("path", "text"),
+        [
+            ("shop_clients.missing", "cannot be imported"),
+            ("no_such_module.factory", "cannot be imported"),
+            ("shop_clients.nothing", r"returned no anthropic\.Anthropic"),
+            ("shop_clients.asynchronous", r"returned no anthropic\.Anthropic"),
+        ],
+    )
+    def test_is_refused_if_its_factory_is_none(self, path: str, text: str) -> None:
+        with pytest.raises(errors.InvalidSettings, match=text) as caught:
+            api.client("tenant-b", {"tenant-b": path})
+        assert path in str(caught.value)
+        assert "tenant-b" in str(caught.value)
+
+    @pytest.mark.parametrize("factory", ["broken", "not_callable"])
+    def test_is_a_permanent_failure_if_its_factory_fails(self, factory: str) -> None:
+        with pytest.raises(errors.PermanentError, match=f"shop_clients.{factory}"):
+            self.client(factory)
+
+    def test_is_refused_under_an_unknown_alias(self) -> None:
+        with pytest.raises(errors.InvalidSettings, match=r"'tenant-c'.*claude_batch_client_factories"):
+            api.client("tenant-c", {"tenant-b": "shop_clients.plain"})
+
+
+class TestTheDefaultClient:
+    @pytest.fixture(autouse=True)
+    def _environment(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        api._client.cache_clear()
+        yield
+        api._client.cache_clear()
+
+    FACTORIES = {"default": "claude_batch_tasks.api.default_client"}  # noqa: RUF012
+
+    def test_has_key_and_address_from_the_environment(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        server.answers = [answer(body=BATCH)]
+        api.retrieve(api.client("default", self.FACTORIES), "msgbatch_1", timeout=10)
+        [seen] = server.seen
+        assert KEY in seen.headers.get("x-api-key", "") + seen.headers.get("authorization", "")
+
+    @every_endpoint
+    def test_without_a_key_fails_for_good_and_says_what_is_missing(self, server: Server, endpoint: str) -> None:
+        with pytest.raises(errors.PermanentError, match="api_key") as caught:
+            CALLS[endpoint](api.client("default", self.FACTORIES))
+        assert caught.value.status is None
+        assert server.seen == []

@@ -1,0 +1,533 @@
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
+from claude_batch_tasks import job as jobs
+from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.requests import wire_id
+from claude_batch_tasks.store import BatchRecord, Store, Unit, open_store
+
+JOB = "job-1"
+PROMPT = "SECRET-PROMPT"
+Keys = Callable[[], set[str]]
+
+
+@pytest.fixture
+def keys(redis_url: str) -> Keys:
+    client: Any = redis.Redis.from_url(redis_url)
+    return lambda: {key.decode() for key in client.keys("*")}
+
+
+@pytest.fixture
+def store(app: Celery, redis_url: str) -> Store:
+    return open_store(redis_url)
+
+
+@pytest.fixture
+def stage(app: Celery, make_request: Any) -> Callable[..., BatchJob]:
+    """``stage("a", "b", max_requests_per_batch=1)``: a job of these requests, not begun."""
+
+    def stage(*custom_ids: str, **options: Any) -> BatchJob:
+        jobs.submit(app, JOB, [make_request(i, text=f"{PROMPT} {i}") for i in custom_ids], options)
+        return BatchJob(JOB, app)
+
+    return stage
+
+
+@pytest.fixture
+def finish(store: Store) -> Callable[..., None]:
+    """``finish(0, [{"type": "expired"}, ...], batch_id="x")``: publish what became of a batch."""
+
+    def finish(batch: int, results: list[dict[str, Any] | None], **changes: Any) -> None:
+        job, record, unit = store.job(JOB), store.batch(JOB, batch), Unit(JOB, batch)
+        assert job is not None
+        assert record is not None
+        lines = [
+            json.dumps({"custom_id": wire_id(job.nonce, record.first + place), "result": result}).encode()
+            for place, result in enumerate(results)
+            if result is not None
+        ]
+        store.acquire(unit, 0, "test", 60)
+        store.write_results(JOB, batch, 1, [b"\n".join(lines[1::-1]), *lines[2:]])
+        assert store.publish(unit, "test", 1, **{"state": "fetched", "done": True, **changes})
+
+    return finish
+
+
+def message(text: str = "hi", **own: Any) -> dict[str, Any]:
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "content": [{"type": "text", "text": text}],
+        "usage": {"input_tokens": 3, "output_tokens": 5},
+        **own,
+    }
+
+
+def succeeded(text: str = "hi") -> dict[str, Any]:
+    return {"type": "succeeded", "message": message(text)}
+
+
+class TestSubmitting:
+    def test_stages_everything_under_the_job(self, app: Celery, store: Store, make_request: Any) -> None:
+        job = jobs.submit(app, JOB, [make_request("a")], {"poll_min": 1, "client": "default"}, queue="slow")
+        assert (job.requests, job.batches, job.state, job.queue) == (1, 1, "staged", "slow")
+        assert job.options == {"poll_min": 1}
+        assert store.job(JOB) == job
+
+    @pytest.mark.parametrize(
+        ("options", "counts"),
+        [({}, [7]), ({"max_requests_per_batch": 3}, [3, 3, 1]), ({"max_bytes_per_batch": 1000}, None)],
+    )
+    def test_knows_the_exact_bytes_of_every_create(
+        self, store: Store, stage: Any, options: dict[str, Any], counts: list[int] | None
+    ) -> None:
+        stage(*[f"ü{n}" for n in range(7)], **options)
+        records = store.batches(JOB)
+        assert counts is None or [record.count for record in records] == counts
+        assert len(records) > 1 or not options
+        first = 0
+        for number, record in enumerate(records):
+            body = b"".join(jobs.body(store, JOB, number))
+            assert len(body) == record.body_bytes <= options.get("max_bytes_per_batch", 256_000_000)
+            assert len(json.loads(body)["requests"]) == record.count
+            assert record.first == first
+            first += record.count
+        assert first == 7
+
+    def test_sends_wire_ids_in_place_of_the_callers(self, store: Store, stage: Any) -> None:
+        stage("a/b c", "ü")
+        job = store.job(JOB)
+        assert job is not None
+        sent = json.loads(b"".join(jobs.body(store, JOB, 0)))["requests"]
+        assert [request["custom_id"] for request in sent] == [wire_id(job.nonce, 0), wire_id(job.nonce, 1)]
+
+    def test_gives_every_job_a_nonce_of_its_own(self, app: Celery, make_request: Any) -> None:
+        assert len({jobs.submit(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
+
+    def test_again_under_the_same_id_before_it_began_replaces_it(self, stage: Any) -> None:
+        stage("a", "b", "c", max_requests_per_batch=1)
+        job = stage("d")
+        assert [request["custom_id"] for request in job.requests()] == ["d"]
+
+    def test_again_under_the_id_of_a_running_job_is_refused(self, store: Store, stage: Any) -> None:
+        job = stage("a")
+        store.update_job(JOB, state="running")
+        with pytest.raises(errors.BatchTasksError, match="running already"):
+            stage("b")
+        assert [request["custom_id"] for request in job.requests()] == ["a"]
+
+
+class TestSubmittingThatFails:
+    """Half way through, and nothing stays behind."""
+
+    def requests(self, make_request: Any, keys: Keys, last: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for n in range(1000):
+            if n == 699:
+                assert keys(), "there was something to be left behind"
+                yield last()
+            else:
+                yield make_request(str(n), text="x" * 5000)
+
+    def test_for_a_bad_request(self, app: Celery, make_request: Any, keys: Keys) -> None:
+        requests = self.requests(make_request, keys, lambda: make_request("bad", max_tokens=0))
+        with pytest.raises(errors.InvalidRequests, match=r"request 699 \(custom_id 'bad'\): params.max_tokens"):
+            run_batch.delay(requests)
+        assert keys() == set()
+
+    def test_for_requests_that_cannot_be_read_on(self, app: Celery, make_request: Any, keys: Keys) -> None:
+        def broken() -> dict[str, Any]:
+            raise OSError("the caller's file is gone")
+
+        with pytest.raises(OSError, match="the caller's file"):
+            run_batch.delay(self.requests(make_request, keys, broken))
+        assert keys() == set()
+
+    @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+    def test_for_an_interrupt(self, app: Celery, make_request: Any, keys: Keys, interrupt: Any) -> None:
+        def stop() -> dict[str, Any]:
+            raise interrupt
+
+        with pytest.raises(interrupt):
+            run_batch.delay(self.requests(make_request, keys, stop))
+        assert keys() == set()
+
+    @pytest.mark.parametrize(
+        "options", [{"poll_mim": 1}, {"fallback": "maybe"}, {"client": "tenant-b"}, {"store_url": "redis://elsewhere"}]
+    )
+    def test_for_an_option(self, app: Celery, make_request: Any, keys: Keys, options: dict[str, Any]) -> None:
+        with pytest.raises(errors.InvalidSettings):
+            run_batch.delay([make_request()], **options)
+        assert keys() == set()
+
+    def test_for_a_broker_that_is_gone(self, redis_url: str, make_request: Any, keys: Keys) -> None:
+        app = Celery("tests", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
+        app.conf.update(claude_batch_store_url=redis_url, task_publish_retry=False, broker_connection_timeout=1)
+        with app, pytest.raises(Exception, match="refused"):
+            app.tasks[run_batch.name].apply_async(([make_request()],), retry=False)
+        assert keys() == set()
+
+    def test_for_a_store_that_is_gone(self, make_request: Any) -> None:
+        with RedisServer() as server:
+            app = Celery("tests", broker=server.url, set_as_current=False)
+
+            def requests() -> Iterator[dict[str, Any]]:
+                for n in range(1000):
+                    if n == 699:
+                        server.stop(kill=True)
+                    yield make_request(str(n), text="x" * 5000)
+
+            with pytest.raises(errors.StoreUnavailable):
+                jobs.submit(app, JOB, requests(), {})
+            server.start()
+            client = server.client()
+            assert open_store(server.url).job(JOB) is None
+            assert all(0 < client.ttl(key) <= 86_400 for key in client.keys("*"))
+            # And when it is handed over again under the same id, nothing of the first time is mixed in.
+            jobs.submit(app, JOB, [make_request("a")], {})
+            assert [request["custom_id"] for request in BatchJob(JOB, app).requests()] == ["a"]
+
+
+class TestTheRequests:
+    def test_come_back_as_they_were_handed_over(self, app: Celery, make_request: Any) -> None:
+        handed_over = [
+            make_request("ü\u2028\n", text="\u2028\x85\x00😀"),
+            make_request("x" * 512, temperature=0.1, metadata={"n": 2**63, "f": 1e300, "t": True, "z": None}),
+            *(make_request(str(n), text="x" * 300_000) for n in range(8)),
+        ]
+        jobs.submit(app, JOB, iter(handed_over), {"max_requests_per_batch": 4})
+        assert list(BatchJob(JOB, app).requests()) == handed_over
+
+    def test_hold_nothing_of_ours(self, stage: Any) -> None:
+        [request] = stage("a").requests()
+        assert set(request) == {"custom_id", "params"}
+
+
+class TestAResult:
+    @pytest.mark.parametrize(
+        ("result", "expected"),
+        [
+            (succeeded(), {"type": "succeeded", "message": message()}),
+            ({"type": "expired"}, {"type": "expired"}),
+            ({"type": "canceled"}, {"type": "canceled"}),
+            (
+                {"type": "errored", "error": {"type": "error", "error": {"type": "api_error", "message": "m"}}},
+                {"type": "errored", "error": {"type": "api_error", "message": "m"}},
+            ),
+            (
+                {
+                    "type": "errored",
+                    "error": {
+                        "type": "error",
+                        "request_id": "r",
+                        "error": {"type": "rate_limit_error", "message": "m"},
+                    },
+                },
+                {"type": "errored", "error": {"type": "rate_limit_error", "message": "m", "request_id": "r"}},
+            ),
+            ({"type": "errored"}, {"type": "errored"}),
+            (
+                {"type": "paused", "until": 7},
+                {
+                    "type": "errored",
+                    "error": {
+                        "type": "unknown_result_type",
+                        "message": "a result of type 'paused'",
+                        "result": {"type": "paused", "until": 7},
+                    },
+                },
+            ),
+        ],
+    )
+    def test_says_what_became_of_the_request(self, stage: Any, finish: Any, result: Any, expected: Any) -> None:
+        job = stage("a", "other")
+        finish(0, [result, {"type": "expired"}])
+        wanted = RequestResult(custom_id="a", source="batch", **expected)
+        assert job.result("a") == wanted
+        assert [found for found in job.results() if found.custom_id == "a"] == [wanted]
+
+    def test_carries_the_callers_custom_id(self, stage: Any, finish: Any) -> None:
+        ids = ["review/17", "ü\u2028", "x" * 512, "0", "a b"]
+        job = stage(*ids)
+        finish(0, [succeeded(custom_id) for custom_id in ids])
+        assert {result.custom_id: result.text for result in job.results()} == {i: i for i in ids}
+        assert [job.result(custom_id).text for custom_id in ids] == ids
+
+    def test_may_come_through_the_messages_api(self, store: Store, stage: Any, finish: Any) -> None:
+        job = stage("a", "b", "c", "d")
+        finish(0, [succeeded("a"), {"type": "expired"}, {"type": "expired"}, {"type": "expired"}])
+        store.save_outcome(JOB, 0, 1, jobs.message_outcome(json.dumps(message("b")).encode()))
+        store.save_outcome(JOB, 0, 2, jobs.error_outcome({"type": "invalid_request_error", "message": "m"}))
+        store.save_outcome(JOB, 0, 3, jobs.kept_outcome("the answer was lost"))
+        found = {result.custom_id: result for result in job.results()}
+        assert len(list(job.results())) == 4
+        assert {i: (r.type, r.source) for i, r in found.items()} == {
+            "a": ("succeeded", "batch"),
+            "b": ("succeeded", "messages"),
+            "c": ("errored", "messages"),
+            "d": ("expired", "batch"),
+        }
+        assert found["b"].text == "b"
+        assert found["c"].error == {"type": "invalid_request_error", "message": "m"}
+        assert {custom_id: job.result(custom_id) for custom_id in "abcd"} == found
+
+    def test_of_a_batch_that_never_had_results_is_the_batchs_own(self, store: Store, stage: Any) -> None:
+        job = stage("a", "b")
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        error = {"type": "not_found_error", "message": "gone"}
+        store.record(Unit(JOB, 0), "test", done=True, state="lost", outcome={"type": "errored", "error": error})
+        store.save_outcome(JOB, 0, 1, jobs.message_outcome(json.dumps(message("b")).encode()))
+        assert job.result("a") == RequestResult(custom_id="a", type="errored", source="batch", error=error)
+        assert job.result("b").text == "b"
+        assert sorted(result.custom_id for result in job.results()) == ["a", "b"]
+
+    def test_is_there_once_its_batch_is_done(self, stage: Any, finish: Any) -> None:
+        job = stage("a", "b", max_requests_per_batch=1)
+        finish(1, [succeeded("b")])
+        assert [result.custom_id for result in job.results()] == ["b"]
+        assert job.result("b").text == "b"
+        with pytest.raises(errors.RequestNotFound, match="'a' of job job-1 has no outcome yet"):
+            job.result("a")
+        finish(0, [succeeded("a")])
+        assert sorted(result.custom_id for result in job.results()) == ["a", "b"]
+
+    def test_that_never_came_is_not_made_up(self, stage: Any, finish: Any) -> None:
+        job = stage("a", "b")
+        finish(0, [succeeded("a"), None], error=["ResultsMissing", ["1 of 2"]])
+        assert [result.custom_id for result in job.results()] == ["a"]
+        with pytest.raises(errors.RequestNotFound):
+            job.result("b")
+
+    @pytest.mark.parametrize("custom_id", ["nobody", "", "A", "cbt-1-0"])
+    def test_of_a_request_the_job_does_not_have_is_an_error(self, stage: Any, finish: Any, custom_id: str) -> None:
+        job = stage("a")
+        finish(0, [succeeded()])
+        with pytest.raises(errors.RequestNotFound, match="no request"):
+            job.result(custom_id)
+
+    def test_is_found_even_if_another_answer_quotes_its_wire_id(self, store: Store, stage: Any, finish: Any) -> None:
+        job = stage("a", "b")
+        record = store.job(JOB)
+        assert record is not None
+        finish(0, [succeeded("mine"), succeeded(f'"{wire_id(record.nonce, 0)}"')])
+        assert job.result("a").text == "mine"
+
+    def test_is_a_value(self) -> None:
+        result = RequestResult(custom_id="a", type="succeeded", source="batch", message=message())
+        assert pickle.loads(pickle.dumps(result)) == result
+        with pytest.raises(AttributeError):
+            result.custom_id = "b"  # type: ignore[misc]
+
+
+class TestTheTextOfAResult:
+    @pytest.mark.parametrize(
+        ("content", "text"),
+        [
+            ([], ""),
+            (None, ""),
+            ([{"type": "text", "text": "a"}], "a"),
+            ([{"type": "thinking"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
+            ([{"type": "tool_use", "input": {"text": "x"}}], ""),
+            ([{"type": "a_block_of_next_year", "text": "x"}, {}], ""),
+            ([{"type": "text", "text": "", "citations": None}], ""),
+        ],
+    )
+    def test_is_its_text_blocks(self, content: Any, text: str) -> None:
+        assert RequestResult(custom_id="a", type="succeeded", source="batch", message={"content": content}).text == text
+
+    @pytest.mark.parametrize("kind", ["errored", "expired", "canceled"])
+    def test_is_empty_without_a_message(self, kind: Any) -> None:
+        result = RequestResult(custom_id="a", type=kind, source="batch")
+        assert (result.text, result.usage) == ("", None)
+
+    def test_stands_beside_its_usage(self) -> None:
+        result = RequestResult(custom_id="a", type="succeeded", source="batch", message=message())
+        assert result.usage == {"input_tokens": 3, "output_tokens": 5}
+
+
+class TestStatus:
+    def test_of_a_staged_job(self, stage: Any) -> None:
+        before = datetime.now(timezone.utc)
+        status = stage("a", "b", "c", max_requests_per_batch=2).status()
+        assert (status.job_id, status.state, status.requests, status.processing) == (JOB, "staged", 3, 3)
+        assert (status.succeeded, status.errored, status.expired, status.canceled) == (0, 0, 0, 0)
+        assert [(batch.state, batch.requests, batch.batch_id) for batch in status.batches] == [
+            ("staged", 2, None),
+            ("staged", 1, None),
+        ]
+        assert (status.next_look, status.started_at, status.ended_at, status.error, status.summary) == (None,) * 5
+        assert 0 <= (datetime.now(timezone.utc) - status.submitted_at).total_seconds() < 60
+        assert abs((status.submitted_at - before).total_seconds()) < 60
+
+    def test_of_a_running_job_adds_its_batches_up(self, store: Store, stage: Any) -> None:
+        job = stage("a", "b", "c", "d", max_requests_per_batch=2)
+        store.update_job(JOB, state="running", started_at=1000.5)
+        for number, changes in enumerate(
+            (
+                {"state": "in_progress", "batch_id": "msgbatch_1", "looks": 3, "not_found": 1, "due_at": 2000.0},
+                {
+                    "state": "ended",
+                    "looks": 4,
+                    "not_found": 2,
+                    "due_at": 1900.0,
+                    "counts": {"succeeded": 1, "expired": 1},
+                },
+            )
+        ):
+            store.acquire(Unit(JOB, number), 0, "test", 60)
+            store.record(Unit(JOB, number), "test", **changes)
+        status = job.status()
+        assert (status.state, status.processing, status.succeeded, status.expired) == ("running", 2, 1, 1)
+        assert (status.looks, status.not_found) == (7, 3)
+        assert status.next_look == datetime.fromtimestamp(1900, timezone.utc)
+        assert status.started_at == datetime.fromtimestamp(1000.5, timezone.utc)
+        assert status.batches[0].batch_id == "msgbatch_1"
+
+    def test_of_a_batch_that_is_done_shows_no_next_look(self, stage: Any, finish: Any) -> None:
+        job = stage("a")
+        finish(0, [succeeded()], counts={"succeeded": 1}, due_at=2000.0)
+        status = job.status()
+        assert status.next_look is None
+        assert (status.batches[0].state, status.batches[0].next_look) == ("done", None)
+
+    @pytest.mark.parametrize("state", ["completed", "canceled", "failed"])
+    def test_of_a_job_that_ended_has_nothing_processing(self, store: Store, stage: Any, state: Any) -> None:
+        job = stage("a", "b")
+        store.update_job(JOB, state=state, ended_at=5.0, error="why" if state == "failed" else None, summary={"x": 1})
+        status = job.status()
+        assert (status.state, status.processing, status.summary) == (state, 0, {"x": 1})
+        assert status.error == ("why" if state == "failed" else None)
+
+    def test_of_a_failed_batch_says_why(self, stage: Any, finish: Any) -> None:
+        job = stage("a")
+        finish(0, [None], state="failed", error=["BatchLost", ["gone", 404]])
+        assert (job.status().batches[0].state, job.status().batches[0].error) == ("failed", "gone")
+
+    def test_holds_no_prompt(self, stage: Any, finish: Any) -> None:
+        job = stage("a")
+        finish(0, [succeeded("SECRET-ANSWER")])
+        assert "SECRET" not in repr(job.status()) + repr(job)
+
+
+class TestAJobThatIsNotThere:
+    CALLS: dict[str, Callable[[BatchJob], Any]] = {  # noqa: RUF012
+        "status": lambda job: job.status(),
+        "results": lambda job: list(job.results()),
+        "result": lambda job: job.result("a"),
+        "requests": lambda job: list(job.requests()),
+        "cancel": lambda job: job.cancel(),
+    }
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_is_said_to_be_missing(self, app: Celery, keys: Keys, name: str) -> None:
+        with pytest.raises(errors.JobNotFound, match="no job nobody"):
+            self.CALLS[name](BatchJob("nobody", app))
+        assert keys() == set()
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_is_not_said_to_be_missing_when_the_store_does_not_answer(
+        self, monkeypatch: pytest.MonkeyPatch, app: Celery, name: str
+    ) -> None:
+        # Without the pauses the client makes between its own attempts.
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        app.conf.claude_batch_store_url = f"redis://127.0.0.1:{free_port()}/0"
+        with pytest.raises(errors.StoreUnavailable):
+            self.CALLS[name](BatchJob("nobody", app))
+
+    def test_is_missing_even_if_a_late_change_was_written(self, app: Celery, store: Store) -> None:
+        store.update_job("gone", cancel_requested=True)
+        with pytest.raises(errors.JobNotFound):
+            BatchJob("gone", app).status()
+
+
+class TestCanceling:
+    def test_a_running_job_leaves_the_asking_to_a_worker(self, store: Store, stage: Any, redis_url: str) -> None:
+        job = stage("a", "b", max_requests_per_batch=1)
+        job.cancel()
+        record = store.job(JOB)
+        assert record is not None
+        assert record.cancel_requested
+        messages: Any = redis.Redis.from_url(redis_url).lrange("celery", 0, -1)
+        assert len(messages) == 2
+        assert PROMPT.encode() not in b"".join(messages)
+
+    @pytest.mark.parametrize("state", ["completed", "canceled", "failed"])
+    def test_a_job_that_ended_changes_nothing(self, store: Store, stage: Any, redis_url: str, state: str) -> None:
+        job = stage("a")
+        store.update_job(JOB, state=state)
+        job.cancel()
+        record = store.job(JOB)
+        assert record is not None
+        assert not record.cancel_requested
+        assert redis.Redis.from_url(redis_url).llen("celery") == 0
+
+
+class TestTheSummary:
+    BATCHES = (
+        BatchRecord(
+            first=0,
+            count=3,
+            body_bytes=1,
+            batch_id="msgbatch_1",
+            counts={"succeeded": 2, "expired": 1, "processing": 0},
+            usage={"input_tokens": 5, "output_tokens": 7},
+            answered=1,
+            done=True,
+        ),
+        BatchRecord(
+            first=3, count=2, body_bytes=1, counts={"errored": 2}, usage={"input_tokens": 1}, skipped=2, done=True
+        ),
+    )
+
+    def record(self, **own: Any) -> Any:
+        from claude_batch_tasks.store import JobRecord
+
+        return JobRecord(**{"nonce": "n", "requests": 5, "batches": 2, "submitted_at": 1.0, "started_at": 2.0, **own})
+
+    def test_adds_the_batches_up(self) -> None:
+        summary = jobs.summarize(JOB, self.record(), self.BATCHES, 60.0)
+        assert {name: summary[name] for name in ("succeeded", "errored", "expired", "canceled")} == {
+            "succeeded": 2, "errored": 2, "expired": 1, "canceled": 0,
+        }  # fmt: skip
+        assert (summary["fallback"], summary["fallback_skipped"], summary["resubmitted"]) == (1, 2, 0)
+        assert summary["batch_ids"] == ["msgbatch_1"]
+        assert summary["usage"]["input_tokens"] == 6
+        assert summary["started_at"] == "1970-01-01T00:00:02+00:00"
+        assert summary["ended_at"] == "1970-01-01T00:01:00+00:00"
+        assert json.loads(json.dumps(summary)) == summary
+
+    @pytest.mark.parametrize(
+        ("canceled", "error", "state"),
+        [
+            (False, None, "completed"),
+            (True, None, "canceled"),
+            (False, ["BatchLost", ["x"]], "failed"),
+            (True, ["BatchLost", ["x"]], "failed"),
+        ],
+    )
+    def test_has_a_state(self, canceled: bool, error: Any, state: str) -> None:
+        batch = BatchRecord(first=0, count=5, body_bytes=1, error=error)
+        assert jobs.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
+
+    def test_is_foretold_by_the_progress(self) -> None:
+        progress = jobs.progress(self.record(), self.BATCHES)
+        assert (progress["requests"], progress["processing"], progress["batches_done"]) == (5, 0, 2)
+        assert json.loads(json.dumps(progress)) == progress
+
+    @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
+    def test_never_counts_what_it_does_not_know(self, counts: list[dict[str, int]]) -> None:
+        batches = [BatchRecord(first=0, count=1, body_bytes=1, counts=own) for own in counts]
+        assert set(jobs.tally(batches)) <= {"succeeded", "errored", "expired", "canceled"}
+        assert jobs.progress(self.record(), batches)["processing"] >= 0

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_batch_tasks import errors, policy
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc).timestamp()
+ENDPOINTS = ("create", "retrieve", "list", "results", "cancel", "messages")
+READING = ("retrieve", "list", "results", "cancel")
+
+
+class TestWhatAnAnswerMeans:
+    @pytest.mark.parametrize("endpoint", ENDPOINTS)
+    def test_a_request_that_never_left_may_be_sent_again(self, endpoint: Any) -> None:
+        assert policy.classify(endpoint, None, sent=False) is errors.TransientError
+
+    @pytest.mark.parametrize("endpoint", ENDPOINTS)
+    def test_a_404_is_not_found_on_every_endpoint(self, endpoint: Any) -> None:
+        assert policy.classify(endpoint, 404) is errors.NotFoundError
+
+    @pytest.mark.parametrize("endpoint", ENDPOINTS)
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 410, 413, 415, 422, 451])
+    def test_what_no_repetition_mends_is_permanent(self, endpoint: Any, status: int) -> None:
+        assert policy.classify(endpoint, status) is errors.PermanentError
+
+    @pytest.mark.parametrize("endpoint", READING)
+    @pytest.mark.parametrize("status", [None, 408, 409, 425, 429, 500, 502, 503, 504, 520, 529, 599])
+    def test_what_passes_is_transient_where_nothing_is_spent(self, endpoint: Any, status: int | None) -> None:
+        assert policy.classify(endpoint, status) is errors.TransientError
+
+    @pytest.mark.parametrize("status", [None, 408, 500, 502, 503, 504, 529])
+    def test_a_create_that_may_have_been_stored_is_ambiguous(self, status: int | None) -> None:
+        assert policy.classify("create", status) is errors.AmbiguousError
+
+    @pytest.mark.parametrize("status", [409, 425, 429])
+    def test_a_create_that_was_turned_away_may_be_sent_again(self, status: int) -> None:
+        assert policy.classify("create", status) is errors.TransientError
+
+    def test_a_message_without_an_answer_may_have_been_billed(self) -> None:
+        assert policy.classify("messages", None) is errors.AmbiguousError
+
+    @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503, 529])
+    def test_a_message_that_was_refused_was_not_billed(self, status: int) -> None:
+        assert policy.classify("messages", status) is errors.TransientError
+
+    @given(endpoint=st.sampled_from(ENDPOINTS), status=st.none() | st.integers(100, 599), sent=st.booleans())
+    def test_every_status_means_something(self, endpoint: Any, status: int | None, sent: bool) -> None:
+        assert issubclass(policy.classify(endpoint, status, sent=sent), errors.ApiError)
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "7"}, 7.0),
+            ({"retry-after": " 7 "}, 7.0),
+            ({"retry-after": "0.25"}, 0.25),
+            ({"retry-after": "0"}, 0.0),
+            ({"retry-after-ms": "1500"}, 1.5),
+            ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
+            ({"retry-after": format_datetime(datetime(2026, 11, 22, 12, 1, 30, tzinfo=timezone.utc), True)}, 90.0),
+            ({"retry-after": "Sun, 22 Nov 2026 13:01:30 +0100"}, 90.0),
+        ],
+    )
+    def test_is_read_in_each_of_its_forms(self, headers: dict[str, str], seconds: float | None) -> None:
+        assert policy.retry_after(headers, NOW) == seconds
+
+    @pytest.mark.parametrize("value", ["-5", "Sun, 22 Nov 2026 11:00:00 GMT", "-inf"])
+    def test_in_the_past_is_now(self, value: str) -> None:
+        assert policy.retry_after({"retry-after": value}, NOW) == 0.0
+
+    @pytest.mark.parametrize("value", ["1e9", "inf", "4294967", "Sun, 22 Nov 2099 12:00:00 GMT"])
+    def test_never_asks_for_more_than_a_day(self, value: str) -> None:
+        assert policy.retry_after({"retry-after": value}, NOW) == 86_400.0
+
+    @pytest.mark.parametrize("value", ["", "soon", "nan", "12 parsecs", "Sun, 99 Nov 2026 11:00:00 GMT"])
+    @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
+    def test_that_is_unreadable_asks_for_nothing(self, name: str, value: str) -> None:
+        assert policy.retry_after({name: value}, NOW) is None
+
+    @given(value=st.text(max_size=40), name=st.sampled_from(["retry-after", "retry-after-ms"]))
+    def test_is_never_an_error(self, name: str, value: str) -> None:
+        seconds = policy.retry_after({name: value}, NOW)
+        assert seconds is None or 0 <= seconds <= 86_400
+
+    @given(when=st.datetimes(timezones=st.timezones()), text=st.sampled_from(["{}", "{} (comment)"]))
+    def test_as_any_date_is_never_an_error(self, when: datetime, text: str) -> None:
+        seconds = policy.retry_after({"retry-after": text.format(format_datetime(when))}, NOW)
+        assert seconds is None or 0 <= seconds <= 86_400
+
+
+class TestBackoff:
+    @pytest.mark.parametrize(
+        ("failures", "ceiling"),
+        [(0, 2.0), (1, 2.0), (2, 4.0), (3, 8.0), (7, 128.0), (8, 256.0), (9, 300.0), (10_000, 300.0)],
+    )
+    def test_doubles_up_to_the_maximum(self, failures: int, ceiling: float) -> None:
+        nearly_one = 1 - 2**-53
+        waits = policy.backoff(failures, retry_min=2, retry_max=300, at_least=None, rand=nearly_one)
+        assert waits == pytest.approx(ceiling)
+
+    def test_has_full_jitter(self) -> None:
+        assert policy.backoff(3, retry_min=2, retry_max=300, at_least=None, rand=0.0) == 0.0
+        assert policy.backoff(3, retry_min=2, retry_max=300, at_least=None, rand=0.5) == 4.0
+
+    def test_never_comes_back_before_the_other_side_asked_for(self) -> None:
+        assert policy.backoff(1, retry_min=2, retry_max=300, at_least=60, rand=0.9) == 60
+        assert policy.backoff(9, retry_min=2, retry_max=300, at_least=1, rand=0.9) == 270
+
+    @given(
+        failures=st.integers(0, 10**9),
+        low=st.floats(0.01, 1e6),
+        high=st.floats(0.01, 1e6),
+        at_least=st.none() | st.floats(0, 86_400),
+        rand=st.floats(0, 1, exclude_max=True),
+    )
+    def test_stays_within_its_bounds(
+        self, failures: int, low: float, high: float, at_least: float | None, rand: float
+    ) -> None:
+        wait = policy.backoff(failures, retry_min=low, retry_max=high, at_least=at_least, rand=rand)
+        assert (at_least or 0) <= wait <= max(high, at_least or 0)
+
+
+class TestTheIntervalBetweenLooks:
+    @pytest.mark.parametrize(("age", "interval"), [(0, 5), (30, 5), (600, 60), (1200, 120), (86_400, 120)])
+    def test_grows_with_the_age_of_the_batch(self, age: float, interval: float) -> None:
+        assert policy.look_interval(age, poll_min=5, poll_max=120, rand=0.5) == interval
+
+    def test_spreads_out(self) -> None:
+        intervals = [policy.look_interval(600, poll_min=5, poll_max=120, rand=n / 10) for n in range(10)]
+        assert len(set(intervals)) == 10
+        assert min(intervals) == pytest.approx(54)
+        assert max(intervals) < 66
+
+    @given(age=st.floats(-1e6, 1e9), rand=st.floats(0, 1, exclude_max=True))
+    def test_stays_within_its_bounds_even_if_clocks_differ(self, age: float, rand: float) -> None:
+        assert 5 <= policy.look_interval(age, poll_min=5, poll_max=120, rand=rand) <= 120
+
+    @pytest.mark.parametrize(("visibility_timeout", "hop"), [(6, 1.5), (2400, 600), (3600, 600), (86_400, 600)])
+    def test_is_taken_in_hops_the_broker_can_hold(self, visibility_timeout: float, hop: float) -> None:
+        assert policy.longest_hop(visibility_timeout) == hop
+
+
+class TestWhatA404Means:
+    DAY = 86_400.0
+
+    def means(self, **known: float) -> str:
+        own: dict[str, Any] = {"now": NOW, "created_at": NOW - 3600, "last_sighting": NOW - 60, "grace": 900.0}
+        return policy.not_found_means(**{**own, "absences": 0, "absences_limit": 3, **known})
+
+    def test_soon_after_the_batch_was_seen_it_is_propagation(self) -> None:
+        assert self.means() == "propagation"
+        assert self.means(last_sighting=NOW - 899.9) == "propagation"
+
+    def test_soon_after_the_batch_was_seen_it_is_propagation_whatever_listings_said_before(self) -> None:
+        assert self.means(absences=99) == "propagation"
+
+    def test_later_only_a_listing_may_tell(self) -> None:
+        assert self.means(last_sighting=NOW - 900) == "ask_list"
+        assert self.means(last_sighting=NOW - 900, absences=2) == "ask_list"
+
+    def test_after_enough_listings_without_it_the_batch_is_lost(self) -> None:
+        assert self.means(last_sighting=NOW - 900, absences=3) == "lost"
+
+    def test_without_a_grace_the_first_404_is_looked_into(self) -> None:
+        assert self.means(last_sighting=NOW, grace=0.0) == "ask_list"
+
+    @pytest.mark.parametrize(("days", "meaning"), [(28.9, "propagation"), (29.1, "lost")])
+    def test_beyond_retention_counted_from_its_creation_it_is_lost_at_once(self, days: float, meaning: str) -> None:
+        assert self.means(created_at=NOW - days * self.DAY, last_sighting=NOW - 1) == meaning
+
+    def test_a_clock_that_runs_behind_does_not_lose_a_batch(self) -> None:
+        ahead = (datetime.fromtimestamp(NOW, timezone.utc) + timedelta(minutes=10)).timestamp()
+        assert self.means(created_at=ahead, last_sighting=ahead) == "propagation"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error_type", "again"),
+    [
+        ("succeeded", None, False),
+        ("expired", None, True),
+        ("canceled", None, False),
+        ("errored", "overloaded_error", True),
+        ("errored", "api_error", True),
+        ("errored", "timeout_error", True),
+        ("errored", "rate_limit_error", True),
+        ("errored", "invalid_request_error", False),
+        ("errored", "authentication_error", False),
+        ("errored", "billing_error", False),
+        ("errored", "permission_error", False),
+        ("errored", "not_found_error", False),
+        ("errored", "request_too_large", False),
+        ("errored", "unknown_result_type", False),
+        ("errored", "an_error_of_next_year", False),
+        ("errored", None, False),
+        ("canceled", "overloaded_error", False),
+    ],
+)
+def test_only_what_failed_for_a_passing_reason_deserves_another_chance(
+    outcome: str, error_type: str | None, again: bool
+) -> None:
+    assert policy.second_chance(outcome, error_type) is again

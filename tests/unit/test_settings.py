@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.settings import (
+    Settings,
+    configuration,
+    from_environment,
+    redis_url,
+    visibility_timeout,
+)
+
+REDIS = "redis://localhost:6379/0"
+NUMBERS = ["poll_min", "retry_max", "not_found_grace", "listings", "results_limit", "result_ttl", "lease", "timeout"]
+
+
+def new_app(**conf: Any) -> Celery:
+    app = Celery("tests", set_as_current=False)
+    app.conf.update({"broker_url": REDIS, **conf})
+    return app
+
+
+def settings(**conf: Any) -> Settings:
+    return Settings.of(new_app(**conf))
+
+
+def namespaced(namespace: str | None, **names: Any) -> Settings:
+    """As a Django project does it: ``app.config_from_object("django.conf:settings", namespace="CELERY")``."""
+    app = Celery("tests", set_as_current=False)
+    app.config_from_object(SimpleNamespace(**names), namespace=namespace)
+    return Settings.of(app)
+
+
+class TestReadFromTheApp:
+    def test_are_the_documented_defaults(self) -> None:
+        found = settings()
+        assert (found.poll_min, found.poll_max, found.retry_min, found.retry_max) == (5, 120, 2, 300)
+        assert (found.not_found_grace, found.create_not_found_limit, found.create_settle) == (900, 5, 120)
+        assert (found.fallback, found.max_fallback_requests, found.max_wait) == ("messages", 1000, None)
+        assert (found.max_requests_per_batch, found.max_bytes_per_batch) == (100_000, 256_000_000)
+        assert found.result_ttl == 604_800
+        assert found.store_url == REDIS
+
+    def test_are_read_by_their_names(self) -> None:
+        found = settings(claude_batch_poll_min=0.25, claude_batch_fallback="off", claude_batch_listings=5)
+        assert (found.poll_min, found.fallback, found.listings) == (0.25, "off", 5)
+
+    @pytest.mark.parametrize("value", [3, 3.0, "3", " 3 ", "3.0"])
+    def test_may_be_numbers_in_text(self, value: Any) -> None:
+        assert settings(claude_batch_poll_min=value, claude_batch_listings=value).listings == 3
+
+    def test_are_read_from_a_django_settings_module(self) -> None:
+        found = namespaced("CELERY", CELERY_BROKER_URL=REDIS, CELERY_CLAUDE_BATCH_POLL_MIN=3, DEBUG=True)
+        assert found.poll_min == 3
+
+    def test_are_read_from_a_plain_settings_module(self) -> None:
+        assert namespaced(None, broker_url=REDIS, claude_batch_poll_min=3).poll_min == 3
+
+    def test_that_are_unknown_are_refused_in_a_django_settings_module_too(self) -> None:
+        with pytest.raises(InvalidSettings, match=r"pol_min; did you mean poll_min\?"):
+            namespaced("CELERY", CELERY_BROKER_URL=REDIS, CELERY_CLAUDE_BATCH_POL_MIN=3)
+
+    def test_are_read_under_any_namespace(self) -> None:
+        assert namespaced("QUEUE", QUEUE_BROKER_URL=REDIS, QUEUE_CLAUDE_BATCH_POLL_MIN=3).poll_min == 3
+
+    @pytest.mark.parametrize("namespace", ["CELERY", None])
+    def test_that_lack_the_namespace_are_no_key_error(self, namespace: str | None) -> None:
+        prefix = f"{namespace}_" if namespace else ""
+        try:
+            namespaced(namespace, CLAUDE_BATCH_POLL_MIN=3, **{f"{prefix}BROKER_URL": REDIS})
+        except InvalidSettings as exc:
+            assert "CLAUDE_BATCH_POLL_MIN" in str(exc)  # noqa: PT017 - reading it would be as good
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [("pol_min", "did you mean poll_min?"), ("falback", "did you mean fallback?"), ("zzz", "known:")],
+    )
+    def test_that_are_unknown_are_refused_with_a_suggestion(self, name: str, hint: str) -> None:
+        with pytest.raises(InvalidSettings) as caught:
+            settings(**{f"claude_batch_{name}": 1})
+        assert f"claude_batch_{name}" in str(caught.value)
+        assert hint in str(caught.value)
+
+
+class TestNonsense:
+    @pytest.mark.parametrize("name", NUMBERS)
+    @pytest.mark.parametrize(
+        "value",
+        [math.nan, math.inf, -math.inf, -1, -0.5, True, False, None, "", "soon", "nan", "inf", "1 s", [], {}, 10**400],
+    )
+    def test_is_refused_with_the_name_and_the_meaning(self, name: str, value: Any) -> None:
+        with pytest.raises(InvalidSettings, match=rf"claude_batch_{name} must be .*\("):
+            settings(**{f"claude_batch_{name}": value})
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("poll_min", 0),
+            ("retry_min", 0),
+            ("listings", 0),
+            ("listings", 1.5),
+            ("max_requests_per_batch", 0),
+            ("max_bytes_per_batch", 10),
+            ("max_wait", 0),
+            ("max_wait", math.nan),
+            ("lease", 0.1),
+            ("fallback", "Messages"),
+            ("fallback", True),
+            ("fallback", None),
+            ("store_url", 17),
+            ("client_factories", "not json"),
+            ("client_factories", ["a.b"]),
+            ("client_factories", {"a": 17}),
+            ("client_factories", {"a": "nodots"}),
+            ("client_factories", None),
+        ],
+    )
+    def test_is_refused_for_each_kind_of_setting(self, name: str, value: Any) -> None:
+        with pytest.raises(InvalidSettings, match=f"claude_batch_{name}"):
+            settings(**{f"claude_batch_{name}": value})
+
+    @pytest.mark.parametrize(("low", "high"), [("poll_min", "poll_max"), ("retry_min", "retry_max")])
+    def test_is_a_minimum_over_its_maximum(self, low: str, high: str) -> None:
+        with pytest.raises(InvalidSettings, match=f"{low} is greater than .*{high}"):
+            settings(**{f"claude_batch_{low}": 9, f"claude_batch_{high}": 8})
+        same = settings(**{f"claude_batch_{low}": 9, f"claude_batch_{high}": 9})
+        assert getattr(same, low) == getattr(same, high) == 9
+
+    @pytest.mark.parametrize(
+        ("name", "limit"), [("max_requests_per_batch", 100_000), ("max_bytes_per_batch", 256_000_000)]
+    )
+    def test_is_more_than_anthropic_takes(self, name: str, limit: int) -> None:
+        assert getattr(settings(**{f"claude_batch_{name}": limit}), name) == limit
+        with pytest.raises(InvalidSettings, match="Anthropic's limit"):
+            settings(**{f"claude_batch_{name}": limit + 1})
+
+    @pytest.mark.parametrize("url", ["localhost:6379", "memcached://h", "nonsense", "redis://h:port/0"])
+    def test_is_a_store_that_cannot_be(self, url: str) -> None:
+        with pytest.raises(InvalidSettings, match="store_url"):
+            settings(claude_batch_store_url=url)
+
+
+class TestFromTheEnvironment:
+    def test_are_read_in_their_types(self) -> None:
+        found = from_environment(
+            {
+                "CLAUDE_BATCH_POLL_MIN": "0.5",
+                "CLAUDE_BATCH_LISTINGS": "2",
+                "CLAUDE_BATCH_FALLBACK": "off",
+                "CLAUDE_BATCH_MAX_WAIT": "None",
+                "CLAUDE_BATCH_STORE_URL": REDIS,
+                "CLAUDE_BATCH_CLIENT_FACTORIES": '{"tenant-b": "shop.clients.tenant_b"}',
+                "CLAUDE_BATCH_RESULT_TTL": "",
+                "CELERY_BROKER_URL": REDIS,
+                "HOME": "/",
+            }
+        )
+        factories = found.pop("claude_batch_client_factories")
+        assert factories["tenant-b"] == "shop.clients.tenant_b"
+        assert factories["default"] == "claude_batch_tasks.api.default_client"
+        assert found == {
+            "claude_batch_poll_min": 0.5,
+            "claude_batch_listings": 2,
+            "claude_batch_fallback": "off",
+            "claude_batch_max_wait": None,
+            "claude_batch_store_url": REDIS,
+        }
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon", "true", "1,5", "None"])
+    def test_are_refused_if_they_make_no_sense(self, value: str) -> None:
+        with pytest.raises(InvalidSettings, match="claude_batch_poll_min"):
+            from_environment({"CLAUDE_BATCH_POLL_MIN": value})
+
+    def test_are_refused_if_unknown(self) -> None:
+        with pytest.raises(InvalidSettings, match=r"did you mean retry_max\?"):
+            from_environment({"CLAUDE_BATCH_RETRYMAX": "1"})
+
+    def test_reach_the_ready_made_app(self) -> None:
+        conf = configuration({"CELERY_BROKER_URL": "redis://b/1", "CLAUDE_BATCH_POLL_MIN": "3"})
+        assert (conf["broker_url"], conf["result_backend"]) == ("redis://b/1", "redis://b/1")
+        assert settings(**conf).poll_min == 3
+        assert settings(**conf).store_url == "redis://b/1"
+
+    def test_may_say_nothing(self) -> None:
+        conf = configuration({})
+        assert (conf["broker_url"], conf["result_backend"]) == (REDIS, REDIS)
+
+
+class TestForOneJob:
+    def test_are_laid_over_the_apps(self) -> None:
+        found = settings(claude_batch_poll_max=60).override({"fallback": "off", "poll_min": 1})
+        assert (found.fallback, found.poll_min, found.poll_max, found.store_url) == ("off", 1, 60, REDIS)
+
+    def test_leave_the_apps_alone(self) -> None:
+        own = settings()
+        own.override({"poll_min": 1})
+        assert own.poll_min == 5
+
+    @pytest.mark.parametrize("name", ["store_url", "client_factories"])
+    def test_are_not_where_things_are(self, name: str) -> None:
+        with pytest.raises(InvalidSettings, match=f"run_batch option {name}"):
+            settings().override({name: getattr(settings(), name)})
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"poll_min": math.nan}, {"poll_min": 500}, {"fallback": "maybe"}, {"fallbak": "off"}, {"retries": 2}],
+    )
+    def test_are_refused_if_they_make_no_sense(self, options: dict[str, Any]) -> None:
+        with pytest.raises(InvalidSettings):
+            settings().override(options)
+
+
+class TestTheStore:
+    @pytest.mark.parametrize(
+        ("conf", "url"),
+        [
+            ({"broker_url": "redis://b/1", "result_backend": "redis://r/2"}, "redis://r/2"),
+            ({"broker_url": "redis://b/1", "result_backend": "db+postgresql://h/x"}, "redis://b/1"),
+            ({"broker_url": "amqp://h", "result_backend": "redis://r/2"}, "redis://r/2"),
+            ({"broker_url": "redis://b/1"}, "redis://b/1"),
+            (
+                {"broker_url": "rediss://:p%40ss@h:1/2?ssl_cert_reqs=CERT_REQUIRED"},
+                "rediss://:p%40ss@h:1/2?ssl_cert_reqs=required",
+            ),
+            ({"broker_url": "amqp://h", "claude_batch_store_url": "redis://own/3"}, "redis://own/3"),
+        ],
+    )
+    def test_is_the_redis_the_app_has(self, conf: dict[str, Any], url: str) -> None:
+        assert settings(**conf).store_url == url
+
+    def test_must_be_named_where_there_is_no_redis(self) -> None:
+        with pytest.raises(InvalidSettings) as caught:
+            settings(broker_url="amqp://user:SECRET@h", result_backend="db+postgresql://user:SECRET@h/x")
+        text = str(caught.value)
+        assert "claude_batch_store_url" in text
+        assert "noeviction" in text
+        assert "SECRET" not in text
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("redis://h", {"host": "h"}),
+            ("redis://:pass@h:6380/3", {"host": "h", "port": 6380, "db": 3, "password": "pass"}),
+            ("redis://u:p%40%2Fss@h/0", {"username": "u", "password": "p@/ss"}),
+            ("redis://h/0?virtual_host=4", {"db": 4}),
+            ("rediss://h/1?ssl_cert_reqs=CERT_NONE", {"db": 1, "ssl_cert_reqs": "none"}),
+            ("rediss://h/1?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.pem", {"ssl_ca_certs": "/etc/ca.pem"}),
+            ("valkey://h/2", {"host": "h", "db": 2}),
+        ],
+    )
+    def test_is_reached_with_the_brokers_own_url(self, url: str, expected: dict[str, Any]) -> None:
+        found = redis.ConnectionPool.from_url(redis_url(url)).connection_kwargs
+        assert {name: found[name] for name in expected} == expected
+
+    @pytest.mark.parametrize("url", ["redis+socket:///run/redis.sock?virtual_host=3", "unix:///run/redis.sock?db=3"])
+    def test_is_reached_through_a_socket(self, url: str) -> None:
+        found = redis.ConnectionPool.from_url(redis_url(url)).connection_kwargs
+        assert (found["path"], found["db"]) == ("/run/redis.sock", 3)
+
+    def test_may_be_named_in_the_brokers_spelling_too(self) -> None:
+        url = settings(claude_batch_store_url="rediss://h/1?ssl_cert_reqs=CERT_NONE").store_url
+        assert url == "rediss://h/1?ssl_cert_reqs=none"
+
+
+@pytest.mark.parametrize(("options", "seconds"), [({}, 3600), (None, 3600), ({"visibility_timeout": 60}, 60)])
+def test_the_visibility_timeout_is_the_brokers(options: Any, seconds: float) -> None:
+    assert visibility_timeout(new_app(broker_transport_options=options)) == seconds
+
+
+class TestTheAppTasksAreSentWith:
+    def in_a_new_program(self, code: str, **environ: str) -> str:
+        clean = {n: v for n, v in os.environ.items() if not n.startswith(("CELERY", "CLAUDE_BATCH_"))}
+        return subprocess.run(
+            [sys.executable, "-c", code], env={**clean, **environ}, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def test_is_the_ready_made_one_in_a_program_that_made_none(self) -> None:
+        code = (
+            "from claude_batch_tasks.settings import Settings, configured_app\n"
+            "from claude_batch_tasks import run_batch\n"
+            "app = configured_app(); found = Settings.of(app)\n"
+            "print(app.main, app.conf.broker_url, found.store_url, found.poll_min, run_batch.name in app.tasks)"
+        )
+        out = self.in_a_new_program(code, CELERY_BROKER_URL="redis://b:1/2", CLAUDE_BATCH_POLL_MIN="3")
+        assert out == "claude_batch_tasks redis://b:1/2 redis://b:1/2 3.0 True"
+
+    def test_is_the_programs_own_if_it_made_one_before_or_after_the_import(self) -> None:
+        make = "from celery import Celery; app = Celery('shop')\n"
+        load = "from claude_batch_tasks.settings import configured_app\n"
+        for code in (make + load, load + make):
+            assert self.in_a_new_program(code + "print(configured_app() is app)") == "True"
+
+    def test_is_the_programs_own_in_every_thread(self) -> None:
+        code = (
+            "import threading\n"
+            "from celery import Celery; app = Celery('shop')\n"
+            "from claude_batch_tasks.settings import configured_app\n"
+            "thread = threading.Thread(target=lambda: print(configured_app() is app)); thread.start(); thread.join()"
+        )
+        assert self.in_a_new_program(code) == "True"

@@ -1,0 +1,624 @@
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.store import BatchRecord, JobRecord, Lease, MessageRecord, Store, Unit
+from claude_batch_tasks.store.redis import RedisStore, open_store
+
+JOB = "job-1"
+BATCH = Unit(JOB, 0)
+LONG = 600.0
+Keys = Callable[[], set[str]]
+
+
+def job_record(**own: Any) -> JobRecord:
+    return JobRecord(**{"nonce": "abc", "requests": 4, "batches": 2, "submitted_at": 1.5, **own})
+
+
+def batch_record(**own: Any) -> BatchRecord:
+    return BatchRecord(**{"first": 0, "count": 2, "body_bytes": 100, **own})
+
+
+def body_of(*texts: str) -> bytes:
+    return b",".join(b'{"custom_id":"%s","params":%s}' % (t.encode(), msgspec.json.encode({"t": t})) for t in texts)
+
+
+@pytest.fixture
+def job(store: RedisStore) -> str:
+    """A job of two batches of two requests, staged and made."""
+    for number in range(2):
+        store.append(JOB, number, [f"a{number}", f"b{number}"], body_of(f"a{number}", f"b{number}"))
+    store.create_job(JOB, job_record(), [batch_record(), batch_record(first=2)], LONG)
+    return JOB
+
+
+class TestRecords:
+    FULL_JOB = job_record(
+        client="tenant-b", queue="slow", options={"fallback": "off", "poll_min": 0.5}, state="failed", started_at=2.0,
+        ended_at=3.25, cancel_requested=True, fallback_granted=7, summary={"batch_ids": ["x"]}, error="ü😀\n",
+    )  # fmt: skip
+    FULL_BATCH = batch_record(
+        state="lost", turn=2, intent_at=1.25, rejected_ids=["msgbatch_1"], batch_id="msgbatch_2", provisional=True,
+        counts={"succeeded": 3}, due_at=9.5, published=4, usage={"input_tokens": 10**15}, granted=0, done=True,
+        outcome={"type": "errored", "error": {"type": "x", "message": "y"}}, error=["BatchLost", ["gone", None, 2.5]],
+    )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("job", "batch"), [(job_record(), batch_record()), (FULL_JOB, FULL_BATCH)], ids=["defaults", "everything"]
+    )
+    def test_come_back_as_they_went_in(self, store: RedisStore, job: JobRecord, batch: BatchRecord) -> None:
+        store.create_job(JOB, job, [batch, batch], LONG)
+        assert store.job(JOB) == job
+        assert store.batch(JOB, 1) == batch
+        assert store.batches(JOB) == [batch, batch]
+
+    def test_of_nothing_are_none(self, store: RedisStore, keys: Keys) -> None:
+        assert store.job("nobody") is None
+        assert store.batch("nobody", 0) is None
+        assert store.batches("nobody") == []
+        assert store.message(Unit("nobody", 0, 0)) == MessageRecord()
+        assert keys() == set()
+
+    def test_ignore_fields_of_another_version(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
+        for key in redis_client.keys("*"):
+            if redis_client.type(key) == b"hash":
+                redis_client.hset(key, "a_field_of_next_year", b'{"x":1}')
+        assert store.job(job) == job_record()
+        assert store.batches(job) == [batch_record(), batch_record(first=2)]
+
+    def test_fill_in_fields_an_older_version_did_not_write(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        for key in redis_client.keys("*"):
+            if redis_client.type(key) == b"hash":
+                redis_client.hdel(key, "queue", "options", "counts", "published")
+        assert store.job(job) == job_record()
+        assert store.batches(job) == [batch_record(), batch_record(first=2)]
+
+    def test_are_changed_one_field_at_a_time(self, store: RedisStore, job: str) -> None:
+        store.update_job(job, state="running", started_at=7.5)
+        assert store.job(job) == job_record(state="running", started_at=7.5)
+
+    def test_of_a_job_that_is_gone_are_not_brought_back_by_a_late_change(self, store: RedisStore, keys: Keys) -> None:
+        store.update_job("gone", cancel_requested=True)
+        assert keys() == set()
+
+
+class TestALease:
+    UNITS = (BATCH, Unit(JOB, 1), Unit(JOB, 0, 1), Unit(JOB))
+
+    @pytest.fixture(params=UNITS, ids=["batch", "another batch", "request", "job"])
+    def unit(self, request: pytest.FixtureRequest, job: str) -> Unit:
+        return request.param  # type: ignore[no-any-return]
+
+    def test_is_taken_by_the_first_who_comes(self, store: RedisStore, unit: Unit) -> None:
+        assert store.acquire(unit, 0, "me", LONG) == Lease("taken")
+
+    def test_is_busy_for_others_and_says_for_how_long(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", LONG)
+        lease = store.acquire(unit, 5, "you", LONG)
+        assert lease.state == "busy"
+        assert LONG - 30 < lease.remaining < LONG + 1
+
+    def test_is_taken_again_by_its_owner(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", LONG)
+        assert store.acquire(unit, 5, "me", LONG) == Lease("taken")
+
+    def test_is_taken_over_when_its_owner_is_dead(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", 0.01)
+        time.sleep(0.05)
+        assert store.acquire(unit, 5, "you", LONG) == Lease("taken_over")
+        assert store.acquire(unit, 5, "me", LONG).state == "busy"
+
+    def test_is_refused_to_a_message_of_the_past(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", LONG)
+        assert store.acquire(unit, 4, "you", LONG) == Lease("stale")
+        store.advance(unit, "me", 6)
+        assert store.acquire(unit, 5, "you", LONG) == Lease("stale")
+        assert store.acquire(unit, 5, "me", LONG) == Lease("stale")
+
+    def test_goes_to_the_next_message_even_before_its_owner_moved_on(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", LONG)
+        assert store.acquire(unit, 6, "next", LONG) == Lease("taken")
+        assert not store.record(unit, "me", failures=9)
+        assert not store.advance(unit, "me", 6)
+
+    def test_is_free_again_once_its_owner_moved_on(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", LONG)
+        assert store.advance(unit, "me", 6)
+        assert store.acquire(unit, 6, "you", LONG) == Lease("taken")
+
+    def test_keeps_positions_as_large_as_a_life(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 2 * 10**15 - 1, "me", LONG)
+        assert store.acquire(unit, 2 * 10**15 - 2, "you", LONG) == Lease("stale")
+        assert store.acquire(unit, 2 * 10**15, "you", LONG) == Lease("taken")
+
+    def test_is_renewed_by_its_owner_alone(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", 5.0)
+        assert store.renew(unit, "me", LONG)
+        assert store.acquire(unit, 5, "you", LONG).remaining > 60
+        assert not store.renew(unit, "you", LONG)
+
+    def test_is_not_renewed_after_it_was_taken_over(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", 0.01)
+        time.sleep(0.05)
+        store.acquire(unit, 5, "you", LONG)
+        assert not store.renew(unit, "me", LONG)
+
+    def test_is_not_renewed_after_it_was_given_up(self, store: RedisStore, unit: Unit) -> None:
+        store.acquire(unit, 5, "me", LONG)
+        store.advance(unit, "me", 6)
+        assert not store.renew(unit, "me", LONG)
+        assert store.acquire(unit, 6, "you", LONG) == Lease("taken")
+
+    def test_goes_to_one_of_many_who_want_it(self, store: RedisStore, unit: Unit) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            leases = list(pool.map(lambda n: store.acquire(unit, 5, f"worker-{n}", LONG).state, range(24)))
+        assert sorted(leases) == ["busy"] * 23 + ["taken"]
+
+    def test_of_one_unit_leaves_the_others_free(self, store: RedisStore, job: str) -> None:
+        for number, unit in enumerate((*self.UNITS, Unit(job, 0, 0))):
+            assert store.acquire(unit, 5, f"worker-{number}", LONG) == Lease("taken")
+
+    @pytest.mark.parametrize("unit", [Unit("nobody"), Unit("nobody", 0), Unit(JOB, 7)])
+    def test_of_what_is_gone_is_not_to_be_had(self, store: RedisStore, keys: Keys, job: str, unit: Unit) -> None:
+        before = keys()
+        assert store.acquire(unit, 0, "me", LONG) == Lease("gone")
+        assert not store.record(unit, "me", failures=1)
+        assert not store.renew(unit, "me", LONG)
+        assert not store.advance(unit, "me", 1, failures=1)
+        assert keys() == before
+
+    def test_of_a_request_of_a_job_that_is_gone_leaves_nothing(self, store: RedisStore, keys: Keys) -> None:
+        store.acquire(Unit("gone", 0, 3), 0, "me", LONG)
+        assert keys() == set()
+
+
+class TestARecordUnderALease:
+    def test_is_changed_by_its_owner(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 0, "me", LONG)
+        assert store.record(BATCH, "me", state="in_progress", batch_id="msgbatch_1", counts={"succeeded": 1})
+        expected = batch_record(state="in_progress", batch_id="msgbatch_1", counts={"succeeded": 1})
+        assert store.batch(job, 0) == expected
+        assert store.batch(job, 1) == batch_record(first=2)
+
+    def test_may_be_set_back_to_none(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 0, "me", LONG)
+        store.record(BATCH, "me", intent_at=7.5)
+        store.record(BATCH, "me", intent_at=None)
+        assert store.batch(job, 0) == batch_record()
+
+    def test_is_not_changed_by_anybody_else(self, store: RedisStore, job: str) -> None:
+        assert not store.record(BATCH, "me", state="failed")
+        store.acquire(BATCH, 0, "me", LONG)
+        assert not store.record(BATCH, "you", state="failed")
+        assert not store.advance(BATCH, "you", 1, state="failed")
+        assert store.batch(job, 0) == batch_record()
+
+    def test_is_not_changed_after_a_takeover(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 0, "me", 0.01)
+        time.sleep(0.05)
+        store.acquire(BATCH, 0, "you", LONG)
+        assert not store.record(BATCH, "me", batch_id="msgbatch_mine")
+        assert store.record(BATCH, "you", batch_id="msgbatch_yours")
+        batch = store.batch(job, 0)
+        assert batch is not None
+        assert batch.batch_id == "msgbatch_yours"
+
+    def test_changes_in_one_with_moving_on(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 0, "me", LONG)
+        assert store.advance(BATCH, "me", 1, failures=3, due_at=9.5)
+        assert store.batch(job, 0) == batch_record(failures=3, due_at=9.5)
+
+    def test_of_a_request_is_its_own(self, store: RedisStore, job: str) -> None:
+        first, second = Unit(job, 0, 0), Unit(job, 0, 1)
+        store.acquire(first, 0, "me", LONG)
+        store.record(first, "me", sent_at=7.5)
+        store.advance(first, "me", 1, failures=2, due_at=9.5)
+        assert store.message(first) == MessageRecord(sent_at=7.5, failures=2, due_at=9.5)
+        assert store.message(second) == MessageRecord()
+        assert store.batch(job, 0) == batch_record()
+
+
+class TestTheFallbackBudget:
+    def test_is_granted_as_long_as_it_lasts(self, store: RedisStore, job: str) -> None:
+        assert store.grant(job, 0, 7, 10) == 7
+        assert store.grant(job, 1, 7, 10) == 3
+
+    def test_is_granted_once(self, store: RedisStore, job: str) -> None:
+        assert [store.grant(job, 0, wanted, limit) for wanted, limit in ((3, 10), (3, 10), (9, 100), (0, 0))] == [3] * 4
+        record = store.job(job)
+        assert record is not None
+        assert record.fallback_granted == 3
+
+    def test_may_be_nothing_and_stays_so(self, store: RedisStore, job: str) -> None:
+        assert store.grant(job, 0, 5, 0) == 0
+        assert store.grant(job, 0, 5, 100) == 0
+        assert store.grant(job, 1, 0, 100) == 0
+
+    def test_is_written_into_the_batchs_record(self, store: RedisStore, job: str) -> None:
+        store.grant(job, 0, 5, 100)
+        batch = store.batch(job, 0)
+        assert batch is not None
+        assert batch.granted == 5
+
+    def test_is_never_overdrawn(self, store: RedisStore) -> None:
+        store.create_job(JOB, job_record(batches=20), [batch_record() for _ in range(20)], LONG)
+        with ThreadPoolExecutor(8) as pool:
+            granted = list(pool.map(lambda n: store.grant(JOB, n % 20, 7, 50), range(60)))
+        per_batch = [{granted[number + 20 * ask] for ask in range(3)} for number in range(20)]
+        assert all(len(answers) == 1 for answers in per_batch)
+        assert sum(answers.pop() for answers in per_batch) == 50
+
+
+class TestWhoseABatchIs:
+    def test_is_settled_once(self, store: RedisStore) -> None:
+        assert store.batch_owner("msgbatch_1") is None
+        assert store.claim_batch("msgbatch_1", "job-1/0") == "job-1/0"
+        assert store.claim_batch("msgbatch_1", "job-2/0") == "job-1/0"
+        assert store.batch_owner("msgbatch_1") == "job-1/0"
+
+    def test_is_open_again_after_it_was_released(self, store: RedisStore, keys: Keys) -> None:
+        store.claim_batch("msgbatch_1", "job-1/0")
+        store.release_batch("msgbatch_1")
+        assert keys() == set()
+        assert store.claim_batch("msgbatch_1", "job-2/0") == "job-2/0"
+
+    def test_is_settled_among_many(self, store: RedisStore) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            owners = set(pool.map(lambda n: store.claim_batch("msgbatch_1", f"job-{n}/0"), range(24)))
+        assert len(owners) == 1
+
+    def test_is_forgotten_in_time(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        store.claim_batch("msgbatch_1", "job-1/0")
+        [key] = redis_client.keys("*")
+        assert 29 * 86_400 < redis_client.ttl(key) <= 30 * 86_400
+
+
+class TestPayloads:
+    def test_come_back_piece_by_piece(self, store: RedisStore) -> None:
+        pieces = [
+            (["a", "ü\u2028"], body_of("a", "b")),
+            (["c"], body_of("c")),
+            (["d", "e", "f"], body_of("d", "e", "f")),
+        ]
+        for ids, body in pieces:
+            store.append(JOB, 0, ids, body)
+        store.append(JOB, 1, ["g"], body_of("g"))
+        assert list(store.custom_ids(JOB, 0)) == [ids for ids, _ in pieces]
+        assert list(store.bodies(JOB, 0)) == [body for _, body in pieces]
+        assert [store.params(JOB, 0, place) for place in range(6)] == [b'{"t":"%c"}' % ord(c) for c in "abcdef"]
+        assert store.params(JOB, 1, 0) == b'{"t":"g"}'
+
+    def test_may_be_large(self, store: RedisStore) -> None:
+        text = "x" * 3_000_000
+        store.append(JOB, 0, ["a"], body_of(text))
+        assert list(store.bodies(JOB, 0)) == [body_of(text)]
+
+    def test_take_less_room_than_they_have(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        store.append(JOB, 0, ["a"], body_of("all work and no play " * 10_000))
+        [key] = redis_client.keys("*body")
+        stored = redis_client.lindex(key, 0)
+        assert stored is not None
+        assert len(stored) < 10_000
+
+    def test_of_nothing_are_nothing(self, store: RedisStore, keys: Keys) -> None:
+        assert list(store.bodies("nobody", 0)) == []
+        assert list(store.custom_ids("nobody", 0)) == []
+        assert list(store.results("nobody", 0, 1)) == []
+        assert list(store.outcomes("nobody", 0)) == []
+        assert store.outcome("nobody", 0, 0) is None
+        assert store.outcome_count("nobody", 0) == 0
+        assert store.eligible("nobody", 0) == b""
+        assert keys() == set()
+
+    def test_keep_what_deserves_another_chance(self, store: RedisStore, job: str) -> None:
+        store.set_eligible(job, 0, b"\x00\x01\xff\n")
+        assert store.eligible(job, 0) == b"\x00\x01\xff\n"
+        assert store.eligible(job, 1) == b""
+
+
+class TestResults:
+    @pytest.fixture(autouse=True)
+    def _leased(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 0, "me", LONG)
+
+    def published(self, store: RedisStore) -> list[bytes] | None:
+        batch = store.batch(JOB, 0)
+        assert batch is not None
+        return None if batch.published is None else list(store.results(JOB, 0, batch.published))
+
+    def test_are_seen_once_they_are_published_and_not_before(self, store: RedisStore) -> None:
+        store.write_results(JOB, 0, 1, iter([b"row\nrow", b"row"]))
+        assert self.published(store) is None
+        assert store.publish(BATCH, "me", 1, state="fetched", counts={"succeeded": 2})
+        assert self.published(store) == [b"row\nrow", b"row"]
+        assert store.batch(JOB, 0) == batch_record(state="fetched", counts={"succeeded": 2}, published=1)
+
+    def test_of_an_attempt_that_broke_off_do_not_mix_with_the_next(self, store: RedisStore) -> None:
+        def broken() -> Iterator[bytes]:
+            yield b"half"
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            store.write_results(JOB, 0, 1, broken())
+        store.write_results(JOB, 0, 2, [b"whole"])
+        store.publish(BATCH, "me", 2)
+        assert self.published(store) == [b"whole"]
+
+    def test_are_not_published_by_somebody_whose_lease_was_taken_over(self, store: RedisStore, keys: Keys) -> None:
+        before = keys()
+        store.write_results(JOB, 0, 1, [b"mine"])
+        assert not store.publish(BATCH, "somebody else", 1, state="fetched")
+        assert store.batch(JOB, 0) == batch_record()
+        assert keys() == before
+
+    def test_may_be_none_at_all(self, store: RedisStore) -> None:
+        store.write_results(JOB, 0, 1, [])
+        assert store.publish(BATCH, "me", 1)
+        assert self.published(store) == []
+
+    def test_do_not_expire_once_published(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        store.keep(JOB)
+        store.write_results(JOB, 0, 1, [b"row"])
+        store.publish(BATCH, "me", 1)
+        assert {redis_client.ttl(key) for key in redis_client.keys("*")} == {-1}
+
+    def test_that_nobody_published_expire_by_themselves(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        store.keep(JOB)
+        before = set(redis_client.keys("*"))
+        store.write_results(JOB, 0, 1, [b"row"])
+        [key] = set(redis_client.keys("*")) - before
+        assert 0 < redis_client.ttl(key) <= 86_400
+
+
+class TestOutcomes:
+    def test_are_stored_once(self, store: RedisStore, job: str) -> None:
+        assert store.save_outcome(job, 0, 1, b"first")
+        assert not store.save_outcome(job, 0, 1, b"second")
+        assert store.outcome(job, 0, 1) == b"first"
+        assert store.outcome(job, 0, 0) is None
+        assert store.outcome_count(job, 0) == 1
+        assert store.outcome_count(job, 1) == 0
+
+    def test_are_stored_once_among_many(self, store: RedisStore, job: str) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            stored = list(pool.map(lambda n: store.save_outcome(job, 0, n % 5, b"%d" % n), range(40)))
+        assert sum(stored) == store.outcome_count(job, 0) == 5
+
+    def test_come_back_each_with_its_place(self, store: RedisStore, job: str) -> None:
+        for place in range(700):
+            store.save_outcome(job, 0, place, b"%d" % place)
+        assert sorted(store.outcomes(job, 0)) == [(place, b"%d" % place) for place in range(700)]
+
+
+class TestTheLifeOfAJobsKeys:
+    def live(self, store: RedisStore, *, attempts: int = 1) -> None:
+        """Everything a job may write, with the last attempt published."""
+        store.acquire(Unit(JOB), 0, "me", LONG)
+        for number in range(2):
+            unit = Unit(JOB, number)
+            store.acquire(unit, 0, "me", LONG)
+            store.acquire(Unit(JOB, number, 1), 0, "me", LONG)
+            store.set_eligible(JOB, number, b"\x01\x00\x00\x00")
+            store.grant(JOB, number, 1, 10)
+            store.save_outcome(JOB, number, 1, b"x")
+            for attempt in range(1, attempts + 1):
+                store.record(unit, "me", attempt=attempt)
+                store.write_results(JOB, number, attempt, [b"row"])
+            store.publish(unit, "me", attempts)
+
+    def ttls(self, client: redis.Redis) -> set[int]:
+        return {client.ttl(key) for key in client.keys("*")}
+
+    def test_begins_with_an_expiry(self, job: str, redis_client: redis.Redis) -> None:
+        assert all(LONG - 30 < ttl <= LONG for ttl in self.ttls(redis_client))
+
+    def test_goes_on_while_it_runs(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
+        store.keep(job)
+        self.live(store)
+        assert self.ttls(redis_client) == {-1}
+
+    def test_ends_after_its_end(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
+        store.keep(job)
+        self.live(store)
+        store.expire(job, 100.9)
+        assert all(70 < ttl <= 100 for ttl in self.ttls(redis_client))
+
+    def test_lasts_a_second_at_least(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
+        store.expire(job, 0.2)
+        assert all(ttl <= 1 for ttl in self.ttls(redis_client))
+
+    def test_leaves_nothing_behind_when_it_expires(self, store: RedisStore, job: str, keys: Keys) -> None:
+        self.live(store)
+        store.expire(job, 1)
+        deadline = time.monotonic() + 10
+        while keys() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert keys() == set()
+        assert store.job(job) is None
+
+    def test_leaves_nothing_behind_when_it_is_deleted(self, store: RedisStore, job: str, keys: Keys) -> None:
+        self.live(store)
+        store.delete(job)
+        assert keys() == set()
+
+    def test_leaves_nothing_behind_when_staging_failed(self, store: RedisStore, keys: Keys) -> None:
+        for number in (0, 0, 1, 2):
+            store.append(JOB, number, ["a"], body_of("a"))
+        store.delete(JOB)
+        assert keys() == set()
+
+    def test_that_was_never_made_is_a_day_at_most(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        store.append(JOB, 0, ["a"], body_of("a"))
+        assert all(0 < ttl <= 86_400 for ttl in self.ttls(redis_client))
+
+    def test_of_others_is_left_alone(self, store: RedisStore, job: str, keys: Keys) -> None:
+        before = keys()
+        store.append("job-2", 0, ["a"], body_of("a"))
+        store.create_job("job-2", job_record(batches=1), [batch_record()], LONG)
+        store.delete("job-2")
+        store.delete("job-3")
+        assert keys() == before
+
+    def test_leaves_no_earlier_attempt_behind_when_it_is_deleted(self, store: RedisStore, job: str, keys: Keys) -> None:
+        self.live(store, attempts=3)
+        store.delete(job)
+        assert keys() == set()
+
+    def test_ends_for_an_attempt_whose_publish_died_half_way(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        store.acquire(BATCH, 0, "me", LONG)
+        store.record(BATCH, "me", attempt=1)
+        store.write_results(job, 0, 1, [b"row"])
+        # What publish does first, and then the worker was killed; a second attempt follows.
+        [rows] = redis_client.keys("*rows*")
+        redis_client.persist(rows)
+        store.record(BATCH, "me", attempt=2)
+        store.write_results(job, 0, 2, [b"row"])
+        store.publish(BATCH, "me", 2)
+        store.expire(job, 100)
+        assert -1 not in self.ttls(redis_client)
+
+
+CALLS: dict[str, Callable[[RedisStore], Any]] = {
+    "create_job": lambda s: s.create_job(JOB, job_record(), [batch_record()], LONG),
+    "job": lambda s: s.job(JOB),
+    "update_job": lambda s: s.update_job(JOB, state="running"),
+    "keep": lambda s: s.keep(JOB),
+    "expire": lambda s: s.expire(JOB, LONG),
+    "delete": lambda s: s.delete(JOB),
+    "batches": lambda s: s.batches(JOB),
+    "batch": lambda s: s.batch(JOB, 0),
+    "acquire": lambda s: s.acquire(BATCH, 0, "me", LONG),
+    "renew": lambda s: s.renew(BATCH, "me", LONG),
+    "record": lambda s: s.record(BATCH, "me", state="lost"),
+    "advance": lambda s: s.advance(BATCH, "me", 1),
+    "grant": lambda s: s.grant(JOB, 0, 1, 1),
+    "claim_batch": lambda s: s.claim_batch("msgbatch_1", "job-1/0"),
+    "batch_owner": lambda s: s.batch_owner("msgbatch_1"),
+    "release_batch": lambda s: s.release_batch("msgbatch_1"),
+    "append": lambda s: s.append(JOB, 0, ["a"], b"{}"),
+    "bodies": lambda s: list(s.bodies(JOB, 0)),
+    "custom_ids": lambda s: list(s.custom_ids(JOB, 0)),
+    "params": lambda s: s.params(JOB, 0, 0),
+    "write_results": lambda s: s.write_results(JOB, 0, 1, [b"row"]),
+    "publish": lambda s: s.publish(BATCH, "me", 1),
+    "results": lambda s: list(s.results(JOB, 0, 1)),
+    "set_eligible": lambda s: s.set_eligible(JOB, 0, b""),
+    "eligible": lambda s: s.eligible(JOB, 0),
+    "message": lambda s: s.message(Unit(JOB, 0, 0)),
+    "save_outcome": lambda s: s.save_outcome(JOB, 0, 0, b"x"),
+    "outcomes": lambda s: list(s.outcomes(JOB, 0)),
+    "outcome": lambda s: s.outcome(JOB, 0, 0),
+    "outcome_count": lambda s: s.outcome_count(JOB, 0),
+}
+
+
+def at_once(port: int) -> RedisStore:
+    """A store whose client does not try a second time."""
+    client = redis.Redis(port=port, password="SECRET", retry=Retry(NoBackoff(), 0))
+    return RedisStore(client, f"127.0.0.1:{port}")
+
+
+class TestAServerThatIsStopped:
+    def test_is_met_by_every_method(self) -> None:
+        public = {name for name, _ in inspect.getmembers(Store, inspect.isfunction) if not name.startswith("_")}
+        assert public == set(CALLS)
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_is_unavailable_and_never_empty(self, name: str) -> None:
+        port = free_port()
+        with pytest.raises(StoreUnavailable) as caught:
+            CALLS[name](at_once(port))
+        assert str(port) in str(caught.value)
+        assert "SECRET" not in str(caught.value)
+
+    def test_in_the_middle_of_reading_is_no_end_of_what_is_read(self) -> None:
+        with RedisServer() as server:
+            store = RedisStore(redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)), "here")
+            for n in range(3):
+                store.append(JOB, 0, [f"{n}"], body_of(f"{n}"))
+            store.write_results(JOB, 0, 1, [b"1", b"2", b"3"])
+            readers: list[Iterator[Any]] = [store.bodies(JOB, 0), store.custom_ids(JOB, 0), store.results(JOB, 0, 1)]
+            for reader in readers:
+                next(reader)
+            server.stop(kill=True)
+            for reader in readers:
+                with pytest.raises(StoreUnavailable):
+                    next(reader)
+
+    def test_that_comes_back_still_has_everything(self) -> None:
+        with RedisServer() as server:
+            store = RedisStore(redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)), "here")
+            store.append(JOB, 0, ["a"], body_of("a"))
+            store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
+            store.acquire(BATCH, 5, "me", LONG)
+            server.stop()
+            server.start()
+            assert store.acquire(BATCH, 5, "you", LONG).state == "busy"
+            assert store.record(BATCH, "me", state="creating")
+            assert list(store.bodies(JOB, 0)) == [body_of("a")]
+
+    def test_that_refuses_to_write_is_unavailable_too(self, redis_server: RedisServer) -> None:
+        client = redis_server.client()
+        client.flushall()
+        store = RedisStore(client, "here")
+        client.config_set("maxmemory", "1mb")
+        try:
+            with pytest.raises(StoreUnavailable):
+                store.write_results(JOB, 0, 1, (os.urandom(1_000_000) for _ in range(100)))
+        finally:
+            client.config_set("maxmemory", "0")
+
+    def test_does_not_swallow_what_the_reader_of_rows_raises(self, store: RedisStore) -> None:
+        def failing() -> Iterator[bytes]:
+            yield b"row"
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            store.write_results(JOB, 0, 1, failing())
+
+
+class TestOpening:
+    def test_gives_one_store_per_process(self) -> None:
+        assert open_store("redis://localhost:1/0") is open_store("redis://localhost:1/0")
+        assert open_store("redis://localhost:1/0") is not open_store("redis://localhost:1/1")
+
+    @pytest.mark.parametrize(
+        ("url", "where"),
+        [
+            ("redis://user:SECRET@host:7/0", "host:7"),
+            ("redis://:SECRET@host/0", "host:6379"),
+            ("unix://:SECRET@/run/redis.sock", "/run/redis.sock"),
+        ],
+    )
+    def test_names_the_server_without_its_password(self, url: str, where: str) -> None:
+        assert open_store(url).where == where
+
+    def test_serves_many_threads(self, redis_url: str) -> None:
+        store = open_store(redis_url)
+        store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
+        barrier = threading.Barrier(8)
+
+        def work(number: int) -> int:
+            barrier.wait()
+            return sum(store.job(JOB) is not None for _ in range(20)) + store.save_outcome(JOB, 0, number, b"x")
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(work, range(8))) == [21] * 8
