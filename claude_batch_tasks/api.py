@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ import anthropic
 import msgspec
 
 from claude_batch_tasks import policy
-from claude_batch_tasks.errors import ApiError, BatchTasksError, InvalidSettings, PermanentError
+from claude_batch_tasks.errors import ApiError, BatchTasksError, InvalidSettings, PermanentError, TransientError
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
@@ -35,6 +36,8 @@ _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 _LONGEST_MESSAGE = 500
 
+_STATES = ("processing", "succeeded", "errored", "canceled", "expired")
+
 
 _T = TypeVar("_T")
 
@@ -44,7 +47,7 @@ class Batch(msgspec.Struct, kw_only=True):
 
     id: str
     processing_status: str
-    counts: dict[str, int] | None = msgspec.field(default=None, name="request_counts")
+    counts: dict[str, Any] | None = msgspec.field(default=None, name="request_counts")
     created_at: datetime
     expires_at: datetime | None = None
     archived_at: datetime | None = None
@@ -52,12 +55,12 @@ class Batch(msgspec.Struct, kw_only=True):
     @property
     def request_counts(self) -> dict[str, int]:
         """How many requests are in which state."""
-        return self.counts or {}
+        return {name: count for name, count in (self.counts or {}).items() if isinstance(count, int)}
 
-    @property
-    def total(self) -> int:
-        """Requests in the batch; the API's counts always add up to it."""
-        return sum(self.request_counts.values())
+    def may_hold(self, count: int) -> bool:
+        """Whether the batch may be one of ``count`` requests: the states the API documents add up to that, or all do."""
+        counts = self.request_counts
+        return count in (sum(counts.get(name, 0) for name in _STATES), sum(counts.values()))
 
 
 class _Page(msgspec.Struct):
@@ -142,11 +145,12 @@ def list_since(client: anthropic.Anthropic, since: float, *, timeout: float) -> 
         with _ours("list"):
             page = _decode(client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params=params)), _Page)
         yield from (batch for batch in page.data if batch.created_at.timestamp() >= since)
-        next_after = page.last_id or (page.data[-1].id if page.data else None)
-        if not page.has_more or not page.data or page.data[-1].created_at.timestamp() < since or next_after in cursors:
+        if not page.has_more or (page.data and page.data[-1].created_at.timestamp() < since):
             return
-        cursors.add(str(next_after))
-        after = next_after
+        after = page.last_id or (page.data[-1].id if page.data else None)
+        if after is None or after in cursors:
+            raise TransientError("list: the pages broke off before their end")
+        cursors.add(after)
 
 
 @contextlib.contextmanager
@@ -186,7 +190,13 @@ def create_message(client: anthropic.Anthropic, params: bytes) -> bytes:
             options=_options(_LONG, headers={"Content-Type": "application/json"}),
         )
         body = bytes(response.content)
-        _decode(response, dict)
+        try:
+            # Not msgspec: it refuses an escaped lone surrogate, which an answer may hold, and which is paid for.
+            message = json.loads(body)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise msgspec.DecodeError("the answer is not the API's JSON")
         return body
 
 
@@ -228,7 +238,10 @@ def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> Ap
         message, error_type, request_id = body.error.message, body.error.type, body.request_id
     except Exception:  # noqa: BLE001 - a proxy's page, an unread or broken body: the status says enough
         message, error_type, request_id = None, None, None
-    return policy.classify(endpoint, exc.status_code)(
+    # These without the API's own words are a proxy's, and say nothing of the call behind it, which may be billed.
+    lost = endpoint == "messages" and error_type is None and exc.status_code in (500, 502, 504)
+    status = None if lost else exc.status_code
+    return policy.classify(endpoint, status)(
         f"{endpoint}: Anthropic answered {exc.status_code} {error_type or ''}".rstrip()
         + (f": {message[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
         exc.status_code,

@@ -127,8 +127,8 @@ def row(line: bytes) -> Row:
 def error_of(result: dict[str, Any]) -> dict[str, Any]:
     """The inner ``{"type", "message"}`` of a result's (or an error answer's) ``error``, with its request id."""
     outer = result.get("error")
-    if not isinstance(outer, dict):
-        return {}
+    if not isinstance(outer, dict) or not outer:
+        return {"type": None, "message": str(outer or "the result does not say why")}
     inner = outer["error"] if isinstance(outer.get("error"), dict) else outer
     request_id = outer.get("request_id") or result.get("request_id")
     return {**inner, "request_id": request_id} if request_id else dict(inner)

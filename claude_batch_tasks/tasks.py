@@ -143,6 +143,7 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
     if record.state not in ("staged", "creating"):
         return f"nothing to create: {record.state}"
     self.not_yet_due()
+    _check_patience(step)
     if record.intent_at is not None and _reconcile(step):
         return f"adopted {record.batch_id}"
     if step.job.cancel_requested:
@@ -214,7 +215,7 @@ def _reconcile(step: Step) -> bool:
 
 def _candidates(listed: Iterable[api.Batch], record: BatchRecord) -> Iterator[api.Batch]:
     for seen in listed:
-        if seen.total == record.count and seen.id not in record.rejected_ids:
+        if seen.may_hold(record.count) and seen.id not in record.rejected_ids:
             yield seen
 
 
@@ -259,7 +260,8 @@ def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int 
     _check_patience(step)
     timeout = step.settings.timeout
     try:
-        if step.job.cancel_requested and not record.cancel_sent:
+        # Not before the results have confirmed it: it may be another application's.
+        if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
             # Refused where the batch has ended by itself; whatever else is wrong, the look says it as well.
             with suppress(errors.PermanentError):
                 api.cancel(step.client, record.batch_id, timeout=timeout)
@@ -317,6 +319,8 @@ def _not_found(step: Step, exc: errors.NotFoundError) -> str:
             raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
         step.record(absences=record.absences + 1)
         meaning = means()
+    if meaning == "lost" and record.provisional:
+        return _give_back(step, f"{exc}; it is in no listing")
     if meaning == "lost":
         return _without_batch(
             step,
@@ -365,9 +369,11 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             pieces = _pieces(results.lines(chunks), seen, eligible)
             step.store.write_results(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
-        return _not_found(step, exc)
+        ended = _not_found(step, exc)
+        return _another_turn(self, step) if record.turn > turn else ended
     if record.provisional and seen.all_foreign:
-        return _give_back(self, step, turn)
+        _give_back(step, "every row is foreign")
+        return _another_turn(self, step)
     step.record(sighting=time.time())
     try:
         seen.check(record.counts)
@@ -424,11 +430,11 @@ def _publish(step: Step, seen: results.Completeness, eligible: array[int]) -> No
         setattr(record, name, value)
 
 
-def _give_back(task: StepTask, step: Step, turn: int) -> NoReturn:
-    """The batch found by search is somebody else's: let go of it and go on searching."""
+def _give_back(step: Step, why: str) -> str:
+    """The batch found by search is somebody else's: let go of it. ``fetch_results`` then begins another turn."""
     record = step.batch
     assert record.batch_id is not None
-    log.warning("%s: every row is foreign; giving the batch back", step.where)
+    log.warning("%s: %s; giving the batch back", step.where, why)
     foreign = record.batch_id
     step.record(
         state="creating",
@@ -439,10 +445,10 @@ def _give_back(task: StepTask, step: Step, turn: int) -> NoReturn:
         create_looks=0,
         attempt=0,
         counts={},
-        turn=turn + 1,
+        turn=record.turn + 1,
     )
     step.store.release_batch(foreign)
-    _another_turn(task, step)
+    return f"gave {foreign} back: {why}"
 
 
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
@@ -483,18 +489,21 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
         return "done"
     self.not_yet_due()
     settings = step.settings
-    if record.state == "failed" or settings.fallback == "off" or step.job.cancel_requested or not record.eligible:
+    # What was granted once may be on its way, and paid: also a canceled job waits for it.
+    canceled = step.job.cancel_requested and record.granted is None
+    if record.state == "failed" or settings.fallback == "off" or canceled or not record.eligible:
         wanted = granted = 0
     else:
         wanted = record.eligible
-        granted = step.store.grant(job_id, batch, wanted, settings.max_fallback_requests)
+        granted = record.granted = step.store.grant(job_id, batch, wanted, settings.max_fallback_requests)
     if granted:
-        if seq == 0:
+        if not record.messages_out:
             places = array("I")
             places.frombytes(step.store.eligible(job_id, batch))
             log.info("%s: %d of %d requests go through the Messages API", step.where, granted, wanted)
             for place in places[:granted] if record.published is not None else range(granted):
                 create_message.apply_async((job_id, batch, place), **routed(step.job.queue))
+            step.record(messages_out=True)
         through = step.store.outcome_count(job_id, batch)
         if through < granted:
             raise errors.FallbackInProgress(f"fallback: {through:,} of {granted:,} answered")
@@ -706,6 +715,8 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     found = store.batch(job_id, batch)
     if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
         return "nothing to cancel yet"
+    if found.provisional:
+        return "not before it is certain that the batch is this job's"
     client = api.client(record.client, settings.client_factories)
     try:
         seen = api.cancel(client, found.batch_id, timeout=settings.timeout)

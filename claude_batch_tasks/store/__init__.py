@@ -93,7 +93,10 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """``{"type", "error"}`` for every request that has no result row of its own."""
     granted: int | None = None
     """Requests the job's fallback limit left to this batch; None: not asked yet."""
+    messages_out: bool = False
+    """All of the granted requests' tasks are published; if not, they all are again, and duplicates end quietly."""
     eligible: int = 0
+    """Requests that deserve another chance."""
     done: bool = False
     """Nothing is left to be done for this batch."""
     answered: int = 0
