@@ -132,6 +132,20 @@ class BatchTask(_Task):
         )
         raise self.come_back(wait, exc)
 
+    @contextlib.contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Come back without a trace in the result back end, for a task whose id is the job's.
+
+        Celery would store RETRY: over PROGRESS, and by a duplicate that comes late over the FAILURE the job ended with.
+        """
+        try:
+            yield
+        except Retry as retry:
+            if self.request.is_eager:
+                raise
+            log.info("%s[%s]: %s", self.name, self.request.id, retry.exc)
+            raise Ignore("comes back") from None
+
     def on_replace(self, sig: Any) -> Any:
         """As Celery's; in eager mode the replacement runs to its end here, inside this task."""
         with allow_join_result():

@@ -41,6 +41,10 @@ class RunBatch(BatchTask):
     abstract = True
     ignore_result = False
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.quietly():
+            return self.run(*args, **kwargs)
+
     def apply_async(  # type: ignore[override]
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
     ) -> AsyncResult[Any]:
@@ -143,7 +147,8 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
     if record.state not in ("staged", "creating"):
         return f"nothing to create: {record.state}"
     self.not_yet_due()
-    _check_patience(step)
+    if record.failures:
+        _check_patience(step)
     if record.intent_at is not None and _reconcile(step):
         return f"adopted {record.batch_id}"
     if step.job.cancel_requested:
@@ -633,8 +638,10 @@ class FinishJob(StepTask):
             if not all(record.done for record in store.batches(job_id)):
                 raise Ignore("other batches of the job are still on their way")
         except errors.StoreUnavailable as exc:
-            BatchTask.retry(self, exc=exc)
-        return super().__call__(job_id, batch, turn, seq)
+            with self.quietly():
+                BatchTask.retry(self, exc=exc)
+        with self.quietly():
+            return super().__call__(job_id, batch, turn, seq)
 
     def failed(self, error: errors.BatchTasksError) -> str:
         """The job's failure is this task's own, for ``get()`` and ``link_error``."""

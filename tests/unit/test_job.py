@@ -237,7 +237,10 @@ class TestAResult:
                 },
                 {"type": "errored", "error": {"type": "rate_limit_error", "message": "m", "request_id": "r"}},
             ),
-            ({"type": "errored"}, {"type": "errored"}),
+            (
+                {"type": "errored"},
+                {"type": "errored", "error": {"type": None, "message": "the result does not say why"}},
+            ),
             (
                 {"type": "paused", "until": 7},
                 {

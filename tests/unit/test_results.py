@@ -169,8 +169,8 @@ class TestARow:
 @pytest.mark.parametrize(
     ("result", "error"),
     [
-        ({}, {}),
-        ({"error": "text"}, {}),
+        ({}, {"type": None, "message": "the result does not say why"}),
+        ({"error": "text"}, {"type": None, "message": "text"}),
         ({"error": {"type": "api_error", "message": "m"}}, {"type": "api_error", "message": "m"}),
         (
             {"error": {"type": "error", "error": {"type": "api_error", "message": "m"}, "request_id": "req_1"}},

@@ -35,9 +35,7 @@ def rabbitmq_queue() -> Iterator[str]:
         connection.default_channel.exchange_delete(name)
 
 
-def test_a_job_runs_over_rabbitmq(
-    rabbitmq_queue: str, redis_url: str, start_worker: Callable[..., Worker]
-) -> None:
+def test_a_job_runs_over_rabbitmq(rabbitmq_queue: str, redis_url: str, start_worker: Callable[..., Worker]) -> None:
     app = Celery("tests", broker=RABBITMQ, backend=redis_url)
     app.loader.import_task_module("claude_batch_tasks.tasks")
     with Simulator("results-404") as simulator:

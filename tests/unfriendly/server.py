@@ -1,0 +1,543 @@
+"""A second, independent implementation of the Message Batches API whose every answer is legal and none is kind.
+
+Accounts are told apart by the ``x-account`` header; each has its own ``Manners`` (how its answers look and fail), its
+own batches and its own record of what was called and what was paid. A host beside it is the trap: no client may ever
+contact it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import itertools
+import json
+import random
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+HTML = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body>cloud</body></html>"
+OUTCOMES = ("succeeded", "errored", "expired", "canceled")
+
+_ids = itertools.count(1)
+
+
+def prompt_of(params: Mapping[str, Any]) -> str:
+    """The text of a request's last message."""
+    content = params["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
+
+
+def error_body(kind: str, message: str) -> bytes:
+    return json.dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_body"}).encode()
+
+
+@dataclass
+class Answer:
+    """What one call gets instead of its ordinary answer.
+
+    ``acts``: the call does its work before (a batch is stored, a message is paid). ``drop``: the connection ends
+    without an answer. ``to_trap``: a Location header to the trap.
+    """
+
+    status: int = 500
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    acts: bool = False
+    drop: bool = False
+    to_trap: bool = False
+    hold: threading.Event | None = None
+    """Waits for it before it answers; a reset connection meanwhile is fine."""
+
+
+def html(status: int, *, acts: bool = False) -> Answer:
+    return Answer(status, HTML, {"Content-Type": "text/html"}, acts=acts)
+
+
+def refusal(status: int, kind: str, message: str, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, error_body(kind, message), {"Content-Type": "application/json", **named})
+
+
+NOT_FOUND = refusal(404, "not_found_error", "Not found", request_id="req_404")
+DROP = Answer(drop=True)
+
+
+@dataclass
+class Manners:
+    """How one account is treated. ``script[endpoint]`` are the answers of the first calls (None: the ordinary one);
+    ``forever[endpoint]`` is every later one's. Endpoints: create, retrieve, list, results, cancel, messages."""
+
+    script: dict[str, Sequence[Answer | None]] = field(default_factory=dict)
+    forever: dict[str, Answer] = field(default_factory=dict)
+    looks: int = 1
+    """Retrieves that still say in_progress."""
+    status_word: str = "in_progress"
+    result: Callable[[int, str], dict[str, Any]] | None = None
+    """Result of the request of that index with that prompt; default: succeeded."""
+    text: Callable[[str], str] = "Echo: {}".format
+    message: dict[str, Any] = field(default_factory=dict)
+    """Fields over those of every message."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Fields added to every object."""
+    batch: dict[str, Any] = field(default_factory=dict)
+    """Fields over those of every batch object; a value that is a callable gets the account; ``...`` leaves it out."""
+    counts: Callable[[dict[str, int]], Any] = dict
+    stamp: Callable[[datetime], str] = datetime.isoformat
+    order: str = "as sent"
+    eol: bytes = b"\n"
+    final_newline: bool = True
+    blanks: Sequence[bytes] = ()
+    """Blank lines put between every two lines."""
+    ascii: bool = False
+    line: Callable[[bytes], bytes] = bytes
+    lines: Callable[[list[bytes], int], list[bytes]] = lambda lines, download: lines
+    """The lines of the n-th download (from 1)."""
+    coding: str | None = None
+    chunks: Sequence[int] = ()
+    """Sizes of the chunks of a chunked answer, in turn; empty: with a Content-Length."""
+    cut: Sequence[str] = ()
+    """How the first downloads end: "boundary", "middle" (both well-formed), "short" (below the length), "reset"."""
+    trickle: float = 0.0
+    """Pause between chunks, seconds."""
+    close: str = "no"
+    """"says": Connection: close on every answer. "quietly": closes without having said so."""
+    odd_headers: bool = False
+    request_id: bool = True
+    page: int | None = None
+    """Batches in a page of the list, whatever the limit says."""
+    last_id: bool = True
+    lag: int = 0
+    """Calls of list that do not show the newest batch yet."""
+    cancel_works: bool = True
+    strangers_stay: int = 10**9
+    """Calls of list after which other applications have deleted their batches."""
+    list_page: Callable[[dict[str, Any], int], dict[str, Any]] = lambda page, call: page
+
+
+@dataclass
+class Stored:
+    """A batch."""
+
+    id: str
+    requests: list[dict[str, Any]]
+    created: datetime
+    manners: Manners
+    looks: int = 0
+    downloads: int = 0
+    canceled: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.canceled or self.looks > self.manners.looks
+
+    def results(self) -> list[dict[str, Any]]:
+        if self.canceled:
+            return [{"type": "canceled"} for _ in self.requests]
+        return [outcome(self.manners, i, prompt_of(request["params"])) for i, request in enumerate(self.requests)]
+
+
+def outcome(manners: Manners, index: int, prompt: str) -> dict[str, Any]:
+    if manners.result is not None and (result := manners.result(index, prompt)).get("type") != "succeeded":
+        return {**result, **manners.extra}
+    return {"type": "succeeded", "message": message_of(manners, prompt), **manners.extra}
+
+
+def message_of(manners: Manners, prompt: str) -> dict[str, Any]:
+    return {
+        "id": f"msg_{next(_ids):08}",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-x",
+        "content": [{"type": "text", "text": manners.text(prompt), "citations": None, **manners.extra}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 10, "output_tokens": 5, "service_tier": "batch", **manners.extra},
+        **manners.extra,
+        **manners.message,
+    }
+
+
+@dataclass
+class Account:
+    """One account's world; everything is guarded by the server's lock."""
+
+    manners: Manners = field(default_factory=Manners)
+    batches: list[Stored] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    paid: Counter[str] = field(default_factory=Counter)
+    """Per prompt, how often a successful answer was produced."""
+    sent: Counter[str] = field(default_factory=Counter)
+    """Per prompt, how often it was accepted, whatever came of it."""
+    sdk_retries: int = 0
+    canceled: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    """Calls that came to wait for their ``hold``."""
+
+    def add_foreign(self, count: int, *, age: float = 0.0, looks: int = 0, manners: Manners | None = None) -> Stored:
+        """Another application's batch."""
+        requests = [
+            {"custom_id": f"other-{i}", "params": {"messages": [{"role": "user", "content": f"other {i}"}]}}
+            for i in range(count)
+        ]
+        created = datetime.now(timezone.utc) - timedelta(seconds=age)
+        own = manners or Manners(looks=looks)
+        batch = Stored(f"msgbatch_foreign{next(_ids):04}", requests, created, own)
+        self.batches.append(batch)
+        return batch
+
+
+class UnfriendlyServer:
+    """The API on a free port, as a context manager.
+
+    >>> with UnfriendlyServer() as server:
+    ...     server.account("a").manners = Manners(eol=b"\\r\\n")
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.accounts: dict[str, Account] = {}
+        self.trapped: list[str] = []
+        self._servers = [_server(self, _Handler), _server(self, _Trap)]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._servers[0].server_address[1]}"
+
+    @property
+    def trap(self) -> str:
+        return f"http://127.0.0.1:{self._servers[1].server_address[1]}"
+
+    def account(self, name: str = "default") -> Account:
+        with self.lock:
+            return self.accounts.setdefault(name, Account())
+
+    def __enter__(self) -> UnfriendlyServer:
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+    api: UnfriendlyServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away are part of the game."""
+
+
+def _server(api: UnfriendlyServer, handler: type[BaseHTTPRequestHandler]) -> _Server:
+    server = _Server(("127.0.0.1", 0), handler)
+    server.api = api
+    return server
+
+
+class _Trap(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.api.trapped.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
+        self.send_error(418)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 0
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def do_GET(self) -> None:
+        self._call()
+
+    def do_POST(self) -> None:
+        self._call()
+
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+    def _call(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        body = self._body()
+        if length and len(body) < length:  # the client died while it sent
+            self.close_connection = True
+            return
+        url = urlsplit(self.path)
+        parts = [part for part in url.path.split("/") if part]
+        api = self.server.api
+        account = api.account(self.headers.get("x-account", "default"))
+        manners = account.manners
+        endpoint = _endpoint(self.command, parts)
+        with api.lock:
+            account.calls[endpoint] += 1
+            number = account.calls[endpoint]
+            account.sdk_retries += self.headers.get("x-stainless-retry-count", "0") != "0"
+        if not (self.headers.get("authorization") or self.headers.get("x-api-key")):
+            self._send(manners, refusal(401, "authentication_error", "no key"))
+            return
+        script = manners.script.get(endpoint, ())
+        planned = script[number - 1] if number <= len(script) else manners.forever.get(endpoint)
+        ordinary: Answer | None = None
+        if planned is None or planned.acts:
+            with api.lock:
+                ordinary = self._act(api, account, endpoint, parts, parse_qs(url.query), body)
+        answer = planned or ordinary
+        assert answer is not None
+        if answer.hold is not None:
+            with api.lock:
+                account.held.append(endpoint)
+            answer.hold.wait(60)
+        if answer.drop:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if planned is None and endpoint == "results" and answer.status == 200:
+            self._send_results(account, parts[3])
+            return
+        self._send(manners, answer)
+
+    # -- what the calls do
+
+    def _act(
+        self,
+        api: UnfriendlyServer,
+        account: Account,
+        endpoint: str,
+        parts: list[str],
+        query: dict[str, list[str]],
+        body: bytes,
+    ) -> Answer:
+        manners = account.manners
+        if endpoint == "create":
+            requests = json.loads(body)["requests"]
+            if len({request["custom_id"] for request in requests}) != len(requests):
+                return refusal(400, "invalid_request_error", "requests: duplicate custom_id")
+            own = manners
+            stored = Stored(f"msgbatch_{next(_ids):06}", requests, datetime.now(timezone.utc), own)
+            account.batches.append(stored)
+            for request, result in zip(requests, stored.results(), strict=True):
+                prompt = prompt_of(request["params"])
+                account.sent[prompt] += 1
+                account.paid[prompt] += result["type"] == "succeeded"
+            return _json(self._object(api, stored, manners))
+        if endpoint == "messages":
+            params = json.loads(body)
+            prompt = prompt_of(params)
+            account.sent[prompt] += 1
+            account.paid[prompt] += 1
+            message = message_of(manners, prompt)
+            return Answer(200, json.dumps(message).encode(), {"Content-Type": "application/json"})
+        if endpoint == "list":
+            return _json(self._page(api, account, query))
+        found = next((batch for batch in account.batches if batch.id == parts[3]), None)
+        if found is None:
+            return NOT_FOUND
+        if endpoint == "cancel":
+            account.canceled.append(found.id)
+            if manners.cancel_works and not found.ended:
+                found.canceled = True
+                if not found.id.startswith("msgbatch_foreign"):
+                    for request in found.requests:
+                        account.paid[prompt_of(request["params"])] -= 1
+        elif endpoint == "retrieve":
+            found.looks += 1
+        elif endpoint == "results" and not found.ended:
+            return NOT_FOUND
+        return _json(self._object(api, found, manners))
+
+    def _object(self, api: UnfriendlyServer, batch: Stored, manners: Manners) -> dict[str, Any]:
+        tally = Counter(result["type"] for result in batch.results()) if batch.ended else Counter()
+        counts = {"processing": 0 if batch.ended else len(batch.requests)} | {name: tally[name] for name in OUTCOMES}
+        stamp = manners.stamp
+        own = {
+            "id": batch.id,
+            "type": "message_batch",
+            "processing_status": "ended" if batch.ended else manners.status_word,
+            "request_counts": manners.counts(counts),
+            "created_at": stamp(batch.created),
+            "expires_at": stamp(batch.created + timedelta(days=1)),
+            "ended_at": stamp(datetime.now(timezone.utc)) if batch.ended else None,
+            "archived_at": None,
+            "cancel_initiated_at": None,
+            "results_url": f"{api.trap}/v1/messages/batches/{batch.id}/results" if batch.ended else None,
+            **manners.extra,
+        }
+        own |= {name: value(api) if callable(value) else value for name, value in manners.batch.items()}
+        return {name: value for name, value in own.items() if value is not ...}
+
+    def _page(self, api: UnfriendlyServer, account: Account, query: dict[str, list[str]]) -> dict[str, Any]:
+        manners = account.manners
+        shown = sorted(account.batches, key=lambda batch: batch.created, reverse=True)
+        if account.calls["list"] <= manners.lag:
+            shown = [batch for batch in shown if batch.id.startswith("msgbatch_foreign")]
+        if after := query.get("after_id"):
+            places = [i for i, batch in enumerate(shown) if batch.id == after[0]]
+            shown = shown[places[0] + 1 :] if places else []
+        limit = manners.page or int(query.get("limit", ["20"])[0])
+        page = shown[:limit]
+        if account.calls["list"] >= manners.strangers_stay:
+            account.batches = [batch for batch in account.batches if "foreign" not in batch.id]
+        answer = {
+            "data": [self._object(api, batch, manners) for batch in page],
+            "has_more": len(shown) > len(page),
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page and manners.last_id else None,
+            **manners.extra,
+        }
+        return manners.list_page(answer, account.calls["list"])
+
+    # -- how they look
+
+    def _send(self, manners: Manners, answer: Answer, body: Iterator[bytes] | None = None) -> None:
+        headers = {**answer.headers}
+        if answer.to_trap:
+            headers["Location"] = f"{self.server.api.trap}/stolen"
+        if manners.request_id:
+            headers.setdefault("request-id", "req_header")
+        headers["Content-Length"] = str(len(answer.body))
+        self._head(manners, answer.status, headers)
+        self.wfile.write(answer.body)
+        self._after(manners)
+
+    def _head(self, manners: Manners, status: int, headers: Mapping[str, str]) -> None:
+        headers = {"Date": self.date_time_string(), **headers}
+        if manners.close == "says":
+            headers["Connection"] = "close"
+        names = {name: name.swapcase() if manners.odd_headers else name for name in headers}
+        lines = [f"HTTP/1.1 {status} Whatever", *(f"{names[name]}: {value}" for name, value in headers.items())]
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+    def _after(self, manners: Manners) -> None:
+        if manners.close != "no":
+            self.close_connection = True
+
+    def _send_results(self, account: Account, batch_id: str) -> None:
+        manners = account.manners
+        with self.server.api.lock:
+            batch = next(batch for batch in account.batches if batch.id == batch_id)
+            batch.downloads += 1
+            download = batch.downloads
+            rows = [
+                {"custom_id": request["custom_id"], "result": result, **manners.extra}
+                for request, result in zip(batch.requests, batch.results(), strict=True)
+            ]
+        if manners.order == "reversed":
+            rows.reverse()
+        elif manners.order == "shuffled":
+            random.Random(batch_id).shuffle(rows)
+        encoded = [manners.line(json.dumps(row, ensure_ascii=manners.ascii).encode("utf-8")) for row in rows]
+        encoded = manners.lines(encoded, download)
+        how = manners.cut[download - 1] if download <= len(manners.cut) else ""
+        if how == "boundary":
+            encoded = encoded[: len(encoded) // 2]
+        joint = b"".join([manners.eol, *(blank + manners.eol for blank in manners.blanks)])
+        data = joint.join(encoded) + (manners.eol if manners.final_newline and encoded else b"")
+        if how == "middle":
+            data = data[: len(data) // 2 + 3]
+        headers = {"Content-Type": "application/x-jsonl"}
+        if manners.request_id:
+            headers["request-id"] = "req_header"
+        if manners.coding:
+            data, headers["Content-Encoding"] = _coded(manners.coding, data)
+        if how in ("short", "reset"):
+            headers["Content-Length"] = str(len(data))
+            self._head(manners, 200, headers)
+            self.wfile.write(data[: len(data) // 2])
+            if how == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            self.close_connection = True
+            return
+        if not manners.chunks:
+            headers["Content-Length"] = str(len(data))
+            self._head(manners, 200, headers)
+            self.wfile.write(data)
+        else:
+            headers["Transfer-Encoding"] = "chunked"
+            self._head(manners, 200, headers)
+            sizes, at = itertools.cycle(manners.chunks), 0
+            while at < len(data):
+                size = next(sizes)
+                piece = data[at : at + size]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                at += size
+                if manners.trickle:
+                    time.sleep(manners.trickle)
+            self.wfile.write(b"0\r\n\r\n")
+        self._after(manners)
+
+
+def _endpoint(method: str, parts: list[str]) -> str:
+    match parts:
+        case ["v1", "messages"]:
+            return "messages"
+        case ["v1", "messages", "batches"]:
+            return "create" if method == "POST" else "list"
+        case ["v1", "messages", "batches", _]:
+            return "retrieve"
+        case ["v1", "messages", "batches", _, ("results" | "cancel") as what]:
+            return what
+    return "unknown"
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+def _coded(coding: str, data: bytes) -> tuple[bytes, str]:
+    if coding == "gzip":
+        return gzip.compress(data), "gzip"
+    if coding == "raw deflate":
+        packer = zlib.compressobj(wbits=-15)
+        return packer.compress(data) + packer.flush(), "deflate"
+    return zlib.compress(data), "deflate"
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """The first true value; fails the test after that many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := true():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"did not become true within {seconds:g} s")
+
+
+def token() -> str:
+    """A short random name."""
+    return base64.b32encode(random.randbytes(5)).decode().lower()
+
+
+with contextlib.suppress(ImportError):
+    import pytest
+
+    pytest.register_assert_rewrite("tests.unfriendly.cases")
