@@ -58,7 +58,7 @@ class Batch(msgspec.Struct, kw_only=True):
         return {name: count for name, count in (self.counts or {}).items() if isinstance(count, int)}
 
     def may_hold(self, count: int) -> bool:
-        """Whether the batch may be one of ``count`` requests: the states the API documents add up to that, or all do."""
+        """Whether it may be a batch of ``count`` requests: the states that the API documents add up to that, or all."""
         counts = self.request_counts
         return count in (sum(counts.get(name, 0) for name in _STATES), sum(counts.values()))
 

@@ -85,6 +85,11 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     summary: dict[str, Any] | None
     """What ``result.get()`` returns, once the job has ended."""
 
+    @property
+    def done(self) -> int:
+        """Requests that have an outcome."""
+        return self.requests - self.processing
+
 
 class BatchJob:
     """A job in the store, by the id that ``run_batch.delay()`` returned. Needs no worker and no API key.

@@ -1,0 +1,34 @@
+"""Settings of the example; the lines about batches are at the end."""
+
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+SECRET_KEY = os.environ.get("SECRET_KEY", "only-for-this-example")
+DEBUG = True
+ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+ROOT_URLCONF = "proj.urls"
+INSTALLED_APPS = ["reviews", "claude_batch_tasks"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("DATABASE", BASE_DIR / "db.sqlite3"),
+        "ATOMIC_REQUESTS": True,
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+
+CELERY_BROKER_URL = CELERY_RESULT_BACKEND = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_RESULT_EXPIRES = 7 * 86_400
+# Shorter in the example's test, where hours are seconds.
+CELERY_CLAUDE_BATCH_POLL_MIN = float(os.environ.get("POLL_SECONDS", 5))
+CELERY_CLAUDE_BATCH_RETRY_MIN = float(os.environ.get("POLL_SECONDS", 2))
+CELERY_CLAUDE_BATCH_MAX_FALLBACK_REQUESTS = 100

@@ -1,0 +1,9 @@
+from django.db import models
+
+
+class Review(models.Model):
+    """A customer's review, and what the model made of it."""
+
+    text = models.TextField()
+    sentiment = models.TextField(blank=True)
+    job_id = models.UUIDField(null=True)

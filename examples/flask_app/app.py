@@ -1,0 +1,85 @@
+"""A Flask app that summarises texts through Message Batches; see README.md beside it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from flask import Flask, jsonify, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from claude_batch_tasks import BatchJob, errors, run_batch
+
+
+def celery_init_app(app: Flask) -> Celery:
+    """As Flask's documentation has it; ``include`` is what brings the batch tasks into the worker."""
+    celery_app = Celery(app.name, include=["claude_batch_tasks.tasks"])
+    celery_app.config_from_object(app.config["CELERY"])
+    celery_app.set_default()  # so that every request's thread finds it
+    app.extensions["celery"] = celery_app
+    return celery_app
+
+
+def create_app() -> Flask:
+    app = Flask(__name__)
+    redis_url = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
+    app.config["CELERY"] = {
+        "broker_url": redis_url,
+        "result_backend": redis_url,
+        "broker_connection_retry_on_startup": True,
+        "result_expires": 7 * 86_400,
+        # Shorter in the example's test, where hours are seconds.
+        "claude_batch_poll_min": float(os.environ.get("POLL_SECONDS", 5)),
+        "claude_batch_retry_min": float(os.environ.get("POLL_SECONDS", 2)),
+        "claude_batch_max_fallback_requests": 100,
+    }
+    celery_init_app(app)
+
+    @app.get("/")
+    def index() -> str:
+        return render_template("index.html")
+
+    @app.post("/summaries")
+    def submit() -> tuple[str, int] | Response:
+        texts = [line.strip() for line in request.form["texts"].splitlines() if line.strip()]
+        try:
+            result = run_batch.delay(summary_request(number, text) for number, text in enumerate(texts, 1))
+        except errors.InvalidRequests as exc:
+            return render_template("index.html", error=str(exc)), 400
+        return redirect(url_for("job", job_id=result.id))
+
+    @app.get("/summaries/<job_id>")
+    def job(job_id: str) -> str:
+        found = BatchJob(job_id)
+        return render_template("job.html", job=found.status(), results=list(found.results()))
+
+    @app.get("/summaries/<job_id>/status")
+    def status(job_id: str) -> Response:
+        found = BatchJob(job_id).status()
+        return jsonify(
+            state=found.state,
+            requests=found.requests,
+            done=found.done,
+            looks=found.looks,
+            not_found=found.not_found,
+            next_look=found.next_look,
+        )
+
+    @app.errorhandler(errors.JobNotFound)
+    def no_such_job(exc: errors.JobNotFound) -> tuple[str, int]:
+        return render_template("index.html", error=str(exc)), 404
+
+    return app
+
+
+def summary_request(number: int, text: str) -> dict[str, Any]:
+    """One request, as Anthropic's API spells it."""
+    return {
+        "custom_id": f"text {number}",
+        "params": {
+            "model": "claude-haiku-4-5",
+            "max_tokens": 256,
+            "messages": [{"role": "user", "content": f"Summarise in one sentence: {text}"}],
+        },
+    }

@@ -1,0 +1,117 @@
+"""The example apps as their users start them: a web process, a worker of the example's own app, and a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import http.cookiejar
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claude_batch_tasks.embedded import Worker, free_port
+from claude_batch_tasks.simulator import Simulator
+
+pytestmark = pytest.mark.workers
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+class Browser:
+    """What a browser does here: keeps cookies, follows redirects, sends forms."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.cookies = http.cookiejar.CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
+
+    def open(self, path: str, form: dict[str, str] | None = None) -> tuple[str, str]:
+        """The address arrived at, and the page."""
+        data = urllib.parse.urlencode(form).encode() if form is not None else None
+        with self._opener.open(urllib.parse.urljoin(self.base, path), data, timeout=20) as answer:
+            return answer.url, answer.read().decode()
+
+
+@contextlib.contextmanager
+def web(command: list[str], cwd: Path, env: dict[str, str], port: int, log: Path) -> Iterator[Browser]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT)
+    browser = Browser(f"http://127.0.0.1:{port}/")
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                browser.open("/")
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield browser
+    finally:
+        process.kill()
+        process.wait()
+
+
+def finished_page(browser: Browser, url: str) -> str:
+    """The job's page, once its status says that it has ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        _, status = browser.open(url.rstrip("/") + "/status")
+        if '"completed"' in status:
+            return browser.open(url)[1]
+        time.sleep(0.2)
+    raise AssertionError(f"the job did not end: {status}")
+
+
+@pytest.mark.parametrize("example", ["flask_app", "django_app"])
+def test_a_form_becomes_a_job_and_its_page_shows_the_answers(
+    example: str, environment: dict[str, str], redis_url: str, tmp_path: Path
+) -> None:
+    folder, port = EXAMPLES / example, free_port()
+    # The example's own settings count, not the ready-made app's.
+    env = {name: value for name, value in environment.items() if not name.startswith(("CELERY_", "CLAUDE_BATCH_"))}
+    env |= {"REDIS_URL": redis_url, "POLL_SECONDS": "0.3", "DATABASE": str(tmp_path / "db.sqlite3")}
+    if example == "django_app":
+        subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=folder, env=env, check=True)
+        command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
+        celery_app = "proj"
+    else:
+        command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
+        celery_app = "make_celery"
+    with Simulator("create-404") as simulator:
+        worker_env = {**env, "ANTHROPIC_BASE_URL": simulator.url}
+        web_env = {name: value for name, value in env.items() if not name.startswith("ANTHROPIC_")}
+        with (
+            Worker(worker_env, tmp_path / "worker.log", app=celery_app, cwd=str(folder)) as worker,
+            web(command, folder, web_env, port, tmp_path / "web.log") as browser,
+        ):
+            page = browser.open("/")[1]
+            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+            form = {"texts": "good <b>value</b>\n\nbad taste"} | ({"csrfmiddlewaretoken": token[1]} if token else {})
+            url, _ = browser.open("/" if example == "django_app" else "/summaries", form)
+            page = finished_page(browser, url)
+    assert page.count("Echo: ") == 2
+    assert "good &lt;b&gt;value&lt;/b&gt;" in page
+    assert "<b>" not in page
+    assert "Traceback" not in worker.log.read_text()
+    assert "Traceback" not in (tmp_path / "web.log").read_text()
+
+
+def test_what_is_not_there_is_said_so(environment: dict[str, str], redis_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    env = {**environment, "REDIS_URL": redis_url}
+    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
+    with web(command, EXAMPLES / "flask_app", env, port, tmp_path / "web.log") as browser:
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            browser.open("/summaries/no-such-job")
+        assert missing.value.code == 404
+        assert "no job no-such-job" in missing.value.read().decode()
+        with pytest.raises(urllib.error.HTTPError) as empty:
+            browser.open("/summaries", {"texts": " \n "})
+        assert empty.value.code == 400
+        assert "the job is empty" in empty.value.read().decode()
