@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
 SIMULATOR_PORT ?= 8787
+# Most tests wait for countdowns, so more of them than cores may run at a time.
+PARALLEL ?= -n 3 --dist loadfile
 
 .PHONY: help demo simulator test test-lowest lint format clean
 
@@ -16,10 +18,10 @@ simulator: $(VENV)/.installed  ## Serve Anthropic's Message Batches API locally
 	$(VENV)/bin/claude-batch simulator --port $(SIMULATOR_PORT) $(ARGS)
 
 test: $(VENV)/.installed  ## Run the tests on the latest supported versions
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-lowest: $(LOWEST)/.installed  ## Run the tests on the lowest supported versions
-	$(LOWEST)/bin/python -m pytest $(ARGS)
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .

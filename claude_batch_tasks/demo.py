@@ -41,7 +41,7 @@ _OUTCOMES = (
     Outcome("errored", error="invalid_request_error", count=1),
 )
 _PLAIN_LOOP_PATIENCE = 45.0
-_STEPS = {"run_batch", "create_batch", "poll_batch", "fetch_results", "fall_back", "create_message", "finish_job"}
+_STEPS = {"create_batch", "poll_batch", "fetch_results", "fall_back", "create_message"}
 
 
 def run(*, scenario: str, count: int, real: bool, model: str, console: Console | None = None) -> None:
@@ -144,7 +144,7 @@ def _events(app: Celery, show: Any) -> Iterator[None]:
 
     def succeeded(event: dict[str, Any]) -> None:
         name = names.get(event["uuid"], "?")
-        if name in _STEPS - {"finish_job"}:
+        if name in _STEPS:
             show(name, str(event.get("result", "")).strip("'\""))
 
     def listen() -> None:

@@ -133,7 +133,8 @@ def _line(task: BatchTask, record: JobRecord, job_id: str, batch: int, settings:
         fetch_results.si(job_id, batch, turn),
     ]
     if turn == 0:
-        steps += [fall_back.si(job_id, batch), finish_job.si(job_id)]
+        # To logs and Flower the last link is what the caller began: they know it by the same id.
+        steps += [fall_back.si(job_id, batch), finish_job.si(job_id).set(shadow=_NAME + "run_batch")]
     return chain(*(step.set(**routed(record.queue)) for step in steps))
 
 

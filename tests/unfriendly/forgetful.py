@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
+from kombu.transport import redis as transport
+
 from claude_batch_tasks.app import app
 
 app.conf.broker_transport_options = {
@@ -9,3 +13,7 @@ app.conf.broker_transport_options = {
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
 }
+
+if not hasattr(transport.Channel, "unacked_restore_throttle"):
+    # Before kombu 5.7 neither can be set: it looks every 10 s, and acts on every tenth look only.
+    transport.QoS.restore_visible = functools.partialmethod(transport.QoS.restore_visible, interval=1)

@@ -105,7 +105,8 @@ def test_a_job_is_readable_and_shows_no_prompt(
         assert "taken for propagation delay; next look in" in fetching["exception"]
 
         result.get(timeout=30)
-        wait_for(lambda: [t for t in tasks(flower) if t["uuid"] == result.id and t["state"] == "SUCCESS"])
+        done = wait_for(lambda: [t for t in tasks(flower) if t["uuid"] == result.id and t["state"] == "SUCCESS"])[0]
+        assert done["name"] == "claude_batch_tasks.run_batch"
         assert len(by_name(flower, "create_message")) == 6
         assert "33 succeeded" in by_name(flower, "fetch_results")[0]["result"]
 
