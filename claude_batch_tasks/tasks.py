@@ -119,6 +119,11 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     publish_progress(self, job_id, job.progress(record, store.batches(job_id)), "started")
     log.info("job %s: started, %d requests in %d batches", job_id, record.requests, record.batches)
     lines = [_line(self, record, job_id, number, settings) for number in range(record.batches)]
+    for line in lines:
+        for callback in self.request.callbacks or ():
+            line.tasks[-1].link(callback)
+    # They are where they belong; Celery before 5.7 links those of a replaced task to its chain and runs them twice.
+    self.request.callbacks = None
     for line in lines[:-1]:
         with suppress(Ignore):
             self.replace(line)
