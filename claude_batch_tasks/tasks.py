@@ -11,7 +11,7 @@ import logging
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
@@ -21,11 +21,22 @@ from celery.exceptions import Ignore
 from celery.result import AsyncResult
 from celery.utils import uuid
 
-from claude_batch_tasks import api, errors, job, policy, results
+from claude_batch_tasks import api, errors, failure, job, policy, results, sightings
 from claude_batch_tasks.job import routed
 from claude_batch_tasks.settings import Settings, configured_app
-from claude_batch_tasks.step import DONE, FALL_BACK, BatchTask, LeaseLost, Step, StepTask, hop, publish_progress
-from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.step import (
+    DONE,
+    FALL_BACK,
+    BatchTask,
+    LeaseLost,
+    Step,
+    StepTask,
+    clock,
+    hop,
+    publish_progress,
+    words,
+)
+from claude_batch_tasks.store import JobRecord, Unit
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +166,7 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
     self.not_yet_due()
     if record.failures:
         _check_patience(step)
-    if record.intent_at is not None and _reconcile(step):
+    if record.intent_at is not None and sightings.reconcile(step):
         return f"adopted {record.batch_id}"
     if step.job.cancel_requested:
         step.record(state="unsent", outcome={"type": "canceled"}, counts={"canceled": record.count})
@@ -176,85 +187,15 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
         )
         log.warning("%s: 404 on create, %d in a row", step.where, record.create_not_found)
         if record.create_not_found >= step.settings.create_not_found_limit:
-            return _without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
+            return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
     except (errors.TransientError, errors.PermanentError):
         step.record(state="staged", intent_at=None)
         raise
-    step.store.claim_batch(created.id, _owner(step.unit))
-    _created(step, created)
+    step.store.claim_batch(created.id, sightings.owner(step.unit))
+    sightings.created(step, created)
     log.info("%s: created, %d requests", step.where, record.count)
     return f"created {created.id}, {record.count} requests"
-
-
-def _reconcile(step: Step) -> bool:
-    """A create went out and no answer came back: whether the batch it made was found.
-
-    False: it was never stored, and may be sent again.
-
-    Raises:
-        CreateUnresolved: it cannot be told yet.
-    """
-    record, settings = step.batch, step.settings
-    assert record.intent_at is not None
-    if record.ambiguous_at is None:
-        step.record(ambiguous_at=time.time())
-    assert record.ambiguous_at is not None
-    looked_at = time.time()
-    undecided = 0
-    since = record.intent_at - settings.clock_skew
-    # The oldest first: ours was made soon after the intent, a stranger's of the same size may come at any time.
-    listed = list(_candidates(api.list_since(step.client, since, timeout=settings.timeout), record))
-    for seen in reversed(listed):
-        owner = step.store.claim_batch(seen.id, _owner(step.unit))
-        if owner == _owner(step.unit):
-            _created(step, seen, provisional=True)
-            log.warning("%s: adopted by search; its results will confirm it", step.where)
-            return True
-        undecided += _is_provisional(step, owner)
-    step.record(create_looks=record.create_looks + 1)
-    settled = looked_at - record.ambiguous_at >= settings.create_settle
-    if undecided or not settled or record.create_looks < settings.listings:
-        raise errors.CreateUnresolved(
-            f"it is not known whether the create at {_clock(record.intent_at)} was stored; "
-            f"{record.create_looks} listings did not show it"
-        )
-    log.warning("%s: the create at %s was never stored", step.where, _clock(record.intent_at))
-    step.record(intent_at=None, ambiguous_at=None)
-    return False
-
-
-def _candidates(listed: Iterable[api.Batch], record: BatchRecord) -> Iterator[api.Batch]:
-    for seen in listed:
-        if seen.may_hold(record.count) and seen.id not in record.rejected_ids:
-            yield seen
-
-
-def _is_provisional(step: Step, owner: str) -> bool:
-    """Whether the batch another job adopted may still prove to be ours."""
-    other_job, _, number = owner.rpartition("/")
-    other = step.store.batch(other_job, int(number))
-    return other is not None and other.provisional
-
-
-def _created(step: Step, seen: api.Batch, *, provisional: bool = False) -> None:
-    step.record(
-        state="in_progress",
-        # An adopted batch may prove to be a stranger's; then the search goes on from the same moment.
-        intent_at=step.batch.intent_at if provisional else None,
-        ambiguous_at=None,
-        batch_id=seen.id,
-        provisional=provisional,
-        created_at=seen.created_at.timestamp(),
-        expires_at=seen.expires_at.timestamp() if seen.expires_at else None,
-        sighting=time.time(),
-        absences=0,
-        create_not_found=0,
-    )
-
-
-def _owner(unit: Unit) -> str:
-    return f"{unit.job_id}/{unit.batch}"
 
 
 # -- poll
@@ -279,7 +220,7 @@ def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int 
             step.record(cancel_sent=True)
         seen = api.retrieve(step.client, record.batch_id, timeout=timeout)
     except errors.NotFoundError as exc:
-        return _not_found(step, exc)
+        return sightings.not_found(step, exc)
     step.record(
         looks=record.looks + 1,
         sighting=time.time(),
@@ -291,71 +232,18 @@ def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int 
         status = seen.processing_status.replace("_", " ")
         raise errors.BatchInProgress(f"{status}: {waited:,} of {record.count:,}")
     if seen.archived_at is not None:
-        return _without_batch(step, "lost", errors.BatchLost(f"batch {seen.id} is archived; its results are gone"))
+        return sightings.without_batch(
+            step, "lost", errors.BatchLost(f"batch {seen.id} is archived; its results are gone")
+        )
     step.record(state="ended", counts={name: seen.request_counts.get(name, 0) for name in results.OUTCOMES})
-    log.info("%s: ended, %s", step.where, _words(record.counts))
-    return f"ended: {_words(record.counts)}"
+    log.info("%s: ended, %s", step.where, words(record.counts))
+    return f"ended: {words(record.counts)}"
 
 
 def _check_patience(step: Step) -> None:
     limit, started = step.settings.max_wait, step.job.started_at
     if limit is not None and started is not None and time.time() - started > limit:
         raise errors.WaitExceeded(f"the job waited longer than max_wait ({limit:g} s)")
-
-
-def _not_found(step: Step, exc: errors.NotFoundError) -> str:
-    """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
-    record, settings, now = step.batch, step.settings, time.time()
-    assert record.created_at is not None
-    assert record.batch_id is not None
-    step.record(not_found=record.not_found + 1)
-    sighting = record.sighting or record.created_at
-
-    def means() -> str:
-        return policy.not_found_means(
-            now=now,
-            created_at=record.created_at or now,
-            last_sighting=sighting,
-            grace=settings.not_found_grace,
-            absences=record.absences,
-            absences_limit=settings.listings,
-        )
-
-    meaning = means()
-    if meaning == "ask_list":
-        since = record.created_at - settings.clock_skew
-        listed = api.list_since(step.client, since, timeout=settings.timeout)
-        if any(seen.id == record.batch_id for seen in listed):
-            step.record(sighting=time.time(), absences=0)
-            raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
-        step.record(absences=record.absences + 1)
-        meaning = means()
-    if meaning == "lost" and record.provisional:
-        return _give_back(step, f"{exc}; it is in no listing")
-    if meaning == "lost":
-        return _without_batch(
-            step,
-            "lost",
-            errors.BatchLost(
-                f"{exc}; batch {record.batch_id} was last seen at {_clock(sighting)} "
-                f"and is missing from {record.absences} complete listings",
-                *exc.args[1:],
-            ),
-        )
-    ago = max(now - sighting, 0)
-    raise errors.NotFoundError(f"{exc}; seen {ago:.0f} s ago, so taken for propagation delay", *exc.args[1:])
-
-
-def _without_batch(step: Step, state: str, error: errors.ApiError) -> str:
-    """There is no batch to wait for: its requests fall back, or the job fails."""
-    log.warning("%s: %s: %s", step.where, state, error)
-    if step.settings.fallback == "off":
-        return step.fail(error)
-    count = step.batch.count
-    outcome = {"type": "errored", "error": {"type": error.error_type or "not_found_error", "message": str(error)}}
-    # Nothing in the batch has a result: every request is eligible.
-    step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count)
-    return f"{state}: {error}"
 
 
 # -- fetch
@@ -380,10 +268,10 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             pieces = _pieces(results.lines(chunks), seen, eligible)
             step.store.write_results(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
-        ended = _not_found(step, exc)
+        ended = sightings.not_found(step, exc)
         return _another_turn(self, step) if record.turn > turn else ended
     if record.provisional and seen.all_foreign:
-        _give_back(step, "every row is foreign")
+        sightings.give_back(step, "every row is foreign")
         return _another_turn(self, step)
     step.record(sighting=time.time())
     try:
@@ -397,8 +285,8 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             _publish(step, seen, eligible)
             return step.fail(errors.ResultsMissing(f"{exc}, in each of {record.attempt} downloads"))
     _publish(step, seen, eligible)
-    log.info("%s: fetched, %s", step.where, _words(seen.tallies))
-    return f"fetched: {_words(seen.tallies)}"
+    log.info("%s: fetched, %s", step.where, words(seen.tallies))
+    return f"fetched: {words(seen.tallies)}"
 
 
 def _pieces(lines: Iterable[bytes], seen: results.Completeness, eligible: array[int]) -> Iterator[bytes]:
@@ -439,27 +327,6 @@ def _publish(step: Step, seen: results.Completeness, eligible: array[int]) -> No
         raise LeaseLost
     for name, value in changes.items():
         setattr(record, name, value)
-
-
-def _give_back(step: Step, why: str) -> str:
-    """The batch found by search is somebody else's: let go of it. ``fetch_results`` then begins another turn."""
-    record = step.batch
-    assert record.batch_id is not None
-    log.warning("%s: %s; giving the batch back", step.where, why)
-    foreign = record.batch_id
-    step.record(
-        state="creating",
-        rejected_ids=[*record.rejected_ids, foreign],
-        batch_id=None,
-        provisional=False,
-        ambiguous_at=time.time(),
-        create_looks=0,
-        attempt=0,
-        counts={},
-        turn=record.turn + 1,
-    )
-    step.store.release_batch(foreign)
-    return f"gave {foreign} back: {why}"
 
 
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
@@ -519,7 +386,7 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
         if through < granted:
             raise errors.FallbackInProgress(f"fallback: {through:,} of {granted:,} answered")
     _close(step, skipped=wanted - granted)
-    return f"done: {_words(record.counts)}; {record.answered:,} through the Messages API"
+    return f"done: {words(record.counts)}; {record.answered:,} through the Messages API"
 
 
 def _close(step: Step, skipped: int) -> None:
@@ -585,7 +452,7 @@ def create_message(self: CreateMessage, job_id: str, batch: int, place: int, seq
         return "has its outcome"
     record = step.store.message(step.unit)
     if record.sent_at is not None:
-        return _keep(step, f"the answer to the call at {_clock(record.sent_at)} was lost")
+        return _keep(step, f"the answer to the call at {clock(record.sent_at)} was lost")
     self.not_yet_due()
     if step.job.cancel_requested:
         return _keep(step, "the job was canceled")
@@ -660,7 +527,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
     step = self.step
     batches = step.store.batches(job_id)
     summary = step.job.summary or job.summarize(job_id, step.job, batches, time.time())
-    error = _failure(step, batches, summary)
+    error = failure.of(step, batches, summary)
     step.store.update_job(
         job_id,
         state=summary["state"],
@@ -669,53 +536,10 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         error=str(error) if error else None,
     )
     step.store.expire(job_id, step.settings.result_ttl)
-    log.info("job %s: %s, %s", job_id, summary["state"], _words(job.tally(batches)))
+    log.info("job %s: %s, %s", job_id, summary["state"], words(job.tally(batches)))
     if error is not None:
         raise error
     return summary
-
-
-def _failure(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> errors.BatchTasksError | None:
-    """The first failed batch's error, with what was kept and what to do."""
-    failed = [(number, record) for number, record in enumerate(batches) if record.error]
-    if not failed:
-        return None
-    number, record = failed[0]
-    assert record.error is not None
-    error = errors.rebuild(*record.error)
-    what = str(error)
-    if isinstance(error, errors.ApiError) and error.request_id:
-        what += f" (request id {error.request_id})"
-    name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
-    if len(failed) > 1:
-        name += f" and {len(failed) - 1} more"
-    parts = [f"{name} failed: {what}."]
-    days = step.settings.result_ttl / 86_400
-    kept = f"Kept for {days:g} days: the requests (BatchJob({step.unit.job_id!r}).requests())"
-    answered = sum(summary[outcome] for outcome in results.OUTCOMES)
-    parts.append(f"{kept} and {answered:,} outcomes (.results())." if answered else f"{kept}.")
-    if record.batch_id:
-        parts.append(f"{record.batch_id} was not canceled; it goes on at Anthropic, and its results stay there.")
-    elif record.intent_at is not None:
-        parts.append(f"A create was sent at {_clock(record.intent_at)} whose answer is not known: see the Console.")
-    else:
-        parts.append("Nothing of this batch was created or billed.")
-    parts.append(_advice(error))
-    return type(error)(" ".join(parts), *error.args[1:])
-
-
-def _advice(error: errors.BatchTasksError) -> str:
-    if isinstance(error, errors.PermanentError):
-        if error.status in (401, 403, None):
-            return "Check the key of this client (ANTHROPIC_API_KEY or its factory), then submit the requests again."
-        if error.status == 402:
-            return "Settle the billing of the account, then submit the requests again."
-        return "Mend what the message names, then submit the requests again."
-    if isinstance(error, (errors.WaitExceeded, errors.ResultsMissing)):
-        return "Read its results in the Console, or submit the requests again with more patience."
-    if isinstance(error, errors.StepFailed):
-        return "See the worker's log for the traceback; it is a defect, please report it."
-    return "Submit the requests again later, or allow the Messages API (fallback='messages')."
 
 
 # -- cancel
@@ -764,12 +588,3 @@ def _delay(options: dict[str, Any]) -> float:
     if isinstance(eta := options.get("eta"), datetime):
         return max(eta.timestamp() - time.time(), 0)
     return float(options.get("countdown") or 0)
-
-
-def _words(counts: Mapping[str, int]) -> str:
-    """Counts for logs and Flower: ``34 succeeded, 3 expired``."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -73,6 +74,9 @@ def aliases(names: Any) -> dict[str, str]:
 
 def make_app(url: str, names: Any, **conf: Any) -> Celery:
     app = Celery("unfriendly", broker=url, backend=url, set_as_current=False)
+    # Results that are still held when their Redis has ended must not look for it for twenty seconds each.
+    patience = {"retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}}
+    app.conf.result_backend_transport_options = patience
     app.conf.update(claude_batch_client_factories=aliases(names), result_expires=3600, **conf)
     app.loader.import_task_module("claude_batch_tasks.tasks")
     return app
@@ -96,6 +100,13 @@ def environment(url: str, api: str, names: Any, **more: str) -> dict[str, str]:
 SPARE = [f"spare{i}" for i in range(60)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _let_go(redis_server: RedisServer) -> Iterator[None]:
+    """Results unsubscribe when they are collected, for which their Redis must still be there."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The shared worker, with every case of ``cases.CASES`` already submitted when the first test runs."""
@@ -110,6 +121,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         stack.enter_context(Worker(env, log, options=("--concurrency=4", "--include=tests.unfriendly.tasks")))
         app = make_app(redis.url, names)
         yield World(server, redis, app, frozenset(names), env, log)
+        gc.collect()
         app.close()
 
 

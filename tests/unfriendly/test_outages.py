@@ -197,3 +197,29 @@ def test_the_broker_refuses_a_message_of_the_fallback(
     result = run_batch.delay({f"id {i}": params(f"{name} {i}") for i in range(6)}, client=name)
     assert result.get(timeout=20)["succeeded"] == 6
     assert set(account.paid.values()) == {1}
+
+
+@pytest.mark.parametrize("step", ["create_batch", "poll_batch", "fetch_results", "fall_back", "finish_job"])
+def test_the_broker_refuses_the_next_link(
+    step: str, served: Celery, server: UnfriendlyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step is through, and the message of the next one is not taken: the job must not end there."""
+    name = f"outage{190 + len(step) % 9}"
+    account = server.account(name)
+    account.manners = Manners(looks=0)
+    task = served.tasks[f"claude_batch_tasks.{step}"]
+    refused = 0
+    real = task.apply_async
+
+    def publish(*args: Any, **kwargs: Any) -> Any:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            raise OperationalError("the broker is gone for a moment")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(task, "apply_async", publish)
+    result = run_batch.delay({f"id {i}": params(f"{name} {step} {i}") for i in range(3)}, client=name)
+    assert result.get(timeout=15)["succeeded"] == 3
+    assert refused > 1
+    assert set(account.paid.values()) == {1}
