@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import anthropic
-from celery import Celery, Task
+from celery import Celery, Task, signature
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import allow_join_result
 from kombu.exceptions import OperationalError
@@ -224,9 +224,15 @@ class StepTask(BatchTask):
             raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)
         step = Step(store, settings, job_record, unit, owner, args)
         setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
+        with _renewed(step):
+            value = self._attempt(step)
+            self.pass_on(value)
+        return value
+
+    def _attempt(self, step: Step) -> Any:
+        """Run the task's body; what does not pass by itself ends the batch, and the chain goes on."""
         try:
-            with _renewed(step):
-                return self.run(job_id, batch, turn, seq)
+            return self.run(*step.args)
         except LeaseLost:
             log.warning("%s: %s was taken over by another worker", step.where, self.name)
             raise Ignore("taken over") from None
@@ -310,8 +316,20 @@ class StepTask(BatchTask):
             batches[step.unit.batch].due_at = due_at
         publish_progress(self, step.unit.job_id, job.progress(step.job, batches), line)
 
-    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """The chain's next message is out: move the unit on."""
+    def pass_on(self, value: Any) -> None:
+        """Publish the chain's next message, then move the unit on.
+
+        Celery would publish it after the task's end, where a broker that does not take it ends the chain for good.
+        """
+        request = self.request
+        if request.chain and not request.is_eager:
+            rest: list[Any] = list(request.chain)  # in reverse, as Celery keeps it
+            following = signature(rest.pop(), app=self.app)
+            try:
+                following.apply_async((value,), chain=rest, parent_id=request.id, root_id=request.root_id)
+            except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
+                self.retry(exc=errors.TransientError(f"the next message was not published: {type(exc).__name__}"))
+            request.chain = None
         self._move_on()
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ NAMES = [
     "results_twice",
     "message",
     "listing",
-    *(f"job{i}" for i in range(12)),
 ]
 
 
@@ -98,32 +97,6 @@ def test_a_worker_killed_in_the_middle_of_every_step(bench: Bench) -> None:
     assert account.calls["create"] == 1
     assert bench.server.account("create_lost").calls["create"] == 2
     assert bench.server.account("message").calls["messages"] == 1
-
-
-def test_workers_killed_again_and_again(bench: Bench) -> None:
-    jobs = {
-        f"job{i}": bench.submit(
-            f"job{i}",
-            Manners(looks=i % 4, result=first_expires if i % 2 else None, chunks=[301], trickle=0.01),
-            max_requests_per_batch=4,
-        )
-        for i in range(12)
-    }
-    for calls in (5, 30, 60):
-        worker = bench.worker(3)
-        total: Callable[[], int] = lambda: sum(  # noqa: E731
-            sum(bench.server.account(name).calls.values()) for name in jobs
-        )
-        wait_until(lambda total=total, calls=calls: total() >= calls)
-        worker.stop(kill=True)
-    bench.worker(3)
-    for name, result in jobs.items():
-        summary = result.get(timeout=60)
-        assert summary["succeeded"] + summary["expired"] == 10, name
-        rows = list(BatchJob(result.id, bench.app).results())
-        assert len({row.custom_id for row in rows}) == len(rows) == 10
-        account = bench.server.account(name)
-        assert max(account.paid.values()) == 1, name
 
 
 def test_messages_that_come_twice(bench: Bench) -> None:
