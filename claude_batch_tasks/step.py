@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import anthropic
 from celery import Celery, Task, signature
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.result import allow_join_result
 from kombu.exceptions import OperationalError
 
@@ -111,7 +111,8 @@ class BatchTask(_Task):
     store_errors_even_if_ignored = True
     # A late duplicate must not put STARTED over the state under which the job has ended.
     track_started = False
-    autoretry_for = (errors.TryLater, OperationalError)
+    # A soft time limit of the user's own app ends an attempt, not the job.
+    autoretry_for = (errors.TryLater, OperationalError, SoftTimeLimitExceeded)
 
     def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
         """The store, the settings in force for a job, and the job."""

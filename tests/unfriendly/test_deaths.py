@@ -29,6 +29,7 @@ NAMES = [
     "results_twice",
     "message",
     "listing",
+    *(f"job{i}" for i in range(6)),
 ]
 
 
