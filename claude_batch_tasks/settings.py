@@ -184,7 +184,6 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "task_send_sent_event": True,
         "task_track_started": True,
         "worker_cancel_long_running_tasks_on_connection_loss": True,
-        "worker_enable_soft_shutdown_on_idle": True,
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": True,
         "worker_soft_shutdown_timeout": 30,

@@ -113,7 +113,8 @@ def test_a_download_that_breaks(simulator: Simulator, client: anthropic.Anthropi
             seen += 1
     # httpx or httpx2, by the version of the SDK.
     assert type(raised.value).__name__ == error
-    assert 1000 < seen <= 1800
+    # A reset throws away what has arrived and was not read yet.
+    assert (1000 if how == "close" else 0) <= seen <= 1800
 
 
 def test_a_broken_answer_of_one_piece(simulator: Simulator, client: anthropic.Anthropic) -> None:
