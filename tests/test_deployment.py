@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from claude_batch_tasks.app import configuration
 from claude_batch_tasks.embedded import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +46,23 @@ def test_redis_keeps_what_it_is_given() -> None:
 def test_nothing_is_published_to_other_machines() -> None:
     for service in SERVICES.values():
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_the_key_is_given_to_workers_only() -> None:
+    for name, service in SERVICES.items():
+        knows = "env_file" in service or any(key.startswith("ANTHROPIC_") for key in service.get("environment", {}))
+        assert knows == (name == "worker"), name
+
+
+def test_a_worker_that_is_stopped_gives_its_messages_back_within_the_grace_period() -> None:
+    worker = SERVICES["worker"]
+    assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+    assert int(worker["stop_grace_period"].rstrip("s")) > configuration({})["worker_soft_shutdown_timeout"] + 10
+
+
+def test_flower_is_told_to_show_counts_and_reasons() -> None:
+    columns = SERVICES["flower"]["environment"]["FLOWER_TASKS_COLUMNS"].split(",")
+    assert {"name", "uuid", "state", "result", "exception", "args"} <= set(columns)
 
 
 def test_the_image_runs_as_somebody_without_rights() -> None:

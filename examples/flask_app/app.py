@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from flask import Flask, jsonify, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
@@ -14,7 +14,15 @@ from claude_batch_tasks import BatchJob, errors, run_batch
 
 def celery_init_app(app: Flask) -> Celery:
     """As Flask's documentation has it; ``include`` is what brings the batch tasks into the worker."""
-    celery_app = Celery(app.name, include=["claude_batch_tasks.tasks"])
+
+    class FlaskTask(Task):
+        """Tasks of your own run inside the app's context; the batch tasks need none."""
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            with app.app_context():
+                return self.run(*args, **kwargs)
+
+    celery_app = Celery(app.name, task_cls=FlaskTask, include=["claude_batch_tasks.tasks"])
     celery_app.config_from_object(app.config["CELERY"])
     celery_app.set_default()  # so that every request's thread finds it
     app.extensions["celery"] = celery_app
@@ -52,7 +60,8 @@ def create_app() -> Flask:
     @app.get("/summaries/<job_id>")
     def job(job_id: str) -> str:
         found = BatchJob(job_id)
-        return render_template("job.html", job=found.status(), results=list(found.results()))
+        results = sorted(found.results(), key=lambda result: int(result.custom_id))
+        return render_template("job.html", job=found.status(), results=results)
 
     @app.get("/summaries/<job_id>/status")
     def status(job_id: str) -> Response:
@@ -70,13 +79,17 @@ def create_app() -> Flask:
     def no_such_job(exc: errors.JobNotFound) -> tuple[str, int]:
         return render_template("index.html", error=str(exc)), 404
 
+    @app.errorhandler(errors.StoreUnavailable)
+    def store_is_away(exc: errors.StoreUnavailable) -> tuple[str, int]:
+        return render_template("index.html", error=f"Nothing was handed over, please try again: {exc}"), 503
+
     return app
 
 
 def summary_request(number: int, text: str) -> dict[str, Any]:
     """One request, as Anthropic's API spells it."""
     return {
-        "custom_id": f"text {number}",
+        "custom_id": str(number),
         "params": {
             "model": "claude-haiku-4-5",
             "max_tokens": 256,

@@ -16,10 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from claude_batch_tasks.embedded import Worker, free_port
-from claude_batch_tasks.simulator import Simulator
+from claude_batch_tasks.embedded import RedisServer, Worker, free_port
+from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
 
 pytestmark = pytest.mark.workers
+
+#: A 404 on create, and a request that is refused with a message that a page must not take for its own.
+TROUBLED = Scenario(
+    behaviour=Behaviour(
+        outcomes=(Outcome("errored", error="invalid_request_error", message="overdone: <i>", prompt="too much"),)
+    ),
+    faults=(Fault("create", "status", status=404, calls=(1,)),),
+)
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -57,6 +65,11 @@ def web(command: list[str], cwd: Path, env: dict[str, str], port: int, log: Path
         process.wait()
 
 
+def own_settings(environment: dict[str, str]) -> dict[str, str]:
+    """The environment without the ready-made app's settings: the example's own count, and these would override them."""
+    return {name: value for name, value in environment.items() if not name.startswith(("CELERY_", "CLAUDE_BATCH_"))}
+
+
 def finished_page(browser: Browser, url: str) -> str:
     """The job's page, once its status says that it has ended."""
     deadline = time.monotonic() + 60
@@ -73,9 +86,11 @@ def test_a_form_becomes_a_job_and_its_page_shows_the_answers(
     example: str, environment: dict[str, str], redis_url: str, tmp_path: Path
 ) -> None:
     folder, port = EXAMPLES / example, free_port()
-    # The example's own settings count, not the ready-made app's.
-    env = {name: value for name, value in environment.items() if not name.startswith(("CELERY_", "CLAUDE_BATCH_"))}
-    env |= {"REDIS_URL": redis_url, "POLL_SECONDS": "0.3", "DATABASE": str(tmp_path / "db.sqlite3")}
+    env = own_settings(environment) | {
+        "REDIS_URL": redis_url,
+        "POLL_SECONDS": "0.3",
+        "DATABASE": str(tmp_path / "db.sqlite3"),
+    }
     if example == "django_app":
         subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=folder, env=env, check=True)
         command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
@@ -83,7 +98,7 @@ def test_a_form_becomes_a_job_and_its_page_shows_the_answers(
     else:
         command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
         celery_app = "make_celery"
-    with Simulator("create-404") as simulator:
+    with Simulator(TROUBLED) as simulator:
         worker_env = {**env, "ANTHROPIC_BASE_URL": simulator.url}
         web_env = {name: value for name, value in env.items() if not name.startswith("ANTHROPIC_")}
         with (
@@ -92,12 +107,14 @@ def test_a_form_becomes_a_job_and_its_page_shows_the_answers(
         ):
             page = browser.open("/")[1]
             token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
-            form = {"texts": "good <b>value</b>\n\nbad taste"} | ({"csrfmiddlewaretoken": token[1]} if token else {})
+            form = {"texts": "<b>good</b>\n\nbad\ntoo much"} | ({"csrfmiddlewaretoken": token[1]} if token else {})
             url, _ = browser.open("/" if example == "django_app" else "/summaries", form)
             page = finished_page(browser, url)
     assert page.count("Echo: ") == 2
-    assert "good &lt;b&gt;value&lt;/b&gt;" in page
+    assert "overdone: &lt;i&gt;" in page
+    assert "&lt;b&gt;good&lt;/b&gt;" in page
     assert "<b>" not in page
+    assert "<i>" not in page
     assert "Traceback" not in worker.log.read_text()
     assert "Traceback" not in (tmp_path / "web.log").read_text()
 
@@ -115,3 +132,24 @@ def test_what_is_not_there_is_said_so(environment: dict[str, str], redis_url: st
             browser.open("/summaries", {"texts": " \n "})
         assert empty.value.code == 400
         assert "the job is empty" in empty.value.read().decode()
+
+
+def test_reviews_are_not_lost_when_redis_is_away(environment: dict[str, str], tmp_path: Path) -> None:
+    folder, port, server = EXAMPLES / "django_app", free_port(), RedisServer()
+    env = own_settings(environment) | {"REDIS_URL": server.url, "DATABASE": str(tmp_path / "db.sqlite3")}
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=folder, env=env, check=True)
+    command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
+    with web(command, folder, env, port, tmp_path / "web.log") as browser:
+
+        def press(path: str, page: str, **form: str) -> tuple[str, str]:
+            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+            assert token is not None
+            return browser.open(path, {"csrfmiddlewaretoken": token[1], **form})
+
+        url, page = press("/", browser.open("/")[1], texts="good value")
+        assert "There is no job to be seen" in page
+        assert "good value" in page
+        with server:
+            url, page = press(f"{url}again", page)
+            assert '<p id="state">staged</p>' in page
+            assert '"requests": 1' in browser.open(f"{url}status")[1]

@@ -2,8 +2,9 @@ from django.db import models
 
 
 class Review(models.Model):
-    """A customer's review, and what the model made of it."""
+    """A customer's review, and what the model made of it, or why it made nothing."""
 
     text = models.TextField()
     sentiment = models.TextField(blank=True)
+    error = models.TextField(blank=True)
     job_id = models.UUIDField(null=True)

@@ -1,10 +1,13 @@
 """Reviews go in by a form, one batch job judges all that are new, and their rows get the answers."""
 
 import uuid
+from collections.abc import Iterator
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
 
 from claude_batch_tasks import BatchJob, errors, run_batch
 from reviews.models import Review
@@ -14,26 +17,50 @@ def index(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         lines = filter(None, map(str.strip, request.POST.get("texts", "").splitlines()))
         job_id = uuid.uuid4()
-        reviews = Review.objects.bulk_create(Review(text=line, job_id=job_id) for line in lines)
-        if not reviews:
+        if not Review.objects.bulk_create(Review(text=line, job_id=job_id) for line in lines):
             return render(request, "reviews/index.html", {"error": "There is no text."}, status=400)
-        # After the commit: before it, a worker could be done with rows that nobody else can see yet.
-        transaction.on_commit(lambda: run_batch.apply_async((map(judge, reviews),), task_id=str(job_id)))
+        # After the commit: before it, a worker could be done with rows that nobody else can see yet. The job's id is
+        # in the rows already, so that a job can be found, or handed over again, whatever happens from here on; robust:
+        # an error is logged, and the job's page offers to try again.
+        transaction.on_commit(lambda: submit(job_id), robust=True)
         return redirect("job", job_id=job_id)
     return render(request, "reviews/index.html")
 
 
+def submit(job_id: uuid.UUID) -> None:
+    """As ``run_batch.delay(requests)``, under an id of our own: the same job is never run twice."""
+    run_batch.apply_async((requests(job_id),), task_id=str(job_id))
+
+
+@require_POST
+def resubmit(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    transaction.on_commit(lambda: submit(job_id), robust=True)
+    return redirect("job", job_id=job_id)
+
+
 def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
-    found = find(job_id)
-    for result in found.results():
-        if result.type == "succeeded":
-            Review.objects.filter(pk=result.custom_id, sentiment="").update(sentiment=result.text)
-    context = {"job": found.status(), "reviews": Review.objects.filter(job_id=job_id).order_by("pk")}
+    reviews = Review.objects.filter(job_id=job_id).order_by("pk")
+    if not reviews.exists():
+        raise Http404(f"no reviews of a job {job_id}")
+    context = {"job_id": job_id, "reviews": reviews}
+    # The rows keep the answers; the package's own store forgets them after ``result_ttl``.
+    to_do = unanswered(job_id).exists()
+    try:
+        found = BatchJob(str(job_id))
+        context["job"] = found.status()
+        for result in found.results() if to_do else ():
+            error = "" if result.type == "succeeded" else (result.error or {}).get("message", result.type)
+            reviews.filter(pk=result.custom_id).update(sentiment=result.text, error=error)
+    except (errors.JobNotFound, errors.StoreUnavailable) as exc:
+        context["missing"] = exc if to_do else None
     return render(request, "reviews/job.html", context)
 
 
 def status(request: HttpRequest, job_id: uuid.UUID) -> JsonResponse:
-    found = find(job_id).status()
+    try:
+        found = BatchJob(str(job_id)).status()
+    except errors.JobNotFound as exc:
+        raise Http404(str(exc)) from None
     return JsonResponse(
         {
             "state": found.state,
@@ -46,23 +73,19 @@ def status(request: HttpRequest, job_id: uuid.UUID) -> JsonResponse:
     )
 
 
-def find(job_id: uuid.UUID) -> BatchJob:
-    found = BatchJob(str(job_id))
-    try:
-        found.status()
-    except errors.JobNotFound as exc:
-        raise Http404(str(exc)) from None
-    return found
+def unanswered(job_id: uuid.UUID) -> QuerySet[Review]:
+    return Review.objects.filter(job_id=job_id, sentiment="", error="")
 
 
-def judge(review: Review) -> dict:
-    """One request, as Anthropic's API spells it; the custom_id finds the row again."""
-    prompt = f"Is this review positive or negative? One word. Review: {review.text}"
-    return {
-        "custom_id": str(review.pk),
-        "params": {
-            "model": "claude-haiku-4-5",
-            "max_tokens": 16,
-            "messages": [{"role": "user", "content": prompt}],
-        },
-    }
+def requests(job_id: uuid.UUID) -> Iterator[dict]:
+    """The reviews as Anthropic's API spells requests; the custom_id finds the row again."""
+    for review in unanswered(job_id).iterator():
+        prompt = f"Is this review positive or negative? One word. Review: {review.text}"
+        yield {
+            "custom_id": str(review.pk),
+            "params": {
+                "model": "claude-haiku-4-5",
+                "max_tokens": 16,
+                "messages": [{"role": "user", "content": prompt}],
+            },
+        }

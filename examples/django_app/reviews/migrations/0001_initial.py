@@ -11,6 +11,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
                 ("text", models.TextField()),
                 ("sentiment", models.TextField(blank=True)),
+                ("error", models.TextField(blank=True)),
                 ("job_id", models.UUIDField(null=True)),
             ],
         )
