@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ from claude_batch_tasks.errors import ApiError, BatchTasksError, InvalidSettings
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
+_ORGANIZATION = "anthropic-organization-id"
 _CHUNK = 65_536
 
 #: A create carries up to 256 MB and a message may take minutes to write: the SDK's own default for both.
@@ -51,6 +53,8 @@ class Batch(msgspec.Struct, kw_only=True):
     created_at: datetime
     expires_at: datetime | None = None
     archived_at: datetime | None = None
+    organization: str | None = None
+    """What the API called the credential's organization in the answer's header."""
 
     @property
     def request_counts(self) -> dict[str, int]:
@@ -114,19 +118,33 @@ def _client(alias: str, factory: str, pid: int) -> anthropic.Anthropic:
     return made.with_options(max_retries=0)
 
 
+def credential(client: anthropic.Anthropic, key: str) -> str:
+    """A keyed hash of what a client authenticates with, and to whom; the credential cannot be had from it."""
+    parts = (str(client.base_url), client.api_key or "", client.auth_token or "")
+    return hashlib.blake2b("\n".join(parts).encode(), key=key.encode(), digest_size=16).hexdigest()
+
+
+def organization(client: anthropic.Anthropic, *, timeout: float) -> str | None:
+    """What the API calls the organization of a client's credential; None where it does not say."""
+    with _ours("list"):
+        response = client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params={"limit": 1}))
+        found: str | None = response.headers.get(_ORGANIZATION)
+        return found
+
+
 def create(client: anthropic.Anthropic, body: Iterable[bytes], size: int) -> Batch:
     """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
     with _ours("create"):
         headers = {"Content-Type": "application/json", "Content-Length": str(size)}
         response = client.post(_PATH, content=body, cast_to=_raw(client), options=_options(_LONG, headers=headers))
-        return _decode(response, Batch)
+        return _batch(response)
 
 
 def retrieve(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
     """Look at one batch."""
     with _ours("retrieve"):
         response = client.get(f"{_PATH}/{batch_id}", cast_to=_raw(client), options=_options(timeout))
-        return _decode(response, Batch)
+        return _batch(response)
 
 
 def cancel(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
@@ -231,6 +249,12 @@ def _ours(endpoint: policy.Endpoint) -> Iterator[None]:
     raise failure from None
 
 
+def _batch(response: Any) -> Batch:
+    batch = _decode(response, Batch)
+    batch.organization = response.headers.get(_ORGANIZATION)
+    return batch
+
+
 def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> ApiError:
     headers = exc.response.headers
     try:
@@ -241,7 +265,7 @@ def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> Ap
     # These without the API's own words are a proxy's, and say nothing of the call behind it, which may be billed.
     lost = endpoint == "messages" and error_type is None and exc.status_code in (500, 502, 504)
     status = None if lost else exc.status_code
-    return policy.classify(endpoint, status)(
+    failure = policy.classify(endpoint, status)(
         f"{endpoint}: Anthropic answered {exc.status_code} {error_type or ''}".rstrip()
         + (f": {message[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
         exc.status_code,
@@ -249,6 +273,8 @@ def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> Ap
         headers.get("request-id") or request_id,
         policy.retry_after(headers, time.time()),
     )
+    failure.organization = headers.get(_ORGANIZATION)
+    return failure
 
 
 def _decode(response: Any, cls: type[_T]) -> _T:

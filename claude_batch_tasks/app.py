@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery
 
+from claude_batch_tasks import transport
 from claude_batch_tasks.settings import configuration
 
 
@@ -23,6 +24,7 @@ def _settings() -> dict[str, Any]:
     return settings
 
 
+transport.install()
 app = Celery("claude_batch_tasks", include=["claude_batch_tasks.tasks"])
 # Not add_defaults(): those would have precedence over a configuration object.
 app.config_from_object(_settings())

@@ -35,6 +35,36 @@ def demo(scenario: str, count: int, real: bool, model: str) -> None:
         raise click.ClickException(str(exc)) from None
 
 
+@claude_batch.command()
+@click.option(
+    "--after",
+    type=click.FloatRange(0),
+    default=0,
+    show_default=True,
+    help="Only messages that are overdue by this many seconds; 0: one for everything that waits.",
+)
+@click.pass_context
+def recover(ctx: click.Context, after: float) -> None:
+    """Send the messages of running jobs again, after the broker lost them.
+
+    Safe at any time: of several messages that say the same, one acts. Workers do it themselves for what is overdue.
+    """
+    from kombu.exceptions import OperationalError
+
+    from claude_batch_tasks import recovery
+    from claude_batch_tasks.errors import BatchTasksError
+    from claude_batch_tasks.settings import configured_app
+
+    # Under `celery -A proj claude-batch` the context carries that app.
+    app = getattr(ctx.obj, "app", None) or configured_app()
+    app.loader.import_default_modules()
+    try:
+        sent = recovery.recover(app, after)
+    except (BatchTasksError, OperationalError) as exc:
+        raise click.ClickException(f"{exc}. Nothing is lost by trying again.") from None
+    click.echo(f"{sent} message{'s' if sent != 1 else ''} sent again")
+
+
 def main() -> None:
     """The ``claude-batch`` command."""
     claude_batch(prog_name="claude-batch")

@@ -71,6 +71,10 @@ class NotDue(TryLater):
 class CreateUnresolved(TryLater):
     """It is not known whether a create was stored; the account's batches are searched before anything is sent."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.retry_after = args[1] if len(args) > 1 else None
+
 
 class ResultsIncomplete(TryLater):
     """The result file is short, broken, or does not add up to the batch's own counts."""
@@ -89,7 +93,11 @@ class ApiError(BatchTasksError):
         error_type: Anthropic's ``error.type``, such as ``"not_found_error"``.
         request_id: Anthropic's request id, what their support asks for.
         retry_after: seconds from ``Retry-After`` or ``retry-after-ms``.
+
+    ``organization``: what the API called the credential's organization, until the error leaves the process.
     """
+
+    organization: str | None = None
 
     def __init__(
         self,
@@ -128,6 +136,14 @@ class CreateNotFound(ApiError):
 
 class BatchLost(ApiError):
     """The batch answers 404 and is in none of several complete listings, or is beyond its retention."""
+
+
+class CreateUnconfirmed(BatchTasksError):
+    """A create was not answered, its batch was not found, and ``on_unresolved_create`` is ``"fail"``."""
+
+
+class AccountChanged(BatchTasksError):
+    """The job was begun on another account than this worker's client is of, so nothing may be concluded or sent."""
 
 
 class WaitExceeded(BatchTasksError):

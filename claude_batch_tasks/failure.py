@@ -45,6 +45,10 @@ def _advice(error: errors.BatchTasksError) -> str:
         if error.status == 402:
             return "Settle the billing of the account, then submit the requests again."
         return "Mend what the message names, then submit the requests again."
+    if isinstance(error, errors.AccountChanged):
+        return "Give the workers the credential it was begun with; only then can it be told what the batch came to."
+    if isinstance(error, errors.CreateUnconfirmed):
+        return "If the Console does not show the batch, submit the requests again."
     if isinstance(error, (errors.WaitExceeded, errors.ResultsMissing)):
         return "Read its results in the Console, or submit the requests again with more patience."
     if isinstance(error, errors.StepFailed):

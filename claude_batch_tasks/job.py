@@ -7,17 +7,21 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 import msgspec
 from celery import Celery
 
+from claude_batch_tasks import line
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks import results as rows
-from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, JobNotFound, RequestNotFound
+from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, JobNotFound, RequestNotFound, StoreUnavailable
 from claude_batch_tasks.settings import Settings, configured_app
 from claude_batch_tasks.store import BatchRecord, JobRecord, JobState, Store, open_store
+
+_ENDED = ("completed", "canceled", "failed", "revoked")
 
 
 class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +120,7 @@ class BatchJob:
         job = self._job()
         batches = self._store.batches(self.job_id)
         counts = tally(batches)
-        ended = job.state in ("completed", "canceled", "failed")
+        ended = job.state in _ENDED
         return JobStatus(
             job_id=self.job_id,
             state=job.state,
@@ -193,12 +197,12 @@ class BatchJob:
         from claude_batch_tasks.tasks import cancel_batch
 
         job = self._job()
-        if job.state in ("completed", "canceled", "failed"):
+        if job.state in _ENDED:
             return
         self._store.update_job(self.job_id, cancel_requested=True)
         task = self._app.tasks[cancel_batch.name]
         for number in range(job.batches):
-            task.apply_async((self.job_id, number), **routed(job.queue))
+            task.apply_async((self.job_id, number), **line.routed(job.queue))
 
     def _job(self) -> JobRecord:
         if (job := self._store.job(self.job_id)) is None:
@@ -230,6 +234,7 @@ def submit(
     requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
     options: Mapping[str, Any],
     *,
+    canvas: str = "{}",
     queue: str | None = None,
     delay: float = 0,
 ) -> JobRecord:
@@ -238,11 +243,13 @@ def submit(
     Args:
         job_id: the task id of its ``run_batch``.
         options: the job's own settings, and ``client``, the alias of the account.
+        canvas: what follows it in the caller's Celery canvas, as ``line.canvas`` encodes it.
         queue: the queue the steps are to follow.
         delay: seconds until the job is to start.
 
     Raises:
         InvalidRequests, InvalidSettings: what is wrong with them.
+        BatchTasksError: there is a job of that id already.
         StoreUnavailable: the store does not answer.
     """
     options = dict(options)
@@ -253,11 +260,6 @@ def submit(
         raise InvalidSettings(f"client {alias!r} is not in claude_batch_client_factories; known: {known}")
     assert settings.store_url is not None
     store = open_store(settings.store_url)
-    earlier = store.job(job_id)
-    if earlier and earlier.state != "staged":
-        raise BatchTasksError(f"job {job_id} is {earlier.state} already; a task id stands for one job")
-    # Pieces of a caller that died while staging under this id would be sent along with the new ones.
-    store.delete(job_id)
     nonce = secrets.token_hex(8)
     batches: list[BatchRecord] = []
     envelope = sum(map(len, wire.ENVELOPE))
@@ -275,7 +277,7 @@ def submit(
             batch.count += len(piece.custom_ids)
             batch.body_bytes += len(piece.body) + 1
             total += len(piece.custom_ids)
-            store.append(job_id, piece.batch, piece.custom_ids, piece.body)
+            store.append(job_id, nonce, piece.batch, piece.custom_ids, piece.body)
         job = JobRecord(
             nonce=nonce,
             requests=total,
@@ -283,18 +285,17 @@ def submit(
             client=alias,
             queue=queue,
             options=options,
+            canvas=canvas,
             submitted_at=time.time(),
         )
-        store.create_job(job_id, job, batches, settings.result_ttl + delay)
+        if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
+            raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
     except BaseException:
-        store.delete(job_id)
+        # If the store does not answer now either, what is staged expires.
+        with suppress(StoreUnavailable):
+            store.discard(job_id, nonce, len(batches))
         raise
     return job
-
-
-def routed(queue: str | None) -> dict[str, Any]:
-    """The options of ``apply_async`` that send a job's task to the job's queue."""
-    return {"queue": queue} if queue else {}
 
 
 def body(store: Store, job_id: str, batch: int) -> Iterator[bytes]:

@@ -186,7 +186,7 @@ class Completeness:
     @property
     def all_foreign(self) -> bool:
         """There are results, and not one of them is this job's: it is somebody else's batch."""
-        return self.foreign > 0 and not (self.distinct or self.broken)
+        return self.foreign > 0 and not self.distinct
 
     def check(self, request_counts: dict[str, int]) -> None:
         """Compare with the batch's own ``request_counts``.

@@ -29,11 +29,13 @@ _DEFAULT_URL = "redis://localhost:6379/0"
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
 
 
-def _setting(default: Any, meaning: str, *, least: float = 0, per_job: bool = True) -> Any:
+def _setting(
+    default: Any, meaning: str, *, least: float = 0, per_job: bool = True, choices: tuple[str, ...] = ()
+) -> Any:
     """A field with what ``validate`` and the documentation need to know of it."""
     return field(
         **({"default_factory": default} if callable(default) else {"default": default}),
-        metadata={"meaning": meaning, "least": least, "per_job": per_job},
+        metadata={"meaning": meaning, "least": least, "per_job": per_job, "choices": choices},
     )
 
 
@@ -60,12 +62,23 @@ class Settings:
     create_settle: float = _setting(
         120.0, "seconds for which a create without an answer is searched for before it counts as never stored"
     )
+    on_unresolved_create: Literal["resubmit", "fail"] = _setting(
+        "resubmit",
+        "when that search has found nothing: resubmit, or fail the job and leave the choice to a person",
+        choices=("resubmit", "fail"),
+    )
+    """A batch that was stored shows in the account's listings, so after ``create_settle`` seconds and ``listings``
+    complete listings it was almost certainly never stored: sending it again costs nothing twice, and nobody has to
+    get up at night. What remains is a listing that lags by more than ``create_settle``; whoever would rather lose the
+    night than pay for such a batch twice makes that longer, or says ``fail``."""
     clock_skew: float = _setting(
         300.0, "seconds by which Anthropic's clock may differ from ours when an unanswered create is searched for"
     )
     results_limit: int = _setting(10, "downloads of a result file that does not add up before giving up", least=1)
     fallback: Literal["messages", "off"] = _setting(
-        "messages", "what failed for a passing reason goes through the Messages API at full price; off: it does not"
+        "messages",
+        "what failed for a passing reason goes through the Messages API at full price; off: it does not",
+        choices=("messages", "off"),
     )
     max_fallback_requests: int = _setting(
         1000, "requests of one job that may go through the Messages API; the rest keep their outcome"
@@ -84,7 +97,16 @@ class Settings:
     result_ttl: float = _setting(604_800.0, "seconds a job's payloads, results and record outlive its end", least=1)
     timeout: float = _setting(60.0, "seconds without a byte before a look or a download counts as failed", least=0.01)
     lease: float = _setting(
-        60.0, "seconds after which a step whose worker died may be taken over (a living one renews)", least=0.5
+        20.0, "seconds after which a step whose worker died may be taken over (a living one renews)", least=0.5
+    )
+    recover_every: float = _setting(
+        15.0, "seconds between two looks of a worker for messages that the broker lost", least=0.1, per_job=False
+    )
+    recover_after: float = _setting(
+        30.0,
+        "seconds by which a message must be overdue before it counts as lost and is sent again",
+        least=0.1,
+        per_job=False,
     )
     client_factories: Mapping[str, str] = _setting(
         lambda: {"default": _DEFAULT_FACTORY},
@@ -240,7 +262,7 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
             return None
         raise wrong("set")
     if kind.startswith("Literal"):
-        choices = ("messages", "off")
+        choices = f.metadata["choices"]
         if value not in choices:
             raise wrong(" or ".join(map(repr, choices)))
         return value

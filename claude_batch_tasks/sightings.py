@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Literal
 
-from claude_batch_tasks import api, errors, policy
+from claude_batch_tasks import account, api, errors, policy, results
+from claude_batch_tasks import requests as wire
 from claude_batch_tasks.step import Step, clock
 from claude_batch_tasks.store import BatchRecord, Unit
 
 log = logging.getLogger(__name__)
+
+#: So many rows without one of ours say that a batch is another's.
+_TELLING = 1000
+
+#: Seconds by which clocks that are set by NTP may differ.
+_EXACT = 2.0
 
 
 def reconcile(step: Step) -> bool:
@@ -23,52 +31,143 @@ def reconcile(step: Step) -> bool:
 
     Raises:
         CreateUnresolved: it cannot be told yet.
+        CreateUnconfirmed: it was not found, and is not to be sent again.
+        AccountChanged: it was not found, on what may be another account.
     """
     record, settings = step.batch, step.settings
     assert record.intent_at is not None
-    if record.ambiguous_at is None:
-        step.record(ambiguous_at=time.time())
-    assert record.ambiguous_at is not None
     looked_at = time.time()
-    undecided = 0
-    since = record.intent_at - settings.clock_skew
-    # The oldest first: ours was made soon after the intent, a stranger's of the same size may come at any time.
-    listed = list(_candidates(api.list_since(step.client, since, timeout=settings.timeout), record))
-    for seen in reversed(listed):
-        holder = step.store.claim_batch(seen.id, owner(step.unit))
-        if holder == owner(step.unit):
-            created(step, seen, provisional=True)
-            log.warning("%s: adopted by search; its results will confirm it", step.where)
-            return True
-        undecided += _is_provisional(step, holder)
-    step.record(create_looks=record.create_looks + 1)
+    if record.ambiguous_at is None:  # whoever sent it died
+        step.record(unanswered_at=looked_at, ambiguous_at=looked_at)
+    assert record.ambiguous_at is not None
     settled = looked_at - record.ambiguous_at >= settings.create_settle
-    if undecided or not settled or record.create_looks < settings.listings:
+    last = settled and record.create_looks + 1 >= settings.listings
+    undecided = 0
+    for seen in _candidates(step):
+        holder = step.store.holder(seen.id)
+        standing = _standing(step, seen.id, holder)
+        if standing == "taken":
+            continue
+        proof = is_ours(step, seen)
+        if proof is False:
+            step.record(rejected_ids=[*record.rejected_ids, seen.id])
+        # One made at another time than the create may be ours by a clock that is wrong; it is more likely the batch
+        # of somebody who is searching as well, and is left to them while there is time.
+        elif proof or (standing == "free" and (last or _made_within(record, seen))):
+            if _adopt(step, seen, sure=proof is True, instead_of=holder):
+                return True
+            undecided += 1
+        else:
+            undecided += standing == "doubtful"
+    step.record(create_looks=record.create_looks + 1)
+    if undecided or not last:
         raise errors.CreateUnresolved(
             f"it is not known whether the create at {clock(record.intent_at)} was stored; "
             f"{record.create_looks} listings did not show it"
+        )
+    account.check_absence(step)
+    if settings.on_unresolved_create == "fail":
+        raise errors.CreateUnconfirmed(
+            f"the create at {clock(record.intent_at)} was not answered, and {record.create_looks} listings over "
+            f"{looked_at - record.ambiguous_at:.0f} s did not show its batch; "
+            "it is not sent again, as on_unresolved_create says"
         )
     log.warning("%s: the create at %s was never stored", step.where, clock(record.intent_at))
     step.record(intent_at=None, ambiguous_at=None)
     return False
 
 
-def _candidates(listed: Iterable[api.Batch], record: BatchRecord) -> Iterator[api.Batch]:
-    for seen in listed:
-        if seen.may_hold(record.count) and seen.id not in record.rejected_ids:
-            yield seen
+def look_elsewhere(step: Step) -> None:
+    """The batch found by search still runs, and may be another's: maybe ours is one that has ended."""
+    record = step.batch
+    for seen in _candidates(step):
+        if seen.id == record.batch_id or _standing(step, seen.id, step.store.holder(seen.id)) == "taken":
+            continue
+        if (proof := is_ours(step, seen)) is not None:
+            if proof:
+                foreign = record.batch_id
+                assert foreign is not None
+                step.release(foreign, rejected_ids=[*record.rejected_ids, foreign])
+                _adopt(step, seen, sure=True)
+                return
+            step.record(rejected_ids=[*record.rejected_ids, seen.id])
 
 
-def _is_provisional(step: Step, holder: str) -> bool:
-    """Whether the batch another job adopted may still prove to be ours."""
-    other_job, _, number = holder.rpartition("/")
-    other = step.store.batch(other_job, int(number))
-    return other is not None and other.provisional
+def _candidates(step: Step) -> list[api.Batch]:
+    """The account's batches that may be this one, the likeliest first: the one made soonest after the intent.
+
+    Then, as clocks differ, those made before it, the latest first.
+    """
+    record, settings = step.batch, step.settings
+    intent = record.intent_at or 0.0
+    listed = api.list_since(step.client, intent - settings.clock_skew, timeout=settings.timeout)
+    found = [seen for seen in listed if seen.may_hold(record.count) and seen.id not in record.rejected_ids]
+    late = {seen.id: seen.created_at.timestamp() - intent for seen in found}
+    return sorted(found, key=lambda seen: (late[seen.id] < 0, abs(late[seen.id])))
 
 
-def created(step: Step, seen: api.Batch, *, provisional: bool = False) -> None:
-    """The batch exists under this id; ``provisional``: found by search, until the results confirm it."""
-    step.record(
+def is_ours(step: Step, seen: api.Batch) -> bool | None:
+    """What the first rows of an ended batch say; None: it has not ended, or does not show them now."""
+    if seen.processing_status != "ended":
+        return None
+    found, record = None, step.batch
+    try:
+        with api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
+            for line in islice(results.lines(chunks), _TELLING):
+                index = wire.index_of(step.job.nonce, results.row(line).custom_id)
+                # The nonce is the whole job's: its other batches may be of the same size.
+                if index is not None and 0 <= index - record.first < record.count:
+                    return True
+                found = False
+    except (errors.ApiError, ValueError):
+        return None
+    return found
+
+
+def _made_within(record: BatchRecord, seen: api.Batch) -> bool:
+    """Whether the batch was made while the create was under way, give or take how exact clocks are."""
+    assert record.intent_at is not None
+    until = record.unanswered_at or time.time()
+    return record.intent_at - _EXACT <= seen.created_at.timestamp() <= until + _EXACT
+
+
+def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
+    """Take the batch for ours; False if another was faster. ``sure``: it cannot be another's."""
+    if not created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
+        return False
+    log.warning("%s: found by search%s", step.where, "" if sure else "; its results will confirm it")
+    return True
+
+
+def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free", "doubtful", "taken"]:
+    """Whether a batch may be adopted. ``doubtful``: another has, and is still finding out whose it is.
+
+    A holder that is gone, has ended without knowing, or holds another batch by now, holds nothing.
+    """
+    if holder is None or holder == step.unit:
+        return "free"
+    job, batch = step.store.job(holder.job_id), step.store.batch(holder.job_id, holder.batch or 0)
+    if job is None or batch is None or batch.batch_id != batch_id:
+        return "free"
+    if not batch.provisional:
+        return "taken"
+    return "free" if job.ended_at is not None or batch.done or batch.state == "failed" else "doubtful"
+
+
+def created(
+    step: Step, seen: api.Batch, *, provisional: bool = False, instead_of: Unit | None = None, force: bool = True
+) -> bool:
+    """The batch exists under this id; False if it is another's.
+
+    Args:
+        provisional: it was found by search, and the results have not confirmed it yet.
+        instead_of: who may have it, and holds nothing.
+        force: whoever took it for theirs was wrong.
+    """
+    return step.claim(
+        seen.id,
+        instead_of=instead_of,
+        force=force,
         state="in_progress",
         # An adopted batch may prove to be a stranger's; then the search goes on from the same moment.
         intent_at=step.batch.intent_at if provisional else None,
@@ -83,16 +182,12 @@ def created(step: Step, seen: api.Batch, *, provisional: bool = False) -> None:
     )
 
 
-def owner(unit: Unit) -> str:
-    """How the ledger names whose a batch id is."""
-    return f"{unit.job_id}/{unit.batch}"
-
-
 def not_found(step: Step, exc: errors.NotFoundError) -> str:
     """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
     record, settings, now = step.batch, step.settings, time.time()
     assert record.created_at is not None
     assert record.batch_id is not None
+    account.check_other(step, exc.organization)
     step.record(not_found=record.not_found + 1)
     sighting = record.sighting or record.created_at
 
@@ -101,7 +196,8 @@ def not_found(step: Step, exc: errors.NotFoundError) -> str:
             now=now,
             created_at=record.created_at or now,
             last_sighting=sighting,
-            grace=settings.not_found_grace,
+            # Nothing says yet that a batch found by search is ours: only the listing can.
+            grace=0.0 if record.provisional else settings.not_found_grace,
             absences=record.absences,
             absences_limit=settings.listings,
         )
@@ -115,6 +211,8 @@ def not_found(step: Step, exc: errors.NotFoundError) -> str:
             raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
         step.record(absences=record.absences + 1)
         meaning = means()
+    if meaning == "lost":
+        account.check_absence(step)
     if meaning == "lost" and record.provisional:
         return give_back(step, f"{exc}; it is in no listing")
     if meaning == "lost":
@@ -149,7 +247,9 @@ def give_back(step: Step, why: str) -> str:
     assert record.batch_id is not None
     log.warning("%s: %s; giving the batch back", step.where, why)
     foreign = record.batch_id
-    step.record(
+    assert foreign is not None
+    step.release(
+        foreign,
         state="creating",
         rejected_ids=[*record.rejected_ids, foreign],
         batch_id=None,
@@ -160,5 +260,4 @@ def give_back(step: Step, why: str) -> str:
         counts={},
         turn=record.turn + 1,
     )
-    step.store.release_batch(foreign)
     return f"gave {foreign} back: {why}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import random
 import threading
 import time
@@ -19,16 +18,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
 
 import anthropic
-from celery import Celery, Task, signature
+from celery import Task, signature
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
-from celery.result import allow_join_result
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import api, errors, job, policy
-from claude_batch_tasks.settings import Settings, visibility_timeout
+from claude_batch_tasks import api, errors, job, line, policy
+from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
 
 if TYPE_CHECKING:
@@ -37,12 +34,6 @@ else:
     _Task = Task
 
 log = logging.getLogger(__name__)
-
-#: Positions are numbers: a step's place in the life of a batch, times this, plus the message's own sequence number.
-_STRIDE = 1_000_000
-_STEPS = 3  # create, poll, fetch: what a new turn goes through again
-FALL_BACK = 10**15
-DONE = 2 * FALL_BACK
 
 
 class LeaseLost(Exception):
@@ -79,8 +70,26 @@ class Step:
         if not self.store.record(self.unit, self.owner, **changes):
             raise LeaseLost
         if self.unit.place is None and self.unit.batch is not None:
-            for name, value in changes.items():
-                setattr(self.batch, name, value)
+            self._note(changes)
+
+    def claim(self, batch_id: str, /, *, instead_of: Unit | None = None, force: bool = False, **changes: Any) -> bool:
+        """Make a batch of Anthropic's this one, in one with changes to its record; False if it is another's."""
+        holder = self.store.claim(self.unit, self.owner, batch_id, instead_of=instead_of, force=force, **changes)
+        if holder is None:
+            raise LeaseLost
+        if holder == self.unit:
+            self._note(changes)
+        return holder == self.unit
+
+    def release(self, batch_id: str, /, **changes: Any) -> None:
+        """It is not this one, in one with changes to its record."""
+        if not self.store.release(self.unit, self.owner, batch_id, **changes):
+            raise LeaseLost
+        self._note(changes)
+
+    def _note(self, changes: Mapping[str, Any]) -> None:
+        for name, value in changes.items():
+            setattr(self.batch, name, value)
 
     def fail(self, error: errors.BatchTasksError) -> str:
         """End the batch before its time; the job reports the error when its other batches are through."""
@@ -111,6 +120,8 @@ class BatchTask(_Task):
     store_errors_even_if_ignored = True
     # A late duplicate must not put STARTED over the state under which the job has ended.
     track_started = False
+    # How a job fails says all there is to say; a traceback of ours would say no more.
+    throws = (errors.BatchTasksError,)
     # A soft time limit of the user's own app ends an attempt, not the job.
     autoretry_for = (errors.TryLater, OperationalError, SoftTimeLimitExceeded)
 
@@ -147,11 +158,6 @@ class BatchTask(_Task):
             log.info("%s[%s]: %s", self.name, self.request.id, retry.exc)
             raise Ignore("comes back") from None
 
-    def on_replace(self, sig: Any) -> Any:
-        """As Celery's; in eager mode the replacement runs to its end here, inside this task."""
-        with allow_join_result():
-            return super().on_replace(sig)
-
     def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
         """Publish this task's next message, one hop at most from now; the Retry to raise."""
         waiting = errors.Waiting(f"{reason}; next look in {_seconds(wait)}")
@@ -161,7 +167,7 @@ class BatchTask(_Task):
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
                 exc=waiting,
-                countdown=hop(self.app, wait),
+                countdown=line.hop(self.app, wait),
                 throw=False,
             )
         except Reject as reject:
@@ -175,6 +181,8 @@ class StepTask(BatchTask):
     abstract = True
     #: Which of create, poll, fetch (0, 1, 2) it is.
     rank = 0
+    #: Whether it is the last its unit goes through.
+    last = False
 
     @property
     def step(self) -> Step:
@@ -185,11 +193,11 @@ class StepTask(BatchTask):
 
     def position(self, turn: int, seq: int) -> int:
         """Where a message stands in the life of its unit."""
-        return (turn * _STEPS + self.rank) * _STRIDE + seq
+        return line.position(turn, self.rank, seq)
 
     def after(self, turn: int) -> int:
         """Where the unit stands when this step is through."""
-        return (turn * _STEPS + self.rank + 1) * _STRIDE
+        return line.position(turn, self.rank + 1)
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """What the step's lease is for."""
@@ -210,14 +218,15 @@ class StepTask(BatchTask):
         args = (job_id, batch, turn, seq)
         try:
             store, settings, job_record = self.open(job_id)
+            if job_record is not None and job_record.state == "revoked":
+                raise Ignore("the job was revoked")
             unit = self.unit(job_id, batch, turn)
             owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
             lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
         except errors.StoreUnavailable as exc:
             return super().retry(exc=exc)
         if job_record is None or lease.state == "gone":
-            log.warning("job %s is gone from the store; its message ends here", job_id)
-            raise Ignore("the job is gone from the store")
+            return self.gone(job_id)
         if lease.state == "stale":
             log.info("job %s batch %s: duplicate message of %s ends here", job_id, batch, self.name)
             raise Ignore("duplicate")
@@ -230,10 +239,32 @@ class StepTask(BatchTask):
             self.pass_on(value)
         return value
 
+    def gone(self, job_id: str) -> NoReturn:
+        """The store has no such job: whoever waits for it is told. (Celery fails the rest of a failed task's chain.)"""
+        log.warning("job %s is gone from the store; its message ends here", job_id)
+        if self.has_result(job_id):
+            raise Ignore("the job is gone from the store")
+        raise errors.JobNotFound(
+            f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
+            "What it had created goes on at Anthropic: see the Console"
+        )
+
+    def has_result(self, job_id: str) -> bool:
+        """Whether the job's AsyncResult is known to be at its end."""
+        try:
+            return self.AsyncResult(job_id).ready()
+        except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer: then it is told again
+            return False
+
     def _attempt(self, step: Step) -> Any:
         """Run the task's body; what does not pass by itself ends the batch, and the chain goes on."""
         try:
             return self.run(*step.args)
+        except (SystemExit, KeyboardInterrupt):
+            # The worker is being stopped, and gives the message back: the next to get it need not wait for the lease.
+            with contextlib.suppress(errors.StoreUnavailable):
+                step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
+            raise
         except LeaseLost:
             log.warning("%s: %s was taken over by another worker", step.where, self.name)
             raise Ignore("taken over") from None
@@ -286,6 +317,15 @@ class StepTask(BatchTask):
             wait = policy.look_interval(
                 now - begun, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random()
             )
+        elif isinstance(exc, errors.CreateUnresolved):
+            # Not exponentially: listings may be due until ``create_settle`` is over, and one answer ends the search.
+            wait = policy.look_interval(
+                now - (step.batch.ambiguous_at or now),
+                poll_min=settings.retry_min,
+                poll_max=settings.retry_max,
+                rand=random.random(),
+            )
+            wait = max(wait, exc.retry_after or 0)
         else:
             failures += 1
             wait = policy.backoff(
@@ -310,6 +350,9 @@ class StepTask(BatchTask):
         """Show progress under the id the caller holds: in the result back end, and as an event for Flower."""
         step = self.step
         try:
+            # Another may have taken over and ended the job, over which PROGRESS must not be written.
+            if not step.store.renew(step.unit, step.owner, step.settings.lease):
+                return
             batches = step.store.batches(step.unit.job_id)
         except errors.StoreUnavailable:
             return
@@ -318,7 +361,12 @@ class StepTask(BatchTask):
         publish_progress(self, step.unit.job_id, job.progress(step.job, batches), line)
 
     def pass_on(self, value: Any) -> None:
-        """Publish the chain's next message, then move the unit on.
+        """Publish the chain's next message, then move the unit on."""
+        self.publish_next(value)
+        self.move_on()
+
+    def publish_next(self, value: Any) -> None:
+        """Publish the chain's next message.
 
         Celery would publish it after the task's end, where a broker that does not take it ends the chain for good.
         """
@@ -331,24 +379,17 @@ class StepTask(BatchTask):
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
                 self.retry(exc=errors.TransientError(f"the next message was not published: {type(exc).__name__}"))
             request.chain = None
-        self._move_on()
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        self._move_on()
+        self.move_on()
 
-    def _move_on(self) -> None:
+    def move_on(self) -> None:
+        """Give the lease up: the unit is where this step leaves it."""
         if step := getattr(self.request, "step", None):
             with contextlib.suppress(errors.StoreUnavailable):
-                step.store.advance(step.unit, step.owner, self.after(step.args[2]), failures=0, due_at=None)
-
-
-def hop(app: Celery, wait: float) -> float:
-    """The countdown a message may carry when the wait is this long: a part of it where the broker could not hold it."""
-    seconds = min(wait, policy.longest_hop(visibility_timeout(app)))
-    if urlsplit(str(app.conf.broker_url)).scheme in ("amqp", "amqps", "pyamqp", "librabbitmq"):
-        # RabbitMQ's native delay counts in whole seconds and refuses a countdown between 0 and 1.
-        return max(math.ceil(seconds), 1)
-    return round(seconds, 2)
+                step.store.advance(
+                    step.unit, step.owner, self.after(step.args[2]), through=self.last, failures=0, due_at=None
+                )
 
 
 def publish_progress(task: _Task, job_id: str, meta: dict[str, Any], line: str) -> None:

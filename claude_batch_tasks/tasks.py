@@ -18,29 +18,16 @@ from typing import Any, NoReturn
 
 from celery import chain, shared_task, signals
 from celery.exceptions import Ignore
-from celery.result import AsyncResult
+from celery.result import AsyncResult, allow_join_result
 from celery.utils import uuid
 
-from claude_batch_tasks import api, errors, failure, job, policy, results, sightings
-from claude_batch_tasks.job import routed
+from claude_batch_tasks import account, api, checks, errors, failure, job, line, policy, recovery, results, sightings
+from claude_batch_tasks.line import DONE, FALL_BACK, NAME
 from claude_batch_tasks.settings import Settings, configured_app
-from claude_batch_tasks.step import (
-    DONE,
-    FALL_BACK,
-    BatchTask,
-    LeaseLost,
-    Step,
-    StepTask,
-    clock,
-    hop,
-    publish_progress,
-    words,
-)
-from claude_batch_tasks.store import JobRecord, Unit
+from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, clock, publish_progress, words
+from claude_batch_tasks.store import Unit
 
 log = logging.getLogger(__name__)
-
-_NAME = "claude_batch_tasks."
 
 #: Result rows are stored in pieces of about this many bytes.
 _PIECE_BYTES = 1_000_000
@@ -75,28 +62,34 @@ class RunBatch(BatchTask):
             # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
             task = configured_app().tasks[self.name]
             return task.apply_async((requests,), kwargs, task_id=task_id, **options)
-        task_id = task_id or uuid()
+        task_id, delay = task_id or uuid(), _delay(options)
         record = job.submit(
             self.app,
             task_id,
             requests,
             kwargs,
+            canvas=line.canvas(options),
             queue=_queue_name(options.get("queue")),
-            delay=_delay(options),
+            delay=delay,
         )
         log.info("job %s: %d requests in %d batches staged", task_id, record.requests, record.batches)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
-            return super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
+            sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
         except errors.BatchTasksError:
             raise  # eager: the job ran, and this is how it ended
         except Exception:
             if not self.app.conf.task_always_eager:
                 _store(self).delete(task_id)
             raise
+        if not self.app.conf.task_always_eager:
+            # From here on its messages are missed when they do not come.
+            with suppress(errors.StoreUnavailable):
+                _store(self).schedule([Unit(task_id)], time.time() + delay)
+        return sent
 
 
-@shared_task(bind=True, base=RunBatch, name=_NAME + "run_batch")  # type: ignore[arg-type]
+@shared_task(bind=True, base=RunBatch, name=NAME + "run_batch")  # type: ignore[arg-type]
 def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None, **options: Any) -> Any:
     """Run requests through Message Batches; the result is the job's summary.
 
@@ -110,8 +103,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         fallback_skipped, batch_ids, usage, cost, started_at, ended_at``; ``state`` is ``completed`` or ``canceled``.
 
     Raises:
-        PermanentError, CreateNotFound, BatchLost, WaitExceeded, ResultsMissing, StepFailed: how a job fails; the text
-        says what was kept and what to do.
+        PermanentError, CreateNotFound, CreateUnconfirmed, AccountChanged, BatchLost, WaitExceeded, ResultsMissing,
+        StepFailed: how a job fails; the text says what was kept and what to do.
+        JobNotFound: the store has lost the job.
     """
     job_id = job_id or str(self.request.id)
     store, settings, record = self.open(job_id)
@@ -125,59 +119,50 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         raise Ignore("duplicate")
     store.keep(job_id)
     if record.state == "staged":
-        record.started_at = time.time()
-        store.update_job(job_id, state="running", started_at=record.started_at)
-    publish_progress(self, job_id, job.progress(record, store.batches(job_id)), "started")
+        record.started_at, record.canvas = time.time(), line.canvas(self.request)
+        store.schedule([Unit(job_id), *(Unit(job_id, number) for number in range(record.batches))], record.started_at)
+        begun = {"state": "running", "started_at": record.started_at, "canvas": record.canvas}
+        if store.update_job(job_id, only="staged", **begun):
+            publish_progress(self, job_id, job.progress(record, store.batches(job_id)), "started")
     log.info("job %s: started, %d requests in %d batches", job_id, record.requests, record.batches)
-    lines = [_line(self, record, job_id, number, settings) for number in range(record.batches)]
-    for line in lines:
-        for callback in self.request.callbacks or ():
-            line.tasks[-1].link(callback)
-    # They are where they belong; Celery before 5.7 links those of a replaced task to its chain and runs them twice.
-    self.request.callbacks = None
-    for line in lines[:-1]:
-        with suppress(Ignore):
-            self.replace(line)
-    return self.replace(lines[-1])
-
-
-def _line(task: BatchTask, record: JobRecord, job_id: str, batch: int, settings: Settings, turn: int = 0) -> Any:
-    """The chain one batch goes through; for a later turn only the part that it goes through again."""
-    steps = [
-        create_batch.si(job_id, batch, turn),
-        poll_batch.si(job_id, batch, turn).set(countdown=hop(task.app, settings.poll_min)),
-        fetch_results.si(job_id, batch, turn),
-    ]
-    if turn == 0:
-        # To logs and Flower the last link is what the caller began: they know it by the same id.
-        steps += [fall_back.si(job_id, batch), finish_job.si(job_id).set(shadow=_NAME + "run_batch")]
-    return chain(*(step.set(**routed(record.queue)) for step in steps))
+    # What follows the job, and is linked to it, follows its last task now.
+    self.request.callbacks = self.request.chain = None
+    lines = [line.steps(self.app, job_id, record, number) for number in range(record.batches)]
+    if self.request.is_eager:
+        with allow_join_result():
+            for steps in lines[:-1]:
+                chain(*steps[:-1]).apply()
+            return line.run_eagerly(record, lines[-1])
+    for steps in lines:
+        line.publish(record, job_id, steps)
+    raise Ignore("its steps end it")
 
 
 # -- create
 
 
-@shared_task(bind=True, base=StepTask, rank=0, name=_NAME + "create_batch")
+@shared_task(bind=True, base=StepTask, rank=0, name=NAME + "create_batch")
 def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Create the batch at Anthropic, once: the intent is written first, and an unclear answer is searched for."""
     step, record = self.step, self.step.batch
     if record.state not in ("staged", "creating"):
         return f"nothing to create: {record.state}"
     self.not_yet_due()
-    if record.failures:
+    if record.failures or record.intent_at is not None:
         _check_patience(step)
     if record.intent_at is not None and sightings.reconcile(step):
         return f"adopted {record.batch_id}"
     if step.job.cancel_requested:
         step.record(state="unsent", outcome={"type": "canceled"}, counts={"canceled": record.count})
         return "canceled before it was created"
+    account.check_to_spend(step)
     client = step.client
-    step.record(state="creating", intent_at=time.time(), ambiguous_at=None, create_looks=0)
+    step.record(state="creating", intent_at=time.time(), unanswered_at=None, ambiguous_at=None, create_looks=0)
     try:
         created = api.create(client, job.body(step.store, job_id, batch), record.body_bytes)
     except errors.AmbiguousError as exc:
-        step.record(ambiguous_at=time.time())
-        raise errors.CreateUnresolved(f"{exc}; searching for what it may have created") from None
+        step.record(unanswered_at=time.time(), ambiguous_at=time.time())
+        raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
     except errors.NotFoundError as exc:
         step.record(
             state="staged",
@@ -192,8 +177,8 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
     except (errors.TransientError, errors.PermanentError):
         step.record(state="staged", intent_at=None)
         raise
-    step.store.claim_batch(created.id, sightings.owner(step.unit))
     sightings.created(step, created)
+    account.proven(step, created.organization)
     log.info("%s: created, %d requests", step.where, record.count)
     return f"created {created.id}, {record.count} requests"
 
@@ -201,7 +186,7 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
 # -- poll
 
 
-@shared_task(bind=True, base=StepTask, rank=1, name=_NAME + "poll_batch")
+@shared_task(bind=True, base=StepTask, rank=1, name=NAME + "poll_batch")
 def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Look at the batch; come back after a countdown until it has ended."""
     step, record = self.step, self.step.batch
@@ -227,14 +212,25 @@ def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int 
         absences=0,
         state="canceling" if seen.processing_status == "canceling" else "in_progress",
     )
+    if not record.provisional:
+        account.proven(step, seen.organization)
+    elif step.store.holder(seen.id) != step.unit:
+        return sightings.give_back(step, "another job knows that it is its own")
+    elif seen.processing_status != "ended":
+        with suppress(errors.ApiError):
+            sightings.look_elsewhere(step)
     if seen.processing_status != "ended":
         waited = sum(seen.request_counts.get(name, 0) for name in results.OUTCOMES)
         status = seen.processing_status.replace("_", " ")
         raise errors.BatchInProgress(f"{status}: {waited:,} of {record.count:,}")
+    if seen.archived_at is not None and record.provisional:
+        return sightings.give_back(step, "it is archived")
     if seen.archived_at is not None:
         return sightings.without_batch(
             step, "lost", errors.BatchLost(f"batch {seen.id} is archived; its results are gone")
         )
+    if record.provisional and sightings.is_ours(step, seen) is False:
+        return sightings.give_back(step, "its rows are another's")
     step.record(state="ended", counts={name: seen.request_counts.get(name, 0) for name in results.OUTCOMES})
     log.info("%s: ended, %s", step.where, words(record.counts))
     return f"ended: {words(record.counts)}"
@@ -249,7 +245,7 @@ def _check_patience(step: Step) -> None:
 # -- fetch
 
 
-@shared_task(bind=True, base=StepTask, rank=2, name=_NAME + "fetch_results")
+@shared_task(bind=True, base=StepTask, rank=2, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Download, check and publish the batch's results; again if they do not add up."""
     step, record = self.step, self.step.batch
@@ -293,9 +289,9 @@ def _pieces(lines: Iterable[bytes], seen: results.Completeness, eligible: array[
     """The rows that are this batch's, once each, in pieces; ``seen`` and ``eligible`` learn of every one."""
     piece: list[bytes] = []
     size = 0
-    for line in lines:
+    for text in lines:
         try:
-            row = results.row(line)
+            row = results.row(text)
         except ValueError:
             seen.broken += 1
             continue
@@ -303,8 +299,8 @@ def _pieces(lines: Iterable[bytes], seen: results.Completeness, eligible: array[
             continue
         if policy.second_chance(row.type, row.error_type):
             eligible.append(index - seen.first)
-        piece.append(line)
-        size += len(line) + 1
+        piece.append(text)
+        size += len(text) + 1
         if size >= _PIECE_BYTES:
             yield b"\n".join(piece)
             piece, size = [], 0
@@ -330,16 +326,17 @@ def _publish(step: Step, seen: results.Completeness, eligible: array[int]) -> No
 
 
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
-    """Go through create, poll and fetch again, in front of what is left of the chain."""
-    assert step.unit.batch is not None
-    turn = step.batch.turn
-    line = _line(task, step.job, step.unit.job_id, step.unit.batch, step.settings, turn)
-    try:
-        task.replace(line)
-    except Ignore:
-        step.store.advance(step.unit, step.owner, task.after(turn - 1))
-        raise
-    raise Ignore("eager: the new turn has run")
+    """Go through create, poll and fetch again, in front of what is left of the line."""
+    number = step.unit.batch or 0
+    at = line.position(step.batch.turn, 0)
+    steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at, turn=step.batch.turn)
+    if task.request.is_eager:
+        with allow_join_result():
+            chain(*steps[:3]).apply()
+        raise Ignore("eager: the new turn has run")
+    line.publish(step.job, step.unit.job_id, steps)
+    step.store.advance(step.unit, step.owner, at, failures=0, due_at=None)
+    raise Ignore("begun anew")
 
 
 # -- fall back
@@ -349,6 +346,7 @@ class FallBack(StepTask):
     """``fall_back``: comes after whatever turn the batch was found in."""
 
     abstract = True
+    last = True
 
     def position(self, turn: int, seq: int) -> int:
         """After every position of the steps before it."""
@@ -359,7 +357,7 @@ class FallBack(StepTask):
         return DONE
 
 
-@shared_task(bind=True, base=FallBack, name=_NAME + "fall_back")
+@shared_task(bind=True, base=FallBack, name=NAME + "fall_back")
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Send what deserves another chance through the Messages API, within the job's limit; wait until it is through."""
     step, record = self.step, self.step.batch
@@ -379,8 +377,10 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
             places = array("I")
             places.frombytes(step.store.eligible(job_id, batch))
             log.info("%s: %d of %d requests go through the Messages API", step.where, granted, wanted)
-            for place in places[:granted] if record.published is not None else range(granted):
-                create_message.apply_async((job_id, batch, place), **routed(step.job.queue))
+            chosen = list(places[:granted] if record.published is not None else range(granted))
+            step.store.schedule((Unit(job_id, batch, place) for place in chosen), time.time())
+            for place in chosen:
+                line.message(self.app, step.job, Unit(job_id, batch, place)).apply_async()
             step.record(messages_out=True)
         through = step.store.outcome_count(job_id, batch)
         if through < granted:
@@ -411,6 +411,7 @@ class CreateMessage(StepTask):
     """
 
     abstract = True
+    last = True
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """The request."""
@@ -435,12 +436,16 @@ class CreateMessage(StepTask):
     def report(self, line: str, due_at: float | None = None) -> None:
         """``fall_back`` reports for all of them."""
 
+    def gone(self, job_id: str) -> NoReturn:
+        """``fall_back`` tells whoever waits for the job."""
+        raise Ignore("the job is gone from the store")
+
     def failed(self, error: errors.BatchTasksError) -> str:
         """It keeps the outcome it had: an error of one request must not end its batch."""
         return _keep(self.step, f"{error}")
 
 
-@shared_task(bind=True, base=CreateMessage, name=_NAME + "create_message")
+@shared_task(bind=True, base=CreateMessage, name=NAME + "create_message")
 def create_message(self: CreateMessage, job_id: str, batch: int, place: int, seq: int = 0) -> str:
     """Send one request through the Messages API and store its outcome the moment it arrives.
 
@@ -457,6 +462,7 @@ def create_message(self: CreateMessage, job_id: str, batch: int, place: int, seq
     if step.job.cancel_requested:
         return _keep(step, "the job was canceled")
     params = step.store.params(job_id, batch, place)
+    account.check_to_spend(step)
     client = step.client
     step.record(sent_at=time.time())
     try:
@@ -472,10 +478,23 @@ def create_message(self: CreateMessage, job_id: str, batch: int, place: int, seq
         if exc.status not in (400, 413, 422):
             return _keep(step, str(exc))
         error = {"type": exc.error_type or "invalid_request_error", "message": str(exc), "request_id": exc.request_id}
-        step.store.save_outcome(job_id, batch, place, job.error_outcome(error))
+        _save(step, job.error_outcome(error))
         return f"errored: {exc}"
-    step.store.save_outcome(job_id, batch, place, job.message_outcome(message))
+    _save(step, job.message_outcome(message))
     return "succeeded"
+
+
+def _save(step: Step, outcome: bytes) -> None:
+    """Store an outcome that cannot be asked for again: it is paid, so here the store is waited for a little."""
+    for pause in (0.2, 0.5, 1, 2, 4, 8, None):
+        try:
+            step.store.save_outcome(step.unit.job_id, step.unit.batch or 0, step.unit.place or 0, outcome)
+        except errors.StoreUnavailable:
+            if pause is None:
+                raise
+            time.sleep(pause)
+        else:
+            return
 
 
 def _keep(step: Step, note: str) -> str:
@@ -491,6 +510,7 @@ class FinishJob(StepTask):
     """``finish_job``: one copy ends every batch's chain, and the one that finds all of them through ends the job."""
 
     abstract = True
+    last = True
     ignore_result = False
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
@@ -503,7 +523,7 @@ class FinishJob(StepTask):
 
     def after(self, turn: int) -> int:
         """The end of the job's life."""
-        return 1
+        return line.ENDED
 
     def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         try:
@@ -520,11 +540,22 @@ class FinishJob(StepTask):
         """The job's failure is this task's own, for ``get()`` and ``link_error``."""
         raise error
 
+    def pass_on(self, value: Any) -> None:
+        """Publish what follows the job in the caller's chain. It is through only when Celery has stored its result."""
+        self.publish_next(value)
 
-@shared_task(bind=True, base=FinishJob, name=_NAME + "finish_job")
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Its result is stored."""
+        self.move_on()
+
+
+@shared_task(bind=True, base=FinishJob, name=NAME + "finish_job")
 def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     step = self.step
+    if step.job.ended_at is not None and self.has_result(job_id):
+        self.move_on()
+        raise Ignore("duplicate")
     batches = step.store.batches(job_id)
     summary = step.job.summary or job.summarize(job_id, step.job, batches, time.time())
     error = failure.of(step, batches, summary)
@@ -545,7 +576,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
 # -- cancel
 
 
-@shared_task(bind=True, base=BatchTask, name=_NAME + "cancel_batch")
+@shared_task(bind=True, base=BatchTask, name=NAME + "cancel_batch")
 def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     """Ask Anthropic to cancel a batch now; ``poll_batch`` would at its next look."""
     store, settings, record = self.open(job_id)
@@ -563,6 +594,41 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     return seen.processing_status
 
 
+# -- recovery
+
+
+@shared_task(bind=True, base=BatchTask, name=NAME + "recover_jobs")
+def recover_jobs(self: BatchTask, after: float = 0) -> str:
+    """Send again the messages of running jobs that the broker lost. Safe at any time, from several places at once.
+
+    Workers do it by themselves every ``recover_every`` seconds; this is for a schedule or a caller of your own.
+
+    Args:
+        after: seconds a message must be overdue to count as lost; 0: everything that waits gets another copy, of
+            which the ledger lets one act.
+    """
+    return f"{recovery.recover(self.app, after)} messages sent again"
+
+
+@signals.worker_ready.connect
+def _watch(sender: Any = None, **_: Any) -> None:
+    watch = recovery.Watch(sender.app)
+    signals.worker_shutting_down.connect(lambda **_: watch.stop(), weak=False)
+    watch.start()
+
+
+@signals.task_revoked.connect
+def _revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
+    """A revoked job is at its end: what it has stored expires, its batches go on at Anthropic, nobody looks at them."""
+    if getattr(sender, "name", None) not in (run_batch.name, finish_job.name):
+        return
+    with suppress(errors.BatchTasksError):
+        store, settings, _record = sender.open(request.id)
+        store.update_job(request.id, state="revoked", ended_at=time.time())
+        store.unschedule(Unit(request.id))
+        store.expire(request.id, settings.result_ttl)
+
+
 # -- at a worker's start
 
 
@@ -573,6 +639,11 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
         Settings.of(sender.app)
     except errors.InvalidSettings as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
+
+
+@signals.celeryd_after_setup.connect  # worker_init comes before the worker's log is set up
+def _check_servers(instance: Any = None, **_: Any) -> None:
+    checks.warn(instance.app)
 
 
 def _store(task: BatchTask) -> Any:

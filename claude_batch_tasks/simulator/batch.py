@@ -70,10 +70,10 @@ class Batch:
     def processed(self, now: float) -> int:
         """How many requests have been processed: one after another, spread evenly over the time."""
         until = min(now, self.end, now if self.cancel_asked is None else self.cancel_asked)
-        elapsed = until - self.created
-        if elapsed >= self.seconds:
+        # Not by the difference alone: at today's epoch seconds it may come out a hair short of the whole.
+        if until >= self.created + self.seconds:
             return len(self.prompts)
-        return int(len(self.prompts) * elapsed / self.seconds)
+        return int(len(self.prompts) * (until - self.created) / self.seconds)
 
     def outcomes(self, now: float) -> Iterator[str]:
         """What became of each request: "succeeded", "expired", "canceled", an error type, or "processing"."""

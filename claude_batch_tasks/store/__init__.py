@@ -16,7 +16,7 @@ BatchState = Literal["staged", "creating", "in_progress", "canceling", "ended", 
 """``creating``: the intent is written, no id is known. ``unsent``: never created. ``lost``: beyond finding.
 ``failed``: a permanent error, in ``error``."""
 
-JobState = Literal["staged", "running", "completed", "canceled", "failed"]
+JobState = Literal["staged", "running", "completed", "canceled", "failed", "revoked"]
 
 
 class JobRecord(msgspec.Struct, kw_only=True):
@@ -29,6 +29,12 @@ class JobRecord(msgspec.Struct, kw_only=True):
     queue: str | None = None
     """The queue ``run_batch`` was sent to by name, which its steps then follow."""
     options: dict[str, Any] = {}
+    canvas: str = "{}"
+    """Where the job stands in the caller's Celery canvas (links, chain, chord), as ``line`` encodes it."""
+    account: str | None = None
+    """Keyed hash of the credential its first create was sent with."""
+    organization: str | None = None
+    """What the API called that credential's organization, if it said so."""
     state: JobState = "staged"
     submitted_at: float
     started_at: float | None = None
@@ -56,8 +62,10 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """When the create now under way was about to be sent."""
     create_not_found: int = 0
     """404s on create in a row."""
+    unanswered_at: float | None = None
+    """When it was clear that no answer to it would come: if it was stored, then before."""
     ambiguous_at: float | None = None
-    """When it became unclear whether that create was stored."""
+    """Since when the search for it goes on."""
     create_looks: int = 0
     """Complete listings since then that did not show it."""
     rejected_ids: list[str] = []
@@ -134,16 +142,36 @@ class Lease(msgspec.Struct):
     remaining: float = 0.0
 
 
+class Lost(NamedTuple):
+    """A unit whose message seems to be lost: the position it is at, and when a message should have acted on it."""
+
+    position: int
+    due_at: float
+
+
 class Store(Protocol):
     """Raises ``errors.StoreUnavailable`` from every method when it cannot answer, and never guesses."""
 
     # -- jobs
-    def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> None:
-        """Make the job exist, all at once; it and its payloads expire after ``ttl`` seconds unless it is kept."""
+    def append(self, job_id: str, nonce: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
+        """Stage the next piece of a batch. Each nonce has a place of its own; what no job is made of expires."""
+
+    def discard(self, job_id: str, nonce: str, batches: int) -> None:
+        """Remove what was staged under a nonce."""
+
+    def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> bool:
+        """Make the job exist with what was staged under its nonce, all at once; False if there is a job of that id.
+
+        It expires after ``ttl`` seconds unless it is kept.
+        """
 
     def job(self, job_id: str) -> JobRecord | None: ...
 
-    def update_job(self, job_id: str, **changes: Any) -> None: ...
+    def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:
+        """Change the job's record, if there still is one (and it is in the state ``only``); whether it was done."""
+
+    def settle(self, job_id: str, field: str, value: Any) -> Any:
+        """Give a field of the job a value if it has none; returns the value it has."""
 
     def keep(self, job_id: str) -> None:
         """Let nothing of the job expire while it runs."""
@@ -167,24 +195,63 @@ class Store(Protocol):
     def record(self, unit: Unit, owner: str, **changes: Any) -> bool:
         """Change the unit's record if ``owner`` still holds its lease; whether it did."""
 
-    def advance(self, unit: Unit, owner: str, position: int, **changes: Any) -> bool:
-        """Give the lease up and leave the unit at ``position``, in one; False if it is no longer the owner's."""
+    def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
+        """Give the lease up and leave the unit at ``position``, in one; False if it is no longer the owner's.
+
+        ``through``: nothing will come after it. A ``due_at`` among the changes says when its next message is due.
+        """
 
     def grant(self, job_id: str, batch: int, wanted: int, limit: int) -> int:
         """Reserve up to ``wanted`` of the job's ``limit`` fallback requests for a batch; the same answer each time."""
 
+    # -- the index of what waits for a message
+    def schedule(self, units: Iterable[Unit], at: float) -> None:
+        """A message of each unit is to come at ``at`` (epoch seconds) or soon after; steps keep this up to date."""
+
+    def unschedule(self, unit: Unit) -> None:
+        """No message of the unit is to come."""
+
+    def overdue(self, before: float, limit: int) -> list[Unit]:
+        """Units whose message should have acted before that moment, the oldest first."""
+
+    def lost(self, unit: Unit, after: float) -> Lost | None:
+        """Whether the unit's message seems lost: nobody is at work on it, and it is ``after`` seconds overdue.
+
+        Longer, by twice the lateness of the messages that come, so that a long queue is not filled with copies.
+
+        Of callers at the same time one gets it. For the next ``after`` seconds, twice as long each time, the unit
+        does not count as overdue. ``after=0``: whatever nobody is at work on, but within five seconds only once.
+        """
+
     # -- which batch id is whose
-    def claim_batch(self, batch_id: str, owner: str) -> str:
-        """Make ``owner`` (job/batch) the owner of a batch id unless it has one; returns who owns it."""
+    def claim(
+        self,
+        unit: Unit,
+        owner: str,
+        batch_id: str,
+        /,
+        *,
+        instead_of: Unit | None = None,
+        force: bool = False,
+        **changes: Any,
+    ) -> Unit | None:
+        """Make a batch id this batch's, in one with changes to its record, unless it is another's already.
 
-    def batch_owner(self, batch_id: str) -> str | None: ...
+        Args:
+            instead_of: who may have it, and holds nothing.
+            force: whoever has it is wrong.
 
-    def release_batch(self, batch_id: str) -> None: ...
+        Returns:
+            Whose it is; None if the lease is somebody else's.
+        """
+
+    def release(self, unit: Unit, owner: str, batch_id: str, /, **changes: Any) -> bool:
+        """The batch id is not this batch's any more, in one with changes to its record; False if the lease is lost."""
+
+    def holder(self, batch_id: str) -> Unit | None:
+        """Whose a batch id is."""
 
     # -- payloads
-    def append(self, job_id: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
-        """Stage the next piece of a batch."""
-
     def bodies(self, job_id: str, batch: int) -> Iterator[bytes]: ...
 
     def custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]: ...
@@ -196,7 +263,10 @@ class Store(Protocol):
         """Store an attempt's rows; nobody sees them before ``published`` in the record names the attempt."""
 
     def publish(self, unit: Unit, owner: str, attempt: int, **changes: Any) -> bool:
-        """Make an attempt's rows the batch's results, in one with changes to its record, if the lease is still held."""
+        """Make an attempt's rows the batch's results, in one with changes to its record, if the lease is still held.
+
+        Other attempts' rows are removed.
+        """
 
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]: ...
 

@@ -1,13 +1,17 @@
 -- Take the lease of a unit for one message.
 -- KEYS[1]  the hash the unit is kept in
 -- KEYS[2]  the hash without which the unit is gone
--- ARGV[1]  prefix of the unit's fields in it
--- ARGV[2]  position of the message
--- ARGV[3]  owner
--- ARGV[4]  seconds the lease lasts
+-- KEYS[3]  the index of due units
+-- KEYS[4]  by how much messages are late these days, seconds
+-- ARGV[1]  prefix of the unit's fields in its hash
+-- ARGV[2]  what the index calls it
+-- ARGV[3]  position of the message
+-- ARGV[4]  owner
+-- ARGV[5]  seconds the lease lasts
 -- Returns {state, remaining milliseconds}; state is taken, taken_over, busy, stale or gone.
-local key, prefix, position, owner = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local key, prefix, member, position, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('ZREM', KEYS[3], member)
   return {'gone', 0}
 end
 local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'owner', prefix .. 'until')
@@ -24,6 +28,13 @@ if holder and position == current and holder ~= owner then
   end
   state = 'taken_over'
 end
-redis.call('HSET', key, prefix .. 'position', ARGV[2], prefix .. 'owner', owner,
-           prefix .. 'until', string.format('%.3f', now + tonumber(ARGV[4])))
+local ends = string.format('%.3f', now + tonumber(ARGV[5]))
+redis.call('HSET', key, prefix .. 'position', ARGV[3], prefix .. 'owner', owner, prefix .. 'until', ends)
+if redis.call('HDEL', key, prefix .. 'resent', prefix .. 'resent_at') == 0 and state == 'taken' then
+  -- Its own message, not a copy: how late it is says how long the queue is. Forgotten message by message.
+  local late = now - tonumber(redis.call('ZSCORE', KEYS[3], member) or now)
+  late = math.min(math.max(late, tonumber(redis.call('GET', KEYS[4]) or '0') * 0.95), 600)
+  redis.call('SET', KEYS[4], string.format('%.3f', late), 'EX', 120)
+end
+redis.call('ZADD', KEYS[3], ends, member)
 return {state, 0}

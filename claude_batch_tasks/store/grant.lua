@@ -4,6 +4,9 @@
 -- ARGV[1]  requests wanted
 -- ARGV[2]  the job's limit
 -- Returns the number granted; asked again, the same number.
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return 0
+end
 local had = redis.call('HGET', KEYS[2], 'granted')
 if had and had ~= 'null' then
   return tonumber(had)

@@ -1,25 +1,43 @@
 -- Change a unit's record, or only its lease, if the owner still holds the lease.
 -- KEYS[1]   the hash the unit is kept in
--- ARGV[1]   prefix of the unit's fields in it
--- ARGV[2]   owner
--- ARGV[3]   seconds to renew the lease for, or "" to leave it
--- ARGV[4]   position to leave the unit at, giving the lease up, or "" to keep it
--- ARGV[5..] field, value, field, value, ...
+-- KEYS[2]   the index of due units
+-- KEYS[3]   the job's hash
+-- ARGV[1]   prefix of the unit's fields in its hash
+-- ARGV[2]   what the index calls it
+-- ARGV[3]   owner
+-- ARGV[4]   seconds to renew the lease for, or "" to leave it
+-- ARGV[5]   position to leave the unit at, giving the lease up, or "" to keep it
+-- ARGV[6]   then: when its next message is due; "through:": none is, but one of the unit named after the colon, if any
+-- ARGV[7..] field, value, field, value, ...
 -- Returns 1 if it was done, 0 if the lease is somebody else's.
-local key, prefix = KEYS[1], ARGV[1]
-if redis.call('HGET', key, prefix .. 'owner') ~= ARGV[2] then
+local key, prefix, member = KEYS[1], ARGV[1], ARGV[2]
+if redis.call('HGET', key, prefix .. 'owner') ~= ARGV[3] then
   return 0
 end
-for i = 5, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   redis.call('HSET', key, prefix .. ARGV[i], ARGV[i + 1])
 end
-if ARGV[3] ~= '' then
-  local time = redis.call('TIME')
-  local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-  redis.call('HSET', key, prefix .. 'until', string.format('%.3f', now + tonumber(ARGV[3])))
-end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 if ARGV[4] ~= '' then
-  redis.call('HSET', key, prefix .. 'position', ARGV[4])
+  local ends = string.format('%.3f', now + tonumber(ARGV[4]))
+  redis.call('HSET', key, prefix .. 'until', ends)
+  redis.call('ZADD', KEYS[2], ends, member)
+end
+if ARGV[5] ~= '' then
+  redis.call('HSET', key, prefix .. 'position', ARGV[5])
   redis.call('HDEL', key, prefix .. 'owner', prefix .. 'until')
+  local follower = string.match(ARGV[6], '^through:(.*)$')
+  if follower then
+    redis.call('ZREM', KEYS[2], member)
+    member = follower
+    if follower ~= '' then
+      -- That nothing came for the job while its batches were on their way is no sign that messages get lost.
+      redis.call('HDEL', KEYS[3], 'lease:resent', 'lease:resent_at')
+    end
+  end
+  if member ~= '' then
+    redis.call('ZADD', KEYS[2], string.format('%.3f', math.max(now, tonumber(ARGV[6]) or 0)), member)
+  end
 end
 return 1

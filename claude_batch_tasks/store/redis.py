@@ -21,9 +21,21 @@ import zstandard
 
 from claude_batch_tasks import requests
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
-from claude_batch_tasks.store import BatchRecord, JobRecord, Lease, MessageRecord, Unit
+from claude_batch_tasks.store import BatchRecord, JobRecord, JobState, Lease, Lost, MessageRecord, Unit
 
 _PREFIX = "claude_batch"
+
+#: Sorted set of all units that wait for a message, by when it is due or, while somebody is at work, the lease ends.
+_DUE = f"{_PREFIX}:due"
+
+#: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
+_LATE = f"{_PREFIX}:late"
+
+#: As long as Anthropic keeps the results: later a batch is of no use to anybody.
+_CLAIM_TTL = 30 * 86_400
+
+#: The lists a batch is staged as.
+_STAGED = ("body", "ids", "sizes")
 _TIMEOUT = 30.0
 
 #: Payloads that no job record stands for yet (the caller may have died), and rows of an unpublished attempt.
@@ -74,31 +86,61 @@ class RedisStore:
         self._redis: Any = client
         self.where = where
         scripts = Path(__file__).parent
-        self._acquire, self._record, self._grant, self._update = (
+        (
+            self._acquire,
+            self._claim,
+            self._create,
+            self._grant,
+            self._lost,
+            self._outcome,
+            self._record,
+            self._settle,
+            self._update,
+        ) = (
             client.register_script((scripts / f"{name}.lua").read_text())
-            for name in ("acquire", "record", "grant", "update")
+            for name in ("acquire", "claim", "create", "grant", "lost", "outcome", "record", "settle", "update")
         )
 
     # -- jobs
 
     @_answering
-    def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> None:
+    def append(self, job_id: str, nonce: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
+        values = (_compress(body), _compress(_encode(custom_ids)), len(custom_ids))
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(_key(job_id, "job"), mapping=_fields(job))
-            for number, batch in enumerate(batches):
-                pipe.hset(_key(job_id, "batch", number), mapping=_fields(batch))
-            for key in self._keys(job_id, len(batches)):
-                pipe.expire(key, _whole(ttl))
+            for name, value in zip(_STAGED, values, strict=True):
+                key = _key(job_id, "staging", nonce, batch, name)
+                pipe.rpush(key, value)
+                pipe.expire(key, _UNFINISHED_TTL)
             pipe.execute()
+
+    @_answering
+    def discard(self, job_id: str, nonce: str, batches: int) -> None:
+        if keys := [_key(job_id, "staging", nonce, batch, name) for batch in range(batches) for name in _STAGED]:
+            self._redis.unlink(*keys)
+
+    @_answering
+    def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> bool:
+        keys = [_key(job_id, "job")]
+        records = [_pairs(_fields(job))]
+        for number, batch in enumerate(batches):
+            records.append(_pairs(_fields(batch)))
+            keys.append(_key(job_id, "batch", number))
+            for name in _STAGED:
+                keys += [_key(job_id, "staging", job.nonce, number, name), _key(job_id, "batch", number, name)]
+        return bool(self._create(keys=keys, args=[_whole(ttl), len(_STAGED), *map(_encode, records)]))
 
     @_answering
     def job(self, job_id: str) -> JobRecord | None:
         return _load(JobRecord, self._redis.hgetall(_key(job_id, "job")))
 
     @_answering
-    def update_job(self, job_id: str, **changes: Any) -> None:
-        pairs = [part for name, value in changes.items() for part in (name, _encode(value))]
-        self._update(keys=[_key(job_id, "job")], args=pairs)
+    def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:
+        args = [_encode(only) if only else "", *_changed(changes)]
+        return bool(self._update(keys=[_key(job_id, "job")], args=args))
+
+    @_answering
+    def settle(self, job_id: str, field: str, value: Any) -> Any:
+        return msgspec.json.decode(self._settle(keys=[_key(job_id, "job")], args=[field, _encode(value)]))
 
     @_answering
     def keep(self, job_id: str) -> None:
@@ -110,7 +152,9 @@ class RedisStore:
 
     @_answering
     def delete(self, job_id: str) -> None:
-        self._each_key(job_id, "delete")
+        units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self.batches(job_id)))]
+        self._redis.zrem(_DUE, *map(_member, units))
+        self._each_key(job_id, "unlink")
 
     # -- batches, and the leases of their steps
 
@@ -137,27 +181,63 @@ class RedisStore:
     @_answering
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
         key, prefix = _unit(unit)
-        # A request's fields come into being with its lease, so there the job must stand for it.
-        keys = [key, key if unit.place is None else _key(unit.job_id, "job")]
-        state, remaining = self._acquire(keys=keys, args=[prefix, position, owner, ttl])
+        keys = [key, _standing(unit), _DUE, _LATE]
+        state, remaining = self._acquire(keys=keys, args=[prefix, _member(unit), position, owner, ttl])
         return Lease(state.decode(), remaining / 1000)
 
     @_answering
     def renew(self, unit: Unit, owner: str, ttl: float) -> bool:
-        return self._write(unit, owner, ttl, "", {})
+        return self._write(unit, owner, {}, ttl=ttl)
 
     @_answering
     def record(self, unit: Unit, owner: str, **changes: Any) -> bool:
-        return self._write(unit, owner, "", "", changes)
+        return self._write(unit, owner, changes)
 
     @_answering
-    def advance(self, unit: Unit, owner: str, position: int, **changes: Any) -> bool:
-        return self._write(unit, owner, "", position, changes)
+    def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
+        # What comes after the last step of a batch is the job's.
+        follower = "" if unit.batch is None or unit.place is not None else _member(Unit(unit.job_id))
+        due = f"through:{follower}" if through else changes.get("due_at") or 0
+        return self._write(unit, owner, changes, position=position, due=due)
 
-    def _write(self, unit: Unit, owner: str, ttl: float | str, position: int | str, changes: dict[str, Any]) -> bool:
+    def _write(
+        self,
+        unit: Unit,
+        owner: str,
+        changes: dict[str, Any],
+        *,
+        ttl: float | str = "",
+        position: int | str = "",
+        due: float | str = "",
+    ) -> bool:
         key, prefix = _unit(unit)
-        pairs = [part for name, value in changes.items() for part in (name, _encode(value))]
-        return bool(self._record(keys=[key], args=[prefix, owner, ttl, position, *pairs]))
+        args = [prefix, _member(unit), owner, ttl, position, due, *_changed(changes)]
+        return bool(self._record(keys=[key, _DUE, _key(unit.job_id, "job")], args=args))
+
+    # -- the index of what waits for a message
+
+    @_answering
+    def schedule(self, units: Iterable[Unit], at: float) -> None:
+        if members := {_member(unit): at for unit in units}:
+            self._redis.zadd(_DUE, members)
+
+    @_answering
+    def unschedule(self, unit: Unit) -> None:
+        self._redis.zrem(_DUE, _member(unit))
+
+    @_answering
+    def overdue(self, before: float, limit: int) -> list[Unit]:
+        members = self._redis.zrangebyscore(_DUE, "-inf", f"({before}", start=0, num=limit)
+        return [_unit_of(member.decode()) for member in members]
+
+    @_answering
+    def lost(self, unit: Unit, after: float) -> Lost | None:
+        key, prefix = _unit(unit)
+        keys = [key, _standing(unit), _DUE, _LATE]
+        found = self._lost(keys=keys, args=[prefix, _member(unit), after])
+        return Lost(int(found[0]), float(found[1])) if found else None
+
+    # -- the fallback's budget
 
     @_answering
     def grant(self, job_id: str, batch: int, wanted: int, limit: int) -> int:
@@ -166,34 +246,36 @@ class RedisStore:
     # -- which batch id is whose
 
     @_answering
-    def claim_batch(self, batch_id: str, owner: str) -> str:
-        key = f"{_PREFIX}:owner:{batch_id}"
-        # As long as Anthropic keeps the results: later the batch is of no use to anybody.
-        self._redis.set(key, owner, nx=True, ex=30 * 86_400)
-        return (self._redis.get(key) or owner.encode()).decode()
+    def claim(
+        self,
+        unit: Unit,
+        owner: str,
+        batch_id: str,
+        /,
+        *,
+        instead_of: Unit | None = None,
+        force: bool = False,
+        **changes: Any,
+    ) -> Unit | None:
+        act = "force" if force else _member(instead_of) if instead_of else "take"
+        return self._own(act, unit, owner, batch_id, changes)
 
     @_answering
-    def batch_owner(self, batch_id: str) -> str | None:
+    def release(self, unit: Unit, owner: str, batch_id: str, /, **changes: Any) -> bool:
+        return self._own("release", unit, owner, batch_id, changes) is not None
+
+    def _own(self, act: str, unit: Unit, owner: str, batch_id: str, changes: dict[str, Any]) -> Unit | None:
+        key, _ = _unit(unit)
+        args = [act, owner, _member(unit), _CLAIM_TTL, *_changed(changes)]
+        found = self._claim(keys=[key, f"{_PREFIX}:owner:{batch_id}"], args=args)
+        return _unit_of(found.decode()) if found else None
+
+    @_answering
+    def holder(self, batch_id: str) -> Unit | None:
         value = self._redis.get(f"{_PREFIX}:owner:{batch_id}")
-        return value.decode() if value else None
-
-    @_answering
-    def release_batch(self, batch_id: str) -> None:
-        self._redis.delete(f"{_PREFIX}:owner:{batch_id}")
+        return _unit_of(value.decode()) if value else None
 
     # -- payloads
-
-    @_answering
-    def append(self, job_id: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
-        with self._redis.pipeline(transaction=True) as pipe:
-            for name, value in (
-                ("body", _compress(body)),
-                ("ids", _compress(_encode(custom_ids))),
-                ("sizes", len(custom_ids)),
-            ):
-                pipe.rpush(_key(job_id, "batch", batch, name), value)
-                pipe.expire(_key(job_id, "batch", batch, name), _UNFINISHED_TTL)
-            pipe.execute()
 
     @_answering
     def bodies(self, job_id: str, batch: int) -> Iterator[bytes]:
@@ -224,12 +306,16 @@ class RedisStore:
 
     @_answering
     def publish(self, unit: Unit, owner: str, attempt: int, **changes: Any) -> bool:
-        key = _key(unit.job_id, "batch", unit.batch, f"rows:{attempt}")
+        batch = (unit.job_id, "batch", unit.batch)
+        key = _key(*batch, f"rows:{attempt}")
         # Persist first: an attempt that is published must never expire, one that is not may stay a little longer.
         self._redis.persist(key)
+        self._redis.persist(_key(*batch, "eligible"))
         if self.record(unit, owner, published=attempt, **changes):
+            if attempt > 1:
+                self._redis.unlink(*(_key(*batch, f"rows:{earlier}") for earlier in range(1, attempt)))
             return True
-        self._redis.delete(key)
+        self._redis.unlink(key)
         return False
 
     @_answering
@@ -238,7 +324,7 @@ class RedisStore:
 
     @_answering
     def set_eligible(self, job_id: str, batch: int, places: bytes) -> None:
-        self._redis.set(_key(job_id, "batch", batch, "eligible"), places)
+        self._redis.set(_key(job_id, "batch", batch, "eligible"), places, ex=_UNFINISHED_TTL)
 
     @_answering
     def eligible(self, job_id: str, batch: int) -> bytes:
@@ -248,7 +334,8 @@ class RedisStore:
 
     @_answering
     def save_outcome(self, job_id: str, batch: int, place: int, outcome: bytes) -> bool:
-        return bool(self._redis.hsetnx(_key(job_id, "batch", batch, "outcomes"), str(place), _compress(outcome)))
+        keys = [_key(job_id, "batch", batch, "outcomes"), _key(job_id, "job")]
+        return bool(self._outcome(keys=keys, args=[place, _compress(outcome)]))
 
     @_answering
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
@@ -276,7 +363,7 @@ class RedisStore:
         yield _key(job_id, "job")
         for number in range(batches):
             yield _key(job_id, "batch", number)
-            for name in ("body", "ids", "sizes", "eligible", "outcomes", "messages"):
+            for name in (*_STAGED, "eligible", "outcomes", "messages"):
                 yield _key(job_id, "batch", number, name)
         for number, count in enumerate(attempts):
             for attempt in range(1, count + 1):
@@ -284,13 +371,8 @@ class RedisStore:
 
     def _each_key(self, job_id: str, command: str, *args: Any) -> None:
         records = self.batches(job_id)
-        count = len(records)
-        if not records:
-            # No job record: the caller failed while staging. The pieces of its batches are numbered without a gap.
-            while self._redis.exists(_key(job_id, "batch", count, "body")):
-                count += 1
         with self._redis.pipeline(transaction=False) as pipe:
-            for key in self._keys(job_id, count, [record.attempt for record in records]):
+            for key in self._keys(job_id, len(records), [record.attempt for record in records]):
                 getattr(pipe, command)(key, *args)
             pipe.execute()
 
@@ -319,6 +401,29 @@ def _unit(unit: Unit) -> tuple[str, str]:
     if unit.place is None:
         return _key(unit.job_id, "batch", unit.batch), ""
     return _key(unit.job_id, "batch", unit.batch, "messages"), f"{unit.place}:"
+
+
+def _standing(unit: Unit) -> str:
+    """The hash without which the unit is gone: its own, but a request's fields come into being with its lease."""
+    return _unit(unit)[0] if unit.place is None else _key(unit.job_id, "job")
+
+
+def _member(unit: Unit) -> str:
+    """What the index of due units calls it. The job id comes last: it is the caller's, and may hold anything."""
+    return ":".join("" if part is None else str(part) for part in (unit.batch, unit.place, unit.job_id))
+
+
+def _unit_of(member: str) -> Unit:
+    batch, place, job_id = member.split(":", 2)
+    return Unit(job_id, int(batch) if batch else None, int(place) if place else None)
+
+
+def _changed(changes: dict[str, Any]) -> list[Any]:
+    return [part for name, value in changes.items() for part in (name, _encode(value))]
+
+
+def _pairs(fields: dict[str, bytes]) -> list[str]:
+    return [part for name, value in fields.items() for part in (name, value.decode())]
 
 
 def _fields(record: msgspec.Struct) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ import json
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
@@ -117,17 +118,31 @@ class TestSubmitting:
     def test_gives_every_job_a_nonce_of_its_own(self, app: Celery, make_request: Any) -> None:
         assert len({jobs.submit(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
 
-    def test_again_under_the_same_id_before_it_began_replaces_it(self, stage: Any) -> None:
-        stage("a", "b", "c", max_requests_per_batch=1)
-        job = stage("d")
-        assert [request["custom_id"] for request in job.requests()] == ["d"]
-
-    def test_again_under_the_id_of_a_running_job_is_refused(self, store: Store, stage: Any) -> None:
+    @pytest.mark.parametrize("state", ["staged", "running", "completed"])
+    def test_again_under_the_same_id_is_refused_and_changes_nothing(
+        self, store: Store, stage: Any, state: str, keys: Any
+    ) -> None:
         job = stage("a")
-        store.update_job(JOB, state="running")
-        with pytest.raises(errors.BatchTasksError, match="running already"):
-            stage("b")
+        store.update_job(JOB, state=state)
+        before = keys()
+        with pytest.raises(errors.BatchTasksError, match="a task id stands for one job"):
+            stage("b", "c", max_requests_per_batch=1)
         assert [request["custom_id"] for request in job.requests()] == ["a"]
+        assert keys() == before
+
+    def test_by_many_at_once_under_one_id_makes_one_job_of_one_of_them(
+        self, app: Celery, store: Store, make_request: Any
+    ) -> None:
+        def submit(n: int) -> int | None:
+            try:
+                jobs.submit(app, JOB, (make_request(f"{n}-{m}") for m in range(50)), {"max_requests_per_batch": 7})
+            except errors.BatchTasksError:
+                return None
+            return n
+
+        with ThreadPoolExecutor(6) as pool:
+            [first] = [n for n in pool.map(submit, range(6)) if n is not None]
+        assert [r["custom_id"] for r in BatchJob(JOB, app).requests()] == [f"{first}-{m}" for m in range(50)]
 
 
 class TestSubmittingThatFails:

@@ -20,13 +20,14 @@ from claude_batch_tasks.store import BatchRecord, JobRecord, Lease, MessageRecor
 from claude_batch_tasks.store.redis import RedisStore, open_store
 
 JOB = "job-1"
+NONCE = "abc"
 BATCH = Unit(JOB, 0)
 LONG = 600.0
 Keys = Callable[[], set[str]]
 
 
 def job_record(**own: Any) -> JobRecord:
-    return JobRecord(**{"nonce": "abc", "requests": 4, "batches": 2, "submitted_at": 1.5, **own})
+    return JobRecord(**{"nonce": NONCE, "requests": 4, "batches": 2, "submitted_at": 1.5, **own})
 
 
 def batch_record(**own: Any) -> BatchRecord:
@@ -41,7 +42,7 @@ def body_of(*texts: str) -> bytes:
 def job(store: RedisStore) -> str:
     """A job of two batches of two requests, staged and made."""
     for number in range(2):
-        store.append(JOB, number, [f"a{number}", f"b{number}"], body_of(f"a{number}", f"b{number}"))
+        store.append(JOB, NONCE, number, [f"a{number}", f"b{number}"], body_of(f"a{number}", f"b{number}"))
     store.create_job(JOB, job_record(), [batch_record(), batch_record(first=2)], LONG)
     return JOB
 
@@ -266,27 +267,194 @@ class TestTheFallbackBudget:
 
 
 class TestWhoseABatchIs:
-    def test_is_settled_once(self, store: RedisStore) -> None:
-        assert store.batch_owner("msgbatch_1") is None
-        assert store.claim_batch("msgbatch_1", "job-1/0") == "job-1/0"
-        assert store.claim_batch("msgbatch_1", "job-2/0") == "job-1/0"
-        assert store.batch_owner("msgbatch_1") == "job-1/0"
+    OTHER = Unit(JOB, 1)
 
-    def test_is_open_again_after_it_was_released(self, store: RedisStore, keys: Keys) -> None:
-        store.claim_batch("msgbatch_1", "job-1/0")
-        store.release_batch("msgbatch_1")
-        assert keys() == set()
-        assert store.claim_batch("msgbatch_1", "job-2/0") == "job-2/0"
+    @pytest.fixture(autouse=True)
+    def leases(self, store: RedisStore, job: str) -> None:
+        for unit in (BATCH, self.OTHER):
+            store.acquire(unit, 0, "me", LONG)
+
+    def test_is_settled_once(self, store: RedisStore) -> None:
+        assert store.holder("msgbatch_1") is None
+        assert store.claim(BATCH, "me", "msgbatch_1", batch_id="msgbatch_1", provisional=True) == BATCH
+        assert store.claim(self.OTHER, "me", "msgbatch_1", batch_id="msgbatch_1") == BATCH
+        assert store.holder("msgbatch_1") == BATCH
+        first, second = store.batches(JOB)
+        assert (first.batch_id, first.provisional, second.batch_id) == ("msgbatch_1", True, None)
+
+    def test_is_the_one_who_knows(self, store: RedisStore) -> None:
+        store.claim(BATCH, "me", "msgbatch_1", batch_id="msgbatch_1", provisional=True)
+        assert store.claim(self.OTHER, "me", "msgbatch_1", force=True, batch_id="msgbatch_1") == self.OTHER
+        assert store.release(BATCH, "me", "msgbatch_1", batch_id=None, turn=1)
+        assert store.holder("msgbatch_1") == self.OTHER
+        assert [(batch.batch_id, batch.turn) for batch in store.batches(JOB)] == [(None, 1), ("msgbatch_1", 0)]
+
+    def test_is_taken_only_from_whom_it_was_judged_by(self, store: RedisStore) -> None:
+        gone = Unit("gone", 3)
+        assert store.claim(BATCH, "me", "msgbatch_1", instead_of=gone) == BATCH
+        assert store.claim(self.OTHER, "me", "msgbatch_1", instead_of=gone) == BATCH
+        assert store.claim(self.OTHER, "me", "msgbatch_1", instead_of=BATCH) == self.OTHER
+
+    def test_is_open_again_after_it_was_released(self, store: RedisStore) -> None:
+        store.claim(BATCH, "me", "msgbatch_1")
+        assert store.release(BATCH, "me", "msgbatch_1")
+        assert store.holder("msgbatch_1") is None
+        assert store.claim(self.OTHER, "me", "msgbatch_1") == self.OTHER
+
+    def test_is_not_for_somebody_without_the_lease_to_say(self, store: RedisStore, keys: Keys) -> None:
+        before = keys()
+        assert store.claim(BATCH, "you", "msgbatch_1", force=True, batch_id="msgbatch_1") is None
+        assert keys() == before
+        store.claim(BATCH, "me", "msgbatch_1", batch_id="msgbatch_1")
+        assert not store.release(BATCH, "you", "msgbatch_1", batch_id=None)
+        assert store.holder("msgbatch_1") == BATCH
+        assert store.batches(JOB)[0].batch_id == "msgbatch_1"
 
     def test_is_settled_among_many(self, store: RedisStore) -> None:
         with ThreadPoolExecutor(8) as pool:
-            owners = set(pool.map(lambda n: store.claim_batch("msgbatch_1", f"job-{n}/0"), range(24)))
-        assert len(owners) == 1
+            units = [BATCH, self.OTHER] * 12
+            holders = set(pool.map(lambda unit: store.claim(unit, "me", "msgbatch_1"), units))
+        assert len(holders) == 1
 
     def test_is_forgotten_in_time(self, store: RedisStore, redis_client: redis.Redis) -> None:
-        store.claim_batch("msgbatch_1", "job-1/0")
-        [key] = redis_client.keys("*")
+        store.claim(BATCH, "me", "msgbatch_1")
+        [key] = redis_client.keys("*owner*")
         assert 29 * 86_400 < redis_client.ttl(key) <= 30 * 86_400
+
+
+class TestAFieldThatIsSettledOnce:
+    def test_keeps_its_first_value(self, store: RedisStore, job: str) -> None:
+        assert store.settle(job, "account", 'a\n"ü') == 'a\n"ü'
+        assert store.settle(job, "account", "b") == 'a\n"ü'
+        record = store.job(job)
+        assert record is not None
+        assert record.account == 'a\n"ü'
+
+    def test_of_a_job_that_is_gone_stays_nothing(self, store: RedisStore, keys: Keys) -> None:
+        assert store.settle("nobody", "account", "a") is None
+        assert keys() == set()
+
+
+class TestWhatWaitsForAMessage:
+    """Units are in an index by when a message should act on them, which is what recovery looks at."""
+
+    ODD = Unit("{a}:b:1", 0, 12)
+
+    def due(self, store: RedisStore) -> list[Unit]:
+        return store.overdue(float("inf"), 100)
+
+    def test_is_listed_by_when_it_is_due(self, store: RedisStore) -> None:
+        store.schedule([BATCH, Unit(JOB, 1)], 20.0)
+        store.schedule([self.ODD], 10.0)
+        store.schedule([Unit(JOB)], 30.0)
+        store.schedule([], 30.0)
+        assert store.overdue(20.5, 100) == [self.ODD, BATCH, Unit(JOB, 1)]
+        assert store.overdue(20.0, 100) == [self.ODD]
+        assert store.overdue(50.0, 1) == [self.ODD]
+        store.unschedule(self.ODD)
+        assert store.overdue(50.0, 1) == [BATCH]
+
+    def test_is_not_lost_while_somebody_is_at_it(self, store: RedisStore, job: str) -> None:
+        store.schedule([BATCH], 5.0)
+        store.acquire(BATCH, 7, "me", LONG)
+        assert store.overdue(time.time() + LONG - 60, 100) == []
+        assert store.lost(BATCH, 0) is None
+        store.renew(BATCH, "me", 2 * LONG)
+        assert store.overdue(time.time() + 2 * LONG - 60, 100) == []
+
+    def test_is_lost_after_its_owner_died(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 7, "me", 0.01)
+        time.sleep(0.1)
+        assert store.lost(BATCH, 30) is None
+        assert store.lost(BATCH, 0.02).position == 7  # type: ignore[union-attr]
+
+    def test_is_due_when_its_step_said(self, store: RedisStore, job: str) -> None:
+        later = time.time() + 500
+        store.acquire(BATCH, 7, "me", LONG)
+        store.advance(BATCH, "me", 8, failures=1, due_at=later)
+        assert store.lost(BATCH, 1) is None
+        lost = store.lost(BATCH, 0)
+        assert lost is not None
+        assert (lost.position, round(lost.due_at - later)) == (8, 0)
+
+    def test_is_due_at_once_when_its_step_said_nothing(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 7, "me", LONG)
+        store.advance(BATCH, "me", 8, failures=0, due_at=None)
+        assert store.overdue(time.time() + 60, 100) == [BATCH]
+
+    def test_is_handed_to_one_caller(self, store: RedisStore, job: str) -> None:
+        store.schedule([BATCH], 5.0)
+        with ThreadPoolExecutor(8) as pool:
+            told = [lost for lost in pool.map(lambda _: store.lost(BATCH, 30), range(24)) if lost]
+        assert [lost.position for lost in told] == [-1]
+
+    def test_is_handed_to_one_of_those_who_want_everything_at_once(self, store: RedisStore, job: str) -> None:
+        store.schedule([BATCH], time.time() + 500)
+        with ThreadPoolExecutor(8) as pool:
+            told = [lost for lost in pool.map(lambda _: store.lost(BATCH, 0), range(24)) if lost]
+        assert len(told) == 1
+        store.acquire(BATCH, 0, "me", 0.01)
+        store.advance(BATCH, "me", 1)
+        assert store.lost(BATCH, 0), "another message of it is awaited now"
+
+    def test_counts_as_lost_again_later_and_later(self, store: RedisStore, job: str) -> None:
+        store.schedule([BATCH], 5.0)
+        waits = []
+        for _ in range(4):
+            began = time.monotonic()
+            while store.lost(BATCH, 0.05) is None:
+                time.sleep(0.005)
+            waits.append(time.monotonic() - began)
+        assert waits[1] > 0.09
+        assert waits[2] > 0.18
+        assert waits[3] > 0.36
+        store.acquire(BATCH, 0, "me", 0.01)
+        store.advance(BATCH, "me", 1)
+        time.sleep(0.1)
+        assert store.lost(BATCH, 0.05)
+        time.sleep(0.15)
+        assert store.lost(BATCH, 0.05), "whoever acted on it began the count anew"
+
+    def test_is_not_looked_for_while_a_long_queue_makes_all_of_them_late(self, store: RedisStore, job: str) -> None:
+        late = Unit(JOB, 1)
+        store.schedule([late], time.time() - 100)
+        store.acquire(late, 0, "me", LONG)
+        store.schedule([BATCH], time.time() - 190)
+        assert store.lost(BATCH, 30) is None
+        store.schedule([BATCH], time.time() - 240)
+        assert store.lost(BATCH, 30)
+        for seq in range(1, 80):  # messages that come in time
+            store.acquire(late, seq, "me", LONG)
+            store.advance(late, "me", seq + 1)
+        store.acquire(BATCH, 0, "me", 0.01)
+        store.advance(BATCH, "me", 1)
+        store.schedule([BATCH], time.time() - 50)
+        assert store.lost(BATCH, 30)
+
+    def test_is_its_job_after_the_last_step_of_a_batch(self, store: RedisStore, job: str) -> None:
+        store.acquire(BATCH, 7, "me", LONG)
+        store.advance(BATCH, "me", 8, through=True)
+        assert self.due(store) == [Unit(JOB)]
+        store.acquire(Unit(JOB), 0, "me", LONG)
+        store.advance(Unit(JOB), "me", 1, through=True)
+        assert self.due(store) == []
+
+    def test_is_nothing_after_a_request_has_its_outcome(self, store: RedisStore, job: str) -> None:
+        unit = Unit(JOB, 0, 1)
+        store.schedule([unit], 1.0)
+        store.acquire(unit, 0, "me", LONG)
+        store.advance(unit, "me", 1, through=True)
+        assert self.due(store) == []
+
+    def test_of_a_job_that_is_gone_is_forgotten(self, store: RedisStore, job: str) -> None:
+        for unit in (Unit("gone"), Unit("gone", 1), Unit("gone", 1, 2), Unit(JOB, 9)):
+            store.schedule([unit], 1.0)
+            assert store.lost(unit, 0) is None
+            store.schedule([unit], 1.0)
+            assert store.acquire(unit, 0, "me", LONG).state == "gone" or unit.place is not None
+        store.schedule([BATCH, Unit(JOB)], 1.0)
+        store.delete(job)
+        assert self.due(store) == []
 
 
 class TestPayloads:
@@ -297,8 +465,9 @@ class TestPayloads:
             (["d", "e", "f"], body_of("d", "e", "f")),
         ]
         for ids, body in pieces:
-            store.append(JOB, 0, ids, body)
-        store.append(JOB, 1, ["g"], body_of("g"))
+            store.append(JOB, NONCE, 0, ids, body)
+        store.append(JOB, NONCE, 1, ["g"], body_of("g"))
+        assert store.create_job(JOB, job_record(), [batch_record(), batch_record()], LONG)
         assert list(store.custom_ids(JOB, 0)) == [ids for ids, _ in pieces]
         assert list(store.bodies(JOB, 0)) == [body for _, body in pieces]
         assert [store.params(JOB, 0, place) for place in range(6)] == [b'{"t":"%c"}' % ord(c) for c in "abcdef"]
@@ -306,11 +475,12 @@ class TestPayloads:
 
     def test_may_be_large(self, store: RedisStore) -> None:
         text = "x" * 3_000_000
-        store.append(JOB, 0, ["a"], body_of(text))
+        store.append(JOB, NONCE, 0, ["a"], body_of(text))
+        store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
         assert list(store.bodies(JOB, 0)) == [body_of(text)]
 
     def test_take_less_room_than_they_have(self, store: RedisStore, redis_client: redis.Redis) -> None:
-        store.append(JOB, 0, ["a"], body_of("all work and no play " * 10_000))
+        store.append(JOB, NONCE, 0, ["a"], body_of("all work and no play " * 10_000))
         [key] = redis_client.keys("*body")
         stored = redis_client.lindex(key, 0)
         assert stored is not None
@@ -376,7 +546,7 @@ class TestResults:
         store.keep(JOB)
         store.write_results(JOB, 0, 1, [b"row"])
         store.publish(BATCH, "me", 1)
-        assert {redis_client.ttl(key) for key in redis_client.keys("*")} == {-1}
+        assert {redis_client.ttl(key) for key in redis_client.keys("*{*")} == {-1}
 
     def test_that_nobody_published_expire_by_themselves(self, store: RedisStore, redis_client: redis.Redis) -> None:
         store.keep(JOB)
@@ -423,7 +593,7 @@ class TestTheLifeOfAJobsKeys:
             store.publish(unit, "me", attempts)
 
     def ttls(self, client: redis.Redis) -> set[int]:
-        return {client.ttl(key) for key in client.keys("*")}
+        return {client.ttl(key) for key in client.keys("*") if b"{" in key}
 
     def test_begins_with_an_expiry(self, job: str, redis_client: redis.Redis) -> None:
         assert all(LONG - 30 < ttl <= LONG for ttl in self.ttls(redis_client))
@@ -459,17 +629,28 @@ class TestTheLifeOfAJobsKeys:
 
     def test_leaves_nothing_behind_when_staging_failed(self, store: RedisStore, keys: Keys) -> None:
         for number in (0, 0, 1, 2):
-            store.append(JOB, number, ["a"], body_of("a"))
-        store.delete(JOB)
+            store.append(JOB, NONCE, number, ["a"], body_of("a"))
+        store.discard(JOB, NONCE, 3)
         assert keys() == set()
+        store.discard(JOB, NONCE, 0)
+
+    def test_are_those_of_whoever_made_it_first(self, store: RedisStore, keys: Keys) -> None:
+        for nonce, text in (("first", "a"), ("second", "b")):
+            store.append(JOB, nonce, 0, [text], body_of(text))
+        assert store.create_job(JOB, job_record(nonce="first", batches=1), [batch_record()], LONG)
+        made = keys()
+        assert not store.create_job(JOB, job_record(nonce="second", batches=1), [batch_record()], LONG)
+        assert list(store.custom_ids(JOB, 0)) == [["a"]]
+        store.discard(JOB, "second", 1)
+        assert keys() == {key for key in made if "second" not in key}
 
     def test_that_was_never_made_is_a_day_at_most(self, store: RedisStore, redis_client: redis.Redis) -> None:
-        store.append(JOB, 0, ["a"], body_of("a"))
+        store.append(JOB, NONCE, 0, ["a"], body_of("a"))
         assert all(0 < ttl <= 86_400 for ttl in self.ttls(redis_client))
 
     def test_of_others_is_left_alone(self, store: RedisStore, job: str, keys: Keys) -> None:
         before = keys()
-        store.append("job-2", 0, ["a"], body_of("a"))
+        store.append("job-2", NONCE, 0, ["a"], body_of("a"))
         store.create_job("job-2", job_record(batches=1), [batch_record()], LONG)
         store.delete("job-2")
         store.delete("job-3")
@@ -509,11 +690,17 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "renew": lambda s: s.renew(BATCH, "me", LONG),
     "record": lambda s: s.record(BATCH, "me", state="lost"),
     "advance": lambda s: s.advance(BATCH, "me", 1),
+    "discard": lambda s: s.discard(JOB, NONCE, 1),
+    "settle": lambda s: s.settle(JOB, "account", "x"),
+    "schedule": lambda s: s.schedule([BATCH], 1.0),
+    "unschedule": lambda s: s.unschedule(BATCH),
+    "overdue": lambda s: s.overdue(1.0, 10),
+    "lost": lambda s: s.lost(BATCH, 1.0),
     "grant": lambda s: s.grant(JOB, 0, 1, 1),
-    "claim_batch": lambda s: s.claim_batch("msgbatch_1", "job-1/0"),
-    "batch_owner": lambda s: s.batch_owner("msgbatch_1"),
-    "release_batch": lambda s: s.release_batch("msgbatch_1"),
-    "append": lambda s: s.append(JOB, 0, ["a"], b"{}"),
+    "claim": lambda s: s.claim(BATCH, "me", "msgbatch_1"),
+    "release": lambda s: s.release(BATCH, "me", "msgbatch_1"),
+    "holder": lambda s: s.holder("msgbatch_1"),
+    "append": lambda s: s.append(JOB, NONCE, 0, ["a"], b"{}"),
     "bodies": lambda s: list(s.bodies(JOB, 0)),
     "custom_ids": lambda s: list(s.custom_ids(JOB, 0)),
     "params": lambda s: s.params(JOB, 0, 0),
@@ -553,7 +740,8 @@ class TestAServerThatIsStopped:
         with RedisServer() as server:
             store = RedisStore(redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)), "here")
             for n in range(3):
-                store.append(JOB, 0, [f"{n}"], body_of(f"{n}"))
+                store.append(JOB, NONCE, 0, [f"{n}"], body_of(f"{n}"))
+            store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
             store.write_results(JOB, 0, 1, [b"1", b"2", b"3"])
             readers: list[Iterator[Any]] = [store.bodies(JOB, 0), store.custom_ids(JOB, 0), store.results(JOB, 0, 1)]
             for reader in readers:
@@ -566,7 +754,7 @@ class TestAServerThatIsStopped:
     def test_that_comes_back_still_has_everything(self) -> None:
         with RedisServer() as server:
             store = RedisStore(redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)), "here")
-            store.append(JOB, 0, ["a"], body_of("a"))
+            store.append(JOB, NONCE, 0, ["a"], body_of("a"))
             store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
             store.acquire(BATCH, 5, "me", LONG)
             server.stop()

@@ -1,0 +1,138 @@
+"""What a worker warns of: decided by values, and asked of real servers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import kombu.transport
+import pytest
+from celery import Celery
+
+from claude_batch_tasks import checks, transport
+from claude_batch_tasks.embedded import RedisServer, free_port
+
+GOOD = {"maxmemory_policy": "noeviction", "maxmemory": 0, "aof_enabled": 1}
+
+
+def server_levels(**info: Any) -> list[int]:
+    return [level for level, _ in checks.of_server(["store"], "host:6379", {**GOOD, **info})]
+
+
+def test_a_server_that_keeps_everything_is_no_reason() -> None:
+    assert server_levels() == []
+    assert checks.of_server(["store"], "host:6379", {}) == []
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-lrm"])
+def test_a_server_that_may_drop_any_key_is_an_error(policy: str) -> None:
+    assert server_levels(maxmemory_policy=policy, maxmemory=1000) == [logging.ERROR]
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "volatile-ttl"])
+def test_a_server_that_may_drop_what_expires_is_a_warning(policy: str) -> None:
+    assert server_levels(maxmemory_policy=policy) == [logging.WARNING]
+
+
+def test_a_server_without_an_append_only_file_is_a_warning() -> None:
+    assert server_levels(aof_enabled=0) == [logging.WARNING]
+    assert len(server_levels(aof_enabled=0, maxmemory_policy="allkeys-lru")) == 2
+
+
+def test_the_texts_say_where_what_and_which_line() -> None:
+    info = {"maxmemory_policy": "allkeys-lru", "maxmemory": 0, "aof_enabled": 0}
+    evicts, forgets = (text for _, text in checks.of_server(["store", "broker"], "host:6379", info))
+    for words in (
+        "store and broker",
+        "host:6379",
+        "allkeys-lru",
+        "as soon as a maxmemory",
+        "maxmemory-policy noeviction",
+    ):
+        assert words in evicts
+    assert "appendonly yes" in forgets
+
+
+@pytest.mark.parametrize(
+    ("version", "guarded", "number"),
+    [
+        ((5, 7, 0), False, 1),
+        ((5, 7, 1, "", ""), False, 1),
+        ((5, 7, 0), True, 0),
+        ((5, 6, 3), False, 0),
+        ((5, 5, 0), False, 0),
+        ((5, 8, 0), False, 0),
+    ],
+)
+def test_a_worker_that_a_restart_would_end(version: tuple[Any, ...], guarded: bool, number: int) -> None:
+    found = checks.of_transport(version, guarded)
+    assert len(found) == number
+    assert all("claude_batch_tasks.transport.install()" in text for _, text in found)
+
+
+def make_app(store: str, broker: str) -> Celery:
+    app = Celery("checked", broker=broker, set_as_current=False)
+    app.conf.claude_batch_store_url = store
+    return app
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[Celery], list[tuple[int, str]]]:
+    """What is logged for an app."""
+
+    def of(app: Celery) -> list[tuple[int, str]]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, checks.__name__):
+            checks.warn(app)
+        return [(record.levelno, record.getMessage()) for record in caplog.records]
+
+    return of
+
+
+def test_real_servers(said: Callable[[Celery], list[tuple[int, str]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.celery, "VERSION", (5, 7, 0))
+    # The ready-made app, if a test has imported it, guards the whole process.
+    monkeypatch.setitem(kombu.transport.TRANSPORT_ALIASES, "redis", "kombu.transport.redis:Transport")
+    monkeypatch.delitem(kombu.transport._transport_cache, "redis", raising=False)
+    with RedisServer() as good, RedisServer() as bad:
+        with bad.client() as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            client.config_set("appendonly", "no")
+        [(level, text)] = said(make_app(good.url, good.url))
+        assert (level, "install()" in text) == (logging.WARNING, True)
+
+        own = make_app(bad.url, "memory://")
+        assert [level for level, _ in said(own)] == [logging.ERROR, logging.WARNING]
+        assert all(f"the store's Redis (127.0.0.1:{bad.port})" in text for _, text in said(own))
+        both = said(make_app(bad.url, bad.url))
+        assert [("store and broker" in text) for _, text in both] == [True, True, False]
+
+        # A user who may not: as with managed servers.
+        with bad.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-info")
+        [(level, _)] = said(own)
+        assert level == logging.INFO
+
+
+def test_a_guarded_transport_is_no_reason(
+    said: Callable[[Celery], list[tuple[int, str]]], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks.celery, "VERSION", (5, 7, 0))
+    app = make_app(redis_server.url, redis_server.url)
+    app.conf.broker_transport = f"{transport.__name__}:Transport"
+    assert said(app) == []
+
+
+def test_a_server_that_is_down_holds_nothing_up(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
+    started = time.monotonic()
+    [(level, text)] = said(make_app(f"redis://:secret@127.0.0.1:{free_port()}/0", "memory://"))
+    assert time.monotonic() - started < 3
+    assert level == logging.INFO
+    assert "secret" not in text
+
+
+def test_nothing_is_raised(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
+    [(level, _)] = said(make_app("redis://127.0.0.1:1/0", "no-such-transport://host"))[-1:]
+    assert level == logging.INFO
