@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 
 from kombu.transport import redis as transport
 
 from claude_batch_tasks.app import app
 
 app.conf.broker_transport_options = {
-    "visibility_timeout": 4,
+    "visibility_timeout": float(os.environ.get("STORM_VISIBILITY", "4")),
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
 }

@@ -20,7 +20,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -69,8 +69,53 @@ def refusal(status: int, kind: str, message: str, **headers: str) -> Answer:
     return Answer(status, error_body(kind, message), {"Content-Type": "application/json", **named})
 
 
+def api_error() -> Answer:
+    """A 500 in the API's own words, which a Messages call that was not answered gets."""
+    return refusal(500, "api_error", "Internal server error")
+
+
 NOT_FOUND = refusal(404, "not_found_error", "Not found", request_id="req_404")
 DROP = Answer(drop=True)
+#: The call does its work, and the connection ends without an answer.
+LOST = Answer(drop=True, acts=True)
+
+
+@dataclass
+class Storm:
+    """Faults by chance, from a seeded generator, on every endpoint; shares of the calls.
+
+    A 404 is given instead of the work, except by the endpoints that only read, where there is no difference. A dropped
+    connection breaks before or after the work, half and half, and that of a download anywhere in it. Of the 5xx on
+    create, half come after the work. On the Messages API a 5xx comes before it: that is an answer, and not billed.
+    """
+
+    seed: int
+    not_found: float = 0.3
+    server_error: float = 0.05
+    dropped: float = 0.05
+    endpoints: frozenset[str] = frozenset({"create", "retrieve", "list", "results", "cancel", "messages"})
+    drawn: Counter[str] = field(default_factory=Counter)
+    """What was drawn, by endpoint and kind."""
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def draw(self, endpoint: str) -> Answer | None:
+        """What the next call gets instead of its ordinary answer. The caller holds the server's lock."""
+        if endpoint not in self.endpoints:
+            return None
+        number, acts = self._random.random(), self._random.random() < 0.5
+        if number < self.not_found:
+            kind, answer = "404", NOT_FOUND
+        elif (number := number - self.not_found) < self.server_error:
+            acts = acts and endpoint == "create"
+            kind, answer = "5xx", replace(api_error() if endpoint == "messages" else html(502), acts=acts)
+        elif number - self.server_error < self.dropped:
+            kind, answer = "dropped", replace(DROP, acts=acts)
+        else:
+            return None
+        self.drawn[f"{endpoint} {kind}{' after the work' if answer.acts else ''}"] += 1
+        return answer
 
 
 @dataclass
@@ -80,8 +125,12 @@ class Manners:
 
     script: dict[str, Sequence[Answer | None]] = field(default_factory=dict)
     forever: dict[str, Answer] = field(default_factory=dict)
+    storm: Storm | None = None
+    """Faults by chance, where the script has nothing."""
     looks: int = 1
     """Retrieves that still say in_progress."""
+    seconds: tuple[float, float] | None = None
+    """Instead: a batch ends by itself after a time between these."""
     status_word: str = "in_progress"
     result: Callable[[int, str], dict[str, Any]] | None = None
     """Result of the request of that index with that prompt; default: succeeded."""
@@ -119,6 +168,8 @@ class Manners:
     last_id: bool = True
     lag: int = 0
     """Calls of list that do not show the newest batch yet."""
+    shows_after: tuple[float, float] = (0.0, 0.0)
+    """A batch shows in the list after a time between these, seconds."""
     cancel_works: bool = True
     strangers_stay: int = 10**9
     """Calls of list after which other applications have deleted their batches."""
@@ -135,16 +186,50 @@ class Stored:
     manners: Manners
     looks: int = 0
     downloads: int = 0
+    fetched: int = 0
+    """Downloads that were sent to the end."""
     canceled: bool = False
+    _tally: Counter[str] | None = None
+    share: float = field(default_factory=random.random)
+    """Where between the two limits its times are."""
 
     @property
     def ended(self) -> bool:
+        if self.manners.seconds is not None and not self.canceled:
+            return self.age >= _between(self.manners.seconds, self.share)
         return self.canceled or self.looks > self.manners.looks
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was created."""
+        return (datetime.now(timezone.utc) - self.created).total_seconds()
+
+    @property
+    def shown(self) -> bool:
+        """Whether the list shows it already."""
+        return self.age >= _between(self.manners.shows_after, self.share)
+
+    @property
+    def foreign(self) -> bool:
+        """Another application's."""
+        return self.id.startswith("msgbatch_foreign")
+
+    def tally(self) -> Counter[str]:
+        """How many requests end how; counted once, as a list of hundreds of batches asks for all of them."""
+        if self.canceled:
+            return Counter(canceled=len(self.requests))
+        if self._tally is None:
+            self._tally = Counter(result["type"] for result in self.results())
+        return self._tally
 
     def results(self) -> list[dict[str, Any]]:
         if self.canceled:
             return [{"type": "canceled"} for _ in self.requests]
         return [outcome(self.manners, i, prompt_of(request["params"])) for i, request in enumerate(self.requests)]
+
+
+def _between(limits: tuple[float, float], share: float) -> float:
+    return limits[0] + (limits[1] - limits[0]) * share
 
 
 def outcome(manners: Manners, index: int, prompt: str) -> dict[str, Any]:
@@ -177,12 +262,24 @@ class Account:
     calls: Counter[str] = field(default_factory=Counter)
     paid: Counter[str] = field(default_factory=Counter)
     """Per prompt, how often a successful answer was produced."""
+    paid_messages: Counter[str] = field(default_factory=Counter)
+    """Those of them that the Messages API answered."""
     sent: Counter[str] = field(default_factory=Counter)
     """Per prompt, how often it was accepted, whatever came of it."""
     sdk_retries: int = 0
     canceled: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     """Calls that came to wait for their ``hold``."""
+
+    @property
+    def own(self) -> list[Stored]:
+        """The batches that are no stranger's."""
+        return [batch for batch in self.batches if not batch.foreign]
+
+    @property
+    def orphans(self) -> list[str]:
+        """Own batches that nobody ever read to the end."""
+        return [batch.id for batch in self.own if not batch.fetched]
 
     def add_foreign(self, count: int, *, age: float = 0.0, looks: int = 0, manners: Manners | None = None) -> Stored:
         """Another application's batch."""
@@ -306,6 +403,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         script = manners.script.get(endpoint, ())
         planned = script[number - 1] if number <= len(script) else manners.forever.get(endpoint)
+        if planned is None and manners.storm is not None:
+            with api.lock:
+                planned = manners.storm.draw(endpoint)
         ordinary: Answer | None = None
         if planned is None or planned.acts:
             with api.lock:
@@ -316,6 +416,9 @@ class _Handler(BaseHTTPRequestHandler):
             with api.lock:
                 account.held.append(endpoint)
             answer.hold.wait(60)
+        if answer.drop and answer.acts and endpoint == "results" and ordinary is not None and ordinary.status == 200:
+            self._send_results(account, parts[3], random.choice(("short", "reset")))
+            return
         if answer.drop:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -354,6 +457,7 @@ class _Handler(BaseHTTPRequestHandler):
             prompt = prompt_of(params)
             account.sent[prompt] += 1
             account.paid[prompt] += 1
+            account.paid_messages[prompt] += 1
             message = message_of(manners, prompt)
             return Answer(200, json.dumps(message).encode(), {"Content-Type": "application/json"})
         if endpoint == "list":
@@ -365,7 +469,7 @@ class _Handler(BaseHTTPRequestHandler):
             account.canceled.append(found.id)
             if manners.cancel_works and not found.ended:
                 found.canceled = True
-                if not found.id.startswith("msgbatch_foreign"):
+                if not found.foreign:
                     for request in found.requests:
                         account.paid[prompt_of(request["params"])] -= 1
         elif endpoint == "retrieve":
@@ -375,7 +479,7 @@ class _Handler(BaseHTTPRequestHandler):
         return _json(self._object(api, found, manners))
 
     def _object(self, api: UnfriendlyServer, batch: Stored, manners: Manners) -> dict[str, Any]:
-        tally = Counter(result["type"] for result in batch.results()) if batch.ended else Counter()
+        tally = batch.tally() if batch.ended else Counter()
         counts = {"processing": 0 if batch.ended else len(batch.requests)} | {name: tally[name] for name in OUTCOMES}
         stamp = manners.stamp
         own = {
@@ -396,9 +500,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self, api: UnfriendlyServer, account: Account, query: dict[str, list[str]]) -> dict[str, Any]:
         manners = account.manners
-        shown = sorted(account.batches, key=lambda batch: batch.created, reverse=True)
+        shown = [batch for batch in account.batches if batch.shown]
+        shown.sort(key=lambda batch: batch.created, reverse=True)
         if account.calls["list"] <= manners.lag:
-            shown = [batch for batch in shown if batch.id.startswith("msgbatch_foreign")]
+            shown = [batch for batch in shown if batch.foreign]
         if after := query.get("after_id"):
             places = [i for i, batch in enumerate(shown) if batch.id == after[0]]
             shown = shown[places[0] + 1 :] if places else []
@@ -440,7 +545,7 @@ class _Handler(BaseHTTPRequestHandler):
         if manners.close != "no":
             self.close_connection = True
 
-    def _send_results(self, account: Account, batch_id: str) -> None:
+    def _send_results(self, account: Account, batch_id: str, how: str | None = None) -> None:
         manners = account.manners
         with self.server.api.lock:
             batch = next(batch for batch in account.batches if batch.id == batch_id)
@@ -456,7 +561,8 @@ class _Handler(BaseHTTPRequestHandler):
             random.Random(batch_id).shuffle(rows)
         encoded = [manners.line(json.dumps(row, ensure_ascii=manners.ascii).encode("utf-8")) for row in rows]
         encoded = manners.lines(encoded, download)
-        how = manners.cut[download - 1] if download <= len(manners.cut) else ""
+        if how is None:
+            how = manners.cut[download - 1] if download <= len(manners.cut) else ""
         if how == "boundary":
             encoded = encoded[: len(encoded) // 2]
         joint = b"".join([manners.eol, *(blank + manners.eol for blank in manners.blanks)])
@@ -493,6 +599,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if manners.trickle:
                     time.sleep(manners.trickle)
             self.wfile.write(b"0\r\n\r\n")
+        with self.server.api.lock:
+            batch.fetched += not how
         self._after(manners)
 
 

@@ -29,7 +29,7 @@ NAMES = [
     "results_twice",
     "message",
     "listing",
-    *(f"job{i}" for i in range(6)),
+    *(f"job{i}" for i in range(12)),
 ]
 
 
@@ -98,6 +98,32 @@ def test_a_worker_killed_in_the_middle_of_every_step(bench: Bench) -> None:
     assert account.calls["create"] == 1
     assert bench.server.account("create_lost").calls["create"] == 2
     assert bench.server.account("message").calls["messages"] == 1
+
+
+def test_workers_killed_again_and_again(bench: Bench) -> None:
+    jobs = {
+        f"job{i}": bench.submit(
+            f"job{i}",
+            Manners(looks=i % 4, result=first_expires if i % 2 else None, chunks=[301], trickle=0.01),
+            max_requests_per_batch=4,
+        )
+        for i in range(12)
+    }
+
+    def total() -> int:
+        return sum(sum(bench.server.account(name).calls.values()) for name in jobs)
+
+    for calls in (5, 30, 60):
+        worker = bench.worker(3)
+        wait_until(lambda calls=calls: total() >= calls)
+        worker.stop(kill=True)
+    bench.worker(3)
+    for name, result in jobs.items():
+        summary = result.get(timeout=90)
+        assert summary["succeeded"] + summary["expired"] == 10, name
+        rows = list(BatchJob(result.id, bench.app).results())
+        assert len({row.custom_id for row in rows}) == len(rows) == 10
+        assert max(bench.server.account(name).paid.values()) == 1, name
 
 
 def test_messages_that_come_twice(bench: Bench) -> None:

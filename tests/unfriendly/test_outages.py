@@ -34,7 +34,9 @@ METHODS = {
     "record": 5,
     "advance": 4,
     "grant": 1,
-    "claim_batch": 1,
+    "claim": 1,
+    "settle": 1,
+    "renew": 2,
     "bodies": 1,
     "params": 1,
     "write_results": 1,
@@ -99,7 +101,7 @@ class Outage:
         self.happened = False
 
     def due(self, args: tuple[Any, ...]) -> bool:
-        if not any(getattr(a, "job_id", a) == self.job_id for a in args[:2]) and self.method != "claim_batch":
+        if not any(getattr(a, "job_id", a) == self.job_id for a in args[:2]):
             return False
         self.seen += 1
         if self.seen != self.nth:
@@ -149,7 +151,7 @@ def test_one_call_of_the_store_fails(served: Celery, server: UnfriendlyServer, o
         outage.job_id = "not yet"
         outages.append(outage)
         signature = run_batch.s(requests, client=name)
-        outage.job_id = task_id if method in ("keep", "claim_batch") else "not yet"
+        outage.job_id = task_id if method == "keep" else "not yet"
         result = signature.apply_async(task_id=task_id, countdown=0.5)
         outage.job_id = task_id
         jobs.append((outage, account, result))
