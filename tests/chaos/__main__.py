@@ -1,0 +1,178 @@
+"""``python -m tests.chaos``: many seeds in several processes, one seed again, or the list of crash points anew."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.chaos import schedule
+from tests.chaos.run import Bench, Report, as_json, failure, from_json
+
+
+def main() -> int:
+    """Returns the exit status: 1 if a seed failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="so many, from --first on")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="only this one, with all its details")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--report", type=Path, help="a file for the details of failed seeds; default: the output")
+    parser.add_argument("--discover", action="store_true", help="write the list of crash points anew")
+    parser.add_argument("--rounds", type=int, default=3, help="of --discover: runs in each weather")
+    parser.add_argument("--only", type=lambda text: [int(part) for part in text.split(",")], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    # The workers and servers of a run that is ended must not stay behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    if given.discover:
+        return discover(given.rounds)
+    if given.only:
+        return serve(given.only)
+    if given.seed is not None:
+        return again(given.seed)
+    return many(range(given.first, given.first + given.seeds), given.processes, given.report)
+
+
+def again(seed: int) -> int:
+    """One seed, with its schedule and all that is known of it."""
+    planned = schedule.of(seed)
+    print(planned)
+    with Bench() as bench:
+        report = bench.run(planned)
+    print(failure(report) if report.problems else f"seed {seed} is well: {as_json(report)}")
+    return bool(report.problems)
+
+
+def discover(rounds: int) -> int:
+    """Run every weather without kills, and note which points are passed, and where a point is passed most often."""
+    best: dict[str, schedule.Known] = {}
+    with Bench() as bench:
+        for weather in schedule.WEATHERS:
+            for number in range(rounds):
+                report = bench.run(schedule.quiet(number, weather))
+                print(f"{weather} {number}: {len(report.hits)} points, {report.seconds:.1f} s", flush=True)
+                if report.problems:
+                    print(failure(report))
+                for name, passed in report.hits.items():
+                    if name not in best or passed > best[name].passed:
+                        best[name] = schedule.Known(name, weather, passed)
+    schedule.write_points([point for name, point in best.items() if not name.endswith("publish tests.chaos.note")])
+    print(f"{len(best)} crash points")
+    return 0
+
+
+def serve(seeds: list[int]) -> int:
+    """Run seeds, and write a line of JSON for each: what the processes of ``many`` do."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with Bench() as bench:
+        for seed in seeds:
+            try:
+                report = bench.run(schedule.of(seed))
+            except Exception as exc:  # noqa: BLE001 - one broken run must not end the others
+                report = Report(seed, problems=[f"the run broke: {type(exc).__name__}: {exc}"])
+                if bench.crew is not None:
+                    bench.crew.close()
+                    bench.crew = None
+            print(as_json(report), flush=True)
+    return 0
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    signal.raise_signal(signal.SIGTERM)
+
+
+def many(seeds: range, processes: int, path: Path | None) -> int:
+    """Run seeds side by side, then say what came of them."""
+    began = time.monotonic()
+    size = schedule.BLOCK
+    blocks = [[seed for seed in seeds if seed // size == block] for block in {seed // size: 0 for seed in seeds}]
+    shares = [[seed for block in blocks[place::processes] for seed in block] for place in range(processes)]
+    reports: list[Report] = []
+    lock = threading.Lock()
+
+    def listen(share: list[int]) -> None:
+        for report in _lines(share):
+            with lock:
+                reports.append(report)
+                _tell(report, len(reports), len(seeds), path)
+
+    threads = [threading.Thread(target=listen, args=[share], daemon=True) for share in shares if share]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():  # a join without a limit would hold up signals
+            thread.join(1.0)
+    missing = sorted(set(seeds) - {report.seed for report in reports})
+    print(table(reports, time.monotonic() - began))
+    if missing:
+        print(f"not run, as their process ended: {missing}")
+    return bool(missing or any(report.problems for report in reports))
+
+
+def _lines(share: list[int]) -> Iterator[Report]:
+    command = [sys.executable, "-m", "tests.chaos", "--only", ",".join(map(str, share))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                yield from_json(line)
+            else:
+                print(line, end="")
+
+
+def _tell(report: Report, number: int, count: int, path: Path | None) -> None:
+    state = "FAILED" if report.problems else "ok"
+    what = ", ".join(f"{n} {kind}" for kind, n in sorted(report.done.items()) if n)
+    slow = f" (pace {report.pace})" if report.pace > 1 else ""
+    at = f" at {', '.join(report.fired)}" if report.fired else ""
+    print(f"[{number}/{count}] seed {report.seed} {state} {report.seconds:.1f} s{slow}: {what}{at}", flush=True)
+    if report.problems:
+        print("\n".join(f"    {problem}" for problem in report.problems), flush=True)
+        if path is None:
+            print(failure(report), flush=True)
+        else:
+            with path.open("a") as file:
+                file.write(failure(report) + "\n\n" + "=" * 100 + "\n")
+
+
+def table(reports: list[Report], seconds: float) -> str:
+    """The figures of a run."""
+    known = {point.name for point in schedule.known_points()}
+    done, counts = Counter[str](), Counter[str]()
+    visited: set[str] = set()
+    passed: set[str] = set()
+    for report in reports:
+        done.update(report.done)
+        counts.update(report.counts)
+        visited.update(report.fired)
+        passed.update(report.hits)
+    failed = sorted(report.seed for report in reports if report.problems)
+    rows: list[tuple[str, object]] = [
+        ("seeds", len(reports)),
+        ("jobs", sum(report.jobs for report in reports)),
+        ("requests", sum(report.requests for report in reports)),
+        *((kind, number) for kind, number in sorted(done.items()) if number),
+        ("crash points visited", f"{len(visited & known)} of {len(known)}"),
+        ("redeliveries", sum(report.redeliveries for report in reports)),
+        ("orphan searches", sum(report.searches for report in reports)),
+        *((kind, number) for kind, number in sorted(counts.items()) if number),
+        ("failures", f"{len(failed)} {failed or ''}"),
+        ("seconds per seed", round(sum(report.seconds for report in reports) / max(len(reports), 1), 1)),
+        ("wall time", f"{seconds:.0f} s"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    if new := sorted(passed - known - {name for name in passed if name.endswith("publish tests.chaos.note")}):
+        lines.append(f"{len(new)} points are not on the list (--discover writes it anew), such as {', '.join(new[:5])}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

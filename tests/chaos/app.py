@@ -1,0 +1,36 @@
+"""The ready-made app as these tests run it: ``celery -A tests.chaos.app worker``.
+
+A broker that hands out a dead worker's messages after seconds, crash points in everything, and a task to be called
+back.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import redis
+from kombu.transport import redis as transport
+
+from claude_batch_tasks.app import app
+from tests.chaos import points
+
+app.conf.broker_transport_options = {
+    **app.conf.broker_transport_options,
+    "visibility_timeout": float(os.environ["CHAOS_VISIBILITY_TIMEOUT"]),
+    "unacked_restore_interval": 1,
+    "unacked_restore_throttle": 1,
+}
+app.conf.worker_soft_shutdown_timeout = 1.0
+
+if not hasattr(transport.Channel, "unacked_restore_throttle"):
+    # Before kombu 5.7 neither can be set: it looks every 10 s, and acts on every tenth look only.
+    transport.QoS.restore_visible = functools.partialmethod(transport.QoS.restore_visible, interval=1)
+
+points.install(os.environ["CHAOS_URL"])
+
+
+@app.task(name="tests.chaos.note", ignore_result=True)
+def note(key: str) -> None:
+    """Count a call back."""
+    redis.Redis.from_url(os.environ["CHAOS_URL"]).hincrby("chaos:notes", key, 1)

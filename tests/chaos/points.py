@@ -1,0 +1,192 @@
+"""Named points at which a worker of these tests can be killed: before, after and in the middle of all that it does.
+
+They exist only in workers that import ``tests.chaos.app``; the package knows nothing of them. Every point that is
+passed is counted in Redis, under its name, so that a run without kills tells which points there are; and one may be
+armed to kill at its n-th passing. Counting and firing are one atomic step: it fires once, whoever passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import redis
+from celery import current_task
+from celery.app.task import Task
+from celery.backends.base import Backend
+from kombu.transport import redis as transport
+
+from claude_batch_tasks import api
+from claude_batch_tasks.store.redis import RedisStore
+
+#: The number of the Redis database for all that is not the workers' own.
+DATABASE = 9
+HITS, ARMED, FIRED = "chaos:hits", "chaos:armed", "chaos:fired"
+
+#: What a point of a thread is called, by the thread's name; other threads of the main process are its consumer.
+_THREADS = {"claude-batch-lease": "lease", "claude-batch-recovery": "recovery"}
+_OURS = "claude_batch_tasks."
+
+_PASS = """
+local count = redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+local armed = redis.call('HGET', KEYS[2], ARGV[1])
+if not armed then
+  return ''
+end
+local number, victim = string.match(armed, '^(%d+) (%a+)$')
+if count < tonumber(number) then
+  return ''
+end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('RPUSH', KEYS[3], ARGV[1] .. '|' .. victim)
+return victim
+"""
+
+
+def install(url: str) -> None:
+    """Put the points into this process and what it forks.
+
+    Args:
+        url: of the Redis, with its database number.
+    """
+    _Points(url).wrap_all()
+
+
+class _Points:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._main = os.getpid()
+
+    def passed(self, what: str) -> None:
+        """Count the passing of a point, and die there if it is armed."""
+        who = self._who()
+        if who is None:
+            return
+        try:
+            victim = _script(self._url, os.getpid())(keys=[HITS, ARMED, FIRED], args=[f"{who}: {what}"]).decode()
+        except redis.RedisError:
+            return  # being restarted
+        if victim == "child" and os.getpid() != self._main:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif victim == "main":
+            os.kill(self._main, signal.SIGKILL)
+        elif victim:
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    def _who(self) -> str | None:
+        """Whose point it is: the task that runs, or what the thread is for."""
+        if current_task:
+            name = str(current_task.name)
+            return name.removeprefix(_OURS) if name.startswith(_OURS) else None
+        if os.getpid() != self._main:
+            return _THREADS.get(threading.current_thread().name)
+        return _THREADS.get(threading.current_thread().name, "worker")
+
+    # -- where
+
+    def wrap_all(self) -> None:
+        """Every operation on store, API, broker and result back end."""
+        for name, method in list(vars(RedisStore).items()):
+            if inspect.isfunction(method) and not name.startswith("_"):
+                setattr(RedisStore, name, self._around(method, f"store.{name}"))
+        for name, function in list(vars(api).items()):
+            if not inspect.isfunction(function) or name.startswith("_") or function.__module__ != api.__name__:
+                continue
+            # All that calls Anthropic takes the client; a hash of its credential calls nobody.
+            if "client" in inspect.signature(function).parameters and name not in ("credential", "results", "create"):
+                setattr(api, name, self._around(function, f"api.{name}"))
+        api.create = self._create(api.create)
+        api.results = self._results(api.results)  # type: ignore[assignment]
+        Task.apply_async = self._publish(Task.apply_async)  # type: ignore[method-assign]
+        Backend.store_result = self._store_result(Backend.store_result)
+        for name, what in (("append", "noting a message"), ("ack", "an ack"), ("reject", "a reject")):
+            method = vars(transport.QoS)[name]
+            setattr(transport.QoS, name, self._around(method, what))
+        restore = transport.Channel._do_restore_message
+        transport.Channel._do_restore_message = self._around(restore, "a message handed out again")
+
+    def _around(self, function: Callable[..., Any], what: str) -> Callable[..., Any]:
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def iterate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+                self.passed(f"before {what}")
+                yield from function(*args, **kwargs)
+                self.passed(f"after {what}")
+
+            return iterate
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.passed(f"before {what}")
+            value = function(*args, **kwargs)
+            self.passed(f"after {what}")
+            return value
+
+        return call
+
+    def _create(self, create: Callable[..., Any]) -> Callable[..., Any]:
+        def half(body: Iterator[bytes]) -> Iterator[bytes]:
+            for number, piece in enumerate(body):
+                if number:
+                    self.passed("middle of api.create")
+                yield piece
+
+        @functools.wraps(create)
+        def call(client: Any, body: Any, size: int) -> Any:
+            self.passed("before api.create")
+            created = create(client, half(body), size)
+            self.passed("after api.create")
+            return created
+
+        return call
+
+    def _results(self, results: Callable[..., Any]) -> Callable[..., Any]:
+        def half(chunks: Iterator[bytes]) -> Iterator[bytes]:
+            for chunk in chunks:
+                # Cut where no line ends, as a network would.
+                yield chunk[: len(chunk) // 2]
+                self.passed("middle of api.results")
+                yield chunk[len(chunk) // 2 :]
+
+        @contextlib.contextmanager
+        def call(*args: Any, **kwargs: Any) -> Iterator[Iterator[bytes]]:
+            self.passed("before api.results")
+            with results(*args, **kwargs) as chunks:
+                yield half(chunks)
+            self.passed("after api.results")
+
+        return call
+
+    def _publish(self, apply_async: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(apply_async)
+        def call(task: Any, *args: Any, **kwargs: Any) -> Any:
+            what = f"publish {str(task.name).removeprefix(_OURS)}"
+            self.passed(f"before {what}")
+            sent = apply_async(task, *args, **kwargs)
+            self.passed(f"after {what}")
+            return sent
+
+        return call
+
+    def _store_result(self, store_result: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(store_result)
+        def call(backend: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+            self.passed(f"before backend.store_result {state}")
+            stored = store_result(backend, task_id, result, state, *args, **kwargs)
+            self.passed(f"after backend.store_result {state}")
+            return stored
+
+        return call
+
+
+@functools.lru_cache(maxsize=4)
+def _script(url: str, pid: int) -> Any:
+    """A connection of this process's own: one made before a fork is not used after it."""
+    return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1).register_script(_PASS)

@@ -1,0 +1,435 @@
+"""Running schedules: one Redis and one simulator for as many seeds as there are, workers as the seeds need them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Celery, chain, signature
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks.embedded import RedisServer
+from claude_batch_tasks.errors import BatchTasksError, StoreUnavailable
+from claude_batch_tasks.simulator import Scenario, Simulator
+from tests.chaos import check, points
+from tests.chaos.schedule import Event, Job, Profile, Schedule
+from tests.chaos.workers import Crew
+
+KEY = "sk-ant-chaos-key-never-to-be-seen"
+
+#: The number of SDK retries that a stranger's calls claim.
+_STRANGER = 77
+
+#: Seconds until every AsyncResult must be resolved, and then until all that is left in the broker must have drained.
+PATIENCE = 60.0
+DRAIN = 25.0
+
+#: Countdowns short enough for thousands of runs.
+SETTINGS = {
+    "CLAUDE_BATCH_POLL_MIN": "0.1",
+    "CLAUDE_BATCH_POLL_MAX": "0.4",
+    "CLAUDE_BATCH_RETRY_MIN": "0.1",
+    "CLAUDE_BATCH_RETRY_MAX": "0.6",
+    "CLAUDE_BATCH_TIMEOUT": "10",
+    "CLAUDE_BATCH_RECOVER_EVERY": "0.5",
+}
+
+
+@dataclass
+class Report:
+    """What a run came to."""
+
+    seed: int
+    seconds: float = 0.0
+    #: How much slower than usual the machine was.
+    pace: int = 1
+    jobs: int = 0
+    requests: int = 0
+    #: What was done to workers, Redis and messages, by kind.
+    done: dict[str, int] = field(default_factory=dict)
+    #: Crash points at which a worker was killed.
+    fired: list[str] = field(default_factory=list)
+    #: How often each crash point was passed.
+    hits: dict[str, int] = field(default_factory=dict)
+    redeliveries: int = 0
+    searches: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    #: For a failed run: schedule, journal, logs, how to replay it.
+    details: str = ""
+
+
+class Bench:
+    """Servers, and workers which live on from seed to seed. A context manager."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="claude-batch-chaos-"))
+        self.server = RedisServer()
+        self.simulator = Simulator()
+        self.crew: Crew | None = None
+
+    def __enter__(self) -> Bench:
+        self.server.start()
+        self.simulator.start()
+        self.client = self.server.client()
+        self.control = self.server.client(points.DATABASE)
+        self.app = Celery("chaos", broker=self.server.url, backend=self.server.url, set_as_current=False)
+        # A result that is let go after its Redis was restarted must not look for it for twenty seconds.
+        once = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+        self.app.conf.update(result_backend_transport_options={"retry_policy": once}, result_expires=3600)
+        self.app.loader.import_task_module("claude_batch_tasks.tasks")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.crew is not None:
+            self.crew.close()
+        gc.collect()
+        self.app.close()
+        self.simulator.stop()
+        self.server.stop(kill=True)
+        shutil.rmtree(self.server.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def workers(self, profile: Profile) -> Crew:
+        """Those of a profile: the last seed's, if they are of it."""
+        pace = _pace()
+        if self.crew is None or self.crew.profile != profile or self.crew.pace < pace:
+            if self.crew is not None:
+                self.crew.close()
+            own = {n: v for n, v in os.environ.items() if not n.startswith(("CELERY_", "CLAUDE_BATCH_", "ANTHROPIC_"))}
+            env = {
+                **own,
+                **SETTINGS,
+                **self.simulator.env,
+                "ANTHROPIC_API_KEY": KEY,
+                "CELERY_BROKER_URL": self.server.url,
+                "CELERY_RESULT_BACKEND": self.server.url,
+                "CHAOS_URL": f"redis://127.0.0.1:{self.server.port}/{points.DATABASE}",
+            }
+            self.crew = Crew(profile, env, self.folder, pace)
+        self.crew.wait()
+        return self.crew
+
+    def empty(self) -> None:
+        """Forget everything but what binds queues to exchanges, which workers that live on do not enter again."""
+        self.control.flushdb()
+        keys = [key for key in self.client.scan_iter("*", count=1000) if not key.startswith(b"_kombu")]
+        if keys:
+            self.client.delete(*keys)
+
+    def run(self, schedule: Schedule) -> Report:
+        """The run of one seed."""
+        self.app.set_current()
+        return _Run(self, schedule).report()
+
+
+class _Run:
+    def __init__(self, bench: Bench, schedule: Schedule) -> None:
+        self.bench, self.schedule = bench, schedule
+        self.client, self.control = bench.client, bench.control
+        self.done: Counter[str] = Counter()
+        self.ids: dict[int, str] = {}
+        self.copied: set[bytes] = set()
+        self.problems: list[str] = []
+
+    def report(self) -> Report:
+        schedule = self.schedule
+        began = time.monotonic()
+        # What is left of a failed seed must not fall on the next one.
+        crew = self.crew = self.bench.workers(schedule.profile)
+        self.bench.empty()
+        self.bench.simulator.reset(Scenario(f"seed {schedule.seed}", "", schedule.behaviour, schedule.faults))
+        for crash in schedule.crashes:
+            self.control.hset(points.ARMED, crash.point, f"{crash.number} {crash.victim}")
+        offsets = {log: log.stat().st_size for log in crew.logs}
+        self._play()
+        fired = [entry.decode().split("|") for entry in self.control.lrange(points.FIRED, 0, -1)]
+        for _, victim in fired:
+            self.done[f"point {victim}"] += 1
+        seen = self._evidence(fired)
+        if not self.problems:
+            self.problems = check.problems(seen)
+        for member in crew.members:
+            # On Celery 5.7.0 a worker that holds messages dies with its Redis; a supervisor starts it again.
+            if member.deaths and not schedule.has("redis"):
+                self.problems.append(f"a worker ended by itself: {member.deaths}")
+            self.done["died by itself"] += len(member.deaths)
+            self.problems += [f"a stop by SIG{how} did not end" for how in member.stuck]
+            member.deaths.clear()
+            member.stuck.clear()
+        logs = {log: log.read_text(errors="replace")[offset:] for log, offset in offsets.items()}
+        for text in logs.values():
+            self.problems += [line for line in text.splitlines() if "it has no rule for" in line]
+        hits = {name.decode(): int(count) for name, count in self.control.hgetall(points.HITS).items()}
+        report = Report(
+            schedule.seed,
+            pace=crew.pace,
+            jobs=len(self.ids),
+            requests=sum(job.requests for job in schedule.jobs),
+            done=dict(self.done),
+            fired=[point for point, _ in fired],
+            hits=hits,
+            redeliveries=hits.get("worker: after a message handed out again", 0),
+            searches=hits.get("create_batch: before api.list_since", 0),
+            counts=dict(seen.counts),
+            problems=self.problems,
+        )
+        if self.problems:
+            report.details = self._details(seen, fired, logs)
+            # Whatever went wrong, the next seed begins with workers that know nothing of it.
+            crew.close()
+            self.bench.crew = None
+        report.seconds = time.monotonic() - began
+        return report
+
+    # -- while it runs
+
+    def _play(self) -> None:
+        schedule = self.schedule
+        todo: list[tuple[float, Callable[[], None]]] = []
+        for job in schedule.jobs:
+            todo.append((job.at, lambda job=job: self._submit(job)))
+            if job.cancel_at is not None:
+                todo.append((job.cancel_at, lambda job=job: self._cancel(job)))
+        todo += [(event.at, lambda event=event: self._happen(event)) for event in schedule.events]
+        todo.sort(key=lambda entry: entry[0])
+        began = time.monotonic()
+        while time.monotonic() - began < PATIENCE * self.crew.pace:
+            while todo and todo[0][0] <= time.monotonic() - began:
+                todo.pop(0)[1]()
+            with contextlib.suppress(redis.RedisError):
+                self._copy_messages()
+                if len(self.ids) == len(schedule.jobs) and not self._unresolved():
+                    break
+            time.sleep(0.05)
+        else:
+            self.problems += [
+                f"not resolved after {PATIENCE * self.crew.pace:.0f} s: {text}" for text in self._unresolved()
+            ]
+            return
+        self._drain()
+        if not self.problems and (lost := self._unresolved()):
+            self.problems.append(f"resolved, and then no more: {lost}")
+
+    def _drain(self) -> None:
+        """Wait until nothing is left in the broker, however late it comes back."""
+        deadline, still = time.monotonic() + DRAIN * self.crew.pace, 0
+        left: dict[str, int] = {}
+        while time.monotonic() < deadline:
+            with contextlib.suppress(redis.RedisError):
+                # A worker killed while it handed messages out again leaves kombu's mutex, which lasts five minutes.
+                self.client.delete("unacked_mutex")
+                left = check.unfinished(self.client)
+                still = 0 if left else still + 1
+                if still == 3:
+                    return
+            time.sleep(0.1)
+        self.problems.append(f"left over {DRAIN * self.crew.pace:.0f} s after the end: {left} {self._what_is_left()}")
+
+    def _unresolved(self) -> list[str]:
+        found = []
+        for number, job_id in self.ids.items():
+            meta = self.client.get(f"celery-task-meta-{job_id}")
+            status = json.loads(meta)["status"] if meta else "PENDING"
+            if status not in ("SUCCESS", "FAILURE"):
+                found.append(f"job {number} ({job_id}) is {status}")
+        return found
+
+    def _submit(self, job: Job) -> None:
+        seed = self.schedule.seed
+        requests = {custom_id: _params(job.prompt(seed, index)) for index, custom_id in enumerate(job.custom_ids)}
+        note = signature("tests.chaos.note", (str(job.number),), immutable=True, queue="notes", app=self.bench.app)
+        for attempt in range(40):
+            try:
+                if job.follow == "chain":
+                    line = chain(run_batch.s(requests, **job.options), note).apply_async()
+                    assert line.parent is not None
+                    self.ids[job.number] = line.parent.id
+                else:
+                    link = {"link": note} if job.follow == "link" else {}
+                    self.ids[job.number] = run_batch.apply_async((requests,), job.options, **link).id
+                return
+            except (StoreUnavailable, OperationalError, redis.RedisError):
+                # Nothing was handed over: the caller has the error, and tries again when Redis is back.
+                if attempt == 39:
+                    raise
+                time.sleep(0.25)
+
+    def _cancel(self, job: Job) -> None:
+        if job.number in self.ids:
+            with contextlib.suppress(BatchTasksError, OperationalError):
+                BatchJob(self.ids[job.number], self.bench.app).cancel()
+                self.done["cancel"] += 1
+
+    def _happen(self, event: Event) -> None:
+        kind, _, what = event.what.partition(" ")
+        members = self.crew.members
+        member = members[int(event.at * 100) % len(members)]
+        if kind == "kill":
+            done = member.kill(what)
+        elif kind == "stop":
+            done = member.stop(what)
+        elif kind == "redis":
+            self.bench.server.stop(kill=what == "kill")
+            time.sleep(0.2)
+            self.bench.server.start()
+            done = True
+        elif kind == "stranger":
+            done = self._stranger(int(what))
+        else:
+            done = self._purge() if kind == "purge" else self._lose()
+        self.done[event.what if kind != "stranger" else kind] += done
+
+    def _stranger(self, size: int) -> bool:
+        """Another application of the same account makes a batch of this size."""
+        for attempt in range(5):  # the faults meet strangers too
+            prompts = [f"stranger {time.monotonic()} {attempt} {index}" for index in range(size)]
+            requests = [
+                {"custom_id": f"theirs-{index}", "params": _params(prompt)} for index, prompt in enumerate(prompts)
+            ]
+            request = urllib.request.Request(
+                f"{self.bench.simulator.url}/v1/messages/batches",
+                json.dumps({"requests": requests}).encode(),
+                {
+                    "x-api-key": KEY,
+                    "anthropic-version": "2023-06-01",
+                    "content-type": "application/json",
+                    # By this the journal's calls can be told from ours.
+                    "x-stainless-retry-count": str(_STRANGER),
+                },
+            )
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with contextlib.suppress(OSError), opener.open(request, timeout=10):
+                return True
+        return False
+
+    def _purge(self) -> bool:
+        """The queue is emptied, as by ``celery purge``, a few times in a row."""
+        lost = 0
+        for _ in range(20):
+            with contextlib.suppress(redis.RedisError):
+                while self.client.lpop("celery"):
+                    lost += 1
+            time.sleep(0.01)
+        return bool(lost)
+
+    def _lose(self) -> bool:
+        """What lies with the workers is forgotten, and they are killed."""
+        try:
+            held = {
+                tag: json.loads(value)[0]["headers"]["task"] for tag, value in self.client.hgetall("unacked").items()
+            }
+            tags = [tag for tag, task in held.items() if task.startswith("claude_batch_tasks.")]
+            for tag in tags:
+                self.client.hdel("unacked", tag)
+                self.client.zrem("unacked_index", tag)
+        except redis.RedisError:
+            return False
+        for member in self.crew.members:
+            member.kill("group")
+        self.done["kill group"] += len(self.crew.members)
+        return bool(tags)
+
+    def _copy_messages(self) -> None:
+        """Put what lies with a worker on its queue once more, byte for byte but for the tag."""
+        if self.schedule.copies <= self.done["copy"]:
+            return
+        for tag, value in self.client.hgetall("unacked").items():
+            message, _, queue = json.loads(value)
+            ours = message["headers"]["task"].startswith("claude_batch_tasks.")
+            if ours and tag not in self.copied and self.done["copy"] < self.schedule.copies:
+                self.copied.add(tag)
+                message["properties"]["delivery_tag"] += "-again"
+                self.copied.add(message["properties"]["delivery_tag"].encode())
+                self.client.lpush(queue, json.dumps(message))
+                self.done["copy"] += 1
+
+    # -- when it is over
+
+    def _evidence(self, fired: list[list[str]]) -> check.Evidence:
+        notes = {name.decode(): int(count) for name, count in self.control.hgetall("chaos:notes").items()}
+        published = sum(
+            int(count)
+            for name, count in self.control.hgetall(points.HITS).items()
+            if name.endswith(b": after publish tests.chaos.note")
+        )
+        rough = ("kill", "stop", "redis", "lose", "purge")
+        journal = self.bench.simulator.journal()
+        return check.Evidence(
+            self.schedule,
+            self.bench.app,
+            self.client,
+            journal,
+            self.ids,
+            {call.batch_id for call in journal.calls if call.sdk_retries == _STRANGER and call.batch_id},
+            notes,
+            published,
+            disturbances=len(fired) + sum(n for kind, n in self.done.items() if kind.split()[0] in rough),
+            concurrency=4,
+        )
+
+    def _what_is_left(self) -> str:
+        texts = []
+        with contextlib.suppress(redis.RedisError, ValueError):
+            for value in self.client.hvals("unacked"):
+                headers = json.loads(value)[0]["headers"]
+                texts.append(f"{headers['task']}{headers['argsrepr']} eta {headers['eta']}")
+            texts += [f"{name.decode()} due" for name in self.client.zrange("claude_batch:due", 0, -1)]
+        return "; ".join(texts)
+
+    def _details(self, seen: check.Evidence, fired: list[list[str]], logs: dict[Path, str]) -> str:
+        lines = ["-- schedule", str(self.schedule), f"  fired: {fired}; done: {dict(self.done)}"]
+        lines += ["-- ids", *(f"  job {number}: {job_id}" for number, job_id in self.ids.items())]
+        lines += ["-- problems", *(f"  {problem}" for problem in self.problems)]
+        origin = seen.journal.calls[0].at if seen.journal.calls else 0.0
+        lines += ["-- calls"] + [
+            f"  {call.at - origin:6.2f} {call.endpoint} {call.status} {call.batch_id or ''} {' '.join(call.faults)}"
+            for call in seen.journal.calls[-120:]
+        ]
+        odd = [prompt for prompt in seen.journal.prompts if prompt.paid != 1 or len(prompt.outcomes) != 1]
+        lines += ["-- prompts not simply paid once", *(f"  {check.as_text(prompt)}" for prompt in odd[:40])]
+        lines += ["-- batches", *(f"  {check.as_text(batch)}" for batch in seen.journal.batches)]
+        for log, text in logs.items():
+            own = [line for line in text.splitlines() if " received" not in line]
+            lines += [f"-- {log.name}", *(f"  {line}" for line in own[-150:])]
+        lines += ["-- replay", f"  python -m tests.chaos --seed {self.schedule.seed}"]
+        return "\n".join(lines)
+
+
+def _pace() -> int:
+    """By how much to slow everything down: on a busy machine three seconds are no time at all."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return 1 if load < 2 else 2 if load < 4 else 4
+
+
+def _params(prompt: str) -> dict[str, Any]:
+    return {"model": "claude-haiku-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": prompt}]}
+
+
+def failure(report: Report) -> str:
+    """A failed run, in full."""
+    return f"seed {report.seed} failed:\n" + "\n".join(report.problems) + "\n\n" + report.details
+
+
+def as_json(report: Report) -> str:
+    """One line, for the process that counts."""
+    return json.dumps(vars(report))
+
+
+def from_json(line: str) -> Report:
+    """What ``as_json`` wrote."""
+    fields: dict[str, Any] = json.loads(line)
+    return Report(**fields)

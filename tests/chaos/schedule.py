@@ -1,0 +1,441 @@
+"""What happens in the run of one seed, all of it drawn from the seed: jobs, weather at the API, kills, what is lost.
+
+The first ``len(POINTS)`` seeds kill a worker at each known crash point once, in weather in which that point is passed;
+later seeds draw points, weather and moments at random.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, ResultsStyle
+
+#: Neighbouring seeds share their workers, as long as these live.
+BLOCK = 5
+
+#: How long a create that is not answered is searched for, seconds. No simulated listing lags so long, no create is
+#: stored so late: else sending it again would be right, and paying for it twice too.
+SETTLE = 2.0
+
+Victim = Literal["child", "group", "main"]
+Follow = Literal["", "link", "chain"]
+
+_LIST = Path(__file__).with_name("points.txt")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The workers of a seed."""
+
+    options: tuple[str, ...]
+    workers: int = 1
+    visibility_timeout: float = 3.0
+    recover_after: float = 2.0
+    #: Too slow for more than a little work.
+    light: bool = False
+
+
+PROFILES = (
+    Profile(("--concurrency=2",)),
+    # A pool replaces its children but once a second.
+    Profile(("--concurrency=6", "--max-tasks-per-child=1"), visibility_timeout=5.0, recover_after=4.0, light=True),
+    Profile(("--concurrency=2",), workers=2, visibility_timeout=2.5),
+    Profile(("--autoscale=4,1",)),
+    # Here what died comes back by redelivery, before anybody misses it.
+    Profile(("--concurrency=2",), recover_after=8.0),
+    Profile(("--concurrency=4", "--max-tasks-per-child=20", "--prefetch-multiplier=4")),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One ``run_batch.delay``. Jobs of one seed use the same custom_ids, and often are of the same size."""
+
+    number: int
+    requests: int
+    at: float
+    options: dict[str, Any] = field(default_factory=dict)
+    follow: Follow = ""
+    cancel_at: float | None = None
+
+    @property
+    def batches(self) -> int:
+        """How many it needs."""
+        return -(-self.requests // int(self.options.get("max_requests_per_batch", self.requests)))
+
+    @property
+    def custom_ids(self) -> list[str]:
+        """Those of its requests."""
+        return [f"request {index} é\u2028" for index in range(self.requests)]
+
+    def prompt(self, seed: int, index: int) -> str:
+        """A text of its own for every request, by which the simulator's journal tells what was paid for it."""
+        return f"seed {seed} job {self.number} request {index}"
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A kill at the n-th passing of a crash point."""
+
+    point: str
+    number: int
+    victim: Victim
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens ``at`` seconds after the start of the run."""
+
+    at: float
+    #: ``kill child|group|main``, ``stop TERM|QUIT|INT``, ``redis kill|stop``, ``purge``, ``lose``, ``stranger N``.
+    what: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All that is done in the run of a seed."""
+
+    seed: int
+    weather: tuple[str, ...]
+    profile: Profile
+    behaviour: Behaviour
+    faults: tuple[Fault, ...]
+    jobs: tuple[Job, ...]
+    crashes: tuple[Crash, ...] = ()
+    events: tuple[Event, ...] = ()
+    #: Messages that lie with a worker are put on the queue a second time, byte for byte; so many at most.
+    copies: int = 0
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.seed}: {' + '.join(self.weather)}; {self.profile}", f"  {_only_set(self.behaviour)}"]
+        parts = (*self.faults, *self.jobs, *self.crashes, *self.events)
+        lines += [f"  {_only_set(part)}" for part in parts]
+        return "\n".join([*lines, f"  copies of messages: {self.copies}"])
+
+    def has(self, *kinds: str) -> bool:
+        """Whether an event is of one of these kinds."""
+        return any(event.what.split()[0] in kinds for event in self.events)
+
+
+@dataclass
+class Weather:
+    """What one kind of trouble adds to a schedule."""
+
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    crashes: list[Crash] = field(default_factory=list)
+    canceled: bool = False
+
+
+# -- weather
+
+
+def calm(random: Random) -> Weather:
+    """Nothing goes wrong."""
+    return Weather()
+
+
+def reported(random: Random) -> Weather:
+    """404s from every endpoint a job needs, though what they are asked for exists."""
+    first = tuple(range(1, random.randint(2, 4)))
+    return Weather(
+        faults=[
+            Fault("create", "status", status=404, calls=first),
+            Fault("retrieve", "status", status=404, calls=first),
+            Fault("retrieve", "status", status=404, probability=0.3),
+            Fault("results", "status", status=404, calls=first),
+        ]
+    )
+
+
+def storm(random: Random) -> Weather:
+    """Everything answers with errors now and then."""
+    status = random.choice([429, 500, 503, 529])
+    more = {"headers": {"retry-after": "0.3"}} if status == 429 else {}
+    return Weather(
+        faults=[
+            Fault("create", "status", status=429, probability=0.3, headers={"retry-after": "0.2"}),
+            Fault("retrieve", "status", status=status, probability=0.3, **more),
+            Fault("retrieve", "drop", probability=0.1),
+            Fault("list", "status", status=status, probability=0.3, **more),
+            Fault("results", "status", status=status, probability=0.3, **more),
+            Fault("results", "drop", probability=0.1),
+        ]
+    )
+
+
+def unanswered(random: Random) -> Weather:
+    """Creates whose answer is lost, before or after they were stored, and lists that lag."""
+    faults = []
+    for call in range(1, random.randint(2, 4)):
+        stored = random.random() < 0.6
+        if random.random() < 0.5:
+            faults.append(Fault("create", "drop", commit=stored, calls=(call,)))
+        else:
+            status = random.choice([500, 502, 504, 529])
+            faults.append(Fault("create", "status", status=status, commit=stored, calls=(call,)))
+    faults.append(Fault("list", random.choice(["status", "drop"]), status=random.choice([404, 500]), calls=(1,)))
+    return Weather(behaviour={"list_lag_seconds": random.choice([0.0, 0.3, 0.6])}, faults=faults)
+
+
+def strangers(random: Random) -> Weather:
+    """The same, on an account with another application's batches of the same size."""
+    weather = unanswered(random)
+    # Not stored, so that the stranger's is the only one there is to find.
+    weather.faults.insert(0, Fault("create", "drop", calls=(1,)))
+    weather.events += [Event(round(random.uniform(0, 1.0), 2), "stranger") for _ in range(random.randint(1, 2))]
+    return weather
+
+
+def cut(random: Random) -> Weather:
+    """Result files that end early, each in another way, or are written in unfriendly ways."""
+    ways = ["clean", "line", "close", "reset"]
+    faults = [
+        Fault("results", "cut", how=random.choice(ways), at=random.random(), calls=(call,))  # type: ignore[arg-type]
+        for call in range(1, random.randint(2, 4))
+    ]
+    style = ResultsStyle(
+        blank_lines=random.random() < 0.5,
+        newline=random.choice(["\n", "\r\n"]),
+        duplicates=random.randint(0, 2),
+        foreign=random.randint(0, 2),
+        chunk_bytes=random.choice([100, 65536]),
+    )
+    return Weather(behaviour={"results": style}, faults=faults)
+
+
+def fallback(random: Random) -> Weather:
+    """Requests that expire or fail for a passing reason, and a Messages API that is not always well either."""
+    outcomes = [
+        Outcome("expired", count=random.randint(1, 3)),
+        Outcome("errored", error="overloaded_error", probability=0.3),
+        Outcome("errored", error="invalid_request_error", probability=0.1),
+        Outcome("errored", error="invalid_request_error", probability=0.1, via="messages"),
+    ]
+    faults = [
+        Fault("messages", "status", status=404, probability=0.2),
+        Fault("messages", "status", status=429, headers={"retry-after": "0.3"}, calls=(1,)),
+        Fault("messages", "status", status=529, probability=0.2),
+    ]
+    if random.random() < 0.5:
+        faults.append(Fault("messages", "drop", commit=random.random() < 0.5, per="server", calls=(2,)))
+    return Weather(behaviour={"outcomes": tuple(outcomes)}, faults=faults)
+
+
+def refused(random: Random) -> Weather:
+    """Creating answers 404 for good, so that everything goes through the Messages API."""
+    return Weather(faults=[Fault("create", "status", status=404)], options={"create_not_found_limit": 2})
+
+
+def canceled(random: Random) -> Weather:
+    """Jobs that are canceled while they run."""
+    faults = [Fault("cancel", "status", status=random.choice([404, 500, 429]), calls=(1,))]
+    return Weather(behaviour={"processing_seconds": 2.5}, faults=faults, canceled=True)
+
+
+def slow(random: Random) -> Weather:
+    """Calls that take longer than the visibility timeout, so that a living worker's message is handed out again."""
+    seconds = random.uniform(3.2, 4.2)
+    return Weather(
+        faults=[
+            Fault("create", "delay", seconds=seconds, commit=True, calls=(1,)),
+            Fault("retrieve", "delay", seconds=seconds, calls=(1,), per="server"),
+            Fault("results", "delay", seconds=seconds, calls=(1,), per="server"),
+            Fault("messages", "delay", seconds=seconds, commit=True, calls=(1,), per="server"),
+        ],
+        behaviour={"outcomes": (Outcome("expired", count=1),)},
+        options=random.choice([{}, {"timeout": 1.0}]),
+    )
+
+
+def hidden(random: Random) -> Weather:
+    """404s for longer than the grace: only listings tell that the batch is still there."""
+    return Weather(
+        faults=[
+            Fault("retrieve", "status", status=404, after=0.2, before=2.0),
+            Fault("results", "status", status=404, since="ended", before=1.5),
+            Fault("list", "status", status=500, calls=(1,)),
+        ],
+        options={"not_found_grace": 0.8},
+    )
+
+
+def lossy(random: Random) -> Weather:
+    """The broker loses what lies in its queue."""
+    moments = sorted(random.uniform(0.1, 1.5) for _ in range(random.randint(1, 3)))
+    weather = fallback(random)
+    weather.events += [Event(round(at, 2), "purge") for at in moments]
+    return weather
+
+
+def deadly(random: Random) -> Weather:
+    """Deaths whose consequences have points of their own."""
+    return Weather(
+        crashes=[Crash("poll_batch: before api.retrieve", random.randint(1, 2), "child")],
+        events=[Event(round(random.uniform(0.3, 1.5), 2), "kill group")],
+    )
+
+
+WEATHERS: dict[str, Callable[[Random], Weather]] = {
+    made.__name__: made
+    for made in (
+        calm,
+        reported,
+        storm,
+        unanswered,
+        strangers,
+        cut,
+        fallback,
+        refused,
+        canceled,
+        slow,
+        hidden,
+        lossy,
+        deadly,
+    )
+}
+
+
+# -- schedules
+
+
+@dataclass(frozen=True)
+class Known:
+    """A crash point, a weather in which it is passed, and how often in one run."""
+
+    name: str
+    weather: str
+    passed: int
+
+
+def known_points() -> list[Known]:
+    """The list that ``python -m tests.chaos --discover`` wrote."""
+    rows = [line.split("\t") for line in _LIST.read_text().splitlines()] if _LIST.exists() else []
+    return [Known(name, weather, int(passed)) for name, weather, passed in rows]
+
+
+def write_points(points: list[Known]) -> None:
+    """Replace the list."""
+    _LIST.write_text("".join(f"{p.name}\t{p.weather}\t{p.passed}\n" for p in sorted(points, key=lambda p: p.name)))
+
+
+def quiet(seed: int, weather: str) -> Schedule:
+    """A run without kills, to see which points it passes."""
+    random = Random(f"quiet {seed} {weather}")
+    return _schedule(random, seed, [weather], PROFILES[0], ())
+
+
+def of(seed: int) -> Schedule:
+    """What a seed stands for."""
+    random = Random(f"chaos {seed}")
+    points = known_points()
+    profile = PROFILES[seed // BLOCK % len(PROFILES)]
+    if seed < len(points):
+        point = points[seed]
+        weather, crashes = [point.weather], [_crash(random, point)]
+    else:
+        weather = random.sample(sorted(WEATHERS), random.choice([1, 2, 2, 3]))
+        crashes = [_crash(random, point) for point in random.sample(points, min(random.randint(0, 3), len(points)))]
+    schedule = _schedule(random, seed, weather, profile, tuple(crashes))
+    if seed < len(points):
+        return schedule
+    return dataclasses.replace(
+        schedule,
+        events=tuple(sorted((*schedule.events, *_events(random)), key=lambda event: event.at)),
+        copies=random.choice([0, 0, 30]),
+    )
+
+
+def _crash(random: Random, point: Known) -> Crash:
+    victims: list[Victim] = ["group", "main"] if point.name.startswith(("worker", "recovery")) else ["child", "group"]
+    often = 1 if random.random() < 0.5 else random.randint(1, min(max(point.passed // 6, 1), 5))
+    return Crash(point.name, often, random.choice(victims))
+
+
+def _events(random: Random) -> list[Event]:
+    """Kills, stops and losses at random times."""
+    kinds = [
+        *["kill child", "kill group", "kill main"] * 2,
+        *["stop TERM", "stop QUIT", "stop INT"],
+        *["redis kill", "redis stop"],
+        *["purge", "lose"],
+    ]
+    picked = random.choices(kinds, k=random.choice([0, 1, 1, 2, 3]))
+    return [Event(round(random.uniform(0.2, 3.0), 2), what) for what in picked]
+
+
+def _schedule(random: Random, seed: int, names: list[str], profile: Profile, crashes: tuple[Crash, ...]) -> Schedule:
+    behaviour: dict[str, Any] = {"seed": seed, "processing_seconds": (0.2, 1.0)}
+    faults: list[Fault] = []
+    options: dict[str, Any] = {}
+    events: list[Event] = []
+    cancel = False
+    for name in names:
+        weather = WEATHERS[name](random)
+        outcomes = (*behaviour.get("outcomes", ()), *weather.behaviour.get("outcomes", ()))
+        behaviour |= {**weather.behaviour, "outcomes": outcomes}
+        faults += weather.faults
+        options |= weather.options
+        events += weather.events
+        crashes = (*crashes, *weather.crashes)
+        cancel |= weather.canceled
+    jobs = _jobs(random, options, cancel)[: 2 if profile.light else None]
+    # A stranger's batch is dangerous where it has the size of ours.
+    sizes = [min(job.requests, job.options.get("max_requests_per_batch", job.requests)) for job in jobs]
+    events = [
+        Event(event.at, f"stranger {random.choice(sizes)}") if event.what == "stranger" else event for event in events
+    ]
+    return Schedule(
+        seed,
+        tuple(names),
+        profile,
+        Behaviour(**behaviour),
+        tuple(faults),
+        jobs,
+        crashes,
+        tuple(sorted(events, key=lambda event: event.at)),
+    )
+
+
+def _jobs(random: Random, options: dict[str, Any], cancel: bool) -> tuple[Job, ...]:
+    count = random.randint(2, 5)
+    same = random.randint(1, 12)
+    jobs = []
+    for number in range(count):
+        requests = same if random.random() < 0.6 else random.randint(1, 12)
+        own = dict(options)
+        if requests > 2 and random.random() < 0.4:
+            own["max_requests_per_batch"] = -(-requests // random.randint(2, 3))
+        if random.random() < 0.15:
+            own["fallback"] = "off"
+        at = 0.0 if random.random() < 0.6 else round(random.uniform(0, 0.8), 2)
+        follow: Follow = random.choice(["", "", "link", "chain"])  # type: ignore[assignment]
+        stop = round(at + random.uniform(0.1, 2.0), 2) if cancel and random.random() < 0.7 else None
+        jobs.append(Job(number, requests, at, own, follow, stop))
+    return tuple(sorted(jobs, key=lambda job: job.at))
+
+
+def _only_set(value: Any) -> str:
+    """A value with the fields that are not at their default."""
+    if dataclasses.is_dataclass(value):
+        return repr(value)
+    changed = {
+        name: getattr(value, name)
+        for name in value.__struct_fields__
+        if getattr(value, name) != _default(type(value), name)
+    }
+    return f"{type(value).__name__}({', '.join(f'{name}={item!r}' for name, item in changed.items())})"
+
+
+def _default(kind: Any, name: str) -> Any:
+    fields = kind.__struct_fields__
+    defaults = kind.__struct_defaults__
+    place = fields.index(name) - (len(fields) - len(defaults))
+    return defaults[place] if place >= 0 else None
