@@ -24,3 +24,11 @@ def test_the_make_targets_and_commands_the_readme_names_exist() -> None:
         assert f"\n{target}:" in makefile
     for command in re.findall(r"claude-batch (\w+)", readme):
         assert command in claude_batch.commands
+
+
+def test_the_tests_that_show_what_is_promised_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/.]+)`", text))
+    assert len(named) > 8
+    for name in named:
+        assert (ROOT / name).exists(), name
