@@ -4,7 +4,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 SIMULATOR_PORT ?= 8787
 # Most tests wait for countdowns, so more of them than cores may run at a time.
-PARALLEL ?= -n 4 --dist loadfile
+PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 # What takes long and says more about us than about the versions of what we stand on.
 LATEST_ONLY := $(addprefix --ignore=tests/,chaos unfriendly/test_paid_once.py workers/test_stops.py workers/test_redis_restart.py workers/test_recovery.py)
 SEEDS ?= 200

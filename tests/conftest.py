@@ -25,6 +25,11 @@ FAST = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for workers begins first, so that no process is left with it when the others are through."""
+    items.sort(key=lambda item: item.get_closest_marker("workers") is None)
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis-compatible server for the whole run."""
