@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import celery
 import redis
@@ -18,7 +17,7 @@ from redis.retry import Retry
 
 from claude_batch_tasks import transport
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.settings import Settings, redis_url
+from claude_batch_tasks.settings import Settings, redis_address, redis_url
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ def findings(app: Celery) -> list[Finding]:
     servers: dict[str, tuple[str, list[str]]] = {}
     for role, url in (("store", Settings.of(app).store_url), ("broker", _broker_url(app))):
         if url is not None:
-            _, roles = servers.setdefault(_where(url), (url, []))
+            _, roles = servers.setdefault(redis_address(url), (url, []))
             roles.append(role)
     found = [finding for where, (url, roles) in servers.items() for finding in of_server(roles, where, _info(url))]
     used: Any = app.connection_for_read().get_transport_cls()
@@ -112,16 +111,11 @@ def _broker_url(app: Celery) -> str | None:
         return None
 
 
-def _where(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
-
-
 def _info(url: str) -> dict[str, Any]:
     limits = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE, "retry": Retry(NoBackoff(), 0)}
     try:
         with redis.Redis.from_url(url, **limits) as client:
             return {**client.info("memory"), **client.info("persistence")}
     except (redis.RedisError, OSError) as exc:
-        log.info("the Redis at %s does not tell how it is set up: %s", _where(url), type(exc).__name__)
+        log.info("the Redis at %s does not tell how it is set up: %s", redis_address(url), type(exc).__name__)
         return {}

@@ -79,14 +79,8 @@ def _send_again(app: Celery, store: Store, unit: Unit, lost: Lost) -> bool:
         rest = line.steps(app, unit.job_id, job, unit.batch, since=lost.position, turn=turn, countdown=countdown)
         line.publish(job, unit.job_id, rest)
     late = time.time() - lost.due_at
-    log.warning("job %s%s: a message was due %.0f s ago; sent again", unit.job_id, _part(unit), max(late, 0))
+    log.warning("%s: a message was due %.0f s ago; sent again", unit, max(late, 0))
     return True
-
-
-def _part(unit: Unit) -> str:
-    return "".join(
-        f" {name} {number}" for name, number in (("batch", unit.batch), ("request", unit.place)) if number is not None
-    )
 
 
 class Watch:

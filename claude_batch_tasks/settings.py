@@ -311,6 +311,12 @@ def _store_url(app: Celery) -> str:
     )
 
 
+def redis_address(url: str) -> str:
+    """What logs and errors call a Redis: host and port, or the socket's path; no password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+
+
 def redis_url(url: str) -> str:
     """A broker's or result back end's URL as the ``redis`` package spells it (sockets, TLS constants).
 

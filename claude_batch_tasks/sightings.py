@@ -244,10 +244,9 @@ def without_batch(step: Step, state: str, error: errors.ApiError) -> str:
 def give_back(step: Step, why: str) -> str:
     """The batch found by search is somebody else's: let go of it. ``fetch_results`` then begins another turn."""
     record = step.batch
-    assert record.batch_id is not None
-    log.warning("%s: %s; giving the batch back", step.where, why)
     foreign = record.batch_id
     assert foreign is not None
+    log.warning("%s: %s; giving the batch back", step.where, why)
     step.release(
         foreign,
         state="creating",

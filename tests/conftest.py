@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,18 +10,7 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks.embedded import RedisServer, Worker
-
-#: Countdowns short enough for tests, in the environment of every worker.
-FAST = {
-    "CLAUDE_BATCH_POLL_MIN": "0.2",
-    "CLAUDE_BATCH_POLL_MAX": "0.5",
-    "CLAUDE_BATCH_RETRY_MIN": "0.2",
-    "CLAUDE_BATCH_RETRY_MAX": "1",
-    "CLAUDE_BATCH_CREATE_SETTLE": "1.5",
-    "CLAUDE_BATCH_LEASE": "3",
-    "CLAUDE_BATCH_RECOVER_EVERY": "1",
-    "CLAUDE_BATCH_RECOVER_AFTER": "5",
-}
+from tests.support import FAST, inherited
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,13 +46,8 @@ def app(redis_url: str) -> Iterator[Celery]:
 @pytest.fixture
 def environment(redis_url: str) -> dict[str, str]:
     """The environment of a worker, without an address of the API yet."""
-    own = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("CELERY_", "CLAUDE_BATCH_", "ANTHROPIC_"))
-    }
     return {
-        **own,
+        **inherited(),
         **FAST,
         "CELERY_BROKER_URL": redis_url,
         "CELERY_RESULT_BACKEND": redis_url,

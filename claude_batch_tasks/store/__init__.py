@@ -132,6 +132,15 @@ class Unit(NamedTuple):
     batch: int | None = None
     place: int | None = None
 
+    def __str__(self) -> str:
+        """As logs name it."""
+        text = f"job {self.job_id}"
+        if self.batch is not None:
+            text += f" batch {self.batch}"
+        if self.place is not None:
+            text += f", its request {self.place}"
+        return text
+
 
 class Lease(msgspec.Struct):
     """What taking a lease came to. ``stale``: the message is a duplicate of one already acted on. ``busy``: somebody

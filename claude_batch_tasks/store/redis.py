@@ -13,7 +13,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 import redis
@@ -21,6 +20,7 @@ import zstandard
 
 from claude_batch_tasks import requests
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
+from claude_batch_tasks.settings import redis_address
 from claude_batch_tasks.store import BatchRecord, JobRecord, JobState, Lease, Lost, MessageRecord, Unit
 
 _PREFIX = "claude_batch"
@@ -379,10 +379,8 @@ class RedisStore:
 
 @functools.lru_cache(maxsize=32)
 def _open(url: str, pid: int) -> RedisStore:
-    parts = urlsplit(url)
-    where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
     client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=5, health_check_interval=30)
-    return RedisStore(client, where)
+    return RedisStore(client, redis_address(url))
 
 
 def open_store(url: str) -> RedisStore:

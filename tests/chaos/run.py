@@ -27,6 +27,7 @@ from claude_batch_tasks.simulator import Scenario, Simulator
 from tests.chaos import check, points
 from tests.chaos.schedule import Event, Job, Profile, Schedule
 from tests.chaos.workers import Crew
+from tests.support import inherited
 
 KEY = "sk-ant-chaos-key-never-to-be-seen"
 
@@ -109,9 +110,8 @@ class Bench:
         if self.crew is None or self.crew.profile != profile or self.crew.pace < pace:
             if self.crew is not None:
                 self.crew.close()
-            own = {n: v for n, v in os.environ.items() if not n.startswith(("CELERY_", "CLAUDE_BATCH_", "ANTHROPIC_"))}
             env = {
-                **own,
+                **inherited(),
                 **SETTINGS,
                 **self.simulator.env,
                 "ANTHROPIC_API_KEY": KEY,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
-from tests.conftest import FAST
+from tests.support import FAST, inherited
 from tests.unfriendly.server import Account, Manners, UnfriendlyServer
 from tests.unfriendly.tasks import params
 
@@ -86,9 +85,8 @@ def make_app(url: str, names: Any, **conf: Any) -> Celery:
 
 
 def environment(url: str, api: str, names: Any, **more: str) -> dict[str, str]:
-    own = {n: v for n, v in os.environ.items() if not n.startswith(("CELERY_", "CLAUDE_BATCH_", "ANTHROPIC_"))}
     return {
-        **own,
+        **inherited(),
         **FAST,
         "CELERY_BROKER_URL": url,
         "CELERY_RESULT_BACKEND": url,

@@ -630,16 +630,6 @@ def _coded(coding: str, data: bytes) -> tuple[bytes, str]:
     return zlib.compress(data), "deflate"
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """The first true value; fails the test after that many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := true():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"did not become true within {seconds:g} s")
-
-
 def token() -> str:
     """A short random name."""
     return base64.b32encode(random.randbytes(5)).decode().lower()

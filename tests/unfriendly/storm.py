@@ -34,7 +34,7 @@ ENDED = re.compile(rb'"status": "(SUCCESS|FAILURE|REVOKED)"')
 #: Settings whose names the design documents; the rest keeps its defaults, unless ``--fast`` says otherwise.
 DOCUMENTED = {"POLL_MIN": "0.5", "POLL_MAX": "2", "RETRY_MIN": "0.2", "RETRY_MAX": "2"}
 
-#: Settings that ``tests.conftest.FAST`` has and that here keep their defaults.
+#: Settings that ``tests.support.FAST`` has and that here keep their defaults.
 DEFAULTS = ("CLAUDE_BATCH_LEASE", "CLAUDE_BATCH_RECOVER_EVERY", "CLAUDE_BATCH_RECOVER_AFTER")
 
 

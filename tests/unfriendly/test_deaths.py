@@ -15,8 +15,9 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
+from tests.support import wait_until
 from tests.unfriendly.conftest import environment, make_app
-from tests.unfriendly.server import Answer, Manners, UnfriendlyServer, wait_until
+from tests.unfriendly.server import Answer, Manners, UnfriendlyServer
 from tests.unfriendly.tasks import params
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]

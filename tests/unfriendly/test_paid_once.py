@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError
 from claude_batch_tasks import BatchJob, recovery, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.errors import StoreUnavailable
+from tests.support import wait_until
 from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import (
     DROP,
@@ -32,7 +33,6 @@ from tests.unfriendly.server import (
     Storm,
     UnfriendlyServer,
     html,
-    wait_until,
 )
 from tests.unfriendly.tasks import params
 

@@ -15,8 +15,9 @@ from celery import chain, chord, group
 
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import Worker
+from tests.support import wait_until
 from tests.unfriendly.conftest import SECRET, World, environment, make_app
-from tests.unfriendly.server import Answer, Manners, html, prompt_of, refusal, wait_until
+from tests.unfriendly.server import Answer, Manners, html, prompt_of, refusal
 from tests.unfriendly.tasks import make_requests, note, params, states
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]

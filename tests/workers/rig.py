@@ -15,9 +15,9 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob
 from claude_batch_tasks.embedded import Worker
-from tests.unfriendly.server import wait_until
+from tests.support import wait_until
 
-__all__ = ["Proxy", "Source", "account_for", "requests", "set_up", "signal_worker", "wait_until"]
+__all__ = ["Proxy", "Source", "account_for", "requests", "set_up", "signal_worker"]
 
 _REQUEST_LINE = re.compile(rb"([A-Z]+ \S+) HTTP/1\.1\r\n")
 

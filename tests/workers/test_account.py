@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +11,9 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Simulator
+from tests.support import wait_until
 from tests.unfriendly.server import Answer, Manners, UnfriendlyServer
-from tests.workers.test_report import prompts
+from tests.workers.rig import requests
 
 pytestmark = pytest.mark.workers
 
@@ -25,13 +25,6 @@ def unfriendly() -> Iterator[UnfriendlyServer]:
     """An API that does not say what organization a key is of, and by default takes every key for the same account."""
     with UnfriendlyServer() as server:
         yield server
-
-
-def wait_until(true: Callable[[], Any], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not become true in time"
-        time.sleep(0.05)
 
 
 def refused(result: Any) -> str:
@@ -49,7 +42,7 @@ def test_an_unanswered_create_is_not_repeated_on_another_account(
     with Simulator("healthy") as simulator:
         simulator.faults(Fault("create", "drop", commit=True), Fault("list", "status", status=503))
         worker = start_worker(simulator.url)
-        result = run_batch.delay(prompts(5))
+        result = run_batch.delay(requests("review", 5))
         wait_until(lambda: simulator.journal().calls_to("list"))
         worker.stop(kill=True)
         simulator.faults(replace=True)
@@ -67,7 +60,7 @@ def test_a_batch_of_another_organization_is_not_taken_for_lost(
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=60.0)
         worker = start_worker(simulator.url)
-        result = run_batch.delay(prompts(5))
+        result = run_batch.delay(requests("review", 5))
         wait_until(lambda: BatchJob(result.id, app).status().looks)
         worker.stop(kill=True)
         start_worker(simulator.url, **OTHER)
@@ -85,7 +78,7 @@ def test_a_batch_that_is_not_in_sight_is_not_taken_for_lost(
     unfriendly.account("a").manners = Manners(looks=10**6)
     factory = "CLAUDE_BATCH_CLIENT_FACTORIES"
     worker = start_worker(unfriendly.url, **{factory: '{"default": "tests.unfriendly.clients.a"}'})
-    result = run_batch.delay(prompts(5), not_found_grace=1)
+    result = run_batch.delay(requests("review", 5), not_found_grace=1)
     wait_until(lambda: BatchJob(result.id, app).status().looks)
     worker.stop(kill=True)
     start_worker(unfriendly.url, **OTHER, **{factory: '{"default": "tests.unfriendly.clients.b"}'})
@@ -101,7 +94,7 @@ def test_a_new_key_of_the_same_account_goes_on(
     account = unfriendly.account()
     account.manners = Manners(looks=6, script={"retrieve": [None, None, None, None, Answer(404), Answer(404)]})
     worker = start_worker(unfriendly.url)
-    result = run_batch.delay(prompts(5))
+    result = run_batch.delay(requests("review", 5))
     wait_until(lambda: BatchJob(result.id, app).status().looks)
     worker.stop(kill=True)
     start_worker(unfriendly.url, **OTHER)
@@ -117,7 +110,7 @@ def test_an_unanswered_create_may_be_left_to_a_person(
     account = unfriendly.account()
     account.manners = Manners(script={"create": [Answer(500)]})
     start_worker(unfriendly.url)
-    result = run_batch.delay(prompts(5), on_unresolved_create="fail")
+    result = run_batch.delay(requests("review", 5), on_unresolved_create="fail")
     with pytest.raises(errors.CreateUnconfirmed, match="If the Console does not show the batch"):
         result.get(timeout=60)
     assert account.calls["create"] == 1

@@ -20,8 +20,8 @@ from kombu import Connection, Queue
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
-from tests.workers.rig import Proxy, Source, account_for, requests, wait_until
-from tests.workers.test_report import prompts
+from tests.support import wait_until
+from tests.workers.rig import Proxy, Source, account_for, requests
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(180)]
 
@@ -159,7 +159,7 @@ def test_the_steps_follow_the_queue_of_the_job(
         worker = start_worker(
             simulator.url, CELERY_BROKER_URL=RABBITMQ, options=("--concurrency=2", f"--queues={rabbit.name}")
         )
-        result = run_batch.apply_async((prompts(20),), queue=rabbit.name)
+        result = run_batch.apply_async((requests("queued", 20),), queue=rabbit.name)
         summary = result.get(timeout=60)
         assert (summary["state"], summary["succeeded"], summary["fallback"]) == ("completed", 20, 0)
         assert BatchJob(result.id, app).status().not_found > 0

@@ -17,7 +17,8 @@ from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
 from claude_batch_tasks.store import open_store
 from claude_batch_tasks.tasks import recover_jobs
-from tests.workers.test_report import prompts
+from tests.support import wait_until
+from tests.workers.rig import account_for, requests
 
 pytestmark = pytest.mark.workers
 
@@ -48,25 +49,13 @@ def app(redis_url: str, broker_url: str) -> Iterator[Celery]:
     app.close()
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not become true in time"
-        time.sleep(0.05)
+def named(name: str) -> dict[str, dict[str, Any]]:
+    return requests(name, 6)
 
 
-def named(name: str, count: int = 6) -> dict[str, dict[str, Any]]:
-    """Prompts that no other job has."""
-    return {
-        key: {**params, "messages": [{"role": "user", "content": f"{name}: {key}"}]}
-        for key, params in prompts(count).items()
-    }
-
-
-def check(app: Celery, simulator: Simulator, job_id: str, name: str, count: int = 6) -> None:
+def check(app: Celery, simulator: Simulator, job_id: str, name: str) -> None:
     """Each of the job's requests has its own answer, and nobody's was paid twice."""
-    rows = {row.custom_id: row.text for row in BatchJob(job_id, app).results()}
-    assert rows == {f"review {i}": f"Echo: {name}: review {i}" for i in range(count)}
+    assert account_for(app, job_id, name, 6) == {"succeeded": 6}
     assert simulator.journal().paid_twice() == []
 
 

@@ -23,6 +23,8 @@ from kombu.transport import redis as kombu_redis
 from claude_batch_tasks import BatchJob, run_batch, transport
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Behaviour, Scenario, Simulator
+from tests.support import wait_until
+from tests.workers.rig import requests
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
 
@@ -64,24 +66,6 @@ def restart(server: RedisServer, *, kill: bool = False, down: float = 0.5) -> No
     server.start()
 
 
-def prompts(job: str) -> dict[str, dict[str, Any]]:
-    return {
-        f"review {i}": {
-            "model": "claude-haiku-4-5",
-            "max_tokens": 64,
-            "messages": [{"role": "user", "content": f"prompt {i} of {job}"}],
-        }
-        for i in range(10)
-    }
-
-
-def wait(until: Callable[[], Any], seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (there := bool(until())) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return there
-
-
 @guarded
 @pytest.mark.timeout(300)
 def test_jobs_outlive_restarts_of_redis(
@@ -96,13 +80,13 @@ def test_jobs_outlive_restarts_of_redis(
         worker = start_worker(simulator.url, CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url)
         pid = worker.pid
         # Ids only: an AsyncResult would listen to the very server that goes.
-        jobs = [BatchJob(run_batch.delay(prompts(f"job {job}")).id, app) for job in range(3)]
+        jobs = [BatchJob(run_batch.delay(requests(f"job {job}", 10)).id, app) for job in range(3)]
         time.sleep(1)
         for kill in (False, True):
             restart(server, kill=kill)
             time.sleep(2.5)
         for job in jobs:
-            assert wait(lambda job=job: job.status().summary, 150)
+            wait_until(lambda job=job: job.status().summary, 150)
             status = job.status()
             assert (status.state, status.succeeded) == ("completed", 10)
             assert len(list(job.results())) == 10
@@ -131,7 +115,7 @@ class Own:
         for number in range(5):
             self.app.send_task("note", (f"held {number}",), countdown=4)
         self.app.send_task("note", ("running", 3.0))
-        assert wait(lambda: self.server.client().hlen("unacked") == 6)
+        wait_until(lambda: self.server.client().hlen("unacked") == 6)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +130,7 @@ class Own:
 def test_without_the_guard_the_worker_ends(server: RedisServer, environment: dict[str, str], tmp_path: Path) -> None:
     with Own(server, environment, tmp_path, APP) as own:
         restart(server)
-        assert wait(lambda: own.worker.returncode is not None)
+        wait_until(lambda: own.worker.returncode is not None)
         assert own.worker.returncode == 1
         assert "has no attribute 'hostname'" in own.worker.log.read_text()
         assert server.client().hlen("unacked") >= 5  # unseen for an hour
@@ -160,7 +144,7 @@ def test_with_the_guard_it_runs_what_it_held_once(
         restart(server, kill=True)
         expected = {f"held {number}" for number in range(5)} | {"running"}
         # The visibility timeout is an hour: what comes back has been given back.
-        assert wait(lambda: set(own.ran()) == expected and server.client().hlen("unacked") == 0)
+        wait_until(lambda: set(own.ran()) == expected and server.client().hlen("unacked") == 0)
         ran = own.ran()
         # Celery lets a running task go on, and cannot acknowledge it any more: that one may run again.
         assert {text: times for text, times in ran.items() if times > 1 and text != "running"} == {}
@@ -173,9 +157,9 @@ def test_a_stop_while_redis_is_down_ends_and_loses_nothing(
 ) -> None:
     with Own(server, environment, tmp_path, GUARD + APP) as own:
         server.stop()
-        assert wait(lambda: "Cannot connect" in own.worker.log.read_text())
+        wait_until(lambda: "Cannot connect" in own.worker.log.read_text())
         os.kill(own.worker.pid, signal.SIGTERM)
-        assert wait(lambda: own.worker.returncode is not None, 20)
+        wait_until(lambda: own.worker.returncode is not None, 20)
         assert own.worker.returncode == 0
         server.start()
         assert server.client().hlen("unacked") + server.client().llen("celery") >= 5

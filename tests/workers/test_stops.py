@@ -18,7 +18,8 @@ from celery import Celery, shared_task
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Outcome, Simulator
-from tests.workers.rig import Proxy, account_for, requests, signal_worker, wait_until
+from tests.support import wait_until
+from tests.workers.rig import Proxy, account_for, requests, signal_worker
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(180)]
 

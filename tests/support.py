@@ -1,0 +1,39 @@
+"""What all tests of workers share: countdowns short enough for tests, a clean environment, and waiting."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: Countdowns short enough for tests, in the environment of every worker.
+FAST = {
+    "CLAUDE_BATCH_POLL_MIN": "0.2",
+    "CLAUDE_BATCH_POLL_MAX": "0.5",
+    "CLAUDE_BATCH_RETRY_MIN": "0.2",
+    "CLAUDE_BATCH_RETRY_MAX": "1",
+    "CLAUDE_BATCH_CREATE_SETTLE": "1.5",
+    "CLAUDE_BATCH_LEASE": "3",
+    "CLAUDE_BATCH_RECOVER_EVERY": "1",
+    "CLAUDE_BATCH_RECOVER_AFTER": "5",
+}
+
+
+def inherited() -> dict[str, str]:
+    """This process's environment without settings of the ready-made app or of the client."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CELERY_", "CLAUDE_BATCH_", "ANTHROPIC_"))
+    }
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 40.0) -> Any:
+    """The first true value; fails the test after that many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := true():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"did not become true within {seconds:g} s")
