@@ -99,14 +99,9 @@ class Step:
 
     @property
     def where(self) -> str:
-        """Job, batch number and batch id, as logs name them."""
-        text = f"job {self.unit.job_id}"
-        if self.unit.batch is None:
-            return text
-        text += f" batch {self.unit.batch}"
-        if self.unit.place is not None:
-            return f"{text} request {self.batch.first + self.unit.place}"
-        return f"{text} ({self.batch.batch_id})" if self.batch.batch_id else text
+        """The unit and its batch id, as logs name them."""
+        known = self.unit.batch is not None and self.unit.place is None and self.batch.batch_id
+        return f"{self.unit} ({known})" if known else str(self.unit)
 
 
 class BatchTask(_Task):
@@ -125,11 +120,16 @@ class BatchTask(_Task):
     # A soft time limit of the user's own app ends an attempt, not the job.
     autoretry_for = (errors.TryLater, OperationalError, SoftTimeLimitExceeded)
 
+    @property
+    def store(self) -> Store:
+        """The store of the app."""
+        url = Settings.of(self.app).store_url
+        assert url is not None
+        return open_store(url)
+
     def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
         """The store, the settings in force for a job, and the job."""
-        settings = Settings.of(self.app)
-        assert settings.store_url is not None
-        store = open_store(settings.store_url)
+        settings, store = Settings.of(self.app), self.store
         found = store.job(job_id)
         return store, settings.override(found.options) if found else settings, found
 
@@ -228,7 +228,7 @@ class StepTask(BatchTask):
         if job_record is None or lease.state == "gone":
             return self.gone(job_id)
         if lease.state == "stale":
-            log.info("job %s batch %s: duplicate message of %s ends here", job_id, batch, self.name)
+            log.info("%s: duplicate message of %s ends here", unit, self.name)
             raise Ignore("duplicate")
         if lease.state == "busy":
             raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)

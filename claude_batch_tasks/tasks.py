@@ -16,18 +16,20 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
-from celery import chain, shared_task, signals
+from celery import chain, shared_task
 from celery.exceptions import Ignore
 from celery.result import AsyncResult, allow_join_result
 from celery.utils import uuid
 
-from claude_batch_tasks import account, api, checks, errors, failure, job, line, policy, recovery, results, sightings
+from claude_batch_tasks import account, api, errors, failure, job, line, policy, recovery, results, sightings, worker
 from claude_batch_tasks.line import DONE, FALL_BACK, NAME
-from claude_batch_tasks.settings import Settings, configured_app
+from claude_batch_tasks.settings import configured_app
 from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, clock, publish_progress, words
 from claude_batch_tasks.store import Unit
 
 log = logging.getLogger(__name__)
+
+worker.connect()
 
 #: Result rows are stored in pieces of about this many bytes.
 _PIECE_BYTES = 1_000_000
@@ -79,14 +81,25 @@ class RunBatch(BatchTask):
         except errors.BatchTasksError:
             raise  # eager: the job ran, and this is how it ended
         except Exception:
-            if not self.app.conf.task_always_eager:
-                _store(self).delete(task_id)
-            raise
+            if self.app.conf.task_always_eager or not self._arrived(task_id):
+                raise
+            log.warning("job %s: the broker took it, although it did not say so", task_id)
+            return self.AsyncResult(task_id)
         if not self.app.conf.task_always_eager:
             # From here on its messages are missed when they do not come.
             with suppress(errors.StoreUnavailable):
-                _store(self).schedule([Unit(task_id)], time.time() + delay)
+                self.store.schedule([Unit(task_id)], time.time() + delay)
         return sent
+
+    def _arrived(self, job_id: str) -> bool:
+        """Whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
+        try:
+            if not self.store.update_job(job_id, only="staged", state="revoked", ended_at=time.time()):
+                return self.store.job(job_id) is not None
+            self.store.delete(job_id)
+        except errors.StoreUnavailable:
+            log.warning("job %s: its requests could not be removed from the store, and will expire", job_id)
+        return False
 
 
 @shared_task(bind=True, base=RunBatch, name=NAME + "run_batch")  # type: ignore[arg-type]
@@ -608,46 +621,6 @@ def recover_jobs(self: BatchTask, after: float = 0) -> str:
             which the ledger lets one act.
     """
     return f"{recovery.recover(self.app, after)} messages sent again"
-
-
-@signals.worker_ready.connect
-def _watch(sender: Any = None, **_: Any) -> None:
-    watch = recovery.Watch(sender.app)
-    signals.worker_shutting_down.connect(lambda **_: watch.stop(), weak=False)
-    watch.start()
-
-
-@signals.task_revoked.connect
-def _revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
-    """A revoked job is at its end: what it has stored expires, its batches go on at Anthropic, nobody looks at them."""
-    if getattr(sender, "name", None) not in (run_batch.name, finish_job.name):
-        return
-    with suppress(errors.BatchTasksError):
-        store, settings, _record = sender.open(request.id)
-        store.update_job(request.id, state="revoked", ended_at=time.time())
-        store.unschedule(Unit(request.id))
-        store.expire(request.id, settings.result_ttl)
-
-
-# -- at a worker's start
-
-
-@signals.worker_init.connect
-def _check_settings(sender: Any = None, **_: Any) -> None:
-    """Refuse to start on settings that make no sense, rather than fail at the first job."""
-    try:
-        Settings.of(sender.app)
-    except errors.InvalidSettings as exc:
-        raise SystemExit(f"claude_batch_tasks: {exc}") from None
-
-
-@signals.celeryd_after_setup.connect  # worker_init comes before the worker's log is set up
-def _check_servers(instance: Any = None, **_: Any) -> None:
-    checks.warn(instance.app)
-
-
-def _store(task: BatchTask) -> Any:
-    return task.open("")[0]
 
 
 def _queue_name(queue: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, Task
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,6 +193,20 @@ class TestSubmittingThatFails:
         with app, pytest.raises(Exception, match="refused"):
             app.tasks[run_batch.name].apply_async(([make_request()],), retry=False)
         assert keys() == set()
+
+    def test_not_if_only_the_brokers_answer_is_lost(
+        self, app: Celery, make_request: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker has begun it, and may be paying for it: the caller gets its id."""
+
+        def taken(task: Any, args: Any, kwargs: Any, task_id: str, **_: Any) -> None:
+            store.update_job(task_id, state="running")
+            raise ConnectionResetError("no answer")
+
+        monkeypatch.setattr(Task, "apply_async", taken)
+        result = run_batch.apply_async(([make_request("a")],), task_id=JOB)
+        assert result.id == JOB
+        assert len(list(BatchJob(JOB, app).requests())) == 1
 
     def test_for_a_store_that_is_gone(self, make_request: Any) -> None:
         with RedisServer() as server:
