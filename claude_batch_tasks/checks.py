@@ -1,6 +1,6 @@
-"""What a worker warns of at its start: servers that may forget, and a restart of Redis that would end it.
+"""What a worker warns of at its start: servers that may forget, and what a lost connection would do to it.
 
-Nothing here stops a worker. ``of_server`` and ``of_transport`` decide; ``warn`` asks and logs.
+Nothing here stops a worker. The ``of_`` functions decide; ``warn`` asks and logs.
 """
 
 from __future__ import annotations
@@ -79,6 +79,20 @@ def of_transport(version: Sequence[Any], guarded: bool) -> list[Finding]:
     ]
 
 
+def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
+    """What the app's own Celery settings give reason to warn of."""
+    name = "worker_cancel_long_running_tasks_on_connection_loss"
+    if not conf.get(name):
+        return []
+    return [
+        Finding(
+            logging.WARNING,
+            "when the connection to the broker is lost, the steps of jobs that run are killed, a create among them has "
+            f"to be searched for, and a job's result may for a while say REVOKED. They may run twice: {name} = False",
+        )
+    ]
+
+
 def findings(app: Celery) -> list[Finding]:
     """Ask the app's servers; one that does not answer in time, or refuses ``INFO``, is passed over."""
     servers: dict[str, tuple[str, list[str]]] = {}
@@ -90,7 +104,7 @@ def findings(app: Celery) -> list[Finding]:
     used: Any = app.connection_for_read().get_transport_cls()
     if getattr(used, "driver_type", None) == "redis":
         found += of_transport(celery.VERSION, issubclass(used.Channel.QoS, transport.QoS))
-    return found
+    return found + of_settings(app.conf)
 
 
 def warn(app: Celery) -> None:

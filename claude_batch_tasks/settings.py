@@ -205,7 +205,9 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_send_sent_event": True,
         "task_track_started": True,
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # True would kill the steps that run when the broker's connection is lost: a create among them would have to be
+        # searched for, and where the result back end is gone as well, Celery 5.7 stores a job as REVOKED.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": True,
         "worker_soft_shutdown_timeout": 30,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anthropic
 from celery import Task, signature
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import api, errors, job, line, policy
@@ -242,19 +243,20 @@ class StepTask(BatchTask):
     def gone(self, job_id: str) -> NoReturn:
         """The store has no such job: whoever waits for it is told. (Celery fails the rest of a failed task's chain.)"""
         log.warning("job %s is gone from the store; its message ends here", job_id)
-        if self.has_result(job_id):
+        if self.told(job_id):
             raise Ignore("the job is gone from the store")
         raise errors.JobNotFound(
             f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
             "What it had created goes on at Anthropic: see the Console"
         )
 
-    def has_result(self, job_id: str) -> bool:
-        """Whether the job's AsyncResult is known to be at its end."""
+    def told(self, job_id: str) -> str | None:
+        """The state at which the job's AsyncResult is known to have ended."""
         try:
-            return self.AsyncResult(job_id).ready()
+            state = str(self.AsyncResult(job_id).state)
         except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer: then it is told again
-            return False
+            return None
+        return state if state in READY_STATES else None
 
     def _attempt(self, step: Step) -> Any:
         """Run the task's body; what does not pass by itself ends the batch, and the chain goes on."""

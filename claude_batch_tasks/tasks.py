@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from celery import chain, shared_task
 from celery.exceptions import Ignore
 from celery.result import AsyncResult, allow_join_result
+from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 
 from claude_batch_tasks import account, api, errors, failure, job, line, policy, recovery, results, sightings, worker
@@ -566,7 +567,8 @@ class FinishJob(StepTask):
 def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     step = self.step
-    if step.job.ended_at is not None and self.has_result(job_id):
+    # REVOKED is not how this job ended: it would not have come here.
+    if step.job.ended_at is not None and self.told(job_id) in (SUCCESS, FAILURE):
         self.move_on()
         raise Ignore("duplicate")
     batches = step.store.batches(job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,8 @@ from claude_batch_tasks import checks, errors, recovery
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
+
+log = logging.getLogger(__name__)
 
 #: The tasks that carry a job's own id.
 _OF_THE_JOB = (NAME + "run_batch", NAME + "finish_job")
@@ -43,9 +46,14 @@ def _watch(sender: Any = None, **_: Any) -> None:
     watch.start()
 
 
-def _revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
+def _revoked(sender: Any = None, request: Any = None, signum: Any = None, **_: Any) -> None:
     """A revoked job is at its end: what it has stored expires, its batches go on at Anthropic, nobody looks at them."""
     if getattr(sender, "name", None) not in _OF_THE_JOB:
+        return
+    if isinstance(signum, str):
+        # Nobody revoked it. Celery (5.7) says so of a step that it killed when the broker's connection was lost, if the
+        # result back end did not answer either: there signum is the text of an exception, not a number.
+        log.warning("job %s: a lost connection ended its step; it goes on when that is found lost", request.id)
         return
     with suppress(errors.BatchTasksError):
         store, settings, _record = sender.open(request.id)

@@ -55,6 +55,14 @@ def test_the_texts_say_where_what_and_which_line() -> None:
     assert "appendonly yes" in forgets
 
 
+def test_an_app_that_kills_its_steps_is_a_warning() -> None:
+    name = "worker_cancel_long_running_tasks_on_connection_loss"
+    [(level, text)] = checks.of_settings({name: True})
+    assert level == logging.WARNING
+    assert f"{name} = False" in text
+    assert checks.of_settings({name: False}) == checks.of_settings({}) == []
+
+
 @pytest.mark.parametrize(
     ("version", "guarded", "number"),
     [

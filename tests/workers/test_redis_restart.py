@@ -24,7 +24,7 @@ from claude_batch_tasks import BatchJob, run_batch, transport
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Behaviour, Scenario, Simulator
 from tests.support import wait_until
-from tests.workers.rig import requests
+from tests.workers.rig import account_for, requests
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
 
@@ -97,6 +97,38 @@ def test_jobs_outlive_restarts_of_redis(
         log = worker.log.read_text()
         assert log.count("Connection to broker lost") >= 2
         assert log.count("maxmemory-policy noeviction") == 1  # said at its start, see ``checks``
+    app.close()
+
+
+@guarded
+@pytest.mark.parametrize("cancels", [False, True])
+def test_a_job_that_ends_while_redis_restarts(
+    cancels: bool, server: RedisServer, start_here: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """Its last step is under way. An app of somebody's own may have it killed, which Celery takes for a revoke."""
+    app = Celery("tests", broker=server.url, backend=server.url, set_as_current=False)
+    app.loader.import_task_module("claude_batch_tasks.tasks")
+    app.set_current()
+    slow = tmp_path / "slow"
+    env = {
+        "CELERY_BROKER_URL": server.url,
+        "CELERY_RESULT_BACKEND": server.url,
+        "CLAUDE_BATCH_RECOVER_AFTER": "5",
+        "SLOW": str(slow),
+        "CANCELS": str(cancels),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    with Simulator("healthy") as simulator:
+        worker = start_here(simulator.url, app="tests.workers.slow", **env)
+        job_id = run_batch.delay(requests("slow", 5)).id
+        wait_until(slow.exists)
+        restart(server, kill=True)
+        wait_until(lambda: app.backend.get_task_meta(job_id)["status"] == "SUCCESS")
+        assert BatchJob(job_id, app).status().state == "completed"
+        assert account_for(app, job_id, "slow", 5) == {"succeeded": 5}
+        assert simulator.journal().paid_twice() == []
+        assert ("a lost connection ended its step" in worker.log.read_text()) is cancels
+        assert worker.returncode is None
     app.close()
 
 
