@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from claude_batch_tasks import errors
-    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, RequestResult
+    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus
+    from claude_batch_tasks.reading import RequestResult
     from claude_batch_tasks.tasks import run_batch
 
 __all__ = ["BatchJob", "BatchStatus", "JobStatus", "RequestResult", "errors", "run_batch"]
@@ -15,7 +16,7 @@ __version__ = "0.1.0"
 
 # On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
 # pay a second for the SDK.
-_HOME = dict.fromkeys(("BatchJob", "BatchStatus", "JobStatus", "RequestResult"), "job") | {"run_batch": "tasks"}
+_HOME = {"BatchJob": "job", "BatchStatus": "job", "JobStatus": "job", "RequestResult": "reading", "run_batch": "tasks"}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,10 @@ class RequestNotFound(BatchTasksError, KeyError):
     """The job has no request of that ``custom_id``, or the request has no outcome yet."""
 
 
+class JobRunning(BatchTasksError):
+    """What was asked for would take a job that has not ended away from under its steps."""
+
+
 class TryLater(BatchTasksError):
     """The base of what passes by itself: the step is tried again after a countdown.
 

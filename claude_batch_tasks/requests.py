@@ -1,6 +1,6 @@
 """What a job sends: validation, wire ids, and cutting into batches by count and exact bytes.
 
-One pass over the caller's iterable, holding one piece (about a megabyte) and one integer per request at a time.
+One pass over the caller's iterable, holding one piece (about a megabyte) and a few bytes per request at a time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from claude_batch_tasks.errors import InvalidRequests
+from claude_batch_tasks.index import Index
 
 #: The body of a create is these two around the requests, which are joined by commas.
 ENVELOPE = (b'{"requests":[', b"]}")
@@ -37,18 +38,20 @@ def wire_id(nonce: str, index: int) -> str:
 
 def index_of(nonce: str, custom_id: str) -> int | None:
     """The index in a wire id of this job; ``None`` for a custom_id that is not one."""
-    prefix = f"cbt-{nonce}-"
-    digits = custom_id[len(prefix) :]
-    # isdecimal alone would let other alphabets' digits and, through int(), more than one spelling of a number pass.
-    if custom_id.startswith(prefix) and digits.isascii() and digits.isdecimal() and str(int(digits)) == digits:
-        return int(digits)
-    return None
+    _, _, digits = custom_id.rpartition("-")
+    try:
+        index = int(digits)
+    except ValueError:
+        return None
+    # int() takes more than one spelling of a number, and other alphabets' digits.
+    return index if custom_id == f"cbt-{nonce}-{index}" else None
 
 
 def cut(
     requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
     *,
     nonce: str,
+    index: Index,
     max_requests: int,
     max_bytes: int,
 ) -> Iterator[Piece]:
@@ -57,6 +60,7 @@ def cut(
     Args:
         requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
         nonce: goes into the wire ids, so that a batch can be recognised as this job's.
+        index: an empty one; it learns where every custom_id is.
         max_requests: requests a batch may hold.
         max_bytes: bytes the body of a batch's create may have, envelope included.
 
@@ -66,27 +70,23 @@ def cut(
     envelope = len(ENVELOPE[0]) + len(ENVELOPE[1])
     problems: list[list[Any]] = []
     more = 0
-    seen: set[int] = set()
     batch = count = size = piece_size = 0
     ids: list[str] = []
     items: list[bytes] = []
-    index = -1
-    for index, request in enumerate(_as_requests(requests)):
+    number = -1
+    for number, request in enumerate(_as_requests(requests)):
         custom_id, params, wrong = _validate(request)
-        if custom_id is not None and not any(name == "custom_id" for name, _ in wrong):
-            # One integer per request instead of the text: two of a million ids share a 64-bit hash once in 10^7 jobs.
-            key = hash(custom_id)
-            if key in seen:
-                wrong.append(("custom_id", "occurs more than once"))
-            seen.add(key)
+        usable = not any(name == "custom_id" for name, _ in wrong)
+        if usable and custom_id is not None and not index.add(custom_id, number):
+            wrong.append(("custom_id", "occurs more than once"))
         item = b""
         if not wrong:
-            item = b'{"custom_id":"%s","params":%s}' % (wire_id(nonce, index).encode(), params)
+            item = b'{"custom_id":"%s","params":%s}' % (wire_id(nonce, number).encode(), params)
             if len(item) + envelope > max_bytes:
                 wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {max_bytes - envelope:,}"))
         for name, text in wrong:
             if len(problems) < PROBLEMS_SHOWN:
-                problems.append([index, custom_id, name, text])
+                problems.append([number, custom_id, name, text])
             else:
                 more += 1
         if problems:
@@ -103,7 +103,7 @@ def cut(
         items.append(item)
         ids.append(custom_id)
         count, size, piece_size = count + 1, size + added, piece_size + len(item) + 1
-    if index < 0:
+    if number < 0:
         problems.append([None, None, "requests", "the job is empty"])
     if problems:
         raise InvalidRequests(_describe(problems, more), problems, more)
@@ -131,6 +131,19 @@ def _as_requests(requests: Any) -> Iterator[Any]:
             f"requests must be an iterable of {{custom_id, params}} or a mapping of custom_id to params, "
             f"not {type(requests).__name__}; nothing was stored or sent"
         )
+
+
+def _plain(value: Any) -> Any:
+    """The SDK's own objects (content blocks of an earlier answer) and mappings, as JSON's plain types."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+#: Not msgspec's: that writes null for NaN, and dates and bytes in forms of its own.
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
 
 
 def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
@@ -165,9 +178,7 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
     if params.get("stream"):
         wrong.append(("params.stream", "a batch cannot stream"))
     try:
-        encoded = json.dumps(
-            params, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-        ).encode()
+        encoded = _to_json(params).encode()
     except UnicodeEncodeError:
         wrong.append(("params", "holds an unpaired surrogate, which is not valid Unicode"))
         encoded = b""
@@ -175,15 +186,6 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
         wrong.append(("params", f"is not JSON: {exc}"))
         encoded = b""
     return custom_id, encoded, wrong
-
-
-def _plain(value: Any) -> Any:
-    """The SDK's own objects (content blocks of an earlier answer) and mappings, as JSON's plain types."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not a JSON type")
 
 
 def _encodable(text: str) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from claude_batch_tasks import requests
+from claude_batch_tasks import policy, requests
 from claude_batch_tasks.errors import ResultsIncomplete
 
 #: The outcomes of a request, in Anthropic's words.
@@ -19,65 +21,128 @@ OUTCOMES = ("succeeded", "errored", "expired", "canceled")
 USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
-class Row(msgspec.Struct):
-    """One line of a result file. ``type`` is one of OUTCOMES, or ``errored`` for a type nobody knows yet."""
-
-    custom_id: str
-    type: str
-    error_type: str | None = None
-    usage: dict[str, int] | None = None
-    known: bool = True
-    """False: the line's own type is none of OUTCOMES."""
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
 
 
-class _Error(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
+    usage: _Usage | None = None
+
+
+class _Error(msgspec.Struct, gc=False):
     type: str | None = None
 
 
-class _ErrorResponse(msgspec.Struct):
+class _ErrorResponse(msgspec.Struct, gc=False):
     error: _Error | None = None
     type: str | None = None
 
 
-class _Message(msgspec.Struct):
-    usage: dict[str, Any] | None = None
-
-
-class _Result(msgspec.Struct):
+class _Result(msgspec.Struct, gc=False):
     type: str
     message: _Message | None = None
     error: _ErrorResponse | None = None
 
 
-class _Line(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
+    """One line of a result file, decoded no further than it is looked at."""
+
     custom_id: str
     result: _Result
 
+    @property
+    def known(self) -> bool:
+        """Whether this version knows its type."""
+        return self.result.type in OUTCOMES
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+    @property
+    def type(self) -> str:
+        """One of OUTCOMES; ``errored`` for a type nobody knows yet."""
+        return self.result.type if self.known else "errored"
+
+    @property
+    def error_type(self) -> str | None:
+        """Anthropic's ``error.type``, if it errored."""
+        if not self.known:
+            return "unknown_result_type"
+        error = self.result.error
+        if self.result.type != "errored" or error is None:
+            return None
+        return (error.error.type if error.error else None) or error.type
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The counters of USAGE that it has."""
+        usage = self.result.message.usage if self.result.message else None
+        return {name: count for name in USAGE if (count := getattr(usage, name, None)) is not None}
 
 
-def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The non-blank lines of a byte stream.
+_decoder = msgspec.json.Decoder(Row)
 
-    Split on LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
-    """
-    rest: list[bytes] = []
+#: Rows are stored in pieces of about this many bytes.
+_PIECE = 1_000_000
+
+#: A line of fewer bytes is no row.
+_SHORTEST = len('{"custom_id":"","result":{"type":""}}')
+
+#: In place of a piece's number: there is none.
+MISSING = 2**32 - 1
+
+
+def blocks(chunks: Iterable[bytes], least: int = 1) -> Iterator[bytes]:
+    """A byte stream in runs of whole lines, each given out as soon as at least so many bytes have come."""
+    held: list[bytes] = []
+    size = 0
     for chunk in chunks:
-        first, *others = chunk.split(b"\n")
-        rest.append(first)
-        if others:
-            yield from filter(None, (b"".join(rest).strip(),))
-            for line in others[:-1]:
-                if line := line.strip():
-                    yield line
-            rest = [others[-1]]
-    if line := b"".join(rest).strip():
-        yield line
+        held.append(chunk)
+        size += len(chunk)
+        if size >= least and (end := chunk.rfind(b"\n") + 1):
+            held[-1] = chunk[:end]
+            yield b"".join(held)
+            held = [chunk[end:]]
+            size = len(held[0])
+    if size:
+        yield b"".join(held)
 
 
-def parse(line: bytes) -> dict[str, Any]:
+def rows(block: bytes) -> Iterator[tuple[Row, bytes]]:
+    """The lines of a block, decoded and as they are.
+
+    Raises:
+        ValueError: one of them is not a result line.
+    """
+    raw = _split(block)
+    decoded = _rows(block, raw)
+    yield from zip(map(row, raw) if decoded is None else decoded, raw, strict=True)
+
+
+def _split(block: bytes) -> list[bytes]:
+    """The non-blank lines of a block.
+
+    At LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
+    """
+    raw = block.rstrip(b"\n").split(b"\n")
+    # Almost always none is; to find that out is all this costs then.
+    return raw if min(map(len, raw)) >= _SHORTEST else [line for line in raw if line.strip()]
+
+
+def _rows(block: bytes, raw: list[bytes]) -> list[Row] | None:
+    """All lines of a block at once; None if they must be looked at one by one."""
+    try:
+        decoded = _decoder.decode_lines(block)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return decoded if len(decoded) == len(raw) else None
+
+
+def parse(line: bytes, *, lenient: bool = False) -> dict[str, Any]:
     """A line as plain Python values.
+
+    Args:
+        lenient: put U+FFFD for bytes that are not UTF-8; what is stored and paid for is to be read somehow.
 
     Raises:
         ValueError: not a JSON object. (The standard library takes what stricter readers refuse: escaped lone
@@ -87,7 +152,7 @@ def parse(line: bytes) -> dict[str, Any]:
         try:
             value = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            value = json.loads(line)
+            value = json.loads(line.decode(errors="replace") if lenient else line)
     except RecursionError:
         raise ValueError("a result line is nested too deep") from None
     if not isinstance(value, dict):
@@ -96,32 +161,21 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def row(line: bytes) -> Row:
-    """What a line says, decoded no further than id, type, error type and usage.
+    """One line.
 
     Raises:
         ValueError: not a result line.
     """
-    try:
-        decoded = _decode_line(line)
-        custom_id, kind = decoded.custom_id, decoded.result.type
-        error = decoded.result.error
-        error_type = None
-        if error is not None:
-            error_type = (error.error.type if error.error else None) or error.type
-        raw_usage: Any = decoded.result.message.usage if decoded.result.message else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = parse(line)
-        result = value.get("result")
-        if not isinstance(value.get("custom_id"), str) or not isinstance(result, dict) or not result.get("type"):
-            raise ValueError("a result line lacks custom_id or result.type") from None
-        custom_id, kind = value["custom_id"], str(result["type"])
-        error_type = error_of(result).get("type")
-        message = result.get("message")
-        raw_usage = message.get("usage") if isinstance(message, dict) else None
-    known = kind in OUTCOMES
-    if not known:
-        kind, error_type = "errored", "unknown_result_type"
-    return Row(custom_id, kind, error_type if kind == "errored" else None, usage_of(raw_usage), known)
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decoder.decode(line)
+    value = parse(line)
+    result = value.get("result")
+    if not isinstance(value.get("custom_id"), str) or not isinstance(result, dict) or not result.get("type"):
+        raise ValueError("a result line lacks custom_id or result.type")
+    message = result.get("message")
+    usage = usage_of(message.get("usage")) if isinstance(message, dict) else {}
+    error = _ErrorResponse(type=error_of(result).get("type")) if "error" in result else None
+    return Row(value["custom_id"], _Result(str(result["type"]), _Message(_Usage(**usage)), error))
 
 
 def error_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +188,12 @@ def error_of(result: dict[str, Any]) -> dict[str, Any]:
     return {**inner, "request_id": request_id} if request_id else dict(inner)
 
 
+def errored(error_type: str, message: str, request_id: str | None) -> dict[str, Any]:
+    """A result that errored, as Anthropic's result file spells it."""
+    error = {"type": "error", "error": {"type": error_type, "message": message}, "request_id": request_id}
+    return {"type": "errored", "error": error}
+
+
 def usage_of(raw: Any) -> dict[str, int]:
     """The counters of USAGE in a message's ``usage``."""
     if not isinstance(raw, dict):
@@ -142,7 +202,9 @@ def usage_of(raw: Any) -> dict[str, int]:
 
 
 class Completeness:
-    """Which of a batch's requests have a result: one bit per request, tallies, and what did not belong.
+    """What of a batch's result file has been seen: which requests have a result, tallies, and what did not belong.
+
+    Four bytes per request.
 
     Args:
         nonce: the job's; recognises its wire ids.
@@ -155,28 +217,60 @@ class Completeness:
         self.tallies: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
         self.distinct = self.duplicates = self.foreign = self.broken = self.unknown = 0
-        self._seen = bytearray((count + 7) // 8)
+        #: For each of the batch's requests, the number of the piece that holds its result, or MISSING.
+        self.pieces = array("I", [MISSING]) * count
+        #: Positions of the requests that deserve another chance.
+        self.eligible = array("I")
 
-    def add(self, row: Row) -> int | None:
-        """The index of a result that is to be kept; ``None`` for a duplicate or a foreign one."""
+    def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """What of a result file is to be kept, in pieces: the rows that are this batch's, once each."""
+        number = 0
+        for block in blocks(chunks, _PIECE):
+            if piece := self._keep(block, number):
+                yield piece
+                number += 1
+
+    def _keep(self, block: bytes, number: int) -> bytes:
+        raw = _split(block)
+        found: Iterable[Row | None] | None = _rows(block, raw)
+        if found is None:
+            found = map(self._readable, raw)
+        chosen = [row if row is not None and self._add(row, number) else None for row in found]
+        self._count([row for row in chosen if row is not None])
+        return b"\n".join(line for line, row in zip(raw, chosen, strict=True) if row is not None)
+
+    def _readable(self, line: bytes) -> Row | None:
+        try:
+            return row(line)
+        except ValueError:
+            self.broken += 1
+            return None
+
+    def _add(self, row: Row, number: int) -> bool:
+        """Whether a row is this batch's, and the first for its request."""
         index = requests.index_of(self.nonce, row.custom_id)
         place = -1 if index is None else index - self.first
         if not 0 <= place < self.count:
             self.foreign += 1
-            return None
-        if self.has(place):
+            return False
+        if self.pieces[place] != MISSING:
             self.duplicates += 1
-            return None
-        self._seen[place >> 3] |= 1 << (place & 7)
-        self.distinct += 1
-        self.tallies[row.type] += 1
-        self.unknown += not row.known
-        self.usage.update(row.usage or {})
-        return index
+            return False
+        self.pieces[place] = number
+        if row.result.type != "succeeded" and policy.second_chance(row.type, row.error_type):
+            self.eligible.append(place)
+        return True
 
-    def has(self, place: int) -> bool:
-        """Whether the batch's request of that position has a result."""
-        return bool(self._seen[place >> 3] & (1 << (place & 7)))
+    def _count(self, kept: list[Row]) -> None:
+        self.distinct += len(kept)
+        for kind, count in Counter([row.result.type for row in kept]).items():
+            known = kind in OUTCOMES
+            self.tallies[kind if known else "errored"] += count
+            self.unknown += 0 if known else count
+        usages = [row.result.message.usage for row in kept if row.result.message is not None]
+        for name in USAGE:
+            if total := sum(count for usage in usages if usage is not None and (count := getattr(usage, name))):
+                self.usage[name] += total
 
     @property
     def complete(self) -> bool:

@@ -94,6 +94,11 @@ class Settings:
     max_bytes_per_batch: int = _setting(
         256_000_000, "bytes in the body of one create (Anthropic's limit: 256 MB)", least=1000
     )
+    max_batches_in_flight: int = _setting(
+        5,
+        "batches of one job that are at Anthropic at a time; its queues take 200,000 to 500,000 requests, by tier",
+        least=1,
+    )
     result_ttl: float = _setting(604_800.0, "seconds a job's payloads, results and record outlive its end", least=1)
     timeout: float = _setting(60.0, "seconds without a byte before a look or a download counts as failed", least=0.01)
     lease: float = _setting(

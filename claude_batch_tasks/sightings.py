@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 from claude_batch_tasks import account, api, errors, policy, results
@@ -113,8 +113,9 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
     found, record = None, step.batch
     try:
         with api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
-            for line in islice(results.lines(chunks), _TELLING):
-                index = wire.index_of(step.job.nonce, results.row(line).custom_id)
+            first = chain.from_iterable(map(results.rows, results.blocks(chunks)))
+            for row, _ in islice(first, _TELLING):
+                index = wire.index_of(step.job.nonce, row.custom_id)
                 # The nonce is the whole job's: its other batches may be of the same size.
                 if index is not None and 0 <= index - record.first < record.count:
                     return True
@@ -235,7 +236,7 @@ def without_batch(step: Step, state: str, error: errors.ApiError) -> str:
     if step.settings.fallback == "off":
         return step.fail(error)
     count = step.batch.count
-    outcome = {"type": "errored", "error": {"type": error.error_type or "not_found_error", "message": str(error)}}
+    outcome = results.errored(error.error_type or "not_found_error", str(error), error.request_id)
     # Nothing in the batch has a result: every request is eligible.
     step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count)
     return f"{state}: {error}"

@@ -14,10 +14,10 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import anthropic
 from celery import Task, signature
@@ -25,7 +25,7 @@ from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import api, errors, job, line, policy
+from claude_batch_tasks import api, errors, line, policy, totals
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
 
@@ -35,6 +35,8 @@ else:
     _Task = Task
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class LeaseLost(Exception):
@@ -52,6 +54,8 @@ class Step:
     owner: str
     args: tuple[str, int, int, int]
     """The message's: job id, batch number, turn, sequence number."""
+    lost: threading.Event = field(default_factory=threading.Event)
+    """The lease is known to be somebody else's."""
 
     @cached_property
     def batch(self) -> BatchRecord:
@@ -65,6 +69,13 @@ class Step:
     def client(self) -> anthropic.Anthropic:
         """The client of the job's account."""
         return api.client(self.job.client, self.settings.client_factories)
+
+    def while_held(self, parts: Iterable[_T]) -> Iterator[_T]:
+        """The parts of something long, up to the moment in which the lease is lost."""
+        for part in parts:
+            if self.lost.is_set():
+                raise LeaseLost
+            yield part
 
     def record(self, **changes: Any) -> None:
         """Write to the record of the unit."""
@@ -360,7 +371,7 @@ class StepTask(BatchTask):
             return
         if step.unit.batch is not None and due_at is not None:
             batches[step.unit.batch].due_at = due_at
-        publish_progress(self, step.unit.job_id, job.progress(step.job, batches), line)
+        publish_progress(self, step.unit.job_id, totals.progress(step.job, batches), line)
 
     def pass_on(self, value: Any) -> None:
         """Publish the chain's next message, then move the unit on."""
@@ -415,6 +426,7 @@ def _renewed(step: Step) -> Iterator[None]:
         while not done.wait(step.settings.lease / 3):
             with contextlib.suppress(errors.StoreUnavailable):
                 if not step.store.renew(step.unit, step.owner, step.settings.lease):
+                    step.lost.set()
                     return
 
     threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()

@@ -11,7 +11,7 @@ import logging
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
@@ -22,7 +22,21 @@ from celery.result import AsyncResult, allow_join_result
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 
-from claude_batch_tasks import account, api, errors, failure, job, line, policy, recovery, results, sightings, worker
+from claude_batch_tasks import (
+    account,
+    api,
+    errors,
+    failure,
+    line,
+    policy,
+    reading,
+    recovery,
+    results,
+    sightings,
+    submit,
+    totals,
+    worker,
+)
 from claude_batch_tasks.line import DONE, FALL_BACK, NAME
 from claude_batch_tasks.settings import configured_app
 from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, clock, publish_progress, words
@@ -31,9 +45,6 @@ from claude_batch_tasks.store import Unit
 log = logging.getLogger(__name__)
 
 worker.connect()
-
-#: Result rows are stored in pieces of about this many bytes.
-_PIECE_BYTES = 1_000_000
 
 
 class RunBatch(BatchTask):
@@ -66,7 +77,7 @@ class RunBatch(BatchTask):
             task = configured_app().tasks[self.name]
             return task.apply_async((requests,), kwargs, task_id=task_id, **options)
         task_id, delay = task_id or uuid(), _delay(options)
-        record = job.submit(
+        record = submit.submit(
             self.app,
             task_id,
             requests,
@@ -127,21 +138,29 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         if requests is None:
             raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
         # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
-        record = job.submit(self.app, job_id, requests, options)
+        record = submit.submit(self.app, job_id, requests, options)
         settings = settings.override(record.options)
     if record.ended_at is not None:
         raise Ignore("duplicate")
     store.keep(job_id)
     if record.state == "staged":
         record.started_at, record.canvas = time.time(), line.canvas(self.request)
-        store.schedule([Unit(job_id), *(Unit(job_id, number) for number in range(record.batches))], record.started_at)
-        begun = {"state": "running", "started_at": record.started_at, "canvas": record.canvas}
+        # The others follow, each when one is through: see fall_back.
+        limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
+        record.admitted = min(record.batches, limit)
+        store.schedule([Unit(job_id), *(Unit(job_id, number) for number in range(record.admitted))], record.started_at)
+        begun = {
+            "state": "running",
+            "started_at": record.started_at,
+            "canvas": record.canvas,
+            "admitted": record.admitted,
+        }
         if store.update_job(job_id, only="staged", **begun):
-            publish_progress(self, job_id, job.progress(record, store.batches(job_id)), "started")
+            publish_progress(self, job_id, totals.progress(record, store.batches(job_id)), "started")
     log.info("job %s: started, %d requests in %d batches", job_id, record.requests, record.batches)
     # What follows the job, and is linked to it, follows its last task now.
     self.request.callbacks = self.request.chain = None
-    lines = [line.steps(self.app, job_id, record, number) for number in range(record.batches)]
+    lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:
         with allow_join_result():
             for steps in lines[:-1]:
@@ -162,7 +181,8 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
     if record.state not in ("staged", "creating"):
         return f"nothing to create: {record.state}"
     self.not_yet_due()
-    if record.failures or record.intent_at is not None:
+    # However long its first message was in a queue, a job is begun; what had to wait for other batches need not be.
+    if record.failures or record.intent_at is not None or batch >= step.settings.max_batches_in_flight:
         _check_patience(step)
     if record.intent_at is not None and sightings.reconcile(step):
         return f"adopted {record.batch_id}"
@@ -173,7 +193,8 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
     client = step.client
     step.record(state="creating", intent_at=time.time(), unanswered_at=None, ambiguous_at=None, create_looks=0)
     try:
-        created = api.create(client, job.body(step.store, job_id, batch), record.body_bytes)
+        body = step.while_held(submit.body(step.store, job_id, batch))
+        created = api.create(client, body, record.body_bytes)
     except errors.AmbiguousError as exc:
         step.record(unanswered_at=time.time(), ambiguous_at=time.time())
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
@@ -272,15 +293,15 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     _check_patience(step)
     step.record(attempt=record.attempt + 1)
     seen = results.Completeness(step.job.nonce, record.first, record.count)
-    eligible = array("I")
     try:
         with api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
-            pieces = _pieces(results.lines(chunks), seen, eligible)
+            pieces = seen.keep(step.while_held(chunks))
             step.store.write_results(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
         ended = sightings.not_found(step, exc)
         return _another_turn(self, step) if record.turn > turn else ended
     if record.provisional and seen.all_foreign:
+        step.store.discard_results(job_id, batch, record.attempt)
         sightings.give_back(step, "every row is foreign")
         return _another_turn(self, step)
     step.record(sighting=time.time())
@@ -290,50 +311,28 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         log.warning("%s: download %d: %s", step.where, record.attempt, exc)
         limit = step.settings.results_limit
         if record.attempt < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
+            step.store.discard_results(job_id, batch, record.attempt)
             raise
         if not seen.complete:
-            _publish(step, seen, eligible)
+            _publish(step, seen)
             return step.fail(errors.ResultsMissing(f"{exc}, in each of {record.attempt} downloads"))
-    _publish(step, seen, eligible)
+    _publish(step, seen)
     log.info("%s: fetched, %s", step.where, words(seen.tallies))
     return f"fetched: {words(seen.tallies)}"
 
 
-def _pieces(lines: Iterable[bytes], seen: results.Completeness, eligible: array[int]) -> Iterator[bytes]:
-    """The rows that are this batch's, once each, in pieces; ``seen`` and ``eligible`` learn of every one."""
-    piece: list[bytes] = []
-    size = 0
-    for text in lines:
-        try:
-            row = results.row(text)
-        except ValueError:
-            seen.broken += 1
-            continue
-        if (index := seen.add(row)) is None:
-            continue
-        if policy.second_chance(row.type, row.error_type):
-            eligible.append(index - seen.first)
-        piece.append(text)
-        size += len(text) + 1
-        if size >= _PIECE_BYTES:
-            yield b"\n".join(piece)
-            piece, size = [], 0
-    if piece:
-        yield b"\n".join(piece)
-
-
-def _publish(step: Step, seen: results.Completeness, eligible: array[int]) -> None:
+def _publish(step: Step, seen: results.Completeness) -> None:
     record = step.batch
-    step.store.set_eligible(step.unit.job_id, step.unit.batch or 0, eligible.tobytes())
     changes: dict[str, Any] = {
         "state": "fetched",
         "provisional": False,
         "intent_at": None,
         "counts": {name: seen.tallies[name] for name in results.OUTCOMES},
         "usage": dict(seen.usage),
-        "eligible": len(eligible),
+        "eligible": len(seen.eligible),
     }
-    if not step.store.publish(step.unit, step.owner, record.attempt, **changes):
+    rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+    if not step.store.publish(step.unit, step.owner, record.attempt, **rows, **changes):
         raise LeaseLost
     for name, value in changes.items():
         setattr(record, name, value)
@@ -375,6 +374,9 @@ class FallBack(StepTask):
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Send what deserves another chance through the Messages API, within the job's limit; wait until it is through."""
     step, record = self.step, self.step.batch
+    # Once: if this one's message is lost, the ledger knows that it is due.
+    if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
+        line.publish(step.job, job_id, line.steps(self.app, job_id, step.job, following))
     if record.done:
         return "done"
     self.not_yet_due()
@@ -388,10 +390,8 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
         granted = record.granted = step.store.grant(job_id, batch, wanted, settings.max_fallback_requests)
     if granted:
         if not record.messages_out:
-            places = array("I")
-            places.frombytes(step.store.eligible(job_id, batch))
             log.info("%s: %d of %d requests go through the Messages API", step.where, granted, wanted)
-            chosen = list(places[:granted] if record.published is not None else range(granted))
+            chosen = _eligible(step)[:granted]
             step.store.schedule((Unit(job_id, batch, place) for place in chosen), time.time())
             for place in chosen:
                 line.message(self.app, step.job, Unit(job_id, batch, place)).apply_async()
@@ -403,6 +403,16 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
     return f"done: {words(record.counts)}; {record.answered:,} through the Messages API"
 
 
+def _eligible(step: Step) -> Sequence[int]:
+    """The positions of the batch's requests that deserve another chance."""
+    record = step.batch
+    if record.published is None:
+        return range(record.count)
+    places = array("I")
+    places.frombytes(step.store.eligible(step.unit.job_id, step.unit.batch or 0, record.published))
+    return places
+
+
 def _close(step: Step, skipped: int) -> None:
     """The batch has its final outcomes: count them as a reader will see them."""
     record, changes = step.batch, {}
@@ -410,10 +420,11 @@ def _close(step: Step, skipped: int) -> None:
         counts: Counter[str] = Counter()
         usage: Counter[str] = Counter()
         answered = 0
-        for result in job.read(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record):
-            counts[result.type] += 1
-            usage.update(results.usage_of(result.usage))
-            answered += result.source == "messages"
+        reader = reading.Reader(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record)
+        for outcome in reader.outcomes():
+            counts[outcome.row.type] += 1
+            usage.update(outcome.row.usage)
+            answered += outcome.source == "messages"
         changes = {"counts": dict(counts), "usage": dict(usage), "answered": answered}
     step.record(done=True, skipped=skipped, **changes)
 
@@ -491,10 +502,10 @@ def create_message(self: CreateMessage, job_id: str, batch: int, place: int, seq
     except errors.PermanentError as exc:
         if exc.status not in (400, 413, 422):
             return _keep(step, str(exc))
-        error = {"type": exc.error_type or "invalid_request_error", "message": str(exc), "request_id": exc.request_id}
-        _save(step, job.error_outcome(error))
+        kind = exc.error_type or "invalid_request_error"
+        _save(step, reading.error_outcome(kind, str(exc), exc.request_id))
         return f"errored: {exc}"
-    _save(step, job.message_outcome(message))
+    _save(step, reading.message_outcome(message))
     return "succeeded"
 
 
@@ -513,7 +524,7 @@ def _save(step: Step, outcome: bytes) -> None:
 
 def _keep(step: Step, note: str) -> str:
     log.warning("%s keeps its outcome: %s", step.where, note)
-    step.store.save_outcome(step.unit.job_id, step.unit.batch or 0, step.unit.place or 0, job.kept_outcome(note))
+    step.store.save_outcome(step.unit.job_id, step.unit.batch or 0, step.unit.place or 0, reading.kept_outcome(note))
     return f"keeps its outcome: {note}"
 
 
@@ -572,7 +583,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         self.move_on()
         raise Ignore("duplicate")
     batches = step.store.batches(job_id)
-    summary = step.job.summary or job.summarize(job_id, step.job, batches, time.time())
+    summary = step.job.summary or totals.summarize(job_id, step.job, batches, time.time())
     error = failure.of(step, batches, summary)
     step.store.update_job(
         job_id,
@@ -582,7 +593,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         error=str(error) if error else None,
     )
     step.store.expire(job_id, step.settings.result_ttl)
-    log.info("job %s: %s, %s", job_id, summary["state"], words(job.tally(batches)))
+    log.info("job %s: %s, %s", job_id, summary["state"], words(totals.tally(batches)))
     if error is not None:
         raise error
     return summary

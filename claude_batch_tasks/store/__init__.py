@@ -40,6 +40,8 @@ class JobRecord(msgspec.Struct, kw_only=True):
     started_at: float | None = None
     ended_at: float | None = None
     cancel_requested: bool = False
+    admitted: int = 0
+    """Batches begun, from the first on; each that is through makes room for another."""
     fallback_granted: int = 0
     summary: dict[str, Any] | None = None
     error: str | None = None
@@ -107,6 +109,8 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """Requests that deserve another chance."""
     done: bool = False
     """Nothing is left to be done for this batch."""
+    made_room: bool = False
+    """It is through at Anthropic, and the job's next batch, if any, was begun in its place."""
     answered: int = 0
     """Requests whose outcome came through the Messages API."""
     skipped: int = 0
@@ -165,6 +169,9 @@ class Store(Protocol):
     def append(self, job_id: str, nonce: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
         """Stage the next piece of a batch. Each nonce has a place of its own; what no job is made of expires."""
 
+    def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
+        """Stage the job's custom_ids, as ``index`` encodes them, in parts that are asked for by number."""
+
     def discard(self, job_id: str, nonce: str, batches: int) -> None:
         """Remove what was staged under a nonce."""
 
@@ -208,6 +215,12 @@ class Store(Protocol):
         """Give the lease up and leave the unit at ``position``, in one; False if it is no longer the owner's.
 
         ``through``: nothing will come after it. A ``due_at`` among the changes says when its next message is due.
+        """
+
+    def admit(self, job_id: str, batch: int) -> int | None:
+        """The number of the job's next batch, which is due from now on, in the place of one that is through.
+
+        None if there is none, or if it was asked for in the place of this one already.
         """
 
     def grant(self, job_id: str, batch: int, wanted: int, limit: int) -> int:
@@ -265,24 +278,43 @@ class Store(Protocol):
 
     def custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]: ...
 
+    def index_part(self, job_id: str, part: int) -> bytes:
+        """A part of the job's index; empty if there is none of that number."""
+
+    def custom_id(self, job_id: str, batch: int, place: int) -> str:
+        """The custom_id of the batch's request of that position."""
+
     def params(self, job_id: str, batch: int, place: int) -> bytes:
         """The params, as JSON, of the batch's request of that position."""
 
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
-        """Store an attempt's rows; nobody sees them before ``published`` in the record names the attempt."""
+        """Store an attempt's rows; nobody sees them before ``published`` in the record names the attempt.
 
-    def publish(self, unit: Unit, owner: str, attempt: int, **changes: Any) -> bool:
+        If that fails, or the pieces break off, nothing of the attempt is kept.
+        """
+
+    def discard_results(self, job_id: str, batch: int, attempt: int) -> None:
+        """Remove the rows of an attempt that will not be published."""
+
+    def publish(
+        self, unit: Unit, owner: str, attempt: int, /, *, pieces: bytes, eligible_places: bytes, **changes: Any
+    ) -> bool:
         """Make an attempt's rows the batch's results, in one with changes to its record, if the lease is still held.
 
         Other attempts' rows are removed.
+
+        Args:
+            pieces: for each position in the batch, the number of the piece that holds its row (unsigned 32-bit
+                integers, the greatest of them: none does).
+            eligible_places: positions of what deserves another chance (unsigned 32-bit integers).
         """
 
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]: ...
 
-    def set_eligible(self, job_id: str, batch: int, places: bytes) -> None:
-        """Positions in the batch (unsigned 32-bit integers) of what deserves another chance."""
+    def results_with(self, job_id: str, batch: int, attempt: int, place: int) -> bytes:
+        """The piece of an attempt's rows that holds the one of that position; empty if none does."""
 
-    def eligible(self, job_id: str, batch: int) -> bytes: ...
+    def eligible(self, job_id: str, batch: int, attempt: int) -> bytes: ...
 
     # -- the Messages API
     def message(self, unit: Unit) -> MessageRecord: ...

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ import redis
 import zstandard
 
 from claude_batch_tasks import requests
+from claude_batch_tasks.behind import Behind
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.settings import redis_address
 from claude_batch_tasks.store import BatchRecord, JobRecord, JobState, Lease, Lost, MessageRecord, Unit
@@ -36,6 +39,9 @@ _CLAIM_TTL = 30 * 86_400
 
 #: The lists a batch is staged as.
 _STAGED = ("body", "ids", "sizes")
+
+#: What one download leaves: the rows, in which piece each is, and which deserve another chance.
+_FETCHED = ("rows", "pieces", "eligible")
 _TIMEOUT = 30.0
 
 #: Payloads that no job record stands for yet (the caller may have died), and rows of an unpublished attempt.
@@ -86,8 +92,10 @@ class RedisStore:
         self._redis: Any = client
         self.where = where
         scripts = Path(__file__).parent
+        names = ("acquire", "admit", "claim", "create", "grant", "lost", "outcome", "record", "settle", "update")
         (
             self._acquire,
+            self._admit,
             self._claim,
             self._create,
             self._grant,
@@ -96,10 +104,7 @@ class RedisStore:
             self._record,
             self._settle,
             self._update,
-        ) = (
-            client.register_script((scripts / f"{name}.lua").read_text())
-            for name in ("acquire", "claim", "create", "grant", "lost", "outcome", "record", "settle", "update")
-        )
+        ) = (client.register_script((scripts / f"{name}.lua").read_text()) for name in names)
 
     # -- jobs
 
@@ -114,13 +119,20 @@ class RedisStore:
             pipe.execute()
 
     @_answering
+    def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
+        key = _key(job_id, "staging", nonce, "index")
+        for number, entries in parts:
+            self._redis.hset(key, str(number), entries)
+        self._redis.expire(key, _UNFINISHED_TTL)
+
+    @_answering
     def discard(self, job_id: str, nonce: str, batches: int) -> None:
-        if keys := [_key(job_id, "staging", nonce, batch, name) for batch in range(batches) for name in _STAGED]:
-            self._redis.unlink(*keys)
+        lists = (_key(job_id, "staging", nonce, batch, name) for batch in range(batches) for name in _STAGED)
+        self._redis.unlink(_key(job_id, "staging", nonce, "index"), *lists)
 
     @_answering
     def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> bool:
-        keys = [_key(job_id, "job")]
+        keys = [_key(job_id, "job"), _key(job_id, "staging", job.nonce, "index"), _key(job_id, "index")]
         records = [_pairs(_fields(job))]
         for number, batch in enumerate(batches):
             records.append(_pairs(_fields(batch)))
@@ -237,7 +249,13 @@ class RedisStore:
         found = self._lost(keys=keys, args=[prefix, _member(unit), after])
         return Lost(int(found[0]), float(found[1])) if found else None
 
-    # -- the fallback's budget
+    # -- what a batch gets of the job
+
+    @_answering
+    def admit(self, job_id: str, batch: int) -> int | None:
+        keys = [_key(job_id, "job"), _key(job_id, "batch", batch), _DUE]
+        admitted = self._admit(keys=keys, args=[_member(Unit(job_id))])
+        return None if admitted is None else int(admitted)
 
     @_answering
     def grant(self, job_id: str, batch: int, wanted: int, limit: int) -> int:
@@ -287,48 +305,75 @@ class RedisStore:
             yield msgspec.json.decode(piece, type=list[str])
 
     @_answering
+    def index_part(self, job_id: str, part: int) -> bytes:
+        return self._redis.hget(_key(job_id, "index"), str(part)) or b""
+
+    @_answering
+    def custom_id(self, job_id: str, batch: int, place: int) -> str:
+        piece, at = self._piece_with(job_id, batch, "ids", place)
+        return msgspec.json.decode(piece, type=list[str])[at]
+
+    @_answering
     def params(self, job_id: str, batch: int, place: int) -> bytes:
-        starts = [0]
-        for size in self._redis.lrange(_key(job_id, "batch", batch, "sizes"), 0, -1):
-            starts.append(starts[-1] + int(size))
-        piece = bisect_right(starts, place) - 1
-        body = _decompress(self._redis.lindex(_key(job_id, "batch", batch, "body"), piece))
-        return requests.pick(body, [place - starts[piece]])[0]
+        piece, at = self._piece_with(job_id, batch, "body", place)
+        return requests.pick(piece, [at])[0]
 
     @_answering
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
         key = _key(job_id, "batch", batch, f"rows:{attempt}")
-        for piece in pieces:
-            with self._redis.pipeline(transaction=True) as pipe:
-                pipe.rpush(key, _compress(piece))
-                pipe.expire(key, _UNFINISHED_TTL)
-                pipe.execute()
+        try:
+            with Behind() as behind:
+                for piece in pieces:
+                    behind(self._push, key, piece)
+        except BaseException:
+            with suppress(redis.RedisError):  # then it expires
+                self._redis.unlink(key)
+            raise
+
+    def _push(self, key: str, piece: bytes) -> None:
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.rpush(key, _compress(piece))
+            pipe.expire(key, _UNFINISHED_TTL)
+            pipe.execute()
 
     @_answering
-    def publish(self, unit: Unit, owner: str, attempt: int, **changes: Any) -> bool:
-        batch = (unit.job_id, "batch", unit.batch)
-        key = _key(*batch, f"rows:{attempt}")
+    def discard_results(self, job_id: str, batch: int, attempt: int) -> None:
+        self._redis.unlink(_key(job_id, "batch", batch, f"rows:{attempt}"))
+
+    @_answering
+    def publish(
+        self, unit: Unit, owner: str, attempt: int, /, *, pieces: bytes, eligible_places: bytes, **changes: Any
+    ) -> bool:
+        keys = [_key(unit.job_id, "batch", unit.batch, f"{name}:{attempt}") for name in _FETCHED]
         # Persist first: an attempt that is published must never expire, one that is not may stay a little longer.
-        self._redis.persist(key)
-        self._redis.persist(_key(*batch, "eligible"))
+        self._redis.persist(keys[0])
+        for key, value in zip(keys[1:], (pieces, eligible_places), strict=True):
+            self._redis.set(key, value)
         if self.record(unit, owner, published=attempt, **changes):
-            if attempt > 1:
-                self._redis.unlink(*(_key(*batch, f"rows:{earlier}") for earlier in range(1, attempt)))
+            for earlier in range(1, attempt):
+                self.discard_results(unit.job_id, unit.batch or 0, earlier)
             return True
-        self._redis.unlink(key)
+        self._redis.unlink(*keys)
         return False
 
     @_answering
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]:
-        yield from self._pieces(_key(job_id, "batch", batch, f"rows:{attempt}"))
+        key = _key(job_id, "batch", batch, f"rows:{attempt}")
+        if self._redis.exists(key):
+            yield from self._pieces(key)
+        elif not self._redis.exists(_key(job_id, "batch", batch, f"pieces:{attempt}")):
+            raise JobNotFound("the job expired or was deleted while it was read")
 
     @_answering
-    def set_eligible(self, job_id: str, batch: int, places: bytes) -> None:
-        self._redis.set(_key(job_id, "batch", batch, "eligible"), places, ex=_UNFINISHED_TTL)
+    def results_with(self, job_id: str, batch: int, attempt: int, place: int) -> bytes:
+        key = _key(job_id, "batch", batch, f"pieces:{attempt}")
+        number = int.from_bytes(self._redis.getrange(key, 4 * place, 4 * place + 3), sys.byteorder)
+        piece = self._redis.lindex(_key(job_id, "batch", batch, f"rows:{attempt}"), number)
+        return _decompress(piece) if piece is not None else b""
 
     @_answering
-    def eligible(self, job_id: str, batch: int) -> bytes:
-        return self._redis.get(_key(job_id, "batch", batch, "eligible")) or b""
+    def eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
+        return self._redis.get(_key(job_id, "batch", batch, f"eligible:{attempt}")) or b""
 
     # -- outcomes of the Messages API
 
@@ -353,21 +398,35 @@ class RedisStore:
 
     # -- inside
 
+    def _piece_with(self, job_id: str, batch: int, name: str, place: int) -> tuple[bytes, int]:
+        """The piece of a staged list that the request of that position is in, and where it is in there."""
+        starts = [0]
+        for size in self._redis.lrange(_key(job_id, "batch", batch, "sizes"), 0, -1):
+            starts.append(starts[-1] + int(size))
+        number = bisect_right(starts, place) - 1
+        return self._piece(_key(job_id, "batch", batch, name), number), place - starts[number]
+
     def _pieces(self, key: str) -> Iterator[bytes]:
-        for number in range(self._redis.llen(key)):
-            if (piece := self._redis.lindex(key, number)) is None:
-                raise JobNotFound("the job expired or was deleted while its payloads were read")
-            yield _decompress(piece)
+        # What was staged has one piece at least.
+        for number in range(self._redis.llen(key) or 1):
+            yield self._piece(key, number)
+
+    def _piece(self, key: str, number: int) -> bytes:
+        if (piece := self._redis.lindex(key, number)) is None:
+            raise JobNotFound("the job expired or was deleted while it was read")
+        return _decompress(piece)
 
     def _keys(self, job_id: str, batches: int, attempts: Sequence[int] = ()) -> Iterator[str]:
         yield _key(job_id, "job")
+        yield _key(job_id, "index")
         for number in range(batches):
             yield _key(job_id, "batch", number)
-            for name in (*_STAGED, "eligible", "outcomes", "messages"):
+            for name in (*_STAGED, "outcomes", "messages"):
                 yield _key(job_id, "batch", number, name)
         for number, count in enumerate(attempts):
             for attempt in range(1, count + 1):
-                yield _key(job_id, "batch", number, f"rows:{attempt}")
+                for name in _FETCHED:
+                    yield _key(job_id, "batch", number, f"{name}:{attempt}")
 
     def _each_key(self, job_id: str, command: str, *args: Any) -> None:
         records = self.batches(job_id)

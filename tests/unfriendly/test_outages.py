@@ -42,7 +42,7 @@ METHODS = {
     "write_results": 1,
     "publish": 1,
     "results": 1,
-    "set_eligible": 1,
+    "admit": 1,
     "eligible": 1,
     "message": 2,
     "save_outcome": 1,

@@ -14,10 +14,11 @@ from celery import Celery, Task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
-from claude_batch_tasks import job as jobs
+from claude_batch_tasks import BatchJob, RequestResult, errors, reading, run_batch, totals
+from claude_batch_tasks import submit as submission
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.requests import wire_id
+from claude_batch_tasks.results import Completeness
 from claude_batch_tasks.store import BatchRecord, Store, Unit, open_store
 
 JOB = "job-1"
@@ -41,7 +42,7 @@ def stage(app: Celery, make_request: Any) -> Callable[..., BatchJob]:
     """``stage("a", "b", max_requests_per_batch=1)``: a job of these requests, not begun."""
 
     def stage(*custom_ids: str, **options: Any) -> BatchJob:
-        jobs.submit(app, JOB, [make_request(i, text=f"{PROMPT} {i}") for i in custom_ids], options)
+        submission.submit(app, JOB, [make_request(i, text=f"{PROMPT} {i}") for i in custom_ids], options)
         return BatchJob(JOB, app)
 
     return stage
@@ -61,8 +62,14 @@ def finish(store: Store) -> Callable[..., None]:
             if result is not None
         ]
         store.acquire(unit, 0, "test", 60)
-        store.write_results(JOB, batch, 1, [b"\n".join(lines[1::-1]), *lines[2:]])
-        assert store.publish(unit, "test", 1, **{"state": "fetched", "done": True, **changes})
+        seen = Completeness(job.nonce, record.first, record.count)
+        store.write_results(JOB, batch, 1, seen.keep([b"\n".join([*lines[1::-1], *lines[2:]])]))
+        known = {
+            "pieces": seen.pieces.tobytes(),
+            "eligible_places": seen.eligible.tobytes(),
+            "counts": dict(seen.tallies),
+        }
+        assert store.publish(unit, "test", 1, **{"state": "fetched", "done": True, **known, **changes})
 
     return finish
 
@@ -83,7 +90,7 @@ def succeeded(text: str = "hi") -> dict[str, Any]:
 
 class TestSubmitting:
     def test_stages_everything_under_the_job(self, app: Celery, store: Store, make_request: Any) -> None:
-        job = jobs.submit(app, JOB, [make_request("a")], {"poll_min": 1, "client": "default"}, queue="slow")
+        job = submission.submit(app, JOB, [make_request("a")], {"poll_min": 1, "client": "default"}, queue="slow")
         assert (job.requests, job.batches, job.state, job.queue) == (1, 1, "staged", "slow")
         assert job.options == {"poll_min": 1}
         assert store.job(JOB) == job
@@ -101,7 +108,7 @@ class TestSubmitting:
         assert len(records) > 1 or not options
         first = 0
         for number, record in enumerate(records):
-            body = b"".join(jobs.body(store, JOB, number))
+            body = b"".join(submission.body(store, JOB, number))
             assert len(body) == record.body_bytes <= options.get("max_bytes_per_batch", 256_000_000)
             assert len(json.loads(body)["requests"]) == record.count
             assert record.first == first
@@ -112,11 +119,11 @@ class TestSubmitting:
         stage("a/b c", "ü")
         job = store.job(JOB)
         assert job is not None
-        sent = json.loads(b"".join(jobs.body(store, JOB, 0)))["requests"]
+        sent = json.loads(b"".join(submission.body(store, JOB, 0)))["requests"]
         assert [request["custom_id"] for request in sent] == [wire_id(job.nonce, 0), wire_id(job.nonce, 1)]
 
     def test_gives_every_job_a_nonce_of_its_own(self, app: Celery, make_request: Any) -> None:
-        assert len({jobs.submit(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
+        assert len({submission.submit(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
 
     @pytest.mark.parametrize("state", ["staged", "running", "completed"])
     def test_again_under_the_same_id_is_refused_and_changes_nothing(
@@ -135,7 +142,9 @@ class TestSubmitting:
     ) -> None:
         def submit(n: int) -> int | None:
             try:
-                jobs.submit(app, JOB, (make_request(f"{n}-{m}") for m in range(50)), {"max_requests_per_batch": 7})
+                submission.submit(
+                    app, JOB, (make_request(f"{n}-{m}") for m in range(50)), {"max_requests_per_batch": 7}
+                )
             except errors.BatchTasksError:
                 return None
             return n
@@ -219,13 +228,13 @@ class TestSubmittingThatFails:
                     yield make_request(str(n), text="x" * 5000)
 
             with pytest.raises(errors.StoreUnavailable):
-                jobs.submit(app, JOB, requests(), {})
+                submission.submit(app, JOB, requests(), {})
             server.start()
             client = server.client()
             assert open_store(server.url).job(JOB) is None
             assert all(0 < client.ttl(key) <= 86_400 for key in client.keys("*"))
             # And when it is handed over again under the same id, nothing of the first time is mixed in.
-            jobs.submit(app, JOB, [make_request("a")], {})
+            submission.submit(app, JOB, [make_request("a")], {})
             assert [request["custom_id"] for request in BatchJob(JOB, app).requests()] == ["a"]
 
 
@@ -236,7 +245,7 @@ class TestTheRequests:
             make_request("x" * 512, temperature=0.1, metadata={"n": 2**63, "f": 1e300, "t": True, "z": None}),
             *(make_request(str(n), text="x" * 300_000) for n in range(8)),
         ]
-        jobs.submit(app, JOB, iter(handed_over), {"max_requests_per_batch": 4})
+        submission.submit(app, JOB, iter(handed_over), {"max_requests_per_batch": 4})
         assert list(BatchJob(JOB, app).requests()) == handed_over
 
     def test_hold_nothing_of_ours(self, stage: Any) -> None:
@@ -300,9 +309,9 @@ class TestAResult:
     def test_may_come_through_the_messages_api(self, store: Store, stage: Any, finish: Any) -> None:
         job = stage("a", "b", "c", "d")
         finish(0, [succeeded("a"), {"type": "expired"}, {"type": "expired"}, {"type": "expired"}])
-        store.save_outcome(JOB, 0, 1, jobs.message_outcome(json.dumps(message("b")).encode()))
-        store.save_outcome(JOB, 0, 2, jobs.error_outcome({"type": "invalid_request_error", "message": "m"}))
-        store.save_outcome(JOB, 0, 3, jobs.kept_outcome("the answer was lost"))
+        store.save_outcome(JOB, 0, 1, reading.message_outcome(json.dumps(message("b")).encode()))
+        store.save_outcome(JOB, 0, 2, reading.error_outcome("invalid_request_error", "m", None))
+        store.save_outcome(JOB, 0, 3, reading.kept_outcome("the answer was lost"))
         found = {result.custom_id: result for result in job.results()}
         assert len(list(job.results())) == 4
         assert {i: (r.type, r.source) for i, r in found.items()} == {
@@ -320,7 +329,7 @@ class TestAResult:
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         error = {"type": "not_found_error", "message": "gone"}
         store.record(Unit(JOB, 0), "test", done=True, state="lost", outcome={"type": "errored", "error": error})
-        store.save_outcome(JOB, 0, 1, jobs.message_outcome(json.dumps(message("b")).encode()))
+        store.save_outcome(JOB, 0, 1, reading.message_outcome(json.dumps(message("b")).encode()))
         assert job.result("a") == RequestResult(custom_id="a", type="errored", source="batch", error=error)
         assert job.result("b").text == "b"
         assert sorted(result.custom_id for result in job.results()) == ["a", "b"]
@@ -529,7 +538,7 @@ class TestTheSummary:
         return JobRecord(**{"nonce": "n", "requests": 5, "batches": 2, "submitted_at": 1.0, "started_at": 2.0, **own})
 
     def test_adds_the_batches_up(self) -> None:
-        summary = jobs.summarize(JOB, self.record(), self.BATCHES, 60.0)
+        summary = totals.summarize(JOB, self.record(), self.BATCHES, 60.0)
         assert {name: summary[name] for name in ("succeeded", "errored", "expired", "canceled")} == {
             "succeeded": 2, "errored": 2, "expired": 1, "canceled": 0,
         }  # fmt: skip
@@ -551,15 +560,15 @@ class TestTheSummary:
     )
     def test_has_a_state(self, canceled: bool, error: Any, state: str) -> None:
         batch = BatchRecord(first=0, count=5, body_bytes=1, error=error)
-        assert jobs.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
+        assert totals.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
 
     def test_is_foretold_by_the_progress(self) -> None:
-        progress = jobs.progress(self.record(), self.BATCHES)
+        progress = totals.progress(self.record(), self.BATCHES)
         assert (progress["requests"], progress["processing"], progress["batches_done"]) == (5, 0, 2)
         assert json.loads(json.dumps(progress)) == progress
 
     @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
     def test_never_counts_what_it_does_not_know(self, counts: list[dict[str, int]]) -> None:
         batches = [BatchRecord(first=0, count=1, body_bytes=1, counts=own) for own in counts]
-        assert set(jobs.tally(batches)) <= {"succeeded", "errored", "expired", "canceled"}
-        assert jobs.progress(self.record(), batches)["processing"] >= 0
+        assert set(totals.tally(batches)) <= {"succeeded", "errored", "expired", "canceled"}
+        assert totals.progress(self.record(), batches)["processing"] >= 0

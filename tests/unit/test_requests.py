@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import InvalidRequests
+from claude_batch_tasks.index import Index
 
 NONCE = "0123456789abcdef"
 ENVELOPE_BYTES = sum(map(len, wire.ENVELOPE))
@@ -30,7 +31,7 @@ jobs = st.lists(st.tuples(custom_ids, json_values), min_size=1, max_size=25, uni
 
 
 def cut(requests: Any, *, max_requests: int = 100_000, max_bytes: int = 256_000_000) -> list[wire.Piece]:
-    return list(wire.cut(requests, nonce=NONCE, max_requests=max_requests, max_bytes=max_bytes))
+    return list(wire.cut(requests, nonce=NONCE, index=Index(), max_requests=max_requests, max_bytes=max_bytes))
 
 
 def problems_of(requests: Any, **limits: int) -> InvalidRequests:
@@ -105,7 +106,7 @@ class TestCutting:
                 taken += 1
                 yield make_request(str(taken), text="x" * 400_000)
 
-        pieces = wire.cut(endless(), nonce=NONCE, max_requests=100_000, max_bytes=256_000_000)
+        pieces = wire.cut(endless(), nonce=NONCE, index=Index(), max_requests=100_000, max_bytes=256_000_000)
         next(pieces)
         assert taken == 3
 

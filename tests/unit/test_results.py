@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from claude_batch_tasks import results
 from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.requests import wire_id
-from claude_batch_tasks.results import Completeness, Row
+from claude_batch_tasks.results import Completeness
 
 NONCE = "0123456789abcdef"
 
@@ -33,46 +33,61 @@ def line(custom_id: str = "a", **result: Any) -> bytes:
     return json.dumps({"custom_id": custom_id, "result": result}).encode()
 
 
-class TestLines:
-    @given(chunked())
-    def test_are_the_same_however_the_bytes_arrive(self, data_and_chunks: tuple[bytes, list[bytes]]) -> None:
-        data, chunks = data_and_chunks
-        assert list(results.lines(chunks)) == list(results.lines([data]))
-        assert list(results.lines(chunks)) == [part.strip() for part in data.split(b"\n") if part.strip()]
+def line_of(index: int, outcome: str = "succeeded", **result: Any) -> bytes:
+    return line(wire_id(NONCE, index), type=outcome, **result)
 
-    @pytest.mark.parametrize(
-        ("data", "expected"),
-        [
-            (b"", []),
-            (b"\n\n \r\n", []),
-            (b"a\nb\n", [b"a", b"b"]),
-            (b"a\nb", [b"a", b"b"]),
-            (b"a\r\nb\r\n", [b"a", b"b"]),
-            (b"\n\na\n\n\nb\n\n", [b"a", b"b"]),
-            ("a\u2028b\u2029c\x85d\n".encode(), ["a\u2028b\u2029c\x85d".encode()]),
-        ],
-    )
-    def test_end_with_a_newline_and_with_nothing_else(self, data: bytes, expected: list[bytes]) -> None:
-        assert list(results.lines([data])) == expected
-        assert list(results.lines([data[n : n + 1] for n in range(len(data))])) == expected
+
+class TestBlocks:
+    @given(chunked(), st.integers(1, 40))
+    def test_hold_every_byte_and_end_with_a_line(self, data_and_chunks: tuple[bytes, list[bytes]], least: int) -> None:
+        data, chunks = data_and_chunks
+        found = list(results.blocks(chunks, least))
+        assert b"".join(found) == data
+        assert all(block.endswith(b"\n") for block in found[:-1])
+        assert all(found)
 
     def test_are_given_out_as_soon_as_they_are_whole(self) -> None:
         def chunks() -> Iterator[bytes]:
-            yield b"a\nb"
-            pytest.fail("the first line was whole already")
+            yield b"a\nb\nc"
+            pytest.fail("two lines were whole already")
 
-        assert next(results.lines(chunks())) == b"a"
+        assert next(results.blocks(chunks())) == b"a\nb\n"
 
-    def test_may_be_megabytes_long_in_small_chunks(self) -> None:
+    def test_are_about_as_long_as_wished_however_long_their_lines(self) -> None:
         text = b"x" * 2_000_000
-        chunks = [text[n : n + 500] for n in range(0, len(text), 500)] + [b"\n"]
-        assert list(results.lines(chunks)) == [text]
+        chunks = [text[n : n + 500] for n in range(0, len(text), 500)] + [b"\n", b"a\n", b"b\n"]
+        assert list(results.blocks(chunks, 1_000)) == [text + b"\n", b"a\nb\n"]
+
+
+class TestTheRowsOfABlock:
+    @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n", b"\n \r\n\n"])
+    def test_come_with_their_lines(self, end: bytes) -> None:
+        written = [line_of(n) for n in range(5)]
+        for block in (end.join(written), end.join([*written, b""])):
+            found = list(results.rows(block))
+            assert [raw.strip() for _, raw in found] == written
+            assert [row.custom_id for row, _ in found] == [wire_id(NONCE, n) for n in range(5)]
+
+    def test_do_so_when_one_of_them_needs_a_second_look(self) -> None:
+        odd = rb'{"custom_id":"a","result":{"type":"succeeded","message":{"usage":{"input_tokens":"many"}}}}'
+        found = list(results.rows(b"\n".join([line_of(0), odd, line_of(1)])))
+        assert [raw for _, raw in found] == [line_of(0), odd, line_of(1)]
+        assert [row.custom_id for row, _ in found] == [wire_id(NONCE, 0), "a", wire_id(NONCE, 1)]
+
+    def test_end_at_a_newline_and_at_nothing_else(self) -> None:
+        raw = '{"custom_id":"a","result":{"type":"succeeded","message":{"content":"\u2028\x85"}}}'.encode()
+        assert [found for _, found in results.rows(raw + b"\n" + raw)] == [raw, raw]
+
+    def test_are_never_made_up(self) -> None:
+        with pytest.raises(ValueError, match="lacks custom_id"):
+            list(results.rows(line_of(0) + b"\n{}\n"))
 
 
 class TestARow:
     @pytest.mark.parametrize("outcome", ["succeeded", "errored", "expired", "canceled"])
     def test_has_an_id_and_an_outcome(self, outcome: str) -> None:
-        assert results.row(line("a", type=outcome)) == Row("a", outcome, usage={})
+        row = results.row(line("a", type=outcome))
+        assert (row.custom_id, row.type, row.known, row.usage) == ("a", outcome, True, {})
 
     def test_has_a_usage(self) -> None:
         usage = {
@@ -187,76 +202,104 @@ def test_the_error_of_a_result_is_the_inner_one_with_its_request_id(result: Any,
 
 
 class TestCompleteness:
-    def rows(self, *indexes: int, outcome: str = "succeeded") -> list[Row]:
-        return [Row(wire_id(NONCE, index), outcome, usage={"input_tokens": 2}) for index in indexes]
-
-    def seen(self, *rows: Row, first: int = 10, count: int = 4) -> tuple[Completeness, list[int | None]]:
+    def seen(self, *written: bytes, first: int = 10, count: int = 4) -> tuple[Completeness, list[bytes]]:
+        """What a file of these lines comes to, and the lines that are kept of it."""
         seen = Completeness(NONCE, first, count)
-        return seen, [seen.add(row) for row in rows]
+        kept = b"\n".join(seen.keep([b"".join(line + b"\n" for line in written)]))
+        return seen, kept.split(b"\n") if kept else []
+
+    def lines(self, *indexes: int, outcome: str = "succeeded") -> list[bytes]:
+        return [line_of(index, outcome, message={"usage": {"input_tokens": 2}}) for index in indexes]
 
     def test_is_reached_in_any_order(self) -> None:
-        seen, kept = self.seen(*self.rows(12, 10, 13, 11))
-        assert kept == [12, 10, 13, 11]
+        written = self.lines(12, 10, 13, 11)
+        seen, kept = self.seen(*written)
+        assert kept == written
         assert seen.complete
         assert seen.tallies == {"succeeded": 4}
         assert seen.usage == {"input_tokens": 8}
         seen.check({"succeeded": 4})
 
     def test_takes_the_first_row_of_several(self) -> None:
-        seen, kept = self.seen(*self.rows(10), *self.rows(10, outcome="expired"), *self.rows(11, 12, 13))
-        assert kept == [10, None, 11, 12, 13]
+        written = [*self.lines(10), *self.lines(10, outcome="expired"), *self.lines(11, 12, 13)]
+        seen, kept = self.seen(*written)
+        assert kept == [written[0], *written[2:]]
         assert seen.tallies == {"succeeded": 4}
         assert seen.duplicates == 1
         seen.check({"succeeded": 4})
 
     @pytest.mark.parametrize("index", [9, 14, 0, 10**9])
     def test_takes_no_row_of_the_jobs_other_batches(self, index: int) -> None:
-        seen, kept = self.seen(*self.rows(index))
-        assert kept == [None]
+        seen, kept = self.seen(*self.lines(index))
+        assert kept == []
         assert seen.foreign == 1
 
-    @pytest.mark.parametrize("custom_id", ["review-17", "", wire_id("f" * 16, 10), f"cbt-{NONCE}-010"])
+    @pytest.mark.parametrize("custom_id", ["review-17", "", wire_id("f" * 16, 10), f"cbt-{NONCE}-010", f"cbt-{NONCE}-"])
     def test_takes_no_row_of_others(self, custom_id: str) -> None:
-        seen, kept = self.seen(Row(custom_id, "succeeded"))
-        assert kept == [None]
+        seen, kept = self.seen(line(custom_id, type="succeeded"))
+        assert kept == []
         assert seen.all_foreign
 
     def test_of_somebody_elses_batch_means_that_nothing_in_it_is_ours(self) -> None:
         assert not self.seen()[0].all_foreign
-        assert not self.seen(Row("x", "expired"), *self.rows(10))[0].all_foreign
-        assert self.seen(Row("x", "expired"), Row("y", "expired"))[0].all_foreign
+        assert not self.seen(line("x", type="expired"), *self.lines(10))[0].all_foreign
+        assert self.seen(line("x", type="expired"), line("y", type="expired"))[0].all_foreign
 
     @pytest.mark.parametrize("indexes", [(), (10,), (10, 11, 12), (10, 10, 10, 10)])
     def test_is_missing_something(self, indexes: tuple[int, ...]) -> None:
-        seen, _ = self.seen(*self.rows(*indexes))
+        seen, _ = self.seen(*self.lines(*indexes))
         assert not seen.complete
         with pytest.raises(ResultsIncomplete, match=f"{len(set(indexes))} of 4 results"):
             seen.check({"succeeded": 4})
 
     def test_is_in_doubt_after_an_unreadable_line(self) -> None:
-        seen, _ = self.seen(*self.rows(10, 11, 12, 13))
-        seen.broken = 1
+        written = self.lines(10, 11, 12, 13)
+        seen, kept = self.seen(*written[:2], b"<html>", *written[2:])
+        assert kept == written
         with pytest.raises(ResultsIncomplete, match="1 unreadable"):
             seen.check({"succeeded": 4})
 
     def test_is_in_doubt_when_the_batch_counts_otherwise(self) -> None:
-        seen, _ = self.seen(*self.rows(10, 11, 12, 13))
+        seen, _ = self.seen(*self.lines(10, 11, 12, 13))
         with pytest.raises(ResultsIncomplete, match="the batch says"):
             seen.check({"succeeded": 3, "expired": 1})
 
     @pytest.mark.parametrize("counts", [{}, {"processing": 4}, {"succeeded": 0, "errored": 0}])
     def test_is_not_compared_with_counts_that_say_nothing(self, counts: dict[str, int]) -> None:
-        self.seen(*self.rows(10, 11, 12, 13))[0].check(counts)
+        self.seen(*self.lines(10, 11, 12, 13))[0].check(counts)
 
     def test_is_not_compared_when_an_outcome_is_unknown(self) -> None:
-        unknown = Row(wire_id(NONCE, 13), "errored", "unknown_result_type", known=False)
-        self.seen(*self.rows(10, 11, 12), unknown)[0].check({"succeeded": 3, "paused": 1})
+        seen, kept = self.seen(*self.lines(10, 11, 12), line_of(13, "paused"))
+        assert len(kept) == 4
+        assert seen.tallies == {"succeeded": 3, "errored": 1}
+        seen.check({"succeeded": 3, "paused": 1})
 
-    @given(st.lists(st.integers(0, 40), max_size=80))
-    def test_counts_every_row_once(self, indexes: list[int]) -> None:
-        seen, kept = self.seen(*self.rows(*indexes), first=3, count=30)
+    def test_knows_what_deserves_another_chance(self) -> None:
+        overloaded, invalid = (
+            {"error": {"type": "error", "error": {"type": kind}}}
+            for kind in ("overloaded_error", "invalid_request_error")
+        )
+        seen, _ = self.seen(
+            line_of(13, "expired"), line_of(11, "errored", **invalid), line_of(10, "errored", **overloaded), line_of(12)
+        )
+        assert list(seen.eligible) == [3, 0]
+
+    def test_knows_in_which_piece_a_row_is(self) -> None:
+        seen = Completeness(NONCE, 10, 5)
+        long = {"message": {"content": "x" * 600_000}}
+        file = [line_of(index, **long) + b"\n" for index in (12, 10, 99, 13, 11)]
+        pieces = list(seen.keep(file))
+        assert [wire_id(NONCE, 10 + place).encode() in pieces[seen.pieces[place]] for place in range(4)] == [True] * 4
+        assert seen.pieces[4] == results.MISSING
+        assert len(pieces) > 1
+
+    @given(st.lists(st.one_of(st.integers(0, 40), st.sampled_from([b"rubbish", b"", b" \r"])), max_size=80))
+    def test_counts_every_row_once(self, written: list[Any]) -> None:
+        indexes = [index for index in written if isinstance(index, int)]
+        seen, kept = self.seen(*(w if isinstance(w, bytes) else line_of(w) for w in written), first=3, count=30)
         mine = {index for index in indexes if 3 <= index < 33}
-        assert sorted(index for index in kept if index is not None) == sorted(mine)
-        assert {place + 3 for place in range(30) if seen.has(place)} == mine
+        assert sorted(kept) == sorted(line_of(index) for index in mine)
+        assert {place + 3 for place in range(30) if seen.pieces[place] == 0} == mine
         assert seen.distinct + seen.duplicates + seen.foreign == len(indexes)
+        assert seen.broken == written.count(b"rubbish")
         assert seen.complete == (len(mine) == 30)

@@ -4,6 +4,7 @@ import inspect
 import os
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from claude_batch_tasks.embedded import RedisServer, free_port
-from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.store import BatchRecord, JobRecord, Lease, MessageRecord, Store, Unit
 from claude_batch_tasks.store.redis import RedisStore, open_store
 
@@ -490,19 +491,27 @@ class TestPayloads:
         assert len(stored) < 10_000
 
     def test_of_nothing_are_nothing(self, store: RedisStore, keys: Keys) -> None:
-        assert list(store.bodies("nobody", 0)) == []
-        assert list(store.custom_ids("nobody", 0)) == []
-        assert list(store.results("nobody", 0, 1)) == []
         assert list(store.outcomes("nobody", 0)) == []
         assert store.outcome("nobody", 0, 0) is None
         assert store.outcome_count("nobody", 0) == 0
-        assert store.eligible("nobody", 0) == b""
+        assert store.eligible("nobody", 0, 1) == b""
+        assert store.results_with("nobody", 0, 1, 0) == b""
+        assert store.index_part("nobody", 0) == b""
         assert keys() == set()
 
-    def test_keep_what_deserves_another_chance(self, store: RedisStore, job: str) -> None:
-        store.set_eligible(job, 0, b"\x00\x01\xff\n")
-        assert store.eligible(job, 0) == b"\x00\x01\xff\n"
-        assert store.eligible(job, 1) == b""
+    def test_of_a_job_that_is_gone_say_so(self, store: RedisStore) -> None:
+        for read in (store.bodies, store.custom_ids):
+            with pytest.raises(JobNotFound, match="expired or was deleted"):
+                next(read("nobody", 0))
+        with pytest.raises(JobNotFound, match="expired or was deleted"):
+            next(store.results("nobody", 0, 1))
+        for lookup in (store.params, store.custom_id):
+            with pytest.raises(JobNotFound, match="expired or was deleted"):
+                lookup("nobody", 0, 0)
+
+
+#: What a download that has seen nothing leaves beside its rows.
+NOTHING: dict[str, Any] = {"pieces": b"", "eligible_places": b""}
 
 
 class TestResults:
@@ -518,7 +527,7 @@ class TestResults:
     def test_are_seen_once_they_are_published_and_not_before(self, store: RedisStore) -> None:
         store.write_results(JOB, 0, 1, iter([b"row\nrow", b"row"]))
         assert self.published(store) is None
-        assert store.publish(BATCH, "me", 1, state="fetched", counts={"succeeded": 2})
+        assert store.publish(BATCH, "me", 1, **NOTHING, state="fetched", counts={"succeeded": 2})
         assert self.published(store) == [b"row\nrow", b"row"]
         assert store.batch(JOB, 0) == batch_record(state="fetched", counts={"succeeded": 2}, published=1)
 
@@ -530,25 +539,56 @@ class TestResults:
         with pytest.raises(ConnectionError):
             store.write_results(JOB, 0, 1, broken())
         store.write_results(JOB, 0, 2, [b"whole"])
-        store.publish(BATCH, "me", 2)
+        store.publish(BATCH, "me", 2, **NOTHING)
         assert self.published(store) == [b"whole"]
 
     def test_are_not_published_by_somebody_whose_lease_was_taken_over(self, store: RedisStore, keys: Keys) -> None:
         before = keys()
         store.write_results(JOB, 0, 1, [b"mine"])
-        assert not store.publish(BATCH, "somebody else", 1, state="fetched")
+        assert not store.publish(BATCH, "somebody else", 1, **NOTHING, state="fetched")
         assert store.batch(JOB, 0) == batch_record()
         assert keys() == before
 
+    def test_are_found_by_the_place_of_their_request(self, store: RedisStore) -> None:
+        store.write_results(JOB, 0, 1, [b"first", b"second"])
+        pieces = array("I", [1, 0, 2**32 - 1]).tobytes()
+        store.publish(BATCH, "me", 1, pieces=pieces, eligible_places=b"")
+        assert [store.results_with(JOB, 0, 1, place) for place in range(3)] == [b"second", b"first", b""]
+
+    def test_keep_what_deserves_another_chance(self, store: RedisStore) -> None:
+        store.publish(BATCH, "me", 1, pieces=b"", eligible_places=b"\x00\x01\xff\n")
+        assert store.eligible(JOB, 0, 1) == b"\x00\x01\xff\n"
+        assert store.eligible(JOB, 0, 2) == store.eligible(JOB, 1, 1) == b""
+
+    def test_that_broke_off_or_will_not_be_published_leave_nothing(self, store: RedisStore, keys: Keys) -> None:
+        def broken() -> Iterator[bytes]:
+            yield b"half"
+            yield b"more"
+            raise ConnectionError
+
+        before = keys()
+        with pytest.raises(ConnectionError):
+            store.write_results(JOB, 0, 1, broken())
+        assert keys() == before
+        store.write_results(JOB, 0, 2, [b"short"])
+        assert keys() != before
+        store.discard_results(JOB, 0, 2)
+        assert keys() == before
+
+    def test_come_in_their_order_however_many_pieces_there_are(self, store: RedisStore) -> None:
+        written = [b"%d" % n * (n % 7 * 1000 + 1) for n in range(200)]
+        store.write_results(JOB, 0, 1, iter(written))
+        assert list(store.results(JOB, 0, 1)) == written
+
     def test_may_be_none_at_all(self, store: RedisStore) -> None:
         store.write_results(JOB, 0, 1, [])
-        assert store.publish(BATCH, "me", 1)
+        assert store.publish(BATCH, "me", 1, **NOTHING)
         assert self.published(store) == []
 
     def test_do_not_expire_once_published(self, store: RedisStore, redis_client: redis.Redis) -> None:
         store.keep(JOB)
         store.write_results(JOB, 0, 1, [b"row"])
-        store.publish(BATCH, "me", 1)
+        store.publish(BATCH, "me", 1, **NOTHING)
         assert {redis_client.ttl(key) for key in redis_client.keys("*{*")} == {-1}
 
     def test_that_nobody_published_expire_by_themselves(self, store: RedisStore, redis_client: redis.Redis) -> None:
@@ -579,6 +619,38 @@ class TestOutcomes:
         assert sorted(store.outcomes(job, 0)) == [(place, b"%d" % place) for place in range(700)]
 
 
+class TestAdmitting:
+    @pytest.fixture
+    def five(self, store: RedisStore) -> RedisStore:
+        """A job of five batches, two of them begun."""
+        record = job_record(batches=5, state="running", admitted=2)
+        store.create_job(JOB, record, [batch_record() for _ in range(5)], LONG)
+        return store
+
+    def test_gives_a_place_once_for_each_batch_that_is_through(self, five: RedisStore) -> None:
+        assert five.admit(JOB, 1) == 2
+        assert five.admit(JOB, 1) is None
+        assert five.admit(JOB, 0) == 3
+        assert five.overdue(time.time() + 10, 10) == [Unit(JOB, 2), Unit(JOB, 3)]
+        job, batch = five.job(JOB), five.batch(JOB, 1)
+        assert job is not None
+        assert batch is not None
+        assert (job.admitted, batch.made_room) == (4, True)
+
+    def test_ends_with_the_last_batch(self, five: RedisStore) -> None:
+        assert [five.admit(JOB, number) for number in range(5)] == [2, 3, 4, None, None]
+        assert len(five.overdue(time.time() + 10, 10)) == 3
+
+    def test_gives_no_place_twice_among_many(self, five: RedisStore) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            given = list(pool.map(lambda n: five.admit(JOB, n % 5), range(40)))
+        assert sorted(number for number in given if number is not None) == [2, 3, 4]
+
+    def test_gives_nothing_for_a_job_that_is_gone(self, store: RedisStore, keys: Keys) -> None:
+        assert store.admit("nobody", 0) is None
+        assert keys() == set()
+
+
 class TestTheLifeOfAJobsKeys:
     def live(self, store: RedisStore, *, attempts: int = 1) -> None:
         """Everything a job may write, with the last attempt published."""
@@ -587,13 +659,12 @@ class TestTheLifeOfAJobsKeys:
             unit = Unit(JOB, number)
             store.acquire(unit, 0, "me", LONG)
             store.acquire(Unit(JOB, number, 1), 0, "me", LONG)
-            store.set_eligible(JOB, number, b"\x01\x00\x00\x00")
             store.grant(JOB, number, 1, 10)
             store.save_outcome(JOB, number, 1, b"x")
             for attempt in range(1, attempts + 1):
                 store.record(unit, "me", attempt=attempt)
                 store.write_results(JOB, number, attempt, [b"row"])
-            store.publish(unit, "me", attempts)
+            store.publish(unit, "me", attempts, **NOTHING)
 
     def ttls(self, client: redis.Redis) -> set[int]:
         return {client.ttl(key) for key in client.keys("*") if b"{" in key}
@@ -675,7 +746,7 @@ class TestTheLifeOfAJobsKeys:
         redis_client.persist(rows)
         store.record(BATCH, "me", attempt=2)
         store.write_results(job, 0, 2, [b"row"])
-        store.publish(BATCH, "me", 2)
+        store.publish(BATCH, "me", 2, **NOTHING)
         store.expire(job, 100)
         assert -1 not in self.ttls(redis_client)
 
@@ -708,10 +779,15 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "custom_ids": lambda s: list(s.custom_ids(JOB, 0)),
     "params": lambda s: s.params(JOB, 0, 0),
     "write_results": lambda s: s.write_results(JOB, 0, 1, [b"row"]),
-    "publish": lambda s: s.publish(BATCH, "me", 1),
+    "publish": lambda s: s.publish(BATCH, "me", 1, **NOTHING),
+    "discard_results": lambda s: s.discard_results(JOB, 0, 1),
+    "results_with": lambda s: s.results_with(JOB, 0, 1, 0),
+    "stage_index": lambda s: s.stage_index(JOB, NONCE, [(0, b"x")]),
+    "index_part": lambda s: s.index_part(JOB, 0),
+    "custom_id": lambda s: s.custom_id(JOB, 0, 0),
+    "admit": lambda s: s.admit(JOB, 0),
     "results": lambda s: list(s.results(JOB, 0, 1)),
-    "set_eligible": lambda s: s.set_eligible(JOB, 0, b""),
-    "eligible": lambda s: s.eligible(JOB, 0),
+    "eligible": lambda s: s.eligible(JOB, 0, 1),
     "message": lambda s: s.message(Unit(JOB, 0, 0)),
     "save_outcome": lambda s: s.save_outcome(JOB, 0, 0, b"x"),
     "outcomes": lambda s: list(s.outcomes(JOB, 0)),

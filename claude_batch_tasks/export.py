@@ -1,0 +1,128 @@
+"""A job's outcomes as a file: JSON lines, or Parquet for pandas, Arrow, DuckDB and the like."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import IO, Any
+
+from claude_batch_tasks import results
+from claude_batch_tasks.reading import Order, Reader, Type, as_line
+
+#: Rows of one row group of a Parquet file, which are held in memory.
+_GROUP = 5_000
+
+
+def jsonl(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
+    """Write a line for each outcome: Anthropic's own result line under your custom_id, and its ``source``.
+
+    Returns:
+        The number of lines.
+    """
+    count = 0
+    for reader in readers:
+        for outcome in reader.outcomes(only, order):
+            file.write(as_line(reader.custom_ids[outcome.place], outcome) + b"\n")
+            count += 1
+    return count
+
+
+def parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
+    """Write a Parquet file with one flat row for each outcome; ``message`` is the whole message as JSON.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetWriter
+    except ImportError:
+        raise ImportError("Parquet needs pyarrow: pip install 'claude-batch-tasks[arrow]'") from None
+    text = pyarrow.string()
+    types = {name: pyarrow.int64() if name in results.USAGE else text for name in _COLUMNS}
+    schema = pyarrow.schema(list(types.items()))
+    found = (_flat(reader, only, order) for reader in readers)
+    rows = (row for some in found for row in some)
+    count = 0
+    with ParquetWriter(file, schema, compression="zstd") as writer:
+        while group := list(islice(rows, _GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+            count += len(group)
+    return count
+
+
+#: The formats there are.
+FORMATS: dict[str, Callable[[Iterator[Reader], IO[bytes], Type | None, Order], int]] = {
+    "jsonl": jsonl,
+    "parquet": parquet,
+}
+
+
+@contextmanager
+def opened(file: Any) -> Iterator[IO[bytes]]:
+    """A file to write bytes to. One given by its path comes into being, or is replaced, only when all is written."""
+    if not isinstance(file, (str, os.PathLike)):
+        text: Any = _Text(file) if isinstance(file, io.TextIOBase) else file
+        yield text
+        return
+    path = os.fspath(file)
+    part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        with open(part, "xb") as whole:
+            yield whole
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+class _Text(io.RawIOBase):
+    """A text file as one that takes the bytes of whole lines."""
+
+    def __init__(self, file: io.TextIOBase) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._file.write(bytes(data).decode())
+        return len(data)
+
+
+_COLUMNS = (
+    *("custom_id", "type", "source", "text", "stop_reason", "model"),
+    *results.USAGE,
+    *("error_type", "error_message", "message"),
+)
+
+
+def _flat(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str, Any]]:
+    for result in reader.results(only, order):
+        message, error = result.message or {}, result.error or {}
+        yield {
+            **results.usage_of(message.get("usage")),
+            "custom_id": result.custom_id,
+            "type": result.type,
+            "source": result.source,
+            "text": _text(result.text if message else None),
+            "stop_reason": _text(message.get("stop_reason")),
+            "model": _text(message.get("model")),
+            "error_type": _text(error.get("type")),
+            "error_message": _text(error.get("message")),
+            "message": json.dumps(message) if message else None,
+        }
+
+
+def _text(value: Any) -> str | None:
+    """What Arrow takes: it knows no lone surrogates, which an answer may hold."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else None

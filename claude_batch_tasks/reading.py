@@ -1,0 +1,230 @@
+"""Outcomes as they are read back: from the rows of a result file, from the Messages API, or by default."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from claude_batch_tasks import requests, results
+from claude_batch_tasks.store import BatchRecord, JobRecord, Store
+
+Type = Literal["succeeded", "errored", "expired", "canceled"]
+Source = Literal["batch", "resubmitted", "messages"]
+Order = Literal["stored", "request"]
+
+
+class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one request."""
+
+    custom_id: str
+    """The id you gave it."""
+    type: Type
+    source: Source
+    """Where the outcome comes from: the batch, a smaller one after it, or the Messages API."""
+    message: dict[str, Any] | None = None
+    """Anthropic's message, as its API spells it; only if it succeeded."""
+    error: dict[str, Any] | None = None
+    """``{"type", "message"}`` and, where known, ``"request_id"``; only if it errored."""
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The message's token counts."""
+        return (self.message or {}).get("usage")
+
+    @property
+    def text(self) -> str:
+        """The message's text blocks, joined; empty if there is no message."""
+        blocks = (self.message or {}).get("content")
+        texts = [
+            block.get("text")
+            for block in (blocks if isinstance(blocks, list) else ())
+            if isinstance(block, dict) and block.get("type") == "text"
+        ]
+        return "".join(text for text in texts if isinstance(text, str))
+
+
+class Outcome(NamedTuple):
+    """What is stored of one request's outcome."""
+
+    place: int
+    """The request's position in its batch."""
+    source: Source
+    row: results.Row
+    line: bytes
+    """As a result file of Anthropic's has it; only what stands under ``result`` counts."""
+
+
+class Reader:
+    """Reads what one batch's requests came to, in constant memory but for the batch's custom_ids."""
+
+    def __init__(self, store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
+        self._store, self._job_id, self._job, self._number, self._batch = store, job_id, job, number, batch
+
+    def results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
+        """Every outcome, or those of one type, as applications see them."""
+        for outcome in self.outcomes(only, order):
+            yield as_result(self.custom_ids[outcome.place], outcome)
+
+    def outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
+        """Every outcome, or those of one type: as they are stored, or in the order of the requests."""
+        found = (outcome for outcome in self._stored() if only in (None, outcome.row.type))
+        return _in_order(found, self._batch.count) if order == "request" else found
+
+    def outcome(self, place: int) -> Outcome | None:
+        """The outcome of the request of that position; looks at one piece."""
+        stored = self._store.outcome(self._job_id, self._number, place)
+        if stored and (found := _from_messages(place, stored)):
+            return found
+        if self._batch.published is None:
+            return self._default(place)
+        wanted = requests.wire_id(self._job.nonce, self._batch.first + place)
+        piece = self._store.results_with(self._job_id, self._number, self._batch.published, place)
+        # Hardly anybody writes an id with escapes; only if this one is not found as it is, every line is decoded.
+        for needle in (f'"{wanted}"'.encode(), b""):
+            for line in piece.split(b"\n") if piece else ():
+                if needle in line and (row := results.row(line)).custom_id == wanted:
+                    return Outcome(place, "batch", row, line)
+        return None
+
+    @cached_property
+    def custom_ids(self) -> _Ids:
+        """The batch's, by position."""
+        return _Ids(self._store.custom_ids(self._job_id, self._number))
+
+    def _stored(self) -> Iterator[Outcome]:
+        """Those from the Messages API, then what they do not replace."""
+        batch = self._batch
+        replaced = bytearray(batch.count)
+        for place, stored in self._store.outcomes(self._job_id, self._number):
+            if not replaced[place] and (found := _from_messages(place, stored)):
+                replaced[place] = True
+                yield found
+        if batch.published is None:
+            for place in range(batch.count):
+                if not replaced[place] and (found := self._default(place)):
+                    yield found
+            return
+        nonce, first = self._job.nonce, batch.first
+        for piece in self._store.results(self._job_id, self._number, batch.published):
+            for row, line in results.rows(piece):
+                index = requests.index_of(nonce, row.custom_id)
+                assert index is not None
+                if not replaced[index - first]:
+                    yield Outcome(index - first, "batch", row, line)
+
+    def _default(self, place: int) -> Outcome | None:
+        """What became of every request of a batch that has no rows."""
+        if self._batch.outcome is None:
+            return None
+        line = _as_line(msgspec.json.encode(self._batch.outcome))
+        return Outcome(place, "batch", results.row(line), line)
+
+
+def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
+    """An outcome as applications see it."""
+    result, row = results.parse(outcome.line, lenient=True)["result"], outcome.row
+    error = None
+    if not row.known:
+        error = {"type": row.error_type, "message": f"a result of type {result['type']!r}", "result": result}
+    elif row.type == "errored":
+        error = results.error_of(result)
+    return RequestResult(
+        custom_id=custom_id,
+        type=row.type,  # type: ignore[arg-type]
+        source=outcome.source,
+        message=result.get("message") if row.type == "succeeded" else None,
+        error=error,
+    )
+
+
+def as_line(custom_id: str, outcome: Outcome) -> bytes:
+    """An outcome as a line of JSON: Anthropic's own, under the caller's custom_id, and where it comes from."""
+    name, source, result = msgspec.json.encode(custom_id), outcome.source.encode(), _result_of(outcome.line)
+    return b'{"custom_id":%s,"source":"%s","result":%s}' % (name, source, result)
+
+
+_KEPT = b'{"kept":'
+
+
+def kept_outcome(note: str) -> bytes:
+    """The stored form of a Messages API try that changed nothing: the request keeps the outcome it had."""
+    return b"%s%s}" % (_KEPT, msgspec.json.encode(note))
+
+
+def message_outcome(message: bytes) -> bytes:
+    """The stored form of an answer of the Messages API."""
+    return b'{"type":"succeeded","message":%s}' % message
+
+
+def error_outcome(error_type: str, message: str, request_id: str | None) -> bytes:
+    """The stored form of a refusal of the Messages API."""
+    return msgspec.json.encode(results.errored(error_type, message, request_id))
+
+
+class _Result(msgspec.Struct):
+    result: msgspec.Raw
+
+
+_decode_result = msgspec.json.Decoder(_Result).decode
+
+
+def _result_of(line: bytes) -> bytes:
+    """What stands under ``result``, as it is if that is one line of UTF-8."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        result = bytes(_decode_result(line).result)
+        result.decode()
+        if b"\n" not in result and b"\r" not in result:
+            return result
+    return json.dumps(results.parse(line, lenient=True)["result"]).encode()
+
+
+def _from_messages(place: int, stored: bytes) -> Outcome | None:
+    """What the Messages API came to; None if the request keeps the outcome it had."""
+    if stored.startswith(_KEPT):
+        return None
+    line = _as_line(stored)
+    return Outcome(place, "messages", results.row(line), line)
+
+
+def _as_line(result: bytes) -> bytes:
+    return b'{"custom_id":"","result":%s}' % result
+
+
+def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
+    """In the order of the requests, by way of a temporary file; in memory 17 bytes per request."""
+    ends, sources = array("Q", bytes(8 * count)), bytearray(count)
+    starts = array("Q", ends)
+    names: tuple[Source, ...] = ("batch", "resubmitted", "messages")
+    with tempfile.TemporaryFile(prefix="claude-batch-") as file:
+        at = 0
+        for outcome in outcomes:
+            starts[outcome.place], sources[outcome.place] = at, names.index(outcome.source)
+            at += file.write(outcome.line)
+            ends[outcome.place] = at
+        for place in range(count):
+            if ends[place]:
+                file.seek(starts[place])
+                line = file.read(ends[place] - starts[place])
+                yield Outcome(place, names[sources[place]], results.row(line), line)
+
+
+class _Ids:
+    """A batch's custom_ids by position: the bytes of all of them and where each ends, not one object each."""
+
+    def __init__(self, pieces: Iterable[list[str]]) -> None:
+        self._text = bytearray()
+        self._ends = array("Q", [0])
+        for ids in pieces:
+            for custom_id in ids:
+                self._text += custom_id.encode()
+                self._ends.append(len(self._text))
+
+    def __getitem__(self, place: int) -> str:
+        return self._text[self._ends[place] : self._ends[place + 1]].decode()

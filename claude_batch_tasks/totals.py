@@ -1,0 +1,71 @@
+"""What a job's records add up to: counts, the next look, progress while it runs, the summary at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from claude_batch_tasks import results as rows
+from claude_batch_tasks.store import BatchRecord, JobRecord
+
+
+def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
+    """How many requests ended how, over batches."""
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        counts.update({name: batch.counts.get(name, 0) for name in rows.OUTCOMES})
+    return counts
+
+
+def next_look(batches: Sequence[BatchRecord]) -> float | None:
+    """When the earliest look at a batch still running is due, in epoch seconds."""
+    return min((b.due_at for b in batches if b.due_at is not None and not b.done), default=None)
+
+
+def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
+    """The meta shown under the job's id while it runs: counts and ids, never a prompt."""
+    counts = tally(batches)
+    due = moment(next_look(batches))
+    return {
+        "state": "running",
+        "requests": job.requests,
+        "processing": max(job.requests - sum(counts.values()), 0),
+        **{name: counts[name] for name in rows.OUTCOMES},
+        "batches": job.batches,
+        "batches_done": sum(batch.done for batch in batches),
+        "batch_ids": [batch.batch_id for batch in batches if batch.batch_id],
+        "looks": sum(batch.looks for batch in batches),
+        "not_found": sum(batch.not_found for batch in batches),
+        "next_look": due.isoformat() if due else None,
+    }
+
+
+def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> dict[str, Any]:
+    """The summary of an ended job: a small dict of JSON's types; times are ISO 8601 in UTC."""
+    counts = tally(batches)
+    usage: Counter[str] = Counter(dict.fromkeys(rows.USAGE, 0))
+    for batch in batches:
+        usage.update(batch.usage)
+    failed = any(batch.error for batch in batches)
+    started, ended = moment(job.started_at), moment(ended_at)
+    return {
+        "job_id": job_id,
+        "state": "failed" if failed else "canceled" if job.cancel_requested else "completed",
+        "requests": job.requests,
+        **{name: counts[name] for name in rows.OUTCOMES},
+        "resubmitted": 0,
+        "fallback": sum(batch.answered for batch in batches),
+        "fallback_skipped": sum(batch.skipped for batch in batches),
+        "batch_ids": [batch.batch_id for batch in batches if batch.batch_id],
+        "usage": dict(usage),
+        "cost": None,
+        "started_at": started.isoformat() if started else None,
+        "ended_at": ended.isoformat() if ended else None,
+    }
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Epoch seconds as a datetime in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

@@ -1,0 +1,345 @@
+"""What comes back of a job: filtered, in order, as files; and its end."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet
+import pytest
+import redis
+from celery import Celery
+
+from claude_batch_tasks import BatchJob, RequestResult, errors, reading
+from claude_batch_tasks import submit as submission
+from claude_batch_tasks.requests import wire_id
+from claude_batch_tasks.results import Completeness
+from claude_batch_tasks.store import Store, Unit, open_store
+
+JOB = "job-1"
+PER_BATCH = 40
+TYPES = ("succeeded", "errored", "expired", "canceled")
+
+
+@pytest.fixture
+def store(app: Celery, redis_url: str) -> Store:
+    return open_store(redis_url)
+
+
+def answer(number: int, size: int = 10) -> dict[str, Any]:
+    kind = TYPES[number % len(TYPES)]
+    if kind == "succeeded":
+        usage = {"input_tokens": number, "output_tokens": 5, "cache_read_input_tokens": None}
+        content = [{"type": "text", "text": f"answer {number} " + "x" * size}]
+        message = {"id": f"msg_{number}", "model": "m", "stop_reason": "end_turn", "content": content, "usage": usage}
+        return {"type": kind, "message": message}
+    if kind == "errored":
+        error = {"type": "error", "error": {"type": "api_error", "message": f"no {number}"}, "request_id": "req_1"}
+        return {"type": kind, "error": error}
+    return {"type": kind}
+
+
+@pytest.fixture
+def finish(store: Store) -> Callable[..., None]:
+    """``finish(0)``: the batch's results arrive, in no order, and nothing is left to be done for it."""
+
+    def finish(number: int, answers: Callable[[int], dict[str, Any]] = answer, **changes: Any) -> None:
+        job, record, unit = store.job(JOB), store.batch(JOB, number), Unit(JOB, number)
+        assert job is not None
+        assert record is not None
+        indexes = list(range(record.first, record.first + record.count))
+        random.Random(number).shuffle(indexes)
+        store.acquire(unit, 0, "test", 60)
+        seen = Completeness(job.nonce, record.first, record.count)
+        lines = (
+            json.dumps({"custom_id": wire_id(job.nonce, i), "result": answers(i)}).encode() + b"\n" for i in indexes
+        )
+        store.record(unit, "test", attempt=1)
+        store.write_results(JOB, number, 1, seen.keep(lines))
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+        known = {"state": "fetched", "done": True, "counts": dict(seen.tallies)}
+        assert store.publish(unit, "test", 1, **rows, **{**known, **changes})
+
+    return finish
+
+
+@pytest.fixture
+def job(app: Celery, make_request: Any, finish: Any) -> BatchJob:
+    """Three batches, all of them finished."""
+    requests = (make_request(f"review {n}") for n in range(3 * PER_BATCH))
+    submission.submit(app, JOB, requests, {"max_requests_per_batch": PER_BATCH})
+    for number in range(3):
+        finish(number)
+    return BatchJob(JOB, app)
+
+
+def numbers(results: Iterator[RequestResult]) -> list[int]:
+    return [int(result.custom_id.removeprefix("review ")) for result in results]
+
+
+class TestResults:
+    def test_are_of_one_type_if_asked_so(self, job: BatchJob) -> None:
+        for place, kind in enumerate(TYPES):
+            found = numbers(job.results(type=kind))  # type: ignore[arg-type]
+            assert sorted(found) == [n for n in range(3 * PER_BATCH) if n % len(TYPES) == place]
+            assert all(result.type == kind for result in job.results(kind))  # type: ignore[arg-type]
+
+    def test_come_in_the_order_of_the_requests_if_asked_so(self, job: BatchJob) -> None:
+        assert numbers(job.results(order="request")) == list(range(3 * PER_BATCH))
+        assert numbers(job.results()) != list(range(3 * PER_BATCH))
+        assert numbers(job.results(type="errored", order="request")) == list(range(1, 3 * PER_BATCH, len(TYPES)))
+        by_id = {result.custom_id: result for result in job.results()}
+        assert [by_id[result.custom_id] for result in job.results(order="request")] == list(
+            job.results(order="request")
+        )
+
+    def test_in_order_name_where_they_come_from(self, job: BatchJob, store: Store) -> None:
+        store.save_outcome(JOB, 1, 2, reading.message_outcome(json.dumps(answer(0)["message"]).encode()))
+        store.save_outcome(JOB, 1, 3, reading.kept_outcome("the answer was lost"))
+        found = list(job.results(order="request"))
+        assert [n for n, result in enumerate(found) if result.source == "messages"] == [PER_BATCH + 2]
+        assert len(found) == 3 * PER_BATCH
+
+    def test_of_a_batch_without_rows_come_in_order_too(self, app: Celery, make_request: Any, store: Store) -> None:
+        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(5)), {})
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        unsent = {"outcome": {"type": "canceled"}, "counts": {"canceled": 5}, "done": True}
+        store.record(Unit(JOB, 0), "test", **unsent)
+        job = BatchJob(JOB, app)
+        assert numbers(job.results(order="request")) == list(range(5))
+        assert [result.type for result in job.results(type="canceled")] == ["canceled"] * 5
+        assert list(job.results(type="expired")) == []
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"type": "failed"}, "type must be 'succeeded' or .*, not 'failed'"),
+            ({"order": "random"}, "order must be 'stored' or 'request', not 'random'"),
+        ],
+    )
+    def test_are_not_of_a_type_or_order_that_does_not_exist(self, job: BatchJob, options: Any, text: str) -> None:
+        with pytest.raises(ValueError, match=text):
+            job.results(**options)
+        with pytest.raises(ValueError, match=text):
+            job.export(io.BytesIO(), **options)
+
+    def test_may_be_read_while_the_job_runs(self, app: Celery, make_request: Any, finish: Any, store: Store) -> None:
+        """Of complete batches only, whole ones, whatever is being written meanwhile."""
+        requests = (make_request(f"review {n}") for n in range(6 * PER_BATCH))
+        submission.submit(app, JOB, requests, {"max_requests_per_batch": PER_BATCH})
+        job, over, seen = BatchJob(JOB, app), threading.Event(), []
+
+        def read() -> None:
+            while not over.is_set() or len(seen) < 2:
+                found = sorted(numbers(job.results()))
+                batches = len(found) // PER_BATCH
+                seen.append(found == list(range(batches * PER_BATCH)))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(6):
+            # Another worker's download, which is not published.
+            store.write_results(JOB, number, 7, [b'{"custom_id":"half","result"'])
+            finish(number)
+            store.discard_results(JOB, number, 7)
+        over.set()
+        reader.join()
+        assert all(seen)
+        assert numbers(job.results(order="request")) == list(range(6 * PER_BATCH))
+
+    def test_stay_what_they_are_under_a_reader_that_is_in_the_middle_of_them(
+        self, job: BatchJob, store: Store, finish: Any
+    ) -> None:
+        reader = job.results()
+        first = next(reader)
+        unit = Unit(JOB, 0)
+        store.write_results(JOB, 0, 2, [b"rubbish"])
+        assert not store.publish(unit, "somebody whose lease is over", 2, pieces=b"", eligible_places=b"")
+        assert sorted(numbers(iter([first, *reader]))) == list(range(3 * PER_BATCH))
+
+    def test_may_hold_what_strict_readers_refuse(self, app: Celery, make_request: Any, store: Store) -> None:
+        """It is stored and paid for, so it is read somehow, and what comes after it as well."""
+        submission.submit(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
+        record = store.job(JOB)
+        assert record is not None
+        texts = [b'"\xff\xfe"', rb'"\ud800"', b'"fine"']
+        lines = [
+            b'{"custom_id":"%s","result":{"type":"succeeded","message":{"content":[{"type":"text","text":%s}]}}}'
+            % (wire_id(record.nonce, n).encode(), text)
+            for n, text in enumerate(texts)
+        ]
+        seen = Completeness(record.nonce, 0, 3)
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.write_results(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
+        assert seen.complete
+        store.publish(
+            Unit(JOB, 0),
+            "test",
+            1,
+            pieces=seen.pieces.tobytes(),
+            eligible_places=b"",
+            done=True,
+            counts={"succeeded": 3},
+        )
+        job = BatchJob(JOB, app)
+        assert [result.text for result in job.results()] == ["\ufffd\ufffd", "\ud800", "fine"]
+        assert job.result("review 0").text == "\ufffd\ufffd"
+        out, text_out = io.BytesIO(), io.StringIO()
+        assert job.export(out) == job.export(text_out) == 3
+        assert out.getvalue().decode() == text_out.getvalue()
+        assert len([json.loads(line) for line in out.getvalue().splitlines()]) == 3
+        table = io.BytesIO()
+        job.export(table, format="parquet")
+        assert pyarrow.parquet.read_table(table).column("text").to_pylist() == ["\ufffd\ufffd", "?", "fine"]
+
+
+class TestOneResult:
+    def test_is_found_in_whatever_batch_and_piece_it_is(self, app: Celery, make_request: Any, finish: Any) -> None:
+        requests = (make_request(f"review {n}") for n in range(60))
+        submission.submit(app, JOB, requests, {"max_requests_per_batch": 25})
+        for number in range(3):
+            finish(number, lambda n: answer(n, size=200_000))
+        job = BatchJob(JOB, app)
+        for n in range(60):
+            result = job.result(f"review {n}")
+            assert (result.custom_id, result.type) == (f"review {n}", TYPES[n % 4])
+            assert result.type != "succeeded" or result.text.startswith(f"answer {n} ")
+
+    def test_is_looked_up_and_not_searched_for(self, job: BatchJob, store: Store, monkeypatch: Any) -> None:
+        def scanned(*_: Any) -> Any:
+            pytest.fail("everything was read for one result")
+
+        for name in ("results", "custom_ids", "outcomes"):
+            monkeypatch.setattr(type(store), name, scanned)
+        assert job.result("review 77").custom_id == "review 77"
+
+
+class TestAnExport:
+    def lines(self, data: bytes) -> dict[str, dict[str, Any]]:
+        rows = [json.loads(line) for line in data.decode().splitlines()]
+        assert len({row["custom_id"] for row in rows}) == len(rows)
+        return {row["custom_id"]: row for row in rows}
+
+    def test_has_anthropics_lines_under_your_ids(self, job: BatchJob) -> None:
+        out = io.BytesIO()
+        assert job.export(out) == 3 * PER_BATCH
+        assert self.lines(out.getvalue()) == {
+            f"review {n}": {"custom_id": f"review {n}", "source": "batch", "result": answer(n)}
+            for n in range(3 * PER_BATCH)
+        }
+
+    def test_is_of_one_type_and_in_order_if_asked_so(self, job: BatchJob) -> None:
+        out = io.StringIO()
+        assert job.export(out, type="expired", order="request") == 30
+        found = [json.loads(line)["custom_id"] for line in out.getvalue().splitlines()]
+        assert found == [f"review {n}" for n in range(2, 120, 4)]
+
+    def test_goes_to_a_path(self, job: BatchJob, tmp_path: Path) -> None:
+        for path in (tmp_path / "a.jsonl", str(tmp_path / "b.jsonl")):
+            job.export(path)
+            assert len(self.lines(Path(path).read_bytes())) == 3 * PER_BATCH
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
+
+    def test_that_breaks_off_leaves_the_file_that_was_there(
+        self, job: BatchJob, redis_url: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "results.jsonl"
+        path.write_text("of yesterday")
+        client: Any = redis.Redis.from_url(redis_url)
+        client.delete(*client.keys("*batch:1:rows*"))
+        client.set("claude_batch:{job-1}:batch:1:rows:1", "not a list")
+        with pytest.raises(errors.StoreUnavailable):
+            job.export(path)
+        assert path.read_text() == "of yesterday"
+        assert [found.name for found in tmp_path.iterdir()] == ["results.jsonl"]
+
+    def test_of_the_messages_api_looks_like_the_others(self, job: BatchJob, store: Store) -> None:
+        pretty = json.dumps(answer(0)["message"], indent=2).encode()
+        store.save_outcome(JOB, 0, 1, reading.message_outcome(pretty))
+        store.save_outcome(JOB, 0, 2, reading.error_outcome("invalid_request_error", "too long", "req_9"))
+        out = io.BytesIO()
+        assert job.export(out) == 3 * PER_BATCH
+        found = self.lines(out.getvalue())
+        assert found["review 1"] == {"custom_id": "review 1", "source": "messages", "result": answer(0)}
+        inner = {"type": "invalid_request_error", "message": "too long"}
+        error = {"type": "error", "error": inner, "request_id": "req_9"}
+        assert found["review 2"]["result"] == {"type": "errored", "error": error}
+
+    def test_may_be_a_table(self, job: BatchJob, tmp_path: Path) -> None:
+        path = tmp_path / "results.parquet"
+        assert job.export(path, format="parquet", order="request") == 3 * PER_BATCH
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+        assert rows[4] == {
+            "custom_id": "review 4",
+            "type": "succeeded",
+            "source": "batch",
+            "text": "answer 4 xxxxxxxxxx",
+            "stop_reason": "end_turn",
+            "model": "m",
+            "input_tokens": 4,
+            "output_tokens": 5,
+            "cache_creation_input_tokens": None,
+            "cache_read_input_tokens": None,
+            "error_type": None,
+            "error_message": None,
+            "message": json.dumps(answer(4)["message"]),
+        }
+        assert (rows[5]["type"], rows[5]["error_type"], rows[5]["error_message"]) == ("errored", "api_error", "no 5")
+        assert (rows[6]["type"], rows[6]["text"], rows[6]["message"]) == ("expired", None, None)
+
+    def test_that_nobody_can_write_says_what_is_missing(self, job: BatchJob, monkeypatch: Any, tmp_path: Path) -> None:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(ImportError, match=r"pip install 'claude-batch-tasks\[arrow\]'"):
+            job.export(tmp_path / "x.parquet", format="parquet")
+        with pytest.raises(ValueError, match="format must be 'jsonl' or 'parquet', not 'csv'"):
+            job.export(tmp_path / "x.csv", format="csv")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_of_a_result_is_builtins_for_other_libraries(self, job: BatchJob) -> None:
+        row = msgspec.to_builtins(job.result("review 4"))
+        assert (row["custom_id"], row["message"]["stop_reason"]) == ("review 4", "end_turn")
+
+
+class TestDeleting:
+    def test_leaves_nothing_of_a_job_that_ended(self, job: BatchJob, store: Store, redis_url: str) -> None:
+        store.update_job(JOB, state="completed")
+        job.delete()
+        assert redis.Redis.from_url(redis_url).keys("*{*") == []
+        with pytest.raises(errors.JobNotFound):
+            job.delete()
+
+    def test_is_refused_while_the_job_runs(self, job: BatchJob, store: Store) -> None:
+        store.update_job(JOB, state="running")
+        with pytest.raises(errors.JobRunning, match=r"job job-1 is running.*cancel\(\) it"):
+            job.delete()
+        assert len(list(job.results())) == 3 * PER_BATCH
+
+    def test_takes_a_job_that_has_not_begun_from_its_workers_first(
+        self, job: BatchJob, store: Store, monkeypatch: Any
+    ) -> None:
+        states = []
+        delete = type(store).delete
+        monkeypatch.setattr(
+            type(store), "delete", lambda own, job_id: (states.append(own.job(job_id).state), delete(own, job_id))
+        )
+        job.delete()
+        assert states == ["revoked"]
+
+    def test_ends_a_reader_with_a_word(self, app: Celery, make_request: Any, finish: Any, store: Store) -> None:
+        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(20)), {})
+        finish(0, lambda n: answer(4 * n, size=200_000))
+        store.update_job(JOB, state="completed")
+        job = BatchJob(JOB, app)
+        not_begun, begun = job.results(), job.results()
+        next(begun)
+        job.delete()
+        for reader in (not_begun, begun):
+            with pytest.raises(errors.JobNotFound, match="expired or was deleted"):
+                list(reader)
