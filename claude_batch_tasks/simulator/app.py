@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from . import control
-from .batch import Batch, error_json, message, new_id, rfc3339
+from .answers import Message, error_json, message
+from .batch import Batch, new_id, rfc3339
 from .journal import Call
 from .prompts import ApiError, Judge, Prompt, read_batch, read_message
 from .script import MESSAGE_OF, Endpoint, ErrorType, Fault, ResultsStyle, Scenario, error_type
@@ -287,23 +289,23 @@ def _answer(world: World, account: str, prompt: Prompt, stream: bool) -> Reply:
     return reply
 
 
-def _events(answer: dict[str, Any]) -> Iterator[bytes]:
+def _events(answer: Message) -> Iterator[bytes]:
     """A message as server-sent events."""
 
     def event(kind: str, **data: Any) -> bytes:
         return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **data}))
 
-    text = answer["content"][0]["text"]
-    usage = answer["usage"]
-    start = {**answer, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+    text = answer.content[0].text
+    first = replace(answer.usage, output_tokens=1)
+    start = replace(answer, content=[], stop_reason=None, usage=first)
     yield event("message_start", message=start)
     yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
     yield event("ping")
     for at in range(0, len(text), 40):
         yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text[at : at + 40]})
     yield event("content_block_stop", index=0)
-    stop = {"stop_reason": answer["stop_reason"], "stop_sequence": None}
-    yield event("message_delta", delta=stop, usage={"output_tokens": usage["output_tokens"]})
+    stop = {"stop_reason": answer.stop_reason, "stop_sequence": None}
+    yield event("message_delta", delta=stop, usage={"output_tokens": answer.usage.output_tokens})
     yield event("message_stop")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from random import Random
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
+from .answers import UNKNOWN, Line, Result, error_json, message
 from .prompts import Prompt
 from .script import Behaviour
 
@@ -20,11 +22,29 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 def new_id(prefix: str) -> str:
     """An id like Anthropic's, `msgbatch_01...`. Random, so that no two servers or resets share any."""
-    return f"{prefix}01" + "".join(secrets.choice(_ALPHABET) for _ in range(22))
+    return f"{prefix}01" + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(22))
 
 
 def rfc3339(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds")
+
+
+class Bill(Struct):
+    """What became of the requests processed so far. Only those that succeeded are charged, and have tokens."""
+
+    outcomes: Counter[str] = msgspec.field(default_factory=Counter)
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def paid(self) -> int:
+        return self.outcomes["succeeded"]
+
+    def add(self, prompts: Sequence[Prompt]) -> None:
+        self.outcomes.update(prompt.outcome for prompt in prompts)
+        paid = [prompt for prompt in prompts if prompt.outcome == "succeeded"]
+        self.input_tokens += sum(prompt.input_tokens for prompt in paid)
+        self.output_tokens += sum(prompt.output_tokens for prompt in paid)
 
 
 class Batch:
@@ -46,7 +66,7 @@ class Batch:
         #: Deleted by its owner, or forgotten through the control API.
         self.gone = False
         self.downloads = 0
-        self._tally: tuple[int, Counter[str]] = (-1, Counter())
+        self._bill = Bill()
 
     @property
     def end(self) -> float:
@@ -75,12 +95,15 @@ class Batch:
             return len(self.prompts)
         return int(len(self.prompts) * (until - self.created) / self.seconds)
 
+    def rest(self, now: float) -> str:
+        """What became of the requests that have not been processed."""
+        if not self.ended(now):
+            return "processing"
+        return "canceled" if self.end < self.expires else "expired"
+
     def outcomes(self, now: float) -> Iterator[str]:
         """What became of each request: "succeeded", "expired", "canceled", an error type, or "processing"."""
-        done = self.processed(now)
-        rest = "processing"
-        if self.ended(now):
-            rest = "canceled" if self.end < self.expires else "expired"
+        done, rest = self.processed(now), self.rest(now)
         for index, prompt in enumerate(self.prompts):
             yield prompt.outcome if index < done else rest
 
@@ -90,16 +113,16 @@ class Batch:
         if not self.ended(now):
             counts["processing"] = len(self.prompts)
             return counts
-        for outcome, number in self.counted(now).items():
+        outcomes = self.bill(now).outcomes
+        counts[self.rest(now)] = len(self.prompts) - outcomes.total()
+        for outcome, number in outcomes.items():
             counts[outcome if outcome in counts else "errored"] += number
         return counts
 
-    def counted(self, now: float) -> Counter[str]:
-        """How often each outcome occurred so far; counted anew only when more has been processed."""
-        key = self.processed(now) * 2 + self.ended(now)
-        if self._tally[0] != key:
-            self._tally = (key, Counter(self.outcomes(now)))
-        return self._tally[1]
+    def bill(self, now: float) -> Bill:
+        """Kept between looks: only what was processed since the last one is added."""
+        self._bill.add(self.prompts[self._bill.outcomes.total() : self.processed(now)])
+        return self._bill
 
     def json(self, now: float, base_url: str) -> dict[str, Any]:
         """The batch as the API shows it."""
@@ -130,65 +153,30 @@ class Batch:
         rng = Random(f"{self.behaviour.seed}:{self.number}:{self.downloads}")
         order = [*range(len(self.prompts)), *range(min(style.duplicates, len(self.prompts)))]
         order += [-1 - n for n in range(style.foreign)]
-        rng.shuffle(order)
-        return len(order), self._lines(order, list(self.outcomes(now)))
+        return len(order), self._lines(order, rng, self.processed(now), self.rest(now))
 
-    def _lines(self, order: list[int], outcomes: list[str]) -> Iterator[bytes]:
+    def _lines(self, order: list[int], rng: Random, done: int, rest: str) -> Iterator[bytes]:
         encode = msgspec.json.Encoder().encode
-        for index in order:
-            # A line of another batch is the mirror of one of ours under a name that was never sent.
-            prompt = self.prompts[index if index >= 0 else (-1 - index) % len(self.prompts)]
-            custom_id = prompt.custom_id if index >= 0 else f"foreign-{-index}"
-            result = self._result(prompt, outcomes[index] if index >= 0 else "succeeded", index)
-            line: dict[str, Any] = {"custom_id": custom_id, "result": result}
+        while order:
+            # Shuffled line by line: all at once would keep other calls waiting.
+            pick = int(rng.random() * len(order))
+            order[pick], order[-1] = order[-1], order[pick]
+            index = order.pop()
+            if index >= 0:
+                prompt = self.prompts[index]
+                line = Line(prompt.custom_id, self._result(prompt, prompt.outcome if index < done else rest, index))
+            else:
+                # A line of another batch is the mirror of one of ours under a name that was never sent.
+                prompt = self.prompts[(-1 - index) % len(self.prompts)]
+                line = Line(f"foreign-{-index}", self._result(prompt, "succeeded", index))
             if self.behaviour.results.unknown_fields:
-                line["simulated"] = result["simulated"] = {"unknown": True}
+                line.simulated = line.result.simulated = UNKNOWN
             yield encode(line)
 
-    def _result(self, prompt: Prompt, outcome: str, index: int) -> dict[str, Any]:
+    def _result(self, prompt: Prompt, outcome: str, index: int) -> Result:
         if outcome == "succeeded":
-            message_id = f"msg_01{self.id[-8:]}{index % 1_000_000:06d}{prompt.digest[:4].hex()}"
-            return {"type": "succeeded", "message": message(prompt, message_id, "batch", self.behaviour)}
+            message_id = f"msg_01{self.id[-16:]}{index % 1_000_000:06d}"
+            return Result("succeeded", message(prompt, message_id, "batch", self.behaviour))
         if outcome in ("expired", "canceled"):
-            return {"type": outcome}
-        return {"type": "errored", "error": error_json(outcome, prompt.message, None)}
-
-
-def message(
-    prompt: Prompt, message_id: str, tier: Literal["batch", "standard"], behaviour: Behaviour
-) -> dict[str, Any]:
-    """The answer to a prompt: its echo, always the same."""
-    text = "Echo: " + prompt.echo
-    if len(text) < behaviour.answer_chars:
-        text = text.ljust(behaviour.answer_chars, ".")
-    content: list[dict[str, Any]] = [{"type": "text", "text": text, "citations": None}]
-    if behaviour.results.unknown_fields and tier == "batch":
-        content.insert(0, {"type": "simulated_block", "payload": [1, {"two": None}]})
-    wanted = max(1, len(text) // 4)
-    return {
-        "id": message_id,
-        "type": "message",
-        "role": "assistant",
-        "model": prompt.model,
-        "content": content,
-        "stop_reason": "end_turn" if wanted <= prompt.max_tokens else "max_tokens",
-        "stop_sequence": None,
-        "usage": {
-            "input_tokens": prompt.input_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-            "output_tokens": output_tokens(prompt, behaviour),
-            "service_tier": tier,
-        },
-    }
-
-
-def output_tokens(prompt: Prompt, behaviour: Behaviour) -> int:
-    """What the answer costs: a token for every four characters, at most `max_tokens`, at least one."""
-    length = max(len("Echo: ") + len(prompt.echo), behaviour.answer_chars)
-    return max(1, min(length // 4, prompt.max_tokens))
-
-
-def error_json(kind: str, text: str, request_id: str | None) -> dict[str, Any]:
-    return {"type": "error", "error": {"type": kind, "message": text}, "request_id": request_id}
+            return Result(outcome)
+        return Result("errored", error=error_json(outcome, prompt.message, None))

@@ -6,8 +6,10 @@ from msgspec import Struct
 
 from .script import Behaviour, Endpoint, Fault
 
+# Calls and prompts come in masses and are in no reference cycle: the garbage collector is kept off them.
 
-class Call(Struct):
+
+class Call(Struct, gc=False):
     """One call of the API. `status` is 0 where the connection was closed without an answer."""
 
     number: int
@@ -29,7 +31,7 @@ class Call(Struct):
     sdk_retries: int = 0
 
 
-class PromptRecord(Struct):
+class PromptRecord(Struct, gc=False):
     """What happened to one prompt, which is known by a hash of its canonical params (see `Prompt.digest`).
 
     Requests with equal params are one prompt: give each its own text where payments are to be told apart.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from hashlib import blake2b
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from .faults import chance
 from .script import MESSAGE_OF, STATUS_OF, Behaviour, ErrorType
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+#: How every answer begins.
+BEGINNING = "Echo: "
 #: From this API version on, sampling parameters are refused.
 NO_SAMPLING_SINCE = "2026-10-21"
 
@@ -40,8 +43,9 @@ class Prompt(Struct, gc=False):
     model: str
     #: The beginning of the last user message, as much as the answer will repeat.
     echo: str
+    #: A token for every four characters; for the answer at most `max_tokens`, at least one.
     input_tokens: int
-    max_tokens: int
+    output_tokens: int
     #: "succeeded", "expired", "canceled", or the type of an error.
     outcome: str = "succeeded"
     message: str = ""
@@ -120,9 +124,8 @@ def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prom
     for index, item in enumerate(items):
         at = f"requests.{index}"
         custom_id = item.custom_id
-        check_custom_id(custom_id, f"{at}.custom_id")
-        if custom_id in seen:
-            raise ApiError("invalid_request_error", f"{at}.custom_id: Duplicate custom_id '{custom_id}'")
+        if problem := custom_id_problem(custom_id, seen):
+            raise ApiError("invalid_request_error", f"{at}.custom_id: {problem}")
         seen.add(custom_id)
         if item.params is UNSET:
             raise ApiError("invalid_request_error", f"{at}.params: Field required")
@@ -136,20 +139,21 @@ def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prom
     return prompts
 
 
-def check_custom_id(custom_id: object, at: str) -> None:
+def custom_id_problem(custom_id: object, seen: set[str]) -> str:
+    """What Anthropic would refuse about a custom_id, or nothing."""
     if custom_id is UNSET:
-        problem = "Field required"
-    elif not isinstance(custom_id, str):
-        problem = "Input should be a valid string"
-    elif not custom_id:
-        problem = "String should have at least 1 character"
-    elif len(custom_id) > 64:
-        problem = "String should have at most 64 characters"
-    elif not CUSTOM_ID.fullmatch(custom_id):
-        problem = f"String should match pattern '^{CUSTOM_ID.pattern}$'"
-    else:
-        return
-    raise ApiError("invalid_request_error", f"{at}: {problem}")
+        return "Field required"
+    if not isinstance(custom_id, str):
+        return "Input should be a valid string"
+    if custom_id in seen:
+        return f"Duplicate custom_id '{custom_id}'"
+    if CUSTOM_ID.fullmatch(custom_id):
+        return ""
+    if not custom_id:
+        return "String should have at least 1 character"
+    if len(custom_id) > 64:
+        return "String should have at most 64 characters"
+    return f"String should match pattern '^{CUSTOM_ID.pattern}$'"
 
 
 def read_message(body: bytes | bytearray, judge: Judge, version: str) -> tuple[Prompt, bool]:
@@ -158,23 +162,29 @@ def read_message(body: bytes | bytearray, judge: Judge, version: str) -> tuple[P
         params = _read_params(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
-    return read_prompt(params, None, judge, version), params.get("stream") is True
+    stream = params.get("stream") is True
+    return read_prompt(params, None, judge, version), stream
 
 
 def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, version: str) -> Prompt:
-    """What is kept of one request, a batch's where it has a custom_id."""
+    """What is kept of one request, a batch's where it has a custom_id. Takes `stream` out of `params`."""
     problem = find_problem(params, version, in_batch=custom_id is not None)
-    canonical = _canonical({key: value for key, value in params.items() if key != "stream"})
+    params.pop("stream", None)
+    canonical = _canonical(params)
     text = "" if problem else last_user_text(params["messages"])
     digest = blake2b(canonical, digest_size=16).digest()
+    echo = text[: judge.behaviour.echo_chars]
+    length = max(len(BEGINNING) + len(echo), judge.behaviour.answer_chars)
+    max_tokens = 0 if problem else params["max_tokens"]
     outcome, message = problem or judge.decide(custom_id or "", digest, text)
     return Prompt(
         custom_id=custom_id or "",
         digest=digest,
-        model=str(params.get("model", "")),
-        echo=text[: judge.behaviour.echo_chars],
+        # One string for all requests.
+        model=sys.intern(str(params.get("model", ""))),
+        echo=echo,
         input_tokens=max(1, len(canonical) // 4),
-        max_tokens=0 if problem else params["max_tokens"],
+        output_tokens=max(1, min(length // 4, max_tokens)),
         outcome=outcome,
         message=message,
     )
@@ -199,7 +209,7 @@ def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[
     if not messages:
         return "invalid_request_error", "messages: at least one message is required"
     for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str | list):
+        if not isinstance(message, dict) or not isinstance(message.get("content"), (str, list)):
             return "invalid_request_error", f"messages.{index}.content: Field required"
         if message.get("role") not in ("user", "assistant", "system"):
             return "invalid_request_error", f"messages.{index}.role: Input should be 'user' or 'assistant'"

@@ -6,20 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from msgspec import Struct
-
-from .batch import Batch, output_tokens
+from .batch import Batch, Bill
 from .faults import FaultBook, Moment
 from .journal import BatchRecord, Call, FaultRecord, Journal, PromptRecord, State, Totals
 from .prompts import ApiError, Prompt
 from .script import Behaviour, Fault, Scenario
-
-
-class Sent(Struct):
-    """A call of the Messages API that was carried out, or failed with an error type."""
-
-    prompt: Prompt
-    outcome: str
 
 
 class World:
@@ -31,7 +22,9 @@ class World:
         self.faults = FaultBook(scenario.faults, scenario.behaviour.seed)
         #: By id, in order of creation, the deleted ones too.
         self.batches: dict[str, Batch] = {}
-        self.messages: list[Sent] = []
+        #: The calls of the Messages API that were carried out, or failed with their outcome.
+        self.messages: list[Prompt] = []
+        self._bill = Bill()
         self.calls: list[Call] = []
         self.attempts: dict[str, Counter[bytes]] = {"batch": Counter(), "messages": Counter()}
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -92,7 +85,8 @@ class World:
 
     def send(self, prompt: Prompt) -> None:
         """Note a call of the Messages API that gets an answer, or is refused with its outcome."""
-        self.messages.append(Sent(prompt, prompt.outcome))
+        self.messages.append(prompt)
+        self._bill.add([prompt])
         self._count_attempts("messages", [prompt])
 
     def take_token(self, account: str) -> tuple[int, int, float]:
@@ -149,7 +143,7 @@ class World:
                 created_at=b.created,
                 ended_at=b.end,
                 request_counts=b.tally(now),
-                paid=b.counted(now)["succeeded"],
+                paid=b.bill(now).paid,
                 downloads=b.downloads,
                 gone=b.gone,
             )
@@ -158,21 +152,17 @@ class World:
 
     def _totals(self) -> Totals:
         now = self.now()
-        in_batches: list[Prompt] = []
-        for batch in self.batches.values():
-            outcomes = zip(batch.prompts, batch.outcomes(now), strict=True)
-            in_batches += [prompt for prompt, outcome in outcomes if outcome == "succeeded"]
-        messages = [sent.prompt for sent in self.messages if sent.outcome == "succeeded"]
+        bills = [batch.bill(now) for batch in self.batches.values()]
         return Totals(
             calls=len(self.calls),
             batches_created=len(self.batches),
             requests_sent=sum(len(b.prompts) for b in self.batches.values()),
-            paid_batch=len(in_batches),
-            paid_messages=len(messages),
-            batch_input_tokens=sum(p.input_tokens for p in in_batches),
-            batch_output_tokens=sum(output_tokens(p, self.behaviour) for p in in_batches),
-            messages_input_tokens=sum(p.input_tokens for p in messages),
-            messages_output_tokens=sum(output_tokens(p, self.behaviour) for p in messages),
+            paid_batch=sum(bill.paid for bill in bills),
+            paid_messages=self._bill.paid,
+            batch_input_tokens=sum(bill.input_tokens for bill in bills),
+            batch_output_tokens=sum(bill.output_tokens for bill in bills),
+            messages_input_tokens=self._bill.input_tokens,
+            messages_output_tokens=self._bill.output_tokens,
         )
 
     def _prompt_records(self) -> list[PromptRecord]:
@@ -193,7 +183,7 @@ class World:
                 entry.sent_in_batches += 1
                 entry.paid_batch += outcome == "succeeded"
         for sent in self.messages:
-            entry = record(sent.prompt, sent.outcome)
+            entry = record(sent, sent.outcome)
             entry.sent_as_messages += 1
             entry.paid_messages += sent.outcome == "succeeded"
         return list(records.values())

@@ -97,6 +97,26 @@ def test_one_prompt_is_known_in_batches_and_messages(simulator: Simulator, clien
     assert journal.totals.messages_input_tokens > 0
 
 
+def test_tokens_are_charged_as_the_answers_say(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    simulator.behave(processing_seconds=100.0, answer_chars=80, outcomes=[Outcome("errored", custom_id="^r-[19]$")])
+    batch = client.messages.batches.create(requests=requests(10))
+    message = client.messages.create(**request("", "one", max_tokens=9)["params"])
+    # What was accepted keeps its price, and what was counted at half time is not counted again.
+    simulator.behave(answer_chars=4000)
+    paid = []
+    for _ in range(2):
+        simulator.advance(51)
+        paid.append(simulator.state().totals.paid_batch)
+    assert paid == [4, 8]
+    results = [r.result for r in client.messages.batches.results(batch.id)]
+    usages = [result.message.usage for result in results if result.type == "succeeded"]
+    totals = simulator.journal().totals
+    assert [usage.output_tokens for usage in usages] == [20] * 8
+    assert (totals.paid_batch, totals.batch_output_tokens) == (8, 160)
+    assert totals.batch_input_tokens == sum(usage.input_tokens for usage in usages)
+    assert (totals.messages_input_tokens, totals.messages_output_tokens) == (message.usage.input_tokens, 9)
+
+
 def test_calls_are_kept_in_order_and_can_be_followed(simulator: Simulator, client: anthropic.Anthropic) -> None:
     batch = client.messages.batches.create(requests=requests(2))
     with pytest.raises(anthropic.NotFoundError):
