@@ -6,6 +6,7 @@ One pass over the caller's iterable, holding one piece (about a megabyte) and a 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def cut(
     number = -1
     for number, request in enumerate(_as_requests(requests)):
         custom_id, params, wrong = _validate(request)
-        usable = not any(name == "custom_id" for name, _ in wrong)
+        usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
         if usable and custom_id is not None and not index.add(custom_id, number):
             wrong.append(("custom_id", "occurs more than once"))
         item = b""
@@ -133,26 +134,12 @@ def _as_requests(requests: Any) -> Iterator[Any]:
         )
 
 
-def _plain(value: Any) -> Any:
-    """The SDK's own objects (content blocks of an earlier answer) and mappings, as JSON's plain types."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not a JSON type")
-
-
-#: Not msgspec's: that writes null for NaN, and dates and bytes in forms of its own.
-_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
-
-
 def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
     """The custom_id (None if unusable), the params as JSON, and what is wrong as (field, text)."""
-    if not isinstance(request, Mapping):
+    # dict by itself first, here and below: asking for the abstract class takes ten times as long.
+    if not isinstance(request, (dict, Mapping)):
         return None, b"", [("request", f"must be an object with custom_id and params, not {type(request).__name__}")]
-    wrong = [
-        (str(name), "is not a field of a batch request") for name in request if name not in ("custom_id", "params")
-    ]
+    wrong = [(str(name), "is not a field of a batch request") for name in request if name not in _FIELDS]
     custom_id = request.get("custom_id")
     if custom_id is None:
         wrong.append(("custom_id", "is missing"))
@@ -165,7 +152,7 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
     params = request.get("params")
     if params is None:
         return custom_id, b"", [*wrong, ("params", "is missing")]
-    if not isinstance(params, Mapping):
+    if not isinstance(params, (dict, Mapping)):
         return custom_id, b"", [*wrong, ("params", f"must be an object, not {type(params).__name__}")]
     if not params.get("model"):
         wrong.append(("params.model", "is missing"))
@@ -178,7 +165,7 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
     if params.get("stream"):
         wrong.append(("params.stream", "a batch cannot stream"))
     try:
-        encoded = _to_json(params).encode()
+        encoded = _to_json(params)
     except UnicodeEncodeError:
         wrong.append(("params", "holds an unpaired surrogate, which is not valid Unicode"))
         encoded = b""
@@ -186,6 +173,48 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
         wrong.append(("params", f"is not JSON: {exc}"))
         encoded = b""
     return custom_id, encoded, wrong
+
+
+_FIELDS = ("custom_id", "params")
+
+
+def _to_json(params: Any) -> bytes:
+    """Compact JSON.
+
+    Raises:
+        TypeError, ValueError, RecursionError, UnicodeEncodeError: it cannot be written as JSON.
+    """
+    # msgspec is several times faster, but writes null for NaN, and dates, bytes and sets in forms of its own.
+    try:
+        if _is_plain(params):
+            return msgspec.json.encode(params)
+    except RecursionError:
+        pass  # the standard library says why
+    return _encode(params).encode()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it consists of the very types that JSON has, so that every encoder writes the same."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return True
+    if kind is dict:
+        return all(type(name) is str and _is_plain(inner) for name, inner in value.items())
+    if kind is list:
+        return all(map(_is_plain, value))
+    return kind is float and math.isfinite(value)
+
+
+def _plain(value: Any) -> Any:
+    """The SDK's own objects (content blocks of an earlier answer) and mappings, as JSON's plain types."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
 
 
 def _encodable(text: str) -> bool:

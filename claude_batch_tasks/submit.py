@@ -11,7 +11,6 @@ from typing import Any
 from celery import Celery
 
 from claude_batch_tasks import requests as wire
-from claude_batch_tasks.behind import Behind
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, StoreUnavailable
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.settings import Settings
@@ -52,25 +51,16 @@ def submit(
     store = open_store(settings.store_url)
     nonce, index = secrets.token_hex(8), Index()
     batches: list[BatchRecord] = []
-    envelope = sum(map(len, wire.ENVELOPE))
-    total = 0
+    pieces = wire.cut(
+        requests,
+        nonce=nonce,
+        index=index,
+        max_requests=settings.max_requests_per_batch,
+        max_bytes=settings.max_bytes_per_batch,
+    )
     try:
-        pieces = wire.cut(
-            requests,
-            nonce=nonce,
-            index=index,
-            max_requests=settings.max_requests_per_batch,
-            max_bytes=settings.max_bytes_per_batch,
-        )
-        with Behind() as behind:
-            for piece in pieces:
-                if piece.batch == len(batches):
-                    batches.append(BatchRecord(first=total, count=0, body_bytes=envelope - 1))
-                batch = batches[-1]
-                batch.count += len(piece.custom_ids)
-                batch.body_bytes += len(piece.body) + 1
-                total += len(piece.custom_ids)
-                behind(store.append, job_id, nonce, piece.batch, piece.custom_ids, piece.body)
+        store.stage(job_id, nonce, _noted(pieces, batches))
+        total = sum(batch.count for batch in batches)
         store.stage_index(job_id, nonce, index.parts())
         job = JobRecord(
             nonce=nonce,
@@ -90,6 +80,17 @@ def submit(
             store.discard(job_id, nonce, len(batches))
         raise
     return job
+
+
+def _noted(pieces: Iterable[wire.Piece], batches: list[BatchRecord]) -> Iterator[wire.Piece]:
+    """The pieces, while the batches they make up are noted."""
+    for piece in pieces:
+        if piece.batch == len(batches):
+            first = batches[-1].first + batches[-1].count if batches else 0
+            batches.append(BatchRecord(first=first, count=0, body_bytes=sum(map(len, wire.ENVELOPE)) - 1))
+        batches[-1].count += len(piece.custom_ids)
+        batches[-1].body_bytes += len(piece.body) + 1
+        yield piece
 
 
 def body(store: Store, job_id: str, batch: int) -> Iterator[bytes]:

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from claude_batch_tasks.requests import Piece
+
 BatchState = Literal["staged", "creating", "in_progress", "canceling", "ended", "fetched", "unsent", "lost", "failed"]
 """``creating``: the intent is written, no id is known. ``unsent``: never created. ``lost``: beyond finding.
 ``failed``: a permanent error, in ``error``."""
@@ -166,8 +168,8 @@ class Store(Protocol):
     """Raises ``errors.StoreUnavailable`` from every method when it cannot answer, and never guesses."""
 
     # -- jobs
-    def append(self, job_id: str, nonce: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
-        """Stage the next piece of a batch. Each nonce has a place of its own; what no job is made of expires."""
+    def stage(self, job_id: str, nonce: str, pieces: Iterable[Piece]) -> None:
+        """Stage the pieces of batches. Each nonce has a place of its own; what no job is made of expires."""
 
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
         """Stage the job's custom_ids, as ``index`` encodes them, in parts that are asked for by number."""

@@ -6,16 +6,30 @@
 -- ARGV[2]   lists per batch
 -- ARGV[3]   the job's record, as a JSON array: field, value, field, value, ...
 -- ARGV[4..] each batch's record, likewise
--- Returns 1 if it was made, 0 if there is a job of that id.
+-- Returns 1 if it was made, 0 if there is a job of that id, -1 if some of what was staged has expired.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 0
 end
 local ttl, lists, at = ARGV[1], tonumber(ARGV[2]), 4
-local function move(staged, place)
-  if redis.call('EXISTS', staged) == 1 then
-    redis.call('RENAME', staged, place)
-    redis.call('EXPIRE', place, ttl)
+local function staged()
+  if redis.call('EXISTS', KEYS[2]) == 0 then
+    return false
   end
+  for key = 4, #KEYS, 1 + 2 * lists do
+    for list = key + 1, key + 2 * lists, 2 do
+      if redis.call('EXISTS', KEYS[list]) == 0 then
+        return false
+      end
+    end
+  end
+  return true
+end
+if not staged() then
+  return -1
+end
+local function move(from, to)
+  redis.call('RENAME', from, to)
+  redis.call('EXPIRE', to, ttl)
 end
 move(KEYS[2], KEYS[3])
 for number = 4, #ARGV do

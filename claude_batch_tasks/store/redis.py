@@ -12,6 +12,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,6 @@ import redis
 import zstandard
 
 from claude_batch_tasks import requests
-from claude_batch_tasks.behind import Behind
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.settings import redis_address
 from claude_batch_tasks.store import BatchRecord, JobRecord, JobState, Lease, Lost, MessageRecord, Unit
@@ -49,6 +49,7 @@ _UNFINISHED_TTL = 86_400
 
 _encode = msgspec.json.encode
 _Record = TypeVar("_Record", JobRecord, BatchRecord, MessageRecord)
+_Item = TypeVar("_Item")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -109,14 +110,15 @@ class RedisStore:
     # -- jobs
 
     @_answering
-    def append(self, job_id: str, nonce: str, batch: int, custom_ids: Sequence[str], body: bytes) -> None:
-        values = (_compress(body), _compress(_encode(custom_ids)), len(custom_ids))
-        with self._redis.pipeline(transaction=True) as pipe:
-            for name, value in zip(_STAGED, values, strict=True):
-                key = _key(job_id, "staging", nonce, batch, name)
-                pipe.rpush(key, value)
-                pipe.expire(key, _UNFINISHED_TTL)
-            pipe.execute()
+    def stage(self, job_id: str, nonce: str, pieces: Iterable[requests.Piece]) -> None:
+        for piece, body in _one_ahead(lambda piece: _compress(piece.body), pieces):
+            values = (body, _compress(_encode(piece.custom_ids)), len(piece.custom_ids))
+            with self._redis.pipeline(transaction=True) as pipe:
+                for name, value in zip(_STAGED, values, strict=True):
+                    key = _key(job_id, "staging", nonce, piece.batch, name)
+                    pipe.rpush(key, value)
+                    pipe.expire(key, _UNFINISHED_TTL)
+                pipe.execute()
 
     @_answering
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
@@ -139,7 +141,13 @@ class RedisStore:
             keys.append(_key(job_id, "batch", number))
             for name in _STAGED:
                 keys += [_key(job_id, "staging", job.nonce, number, name), _key(job_id, "batch", number, name)]
-        return bool(self._create(keys=keys, args=[_whole(ttl), len(_STAGED), *map(_encode, records)]))
+        made = self._create(keys=keys, args=[_whole(ttl), len(_STAGED), *map(_encode, records)])
+        if made < 0:
+            raise JobNotFound(
+                f"what was staged for job {job_id} has expired: its requests took longer than "
+                f"{_UNFINISHED_TTL / 3600:g} hours to hand over; nothing was sent"
+            )
+        return bool(made)
 
     @_answering
     def job(self, job_id: str) -> JobRecord | None:
@@ -322,19 +330,15 @@ class RedisStore:
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
         key = _key(job_id, "batch", batch, f"rows:{attempt}")
         try:
-            with Behind() as behind:
-                for piece in pieces:
-                    behind(self._push, key, piece)
+            for _, piece in _one_ahead(_compress, pieces):
+                with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.rpush(key, piece)
+                    pipe.expire(key, _UNFINISHED_TTL)
+                    pipe.execute()
         except BaseException:
             with suppress(redis.RedisError):  # then it expires
                 self._redis.unlink(key)
             raise
-
-    def _push(self, key: str, piece: bytes) -> None:
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.rpush(key, _compress(piece))
-            pipe.expire(key, _UNFINISHED_TTL)
-            pipe.execute()
 
     @_answering
     def discard_results(self, job_id: str, batch: int, attempt: int) -> None:
@@ -495,6 +499,22 @@ def _load(cls: type[_Record], fields: dict[bytes, bytes]) -> _Record | None:
 
 def _whole(seconds: float) -> int:
     return max(int(seconds), 1)
+
+
+def _one_ahead(function: Callable[[_Item], bytes], items: Iterable[_Item]) -> Iterator[tuple[_Item, bytes]]:
+    """Each item with what the function makes of it, in a thread, while the next is had and the last is dealt with.
+
+    For what lets other threads run while it works: compressing and sending do.
+    """
+    with ThreadPoolExecutor(1, "claude-batch-store") as pool:
+        last: tuple[_Item, Future[bytes]] | None = None
+        for item in items:
+            this = item, pool.submit(function, item)
+            if last is not None:
+                yield last[0], last[1].result()
+            last = this
+        if last is not None:
+            yield last[0], last[1].result()
 
 
 def _compress(data: bytes) -> bytes:

@@ -413,6 +413,7 @@ def _jobs(random: Random, options: dict[str, Any], cancel: bool) -> tuple[Job, .
         own = dict(options)
         if requests > 2 and random.random() < 0.4:
             own["max_requests_per_batch"] = -(-requests // random.randint(2, 3))
+            own["max_batches_in_flight"] = random.randint(1, 3)
         if random.random() < 0.15:
             own["fallback"] = "off"
         at = 0.0 if random.random() < 0.6 else round(random.uniform(0, 0.8), 2)

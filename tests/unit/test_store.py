@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
+from claude_batch_tasks.requests import Piece
 from claude_batch_tasks.store import BatchRecord, JobRecord, Lease, MessageRecord, Store, Unit
 from claude_batch_tasks.store.redis import RedisStore, open_store
 
@@ -39,12 +40,18 @@ def body_of(*texts: str) -> bytes:
     return b",".join(b'{"custom_id":"%s","params":%s}' % (t.encode(), msgspec.json.encode({"t": t})) for t in texts)
 
 
+def make(store: RedisStore, record: JobRecord, batches: list[BatchRecord], *pieces: Piece, job_id: str = JOB) -> bool:
+    """Stage these pieces, or one for each batch, and make the job of them."""
+    store.stage(job_id, record.nonce, pieces or [Piece(n, ["a"], body_of("a")) for n in range(len(batches))])
+    store.stage_index(job_id, record.nonce, [(7, b"index")])
+    return store.create_job(job_id, record, batches, LONG)
+
+
 @pytest.fixture
 def job(store: RedisStore) -> str:
     """A job of two batches of two requests, staged and made."""
-    for number in range(2):
-        store.append(JOB, NONCE, number, [f"a{number}", f"b{number}"], body_of(f"a{number}", f"b{number}"))
-    store.create_job(JOB, job_record(), [batch_record(), batch_record(first=2)], LONG)
+    pieces = [Piece(n, [f"a{n}", f"b{n}"], body_of(f"a{n}", f"b{n}")) for n in range(2)]
+    make(store, job_record(), [batch_record(), batch_record(first=2)], *pieces)
     return JOB
 
 
@@ -63,7 +70,7 @@ class TestRecords:
         ("job", "batch"), [(job_record(), batch_record()), (FULL_JOB, FULL_BATCH)], ids=["defaults", "everything"]
     )
     def test_come_back_as_they_went_in(self, store: RedisStore, job: JobRecord, batch: BatchRecord) -> None:
-        store.create_job(JOB, job, [batch, batch], LONG)
+        make(store, job, [batch, batch])
         assert store.job(JOB) == job
         assert store.batch(JOB, 1) == batch
         assert store.batches(JOB) == [batch, batch]
@@ -259,7 +266,7 @@ class TestTheFallbackBudget:
         assert batch.granted == 5
 
     def test_is_never_overdrawn(self, store: RedisStore) -> None:
-        store.create_job(JOB, job_record(batches=20), [batch_record() for _ in range(20)], LONG)
+        make(store, job_record(batches=20), [batch_record() for _ in range(20)])
         with ThreadPoolExecutor(8) as pool:
             granted = list(pool.map(lambda n: store.grant(JOB, n % 20, 7, 50), range(60)))
         per_batch = [{granted[number + 20 * ask] for ask in range(3)} for number in range(20)]
@@ -468,10 +475,8 @@ class TestPayloads:
             (["c"], body_of("c")),
             (["d", "e", "f"], body_of("d", "e", "f")),
         ]
-        for ids, body in pieces:
-            store.append(JOB, NONCE, 0, ids, body)
-        store.append(JOB, NONCE, 1, ["g"], body_of("g"))
-        assert store.create_job(JOB, job_record(), [batch_record(), batch_record()], LONG)
+        staged = [Piece(0, ids, body) for ids, body in pieces] + [Piece(1, ["g"], body_of("g"))]
+        assert make(store, job_record(), [batch_record(), batch_record()], *staged)
         assert list(store.custom_ids(JOB, 0)) == [ids for ids, _ in pieces]
         assert list(store.bodies(JOB, 0)) == [body for _, body in pieces]
         assert [store.params(JOB, 0, place) for place in range(6)] == [b'{"t":"%c"}' % ord(c) for c in "abcdef"]
@@ -479,12 +484,11 @@ class TestPayloads:
 
     def test_may_be_large(self, store: RedisStore) -> None:
         text = "x" * 3_000_000
-        store.append(JOB, NONCE, 0, ["a"], body_of(text))
-        store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
+        make(store, job_record(batches=1), [batch_record()], Piece(0, ["a"], body_of(text)))
         assert list(store.bodies(JOB, 0)) == [body_of(text)]
 
     def test_take_less_room_than_they_have(self, store: RedisStore, redis_client: redis.Redis) -> None:
-        store.append(JOB, NONCE, 0, ["a"], body_of("all work and no play " * 10_000))
+        store.stage(JOB, NONCE, [Piece(0, ["a"], body_of("all work and no play " * 10_000))])
         [key] = redis_client.keys("*body")
         stored = redis_client.lindex(key, 0)
         assert stored is not None
@@ -624,7 +628,7 @@ class TestAdmitting:
     def five(self, store: RedisStore) -> RedisStore:
         """A job of five batches, two of them begun."""
         record = job_record(batches=5, state="running", admitted=2)
-        store.create_job(JOB, record, [batch_record() for _ in range(5)], LONG)
+        make(store, record, [batch_record() for _ in range(5)])
         return store
 
     def test_gives_a_place_once_for_each_batch_that_is_through(self, five: RedisStore) -> None:
@@ -703,29 +707,44 @@ class TestTheLifeOfAJobsKeys:
 
     def test_leaves_nothing_behind_when_staging_failed(self, store: RedisStore, keys: Keys) -> None:
         for number in (0, 0, 1, 2):
-            store.append(JOB, NONCE, number, ["a"], body_of("a"))
+            store.stage(JOB, NONCE, [Piece(number, ["a"], body_of("a"))])
         store.discard(JOB, NONCE, 3)
         assert keys() == set()
         store.discard(JOB, NONCE, 0)
 
     def test_are_those_of_whoever_made_it_first(self, store: RedisStore, keys: Keys) -> None:
-        for nonce, text in (("first", "a"), ("second", "b")):
-            store.append(JOB, nonce, 0, [text], body_of(text))
-        assert store.create_job(JOB, job_record(nonce="first", batches=1), [batch_record()], LONG)
+        store.stage(JOB, "second", [Piece(0, ["b"], body_of("b"))])
+        store.stage_index(JOB, "second", [(0, b"second")])
+        assert make(store, job_record(nonce="first", batches=1), [batch_record()])
         made = keys()
         assert not store.create_job(JOB, job_record(nonce="second", batches=1), [batch_record()], LONG)
+        assert store.index_part(JOB, 7) == b"index"
         assert list(store.custom_ids(JOB, 0)) == [["a"]]
         store.discard(JOB, "second", 1)
         assert keys() == {key for key in made if "second" not in key}
 
+    def test_are_all_there_or_it_is_not_made(self, store: RedisStore, redis_client: redis.Redis, keys: Keys) -> None:
+        """What was staged expires when the last request comes too late."""
+        record = job_record(batches=2)
+        batches = [batch_record(), batch_record()]
+        for part in ("batch:0:body", "1:sizes", "index"):
+            store.stage(JOB, NONCE, [Piece(n, ["a"], body_of("a")) for n in range(2)])
+            store.stage_index(JOB, NONCE, [(0, b"index")])
+            [gone] = redis_client.keys(f"*staging*{part.removeprefix('batch:')}")
+            redis_client.delete(gone)
+            with pytest.raises(JobNotFound, match="has expired: its requests took longer than 24 hours"):
+                store.create_job(JOB, record, batches, LONG)
+            assert store.job(JOB) is None
+            store.discard(JOB, NONCE, 2)
+            assert keys() == set()
+
     def test_that_was_never_made_is_a_day_at_most(self, store: RedisStore, redis_client: redis.Redis) -> None:
-        store.append(JOB, NONCE, 0, ["a"], body_of("a"))
+        store.stage(JOB, NONCE, [Piece(0, ["a"], body_of("a"))])
         assert all(0 < ttl <= 86_400 for ttl in self.ttls(redis_client))
 
     def test_of_others_is_left_alone(self, store: RedisStore, job: str, keys: Keys) -> None:
         before = keys()
-        store.append("job-2", NONCE, 0, ["a"], body_of("a"))
-        store.create_job("job-2", job_record(batches=1), [batch_record()], LONG)
+        make(store, job_record(batches=1), [batch_record()], job_id="job-2")
         store.delete("job-2")
         store.delete("job-3")
         assert keys() == before
@@ -774,7 +793,7 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "claim": lambda s: s.claim(BATCH, "me", "msgbatch_1"),
     "release": lambda s: s.release(BATCH, "me", "msgbatch_1"),
     "holder": lambda s: s.holder("msgbatch_1"),
-    "append": lambda s: s.append(JOB, NONCE, 0, ["a"], b"{}"),
+    "stage": lambda s: s.stage(JOB, NONCE, [Piece(0, ["a"], b"{}")]),
     "bodies": lambda s: list(s.bodies(JOB, 0)),
     "custom_ids": lambda s: list(s.custom_ids(JOB, 0)),
     "params": lambda s: s.params(JOB, 0, 0),
@@ -818,9 +837,8 @@ class TestAServerThatIsStopped:
     def test_in_the_middle_of_reading_is_no_end_of_what_is_read(self) -> None:
         with RedisServer() as server:
             store = RedisStore(redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)), "here")
-            for n in range(3):
-                store.append(JOB, NONCE, 0, [f"{n}"], body_of(f"{n}"))
-            store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
+            pieces = [Piece(0, [f"{n}"], body_of(f"{n}")) for n in range(3)]
+            make(store, job_record(batches=1), [batch_record()], *pieces)
             store.write_results(JOB, 0, 1, [b"1", b"2", b"3"])
             readers: list[Iterator[Any]] = [store.bodies(JOB, 0), store.custom_ids(JOB, 0), store.results(JOB, 0, 1)]
             for reader in readers:
@@ -833,8 +851,7 @@ class TestAServerThatIsStopped:
     def test_that_comes_back_still_has_everything(self) -> None:
         with RedisServer() as server:
             store = RedisStore(redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)), "here")
-            store.append(JOB, NONCE, 0, ["a"], body_of("a"))
-            store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
+            make(store, job_record(batches=1), [batch_record()])
             store.acquire(BATCH, 5, "me", LONG)
             server.stop()
             server.start()
@@ -880,7 +897,7 @@ class TestOpening:
 
     def test_serves_many_threads(self, redis_url: str) -> None:
         store = open_store(redis_url)
-        store.create_job(JOB, job_record(batches=1), [batch_record()], LONG)
+        make(store, job_record(batches=1), [batch_record()])
         barrier = threading.Barrier(8)
 
         def work(number: int) -> int:

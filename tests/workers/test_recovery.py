@@ -71,7 +71,11 @@ def test_a_broker_that_was_flushed(
     outcomes = (Outcome("expired", count=1),) if endpoint == "messages" else ()
     behaviour = Behaviour(processing_seconds=0.3, outcomes=outcomes)
     with Simulator(Scenario("test", behaviour=behaviour)) as simulator:
-        jobs = {name: run_batch.delay(named(name), max_requests_per_batch=4) for name in ("one", "two")}
+        limits = {"max_requests_per_batch": 4}
+        jobs = {
+            "one": run_batch.delay(named("one"), **limits),
+            "two": run_batch.delay(named("two"), **limits, max_batches_in_flight=1),
+        }
         if endpoint:
             simulator.faults(Fault(endpoint, "delay", seconds=60.0))
             worker = start_worker(simulator.url, **NEVER)

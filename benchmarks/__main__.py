@@ -1,0 +1,91 @@
+"""Run the benchmarks and print a table.
+
+    python -m benchmarks                                # everything, about five minutes
+    python -m benchmarks fetch read --records 10000     # these groups, at this size only
+
+Each case runs in a process of its own against a Redis and a bare HTTP server of the benchmark's own. A ratio compares
+two cases of the same run at the same size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from dataclasses import dataclass
+
+from benchmarks.measure import Measured, run
+from benchmarks.servers import servers
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that belong together, in the order in which they run, and the sizes they are run at."""
+
+    cases: tuple[str, ...]
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
+
+
+GROUPS = {
+    "submit": Group(("submit.dumps_only", "submit.ours")),
+    "submit_million": Group(("submit.ours_small",), (1_000_000,)),
+    "create": Group(("create.dumps_and_send", "create.sdk", "create.prepare", "create.ours")),
+    "fetch": Group(("world.prepare", "fetch.raw_copy", "fetch.sdk_loop", "fetch.ours")),
+    # The results that ``fetch`` has stored.
+    "read": Group(("read.ours", "read.in_order", "read.errored", "read.export", "read.one")),
+    "end_to_end": Group(("end_to_end.batchwizard", "end_to_end.ours"), (50_000,)),
+    "large_job": Group(("large_job.ours",), (1_000_000,)),
+}
+
+#: Of times, by name: numerator over denominator, cases added up, and what is promised.
+RATIOS = {
+    "fetch, times as fast as the SDK's loop": (("fetch.sdk_loop",), ("fetch.ours",), "5 or more"),
+    "fetch, of the time of a raw copy": (("fetch.ours",), ("fetch.raw_copy",), "2 or less"),
+    "read, times as fast as the SDK's loop": (("fetch.sdk_loop",), ("read.ours",), "3 or more"),
+    "submit + create, of the time of dumps and send": (
+        ("submit.ours", "create.ours"),
+        ("create.dumps_and_send",),
+        "2 or less",
+    ),
+    "end to end, times as fast as batchwizard": (("end_to_end.batchwizard",), ("end_to_end.ours",), "5 or more"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", help=", ".join(GROUPS))
+    parser.add_argument("--records", type=int, nargs="+", help="sizes, in place of each group's own")
+    options = parser.parse_args()
+    if unknown := set(options.groups) - set(GROUPS):
+        parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    chosen = [GROUPS[name] for name in options.groups or GROUPS]
+    if GROUPS["read"] in chosen and GROUPS["fetch"] not in chosen:
+        chosen.insert(0, GROUPS["fetch"])
+    print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores\n")
+    print(f"{'case':24} {'records':>9} {'rate':>13} {'CPU each':>11} {'wall':>10} {'memory':>11}")
+    for size in sorted({size for group in chosen for size in options.records or group.sizes}):
+        with servers() as (redis, api):
+            cases = [case for group in chosen if size in (options.records or group.sizes) for case in group.cases]
+            found = {case: run(case, size, redis, api) for case in cases}
+        for measured in found.values():
+            if measured.seconds:
+                show(measured)
+        for name, (above, below, promised) in RATIOS.items():
+            if {*above, *below} <= set(found):
+                ratio = sum(found[case].seconds for case in above) / sum(found[case].seconds for case in below)
+                print(f"  at {size:,}: {name}: {ratio:.1f} ({promised})")
+        sys.stdout.flush()
+
+
+def show(measured: Measured) -> None:
+    """One line of the table. Memory is the peak over what was resident when the measured part began."""
+    m = measured
+    print(
+        f"{m.case:24} {m.records:>9,} {m.rate:>11,.0f}/s {m.cpu_seconds / m.records * 1e6:>8.1f} us "
+        f"{m.seconds:>8.2f} s {m.peak_mb:>8.1f} MB  {m.notes}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Reading results back from the store."""
+
+from __future__ import annotations
+
+import io
+import time
+
+from benchmarks import world
+from benchmarks.measure import Bench
+from claude_batch_tasks import BatchJob
+from claude_batch_tasks.store import Unit, open_store
+
+
+def _job(bench: Bench) -> BatchJob:
+    app = world.app(bench)
+    store, unit = open_store(bench.redis_url), Unit(world.job_id(bench.records), 0)
+    store.acquire(unit, 10**16, "benchmark", 60)
+    store.record(unit, "benchmark", done=True)
+    return BatchJob(unit.job_id, app)
+
+
+def ours(bench: Bench) -> None:
+    """``job.results()``."""
+    job = _job(bench)
+    with bench.measure():
+        assert sum(1 for _ in job.results()) == bench.records
+
+
+def in_order(bench: Bench) -> None:
+    """``job.results(order="request")``."""
+    job = _job(bench)
+    with bench.measure():
+        assert sum(1 for _ in job.results(order="request")) == bench.records
+
+
+def errored(bench: Bench) -> None:
+    """``job.results(type="errored")``, of which there are none: every row is looked at."""
+    job = _job(bench)
+    unit = Unit(world.job_id(bench.records), 0)
+    store = open_store(bench.redis_url)
+    store.record(unit, "benchmark", counts={"succeeded": bench.records - 1, "errored": 1})
+    with bench.measure():
+        assert sum(1 for _ in job.results(type="errored")) == 0
+
+
+def export(bench: Bench) -> None:
+    """``job.export(file)``, as JSON lines."""
+
+    class Nowhere(io.RawIOBase):
+        def write(self, data: object) -> int:
+            return len(data)  # type: ignore[arg-type]
+
+    job = _job(bench)
+    with bench.measure():
+        assert job.export(Nowhere()) == bench.records  # type: ignore[arg-type]
+
+
+def one(bench: Bench) -> None:
+    """``job.result(custom_id)``, a hundred of them."""
+    job = _job(bench)
+    worst = 0.0
+    job.result("review-0")
+    with bench.measure():
+        for n in range(100):
+            begun = time.perf_counter()
+            job.result(f"review-{n * 7919 % bench.records}")
+            worst = max(worst, time.perf_counter() - begun)
+    bench.measured.records = 100
+    bench.measured.notes = f"slowest {worst * 1000:.1f} ms"

@@ -1,0 +1,33 @@
+"""From the caller's generator into the store."""
+
+from __future__ import annotations
+
+import json
+
+from benchmarks import material, world
+from benchmarks.measure import Bench
+from claude_batch_tasks import submit
+
+
+def ours(bench: Bench) -> None:
+    """``run_batch.delay(generator)`` up to the message: validated, cut into batches, staged."""
+    app = world.app(bench)
+    material.text(0, 10)
+    with bench.measure():
+        submit.submit(app, f"submitted-{bench.records}", material.requests(bench.records), {})
+
+
+def ours_small(bench: Bench) -> None:
+    """The same with requests of 200 bytes."""
+    app = world.app(bench)
+    material.text(0, 10)
+    with bench.measure():
+        submit.submit(app, f"small-{bench.records}", material.requests(bench.records, 60), {})
+
+
+def dumps_only(bench: Bench) -> None:
+    """``json.dumps`` of the same requests, one after the other; part of the price of any way to send them."""
+    material.text(0, 10)
+    with bench.measure():
+        for request in material.requests(bench.records):
+            json.dumps(request)

@@ -1,0 +1,64 @@
+"""What the cases of one process share: the Celery app, the client, a job in the store, a result file to download."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import anthropic
+from celery import Celery
+
+from benchmarks import material
+from benchmarks.measure import Bench
+from claude_batch_tasks import requests, submit, tasks
+from claude_batch_tasks.store import Unit, open_store
+
+KEY = "sk-ant-benchmark"
+
+
+def app(bench: Bench) -> Celery:
+    """An app whose store is the benchmark's Redis; tasks are called in this process."""
+    os.environ.update(ANTHROPIC_API_KEY=KEY, ANTHROPIC_BASE_URL=bench.api_url)
+    made = Celery("benchmarks", broker=bench.redis_url, backend=bench.redis_url)
+    made.conf.update(task_always_eager=False, claude_batch_store_url=bench.redis_url)
+    made.set_default()
+    return made
+
+
+def client(bench: Bench) -> anthropic.Anthropic:
+    """The official SDK's client, as it is."""
+    return anthropic.Anthropic(api_key=KEY, base_url=bench.api_url)
+
+
+def batch_id(records: int) -> str:
+    """The batch of so many results that the server has; see ``prepare``."""
+    return f"msgbatch_{records}"
+
+
+def job_id(records: int) -> str:
+    """The job the batch belongs to."""
+    return f"job-{records}"
+
+
+def prepare(bench: Bench) -> None:
+    """Stage a job of small requests, write the result file of its batch, and leave the batch ended at Anthropic."""
+    count, folder = bench.records, Path(os.environ["BENCHMARK_FOLDER"])
+    staged = submit.submit(app(bench), job_id(count), material.requests(count, 60), {})
+    with (folder / f"{batch_id(count)}.jsonl").open("wb") as file:
+        for number in range(count):
+            # Not in order: that of a result file is not promised.
+            place = number * 7919 % count
+            file.write(material.line(requests.wire_id(staged.nonce, place), place) + b"\n")
+    counts = {"processing": 0, "succeeded": count, "errored": 0, "canceled": 0, "expired": 0}
+    (folder / f"{batch_id(count)}.json").write_text(json.dumps(counts))
+    store = open_store(bench.redis_url)
+    unit = Unit(job_id(count), 0)
+    store.update_job(job_id(count), state="running", started_at=time.time(), admitted=1)
+    store.acquire(unit, 0, "benchmark", 60)
+    store.record(unit, "benchmark", state="ended", batch_id=batch_id(count), counts=counts, created_at=time.time())
+    store.advance(unit, "benchmark", 0)
+
+
+__all__ = ["app", "batch_id", "client", "job_id", "prepare", "tasks"]

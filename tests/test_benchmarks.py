@@ -1,0 +1,36 @@
+"""The benchmarks run, and memory does not grow with the number of records. How fast they are is no test's business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.__main__ import GROUPS
+from benchmarks.measure import run
+from benchmarks.servers import servers
+
+
+@pytest.fixture(scope="module")
+def urls() -> Iterator[tuple[str, str]]:
+    with servers() as urls:
+        yield urls
+
+
+@pytest.mark.workers
+def test_every_case_runs(urls: tuple[str, str]) -> None:
+    # The peer would have to be installed from the network.
+    cases = [case for group in GROUPS.values() for case in group.cases if case != "end_to_end.batchwizard"]
+    for case in cases:
+        measured = run(case, 240, *urls)
+        assert measured.seconds > 0 or "prepare" in case, case
+
+
+def test_memory_does_not_grow_with_the_records(urls: tuple[str, str]) -> None:
+    """With 30,000 records of 1.8 KB, which are 54 MB."""
+    preparing = {"world.prepare", "create.prepare"}
+    ours = ["submit.ours", "create.ours", "fetch.ours", "read.ours", "read.in_order", "read.errored", "read.export"]
+    for case in preparing:
+        run(case, 30_001, *urls)
+    peaks = {case: run(case, 30_001, *urls).peak_mb for case in ours}
+    assert all(peak < 40 for peak in peaks.values()), peaks
