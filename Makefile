@@ -11,7 +11,7 @@ SEEDS ?= 200
 FIRST ?= 0
 PROCESSES ?= 2
 
-.PHONY: help demo simulator test test-lowest chaos lint format clean
+.PHONY: help demo simulator test test-lowest chaos bench lint format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ test-lowest: $(LOWEST)/.installed  ## Run the tests on the lowest supported vers
 
 chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weather; SEEDS=1000, FIRST=0, PROCESSES=2
 	$(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES) $(ARGS)
+
+bench: $(VENV)/.installed  ## Measure submit, create, fetch and read next to baselines; ARGS="fetch --records 10000"
+	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .

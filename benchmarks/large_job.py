@@ -6,8 +6,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import redis
-
 from benchmarks import material, world
 from benchmarks.measure import Bench, memory
 from claude_batch_tasks import BatchJob, run_batch
@@ -47,9 +45,5 @@ def ours(bench: Bench) -> None:
             peaks = ", ".join(f"{memory('VmHWM', pid) - before[pid]:.0f}" for pid in processes)
         journal = simulator.journal(prompts=False)
         assert journal.totals.paid_batch == bench.records + 2
-    size = sum(redis.Redis.from_url(bench.redis_url).memory_usage(key, samples=0) for key in _keys(bench, result.id))
-    bench.measured.notes = f"worker's processes {peaks} MB; {size / bench.records:,.0f} B a request in Redis"
-
-
-def _keys(bench: Bench, job_id: str) -> list[bytes]:
-    return list(redis.Redis.from_url(bench.redis_url).scan_iter(f"claude_batch:{{{job_id}}}*", count=1000))
+    size = world.stored(bench, result.id)
+    bench.measured.notes = f"worker's processes {peaks} MB; {size:,.0f} B a request in Redis"

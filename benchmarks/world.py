@@ -6,8 +6,10 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import anthropic
+import redis
 from celery import Celery
 
 from benchmarks import material
@@ -24,6 +26,8 @@ def app(bench: Bench) -> Celery:
     made = Celery("benchmarks", broker=bench.redis_url, backend=bench.redis_url)
     made.conf.update(task_always_eager=False, claude_batch_store_url=bench.redis_url)
     made.set_default()
+    made.finalize(auto=True)
+    assert made.backend is not None  # looked up, as in a worker that has run a task before
     return made
 
 
@@ -61,4 +65,12 @@ def prepare(bench: Bench) -> None:
     store.advance(unit, "benchmark", 0)
 
 
-__all__ = ["app", "batch_id", "client", "job_id", "prepare", "tasks"]
+def stored(bench: Bench, job_id: str, *kinds: str) -> float:
+    """Bytes of Redis memory per record that a job's keys take: all of them, or those with such endings."""
+    client: Any = redis.Redis.from_url(bench.redis_url)
+    keys = client.scan_iter(f"claude_batch:{{{job_id}}}*", count=1000)
+    chosen = [key for key in keys if not kinds or key.decode().rstrip("0123456789").rstrip(":").endswith(kinds)]
+    return float(sum(client.memory_usage(key, samples=0) for key in chosen)) / bench.records
+
+
+__all__ = ["app", "batch_id", "client", "job_id", "prepare", "stored", "tasks"]

@@ -109,16 +109,11 @@ class RedisStore:
 
     # -- jobs
 
-    @_answering
     def stage(self, job_id: str, nonce: str, pieces: Iterable[requests.Piece]) -> None:
         for piece, body in _one_ahead(lambda piece: _compress(piece.body), pieces):
             values = (body, _compress(_encode(piece.custom_ids)), len(piece.custom_ids))
-            with self._redis.pipeline(transaction=True) as pipe:
-                for name, value in zip(_STAGED, values, strict=True):
-                    key = _key(job_id, "staging", nonce, piece.batch, name)
-                    pipe.rpush(key, value)
-                    pipe.expire(key, _UNFINISHED_TTL)
-                pipe.execute()
+            keys = (_key(job_id, "staging", nonce, piece.batch, name) for name in _STAGED)
+            self._push(dict(zip(keys, values, strict=True)))
 
     @_answering
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
@@ -326,18 +321,13 @@ class RedisStore:
         piece, at = self._piece_with(job_id, batch, "body", place)
         return requests.pick(piece, [at])[0]
 
-    @_answering
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
-        key = _key(job_id, "batch", batch, f"rows:{attempt}")
         try:
             for _, piece in _one_ahead(_compress, pieces):
-                with self._redis.pipeline(transaction=True) as pipe:
-                    pipe.rpush(key, piece)
-                    pipe.expire(key, _UNFINISHED_TTL)
-                    pipe.execute()
+                self._push({_key(job_id, "batch", batch, f"rows:{attempt}"): piece})
         except BaseException:
-            with suppress(redis.RedisError):  # then it expires
-                self._redis.unlink(key)
+            with suppress(StoreUnavailable):  # then it expires
+                self.discard_results(job_id, batch, attempt)
             raise
 
     @_answering
@@ -401,6 +391,15 @@ class RedisStore:
         return int(self._redis.hlen(_key(job_id, "batch", batch, "outcomes")))
 
     # -- inside
+
+    @_answering
+    def _push(self, values: dict[str, bytes | int]) -> None:
+        """Append to lists. By itself: what the iterators of those who call it raise is not the store's."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            for key, value in values.items():
+                pipe.rpush(key, value)
+                pipe.expire(key, _UNFINISHED_TTL)
+            pipe.execute()
 
     def _piece_with(self, job_id: str, batch: int, name: str, place: int) -> tuple[bytes, int]:
         """The piece of a staged list that the request of that position is in, and where it is in there."""

@@ -873,10 +873,12 @@ class TestAServerThatIsStopped:
     def test_does_not_swallow_what_the_reader_of_rows_raises(self, store: RedisStore) -> None:
         def failing() -> Iterator[bytes]:
             yield b"row"
-            raise ZeroDivisionError
+            raise redis.ConnectionError("the caller's own")
 
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(redis.ConnectionError, match="the caller's own"):
             store.write_results(JOB, 0, 1, failing())
+        with pytest.raises(redis.ConnectionError, match="the caller's own"):
+            store.stage(JOB, NONCE, (Piece(0, ["a"], row) for row in failing()))
 
 
 class TestOpening:
