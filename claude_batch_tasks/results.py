@@ -152,7 +152,7 @@ def parse(line: bytes, *, lenient: bool = False) -> dict[str, Any]:
         try:
             value = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            value = json.loads(line.decode(errors="replace") if lenient else line)
+            value = json.loads(line.decode("utf-8-sig", errors="replace") if lenient else line)
     except RecursionError:
         raise ValueError("a result line is nested too deep") from None
     if not isinstance(value, dict):

@@ -145,6 +145,7 @@ class TestARow:
         row = results.row(raw)
         assert (row.custom_id, row.type) == ("a", "succeeded")
         assert results.parse(raw)["custom_id"] == "a"
+        assert results.parse(raw, lenient=True)["custom_id"] == "a"
 
     @pytest.mark.parametrize(
         "raw",
