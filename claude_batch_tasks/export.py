@@ -46,6 +46,8 @@ def parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order
         from pyarrow.parquet import ParquetWriter
     except ImportError:
         raise ImportError("Parquet needs pyarrow: pip install 'claude-batch-tasks[arrow]'") from None
+    if isinstance(file, _Text):
+        raise TypeError("a Parquet file is binary; open it with 'wb'")
     text = pyarrow.string()
     types = {name: pyarrow.int64() if name in results.USAGE else text for name in _COLUMNS}
     schema = pyarrow.schema(list(types.items()))
@@ -70,10 +72,15 @@ FORMATS: dict[str, Callable[[Iterator[Reader], IO[bytes], Type | None, Order], i
 def opened(file: Any) -> Iterator[IO[bytes]]:
     """A file to write bytes to. One given by its path comes into being, or is replaced, only when all is written."""
     if not isinstance(file, (str, os.PathLike)):
-        text: Any = _Text(file) if isinstance(file, io.TextIOBase) else file
-        yield text
+        # All kinds of text files have an encoding, also those that are no TextIOBase.
+        binary: Any = _Text(file) if hasattr(file, "encoding") or isinstance(file, io.TextIOBase) else file
+        yield binary
         return
-    path = os.fspath(file)
+    path = os.path.realpath(file)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
+        with open(path, "wb") as special:
+            yield special
+        return
     part = f"{path}.{uuid.uuid4().hex[:8]}.part"
     try:
         with open(part, "xb") as whole:
@@ -88,7 +95,7 @@ def opened(file: Any) -> Iterator[IO[bytes]]:
 class _Text(io.RawIOBase):
     """A text file as one that takes the bytes of whole lines."""
 
-    def __init__(self, file: io.TextIOBase) -> None:
+    def __init__(self, file: Any) -> None:
         self._file = file
 
     def writable(self) -> bool:

@@ -60,7 +60,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def done(self) -> int:
         """Requests that have an outcome."""
-        return self.requests - self.processing
+        return self.succeeded + self.errored + self.expired + self.canceled
 
 
 class BatchJob:
@@ -221,7 +221,7 @@ class BatchJob:
                     f"job {self.job_id} is {state}, and what it pays for would be lost; "
                     "cancel() it, and delete it when it has ended"
                 )
-        self._store.delete(self.job_id)
+        self._store.delete(self.job_id, remember=True)
 
     def _job(self) -> JobRecord:
         if (job := self._store.job(self.job_id)) is None:

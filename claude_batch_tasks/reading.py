@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from claude_batch_tasks import requests, results
+from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store
 
 Type = Literal["succeeded", "errored", "expired", "canceled"]
@@ -83,6 +84,7 @@ class Reader:
         if stored and (found := _from_messages(place, stored)):
             return found
         if self._batch.published is None:
+            self._check_that_it_is_there()
             return self._default(place)
         wanted = requests.wire_id(self._job.nonce, self._batch.first + place)
         piece = self._store.results_with(self._job_id, self._number, self._batch.published, place)
@@ -107,6 +109,7 @@ class Reader:
                 replaced[place] = True
                 yield found
         if batch.published is None:
+            self._check_that_it_is_there()
             for place in range(batch.count):
                 if not replaced[place] and (found := self._default(place)):
                     yield found
@@ -119,6 +122,11 @@ class Reader:
                 if not replaced[index - first]:
                     yield Outcome(index - first, "batch", row, line)
 
+    def _check_that_it_is_there(self) -> None:
+        """What the Messages API came to looks as if there were none when the job is deleted meanwhile."""
+        if self._store.job(self._job_id) is None:
+            raise JobNotFound("the job expired or was deleted while it was read")
+
     def _default(self, place: int) -> Outcome | None:
         """What became of every request of a batch that has no rows."""
         if self._batch.outcome is None:
@@ -130,7 +138,7 @@ class Reader:
 def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
     """An outcome as applications see it."""
     result, row = results.parse(outcome.line, lenient=True)["result"], outcome.row
-    error = None
+    message, error = result.get("message"), None
     if not row.known:
         error = {"type": row.error_type, "message": f"a result of type {result['type']!r}", "result": result}
     elif row.type == "errored":
@@ -139,7 +147,7 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
         custom_id=custom_id,
         type=row.type,  # type: ignore[arg-type]
         source=outcome.source,
-        message=result.get("message") if row.type == "succeeded" else None,
+        message=message if row.type == "succeeded" and isinstance(message, dict) else None,
         error=error,
     )
 

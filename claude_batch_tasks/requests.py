@@ -149,6 +149,8 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
     elif not _encodable(custom_id):
         wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
         custom_id = None
+    else:
+        custom_id = str.__str__(custom_id)  # plain, where it is of a class of its own (numpy's, Django's)
     params = request.get("params")
     if params is None:
         return custom_id, b"", [*wrong, ("params", "is missing")]
@@ -160,7 +162,7 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
         wrong.append(("params.max_tokens", "is missing"))
     elif not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
         wrong.append(("params.max_tokens", "must be a whole number of at least 1 in a batch"))
-    if not params.get("messages"):
+    if _is_empty(params.get("messages")):
         wrong.append(("params.messages", "is missing"))
     if params.get("stream"):
         wrong.append(("params.stream", "a batch cannot stream"))
@@ -173,6 +175,13 @@ def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
         wrong.append(("params", f"is not JSON: {exc}"))
         encoded = b""
     return custom_id, encoded, wrong
+
+
+def _is_empty(value: Any) -> bool:
+    try:
+        return not value
+    except ValueError:  # an array; that it is not JSON is said later
+        return False
 
 
 _FIELDS = ("custom_id", "params")

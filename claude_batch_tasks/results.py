@@ -85,9 +85,6 @@ _decoder = msgspec.json.Decoder(Row)
 #: Rows are stored in pieces of about this many bytes.
 _PIECE = 1_000_000
 
-#: A line of fewer bytes is no row.
-_SHORTEST = len('{"custom_id":"","result":{"type":""}}')
-
 #: In place of a piece's number: there is none.
 MISSING = 2**32 - 1
 
@@ -114,28 +111,30 @@ def rows(block: bytes) -> Iterator[tuple[Row, bytes]]:
     Raises:
         ValueError: one of them is not a result line.
     """
-    raw = _split(block)
-    decoded = _rows(block, raw)
-    yield from zip(map(row, raw) if decoded is None else decoded, raw, strict=True)
-
-
-def _split(block: bytes) -> list[bytes]:
-    """The non-blank lines of a block.
-
-    At LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
-    """
     raw = block.rstrip(b"\n").split(b"\n")
-    # Almost always none is; to find that out is all this costs then.
-    return raw if min(map(len, raw)) >= _SHORTEST else [line for line in raw if line.strip()]
+    decoded = _rows(block, raw)
+    if decoded is None:
+        yield from ((row(line), line) for line in _not_blank(raw))
+    else:
+        yield from zip(decoded, raw, strict=True)
+
+
+def _not_blank(lines: list[bytes]) -> list[bytes]:
+    return [line for line in lines if line.strip()]
 
 
 def _rows(block: bytes, raw: list[bytes]) -> list[Row] | None:
-    """All lines of a block at once; None if they must be looked at one by one."""
+    """All lines of a block at once, as they are if none is blank or broken; None: look at them one by one."""
     try:
         decoded = _decoder.decode_lines(block)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return decoded if len(decoded) == len(raw) else None
+    if len(decoded) != len(raw):
+        return None
+    # The decoder looks for values, not for lines: two in one line make up for one that is broken over two.
+    if not all(row.custom_id.encode() in line for row, line in zip(decoded, raw, strict=True)):
+        return None
+    return decoded
 
 
 def parse(line: bytes, *, lenient: bool = False) -> dict[str, Any]:
@@ -174,7 +173,8 @@ def row(line: bytes) -> Row:
         raise ValueError("a result line lacks custom_id or result.type")
     message = result.get("message")
     usage = usage_of(message.get("usage")) if isinstance(message, dict) else {}
-    error = _ErrorResponse(type=error_of(result).get("type")) if "error" in result else None
+    kind = error_of(result).get("type")
+    error = _ErrorResponse(type=kind if isinstance(kind, str) else None)
     return Row(value["custom_id"], _Result(str(result["type"]), _Message(_Usage(**usage)), error))
 
 
@@ -198,7 +198,8 @@ def usage_of(raw: Any) -> dict[str, int]:
     """The counters of USAGE in a message's ``usage``."""
     if not isinstance(raw, dict):
         return {}
-    return {name: raw[name] for name in USAGE if isinstance(raw.get(name), int)}
+    counts = {name: raw.get(name) for name in USAGE}
+    return {name: n for name, n in counts.items() if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63}
 
 
 class Completeness:
@@ -231,9 +232,11 @@ class Completeness:
                 number += 1
 
     def _keep(self, block: bytes, number: int) -> bytes:
-        raw = _split(block)
+        # At LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
+        raw = block.rstrip(b"\n").split(b"\n")
         found: Iterable[Row | None] | None = _rows(block, raw)
         if found is None:
+            raw = _not_blank(raw)
             found = map(self._readable, raw)
         chosen = [row if row is not None and self._add(row, number) else None for row in found]
         self._count([row for row in chosen if row is not None])

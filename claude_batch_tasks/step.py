@@ -106,7 +106,9 @@ class Step:
     def fail(self, error: errors.BatchTasksError) -> str:
         """End the batch before its time; the job reports the error when its other batches are through."""
         log.error("%s failed: %s", self.where, error)
-        self.record(state="failed", error=[type(error).__name__, list(error.args)])
+        # What the API counted is no outcome of ours where its results were not published.
+        counts = self.batch.counts if self.batch.published is not None else {}
+        self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts)
         return f"failed: {error}"
 
     @property
@@ -254,7 +256,7 @@ class StepTask(BatchTask):
     def gone(self, job_id: str) -> NoReturn:
         """The store has no such job: whoever waits for it is told. (Celery fails the rest of a failed task's chain.)"""
         log.warning("job %s is gone from the store; its message ends here", job_id)
-        if self.told(job_id):
+        if self.told(job_id) or self.store.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
         raise errors.JobNotFound(
             f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "

@@ -78,6 +78,8 @@ def submit(
         # If the store does not answer now either, what is staged expires.
         with suppress(StoreUnavailable):
             store.discard(job_id, nonce, len(batches))
+            if (made := store.job(job_id)) is not None and made.nonce == nonce:
+                store.delete(job_id)  # only the answer was lost
         raise
     return job
 

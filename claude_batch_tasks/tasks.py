@@ -143,6 +143,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     if record.ended_at is not None:
         raise Ignore("duplicate")
     store.keep(job_id)
+    if (now := store.job(job_id)) is not None and now.ended_at is not None:  # just before it was kept
+        store.expire(job_id, settings.result_ttl)
+        raise Ignore("duplicate")
     if record.state == "staged":
         record.started_at, record.canvas = time.time(), line.canvas(self.request)
         # The others follow, each when one is through: see fall_back.

@@ -197,7 +197,11 @@ class Store(Protocol):
     def expire(self, job_id: str, ttl: float) -> None:
         """Let all of the job expire after ``ttl`` seconds."""
 
-    def delete(self, job_id: str) -> None: ...
+    def delete(self, job_id: str, *, remember: bool = False) -> None:
+        """Remove all of the job. ``remember``: somebody meant it, so its late messages end quietly for a day."""
+
+    def was_deleted(self, job_id: str) -> bool:
+        """Whether somebody deleted the job within the last day."""
 
     # -- batches, and the leases of their steps
     def batches(self, job_id: str) -> list[BatchRecord]: ...

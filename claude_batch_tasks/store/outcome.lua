@@ -7,4 +7,10 @@
 if redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
 end
-return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+local stored = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+-- A job that is over (revoked, most likely) expires, and this with it.
+local left = redis.call('PTTL', KEYS[2])
+if left > 0 then
+  redis.call('PEXPIRE', KEYS[1], left)
+end
+return stored

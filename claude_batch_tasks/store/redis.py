@@ -166,10 +166,16 @@ class RedisStore:
         self._each_key(job_id, "expire", _whole(ttl))
 
     @_answering
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str, *, remember: bool = False) -> None:
+        if remember:
+            self._redis.set(f"{_PREFIX}:deleted:{job_id}", b"", ex=_UNFINISHED_TTL)
         units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self.batches(job_id)))]
         self._redis.zrem(_DUE, *map(_member, units))
         self._each_key(job_id, "unlink")
+
+    @_answering
+    def was_deleted(self, job_id: str) -> bool:
+        return bool(self._redis.exists(f"{_PREFIX}:deleted:{job_id}"))
 
     # -- batches, and the leases of their steps
 
@@ -346,6 +352,10 @@ class RedisStore:
         if self.record(unit, owner, published=attempt, **changes):
             for earlier in range(1, attempt):
                 self.discard_results(unit.job_id, unit.batch or 0, earlier)
+            # A job that is over (revoked, most likely) expires, and this with it.
+            if (left := self._redis.pttl(_key(unit.job_id, "job"))) > 0:
+                for key in keys:
+                    self._redis.pexpire(key, left)
             return True
         self._redis.unlink(*keys)
         return False

@@ -217,6 +217,23 @@ class TestSubmittingThatFails:
         assert result.id == JOB
         assert len(list(BatchJob(JOB, app).requests())) == 1
 
+    def test_for_a_store_whose_last_answer_is_lost(
+        self, app: Celery, store: Store, make_request: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The job was made, but nobody can know: it must not block its id."""
+        create = type(store).create_job
+
+        def lost(*args: Any) -> bool:
+            assert create(*args)
+            raise errors.StoreUnavailable("no answer")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(store), "create_job", lost)
+            with pytest.raises(errors.StoreUnavailable):
+                submission.submit(app, JOB, [make_request()], {})
+        assert keys() == set()
+        submission.submit(app, JOB, [make_request()], {})
+
     def test_for_a_store_that_is_gone(self, make_request: Any) -> None:
         with RedisServer() as server:
             app = Celery("tests", broker=server.url, set_as_current=False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -294,6 +296,45 @@ class TestAnExport:
         assert (rows[5]["type"], rows[5]["error_type"], rows[5]["error_message"]) == ("errored", "api_error", "no 5")
         assert (rows[6]["type"], rows[6]["text"], rows[6]["message"]) == ("expired", None, None)
 
+    def test_may_be_a_table_of_odd_rows(self, app: Celery, make_request: Any, finish: Any) -> None:
+        odd: list[dict[str, Any]] = [
+            {"type": "succeeded", "message": "text"},
+            {"type": "succeeded", "message": {"usage": {"input_tokens": 2**63, "output_tokens": True}}},
+            {"type": "succeeded", "message": {"usage": {"input_tokens": -1}, "model": 7, "content": 5}},
+            {"type": "errored", "error": {"type": ["x"]}},
+        ]
+        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(4)), {})
+        finish(0, lambda n: odd[n])
+        job, out = BatchJob(JOB, app), io.BytesIO()
+        assert job.export(out, format="parquet", order="request") == 4
+        rows = pyarrow.parquet.read_table(out).to_pylist()
+        assert [row["input_tokens"] for row in rows] == [None] * 4
+        first = next(job.results(order="request"))
+        assert (first.text, first.usage, first.type) == ("", None, "succeeded")
+
+    def test_goes_through_a_link_and_into_what_is_no_file(self, job: BatchJob, tmp_path: Path) -> None:
+        target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+        target.write_text("of yesterday")
+        link.symlink_to(target)
+        job.export(link)
+        assert link.is_symlink()
+        assert len(self.lines(target.read_bytes())) == 3 * PER_BATCH
+        os.mkfifo(pipe)
+        read: list[bytes] = []
+        reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+        reader.start()
+        job.export(pipe)
+        reader.join()
+        assert len(self.lines(read[0])) == 3 * PER_BATCH
+
+    def test_takes_any_text_file(self, job: BatchJob, tmp_path: Path) -> None:
+        with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as file:
+            assert job.export(file) == 3 * PER_BATCH
+            file.seek(0)
+            assert len(self.lines(file.read().encode())) == 3 * PER_BATCH
+            with pytest.raises(TypeError, match="a Parquet file is binary"):
+                job.export(file, format="parquet")
+
     def test_that_nobody_can_write_says_what_is_missing(self, job: BatchJob, monkeypatch: Any, tmp_path: Path) -> None:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
         with pytest.raises(ImportError, match=r"pip install 'claude-batch-tasks\[arrow\]'"):
@@ -327,10 +368,29 @@ class TestDeleting:
         states = []
         delete = type(store).delete
         monkeypatch.setattr(
-            type(store), "delete", lambda own, job_id: (states.append(own.job(job_id).state), delete(own, job_id))
+            type(store),
+            "delete",
+            lambda own, job_id, **how: (states.append(own.job(job_id).state), delete(own, job_id, **how)),
         )
         job.delete()
         assert states == ["revoked"]
+
+    def test_ends_a_reader_of_what_has_no_rows_too(self, app: Celery, make_request: Any, store: Store) -> None:
+        """All of it came through the Messages API; without that, it would look as if none of it had."""
+        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(600)), {})
+        lost = {"outcome": {"type": "errored", "error": {}}, "counts": {"succeeded": 600}, "done": True}
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.record(Unit(JOB, 0), "test", **lost)
+        for place in range(600):
+            store.save_outcome(JOB, 0, place, reading.message_outcome(json.dumps(answer(0)["message"]).encode()))
+        store.update_job(JOB, state="completed")
+        job = BatchJob(JOB, app)
+        reader = job.results()
+        seen = [next(reader)]
+        job.delete()
+        with pytest.raises(errors.JobNotFound):
+            seen.extend(reader)
+        assert {result.type for result in seen} == {"succeeded"}
 
     def test_ends_a_reader_with_a_word(self, app: Celery, make_request: Any, finish: Any, store: Store) -> None:
         submission.submit(app, JOB, (make_request(f"review {n}") for n in range(20)), {})

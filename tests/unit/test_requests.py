@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from enum import Enum
 from itertools import pairwise
 from typing import Any
 
@@ -133,6 +134,29 @@ class TestCutting:
         [piece] = cut(job)
         places = data.draw(st.lists(st.integers(0, len(job) - 1), max_size=5))
         assert [json.loads(params) for params in wire.pick(piece.body, places)] == [job[n]["params"] for n in places]
+
+
+class TestTextsOfOtherClasses:
+    def test_are_custom_ids_too(self, make_request: Any) -> None:
+        class SafeString(str):
+            __slots__ = ()
+
+            def __str__(self) -> str:
+                return "something else"
+
+        class Named(str, Enum):
+            A = "a"
+
+        [piece] = cut([make_request(SafeString("safe")), make_request(Named.A)])
+        assert [(custom_id, type(custom_id)) for custom_id in piece.custom_ids] == [("safe", str), ("a", str)]
+
+    def test_are_no_reason_to_take_an_array_for_messages(self, make_request: Any) -> None:
+        class Array:
+            def __bool__(self) -> bool:
+                raise ValueError("the truth value of an array is ambiguous")
+
+        with pytest.raises(InvalidRequests, match="params is not JSON: Array is not a JSON type"):
+            cut([make_request(messages=Array())])
 
 
 class TestWhatIsWrong:

@@ -78,6 +78,16 @@ class TestTheRowsOfABlock:
         raw = '{"custom_id":"a","result":{"type":"succeeded","message":{"content":"\u2028\x85"}}}'.encode()
         assert [found for _, found in results.rows(raw + b"\n" + raw)] == [raw, raw]
 
+    @pytest.mark.parametrize("blank", [b"", b" " * 60])
+    def test_are_not_taken_for_their_neighbours(self, blank: bytes) -> None:
+        """Two rows in one line make up for a row over two, or for a blank line, where values are counted."""
+        first, second, third = (line_of(n) for n in range(3))
+        seen = Completeness(NONCE, 0, 3)
+        kept = b"".join(seen.keep([first + second + b"\n" + blank + b"\n" + third]))
+        assert (kept, seen.broken) == (third, 1)
+        with pytest.raises(ValueError, match="Extra data"):
+            list(results.rows(first + second + b"\n" + third.replace(b'"result"', b'\n"result"')))
+
     def test_are_never_made_up(self) -> None:
         with pytest.raises(ValueError, match="lacks custom_id"):
             list(results.rows(line_of(0) + b"\n{}\n"))

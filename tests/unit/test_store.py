@@ -754,6 +754,28 @@ class TestTheLifeOfAJobsKeys:
         store.delete(job)
         assert keys() == set()
 
+    def test_ends_also_for_what_a_step_writes_when_it_is_over(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        """A job is revoked while a download or a Messages call of it is under way."""
+        store.keep(job)
+        store.acquire(BATCH, 0, "me", LONG)
+        store.record(BATCH, "me", attempt=1)
+        store.expire(job, 100)
+        store.write_results(job, 0, 1, [b"row"])
+        assert store.publish(BATCH, "me", 1, **NOTHING)
+        store.save_outcome(job, 1, 0, b"x")
+        assert all(0 < ttl <= 100 for ttl in self.ttls(redis_client))
+
+    def test_is_remembered_when_somebody_deleted_it(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        store.delete("job-2")
+        store.delete(job, remember=True)
+        assert (store.was_deleted("job-2"), store.was_deleted(job)) == (False, True)
+        [key] = redis_client.keys(f"*{job}*")
+        assert 0 < redis_client.ttl(key) <= 86_400
+
     def test_ends_for_an_attempt_whose_publish_died_half_way(
         self, store: RedisStore, job: str, redis_client: redis.Redis
     ) -> None:
@@ -774,6 +796,7 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "create_job": lambda s: s.create_job(JOB, job_record(), [batch_record()], LONG),
     "job": lambda s: s.job(JOB),
     "update_job": lambda s: s.update_job(JOB, state="running"),
+    "was_deleted": lambda s: s.was_deleted(JOB),
     "keep": lambda s: s.keep(JOB),
     "expire": lambda s: s.expire(JOB, LONG),
     "delete": lambda s: s.delete(JOB),

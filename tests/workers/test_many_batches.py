@@ -85,6 +85,22 @@ def test_one_that_fails_does_not_lose_the_others(app: Celery, start_worker: Star
         assert len(status.summary["batch_ids"]) == 8
 
 
+def test_what_could_not_be_downloaded_is_not_counted(app: Celery, start_worker: StartWorker) -> None:
+    """The API's own counts of a batch whose results are refused are no outcomes of the job."""
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=0.2)
+        simulator.faults(Fault("results", "status", status=403, per="server", calls=(1,)))
+        start_worker(simulator.url)
+        result = run_batch.delay(requests("job", 15), max_requests_per_batch=5)
+        with pytest.raises(errors.PermanentError, match="and 10 outcomes"):
+            result.get(timeout=60)
+        job = BatchJob(result.id, app)
+        status = job.status()
+        assert (status.succeeded, status.done, len(list(job.results()))) == (10, 10, 10)
+        assert status.summary is not None
+        assert status.summary["succeeded"] == 10
+
+
 def test_a_cancel_begins_none_of_those_that_wait(app: Celery, start_worker: StartWorker) -> None:
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=60, cancel_seconds=0.3)
