@@ -17,7 +17,7 @@ from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.simulator import Fault, Simulator
 from claude_batch_tasks.store import Unit, open_store
-from claude_batch_tasks.tasks import fetch_results
+from claude_batch_tasks.tasks import fetch_results, finish_job
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
 
@@ -129,7 +129,7 @@ def test_a_job_that_waited_too_long_pays_for_no_more_of_them(app: Celery, start_
 def test_a_job_that_is_deleted_leaves_nothing(app: Celery, start_worker: StartWorker, redis_server: Any) -> None:
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=1)
-        start_worker(simulator.url)
+        worker = start_worker(simulator.url)
         result = run_batch.delay(requests("job", 12), max_requests_per_batch=5)
         job = BatchJob(result.id, app)
         wait_until(lambda: job.status().state == "running")
@@ -142,6 +142,14 @@ def test_a_job_that_is_deleted_leaves_nothing(app: Celery, start_worker: StartWo
         job.delete()
         assert client.keys(f"claude_batch:{{{result.id}}}*") == []
         assert result.get(timeout=5)["succeeded"] == 12
+        # A late copy of its last message, where nothing else remembers that the job ended well.
+        result.forget()
+        said = "is gone from the store; its message ends here"
+        assert said not in worker.log.read_text()
+        app.signature(finish_job.name, (result.id,), immutable=True).set(task_id=result.id).apply_async()
+        wait_until(lambda: said in worker.log.read_text())
+        time.sleep(0.5)
+        assert result.state == "PENDING"
 
 
 class Trickle(BaseHTTPRequestHandler):
