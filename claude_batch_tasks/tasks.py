@@ -337,7 +337,7 @@ def _publish(step: Step, seen: results.Completeness) -> None:
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     if not step.store.publish(step.unit, step.owner, record.attempt, **rows, **changes):
         raise LeaseLost
-    for name, value in changes.items():
+    for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
 
 
