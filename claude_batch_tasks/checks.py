@@ -1,4 +1,4 @@
-"""What a worker warns of at its start: servers that may forget, and what a lost connection would do to it.
+"""What a worker warns of at its start: servers that may forget, and settings that would hurt.
 
 Nothing here stops a worker. The ``of_`` functions decide; ``warn`` asks and logs.
 """
@@ -6,7 +6,9 @@ Nothing here stops a worker. The ``of_`` functions decide; ``warn`` asks and log
 from __future__ import annotations
 
 import logging
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import celery
@@ -17,12 +19,24 @@ from redis.retry import Retry
 
 from claude_batch_tasks import transport
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.settings import Settings, redis_address, redis_url
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.policy import BATCH_LIFETIME
+from claude_batch_tasks.settings import Settings, redis_address, redis_url, visibility_timeout
 
 log = logging.getLogger(__name__)
 
 #: Seconds a server may take to answer; a worker's start waits for it.
 _PATIENCE = 2.0
+
+#: Seconds that a create or a download of a large batch may take, or a long answer of the Messages API; and any other
+#: step, which makes a call or two of at most ``timeout`` seconds.
+_LONG_STEP = 600
+_STEP = 120
+_LONG_STEPS = ("create_batch", "fetch_results", "create_message")
+
+#: Celery's own default; more is somebody's choice.
+_PREFETCH = 4
+
 _LOSSES = {
     "store": "the ledger, prompts and results of jobs: they end without results, or their batches are not found again",
     "broker": "messages that wait: their jobs stand still until they are found lost",
@@ -79,22 +93,104 @@ def of_transport(version: Sequence[Any], guarded: bool) -> list[Finding]:
     ]
 
 
-def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
-    """What the app's own Celery settings give reason to warn of."""
-    name = "worker_cancel_long_running_tasks_on_connection_loss"
-    if not conf.get(name):
+def of_visibility_timeout(seconds: float) -> list[Finding]:
+    """What the seconds after which the broker hands out an unacknowledged message again give reason to warn of."""
+    if seconds >= _LONG_STEP:
         return []
     return [
         Finding(
             logging.WARNING,
-            "when the connection to the broker is lost, the steps of jobs that run are killed, a create among them has "
-            f"to be searched for, and a job's result may for a while say REVOKED. They may run twice: {name} = False",
+            f"visibility_timeout is {seconds:g} s: a step that takes longer (a large create or download may take "
+            "minutes) is handed out again while it runs. Its copies end, and nothing is sent or paid twice; tasks of "
+            "your own may run twice. broker_transport_options = {'visibility_timeout': 2400}",
         )
     ]
 
 
-def findings(app: Celery) -> list[Finding]:
-    """Ask the app's servers; one that does not answer in time, or refuses ``INFO``, is passed over."""
+def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
+    """What the app's own Celery settings give reason to warn of."""
+    found = []
+    name = "worker_cancel_long_running_tasks_on_connection_loss"
+    if conf.get(name):
+        found.append(
+            "when the connection to the broker is lost, the steps of jobs that run are killed, a create among them has "
+            f"to be searched for, and a job's result may for a while say REVOKED. They may run twice: {name} = False"
+        )
+    prefetch = conf.get("worker_prefetch_multiplier")
+    if prefetch is not None and (prefetch == 0 or prefetch > _PREFETCH):
+        share = "all there is" if prefetch == 0 else f"{prefetch} messages"
+        found.append(
+            f"each process of a worker takes {share} in advance, which wait behind one long download while other "
+            "workers are idle: worker_prefetch_multiplier = 1"
+        )
+    expires = conf.get("result_expires")
+    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    if seconds and seconds <= BATCH_LIFETIME:
+        found.append(
+            f"results expire after {seconds / 3600:g} h, and a batch may take 24 h: who asks later than that after a "
+            f"job's end waits for ever. result_expires = {7 * 86_400}"
+        )
+    accepted = conf.get("accept_content") or ()
+    results = conf.get("result_accept_content") or accepted
+    for serializer, taken in (("task_serializer", accepted), ("result_serializer", results)):
+        if (used := conf.get(serializer)) and taken and not _accepts(taken, used):
+            fix = f"{serializer} = 'json'" if _accepts(taken, "json") else f"accept_content = {[*taken, used]!r}"
+            found.append(f"{serializer} = {used!r} is not accepted by the workers: {fix}")
+    used = [conf.get("task_serializer"), conf.get("result_serializer"), *accepted, *results]
+    if any(str(name).endswith(("pickle", "python-serialize")) for name in used):
+        found.append(
+            "pickle lets whoever can write to the broker or the result back end run code in workers: "
+            "task_serializer = result_serializer = 'json', accept_content = ['json']"
+        )
+    return [Finding(logging.WARNING, text) for text in found]
+
+
+def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[Finding]:
+    """What annotations (``task_annotations``) or settings made of our tasks gives reason to warn of.
+
+    Args:
+        tasks: by name.
+        limits: the worker's ``time_limit`` and ``soft_time_limit``, for tasks without their own.
+    """
+    found = []
+    steps = {name: task for name, task in tasks.items() if name.startswith(NAME)}
+    if late := sorted(name for name, task in steps.items() if not (task.acks_late and task.reject_on_worker_lost)):
+        found.append(
+            f"{_some(late)} acknowledged before the work is done: when a worker dies, jobs stand still until that is "
+            "found out. Leave acks_late and reject_on_worker_lost out of task_annotations, or set both to True"
+        )
+    short: dict[str, dict[str, float]] = {}
+    for name, task in sorted(steps.items()):
+        least = _LONG_STEP if name.removeprefix(NAME) in _LONG_STEPS else _STEP
+        for limit in ("time_limit", "soft_time_limit"):
+            if (seconds := getattr(task, limit) or limits.get(limit)) and seconds < least:
+                short.setdefault(name, {})[limit] = seconds
+    if short:
+        shortest = min(min(of.values()) for of in short.values())
+        right = {name: dict.fromkeys(of, 3 * _LONG_STEP) for name, of in short.items()}
+        found.append(
+            f"{_some(list(short))} stopped after {shortest:g} s. A large create or download may take minutes, any step "
+            f"a minute or two: it is begun again and again, and a create searched for. task_annotations = {right!r}"
+        )
+    return [Finding(logging.WARNING, text) for text in found]
+
+
+def _accepts(accepted: Sequence[Any], serializer: str) -> bool:
+    names = {str(name).rpartition("/")[2].removeprefix("x-") for name in accepted}
+    return serializer in names or {"pickle": "python-serialize"}.get(serializer) in names
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+    return f"{names[0]}{more}"
+
+
+def findings(app: Celery, worker: Any = None) -> list[Finding]:
+    """Ask the app's servers; one that does not answer in time, or refuses ``INFO``, is passed over.
+
+    Args:
+        worker: the one that starts, whose command line may say otherwise than the app's settings.
+    """
     servers: dict[str, tuple[str, list[str]]] = {}
     for role, url in (("store", Settings.of(app).store_url), ("broker", _broker_url(app))):
         if url is not None:
@@ -104,13 +200,19 @@ def findings(app: Celery) -> list[Finding]:
     used: Any = app.connection_for_read().get_transport_cls()
     if getattr(used, "driver_type", None) == "redis":
         found += of_transport(celery.VERSION, issubclass(used.Channel.QoS, transport.QoS))
-    return found + of_settings(app.conf)
+        found += of_visibility_timeout(visibility_timeout(app))
+    prefetch = getattr(worker, "prefetch_multiplier", None)
+    conf = app.conf if prefetch is None else ChainMap({"worker_prefetch_multiplier": prefetch}, app.conf)
+    limits = {
+        name: getattr(worker, name, None) or app.conf[f"task_{name}"] for name in ("time_limit", "soft_time_limit")
+    }
+    return found + of_settings(conf) + of_tasks(app.tasks, limits)
 
 
-def warn(app: Celery) -> None:
-    """Log what there is to warn of; never raises."""
+def warn(worker: Any) -> None:
+    """Log what a worker that starts has to warn of; never raises."""
     try:
-        for level, text in findings(app):
+        for level, text in findings(worker.app, worker):
             log.log(level, "claude_batch_tasks: %s", text)
     except Exception:
         log.info("the servers could not be checked", exc_info=True)

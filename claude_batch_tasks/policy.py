@@ -17,6 +17,9 @@ RETENTION = 29 * 86_400.0
 #: Anthropic ends a batch 24 hours after it was created.
 BATCH_LIFETIME = 86_400.0
 
+#: Anthropic ends a batch 24 hours after it was created.
+BATCH_LIFETIME = 86_400.0
+
 #: No countdown is longer than this, whatever the broker allows (Celery's own advice is "several minutes").
 LONGEST_HOP = 600.0
 

@@ -37,7 +37,7 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
 
 
 def _check_servers(instance: Any = None, **_: Any) -> None:
-    checks.warn(instance.app)
+    checks.warn(instance)
 
 
 def _watch(sender: Any = None, **_: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import kombu.transport
@@ -82,7 +85,7 @@ def test_a_worker_that_a_restart_would_end(version: tuple[Any, ...], guarded: bo
 
 def make_app(store: str, broker: str) -> Celery:
     app = Celery("checked", broker=broker, set_as_current=False)
-    app.conf.claude_batch_store_url = store
+    app.conf.update(claude_batch_store_url=store, result_expires=7 * 86_400)
     return app
 
 
@@ -93,7 +96,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[Celery], list[tuple[int,
     def of(app: Celery) -> list[tuple[int, str]]:
         caplog.clear()
         with caplog.at_level(logging.INFO, checks.__name__):
-            checks.warn(app)
+            checks.warn(SimpleNamespace(app=app))
         return [(record.levelno, record.getMessage()) for record in caplog.records]
 
     return of
@@ -144,3 +147,80 @@ def test_a_server_that_is_down_holds_nothing_up(said: Callable[[Celery], list[tu
 def test_nothing_is_raised(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
     [(level, _)] = said(make_app("redis://127.0.0.1:1/0", "no-such-transport://host"))[-1:]
     assert level == logging.INFO
+
+
+@pytest.mark.parametrize(("seconds", "number"), [(1, 1), (10, 1), (599, 1), (600, 0), (2400, 0), (86_400, 0)])
+def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, number: int) -> None:
+    found = checks.of_visibility_timeout(seconds)
+    assert len(found) == number
+    assert all(f"{seconds:g} s" in text and "{'visibility_timeout': 2400}" in text for _, text in found)
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"worker_prefetch_multiplier": 0}, "worker_prefetch_multiplier = 1"),
+        ({"worker_prefetch_multiplier": 50}, "takes 50 messages"),
+        ({"result_expires": 3600}, "after 1 h"),
+        ({"result_expires": timedelta(days=1)}, "result_expires = 604800"),
+        ({"task_serializer": "yaml", "accept_content": ["json"]}, "task_serializer = 'yaml' is not accepted"),
+        ({"result_serializer": "yaml", "result_accept_content": ["json"]}, "result_serializer = 'yaml'"),
+        ({"task_serializer": "pickle"}, "run code in workers"),
+        ({"accept_content": ["application/x-python-serialize", "json"]}, "accept_content = ['json']"),
+    ],
+)
+def test_settings_that_would_hurt(conf: dict[str, Any], words: str) -> None:
+    [(level, text)] = checks.of_settings(conf)
+    assert level == logging.WARNING
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"worker_prefetch_multiplier": 4},
+        {"worker_prefetch_multiplier": 1, "result_expires": None},
+        {"result_expires": 0},
+        {"result_expires": timedelta(days=7)},
+        {"task_serializer": "json", "result_serializer": "json", "accept_content": ["application/json"]},
+        {"task_serializer": "yaml", "accept_content": ["application/x-yaml", "json"]},
+    ],
+)
+def test_settings_that_would_not(conf: dict[str, Any]) -> None:
+    assert checks.of_settings(conf) == []
+
+
+def test_what_annotations_may_make_of_our_tasks() -> None:
+    def tasks(limit: float | None = None, **annotations: Any) -> list[str]:
+        with Celery("annotated", set_as_current=False) as app:
+            app.conf.task_annotations = annotations
+            app.loader.import_task_module("claude_batch_tasks.tasks")
+            app.finalize(auto=True)
+            return [text for _, text in checks.of_tasks(app.tasks, {"time_limit": limit})]
+
+    assert tasks() == []
+    assert tasks(**{"another.task": {"acks_late": False, "time_limit": 1}}) == []
+    [late] = tasks(**{"*": {"acks_late": False}})
+    assert "cancel_batch and 8 more are acknowledged before" in late
+    [late] = tasks(**{"claude_batch_tasks.poll_batch": {"reject_on_worker_lost": False}})
+    assert "claude_batch_tasks.poll_batch is acknowledged" in late
+    annotations = {
+        "claude_batch_tasks.fetch_results": {"time_limit": 60},
+        "claude_batch_tasks.poll_batch": {"time_limit": 200},
+    }
+    [limit] = tasks(**annotations)
+    assert "fetch_results is stopped after 60 s" in limit
+    assert "task_annotations = {'claude_batch_tasks.fetch_results': {'time_limit': 1800}}" in limit
+    assert tasks(limit=600) == []
+    [limit] = tasks(limit=30, **{"claude_batch_tasks.poll_batch": {"soft_time_limit": 20}})
+    assert "cancel_batch and 8 more are stopped after 20 s" in limit
+    # What is advised is enough.
+    assert tasks(limit=30, **ast.literal_eval(limit.partition("task_annotations = ")[2])) == []
+
+
+def test_the_ready_made_app_gives_no_reason() -> None:
+    from claude_batch_tasks.app import app
+
+    assert checks.of_settings(app.conf) == []
+    assert checks.of_tasks(app.tasks, {}) == []
+    assert checks.of_visibility_timeout(2400) == []
