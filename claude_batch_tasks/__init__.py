@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from claude_batch_tasks import errors
-    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus
+    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, adopt
     from claude_batch_tasks.reading import RequestResult
     from claude_batch_tasks.tasks import run_batch
 
-__all__ = ["BatchJob", "BatchStatus", "JobStatus", "RequestResult", "errors", "run_batch"]
+__all__ = ["BatchJob", "BatchStatus", "JobStatus", "RequestResult", "adopt", "errors", "run_batch"]
 __version__ = "0.1.0"
 
 # On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
 # pay a second for the SDK.
-_HOME = {"BatchJob": "job", "BatchStatus": "job", "JobStatus": "job", "RequestResult": "reading", "run_batch": "tasks"}
+_HOME = {
+    "BatchJob": "job",
+    "BatchStatus": "job",
+    "JobStatus": "job",
+    "RequestResult": "reading",
+    "adopt": "job",
+    "run_batch": "tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

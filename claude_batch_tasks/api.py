@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -52,9 +53,17 @@ class Batch(msgspec.Struct, kw_only=True):
     counts: dict[str, Any] | None = msgspec.field(default=None, name="request_counts")
     created_at: datetime
     expires_at: datetime | None = None
+    ended_at: datetime | None = None
     archived_at: datetime | None = None
     organization: str | None = None
     """What the API called the credential's organization in the answer's header."""
+    hold: float | None = None
+    """Seconds for which the answer asks all calls on the account to wait."""
+
+    @property
+    def running(self) -> bool:
+        """It has not ended, whatever else its status may be called."""
+        return self.processing_status != "ended"
 
     @property
     def request_counts(self) -> dict[str, int]:
@@ -67,9 +76,28 @@ class Batch(msgspec.Struct, kw_only=True):
         return count in (sum(counts.get(name, 0) for name in _STATES), sum(counts.values()))
 
 
-class _Page(msgspec.Struct):
+class Page(msgspec.Struct):
+    """A page of the account's batches, newest first."""
+
     data: list[Batch]
-    has_more: bool = False
+    has_more: bool | None = False
+    last_id: str | None = None
+    unreadable: int = 0
+    """Entries that are left out, because they are not as the API documents them."""
+    hold: float | None = None
+    """Seconds for which the answer asks all calls on the account to wait."""
+
+    @property
+    def oldest(self) -> float:
+        """Every batch created from then on (epoch seconds) is in this page or in one before it."""
+        if not self.has_more:
+            return 0.0
+        return self.data[-1].created_at.timestamp() if self.data else math.inf
+
+
+class _RoughPage(msgspec.Struct):
+    data: list[msgspec.Raw]
+    has_more: bool | None = False
     last_id: str | None = None
 
 
@@ -124,6 +152,11 @@ def credential(client: anthropic.Anthropic, key: str) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), key=key.encode(), digest_size=16).hexdigest()
 
 
+def account_name(client: anthropic.Anthropic) -> str:
+    """What the store calls the account of a client: a hash, for what all jobs on it have in common."""
+    return credential(client, "account")
+
+
 def organization(client: anthropic.Anthropic, *, timeout: float) -> str | None:
     """What the API calls the organization of a client's credential; None where it does not say."""
     with _ours("list"):
@@ -154,21 +187,37 @@ def cancel(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Bat
         return _decode(response, Batch)
 
 
-def list_since(client: anthropic.Anthropic, since: float, *, timeout: float) -> Iterator[Batch]:
-    """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages."""
+def pages(client: anthropic.Anthropic, *, timeout: float) -> Iterator[Page]:
+    """The account's batches, newest first, page by page."""
     after: str | None = None
     cursors: set[str] = set()
     while True:
         params: dict[str, Any] = {"limit": _PAGE} | ({"after_id": after} if after else {})
         with _ours("list"):
-            page = _decode(client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params=params)), _Page)
-        yield from (batch for batch in page.data if batch.created_at.timestamp() >= since)
-        if not page.has_more or (page.data and page.data[-1].created_at.timestamp() < since):
+            response = client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params=params))
+            page = _page(response)
+            page.hold = policy.hold_back(response.status_code, response.headers, time.time())
+        yield page
+        if not page.has_more:
             return
         after = page.last_id or (page.data[-1].id if page.data else None)
         if after is None or after in cursors:
             raise TransientError("list: the pages broke off before their end")
         cursors.add(after)
+
+
+def list_since(client: anthropic.Anthropic, since: float, *, timeout: float) -> Iterator[Batch]:
+    """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages.
+
+    Raises:
+        TransientError: besides what a call raises: an entry cannot be read, so that nothing can be said of absence.
+    """
+    for page in pages(client, timeout=timeout):
+        if page.unreadable:
+            raise TransientError(f"list: {page.unreadable} of its entries cannot be read")
+        yield from (batch for batch in page.data if batch.created_at.timestamp() >= since)
+        if page.oldest < since:
+            return
 
 
 @contextlib.contextmanager
@@ -252,6 +301,7 @@ def _ours(endpoint: policy.Endpoint) -> Iterator[None]:
 def _batch(response: Any) -> Batch:
     batch = _decode(response, Batch)
     batch.organization = response.headers.get(_ORGANIZATION)
+    batch.hold = policy.hold_back(response.status_code, response.headers, time.time())
     return batch
 
 
@@ -274,7 +324,22 @@ def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> Ap
         policy.retry_after(headers, time.time()),
     )
     failure.organization = headers.get(_ORGANIZATION)
+    failure.hold = policy.hold_back(exc.status_code, headers, time.time())
     return failure
+
+
+def _page(response: Any) -> Page:
+    try:
+        return _decode(response, Page)
+    except msgspec.DecodeError:
+        rough = _decode(response, _RoughPage)
+    page = Page(data=[], has_more=rough.has_more, last_id=rough.last_id)
+    for entry in rough.data:
+        try:
+            page.data.append(msgspec.json.decode(entry, type=Batch))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            page.unreadable += 1
+    return page
 
 
 def _decode(response: Any, cls: type[_T]) -> _T:

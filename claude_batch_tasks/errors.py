@@ -47,6 +47,14 @@ class JobRunning(BatchTasksError):
     """What was asked for would take a job that has not ended away from under its steps."""
 
 
+class JobNotResumable(BatchTasksError):
+    """The job cannot be taken up again: it has not failed, or what it needs has expired."""
+
+
+class RequestsUnknown(BatchTasksError, LookupError):
+    """The job was made of a batch created elsewhere: its requests are not in the store."""
+
+
 class TryLater(BatchTasksError):
     """The base of what passes by itself: the step is tried again after a countdown.
 
@@ -69,7 +77,24 @@ class FallbackInProgress(TryLater):
 
 
 class NotDue(TryLater):
-    """A countdown longer than one hop: the task woke up between two hops."""
+    """The message came before its time."""
+
+
+class HeldBack(TryLater):
+    """Anthropic asked for fewer calls, of this worker or of another: all of them wait.
+
+    Args:
+        message: until when.
+        retry_after: seconds.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.retry_after = args[1] if len(args) > 1 else None
+
+
+class ListingUnderWay(HeldBack):
+    """Another task lists the account's batches right now; what it finds serves this one too."""
 
 
 class CreateUnresolved(TryLater):
@@ -98,10 +123,12 @@ class ApiError(BatchTasksError):
         request_id: Anthropic's request id, what their support asks for.
         retry_after: seconds from ``Retry-After`` or ``retry-after-ms``.
 
-    ``organization``: what the API called the credential's organization, until the error leaves the process.
+    Until the error leaves the process: ``organization``, what the API called the credential's organization, and
+    ``hold``, the seconds for which the answer asks all calls on the account to wait.
     """
 
     organization: str | None = None
+    hold: float | None = None
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ def jsonl(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: 
     count = 0
     for reader in readers:
         for outcome in reader.outcomes(only, order):
-            file.write(as_line(reader.custom_ids[outcome.place], outcome) + b"\n")
+            file.write(as_line(reader.custom_id(outcome), outcome) + b"\n")
             count += 1
     return count
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from claude_batch_tasks import errors, results
-from claude_batch_tasks.step import Step, clock
+from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord
+from claude_batch_tasks.texts import clock
 
 
 def of(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> errors.BatchTasksError | None:
@@ -25,32 +26,38 @@ def of(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> error
         name += f" and {len(failed) - 1} more"
     parts = [f"{name} failed: {what}."]
     days = step.settings.result_ttl / 86_400
-    kept = f"Kept for {days:g} days: the requests (BatchJob({step.unit.job_id!r}).requests())"
     answered = sum(summary[outcome] for outcome in results.OUTCOMES)
-    parts.append(f"{kept} and {answered:,} outcomes (.results())." if answered else f"{kept}.")
-    if record.batch_id:
+    kept = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
+    kept += [f"{answered:,} outcomes (.results())"] if answered else []
+    if kept:
+        parts.append(f"Kept for {days:g} days: {' and '.join(kept)}.")
+    if record.batch_id and not isinstance(error, errors.BatchLost):
         parts.append(f"{record.batch_id} was not canceled; it goes on at Anthropic, and its results stay there.")
     elif record.intent_at is not None:
         parts.append(f"A create was sent at {clock(record.intent_at)} whose answer is not known: see the Console.")
-    else:
+    elif record.batch_id is None:
         parts.append("Nothing of this batch was created or billed.")
-    parts.append(_advice(error))
+    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r}).resume()"))
     return type(error)(" ".join(parts), *error.args[1:])
 
 
-def _advice(error: errors.BatchTasksError) -> str:
+def _advice(error: errors.BatchTasksError, resume: str) -> str:
     if isinstance(error, errors.PermanentError):
         if error.status in (401, 403, None):
-            return "Check the key of this client (ANTHROPIC_API_KEY or its factory), then submit the requests again."
+            return f"Check the key of this client (ANTHROPIC_API_KEY or its factory), then {resume}."
         if error.status == 402:
-            return "Settle the billing of the account, then submit the requests again."
+            return f"Settle the billing of the account, then {resume}."
         return "Mend what the message names, then submit the requests again."
     if isinstance(error, errors.AccountChanged):
-        return "Give the workers the credential it was begun with; only then can it be told what the batch came to."
+        return f"Give the workers the credential it was begun with, then {resume}: it goes on where it stands."
     if isinstance(error, errors.CreateUnconfirmed):
-        return "If the Console does not show the batch, submit the requests again."
-    if isinstance(error, (errors.WaitExceeded, errors.ResultsMissing)):
-        return "Read its results in the Console, or submit the requests again with more patience."
+        return f"If the Console does not show the batch, submit the requests again; {resume} searches once more."
+    if isinstance(error, errors.WaitExceeded):
+        return f"To go on waiting: {resume}, with another max_wait if need be."
+    if isinstance(error, errors.ResultsMissing):
+        return f"To fetch them once more: {resume}."
     if isinstance(error, errors.StepFailed):
-        return "See the worker's log for the traceback; it is a defect, please report it."
-    return "Submit the requests again later, or allow the Messages API (fallback='messages')."
+        return f"See the worker's log for the traceback; it is a defect, please report it. To try again: {resume}."
+    if isinstance(error, errors.BatchLost):
+        return f"Submit the requests again, or, if the Console shows the batch, {resume}."
+    return f"To try again: {resume}; or allow the Messages API (fallback='messages')."

@@ -20,16 +20,26 @@ class Index:
     def __init__(self) -> None:
         # Searched from end to end, so they must be short: at a million ids about 240 entries each.
         self._buckets: dict[int, bytearray] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def add(self, custom_id: str, index: int) -> bool:
         """Remember an id; False if it is there already."""
         digest = _digest(custom_id)
-        bucket = self._buckets.setdefault(digest[0] << 4 | digest[1] >> 4, bytearray())
+        bucket = self._buckets.setdefault(_bucket(digest), bytearray())
         if _find(bucket, digest) is not None:
             return False
         bucket += digest
         bucket += index.to_bytes(4, "little")
+        self._count += 1
         return True
+
+    def find(self, custom_id: str) -> int | None:
+        """The index of an id, if it is there."""
+        digest = _digest(custom_id)
+        return _find(self._buckets.get(_bucket(digest), b""), digest)
 
     def parts(self) -> Iterator[tuple[int, bytes]]:
         """What is to be stored: up to 256 parts under their numbers."""
@@ -45,6 +55,10 @@ def part(custom_id: str) -> int:
 def find(entries: bytes, custom_id: str) -> int | None:
     """The index of an id in its part; that it is the very id remains to be seen."""
     return _find(entries, _digest(custom_id))
+
+
+def _bucket(digest: bytes) -> int:
+    return digest[0] << 4 | digest[1] >> 4
 
 
 def _digest(custom_id: str) -> bytes:

@@ -10,14 +10,15 @@ from typing import IO, Any
 
 import msgspec
 from celery import Celery
+from celery.result import AsyncResult
 
-from claude_batch_tasks import export, index, line, totals
+from claude_batch_tasks import export, index, line, resuming, totals
 from claude_batch_tasks import requests as wire
-from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound
+from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown
 from claude_batch_tasks.reading import Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results import OUTCOMES
 from claude_batch_tasks.settings import Settings, configured_app
-from claude_batch_tasks.store import JobRecord, JobState, open_store
+from claude_batch_tasks.store import JobRecord, JobState, Unit
 
 _ENDED = ("completed", "canceled", "failed", "revoked")
 
@@ -76,9 +77,9 @@ class BatchJob:
     def __init__(self, job_id: str, app: Celery | None = None) -> None:
         self.job_id = job_id
         self._app = app or configured_app()
-        url = Settings.of(self._app).store_url
-        assert url is not None
-        self._store = open_store(url)
+        self._store = Settings.of(self._app).open_store()
+        self._eager: AsyncResult[Any] | None = None
+        """How it ended, where ``task_always_eager`` had it run in this process and no result back end knows of it."""
 
     def __repr__(self) -> str:
         return f"BatchJob({self.job_id!r})"
@@ -140,13 +141,16 @@ class BatchJob:
             RequestNotFound: the job has no such request, or it has no outcome (yet).
         """
         job = self._job()
-        where = index.find(self._store.index_part(self.job_id, index.part(custom_id)), custom_id)
-        batches = self._store.batches(self.job_id) if where is not None else ()
-        for number, batch in enumerate(batches):
+        batches = self._store.batches(self.job_id)
+        # An adopted job's index came with its results.
+        with_results = {"batch": 0, "attempt": batches[0].published} if job.adopted else {}
+        where = index.find(self._store.index_part(self.job_id, index.part(custom_id), **with_results), custom_id)
+        for number, batch in enumerate(batches if where is not None else ()):
             place = (where or 0) - batch.first
-            if 0 <= place < batch.count and self._store.custom_id(self.job_id, number, place) == custom_id:
+            known = 0 <= place < batch.count
+            if known and (job.adopted or self._store.custom_id(self.job_id, number, place) == custom_id):
                 reader = Reader(self._store, self.job_id, job, number, batch)
-                outcome = reader.outcome(place) if batch.done else None
+                outcome = reader.outcome(place, custom_id) if batch.done else None
                 if outcome is None:
                     raise RequestNotFound(f"request {custom_id!r} of job {self.job_id} has no outcome yet")
                 return as_result(custom_id, outcome)
@@ -181,8 +185,16 @@ class BatchJob:
             return write(readers, out, type, order)
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """The requests as they were handed over, as ``run_batch`` takes them; for submitting them again."""
-        self._job()
+        """The requests as they were handed over, as ``run_batch`` takes them; for submitting them again.
+
+        Raises:
+            RequestsUnknown: the job was adopted.
+        """
+        if self._job().adopted:
+            raise RequestsUnknown(f"job {self.job_id} was adopted: what was sent was never here")
+        return self._requests()
+
+    def _requests(self) -> Iterator[dict[str, Any]]:
         for number, _ in enumerate(self._store.batches(self.job_id)):
             pieces = zip(
                 self._store.custom_ids(self.job_id, number), self._store.bodies(self.job_id, number), strict=True
@@ -203,9 +215,41 @@ class BatchJob:
         if job.state in _ENDED:
             return
         self._store.update_job(self.job_id, cancel_requested=True)
+        # Should the messages get lost: the next look sees to it.
+        self._store.wake(Unit(self.job_id, number) for number in range(job.batches))
         task = self._app.tasks[cancel_batch.name]
         for number in range(job.batches):
             task.apply_async((self.job_id, number), **line.routed(job.queue))
+
+    def resume(self, **options: Any) -> AsyncResult[Any]:
+        """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.
+
+        A batch that exists is looked at, never created again; one whose create was not answered is searched for first.
+        ``max_wait`` counts from now. What is linked to the job and follows it in a chain runs when it ends; a chord
+        that has failed with it stays failed.
+
+        Args:
+            options: per-job settings from now on, such as ``max_wait=86_400``.
+
+        Returns:
+            The AsyncResult, to wait on; one from before shows how the job had failed.
+
+        Raises:
+            JobNotResumable: it has not failed, or what it needs has expired.
+            InvalidSettings: an option is unknown or makes no sense.
+        """
+        return resuming.resume(self._app, self.job_id, self._job(), options)
+
+    def get(self, timeout: float | None = None, **options: Any) -> dict[str, Any]:
+        """Wait for the summary: ``AsyncResult(job_id).get(timeout=...)``, which takes the same options."""
+        found = self._eager or self._app.AsyncResult(self.job_id)
+        summary: dict[str, Any] = found.get(timeout=timeout, **options)
+        return summary
+
+    @property
+    def id(self) -> str:
+        """The job's id, as its AsyncResult calls it."""
+        return self.job_id
 
     def delete(self) -> None:
         """Remove all of the job from the store now: requests, results and record. Its AsyncResult stays.
@@ -238,6 +282,34 @@ class BatchJob:
         done = [(number, batch) for number, batch in enumerate(self._store.batches(self.job_id)) if batch.done]
         wanted = ((number, batch) for number, batch in done if only is None or batch.counts.get(only))
         return (Reader(self._store, self.job_id, job, number, batch) for number, batch in wanted)
+
+
+def adopt(
+    batch_id: str, *, client: str = "default", queue: str | None = None, app: Celery | None = None, **options: Any
+) -> BatchJob:
+    """Make a job of a batch that was created elsewhere (in the Console, by a script): poll, fetch, results.
+
+    Its custom_ids are those at Anthropic, its requests are not known here: what failed is not sent again. Workers begin
+    within a second. A batch that the account does not show ends the job with ``BatchLost``.
+
+    Args:
+        batch_id: Anthropic's, ``msgbatch_...``.
+        client: alias of the account it is on.
+        queue: the queue its steps are to follow.
+        app: the Celery app; default: the current one.
+        options: per-job settings, such as ``max_wait=86_400``.
+
+    Raises:
+        ValueError: it is no id of a batch.
+        BatchTasksError: another job has the batch.
+        InvalidSettings: an option is unknown or makes no sense.
+        StoreUnavailable: the store does not answer.
+    """
+    app = app or configured_app()
+    result = resuming.adopt(app, batch_id, client, queue, options)
+    job = BatchJob(result.id, app)
+    job._eager = result if app.conf.task_always_eager else None
+    return job
 
 
 def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:

@@ -14,19 +14,21 @@ from urllib.parse import urlsplit
 
 from celery import Celery, chain
 from celery.canvas import Signature
+from celery.result import allow_join_result
 from kombu.utils import json
 
 from claude_batch_tasks import policy
-from claude_batch_tasks.settings import Settings, visibility_timeout
+from claude_batch_tasks.settings import visibility_timeout
 from claude_batch_tasks.store import JobRecord, Unit
 
 NAME = "claude_batch_tasks."
 
-#: What a new turn goes through again; a step's rank is its place here.
-_TURN = ("create_batch", "poll_batch", "fetch_results")
+#: What a turn goes through; a step's rank is its place here.
+_TURN = ("create_batch", "poll_batch", "fetch_results", "fall_back")
 _STRIDE = 1_000_000
-FALL_BACK = 10**15
-DONE = 2 * FALL_BACK
+
+#: The position of a batch or a request that is through.
+DONE = 10**15
 
 #: The position of a job whose result Celery has stored.
 ENDED = 1
@@ -45,7 +47,7 @@ _CANVAS = {
 
 
 def position(turn: int, rank: int, seq: int = 0) -> int:
-    """Of a step's message: which turn, which of create, poll, fetch, and the message's own sequence number."""
+    """Of a step's message: which turn, which of its steps, and the message's own sequence number."""
     return (turn * len(_TURN) + rank) * _STRIDE + seq
 
 
@@ -66,21 +68,14 @@ def steps(
 
     Args:
         since: the position; of a batch that nobody has begun, -1 or 0.
-        turn: the turn its record is at.
         countdown: seconds before the first is due.
     """
-    since = max(since, 0)
     signatures = []
-    if since >= FALL_BACK or since >= position(turn + 1, 0):
-        if since < DONE:
-            signatures.append(_step(app, job, "fall_back", job_id, batch, 0, max(since - FALL_BACK, 0)))
-    else:
-        turn, rank = divmod(since // _STRIDE, len(_TURN))
+    if since < DONE:
+        turn, rank = divmod(max(since, 0) // _STRIDE, len(_TURN))
         for number, name in enumerate(_TURN[rank:]):
-            signatures.append(_step(app, job, name, job_id, batch, turn, 0 if number else since % _STRIDE))
-            if number and name == "poll_batch":
-                signatures[-1].set(countdown=hop(app, Settings.of(app).override(job.options).poll_min))
-        signatures.append(_step(app, job, "fall_back", job_id, batch))
+            seq = 0 if number else max(since, 0) % _STRIDE
+            signatures.append(_step(app, job, name, job_id, batch, turn, seq))
     # To logs and Flower the last link is what the caller began: they know it by the same id.
     finish = _step(app, job, "finish_job", job_id).set(task_id=job_id, shadow=NAME + "run_batch")
     signatures.append(finish.set(**{name: value for name, value in _canvas(job).items() if name != "chain"}))
@@ -88,18 +83,26 @@ def steps(
     return signatures
 
 
-def publish(job: JobRecord, job_id: str, signatures: list[Signature[Any]]) -> None:
-    """Send the first of a line's messages; it carries the rest, and what comes after the job in the caller's chain."""
+def publish(job: JobRecord, job_id: str, signatures: list[Signature[Any]], *, task_id: str | None = None) -> None:
+    """Send the first of a line's messages; it carries the rest, and what comes after the job in the caller's chain.
+
+    Args:
+        task_id: of a task that waited, and goes on.
+    """
     first, *rest = signatures
     placed = _canvas(job)
     following = [*placed.get("chain", []), *map(dict, reversed(rest))]
-    first.apply_async(chain=following, root_id=placed.get("root_id") or job_id)
+    options: dict[str, Any] = {"task_id": task_id, "retries": first.args[-1]} if task_id else {}
+    first.apply_async(chain=following, root_id=placed.get("root_id") or job_id, **options)
 
 
-def run_eagerly(job: JobRecord, signatures: list[Signature[Any]]) -> Any:
-    """Go through a line here and now; what its last task returns."""
+def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
+    """Go through a job's lines here and now, one after the other; what the last of all tasks returns."""
     following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
-    return chain(*signatures, *following).apply().get()
+    with allow_join_result():
+        for steps in lines[:-1]:
+            chain(*steps[:-1]).apply()
+        return chain(*lines[-1], *following).apply().get()
 
 
 def message(app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: float = 0) -> Signature[Any]:
@@ -126,6 +129,11 @@ def hop(app: Celery, wait: float) -> float:
         # RabbitMQ's native delay counts in whole seconds and refuses a countdown between 0 and 1.
         return max(math.ceil(seconds), 1)
     return round(seconds, 2)
+
+
+def stays(app: Celery, wait: float) -> bool:
+    """Whether a wait is spent in the store: it is long enough, or the broker could not hold it."""
+    return wait > min(policy.LONGEST_IN_BROKER, policy.longest_hop(visibility_timeout(app)))
 
 
 def until(moment: float | None) -> float:

@@ -5,7 +5,8 @@ Times are UTC epoch seconds, durations are seconds. ``rand`` is a number in [0, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -17,20 +18,41 @@ RETENTION = 29 * 86_400.0
 #: Anthropic ends a batch 24 hours after it was created.
 BATCH_LIFETIME = 86_400.0
 
-#: Anthropic ends a batch 24 hours after it was created.
-BATCH_LIFETIME = 86_400.0
-
 #: No countdown is longer than this, whatever the broker allows (Celery's own advice is "several minutes").
 LONGEST_HOP = 600.0
 
 #: Celery's Redis transport hands out a message again after this long, unless the app says otherwise.
 DEFAULT_VISIBILITY_TIMEOUT = 3600.0
 
+#: A wait longer than this stays in the store; a message with a countdown would stay in a worker's memory.
+LONGEST_IN_BROKER = 1.0
+
 #: The interval between looks is this share of the batch's age: the end is noticed at most ~10 % late.
 LOOK_SHARE = 0.1
 
 #: How far a look may come earlier or later than planned, so that batches created together spread out.
 LOOK_JITTER = 0.1
+
+#: Where batches of this size are known to take longer, the first look comes at this share of the shortest of them.
+EARLIEST_SHARE = 0.5
+
+#: Batches that must be known before anything is concluded from them, and within what factor their sizes are alike.
+KNOWN_ENOUGH = 5
+ALIKE = 4.0
+
+#: From so many batches in flight on an account, one listing looks at all of them; below, each is retrieved.
+SHARE_FROM = 10
+
+#: What is due within this share of its interval is looked at together with what is due now.
+SHARE_SLACK = 0.25
+
+#: Seconds for which a listing that failed is not tried again; meanwhile each batch is retrieved.
+LISTING_PAUSE = 60.0
+
+#: A 429 without a Retry-After holds all calls on the account back for this long, seconds; and no answer holds anything
+#: back for longer than the second.
+HOLD = 10.0
+LONGEST_HOLD = 600.0
 
 #: Downloads of a result file that has every row but not the tallies of the batch, before the rows are believed.
 TALLY_DOWNLOADS = 3
@@ -76,7 +98,8 @@ def classify(endpoint: Endpoint, status: int | None, *, sent: bool = True) -> ty
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """The seconds a response asks us to wait: ``retry-after-ms``, else ``Retry-After`` as seconds or HTTP date.
 
-    ``None`` if it asks nothing or says something unreadable. Never negative, never more than a day.
+    ``None`` if it asks nothing or says something unreadable. Never negative, never more than ten minutes: whoever must
+    wait longer is told so again.
     """
     for name, read in (
         ("retry-after-ms", lambda value: float(value) / 1000),
@@ -88,7 +111,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         except (KeyError, ValueError, TypeError):
             continue
         if seconds == seconds:  # not NaN
-            return min(max(seconds, 0.0), BATCH_LIFETIME)
+            return min(max(seconds, 0.0), LONGEST_HOLD)
     return None
 
 
@@ -98,10 +121,67 @@ def backoff(failures: int, *, retry_min: float, retry_max: float, at_least: floa
     return max(ceiling * rand, at_least or 0.0)
 
 
-def look_interval(age: float, *, poll_min: float, poll_max: float, rand: float) -> float:
-    """How long until the next look at a batch that has run for ``age`` seconds."""
-    planned = min(max(age * LOOK_SHARE, poll_min), poll_max)
-    return min(max(planned * (1 + LOOK_JITTER * (2 * rand - 1)), poll_min), poll_max)
+def look_interval(
+    age: float,
+    *,
+    poll_min: float,
+    poll_max: float,
+    rand: float,
+    overdue: float | None = None,
+    usual: float | None = None,
+    since: float = 0.0,
+) -> float:
+    """How long until the next look at a batch that still ran when it was last seen.
+
+    A share of its age; where batches of its size are known to take longer, not before half of the shortest of those;
+    after ``expires_at``, when it must end any moment, a share of the time since then. Always within the bounds.
+
+    Args:
+        age: of the batch when it was last seen, seconds.
+        poll_min, poll_max: bounds, seconds.
+        rand: 0.5: no jitter.
+        overdue: seconds from ``expires_at`` to that sighting; negative: it comes after.
+        usual: what ``usual_seconds`` says of batches of this size.
+        since: seconds gone by since that sighting.
+    """
+    planned = age * LOOK_SHARE
+    if usual is not None:
+        planned = max(planned, usual * EARLIEST_SHARE - age)
+    if overdue is not None and overdue >= 0:
+        planned = overdue * LOOK_SHARE
+    elif overdue is not None:
+        planned = min(planned, poll_min - overdue)
+    planned = min(max(planned, poll_min), poll_max)
+    planned = min(max(planned * (1 + LOOK_JITTER * (2 * rand - 1)), poll_min), poll_max)
+    return max(planned - since, 0.0)
+
+
+def usual_seconds(past: Sequence[tuple[int, float]], requests: int) -> float | None:
+    """How long the quickest of the past batches of about this size took; None: too few are known.
+
+    Args:
+        past: requests and seconds of each.
+        requests: in the batch that runs.
+    """
+    alike = [seconds for count, seconds in past if count / ALIKE <= requests <= count * ALIKE]
+    return min(alike) if len(alike) >= KNOWN_ENOUGH else None
+
+
+def hold_back(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    """For how many seconds an answer asks all calls on its account to wait; None: it does not.
+
+    A 429 does, and so does an answer that says that no request is left (``anthropic-ratelimit-requests-remaining``).
+    """
+    if status == 429:
+        wait = retry_after(headers, now)
+        return HOLD if wait is None else wait
+    if headers.get("anthropic-ratelimit-requests-remaining") != "0":
+        return None
+    try:
+        reset = datetime.fromisoformat(headers["anthropic-ratelimit-requests-reset"].replace("Z", "+00:00"))
+        return min(max(reset.timestamp() - now, 0.0), LONGEST_HOLD)
+    except (KeyError, ValueError):
+        return None
 
 
 def longest_hop(visibility_timeout: float) -> float:

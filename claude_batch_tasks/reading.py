@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
+from itertools import count
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -71,14 +72,18 @@ class Reader:
     def results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
         """Every outcome, or those of one type, as applications see them."""
         for outcome in self.outcomes(only, order):
-            yield as_result(self.custom_ids[outcome.place], outcome)
+            yield as_result(self.custom_id(outcome), outcome)
+
+    def custom_id(self, outcome: Outcome) -> str:
+        """As the caller knows it."""
+        return outcome.row.custom_id if self._job.adopted else self._custom_ids[outcome.place]
 
     def outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
         """Every outcome, or those of one type: as they are stored, or in the order of the requests."""
         found = (outcome for outcome in self._stored() if only in (None, outcome.row.type))
         return _in_order(found, self._batch.count) if order == "request" else found
 
-    def outcome(self, place: int) -> Outcome | None:
+    def outcome(self, place: int, custom_id: str) -> Outcome | None:
         """The outcome of the request of that position; looks at one piece."""
         stored = self._store.outcome(self._job_id, self._number, place)
         if stored and (found := _from_messages(place, stored)):
@@ -86,17 +91,17 @@ class Reader:
         if self._batch.published is None:
             self._check_that_it_is_there()
             return self._default(place)
-        wanted = requests.wire_id(self._job.nonce, self._batch.first + place)
+        wanted = custom_id if self._job.adopted else requests.wire_id(self._job.nonce, self._batch.first + place)
         piece = self._store.results_with(self._job_id, self._number, self._batch.published, place)
         # Hardly anybody writes an id with escapes; only if this one is not found as it is, every line is decoded.
-        for needle in (f'"{wanted}"'.encode(), b""):
+        for needle in (f'"{wanted}"'.encode(errors="surrogatepass"), b""):
             for line in piece.split(b"\n") if piece else ():
                 if needle in line and (row := results.row(line)).custom_id == wanted:
                     return Outcome(place, "batch", row, line)
         return None
 
     @cached_property
-    def custom_ids(self) -> _Ids:
+    def _custom_ids(self) -> _Ids:
         """The batch's, by position."""
         return _Ids(self._store.custom_ids(self._job_id, self._number))
 
@@ -114,10 +119,11 @@ class Reader:
                 if not replaced[place] and (found := self._default(place)):
                     yield found
             return
-        nonce, first = self._job.nonce, batch.first
+        nonce, first, arrival = self._job.nonce, batch.first, count()
         for piece in self._store.results(self._job_id, self._number, batch.published):
             for row, line in results.rows(piece):
-                index = requests.index_of(nonce, row.custom_id)
+                # The requests of an adopted batch are numbered as their rows came.
+                index = next(arrival) if self._job.adopted else requests.index_of(nonce, row.custom_id)
                 assert index is not None
                 if not replaced[index - first]:
                     yield Outcome(index - first, "batch", row, line)

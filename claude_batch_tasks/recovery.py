@@ -9,23 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import threading
 import time
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import errors, line
+from claude_batch_tasks import delivery
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Lost, Store, Unit, open_store
 
 log = logging.getLogger(__name__)
-
-#: Held while the watch does anything: a pool child forked in the middle of it would inherit locks that nobody in the
-#: child ever releases (of the event dispatcher, of connection pools), and hang for good.
-_no_fork = threading.Lock()
-os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
 
 #: Messages sent again in one go by the workers' own watch; the rest follows in the next.
 _AT_ONCE = 1000
@@ -35,80 +26,34 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
     """Send again what seems lost; returns the number of messages sent.
 
     Args:
-        after: seconds a message must be overdue; 0: all that nobody is at work on, with what is left of its countdown.
+        after: seconds a message must be overdue; 0: every one that the broker should have, with what is left of its
+            countdown.
         limit: the number of units looked at, the longest overdue first; default: all.
 
     Raises:
         StoreUnavailable: the store does not answer.
         kombu.exceptions.OperationalError: the broker does not.
     """
-    url = Settings.of(app).store_url
-    assert url is not None
     sent = 0
-    with _no_fork:
-        store = open_store(url)
+    with delivery.no_fork:
+        store = Settings.of(app).open_store()
         overdue = store.overdue(time.time() - after if after else math.inf, limit or 1_000_000_000)
     for unit in overdue:
-        with _no_fork:  # for each by itself: forks wait no longer than one message takes
-            if (lost := store.lost(unit, after)) is not None and _send_again(app, store, unit, lost):
+        with delivery.no_fork:  # for each by itself: forks wait no longer than one message takes
+            if (lost := store.lost(unit, after)) is None:
+                continue
+            if delivery.send(app, store, unit, lost.position, due_at=lost.due_at):
                 sent += 1
+                late = max(time.time() - lost.due_at, 0)
+                log.warning("%s: a message was due %.0f s ago; sent again", unit, late)
     return sent
 
 
-def _send_again(app: Celery, store: Store, unit: Unit, lost: Lost) -> bool:
-    job = store.job(unit.job_id)
-    over = lost.position >= (line.ENDED if unit.batch is None else line.DONE)
-    if job is None or job.state == "revoked" or over:
-        store.unschedule(unit)
-        return False
-    if job.state == "staged" and unit.batch is not None:
-        return False  # the message its job begins with comes first
-    countdown = line.until(lost.due_at)
-    if unit.batch is None:
-        if job.state == "staged":
-            line.beginning(app, job, unit.job_id, countdown).apply_async()
-        elif all(batch.done for batch in store.batches(unit.job_id)):
-            line.publish(job, unit.job_id, line.steps(app, unit.job_id, job, 0, since=line.DONE))
-        else:
-            return False  # it waits for its batches, not for a message
-    elif unit.place is not None:
-        line.message(app, job, unit, lost.position, countdown).apply_async()
-    else:
-        batch = store.batch(unit.job_id, unit.batch)
-        turn = batch.turn if batch else 0
-        rest = line.steps(app, unit.job_id, job, unit.batch, since=lost.position, turn=turn, countdown=countdown)
-        line.publish(job, unit.job_id, rest)
-    late = time.time() - lost.due_at
-    log.warning("%s: a message was due %.0f s ago; sent again", unit, max(late, 0))
-    return True
+def watch(app: Celery) -> float:
+    """What all workers do as long as they run; the store tells only one of them of each message.
 
-
-class Watch:
-    """Looks for lost messages as long as a worker runs, in a thread of its main process.
-
-    All workers do: the store tells only one of them of each message.
+    Returns the seconds until it is to be called again.
     """
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-        self._over = threading.Event()
-
-    def start(self) -> None:
-        """Look now, and then every ``recover_every`` seconds."""
-        threading.Thread(target=self._run, name="claude-batch-recovery", daemon=True).start()
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._over.set()
-
-    def _run(self) -> None:
-        settings = Settings.of(self._app)
-        while True:
-            try:
-                recover(self._app, settings.recover_after, _AT_ONCE)
-            except (errors.StoreUnavailable, OperationalError) as exc:
-                log.warning("lost messages could not be looked for: %s", exc)
-            except Exception:
-                log.exception("lost messages could not be looked for")
-            if self._over.wait(settings.recover_every):
-                return
+    settings = Settings.of(app)
+    recover(app, settings.recover_after, _AT_ONCE)
+    return settings.recover_every

@@ -13,6 +13,7 @@ import msgspec
 
 from claude_batch_tasks import policy, requests
 from claude_batch_tasks.errors import ResultsIncomplete
+from claude_batch_tasks.index import Index
 
 #: The outcomes of a request, in Anthropic's words.
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
@@ -223,6 +224,12 @@ class Completeness:
         #: Positions of the requests that deserve another chance.
         self.eligible = array("I")
 
+    def place(self, custom_id: str) -> int | None:
+        """The position in the batch of the request that a row is for; None: it is none of the batch's."""
+        index = requests.index_of(self.nonce, custom_id)
+        place = -1 if index is None else index - self.first
+        return place if 0 <= place < self.count else None
+
     def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """What of a result file is to be kept, in pieces: the rows that are this batch's, once each."""
         number = 0
@@ -251,9 +258,8 @@ class Completeness:
 
     def _add(self, row: Row, number: int) -> bool:
         """Whether a row is this batch's, and the first for its request."""
-        index = requests.index_of(self.nonce, row.custom_id)
-        place = -1 if index is None else index - self.first
-        if not 0 <= place < self.count:
+        place = self.place(row.custom_id)
+        if place is None:
             self.foreign += 1
             return False
         if self.pieces[place] != MISSING:
@@ -300,3 +306,22 @@ class Completeness:
         # An outcome unknown to this version is counted under a name unknown to it, so there is nothing to compare.
         if not self.unknown and any(counted.values()) and counted != {n: self.tallies[n] for n in OUTCOMES}:
             raise ResultsIncomplete(f"the result file counts {dict(self.tallies)}, the batch says {counted}")
+
+
+class AdoptedCompleteness(Completeness):
+    """Of a batch that was created elsewhere: whose custom_ids come as they come, each of them once.
+
+    Sixteen bytes per request.
+    """
+
+    def __init__(self, nonce: str, first: int, count: int) -> None:
+        super().__init__(nonce, first, count)
+        #: The custom_ids so far, by the order in which they came.
+        self.index = Index()
+
+    def place(self, custom_id: str) -> int | None:
+        """By order of arrival; of one that came before, its own."""
+        new = len(self.index)
+        if new < self.count and self.index.add(custom_id, new):
+            return new
+        return self.index.find(custom_id)

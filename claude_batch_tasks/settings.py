@@ -21,6 +21,7 @@ from celery import Celery, _state, current_app
 
 from claude_batch_tasks import policy
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.store import Store, open_store
 
 PREFIX = "claude_batch_"
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
@@ -156,6 +157,11 @@ class Settings:
             return dataclasses.replace(settings, store_url=_store_url(app))
         return settings
 
+    def open_store(self) -> Store:
+        """The store at ``store_url``; of settings that come from an app."""
+        assert self.store_url is not None
+        return open_store(self.store_url)
+
     def override(self, options: Mapping[str, Any]) -> Settings:
         """These settings with a job's own options over them.
 
@@ -166,6 +172,16 @@ class Settings:
         return dataclasses.replace(
             self, **{_known(name, per_job, "run_batch option "): value for name, value in options.items()}
         )
+
+    def check_client(self, alias: str) -> None:
+        """There is such an account.
+
+        Raises:
+            InvalidSettings: there is none.
+        """
+        if alias not in self.client_factories:
+            known = ", ".join(sorted(self.client_factories))
+            raise InvalidSettings(f"client {alias!r} is not in claude_batch_client_factories; known: {known}")
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

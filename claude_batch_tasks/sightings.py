@@ -12,8 +12,9 @@ from typing import Literal
 
 from claude_batch_tasks import account, api, errors, policy, results
 from claude_batch_tasks import requests as wire
-from claude_batch_tasks.step import Step, clock
+from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord, Unit
+from claude_batch_tasks.texts import clock
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ def reconcile(step: Step) -> bool:
     record, settings = step.batch, step.settings
     assert record.intent_at is not None
     looked_at = time.time()
-    if record.ambiguous_at is None:  # whoever sent it died
-        step.record(unanswered_at=looked_at, ambiguous_at=looked_at)
+    if record.ambiguous_at is None:  # whoever sent it died, or the job was taken up again
+        step.record(unanswered_at=record.unanswered_at or looked_at, ambiguous_at=looked_at)
     assert record.ambiguous_at is not None
     settled = looked_at - record.ambiguous_at >= settings.create_settle
     last = settled and record.create_looks + 1 >= settings.listings
@@ -100,8 +101,10 @@ def _candidates(step: Step) -> list[api.Batch]:
     """
     record, settings = step.batch, step.settings
     intent = record.intent_at or 0.0
-    listed = api.list_since(step.client, intent - settings.clock_skew, timeout=settings.timeout)
-    found = [seen for seen in listed if seen.may_hold(record.count) and seen.id not in record.rejected_ids]
+    step.pace.check()
+    with step.pace.heeded():
+        listed = api.list_since(step.client, intent - settings.clock_skew, timeout=settings.timeout)
+        found = [seen for seen in listed if seen.may_hold(record.count) and seen.id not in record.rejected_ids]
     late = {seen.id: seen.created_at.timestamp() - intent for seen in found}
     return sorted(found, key=lambda seen: (late[seen.id] < 0, abs(late[seen.id])))
 
@@ -112,7 +115,7 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
         return None
     found, record = None, step.batch
     try:
-        with api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
+        with step.pace.heeded(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
             first = chain.from_iterable(map(results.rows, results.blocks(chunks)))
             for row, _ in islice(first, _TELLING):
                 index = wire.index_of(step.job.nonce, row.custom_id)
@@ -141,7 +144,7 @@ def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None =
 
 
 def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free", "doubtful", "taken"]:
-    """Whether a batch may be adopted. ``doubtful``: another has, and is still finding out whose it is.
+    """Whether a batch may be adopted. ``doubtful``: another has it, but did not create it: its rows will tell.
 
     A holder that is gone, has ended without knowing, or holds another batch by now, holds nothing.
     """
@@ -150,6 +153,8 @@ def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free",
     job, batch = step.store.job(holder.job_id), step.store.batch(holder.job_id, holder.batch or 0)
     if job is None or batch is None or batch.batch_id != batch_id:
         return "free"
+    if job.adopted:
+        return "doubtful"
     if not batch.provisional:
         return "taken"
     return "free" if job.ended_at is not None or batch.done or batch.state == "failed" else "doubtful"
@@ -186,28 +191,34 @@ def created(
 def not_found(step: Step, exc: errors.NotFoundError) -> str:
     """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
     record, settings, now = step.batch, step.settings, time.time()
-    assert record.created_at is not None
     assert record.batch_id is not None
+    # One that was created elsewhere, and not seen yet, may be of any age, and may not be there at all.
+    known = record.created_at is not None
+    born = record.created_at if record.created_at is not None else step.job.started_at or now
     account.check_other(step, exc.organization)
     step.record(not_found=record.not_found + 1)
-    sighting = record.sighting or record.created_at
+    sighting = record.sighting or born
+    # Nothing says yet that a batch found by search is ours: only the listing can.
+    grace = 0.0 if record.provisional else settings.not_found_grace if known else settings.create_settle
 
     def means() -> str:
         return policy.not_found_means(
             now=now,
-            created_at=record.created_at or now,
+            created_at=born,
             last_sighting=sighting,
-            # Nothing says yet that a batch found by search is ours: only the listing can.
-            grace=0.0 if record.provisional else settings.not_found_grace,
+            grace=grace,
             absences=record.absences,
             absences_limit=settings.listings,
         )
 
     meaning = means()
     if meaning == "ask_list":
-        since = record.created_at - settings.clock_skew
-        listed = api.list_since(step.client, since, timeout=settings.timeout)
-        if any(seen.id == record.batch_id for seen in listed):
+        since = born - settings.clock_skew if known else now - policy.RETENTION
+        step.pace.check()
+        with step.pace.heeded():
+            listed = api.list_since(step.client, since, timeout=settings.timeout)
+            shown = any(seen.id == record.batch_id for seen in listed)
+        if shown:
             step.record(sighting=time.time(), absences=0)
             raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
         step.record(absences=record.absences + 1)
@@ -221,13 +232,14 @@ def not_found(step: Step, exc: errors.NotFoundError) -> str:
             step,
             "lost",
             errors.BatchLost(
-                f"{exc}; batch {record.batch_id} was last seen at {clock(sighting)} "
-                f"and is missing from {record.absences} complete listings",
+                f"{exc}; batch {record.batch_id} was "
+                + (f"last seen at {clock(sighting)} " if known else "never seen ")
+                + f"and is missing from {record.absences} complete listings",
                 *exc.args[1:],
             ),
         )
-    ago = max(now - sighting, 0)
-    raise errors.NotFoundError(f"{exc}; seen {ago:.0f} s ago, so taken for propagation delay", *exc.args[1:])
+    ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
+    raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
 
 
 def without_batch(step: Step, state: str, error: errors.ApiError) -> str:

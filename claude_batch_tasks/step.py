@@ -2,7 +2,8 @@
 
 A message stands for one position in the life of its unit (a batch, a request, the job). It takes the unit's lease,
 runs, publishes the next message, and only then moves the unit on and gives the lease up: in any other order a
-process that dies in between loses the job or doubles it. A message at an older position is a duplicate and ends
+process that dies in between loses the job or doubles it. What is to wait longer than a moment is left in the store
+instead, in one step, and gets its next message when it is due. A message at an older position is a duplicate and ends
 quietly; one that meets a living lease comes back when that would expire; one that meets an expired lease takes over.
 """
 
@@ -14,7 +15,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -26,8 +27,10 @@ from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import api, errors, line, policy, totals
+from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
+from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Store, Unit
+from claude_batch_tasks.texts import duration
 
 if TYPE_CHECKING:
     _Task = Task[Any, Any]
@@ -56,6 +59,8 @@ class Step:
     """The message's: job id, batch number, turn, sequence number."""
     lost: threading.Event = field(default_factory=threading.Event)
     """The lease is known to be somebody else's."""
+    also_held: list[Callable[[], None]] = field(default_factory=list)
+    """What is to be done whenever the lease is renewed, in the thread that does."""
 
     @cached_property
     def batch(self) -> BatchRecord:
@@ -69,6 +74,21 @@ class Step:
     def client(self) -> anthropic.Anthropic:
         """The client of the job's account."""
         return api.client(self.job.client, self.settings.client_factories)
+
+    @cached_property
+    def account(self) -> str:
+        """What the store calls the account of that client."""
+        return api.account_name(self.client)
+
+    @property
+    def pace(self) -> Pace:
+        """What the account's rate limits allow."""
+        return Pace(self.store, self.account)
+
+    @cached_property
+    def past(self) -> list[tuple[int, float]]:
+        """The account's past batches: requests and seconds of each."""
+        return self.store.past(self.account)
 
     def while_held(self, parts: Iterable[_T]) -> Iterator[_T]:
         """The parts of something long, up to the moment in which the lease is lost."""
@@ -103,13 +123,32 @@ class Step:
         for name, value in changes.items():
             setattr(self.batch, name, value)
 
-    def fail(self, error: errors.BatchTasksError) -> str:
-        """End the batch before its time; the job reports the error when its other batches are through."""
+    def fail(self, error: errors.BatchTasksError, *, done: bool = False) -> str:
+        """End the batch before its time; the job reports the error when its other batches are through.
+
+        Args:
+            done: no step comes after this one.
+        """
         log.error("%s failed: %s", self.where, error)
         # What the API counted is no outcome of ours where its results were not published.
         counts = self.batch.counts if self.batch.published is not None else {}
-        self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts)
+        self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
         return f"failed: {error}"
+
+    @property
+    def deadline(self) -> float | None:
+        """When the job gives up waiting, in epoch seconds."""
+        limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
+        return None if limit is None or begun is None else begun + limit
+
+    def check_patience(self) -> None:
+        """Go on only while the job has not waited for as long as it is to.
+
+        Raises:
+            WaitExceeded: it has.
+        """
+        if self.deadline is not None and time.time() >= self.deadline:
+            raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s)")
 
     @property
     def where(self) -> str:
@@ -131,15 +170,14 @@ class BatchTask(_Task):
     track_started = False
     # How a job fails says all there is to say; a traceback of ours would say no more.
     throws = (errors.BatchTasksError,)
-    # A soft time limit of the user's own app ends an attempt, not the job.
+    # A time limit of the user's own app ends an attempt, not the job.
     autoretry_for = (errors.TryLater, OperationalError, SoftTimeLimitExceeded)
+    Request = "claude_batch_tasks.hard_limit:StepRequest"
 
     @property
     def store(self) -> Store:
         """The store of the app."""
-        url = Settings.of(self.app).store_url
-        assert url is not None
-        return open_store(url)
+        return Settings.of(self.app).open_store()
 
     def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
         """The store, the settings in force for a job, and the job."""
@@ -174,7 +212,7 @@ class BatchTask(_Task):
 
     def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
         """Publish this task's next message, one hop at most from now; the Retry to raise."""
-        waiting = errors.Waiting(f"{reason}; next look in {_seconds(wait)}")
+        waiting = errors.Waiting(f"{reason}; next look in {duration(wait)}")
         args = tuple(self.request.args or ()) if args is None else args
         try:
             return super().retry(
@@ -197,6 +235,8 @@ class StepTask(BatchTask):
     rank = 0
     #: Whether it is the last its unit goes through.
     last = False
+    #: Whether the job's patience ends it: it then does not come back once more.
+    waits = True
 
     @property
     def step(self) -> Step:
@@ -294,11 +334,11 @@ class StepTask(BatchTask):
     def failed(self, error: errors.BatchTasksError) -> str:
         """The step met an error that does not pass: the batch ends, the chain goes on, the last link reports it."""
         try:
-            return self.step.fail(error)
+            return self.step.fail(error, done=self.last)
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:
-            return self.retry(exc=exc)
+            self.later(exc)
 
     def due(self) -> float | None:
         """When the unit is to be looked at again, in epoch seconds."""
@@ -309,30 +349,58 @@ class StepTask(BatchTask):
         return self.step.batch.failures
 
     def not_yet_due(self) -> None:
-        """Go back to waiting when this message woke up between two hops of a longer countdown."""
+        """Go back to waiting when this message came early: by a broker that took a part of a longer countdown only."""
         due = self.due()
-        if due is not None and due - time.time() > 0.05:
+        # Nobody waits for what was canceled.
+        if due is not None and due - time.time() > 0.05 and not self.step.job.cancel_requested:
             raise errors.NotDue("waiting")
 
     def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
-        """Publish this step's next message, then move the unit on to it and give the lease up."""
+        """Come back, unless the job has waited long enough: what is due by then is done, and not waited for again.
+
+        Raises:
+            WaitExceeded: it has.
+        """
+        # Another's listing may be the last look at this batch as well.
+        if self.waits and not isinstance(exc, errors.ListingUnderWay):
+            self.step.check_patience()
+        self.later(exc)
+
+    def later(self, exc: Exception | None) -> NoReturn:
+        """Come back after the wait that policy gives this error; the unit waits in the store, or in a message."""
         step = self.step
-        now, settings = time.time(), step.settings
+        now = time.time()
         try:
-            failures, due = self.failures(), self.due()
+            wait, failures = self.wait_after(exc, now)
         except errors.StoreUnavailable:
-            failures, due = self.request.retries, None
+            wait, failures = step.settings.retry_max * random.random(), self.request.retries + 1
+        if step.deadline is not None and step.deadline > now:
+            wait = min(wait, step.deadline - now)
+        job_id, batch, turn, seq = step.args
+        position, due_at = self.position(turn, seq + 1), now + wait
+        self.report(f"{exc}; next look in {duration(wait)}", due_at)
+        if self.stay(wait, position, failures=failures, task_id=self.request.id):
+            waiting = errors.Waiting(f"{exc}; next look in {duration(wait)}")
+            retry = Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
+        else:
+            retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
+            # Where the store does not answer, the next message moves the unit on by itself.
+            with contextlib.suppress(errors.StoreUnavailable):
+                step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at)
+        log.info("%s: %s", step.where, retry.exc)
+        raise retry
+
+    def wait_after(self, exc: Exception | None, now: float) -> tuple[float, int]:
+        """For how many seconds to wait after this error, and how many failures in a row that makes."""
+        step, settings = self.step, self.step.settings
         if isinstance(exc, errors.NotDue):
-            wait = max((due or now) - now, 0)
-        elif isinstance(exc, (errors.BatchInProgress, errors.FallbackInProgress)):
-            failures = 0
-            begun = step.batch.created_at or step.job.started_at or now
-            if isinstance(exc, errors.FallbackInProgress):
-                begun = now
-            wait = policy.look_interval(
-                now - begun, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random()
-            )
-        elif isinstance(exc, errors.CreateUnresolved):
+            return max((self.due() or now) - now, 0), self.failures()
+        if isinstance(exc, (errors.BatchInProgress, errors.FallbackInProgress)):
+            return self.look_interval(now), 0
+        if isinstance(exc, errors.HeldBack):
+            return (exc.retry_after or 0) * (1 + random.random() / 4), self.failures()
+        failures = self.failures() + (not isinstance(exc, errors.CreateUnresolved))
+        if isinstance(exc, errors.CreateUnresolved):
             # Not exponentially: listings may be due until ``create_settle`` is over, and one answer ends the search.
             wait = policy.look_interval(
                 now - (step.batch.ambiguous_at or now),
@@ -340,26 +408,40 @@ class StepTask(BatchTask):
                 poll_max=settings.retry_max,
                 rand=random.random(),
             )
-            wait = max(wait, exc.retry_after or 0)
-        else:
-            failures += 1
-            wait = policy.backoff(
-                failures,
-                retry_min=settings.retry_min,
-                retry_max=settings.retry_max,
-                at_least=getattr(exc, "retry_after", None),
-                rand=random.random(),
+            return max(wait, exc.retry_after or 0), failures
+        wait = policy.backoff(
+            failures,
+            retry_min=settings.retry_min,
+            retry_max=settings.retry_max,
+            at_least=getattr(exc, "retry_after", None),
+            rand=random.random(),
+        )
+        return wait, failures
+
+    def look_interval(self, now: float) -> float:
+        """How long until the next look at what is on its way and is not known to take any time."""
+        settings = self.step.settings
+        return policy.look_interval(0, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random())
+
+    def flight(self) -> tuple[str, Flight] | None:
+        """The account and the batch whose poll the unit waits for, if that is what it waits for."""
+        return None
+
+    def stay(self, wait: float, position: int, **changes: Any) -> bool:
+        """Let the unit wait in the store, at this position; False if that is not to be, or cannot be."""
+        if self.request.is_eager or not line.stays(self.app, wait):
+            return False
+        step = self.step
+        try:
+            account, flight = self.flight() or ("", None)
+            done = step.store.wait(
+                step.unit, step.owner, position, time.time() + wait, account=account, flight=flight, **changes
             )
-        job_id, batch, turn, seq = step.args
-        self.report(f"{exc}; next look in {_seconds(wait)}", now + wait)
-        retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
-        # Where the store does not answer, the next message moves the unit on by itself.
-        with contextlib.suppress(errors.StoreUnavailable):
-            step.store.advance(
-                step.unit, step.owner, self.position(turn, seq + 1), failures=failures, due_at=now + wait
-            )
-        log.info("%s: %s", step.where, retry.exc)
-        raise retry
+        except errors.StoreUnavailable:
+            return False
+        if not done:
+            raise Ignore("taken over")
+        return True
 
     def report(self, line: str, due_at: float | None = None) -> None:
         """Show progress under the id the caller holds: in the result back end, and as an event for Flower."""
@@ -376,11 +458,22 @@ class StepTask(BatchTask):
         publish_progress(self, step.unit.job_id, totals.progress(step.job, batches), line)
 
     def pass_on(self, value: Any) -> None:
-        """Publish the chain's next message, then move the unit on."""
-        self.publish_next(value)
+        """Publish the chain's next message, then move the unit on; or let it wait for that message in the store."""
+        try:
+            pause = self.pause()
+        except errors.StoreUnavailable:
+            pause = self.step.settings.poll_min
+        if pause and self.stay(pause, self.after(self.step.args[2]), failures=0, task_id=None):
+            self.request.chain = None
+            return
+        self.publish_next(value, pause)
         self.move_on()
 
-    def publish_next(self, value: Any) -> None:
+    def pause(self) -> float:
+        """Seconds between this step and the next."""
+        return 0.0
+
+    def publish_next(self, value: Any, pause: float = 0) -> None:
         """Publish the chain's next message.
 
         Celery would publish it after the task's end, where a broker that does not take it ends the chain for good.
@@ -390,9 +483,11 @@ class StepTask(BatchTask):
             rest: list[Any] = list(request.chain)  # in reverse, as Celery keeps it
             following = signature(rest.pop(), app=self.app)
             try:
+                if pause:
+                    following.set(countdown=line.hop(self.app, pause))
                 following.apply_async((value,), chain=rest, parent_id=request.id, root_id=request.root_id)
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
-                self.retry(exc=errors.TransientError(f"the next message was not published: {type(exc).__name__}"))
+                self.later(errors.TransientError(f"the next message was not published: {type(exc).__name__}"))
             request.chain = None
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
@@ -430,23 +525,11 @@ def _renewed(step: Step) -> Iterator[None]:
                 if not step.store.renew(step.unit, step.owner, step.settings.lease):
                     step.lost.set()
                     return
+                for hold in tuple(step.also_held):
+                    hold()
 
     threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()
     try:
         yield
     finally:
         done.set()
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-
-
-def words(counts: Mapping[str, int]) -> str:
-    """Counts for logs and Flower: ``34 succeeded, 3 expired``."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
-
-
-def clock(seconds: float) -> str:
-    """A moment in epoch seconds, for texts."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -11,10 +11,10 @@ from typing import Any
 from celery import Celery
 
 from claude_batch_tasks import requests as wire
-from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, StoreUnavailable
+from claude_batch_tasks.errors import BatchTasksError, StoreUnavailable
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store, open_store
+from claude_batch_tasks.store import BatchRecord, JobRecord, Store
 
 
 def submit(
@@ -44,11 +44,8 @@ def submit(
     options = dict(options)
     alias = options.pop("client", "default")
     settings = Settings.of(app).override(options)
-    if alias not in settings.client_factories:
-        known = ", ".join(sorted(settings.client_factories))
-        raise InvalidSettings(f"client {alias!r} is not in claude_batch_client_factories; known: {known}")
-    assert settings.store_url is not None
-    store = open_store(settings.store_url)
+    settings.check_client(alias)
+    store = settings.open_store()
     nonce, index = secrets.token_hex(8), Index()
     batches: list[BatchRecord] = []
     pieces = wire.cut(

@@ -8,6 +8,7 @@ a job goes through a chain of its own; the last link of every chain is ``finish_
 from __future__ import annotations
 
 import logging
+import math
 import time
 from array import array
 from collections import Counter
@@ -28,6 +29,7 @@ from claude_batch_tasks import (
     errors,
     failure,
     line,
+    looks,
     policy,
     reading,
     recovery,
@@ -37,10 +39,12 @@ from claude_batch_tasks import (
     totals,
     worker,
 )
-from claude_batch_tasks.line import DONE, FALL_BACK, NAME
+from claude_batch_tasks.line import DONE, NAME
+from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import configured_app
-from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, clock, publish_progress, words
-from claude_batch_tasks.store import Unit
+from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, publish_progress
+from claude_batch_tasks.store import Flight, Unit
+from claude_batch_tasks.texts import clock, words
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +169,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     self.request.callbacks = self.request.chain = None
     lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:
-        with allow_join_result():
-            for steps in lines[:-1]:
-                chain(*steps[:-1]).apply()
-            return line.run_eagerly(record, lines[-1])
+        return line.run_eagerly(record, lines)
     for steps in lines:
         line.publish(record, job_id, steps)
     raise Ignore("its steps end it")
@@ -177,27 +178,54 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
 # -- create
 
 
-@shared_task(bind=True, base=StepTask, rank=0, name=NAME + "create_batch")
-def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+class InFlightTask(StepTask):
+    """A step after which the batch may be in flight: a listing may spare it its next look."""
+
+    abstract = True
+
+    def flight(self) -> tuple[str, Flight] | None:
+        """The batch, if listings tell it apart and may speak for it."""
+        record = self.step.batch
+        if record.state not in ("in_progress", "canceling") or record.provisional or record.created_at is None:
+            return None
+        return self.step.account, looks.flight(self.step)
+
+
+class CreateBatch(InFlightTask):
+    """``create_batch``: the first look comes a while after it."""
+
+    abstract = True
+    rank = 0
+
+    def pause(self) -> float:
+        """Until the schedule's first look, if there is a batch to look at."""
+        return max(looks.next_look(self.step) - time.time(), 0) if self.step.batch.state == "in_progress" else 0.0
+
+
+@shared_task(bind=True, base=CreateBatch, name=NAME + "create_batch")
+def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Create the batch at Anthropic, once: the intent is written first, and an unclear answer is searched for."""
     step, record = self.step, self.step.batch
     if record.state not in ("staged", "creating"):
         return f"nothing to create: {record.state}"
     self.not_yet_due()
-    # However long its first message was in a queue, a job is begun; what had to wait for other batches need not be.
-    if record.failures or record.intent_at is not None or batch >= step.settings.max_batches_in_flight:
-        _check_patience(step)
+    # However long its first message was in a queue, a job is begun; what had to wait longer need not be.
+    waited = record.due_at or record.intent_at or batch >= step.settings.max_batches_in_flight
     if record.intent_at is not None and sightings.reconcile(step):
         return f"adopted {record.batch_id}"
     if step.job.cancel_requested:
         step.record(state="unsent", outcome={"type": "canceled"}, counts={"canceled": record.count})
         return "canceled before it was created"
+    if waited:
+        step.check_patience()
     account.check_to_spend(step)
+    step.pace.check("create")
     client = step.client
     step.record(state="creating", intent_at=time.time(), unanswered_at=None, ambiguous_at=None, create_looks=0)
     try:
         body = step.while_held(submit.body(step.store, job_id, batch))
-        created = api.create(client, body, record.body_bytes)
+        with step.pace.heeded("create"):
+            created = api.create(client, body, record.body_bytes)
     except errors.AmbiguousError as exc:
         step.record(unanswered_at=time.time(), ambiguous_at=time.time())
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
@@ -216,6 +244,7 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
         step.record(state="staged", intent_at=None)
         raise
     sightings.created(step, created)
+    step.pace.heed(created.hold)
     account.proven(step, created.organization)
     log.info("%s: created, %d requests", step.where, record.count)
     return f"created {created.id}, {record.count} requests"
@@ -224,29 +253,40 @@ def create_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: in
 # -- poll
 
 
-@shared_task(bind=True, base=StepTask, rank=1, name=NAME + "poll_batch")
-def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+class PollBatch(InFlightTask):
+    """``poll_batch``: a look at a batch, and the wait for the next."""
+
+    abstract = True
+    rank = 1
+
+    def look_interval(self, now: float) -> float:
+        """As the schedule has it."""
+        return max(looks.next_look(self.step) - now, 0)
+
+
+@shared_task(bind=True, base=PollBatch, name=NAME + "poll_batch")
+def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Look at the batch; come back after a countdown until it has ended."""
     step, record = self.step, self.step.batch
     if record.state not in ("in_progress", "canceling"):
         return f"nothing to look at: {record.state}"
-    self.not_yet_due()
     assert record.batch_id is not None
-    _check_patience(step)
-    timeout = step.settings.timeout
     try:
         # Not before the results have confirmed it: it may be another application's.
         if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
             # Refused where the batch has ended by itself; whatever else is wrong, the look says it as well.
-            with suppress(errors.PermanentError):
-                api.cancel(step.client, record.batch_id, timeout=timeout)
+            step.pace.check()
+            with suppress(errors.PermanentError), step.pace.heeded():
+                api.cancel(step.client, record.batch_id, timeout=step.settings.timeout)
             step.record(cancel_sent=True)
-        seen = api.retrieve(step.client, record.batch_id, timeout=timeout)
+        seen, seen_at = looks.look(step)
     except errors.NotFoundError as exc:
         return sightings.not_found(step, exc)
+    if step.job.adopted:
+        _meet(step, seen)
     step.record(
         looks=record.looks + 1,
-        sighting=time.time(),
+        sighting=seen_at,
         absences=0,
         state="canceling" if seen.processing_status == "canceling" else "in_progress",
     )
@@ -270,14 +310,31 @@ def poll_batch(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int 
     if record.provisional and sightings.is_ours(step, seen) is False:
         return sightings.give_back(step, "its rows are another's")
     step.record(state="ended", counts={name: seen.request_counts.get(name, 0) for name in results.OUTCOMES})
+    if seen.ended_at is not None and not step.job.cancel_requested and time.time() < (record.expires_at or math.inf):
+        took = (seen.ended_at - seen.created_at).total_seconds()
+        step.store.note_end(step.account, record.count, took)
     log.info("%s: ended, %s", step.where, words(record.counts))
     return f"ended: {words(record.counts)}"
 
 
-def _check_patience(step: Step) -> None:
-    limit, started = step.settings.max_wait, step.job.started_at
-    if limit is not None and started is not None and time.time() - started > limit:
-        raise errors.WaitExceeded(f"the job waited longer than max_wait ({limit:g} s)")
+def _meet(step: Step, seen: api.Batch) -> None:
+    """A look at a batch created elsewhere says how many requests it has, and since when."""
+    record, count = step.batch, sum(seen.request_counts.values())
+    if record.created_at is None:
+        step.store.keep(step.unit.job_id)
+        if not step.claim(seen.id, created_at=seen.created_at.timestamp()):
+            holder = step.store.holder(seen.id)
+            raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
+        step.record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
+    if count not in (0, record.count):
+        step.store.update_job(step.unit.job_id, requests=count)
+        step.job.requests = count
+        step.record(count=count)
+    if not record.count and not seen.running:
+        error = f"retrieve: {seen.id} has ended, and is shown without its requests"
+        if record.failures + 1 >= step.settings.results_limit:
+            raise errors.ResultsMissing(error)
+        raise errors.TransientError(error)
 
 
 # -- fetch
@@ -293,11 +350,12 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         return f"nothing to fetch: {record.state}"
     self.not_yet_due()
     assert record.batch_id is not None
-    _check_patience(step)
+    step.pace.check()
     step.record(attempt=record.attempt + 1)
-    seen = results.Completeness(step.job.nonce, record.first, record.count)
+    checked = results.AdoptedCompleteness if step.job.adopted else results.Completeness
+    seen = checked(step.job.nonce, record.first, record.count)
     try:
-        with api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
+        with step.pace.heeded(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
             pieces = seen.keep(step.while_held(chunks))
             step.store.write_results(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
@@ -312,13 +370,13 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         seen.check(record.counts)
     except errors.ResultsIncomplete as exc:
         log.warning("%s: download %d: %s", step.where, record.attempt, exc)
-        limit = step.settings.results_limit
-        if record.attempt < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
+        limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
+        if downloads < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
             step.store.discard_results(job_id, batch, record.attempt)
             raise
         if not seen.complete:
             _publish(step, seen)
-            return step.fail(errors.ResultsMissing(f"{exc}, in each of {record.attempt} downloads"))
+            return step.fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
     _publish(step, seen)
     log.info("%s: fetched, %s", step.where, words(seen.tallies))
     return f"fetched: {words(seen.tallies)}"
@@ -334,7 +392,9 @@ def _publish(step: Step, seen: results.Completeness) -> None:
         "usage": dict(seen.usage),
         "eligible": len(seen.eligible),
     }
-    rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+    rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+    if isinstance(seen, results.AdoptedCompleteness):
+        rows["index"] = seen.index.parts()
     if not step.store.publish(step.unit, step.owner, record.attempt, **rows, **changes):
         raise LeaseLost
     for name, value in {"published": record.attempt, **changes}.items():
@@ -342,13 +402,13 @@ def _publish(step: Step, seen: results.Completeness) -> None:
 
 
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
-    """Go through create, poll and fetch again, in front of what is left of the line."""
+    """Go through create, poll, fetch and what follows again."""
     number = step.unit.batch or 0
     at = line.position(step.batch.turn, 0)
-    steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at, turn=step.batch.turn)
+    steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at)
     if task.request.is_eager:
         with allow_join_result():
-            chain(*steps[:3]).apply()
+            chain(*steps[:-1]).apply()
         raise Ignore("eager: the new turn has run")
     line.publish(step.job, step.unit.job_id, steps)
     step.store.advance(step.unit, step.owner, at, failures=0, due_at=None)
@@ -359,14 +419,12 @@ def _another_turn(task: StepTask, step: Step) -> NoReturn:
 
 
 class FallBack(StepTask):
-    """``fall_back``: comes after whatever turn the batch was found in."""
+    """``fall_back``: the last step of a batch."""
 
     abstract = True
+    rank = 3
     last = True
-
-    def position(self, turn: int, seq: int) -> int:
-        """After every position of the steps before it."""
-        return FALL_BACK + seq
+    waits = False
 
     def after(self, turn: int) -> int:
         """The end of the batch's life."""
@@ -379,7 +437,8 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
     step, record = self.step, self.step.batch
     # Once: if this one's message is lost, the ledger knows that it is due.
     if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
-        line.publish(step.job, job_id, line.steps(self.app, job_id, step.job, following))
+        since = step.store.position(Unit(job_id, following))
+        line.publish(step.job, job_id, line.steps(self.app, job_id, step.job, following, since=since))
     if record.done:
         return "done"
     self.not_yet_due()
@@ -400,6 +459,8 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
                 line.message(self.app, step.job, Unit(job_id, batch, place)).apply_async()
             step.record(messages_out=True)
         through = step.store.outcome_count(job_id, batch)
+        if through < granted and step.job.cancel_requested:
+            step.store.wake(Unit(job_id, batch, place) for place in _eligible(step)[:granted])
         if through < granted:
             raise errors.FallbackInProgress(f"fallback: {through:,} of {granted:,} answered")
     _close(step, skipped=wanted - granted)
@@ -539,6 +600,7 @@ class FinishJob(StepTask):
 
     abstract = True
     last = True
+    waits = False
     ignore_result = False
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
@@ -588,6 +650,8 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
     batches = step.store.batches(job_id)
     summary = step.job.summary or totals.summarize(job_id, step.job, batches, time.time())
     error = failure.of(step, batches, summary)
+    # Before it has ended: from then on it may be taken up again, and must not expire.
+    step.store.expire(job_id, step.settings.result_ttl)
     step.store.update_job(
         job_id,
         state=summary["state"],
@@ -595,7 +659,6 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         summary=summary,
         error=str(error) if error else None,
     )
-    step.store.expire(job_id, step.settings.result_ttl)
     log.info("job %s: %s, %s", job_id, summary["state"], words(totals.tally(batches)))
     if error is not None:
         raise error
@@ -615,8 +678,11 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     if found.provisional:
         return "not before it is certain that the batch is this job's"
     client = api.client(record.client, settings.client_factories)
+    pace = Pace(store, api.account_name(client))
+    pace.check()
     try:
-        seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
+        with pace.heeded():
+            seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
     except errors.PermanentError as exc:
         return f"refused: {exc}"
     log.info("job %s batch %d (%s): cancel asked for, %s", job_id, batch, found.batch_id, seen.processing_status)

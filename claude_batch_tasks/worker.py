@@ -1,20 +1,27 @@
-"""What a worker does beside its tasks: checks at its start, the watch for lost messages, and what a revoke means."""
+"""What a worker does beside its tasks: checks at its start, messages that are due or lost, and what a revoke means."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from celery import signals
+from celery.states import IGNORED, RETRY
+from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import checks, errors, recovery
+from claude_batch_tasks import checks, delivery, errors, recovery
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two tries to reach a store or a broker that does not answer, at most.
+_LONGEST_PAUSE = 15.0
 
 #: The tasks that carry a job's own id.
 _OF_THE_JOB = (NAME + "run_batch", NAME + "finish_job")
@@ -24,8 +31,9 @@ def connect() -> None:
     """Have Celery call what is here; in a process that is no worker, it never does."""
     signals.worker_init.connect(_check_settings)
     signals.celeryd_after_setup.connect(_check_servers)  # worker_init comes before the worker's log is set up
-    signals.worker_ready.connect(_watch)
+    signals.worker_ready.connect(_begin)
     signals.task_revoked.connect(_revoked)
+    signals.task_postrun.connect(_let_go)
 
 
 def _check_settings(sender: Any = None, **_: Any) -> None:
@@ -40,10 +48,46 @@ def _check_servers(instance: Any = None, **_: Any) -> None:
     checks.warn(instance)
 
 
-def _watch(sender: Any = None, **_: Any) -> None:
-    watch = recovery.Watch(sender.app)
-    signals.worker_shutting_down.connect(lambda **_: watch.stop(), weak=False)
-    watch.start()
+def _begin(sender: Any = None, **_: Any) -> None:
+    over = threading.Event()
+    signals.worker_shutting_down.connect(lambda **_: over.set(), weak=False)
+    app = sender.app
+    _keep_doing("claude-batch-ticker", lambda: delivery.send_due(app), over, "what is due could not be sent")
+    _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
+
+
+def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, failed: str) -> None:
+    """Do it in a thread of the worker's main process until that is over, each time after the seconds it returns."""
+
+    def run() -> None:
+        pause, failures = 0.0, 0
+        while not over.wait(pause):
+            try:
+                pause, failures = work(), 0
+            except (errors.StoreUnavailable, OperationalError) as exc:
+                failures += 1
+                pause = min(2.0**failures, _LONGEST_PAUSE)
+                log.warning("%s: %s; next try in %.0f s", failed, exc, pause)
+            except Exception:
+                pause = _LONGEST_PAUSE
+                log.exception("%s", failed)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def _let_go(sender: Any = None, retval: Any = None, state: Any = None, **_: Any) -> None:
+    """A task that came back, or ended as a duplicate, leaves no frames behind.
+
+    Its exception refers to a frame of Celery's in which it is a variable, so both, and what Celery copied of the frames
+    (350 KB for one look at a batch), would stay until Python looks for cycles everywhere: processes grew by 200 MB
+    (measured with Celery 5.7.0 on Python 3.11).
+    """
+    if (
+        state in (RETRY, IGNORED)
+        and isinstance(retval, Exception)
+        and str(getattr(sender, "name", "")).startswith(NAME)
+    ):
+        retval.__traceback__ = retval.__context__ = retval.__cause__ = None
 
 
 def _revoked(sender: Any = None, request: Any = None, signum: Any = None, **_: Any) -> None:

@@ -7,7 +7,7 @@ published result file as pieces, and the outcomes that came through the Messages
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -37,9 +37,13 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """Keyed hash of the credential its first create was sent with."""
     organization: str | None = None
     """What the API called that credential's organization, if it said so."""
+    adopted: bool = False
+    """It is made of a batch created elsewhere: the custom_ids at Anthropic are its own, its requests are not here."""
     state: JobState = "staged"
     submitted_at: float
     started_at: float | None = None
+    resumed_at: float | None = None
+    """When it was last taken up again after it had failed; its patience counts from then."""
     ended_at: float | None = None
     cancel_requested: bool = False
     admitted: int = 0
@@ -94,10 +98,14 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     failures: int = 0
     """Failures of the present step in a row; the backoff is computed from it."""
     due_at: float | None = None
-    """When the present step is to look again."""
+    """When the present step is to look again, as it was last said; a listing may have changed it since."""
+    task_id: str | None = None
+    """Of the task that waits: its next message carries on under the same id."""
 
     attempt: int = 0
     """Downloads of the result file begun."""
+    attempts_before: int = 0
+    """Those before the job was taken up again, which do not count towards giving up."""
     published: int | None = None
     """The attempt whose rows are the batch's results."""
     usage: dict[str, int] = {}
@@ -164,6 +172,19 @@ class Lost(NamedTuple):
     due_at: float
 
 
+class Flight(msgspec.Struct, array_like=True, kw_only=True):
+    """A batch whose poll waits, as the schedule needs to know it. Times are epoch seconds."""
+
+    batch_id: str
+    created_at: float
+    expires_at: float | None
+    requests: int
+    poll_min: float
+    poll_max: float
+    deadline: float | None
+    """When its job gives up waiting."""
+
+
 class Store(Protocol):
     """Raises ``errors.StoreUnavailable`` from every method when it cannot answer, and never guesses."""
 
@@ -177,16 +198,29 @@ class Store(Protocol):
     def discard(self, job_id: str, nonce: str, batches: int) -> None:
         """Remove what was staged under a nonce."""
 
-    def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> bool:
+    def create_job(
+        self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
+    ) -> bool:
         """Make the job exist with what was staged under its nonce, all at once; False if there is a job of that id.
 
-        It expires after ``ttl`` seconds unless it is kept.
+        It expires after ``ttl`` seconds unless it is kept. ``staged``: False if nothing was.
         """
 
     def job(self, job_id: str) -> JobRecord | None: ...
 
     def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:
         """Change the job's record, if there still is one (and it is in the state ``only``); whether it was done."""
+
+    def resume(
+        self, job_id: str, changes: Mapping[str, Any], batches: Mapping[int, tuple[bool, int, Mapping[str, Any]]]
+    ) -> bool:
+        """Change a failed job's record and those of batches of it, and let nothing of it expire, all at once.
+
+        False if it is not a failed one.
+
+        Args:
+            batches: number to whether it is due now, the position it is at from now on, and what changes in its record.
+        """
 
     def settle(self, job_id: str, field: str, value: Any) -> Any:
         """Give a field of the job a value if it has none; returns the value it has."""
@@ -208,6 +242,9 @@ class Store(Protocol):
 
     def batch(self, job_id: str, batch: int) -> BatchRecord | None: ...
 
+    def position(self, unit: Unit) -> int:
+        """The position the unit is at; -1: nobody has begun it."""
+
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
         """Take the lease of a unit for the message at ``position``; messages at older positions are stale."""
 
@@ -221,6 +258,23 @@ class Store(Protocol):
         """Give the lease up and leave the unit at ``position``, in one; False if it is no longer the owner's.
 
         ``through``: nothing will come after it. A ``due_at`` among the changes says when its next message is due.
+        """
+
+    def wait(
+        self,
+        unit: Unit,
+        owner: str,
+        position: int,
+        due_at: float,
+        *,
+        account: str = "",
+        flight: Flight | None = None,
+        **changes: Any,
+    ) -> bool:
+        """As ``advance``, but no message is on its way: when the unit is due, ``due`` hands it out.
+
+        Args:
+            account, flight: of a batch in flight, which is listed among those of its account while it waits.
         """
 
     def admit(self, job_id: str, batch: int) -> int | None:
@@ -248,8 +302,69 @@ class Store(Protocol):
         Longer, by twice the lateness of the messages that come, so that a long queue is not filled with copies.
 
         Of callers at the same time one gets it. For the next ``after`` seconds, twice as long each time, the unit
-        does not count as overdue. ``after=0``: whatever nobody is at work on, but within five seconds only once.
+        does not count as overdue. ``after=0``: whatever nobody is at work on and does not wait without a message,
+        but within five seconds only once.
         """
+
+    # -- what waits without a message
+    def due(self, limit: int) -> tuple[list[Unit], float | None]:
+        """Units whose wait is over, each handed out once; and the seconds until the next is due, None: nothing waits.
+
+        Of many batches in flight on an account, which a listing may speak for, one is handed out at a time. Whoever
+        gets them sends their messages. If it dies, they are overdue, and found lost.
+        """
+
+    def wake(self, units: Iterable[Unit]) -> None:
+        """Those of the units that wait are due at once, and no listing speaks for them any more."""
+
+    def wait_again(self, units: Iterable[Unit], seconds: float) -> None:
+        """Units that were handed out, and whose messages could not be sent, wait for so long."""
+
+    def postpone(self, due: Mapping[Unit, float], *, alone: bool = False) -> None:
+        """Change when batches are due (epoch seconds): those that wait, and that a listing may speak for.
+
+        Args:
+            alone: no listing speaks for them any more.
+        """
+
+    # -- an account's batches, in common to all jobs; an account is named by a text without colons
+    def in_flight(self, account: str) -> int:
+        """How many batches are in flight: their polls wait."""
+
+    def flights(self, account: str) -> dict[Unit, tuple[Flight, float]]:
+        """The batches in flight, and when each is due."""
+
+    def hold_listing(self, account: str, owner: str, ttl: float) -> bool:
+        """Have the account's listing to oneself for ``ttl`` seconds (again, if one has it); False: another has it."""
+
+    def end_listing(self, account: str, owner: str) -> None:
+        """Let others have it."""
+
+    def add_page(
+        self, account: str, entries: Mapping[str, bytes], *, taken_at: float, since: float, first: bool
+    ) -> None:
+        """Keep a page of the listing: batch id to whatever is to be known of it.
+
+        Args:
+            taken_at: when the listing was begun, epoch seconds.
+            since: every batch created from then on is in this page or in one before it.
+            first: it begins a new listing; what was kept of the last one goes.
+        """
+
+    def listed(self, account: str, batch_id: str) -> tuple[bytes | None, float, float]:
+        """What the listing says of a batch (None: nothing), ``taken_at`` and ``since``; 0 and infinity: no listing."""
+
+    def hold_back(self, name: str, until: float) -> None:
+        """No call of that name is to be made until then (epoch seconds)."""
+
+    def held_back(self, *names: str) -> float:
+        """Until when no call is to be made that has any of these names, epoch seconds."""
+
+    def note_end(self, account: str, requests: int, seconds: float) -> None:
+        """Remember that a batch of so many requests took so long."""
+
+    def past(self, account: str) -> list[tuple[int, float]]:
+        """Requests and seconds of the account's last batches."""
 
     # -- which batch id is whose
     def claim(
@@ -284,8 +399,8 @@ class Store(Protocol):
 
     def custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]: ...
 
-    def index_part(self, job_id: str, part: int) -> bytes:
-        """A part of the job's index; empty if there is none of that number."""
+    def index_part(self, job_id: str, part: int, *, batch: int | None = None, attempt: int | None = None) -> bytes:
+        """A part of the job's index, or of the one an attempt of a batch was published with; empty if there is none."""
 
     def custom_id(self, job_id: str, batch: int, place: int) -> str:
         """The custom_id of the batch's request of that position."""
@@ -303,7 +418,16 @@ class Store(Protocol):
         """Remove the rows of an attempt that will not be published."""
 
     def publish(
-        self, unit: Unit, owner: str, attempt: int, /, *, pieces: bytes, eligible_places: bytes, **changes: Any
+        self,
+        unit: Unit,
+        owner: str,
+        attempt: int,
+        /,
+        *,
+        pieces: bytes,
+        eligible_places: bytes,
+        index: Iterable[tuple[int, bytes]] = (),
+        **changes: Any,
     ) -> bool:
         """Make an attempt's rows the batch's results, in one with changes to its record, if the lease is still held.
 
@@ -313,6 +437,7 @@ class Store(Protocol):
             pieces: for each position in the batch, the number of the piece that holds its row (unsigned 32-bit
                 integers, the greatest of them: none does).
             eligible_places: positions of what deserves another chance (unsigned 32-bit integers).
+            index: of its custom_ids, as ``index`` encodes them, where the job has none.
         """
 
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]: ...

@@ -3,6 +3,7 @@
 -- KEYS[2]  the hash without which the unit is gone
 -- KEYS[3]  the index of due units
 -- KEYS[4]  by how much messages are late these days, seconds
+-- KEYS[5]  the index of units that wait without a message
 -- ARGV[1]  prefix of the unit's fields in its hash
 -- ARGV[2]  what the index calls it
 -- ARGV[3]  position of the message
@@ -12,6 +13,7 @@
 local key, prefix, member, position, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('ZREM', KEYS[3], member)
+  redis.call('ZREM', KEYS[5], member)
   return {'gone', 0}
 end
 local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'owner', prefix .. 'until')
@@ -37,4 +39,11 @@ if redis.call('HDEL', key, prefix .. 'resent', prefix .. 'resent_at') == 0 and s
   redis.call('SET', KEYS[4], string.format('%.3f', late), 'EX', 120)
 end
 redis.call('ZADD', KEYS[3], ends, member)
+-- Whatever message this is, the unit waits no longer.
+redis.call('ZREM', KEYS[5], member)
+local flights = redis.call('HGET', key, prefix .. 'flights')
+if flights then
+  redis.call('HDEL', flights, member)
+  redis.call('HDEL', key, prefix .. 'flights')
+end
 return {state, 0}

@@ -3,7 +3,7 @@
 -- KEYS[2,3] where its index is staged, where it belongs
 -- KEYS[4..] for each batch: its hash, then pairs: where a list of it is staged, where it belongs
 -- ARGV[1]   seconds after which all of it expires
--- ARGV[2]   lists per batch
+-- ARGV[2]   lists per batch; 0: nothing was staged, and there is no index
 -- ARGV[3]   the job's record, as a JSON array: field, value, field, value, ...
 -- ARGV[4..] each batch's record, likewise
 -- Returns 1 if it was made, 0 if there is a job of that id, -1 if some of what was staged has expired.
@@ -24,14 +24,16 @@ local function staged()
   end
   return true
 end
-if not staged() then
+if lists > 0 and not staged() then
   return -1
 end
 local function move(from, to)
   redis.call('RENAME', from, to)
   redis.call('EXPIRE', to, ttl)
 end
-move(KEYS[2], KEYS[3])
+if lists > 0 then
+  move(KEYS[2], KEYS[3])
+end
 for number = 4, #ARGV do
   local batch = KEYS[at]
   redis.call('HSET', batch, unpack(cjson.decode(ARGV[number])))

@@ -3,6 +3,7 @@
 -- KEYS[2]  the hash without which the unit is gone
 -- KEYS[3]  the index of due units
 -- KEYS[4]  by how much messages are late these days, seconds
+-- KEYS[5]  the index of units that wait without a message
 -- ARGV[1]  prefix of the unit's fields in its hash
 -- ARGV[2]  what the index calls it
 -- ARGV[3]  seconds by which it must be overdue; 0: whether or not it is, unless somebody was told just now
@@ -11,6 +12,7 @@ local JUST_NOW = 5
 local key, prefix, member, after = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('ZREM', KEYS[3], member)
+  redis.call('ZREM', KEYS[5], member)
   return false
 end
 local due = redis.call('ZSCORE', KEYS[3], member)
@@ -21,6 +23,9 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'until', prefix .. 'resent', prefix .. 'resent_at')
 if tonumber(fields[2] or '0') > now then
+  return false
+end
+if after == 0 and redis.call('ZSCORE', KEYS[5], member) then
   return false
 end
 local usual = 2 * tonumber(redis.call('GET', KEYS[4]) or '0')

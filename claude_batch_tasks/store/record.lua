@@ -2,19 +2,23 @@
 -- KEYS[1]   the hash the unit is kept in
 -- KEYS[2]   the index of due units
 -- KEYS[3]   the job's hash
+-- KEYS[4]   the index of units that wait without a message
+-- KEYS[5]   where the batches in flight on an account are listed, or the same as KEYS[4]
 -- ARGV[1]   prefix of the unit's fields in its hash
 -- ARGV[2]   what the index calls it
 -- ARGV[3]   owner
 -- ARGV[4]   seconds to renew the lease for, or "" to leave it
 -- ARGV[5]   position to leave the unit at, giving the lease up, or "" to keep it
 -- ARGV[6]   then: when its next message is due; "through:": none is, but one of the unit named after the colon, if any
--- ARGV[7..] field, value, field, value, ...
+-- ARGV[7]   "wait" if the unit then waits without a message, ARGV[6] seconds; or ""
+-- ARGV[8]   how it is listed among the batches in flight meanwhile, or ""
+-- ARGV[9..] field, value, field, value, ...
 -- Returns 1 if it was done, 0 if the lease is somebody else's.
 local key, prefix, member = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('HGET', key, prefix .. 'owner') ~= ARGV[3] then
   return 0
 end
-for i = 7, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   redis.call('HSET', key, prefix .. ARGV[i], ARGV[i + 1])
 end
 local time = redis.call('TIME')
@@ -37,7 +41,19 @@ if ARGV[5] ~= '' then
     end
   end
   if member ~= '' then
-    redis.call('ZADD', KEYS[2], string.format('%.3f', math.max(now, tonumber(ARGV[6]) or 0)), member)
+    local due = tonumber(ARGV[6]) or 0
+    if ARGV[7] == 'wait' then
+      due = now + due
+    end
+    due = string.format('%.3f', math.max(now, due))
+    redis.call('ZADD', KEYS[2], due, member)
+    if ARGV[7] == 'wait' then
+      redis.call('ZADD', KEYS[4], due, member)
+    end
+    if ARGV[8] ~= '' then
+      redis.call('HSET', KEYS[5], member, ARGV[8])
+      redis.call('HSET', key, prefix .. 'flights', KEYS[5])
+    end
   end
 end
 return 1

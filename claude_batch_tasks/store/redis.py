@@ -7,11 +7,11 @@ of plain bytes, one list element each. The atomic steps are the Lua files beside
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import sys
+import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,15 +24,11 @@ import zstandard
 from claude_batch_tasks import requests
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.settings import redis_address
-from claude_batch_tasks.store import BatchRecord, JobRecord, JobState, Lease, Lost, MessageRecord, Unit
-
-_PREFIX = "claude_batch"
-
-#: Sorted set of all units that wait for a message, by when it is due or, while somebody is at work, the lease ends.
-_DUE = f"{_PREFIX}:due"
+from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, JobState, Lease, Lost, MessageRecord, Unit
+from claude_batch_tasks.store.flights import DUE, PREFIX, WAITING, Flights, answering, flights_key, member, unit_of
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
-_LATE = f"{_PREFIX}:late"
+_LATE = f"{PREFIX}:late"
 
 #: As long as Anthropic keeps the results: later a batch is of no use to anybody.
 _CLAIM_TTL = 30 * 86_400
@@ -41,7 +37,7 @@ _CLAIM_TTL = 30 * 86_400
 _STAGED = ("body", "ids", "sizes")
 
 #: What one download leaves: the rows, in which piece each is, and which deserve another chance.
-_FETCHED = ("rows", "pieces", "eligible")
+_FETCHED = ("rows", "pieces", "eligible", "index")
 _TIMEOUT = 30.0
 
 #: Payloads that no job record stands for yet (the caller may have died), and rows of an unpublished attempt.
@@ -50,37 +46,9 @@ _UNFINISHED_TTL = 86_400
 _encode = msgspec.json.encode
 _Record = TypeVar("_Record", JobRecord, BatchRecord, MessageRecord)
 _Item = TypeVar("_Item")
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def _answering(method: _Method) -> _Method:
-    """Turn whatever keeps the server from answering into StoreUnavailable, in a method or a generator."""
-
-    def unavailable(store: RedisStore, exc: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"the store at {store.where} did not answer: {type(exc).__name__}: {exc}")
-
-    if inspect.isgeneratorfunction(method):
-
-        @functools.wraps(method)
-        def iterate(self: RedisStore, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            try:
-                yield from method(self, *args, **kwargs)
-            except redis.RedisError as exc:
-                raise unavailable(self, exc) from exc
-
-        return iterate  # type: ignore[return-value]
-
-    @functools.wraps(method)
-    def call(self: RedisStore, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        except redis.RedisError as exc:
-            raise unavailable(self, exc) from exc
-
-    return call  # type: ignore[return-value]
-
-
-class RedisStore:
+class RedisStore(Flights):
     """A ``store.Store`` on a Redis client.
 
     Args:
@@ -89,11 +57,11 @@ class RedisStore:
     """
 
     def __init__(self, client: redis.Redis, where: str) -> None:
-        # Typed loosely: redis-py types each reply as bytes or str, whichever the client decodes.
-        self._redis: Any = client
-        self.where = where
+        super().__init__(client, where)
         scripts = Path(__file__).parent
-        names = ("acquire", "admit", "claim", "create", "grant", "lost", "outcome", "record", "settle", "update")
+        names = (
+            "acquire", "admit", "claim", "create", "grant", "lost", "outcome", "record", "resume", "settle", "update",
+        )  # fmt: skip
         (
             self._acquire,
             self._admit,
@@ -103,6 +71,7 @@ class RedisStore:
             self._lost,
             self._outcome,
             self._record,
+            self._resume,
             self._settle,
             self._update,
         ) = (client.register_script((scripts / f"{name}.lua").read_text()) for name in names)
@@ -115,28 +84,31 @@ class RedisStore:
             keys = (_key(job_id, "staging", nonce, piece.batch, name) for name in _STAGED)
             self._push(dict(zip(keys, values, strict=True)))
 
-    @_answering
+    @answering
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
         key = _key(job_id, "staging", nonce, "index")
         for number, entries in parts:
             self._redis.hset(key, str(number), entries)
         self._redis.expire(key, _UNFINISHED_TTL)
 
-    @_answering
+    @answering
     def discard(self, job_id: str, nonce: str, batches: int) -> None:
         lists = (_key(job_id, "staging", nonce, batch, name) for batch in range(batches) for name in _STAGED)
         self._redis.unlink(_key(job_id, "staging", nonce, "index"), *lists)
 
-    @_answering
-    def create_job(self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float) -> bool:
+    @answering
+    def create_job(
+        self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
+    ) -> bool:
+        lists = _STAGED if staged else ()
         keys = [_key(job_id, "job"), _key(job_id, "staging", job.nonce, "index"), _key(job_id, "index")]
         records = [_pairs(_fields(job))]
         for number, batch in enumerate(batches):
             records.append(_pairs(_fields(batch)))
             keys.append(_key(job_id, "batch", number))
-            for name in _STAGED:
+            for name in lists:
                 keys += [_key(job_id, "staging", job.nonce, number, name), _key(job_id, "batch", number, name)]
-        made = self._create(keys=keys, args=[_whole(ttl), len(_STAGED), *map(_encode, records)])
+        made = self._create(keys=keys, args=[_whole(ttl), len(lists), *map(_encode, records)])
         if made < 0:
             raise JobNotFound(
                 f"what was staged for job {job_id} has expired: its requests took longer than "
@@ -144,42 +116,55 @@ class RedisStore:
             )
         return bool(made)
 
-    @_answering
+    @answering
     def job(self, job_id: str) -> JobRecord | None:
         return _load(JobRecord, self._redis.hgetall(_key(job_id, "job")))
 
-    @_answering
+    @answering
     def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:
         args = [_encode(only) if only else "", *_changed(changes)]
         return bool(self._update(keys=[_key(job_id, "job")], args=args))
 
-    @_answering
+    @answering
+    def resume(
+        self, job_id: str, changes: Mapping[str, Any], batches: Mapping[int, tuple[bool, int, Mapping[str, Any]]]
+    ) -> bool:
+        keys = [_key(job_id, "job"), DUE, WAITING]
+        args: list[Any] = [_encode(_texts(changes))]
+        for number, (due, position, record) in batches.items():
+            keys.append(_key(job_id, "batch", number))
+            args += [member(Unit(job_id, number)) if due else "", _encode([*_texts(record), "position", str(position)])]
+        return bool(self._resume(keys=[*keys, *self._keys(job_id)], args=args))
+
+    @answering
     def settle(self, job_id: str, field: str, value: Any) -> Any:
         return msgspec.json.decode(self._settle(keys=[_key(job_id, "job")], args=[field, _encode(value)]))
 
-    @_answering
+    @answering
     def keep(self, job_id: str) -> None:
         self._each_key(job_id, "persist")
 
-    @_answering
+    @answering
     def expire(self, job_id: str, ttl: float) -> None:
         self._each_key(job_id, "expire", _whole(ttl))
 
-    @_answering
+    @answering
     def delete(self, job_id: str, *, remember: bool = False) -> None:
         if remember:
-            self._redis.set(f"{_PREFIX}:deleted:{job_id}", b"", ex=_UNFINISHED_TTL)
+            self._redis.set(f"{PREFIX}:deleted:{job_id}", b"", ex=_UNFINISHED_TTL)
         units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self.batches(job_id)))]
-        self._redis.zrem(_DUE, *map(_member, units))
+        self.wake(units[1:])  # and no listing speaks for them any more
+        for index in (DUE, WAITING):
+            self._redis.zrem(index, *map(member, units))
         self._each_key(job_id, "unlink")
 
-    @_answering
+    @answering
     def was_deleted(self, job_id: str) -> bool:
-        return bool(self._redis.exists(f"{_PREFIX}:deleted:{job_id}"))
+        return bool(self._redis.exists(f"{PREFIX}:deleted:{job_id}"))
 
     # -- batches, and the leases of their steps
 
-    @_answering
+    @answering
     def batches(self, job_id: str) -> list[BatchRecord]:
         job = self.job(job_id)
         with self._redis.pipeline(transaction=False) as pipe:
@@ -187,11 +172,16 @@ class RedisStore:
                 pipe.hgetall(_key(job_id, "batch", number))
             return [batch for fields in pipe.execute() if (batch := _load(BatchRecord, fields)) is not None]
 
-    @_answering
+    @answering
+    def position(self, unit: Unit) -> int:
+        key, prefix = _unit(unit)
+        return int(self._redis.hget(key, f"{prefix}position") or -1)
+
+    @answering
     def batch(self, job_id: str, batch: int) -> BatchRecord | None:
         return _load(BatchRecord, self._redis.hgetall(_key(job_id, "batch", batch)))
 
-    @_answering
+    @answering
     def message(self, unit: Unit) -> MessageRecord:
         names = MessageRecord.__struct_fields__
         key, prefix = _unit(unit)
@@ -199,27 +189,44 @@ class RedisStore:
         fields = {n.encode(): v for n, v in zip(names, values, strict=True) if v is not None}
         return _load(MessageRecord, fields) or MessageRecord()
 
-    @_answering
+    @answering
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
         key, prefix = _unit(unit)
-        keys = [key, _standing(unit), _DUE, _LATE]
-        state, remaining = self._acquire(keys=keys, args=[prefix, _member(unit), position, owner, ttl])
+        keys = [key, _standing(unit), DUE, _LATE, WAITING]
+        state, remaining = self._acquire(keys=keys, args=[prefix, member(unit), position, owner, ttl])
         return Lease(state.decode(), remaining / 1000)
 
-    @_answering
+    @answering
     def renew(self, unit: Unit, owner: str, ttl: float) -> bool:
         return self._write(unit, owner, {}, ttl=ttl)
 
-    @_answering
+    @answering
     def record(self, unit: Unit, owner: str, **changes: Any) -> bool:
         return self._write(unit, owner, changes)
 
-    @_answering
+    @answering
     def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
         # What comes after the last step of a batch is the job's.
-        follower = "" if unit.batch is None or unit.place is not None else _member(Unit(unit.job_id))
+        follower = "" if unit.batch is None or unit.place is not None else member(Unit(unit.job_id))
         due = f"through:{follower}" if through else changes.get("due_at") or 0
         return self._write(unit, owner, changes, position=position, due=due)
+
+    @answering
+    def wait(
+        self,
+        unit: Unit,
+        owner: str,
+        position: int,
+        due_at: float,
+        *,
+        account: str = "",
+        flight: Flight | None = None,
+        **changes: Any,
+    ) -> bool:
+        changes["due_at"] = due_at
+        seconds = max(due_at - time.time(), 0)  # by Redis' clock, which may be another
+        listed = (flights_key(account), _encode(flight)) if flight is not None else (WAITING, "")
+        return self._write(unit, owner, changes, position=position, due=seconds, wait="wait", listed=listed)
 
     def _write(
         self,
@@ -230,49 +237,54 @@ class RedisStore:
         ttl: float | str = "",
         position: int | str = "",
         due: float | str = "",
+        wait: str = "",
+        listed: tuple[str, bytes | str] = (WAITING, ""),
     ) -> bool:
         key, prefix = _unit(unit)
-        args = [prefix, _member(unit), owner, ttl, position, due, *_changed(changes)]
-        return bool(self._record(keys=[key, _DUE, _key(unit.job_id, "job")], args=args))
+        flights, flight = listed
+        args = [prefix, member(unit), owner, ttl, position, due, wait, flight, *_changed(changes)]
+        return bool(self._record(keys=[key, DUE, _key(unit.job_id, "job"), WAITING, flights], args=args))
 
     # -- the index of what waits for a message
 
-    @_answering
+    @answering
     def schedule(self, units: Iterable[Unit], at: float) -> None:
-        if members := {_member(unit): at for unit in units}:
-            self._redis.zadd(_DUE, members)
+        if members := {member(unit): at for unit in units}:
+            self._redis.zadd(DUE, members)
 
-    @_answering
+    @answering
     def unschedule(self, unit: Unit) -> None:
-        self._redis.zrem(_DUE, _member(unit))
+        self.wake([unit])  # and no listing speaks for it any more
+        for index in (DUE, WAITING):
+            self._redis.zrem(index, member(unit))
 
-    @_answering
+    @answering
     def overdue(self, before: float, limit: int) -> list[Unit]:
-        members = self._redis.zrangebyscore(_DUE, "-inf", f"({before}", start=0, num=limit)
-        return [_unit_of(member.decode()) for member in members]
+        members = self._redis.zrangebyscore(DUE, "-inf", f"({before}", start=0, num=limit)
+        return [unit_of(member.decode()) for member in members]
 
-    @_answering
+    @answering
     def lost(self, unit: Unit, after: float) -> Lost | None:
         key, prefix = _unit(unit)
-        keys = [key, _standing(unit), _DUE, _LATE]
-        found = self._lost(keys=keys, args=[prefix, _member(unit), after])
+        keys = [key, _standing(unit), DUE, _LATE, WAITING]
+        found = self._lost(keys=keys, args=[prefix, member(unit), after])
         return Lost(int(found[0]), float(found[1])) if found else None
 
     # -- what a batch gets of the job
 
-    @_answering
+    @answering
     def admit(self, job_id: str, batch: int) -> int | None:
-        keys = [_key(job_id, "job"), _key(job_id, "batch", batch), _DUE]
-        admitted = self._admit(keys=keys, args=[_member(Unit(job_id))])
+        keys = [_key(job_id, "job"), _key(job_id, "batch", batch), DUE]
+        admitted = self._admit(keys=keys, args=[member(Unit(job_id))])
         return None if admitted is None else int(admitted)
 
-    @_answering
+    @answering
     def grant(self, job_id: str, batch: int, wanted: int, limit: int) -> int:
         return int(self._grant(keys=[_key(job_id, "job"), _key(job_id, "batch", batch)], args=[wanted, limit]))
 
     # -- which batch id is whose
 
-    @_answering
+    @answering
     def claim(
         self,
         unit: Unit,
@@ -284,45 +296,46 @@ class RedisStore:
         force: bool = False,
         **changes: Any,
     ) -> Unit | None:
-        act = "force" if force else _member(instead_of) if instead_of else "take"
+        act = "force" if force else member(instead_of) if instead_of else "take"
         return self._own(act, unit, owner, batch_id, changes)
 
-    @_answering
+    @answering
     def release(self, unit: Unit, owner: str, batch_id: str, /, **changes: Any) -> bool:
         return self._own("release", unit, owner, batch_id, changes) is not None
 
     def _own(self, act: str, unit: Unit, owner: str, batch_id: str, changes: dict[str, Any]) -> Unit | None:
         key, _ = _unit(unit)
-        args = [act, owner, _member(unit), _CLAIM_TTL, *_changed(changes)]
-        found = self._claim(keys=[key, f"{_PREFIX}:owner:{batch_id}"], args=args)
-        return _unit_of(found.decode()) if found else None
+        args = [act, owner, member(unit), _CLAIM_TTL, *_changed(changes)]
+        found = self._claim(keys=[key, f"{PREFIX}:owner:{batch_id}"], args=args)
+        return unit_of(found.decode()) if found else None
 
-    @_answering
+    @answering
     def holder(self, batch_id: str) -> Unit | None:
-        value = self._redis.get(f"{_PREFIX}:owner:{batch_id}")
-        return _unit_of(value.decode()) if value else None
+        value = self._redis.get(f"{PREFIX}:owner:{batch_id}")
+        return unit_of(value.decode()) if value else None
 
     # -- payloads
 
-    @_answering
+    @answering
     def bodies(self, job_id: str, batch: int) -> Iterator[bytes]:
         yield from self._pieces(_key(job_id, "batch", batch, "body"))
 
-    @_answering
+    @answering
     def custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]:
         for piece in self._pieces(_key(job_id, "batch", batch, "ids")):
             yield msgspec.json.decode(piece, type=list[str])
 
-    @_answering
-    def index_part(self, job_id: str, part: int) -> bytes:
-        return self._redis.hget(_key(job_id, "index"), str(part)) or b""
+    @answering
+    def index_part(self, job_id: str, part: int, *, batch: int | None = None, attempt: int | None = None) -> bytes:
+        key = _key(job_id, "index") if batch is None else _key(job_id, "batch", batch, f"index:{attempt}")
+        return self._redis.hget(key, str(part)) or b""
 
-    @_answering
+    @answering
     def custom_id(self, job_id: str, batch: int, place: int) -> str:
         piece, at = self._piece_with(job_id, batch, "ids", place)
         return msgspec.json.decode(piece, type=list[str])[at]
 
-    @_answering
+    @answering
     def params(self, job_id: str, batch: int, place: int) -> bytes:
         piece, at = self._piece_with(job_id, batch, "body", place)
         return requests.pick(piece, [at])[0]
@@ -336,19 +349,30 @@ class RedisStore:
                 self.discard_results(job_id, batch, attempt)
             raise
 
-    @_answering
+    @answering
     def discard_results(self, job_id: str, batch: int, attempt: int) -> None:
         self._redis.unlink(_key(job_id, "batch", batch, f"rows:{attempt}"))
 
-    @_answering
+    @answering
     def publish(
-        self, unit: Unit, owner: str, attempt: int, /, *, pieces: bytes, eligible_places: bytes, **changes: Any
+        self,
+        unit: Unit,
+        owner: str,
+        attempt: int,
+        /,
+        *,
+        pieces: bytes,
+        eligible_places: bytes,
+        index: Iterable[tuple[int, bytes]] = (),
+        **changes: Any,
     ) -> bool:
         keys = [_key(unit.job_id, "batch", unit.batch, f"{name}:{attempt}") for name in _FETCHED]
         # Persist first: an attempt that is published must never expire, one that is not may stay a little longer.
         self._redis.persist(keys[0])
-        for key, value in zip(keys[1:], (pieces, eligible_places), strict=True):
+        for key, value in zip(keys[1:3], (pieces, eligible_places), strict=True):
             self._redis.set(key, value)
+        if parts := {str(number): part for number, part in index}:
+            self._redis.hset(keys[3], mapping=parts)
         if self.record(unit, owner, published=attempt, **changes):
             for earlier in range(1, attempt):
                 self.discard_results(unit.job_id, unit.batch or 0, earlier)
@@ -360,7 +384,7 @@ class RedisStore:
         self._redis.unlink(*keys)
         return False
 
-    @_answering
+    @answering
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]:
         key = _key(job_id, "batch", batch, f"rows:{attempt}")
         if self._redis.exists(key):
@@ -368,41 +392,41 @@ class RedisStore:
         elif not self._redis.exists(_key(job_id, "batch", batch, f"pieces:{attempt}")):
             raise JobNotFound("the job expired or was deleted while it was read")
 
-    @_answering
+    @answering
     def results_with(self, job_id: str, batch: int, attempt: int, place: int) -> bytes:
         key = _key(job_id, "batch", batch, f"pieces:{attempt}")
         number = int.from_bytes(self._redis.getrange(key, 4 * place, 4 * place + 3), sys.byteorder)
         piece = self._redis.lindex(_key(job_id, "batch", batch, f"rows:{attempt}"), number)
         return _decompress(piece) if piece is not None else b""
 
-    @_answering
+    @answering
     def eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
         return self._redis.get(_key(job_id, "batch", batch, f"eligible:{attempt}")) or b""
 
     # -- outcomes of the Messages API
 
-    @_answering
+    @answering
     def save_outcome(self, job_id: str, batch: int, place: int, outcome: bytes) -> bool:
         keys = [_key(job_id, "batch", batch, "outcomes"), _key(job_id, "job")]
         return bool(self._outcome(keys=keys, args=[place, _compress(outcome)]))
 
-    @_answering
+    @answering
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
         for place, outcome in self._redis.hscan_iter(_key(job_id, "batch", batch, "outcomes"), count=50):
             yield int(place), _decompress(outcome)
 
-    @_answering
+    @answering
     def outcome(self, job_id: str, batch: int, place: int) -> bytes | None:
         value = self._redis.hget(_key(job_id, "batch", batch, "outcomes"), str(place))
         return _decompress(value) if value is not None else None
 
-    @_answering
+    @answering
     def outcome_count(self, job_id: str, batch: int) -> int:
         return int(self._redis.hlen(_key(job_id, "batch", batch, "outcomes")))
 
     # -- inside
 
-    @_answering
+    @answering
     def _push(self, values: dict[str, bytes | int]) -> None:
         """Append to lists. By itself: what the iterators of those who call it raise is not the store's."""
         with self._redis.pipeline(transaction=True) as pipe:
@@ -429,22 +453,20 @@ class RedisStore:
             raise JobNotFound("the job expired or was deleted while it was read")
         return _decompress(piece)
 
-    def _keys(self, job_id: str, batches: int, attempts: Sequence[int] = ()) -> Iterator[str]:
+    def _keys(self, job_id: str) -> Iterator[str]:
         yield _key(job_id, "job")
         yield _key(job_id, "index")
-        for number in range(batches):
+        for number, record in enumerate(self.batches(job_id)):
             yield _key(job_id, "batch", number)
             for name in (*_STAGED, "outcomes", "messages"):
                 yield _key(job_id, "batch", number, name)
-        for number, count in enumerate(attempts):
-            for attempt in range(1, count + 1):
+            for attempt in range(1, record.attempt + 1):
                 for name in _FETCHED:
                     yield _key(job_id, "batch", number, f"{name}:{attempt}")
 
     def _each_key(self, job_id: str, command: str, *args: Any) -> None:
-        records = self.batches(job_id)
         with self._redis.pipeline(transaction=False) as pipe:
-            for key in self._keys(job_id, len(records), [record.attempt for record in records]):
+            for key in self._keys(job_id):
                 getattr(pipe, command)(key, *args)
             pipe.execute()
 
@@ -461,7 +483,7 @@ def open_store(url: str) -> RedisStore:
 
 
 def _key(job_id: str, *parts: object) -> str:
-    return ":".join([f"{_PREFIX}:{{{job_id}}}", *map(str, parts)])
+    return ":".join([f"{PREFIX}:{{{job_id}}}", *map(str, parts)])
 
 
 def _unit(unit: Unit) -> tuple[str, str]:
@@ -478,14 +500,8 @@ def _standing(unit: Unit) -> str:
     return _unit(unit)[0] if unit.place is None else _key(unit.job_id, "job")
 
 
-def _member(unit: Unit) -> str:
-    """What the index of due units calls it. The job id comes last: it is the caller's, and may hold anything."""
-    return ":".join("" if part is None else str(part) for part in (unit.batch, unit.place, unit.job_id))
-
-
-def _unit_of(member: str) -> Unit:
-    batch, place, job_id = member.split(":", 2)
-    return Unit(job_id, int(batch) if batch else None, int(place) if place else None)
+def _texts(changes: Mapping[str, Any]) -> list[str]:
+    return _pairs({name: _encode(value) for name, value in changes.items()})
 
 
 def _changed(changes: dict[str, Any]) -> list[Any]:

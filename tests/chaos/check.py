@@ -217,6 +217,8 @@ def _leftovers(seen: Evidence) -> Iterator[str]:
     """Leases, staged requests, rows of given-up downloads, keys that never expire."""
     for key in sorted(seen.redis.scan_iter("claude_batch:*", count=1000)):
         name = key.decode()
+        if name == "claude_batch:held":
+            continue  # of all jobs
         if seen.redis.pttl(key) < 0:
             yield f"{name} never expires"
         if ":staging:" in name:
@@ -239,12 +241,13 @@ def unfinished(client: redis.Redis) -> dict[str, int]:
     sizes = {}
     for key in client.scan_iter("*", count=1000):
         name = key.decode()
-        if name.startswith(("claude_batch:{", "claude_batch:owner", "celery-task-meta", "_kombu", "unacked_mutex")):
+        lasting = ("claude_batch:{", "claude_batch:owner", "claude_batch:account", "claude_batch:held")
+        if name.startswith((*lasting, "celery-task-meta", "_kombu", "unacked_mutex")) and not name.endswith(":flights"):
             continue
         kind = client.type(key)
-        if name == "unacked":
+        if name == "unacked" or name.endswith(":flights"):
             sizes[name] = int(client.hlen(key))  # type: ignore[arg-type]
-        elif name in ("unacked_index", "claude_batch:due"):
+        elif name in ("unacked_index", "claude_batch:due", "claude_batch:waiting"):
             sizes[name] = int(client.zcard(key))  # type: ignore[arg-type]
         elif kind == b"list":
             sizes[name] = int(client.llen(key))  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from celery.backends.base import Backend
 from kombu.transport import redis as transport
 
 from claude_batch_tasks import api
+from claude_batch_tasks.store.flights import Flights
 from claude_batch_tasks.store.redis import RedisStore
 
 #: The number of the Redis database for all that is not the workers' own.
@@ -30,7 +31,11 @@ DATABASE = 9
 HITS, ARMED, FIRED = "chaos:hits", "chaos:armed", "chaos:fired"
 
 #: What a point of a thread is called, by the thread's name; other threads of the main process are its consumer.
-_THREADS = {"claude-batch-lease": "lease", "claude-batch-recovery": "recovery"}
+_THREADS = {
+    "claude-batch-lease": "lease",
+    "claude-batch-recovery": "recovery",
+    "claude-batch-ticker": "ticker",
+}
 _OURS = "claude_batch_tasks."
 
 _PASS = """
@@ -92,14 +97,15 @@ class _Points:
 
     def wrap_all(self) -> None:
         """Every operation on store, API, broker and result back end."""
-        for name, method in list(vars(RedisStore).items()):
+        for name, method in {**vars(Flights), **vars(RedisStore)}.items():
             if inspect.isfunction(method) and not name.startswith("_"):
                 setattr(RedisStore, name, self._around(method, f"store.{name}"))
         for name, function in list(vars(api).items()):
             if not inspect.isfunction(function) or name.startswith("_") or function.__module__ != api.__name__:
                 continue
-            # All that calls Anthropic takes the client; a hash of its credential calls nobody.
-            if "client" in inspect.signature(function).parameters and name not in ("credential", "results", "create"):
+            # All that calls Anthropic takes the client; hashes of its credential call nobody.
+            others = ("credential", "account_name", "results", "create")
+            if "client" in inspect.signature(function).parameters and name not in others:
                 setattr(api, name, self._around(function, f"api.{name}"))
         api.create = self._create(api.create)
         api.results = self._results(api.results)  # type: ignore[assignment]

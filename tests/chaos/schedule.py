@@ -275,6 +275,19 @@ def lossy(random: Random) -> Weather:
     return weather
 
 
+def crowded(random: Random) -> Weather:
+    """Enough batches in flight to be looked at together, waits that are spent in the store, listings of all kinds."""
+    faults = [
+        Fault("list", random.choice(["status", "drop"]), status=random.choice([404, 429, 500]), calls=(call,))
+        for call in random.sample(range(1, 5), random.randint(0, 1))
+    ]
+    return Weather(
+        behaviour={"processing_seconds": (0.8, 2.5), "list_lag_seconds": random.choice([0.0, 0.0, 0.5])},
+        faults=faults,
+        options={"poll_min": 0.9, "poll_max": 1.3, "max_requests_per_batch": 1, "max_batches_in_flight": 12},
+    )
+
+
 def deadly(random: Random) -> Weather:
     """Deaths whose consequences have points of their own."""
     return Weather(
@@ -298,6 +311,7 @@ WEATHERS: dict[str, Callable[[Random], Weather]] = {
         slow,
         hidden,
         lossy,
+        crowded,
         deadly,
     )
 }
@@ -354,7 +368,9 @@ def of(seed: int) -> Schedule:
 
 
 def _crash(random: Random, point: Known) -> Crash:
-    victims: list[Victim] = ["group", "main"] if point.name.startswith(("worker", "recovery")) else ["child", "group"]
+    victims: list[Victim] = (
+        ["group", "main"] if point.name.startswith(("worker", "recovery", "ticker")) else ["child", "group"]
+    )
     often = 1 if random.random() < 0.5 else random.randint(1, min(max(point.passed // 6, 1), 5))
     return Crash(point.name, often, random.choice(victims))
 

@@ -246,7 +246,14 @@ for _n, (_status, _kind) in enumerate(
     CASES[f"create_{_status}"] = Case(
         Manners(forever={"create": refusal(_status, _kind, "what is wrong", request_id="req_perm")}),
         error=errors.PermanentError,
-        says=(str(_status), "what is wrong", "req_perm", "Kept", "requests()", "submit"),
+        says=(
+            str(_status),
+            "what is wrong",
+            "req_perm",
+            "Kept",
+            "requests()",
+            "resume()" if _status in (401, 402, 403) else "submit",
+        ),
         calls={"create": 1, "messages": 0},
     )
 CASES["create_400_in_html"] = Case(

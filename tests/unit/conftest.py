@@ -49,7 +49,8 @@ def store(redis_client: redis.Redis) -> RedisStore:
 @pytest.fixture
 def keys(redis_client: redis.Redis) -> Callable[[], set[str]]:
     """``keys()``: the names of all keys on the server, but for those that are all jobs'."""
-    return lambda: {key.decode() for key in redis_client.keys("*")} - {"claude_batch:due", "claude_batch:late"}
+    common = {f"claude_batch:{name}" for name in ("due", "late", "waiting")}
+    return lambda: {key.decode() for key in redis_client.keys("*")} - common
 
 
 @pytest.fixture

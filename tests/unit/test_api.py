@@ -318,7 +318,7 @@ class TestAFailure:
             ({"retry_after": "0.5"}, 0.5, 0.5),
             ({"retry_after_ms": "1500", "retry_after": "7"}, 1.5, 1.5),
             ({"retry_after": "DATE"}, 60, 91),
-            ({"retry_after": "4294967"}, 86_400, 86_400),
+            ({"retry_after": "4294967"}, 600, 600),
             ({"retry_after": "soon"}, None, None),
         ],
     )
@@ -471,6 +471,14 @@ class TestListing:
             "limit=1000&after_id=b2",
             "limit=1000&after_id=b3",
         ]
+
+    def test_says_nothing_of_absence_where_an_entry_cannot_be_read(self, server: Server, client: Any) -> None:
+        good = {**BATCH, "id": "b2", "created_at": self.NEW}
+        server.answers = [answer(body={"data": [{**good, "created_at": None}, good], "has_more": None})] * 2
+        with pytest.raises(errors.TransientError, match="1 of its entries"):
+            self.ids(client)
+        [found] = api.pages(client, timeout=10)
+        assert ([batch.id for batch in found.data], found.unreadable) == (["b2"], 1)
 
     def test_goes_no_further_back_than_asked(self, server: Server, client: Any) -> None:
         server.answers = [page("b1", more=True), page("b2", more=True, created_at=self.OLD), page("b3")]

@@ -77,8 +77,8 @@ class TestRetryAfter:
         assert policy.retry_after({"retry-after": value}, NOW) == 0.0
 
     @pytest.mark.parametrize("value", ["1e9", "inf", "4294967", "Sun, 22 Nov 2099 12:00:00 GMT"])
-    def test_never_asks_for_more_than_a_day(self, value: str) -> None:
-        assert policy.retry_after({"retry-after": value}, NOW) == 86_400.0
+    def test_never_asks_for_more_than_ten_minutes(self, value: str) -> None:
+        assert policy.retry_after({"retry-after": value}, NOW) == policy.LONGEST_HOLD
 
     @pytest.mark.parametrize("value", ["", "soon", "nan", "12 parsecs", "Sun, 99 Nov 2026 11:00:00 GMT"])
     @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
@@ -88,12 +88,12 @@ class TestRetryAfter:
     @given(value=st.text(max_size=40), name=st.sampled_from(["retry-after", "retry-after-ms"]))
     def test_is_never_an_error(self, name: str, value: str) -> None:
         seconds = policy.retry_after({name: value}, NOW)
-        assert seconds is None or 0 <= seconds <= 86_400
+        assert seconds is None or 0 <= seconds <= policy.LONGEST_HOLD
 
     @given(when=st.datetimes(timezones=st.timezones()), text=st.sampled_from(["{}", "{} (comment)"]))
     def test_as_any_date_is_never_an_error(self, when: datetime, text: str) -> None:
         seconds = policy.retry_after({"retry-after": text.format(format_datetime(when))}, NOW)
-        assert seconds is None or 0 <= seconds <= 86_400
+        assert seconds is None or 0 <= seconds <= policy.LONGEST_HOLD
 
 
 class TestBackoff:
@@ -143,9 +143,86 @@ class TestTheIntervalBetweenLooks:
     def test_stays_within_its_bounds_even_if_clocks_differ(self, age: float, rand: float) -> None:
         assert 5 <= policy.look_interval(age, poll_min=5, poll_max=120, rand=rand) <= 120
 
+    def test_is_counted_from_when_the_batch_was_seen(self) -> None:
+        known = {"poll_min": 5.0, "poll_max": 120.0, "rand": 0.5}
+        assert policy.look_interval(600, **known, since=45) == 15
+        assert policy.look_interval(600, **known, since=61) == 0
+
+    def test_is_longer_at_first_where_batches_of_this_size_take_long(self) -> None:
+        known = {"poll_min": 5.0, "poll_max": 120.0, "rand": 0.5, "usual": 180.0}
+        assert policy.look_interval(0, **known) == 90
+        assert policy.look_interval(80, **known) == 10
+        assert policy.look_interval(89, **known) == pytest.approx(8.9)
+        assert policy.look_interval(0, **{**known, "usual": 3600.0}) == 120, "and still never longer than poll_max"
+
+    def test_looks_right_after_the_batch_must_have_ended_and_then_densely(self) -> None:
+        known = {"poll_min": 5.0, "poll_max": 120.0, "rand": 0.5}
+        assert policy.look_interval(86_390, **known, overdue=-10) == 15
+        assert policy.look_interval(86_200, **known, overdue=-200) == 120
+        assert policy.look_interval(86_400, **known, overdue=0) == 5
+        assert policy.look_interval(86_500, **known, overdue=100) == 10
+        assert policy.look_interval(90_000, **known, overdue=3600) == 120
+
+    @given(
+        age=st.floats(0, 1e6),
+        rand=st.floats(0, 1, exclude_max=True),
+        overdue=st.none() | st.floats(-1e6, 1e6),
+        usual=st.none() | st.floats(0, 1e6),
+        since=st.floats(0, 1e6),
+    )
+    def test_stays_within_its_bounds_whatever_is_known(
+        self, age: float, rand: float, overdue: float | None, usual: float | None, since: float
+    ) -> None:
+        interval = policy.look_interval(
+            age, poll_min=5, poll_max=120, rand=rand, overdue=overdue, usual=usual, since=since
+        )
+        assert max(5 - since, 0) <= interval <= max(120 - since, 0)
+
+    @pytest.mark.parametrize("duration", [7, 120, 3600, 86_000])
+    def test_notices_every_end_within_a_tenth_of_it_or_the_bounds(self, duration: float) -> None:
+        for rand in (0.0, 0.3, 0.999):
+            at = 0.0
+            while at < duration:
+                at += policy.look_interval(at, poll_min=5, poll_max=120, rand=rand)
+            assert at - duration <= min(max(duration * 0.11, 5), 120)
+
     @pytest.mark.parametrize(("visibility_timeout", "hop"), [(6, 1.5), (2400, 600), (3600, 600), (86_400, 600)])
     def test_is_taken_in_hops_the_broker_can_hold(self, visibility_timeout: float, hop: float) -> None:
         assert policy.longest_hop(visibility_timeout) == hop
+
+
+class TestWhatIsKnownOfPastBatches:
+    def test_is_nothing_before_there_are_some(self) -> None:
+        assert policy.usual_seconds([], 100) is None
+        assert policy.usual_seconds([(100, 60.0)] * 4, 100) is None
+        assert policy.usual_seconds([(100, 60.0)] * 5, 100) == 60
+
+    def test_is_how_long_the_quickest_of_about_the_same_size_took(self) -> None:
+        past = [(100, 60.0 + n) for n in range(9)] + [(100_000, 3000.0 + n) for n in range(9)]
+        assert (
+            policy.usual_seconds(past, 100) == policy.usual_seconds(past, 30) == policy.usual_seconds(past, 400) == 60
+        )
+        assert policy.usual_seconds(past, 100_000) == 3000
+        assert policy.usual_seconds(past, 5_000) is None
+
+
+class TestWhatHoldsCallsBack:
+    def test_is_a_429_for_as_long_as_it_says(self) -> None:
+        assert policy.hold_back(429, {"retry-after": "7"}, NOW) == 7
+        assert policy.hold_back(429, {}, NOW) == policy.HOLD
+        assert policy.hold_back(429, {"retry-after": "86400"}, NOW) == policy.LONGEST_HOLD
+
+    def test_is_an_answer_after_which_no_request_is_left(self) -> None:
+        reset = datetime.fromtimestamp(NOW + 9, timezone.utc).isoformat().replace("+00:00", "Z")
+        headers = {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": reset}
+        assert policy.hold_back(200, headers, NOW) == 9
+        assert policy.hold_back(200, {**headers, "anthropic-ratelimit-requests-remaining": "1"}, NOW) is None
+        assert policy.hold_back(200, {**headers, "anthropic-ratelimit-requests-reset": "soon"}, NOW) is None
+        assert policy.hold_back(200, headers, NOW + 60) == 0
+
+    @pytest.mark.parametrize("status", [200, 404, 500, 529])
+    def test_is_nothing_else(self, status: int) -> None:
+        assert policy.hold_back(status, {"retry-after": "7"}, NOW) is None
 
 
 class TestWhatA404Means:

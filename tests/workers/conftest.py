@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.simulator import Simulator
 from tests.workers.rig import set_up
 
 
@@ -20,6 +21,12 @@ def _let_go(redis_server: RedisServer) -> Iterator[None]:
     """Results unsubscribe when they are collected, for which their Redis must still be there."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator("healthy") as running:
+        yield running
 
 
 @pytest.fixture

@@ -219,3 +219,17 @@ def test_a_job_whose_ledger_is_gone_says_so(
         with pytest.raises(errors.JobNotFound):
             result.get(timeout=10)
         wait_until(lambda: redis_server.client().zcard("claude_batch:due") == 0)
+
+
+def test_a_hard_time_limit_ends_an_attempt_and_not_the_job(app: Celery, start_here: Callable[..., Worker]) -> None:
+    """Whoever waits for the job is told nothing of it."""
+    with Simulator("healthy") as simulator:
+        simulator.faults(
+            Fault("retrieve", "delay", seconds=6, times=1), Fault("create", "delay", seconds=6, times=1, commit=True)
+        )
+        worker = start_here(simulator.url, options=("--concurrency=2", "--time-limit=3"))
+        result = run_batch.delay(requests("job", 2))
+        assert result.get(timeout=90)["succeeded"] == 2
+        assert worker.log.read_text().count("another attempt follows") == 2
+        assert len(simulator.state().batches) == 1
+        assert "are stopped after 3 s" in worker.log.read_text()

@@ -1,0 +1,74 @@
+"""The messages of units that wait, made from the ledger: when a unit is due, and again where the broker lost one."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import line, policy
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Store, Unit
+
+#: Held while a worker's threads do anything: a pool child forked in the middle of it would inherit locks that nobody in
+#: the child ever releases (of the event dispatcher, of connection pools), and hang for good.
+no_fork = threading.Lock()
+os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
+
+#: Messages sent between two looks for more. Few: the first of many polls that are due may spare the others theirs.
+_AT_ONCE = 50
+
+
+def send_due(app: Celery) -> float:
+    """Send the messages of some of the units that are due now; returns the seconds until it is to be called again.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+        kombu.exceptions.OperationalError: the broker does not; what was not sent waits again.
+    """
+    with no_fork:
+        store = Settings.of(app).open_store()
+        units, pause = store.due(_AT_ONCE)
+    for number, unit in enumerate(units):
+        try:
+            with no_fork:  # for each by itself: forks wait no longer than one message takes
+                send(app, store, unit, store.position(unit))
+        except OperationalError:
+            store.wait_again(units[number:], policy.LONGEST_IN_BROKER)
+            raise
+    # Whatever comes to wait meanwhile waits at least as long.
+    return min(policy.LONGEST_IN_BROKER, policy.LONGEST_IN_BROKER if pause is None else pause)
+
+
+def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
+    """Send the message that a unit at this position waits for; False if it waits for none.
+
+    Args:
+        due_at: of a message that was lost, when it was due: what is left until then is its countdown. A unit that
+            waited without a message carries on under the id of the task that waits.
+    """
+    job = store.job(unit.job_id)
+    over = position >= (line.ENDED if unit.batch is None else line.DONE)
+    if job is None or job.state == "revoked" or over:
+        store.unschedule(unit)
+        return False
+    if job.state == "staged" and unit.batch is not None:
+        return False  # the message its job begins with comes first
+    countdown = line.until(due_at)
+    if unit.batch is None:
+        if job.state == "staged":
+            line.beginning(app, job, unit.job_id, countdown).apply_async()
+        elif all(batch.done for batch in store.batches(unit.job_id)):
+            line.publish(job, unit.job_id, line.steps(app, unit.job_id, job, 0, since=line.DONE))
+        else:
+            return False  # it waits for its batches, not for a message
+    elif unit.place is not None:
+        line.message(app, job, unit, position, countdown).apply_async()
+    else:
+        batch = store.batch(unit.job_id, unit.batch)
+        rest = line.steps(app, unit.job_id, job, unit.batch, since=position, countdown=countdown)
+        same_task = batch.task_id if batch and due_at is None else None
+        line.publish(job, unit.job_id, rest, task_id=same_task)
+    return True

@@ -1,0 +1,177 @@
+"""Jobs that do not begin with their requests: one that is taken up again, and one made of a batch created elsewhere.
+
+Both only write to the store; workers find there what is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+from celery.result import AsyncResult, EagerResult
+from celery.states import FAILURE, SUCCESS
+from celery.utils import uuid
+
+from claude_batch_tasks import errors, line, totals
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
+
+log = logging.getLogger(__name__)
+
+#: Anthropic's ids of batches; anything else would be an address of something else.
+_BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
+
+#: Seconds in which a batch's owner is written down.
+_MOMENT = 60.0
+
+
+def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Any]:
+    """Take a failed job up again where it stands: what it had created is looked at, never created again.
+
+    Args:
+        options: the job's settings from now on, over those it had.
+
+    Raises:
+        JobNotResumable: it has not failed, or what it needs is gone.
+        InvalidSettings: an option is unknown or makes no sense.
+        StoreUnavailable: the store does not answer.
+    """
+    settings = Settings.of(app)
+    store = settings.open_store()
+    if job.state != "failed":
+        why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
+    job.options = {**job.options, **options}
+    settings = settings.override(job.options)
+    if job.adopted:
+        _check_no_fallback(options)
+    batches = store.batches(job_id)
+    if len(batches) < job.batches:
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: some of what it needs has expired")
+    failed = [number for number, batch in enumerate(batches) if batch.error]
+    # From here on none was ever begun, and each waits for its turn.
+    unbegun = job.batches
+    while unbegun and unbegun - 1 in failed and not _begun(batches[unbegun - 1]):
+        unbegun -= 1
+    now_due = [number for number in failed if number < unbegun]
+    room = max(settings.max_batches_in_flight - len(now_due), 0 if now_due else 1)
+    if app.conf.task_always_eager:
+        room = job.batches
+    admitted = min(unbegun + room, job.batches)
+    now_due += range(unbegun, admitted)
+    changes = {
+        "state": "running",
+        "resumed_at": time.time(),
+        "ended_at": None,
+        "summary": None,
+        "error": None,
+        "options": job.options,
+        "admitted": admitted,
+    }
+    again = {number: _again(batches[number]) for number in failed}
+    if not store.resume(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: it has been already")
+    log.info("job %s: resumed, %d of %d batches", job_id, len(failed), job.batches)
+    job = store.job(job_id) or job
+    if app.conf.task_always_eager:
+        return _run_eagerly(app, store, job_id, job, now_due)
+    try:
+        # Under its id there is a failure, which get() would raise.
+        app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
+    except Exception as exc:  # noqa: BLE001 - any back end
+        log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc)
+    return app.AsyncResult(job_id)
+
+
+def _begun(batch: BatchRecord) -> bool:
+    return batch.batch_id is not None or batch.intent_at is not None
+
+
+def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
+    """The position from which a failed batch goes on, and what changes in its record."""
+    turn = batch.turn + 1
+    state, rank = ("in_progress", 1) if batch.batch_id else ("creating" if batch.intent_at else "staged", 0)
+    fresh = BatchRecord(first=batch.first, count=batch.count, body_bytes=batch.body_bytes)
+    # What counts towards giving up begins anew; what is known of the batch stays.
+    forgotten = (
+        "create_not_found", "ambiguous_at", "create_looks", "cancel_sent", "absences", "counts", "failures", "due_at",
+        "task_id", "usage", "outcome", "eligible", "done", "made_room", "skipped", "error",
+    )  # fmt: skip
+    changes = {name: getattr(fresh, name) for name in forgotten}
+    return line.position(turn, rank), {"state": state, "turn": turn, "attempts_before": batch.attempt, **changes}
+
+
+def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: Mapping[str, Any]) -> AsyncResult[Any]:
+    """Make a job of a batch that was created elsewhere.
+
+    Raises:
+        ValueError: it is no id of a batch.
+        BatchTasksError: another job has the batch.
+        InvalidSettings: an option is unknown or makes no sense.
+        StoreUnavailable: the store does not answer.
+    """
+    if not _BATCH_ID.fullmatch(str(batch_id)):
+        raise ValueError(f"batch_id must be Anthropic's id of a batch, msgbatch_..., not {batch_id!r}")
+    _check_no_fallback(options)
+    options = {**options, "fallback": "off"}
+    settings = Settings.of(app).override(options)
+    settings.check_client(client)
+    store, job_id, now = settings.open_store(), uuid(), time.time()
+    job = JobRecord(
+        nonce=secrets.token_hex(8),
+        requests=0,
+        batches=1,
+        client=client,
+        queue=queue,
+        options=options,
+        adopted=True,
+        state="running",
+        submitted_at=now,
+        started_at=now,
+        admitted=1,
+    )
+    batch = BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
+    unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", line.position(0, 1)
+    # Its first look keeps it. Should this process die here, a worker finds that nobody is at it.
+    store.create_job(job_id, job, [batch], settings.result_ttl, staged=False)
+    try:
+        store.schedule([unit], now)
+        store.acquire(unit, position, owner, _MOMENT)
+        holder = store.claim(unit, owner, batch_id, instead_of=_nobody(store, batch_id))
+        if holder != unit:
+            other = holder.job_id if holder else "another"
+            raise errors.BatchTasksError(f"batch {batch_id} is that of job {other}: see BatchJob({other!r})")
+        store.wait(unit, owner, position, now)
+    except BaseException:
+        store.delete(job_id)
+        raise
+    log.info("job %s: adopted %s", job_id, batch_id)
+    return _run_eagerly(app, store, job_id, job, [0]) if app.conf.task_always_eager else app.AsyncResult(job_id)
+
+
+def _check_no_fallback(options: Mapping[str, Any]) -> None:
+    if options.get("fallback", "off") != "off":
+        raise errors.InvalidSettings("fallback: an adopted batch's requests are not known, and cannot be sent again")
+
+
+def _nobody(store: Store, batch_id: str) -> Unit | None:
+    """Who is written down as the batch's owner, and is gone from the store."""
+    holder = store.holder(batch_id)
+    return holder if holder is not None and store.job(holder.job_id) is None else None
+
+
+def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches: list[int]) -> AsyncResult[Any]:
+    """Run it here and now; how it ended."""
+    import claude_batch_tasks.tasks  # noqa: F401 - registers them
+
+    since = {number: store.position(Unit(job_id, number)) for number in sorted(batches)}
+    lines = [line.steps(app, job_id, job, number, since=position) for number, position in since.items()]
+    try:
+        return EagerResult(job_id, line.run_eagerly(job, lines), SUCCESS)
+    except errors.BatchTasksError as exc:
+        return EagerResult(job_id, exc, FAILURE)

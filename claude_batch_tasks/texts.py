@@ -1,0 +1,21 @@
+"""How logs, errors and Flower say counts, moments and durations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+
+def words(counts: Mapping[str, int]) -> str:
+    """Counts: ``34 succeeded, 3 expired``."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
+
+
+def clock(moment: float) -> str:
+    """A moment in epoch seconds."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+
+def duration(seconds: float) -> str:
+    """A few seconds, or many: ``2.5 s``, ``120 s``."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

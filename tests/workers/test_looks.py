@@ -1,0 +1,143 @@
+"""Looks at many batches: listings that fail, lag or say odd things, rate limits, cancels."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.simulator import Fault, Outcome, Simulator
+from claude_batch_tasks.store import open_store
+from tests.support import wait_until
+from tests.workers.flights import finish, in_flight, looks, submit
+from tests.workers.rig import requests
+
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(300)]
+
+StartWorker = Callable[..., Worker]
+
+
+def test_listings_that_do_not_work_are_not_needed(app: Celery, start_worker: StartWorker) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=6)
+        simulator.faults(Fault("list", "status", status=500))
+        worker = start_worker(simulator.url)
+        jobs = submit(25, poll_min=1.5, poll_max=1.5)
+        finish(simulator, jobs)
+        assert 1 <= len(simulator.journal().calls_to("list")) <= 3
+        assert "could not be listed, so each is looked at by itself" in worker.log.read_text()
+
+
+def test_what_listings_do_not_show_yet_is_looked_at_by_itself(app: Celery, start_worker: StartWorker) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=5, list_lag_seconds=3600)
+        start_worker(simulator.url)
+        jobs = submit(15, poll_min=1.5, poll_max=1.5)
+        finish(simulator, jobs)
+        assert simulator.journal().calls_to("list")
+        assert {call.batch_id for call in simulator.journal().calls_to("retrieve", 200)} == {
+            batch.id for batch in simulator.state().batches
+        }
+
+
+def test_a_status_that_nobody_knows_is_not_the_end(app: Celery, start_worker: StartWorker) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=3600)
+        start_worker(simulator.url)
+        jobs = submit(12, poll_min=2, poll_max=2)
+        wait_until(lambda: in_flight(app, jobs))
+        page = [
+            {
+                "id": batch.id,
+                "processing_status": "finalizing",
+                "request_counts": {"processing": 1},
+                "created_at": datetime.fromtimestamp(batch.created_at, timezone.utc).isoformat(),
+            }
+            for batch in reversed(simulator.state().batches)
+        ]
+        body = json.dumps({"data": page, "has_more": False})
+        simulator.faults(Fault("list", "status", status=200, body=body, times=1))
+        wait_until(lambda: simulator.journal().calls_to("list"))
+        before = len(simulator.journal().calls)
+        time.sleep(5)
+        assert len(looks(simulator, before)) <= 4
+        assert all(BatchJob(job.id, app).status().looks <= 6 for job in jobs)
+        simulator.end()
+        finish(simulator, jobs)
+
+
+@pytest.mark.parametrize("endpoint", ["retrieve", "cancel"])
+def test_a_rate_limit_that_one_meets_is_heeded_by_all(endpoint: Any, app: Celery, start_worker: StartWorker) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=3600)
+        start_worker(simulator.url)
+        jobs = submit(6, poll_min=1.5, poll_max=1.5)
+        wait_until(lambda: in_flight(app, jobs))
+        simulator.faults(Fault(endpoint, "status", status=429, headers={"retry-after": "5"}, per="server", times=1))
+        if endpoint == "cancel":
+            BatchJob(jobs[0].id, app).cancel()
+        [refused] = wait_until(lambda: simulator.journal().calls_to(endpoint, 429))
+        simulator.faults(replace=True)
+        run_batch.delay(requests("another", 1))
+        wait_until(lambda: [call for call in simulator.journal().calls if call.at > refused.at + 3])
+        after = [(round(call.at - refused.at, 2), call.endpoint) for call in simulator.journal().calls]
+        # Others were on their way when the answer came, or were asked for before it was written down.
+        assert not [call for call in after if 1 < call[0] < 4.9], after
+        simulator.end()
+        for job in jobs:
+            assert job.get(timeout=40)["requests"] == 1
+
+
+def test_a_listing_that_takes_long_is_the_only_one(app: Celery, start_worker: StartWorker) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=3600)
+        simulator.faults(Fault("list", "delay", seconds=5))
+        start_worker(simulator.url, CLAUDE_BATCH_LEASE="2")
+        jobs = submit(12, poll_min=1.5, poll_max=1.5)
+        wait_until(lambda: in_flight(app, jobs))
+        lists = wait_until(lambda: (found := simulator.journal().calls_to("list"))[3:] and found)
+        assert all(later.at - sooner.at > 4 for sooner, later in itertools.pairwise(lists)), lists
+        simulator.faults(replace=True)
+        simulator.end()
+        finish(simulator, jobs)
+
+
+def test_a_cancel_does_not_wait_for_what_the_api_asked_to_wait(app: Celery, start_worker: StartWorker) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=0.1, outcomes=[Outcome("expired", count=1)])
+        later = {"status": 429, "headers": {"retry-after": "86400"}}
+        simulator.faults(Fault("messages", "status", **later))
+        start_worker(simulator.url)
+        [falling_back] = [run_batch.delay(requests("falls back", 2))]
+        wait_until(lambda: simulator.journal().calls_to("messages"))
+        simulator.faults(Fault("create", "status", **later))
+        held_back = run_batch.delay(requests("held back", 2))
+        wait_until(lambda: simulator.journal().calls_to("create", 429))
+        for result, state in ((held_back, {"canceled": 2}), (falling_back, {"succeeded": 1, "expired": 1})):
+            job = BatchJob(result.id, app)
+            next_look = wait_until(lambda job=job: job.status().next_look)
+            assert next_look.timestamp() < time.time() + 610, "ten minutes, whatever the API asks for"
+            job.cancel()
+            assert state.items() <= result.get(timeout=20).items()
+
+
+def test_a_cancel_does_not_wait_for_the_next_look(app: Celery, start_worker: StartWorker, redis_url: str) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=3600, cancel_seconds=0.2)
+        start_worker(simulator.url)
+        jobs = submit(2, poll_min=2, poll_max=2)
+        wait_until(lambda: in_flight(app, jobs))
+        BatchJob(jobs[0].id, app).cancel()
+        assert jobs[0].get(timeout=20)["state"] == "canceled"
+        # Nor on its message.
+        BatchJob(jobs[1].id, app).cancel()
+        open_store(redis_url)._redis.delete("celery")  # type: ignore[attr-defined]
+        assert jobs[1].get(timeout=20)["state"] == "canceled"
