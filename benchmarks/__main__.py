@@ -1,6 +1,6 @@
 """Run the benchmarks and print a table.
 
-    python -m benchmarks                                # everything, about three minutes
+    python -m benchmarks                                # everything but in_flight, about three minutes
     python -m benchmarks fetch read --records 10000     # these groups, at this size only
 
 Each case runs in a process of its own against a Redis and a bare HTTP server of the benchmark's own. A ratio compares
@@ -36,7 +36,11 @@ GROUPS = {
     "read": Group(("read.ours", "read.in_order", "read.errored", "read.export", "read.one")),
     "end_to_end": Group(("end_to_end.batchwizard", "end_to_end.ours"), (50_000,)),
     "large_job": Group(("large_job.ours",), (1_000_000,)),
+    "in_flight": Group(("in_flight.every_60_s", "in_flight.ours"), (10, 1_000, 10_000)),
 }
+
+#: Takes three quarters of an hour, and so runs only when it is named.
+LONG = ("in_flight",)
 
 #: Of times, by name: numerator over denominator, cases added up, and what is promised.
 RATIOS = {
@@ -52,6 +56,17 @@ RATIOS = {
 }
 
 
+#: Of other figures: figure, case over case.
+COUNTED = {
+    "looks, times as many where each batch is looked at every 60 s": (
+        "looks", "in_flight.every_60_s", "in_flight.ours",
+    ),
+    "messages, times as many where each batch is looked at every 60 s": (
+        "messages", "in_flight.every_60_s", "in_flight.ours",
+    ),
+}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", help=", ".join(GROUPS))
@@ -59,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    chosen = [GROUPS[name] for name in options.groups or GROUPS]
+    chosen = [GROUPS[name] for name in options.groups or GROUPS if name in options.groups or name not in LONG]
     if GROUPS["read"] in chosen and GROUPS["fetch"] not in chosen:
         chosen.insert(0, GROUPS["fetch"])
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores\n")
@@ -76,6 +91,10 @@ def main() -> None:
             if size >= 10_000 and {*above, *below} <= set(found):
                 ratio = sum(found[case].seconds for case in above) / sum(found[case].seconds for case in below)
                 print(f"  at {size:,}: {name}: {ratio:.1f} ({promised})")
+        for name, (figure, above_case, below_case) in COUNTED.items():
+            if {above_case, below_case} <= set(found):
+                ratio = found[above_case].values[figure] / found[below_case].values[figure]
+                print(f"  at {size:,}: {name}: {ratio:.1f}")
         sys.stdout.flush()
 
 

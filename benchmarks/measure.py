@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
@@ -28,6 +28,8 @@ class Measured:
     peak_mb: float = 0.0
     """Greatest resident memory over what was resident when the measured part began."""
     notes: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+    """Whatever else was counted, by name."""
 
     @property
     def rate(self) -> float:

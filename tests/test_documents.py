@@ -17,6 +17,12 @@ def test_the_readme_has_the_present_table_of_settings() -> None:
     assert script["updated"](readme) == readme, "run: python docs/settings_table.py"
 
 
+def test_the_page_on_waiting_has_the_present_schedule() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "schedule_table.py"))
+    page = (ROOT / "docs" / "waiting.md").read_text()
+    assert script["updated"](page) == page, "run: python docs/schedule_table.py"
+
+
 def test_the_make_targets_and_commands_the_readme_names_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
