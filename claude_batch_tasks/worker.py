@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from celery import signals
+from celery import Celery, _state, bootsteps, signals
 from celery.states import IGNORED, RETRY
 from kombu.exceptions import OperationalError
 
@@ -31,9 +31,13 @@ def connect() -> None:
     """Have Celery call what is here; in a process that is no worker, it never does."""
     signals.worker_init.connect(_check_settings)
     signals.celeryd_after_setup.connect(_check_servers)  # worker_init comes before the worker's log is set up
-    signals.worker_ready.connect(_begin)
     signals.task_revoked.connect(_revoked)
     signals.task_postrun.connect(_let_go)
+    # As shared_task does: for apps that are made later, and for those that are there.
+    _state.connect_on_app_finalize(_add_step)
+    for app in _state._get_active_apps():  # type: ignore[attr-defined]
+        if app.finalized:
+            _add_step(app)
 
 
 def _check_settings(sender: Any = None, **_: Any) -> None:
@@ -48,12 +52,30 @@ def _check_servers(instance: Any = None, **_: Any) -> None:
     checks.warn(instance)
 
 
-def _begin(sender: Any = None, **_: Any) -> None:
-    over = threading.Event()
-    signals.worker_shutting_down.connect(lambda **_: over.set(), weak=False)
-    app = sender.app
-    _keep_doing("claude-batch-ticker", lambda: delivery.send_due(app), over, "what is due could not be sent")
-    _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
+def _add_step(app: Celery) -> None:
+    app.steps["worker"].add(WhatIsDue)
+
+
+class WhatIsDue(bootsteps.StartStopStep):
+    """Sends the messages of what is due and of what was lost, in threads of the worker's main process.
+
+    A step and no signal: not every worker sends ``worker_ready`` (that of ``celery.contrib.testing`` does not).
+    """
+
+    requires = ("celery.worker.components:Pool",)  # whose processes are forked before the threads begin
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._over = threading.Event()
+
+    def start(self, worker: Any) -> None:
+        app, over = worker.app, self._over
+        _keep_doing("claude-batch-ticker", lambda: delivery.send_due(app), over, "what is due could not be sent")
+        _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
+
+    def close(self, worker: Any) -> None:
+        """The worker is about to stop, warm or cold."""
+        self._over.set()
 
 
 def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, failed: str) -> None:
