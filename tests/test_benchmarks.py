@@ -17,14 +17,18 @@ def urls() -> Iterator[tuple[str, str]]:
         yield urls
 
 
+#: What is in flight takes its time, and what is read has to be fetched before.
+ALONE = [name for name in GROUPS if name not in (*LONG, "read")]
+
+
 @pytest.mark.workers
-def test_every_case_runs(urls: tuple[str, str]) -> None:
-    # The peer would have to be installed from the network; what is in flight takes its time.
-    groups = [group for name, group in GROUPS.items() if name not in LONG]
-    cases = [case for group in groups for case in group.cases if case != "end_to_end.batchwizard"]
+@pytest.mark.parametrize("name", ALONE)
+def test_every_case_runs(name: str, urls: tuple[str, str]) -> None:
+    cases = [*GROUPS[name].cases, *(GROUPS["read"].cases if name == "fetch" else ())]
     for case in cases:
-        measured = run(case, 240, *urls)
-        assert measured.seconds > 0 or "prepare" in case, case
+        if case != "end_to_end.batchwizard":  # it would have to be installed from the network
+            measured = run(case, 240, *urls)
+            assert measured.seconds > 0 or "prepare" in case, case
 
 
 def test_memory_does_not_grow_with_the_records(urls: tuple[str, str]) -> None:
