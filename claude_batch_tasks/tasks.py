@@ -617,8 +617,8 @@ class FinishJob(StepTask):
 
     def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         try:
-            store, _, _ = self.open(job_id)
-            if not all(record.done for record in store.batches(job_id)):
+            _, _, record = self.open(job_id)
+            if record is not None and record.through < record.batches:
                 raise Ignore("other batches of the job are still on their way")
         except errors.StoreUnavailable as exc:
             with self.quietly():

@@ -48,6 +48,8 @@ class JobRecord(msgspec.Struct, kw_only=True):
     cancel_requested: bool = False
     admitted: int = 0
     """Batches begun, from the first on; each that is through makes room for another."""
+    through: int = 0
+    """Batches that are done; kept by the store, so that each that ends needs not read all the others."""
     fallback_granted: int = 0
     summary: dict[str, Any] | None = None
     error: str | None = None

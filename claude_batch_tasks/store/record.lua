@@ -19,7 +19,11 @@ if redis.call('HGET', key, prefix .. 'owner') ~= ARGV[3] then
   return 0
 end
 for i = 9, #ARGV, 2 do
-  redis.call('HSET', key, prefix .. ARGV[i], ARGV[i + 1])
+  local field, value = prefix .. ARGV[i], ARGV[i + 1]
+  if field == 'done' and value == 'true' and redis.call('HGET', key, field) ~= value and redis.call('EXISTS', KEYS[3]) == 1 then
+    redis.call('HINCRBY', KEYS[3], 'through', 1)
+  end
+  redis.call('HSET', key, field, value)
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000

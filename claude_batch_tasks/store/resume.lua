@@ -15,6 +15,9 @@ local now = redis.call('TIME')[1]
 local batches = (#ARGV - 1) / 2
 for at = 4, 3 + batches do
   local member, changes = ARGV[2 * at - 6], ARGV[2 * at - 5]
+  if redis.call('HGET', KEYS[at], 'done') == 'true' then
+    redis.call('HINCRBY', KEYS[1], 'through', -1)
+  end
   redis.call('HDEL', KEYS[at], 'owner', 'until', 'resent', 'resent_at')
   redis.call('HSET', KEYS[at], unpack(cjson.decode(changes)))
   if member ~= '' then

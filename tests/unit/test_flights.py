@@ -270,6 +270,16 @@ class TestAFailedJob:
         assert keys
         assert {store._redis.ttl(key) for key in keys} == {-1}
 
+    def test_counts_its_batches_anew(self, store: RedisStore) -> None:
+        unit = waiting(store, 1, time.time() + 500)
+        store.acquire(unit, 6, "me", 600)
+        for _ in range(2):
+            store.record(unit, "me", state="failed", done=True)
+        assert store.job(unit.job_id).through == 1  # type: ignore[union-attr]
+        store.update_job(unit.job_id, state="failed")
+        assert store.resume(unit.job_id, {"state": "running"}, {0: (True, 7, {"done": False})})
+        assert store.job(unit.job_id).through == 0  # type: ignore[union-attr]
+
     @pytest.mark.parametrize("state", ["staged", "running", "completed", "canceled", "revoked"])
     def test_is_the_only_one_that_is(self, state: str, store: RedisStore) -> None:
         unit = waiting(store, 1, time.time() + 500)

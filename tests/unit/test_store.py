@@ -655,6 +655,29 @@ class TestAdmitting:
         assert keys() == set()
 
 
+class TestCountingWhatIsDone:
+    def test_counts_each_batch_once(self, store: RedisStore, job: str) -> None:
+        for number in (0, 1):
+            store.acquire(Unit(job, number), 0, "me", LONG)
+            store.acquire(Unit(job, number, 1), 0, "me", LONG)
+        store.acquire(Unit(job), 0, "me", LONG)
+        store.record(Unit(job, 0), "me", done=False, looks=3)
+        store.record(Unit(job, 0, 1), "me", done=True)  # a request, not a batch
+        assert store.job(job).through == 0  # type: ignore[union-attr]
+        for _ in range(2):
+            store.record(Unit(job, 0), "me", done=True)
+        assert not store.record(Unit(job, 1), "you", done=True)
+        assert store.job(job).through == 1  # type: ignore[union-attr]
+        store.record(Unit(job, 1), "me", skipped=0, done=True)
+        assert store.job(job).through == 2  # type: ignore[union-attr]
+
+    def test_brings_no_job_back(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
+        store.acquire(BATCH, 0, "me", LONG)
+        redis_client.delete(f"claude_batch:{{{job}}}:job")
+        assert store.record(BATCH, "me", done=True)
+        assert store.job(job) is None
+
+
 class TestTheLifeOfAJobsKeys:
     def live(self, store: RedisStore, *, attempts: int = 1) -> None:
         """Everything a job may write, with the last attempt published."""
