@@ -304,8 +304,8 @@ class Store(Protocol):
         Longer, by twice the lateness of the messages that come, so that a long queue is not filled with copies.
 
         Of callers at the same time one gets it. For the next ``after`` seconds, twice as long each time, the unit
-        does not count as overdue. ``after=0``: whatever nobody is at work on and does not wait without a message,
-        but within five seconds only once.
+        does not count as overdue. ``after=0``: whatever nobody is at work on, but within five seconds only once. What
+        waits without a message has none to lose.
         """
 
     # -- what waits without a message

@@ -16,16 +16,14 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
   return false
 end
 local due = redis.call('ZSCORE', KEYS[3], member)
-if not due then
+-- What waits without a message is handed out by due.lua, also when no worker ran for hours.
+if not due or redis.call('ZSCORE', KEYS[5], member) then
   return false
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'until', prefix .. 'resent', prefix .. 'resent_at')
 if tonumber(fields[2] or '0') > now then
-  return false
-end
-if after == 0 and redis.call('ZSCORE', KEYS[5], member) then
   return false
 end
 local usual = 2 * tonumber(redis.call('GET', KEYS[4]) or '0')
