@@ -81,10 +81,10 @@ class NotDue(TryLater):
 
 
 class HeldBack(TryLater):
-    """Anthropic asked for fewer calls, of this worker or of another: all of them wait.
+    """Anthropic asked for fewer calls, of this worker or of another, or does not list: all who would ask wait.
 
     Args:
-        message: until when.
+        message: until when, or why.
         retry_after: seconds.
     """
 

@@ -115,7 +115,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
 
     Raises:
         ListingUnderWay: another does.
-        HeldBack, TransientError: the API is not to be asked now.
+        HeldBack: the API is not to be asked now.
     """
     step.pace.check()
     if not step.store.hold_listing(step.account, step.owner, step.settings.lease):
@@ -128,16 +128,35 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
             listing.make()
     except errors.ApiError as exc:
         assert listing is not None
-        listing.give_up(exc.hold)
-        if exc.hold is not None:
-            raise
-        log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
-        step.store.hold_back(f"{step.account}:list", time.time() + policy.LISTING_PAUSE)
+        pause = exc.hold if exc.hold is not None else _pause_after(step, exc)
+        listing.give_up(pause)
+        if pause is None:
+            log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
+            step.store.hold_back(f"{step.account}:list", time.time() + policy.LISTING_PAUSE)
+        elif listing.own is None and (exc.hold is not None or not step.out_of_patience):  # else it is the last look
+            raise errors.HeldBack(str(exc), pause) from None
+    else:
+        step.store.note_listing(step.account, failed=False)
     finally:
         if listing is not None:
             listing.end()
         step.store.end_listing(step.account, step.owner)
     return listing.own, listing.taken_at
+
+
+def _pause_after(step: Step, exc: errors.ApiError) -> float | None:
+    """Seconds before listing is tried again after this error; None: it is given up for a while."""
+    failures = step.store.note_listing(step.account, failed=True)
+    if failures >= policy.LISTING_TRIES or isinstance(exc, errors.PermanentError):
+        return None
+    settings = step.settings
+    return policy.backoff(
+        failures,
+        retry_min=settings.retry_min,
+        retry_max=settings.retry_max,
+        at_least=exc.retry_after,
+        rand=random.random(),
+    )
 
 
 class _Listing:

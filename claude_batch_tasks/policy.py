@@ -46,7 +46,8 @@ SHARE_FROM = 10
 #: What is due within this share of its interval is looked at together with what is due now.
 SHARE_SLACK = 0.25
 
-#: Seconds for which a listing that failed is not tried again; meanwhile each batch is retrieved.
+#: Listings that fail in a row before none is tried for so many seconds; meanwhile each batch is retrieved.
+LISTING_TRIES = 3
 LISTING_PAUSE = 60.0
 
 #: A 429 without a Retry-After holds all calls on the account back for this long, seconds; and no answer holds anything
@@ -129,9 +130,8 @@ def look_interval(
     rand: float,
     overdue: float | None = None,
     usual: float | None = None,
-    since: float = 0.0,
 ) -> float:
-    """How long until the next look at a batch that still ran when it was last seen.
+    """How long from the moment a batch was last seen, still running, until the next look at it.
 
     A share of its age; where batches of its size are known to take longer, not before half of the shortest of those;
     after ``expires_at``, when it must end any moment, a share of the time since then. Always within the bounds.
@@ -142,7 +142,6 @@ def look_interval(
         rand: 0.5: no jitter.
         overdue: seconds from ``expires_at`` to that sighting; negative: it comes after.
         usual: what ``usual_seconds`` says of batches of this size.
-        since: seconds gone by since that sighting.
     """
     planned = age * LOOK_SHARE
     if usual is not None:
@@ -152,8 +151,7 @@ def look_interval(
     elif overdue is not None:
         planned = min(planned, poll_min - overdue)
     planned = min(max(planned, poll_min), poll_max)
-    planned = min(max(planned * (1 + LOOK_JITTER * (2 * rand - 1)), poll_min), poll_max)
-    return max(planned - since, 0.0)
+    return min(max(planned * (1 + LOOK_JITTER * (2 * rand - 1)), poll_min), poll_max)
 
 
 def usual_seconds(past: Sequence[tuple[int, float]], requests: int) -> float | None:

@@ -141,13 +141,18 @@ class Step:
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
         return None if limit is None or begun is None else begun + limit
 
+    @property
+    def out_of_patience(self) -> bool:
+        """The job has waited for as long as it is to."""
+        return self.deadline is not None and time.time() >= self.deadline
+
     def check_patience(self) -> None:
-        """Go on only while the job has not waited for as long as it is to.
+        """Go on only while the job has patience.
 
         Raises:
-            WaitExceeded: it has.
+            WaitExceeded: it has none any more.
         """
-        if self.deadline is not None and time.time() >= self.deadline:
+        if self.out_of_patience:
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s)")
 
     @property

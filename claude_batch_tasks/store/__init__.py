@@ -342,6 +342,9 @@ class Store(Protocol):
     def end_listing(self, account: str, owner: str) -> None:
         """Let others have it."""
 
+    def note_listing(self, account: str, *, failed: bool) -> int:
+        """Remember how a listing ended; returns how many in a row have failed."""
+
     def add_page(
         self, account: str, entries: Mapping[str, bytes], *, taken_at: float, since: float, first: bool
     ) -> None:

@@ -158,6 +158,17 @@ class Flights:
             self._redis.delete(key)
 
     @answering
+    def note_listing(self, account: str, *, failed: bool) -> int:
+        key = _key(account, "failed")
+        if not failed:
+            self._redis.delete(key)
+            return 0
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.incr(key)
+            pipe.expire(key, _ACCOUNT_TTL)
+            return int(pipe.execute()[0])
+
+    @answering
     def add_page(
         self, account: str, entries: Mapping[str, bytes], *, taken_at: float, since: float, first: bool
     ) -> None:

@@ -224,12 +224,19 @@ class TestAListing:
         store.add_page(ACCOUNT, {}, taken_at=60.5, since=55.0, first=True)
         assert store.listed(ACCOUNT, "msgbatch_1") == (None, 60.5, 55.0)
 
+    def test_that_fails_is_counted_until_one_does_not(self, store: RedisStore) -> None:
+        assert [store.note_listing(ACCOUNT, failed=True) for _ in range(3)] == [1, 2, 3]
+        assert store.note_listing("another", failed=True) == 1
+        assert store.note_listing(ACCOUNT, failed=False) == 0
+        assert store.note_listing(ACCOUNT, failed=True) == 1
+
     def test_and_all_else_of_an_account_is_forgotten_in_time(
         self, store: RedisStore, redis_client: redis.Redis
     ) -> None:
         store.hold_listing(ACCOUNT, "me", 5)
         store.add_page(ACCOUNT, {}, taken_at=1.0, since=1.0, first=True)
         store.note_end(ACCOUNT, 5, 60.0)
+        store.note_listing(ACCOUNT, failed=True)
         assert all(redis_client.ttl(key) > 0 for key in redis_client.keys("*account*"))
 
 

@@ -844,6 +844,7 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "in_flight": lambda s: s.in_flight("account"),
     "flights": lambda s: s.flights("account"),
     "hold_listing": lambda s: s.hold_listing("account", "me", LONG),
+    "note_listing": lambda s: s.note_listing("account", failed=True),
     "end_listing": lambda s: s.end_listing("account", "me"),
     "add_page": lambda s: s.add_page("account", {}, taken_at=1.0, since=1.0, first=True),
     "listed": lambda s: s.listed("account", "msgbatch_1"),

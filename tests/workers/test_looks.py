@@ -36,6 +36,27 @@ def test_listings_that_do_not_work_are_not_needed(app: Celery, start_worker: Sta
         assert "could not be listed, so each is looked at by itself" in worker.log.read_text()
 
 
+@pytest.mark.parametrize(
+    "how", [{"status": 404}, {"status": 503, "headers": {"retry-after": "2"}}, {"status": 200, "body": "<html>"}]
+)
+def test_a_listing_that_fails_now_and_then_is_tried_again(
+    how: dict[str, Any], app: Celery, start_worker: StartWorker
+) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=3600)
+        start_worker(simulator.url)
+        jobs = submit(25, poll_min=1.5, poll_max=1.5)
+        wait_until(lambda: in_flight(app, jobs))
+        wait_until(lambda: simulator.journal().calls_to("list", 200))
+        before, lists = len(simulator.journal().calls), len(simulator.journal().calls_to("list"))
+        simulator.faults(Fault("list", "status", calls=(1, 2, 4), **how))
+        wait_until(lambda: len(simulator.journal().calls_to("list")) > lists + 5)
+        assert {call.endpoint for call in looks(simulator, before)} == {"list"}, "and no look at each"
+        assert {BatchJob(job.id, app).status().not_found for job in jobs} == {0}, "nor is it a batch that was not found"
+        simulator.end()
+        finish(simulator, jobs)
+
+
 def test_what_listings_do_not_show_yet_is_looked_at_by_itself(app: Celery, start_worker: StartWorker) -> None:
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=5, list_lag_seconds=3600)
