@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+#: When this process may show a job's progress again, by ``time.monotonic``.
+_next_report: dict[str, float] = {}
+
 
 class LeaseLost(Exception):
     """Another message took this step over; whatever this one still wanted to write must not be written."""
@@ -449,8 +452,13 @@ class StepTask(BatchTask):
         return True
 
     def report(self, line: str, due_at: float | None = None) -> None:
-        """Show progress under the id the caller holds: in the result back end, and as an event for Flower."""
-        step = self.step
+        """Show progress under the id the caller holds: in the result back end, and as an event for Flower.
+
+        Of a job of thousands of batches not each time: it takes a twentieth of a process's time at most.
+        """
+        step, begun = self.step, time.monotonic()
+        if begun < _next_report.get(step.unit.job_id, 0):
+            return
         try:
             # Another may have taken over and ended the job, over which PROGRESS must not be written.
             if not step.store.renew(step.unit, step.owner, step.settings.lease):
@@ -461,6 +469,11 @@ class StepTask(BatchTask):
         if step.unit.batch is not None and due_at is not None:
             batches[step.unit.batch].due_at = due_at
         publish_progress(self, step.unit.job_id, totals.progress(step.job, batches), line)
+        now = time.monotonic()
+        for job_id, moment in list(_next_report.items()):
+            if moment <= now:
+                _next_report.pop(job_id, None)
+        _next_report[step.unit.job_id] = now + 20 * (now - begun)
 
     def pass_on(self, value: Any) -> None:
         """Publish the chain's next message, then move the unit on; or let it wait for that message in the store."""

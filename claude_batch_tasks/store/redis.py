@@ -40,6 +40,9 @@ _STAGED = ("body", "ids", "sizes")
 _FETCHED = ("rows", "pieces", "eligible", "index")
 _TIMEOUT = 30.0
 
+#: Records of batches that are read at a time.
+_RECORDS = 500
+
 #: Payloads that no job record stands for yet (the caller may have died), and rows of an unpublished attempt.
 _UNFINISHED_TTL = 86_400
 
@@ -166,11 +169,15 @@ class RedisStore(Flights):
 
     @answering
     def batches(self, job_id: str) -> list[BatchRecord]:
-        job = self.job(job_id)
-        with self._redis.pipeline(transaction=False) as pipe:
-            for number in range(job.batches if job else 0):
-                pipe.hgetall(_key(job_id, "batch", number))
-            return [batch for fields in pipe.execute() if (batch := _load(BatchRecord, fields)) is not None]
+        job, found = self.job(job_id), []
+        numbers = range(job.batches if job else 0)
+        # Not all at once: as they come from Redis, records take several times the memory.
+        for start in range(0, len(numbers), _RECORDS):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for number in numbers[start : start + _RECORDS]:
+                    pipe.hgetall(_key(job_id, "batch", number))
+                found += [batch for fields in pipe.execute() if (batch := _load(BatchRecord, fields)) is not None]
+        return found
 
     @answering
     def position(self, unit: Unit) -> int:

@@ -1,0 +1,40 @@
+"""What a step does besides its work."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from claude_batch_tasks import step, tasks
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import JobRecord, Unit
+
+
+class TestProgress:
+    @pytest.mark.parametrize("seconds", [0.0, 0.05])
+    def test_takes_a_small_part_of_the_time(self, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many batches the job has, whose records are read for it."""
+        shown: list[str] = []
+
+        def batches(job_id: str) -> list[Any]:
+            time.sleep(seconds)
+            return []
+
+        store: Any = SimpleNamespace(renew=lambda *_: True, batches=batches)
+        job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
+        monkeypatch.setattr(step, "publish_progress", lambda task, job_id, meta, line: shown.append(line))
+        with Celery("progress", set_as_current=False) as app:
+            app.loader.import_task_module("claude_batch_tasks.tasks")
+            task = app.tasks[tasks.poll_batch.name]
+            task.push_request()
+            task.request.step = step.Step(store, Settings(), job, Unit(f"takes {seconds}"), "me", ("job", 0, 0, 0))
+            begun = time.monotonic()
+            while time.monotonic() < begun + 1.5:
+                task.report("looked")
+                time.sleep(0.01)
+            task.pop_request()
+        assert 1 <= len(shown) <= 2 if seconds else len(shown) > 5
