@@ -38,9 +38,8 @@ def look(step: Step) -> tuple[api.Batch, float]:
     """
     record, now = step.batch, time.time()
     assert record.batch_id is not None
-    overdue = record.expires_at is not None and now > record.expires_at
     # What is special about a batch is found out by itself.
-    if record.created_at is not None and not record.provisional and not overdue:
+    if record.created_at is not None and not record.provisional:
         entry, taken_at, since = step.store.listed(step.account, record.batch_id)
         listed = _decode(entry) if entry is not None else None
         fresh = taken_at > record.created_at and _schedule(step)(flight(step), taken_at, 0.0) > now
@@ -128,12 +127,14 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
             listing.make()
     except errors.ApiError as exc:
         assert listing is not None
-        pause = exc.hold if exc.hold is not None else _pause_after(step, exc)
+        failures = step.store.note_listing(step.account, failed=True)
+        hopeless = failures >= policy.LISTING_TRIES or isinstance(exc, errors.PermanentError)
+        pause = exc.hold if exc.hold is not None or hopeless else _pause_after(step, failures, exc)
         listing.give_up(pause)
-        if pause is None:
+        if hopeless:
             log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
             step.store.hold_back(f"{step.account}:list", time.time() + policy.LISTING_PAUSE)
-        elif listing.own is None and (exc.hold is not None or not step.out_of_patience):  # else it is the last look
+        if pause is not None and listing.own is None:
             raise errors.HeldBack(str(exc), pause) from None
     else:
         step.store.note_listing(step.account, failed=False)
@@ -144,11 +145,8 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
     return listing.own, listing.taken_at
 
 
-def _pause_after(step: Step, exc: errors.ApiError) -> float | None:
-    """Seconds before listing is tried again after this error; None: it is given up for a while."""
-    failures = step.store.note_listing(step.account, failed=True)
-    if failures >= policy.LISTING_TRIES or isinstance(exc, errors.PermanentError):
-        return None
+def _pause_after(step: Step, failures: int, exc: errors.ApiError) -> float:
+    """Seconds before listing is tried again after so many failures in a row."""
     settings = step.settings
     return policy.backoff(
         failures,
@@ -196,6 +194,10 @@ class _Listing:
             # No more pages than what is still wanted would cost one by one.
             if page.oldest < self._since or len(self._wanted) < pages:
                 break
+            if page.hold is not None:
+                exc = errors.TransientError("list: Anthropic asked for fewer calls before its last page")
+                exc.hold = page.hold
+                raise exc
         self.end()
         # What is wanted and was not found is looked at by itself.
         self._keep({}, self._since)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from claude_batch_tasks import errors
+from claude_batch_tasks import errors, policy
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.texts import clock
 
@@ -34,6 +34,7 @@ class Pace:
         """
         until = self.store.held_back(self.account, self._name(kind))
         if (wait := until - time.time()) > 0:
+            wait = min(wait, policy.LONGEST_HOLD)  # whatever the clock of the worker that was asked
             raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {clock(until)}", wait)
 
     @contextmanager

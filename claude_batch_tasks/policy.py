@@ -46,14 +46,26 @@ SHARE_FROM = 10
 #: What is due within this share of its interval is looked at together with what is due now.
 SHARE_SLACK = 0.25
 
+#: Of batches that are due one is handed out, and the others wait for the listing that it makes, until so many were
+#: taken and made none. If nobody takes it, another is handed out after so many seconds.
+ASKED_IN_VAIN = 3
+UNTAKEN = 10.0
+
+#: No more of what is due is sent while so many messages are out that nobody has taken: what is new waits behind these.
+SENT_AHEAD = 100
+
 #: Listings that fail in a row before none is tried for so many seconds; meanwhile each batch is retrieved.
 LISTING_TRIES = 3
 LISTING_PAUSE = 60.0
 
-#: A 429 without a Retry-After holds all calls on the account back for this long, seconds; and no answer holds anything
-#: back for longer than the second.
+#: A 429 without a Retry-After holds all calls on the account back for the first of these, seconds; one with it for no
+#: less than the second, and no answer for longer than the third.
 HOLD = 10.0
+SHORTEST_HOLD = 1.0
 LONGEST_HOLD = 600.0
+
+#: Seconds past a job's patience in which it still tries to make its last look, and to fetch what has ended.
+LAST_LOOK = 60.0
 
 #: Downloads of a result file that has every row but not the tallies of the batch, before the rows are believed.
 TALLY_DOWNLOADS = 3
@@ -172,7 +184,7 @@ def hold_back(status: int, headers: Mapping[str, str], now: float) -> float | No
     """
     if status == 429:
         wait = retry_after(headers, now)
-        return HOLD if wait is None else wait
+        return HOLD if wait is None else max(wait, SHORTEST_HOLD)
     if headers.get("anthropic-ratelimit-requests-remaining") != "0":
         return None
     try:

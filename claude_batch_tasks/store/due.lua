@@ -5,38 +5,79 @@
 -- ARGV[1]  how many at most
 -- ARGV[2]  from how many batches in flight on one account a listing looks at all of them
 -- ARGV[3]  seconds that are left to a listing before the next batch asks for one
+-- ARGV[4]  batches that asked, and no listing came of it, before the others are handed out as well
+-- ARGV[5]  seconds for which one that nobody has taken yet (a long queue, a dead one) is waited for
+-- ARGV[6]  how many may be out that nobody has taken, of the last ARGV[5] seconds; one is handed out all the same
 -- Returns {units, when the next is due or nothing, now}.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local text, later = string.format('%.3f', now), string.format('%.3f', now + tonumber(ARGV[3]))
+local text = string.format('%.3f', now)
+local later = now + tonumber(ARGV[3])
 
--- Of many batches in flight one is handed out, and the listing that it makes spares the others theirs.
+-- Whether a batch is to ask for a listing, one at a time of those of its account and queue.
+local function asks(member, account, queue)
+  local key = account .. ':asked'
+  local asked = redis.call('HMGET', key, queue .. ':member', queue .. ':at', queue .. ':in_vain')
+  local at, in_vain = tonumber(asked[2] or '0'), tonumber(asked[3] or '0')
+  if in_vain >= tonumber(ARGV[4]) then
+    return true
+  elseif now < at + tonumber(ARGV[3]) then
+    return false
+  elseif asked[1] and tonumber(redis.call('ZSCORE', KEYS[2], asked[1]) or '0') ~= at then
+    in_vain = in_vain + 1  -- it was taken, and has made no listing
+  elseif asked[1] and now < at + tonumber(ARGV[5]) then
+    return false
+  end
+  redis.call('HSET', key, queue .. ':member', member, queue .. ':at', text, queue .. ':in_vain', in_vain)
+  redis.call('EXPIRE', key, 3600)
+  return true
+end
+
+-- Of many batches in flight one is handed out, and the listing that it makes spares the others theirs: until when this
+-- one is spared, or nothing.
 local function spared(member)
   local batch, job = string.match(member, '^(%d+)::(.*)$')
   local flights = batch and redis.call('HGET', 'claude_batch:{' .. job .. '}:batch:' .. batch, 'flights')
-  if not flights or redis.call('HLEN', flights) < tonumber(ARGV[2]) then
-    return false
+  if not flights then
+    return nil
   end
-  -- One of a job that is over, past its deadline or its expiry makes no listing.
+  -- One of a job that is over, or past its deadline, makes no listing.
   local flight = cjson.decode(redis.call('HGET', flights, member) or '[]')
-  local expires, deadline = tonumber(flight[3]) or math.huge, tonumber(flight[7]) or math.huge
-  if math.min(expires, deadline) <= now or redis.call('HGET', 'claude_batch:{' .. job .. '}:job', 'state') ~= '"running"' then
-    return false
+  local deadline = tonumber(flight[7]) or math.huge
+  local record = redis.call('HMGET', 'claude_batch:{' .. job .. '}:job', 'state', 'queue')
+  if deadline <= now or record[1] ~= '"running"' then
+    return nil
   end
-  local account = string.match(flights, ':account:([^:]+):')
-  if tonumber(redis.call('ZSCORE', KEYS[3], account .. ':list') or '0') > now then
-    return false
+  local account = string.match(flights, '^(.*):flights$')
+  local name = string.match(account, '([^:]+)$')
+  local held = tonumber(redis.call('ZSCORE', KEYS[3], name) or '0')
+  if held > now then
+    return math.min(held, deadline)
+  elseif redis.call('HLEN', flights) < tonumber(ARGV[2]) then
+    return nil
+  elseif tonumber(redis.call('ZSCORE', KEYS[3], name .. ':list') or '0') > now then
+    return nil
+  elseif redis.call('EXISTS', account .. ':listing') == 1 or not asks(member, account, record[2] or '') then
+    return later
   end
-  return not redis.call('SET', flights .. ':asked', '', 'NX', 'PX', math.ceil(tonumber(ARGV[3]) * 1000))
+  return nil
 end
+
+-- No more are out than keep workers busy: what is new need not wait behind all that is due.
+local since = string.format('%.3f', now - tonumber(ARGV[5]))
+local out = redis.call('ZCOUNT', KEYS[2], since, text) - redis.call('ZCOUNT', KEYS[1], since, text)
+local limit = math.min(tonumber(ARGV[1]), math.max(tonumber(ARGV[6]) - out, 1))
 
 local found = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text, 'LIMIT', 0, 1000)) do
-  if #found >= tonumber(ARGV[1]) then
+  if #found >= limit then
     break
-  elseif spared(member) then
-    redis.call('ZADD', KEYS[1], later, member)
-    redis.call('ZADD', KEYS[2], 'XX', later, member)
+  end
+  local moment = spared(member)
+  if moment then
+    moment = string.format('%.3f', moment)
+    redis.call('ZADD', KEYS[1], moment, member)
+    redis.call('ZADD', KEYS[2], 'XX', moment, member)
   else
     redis.call('ZREM', KEYS[1], member)
     redis.call('ZADD', KEYS[2], 'XX', text, member)

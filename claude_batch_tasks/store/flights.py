@@ -86,9 +86,14 @@ class Flights:
 
     @answering
     def due(self, limit: int) -> tuple[list[Unit], float | None]:
-        members, following, now = self._due(
-            keys=[WAITING, DUE, _HELD], args=[limit, policy.SHARE_FROM, policy.LONGEST_IN_BROKER]
+        rules = (
+            policy.SHARE_FROM,
+            policy.LONGEST_IN_BROKER,
+            policy.ASKED_IN_VAIN,
+            policy.UNTAKEN,
+            policy.SENT_AHEAD,
         )
+        members, following, now = self._due(keys=[WAITING, DUE, _HELD], args=[limit, *rules])
         pause = max(float(following) - float(now), 0) if following else None
         return [unit_of(found.decode()) for found in members], pause
 
@@ -146,6 +151,7 @@ class Flights:
     def hold_listing(self, account: str, owner: str, ttl: float) -> bool:
         key, milliseconds = _key(account, "listing"), int(ttl * 1000)
         if self._redis.set(key, owner, nx=True, px=milliseconds):
+            self._redis.delete(_key(account, "asked"))
             return True
         if self._redis.get(key) != owner.encode():
             return False

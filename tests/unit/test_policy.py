@@ -201,6 +201,7 @@ class TestWhatHoldsCallsBack:
     def test_is_a_429_for_as_long_as_it_says(self) -> None:
         assert policy.hold_back(429, {"retry-after": "7"}, NOW) == 7
         assert policy.hold_back(429, {}, NOW) == policy.HOLD
+        assert policy.hold_back(429, {"retry-after": "0"}, NOW) == policy.SHORTEST_HOLD, "and it is not asked in a loop"
         assert policy.hold_back(429, {"retry-after": "86400"}, NOW) == policy.LONGEST_HOLD
 
     def test_is_an_answer_after_which_no_request_is_left(self) -> None:

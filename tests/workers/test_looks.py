@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks import BatchJob, policy, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.store import open_store
@@ -55,6 +55,65 @@ def test_a_listing_that_fails_now_and_then_is_tried_again(
         assert {BatchJob(job.id, app).status().not_found for job in jobs} == {0}, "nor is it a batch that was not found"
         simulator.end()
         finish(simulator, jobs)
+
+
+def test_a_rate_limit_that_leaves_no_room_for_listings(app: Celery, start_worker: StartWorker) -> None:
+    """Each listing is refused, as where others use up what the account has; a look at one batch passes."""
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=3600)
+        simulator.faults(Fault("list", "status", status=429, headers={"retry-after": "0"}))
+        start_worker(simulator.url)
+        jobs = submit(12, poll_min=1.5, poll_max=1.5)
+        wait_until(lambda: in_flight(app, jobs))
+        wait_until(lambda: simulator.journal().calls_to("list"))
+        simulator.end()
+        finish(simulator, jobs)
+        lists = simulator.journal().calls_to("list")
+        assert len(lists) == policy.LISTING_TRIES
+        assert all(later.at - sooner.at > 0.9 for sooner, later in itertools.pairwise(lists)), "and in no loop"
+
+
+def test_a_listing_ends_where_no_call_is_left_for_its_next_page(app: Celery, start_worker: StartWorker) -> None:
+    with Simulator("healthy") as simulator:
+        simulator.behave(processing_seconds=3600)
+        worker = start_worker(simulator.url)
+        jobs = submit(12, poll_min=1.5, poll_max=1.5)
+        wait_until(lambda: in_flight(app, jobs))
+        [newest, *_] = sorted(simulator.state().batches, key=lambda batch: batch.created_at, reverse=True)
+        page = {
+            "id": newest.id,
+            "processing_status": "in_progress",
+            "request_counts": {"processing": 1},
+            "created_at": datetime.fromtimestamp(newest.created_at, timezone.utc).isoformat(),
+        }
+        reset = datetime.fromtimestamp(time.time() + 8, timezone.utc).isoformat()
+        headers = {
+            "anthropic-ratelimit-requests-remaining": "0",
+            "anthropic-ratelimit-requests-reset": reset,
+        }
+        body = json.dumps({"data": [page], "has_more": True, "last_id": newest.id})
+        simulator.faults(Fault("list", "status", status=200, body=body, headers=headers, times=1))
+        wait_until(lambda: "Anthropic asked for fewer calls before its last page" in worker.log.read_text())
+        before = len(simulator.journal().calls)
+        time.sleep(3)
+        assert looks(simulator, before) == []
+        simulator.end()
+        finish(simulator, jobs)
+
+
+def test_an_account_that_goes_by_another_name(app: Celery, start_worker: StartWorker) -> None:
+    """Its key was rotated, or as here its address changed: nobody lists for the old one any more."""
+    with Simulator("healthy", process=True) as simulator:
+        simulator.behave(processing_seconds=3600)
+        worker = start_worker(simulator.url)
+        jobs = submit(60, poll_min=1.5, poll_max=1.5)
+        wait_until(lambda: in_flight(app, jobs))
+        worker.stop(kill=True)
+        start_worker(simulator.url.replace("127.0.0.1", "localhost"))
+        simulator.end()
+        begun = time.monotonic()
+        finish(simulator, jobs)
+        assert time.monotonic() - begun < 45, "and not one after the other, one each second"
 
 
 def test_what_listings_do_not_show_yet_is_looked_at_by_itself(app: Celery, start_worker: StartWorker) -> None:
