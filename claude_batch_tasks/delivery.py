@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 
@@ -9,8 +10,11 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import line, policy
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.settings import Settings, visibility_timeout
 from claude_batch_tasks.store import Store, Unit
+
+log = logging.getLogger(__name__)
 
 #: Held while a worker's threads do anything: a pool child forked in the middle of it would inherit locks that nobody in
 #: the child ever releases (of the event dispatcher, of connection pools), and hang for good.
@@ -19,6 +23,12 @@ os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, aft
 
 #: Messages sent between two looks for more. Few: the first of many polls that are due may spare the others theirs.
 _AT_ONCE = 50
+
+#: Seconds between two looks where more is due than is to be sent.
+_BETWEEN = 0.1
+
+#: Seconds before a message that cannot be made is tried again.
+_PAUSE = 60.0
 
 
 def send_due(app: Celery) -> float:
@@ -38,8 +48,15 @@ def send_due(app: Celery) -> float:
         except OperationalError:
             store.wait_again(units[number:], policy.LONGEST_IN_BROKER)
             raise
+        except StoreUnavailable:
+            raise
+        except Exception:  # its own fault, such as a queue that the app does not know; not that of the others
+            log.exception("%s: the message that is due could not be sent; next try in %.0f s", unit, _PAUSE)
+            store.wait_again([unit], _PAUSE)
+    if len(units) == _AT_ONCE:
+        return 0.0
     # Whatever comes to wait meanwhile waits at least as long.
-    return min(policy.LONGEST_IN_BROKER, policy.LONGEST_IN_BROKER if pause is None else pause)
+    return min(policy.LONGEST_IN_BROKER, policy.LONGEST_IN_BROKER if pause is None else max(pause, _BETWEEN))
 
 
 def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
@@ -58,6 +75,8 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
         return False  # the message its job begins with comes first
     countdown = line.until(due_at)
     if unit.batch is None:
+        if job.state == "staged" and countdown > policy.longest_hop(visibility_timeout(app)):
+            return False  # begun too early it would be paid too early; it is lost if it does not come when it is due
         if job.state == "staged":
             line.beginning(app, job, unit.job_id, countdown).apply_async()
         elif job.through >= job.batches:

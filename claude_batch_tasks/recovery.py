@@ -12,8 +12,10 @@ import math
 import time
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import delivery
+from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,14 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
         with delivery.no_fork:  # for each by itself: forks wait no longer than one message takes
             if (lost := store.lost(unit, after)) is None:
                 continue
-            if delivery.send(app, store, unit, lost.position, due_at=lost.due_at):
+            try:
+                again = delivery.send(app, store, unit, lost.position, due_at=lost.due_at)
+            except (StoreUnavailable, OperationalError):
+                raise
+            except Exception:  # its own fault; the others are not to wait for it
+                log.exception("%s: its message could not be sent again", unit)
+                continue
+            if again:
                 sent += 1
                 late = max(time.time() - lost.due_at, 0)
                 log.warning("%s: a message was due %.0f s ago; sent again", unit, late)

@@ -1,0 +1,68 @@
+"""The messages of what is due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import delivery, errors, recovery
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.store.redis import RedisStore
+
+UNITS = [Unit(f"job-{number}", 0) for number in range(5)]
+
+
+@pytest.fixture
+def app(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Celery:
+    """Five jobs whose batches are due, in the store of this app."""
+    monkeypatch.setattr(Settings, "open_store", lambda self: store)
+    for unit in UNITS:
+        record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, state="running")
+        store.create_job(unit.job_id, record, [BatchRecord(first=0, count=1, body_bytes=9)], 600, staged=False)
+        store.acquire(unit, 5, "me", 600)
+        store.wait(unit, "me", 6, 5.0)
+    app = Celery("delivering", set_as_current=False)
+    app.conf.claude_batch_store_url = "redis://127.0.0.1:1/0"
+    return app
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
+    """What was sent. Nothing can be sent of the third job, for a reason of its own."""
+    found: list[Unit] = []
+
+    def send(app: Celery, store: Any, unit: Unit, position: int, **_: Any) -> bool:
+        if unit == UNITS[2]:
+            raise KeyError("no such queue")
+        found.append(unit)
+        return True
+
+    monkeypatch.setattr(delivery, "send", send)
+    return found
+
+
+def test_one_that_cannot_be_sent_keeps_no_other_waiting(app: Celery, sent: list[Unit], store: RedisStore) -> None:
+    delivery.send_due(app)
+    assert sorted(sent) == [unit for unit in UNITS if unit != UNITS[2]]
+    assert store.due(10) == ([], pytest.approx(60, abs=3)), "and is tried again"
+
+
+def test_one_that_cannot_be_sent_again_keeps_no_other_lost(app: Celery, sent: list[Unit], store: RedisStore) -> None:
+    store.due(10)  # whoever handed them out has died
+    assert recovery.recover(app) == 4
+    assert sorted(sent) == [unit for unit in UNITS if unit != UNITS[2]]
+
+
+@pytest.mark.parametrize("error", [OperationalError("gone"), errors.StoreUnavailable("gone")])
+def test_what_was_not_sent_is_not_lost(
+    error: Exception, app: Celery, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "send", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error)):
+        delivery.send_due(app)
+    again = store.due(10)[1] if isinstance(error, OperationalError) else store.lost(UNITS[4], 0)
+    assert again is not None
