@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ _PREFETCH = 4
 _LOSSES = {
     "store": "the ledger, prompts and results of jobs: they end without results, or their batches are not found again",
     "broker": "messages that wait: their jobs stand still until they are found lost",
+    "result back end": "how jobs have ended: whoever waits in get() waits for ever",
 }
 
 
@@ -116,25 +117,26 @@ def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
             "when the connection to the broker is lost, the steps of jobs that run are killed, a create among them has "
             f"to be searched for, and a job's result may for a while say REVOKED. They may run twice: {name} = False"
         )
-    prefetch = conf.get("worker_prefetch_multiplier")
+    prefetch = _number(conf.get("worker_prefetch_multiplier"))
     if prefetch is not None and (prefetch == 0 or prefetch > _PREFETCH):
-        share = "all there is" if prefetch == 0 else f"{prefetch} messages"
+        share = "all there is" if prefetch == 0 else f"{prefetch:g} messages"
         found.append(
             f"each process of a worker takes {share} in advance, which wait behind one long download while other "
             "workers are idle: worker_prefetch_multiplier = 1"
         )
-    expires = conf.get("result_expires")
-    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    seconds = _number(conf.get("result_expires"))
     if seconds and seconds <= BATCH_LIFETIME:
         found.append(
             f"results expire after {seconds / 3600:g} h, and a batch may take 24 h: who asks later than that after a "
             f"job's end waits for ever. result_expires = {7 * 86_400}"
         )
-    accepted = conf.get("accept_content") or ()
-    results = conf.get("result_accept_content") or accepted
+    accepted = _several(conf.get("accept_content"))
+    results = _several(conf.get("result_accept_content")) or accepted
     for serializer, taken in (("task_serializer", accepted), ("result_serializer", results)):
         if (used := conf.get(serializer)) and taken and not _accepts(taken, used):
-            fix = f"{serializer} = 'json'" if _accepts(taken, "json") else f"accept_content = {[*taken, used]!r}"
+            own = taken is results and conf.get("result_accept_content")
+            more = f"{'result_accept_content' if own else 'accept_content'} = {[*taken, used]!r}"
+            fix = f"{serializer} = 'json'" if used != "json" and _accepts(taken, "json") else more
             found.append(f"{serializer} = {used!r} is not accepted by the workers: {fix}")
     used = [conf.get("task_serializer"), conf.get("result_serializer"), *accepted, *results]
     if any(str(name).endswith(("pickle", "python-serialize")) for name in used):
@@ -163,7 +165,7 @@ def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> li
     for name, task in sorted(steps.items()):
         least = _LONG_STEP if name.removeprefix(NAME) in _LONG_STEPS else _STEP
         for limit in ("time_limit", "soft_time_limit"):
-            if (seconds := getattr(task, limit) or limits.get(limit)) and seconds < least:
+            if (seconds := _number(getattr(task, limit) or limits.get(limit))) and seconds < least:
                 short.setdefault(name, {})[limit] = seconds
     if short:
         shortest = min(min(of.values()) for of in short.values())
@@ -173,6 +175,15 @@ def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> li
             f"a minute or two: it is begun again and again, and a create searched for. task_annotations = {right!r}"
         )
     return [Finding(logging.WARNING, text) for text in found]
+
+
+def _number(value: Any) -> float | None:
+    """A number, or a duration in seconds, however it is given."""
+    return value.total_seconds() if isinstance(value, timedelta) else None if value is None else float(value)
+
+
+def _several(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _accepts(accepted: Sequence[Any], serializer: str) -> bool:
@@ -185,41 +196,67 @@ def _some(names: Sequence[str]) -> str:
     return f"{names[0]}{more}"
 
 
-def findings(app: Celery, worker: Any = None) -> list[Finding]:
-    """Ask the app's servers; one that does not answer in time, or refuses ``INFO``, is passed over.
+def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
+    """What the app's servers and settings give reason to warn of.
+
+    A server that does not answer in time, or refuses ``INFO``, is passed over; what cannot be checked is a finding.
 
     Args:
         worker: the one that starts, whose command line may say otherwise than the app's settings.
     """
-    servers: dict[str, tuple[str, list[str]]] = {}
-    for role, url in (("store", Settings.of(app).store_url), ("broker", _broker_url(app))):
-        if url is not None:
-            _, roles = servers.setdefault(redis_address(url), (url, []))
-            roles.append(role)
-    found = [finding for where, (url, roles) in servers.items() for finding in of_server(roles, where, _info(url))]
-    used: Any = app.connection_for_read().get_transport_cls()
-    if getattr(used, "driver_type", None) == "redis":
-        found += of_transport(celery.VERSION, issubclass(used.Channel.QoS, transport.QoS))
-        found += of_visibility_timeout(visibility_timeout(app))
-    prefetch = getattr(worker, "prefetch_multiplier", None)
-    conf = app.conf if prefetch is None else ChainMap({"worker_prefetch_multiplier": prefetch}, app.conf)
-    limits = {
-        name: getattr(worker, name, None) or app.conf[f"task_{name}"] for name in ("time_limit", "soft_time_limit")
-    }
-    return found + of_settings(conf) + of_tasks(app.tasks, limits)
+    for check in (_servers, _transport, _settings, _tasks):
+        try:
+            yield from check(app, worker)
+        except Exception as exc:  # noqa: BLE001 - settings may be anything, and one of them hides no others
+            what = check.__name__.strip("_")
+            yield Finding(logging.WARNING, f"the {what} could not be checked: {type(exc).__name__}: {exc}")
 
 
 def warn(worker: Any) -> None:
     """Log what a worker that starts has to warn of; never raises."""
-    try:
-        for level, text in findings(worker.app, worker):
-            log.log(level, "claude_batch_tasks: %s", text)
-    except Exception:
-        log.info("the servers could not be checked", exc_info=True)
+    for level, text in findings(worker.app, worker):
+        log.log(level, "claude_batch_tasks: %s", text)
 
 
-def _broker_url(app: Celery) -> str | None:
-    urls: Any = app.conf.broker_read_url or app.conf.broker_url
+def _servers(app: Celery, worker: Any) -> list[Finding]:
+    servers: dict[str, tuple[str, list[str]]] = {}
+    urls = {
+        "store": Settings.of(app).store_url,
+        "broker": app.conf.broker_read_url or app.conf.broker_url,
+        "result back end": app.conf.result_backend,
+    }
+    for role, given in urls.items():
+        if (url := _redis_url(given)) is not None:
+            _, roles = servers.setdefault(redis_address(url), (url, []))
+            roles.append(role)
+    return [finding for where, (url, roles) in servers.items() for finding in of_server(roles, where, _info(url))]
+
+
+def _transport(app: Celery, worker: Any) -> list[Finding]:
+    used: Any = app.connection_for_read().get_transport_cls()
+    if getattr(used, "driver_type", None) != "redis":
+        return []
+    found = of_transport(celery.VERSION, issubclass(used.Channel.QoS, transport.QoS))
+    given = (app.conf.broker_transport_options or {}).get("visibility_timeout", 0)
+    if not isinstance(given, (int, float)):
+        text = f"visibility_timeout is {given!r}, and must be a number of seconds: the worker will not run. "
+        return [*found, Finding(logging.ERROR, text + "broker_transport_options = {'visibility_timeout': 2400}")]
+    return found + of_visibility_timeout(visibility_timeout(app))
+
+
+def _settings(app: Celery, worker: Any) -> list[Finding]:
+    prefetch = getattr(worker, "prefetch_multiplier", None)
+    return of_settings(app.conf if prefetch is None else ChainMap({"worker_prefetch_multiplier": prefetch}, app.conf))
+
+
+def _tasks(app: Celery, worker: Any) -> list[Finding]:
+    limits = {
+        name: getattr(worker, name, None) or app.conf[f"task_{name}"] for name in ("time_limit", "soft_time_limit")
+    }
+    return of_tasks(app.tasks, limits)
+
+
+def _redis_url(urls: Any) -> str | None:
     url = str(urls[0] if isinstance(urls, (list, tuple)) and urls else urls).split(";")[0]
     try:
         return redis_url(url)

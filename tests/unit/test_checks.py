@@ -145,8 +145,32 @@ def test_a_server_that_is_down_holds_nothing_up(said: Callable[[Celery], list[tu
 
 
 def test_nothing_is_raised(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
-    [(level, _)] = said(make_app("redis://127.0.0.1:1/0", "no-such-transport://host"))[-1:]
-    assert level == logging.INFO
+    found = said(make_app("redis://127.0.0.1:1/0", "no-such-transport://host"))
+    assert [level for level, text in found if "the transport could not be checked" in text] == [logging.WARNING]
+
+
+def test_what_cannot_be_checked_hides_nothing_else(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
+    app = make_app("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0")
+    app.conf.update(result_expires="soon", broker_transport_options={"visibility_timeout": "10"})
+    app.conf.task_annotations = {"claude_batch_tasks.poll_batch": {"time_limit": "30"}}
+    app.loader.import_task_module("claude_batch_tasks.tasks")
+    texts = [text for _, text in said(app)]
+    assert any("settings could not be checked: ValueError" in text for text in texts)
+    assert any("visibility_timeout is '10', and must be a number" in text for text in texts)
+    assert any("poll_batch is stopped after 30 s" in text for text in texts)
+
+
+def test_a_result_back_end_that_evicts(
+    said: Callable[[Celery], list[tuple[int, str]]], redis_server: RedisServer
+) -> None:
+    with RedisServer() as other:
+        app = make_app(redis_server.url, redis_server.url)
+        app.conf.result_backend = other.url
+        assert said(app) == [] or all("result back end" not in text for _, text in said(app))
+        other.client().config_set("maxmemory-policy", "allkeys-lru")
+        [text] = [text for level, text in said(app) if level == logging.ERROR]
+        assert "the result back end's Redis" in text
+        assert "whoever waits in get() waits for ever" in text
 
 
 @pytest.mark.parametrize(("seconds", "number"), [(1, 1), (10, 1), (599, 1), (600, 0), (2400, 0), (86_400, 0)])
@@ -166,6 +190,12 @@ def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, numbe
         ({"task_serializer": "yaml", "accept_content": ["json"]}, "task_serializer = 'yaml' is not accepted"),
         ({"result_serializer": "yaml", "result_accept_content": ["json"]}, "result_serializer = 'yaml'"),
         ({"task_serializer": "pickle"}, "run code in workers"),
+        ({"task_serializer": "yaml", "accept_content": "json"}, "task_serializer = 'json'"),
+        (
+            {"result_serializer": "json", "accept_content": ["json"], "result_accept_content": ["yaml"]},
+            "result_accept_content = ['yaml', 'json']",
+        ),
+        ({"result_expires": "3600", "worker_prefetch_multiplier": "4"}, "after 1 h"),
         ({"accept_content": ["application/x-python-serialize", "json"]}, "accept_content = ['json']"),
     ],
 )
@@ -214,6 +244,14 @@ def test_what_annotations_may_make_of_our_tasks() -> None:
     assert tasks(limit=600) == []
     [limit] = tasks(limit=30, **{"claude_batch_tasks.poll_batch": {"soft_time_limit": 20}})
     assert "cancel_batch and 8 more are stopped after 20 s" in limit
+    # These are ours, whatever an app says of all its tasks.
+    with Celery("annotated", set_as_current=False) as app:
+        app.conf.task_annotations = {"*": {"max_retries": 3, "ignore_result": True, "rate_limit": "1/s"}}
+        app.loader.import_task_module("claude_batch_tasks.tasks")
+        app.finalize(auto=True)
+        ours = [task for name, task in app.tasks.items() if name.startswith("claude_batch_tasks.")]
+        assert {(task.max_retries, task.rate_limit) for task in ours} == {(None, "1/s")}
+        assert {task.name.rpartition(".")[2] for task in ours if not task.ignore_result} == {"run_batch", "finish_job"}
     # What is advised is enough.
     assert tasks(limit=30, **ast.literal_eval(limit.partition("task_annotations = ")[2])) == []
 
