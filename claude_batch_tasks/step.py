@@ -182,6 +182,14 @@ class BatchTask(_Task):
     autoretry_for = (errors.TryLater, OperationalError, SoftTimeLimitExceeded)
     Request = "claude_batch_tasks.hard_limit:StepRequest"
 
+    @classmethod
+    def annotate(cls) -> None:
+        """What an app's ``task_annotations`` say of all its tasks must not end a job after three looks, or unheard."""
+        ours = {name: getattr(cls, name) for name in ("max_retries", "ignore_result")}
+        super().annotate()
+        for name, value in ours.items():
+            setattr(cls, name, value)
+
     @property
     def store(self) -> Store:
         """The store of the app."""
