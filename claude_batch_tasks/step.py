@@ -144,18 +144,13 @@ class Step:
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
         return None if limit is None or begun is None else begun + limit
 
-    @property
-    def out_of_patience(self) -> bool:
-        """The job has waited for as long as it is to."""
-        return self.deadline is not None and time.time() >= self.deadline
-
-    def check_patience(self) -> None:
-        """Go on only while the job has patience.
+    def check_patience(self, more: float = 0.0) -> None:
+        """Go on only while the job has patience, or ran out of it less than ``more`` seconds ago.
 
         Raises:
             WaitExceeded: it has none any more.
         """
-        if self.out_of_patience:
+        if self.deadline is not None and time.time() >= self.deadline + more:
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s)")
 
     @property
@@ -253,6 +248,8 @@ class StepTask(BatchTask):
     last = False
     #: Whether the job's patience ends it: it then does not come back once more.
     waits = True
+    #: Seconds past that in which it does, where it could not see whether the batch has ended, or not have its results.
+    last_look = 0.0
 
     @property
     def step(self) -> Step:
@@ -379,7 +376,7 @@ class StepTask(BatchTask):
         """
         # Another's listing may be the last look at this batch as well.
         if self.waits and not isinstance(exc, errors.ListingUnderWay):
-            self.step.check_patience()
+            self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look)
         self.later(exc)
 
     def later(self, exc: Exception | None) -> NoReturn:
@@ -390,8 +387,9 @@ class StepTask(BatchTask):
             wait, failures = self.wait_after(exc, now)
         except errors.StoreUnavailable:
             wait, failures = step.settings.retry_max * random.random(), self.request.retries + 1
-        if step.deadline is not None and step.deadline > now:
-            wait = min(wait, step.deadline - now)
+        for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
+            if limit is not None and limit > now:
+                wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
         self.report(f"{exc}; next look in {duration(wait)}", due_at)

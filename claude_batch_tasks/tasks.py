@@ -258,6 +258,7 @@ class PollBatch(InFlightTask):
 
     abstract = True
     rank = 1
+    last_look = policy.LAST_LOOK
 
     def look_interval(self, now: float) -> float:
         """As the schedule has it."""
@@ -340,7 +341,7 @@ def _meet(step: Step, seen: api.Batch) -> None:
 # -- fetch
 
 
-@shared_task(bind=True, base=StepTask, rank=2, name=NAME + "fetch_results")
+@shared_task(bind=True, base=StepTask, rank=2, last_look=policy.LAST_LOOK, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Download, check and publish the batch's results; again if they do not add up."""
     step, record = self.step, self.step.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,21 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import step, tasks
+from claude_batch_tasks import errors, step, tasks
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import JobRecord, Unit
+
+
+class TestPatience:
+    @pytest.mark.parametrize(
+        ("waited", "more", "ends"), [(9, 0, False), (11, 0, True), (11, 60, False), (71, 60, True)]
+    )
+    def test_ends_when_it_is_over_and_last_looks_have_been_made(self, waited: float, more: float, ends: bool) -> None:
+        job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, started_at=time.time() - waited)
+        store: Any = None
+        running = step.Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0))
+        with pytest.raises(errors.WaitExceeded) if ends else contextlib.nullcontext():
+            running.check_patience(more)
 
 
 class TestProgress:
