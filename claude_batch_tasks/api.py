@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import anthropic
@@ -59,6 +59,12 @@ class Batch(msgspec.Struct, kw_only=True):
     """What the API called the credential's organization in the answer's header."""
     hold: float | None = None
     """Seconds for which the answer asks all calls on the account to wait."""
+
+    def __post_init__(self) -> None:
+        # Python takes a time without a zone for the machine's own, and compares it with no other.
+        for name in ("created_at", "expires_at", "ended_at", "archived_at"):
+            if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
+                setattr(self, name, moment.replace(tzinfo=timezone.utc))
 
     @property
     def running(self) -> bool:

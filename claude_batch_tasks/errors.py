@@ -169,6 +169,10 @@ class BatchLost(ApiError):
     """The batch answers 404 and is in none of several complete listings, or is beyond its retention."""
 
 
+class BatchArchived(BatchLost):
+    """The batch is archived: it is there, and its results are gone."""
+
+
 class CreateUnconfirmed(BatchTasksError):
     """A create was not answered, its batch was not found, and ``on_unresolved_create`` is ``"fail"``."""
 
@@ -191,5 +195,10 @@ class StepFailed(BatchTasksError):
 
 def rebuild(name: str, args: list[Any]) -> BatchTasksError:
     """The exception that was stored as its class name and arguments."""
+    return named(name)(*args)
+
+
+def named(name: str) -> type[BatchTasksError]:
+    """The exception class of that name."""
     cls: type[BatchTasksError] = globals()[name]
-    return cls(*args)
+    return cls

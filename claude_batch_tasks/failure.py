@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from claude_batch_tasks import errors, results
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord
-from claude_batch_tasks.texts import clock
+from claude_batch_tasks.texts import clock, span
+
+#: Batches of a failed job that its error names.
+_NAMED = 5
 
 
 def of(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> errors.BatchTasksError | None:
@@ -25,23 +29,41 @@ def of(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> error
     if len(failed) > 1:
         name += f" and {len(failed) - 1} more"
     parts = [f"{name} failed: {what}."]
-    days = step.settings.result_ttl / 86_400
     answered = sum(summary[outcome] for outcome in results.OUTCOMES)
     kept = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
     kept += [f"{answered:,} outcomes (.results())"] if answered else []
     if kept:
-        parts.append(f"Kept for {days:g} days: {' and '.join(kept)}.")
-    if record.batch_id and not isinstance(error, errors.BatchLost):
-        parts.append(f"{record.batch_id} was not canceled; it goes on at Anthropic, and its results stay there.")
-    elif record.intent_at is not None:
-        parts.append(f"A create was sent at {clock(record.intent_at)} whose answer is not known: see the Console.")
-    elif record.batch_id is None:
-        parts.append("Nothing of this batch was created or billed.")
-    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r}).resume()"))
+        parts.append(f"Kept for {span(step.settings.result_ttl)}: {' and '.join(kept)}.")
+    parts += _what_became_of([record for _, record in failed])
+    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r}).resume()", adopted=step.job.adopted))
     return type(error)(" ".join(parts), *error.args[1:])
 
 
-def _advice(error: errors.BatchTasksError, resume: str) -> str:
+def _what_became_of(failed: list[BatchRecord]) -> Iterator[str]:
+    there = [record.batch_id for record in failed if record.batch_id and not _is_lost(record)]
+    unanswered = [record.intent_at for record in failed if record.intent_at and record.batch_id not in there]
+    never = sum(record.batch_id is None and record.intent_at is None for record in failed)
+    if len(there) == 1:
+        yield f"{there[0]} was not canceled; it goes on at Anthropic, and its results stay there."
+    elif there:
+        names = ", ".join(map(str, there[:_NAMED])) + (f" and {len(there) - _NAMED:,} more" if there[_NAMED:] else "")
+        yield f"{len(there):,} batches were not canceled; they go on, and their results stay, at Anthropic: {names}."
+    if len(unanswered) == 1:
+        yield f"A create was sent at {clock(unanswered[0])} whose answer is not known: see the Console."
+    elif unanswered:
+        since = clock(min(unanswered))
+        yield f"{len(unanswered):,} creates were sent, from {since} on, whose answers are not known: see the Console."
+    if never == len(failed) == 1:
+        yield "Nothing of this batch was created or billed."
+    elif never:
+        yield f"{never:,} of the batches were never created or billed."
+
+
+def _is_lost(record: BatchRecord) -> bool:
+    return record.error is not None and issubclass(errors.named(record.error[0]), errors.BatchLost)
+
+
+def _advice(error: errors.BatchTasksError, resume: str, *, adopted: bool) -> str:
     if isinstance(error, errors.PermanentError):
         if error.status in (401, 403, None):
             return f"Check the key of this client (ANTHROPIC_API_KEY or its factory), then {resume}."
@@ -58,6 +80,12 @@ def _advice(error: errors.BatchTasksError, resume: str) -> str:
         return f"To fetch them once more: {resume}."
     if isinstance(error, errors.StepFailed):
         return f"See the worker's log for the traceback; it is a defect, please report it. To try again: {resume}."
+    if isinstance(error, errors.BatchArchived):
+        return "Its results cannot be had any more." if adopted else "Submit the requests again."
+    if isinstance(error, errors.BatchLost) and adopted:
+        return (
+            f"Check its id, and that the client is one of the account and workspace it is in; to look again: {resume}."
+        )
     if isinstance(error, errors.BatchLost):
         return f"Submit the requests again, or, if the Console shows the batch, {resume}."
     return f"To try again: {resume}; or allow the Messages API (fallback='messages')."

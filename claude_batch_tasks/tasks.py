@@ -306,14 +306,14 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         return sightings.give_back(step, "it is archived")
     if seen.archived_at is not None:
         return sightings.without_batch(
-            step, "lost", errors.BatchLost(f"batch {seen.id} is archived; its results are gone")
+            step, "lost", errors.BatchArchived(f"batch {seen.id} is archived; its results are gone")
         )
     if record.provisional and sightings.is_ours(step, seen) is False:
         return sightings.give_back(step, "its rows are another's")
     step.record(state="ended", counts={name: seen.request_counts.get(name, 0) for name in results.OUTCOMES})
     if seen.ended_at is not None and not step.job.cancel_requested and time.time() < (record.expires_at or math.inf):
         took = (seen.ended_at - seen.created_at).total_seconds()
-        step.store.note_end(step.account, record.count, took)
+        step.store.note_end(step.account, record.count, max(took, 0.0))
     log.info("%s: ended, %s", step.where, words(record.counts))
     return f"ended: {words(record.counts)}"
 

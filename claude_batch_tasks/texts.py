@@ -19,3 +19,11 @@ def clock(moment: float) -> str:
 def duration(seconds: float) -> str:
     """A few seconds, or many: ``2.5 s``, ``120 s``."""
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def span(seconds: float) -> str:
+    """How long something is kept: ``7 days``, ``36 hours``, ``90 s``."""
+    for length, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {name}"
+    return f"{seconds:g} s"

@@ -32,10 +32,13 @@ class TestAJobThatGaveUpWaiting:
             requests("job", 12), max_requests_per_batch=3, max_batches_in_flight=2, max_wait=2.5, poll_max=60
         )
         begun = time.monotonic()
-        with pytest.raises(
-            errors.WaitExceeded, match=r"was not canceled.*To go on waiting: BatchJob\('.*'\).resume\(\)"
-        ):
+        with pytest.raises(errors.WaitExceeded) as caught:
             result.get(timeout=30)
+        text = str(caught.value)
+        assert "2 batches were not canceled; they go on" in text
+        assert all(batch.id in text for batch in simulator.state().batches)
+        assert "2 of the batches were never created or billed" in text
+        assert f"To go on waiting: BatchJob('{result.id}').resume()" in text
         assert 2 < time.monotonic() - begun < 6
         job = BatchJob(result.id, app)
         assert [batch.state for batch in job.status().batches] == ["failed"] * 4
@@ -69,6 +72,18 @@ class TestAJobThatGaveUpWaiting:
         time.sleep(3)
         start_worker(simulator.url)
         assert result.get(timeout=30)["succeeded"] == 2
+
+    @pytest.mark.parametrize("endpoint", ["retrieve", "results"])
+    @pytest.mark.parametrize("status", [404, 429, 503])
+    def test_is_not_one_whose_last_look_meets_what_passes(
+        self, endpoint: Any, status: int, app: Celery, start_worker: StartWorker, simulator: Simulator
+    ) -> None:
+        simulator.behave(processing_seconds=1.5)
+        start_worker(simulator.url)
+        results = [run_batch.delay(requests(f"job {n}", 2), max_wait=4, poll_min=60, poll_max=60) for n in range(3)]
+        wait_until(lambda: all(BatchJob(result.id, app).status().batches[0].batch_id for result in results))
+        simulator.faults(Fault(endpoint, "status", status=status, headers={"retry-after": "2"}, calls=(1,)))
+        assert [result.get(timeout=30)["succeeded"] for result in results] == [2, 2, 2]
 
     def test_keeps_outcomes_for_which_another_chance_comes_too_late(
         self, app: Celery, start_worker: StartWorker, simulator: Simulator
