@@ -383,7 +383,7 @@ CASES["results_short_forever"] = Case(
 CASES["archived"] = Case(
     Manners(batch={"archived_at": "2026-01-01T00:00:00Z"}),
     options={"fallback": "off"},
-    error=errors.BatchLost,
+    error=errors.BatchArchived,
     says=("archived", "requests()"),
 )
 
