@@ -6,7 +6,9 @@ SIMULATOR_PORT ?= 8787
 # Most tests wait for countdowns, so more of them than cores may run at a time.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 # What takes long and says more about us than about the versions of what we stand on.
-LATEST_ONLY := $(addprefix --ignore=tests/,chaos test_benchmarks.py workers/test_in_flight.py workers/test_looks.py unfriendly/test_paid_once.py workers/test_stops.py workers/test_redis_restart.py workers/test_recovery.py)
+LATEST_ONLY := $(addprefix --ignore=tests/,chaos test_benchmarks.py \
+	$(addprefix unfriendly/test_,deaths.py outages.py paid_once.py) \
+	$(addprefix workers/test_,adopting.py in_flight.py looks.py many_batches.py recovery.py redis_restart.py resuming.py stops.py))
 SEEDS ?= 200
 FIRST ?= 0
 PROCESSES ?= 2

@@ -144,14 +144,18 @@ class Step:
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
         return None if limit is None or begun is None else begun + limit
 
-    def check_patience(self, more: float = 0.0) -> None:
+    def check_patience(self, more: float = 0.0, met: Exception | None = None) -> None:
         """Go on only while the job has patience, or ran out of it less than ``more`` seconds ago.
+
+        Args:
+            met: what there would be to wait for.
 
         Raises:
             WaitExceeded: it has none any more.
         """
         if self.deadline is not None and time.time() >= self.deadline + more:
-            raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s)")
+            last = f"; at the end: {met}" if met else ""
+            raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s){last}")
 
     @property
     def where(self) -> str:
@@ -376,7 +380,7 @@ class StepTask(BatchTask):
         """
         # Another's listing may be the last look at this batch as well.
         if self.waits and not isinstance(exc, errors.ListingUnderWay):
-            self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look)
+            self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
         self.later(exc)
 
     def later(self, exc: Exception | None) -> NoReturn:
