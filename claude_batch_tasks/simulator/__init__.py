@@ -11,7 +11,7 @@ deleted batch, another key's, and archived results.
 
 from __future__ import annotations
 
-from .journal import BatchRecord, Call, Journal, PromptRecord, State, Totals
+from .journal import BatchRecord, Call, Journal, PromptRecord, State, Tokens, Totals
 from .scenarios import SCENARIOS
 from .script import Behaviour, Fault, Outcome, ResultsStyle, Scenario
 from .server import Control, Simulator
@@ -30,5 +30,6 @@ __all__ = [
     "Scenario",
     "Simulator",
     "State",
+    "Tokens",
     "Totals",
 ]

@@ -64,12 +64,19 @@ def message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"],
     if behaviour.results.unknown_fields and tier == "batch":
         content.insert(0, UNKNOWN_BLOCK)
     complete = len(text) // 4 <= prompt.output_tokens
+    usage = Usage(input_tokens=prompt.input_tokens, output_tokens=prompt.output_tokens, service_tier=tier)
+    if prompt.prefix is not None:
+        tokens = prompt.tokens()
+        usage.input_tokens = tokens.input
+        usage.cache_creation = CacheCreation(tokens.cache_write_5m, tokens.cache_write_1h)
+        usage.cache_creation_input_tokens = tokens.cache_write_5m + tokens.cache_write_1h
+        usage.cache_read_input_tokens = tokens.cache_read
     return Message(
         id=message_id,
         model=prompt.model,
         content=content,
         stop_reason="end_turn" if complete else "max_tokens",
-        usage=Usage(input_tokens=prompt.input_tokens, output_tokens=prompt.output_tokens, service_tier=tier),
+        usage=usage,
     )
 
 

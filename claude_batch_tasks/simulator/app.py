@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 import socket
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -22,7 +21,7 @@ from starlette.routing import Route
 
 from . import control
 from .answers import Message, error_json, message
-from .batch import Batch, new_id, rfc3339
+from .batch import Batch, new_id
 from .journal import Call
 from .prompts import ApiError, Judge, Prompt, read_batch, read_message
 from .script import MESSAGE_OF, Endpoint, ErrorType, Fault, ResultsStyle, Scenario, error_type
@@ -30,8 +29,6 @@ from .world import World
 
 logger = logging.getLogger("claude_batch_tasks.simulator")
 
-#: What the headers of the Messages API say about tokens; not enforced.
-TOKEN_LIMITS = (("tokens", 2_400_000), ("input-tokens", 2_000_000), ("output-tokens", 400_000))
 #: Bodies over this size are read in a thread, so that other calls are answered meanwhile. Bytes.
 LARGE_BODY = 1_000_000
 
@@ -61,7 +58,7 @@ class Reply:
 class Work:
     """What to do for a call. Faults count apart by `subject`, a batch's number or a prompt's hash."""
 
-    act: Callable[[], Reply]
+    act: Callable[[], Awaitable[Reply]]
     subject: str = ""
     batch: Batch | None = None
 
@@ -165,18 +162,16 @@ async def _prepare(request: Request, endpoint: Endpoint, world: World, call: Cal
         else:
             prompts = read_batch(body, judge, version)
 
-        def create() -> Reply:
+        async def create() -> Reply:
             batch = world.create(account, prompts)
             call.batch_id = batch.id
-            return _retrieve(request, world, batch)
+            return await _retrieve(request, world, batch)
 
         return Work(create)
     if endpoint == "messages":
         body = await _read_body(request, behaviour.max_message_bytes)
         judge = Judge(behaviour, "messages", world.attempts["messages"])
         prompt, stream = read_message(body, judge, version)
-        if behaviour.messages_seconds:
-            await asyncio.sleep(behaviour.messages_seconds)
         return Work(lambda: _answer(world, account, prompt, stream), subject=prompt.digest.hex())
     if endpoint == "list":
         return Work(lambda: _list(request, world, account))
@@ -191,7 +186,7 @@ async def _prepare(request: Request, endpoint: Endpoint, world: World, call: Cal
     return Work(lambda: act(request, world, batch), subject=str(batch.number), batch=batch)
 
 
-def _raise(error: ApiError) -> NoReturn:
+async def _raise(error: ApiError) -> NoReturn:
     raise error
 
 
@@ -214,11 +209,11 @@ async def _read_body(request: Request, limit: int) -> bytearray:
 # What each endpoint does
 
 
-def _retrieve(request: Request, world: World, batch: Batch) -> Reply:
+async def _retrieve(request: Request, world: World, batch: Batch) -> Reply:
     return _json(batch.json(world.now(), str(request.base_url)))
 
 
-def _cancel(request: Request, world: World, batch: Batch) -> Reply:
+async def _cancel(request: Request, world: World, batch: Batch) -> Reply:
     now = world.now()
     if batch.ended(now):
         raise ApiError("invalid_request_error", f"Batch {batch.id} has already ended and cannot be canceled.")
@@ -227,14 +222,14 @@ def _cancel(request: Request, world: World, batch: Batch) -> Reply:
     return _json(batch.json(now, str(request.base_url)))
 
 
-def _delete(request: Request, world: World, batch: Batch) -> Reply:
+async def _delete(request: Request, world: World, batch: Batch) -> Reply:
     if not batch.ended(world.now()):
         raise ApiError("invalid_request_error", f"Batch {batch.id} is still in progress: cancel it first.")
     batch.gone = True
     return _json({"id": batch.id, "type": "message_batch_deleted"})
 
 
-def _results(request: Request, world: World, batch: Batch) -> Reply:
+async def _results(request: Request, world: World, batch: Batch) -> Reply:
     now = world.now()
     if not batch.ended(now):
         raise ApiError("invalid_request_error", f"Batch {batch.id} has not ended: there are no results yet.")
@@ -245,7 +240,7 @@ def _results(request: Request, world: World, batch: Batch) -> Reply:
     return Reply(_end_lines(lines, count, style), count, media_type="application/x-jsonl", style=style)
 
 
-def _list(request: Request, world: World, account: str) -> Reply:
+async def _list(request: Request, world: World, account: str) -> Reply:
     query = request.query_params
     limit = query.get("limit", "20")
     if not limit.lstrip("-").isdigit():
@@ -265,18 +260,11 @@ def _list(request: Request, world: World, account: str) -> Reply:
     )
 
 
-def _answer(world: World, account: str, prompt: Prompt, stream: bool) -> Reply:
-    limit, remaining, wait = world.take_token(account)
-    headers = {}
-    for what, cap in (("requests", limit), *TOKEN_LIMITS):
-        prefix = f"anthropic-ratelimit-{what}"
-        headers[f"{prefix}-limit"] = str(cap)
-        headers[f"{prefix}-remaining"] = str(max(0, remaining) if what == "requests" else cap)
-        headers[f"{prefix}-reset"] = str(rfc3339(world.now() + wait))
-    if remaining < 0:
-        headers["retry-after"] = str(math.ceil(wait))
-        raise ApiError("rate_limit_error", MESSAGE_OF["rate_limit_error"], headers=headers)
-    world.send(prompt)
+async def _answer(world: World, account: str, prompt: Prompt, stream: bool) -> Reply:
+    world.admit(account, prompt)
+    await asyncio.sleep(world.behaviour.messages_seconds)
+    world.send(account, prompt)
+    headers = world.limit_headers(account)
     if prompt.outcome != "succeeded":
         kind = "api_error" if prompt.outcome in ("expired", "canceled") else prompt.outcome
         raise ApiError(msgspec.convert(kind, ErrorType), prompt.message, headers=headers)
@@ -320,7 +308,7 @@ async def _act_under(faults: list[Fault], work: Work) -> tuple[Reply, Fault | No
     if fault is not None and not fault.commit and fault.effect != "cut":
         reply = _strike(fault)
     else:
-        reply = work.act()
+        reply = await work.act()
         if fault is not None and fault.effect != "cut":
             reply = _strike(fault)
     await asyncio.sleep(sum(late))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from random import Random
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from .answers import UNKNOWN, Line, Result, error_json, message
+from .journal import Tokens
 from .prompts import Prompt
 from .script import Behaviour
 
@@ -33,8 +34,7 @@ class Bill(Struct):
     """What became of the requests processed so far. Only those that succeeded are charged, and have tokens."""
 
     outcomes: Counter[str] = msgspec.field(default_factory=Counter)
-    input_tokens: int = 0
-    output_tokens: int = 0
+    by_model: dict[str, Tokens] = msgspec.field(default_factory=lambda: defaultdict(Tokens))
 
     @property
     def paid(self) -> int:
@@ -42,9 +42,9 @@ class Bill(Struct):
 
     def add(self, prompts: Sequence[Prompt]) -> None:
         self.outcomes.update(prompt.outcome for prompt in prompts)
-        paid = [prompt for prompt in prompts if prompt.outcome == "succeeded"]
-        self.input_tokens += sum(prompt.input_tokens for prompt in paid)
-        self.output_tokens += sum(prompt.output_tokens for prompt in paid)
+        for prompt in prompts:
+            if prompt.outcome == "succeeded":
+                self.by_model[prompt.model].add(prompt.tokens())
 
 
 class Batch:

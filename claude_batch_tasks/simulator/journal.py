@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from .script import Behaviour, Endpoint, Fault
@@ -72,17 +74,65 @@ class BatchRecord(Struct):
     gone: bool
 
 
+class Tokens(Struct, gc=False):
+    """Tokens that are charged, apart by what they cost."""
+
+    #: Of prompts, neither written to the prompt cache nor read from it.
+    input: int = 0
+    output: int = 0
+    #: Of prompts, written to the cache for five minutes, for an hour, and read from it.
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    cache_read: int = 0
+
+    def add(self, other: Tokens) -> None:
+        self.input += other.input
+        self.output += other.output
+        self.cache_write_5m += other.cache_write_5m
+        self.cache_write_1h += other.cache_write_1h
+        self.cache_read += other.cache_read
+
+    @classmethod
+    def total(cls, parts: Iterable[Tokens]) -> Tokens:
+        total = cls()
+        for part in parts:
+            total.add(part)
+        return total
+
+
 class Totals(Struct):
     calls: int
     batches_created: int
     requests_sent: int
     paid_batch: int
     paid_messages: int
-    #: Tokens of everything paid, by price class.
-    batch_input_tokens: int
-    batch_output_tokens: int
-    messages_input_tokens: int
-    messages_output_tokens: int
+    #: Tokens of everything paid, at batch price and at full price, by model.
+    batch_by_model: dict[str, Tokens]
+    messages_by_model: dict[str, Tokens]
+
+    @property
+    def batch_tokens(self) -> Tokens:
+        return Tokens.total(self.batch_by_model.values())
+
+    @property
+    def messages_tokens(self) -> Tokens:
+        return Tokens.total(self.messages_by_model.values())
+
+    @property
+    def batch_input_tokens(self) -> int:
+        return self.batch_tokens.input
+
+    @property
+    def batch_output_tokens(self) -> int:
+        return self.batch_tokens.output
+
+    @property
+    def messages_input_tokens(self) -> int:
+        return self.messages_tokens.input
+
+    @property
+    def messages_output_tokens(self) -> int:
+        return self.messages_tokens.output
 
 
 class FaultRecord(Struct):

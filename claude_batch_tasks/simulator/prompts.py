@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from .faults import chance
+from .journal import Tokens
 from .script import MESSAGE_OF, STATUS_OF, Behaviour, ErrorType
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -34,6 +35,16 @@ class ApiError(Exception):
         self.headers = headers or {}
 
 
+class Prefix(Struct, gc=False):
+    """The part of a request that goes to the prompt cache: all up to its last block with `cache_control`."""
+
+    digest: bytes
+    tokens: int
+    ttl: Literal["5m", "1h"]
+    #: It is read from the cache, rather than written to it.
+    cached: bool = False
+
+
 class Prompt(Struct, gc=False):
     """What is kept of one request. Has no references to others: the garbage collector need not look at it."""
 
@@ -46,9 +57,24 @@ class Prompt(Struct, gc=False):
     #: A token for every four characters; for the answer at most `max_tokens`, at least one.
     input_tokens: int
     output_tokens: int
+    #: Of the input tokens, those that the prompt cache has to do with.
+    prefix: Prefix | None = None
     #: "succeeded", "expired", "canceled", or the type of an error.
     outcome: str = "succeeded"
     message: str = ""
+
+    def tokens(self) -> Tokens:
+        """What an answer costs."""
+        tokens = Tokens(self.input_tokens, self.output_tokens)
+        if (prefix := self.prefix) is not None:
+            tokens.input -= prefix.tokens
+            if prefix.cached:
+                tokens.cache_read = prefix.tokens
+            elif prefix.ttl == "1h":
+                tokens.cache_write_1h = prefix.tokens
+            else:
+                tokens.cache_write_5m = prefix.tokens
+        return tokens
 
 
 class _Item(Struct, gc=False):
@@ -185,9 +211,40 @@ def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, ver
         echo=echo,
         input_tokens=max(1, len(canonical) // 4),
         output_tokens=max(1, min(length // 4, max_tokens)),
+        # A key as it is written: in a text, its quotes would be escaped.
+        prefix=find_prefix(params) if b'"cache_control":' in canonical and not problem else None,
         outcome=outcome,
         message=message,
     )
+
+
+def find_prefix(params: dict[str, Any]) -> Prefix | None:
+    """What the prompt cache keeps of valid params: tools, system and messages, in this order, up to the last
+    block with `cache_control`. Marks before that one do not matter."""
+    parts = [(name, params[name]) for name in ("tools", "system") if params.get(name)]
+    parts += [(message["role"], message["content"]) for message in params["messages"]]
+    for number in reversed(range(len(parts))):
+        name, blocks = parts[number]
+        for end in range(len(blocks) if isinstance(blocks, list) else 0, 0, -1):
+            mark = blocks[end - 1].get("cache_control") if isinstance(blocks[end - 1], dict) else None
+            if isinstance(mark, dict):
+                kept = [*parts[:number], (name, blocks[:end])]
+                canonical = _canonical([(name, _without_marks(blocks)) for name, blocks in kept])
+                digest = blake2b(canonical, digest_size=16).digest()
+                return Prefix(digest, len(canonical) // 4, "1h" if mark.get("ttl") == "1h" else "5m")
+    return None
+
+
+def _without_marks(blocks: Any) -> Any:
+    """The same content: where it is marked, and for how long, makes no other prefix."""
+    if not isinstance(blocks, list):
+        return blocks
+    unmarked = []
+    for block in blocks:
+        if isinstance(block, dict):
+            block = {key: value for key, value in block.items() if key != "cache_control"}
+        unmarked.append(block)
+    return unmarked
 
 
 def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[ErrorType, str] | None:

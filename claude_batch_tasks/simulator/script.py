@@ -180,10 +180,19 @@ class Behaviour(Value, frozen=True):
     #: The answer is "Echo: " and so many characters of the prompt, padded to at least `answer_chars`.
     echo_chars: int = 500
     answer_chars: int = 0
-    #: How long the Messages API takes for an answer, in real seconds, and how many it gives per minute and
-    #: key. None: no limit is enforced, and the headers speak of 4,000.
+    #: How long the Messages API takes for an answer, in real seconds. A call over a limit is refused at once.
     messages_seconds: float = 0.0
+    #: How many calls, and tokens of prompts and answers, the Messages API allows each account in a minute.
+    #: What is read from the prompt cache does not count. None: the limit is not enforced, and the headers tell
+    #: of a usual one of which nothing is used.
     messages_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    #: How the limits are renewed: `bucket`: a little all the time; `window`: wholly, each minute from an
+    #: account's first call on.
+    messages_limit: Literal["bucket", "window"] = "bucket"
+    #: How long a minute of the limits is, in real seconds.
+    minute_seconds: float = 60.0
     max_requests: int = 100_000
     max_bytes: int = 256_000_000
     max_message_bytes: int = 32_000_000

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from .batch import Batch, Bill
 from .faults import FaultBook, Moment
-from .journal import BatchRecord, Call, FaultRecord, Journal, PromptRecord, State, Totals
+from .journal import BatchRecord, Call, FaultRecord, Journal, PromptRecord, State, Tokens, Totals
+from .limits import Limits
 from .prompts import ApiError, Prompt
 from .script import Behaviour, Fault, Scenario
 
@@ -27,7 +28,9 @@ class World:
         self._bill = Bill()
         self.calls: list[Call] = []
         self.attempts: dict[str, Counter[bytes]] = {"batch": Counter(), "messages": Counter()}
-        self._buckets: dict[str, tuple[float, float]] = {}
+        #: The prompt cache: account, model (each has its own cache) and digest of every prefix. Nothing expires.
+        self._cache: set[tuple[str, str, bytes]] = set()
+        self._limits: defaultdict[str, Limits] = defaultdict(Limits)
         self._origin = (time.time(), time.monotonic())
         self.started = self.now()
 
@@ -57,6 +60,7 @@ class World:
     def create(self, account: str, prompts: list[Prompt]) -> Batch:
         batch = Batch(len(self.batches) + 1, account, prompts, self.now(), self.behaviour)
         self.batches[batch.id] = batch
+        self._use_cache(account, prompts)
         self._count_attempts("batch", prompts)
         return batch
 
@@ -83,25 +87,33 @@ class World:
 
     # Messages
 
-    def send(self, prompt: Prompt) -> None:
+    def admit(self, account: str, prompt: Prompt) -> None:
+        """Count a call of the Messages API. Raises ApiError where the account's rate limits forbid it."""
+        tokens = prompt.input_tokens
+        if prompt.prefix is not None and (account, prompt.model, prompt.prefix.digest) in self._cache:
+            tokens -= prompt.prefix.tokens
+        self._limits[account].admit(self.behaviour, tokens)
+
+    def limit_headers(self, account: str) -> dict[str, str]:
+        return self._limits[account].headers(self.behaviour)
+
+    def send(self, account: str, prompt: Prompt) -> None:
         """Note a call of the Messages API that gets an answer, or is refused with its outcome."""
+        self._use_cache(account, [prompt])
+        if prompt.outcome == "succeeded":
+            self._limits[account].answered(self.behaviour, prompt.output_tokens)
         self.messages.append(prompt)
         self._bill.add([prompt])
         self._count_attempts("messages", [prompt])
 
-    def take_token(self, account: str) -> tuple[int, int, float]:
-        """Take one message from the account's rate limit: the limit, how many remain (-1: refused), and real
-        seconds until the next one is free."""
-        limit = self.behaviour.messages_per_minute
-        full = float(limit or 4000)
-        level, at = self._buckets.get(account, (full, 0.0))
-        moment = time.monotonic()
-        level = min(full, level + (moment - at) * full / 60)
-        if level < 1 and limit is not None:
-            self._buckets[account] = (level, moment)
-            return int(full), -1, (1 - level) * 60 / full
-        self._buckets[account] = (max(0.0, level - 1), moment)
-        return int(full), int(max(0.0, level - 1)), 60 / full
+    def _use_cache(self, account: str, prompts: list[Prompt]) -> None:
+        """Decide, in their order, which of the requests that succeed find their prefix in the cache. All of a
+        batch at its creation, so that it does not depend on when anyone looks."""
+        for prompt in prompts:
+            if prompt.prefix is not None and prompt.outcome == "succeeded":
+                key = (account, prompt.model, prompt.prefix.digest)
+                prompt.prefix.cached = key in self._cache
+                self._cache.add(key)
 
     def _count_attempts(self, via: str, prompts: list[Prompt]) -> None:
         # Only where a rule asks for it: 100,000 digests are not kept for nothing.
@@ -153,16 +165,18 @@ class World:
     def _totals(self) -> Totals:
         now = self.now()
         bills = [batch.bill(now) for batch in self.batches.values()]
+        by_model: defaultdict[str, Tokens] = defaultdict(Tokens)
+        for bill in bills:
+            for model, tokens in bill.by_model.items():
+                by_model[model].add(tokens)
         return Totals(
             calls=len(self.calls),
             batches_created=len(self.batches),
             requests_sent=sum(len(b.prompts) for b in self.batches.values()),
             paid_batch=sum(bill.paid for bill in bills),
             paid_messages=self._bill.paid,
-            batch_input_tokens=sum(bill.input_tokens for bill in bills),
-            batch_output_tokens=sum(bill.output_tokens for bill in bills),
-            messages_input_tokens=self._bill.input_tokens,
-            messages_output_tokens=self._bill.output_tokens,
+            batch_by_model=by_model,
+            messages_by_model=self._bill.by_model,
         )
 
     def _prompt_records(self) -> list[PromptRecord]:

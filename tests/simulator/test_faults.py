@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 
@@ -220,6 +221,25 @@ def test_a_stream_that_breaks(simulator: Simulator, client: anthropic.Anthropic)
     ):
         stream.get_final_message()
     assert simulator.journal().totals.paid_messages == 1
+
+
+@pytest.mark.parametrize(("how", "whole"), [("clean", True), ("line", False), ("close", False)])
+def test_a_stream_that_ends_early(simulator: Simulator, how: str, whole: bool) -> None:
+    params = {**PARAMS, "stream": True}
+    events = call(simulator, "POST", "/v1/messages", params).body.split(b"\n\n")[:-1]
+    simulator.faults(Fault("messages", "cut", how=how, at=0.5))  # type: ignore[arg-type]
+    try:
+        body = call(simulator, "POST", "/v1/messages", params).body
+    except http.client.IncompleteRead as error:
+        assert how == "close"
+        body = error.partial
+    half = len(events) // 2
+    begun = body.split(b"\n\n")
+    # All the same but for the message's id in the first event.
+    assert begun[1:half] == events[1:half]
+    assert len(begun) == half + 1
+    assert (begun[-1] == b"") == whole
+    assert events[half].startswith(begun[-1])
 
 
 def test_other_calls_go_on_after_a_drop(simulator: Simulator) -> None:

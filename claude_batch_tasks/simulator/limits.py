@@ -1,0 +1,107 @@
+"""The rate limits of the Messages API. In real time, which `Behaviour.minute_seconds` compresses."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from .batch import rfc3339
+from .prompts import ApiError
+from .script import MESSAGE_OF, Behaviour
+
+#: What the headers say of limits that are not enforced.
+USUAL = {"requests": 4000, "input-tokens": 2_000_000, "output-tokens": 400_000}
+#: From this limit on, the remaining tokens are told in thousands.
+ROUNDED_FROM = 10_000
+
+
+class Limits:
+    """What one account has used of its limits. They begin unused with its first call."""
+
+    def __init__(self) -> None:
+        self._began = self._settled = time.monotonic()
+        #: Of the limits that are enforced. May be more than a limit: an answer is as long as it is.
+        self._used: dict[str, float] = {}
+
+    def admit(self, behaviour: Behaviour, input_tokens: int) -> None:
+        """Count a call with so many input tokens. Raises ApiError where a limit forbids it."""
+        # How long an answer will be is not known before it: one token that is left is enough.
+        needs = {"requests": 1, "input-tokens": input_tokens, "output-tokens": 1}
+        self._settle(behaviour)
+        waits = [
+            self._seconds(behaviour, limit, self._used[what] + needs[what] - limit)
+            for what, limit in enforced(behaviour).items()
+            if self._used[what] + needs[what] > limit
+        ]
+        if waits:
+            headers = {**self.headers(behaviour), "retry-after": str(math.ceil(max(waits)))}
+            if behaviour.minute_seconds < 60:
+                # A whole second may be many compressed minutes.
+                headers["retry-after-ms"] = str(math.ceil(max(waits) * 1000))
+            raise ApiError("rate_limit_error", MESSAGE_OF["rate_limit_error"], headers=headers)
+        self._use("requests", 1)
+        self._use("input-tokens", input_tokens)
+
+    def answered(self, behaviour: Behaviour, output_tokens: int) -> None:
+        """Count an answer."""
+        self._settle(behaviour)
+        self._use("output-tokens", output_tokens)
+
+    def headers(self, behaviour: Behaviour) -> dict[str, str]:
+        """What an answer says about the limits now."""
+        self._settle(behaviour)
+        limits = enforced(behaviour)
+        # Limit, what remains of it, seconds until all of it does.
+        rows: dict[str, tuple[int, int, float]] = {}
+        for what, usual in USUAL.items():
+            if what in limits:
+                limit, used = limits[what], self._used[what]
+                rows[what] = limit, max(0, int(limit - used)), self._seconds(behaviour, limit, used)
+            else:
+                rows[what] = usual, usual, 0.0
+        inputs, outputs = rows["input-tokens"], rows["output-tokens"]
+        rows["tokens"] = inputs[0] + outputs[0], inputs[1] + outputs[1], max(inputs[2], outputs[2])
+        headers = {}
+        for what, (limit, remaining, seconds) in rows.items():
+            if what != "requests" and limit >= ROUNDED_FROM:
+                remaining = min(limit, round(remaining, -3))
+            prefix = f"anthropic-ratelimit-{what}"
+            headers[f"{prefix}-limit"] = str(limit)
+            headers[f"{prefix}-remaining"] = str(remaining)
+            headers[f"{prefix}-reset"] = str(rfc3339(time.time() + seconds))
+        return headers
+
+    def _settle(self, behaviour: Behaviour) -> None:
+        """Give back what has become free since the last look."""
+        minute = behaviour.minute_seconds
+        before, self._settled = self._settled, time.monotonic()
+        new_window = (self._settled - self._began) // minute > (before - self._began) // minute
+        settled: dict[str, float] = {}
+        for what, limit in enforced(behaviour).items():
+            used = self._used.get(what, 0.0)
+            if behaviour.messages_limit == "bucket":
+                settled[what] = max(0.0, used - (self._settled - before) * limit / minute)
+            else:
+                settled[what] = 0.0 if new_window else used
+        self._used = settled
+
+    def _use(self, what: str, amount: int) -> None:
+        if what in self._used:
+            self._used[what] += amount
+
+    def _seconds(self, behaviour: Behaviour, limit: int, amount: float) -> float:
+        """Real seconds until so much of what is used is free again."""
+        minute = behaviour.minute_seconds
+        if behaviour.messages_limit == "bucket":
+            return amount * minute / limit
+        return minute - (self._settled - self._began) % minute
+
+
+def enforced(behaviour: Behaviour) -> dict[str, int]:
+    """The limits that are, by their names in the headers."""
+    limits = {
+        "requests": behaviour.messages_per_minute,
+        "input-tokens": behaviour.input_tokens_per_minute,
+        "output-tokens": behaviour.output_tokens_per_minute,
+    }
+    return {what: limit for what, limit in limits.items() if limit is not None}
