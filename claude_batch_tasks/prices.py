@@ -1,0 +1,224 @@
+"""What usage costs: the prices of a package that keeps them, or the operator's own, and the batch discount.
+
+Costs are exact USD. A model whose price is not known has no cost, which is something else than a cost of nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from bisect import bisect_left
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from genai_prices.types import TieredPrices
+
+#: What an override may hold: USD per million tokens through the Messages API, and per thousand searches.
+REQUIRED = ("input_mtok", "output_mtok")
+OPTIONAL = ("cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok", "web_searches_kcount")
+
+#: Prices of cached tokens as shares of the input price where none of their own is known, and of a thousand searches,
+#: as Anthropic documents them.
+_OF_INPUT = {
+    "cache_read_mtok": Decimal("0.1"),
+    "cache_write_mtok": Decimal("1.25"),
+    "cache_write_1h_mtok": Decimal(2),
+}
+_WEB_SEARCHES = Decimal(10)
+
+_DAY = 86_400
+_SNAPSHOT = re.compile(r"-[0-9]{8}\Z")
+
+
+class Used(NamedTuple):
+    """The counters of usage that cost something; ``input_tokens`` as Anthropic counts them, without cached ones."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    web_searches: int = 0
+
+    @property
+    def total_input(self) -> int:
+        """Input tokens, cached ones included."""
+        return self.input_tokens + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+
+class _Rates(NamedTuple):
+    """USD for one of each, through the Messages API."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+    cache_write_5m: Decimal
+    cache_write_1h: Decimal
+    web_search: Decimal
+
+
+class _Tariff(NamedTuple):
+    """Ascending totals of input tokens above which the rates change, and the rates: one more than there are steps."""
+
+    steps: tuple[int, ...]
+    rates: tuple[_Rates, ...]
+
+
+class Prices:
+    """What models cost.
+
+    Args:
+        overrides: prices by model as ``check_overrides`` returns them; they win over the known ones, and hold for the
+            model of that very name and its dated snapshots (``<name>-YYYYMMDD``).
+    """
+
+    def __init__(self, overrides: Mapping[str, Mapping[str, float]] = {}) -> None:
+        # By way of str: what was written, and not the binary fraction next to it.
+        self._own = {
+            model: _tariff({name: Decimal(str(price)) for name, price in prices.items()})
+            for model, prices in overrides.items()
+        }
+
+    def known(self, model: str) -> bool:
+        """Whether the model has a price today."""
+        return self._tariff(model, None) is not None
+
+    def steps(self, model: str, *, at: float | None = None) -> tuple[int, ...]:
+        """The totals of input tokens of one request, cached ones included, above which its prices change.
+
+        Args:
+            at: epoch seconds; default: now.
+
+        Returns:
+            ascending; empty if the prices are flat or not known.
+        """
+        tariff = self._tariff(model, at)
+        return tariff.steps if tariff is not None else ()
+
+    def cost(
+        self, model: str, used: Used, *, batch: bool, at: float | None = None, input_of_one: int | None = None
+    ) -> Decimal | None:
+        """What usage costs, in USD; ``None``: the price of the model is not known.
+
+        Args:
+            used: of one request, or the sum over several that are on the same step of the prices.
+            batch: at the price of batches.
+            at: epoch seconds, since prices change; default: now.
+            input_of_one: input tokens of one of several requests, cached ones included, which says what step it is.
+        """
+        tariff = self._tariff(model, at)
+        if tariff is None:
+            return None
+        step = bisect_left(tariff.steps, used.total_input if input_of_one is None else input_of_one)
+        rates = tariff.rates[step]
+        tokens = (
+            used.input_tokens * rates.input
+            + used.output_tokens * rates.output
+            + used.cache_read * rates.cache_read
+            + used.cache_write_5m * rates.cache_write_5m
+            + used.cache_write_1h * rates.cache_write_1h
+        )
+        # Batches halve the price of all tokens, cached ones too, and not that of searches.
+        return (tokens / 2 if batch else tokens) + used.web_searches * rates.web_search
+
+    def _tariff(self, model: str, at: float | None) -> _Tariff | None:
+        if self._own and (own := self._own.get(model) or self._own.get(_SNAPSHOT.sub("", model))):
+            return own
+        return _listed(model, int(time.time() if at is None else at) // _DAY)
+
+
+def check_overrides(value: Any) -> dict[str, dict[str, float]]:
+    """Prices by model, as ``Prices`` takes them.
+
+    Args:
+        value: a mapping of model to a mapping with REQUIRED and any of OPTIONAL, or that as JSON text.
+
+    Raises:
+        ValueError: it is something else; names the model and the field.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError("prices must be a JSON object of model: prices") from None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"prices must be a mapping of model to prices, not {type(value).__name__}")
+    return {str(model): _checked(model, prices) for model, prices in value.items()}
+
+
+def _checked(model: Any, prices: Any) -> dict[str, float]:
+    if not isinstance(model, str) or not model:
+        raise ValueError(f"{model!r} is not the name of a model")
+    if not isinstance(prices, Mapping):
+        raise ValueError(f"the prices of {model} must be a mapping of {', '.join(REQUIRED + OPTIONAL)}")
+    for name in prices:
+        if name not in REQUIRED + OPTIONAL:
+            raise ValueError(f"the prices of {model}: {name} is none of {', '.join(REQUIRED + OPTIONAL)}")
+    for name in REQUIRED:
+        if name not in prices:
+            raise ValueError(f"the prices of {model}: {name} is missing")
+    return {name: _number(model, name, price) for name, price in prices.items()}
+
+
+def _number(model: str, name: str, price: Any) -> float:
+    number = math.nan
+    if isinstance(price, (int, float, Decimal)) and not isinstance(price, bool):
+        with suppress(ValueError, OverflowError):  # a signaling NaN; an int beyond floats
+            number = float(price)
+    if 0 <= number < math.inf:  # not for NaN
+        return number
+    raise ValueError(f"the prices of {model}: {name} must be a number of US dollars, 0 or more, not {price!r}")
+
+
+@lru_cache(maxsize=1024)
+def _listed(model: str, day: int) -> _Tariff | None:
+    """What a model costs on a day, counted since the epoch: prices change from one day to the next, UTC."""
+    # Here, because importing it takes longer than importing all of this package.
+    from genai_prices import Usage, calc_price
+
+    moment = datetime.fromtimestamp(day * _DAY, timezone.utc)
+    try:
+        found = calc_price(Usage(), model, provider_id="anthropic", genai_request_timestamp=moment).model_price
+    except LookupError:
+        return None
+    # Not every release knows every name.
+    return _tariff({name: getattr(found, name, None) for name in REQUIRED + OPTIONAL})
+
+
+def _tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | None:
+    """None: what is required is not there."""
+    known = {name: price for name, price in prices.items() if price is not None}
+    if not all(name in known for name in REQUIRED):
+        return None
+    tiers = [tier for price in known.values() if not isinstance(price, Decimal) for tier in price.tiers]
+    steps = sorted({tier.start for tier in tiers})
+    rates = [_rates({name: _above(step, price) for name, price in known.items()}) for step in (-1, *steps)]
+    return _Tariff(tuple(steps), tuple(rates))
+
+
+def _above(step: int, price: Decimal | TieredPrices) -> Decimal:
+    """The price of requests just above a step."""
+    if isinstance(price, Decimal):
+        return price
+    reached = [tier for tier in price.tiers if tier.start <= step]
+    return max(reached, key=lambda tier: tier.start).price if reached else price.base
+
+
+def _rates(prices: Mapping[str, Decimal]) -> _Rates:
+    base = prices["input_mtok"]
+    read, write_5m, write_1h = (prices.get(name, base * share) for name, share in _OF_INPUT.items())
+    return _Rates(
+        input=base.scaleb(-6),
+        output=prices["output_mtok"].scaleb(-6),
+        cache_read=read.scaleb(-6),
+        cache_write_5m=write_5m.scaleb(-6),
+        cache_write_1h=write_1h.scaleb(-6),
+        web_search=prices.get("web_searches_kcount", _WEB_SEARCHES).scaleb(-3),
+    )
