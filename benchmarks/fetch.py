@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from benchmarks import world
+from benchmarks import material, world
 from benchmarks.measure import Bench
 from claude_batch_tasks import api
 from claude_batch_tasks.settings import Settings
@@ -17,8 +17,10 @@ _PIECE = 1_000_000
 def ours(bench: Bench) -> None:
     """``fetch_results``: downloaded, split, checked, compressed, written, published."""
     store, job_id = open_store(bench.redis_url), world.job_id(bench.records)
-    # A worker makes its client once per process.
-    api.client("default", Settings.of(world.app(bench)).client_factories)
+    # A worker makes its client, and looks up prices, once per process.
+    settings = Settings.of(world.app(bench))
+    api.client("default", settings.client_factories)
+    assert settings.price_list.known(material.MODEL)
     with bench.measure():
         fetch_results.apply((job_id, 0, 0, 0), throw=True)
     batch = store.batch(job_id, 0)

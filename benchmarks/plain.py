@@ -1,7 +1,8 @@
-"""What is usually written by hand: a task for each batch that looks every minute. A worker's app for ``in_flight``."""
+"""What is usually written by hand: a task for each batch that looks every minute, a task for each request. An app."""
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -20,3 +21,14 @@ def watch(self: Any, batch_id: str, every: float) -> None:
         raise self.retry(countdown=every)
     for _ in client.messages.batches.results(batch_id):
         pass
+
+
+@app.task(bind=True, max_retries=None, autoretry_for=(anthropic.APIStatusError,), retry_backoff=1, retry_jitter=True)  # type: ignore[untyped-decorator]
+def ask(self: Any, params: dict[str, Any]) -> None:
+    """Send one request through the Messages API, with the SDK's own retries and Celery's after them."""
+    _client().messages.create(**params)
+
+
+@functools.lru_cache
+def _client() -> anthropic.Anthropic:
+    return anthropic.Anthropic()

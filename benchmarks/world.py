@@ -61,7 +61,7 @@ def prepare(bench: Bench) -> None:
     unit = Unit(job_id(count), 0)
     store.update_job(job_id(count), state="running", started_at=time.time(), admitted=1)
     store.acquire(unit, 0, "benchmark", 60)
-    store.record(unit, "benchmark", state="ended", batch_id=batch_id(count), counts=counts, created_at=time.time())
+    store.record(unit, "benchmark", state="ended", batch_id=batch_id(count), told=counts, created_at=time.time())
     store.advance(unit, "benchmark", 0)
 
 

@@ -6,12 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from claude_batch_tasks import errors
+    from claude_batch_tasks import errors, signals
+    from claude_batch_tasks.estimating import Estimate, estimate
     from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, adopt
     from claude_batch_tasks.reading import RequestResult
     from claude_batch_tasks.tasks import run_batch
 
-__all__ = ["BatchJob", "BatchStatus", "JobStatus", "RequestResult", "adopt", "errors", "run_batch"]
+__all__ = [
+    "BatchJob",
+    "BatchStatus",
+    "Estimate",
+    "JobStatus",
+    "RequestResult",
+    "adopt",
+    "errors",
+    "estimate",
+    "run_batch",
+    "signals",
+]
 __version__ = "0.1.0"
 
 # On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
@@ -19,9 +31,11 @@ __version__ = "0.1.0"
 _HOME = {
     "BatchJob": "job",
     "BatchStatus": "job",
+    "Estimate": "estimating",
     "JobStatus": "job",
     "RequestResult": "reading",
     "adopt": "job",
+    "estimate": "estimating",
     "run_batch": "tasks",
 }
 
@@ -29,6 +43,6 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name == "errors":
-        return importlib.import_module(f"{__name__}.errors")
+    if name in ("errors", "signals"):
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,13 +16,21 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import anthropic
 import msgspec
 
 from claude_batch_tasks import policy
-from claude_batch_tasks.errors import ApiError, BatchTasksError, InvalidSettings, PermanentError, TransientError
+from claude_batch_tasks.errors import (
+    AmbiguousError,
+    ApiError,
+    BatchTasksError,
+    InvalidSettings,
+    PermanentError,
+    TransientError,
+)
+from claude_batch_tasks.streams import Message
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
@@ -110,11 +118,19 @@ class _RoughPage(msgspec.Struct):
 class _ErrorDetail(msgspec.Struct):
     type: str | None = None
     message: str | None = None
+    details: Any = None
 
 
 class _ErrorBody(msgspec.Struct):
     error: _ErrorDetail
     request_id: str | None = None
+
+
+# Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads that
+# do so at once end the process.
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    cls: msgspec.json.Decoder(cls) for cls in (Batch, Page, _RoughPage, _ErrorBody)
+}
 
 
 def default_client() -> anthropic.Anthropic:
@@ -159,8 +175,12 @@ def credential(client: anthropic.Anthropic, key: str) -> str:
 
 
 def account_name(client: anthropic.Anthropic) -> str:
-    """What the store calls the account of a client: a hash, for what all jobs on it have in common."""
-    return credential(client, "account")
+    """What the store calls the account of a client: a hash, for what all jobs on it have in common.
+
+    Headers of the client's own tell accounts apart as well: one of them may name a workspace, or a tenant of a gateway.
+    """
+    own = sorted(f"{name.lower()}: {value}" for name, value in getattr(client, "_custom_headers", {}).items())
+    return hashlib.blake2b("\n".join([credential(client, "account"), *own]).encode(), digest_size=16).hexdigest()
 
 
 def organization(client: anthropic.Anthropic, *, timeout: float) -> str | None:
@@ -250,17 +270,30 @@ def _read(response: Any) -> Iterator[bytes]:
         yield from response.iter_bytes(_CHUNK)
 
 
-def create_message(client: anthropic.Anthropic, params: bytes) -> bytes:
-    """Send one request through the Messages API; returns the message as JSON.
+class Answer(NamedTuple):
+    """An answer of the Messages API."""
+
+    message: bytes
+    """As JSON."""
+    limits: dict[str, tuple[int, int]]
+    """What it says of the rate limits; see ``policy.limits``."""
+
+
+def create_message(client: anthropic.Anthropic, params: bytes, *, stream: bool = False) -> Answer:
+    """Send one request through the Messages API.
 
     The params go as they are: the SDK's ``messages.create`` refuses what it does not know and long ``max_tokens``.
+
+    Args:
+        stream: let the answer come as it is written; it is put together here.
     """
+    headers = {"Content-Type": "application/json"}
+    if stream:
+        # At the end: of a name that is there twice the last one counts, and "stream": false is allowed in a batch.
+        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', headers)
     with _ours("messages"):
         response = client.post(
-            "/v1/messages",
-            content=params,
-            cast_to=_raw(client),
-            options=_options(_LONG, headers={"Content-Type": "application/json"}),
+            "/v1/messages", content=params, cast_to=_raw(client), options=_options(_LONG, headers=headers)
         )
         body = bytes(response.content)
         try:
@@ -270,7 +303,32 @@ def create_message(client: anthropic.Anthropic, params: bytes) -> bytes:
             message = None
         if not isinstance(message, dict):
             raise msgspec.DecodeError("the answer is not the API's JSON")
-        return body
+        return Answer(body, policy.limits(response.headers))
+
+
+def _streamed(client: anthropic.Anthropic, body: bytes, headers: dict[str, str]) -> Answer:
+    """An answer that comes as server-sent events."""
+    message = Message()
+    with _ours("messages"):
+        # The status is that of the answer's beginning; what fails from here on has been answered in part.
+        response: Any = client.post(
+            "/v1/messages",
+            content=body,
+            cast_to=_raw(client),
+            stream=True,
+            stream_cls=anthropic.Stream[Any],
+            options=_options(_LONG, headers={**headers, "Accept": "text/event-stream"}),
+        )
+        limits = policy.limits(response.headers)
+    try:
+        with _ours("messages"), contextlib.closing(response):
+            for event in anthropic.Stream(cast_to=cast(Any, object), response=response, client=client):
+                message.add(event)
+            return Answer(message.whole(), limits)
+    except ApiError as exc:
+        if message.begun and not isinstance(exc, AmbiguousError):
+            raise AmbiguousError(f"{exc}, after a part of the answer", *exc.args[1:]) from None
+        raise
 
 
 @contextlib.contextmanager
@@ -313,24 +371,33 @@ def _batch(response: Any) -> Batch:
 
 def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> ApiError:
     headers = exc.response.headers
+    given = exc.status_code
     try:
-        body = msgspec.json.decode(exc.response.content, type=_ErrorBody)
+        if given < 300:  # an event of a stream, which began well
+            body = msgspec.convert(exc.body, type=_ErrorBody)
+            given = policy.STATUS_OF.get(body.error.type or "", 500)
+        else:
+            body = _DECODERS[_ErrorBody].decode(exc.response.content)
         message, error_type, request_id = body.error.message, body.error.type, body.request_id
+        code = body.error.details.get("error_code") if isinstance(body.error.details, dict) else None
     except Exception:  # noqa: BLE001 - a proxy's page, an unread or broken body: the status says enough
-        message, error_type, request_id = None, None, None
+        message, error_type, request_id, code = None, None, None, None
     # These without the API's own words are a proxy's, and say nothing of the call behind it, which may be billed.
-    lost = endpoint == "messages" and error_type is None and exc.status_code in (500, 502, 504)
-    status = None if lost else exc.status_code
+    lost = endpoint == "messages" and error_type is None and given in (200, 500, 502, 504)
+    status = None if lost else given
     failure = policy.classify(endpoint, status)(
-        f"{endpoint}: Anthropic answered {exc.status_code} {error_type or ''}".rstrip()
+        f"{endpoint}: Anthropic answered {given} {error_type or ''}".rstrip()
         + (f": {message[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
-        exc.status_code,
+        given,
         error_type,
         headers.get("request-id") or request_id,
         policy.retry_after(headers, time.time()),
     )
     failure.organization = headers.get(_ORGANIZATION)
-    failure.hold = policy.hold_back(exc.status_code, headers, time.time())
+    failure.code = code
+    failure.limits = policy.limits(headers)
+    hold = policy.messages_hold if endpoint == "messages" else policy.hold_back
+    failure.hold = hold(given, headers, time.time())
     return failure
 
 
@@ -342,7 +409,7 @@ def _page(response: Any) -> Page:
     page = Page(data=[], has_more=rough.has_more, last_id=rough.last_id)
     for entry in rough.data:
         try:
-            page.data.append(msgspec.json.decode(entry, type=Batch))
+            page.data.append(_decode_json(entry, Batch))
         except (msgspec.DecodeError, UnicodeDecodeError):
             page.unreadable += 1
     return page
@@ -350,10 +417,15 @@ def _page(response: Any) -> Page:
 
 def _decode(response: Any, cls: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(response.content, type=cls)
+        return _decode_json(response.content, cls)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # A page of a proxy with status 200, for one. It keeps no word of the body: that may be somebody's text.
         raise msgspec.DecodeError("the answer is not the API's JSON") from None
+
+
+def _decode_json(data: bytes | msgspec.Raw, cls: type[_T]) -> _T:
+    found: _T = _DECODERS[cls].decode(data)
+    return found
 
 
 def _transport(client_type: type) -> Any:

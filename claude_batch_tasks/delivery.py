@@ -83,7 +83,7 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
             line.publish(job, unit.job_id, line.steps(app, unit.job_id, job, 0, since=line.DONE))
         else:
             return False  # it waits for its batches, not for a message
-    elif unit.place is not None:
+    elif unit.lane is not None:
         line.message(app, job, unit, position, countdown).apply_async()
     else:
         batch = store.batch(unit.job_id, unit.batch)

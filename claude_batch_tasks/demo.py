@@ -36,12 +36,14 @@ _FAST = {
 
 #: What goes wrong with single requests in the demo, besides what its scenario does to the calls.
 _OUTCOMES = (
-    Outcome("expired", count=3),
+    Outcome("expired", count=3, attempts=1),
     Outcome("errored", error="overloaded_error", count=2),
-    Outcome("errored", error="invalid_request_error", count=1),
+    Outcome("errored", error="invalid_request_error", count=1, attempts=1),
 )
+#: How long the batch takes in which what expired is sent again.
+_SECOND_BATCH = 3.0
 _PLAIN_LOOP_PATIENCE = 45.0
-_STEPS = {"create_batch", "poll_batch", "fetch_results", "fall_back", "create_message"}
+_STEPS = {"create_batch", "poll_batch", "fetch_results", "fall_back"}
 
 
 def run(*, scenario: str, count: int, real: bool, model: str, console: Console | None = None) -> None:
@@ -71,7 +73,7 @@ def run(*, scenario: str, count: int, real: bool, model: str, console: Console |
         console.print(f"[dim]Celery worker {worker.pid} with two prefork processes[/]\n")
         app = Celery("demo", broker=redis.url, backend=redis.url)
         app.loader.import_task_module("claude_batch_tasks.tasks")
-        result = _watch(app, console, _requests(count, model), plain)
+        result = _watch(app, console, _requests(count, model), plain, simulator)
         _conclude(console, app, result, simulator)
         if plain is not None:
             plain.conclude(console)
@@ -90,7 +92,13 @@ def _with_outcomes(scenario: Scenario) -> Scenario:
     return msgspec.structs.replace(scenario, behaviour=msgspec.structs.replace(scenario.behaviour, outcomes=_OUTCOMES))
 
 
-def _watch(app: Celery, console: Console, requests: Iterator[dict[str, Any]], plain: _PlainLoop | None) -> Any:
+def _watch(
+    app: Celery,
+    console: Console,
+    requests: Iterator[dict[str, Any]],
+    plain: _PlainLoop | None,
+    simulator: Simulator | None,
+) -> Any:
     """Submit the job and show its events until it ends."""
     progress = Progress(
         SpinnerColumn(),
@@ -109,13 +117,16 @@ def _watch(app: Celery, console: Console, requests: Iterator[dict[str, Any]], pl
         progress.console.print(f"[dim]{time.monotonic() - begun:5.1f} s[/]  [cyan]{step:<14}[/] [{colour}]{shown}[/]")
 
     with progress, _events(app, show):
-        result = run_batch.delay(requests)
+        result = run_batch.delay(requests, retries=1)
         if plain is not None:
             plain.start()
         total = BatchJob(result.id, app).status().requests
         console.print(f"[bold]run_batch.delay(...)[/] → job {result.id}, {total} requests\n")
         bar = progress.add_task("waiting for the worker", total=total)
         while not result.ready():
+            if simulator is not None and simulator.state().totals.batches_created:
+                simulator.behave(processing_seconds=_SECOND_BATCH)
+                simulator = None
             info = result.info
             if isinstance(info, dict) and "processing" in info:
                 progress.update(
@@ -186,7 +197,7 @@ def _conclude(console: Console, app: Celery, result: AsyncResult[Any], simulator
     if simulator is not None:
         journal = simulator.journal()
         console.print(
-            f"\nThe API says: {journal.totals.batches_created} batch created, "
+            f"\nThe API says: {journal.totals.batches_created} batches created, "
             f"{len(journal.paid_twice())} requests paid twice."
         )
 

@@ -76,6 +76,19 @@ class FallbackInProgress(TryLater):
     """Requests of the batch are still on their way through the Messages API."""
 
 
+class MoreToSend(TryLater):
+    """A lane has let go of its worker, and goes on after a while.
+
+    Args:
+        message: what was sent, and what is waited for.
+        retry_after: seconds.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.retry_after = args[1] if len(args) > 1 else None
+
+
 class NotDue(TryLater):
     """The message came before its time."""
 
@@ -123,12 +136,15 @@ class ApiError(BatchTasksError):
         request_id: Anthropic's request id, what their support asks for.
         retry_after: seconds from ``Retry-After`` or ``retry-after-ms``.
 
-    Until the error leaves the process: ``organization``, what the API called the credential's organization, and
-    ``hold``, the seconds for which the answer asks all calls on the account to wait.
+    Until the error leaves the process: ``organization``, what the API called the credential's organization, ``hold``,
+    the seconds for which the answer asks all calls on the account to wait, ``code``, Anthropic's
+    ``error.details.error_code``, and ``limits``, what a refusal of the Messages API says of its rate limits.
     """
 
     organization: str | None = None
     hold: float | None = None
+    code: str | None = None
+    limits: dict[str, tuple[int, int]] = {}  # noqa: RUF012 - never changed, only replaced
 
     def __init__(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ from celery.result import AsyncResult
 from claude_batch_tasks import export, index, line, resuming, totals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown
-from claude_batch_tasks.reading import Order, Reader, RequestResult, Type, as_result
+from claude_batch_tasks.reading import Ids, Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results import OUTCOMES
 from claude_batch_tasks.settings import Settings, configured_app
 from claude_batch_tasks.store import JobRecord, JobState, Unit
@@ -50,6 +51,17 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     looks: int
     not_found: int
     """404s the API gave for this job's batches so far."""
+    resubmitted: int
+    """Outcomes that came from a smaller batch, which what had failed was sent again in."""
+    fallback: int
+    """Outcomes that came through the Messages API."""
+    fallback_skipped: int
+    """Requests that deserved another chance and were not sent again for want of budget."""
+    stopped: str | None
+    """Why nothing more is sent for this job, if so."""
+    cost: float | None
+    """US dollars that the answers so far have cost; None: the price of a model is not known."""
+    cost_by_model: dict[str, float | None]
     next_look: datetime | None
     submitted_at: datetime
     started_at: datetime | None
@@ -89,7 +101,7 @@ class BatchJob:
         job = self._job()
         batches = self._store.batches(self.job_id)
         counts = totals.tally(batches)
-        ended = job.state in _ENDED
+        ended, costs = job.state in _ENDED, totals.cost(batches)
         return JobStatus(
             job_id=self.job_id,
             state=job.state,
@@ -110,6 +122,12 @@ class BatchJob:
             ),
             looks=sum(batch.looks for batch in batches),
             not_found=sum(batch.not_found for batch in batches),
+            resubmitted=sum(batch.resubmitted for batch in batches),
+            fallback=sum(batch.answered for batch in batches),
+            fallback_skipped=sum(batch.skipped for batch in batches),
+            stopped=job.stopped,
+            cost=costs["cost"],
+            cost_by_model=costs["cost_by_model"],
             next_look=totals.moment(totals.next_look(batches)),
             submitted_at=datetime.fromtimestamp(job.submitted_at, timezone.utc),
             started_at=totals.moment(job.started_at),
@@ -118,7 +136,9 @@ class BatchJob:
             summary=job.summary,
         )
 
-    def results(self, type: Type | None = None, *, order: Order = "stored") -> Iterator[RequestResult]:
+    def results(
+        self, type: Type | None = None, *, order: Order = "stored", ids: Iterable[str] | None = None
+    ) -> Iterator[RequestResult]:
         """Each request's outcome, in constant memory.
 
         While the job runs: of the batches that are finished. Safe to call at any time and from anywhere.
@@ -127,10 +147,15 @@ class BatchJob:
             type: only those that ``succeeded``, ``errored``, ``expired`` or were ``canceled``.
             order: ``stored``, as they came from Anthropic, or ``request``, as the requests were handed over, for
                 which a batch's outcomes go through a temporary file.
+            ids: only those of these custom_ids, such as ``on_result`` is called with, in no order: also of batches
+                that are not finished, as soon as they are final. Ids that the job does not have are left out.
 
         Raises:
             ValueError: there is no such type or order.
         """
+        if ids is not None:
+            _check(type, order)
+            return (result for result in self._chosen(self._places(ids)) if type in (None, result.type))
         readers = self._readers(type, order)
         return (result for reader in readers for result in reader.results(type, order))
 
@@ -140,21 +165,44 @@ class BatchJob:
         Raises:
             RequestNotFound: the job has no such request, or it has no outcome (yet).
         """
-        job = self._job()
-        batches = self._store.batches(self.job_id)
+        places = self._places([custom_id])
+        if not places:
+            raise RequestNotFound(f"job {self.job_id} has no request {custom_id!r}")
+        for result in self._chosen(places):
+            return result
+        raise RequestNotFound(f"request {custom_id!r} of job {self.job_id} has no outcome yet")
+
+    def _places(self, ids: Iterable[str]) -> dict[int, dict[int, str]]:
+        """Of those ids that the job has: by batch, the position of each."""
+        job, batches = self._job(), self._store.batches(self.job_id)
         # An adopted job's index came with its results.
         with_results = {"batch": 0, "attempt": batches[0].published} if job.adopted else {}
-        where = index.find(self._store.index_part(self.job_id, index.part(custom_id), **with_results), custom_id)
-        for number, batch in enumerate(batches if where is not None else ()):
-            place = (where or 0) - batch.first
-            known = 0 <= place < batch.count
-            if known and (job.adopted or self._store.custom_id(self.job_id, number, place) == custom_id):
-                reader = Reader(self._store, self.job_id, job, number, batch)
-                outcome = reader.outcome(place, custom_id) if batch.done else None
-                if outcome is None:
-                    raise RequestNotFound(f"request {custom_id!r} of job {self.job_id} has no outcome yet")
-                return as_result(custom_id, outcome)
-        raise RequestNotFound(f"job {self.job_id} has no request {custom_id!r}")
+        firsts = [batch.first for batch in batches]
+        parts: dict[int, bytes] = {}
+        places: dict[int, dict[int, str]] = {}
+        for custom_id in ids:
+            if (number := index.part(custom_id)) not in parts:
+                parts[number] = self._store.index_part(self.job_id, number, **with_results)
+            if (where := index.find(parts[number], custom_id)) is not None:
+                batch = bisect_right(firsts, where) - 1
+                places.setdefault(batch, {})[where - firsts[batch]] = custom_id
+        if job.adopted:
+            return places
+        # The index knows the digests of ids only.
+        for batch, found in places.items():
+            sent = Ids(self._store.custom_ids(self.job_id, batch)) if len(found) > 1 else None
+            for place, custom_id in list(found.items()):
+                if custom_id != (sent[place] if sent else self._store.custom_id(self.job_id, batch, place)):
+                    del found[place]
+        return {batch: found for batch, found in places.items() if found}
+
+    def _chosen(self, places: dict[int, dict[int, str]]) -> Iterator[RequestResult]:
+        """The outcomes of requests that have a final one."""
+        job = self._job()
+        for number, wanted in places.items():
+            if (batch := self._store.batch(self.job_id, number)) is not None:
+                for outcome in Reader(self._store, self.job_id, job, number, batch).chosen(wanted):
+                    yield as_result(wanted[outcome.place], outcome)
 
     def export(
         self,
@@ -276,8 +324,7 @@ class BatchJob:
 
     def _readers(self, only: str | None, order: str) -> Iterator[Reader]:
         """Of the batches that are finished by now."""
-        _one_of("type", only, (*OUTCOMES, None))
-        _one_of("order", order, ("stored", "request"))
+        _check(only, order)
         job = self._job()
         done = [(number, batch) for number, batch in enumerate(self._store.batches(self.job_id)) if batch.done]
         wanted = ((number, batch) for number, batch in done if only is None or batch.counts.get(only))
@@ -310,6 +357,11 @@ def adopt(
     job = BatchJob(result.id, app)
     job._eager = result if app.conf.task_always_eager else None
     return job
+
+
+def _check(type: Any, order: Any) -> None:
+    _one_of("type", type, (*OUTCOMES, None))
+    _one_of("order", order, ("stored", "request"))
 
 
 def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:

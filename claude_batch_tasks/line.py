@@ -27,7 +27,7 @@ NAME = "claude_batch_tasks."
 _TURN = ("create_batch", "poll_batch", "fetch_results", "fall_back")
 _STRIDE = 1_000_000
 
-#: The position of a batch or a request that is through.
+#: The position of a batch or a lane that is through.
 DONE = 10**15
 
 #: The position of a job whose result Celery has stored.
@@ -100,14 +100,15 @@ def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
     """Go through a job's lines here and now, one after the other; what the last of all tasks returns."""
     following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
     with allow_join_result():
-        for steps in lines[:-1]:
+        for steps in lines:
+            # Apart from the job's end: where a step begins another turn, Celery leaves out what follows it here.
             chain(*steps[:-1]).apply()
-        return chain(*lines[-1], *following).apply().get()
+        return chain(lines[-1][-1], *following).apply().get()
 
 
 def message(app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: float = 0) -> Signature[Any]:
-    """The message of one request on its way through the Messages API."""
-    step = _step(app, job, "create_message", unit.job_id, unit.batch, unit.place, max(since, 0))
+    """The message of a lane of a batch's requests on their way through the Messages API."""
+    step = _step(app, job, "send_messages", unit.job_id, unit.batch, unit.lane, max(since, 0))
     return step.set(**_later(app, countdown))
 
 

@@ -73,7 +73,7 @@ def flight(step: Step) -> Flight:
         batch_id=record.batch_id,
         created_at=record.created_at or time.time(),
         expires_at=record.expires_at,
-        requests=record.count,
+        requests=record.sending,
         poll_min=settings.poll_min,
         poll_max=settings.poll_max,
         deadline=step.deadline,

@@ -5,6 +5,8 @@ Times are UTC epoch seconds, durations are seconds. ``rand`` is a number in [0, 
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -70,12 +72,81 @@ LAST_LOOK = 60.0
 #: Downloads of a result file that has every row but not the tallies of the batch, before the rows are believed.
 TALLY_DOWNLOADS = 3
 
+#: What is eligible is sent again after the countdown of so many failures in a row, one more for each round before.
+RESUBMIT_AFTER = 4
+
+#: Seconds a batch takes where none of its size is known: Anthropic says that most end within the hour.
+USUAL_BATCH = 3600.0
+
+#: Through so many messages at a time, side by side, the requests of a batch go through the Messages API.
+LANES = 8
+
+#: Calls that one of them makes at the same time, at least and at most: as many as the quickest of the last calls takes
+#: of these moments (seconds). What one process sends one after the other fast enough needs no more, and what is under
+#: way when a process is killed is lost.
+NARROW, WIDE = 2, 16
+QUICK = 0.02
+
+#: Seconds for which one of them makes new calls before it lets other tasks have its worker.
+SLICE = 10.0
+
+#: Calls in flight that an account's limits are tried with at first.
+FIRST_IN_FLIGHT = 8
+
+#: A 429 of the Messages API holds its calls back for no less, seconds: what its Retry-After says may be rounded down.
+SHORTEST_MESSAGES_HOLD = 0.1
+
+#: What the Messages API limits by the minute, as its headers call it.
+RATES = ("requests", "tokens", "input-tokens", "output-tokens")
+_ABSURD = 10**12
+
+#: The SDK refuses to wait for longer answers without a stream: at 128,000 tokens an hour they take over ten minutes.
+LONGEST_UNSTREAMED = 21_333
+_SOONER_STREAMED = {"claude-opus-4-0", "claude-opus-4-20250514", "claude-4-opus-20250514", "claude-opus-4-1-20250805"}
+_SLOW_UNSTREAMED = 8_192
+
+#: The longest answer of the Messages API; longer ones (the beta ``output-300k``) exist in batches only.
+LONGEST_MESSAGE = 128_000
+
 _PERMANENT_STATUS = {400, 401, 402, 403, 405, 413, 422}
+
+#: The HTTP status that Anthropic sends with each ``error.type``; an event of a stream has only the type.
+STATUS_OF = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
 
 #: Outcomes of single requests that deserve another chance, by Anthropic's ``error.type``. Documented rule
 #: (batch processing guide): an ``invalid_request_error`` needs another body; "any other error" may be sent again.
 #: Of these we leave out what no repetition mends: authentication, billing and permission.
 _PASSING_ERRORS = {"overloaded_error", "api_error", "timeout_error", "rate_limit_error"}
+
+#: What an account meets with whatever it sends: by HTTP status, by ``error.type`` in a result file (where
+#: ``permission_error`` may be about one model), by ``error.details.error_code`` (the SDK's typed errors), and by the
+#: words of errors of any type: low credit comes as ``invalid_request_error``, in thousands of rows.
+_ACCOUNT_STATUS = {401, 402, 403}
+_ACCOUNT_TYPES = {"authentication_error", "billing_error"}
+_ACCOUNT_CODES = {
+    "cmek_key_disabled",
+    "contract_spend_limit_reached",
+    "enforced_spend_limit_reached",
+    "linked_organization_billing_unavailable",
+    "linked_organization_spend_limit_reached",
+    "organization_on_hold",
+}
+_ACCOUNT_WORDS = re.compile(
+    r"credit balance|spend(ing)? limit|usage limits?\b|plans (&|and) billing"
+    r"|organization (has been|is) (disabled|on hold)",
+    re.IGNORECASE,
+)
 
 Endpoint = Literal["create", "retrieve", "list", "results", "cancel", "messages"]
 
@@ -185,13 +256,7 @@ def hold_back(status: int, headers: Mapping[str, str], now: float) -> float | No
     if status == 429:
         wait = retry_after(headers, now)
         return HOLD if wait is None else max(wait, SHORTEST_HOLD)
-    if headers.get("anthropic-ratelimit-requests-remaining") != "0":
-        return None
-    try:
-        reset = datetime.fromisoformat(headers["anthropic-ratelimit-requests-reset"].replace("Z", "+00:00"))
-        return min(max(reset.timestamp() - now, 0.0), LONGEST_HOLD)
-    except (KeyError, ValueError):
-        return None
+    return _reset(headers, now) if headers.get("anthropic-ratelimit-requests-remaining") == "0" else None
 
 
 def longest_hop(visibility_timeout: float) -> float:
@@ -220,3 +285,85 @@ def not_found_means(
 def second_chance(outcome: str, error_type: str | None) -> bool:
     """Whether a request that ended so may be sent again: it expired, or failed for a cause that passes."""
     return outcome == "expired" or (outcome == "errored" and error_type in _PASSING_ERRORS)
+
+
+def concerns_account(
+    error_type: str | None, message: str | None, *, status: int | None = None, code: str | None = None
+) -> bool:
+    """Whether all that the account sends meets this error: bad credentials, no credit, a spend limit, a hold.
+
+    Args:
+        error_type, message, code: Anthropic's ``error.type``, ``error.message``, ``error.details.error_code``.
+        status: the HTTP status; None: it stands in a result file.
+    """
+    if status in _ACCOUNT_STATUS or code in _ACCOUNT_CODES:
+        return True
+    if status is None and error_type in _ACCOUNT_TYPES:
+        return True
+    return status not in (404, 529) and bool(_ACCOUNT_WORDS.search(message or ""))
+
+
+def next_chance(*, rounds: int, retries: int, fallback: str, in_time: bool) -> Literal["resubmit", "messages", "none"]:
+    """How what is eligible after ``rounds`` smaller batches is sent again: at the lower price first.
+
+    Args:
+        in_time: another batch would come in time.
+    """
+    if rounds < retries and in_time:
+        return "resubmit"
+    return "messages" if fallback == "messages" else "none"
+
+
+def in_time(left: float | None, past: Sequence[tuple[int, float]], requests: int) -> bool:
+    """Whether a batch of so many requests ends within ``left`` seconds (None: there is time enough), most likely.
+
+    As long as the slowest of the past ones of its size takes, where enough are known; else an hour.
+    """
+    if left is None:
+        return True
+    alike = [seconds for count, seconds in past if count / ALIKE <= requests <= count * ALIKE]
+    return left >= (max(alike) if len(alike) >= KNOWN_ENOUGH else USUAL_BATCH)
+
+
+def streams(model: str, max_tokens: int) -> bool:
+    """Whether an answer may take so long that it must be streamed."""
+    return max_tokens > (_SLOW_UNSTREAMED if model in _SOONER_STREAMED else LONGEST_UNSTREAMED)
+
+
+def width(seconds: float | None) -> int:
+    """How many calls one process makes at the same time when the quickest of its last ones took so long."""
+    return NARROW if seconds is None else min(max(math.ceil(seconds / QUICK), NARROW), WIDE)
+
+
+def limits(headers: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """What an answer of the Messages API says of its rate limits: how much a minute, how much is left.
+
+    By ``requests``, ``tokens``, ``input-tokens`` and ``output-tokens``, each only if it says so readably.
+    """
+    found = {}
+    for name in RATES:
+        try:
+            limit, left = (int(headers[f"anthropic-ratelimit-{name}-{what}"]) for what in ("limit", "remaining"))
+        except (KeyError, ValueError):
+            continue
+        if 0 <= left <= _ABSURD and 0 < limit <= _ABSURD:
+            found[name] = (limit, left)
+    return found
+
+
+def messages_hold(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    """For how many seconds a refusal asks all calls of the Messages API for its model to wait; None: it does not."""
+    if status != 429:
+        return None
+    wait = retry_after(headers, now)
+    if wait is None and headers.get("anthropic-ratelimit-requests-remaining") == "0":
+        wait = _reset(headers, now)
+    return HOLD if wait is None else max(wait, SHORTEST_MESSAGES_HOLD)
+
+
+def _reset(headers: Mapping[str, str], now: float) -> float | None:
+    try:
+        reset = datetime.fromisoformat(headers["anthropic-ratelimit-requests-reset"].replace("Z", "+00:00"))
+        return min(max(reset.timestamp() - now, 0.0), LONGEST_HOLD)
+    except (KeyError, ValueError):
+        return None

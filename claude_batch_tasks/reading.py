@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from itertools import count
@@ -13,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from claude_batch_tasks import requests, results
+from claude_batch_tasks import policy, requests, results
 from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store
 
@@ -34,6 +35,8 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
     """Anthropic's message, as its API spells it; only if it succeeded."""
     error: dict[str, Any] | None = None
     """``{"type", "message"}`` and, where known, ``"request_id"``; only if it errored."""
+    note: str | None = None
+    """Why it did not get another chance, or not all there are, although it deserved one."""
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -61,6 +64,8 @@ class Outcome(NamedTuple):
     row: results.Row
     line: bytes
     """As a result file of Anthropic's has it; only what stands under ``result`` counts."""
+    note: str | None = None
+    """Why it was not sent again."""
 
 
 class Reader:
@@ -84,49 +89,88 @@ class Reader:
         return _in_order(found, self._batch.count) if order == "request" else found
 
     def outcome(self, place: int, custom_id: str) -> Outcome | None:
-        """The outcome of the request of that position; looks at one piece."""
-        stored = self._store.outcome(self._job_id, self._number, place)
-        if stored and (found := _from_messages(place, stored)):
-            return found
-        if self._batch.published is None:
+        """The outcome of the request of that position; looks at few pieces."""
+        found = self.chosen({place: custom_id})
+        return next(found, None)
+
+    def chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
+        """The outcomes of some requests; those that may still be sent again are left out.
+
+        Args:
+            places: their positions, to the custom_id of each.
+        """
+        batch, wanted, notes = self._batch, dict(places), dict[int, str]()
+        for place, stored in self._store.outcomes_of(self._job_id, self._number, list(places)).items():
+            if found := _from_messages(place, stored):
+                del wanted[place]
+                yield found
+            else:
+                notes[place] = _note(stored)
+        for attempt, round_ in batch.layers:
+            pieces = self._store.pieces(self._job_id, self._number, attempt, wanted)
+            for number in sorted(set(pieces.values())):
+                ids = {
+                    self._wire_id(place, round_, wanted[place]): place for place, in_ in pieces.items() if in_ == number
+                }
+                piece = self._store.piece_of_results(self._job_id, self._number, attempt, number)
+                for row, line in _rows_of(piece, ids):
+                    place = ids[row.custom_id]
+                    del wanted[place]
+                    found = self._noted(Outcome(place, _source(round_), row, line), notes)
+                    if batch.final or place in notes or not _open(row):
+                        yield found
+        if wanted and not batch.layers:
             self._check_that_it_is_there()
-            return self._default(place)
-        wanted = custom_id if self._job.adopted else requests.wire_id(self._job.nonce, self._batch.first + place)
-        piece = self._store.results_with(self._job_id, self._number, self._batch.published, place)
-        # Hardly anybody writes an id with escapes; only if this one is not found as it is, every line is decoded.
-        for needle in (f'"{wanted}"'.encode(errors="surrogatepass"), b""):
-            for line in piece.split(b"\n") if piece else ():
-                if needle in line and (row := results.row(line)).custom_id == wanted:
-                    return Outcome(place, "batch", row, line)
-        return None
+            for place in wanted if batch.final else notes:
+                if default := self._default(place):
+                    yield self._noted(default, notes)
+
+    def _wire_id(self, place: int, round_: int, custom_id: str) -> str:
+        if self._job.adopted:
+            return custom_id
+        return requests.wire_id(requests.round_nonce(self._job.nonce, round_), self._batch.first + place)
 
     @cached_property
-    def _custom_ids(self) -> _Ids:
+    def _custom_ids(self) -> Ids:
         """The batch's, by position."""
-        return _Ids(self._store.custom_ids(self._job_id, self._number))
+        return Ids(self._store.custom_ids(self._job_id, self._number))
 
     def _stored(self) -> Iterator[Outcome]:
-        """Those from the Messages API, then what they do not replace."""
+        """Those from the Messages API, then what they do not replace: of each round, the last first."""
         batch = self._batch
-        replaced = bytearray(batch.count)
+        replaced, notes = bytearray(batch.count), {}
         for place, stored in self._store.outcomes(self._job_id, self._number):
-            if not replaced[place] and (found := _from_messages(place, stored)):
+            if replaced[place]:
+                continue
+            if found := _from_messages(place, stored):
                 replaced[place] = True
                 yield found
-        if batch.published is None:
+            else:
+                notes[place] = _note(stored)
+        if not batch.layers:
             self._check_that_it_is_there()
             for place in range(batch.count):
                 if not replaced[place] and (found := self._default(place)):
-                    yield found
+                    yield self._noted(found, notes)
             return
-        nonce, first, arrival = self._job.nonce, batch.first, count()
-        for piece in self._store.results(self._job_id, self._number, batch.published):
-            for row, line in results.rows(piece):
-                # The requests of an adopted batch are numbered as their rows came.
-                index = next(arrival) if self._job.adopted else requests.index_of(nonce, row.custom_id)
-                assert index is not None
-                if not replaced[index - first]:
-                    yield Outcome(index - first, "batch", row, line)
+        arrival = count()
+        for attempt, round_ in batch.layers:
+            nonce = requests.round_nonce(self._job.nonce, round_)
+            for piece in self._store.results(self._job_id, self._number, attempt):
+                for row, line in results.rows(piece):
+                    # The requests of an adopted batch are numbered as their rows came.
+                    index = next(arrival) if self._job.adopted else requests.index_of(nonce, row.custom_id)
+                    assert index is not None
+                    place = index - batch.first
+                    if not replaced[place]:
+                        replaced[place] = True
+                        yield self._noted(Outcome(place, _source(round_), row, line), notes)
+
+    def _noted(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
+        """With why it was not sent again, if it deserved that."""
+        if self._batch.layers and not _open(outcome.row):
+            return outcome
+        return outcome._replace(note=notes.get(outcome.place, self._batch.note))
 
     def _check_that_it_is_there(self) -> None:
         """What the Messages API came to looks as if there were none when the job is deleted meanwhile."""
@@ -155,6 +199,7 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
         source=outcome.source,
         message=message if row.type == "succeeded" and isinstance(message, dict) else None,
         error=error,
+        note=outcome.note,
     )
 
 
@@ -167,9 +212,31 @@ def as_line(custom_id: str, outcome: Outcome) -> bytes:
 _KEPT = b'{"kept":'
 
 
-def kept_outcome(note: str) -> bytes:
-    """The stored form of a Messages API try that changed nothing: the request keeps the outcome it had."""
-    return b"%s%s}" % (_KEPT, msgspec.json.encode(note))
+class Kept(msgspec.Struct):
+    """A request that keeps the outcome it had."""
+
+    kept: str
+    """Why."""
+    tried: bool
+    """It was sent, and was refused or may have been answered."""
+
+
+_decode_kept = msgspec.json.Decoder(Kept).decode
+
+
+def kept_outcome(note: str, *, tried: bool) -> bytes:
+    """The stored form of a Messages API try that changed nothing.
+
+    Args:
+        note: why.
+        tried: it was sent all the same.
+    """
+    return msgspec.json.encode(Kept(note, tried))
+
+
+def kept(stored: bytes) -> Kept | None:
+    """What a stored outcome says, if it is one that changed nothing."""
+    return _decode_kept(stored) if stored.startswith(_KEPT) else None
 
 
 def message_outcome(message: bytes) -> bytes:
@@ -203,8 +270,39 @@ def _from_messages(place: int, stored: bytes) -> Outcome | None:
     """What the Messages API came to; None if the request keeps the outcome it had."""
     if stored.startswith(_KEPT):
         return None
-    line = _as_line(stored)
-    return Outcome(place, "messages", results.row(line), line)
+    return Outcome(place, "messages", as_row(stored), _as_line(stored))
+
+
+def as_row(stored: bytes) -> results.Row:
+    """An outcome of the Messages API, as a row of a result file."""
+    return results.row(_as_line(stored))
+
+
+def _note(stored: bytes) -> str:
+    found = kept(stored)
+    return sys.intern(found.kept) if found else ""  # mostly the same for thousands
+
+
+def _open(row: results.Row) -> bool:
+    """Whether a request that ended so deserves another chance."""
+    return row.result.type != "succeeded" and policy.second_chance(row.type, row.error_type)
+
+
+def _source(round_: int) -> Source:
+    return "resubmitted" if round_ else "batch"
+
+
+def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[results.Row, bytes]]:
+    """Those rows of a piece that are wanted."""
+    if len(wanted) == 1:
+        # Hardly anybody writes an id with escapes: most lines need not be decoded.
+        needle = f'"{next(iter(wanted))}"'.encode(errors="surrogatepass")
+        for line in piece.split(b"\n"):
+            if needle in line and (row := results.row(line)).custom_id in wanted:
+                yield row, line
+                return
+    if piece:
+        yield from ((row, line) for row, line in results.rows(piece) if row.custom_id in wanted)
 
 
 def _as_line(result: bytes) -> bytes:
@@ -215,6 +313,7 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
     """In the order of the requests, by way of a temporary file; in memory 17 bytes per request."""
     ends, sources = array("Q", bytes(8 * count)), bytearray(count)
     starts = array("Q", ends)
+    notes: dict[int, str] = {}
     names: tuple[Source, ...] = ("batch", "resubmitted", "messages")
     with tempfile.TemporaryFile(prefix="claude-batch-") as file:
         at = 0
@@ -222,14 +321,16 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
             starts[outcome.place], sources[outcome.place] = at, names.index(outcome.source)
             at += file.write(outcome.line)
             ends[outcome.place] = at
+            if outcome.note is not None:
+                notes[outcome.place] = outcome.note
         for place in range(count):
             if ends[place]:
                 file.seek(starts[place])
                 line = file.read(ends[place] - starts[place])
-                yield Outcome(place, names[sources[place]], results.row(line), line)
+                yield Outcome(place, names[sources[place]], results.row(line), line, notes.get(place))
 
 
-class _Ids:
+class Ids:
     """A batch's custom_ids by position: the bytes of all of them and where each ends, not one object each."""
 
     def __init__(self, pieces: Iterable[list[str]]) -> None:

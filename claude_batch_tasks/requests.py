@@ -37,6 +37,11 @@ def wire_id(nonce: str, index: int) -> str:
     return f"cbt-{nonce}-{index}"
 
 
+def round_nonce(nonce: str, round_: int) -> str:
+    """The nonce of the wire ids that are sent in a job's batches of that round: rows say which of them they are of."""
+    return f"{nonce}-{round_}" if round_ else nonce
+
+
 def index_of(nonce: str, custom_id: str) -> int | None:
     """The index in a wire id of this job; ``None`` for a custom_id that is not one."""
     _, _, digits = custom_id.rpartition("-")
@@ -55,6 +60,7 @@ def cut(
     index: Index,
     max_requests: int,
     max_bytes: int,
+    models: set[str] | None = None,
 ) -> Iterator[Piece]:
     """Validate requests and cut them into pieces of batches.
 
@@ -64,6 +70,7 @@ def cut(
         index: an empty one; it learns where every custom_id is.
         max_requests: requests a batch may hold.
         max_bytes: bytes the body of a batch's create may have, envelope included.
+        models: learns which models there are.
 
     Raises:
         InvalidRequests: after the last request, with all that is wrong; what was yielded must then be thrown away.
@@ -82,7 +89,7 @@ def cut(
             wrong.append(("custom_id", "occurs more than once"))
         item = b""
         if not wrong:
-            item = b'{"custom_id":"%s","params":%s}' % (wire_id(nonce, number).encode(), params)
+            item = _item(wire_id(nonce, number), params)
             if len(item) + envelope > max_bytes:
                 wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {max_bytes - envelope:,}"))
         for name, text in wrong:
@@ -94,6 +101,8 @@ def cut(
             items, ids = [], []
             continue
         assert custom_id is not None
+        if models is not None:
+            models.add(str(request["params"]["model"]))
         added = len(item) + (1 if count else 0)
         full = count == max_requests or envelope + size + added > max_bytes
         if items and (full or piece_size + len(item) > PIECE_BYTES):
@@ -113,12 +122,30 @@ def cut(
 
 def pick(body: bytes, positions: Iterable[int]) -> list[bytes]:
     """The ``params``, as JSON, of the requests at these positions of a piece's body."""
-    items = msgspec.json.decode(b"[" + body + b"]", type=list[_Item])
-    return [bytes(items[position].params) for position in positions]
+    params = params_of(body)
+    return [params[position] for position in positions]
+
+
+def params_of(body: bytes) -> list[bytes]:
+    """The ``params``, as JSON, of all requests of a piece's body."""
+    return [bytes(item.params) for item in _decode_items(b"[" + body + b"]")]
+
+
+def again(body: bytes, positions: Iterable[int], wire_ids: Iterable[str]) -> list[bytes]:
+    """The requests at these positions of a piece's body, as they go on the wire under other ids."""
+    params = pick(body, positions)
+    return [_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
+
+
+def _item(custom_id: str, params: bytes) -> bytes:
+    return b'{"custom_id":"%s","params":%s}' % (custom_id.encode(), params)
 
 
 class _Item(msgspec.Struct):
     params: msgspec.Raw
+
+
+_decode_items = msgspec.json.Decoder(list[_Item]).decode
 
 
 def _as_requests(requests: Any) -> Iterator[Any]:

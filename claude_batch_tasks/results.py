@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from claude_batch_tasks import policy, requests
+from claude_batch_tasks.costs import Meter
 from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.index import Index
+from claude_batch_tasks.prices import Prices, Used
 
 #: The outcomes of a request, in Anthropic's words.
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
@@ -22,19 +24,50 @@ OUTCOMES = ("succeeded", "errored", "expired", "canceled")
 USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
+#: Anything else is read as odd usage is.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class _CacheCreation(msgspec.Struct, gc=False):
+    ephemeral_1h_input_tokens: _Count | None = None
+
+
+class _ServerToolUse(msgspec.Struct, gc=False):
+    web_search_requests: _Count | None = None
+
+
 class _Usage(msgspec.Struct, gc=False):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: _Count | None = None
+    output_tokens: _Count | None = None
+    cache_creation_input_tokens: _Count | None = None
+    cache_read_input_tokens: _Count | None = None
+    cache_creation: _CacheCreation | None = None
+    server_tool_use: _ServerToolUse | None = None
+
+    @property
+    def used(self) -> Used:
+        """What of it costs something."""
+        written, tools = self.cache_creation_input_tokens or 0, self.server_tool_use
+        # Of what was written to the cache; the rest of it is the five-minute kind.
+        longer = min((self.cache_creation.ephemeral_1h_input_tokens or 0) if self.cache_creation else 0, written)
+        return Used(
+            self.input_tokens or 0,
+            self.output_tokens or 0,
+            self.cache_read_input_tokens or 0,
+            written - longer,
+            longer,
+            (tools.web_search_requests or 0) if tools else 0,
+        )
 
 
 class _Message(msgspec.Struct, gc=False):
     usage: _Usage | None = None
+    model: str | None = None
 
 
 class _Error(msgspec.Struct, gc=False):
     type: str | None = None
+    message: str | None = None
 
 
 class _ErrorResponse(msgspec.Struct, gc=False):
@@ -73,6 +106,12 @@ class Row(msgspec.Struct, gc=False):
         if self.result.type != "errored" or error is None:
             return None
         return (error.error.type if error.error else None) or error.type
+
+    @property
+    def error_message(self) -> str | None:
+        """Anthropic's ``error.message``, if it errored and says so."""
+        error = self.result.error
+        return error.error.message if error is not None and error.error is not None else None
 
     @property
     def usage(self) -> dict[str, int]:
@@ -173,10 +212,24 @@ def row(line: bytes) -> Row:
     if not isinstance(value.get("custom_id"), str) or not isinstance(result, dict) or not result.get("type"):
         raise ValueError("a result line lacks custom_id or result.type")
     message = result.get("message")
-    usage = usage_of(message.get("usage")) if isinstance(message, dict) else {}
-    kind = error_of(result).get("type")
-    error = _ErrorResponse(type=kind if isinstance(kind, str) else None)
-    return Row(value["custom_id"], _Result(str(result["type"]), _Message(_Usage(**usage)), error))
+    message = message if isinstance(message, dict) else {}
+    usage, model = _read_usage(message.get("usage")), message.get("model")
+    kind, said = (error_of(result).get(name) for name in ("type", "message"))
+    error = _ErrorResponse(_Error(*(text if isinstance(text, str) else None for text in (kind, said))))
+    model = model if isinstance(model, str) else None
+    return Row(value["custom_id"], _Result(str(result["type"]), _Message(usage, model), error))
+
+
+def _read_usage(raw: Any) -> _Usage | None:
+    """As much of an odd usage as can be read."""
+    if not isinstance(raw, dict):
+        return None
+    usage = msgspec.convert(usage_of(raw), _Usage)
+    with suppress(msgspec.ValidationError):
+        usage.cache_creation = msgspec.convert(raw.get("cache_creation"), _CacheCreation | None)
+    with suppress(msgspec.ValidationError):
+        usage.server_tool_use = msgspec.convert(raw.get("server_tool_use"), _ServerToolUse | None)
+    return usage
 
 
 def error_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -206,29 +259,52 @@ def usage_of(raw: Any) -> dict[str, int]:
 class Completeness:
     """What of a batch's result file has been seen: which requests have a result, tallies, and what did not belong.
 
-    Four bytes per request.
+    Five bytes per request.
 
     Args:
-        nonce: the job's; recognises its wire ids.
-        first: index of the batch's first request in the job.
-        count: requests in the batch.
+        nonce: the job's, in this round; recognises its wire ids.
+        first: index in the job of the first request.
+        count: requests from there on of which the batch may hold some.
+        places: positions of those that it holds; default: all.
+        prices: what they cost.
+        at: when the batch was created, epoch seconds.
     """
 
-    def __init__(self, nonce: str, first: int, count: int) -> None:
+    def __init__(
+        self,
+        nonce: str,
+        first: int,
+        count: int,
+        *,
+        places: Sequence[int] | None = None,
+        prices: Prices | None = None,
+        at: float | None = None,
+    ) -> None:
         self.nonce, self.first, self.count = nonce, first, count
+        self.expected = count if places is None else len(places)
         self.tallies: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
         self.distinct = self.duplicates = self.foreign = self.broken = self.unknown = 0
-        #: For each of the batch's requests, the number of the piece that holds its result, or MISSING.
+        #: For each request, the number of the piece that holds its result, or MISSING.
         self.pieces = array("I", [MISSING]) * count
-        #: Positions of the requests that deserve another chance.
+        #: Positions of the requests that deserve another chance, and how they have ended.
         self.eligible = array("I")
+        self.open: Counter[str] = Counter()
+        #: What an error says that whatever the account sends meets.
+        self.stopped: str | None = None
+        self._said: str | None = None
+        self.meter = Meter(prices or Prices(), batch=True, at=at)
+        self._held: bytearray | None = None
+        if places is not None:
+            self._held = bytearray(count)
+            for place in places:
+                self._held[place] = True
 
     def place(self, custom_id: str) -> int | None:
-        """The position in the batch of the request that a row is for; None: it is none of the batch's."""
+        """The position of the request that a row is for; None: it is none of the batch's."""
         index = requests.index_of(self.nonce, custom_id)
         place = -1 if index is None else index - self.first
-        return place if 0 <= place < self.count else None
+        return place if 0 <= place < self.count and (self._held is None or self._held[place]) else None
 
     def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """What of a result file is to be kept, in pieces: the rows that are this batch's, once each."""
@@ -266,9 +342,22 @@ class Completeness:
             self.duplicates += 1
             return False
         self.pieces[place] = number
-        if row.result.type != "succeeded" and policy.second_chance(row.type, row.error_type):
-            self.eligible.append(place)
+        if row.result.type != "succeeded":
+            self._judge(row, place)
         return True
+
+    def _judge(self, row: Row, place: int) -> None:
+        """What becomes of a request that did not succeed."""
+        if self.stopped is None and row.type == "errored":
+            said = row.error_message
+            if policy.concerns_account(row.error_type, said):
+                # A bad request may quote somebody's words; that two say the very same is no accident.
+                if said == self._said or policy.concerns_account(row.error_type, None):
+                    self.stopped = f"{row.error_type}: {said}"
+                self._said = said
+        if policy.second_chance(row.type, row.error_type):
+            self.eligible.append(place)
+            self.open[row.type] += 1
 
     def _count(self, kept: list[Row]) -> None:
         self.distinct += len(kept)
@@ -280,11 +369,18 @@ class Completeness:
         for name in USAGE:
             if total := sum(count for usage in usages if usage is not None and (count := getattr(usage, name))):
                 self.usage[name] += total
+        by_model: dict[str | None, list[_Usage | None]] = {}
+        for row in kept:
+            if row.result.type == "succeeded":
+                message = row.result.message or _Message()
+                by_model.setdefault(message.model, []).append(message.usage)
+        for model, answers in by_model.items():
+            self.meter.add(model, answers)
 
     @property
     def complete(self) -> bool:
         """Every request has exactly one result."""
-        return self.distinct == self.count
+        return self.distinct == self.expected
 
     @property
     def all_foreign(self) -> bool:
@@ -299,7 +395,7 @@ class Completeness:
         """
         if not self.complete or self.broken:
             raise ResultsIncomplete(
-                f"the result file has {self.distinct:,} of {self.count:,} results"
+                f"the result file has {self.distinct:,} of {self.expected:,} results"
                 f" ({self.duplicates} repeated, {self.foreign} foreign, {self.broken} unreadable lines)"
             )
         counted = {name: request_counts.get(name, 0) for name in OUTCOMES}
@@ -314,8 +410,8 @@ class AdoptedCompleteness(Completeness):
     Sixteen bytes per request.
     """
 
-    def __init__(self, nonce: str, first: int, count: int) -> None:
-        super().__init__(nonce, first, count)
+    def __init__(self, nonce: str, first: int, count: int, **options: Any) -> None:
+        super().__init__(nonce, first, count, **options)
         #: The custom_ids so far, by the order in which they came.
         self.index = Index()
 

@@ -17,7 +17,7 @@ from celery.result import AsyncResult, EagerResult
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 
-from claude_batch_tasks import errors, line, totals
+from claude_batch_tasks import errors, line, policy, submit, totals
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
 
@@ -46,6 +46,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     if job.state != "failed":
         why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
+    if options.get("deadline") is not None:
+        options = {**options, "deadline": submit.seconds_until(options["deadline"], job.submitted_at)}
     job.options = {**job.options, **options}
     settings = settings.override(job.options)
     if job.adopted:
@@ -72,6 +74,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         "error": None,
         "options": job.options,
         "admitted": admitted,
+        "stopped": None,
     }
     again = {number: _again(batches[number]) for number in failed}
     if not store.resume(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
@@ -97,10 +100,16 @@ def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
     turn = batch.turn + 1
     state, rank = ("in_progress", 1) if batch.batch_id else ("creating" if batch.intent_at else "staged", 0)
     fresh = BatchRecord(first=batch.first, count=batch.count, body_bytes=batch.body_bytes)
+    fresh.first_lane = batch.first_lane + policy.LANES
+    if batch.rounds:  # what it had come to before this round stays
+        past = batch.rounds[-1]
+        for name in ("counts", "usage", "costs", "eligible", "open"):
+            setattr(fresh, name, getattr(past, name))
     # What counts towards giving up begins anew; what is known of the batch stays.
     forgotten = (
         "create_not_found", "ambiguous_at", "create_looks", "cancel_sent", "absences", "counts", "failures", "due_at",
-        "task_id", "usage", "outcome", "eligible", "done", "made_room", "skipped", "error",
+        "task_id", "told", "usage", "costs", "outcome", "eligible", "open", "final", "done", "made_room", "skipped",
+        "note", "error", "messages_out", "first_lane",
     )  # fmt: skip
     changes = {name: getattr(fresh, name) for name in forgotten}
     return line.position(turn, rank), {"state": state, "turn": turn, "attempts_before": batch.attempt, **changes}

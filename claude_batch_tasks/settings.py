@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from celery import Celery, _state, current_app
 
 from claude_batch_tasks import policy
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.prices import Prices, check_overrides
 from claude_batch_tasks.store import Store, open_store
 
 PREFIX = "claude_batch_"
@@ -78,7 +80,7 @@ class Settings:
     results_limit: int = _setting(10, "downloads of a result file that does not add up before giving up", least=1)
     fallback: Literal["messages", "off"] = _setting(
         "messages",
-        "what failed for a passing reason goes through the Messages API at full price; off: it does not",
+        "what is left after that goes through the Messages API at full price; off: it does not",
         choices=("messages", "off"),
     )
     max_fallback_requests: int = _setting(
@@ -87,7 +89,30 @@ class Settings:
     messages_limit: int = _setting(
         8, "refusals (429, 5xx, 404) of one Messages API request before it keeps its outcome", least=1
     )
-    retries: int = _setting(0, "rounds of resubmission as a smaller batch; this version knows only 0")
+    retries: int = _setting(
+        2, "smaller batches, one after the other, in which what failed for a passing reason is sent again at half price"
+    )
+    deadline: float | None = _setting(
+        None,
+        "seconds from the submission on (for one job also a datetime) by which answers are wanted: what a smaller "
+        "batch would bring too late goes through the Messages API at once",
+    )
+    max_fallback_cost: float | None = _setting(
+        None, "US dollars that one job's requests through the Messages API may cost; the rest keep their outcome"
+    )
+    max_cost: float | None = _setting(
+        None, "US dollars that one job may cost in all; nothing more is sent when they are spent"
+    )
+    max_messages_in_flight: int = _setting(
+        64, "calls of the Messages API that all workers make at a time, for one account and model", least=1
+    )
+    prices: Mapping[str, Mapping[str, float]] = _setting(
+        dict,
+        "model -> US dollars per million tokens at the Messages API, in place of what genai-prices has: input_mtok, "
+        "output_mtok, and where they differ from Anthropic's usual multiples cache_read_mtok, cache_write_mtok, "
+        "cache_write_1h_mtok",
+        per_job=False,
+    )
     max_wait: float | None = _setting(
         None, "seconds after which a job gives up waiting, without canceling; none: never", least=0.01
     )
@@ -131,8 +156,6 @@ class Settings:
         for name, limit in (("max_requests_per_batch", 100_000), ("max_bytes_per_batch", 256_000_000)):
             if getattr(self, name) > limit:
                 raise InvalidSettings(f"{PREFIX}{name} is over Anthropic's limit of {limit:,}")
-        if self.retries:
-            raise InvalidSettings(f"{PREFIX}retries: this version does not resubmit; leave it at 0")
 
     @classmethod
     def of(cls, app: Celery) -> Settings:
@@ -162,6 +185,11 @@ class Settings:
         assert self.store_url is not None
         return open_store(self.store_url)
 
+    @property
+    def price_list(self) -> Prices:
+        """What models cost."""
+        return _price_list(json.dumps(self.prices))
+
     def override(self, options: Mapping[str, Any]) -> Settings:
         """These settings with a job's own options over them.
 
@@ -182,6 +210,11 @@ class Settings:
         if alias not in self.client_factories:
             known = ", ".join(sorted(self.client_factories))
             raise InvalidSettings(f"client {alias!r} is not in claude_batch_client_factories; known: {known}")
+
+
+@functools.lru_cache(maxsize=32)
+def _price_list(overrides: str) -> Prices:
+    return Prices(json.loads(overrides))
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -289,6 +322,11 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
         if value not in choices:
             raise wrong(" or ".join(map(repr, choices)))
         return value
+    if f.name == "prices":
+        try:
+            return check_overrides(value)
+        except ValueError as exc:
+            raise InvalidSettings(f"{name}: {exc}") from None
     if kind.startswith("Mapping"):
         return _factories(value, wrong)
     if kind.startswith("str"):

@@ -10,7 +10,7 @@ import time
 from itertools import chain, islice
 from typing import Literal
 
-from claude_batch_tasks import account, api, errors, policy, results
+from claude_batch_tasks import account, api, errors, policy, results, rounds, signals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord, Unit
@@ -104,7 +104,7 @@ def _candidates(step: Step) -> list[api.Batch]:
     step.pace.check()
     with step.pace.heeded():
         listed = api.list_since(step.client, intent - settings.clock_skew, timeout=settings.timeout)
-        found = [seen for seen in listed if seen.may_hold(record.count) and seen.id not in record.rejected_ids]
+        found = [seen for seen in listed if seen.may_hold(record.sending) and seen.id not in record.rejected_ids]
     late = {seen.id: seen.created_at.timestamp() - intent for seen in found}
     return sorted(found, key=lambda seen: (late[seen.id] < 0, abs(late[seen.id])))
 
@@ -118,7 +118,7 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
         with step.pace.heeded(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
             first = chain.from_iterable(map(results.rows, results.blocks(chunks)))
             for row, _ in islice(first, _TELLING):
-                index = wire.index_of(step.job.nonce, row.custom_id)
+                index = wire.index_of(rounds.nonce(step.job, record), row.custom_id)
                 # The nonce is the whole job's: its other batches may be of the same size.
                 if index is not None and 0 <= index - record.first < record.count:
                     return True
@@ -151,6 +151,8 @@ def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free",
     if holder is None or holder == step.unit:
         return "free"
     job, batch = step.store.job(holder.job_id), step.store.batch(holder.job_id, holder.batch or 0)
+    if batch is not None and any(round.batch_id == batch_id for round in batch.rounds):
+        return "taken"
     if job is None or batch is None or batch.batch_id != batch_id:
         return "free"
     if job.adopted:
@@ -170,7 +172,7 @@ def created(
         instead_of: who may have it, and holds nothing.
         force: whoever took it for theirs was wrong.
     """
-    return step.claim(
+    claimed = step.claim(
         seen.id,
         instead_of=instead_of,
         force=force,
@@ -186,10 +188,15 @@ def created(
         absences=0,
         create_not_found=0,
     )
+    if claimed:
+        record = step.batch
+        step.tell(signals.batch_created, batch_id=seen.id, requests=record.sending, round=len(record.rounds))
+    return claimed
 
 
-def not_found(step: Step, exc: errors.NotFoundError) -> str:
+def not_found(step: Step, exc: errors.NotFoundError, endpoint: policy.Endpoint) -> str:
     """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
+    step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
     record, settings, now = step.batch, step.settings, time.time()
     assert record.batch_id is not None
     # One that was created elsewhere, and not seen yet, may be of any age, and may not be there at all.
@@ -245,12 +252,15 @@ def not_found(step: Step, exc: errors.NotFoundError) -> str:
 def without_batch(step: Step, state: str, error: errors.ApiError) -> str:
     """There is no batch to wait for: its requests fall back, or the job fails."""
     log.warning("%s: %s: %s", step.where, state, error)
+    if step.batch.rounds:  # what it was to hold has the outcomes of the round before
+        step.record(state=state)
+        return f"{state}: {error}"
     if step.settings.fallback == "off":
         return step.fail(error)
     count = step.batch.count
     outcome = results.errored(error.error_type or "not_found_error", str(error), error.request_id)
     # Nothing in the batch has a result: every request is eligible.
-    step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count)
+    step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
     return f"{state}: {error}"
 
 
@@ -268,8 +278,8 @@ def give_back(step: Step, why: str) -> str:
         provisional=False,
         ambiguous_at=time.time(),
         create_looks=0,
-        attempt=0,
-        counts={},
+        told={},
         turn=record.turn + 1,
+        **({} if record.rounds else {"attempt": 0, "counts": {}}),
     )
     return f"gave {foreign} back: {why}"

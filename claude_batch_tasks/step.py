@@ -24,6 +24,7 @@ import anthropic
 from celery import Task, signature
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.states import READY_STATES
+from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import api, errors, line, policy, totals
@@ -60,6 +61,8 @@ class Step:
     owner: str
     args: tuple[str, int, int, int]
     """The message's: job id, batch number, turn, sequence number."""
+    task: Any
+    """What runs it; what signals are sent by."""
     lost: threading.Event = field(default_factory=threading.Event)
     """The lease is known to be somebody else's."""
     also_held: list[Callable[[], None]] = field(default_factory=list)
@@ -104,7 +107,7 @@ class Step:
         """Write to the record of the unit."""
         if not self.store.record(self.unit, self.owner, **changes):
             raise LeaseLost
-        if self.unit.place is None and self.unit.batch is not None:
+        if self.unit.lane is None and self.unit.batch is not None:
             self._note(changes)
 
     def claim(self, batch_id: str, /, *, instead_of: Unit | None = None, force: bool = False, **changes: Any) -> bool:
@@ -134,7 +137,7 @@ class Step:
         """
         log.error("%s failed: %s", self.where, error)
         # What the API counted is no outcome of ours where its results were not published.
-        counts = self.batch.counts if self.batch.published is not None else {}
+        counts = self.batch.counts if self.batch.layers else {}
         self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
         return f"failed: {error}"
 
@@ -157,10 +160,21 @@ class Step:
             last = f"; at the end: {met}" if met else ""
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s){last}")
 
+    def tell(self, signal: Signal, **more: Any) -> None:
+        """Send a signal about the job, and the batch if it is about one."""
+        batch = {} if self.unit.batch is None else {"batch": self.unit.batch}
+        signal.send(sender=self.task, job_id=self.unit.job_id, **batch, **more)
+
+    def stop(self, reason: str) -> None:
+        """Nothing more of the job is to be paid for; what was stopped once stays so, for the first reason."""
+        had, self.job.stopped = self.job.stopped, self.store.settle(self.unit.job_id, "stopped", reason)
+        if had is None:
+            log.error("%s: nothing more is sent for this job: %s", self.where, self.job.stopped)
+
     @property
     def where(self) -> str:
         """The unit and its batch id, as logs name them."""
-        known = self.unit.batch is not None and self.unit.place is None and self.batch.batch_id
+        known = self.unit.batch is not None and self.unit.lane is None and self.batch.batch_id
         return f"{self.unit} ({known})" if known else str(self.unit)
 
 
@@ -303,7 +317,7 @@ class StepTask(BatchTask):
             raise Ignore("duplicate")
         if lease.state == "busy":
             raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)
-        step = Step(store, settings, job_record, unit, owner, args)
+        step = Step(store, settings, job_record, unit, owner, args, self)
         setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
         with _renewed(step):
             value = self._attempt(step)
@@ -415,6 +429,8 @@ class StepTask(BatchTask):
             return max((self.due() or now) - now, 0), self.failures()
         if isinstance(exc, (errors.BatchInProgress, errors.FallbackInProgress)):
             return self.look_interval(now), 0
+        if isinstance(exc, errors.MoreToSend):
+            return exc.retry_after or 0.0, 0
         if isinstance(exc, errors.HeldBack):
             return (exc.retry_after or 0) * (1 + random.random() / 4), self.failures()
         failures = self.failures() + (not isinstance(exc, errors.CreateUnresolved))

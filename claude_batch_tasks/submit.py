@@ -6,13 +6,16 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import Celery
 
+from claude_batch_tasks import estimating, hooks, rounds
 from claude_batch_tasks import requests as wire
-from claude_batch_tasks.errors import BatchTasksError, StoreUnavailable
+from claude_batch_tasks.errors import BatchTasksError, InvalidRequests, InvalidSettings, StoreUnavailable
 from claude_batch_tasks.index import Index
+from claude_batch_tasks.prices import Prices
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store
 
@@ -41,33 +44,42 @@ def submit(
         BatchTasksError: there is a job of that id already.
         StoreUnavailable: the store does not answer.
     """
-    options = dict(options)
+    options, now = dict(options), time.time()
     alias = options.pop("client", "default")
+    on_result = hooks.encoded(options.pop("on_result", None))
+    if options.get("deadline") is not None:
+        options["deadline"] = seconds_until(options["deadline"], now)
     settings = Settings.of(app).override(options)
     settings.check_client(alias)
     store = settings.open_store()
     nonce, index = secrets.token_hex(8), Index()
     batches: list[BatchRecord] = []
+    models: set[str] = set()
     pieces = wire.cut(
         requests,
         nonce=nonce,
         index=index,
         max_requests=settings.max_requests_per_batch,
         max_bytes=settings.max_bytes_per_batch,
+        models=models,
     )
     try:
-        store.stage(job_id, nonce, _noted(pieces, batches))
+        store.stage(job_id, nonce, _noted(pieces, batches, None if settings.max_cost is None else settings.price_list))
         total = sum(batch.count for batch in batches)
+        if settings.max_cost is not None:
+            _check_cost(batches, settings.max_cost)
         store.stage_index(job_id, nonce, index.parts())
         job = JobRecord(
             nonce=nonce,
             requests=total,
             batches=len(batches),
+            models=len(models),
             client=alias,
             queue=queue,
             options=options,
             canvas=canvas,
-            submitted_at=time.time(),
+            on_result=on_result,
+            submitted_at=now,
         )
         if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
@@ -81,21 +93,58 @@ def submit(
     return job
 
 
-def _noted(pieces: Iterable[wire.Piece], batches: list[BatchRecord]) -> Iterator[wire.Piece]:
-    """The pieces, while the batches they make up are noted."""
+def _noted(pieces: Iterable[wire.Piece], batches: list[BatchRecord], prices: Prices | None) -> Iterator[wire.Piece]:
+    """The pieces, while the batches they make up are noted; with what these cost, if prices are given."""
     for piece in pieces:
         if piece.batch == len(batches):
             first = batches[-1].first + batches[-1].count if batches else 0
             batches.append(BatchRecord(first=first, count=0, body_bytes=sum(map(len, wire.ENVELOPE)) - 1))
-        batches[-1].count += len(piece.custom_ids)
-        batches[-1].body_bytes += len(piece.body) + 1
+        batch = batches[-1]
+        batch.count += len(piece.custom_ids)
+        batch.body_bytes += len(piece.body) + 1
+        if prices is not None:
+            bounds = estimating.batch_bounds(wire.params_of(piece.body), prices)
+            if isinstance(bounds, str):
+                raise InvalidRequests(
+                    f"max_cost cannot be kept: what {bounds} costs is not known; add it to claude_batch_prices, or "
+                    "leave max_cost out. Nothing was stored or sent"
+                )
+            batch.least, batch.most = (batch.least or 0) + bounds[0], (batch.most or 0) + bounds[1]
         yield piece
 
 
-def body(store: Store, job_id: str, batch: int) -> Iterator[bytes]:
-    """The body of a batch's create, in pieces; as long as its record's ``body_bytes`` says."""
+def _check_cost(batches: list[BatchRecord], max_cost: float) -> None:
+    least, most = (sum(getattr(batch, name) or 0 for batch in batches) / 1e9 for name in ("least", "most"))
+    if least > max_cost:
+        raise InvalidRequests(
+            f"the input alone costs about ${least:,.4g}, more than max_cost (${max_cost:,.4g}), and up to ${most:,.4g} "
+            "with the longest answers; nothing was stored or sent"
+        )
+
+
+def seconds_until(deadline: Any, now: float) -> Any:
+    """A deadline as the seconds that are left, where it is a moment.
+
+    Raises:
+        InvalidSettings: it has no time zone.
+    """
+    if isinstance(deadline, str):
+        with suppress(ValueError):
+            deadline = datetime.fromisoformat(deadline.replace("Z", "+00:00"))
+    if isinstance(deadline, timedelta):
+        return deadline.total_seconds()
+    if not isinstance(deadline, datetime):
+        return deadline
+    if deadline.tzinfo is None:
+        raise InvalidSettings(f"run_batch option deadline must have a time zone, not {deadline!r}")
+    return max(deadline.timestamp() - now, 0.0)
+
+
+def body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The body of a batch's create, in pieces; as long as its record says."""
+    pieces = rounds.pieces(store, job_id, job, batch, record) if record.rounds else store.bodies(job_id, batch)
     yield wire.ENVELOPE[0]
-    for number, piece in enumerate(store.bodies(job_id, batch)):
+    for number, piece in enumerate(pieces):
         if number:
             yield b","
         yield piece

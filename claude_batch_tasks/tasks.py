@@ -1,18 +1,19 @@
 """The Celery tasks, in the order in which a batch lives.
 
-``run_batch`` → ``create_batch`` → ``poll_batch`` → ``fetch_results`` → ``fall_back`` → ``finish_job``. Each batch of
-a job goes through a chain of its own; the last link of every chain is ``finish_job`` under the id that
-``run_batch.delay()`` returned, and the one that finds all batches through ends the job.
+``run_batch`` → ``create_batch`` → ``poll_batch`` → ``fetch_results`` → ``fall_back`` → ``finish_job``. From
+``fall_back`` a batch may go through the three before it again, smaller; what is left then goes through the Messages
+API in ``send_messages``. Each batch of a job goes through a chain of its own; the last link of every chain is
+``finish_job`` under the id that ``run_batch.delay()`` returned, and the one that finds all batches through ends it.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import random
 import time
-from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
@@ -26,15 +27,21 @@ from celery.utils import uuid
 from claude_batch_tasks import (
     account,
     api,
+    costs,
     errors,
+    estimating,
     failure,
+    hooks,
+    lanes,
     line,
     looks,
     policy,
     reading,
     recovery,
     results,
+    rounds,
     sightings,
+    signals,
     submit,
     totals,
     worker,
@@ -44,7 +51,7 @@ from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import configured_app
 from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, publish_progress
 from claude_batch_tasks.store import Flight, Unit
-from claude_batch_tasks.texts import clock, words
+from claude_batch_tasks.texts import words
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +131,14 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
 
     Args:
         requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
-        options: ``client``, the alias of an account, and any per-job setting of ``settings.Settings`` by its name,
-            such as ``fallback="off"``.
+        options: ``client``, the alias of an account; ``on_result``, a signature called as ``(job_id, custom_ids)`` with
+            up to 1,000 ids at a time of requests whose outcome is final; and any per-job setting of
+            ``settings.Settings`` by its name, such as ``fallback="off"``.
 
     Returns:
         A dict: ``job_id, state, requests, succeeded, errored, expired, canceled, resubmitted, fallback,
-        fallback_skipped, batch_ids, usage, cost, started_at, ended_at``; ``state`` is ``completed`` or ``canceled``.
+        fallback_skipped, stopped, batch_ids, usage, cost, cost_by_model, started_at, ended_at``; ``state`` is
+        ``completed`` or ``canceled``, costs are US dollars.
 
     Raises:
         PermanentError, CreateNotFound, CreateUnconfirmed, AccountChanged, BatchLost, WaitExceeded, ResultsMissing,
@@ -197,6 +206,25 @@ class CreateBatch(InFlightTask):
     abstract = True
     rank = 0
 
+    def failed(self, error: errors.BatchTasksError) -> str:
+        """That a smaller batch cannot be created takes nothing from what there is."""
+        step = self.step
+        if not step.batch.rounds or step.batch.intent_at is not None:
+            return super().failed(error)
+        try:
+            if isinstance(error, errors.AccountChanged) or (
+                isinstance(error, errors.ApiError)
+                and policy.concerns_account(error.error_type, str(error), status=error.status or 0, code=error.code)
+            ):
+                step.stop(str(error))
+            log.warning("%s: not created: %s", step.where, error)
+            step.record(state="unsent")
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            self.later(exc)
+        return f"unsent: {error}"
+
     def pause(self) -> float:
         """Until the schedule's first look, if there is a batch to look at."""
         return max(looks.next_look(self.step) - time.time(), 0) if self.step.batch.state == "in_progress" else 0.0
@@ -213,19 +241,22 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     waited = record.due_at or record.intent_at or batch >= step.settings.max_batches_in_flight
     if record.intent_at is not None and sightings.reconcile(step):
         return f"adopted {record.batch_id}"
-    if step.job.cancel_requested:
-        step.record(state="unsent", outcome={"type": "canceled"}, counts={"canceled": record.count})
-        return "canceled before it was created"
+    if step.job.cancel_requested or (record.rounds and step.job.stopped):
+        outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
+        step.record(state="unsent", **outcome)
+        return f"not created: the job is {'canceled' if step.job.cancel_requested else 'stopped'}"
     if waited:
         step.check_patience()
     account.check_to_spend(step)
+    if not _affordable(step):
+        return "no money is left for it"
     step.pace.check("create")
     client = step.client
     step.record(state="creating", intent_at=time.time(), unanswered_at=None, ambiguous_at=None, create_looks=0)
     try:
-        body = step.while_held(submit.body(step.store, job_id, batch))
+        body = step.while_held(submit.body(step.store, job_id, step.job, batch, record))
         with step.pace.heeded("create"):
-            created = api.create(client, body, record.body_bytes)
+            created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
         step.record(unanswered_at=time.time(), ambiguous_at=time.time())
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
@@ -237,6 +268,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
             not_found=record.not_found + 1,
         )
         log.warning("%s: 404 on create, %d in a row", step.where, record.create_not_found)
+        step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
@@ -246,8 +278,36 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     sightings.created(step, created)
     step.pace.heed(created.hold)
     account.proven(step, created.organization)
-    log.info("%s: created, %d requests", step.where, record.count)
-    return f"created {created.id}, {record.count} requests"
+    log.info("%s: created, %d requests", step.where, record.sending)
+    return f"created {created.id}, {record.sending} requests"
+
+
+def _affordable(step: Step) -> bool:
+    """Whether the batch may be paid for; if not, its requests keep the outcome they have, or end as errored.
+
+    Raises:
+        HeldBack: what is on its way has to show first what it costs.
+    """
+    record, limit = step.batch, step.settings.max_cost
+    if limit is None:
+        return True
+    note, answer = f"the rest of max_cost (${limit:,.4g}) does not cover its input", "no"
+    if record.least is None or record.most is None:
+        params = rounds.params(step.store, step.unit.job_id, step.unit.batch or 0, record)
+        bounds = estimating.batch_bounds(params, step.settings.price_list)
+        if isinstance(bounds, str):
+            note = f"what {bounds} costs is not known, so max_cost cannot be kept: see claude_batch_prices"
+        else:
+            step.record(least=bounds[0], most=bounds[1])
+    if record.least is not None and record.most is not None:
+        answer = step.store.reserve(step.unit, len(record.rounds), record.least, record.most, costs.nano(limit))
+    if answer == "wait":
+        raise errors.HeldBack("waiting for what the job's other batches cost (max_cost)", 2 * step.settings.poll_min)
+    if answer == "no":
+        log.warning("%s: not created: %s", step.where, note)
+        outcome = {"outcome": results.errored("budget_exceeded", note, None), "counts": {"errored": record.count}}
+        step.record(state="unsent", note=note, **({} if record.rounds else outcome))
+    return answer == "yes"
 
 
 # -- poll
@@ -282,7 +342,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
             step.record(cancel_sent=True)
         seen, seen_at = looks.look(step)
     except errors.NotFoundError as exc:
-        return sightings.not_found(step, exc)
+        return sightings.not_found(step, exc, "retrieve")
     if step.job.adopted:
         _meet(step, seen)
     step.record(
@@ -301,7 +361,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if seen.processing_status != "ended":
         waited = sum(seen.request_counts.get(name, 0) for name in results.OUTCOMES)
         status = seen.processing_status.replace("_", " ")
-        raise errors.BatchInProgress(f"{status}: {waited:,} of {record.count:,}")
+        raise errors.BatchInProgress(f"{status}: {waited:,} of {record.sending:,}")
     if seen.archived_at is not None and record.provisional:
         return sightings.give_back(step, "it is archived")
     if seen.archived_at is not None:
@@ -310,12 +370,14 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         )
     if record.provisional and sightings.is_ours(step, seen) is False:
         return sightings.give_back(step, "its rows are another's")
-    step.record(state="ended", counts={name: seen.request_counts.get(name, 0) for name in results.OUTCOMES})
+    told = {name: seen.request_counts.get(name, 0) for name in results.OUTCOMES}
+    step.record(state="ended", told=told, **({} if record.rounds else {"counts": told}))
     if seen.ended_at is not None and not step.job.cancel_requested and time.time() < (record.expires_at or math.inf):
         took = (seen.ended_at - seen.created_at).total_seconds()
-        step.store.note_end(step.account, record.count, max(took, 0.0))
-    log.info("%s: ended, %s", step.where, words(record.counts))
-    return f"ended: {words(record.counts)}"
+        step.store.note_end(step.account, record.sending, max(took, 0.0))
+    step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
+    log.info("%s: ended, %s", step.where, words(told))
+    return f"ended: {words(told)}"
 
 
 def _meet(step: Step, seen: api.Batch) -> None:
@@ -354,13 +416,20 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     step.pace.check()
     step.record(attempt=record.attempt + 1)
     checked = results.AdoptedCompleteness if step.job.adopted else results.Completeness
-    seen = checked(step.job.nonce, record.first, record.count)
+    seen = checked(
+        rounds.nonce(step.job, record),
+        record.first,
+        record.count,
+        places=rounds.places(step.store, job_id, batch, record) if record.rounds else None,
+        prices=step.settings.price_list,
+        at=record.created_at,
+    )
     try:
         with step.pace.heeded(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
             pieces = seen.keep(step.while_held(chunks))
             step.store.write_results(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
-        ended = sightings.not_found(step, exc)
+        ended = sightings.not_found(step, exc, "results")
         return _another_turn(self, step) if record.turn > turn else ended
     if record.provisional and seen.all_foreign:
         step.store.discard_results(job_id, batch, record.attempt)
@@ -368,7 +437,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         return _another_turn(self, step)
     step.record(sighting=time.time())
     try:
-        seen.check(record.counts)
+        seen.check(record.told)
     except errors.ResultsIncomplete as exc:
         log.warning("%s: download %d: %s", step.where, record.attempt, exc)
         limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
@@ -379,44 +448,46 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             _publish(step, seen)
             return step.fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
     _publish(step, seen)
+    step.tell(signals.results_published, batch_id=record.batch_id, counts=dict(seen.tallies), round=len(record.rounds))
     log.info("%s: fetched, %s", step.where, words(seen.tallies))
     return f"fetched: {words(seen.tallies)}"
 
 
 def _publish(step: Step, seen: results.Completeness) -> None:
     record = step.batch
-    changes: dict[str, Any] = {
-        "state": "fetched",
-        "provisional": False,
-        "intent_at": None,
-        "counts": {name: seen.tallies[name] for name in results.OUTCOMES},
-        "usage": dict(seen.usage),
-        "eligible": len(seen.eligible),
-    }
+    changes = {"state": "fetched", "provisional": False, "intent_at": None, **rounds.merged(record, seen)}
     rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     if isinstance(seen, results.AdoptedCompleteness):
         rows["index"] = seen.index.parts()
-    if not step.store.publish(step.unit, step.owner, record.attempt, **rows, **changes):
+    earlier = [round.attempt for round in record.rounds]
+    if not step.store.publish(step.unit, step.owner, record.attempt, keep=earlier, **rows, **changes):
         raise LeaseLost
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
+    if seen.stopped is not None and not step.job.adopted:
+        step.stop(seen.stopped)
 
 
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
-    """Go through create, poll, fetch and what follows again."""
+    """Go through create, poll, fetch and what follows again, when that is due."""
     number = step.unit.batch or 0
-    at = line.position(step.batch.turn, 0)
-    steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at)
+    at, wait = line.position(step.batch.turn, 0), line.until(step.batch.due_at)
     if task.request.is_eager:
+        steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at)
         with allow_join_result():
             chain(*steps[:-1]).apply()
-        raise Ignore("eager: the new turn has run")
-    line.publish(step.job, step.unit.job_id, steps)
-    step.store.advance(step.unit, step.owner, at, failures=0, due_at=None)
+        raise Ignore("the new turn has run")
+    if not task.stay(wait, at, failures=0, task_id=None):
+        line.publish(
+            step.job,
+            step.unit.job_id,
+            line.steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
+        )
+        step.store.advance(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
     raise Ignore("begun anew")
 
 
-# -- fall back
+# -- another chance
 
 
 class FallBack(StepTask):
@@ -434,77 +505,184 @@ class FallBack(StepTask):
 
 @shared_task(bind=True, base=FallBack, name=NAME + "fall_back")
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
-    """Send what deserves another chance through the Messages API, within the job's limit; wait until it is through."""
+    """Send what deserves another chance once more: as a smaller batch, then through the Messages API; wait for that."""
     step, record = self.step, self.step.batch
-    # Once: if this one's message is lost, the ledger knows that it is due.
+    if record.turn > turn:
+        return _another_turn(self, step)
+    chance = "none"
+    if not record.final:
+        # The lane that was the last to end has woken it, before its time.
+        if not (record.messages_out and lanes.all_ended(step)):
+            self.not_yet_due()
+        _settle(step)
+        chance = "messages" if record.granted is not None else _chance(step)
+        if step.job.on_result is not None and record.state != "failed" and record.layers and record.granted is None:
+            hooks.announce(step, _final(step))
+        if chance == "resubmit":
+            _resubmit(step)
+            return _another_turn(self, step)
+    # Once: if the message of the one that follows is lost, the ledger knows that it is due.
     if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
         since = step.store.position(Unit(job_id, following))
         line.publish(step.job, job_id, line.steps(self.app, job_id, step.job, following, since=since))
     if record.done:
         return "done"
-    self.not_yet_due()
-    settings = step.settings
-    # What was granted once may be on its way, and paid: also a canceled job waits for it.
-    canceled = step.job.cancel_requested and record.granted is None
-    if record.state == "failed" or settings.fallback == "off" or canceled or not record.eligible:
-        wanted = granted = 0
-    else:
-        wanted = record.eligible
-        granted = record.granted = step.store.grant(job_id, batch, wanted, settings.max_fallback_requests)
-    if granted:
-        if not record.messages_out:
-            log.info("%s: %d of %d requests go through the Messages API", step.where, granted, wanted)
-            chosen = _eligible(step)[:granted]
-            step.store.schedule((Unit(job_id, batch, place) for place in chosen), time.time())
-            for place in chosen:
-                line.message(self.app, step.job, Unit(job_id, batch, place)).apply_async()
-            step.record(messages_out=True)
-        through = step.store.outcome_count(job_id, batch)
-        if through < granted and step.job.cancel_requested:
-            step.store.wake(Unit(job_id, batch, place) for place in _eligible(step)[:granted])
-        if through < granted:
-            raise errors.FallbackInProgress(f"fallback: {through:,} of {granted:,} answered")
-    _close(step, skipped=wanted - granted)
+    if chance == "messages":
+        _send_the_rest(self, step)
+    _close(step)
     return f"done: {words(record.counts)}; {record.answered:,} through the Messages API"
 
 
-def _eligible(step: Step) -> Sequence[int]:
-    """The positions of the batch's requests that deserve another chance."""
+def _settle(step: Step) -> None:
+    """What the batch has cost, as far as is known: the most it may have cost, where it may exist and has no results."""
     record = step.batch
-    if record.published is None:
-        return range(record.count)
-    places = array("I")
-    places.frombytes(step.store.eligible(step.unit.job_id, step.unit.batch or 0, record.published))
-    return places
+    if step.settings.max_cost is None:
+        return
+    past = costs.total(record.rounds[-1].costs) if record.rounds else 0
+    cost = costs.total(record.costs) if record.published is not None else past
+    exists = record.batch_id is not None or record.intent_at is not None
+    if exists and (record.published is None or record.state == "failed"):
+        spent = record.most or 0
+    else:
+        spent = record.most or 0 if cost is None or past is None else costs.nano(cost - past)
+    step.store.settle_cost(step.unit, len(record.rounds), spent)
 
 
-def _close(step: Step, skipped: int) -> None:
+def _chance(step: Step) -> str:
+    """How what is left of the batch is to be sent again: ``resubmit``, ``messages`` or ``none``."""
+    record, settings, now = step.batch, step.settings, time.time()
+    if record.state == "failed" or step.job.adopted or not record.eligible or step.job.cancel_requested:
+        return "none"
+    if step.job.stopped is not None:
+        step.record(note=step.job.stopped)
+        return "none"
+    deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
+    limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
+    return policy.next_chance(
+        # Where there are no rows, the API did not take the batch, or lost it.
+        rounds=len(record.rounds) if record.published is not None else settings.retries,
+        retries=settings.retries,
+        fallback=settings.fallback,
+        in_time=not limits or policy.in_time(min(limits), step.past, record.eligible),
+    )
+
+
+def _final(step: Step) -> Iterator[int]:
+    """The positions of the batch's requests that are not to be sent again."""
+    left = bytearray(step.batch.count)
+    for place in rounds.left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
+        left[place] = True
+    return (place for place in range(step.batch.count) if not left[place])
+
+
+def _resubmit(step: Step) -> None:
+    """Begin the next round."""
+    record, store, settings = step.batch, step.store, step.settings
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    changes = rounds.begin(store, job_id, step.job, batch, record)
+    wait = policy.backoff(
+        len(record.rounds) + policy.RESUBMIT_AFTER,
+        retry_min=settings.retry_min,
+        retry_max=settings.retry_max,
+        at_least=None,
+        rand=random.random(),
+    )
+    log.info("%s: %d of its requests go into a smaller batch in %.0f s", step.where, changes["smaller"], wait)
+    step.record(**changes, failures=0, due_at=time.time() + wait)
+
+
+def _send_the_rest(task: FallBack, step: Step) -> None:
+    """Have the rest sent through the Messages API, as far as the job's limit goes.
+
+    Raises:
+        FallbackInProgress: not all of it has come back.
+    """
+    record, store, settings = step.batch, step.store, step.settings
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    if record.granted is None:
+        record.granted = store.grant(job_id, batch, record.eligible, settings.max_fallback_requests)
+    if record.granted < record.eligible:
+        step.record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
+    if not record.granted:
+        return
+    if step.job.cancel_requested:
+        store.drop(job_id, batch)
+    if record.messages_out and lanes.all_ended(step):
+        if not lanes.bury(step):
+            return
+        # All lanes have ended, and left some of it: whoever had it died, or put it back too late.
+        step.record(messages_out=False, first_lane=record.first_lane + policy.LANES)
+    if not record.messages_out:
+        log.info("%s: %d of %d requests go through the Messages API", step.where, record.granted, record.eligible)
+        store.enter(job_id, batch, rounds.left(store, job_id, batch, record)[: record.granted])
+        units = lanes.units(step)[: 1 if task.request.is_eager else None]
+        store.schedule(units, time.time())
+        for unit in units:
+            line.message(task.app, step.job, unit).apply_async()
+        step.record(messages_out=True)
+    left = store.under_way(job_id, batch)
+    if not left and task.request.is_eager:
+        return
+    if not left:  # lanes that wait have nothing to wait for
+        store.wake(lanes.units(step))
+    raise errors.FallbackInProgress(f"fallback: {record.granted - left:,} of {record.granted:,} through")
+
+
+def _close(step: Step) -> None:
     """The batch has its final outcomes: count them as a reader will see them."""
-    record, changes = step.batch, {}
-    if record.granted:
-        counts: Counter[str] = Counter()
-        usage: Counter[str] = Counter()
-        answered = 0
-        reader = reading.Reader(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record)
-        for outcome in reader.outcomes():
-            counts[outcome.row.type] += 1
+    record = step.batch
+    if not record.final:
+        step.record(final=True, **_final_figures(step))
+    if record.state != "failed":
+        hooks.announce(step, range(record.count))
+    step.record(done=True)
+
+
+def _final_figures(step: Step) -> dict[str, Any]:
+    record = step.batch
+    if not record.granted:
+        return {"skipped": record.eligible} if record.note is not None else {}
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    counts: Counter[str] = Counter()
+    usage: Counter[str] = Counter(record.usage)
+    answered = tried = 0
+    meter = costs.Meter(step.settings.price_list, batch=False)
+    for outcome in reading.Reader(step.store, job_id, step.job, batch, record).outcomes():
+        counts[outcome.row.type] += 1
+        if outcome.source == "messages":
+            answered += 1
             usage.update(outcome.row.usage)
-            answered += outcome.source == "messages"
-        changes = {"counts": dict(counts), "usage": dict(usage), "answered": answered}
-    step.record(done=True, skipped=skipped, **changes)
+            if outcome.row.type == "succeeded":
+                message = outcome.row.result.message
+                meter.add(message.model if message else None, [message.usage if message else None])
+    for _, stored in step.store.outcomes(job_id, batch):
+        tried += (kept := reading.kept(stored)) is not None and kept.tried
+    note = record.note or step.job.stopped
+    if note is None and step.deadline is not None and time.time() >= step.deadline:
+        note = f"the job waited longer than max_wait ({step.settings.max_wait:g} s)"
+    return {
+        "counts": dict(counts),
+        "usage": dict(usage),
+        "costs": costs.merged(record.costs, meter.costs()),
+        "answered": answered,
+        "resubmitted": max(record.resubmitted - answered, 0),
+        "skipped": record.eligible - answered - tried,
+        "note": note,
+    }
 
 
-class CreateMessage(StepTask):
-    """``create_message``: its unit is one request, its arguments job id, batch number, position, sequence number.
+class SendMessages(StepTask):
+    """``send_messages``: its unit is a lane, its arguments job id, batch number, lane, sequence number.
 
-    The position stands where other steps have the turn.
+    The lane stands where other steps have the turn.
     """
 
     abstract = True
     last = True
+    waits = False
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
-        """The request."""
+        """The lane."""
         return Unit(job_id, batch, turn)
 
     def position(self, turn: int, seq: int) -> int:
@@ -512,16 +690,16 @@ class CreateMessage(StepTask):
         return seq
 
     def after(self, turn: int) -> int:
-        """The end of the request's life."""
+        """The end of the lane's life."""
         return DONE
 
     def due(self) -> float | None:
-        """When the request may be sent again."""
-        return self.step.store.message(self.step.unit).due_at
+        """When the lane may send again."""
+        return self.step.store.lane(self.step.unit).due_at
 
     def failures(self) -> int:
-        """Refusals so far."""
-        return self.step.store.message(self.step.unit).failures
+        """Of the store or the broker, in a row."""
+        return self.step.store.lane(self.step.unit).failures
 
     def report(self, line: str, due_at: float | None = None) -> None:
         """``fall_back`` reports for all of them."""
@@ -531,66 +709,44 @@ class CreateMessage(StepTask):
         raise Ignore("the job is gone from the store")
 
     def failed(self, error: errors.BatchTasksError) -> str:
-        """It keeps the outcome it had: an error of one request must not end its batch."""
-        return _keep(self.step, f"{error}")
+        """What is left keeps the outcomes it had: an error here must not end the batch."""
+        step = self.step
+        try:
+            step.stop(str(error))
+            step.store.drop(step.unit.job_id, step.unit.batch or 0)
+        except errors.StoreUnavailable as exc:
+            self.later(exc)
+        return f"stopped: {error}"
+
+    def move_on(self) -> None:
+        """The last lane to end wakes the others, which have nothing left to wait for, and ``fall_back``."""
+        super().move_on()
+        if step := getattr(self.request, "step", None):
+            with suppress(errors.StoreUnavailable):
+                if not step.store.under_way(step.unit.job_id, step.unit.batch or 0):
+                    step.store.wake([*lanes.units(step), Unit(step.unit.job_id, step.unit.batch)])
 
 
-@shared_task(bind=True, base=CreateMessage, name=NAME + "create_message")
-def create_message(self: CreateMessage, job_id: str, batch: int, place: int, seq: int = 0) -> str:
-    """Send one request through the Messages API and store its outcome the moment it arrives.
+@shared_task(bind=True, base=SendMessages, name=NAME + "send_messages")
+def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: int = 0) -> str:
+    """Send requests through the Messages API, as many as may be sent now, and store each outcome as it arrives.
 
     A call whose answer was lost may have been answered and billed, so it is not made a second time: the request keeps
     the outcome it had.
     """
     step = self.step
-    if step.store.outcome(job_id, batch, place) is not None:
-        return "has its outcome"
-    record = step.store.message(step.unit)
-    if record.sent_at is not None:
-        return _keep(step, f"the answer to the call at {clock(record.sent_at)} was lost")
-    self.not_yet_due()
-    if step.job.cancel_requested:
-        return _keep(step, "the job was canceled")
-    params = step.store.params(job_id, batch, place)
-    account.check_to_spend(step)
-    client = step.client
-    step.record(sent_at=time.time())
-    try:
-        message = api.create_message(client, params)
-    except errors.AmbiguousError as exc:
-        return _keep(step, f"{exc}; it may have been billed, so it is not sent again")
-    except (errors.TransientError, errors.NotFoundError) as exc:
-        step.record(sent_at=None)
-        if record.failures + 1 >= step.settings.messages_limit:
-            return _keep(step, f"refused {record.failures + 1} times, the last time: {exc}")
-        raise
-    except errors.PermanentError as exc:
-        if exc.status not in (400, 413, 422):
-            return _keep(step, str(exc))
-        kind = exc.error_type or "invalid_request_error"
-        _save(step, reading.error_outcome(kind, str(exc), exc.request_id))
-        return f"errored: {exc}"
-    _save(step, reading.message_outcome(message))
-    return "succeeded"
-
-
-def _save(step: Step, outcome: bytes) -> None:
-    """Store an outcome that cannot be asked for again: it is paid, so here the store is waited for a little."""
-    for pause in (0.2, 0.5, 1, 2, 4, 8, None):
-        try:
-            step.store.save_outcome(step.unit.job_id, step.unit.batch or 0, step.unit.place or 0, outcome)
-        except errors.StoreUnavailable:
-            if pause is None:
-                raise
-            time.sleep(pause)
-        else:
-            return
-
-
-def _keep(step: Step, note: str) -> str:
-    log.warning("%s keeps its outcome: %s", step.where, note)
-    step.store.save_outcome(step.unit.job_id, step.unit.batch or 0, step.unit.place or 0, reading.kept_outcome(note))
-    return f"keeps its outcome: {note}"
+    if step.store.under_way(job_id, batch):
+        self.not_yet_due()
+    run = lanes.Lane(step)
+    pause = run.run()
+    if run.final:
+        hooks.announce(step, run.final)
+    sent = words(run.done)
+    if pause is not None and step.deadline is not None and time.time() >= step.deadline:
+        step.store.drop(job_id, batch)
+    elif pause is not None:
+        raise errors.MoreToSend(f"sent: {sent}", pause)
+    return f"sent: {sent}"
 
 
 # -- the end
@@ -661,6 +817,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         error=str(error) if error else None,
     )
     log.info("job %s: %s, %s", job_id, summary["state"], words(totals.tally(batches)))
+    step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
     if error is not None:
         raise error
     return summary

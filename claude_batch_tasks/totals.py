@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from claude_batch_tasks import costs
 from claude_batch_tasks import results as rows
 from claude_batch_tasks.store import BatchRecord, JobRecord
 
 
 def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
-    """How many requests ended how, over batches."""
+    """How many requests ended how, over batches; without those that are still to be sent again."""
     counts: Counter[str] = Counter()
     for batch in batches:
         counts.update({name: batch.counts.get(name, 0) for name in rows.OUTCOMES})
+        if not batch.final and not batch.done and batch.eligible:
+            counts.subtract(batch.open)
     return counts
 
 
@@ -35,7 +38,7 @@ def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
         **{name: counts[name] for name in rows.OUTCOMES},
         "batches": job.batches,
         "batches_done": sum(batch.done for batch in batches),
-        "batch_ids": [batch.batch_id for batch in batches if batch.batch_id],
+        "batch_ids": batch_ids(batches),
         "looks": sum(batch.looks for batch in batches),
         "not_found": sum(batch.not_found for batch in batches),
         "next_look": due.isoformat() if due else None,
@@ -48,6 +51,7 @@ def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended
     usage: Counter[str] = Counter(dict.fromkeys(rows.USAGE, 0))
     for batch in batches:
         usage.update(batch.usage)
+    costs_so_far = cost(batches)
     failed = any(batch.error for batch in batches)
     started, ended = moment(job.started_at), moment(ended_at)
     return {
@@ -55,15 +59,32 @@ def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended
         "state": "failed" if failed else "canceled" if job.cancel_requested else "completed",
         "requests": job.requests,
         **{name: counts[name] for name in rows.OUTCOMES},
-        "resubmitted": 0,
+        "resubmitted": sum(batch.resubmitted for batch in batches),
         "fallback": sum(batch.answered for batch in batches),
         "fallback_skipped": sum(batch.skipped for batch in batches),
-        "batch_ids": [batch.batch_id for batch in batches if batch.batch_id],
+        "stopped": job.stopped,
+        "batch_ids": batch_ids(batches),
         "usage": dict(usage),
-        "cost": None,
+        **costs_so_far,
         "started_at": started.isoformat() if started else None,
         "ended_at": ended.isoformat() if ended else None,
     }
+
+
+def cost(batches: Sequence[BatchRecord]) -> dict[str, Any]:
+    """What answers have cost so far, in US dollars: ``cost`` and ``cost_by_model``; None: a price is not known."""
+    by_model = costs.merged(*(batch.costs for batch in batches))
+    total = costs.total(by_model)
+    return {
+        "cost": None if total is None else float(total),
+        "cost_by_model": {model: None if each is None else float(each) for model, each in by_model.items()},
+    }
+
+
+def batch_ids(batches: Sequence[BatchRecord]) -> list[str]:
+    """Anthropic's ids of all batches of a job, the smaller ones that followed included."""
+    ids = (id_ for batch in batches for id_ in (*(round.batch_id for round in batch.rounds), batch.batch_id))
+    return [id_ for id_ in ids if id_]
 
 
 def moment(seconds: float | None) -> datetime | None:

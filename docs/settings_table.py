@@ -17,7 +17,7 @@ def table() -> str:
     rows = ["| name | default | per job | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(Settings):
         if field.default is dataclasses.MISSING:
-            default = "one, `default`"
+            default = "one, `default`" if field.name == "client_factories" else "none"
         elif isinstance(field.default, float):
             default = f"{field.default:g}"
         else:

@@ -6,7 +6,9 @@ import re
 import runpy
 from pathlib import Path
 
+from claude_batch_tasks import policy
 from claude_batch_tasks.cli import claude_batch
+from claude_batch_tasks.results import OUTCOMES
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,3 +40,14 @@ def test_the_tests_that_show_what_is_promised_exist() -> None:
     assert len(named) > 8
     for name in named:
         assert (ROOT / name).exists(), name
+
+
+def test_the_page_on_another_chance_says_what_is_sent_again() -> None:
+    page = (ROOT / "docs" / "another_chance.md").read_text()
+    table = page[page.index("<!-- eligible: begin -->") : page.index("<!-- eligible: end -->")]
+    rows = [[cell.strip().strip("`") for cell in line.split("|")[1:4]] for line in table.splitlines()[3:]]
+    told = {(outcome, kind or None): again == "yes" for outcome, kind, again in rows}
+    known = {*policy.STATUS_OF, "anything else"}
+    assert {kind for outcome, kind in told if outcome == "errored"} == known
+    assert {outcome for outcome, _ in told} == set(OUTCOMES)
+    assert {key: policy.second_chance(*key) for key in told} == told

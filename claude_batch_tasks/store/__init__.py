@@ -27,6 +27,8 @@ class JobRecord(msgspec.Struct, kw_only=True):
     nonce: str
     requests: int
     batches: int
+    models: int = 1
+    """How many models its requests are for."""
     client: str = "default"
     queue: str | None = None
     """The queue ``run_batch`` was sent to by name, which its steps then follow."""
@@ -51,9 +53,26 @@ class JobRecord(msgspec.Struct, kw_only=True):
     through: int = 0
     """Batches that are done; kept by the store, so that each that ends needs not read all the others."""
     fallback_granted: int = 0
+    on_result: str | None = None
+    """The task to be called with the ids of requests that have their final outcome, as a Celery signature in JSON."""
+    stopped: str | None = None
+    """Why nothing more of the job is paid for: what its account, or this worker's, has met."""
     summary: dict[str, Any] | None = None
     error: str | None = None
     """Why the job failed, in full."""
+
+
+class Round(msgspec.Struct, kw_only=True):
+    """What a batch had come to when what was left of it was sent again as a smaller one."""
+
+    batch_id: str | None
+    attempt: int
+    """The download whose rows are published."""
+    counts: dict[str, int]
+    usage: dict[str, int]
+    costs: dict[str, str | None]
+    eligible: int
+    open: dict[str, int]
 
 
 class BatchRecord(msgspec.Struct, kw_only=True):
@@ -64,9 +83,19 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     count: int
     body_bytes: int
     """Exact bytes of the create body, envelope included."""
+    least: int | None = None
+    most: int | None = None
+    """What it costs at least (by its input alone) and at most, nano-dollars, where the job's cost is limited."""
     state: BatchState = "staged"
     turn: int = 0
-    """How often the create was begun anew because an adopted batch proved to be somebody else's."""
+    """How often its steps were begun anew: for what is sent again as a smaller batch, after an adopted batch proved to
+    be somebody else's, or when the job was taken up again."""
+
+    rounds: list[Round] = []
+    """The batches before the present one, which is smaller and made of what was left of the last."""
+    smaller: int | None = None
+    smaller_bytes: int = 0
+    """Requests in the present one, and the exact bytes of its create body; None: it is the first."""
 
     intent_at: float | None = None
     """When the create now under way was about to be sent."""
@@ -91,8 +120,10 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """When the API last confirmed that the batch exists."""
     absences: int = 0
     """Complete listings in a row, past the grace, that did not show it."""
+    told: dict[str, int] = {}
+    """The API's ``request_counts`` when it had ended."""
     counts: dict[str, int] = {}
-    """The API's ``request_counts`` as last seen, corrected by the result file once that is published."""
+    """Outcomes of its requests: at first as the API told, then as the result files have them."""
 
     looks: int = 0
     not_found: int = 0
@@ -111,50 +142,72 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     published: int | None = None
     """The attempt whose rows are the batch's results."""
     usage: dict[str, int] = {}
+    costs: dict[str, str | None] = {}
+    """USD by model, as exact decimals; None: the model's price is not known."""
     outcome: dict[str, Any] | None = None
     """``{"type", "error"}`` for every request that has no result row of its own."""
     granted: int | None = None
     """Requests the job's fallback limit left to this batch; None: not asked yet."""
     messages_out: bool = False
-    """All of the granted requests' tasks are published; if not, they all are again, and duplicates end quietly."""
+    """All of the granted requests wait to be sent through the Messages API; if not, they are entered again."""
+    first_lane: int = 0
+    """The number of the first lane they go through. Lanes that have ended are never begun again."""
     eligible: int = 0
     """Requests that deserve another chance."""
+    open: dict[str, int] = {}
+    """How those have ended so far."""
+    final: bool = False
+    """Its requests have their final outcomes."""
     done: bool = False
     """Nothing is left to be done for this batch."""
     made_room: bool = False
     """It is through at Anthropic, and the job's next batch, if any, was begun in its place."""
+    resubmitted: int = 0
+    """Requests whose outcome came from a smaller batch."""
     answered: int = 0
     """Requests whose outcome came through the Messages API."""
     skipped: int = 0
-    """Requests that deserved another chance and did not get one for want of budget."""
+    """Requests that deserved another chance and did not get one, or not all there are."""
+    note: str | None = None
+    """Why not."""
     error: list[Any] | None = None
     """``[class name in errors, arguments]`` of what ended the batch before its time."""
 
+    @property
+    def sending(self) -> int:
+        """Requests in the present batch at Anthropic."""
+        return self.count if self.smaller is None else self.smaller
 
-class MessageRecord(msgspec.Struct, kw_only=True):
-    """One request on its way through the Messages API. Times are epoch seconds."""
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Which download's rows are to be read, and of which round, the latest first: it has the last word."""
+        past = [(round.attempt, number) for number, round in enumerate(self.rounds)]
+        own = [] if self.published is None else [(self.published, len(self.rounds))]
+        return [*own, *reversed(past)]
 
-    sent_at: float | None = None
-    """When a call was about to be made whose answer is not known."""
+
+class LaneRecord(msgspec.Struct, kw_only=True):
+    """One of the lanes in which a batch's requests go through the Messages API. Times are epoch seconds."""
+
     failures: int = 0
-    """Calls the API refused, and so did not charge for."""
+    """Failures of its step in a row: of the store, or of the broker."""
     due_at: float | None = None
 
 
 class Unit(NamedTuple):
-    """What a lease is for: a batch of a job, one request of it on its way through the Messages API, or the job."""
+    """What a lease is for: a batch of a job, one of the lanes of its requests to the Messages API, or the job."""
 
     job_id: str
     batch: int | None = None
-    place: int | None = None
+    lane: int | None = None
 
     def __str__(self) -> str:
         """As logs name it."""
         text = f"job {self.job_id}"
         if self.batch is not None:
             text += f" batch {self.batch}"
-        if self.place is not None:
-            text += f", its request {self.place}"
+        if self.lane is not None:
+            text += f", its lane {self.lane}"
         return text
 
 
@@ -185,6 +238,28 @@ class Flight(msgspec.Struct, array_like=True, kw_only=True):
     poll_max: float
     deadline: float | None
     """When its job gives up waiting."""
+
+
+class Need(NamedTuple):
+    """What one request takes of the limits it is under."""
+
+    tokens: int
+    """Input tokens, estimated."""
+    least: int | None
+    most: int | None
+    """What it costs at least and at most, nano-dollars; None: it is not known."""
+
+
+class Taken(NamedTuple):
+    """What asking for a request to be sent came to. ``taken``: it is to be sent now, by whoever asked. ``wait``: not
+    before ``seconds``, for what its pace allows, or (``reserved``) for what others turn out to cost. ``gone``: another
+    has it. ``taken_over``: another has the lane. Else it is not to be sent at all: ``stopped``, ``canceled``,
+    ``budget`` (no money is left for it), ``price`` (its price is not known)."""
+
+    state: Literal["taken", "wait", "reserved", "gone", "taken_over", "stopped", "canceled", "budget", "price"]
+    seconds: float = 0.0
+    mark: str = ""
+    """How much had been sent by then, for ``answered``."""
 
 
 class Store(Protocol):
@@ -410,8 +485,8 @@ class Store(Protocol):
     def custom_id(self, job_id: str, batch: int, place: int) -> str:
         """The custom_id of the batch's request of that position."""
 
-    def params(self, job_id: str, batch: int, place: int) -> bytes:
-        """The params, as JSON, of the batch's request of that position."""
+    def piece_of(self, job_id: str, batch: int, place: int) -> tuple[int, bytes]:
+        """The piece of the batch's requests that holds that position, and the position it begins with."""
 
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
         """Store an attempt's rows; nobody sees them before ``published`` in the record names the attempt.
@@ -432,6 +507,7 @@ class Store(Protocol):
         pieces: bytes,
         eligible_places: bytes,
         index: Iterable[tuple[int, bytes]] = (),
+        keep: Iterable[int] = (),
         **changes: Any,
     ) -> bool:
         """Make an attempt's rows the batch's results, in one with changes to its record, if the lease is still held.
@@ -439,6 +515,7 @@ class Store(Protocol):
         Other attempts' rows are removed.
 
         Args:
+            keep: attempts whose rows are those of earlier rounds.
             pieces: for each position in the batch, the number of the piece that holds its row (unsigned 32-bit
                 integers, the greatest of them: none does).
             eligible_places: positions of what deserves another chance (unsigned 32-bit integers).
@@ -447,22 +524,117 @@ class Store(Protocol):
 
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]: ...
 
-    def results_with(self, job_id: str, batch: int, attempt: int, place: int) -> bytes:
-        """The piece of an attempt's rows that holds the one of that position; empty if none does."""
+    def pieces(self, job_id: str, batch: int, attempt: int, places: Iterable[int]) -> dict[int, int]:
+        """For each position that has a row in an attempt's, the number of the piece that holds it."""
+
+    def piece_of_results(self, job_id: str, batch: int, attempt: int, number: int) -> bytes:
+        """A piece of an attempt's rows; empty if it is not there."""
 
     def eligible(self, job_id: str, batch: int, attempt: int) -> bytes: ...
 
-    # -- the Messages API
-    def message(self, unit: Unit) -> MessageRecord: ...
+    # -- money, nano-dollars; what is reserved may be spent, and counts as spent until it is settled
+    def reserve(self, unit: Unit, turn: int, least: int, most: int, limit: int) -> Literal["yes", "wait", "no"]:
+        """Reserve what a batch costs at most, of what its job may spend; the same turn reserves it once.
 
-    def save_outcome(self, job_id: str, batch: int, place: int, outcome: bytes) -> bool:
-        """Store a request's final outcome; False if it has one already."""
+        If that is not left: ``yes`` all the same if the rest of it covers the least, and nothing else is reserved;
+        ``wait`` if something is, which may cost less.
+        """
+
+    def settle_cost(self, unit: Unit, turn: int, spent: int) -> None:
+        """What a batch has cost, as far as is known; it may be said again. Nothing if it was never reserved."""
+
+    # -- the Messages API; a pace is what calls have in common that are limited together (an account's for a model)
+    def lane(self, unit: Unit) -> LaneRecord: ...
+
+    def enter(self, job_id: str, batch: int, places: Iterable[int]) -> None:
+        """Requests of the batch are to be sent, unless they are on their way or have an outcome already."""
+
+    def to_send(self, job_id: str, batch: int, limit: int) -> tuple[list[int], float | None]:
+        """Some of the requests that are due to be sent; if none is, the seconds until one is, None: none waits."""
+
+    def under_way(self, job_id: str, batch: int) -> int:
+        """How many requests of the batch wait to be sent, or were sent and have no outcome."""
+
+    def take(
+        self,
+        unit: Unit,
+        owner: str,
+        place: int,
+        pace: str,
+        need: Need,
+        ttl: float,
+        *,
+        cap: int,
+        limit: int | None,
+        total: int | None,
+    ) -> Taken:
+        """Have a request to send in a lane, if its job, the pace and the budget let it be sent now; all in one step.
+
+        Args:
+            owner: who must still have the lane's lease.
+            ttl: seconds after which it no longer counts as a call in flight, unless ``sending`` says so.
+            cap: calls of one pace in flight at a time.
+            limit: what the job's Messages calls may cost; None: whatever they do.
+            total: what the job may cost.
+        """
+
+    def sending(self, unit: Unit, paces: Mapping[int, str], ttl: float) -> None:
+        """These requests of a lane are still on their way."""
+
+    def left_behind(self, unit: Unit) -> list[int]:
+        """Requests a lane has sent, and whose answers nobody waits for when it begins."""
+
+    def answered(
+        self,
+        unit: Unit,
+        place: int,
+        pace: str,
+        mark: str,
+        *,
+        limits: Mapping[str, tuple[int, int]],
+        refused: bool,
+        hold: float | None,
+        cap: int,
+        output: int | None = None,
+    ) -> None:
+        """An answer came: it says how much more may be sent, or that it was too much.
+
+        Args:
+            limits: as ``policy.limits`` reads them.
+            refused: it was a refusal for a passing reason, which halves the calls in flight.
+            hold: seconds in which no call of the pace is to be made.
+            output: tokens of the answer.
+        """
+
+    def refusals(self, unit: Unit, place: int) -> int:
+        """How often a request was refused."""
+
+    def put_back(self, unit: Unit, place: int, seconds: float, limit: int) -> int:
+        """A request was refused, and not charged for: it is to be sent again after so many seconds.
+
+        Returns how often it was refused. From ``limit`` times on it is not to be, and waits for its outcome.
+        """
+
+    def save_outcome(self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None) -> bool:
+        """Store a request's final outcome, and settle what it cost; False if it has one already.
+
+        Args:
+            spent: nano-dollars; None: it is not known, and all that was reserved counts as spent.
+        """
 
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]: ...
 
-    def outcome(self, job_id: str, batch: int, place: int) -> bytes | None: ...
+    def outcomes_of(self, job_id: str, batch: int, places: Sequence[int]) -> dict[int, bytes]: ...
 
-    def outcome_count(self, job_id: str, batch: int) -> int: ...
+    def drop(self, job_id: str, batch: int) -> int:
+        """No request of the batch that waits is to be sent any more; how many waited."""
+
+    # -- which outcomes were announced
+    def announced(self, job_id: str, batch: int) -> bytes:
+        """A bit for each request of the batch, the first of a byte being its highest."""
+
+    def announce(self, job_id: str, batch: int, places: Iterable[int]) -> None:
+        """These were."""
 
 
 def open_store(url: str) -> Store:

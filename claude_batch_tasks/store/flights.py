@@ -29,7 +29,7 @@ DUE = f"{PREFIX}:due"
 WAITING = f"{PREFIX}:waiting"
 
 #: Sorted set: until when no call of a name is to be made.
-_HELD = f"{PREFIX}:held"
+HELD = f"{PREFIX}:held"
 
 #: Past batches of an account that are remembered, and for how long nothing is said of it before it is forgotten.
 _PAST = 100
@@ -93,7 +93,7 @@ class Flights:
             policy.UNTAKEN,
             policy.SENT_AHEAD,
         )
-        members, following, now = self._due(keys=[WAITING, DUE, _HELD], args=[limit, *rules])
+        members, following, now = self._due(keys=[WAITING, DUE, HELD], args=[limit, *rules])
         pause = max(float(following) - float(now), 0) if following else None
         return [unit_of(found.decode()) for found in members], pause
 
@@ -195,12 +195,12 @@ class Flights:
 
     @answering
     def hold_back(self, name: str, until: float) -> None:
-        self._redis.zadd(_HELD, {name: until}, gt=True)
-        self._redis.zremrangebyscore(_HELD, "-inf", time.time() - 3600)
+        self._redis.zadd(HELD, {name: until}, gt=True)
+        self._redis.zremrangebyscore(HELD, "-inf", time.time() - 3600)
 
     @answering
     def held_back(self, *names: str) -> float:
-        return max(float(until or 0) for until in self._redis.zmscore(_HELD, list(names)))
+        return max(float(until or 0) for until in self._redis.zmscore(HELD, list(names)))
 
     @answering
     def note_end(self, account: str, requests: int, seconds: float) -> None:
@@ -218,13 +218,13 @@ class Flights:
 
 def member(unit: Unit) -> str:
     """What an index calls a unit. The job id comes last: it is the caller's, and may hold anything."""
-    return ":".join("" if part is None else str(part) for part in (unit.batch, unit.place, unit.job_id))
+    return ":".join("" if part is None else str(part) for part in (unit.batch, unit.lane, unit.job_id))
 
 
 def unit_of(name: str) -> Unit:
     """The unit that an index calls so."""
-    batch, place, job_id = name.split(":", 2)
-    return Unit(job_id, int(batch) if batch else None, int(place) if place else None)
+    batch, lane, job_id = name.split(":", 2)
+    return Unit(job_id, int(batch) if batch else None, int(lane) if lane else None)
 
 
 def batch_key(job_id: str, batch: int | None) -> str:
@@ -235,6 +235,11 @@ def batch_key(job_id: str, batch: int | None) -> str:
 def flights_key(account: str) -> str:
     """The hash of an account's batches in flight: those whose polls wait."""
     return _key(account, "flights")
+
+
+def pace_keys(pace: str) -> tuple[str, str]:
+    """Where a pace of Messages calls is kept, and where those in flight are."""
+    return f"{PREFIX}:pace:{pace}", f"{PREFIX}:pace:{pace}:calls"
 
 
 def _key(account: str, name: str) -> str:

@@ -1,13 +1,25 @@
--- Store a request's final outcome, if it has none and its job is still there.
+-- Store a request's final outcome, if it has none and its job is still there, and settle what it cost.
 -- KEYS[1]  the batch's outcomes
 -- KEYS[2]  the job's hash
+-- KEYS[3]  the requests that were sent
+-- KEYS[4]  the job's money
+-- KEYS[5]  the requests that wait to be sent
 -- ARGV[1]  the request's position
 -- ARGV[2]  the outcome
+-- ARGV[3]  what it cost, or "": all that was reserved
 -- Returns 1 if it was stored.
 if redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
 end
 local stored = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+local most = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '', ' (%d+)$')
+if most then
+  local spent = ARGV[3] ~= '' and ARGV[3] or most
+  settle(KEYS[4], 'fallback_', most, spent)
+  settle(KEYS[4], '', most, spent)
+end
+redis.call('HDEL', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
 -- A job that is over (revoked, most likely) expires, and this with it.
 local left = redis.call('PTTL', KEYS[2])
 if left > 0 then

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +23,34 @@ import msgspec
 import redis
 import zstandard
 
-from claude_batch_tasks import requests
+from claude_batch_tasks import policy, requests
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
+from claude_batch_tasks.results import MISSING
 from claude_batch_tasks.settings import redis_address
-from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, JobState, Lease, Lost, MessageRecord, Unit
-from claude_batch_tasks.store.flights import DUE, PREFIX, WAITING, Flights, answering, flights_key, member, unit_of
+from claude_batch_tasks.store import (
+    BatchRecord,
+    Flight,
+    JobRecord,
+    JobState,
+    LaneRecord,
+    Lease,
+    Lost,
+    Need,
+    Taken,
+    Unit,
+)
+from claude_batch_tasks.store.flights import (
+    DUE,
+    HELD,
+    PREFIX,
+    WAITING,
+    Flights,
+    answering,
+    flights_key,
+    member,
+    pace_keys,
+    unit_of,
+)
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
 _LATE = f"{PREFIX}:late"
@@ -38,7 +63,13 @@ _STAGED = ("body", "ids", "sizes")
 
 #: What one download leaves: the rows, in which piece each is, and which deserve another chance.
 _FETCHED = ("rows", "pieces", "eligible", "index")
+
+#: What sending requests through the Messages API leaves: those that wait, were sent, how often each was refused.
+_SENDING = ("to_send", "sent", "refused", "announced")
 _TIMEOUT = 30.0
+
+#: Digits of a request's position where positions are sorted as texts.
+_DIGITS = 7
 
 #: Records of batches that are read at a time.
 _RECORDS = 500
@@ -47,7 +78,12 @@ _RECORDS = 500
 _UNFINISHED_TTL = 86_400
 
 _encode = msgspec.json.encode
-_Record = TypeVar("_Record", JobRecord, BatchRecord, MessageRecord)
+#: Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads
+#: that do so at once end the process.
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    cls: msgspec.json.Decoder(cls) for cls in (JobRecord, BatchRecord, LaneRecord)
+}
+_Record = TypeVar("_Record", JobRecord, BatchRecord, LaneRecord)
 _Item = TypeVar("_Item")
 
 
@@ -61,23 +97,26 @@ class RedisStore(Flights):
 
     def __init__(self, client: redis.Redis, where: str) -> None:
         super().__init__(client, where)
-        scripts = Path(__file__).parent
-        names = (
-            "acquire", "admit", "claim", "create", "grant", "lost", "outcome", "record", "resume", "settle", "update",
-        )  # fmt: skip
-        (
-            self._acquire,
-            self._admit,
-            self._claim,
-            self._create,
-            self._grant,
-            self._lost,
-            self._outcome,
-            self._record,
-            self._resume,
-            self._settle,
-            self._update,
-        ) = (client.register_script((scripts / f"{name}.lua").read_text()) for name in names)
+        self._acquire = self._script("acquire")
+        self._admit = self._script("admit")
+        self._answered = self._script("answered")
+        self._claim = self._script("claim")
+        self._create = self._script("create")
+        self._enter = self._script("enter")
+        self._grant = self._script("grant")
+        self._lost = self._script("lost")
+        self._outcome = self._script("money", "outcome")
+        self._put_back = self._script("money", "put_back")
+        self._record = self._script("record")
+        self._reserve = self._script("money", "reserve")
+        self._resume = self._script("resume")
+        self._settle = self._script("settle")
+        self._take = self._script("money", "take")
+        self._update = self._script("update")
+
+    def _script(self, *names: str) -> Any:
+        folder = Path(__file__).parent
+        return self._redis.register_script("".join((folder / f"{name}.lua").read_text() for name in names))
 
     # -- jobs
 
@@ -189,12 +228,12 @@ class RedisStore(Flights):
         return _load(BatchRecord, self._redis.hgetall(_key(job_id, "batch", batch)))
 
     @answering
-    def message(self, unit: Unit) -> MessageRecord:
-        names = MessageRecord.__struct_fields__
+    def lane(self, unit: Unit) -> LaneRecord:
+        names = LaneRecord.__struct_fields__
         key, prefix = _unit(unit)
         values = self._redis.hmget(key, [prefix + name for name in names])
         fields = {n.encode(): v for n, v in zip(names, values, strict=True) if v is not None}
-        return _load(MessageRecord, fields) or MessageRecord()
+        return _load(LaneRecord, fields) or LaneRecord()
 
     @answering
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
@@ -214,7 +253,7 @@ class RedisStore(Flights):
     @answering
     def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
         # What comes after the last step of a batch is the job's.
-        follower = "" if unit.batch is None or unit.place is not None else member(Unit(unit.job_id))
+        follower = "" if unit.batch is None or unit.lane is not None else member(Unit(unit.job_id))
         due = f"through:{follower}" if through else changes.get("due_at") or 0
         return self._write(unit, owner, changes, position=position, due=due)
 
@@ -343,9 +382,9 @@ class RedisStore(Flights):
         return msgspec.json.decode(piece, type=list[str])[at]
 
     @answering
-    def params(self, job_id: str, batch: int, place: int) -> bytes:
+    def piece_of(self, job_id: str, batch: int, place: int) -> tuple[int, bytes]:
         piece, at = self._piece_with(job_id, batch, "body", place)
-        return requests.pick(piece, [at])[0]
+        return place - at, piece
 
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
         try:
@@ -371,6 +410,7 @@ class RedisStore(Flights):
         pieces: bytes,
         eligible_places: bytes,
         index: Iterable[tuple[int, bytes]] = (),
+        keep: Iterable[int] = (),
         **changes: Any,
     ) -> bool:
         keys = [_key(unit.job_id, "batch", unit.batch, f"{name}:{attempt}") for name in _FETCHED]
@@ -381,12 +421,9 @@ class RedisStore(Flights):
         if parts := {str(number): part for number, part in index}:
             self._redis.hset(keys[3], mapping=parts)
         if self.record(unit, owner, published=attempt, **changes):
-            for earlier in range(1, attempt):
+            for earlier in set(range(1, attempt)).difference(keep):
                 self.discard_results(unit.job_id, unit.batch or 0, earlier)
-            # A job that is over (revoked, most likely) expires, and this with it.
-            if (left := self._redis.pttl(_key(unit.job_id, "job"))) > 0:
-                for key in keys:
-                    self._redis.pexpire(key, left)
+            self._end_with_job(unit.job_id, *keys)
             return True
         self._redis.unlink(*keys)
         return False
@@ -400,9 +437,21 @@ class RedisStore(Flights):
             raise JobNotFound("the job expired or was deleted while it was read")
 
     @answering
-    def results_with(self, job_id: str, batch: int, attempt: int, place: int) -> bytes:
-        key = _key(job_id, "batch", batch, f"pieces:{attempt}")
-        number = int.from_bytes(self._redis.getrange(key, 4 * place, 4 * place + 3), sys.byteorder)
+    def pieces(self, job_id: str, batch: int, attempt: int, places: Iterable[int]) -> dict[int, int]:
+        key, places = _key(job_id, "batch", batch, f"pieces:{attempt}"), list(places)
+        if len(places) > _RECORDS:
+            whole = self._redis.get(key) or b""
+            found = [whole[4 * place : 4 * place + 4] for place in places]
+        else:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for place in places:
+                    pipe.getrange(key, 4 * place, 4 * place + 3)
+                found = pipe.execute()
+        numbers = (int.from_bytes(number, sys.byteorder) if number else MISSING for number in found)
+        return {place: number for place, number in zip(places, numbers, strict=True) if number != MISSING}
+
+    @answering
+    def piece_of_results(self, job_id: str, batch: int, attempt: int, number: int) -> bytes:
         piece = self._redis.lindex(_key(job_id, "batch", batch, f"rows:{attempt}"), number)
         return _decompress(piece) if piece is not None else b""
 
@@ -410,12 +459,132 @@ class RedisStore(Flights):
     def eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
         return self._redis.get(_key(job_id, "batch", batch, f"eligible:{attempt}")) or b""
 
-    # -- outcomes of the Messages API
+    # -- money
 
     @answering
-    def save_outcome(self, job_id: str, batch: int, place: int, outcome: bytes) -> bool:
-        keys = [_key(job_id, "batch", batch, "outcomes"), _key(job_id, "job")]
-        return bool(self._outcome(keys=keys, args=[place, _compress(outcome)]))
+    def reserve(self, unit: Unit, turn: int, least: int, most: int, limit: int) -> Any:
+        keys = self._money(unit)
+        answer = self._reserve(keys=keys, args=[f"{unit.batch}:{turn}", "", least, most, limit]).decode()
+        self._end_with_job(unit.job_id, keys[0])
+        return answer
+
+    @answering
+    def settle_cost(self, unit: Unit, turn: int, spent: int) -> None:
+        self._reserve(keys=self._money(unit), args=[f"{unit.batch}:{turn}", spent])
+
+    def _money(self, unit: Unit) -> list[str]:
+        return [_key(unit.job_id, "money"), _key(unit.job_id, "job")]
+
+    # -- the Messages API
+
+    @answering
+    def enter(self, job_id: str, batch: int, places: Iterable[int]) -> None:
+        keys = [_key(job_id, "batch", batch, name) for name in ("to_send", "sent", "outcomes")]
+        members = map(_place, places)
+        while some := list(islice(members, _RECORDS)):
+            self._enter(keys=keys, args=some)
+        self._end_with_job(job_id, keys[0])
+
+    @answering
+    def to_send(self, job_id: str, batch: int, limit: int) -> tuple[list[int], float | None]:
+        key = _key(job_id, "batch", batch, "to_send")
+        seconds, microseconds = self._redis.time()
+        now = seconds + microseconds / 1e6
+        # Neighbours, which are in the same piece, from anywhere: others ask as well, and the first may have to wait.
+        # The first and the last are as likely among them as any.
+        first = random.randrange(1 - limit, max(self._redis.zcount(key, "-inf", now), 1))
+        found = self._redis.zrangebyscore(key, "-inf", now, start=max(first, 0), num=limit + min(first, 0))
+        if found:
+            return [int(place) for place in found], 0.0
+        soonest = self._redis.zrange(key, 0, 0, withscores=True)
+        return [], max(soonest[0][1] - now, 0.0) if soonest else None
+
+    @answering
+    def under_way(self, job_id: str, batch: int) -> int:
+        to_send, sent = (_key(job_id, "batch", batch, name) for name in ("to_send", "sent"))
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zcard(to_send)
+            pipe.hlen(sent)
+            return int(sum(pipe.execute()))
+
+    @answering
+    def take(
+        self,
+        unit: Unit,
+        owner: str,
+        place: int,
+        pace: str,
+        need: Need,
+        ttl: float,
+        *,
+        cap: int,
+        limit: int | None,
+        total: int | None,
+    ) -> Taken:
+        hash_, calls = pace_keys(pace)
+        names = ("to_send", "sent", "outcomes")
+        keys = [_key(unit.job_id, "batch", unit.batch, name) for name in names]
+        state, milliseconds, mark = self._take(
+            keys=[*keys, _key(unit.job_id, "job"), _key(unit.job_id, "money"), hash_, calls, HELD, _unit(unit)[0]],
+            args=[
+                *(_place(place), unit.lane or 0, _call(unit, place), pace, need.tokens),
+                *("" if n is None else n for n in (need.least, need.most)),
+                *(ttl, cap, policy.FIRST_IN_FLIGHT),
+                *("" if n is None else n for n in (limit, total)),
+                owner,
+            ],
+        )
+        return Taken(state.decode(), milliseconds / 1000, mark.decode())
+
+    @answering
+    def sending(self, unit: Unit, paces: Mapping[int, str], ttl: float) -> None:
+        seconds, _ = self._redis.time()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for place, pace in paces.items():
+                pipe.zadd(pace_keys(pace)[1], {_call(unit, place): seconds + ttl}, xx=True)
+            pipe.execute()
+
+    @answering
+    def left_behind(self, unit: Unit) -> list[int]:
+        sent = self._redis.hgetall(_key(unit.job_id, "batch", unit.batch, "sent"))
+        return [int(place) for place, lane in sent.items() if lane.split(b" ")[0] == str(unit.lane or 0).encode()]
+
+    @answering
+    def answered(
+        self,
+        unit: Unit,
+        place: int,
+        pace: str,
+        mark: str,
+        *,
+        limits: Mapping[str, tuple[int, int]],
+        refused: bool,
+        hold: float | None,
+        cap: int,
+        output: int | None = None,
+    ) -> None:
+        args: list[Any] = [_call(unit, place), pace, mark, int(refused), "" if hold is None else hold, cap]
+        args += [policy.FIRST_IN_FLIGHT, "" if output is None else output]
+        for name, (a_minute, left) in limits.items():
+            args += [name, a_minute, left]
+        self._answered(keys=[*pace_keys(pace), HELD], args=args)
+
+    @answering
+    def refusals(self, unit: Unit, place: int) -> int:
+        return int(self._redis.hget(_key(unit.job_id, "batch", unit.batch, "refused"), _place(place)) or 0)
+
+    @answering
+    def put_back(self, unit: Unit, place: int, seconds: float, limit: int) -> int:
+        keys = [_key(unit.job_id, "batch", unit.batch, name) for name in ("sent", "to_send", "refused")]
+        keys += [_key(unit.job_id, "money"), _key(unit.job_id, "job")]
+        return int(self._put_back(keys=keys, args=[_place(place), seconds, limit]))
+
+    @answering
+    def save_outcome(self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None) -> bool:
+        outcomes, sent, to_send = (_key(unit.job_id, "batch", unit.batch, n) for n in ("outcomes", "sent", "to_send"))
+        keys = [outcomes, _key(unit.job_id, "job"), sent, _key(unit.job_id, "money"), to_send]
+        args = [_place(place), _compress(outcome), "" if spent is None else spent]
+        return bool(self._outcome(keys=keys, args=args))
 
     @answering
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
@@ -423,13 +592,36 @@ class RedisStore(Flights):
             yield int(place), _decompress(outcome)
 
     @answering
-    def outcome(self, job_id: str, batch: int, place: int) -> bytes | None:
-        value = self._redis.hget(_key(job_id, "batch", batch, "outcomes"), str(place))
-        return _decompress(value) if value is not None else None
+    def outcomes_of(self, job_id: str, batch: int, places: Sequence[int]) -> dict[int, bytes]:
+        key, found = _key(job_id, "batch", batch, "outcomes"), dict[int, bytes]()
+        for start in range(0, len(places), _RECORDS):
+            some = places[start : start + _RECORDS]
+            values = self._redis.hmget(key, list(map(_place, some)))
+            found |= {place: _decompress(value) for place, value in zip(some, values, strict=True) if value is not None}
+        return found
 
     @answering
-    def outcome_count(self, job_id: str, batch: int) -> int:
-        return int(self._redis.hlen(_key(job_id, "batch", batch, "outcomes")))
+    def drop(self, job_id: str, batch: int) -> int:
+        key = _key(job_id, "batch", batch, "to_send")
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zcard(key)
+            pipe.unlink(key)
+            return int(pipe.execute()[0])
+
+    # -- which outcomes were announced
+
+    @answering
+    def announced(self, job_id: str, batch: int) -> bytes:
+        return self._redis.get(_key(job_id, "batch", batch, "announced")) or b""
+
+    @answering
+    def announce(self, job_id: str, batch: int, places: Iterable[int]) -> None:
+        key = _key(job_id, "batch", batch, "announced")
+        with self._redis.pipeline(transaction=False) as pipe:
+            for place in places:
+                pipe.setbit(key, place, 1)
+            pipe.execute()
+        self._end_with_job(job_id, key)
 
     # -- inside
 
@@ -441,6 +633,12 @@ class RedisStore(Flights):
                 pipe.rpush(key, value)
                 pipe.expire(key, _UNFINISHED_TTL)
             pipe.execute()
+
+    def _end_with_job(self, job_id: str, *keys: str) -> None:
+        """A job that is over (revoked, most likely) expires, and what is still written with it."""
+        if (left := self._redis.pttl(_key(job_id, "job"))) > 0:
+            for key in keys:
+                self._redis.pexpire(key, left)
 
     def _piece_with(self, job_id: str, batch: int, name: str, place: int) -> tuple[bytes, int]:
         """The piece of a staged list that the request of that position is in, and where it is in there."""
@@ -463,9 +661,10 @@ class RedisStore(Flights):
     def _keys(self, job_id: str) -> Iterator[str]:
         yield _key(job_id, "job")
         yield _key(job_id, "index")
+        yield _key(job_id, "money")
         for number, record in enumerate(self.batches(job_id)):
             yield _key(job_id, "batch", number)
-            for name in (*_STAGED, "outcomes", "messages"):
+            for name in (*_STAGED, "outcomes", "lanes", *_SENDING):
                 yield _key(job_id, "batch", number, name)
             for attempt in range(1, record.attempt + 1):
                 for name in _FETCHED:
@@ -497,14 +696,23 @@ def _unit(unit: Unit) -> tuple[str, str]:
     """The hash a unit is kept in, and the prefix of its fields there."""
     if unit.batch is None:
         return _key(unit.job_id, "job"), "lease:"
-    if unit.place is None:
+    if unit.lane is None:
         return _key(unit.job_id, "batch", unit.batch), ""
-    return _key(unit.job_id, "batch", unit.batch, "messages"), f"{unit.place}:"
+    return _key(unit.job_id, "batch", unit.batch, "lanes"), f"{unit.lane}:"
+
+
+def _place(place: int) -> str:
+    return str(place).zfill(_DIGITS)
+
+
+def _call(unit: Unit, place: int) -> str:
+    """What the calls in flight call one."""
+    return f"{unit.batch}:{place}:{unit.job_id}"
 
 
 def _standing(unit: Unit) -> str:
-    """The hash without which the unit is gone: its own, but a request's fields come into being with its lease."""
-    return _unit(unit)[0] if unit.place is None else _key(unit.job_id, "job")
+    """The hash without which the unit is gone: its own, but a lane's fields come into being with its lease."""
+    return _unit(unit)[0] if unit.lane is None else _key(unit.job_id, "job")
 
 
 def _texts(changes: Mapping[str, Any]) -> list[str]:
@@ -526,7 +734,8 @@ def _fields(record: msgspec.Struct) -> dict[str, bytes]:
 def _load(cls: type[_Record], fields: dict[bytes, bytes]) -> _Record | None:
     known = {name.encode() for name in cls.__struct_fields__}
     values = {name.decode(): msgspec.Raw(value) for name, value in fields.items() if name in known}
-    return msgspec.json.decode(_encode(values), type=cls) if values else None
+    found: _Record | None = _DECODERS[cls].decode(_encode(values)) if values else None
+    return found
 
 
 def _whole(seconds: float) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import redis
 from kombu.transport import redis as transport
 
+from claude_batch_tasks import BatchJob
 from claude_batch_tasks.app import app
 from tests.chaos import points
 
@@ -34,3 +36,13 @@ points.install(os.environ["CHAOS_URL"])
 def note(key: str) -> None:
     """Count a call back."""
     redis.Redis.from_url(os.environ["CHAOS_URL"]).hincrby("chaos:notes", key, 1)
+
+
+@app.task(name="tests.chaos.told", ignore_result=True)
+def told(job_id: str, custom_ids: list[str], key: str) -> None:
+    """Note that a job's results are final, and what they are."""
+    found: dict[str, Any] = {row.custom_id: row for row in BatchJob(job_id, app).results(ids=custom_ids)}
+    for custom_id in custom_ids:
+        row = found.get(custom_id)
+        value = f"{row.type} ({row.source})" if row else "nothing"
+        redis.Redis.from_url(os.environ["CHAOS_URL"]).rpush(f"chaos:told:{key}", f"{custom_id}\n{value}")

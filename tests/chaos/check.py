@@ -12,14 +12,22 @@ import msgspec
 import redis
 from celery import Celery
 
-from claude_batch_tasks import BatchJob
+from claude_batch_tasks import BatchJob, estimating
 from claude_batch_tasks.job import RequestResult
+from claude_batch_tasks.prices import Prices
+from claude_batch_tasks.reading import Kept
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Journal, PromptRecord
-from claude_batch_tasks.store import open_store
-from tests.chaos.schedule import Job, Schedule
+from claude_batch_tasks.store import BatchRecord, open_store
+from tests.chaos.schedule import MODEL, PRICES, Job, Schedule, params
 
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
+
+#: Outcomes that deserve another chance.
+PASSING = ("expired", "overloaded_error", "api_error", "timeout_error", "rate_limit_error")
+
+#: Nano-dollars in a dollar.
+NANO = 1_000_000_000
 
 
 @dataclass
@@ -41,6 +49,8 @@ class Evidence:
     disturbances: int
     #: Messages calls at most at work at one time.
     concurrency: int
+    #: The custom_ids that each job's ``on_result`` was called with, and what their outcomes were then.
+    told: Mapping[int, list[tuple[str, ...]]]
     #: Filled by the checks.
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -53,6 +63,7 @@ def problems(seen: Evidence) -> list[str]:
         if job.number in seen.ids:
             found += (f"job {job.number} ({seen.ids[job.number]}): {text}" for text in _job(seen, job, prompts))
     found += _payments(seen)
+    found += _chances(seen, prompts)
     found += _batches(seen, prompts)
     return found
 
@@ -95,60 +106,158 @@ def _job(seen: Evidence, job: Job, prompts: dict[str, PromptRecord]) -> Iterator
         yield f"rows by custom_id: {dict(got)}, of {len(wanted)} requests"
         return
     kept = _kept(seen, job_id)
-    seen.counts["kept"] += len(kept)
-    lost = seen.disturbances * seen.concurrency + _unanswered_messages(seen)
-    if len(kept) > lost:
-        yield f"{len(kept)} requests kept their outcome, where {lost} answers may have been lost: {kept}"
+    yield from _kept_for_a_reason(seen, job, kept, status.stopped)
     for row in rows:
         prompt = prompts.get(wanted[row.custom_id])
         yield from _row(seen, job, row, wanted[row.custom_id], prompt, kept)
-    tally = Counter(row.type for row in rows)
-    if {name: result.result[name] for name in OUTCOMES} != {name: tally[name] for name in OUTCOMES}:
-        yield f"the summary counts {result.result}, the rows {dict(tally)}"
+    yield from _summed_up(job, rows, result.result)
+    yield from _money(seen, job, job_id, result.result)
+    if job.told:
+        yield from _told(seen, job, rows)
     if job.follow:
         yield from _followed(seen, job)
 
 
+def _kept_for_a_reason(seen: Evidence, job: Job, kept: dict[str, Kept], stopped: str | None) -> Iterator[str]:
+    """Requests whose Messages call changed nothing, or was not made."""
+    if stopped is not None and "unpaid" not in seen.schedule.weather:
+        yield f"it was stopped: {stopped}"
+    lost = {custom_id for custom_id, value in kept.items() if "lost" in value.kept or "billed" in value.kept}
+    seen.counts["kept"] += len(lost)
+    most = seen.disturbances * seen.concurrency + _unanswered_messages(seen)
+    if len(lost) > most:
+        yield f"{len(lost)} requests kept their outcome, where {most} answers may have been lost: {kept}"
+    for custom_id, value in kept.items():
+        if custom_id in lost:
+            continue
+        why = {
+            "does not cover": "max_fallback_cost" in job.options or "max_cost" in job.options,
+            "refused": bool({"fallback", "lossy", "limited"} & set(seen.schedule.weather)),
+            "messages: ": stopped is not None,
+        }
+        seen.counts["not sent"] += 1
+        if not any(words in value.kept and possible for words, possible in why.items()):
+            yield f"{custom_id!r} was not sent: {value.kept}"
+
+
+def _summed_up(job: Job, rows: list[RequestResult], summary: Mapping[str, Any]) -> Iterator[str]:
+    """The summary counts what a reader sees, and what it cost."""
+    tally, sources = Counter(row.type for row in rows), Counter(row.source for row in rows)
+    wanted: dict[str, Any] = {name: tally[name] for name in OUTCOMES}
+    wanted |= {"resubmitted": sources["resubmitted"], "fallback": sources["messages"]}
+    if {name: summary[name] for name in wanted} != wanted:
+        yield f"the summary counts {summary}, the rows {wanted}"
+    cost = 0.0
+    for what, price in (("input_tokens", PRICES["input_mtok"]), ("output_tokens", PRICES["output_mtok"])):
+        used = Counter[bool]()
+        for row in rows:
+            used[row.source == "messages"] += (row.usage or {}).get(what, 0)
+        if summary["usage"][what] != used.total():
+            yield f"the summary has {summary['usage'][what]} {what}, the rows {used.total()}"
+        cost += (used[True] + used[False] / 2) * price / 1_000_000
+    if summary["cost"] is None or abs(summary["cost"] - cost) > 1 / NANO:
+        yield f"the summary says that it cost {summary['cost']}, the rows say {cost}"
+
+
+def _money(seen: Evidence, job: Job, job_id: str, summary: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing stays reserved, and no more is spent than what was left and the one thing that may go beyond it."""
+    money = {
+        name.decode(): value.decode() for name, value in seen.redis.hgetall(f"claude_batch:{{{job_id}}}:money").items()
+    }
+    if left := {name: value for name, value in money.items() if name.endswith("reserved") and value != "0"}:
+        yield f"still reserved: {left}"
+    bounds = [
+        estimating.bounds(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
+        for place in range(job.requests)
+    ]
+    message = max(float(bound[1]) for bound in bounds if bound is not None)
+    size = min(job.requests, int(job.options.get("max_requests_per_batch", job.requests)))
+    for option, pool, more in (
+        ("max_fallback_cost", "fallback_", message),
+        ("max_cost", "", max(message, size * message / 2)),
+    ):
+        if (limit := job.options.get(option)) is None:
+            continue
+        spent = int(money.get(f"{pool}spent", 0)) / NANO
+        if spent > limit + more:
+            yield f"{spent} of {option} {limit} spent"
+        if option == "max_cost" and summary["cost"] > spent + 1 / NANO:
+            yield f"it cost {summary['cost']}, and {spent} is written down"
+
+
+def _told(seen: Evidence, job: Job, rows: list[RequestResult]) -> Iterator[str]:
+    """``on_result`` is called with every request once, at least, and what it finds then is how it ends."""
+    final = {row.custom_id: f"{row.type} ({row.source})" for row in rows}
+    times = Counter(custom_id for custom_id, _ in seen.told[job.number])
+    for custom_id, said in seen.told[job.number]:
+        if final.get(custom_id) != said:
+            yield f"{custom_id!r} was told of as {said}, and is {final.get(custom_id)}"
+    if missing := set(final) - set(times):
+        if seen.disturbances:
+            # Published, and lost between Redis and a worker that was killed: any Celery message may be.
+            seen.counts["results not told of"] += len(missing)
+        else:
+            yield f"not told of: {sorted(missing)}"
+    repeated = {custom_id: number for custom_id, number in times.items() if number > 1}
+    seen.counts["results told of again"] += len(repeated)
+    if repeated and _calm(seen):
+        yield f"told of more than once: {repeated}"
+
+
 def _row(
-    seen: Evidence, job: Job, row: RequestResult, text: str, prompt: PromptRecord | None, kept: dict[str, str]
+    seen: Evidence, job: Job, row: RequestResult, text: str, prompt: PromptRecord | None, kept: dict[str, Kept]
 ) -> Iterator[str]:
     """One row against what the simulator remembers of its prompt."""
     where = f"{row.custom_id!r} {row.type} ({row.source})"
+    error = (row.error or {}).get("type")
     if prompt is None or not prompt.outcomes:
-        # Never sent: canceled before, or refused at create and its one Messages call did not arrive.
-        unsent = job.cancel_at is not None or ("refused" in seen.schedule.weather and row.custom_id in kept)
+        # Never sent: canceled before, no money for it, or refused at create and its one Messages call did not arrive.
+        unsent = (
+            job.cancel_at is not None
+            or (error == "budget_exceeded" and "max_cost" in job.options)
+            or ("refused" in seen.schedule.weather and (row.custom_id in kept or (row.note and _may_end(seen, job))))
+        )
         if row.type == "succeeded" or not unsent:
             yield f"{where}: the API has never seen its prompt"
         return
-    outcome = prompt.outcomes[0 if row.source == "batch" and prompt.sent_in_batches else -1]
+    batches = prompt.sent_in_batches
+    if row.source == "resubmitted" and batches < 2:
+        yield f"{where}: it was sent in {batches} batches"
+    # The last batch has the last word, where there is one whose results were fetched.
+    outcome = prompt.outcomes[-1 if row.source == "messages" or not batches else batches - 1]
     if row.type == "succeeded":
         if row.text != f"Echo: {text}":
             yield f"{where}: its text is {row.text!r}"
-        paid = prompt.paid_batch if row.source == "batch" else prompt.paid_messages
+        paid = prompt.paid_messages if row.source == "messages" else prompt.paid_batch
         if (paid, prompt.paid) != (1, 1):
             yield f"{where}: paid {prompt.paid_batch} times in batches, {prompt.paid_messages} times as a message"
         return
     if prompt.paid and row.custom_id not in kept:
         yield f"{where}: its answer was paid for, and is not there"
-    error = (row.error or {}).get("type")
     answered = error if row.type == "errored" else row.type
     if outcome != answered and not (row.custom_id in kept and answered in (*prompt.outcomes, "not_found_error")):
         yield f"{where}: the API said {outcome}, the row says {answered}"
-    passing = outcome in ("expired", "overloaded_error", "api_error", "timeout_error", "rate_limit_error")
-    if passing and row.custom_id not in kept and job.options.get("fallback") != "off" and job.cancel_at is None:
-        yield f"{where}: it deserved another chance and got none"
+    if outcome in PASSING and job.options.get("fallback") != "off" and job.cancel_at is None:
+        if row.custom_id not in kept and not _may_end(seen, job):
+            yield f"{where}: it deserved another chance and got none"
+        if row.note is None:
+            yield f"{where}: nothing says why it got no other chance"
 
 
-def _kept(seen: Evidence, job_id: str) -> dict[str, str]:
-    """Requests whose Messages call changed nothing, by custom_id, with the note why."""
+def _may_end(seen: Evidence, job: Job) -> bool:
+    """Whether there may be no money for another chance."""
+    return job.limited or "unpaid" in seen.schedule.weather
+
+
+def _kept(seen: Evidence, job_id: str) -> dict[str, Kept]:
+    """Requests whose Messages call changed nothing, by custom_id, and why."""
     store = open_store(Settings.of(seen.app).store_url or "")
     kept = {}
     for number, _ in enumerate(store.batches(job_id)):
         ids = [custom_id for piece in store.custom_ids(job_id, number) for custom_id in piece]
         for place, outcome in store.outcomes(job_id, number):
-            value = msgspec.json.decode(outcome)
-            if "kept" in value and "canceled" not in value["kept"]:
-                kept[ids[place]] = str(value["kept"])
+            if "kept" in msgspec.json.decode(outcome):
+                kept[ids[place]] = msgspec.json.decode(outcome, type=Kept)
     return kept
 
 
@@ -160,7 +269,6 @@ def _unanswered_messages(seen: Evidence) -> int:
 def _followed(seen: Evidence, job: Job) -> Iterator[str]:
     """What follows a job runs at least once: Celery promises no more of callbacks when workers die."""
     times = seen.notes.get(str(job.number), 0)
-    calm = not seen.disturbances and not seen.schedule.copies and not seen.schedule.has("purge", "stop")
     if times == 0:
         wanted = sum(bool(other.follow) for other in seen.schedule.jobs)
         if seen.disturbances and seen.notes_published >= wanted:
@@ -170,8 +278,14 @@ def _followed(seen: Evidence, job: Job) -> Iterator[str]:
             yield f"its {job.follow} never ran"
     elif times > 1:
         seen.counts["callbacks repeated"] += times - 1
-        if calm and "slow" not in seen.schedule.weather:
+        if _calm(seen):
             yield f"its {job.follow} ran {times} times"
+
+
+def _calm(seen: Evidence) -> bool:
+    """Whether no message may have come twice."""
+    rough = seen.disturbances or seen.schedule.copies or seen.schedule.has("purge", "stop")
+    return not rough and "slow" not in seen.schedule.weather
 
 
 def _payments(seen: Evidence) -> Iterator[str]:
@@ -179,31 +293,62 @@ def _payments(seen: Evidence) -> Iterator[str]:
         if prompt.text.startswith("stranger"):
             continue
         yield f"paid twice: {prompt.text!r}, {prompt.paid_batch} in batches, {prompt.paid_messages} as messages"
-    for prompt in seen.journal.prompts:
-        if prompt.sent_in_batches > 1 and not prompt.text.startswith("stranger"):
-            yield f"sent in {prompt.sent_in_batches} batches: {prompt.text!r}"
+
+
+def _chances(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
+    """What was sent again had come to nothing, for a cause that passes; in smaller batches first."""
+    for job in seen.schedule.jobs:
+        for place in range(job.requests):
+            prompt = prompts.get(job.prompt(seen.schedule.seed, place))
+            if prompt is None:
+                continue
+            batches, where = prompt.sent_in_batches, f"{prompt.text!r} ({', '.join(prompt.outcomes)})"
+            seen.counts["sent in smaller batches"] += max(batches - 1, 0)
+            seen.counts["sent as messages"] += bool(prompt.sent_as_messages)
+            if batches > 1 + job.retries:
+                yield f"{where}: sent in {batches} batches, with retries={job.retries}"
+            if any(outcome not in PASSING for outcome in prompt.outcomes[: batches - 1]):
+                yield f"{where}: sent in {batches} batches"
+            if not prompt.sent_as_messages:
+                continue
+            if batches and prompt.outcomes[batches - 1] not in PASSING:
+                yield f"{where}: sent as a message after {batches} batches"
+            if job.options.get("fallback") == "off" or job.options.get("max_fallback_cost") == 0.0:
+                yield f"{where}: sent as a message, with {job.options}"
+            whole = "refused" not in seen.schedule.weather and not {"max_cost", "deadline"} & job.options.keys()
+            if whole and batches != 1 + job.retries:
+                yield f"{where}: sent as a message after {batches} batches, with retries={job.retries}"
+        limit = job.options.get("max_fallback_requests")
+        texts = {job.prompt(seen.schedule.seed, place) for place in range(job.requests)}
+        sent = sum(text in prompts and bool(prompts[text].sent_as_messages) for text in texts)
+        if limit is not None and sent > limit:
+            yield f"job {job.number}: {sent} requests were sent as messages, of at most {limit}"
 
 
 def _batches(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
     """As many batches as the jobs need, each in the ledger under the one job it belongs to."""
     store = open_store(Settings.of(seen.app).store_url or "")
-    made = {batch.id for batch in seen.journal.batches} - seen.strangers
+    made = {batch.id: batch for batch in seen.journal.batches if batch.id not in seen.strangers}
     entered: dict[str, str] = {}
     needed = 0
     for job in seen.schedule.jobs:
         if (job_id := seen.ids.get(job.number)) is None:
             continue
         for number, batch in enumerate(store.batches(job_id)):
-            if batch.batch_id is not None:
-                if batch.batch_id in entered:
-                    yield f"batch {batch.batch_id} belongs to two: {entered[batch.batch_id]} and {job_id}/{number}"
-                entered[batch.batch_id] = f"{job_id}/{number}"
+            ids = [round_id for round_id in (*(r.batch_id for r in batch.rounds), batch.batch_id) if round_id]
+            for batch_id in ids:
+                if batch_id in entered:
+                    yield f"batch {batch_id} belongs to two: {entered[batch_id]} and {job_id}/{number}"
+                entered[batch_id] = f"{job_id}/{number}"
             places = range(batch.first, batch.first + batch.count)
             texts = [job.prompt(seen.schedule.seed, place) for place in places]
-            needed += any(text in prompts and prompts[text].sent_in_batches for text in texts)
-    if orphans := made - set(entered):
+            needed += max(prompts[text].sent_in_batches if text in prompts else 0 for text in texts)
+            if set(ids) <= made.keys():
+                found = _one_after_another(job, batch, [made[batch_id] for batch_id in ids])
+                yield from (f"{job_id}/{number}: {text}" for text in found)
+    if orphans := made.keys() - set(entered):
         yield f"created, and in no ledger entry: {sorted(orphans)}"
-    if unknown := set(entered) - made:
+    if unknown := set(entered) - made.keys():
         yield f"in the ledger, and not the jobs' own: {sorted(unknown)}"
     if len(made) != needed:
         yield f"{len(made)} batches were created, {needed} were needed"
@@ -211,6 +356,17 @@ def _batches(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
         holder = store.holder(batch_id)
         if holder is None or f"{holder.job_id}/{holder.batch}" != owner:
             yield f"batch {batch_id} of {owner} is entered as {holder}'s"
+
+
+def _one_after_another(job: Job, batch: BatchRecord, made: list[Any]) -> Iterator[str]:
+    """Each smaller batch is made of what was left of the one before, when that had ended."""
+    if "deadline" in job.options and len(made) > 1:
+        yield f"{len(made)} batches, where the second would come too late"
+    for past, first, second in zip(batch.rounds, made, made[1:], strict=False):
+        if second.requests != past.eligible:
+            yield f"{second.requests} requests in {second.id}, {past.eligible} were left of {first.id}"
+        if second.created_at < first.ended_at:
+            yield f"{second.id} was created before {first.id} had ended"
 
 
 def _leftovers(seen: Evidence) -> Iterator[str]:
@@ -223,10 +379,13 @@ def _leftovers(seen: Evidence) -> Iterator[str]:
             yield f"{name} never expires"
         if ":staging:" in name:
             yield f"{name} is left over"
+        if name.endswith((":sent", ":to_send")):
+            yield f"{name} is left over"
         if ":rows:" in name:
-            published = seen.redis.hget(name.partition(":rows:")[0], "published")
-            if published is None or json.loads(published) != int(name.rpartition(":")[2]):
-                yield f"{name} is left over; published: {published!r}"
+            published, rounds = seen.redis.hmget(name.partition(":rows:")[0], "published", "rounds")
+            used = [json.loads(published or "null"), *(past["attempt"] for past in json.loads(rounds or "[]"))]
+            if int(name.rpartition(":")[2]) not in used:
+                yield f"{name} is left over; published: {used}"
         if seen.redis.type(key) == b"hash" and not name.endswith(":outcomes"):
             fields = [name.decode() for name in seen.redis.hkeys(key)]
             if leases := [field for field in fields if field.rpartition(":")[2] in ("owner", "until")]:

@@ -35,6 +35,8 @@ _THREADS = {
     "claude-batch-lease": "lease",
     "claude-batch-recovery": "recovery",
     "claude-batch-ticker": "ticker",
+    # In each of these a lane makes a call.
+    "claude-batch-call": "send_messages",
 }
 _OURS = "claude_batch_tasks."
 
@@ -89,9 +91,8 @@ class _Points:
         if current_task:
             name = str(current_task.name)
             return name.removeprefix(_OURS) if name.startswith(_OURS) else None
-        if os.getpid() != self._main:
-            return _THREADS.get(threading.current_thread().name)
-        return _THREADS.get(threading.current_thread().name, "worker")
+        name = threading.current_thread().name
+        return _THREADS.get(name, "worker" if os.getpid() == self._main else None)
 
     # -- where
 

@@ -25,7 +25,7 @@ from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import BatchTasksError, StoreUnavailable
 from claude_batch_tasks.simulator import Scenario, Simulator
 from tests.chaos import check, points
-from tests.chaos.schedule import Event, Job, Profile, Schedule
+from tests.chaos.schedule import MODEL, PRICES, Event, Job, Profile, Schedule, params
 from tests.chaos.workers import Crew
 from tests.support import inherited
 
@@ -46,6 +46,8 @@ SETTINGS = {
     "CLAUDE_BATCH_RETRY_MAX": "0.6",
     "CLAUDE_BATCH_TIMEOUT": "10",
     "CLAUDE_BATCH_RECOVER_EVERY": "0.5",
+    "CLAUDE_BATCH_MAX_MESSAGES_IN_FLIGHT": "8",
+    "CLAUDE_BATCH_PRICES": json.dumps({MODEL: PRICES}),
 }
 
 
@@ -91,6 +93,7 @@ class Bench:
         # A result that is let go after its Redis was restarted must not look for it for twenty seconds.
         once = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
         self.app.conf.update(result_backend_transport_options={"retry_policy": once}, result_expires=3600)
+        self.app.conf.claude_batch_prices = {MODEL: PRICES}
         self.app.loader.import_task_module("claude_batch_tasks.tasks")
         return self
 
@@ -250,17 +253,20 @@ class _Run:
 
     def _submit(self, job: Job) -> None:
         seed = self.schedule.seed
-        requests = {custom_id: _params(job.prompt(seed, index)) for index, custom_id in enumerate(job.custom_ids)}
+        requests = {custom_id: params(job.prompt(seed, index)) for index, custom_id in enumerate(job.custom_ids)}
         note = signature("tests.chaos.note", (str(job.number),), immutable=True, queue="notes", app=self.bench.app)
+        options = dict(job.options)
+        if job.told:
+            options["on_result"] = signature("tests.chaos.told", (str(job.number),), queue="notes", app=self.bench.app)
         for attempt in range(40):
             try:
                 if job.follow == "chain":
-                    line = chain(run_batch.s(requests, **job.options), note).apply_async()
+                    line = chain(run_batch.s(requests, **options), note).apply_async()
                     assert line.parent is not None
                     self.ids[job.number] = line.parent.id
                 else:
                     link = {"link": note} if job.follow == "link" else {}
-                    self.ids[job.number] = run_batch.apply_async((requests,), job.options, **link).id
+                    self.ids[job.number] = run_batch.apply_async((requests,), options, **link).id
                 return
             except (StoreUnavailable, OperationalError, redis.RedisError):
                 # Nothing was handed over: the caller has the error, and tries again when Redis is back.
@@ -298,7 +304,7 @@ class _Run:
         for attempt in range(5):  # the faults meet strangers too
             prompts = [f"stranger {time.monotonic()} {attempt} {index}" for index in range(size)]
             requests = [
-                {"custom_id": f"theirs-{index}", "params": _params(prompt)} for index, prompt in enumerate(prompts)
+                {"custom_id": f"theirs-{index}", "params": params(prompt)} for index, prompt in enumerate(prompts)
             ]
             request = urllib.request.Request(
                 f"{self.bench.simulator.url}/v1/messages/batches",
@@ -361,6 +367,10 @@ class _Run:
 
     def _evidence(self, fired: list[list[str]]) -> check.Evidence:
         notes = {name.decode(): int(count) for name, count in self.control.hgetall("chaos:notes").items()}
+        told = {
+            job.number: [entry.decode() for entry in self.control.lrange(f"chaos:told:{job.number}", 0, -1)]
+            for job in self.schedule.jobs
+        }
         published = sum(
             int(count)
             for name, count in self.control.hgetall(points.HITS).items()
@@ -378,7 +388,8 @@ class _Run:
             notes,
             published,
             disturbances=len(fired) + sum(n for kind, n in self.done.items() if kind.split()[0] in rough),
-            concurrency=4,
+            concurrency=int(SETTINGS["CLAUDE_BATCH_MAX_MESSAGES_IN_FLIGHT"]),
+            told={number: [tuple(entry.split("\n")) for entry in entries] for number, entries in told.items()},
         )
 
     def _what_is_left(self) -> str:
@@ -413,10 +424,6 @@ def _pace() -> int:
     """By how much to slow everything down: on a busy machine three seconds are no time at all."""
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     return 1 if load < 2 else 2 if load < 4 else 4
-
-
-def _params(prompt: str) -> dict[str, Any]:
-    return {"model": "claude-haiku-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": prompt}]}
 
 
 def failure(report: Report) -> str:

@@ -22,6 +22,14 @@ BLOCK = 5
 #: stored so late: else sending it again would be right, and paying for it twice too.
 SETTLE = 2.0
 
+#: The model of all requests, its prices in dollars per million tokens, and how long its answers may be.
+MODEL = "claude-haiku-4-5"
+PRICES = {"input_mtok": 1.0, "output_mtok": 5.0}
+MAX_TOKENS = 64
+
+#: About what one of them costs as a message if it is as long as that, dollars. It is shorter: it costs a fourth.
+_MOST = 0.00033
+
 Victim = Literal["child", "group", "main"]
 Follow = Literal["", "link", "chain"]
 
@@ -62,6 +70,18 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     follow: Follow = ""
     cancel_at: float | None = None
+    told: bool = False
+    """Whether a task is called with the requests whose outcomes are final."""
+
+    @property
+    def retries(self) -> int:
+        """How many smaller batches may follow."""
+        return int(self.options.get("retries", 2))
+
+    @property
+    def limited(self) -> bool:
+        """Whether it may run out of what it may spend."""
+        return any(name in self.options for name in ("max_fallback_requests", "max_fallback_cost", "max_cost"))
 
     @property
     def batches(self) -> int:
@@ -76,6 +96,11 @@ class Job:
     def prompt(self, seed: int, index: int) -> str:
         """A text of its own for every request, by which the simulator's journal tells what was paid for it."""
         return f"seed {seed} job {self.number} request {index}"
+
+
+def params(prompt: str) -> dict[str, Any]:
+    """Those of a request."""
+    return {"model": MODEL, "max_tokens": MAX_TOKENS, "messages": [{"role": "user", "content": prompt}]}
 
 
 @dataclass(frozen=True)
@@ -132,6 +157,8 @@ class Weather:
     events: list[Event] = field(default_factory=list)
     crashes: list[Crash] = field(default_factory=list)
     canceled: bool = False
+    #: The most requests of a job.
+    requests: int = 12
 
 
 # -- weather
@@ -212,21 +239,46 @@ def cut(random: Random) -> Weather:
 
 
 def fallback(random: Random) -> Weather:
-    """Requests that expire or fail for a passing reason, and a Messages API that is not always well either."""
+    """Requests that expire or fail for a passing reason, once, twice or always, and a Messages API that is not always
+    well either."""
     outcomes = [
-        Outcome("expired", count=random.randint(1, 3)),
-        Outcome("errored", error="overloaded_error", probability=0.3),
+        Outcome("expired", count=random.randint(1, 3), attempts=random.randint(0, 2)),
+        Outcome("errored", error="overloaded_error", probability=0.3, attempts=random.randint(0, 2)),
         Outcome("errored", error="invalid_request_error", probability=0.1),
         Outcome("errored", error="invalid_request_error", probability=0.1, via="messages"),
     ]
     faults = [
-        Fault("messages", "status", status=404, probability=0.2),
+        Fault("messages", "status", status=404, probability=0.15),
         Fault("messages", "status", status=429, headers={"retry-after": "0.3"}, calls=(1,)),
-        Fault("messages", "status", status=529, probability=0.2),
+        Fault("messages", "status", status=529, probability=0.15),
     ]
     if random.random() < 0.5:
         faults.append(Fault("messages", "drop", commit=random.random() < 0.5, per="server", calls=(2,)))
-    return Weather(behaviour={"outcomes": tuple(outcomes)}, faults=faults)
+    # Where answers take a while, lanes have some of them under way side by side.
+    behaviour = {"outcomes": tuple(outcomes), "messages_seconds": random.choice([0.0, 0.05, 0.3])}
+    return Weather(behaviour=behaviour, faults=faults)
+
+
+def limited(random: Random) -> Weather:
+    """Much goes through a Messages API that lets few calls through."""
+    behaviour = {
+        "outcomes": (Outcome("expired", probability=0.7),),
+        "messages_seconds": 0.1,
+        "messages_per_minute": random.randint(20, 60),
+        "input_tokens_per_minute": random.choice([None, 2000]),
+        "messages_limit": random.choice(["bucket", "window"]),
+        "minute_seconds": random.uniform(1.0, 3.0),
+    }
+    busy = Fault("messages", "status", status=529, probability=0.1)
+    return Weather(behaviour=behaviour, faults=[busy], requests=30)
+
+
+def unpaid(random: Random) -> Weather:
+    """The account may not spend any more: nothing more is sent for whatever job meets that."""
+    status, message = random.choice([(401, ""), (402, ""), (403, ""), (400, "Your credit balance is too low")])
+    refusal = Fault("messages", "status", status=status, message=message, per="server", calls=(random.randint(1, 6),))
+    behaviour = {"outcomes": (Outcome("expired", probability=0.7),), "messages_seconds": random.choice([0.0, 0.2])}
+    return Weather(behaviour=behaviour, faults=[refusal], requests=30)
 
 
 def refused(random: Random) -> Weather:
@@ -306,6 +358,8 @@ WEATHERS: dict[str, Callable[[Random], Weather]] = {
         strangers,
         cut,
         fallback,
+        limited,
+        unpaid,
         refused,
         canceled,
         slow,
@@ -392,7 +446,7 @@ def _schedule(random: Random, seed: int, names: list[str], profile: Profile, cra
     faults: list[Fault] = []
     options: dict[str, Any] = {}
     events: list[Event] = []
-    cancel = False
+    cancel, requests = False, 0
     for name in names:
         weather = WEATHERS[name](random)
         outcomes = (*behaviour.get("outcomes", ()), *weather.behaviour.get("outcomes", ()))
@@ -402,7 +456,10 @@ def _schedule(random: Random, seed: int, names: list[str], profile: Profile, cra
         events += weather.events
         crashes = (*crashes, *weather.crashes)
         cancel |= weather.canceled
-    jobs = _jobs(random, options, cancel)[: 2 if profile.light else None]
+        requests = max(requests, weather.requests)
+    if profile.light:
+        requests = 4  # and as many lanes
+    jobs = _jobs(random, options, cancel, requests)[: 2 if profile.light else None]
     # A stranger's batch is dangerous where it has the size of ours.
     sizes = [min(job.requests, job.options.get("max_requests_per_batch", job.requests)) for job in jobs]
     events = [
@@ -420,23 +477,43 @@ def _schedule(random: Random, seed: int, names: list[str], profile: Profile, cra
     )
 
 
-def _jobs(random: Random, options: dict[str, Any], cancel: bool) -> tuple[Job, ...]:
+def _jobs(random: Random, options: dict[str, Any], cancel: bool, most: int) -> tuple[Job, ...]:
     count = random.randint(2, 5)
-    same = random.randint(1, 12)
+    same = random.randint(1, most)
     jobs = []
     for number in range(count):
-        requests = same if random.random() < 0.6 else random.randint(1, 12)
+        requests = same if random.random() < 0.6 else random.randint(1, most)
         own = dict(options)
         if requests > 2 and random.random() < 0.4:
             own["max_requests_per_batch"] = -(-requests // random.randint(2, 3))
             own["max_batches_in_flight"] = random.randint(1, 3)
         if random.random() < 0.15:
             own["fallback"] = "off"
+        own |= _chances(random, requests)
         at = 0.0 if random.random() < 0.6 else round(random.uniform(0, 0.8), 2)
         follow: Follow = random.choice(["", "", "link", "chain"])  # type: ignore[assignment]
         stop = round(at + random.uniform(0.1, 2.0), 2) if cancel and random.random() < 0.7 else None
-        jobs.append(Job(number, requests, at, own, follow, stop))
+        jobs.append(Job(number, requests, at, own, follow, stop, told=random.random() < 0.4))
     return tuple(sorted(jobs, key=lambda job: job.at))
+
+
+def _chances(random: Random, requests: int) -> dict[str, Any]:
+    """How often a job's requests may be sent again, and for how much money."""
+    options: dict[str, Any] = {}
+    if (retries := random.choice([0, 0, 1, 2, None])) is not None:
+        options["retries"] = retries
+    if random.random() < 0.15:
+        options["max_fallback_requests"] = random.randint(0, 3)
+    if random.random() < 0.2:
+        options["max_fallback_cost"] = random.choice([0.0, _MOST / 2, 1.2 * _MOST, 5 * _MOST])
+    if random.random() < 0.15:
+        # In a batch they cost half of it.
+        options["max_cost"] = requests * _MOST / 2 * random.choice([0.2, 0.6, 1.5, 4.0])
+    if random.random() < 0.2:
+        options["max_messages_in_flight"] = random.randint(1, 3)
+    if random.random() < 0.08:
+        options["deadline"] = 0.05  # sooner than any batch ends
+    return options
 
 
 def _only_set(value: Any) -> str:

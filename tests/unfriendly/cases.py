@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from claude_batch_tasks import errors
+from claude_batch_tasks import errors, policy
 from tests.unfriendly.server import DROP, HTML, NOT_FOUND, Account, Answer, Manners, html, refusal
 
 
@@ -400,6 +400,7 @@ CASES["unknown_results"] = Case(
 CASES["invalid_stays"] = Case(Manners(result=invalid_or), types={"succeeded": 8, "errored": 4}, calls={"messages": 0})
 CASES["bare_errors"] = Case(
     Manners(result=bare_error_or),
+    options={"retries": 0},
     types={"succeeded": 9, "errored": 3},
     sources={"batch": 11, "messages": 1},
     calls={"messages": 1},
@@ -407,12 +408,13 @@ CASES["bare_errors"] = Case(
 )
 CASES["expired_off"] = Case(
     Manners(result=expired_or),
-    options={"fallback": "off"},
+    options={"retries": 0, "fallback": "off"},
     types={"succeeded": 8, "expired": 4},
     calls={"messages": 0},
 )
 CASES["expired_then_fine"] = Case(
     Manners(result=expired_or),
+    options={"retries": 0},
     sources={"batch": 8, "messages": 4},
     sent=2,
     calls={"messages": 4},
@@ -422,13 +424,14 @@ CASES["overloaded_then_429_then_fine"] = Case(
         result=overloaded_or,
         script={"messages": [refusal(429, "rate_limit_error", "slow", retry_after="1")] * 3 + [html(404), Answer(529)]},
     ),
+    options={"retries": 0},
     sources={"batch": 8, "messages": 4},
     sent=2,
     calls={"messages": 9},
 )
 CASES["expired_little_budget"] = Case(
     Manners(result=expired_or),
-    options={"max_fallback_requests": 3},
+    options={"retries": 0, "max_fallback_requests": 3},
     types={"succeeded": 11, "expired": 1},
     sources={"batch": 9, "messages": 3},
     sent=2,
@@ -437,19 +440,21 @@ CASES["expired_little_budget"] = Case(
 )
 CASES["expired_no_budget"] = Case(
     Manners(result=expired_or),
-    options={"max_fallback_requests": 0},
+    options={"retries": 0, "max_fallback_requests": 0},
     types={"succeeded": 8, "expired": 4},
     calls={"messages": 0},
     check=lambda given: _skipped(given, 4),
 )
 CASES["messages_dropped"] = Case(
     Manners(result=expired_or, forever={"messages": Answer(drop=True, acts=True)}),
+    options={"retries": 0},
     types={"succeeded": 8, "expired": 4},
     sent=2,
     calls={"messages": 4},
 )
 CASES["messages_html_200"] = Case(
     Manners(result=expired_or, forever={"messages": html(200, acts=True)}),
+    options={"retries": 0},
     types={"succeeded": 8, "expired": 4},
     sent=2,
     calls={"messages": 4},
@@ -457,38 +462,54 @@ CASES["messages_html_200"] = Case(
 CASES["messages_gateway_timeout"] = Case(
     # The page of a proxy that gave up waiting: the answer behind it is paid.
     Manners(result=expired_or, forever={"messages": html(504, acts=True)}),
+    options={"retries": 0},
     types={"succeeded": 8, "expired": 4},
     sent=2,
     calls={"messages": 4},
 )
 CASES["messages_escaped_surrogates"] = Case(
     Manners(result=expired_or, text=lambda prompt: f"Echo: {prompt} \ud83d", ascii=True),
+    options={"retries": 0},
     sources={"batch": 8, "messages": 4},
     sent=2,
     calls={"messages": 4},
 )
 CASES["messages_separators"] = Case(
-    Manners(result=expired_or, text=separators, extra=PING), sources={"batch": 8, "messages": 4}, sent=2
+    Manners(result=expired_or, text=separators, extra=PING),
+    options={"retries": 0},
+    sources={"batch": 8, "messages": 4},
+    sent=2,
 )
 CASES["messages_redirected"] = Case(
     Manners(result=expired_or, forever={"messages": Answer(307, to_trap=True)}),
+    options={"retries": 0},
     types={"succeeded": 8, "expired": 4},
     calls={"messages": 4},
     sent=None,
 )
 CASES["messages_401"] = Case(
-    Manners(result=expired_or, forever={"messages": refusal(401, "authentication_error", "no")}),
-    types={"succeeded": 8, "expired": 4},
-    calls={"messages": 4},
+    # What is under way when the first answer comes is refused as well, and nothing more is sent.
+    Manners(result=expired_or, forever={"messages": refusal(401, "authentication_error", "no")}, message_seconds=0.1),
+    count=180,
+    options={"retries": 0},
+    types={"succeeded": 120, "expired": 60},
+    sources={"batch": 180},
+    check=lambda given: _stopped(given, "401", calls=policy.FIRST_IN_FLIGHT),
     sent=None,
 )
 CASES["messages_400"] = Case(
     Manners(result=expired_or, forever={"messages": refusal(400, "invalid_request_error", "too old")}),
+    options={"retries": 0},
     types={"succeeded": 8, "errored": 4},
     sources={"batch": 8, "messages": 4},
     calls={"messages": 4},
     sent=None,
 )
+
+
+def _stopped(given: Any, why: str, *, calls: int) -> None:
+    assert why in given.get()["stopped"]
+    assert 1 <= given.account.calls["messages"] <= calls
 
 
 def _skipped(given: Any, number: int) -> None:
@@ -504,7 +525,7 @@ CASES["many_batches_by_bytes"] = Case(Manners(), count=40, options={"max_bytes_p
 CASES["many_batches_some_fall_back"] = Case(
     Manners(result=expired_or),
     count=40,
-    options={"max_requests_per_batch": 7, "max_fallback_requests": 5},
+    options={"retries": 0, "max_requests_per_batch": 7, "max_fallback_requests": 5},
     types={"succeeded": 28, "expired": 12},
     sources={"batch": 35, "messages": 5},
     sent=2,

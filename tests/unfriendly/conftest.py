@@ -98,7 +98,7 @@ def environment(url: str, api: str, names: Any, **more: str) -> dict[str, str]:
 
 
 #: Accounts for jobs that tests submit themselves.
-SPARE = [f"spare{i}" for i in range(60)]
+SPARE = [f"spare{i}" for i in range(120)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -125,7 +125,18 @@ CASES = {
         options={"max_requests_per_batch": 2},
         batches=6,
     ),
-    "fallback_too": Case(Manners(script={"create": [LOST, None, LOST]}, result=expires), jobs=3),
+    "fallback_too": Case(
+        Manners(script={"create": [LOST, None, LOST]}, result=expires), jobs=3, options={"retries": 0}
+    ),
+    "smaller_batches_too": Case(
+        # Of the jobs' smaller batches, too, nothing but their own ids tells one from another, or from a stranger's.
+        Manners(script={"create": [None, LOST, None, LOST, DROP, LOST, LOST, DROP, LOST]}, result=expires, looks=1),
+        jobs=3,
+        strangers=lambda account: [account.add_foreign(1, age=age) for age in (20.0, 2.0, 0.0)] and None,
+        later=lambda account: [account.add_foreign(1, looks=looks) for looks in (0, 1)] and None,
+        options={"retries": 2},
+        batches=9,
+    ),
     "storm": Case(Manners(storm=Storm(7), looks=2, shows_after=(0.0, 1.0)), jobs=8, options={"create_settle": 4}),
 }
 
@@ -231,7 +242,7 @@ def test_killed_in_create_fetch_and_fallback(bench: Bench) -> None:
         "message": (2, Manners(result=expires, script={"messages": [lost, lost]})),
     }
     doomed = bench.worker(8)
-    jobs = {name: bench.submit(name, number, manners) for name, (number, manners) in held.items()}
+    jobs = {name: bench.submit(name, number, manners, retries=0) for name, (number, manners) in held.items()}
     waiting = {"twins": 2, "mixed": 2, "results": 2, "message": 2}
     with bench.recovered():
         wait_until(lambda: all(len(bench.server.account(name).held) == n for name, n in waiting.items()), 90)

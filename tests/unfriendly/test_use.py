@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def test_cancel_during_the_fallback_waits_for_what_was_sent(world: World, spare:
         result=lambda i, prompt: {"type": "expired"},
         script={"messages": [Answer(200, b'{"type":"message","content":[]}', hold=gate)] * 2},
     )
-    result = run_batch.delay(prompts(name), client=name)
+    result = run_batch.delay(prompts(name), client=name, retries=0)
     job = BatchJob(result.id, world.app)
     wait_until(lambda: account.held)
     job.cancel()
@@ -311,10 +312,10 @@ def test_other_pools(pool: str, world: World, tmp_path: Path, redis_url: str) ->
     app.set_current()
     env = environment(redis_url, world.server.url, [name])
     with Worker(env, tmp_path / "worker.log", options=(f"--pool={pool}", "--concurrency=4")) as worker:
-        results = [run_batch.delay(prompts(f"{name} {j}"), client=name) for j in range(3)]
-        for result in results:
+        results = [run_batch.delay(prompts(f"{name} {j}"), client=name, retries=j) for j in range(3)]
+        for j, result in enumerate(results):
             summary = result.get(timeout=100)
-            assert (summary["succeeded"], summary["fallback"]) == (5, 1)
+            assert (summary["succeeded"], summary["fallback"], len(summary["batch_ids"])) == (5, 1, 1 + j)
         assert "Traceback" not in worker.log.read_text()
     assert set(account.paid.values()) == {1}
     assert account.sdk_retries == 0
@@ -349,12 +350,16 @@ def test_eager_waits_instead_of_spinning(world: World, eager: str) -> None:
         script={"create": [Answer(404), Answer(500, acts=True)], "results": [Answer(404)], "messages": [Answer(429)]},
     )
     before = time.monotonic()
-    result = run_batch.delay(prompts(eager), client=eager)
+    result = run_batch.delay(prompts(eager), client=eager, retries=0)
     assert time.monotonic() - before > 0.3
     summary = result.get()
     assert (summary["succeeded"], summary["fallback"]) == (5, 1)
     assert account.calls["retrieve"] == 4
     assert account.calls["list"] == 4  # one finds it, and one at each look until the results confirm it
+    assert set(account.paid.values()) == {1}
+    account.manners = replace(account.manners, script={})
+    summary = run_batch.delay(prompts(f"{eager} again"), client=eager, max_requests_per_batch=3, retries=2).get()
+    assert (summary["succeeded"], summary["fallback"], len(summary["batch_ids"])) == (5, 2, 6)
     assert set(account.paid.values()) == {1}
     account.manners = Manners(forever={"create": refusal(400, "invalid_request_error", "no")})
     with pytest.raises(errors.PermanentError, match="400"):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import anthropic
 import pytest
 
-from claude_batch_tasks import api, errors
+from claude_batch_tasks import api, errors, policy
 from claude_batch_tasks.embedded import free_port
 
 KEY = "sk-ant-SECRET-KEY"
@@ -211,9 +211,17 @@ class TestACall:
     def test_of_the_messages_api_sends_the_params_as_they_are(self, server: Server, client: Any) -> None:
         message = b'{ "id":"msg_1", "content":[{"type":"text","text":"\xe2\x80\xa8"}], "a_new_field":1e2 }'
         server.answers = [answer(body=message)]
-        assert api.create_message(client, PARAMS) == message
+        assert api.create_message(client, PARAMS) == (message, {})
         [seen] = server.seen
         assert (seen.method, seen.path, seen.body) == ("POST", "/v1/messages", PARAMS)
+
+    def test_of_the_messages_api_says_what_is_left_of_its_limits(self, server: Server, client: Any) -> None:
+        limits = {"anthropic_ratelimit_requests_limit": "50", "anthropic_ratelimit_requests_remaining": "49"}
+        server.answers = [answer(body={}, **limits)]
+        assert api.create_message(client, PARAMS).limits == {"requests": (50, 49)}
+        server.answers = [failure(429, retry_after="0", **limits)]
+        error = error_of(client, "messages")
+        assert (error.limits, error.hold) == ({"requests": (50, 49)}, policy.SHORTEST_MESSAGES_HOLD)
 
     def test_for_results_asks_the_configured_host_once(self, server: Server, client: Any) -> None:
         server.answers = [answer(body=b"x\r\n\xff\xe2\x80\xa8\ny")]

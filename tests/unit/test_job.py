@@ -5,7 +5,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from claude_batch_tasks import submit as submission
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import Completeness
-from claude_batch_tasks.store import BatchRecord, Store, Unit, open_store
+from claude_batch_tasks.store import BatchRecord, Round, Store, Unit, open_store
 
 JOB = "job-1"
 PROMPT = "SECRET-PROMPT"
@@ -69,7 +69,7 @@ def finish(store: Store) -> Callable[..., None]:
             "eligible_places": seen.eligible.tobytes(),
             "counts": dict(seen.tallies),
         }
-        assert store.publish(unit, "test", 1, **{"state": "fetched", "done": True, **known, **changes})
+        assert store.publish(unit, "test", 1, **{"state": "fetched", "final": True, "done": True, **known, **changes})
 
     return finish
 
@@ -103,12 +103,13 @@ class TestSubmitting:
         self, store: Store, stage: Any, options: dict[str, Any], counts: list[int] | None
     ) -> None:
         stage(*[f"ü{n}" for n in range(7)], **options)
-        records = store.batches(JOB)
+        job, records = store.job(JOB), store.batches(JOB)
+        assert job is not None
         assert counts is None or [record.count for record in records] == counts
         assert len(records) > 1 or not options
         first = 0
         for number, record in enumerate(records):
-            body = b"".join(submission.body(store, JOB, number))
+            body = b"".join(submission.body(store, JOB, job, number, record))
             assert len(body) == record.body_bytes <= options.get("max_bytes_per_batch", 256_000_000)
             assert len(json.loads(body)["requests"]) == record.count
             assert record.first == first
@@ -119,8 +120,13 @@ class TestSubmitting:
         stage("a/b c", "ü")
         job = store.job(JOB)
         assert job is not None
-        sent = json.loads(b"".join(submission.body(store, JOB, 0)))["requests"]
+        [record] = store.batches(JOB)
+        sent = json.loads(b"".join(submission.body(store, JOB, job, 0, record)))["requests"]
         assert [request["custom_id"] for request in sent] == [wire_id(job.nonce, 0), wire_id(job.nonce, 1)]
+
+    def test_counts_the_models(self, app: Celery, store: Store, make_request: Any) -> None:
+        requests = [make_request(str(n), model=f"m{n % 3}") for n in range(7)]
+        assert submission.submit(app, JOB, requests, {}).models == store.job(JOB).models == 3  # type: ignore[union-attr]
 
     def test_gives_every_job_a_nonce_of_its_own(self, app: Celery, make_request: Any) -> None:
         assert len({submission.submit(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
@@ -152,6 +158,89 @@ class TestSubmitting:
         with ThreadPoolExecutor(6) as pool:
             [first] = [n for n in pool.map(submit, range(6)) if n is not None]
         assert [r["custom_id"] for r in BatchJob(JOB, app).requests()] == [f"{first}-{m}" for m in range(50)]
+
+
+class TestADeadline:
+    IN_AN_HOUR = datetime.now(timezone.utc) + timedelta(hours=1)
+
+    def stored(self, stage: Any, store: Store, deadline: Any) -> Any:
+        stage("a", deadline=deadline)
+        job = store.job(JOB)
+        assert job is not None
+        return job.options["deadline"]
+
+    @pytest.mark.parametrize(
+        "deadline",
+        [
+            IN_AN_HOUR,
+            IN_AN_HOUR.astimezone(timezone(timedelta(hours=-9))),
+            IN_AN_HOUR.isoformat(),
+            IN_AN_HOUR.isoformat().replace("+00:00", "Z"),
+        ],
+        ids=["UTC", "elsewhere", "text", "Z"],
+    )
+    def test_that_is_a_moment_is_the_seconds_until_then(self, stage: Any, store: Store, deadline: Any) -> None:
+        left = (self.IN_AN_HOUR - datetime.now(timezone.utc)).total_seconds()
+        assert self.stored(stage, store, deadline) == pytest.approx(left, abs=5)
+
+    @pytest.mark.parametrize(
+        ("deadline", "seconds"),
+        [(3600, 3600), (0.5, 0.5), (timedelta(hours=1), 3600), ("2001-01-01T00:00:00Z", 0), (None, None)],
+    )
+    def test_may_be_seconds_and_may_have_passed(self, stage: Any, store: Store, deadline: Any, seconds: Any) -> None:
+        assert self.stored(stage, store, deadline) == seconds
+
+    @pytest.mark.parametrize(
+        ("deadline", "text"),
+        [
+            (datetime(2100, 1, 1), "must have a time zone"),
+            ("2100-01-01T00:00:00", "must have a time zone"),
+            ("tomorrow", "claude_batch_deadline must be a number, not 'tomorrow'"),
+            (timedelta(seconds=-1), "claude_batch_deadline must be from 0"),
+            ([3600], "claude_batch_deadline must be a number"),
+        ],
+    )
+    def test_is_refused_if_it_is_not_clear(self, stage: Any, keys: Keys, deadline: Any, text: str) -> None:
+        with pytest.raises(errors.InvalidSettings, match=text):
+            stage("a", deadline=deadline)
+        assert keys() == set()
+
+
+class TestMaxCost:
+    HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens, half of it in a batch
+
+    def submit(self, app: Celery, make_request: Any, max_cost: float | None, *models: str, **options: Any) -> None:
+        """Requests of 14 tokens in, estimated, and 1,000 out."""
+        requests = [make_request(str(n), text="x" * 35, model=m, max_tokens=1_000) for n, m in enumerate(models)]
+        submission.submit(app, JOB, requests, {"max_cost": max_cost, **options})
+
+    def test_has_what_each_batch_costs_noted(self, app: Celery, make_request: Any, store: Store) -> None:
+        self.submit(app, make_request, 1, *[self.HAIKU] * 5, max_requests_per_batch=2)
+        assert [(batch.least, batch.most) for batch in store.batches(JOB)] == [
+            (count * 7_000, count * 2_507_000) for count in (2, 2, 1)
+        ]
+
+    def test_that_nobody_set_has_nothing_noted(self, app: Celery, make_request: Any, store: Store) -> None:
+        self.submit(app, make_request, None, self.HAIKU, "claude-x")
+        assert [(batch.least, batch.most) for batch in store.batches(JOB)] == [(None, None)]
+
+    @pytest.mark.parametrize(("max_cost", "enough"), [(0.000_014, True), (0.000_013_9, False), (0, False)])
+    def test_must_cover_the_input(
+        self, app: Celery, make_request: Any, keys: Keys, max_cost: float, enough: bool
+    ) -> None:
+        if enough:
+            self.submit(app, make_request, max_cost, self.HAIKU, self.HAIKU, max_requests_per_batch=1)
+            return
+        with pytest.raises(errors.InvalidRequests, match=r"input alone costs about \$1.4e-05, more.*up to \$0.005014"):
+            self.submit(app, make_request, max_cost, self.HAIKU, self.HAIKU, max_requests_per_batch=1)
+        assert keys() == set()
+
+    def test_cannot_be_kept_where_a_price_is_not_known(self, app: Celery, make_request: Any, keys: Keys) -> None:
+        with pytest.raises(errors.InvalidRequests, match="what claude-x costs is not known; add it to claude_batch_pr"):
+            self.submit(app, make_request, 1, self.HAIKU, "claude-x")
+        assert keys() == set()
+        app.conf.claude_batch_prices = {"claude-x": {"input_mtok": 1, "output_mtok": 5}}
+        self.submit(app, make_request, 1, self.HAIKU, "claude-x")
 
 
 class TestSubmittingThatFails:
@@ -326,9 +415,9 @@ class TestAResult:
     def test_may_come_through_the_messages_api(self, store: Store, stage: Any, finish: Any) -> None:
         job = stage("a", "b", "c", "d")
         finish(0, [succeeded("a"), {"type": "expired"}, {"type": "expired"}, {"type": "expired"}])
-        store.save_outcome(JOB, 0, 1, reading.message_outcome(json.dumps(message("b")).encode()))
-        store.save_outcome(JOB, 0, 2, reading.error_outcome("invalid_request_error", "m", None))
-        store.save_outcome(JOB, 0, 3, reading.kept_outcome("the answer was lost"))
+        store.save_outcome(Unit(JOB, 0, 0), 1, reading.message_outcome(json.dumps(message("b")).encode()))
+        store.save_outcome(Unit(JOB, 0, 0), 2, reading.error_outcome("invalid_request_error", "m", None))
+        store.save_outcome(Unit(JOB, 0, 0), 3, reading.kept_outcome("the answer was lost", tried=True))
         found = {result.custom_id: result for result in job.results()}
         assert len(list(job.results())) == 4
         assert {i: (r.type, r.source) for i, r in found.items()} == {
@@ -345,8 +434,10 @@ class TestAResult:
         job = stage("a", "b")
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         error = {"type": "not_found_error", "message": "gone"}
-        store.record(Unit(JOB, 0), "test", done=True, state="lost", outcome={"type": "errored", "error": error})
-        store.save_outcome(JOB, 0, 1, reading.message_outcome(json.dumps(message("b")).encode()))
+        store.record(
+            Unit(JOB, 0), "test", final=True, done=True, state="lost", outcome={"type": "errored", "error": error}
+        )
+        store.save_outcome(Unit(JOB, 0, 0), 1, reading.message_outcome(json.dumps(message("b")).encode()))
         assert job.result("a") == RequestResult(custom_id="a", type="errored", source="batch", error=error)
         assert job.result("b").text == "b"
         assert sorted(result.custom_id for result in job.results()) == ["a", "b"]
@@ -452,6 +543,19 @@ class TestStatus:
         assert status.next_look == datetime.fromtimestamp(1900, timezone.utc)
         assert status.started_at == datetime.fromtimestamp(1000.5, timezone.utc)
         assert status.batches[0].batch_id == "msgbatch_1"
+
+    def test_says_what_it_has_cost_and_how_outcomes_came(self, store: Store, stage: Any) -> None:
+        job = stage("a", "b", "c", "d", max_requests_per_batch=2)
+        assert (job.status().cost, job.status().cost_by_model, job.status().stopped) == (0, {}, None)
+        store.update_job(JOB, stopped="no credit")
+        for number, costs in enumerate(({"m": "0.1"}, {"m": "0.2", "n": "1"})):
+            store.acquire(Unit(JOB, number), 0, "test", 60)
+            store.record(Unit(JOB, number), "test", costs=costs, resubmitted=1, answered=2, skipped=3)
+        status = job.status()
+        assert (status.cost, status.cost_by_model, status.stopped) == (1.3, {"m": 0.3, "n": 1}, "no credit")
+        assert (status.resubmitted, status.fallback, status.fallback_skipped) == (2, 4, 6)
+        store.record(Unit(JOB, 0), "test", costs={"m": None})
+        assert (job.status().cost, job.status().cost_by_model) == (None, {"m": None, "n": 1})
 
     def test_of_a_batch_that_is_done_shows_no_next_look(self, stage: Any, finish: Any) -> None:
         job = stage("a")
@@ -578,6 +682,21 @@ class TestTheSummary:
     def test_has_a_state(self, canceled: bool, error: Any, state: str) -> None:
         batch = BatchRecord(first=0, count=5, body_bytes=1, error=error)
         assert totals.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
+
+    def test_names_all_batches_and_what_they_cost(self) -> None:
+        past = {"attempt": 1, "counts": {}, "usage": {}, "costs": {}, "eligible": 1, "open": {}}
+        rounds = [Round(batch_id=name, **past) for name in ("msgbatch_0", None, "msgbatch_2")]
+        batch = BatchRecord(first=0, count=5, body_bytes=1, rounds=rounds, batch_id="msgbatch_3", costs={"m": "0.1"})
+        summary = totals.summarize(JOB, self.record(stopped="no credit"), [batch, *self.BATCHES], 60.0)
+        assert summary["batch_ids"] == ["msgbatch_0", "msgbatch_2", "msgbatch_3", "msgbatch_1"]
+        assert (summary["cost"], summary["cost_by_model"], summary["stopped"]) == (0.1, {"m": 0.1}, "no credit")
+
+    def test_leaves_out_what_is_to_be_sent_again(self) -> None:
+        known: dict[str, Any] = {"first": 0, "count": 5, "body_bytes": 1, "counts": {"succeeded": 2, "expired": 3}}
+        open_ = {"eligible": 2, "open": {"expired": 2}}
+        for more, expired in (({}, 3), (open_, 1), ({**open_, "final": True}, 3), ({**open_, "done": True}, 3)):
+            counts = totals.tally([BatchRecord(**known, **more)])
+            assert (counts["succeeded"], counts["expired"]) == (2, expired)
 
     def test_is_foretold_by_the_progress(self) -> None:
         progress = totals.progress(self.record(), self.BATCHES)

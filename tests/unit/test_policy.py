@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
 
+import anthropic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -276,3 +277,158 @@ def test_only_what_failed_for_a_passing_reason_deserves_another_chance(
     outcome: str, error_type: str | None, again: bool
 ) -> None:
     assert policy.second_chance(outcome, error_type) is again
+
+
+#: What Anthropic says when an account may not spend, as of 2026.
+NO_CREDIT = (
+    "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase "
+    "credits."
+)
+OWN_LIMIT = "You have reached your specified API usage limits. You will regain access on 2100-01-01 at 00:00 UTC."
+RATE_LIMIT = (
+    "This request would exceed your organization's rate limit of 40,000 input tokens per minute. For details, refer "
+    "to: https://docs.claude.com/en/api/rate-limits. You can see the response headers for current usage. Please reduce "
+    "the prompt length or the maximum tokens requested, or try again later. You may also contact sales to discuss your "
+    "options for a rate limit increase."
+)
+
+
+class TestWhatConcernsTheWholeAccount:
+    @pytest.mark.parametrize(
+        ("error_type", "message", "known"),
+        [
+            ("authentication_error", "invalid x-api-key", {"status": 401}),
+            (None, None, {"status": 402}),
+            ("permission_error", "not allowed", {"status": 403}),
+            ("invalid_request_error", NO_CREDIT, {"status": 400}),
+            ("invalid_request_error", OWN_LIMIT, {"status": 400}),
+            ("rate_limit_error", "slow down", {"status": 429, "code": "enforced_spend_limit_reached"}),
+            ("invalid_request_error", "This organization has been disabled.", {"status": 400}),
+            # In a result file, which has no status:
+            ("authentication_error", None, {}),
+            ("billing_error", "", {}),
+            ("invalid_request_error", NO_CREDIT, {}),
+        ],
+    )
+    def test_is_that_it_may_not_call_or_not_pay(self, error_type: str, message: str, known: dict[str, Any]) -> None:
+        assert policy.concerns_account(error_type, message, **known)
+
+    @pytest.mark.parametrize(
+        ("error_type", "message", "known"),
+        [
+            ("rate_limit_error", RATE_LIMIT, {"status": 429}),
+            ("rate_limit_error", RATE_LIMIT, {"status": 429, "code": "a_code_of_next_year"}),
+            ("invalid_request_error", "max_tokens: 999999 > 64000", {"status": 400}),
+            ("invalid_request_error", "prompt is too long", {}),
+            ("not_found_error", f"model: {NO_CREDIT}", {"status": 404}),
+            ("overloaded_error", OWN_LIMIT, {"status": 529}),
+            ("billing_error", None, {"status": 500}),
+            ("permission_error", "no access to this model", {}),
+            (None, None, {}),
+        ],
+    )
+    def test_is_nothing_that_another_request_may_not_meet(
+        self, error_type: str, message: str, known: dict[str, Any]
+    ) -> None:
+        assert not policy.concerns_account(error_type, message, **known)
+
+
+class TestTheNextChance:
+    @pytest.mark.parametrize(
+        ("rounds", "retries", "fallback", "in_time", "chance"),
+        [
+            (0, 2, "messages", True, "resubmit"),
+            (1, 2, "off", True, "resubmit"),
+            (2, 2, "messages", True, "messages"),
+            (2, 2, "off", True, "none"),
+            (0, 2, "messages", False, "messages"),
+            (0, 2, "off", False, "none"),
+            (0, 0, "messages", True, "messages"),
+            (3, 2, "off", True, "none"),
+        ],
+    )
+    def test_is_the_cheaper_one_while_there_is_time(
+        self, rounds: int, retries: int, fallback: str, in_time: bool, chance: str
+    ) -> None:
+        assert policy.next_chance(rounds=rounds, retries=retries, fallback=fallback, in_time=in_time) == chance
+
+    def test_comes_in_time_if_the_slowest_batch_of_this_size_would(self) -> None:
+        past = [(100, 60.0 + n) for n in range(5)] + [(100_000, 20_000.0)] * 5
+        assert policy.in_time(64, past, 100)
+        assert not policy.in_time(63.9, past, 100)
+        assert policy.in_time(20_000, past, 50_000)
+
+    @pytest.mark.parametrize("past", [[], [(100, 60.0)] * 4, [(10_000, 60.0)] * 9])
+    def test_takes_an_hour_where_too_little_is_known(self, past: list[tuple[int, float]]) -> None:
+        assert policy.in_time(3600, past, 100)
+        assert not policy.in_time(3599, past, 100)
+        assert policy.in_time(None, past, 100)
+
+
+class TestACallOfTheMessagesApi:
+    @pytest.mark.parametrize(
+        ("model", "max_tokens", "streamed"),
+        [
+            ("claude-haiku-4-5", 21_333, False),
+            ("claude-haiku-4-5", 21_334, True),
+            ("claude-opus-4-20250514", 8_192, False),
+            ("claude-opus-4-20250514", 8_193, True),
+            ("claude-x", 8_193, False),
+        ],
+    )
+    def test_is_streamed_where_the_sdk_insists_on_it(self, model: str, max_tokens: int, streamed: bool) -> None:
+        assert policy.streams(model, max_tokens) is streamed
+        client: Any = anthropic.Anthropic(api_key="x", base_url="http://127.0.0.1:1", max_retries=0)
+        with pytest.raises(ValueError if streamed else anthropic.APIConnectionError):
+            client.messages.create(model=model, max_tokens=max_tokens, messages=[{"role": "user", "content": "x"}])
+
+    @pytest.mark.parametrize(
+        ("seconds", "width"), [(None, 2), (0.0, 2), (0.04, 2), (0.041, 3), (0.2, 10), (0.32, 16), (60.0, 16)]
+    )
+    def test_has_others_beside_it_as_long_as_it_takes(self, seconds: float | None, width: int) -> None:
+        assert policy.width(seconds) == width
+
+
+class TestTheLimitsOfTheMessagesApi:
+    def headers(self, **named: str) -> dict[str, str]:
+        return {f"anthropic-ratelimit-{name.replace('_', '-')}": value for name, value in named.items()}
+
+    def test_are_read_each_with_what_is_left_of_it(self) -> None:
+        assert policy.limits({}) == {}
+        found = {}
+        for n, name in enumerate(policy.RATES):
+            found |= self.headers(**{f"{name}-limit": str(50 + n), f"{name}-remaining": str(n)})
+        assert policy.limits(found) == {
+            "requests": (50, 0), "tokens": (51, 1), "input-tokens": (52, 2), "output-tokens": (53, 3),
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "named",
+        [
+            {"requests_limit": "50"},
+            {"requests_remaining": "7"},
+            {"requests_limit": "50", "requests_remaining": "many"},
+            {"requests_limit": "", "requests_remaining": "7"},
+            {"searches_limit": "50", "searches_remaining": "7"},
+        ],
+    )
+    def test_are_left_out_where_they_are_not_whole(self, named: dict[str, str]) -> None:
+        tokens = self.headers(tokens_limit="9", tokens_remaining="1")
+        assert policy.limits({**tokens, **self.headers(**named)}) == {"tokens": (9, 1)}
+
+    def test_hold_calls_back_for_as_long_as_a_429_says(self) -> None:
+        assert policy.messages_hold(429, {"retry-after": "7"}, NOW) == 7
+        assert policy.messages_hold(429, {"retry-after": "0"}, NOW) == policy.SHORTEST_MESSAGES_HOLD
+        assert policy.messages_hold(429, {}, NOW) == policy.HOLD
+
+    def test_hold_them_back_until_the_reset_where_no_request_is_left(self) -> None:
+        reset = datetime.fromtimestamp(NOW + 9, timezone.utc).isoformat()
+        headers = self.headers(requests_remaining="0", requests_reset=reset)
+        assert policy.messages_hold(429, headers, NOW) == 9
+        assert policy.messages_hold(429, {**headers, "retry-after": "3"}, NOW) == 3
+        assert policy.messages_hold(429, self.headers(requests_remaining="1", requests_reset=reset), NOW) == policy.HOLD
+
+    @pytest.mark.parametrize("status", [200, 500, 529])
+    def test_hold_nothing_back_otherwise(self, status: int) -> None:
+        headers = {"retry-after": "7", **self.headers(requests_remaining="0")}
+        assert policy.messages_hold(status, headers, NOW) is None

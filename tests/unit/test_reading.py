@@ -19,11 +19,11 @@ import pytest
 import redis
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, RequestResult, errors, reading
+from claude_batch_tasks import BatchJob, RequestResult, errors, reading, rounds
 from claude_batch_tasks import submit as submission
 from claude_batch_tasks.requests import wire_id
-from claude_batch_tasks.results import Completeness
-from claude_batch_tasks.store import Store, Unit, open_store
+from claude_batch_tasks.results import AdoptedCompleteness, Completeness
+from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
 
 JOB = "job-1"
 PER_BATCH = 40
@@ -66,7 +66,7 @@ def finish(store: Store) -> Callable[..., None]:
         store.record(unit, "test", attempt=1)
         store.write_results(JOB, number, 1, seen.keep(lines))
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-        known = {"state": "fetched", "done": True, "counts": dict(seen.tallies)}
+        known = {"state": "fetched", "final": True, "done": True, "counts": dict(seen.tallies)}
         assert store.publish(unit, "test", 1, **rows, **{**known, **changes})
 
     return finish
@@ -80,6 +80,34 @@ def job(app: Celery, make_request: Any, finish: Any) -> BatchJob:
     for number in range(3):
         finish(number)
     return BatchJob(JOB, app)
+
+
+@pytest.fixture
+def again(store: Store) -> Callable[..., None]:
+    """``again({1: answer(0), ...}, done=False)``: what is left of the first batch goes through a smaller one."""
+
+    def again(results: dict[int, dict[str, Any]], **changes: Any) -> None:
+        job, unit, record = store.job(JOB), Unit(JOB, 0), store.batch(JOB, 0)
+        assert job is not None
+        assert record is not None
+        store.record(unit, "test", **rounds.begin(store, JOB, job, 0, record))
+        record = store.batch(JOB, 0)
+        assert record is not None
+        attempt, name = record.attempt + 1, rounds.nonce(job, record)
+        seen = Completeness(name, record.first, record.count, places=rounds.places(store, JOB, 0, record))
+        lines = (
+            json.dumps({"custom_id": wire_id(name, record.first + place), "result": result}).encode() + b"\n"
+            for place, result in results.items()
+        )
+        store.record(unit, "test", attempt=attempt)
+        store.write_results(JOB, 0, attempt, seen.keep(lines))
+        assert seen.complete
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+        known = {"state": "fetched", **rounds.merged(record, seen), **changes}
+        keep = [round.attempt for round in record.rounds]
+        assert store.publish(unit, "test", attempt, keep=keep, **rows, **known)
+
+    return again
 
 
 def numbers(results: Iterator[RequestResult]) -> list[int]:
@@ -103,8 +131,8 @@ class TestResults:
         )
 
     def test_in_order_name_where_they_come_from(self, job: BatchJob, store: Store) -> None:
-        store.save_outcome(JOB, 1, 2, reading.message_outcome(json.dumps(answer(0)["message"]).encode()))
-        store.save_outcome(JOB, 1, 3, reading.kept_outcome("the answer was lost"))
+        store.save_outcome(Unit(JOB, 1, 0), 2, reading.message_outcome(json.dumps(answer(0)["message"]).encode()))
+        store.save_outcome(Unit(JOB, 1, 0), 3, reading.kept_outcome("the answer was lost", tried=True))
         found = list(job.results(order="request"))
         assert [n for n, result in enumerate(found) if result.source == "messages"] == [PER_BATCH + 2]
         assert len(found) == 3 * PER_BATCH
@@ -112,7 +140,7 @@ class TestResults:
     def test_of_a_batch_without_rows_come_in_order_too(self, app: Celery, make_request: Any, store: Store) -> None:
         submission.submit(app, JOB, (make_request(f"review {n}") for n in range(5)), {})
         store.acquire(Unit(JOB, 0), 0, "test", 60)
-        unsent = {"outcome": {"type": "canceled"}, "counts": {"canceled": 5}, "done": True}
+        unsent = {"outcome": {"type": "canceled"}, "counts": {"canceled": 5}, "final": True, "done": True}
         store.record(Unit(JOB, 0), "test", **unsent)
         job = BatchJob(JOB, app)
         assert numbers(job.results(order="request")) == list(range(5))
@@ -187,6 +215,7 @@ class TestResults:
             1,
             pieces=seen.pieces.tobytes(),
             eligible_places=b"",
+            final=True,
             done=True,
             counts={"succeeded": 3},
         )
@@ -221,6 +250,190 @@ class TestOneResult:
         for name in ("results", "custom_ids", "outcomes"):
             monkeypatch.setattr(type(store), name, scanned)
         assert job.result("review 77").custom_id == "review 77"
+
+
+EXPIRED, GOOD = {"type": "expired"}, answer(0)
+OVERLOADED = {"type": "errored", "error": {"type": "error", "error": {"type": "overloaded_error", "message": "m"}}}
+INVALID = {"type": "errored", "error": {"type": "error", "error": {"type": "invalid_request_error", "message": "m"}}}
+#: What becomes of six requests at first.
+FIRST = [GOOD, EXPIRED, OVERLOADED, EXPIRED, INVALID, EXPIRED]
+
+
+@pytest.fixture
+def six(app: Celery, make_request: Any, finish: Any) -> BatchJob:
+    """A job of six requests, the batch of which is fetched; what is left of it may be sent again."""
+    submission.submit(app, JOB, [make_request(f"review {n}") for n in range(6)], {})
+    finish(0, lambda n: FIRST[n], final=False, done=False, eligible=4, open={"expired": 3, "errored": 1})
+    return BatchJob(JOB, app)
+
+
+def keep(store: Store, place: int, note: str) -> None:
+    store.save_outcome(Unit(JOB, 0, 0), place, reading.kept_outcome(note, tried=False))
+
+
+def come(store: Store, place: int, number: int = 0) -> None:
+    """An answer of the Messages API."""
+    message = json.dumps(answer(number)["message"]).encode()
+    store.save_outcome(Unit(JOB, 0, 0), place, reading.message_outcome(message))
+
+
+class TestResultsOfSeveralRounds:
+    @pytest.fixture
+    def three(self, six: BatchJob, store: Store, again: Any) -> BatchJob:
+        """After three rounds; then the Messages API was asked for what was left."""
+        again({1: answer(4), 2: EXPIRED, 3: OVERLOADED, 5: INVALID})
+        again({2: answer(8), 3: EXPIRED}, final=True, done=True, note="the money was gone")
+        return six
+
+    def shown(self, results: Iterator[RequestResult]) -> dict[int, tuple[str, str, str]]:
+        found = list(results)
+        by_number = {int(r.custom_id.removeprefix("review ")): (r.type, r.source, r.text[:8]) for r in found}
+        assert len(by_number) == len(found)
+        return by_number
+
+    def test_are_those_of_the_last_one_that_has_one(self, three: BatchJob) -> None:
+        expected = {
+            0: ("succeeded", "batch", "answer 0"),
+            1: ("succeeded", "resubmitted", "answer 4"),
+            2: ("succeeded", "resubmitted", "answer 8"),
+            3: ("expired", "resubmitted", ""),
+            4: ("errored", "batch", ""),
+            5: ("errored", "resubmitted", ""),
+        }
+        assert self.shown(three.results()) == expected
+        assert list(self.shown(three.results(order="request")).items()) == sorted(expected.items())
+        assert set(self.shown(three.results(type="errored"))) == {4, 5}
+        assert self.shown(three.result(f"review {n}") for n in range(6)) == expected
+        assert self.shown(three.results(ids=[f"review {n}" for n in range(6)])) == expected
+
+    def test_give_way_to_the_messages_apis(self, three: BatchJob, store: Store) -> None:
+        come(store, 3, 12)
+        expected = ("succeeded", "messages", "answer 1")
+        assert self.shown(three.results())[3] == self.shown(iter([three.result("review 3")]))[3] == expected
+
+    def test_say_why_they_got_no_other_chance(self, three: BatchJob, store: Store) -> None:
+        batch = {n: "the money was gone" if n == 3 else None for n in range(6)}
+        for order in ("stored", "request"):
+            found = three.results(order=order)  # type: ignore[arg-type]
+            assert {int(r.custom_id[7:]): r.note for r in found} == batch
+        keep(store, 3, "its answer was lost")
+        keep(store, 0, "never asked")
+        for results in (three.results(), three.results(order="request"), three.results(ids=["review 0", "review 3"])):
+            notes = {r.custom_id: r.note for r in results}
+            assert (notes["review 0"], notes["review 3"]) == (None, "its answer was lost")
+        assert three.result("review 3").note == "its answer was lost"
+
+    def test_are_those_before_where_the_last_batch_was_never_made(
+        self, six: BatchJob, store: Store, again: Any
+    ) -> None:
+        again({1: answer(4), 2: EXPIRED, 3: OVERLOADED, 5: INVALID})
+        job, record = store.job(JOB), store.batch(JOB, 0)
+        assert job is not None
+        assert record is not None
+        changes = rounds.begin(store, JOB, job, 0, record)
+        store.record(Unit(JOB, 0), "test", **{**changes, "state": "unsent", "final": True, "done": True})
+        assert {n: kind for n, (kind, _, _) in self.shown(six.results()).items()} == {
+            0: "succeeded", 1: "succeeded", 2: "expired", 3: "errored", 4: "errored", 5: "errored",
+        }  # fmt: skip
+
+
+class TestResultsByTheirIds:
+    """Also of batches that are not finished: those that are final."""
+
+    def found(self, job: BatchJob, *wanted: int, **options: Any) -> list[int]:
+        return sorted(numbers(job.results(ids=[f"review {n}" for n in wanted or range(6)], **options)))
+
+    def test_are_there_when_they_will_not_be_sent_again(self, six: BatchJob, store: Store, again: Any) -> None:
+        assert self.found(six) == [0, 4]
+        assert list(six.results()) == []
+        again({1: GOOD, 2: EXPIRED, 3: EXPIRED, 5: INVALID})
+        assert self.found(six) == [0, 1, 4, 5]
+        come(store, 2)
+        keep(store, 3, "its answer was lost")
+        assert self.found(six) == list(range(6))
+
+    def test_are_not_those_of_a_round_before_while_the_next_is_under_way(
+        self, six: BatchJob, store: Store, again: Any
+    ) -> None:
+        job, record = store.job(JOB), store.batch(JOB, 0)
+        assert job is not None
+        assert record is not None
+        store.record(Unit(JOB, 0), "test", **rounds.begin(store, JOB, job, 0, record))
+        assert self.found(six) == [0, 4]
+        with pytest.raises(errors.RequestNotFound, match="has no outcome yet"):
+            six.result("review 1")
+
+    def test_are_all_that_there_are_when_nothing_is_left_to_be_done(self, six: BatchJob, store: Store) -> None:
+        store.record(Unit(JOB, 0), "test", final=True, done=True)
+        assert self.found(six) == list(range(6))
+
+    def test_are_those_asked_for_and_of_a_type(self, six: BatchJob, store: Store) -> None:
+        store.record(Unit(JOB, 0), "test", final=True, done=True)
+        assert self.found(six, 1, 1, 4, 77) == [1, 4]
+        assert self.found(six, 0, 1, 3, 4, type="expired") == [1, 3]
+        assert list(six.results(ids=[])) == list(six.results(ids=iter(["nobody", "\ud800"]))) == []
+
+    def test_are_asked_for_in_earnest(self, app: Celery, six: BatchJob) -> None:
+        for options in ({"type": "failed"}, {"order": "random"}):
+            with pytest.raises(ValueError, match="must be"):
+                six.results(ids=[], **options)  # type: ignore[arg-type]
+        with pytest.raises(errors.JobNotFound):
+            BatchJob("nobody", app).results(ids=["a"])
+
+    def test_are_looked_up_in_whatever_batch_and_piece_they_are(
+        self, app: Celery, make_request: Any, finish: Any, store: Store, monkeypatch: Any
+    ) -> None:
+        requests = (make_request(f"review {n}") for n in range(1500))
+        submission.submit(app, JOB, requests, {"max_requests_per_batch": 1200})
+        for number in range(2):
+            finish(number, lambda n: answer(n, size=2000 if n % 3 else 1))
+        for name in ("results", "outcomes"):
+            monkeypatch.setattr(type(store), name, lambda *_: pytest.fail("everything was read for some results"))
+        job = BatchJob(JOB, app)
+        for wanted in (range(1500), range(3, 1500, 300), [1199, 1200]):
+            found = {r.custom_id: r.type for r in job.results(ids=[f"review {n}" for n in wanted])}
+            assert found == {f"review {n}": TYPES[n % 4] for n in wanted}
+
+    def test_may_be_of_an_adopted_batch(self, app: Celery, store: Store) -> None:
+        record = JobRecord(nonce="n", requests=3, batches=1, submitted_at=1.0, adopted=True)
+        store.create_job(JOB, record, [BatchRecord(first=0, count=3, body_bytes=0)], 600, staged=False)
+        ids = ["b", 'quoted "a"', "a"]
+        seen = AdoptedCompleteness("n", 0, 3)
+        lines = [json.dumps({"custom_id": i, "result": result}).encode() for i, result in zip(ids, FIRST, strict=False)]
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.write_results(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.parts()}
+        store.publish(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
+        job = BatchJob(JOB, app)
+        assert {r.custom_id: r.type for r in job.results(ids=[*ids, "c"])} == {
+            "b": "succeeded", 'quoted "a"': "expired", "a": "errored",
+        }  # fmt: skip
+        assert [r.custom_id for r in job.results(ids=["a"])] == ["a"]
+
+    def test_of_a_batch_without_rows_are_the_messages_apis_and_then_its_own(
+        self, app: Celery, make_request: Any, store: Store
+    ) -> None:
+        submission.submit(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.record(Unit(JOB, 0), "test", state="lost", outcome=INVALID, note="no budget")
+        job = BatchJob(JOB, app)
+        assert self.found(job, 0, 1, 2) == []
+        come(store, 0)
+        assert self.found(job, 0, 1, 2) == [0]
+        store.record(Unit(JOB, 0), "test", final=True, done=True)
+        assert self.found(job, 0, 1, 2) == [0, 1, 2]
+        assert [job.result(f"review {n}").note for n in range(3)] == [None, "no budget", "no budget"]
+
+    def test_of_a_batch_without_rows_are_final_where_they_are_kept(
+        self, app: Celery, make_request: Any, store: Store
+    ) -> None:
+        """``on_result`` is called with them at once."""
+        submission.submit(app, JOB, [make_request(f"review {n}") for n in range(2)], {})
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.record(Unit(JOB, 0), "test", state="lost", outcome=INVALID)
+        keep(store, 0, "refused 8 times")
+        [found] = BatchJob(JOB, app).results(ids=["review 0", "review 1"])
+        assert (found.custom_id, found.type, found.note) == ("review 0", "errored", "refused 8 times")
 
 
 class TestAnExport:
@@ -264,8 +477,8 @@ class TestAnExport:
 
     def test_of_the_messages_api_looks_like_the_others(self, job: BatchJob, store: Store) -> None:
         pretty = json.dumps(answer(0)["message"], indent=2).encode()
-        store.save_outcome(JOB, 0, 1, reading.message_outcome(pretty))
-        store.save_outcome(JOB, 0, 2, reading.error_outcome("invalid_request_error", "too long", "req_9"))
+        store.save_outcome(Unit(JOB, 0, 0), 1, reading.message_outcome(pretty))
+        store.save_outcome(Unit(JOB, 0, 0), 2, reading.error_outcome("invalid_request_error", "too long", "req_9"))
         out = io.BytesIO()
         assert job.export(out) == 3 * PER_BATCH
         found = self.lines(out.getvalue())
@@ -378,11 +591,13 @@ class TestDeleting:
     def test_ends_a_reader_of_what_has_no_rows_too(self, app: Celery, make_request: Any, store: Store) -> None:
         """All of it came through the Messages API; without that, it would look as if none of it had."""
         submission.submit(app, JOB, (make_request(f"review {n}") for n in range(600)), {})
-        lost = {"outcome": {"type": "errored", "error": {}}, "counts": {"succeeded": 600}, "done": True}
+        lost = {"outcome": {"type": "errored", "error": {}}, "counts": {"succeeded": 600}, "final": True, "done": True}
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         store.record(Unit(JOB, 0), "test", **lost)
         for place in range(600):
-            store.save_outcome(JOB, 0, place, reading.message_outcome(json.dumps(answer(0)["message"]).encode()))
+            store.save_outcome(
+                Unit(JOB, 0, 0), place, reading.message_outcome(json.dumps(answer(0)["message"]).encode())
+            )
         store.update_job(JOB, state="completed")
         job = BatchJob(JOB, app)
         reader = job.results()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from claude_batch_tasks import results
 from claude_batch_tasks.errors import ResultsIncomplete
-from claude_batch_tasks.requests import wire_id
+from claude_batch_tasks.prices import Prices, Used
+from claude_batch_tasks.requests import round_nonce, wire_id
 from claude_batch_tasks.results import Completeness
 
 NONCE = "0123456789abcdef"
@@ -114,6 +116,61 @@ class TestARow:
     @pytest.mark.parametrize("message", [None, {}, {"usage": None}, "text", 17, {"usage": "none"}, {"usage": []}])
     def test_may_have_none(self, message: Any) -> None:
         assert results.row(line(type="succeeded", message=message)).usage == {}
+
+    @pytest.mark.parametrize(
+        ("usage", "used"),
+        [
+            ({}, Used()),
+            (
+                {
+                    "input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": 3,
+                    "cache_creation_input_tokens": 9, "server_tool_use": {"web_search_requests": 7, "new": 1},
+                    "cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 5},
+                },
+                Used(1, 2, 3, 4, 5, 7),
+            ),
+            ({"cache_creation_input_tokens": 9}, Used(cache_write_5m=9)),
+            ({"cache_creation_input_tokens": 9, "cache_creation": None, "server_tool_use": None}, Used(0, 0, 0, 9)),
+            (
+                {"cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_1h_input_tokens": 10}},
+                Used(cache_write_1h=9),
+            ),
+            ({"cache_creation": {"ephemeral_1h_input_tokens": 10}}, Used()),
+            # What does not fit is left out, and the rest is read all the same.
+            ({"input_tokens": "many", "output_tokens": 2}, Used(output_tokens=2)),
+            ({"input_tokens": True, "output_tokens": 2}, Used(output_tokens=2)),
+            ({"cache_creation": 7, "server_tool_use": {"web_search_requests": 3}}, Used(web_searches=3)),
+            (
+                {
+                    "cache_creation_input_tokens": 9, "server_tool_use": [],
+                    "cache_creation": {"ephemeral_1h_input_tokens": 9},
+                },
+                Used(cache_write_1h=9),
+            ),
+        ],
+    )  # fmt: skip
+    def test_says_what_costs_something(self, usage: dict[str, Any], used: Used) -> None:
+        message = results.row(line(type="succeeded", message={"model": "m", "usage": usage})).result.message
+        assert message is not None
+        assert message.usage is not None
+        assert (message.model, message.usage.used) == ("m", used)
+
+    @pytest.mark.parametrize("impossible", [-5, 2**63])
+    def test_leaves_out_numbers_that_cannot_be(self, impossible: int) -> None:
+        row = results.row(line(type="succeeded", message={"usage": {"input_tokens": impossible, "output_tokens": 2}}))
+        assert row.usage == {"output_tokens": 2}
+        assert row.result.message is not None
+        assert row.result.message.usage is not None
+        assert row.result.message.usage.used == Used(output_tokens=2)
+
+    @pytest.mark.parametrize("model", [None, 7, ["m"]])
+    def test_may_have_no_model(self, model: Any) -> None:
+        message = results.row(
+            line(type="succeeded", message={"model": model, "usage": {"input_tokens": 3}})
+        ).result.message
+        assert message is not None
+        assert message.usage is not None
+        assert (message.model, message.usage.used.input_tokens) == (None, 3)
 
     @pytest.mark.parametrize(
         ("error", "error_type"),
@@ -294,6 +351,36 @@ class TestCompleteness:
             line_of(13, "expired"), line_of(11, "errored", **invalid), line_of(10, "errored", **overloaded), line_of(12)
         )
         assert list(seen.eligible) == [3, 0]
+        assert seen.open == {"expired": 1, "errored": 1}
+        assert seen.stopped is None
+
+    def test_takes_one_that_only_sounds_like_it_for_somebodys_words(self) -> None:
+        """A bad request may quote a prompt; that many do so in the same way is no accident."""
+        error = {"type": "error", "error": {"type": "invalid_request_error", "message": "about my credit balance"}}
+        assert self.seen(line_of(10, "errored", error=error), line_of(11))[0].stopped is None
+
+    @pytest.mark.parametrize(
+        ("error_type", "message", "stopped"),
+        [
+            ("invalid_request_error", "Your credit balance is too low to access the Anthropic API.", True),
+            ("billing_error", "There is an issue with your organization's billing.", True),
+            ("billing_error", None, True),
+            ("authentication_error", "invalid x-api-key", True),
+            ("invalid_request_error", "messages: the balance of your credits", False),
+            ("overloaded_error", None, False),
+        ],
+    )
+    def test_knows_what_stops_the_account(self, error_type: str, message: str | None, stopped: bool) -> None:
+        error = {"type": "error", "error": {"type": error_type, **({"message": message} if message else {})}}
+        later = {"type": "error", "error": {"type": "billing_error", "message": "the second"}}
+        seen, kept = self.seen(line_of(13, error=error), *(line_of(n, "errored", error=error) for n in (10, 11)))
+        assert seen.stopped == (f"{error_type}: {message}" if stopped else None)
+        assert len(kept) == 3
+        seen, _ = self.seen(
+            *(line_of(n, "errored", error=error) for n in (10, 11)), line_of(12, "errored", error=later)
+        )
+        assert seen.stopped == (f"{error_type}: {message}" if stopped else "billing_error: the second")
+        assert self.seen(line_of(9, "errored", error=later), line_of(10))[0].stopped is None, "of another batch"
 
     def test_knows_in_which_piece_a_row_is(self) -> None:
         seen = Completeness(NONCE, 10, 5)
@@ -303,6 +390,32 @@ class TestCompleteness:
         assert [wire_id(NONCE, 10 + place).encode() in pieces[seen.pieces[place]] for place in range(4)] == [True] * 4
         assert seen.pieces[4] == results.MISSING
         assert len(pieces) > 1
+
+    def test_adds_up_what_the_answers_cost(self) -> None:
+        haiku, cached = {"input_tokens": 1_000_000}, {"cache_creation_input_tokens": 1_000_000}
+        messages = [
+            {"model": "claude-haiku-4-5", "usage": haiku},
+            {"model": "claude-haiku-4-5", "usage": {**cached, "cache_read_input_tokens": 1_000_000}},
+            {"model": "mine", "usage": {"input_tokens": 1_000_000, "output_tokens": 0}},
+            {"model": "claude-haiku-4-5", "usage": {**haiku, "cache_creation": "odd"}},
+        ]
+        lines = [line_of(10 + n, message=message) for n, message in enumerate(messages)]
+        lines += [line_of(10, message=messages[0]), line_of(99, message=messages[0])]  # repeated, and another's
+        seen = Completeness(NONCE, 10, 4, prices=Prices({"mine": {"input_mtok": 4, "output_mtok": 8}}))
+        list(seen.keep([b"\n".join(lines)]))
+        found = {model: Decimal(cost or 0) for model, cost in seen.meter.costs().items()}
+        assert found == {"claude-haiku-4-5": (2 + Decimal("1.25") + Decimal("0.1")) / 2, "mine": 2}
+        assert seen.usage == {
+            "input_tokens": 3_000_000, "cache_creation_input_tokens": 1_000_000, "cache_read_input_tokens": 1_000_000,
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "message", [None, {}, {"model": "claude-haiku-4-5"}, {"usage": {"input_tokens": 1}}, "odd"]
+    )
+    def test_does_not_know_the_cost_of_what_does_not_say_enough(self, message: Any) -> None:
+        seen, _ = self.seen(line_of(10, message=message), line_of(11, "expired"))
+        assert seen.meter.costs() == {"unknown": None}
+        assert self.seen(line_of(11, "expired"), line_of(12, "errored"))[0].meter.costs() == {}
 
     @given(st.lists(st.one_of(st.integers(0, 40), st.sampled_from([b"rubbish", b"", b" \r"])), max_size=80))
     def test_counts_every_row_once(self, written: list[Any]) -> None:
@@ -314,3 +427,41 @@ class TestCompleteness:
         assert seen.distinct + seen.duplicates + seen.foreign == len(indexes)
         assert seen.broken == written.count(b"rubbish")
         assert seen.complete == (len(mine) == 30)
+
+
+class TestCompletenessOfALaterRound:
+    """Of a smaller batch, which holds some of the requests."""
+
+    FIRST = round_nonce(NONCE, 1)
+
+    def seen(self, *written: bytes) -> Completeness:
+        seen = Completeness(self.FIRST, 10, 6, places=[1, 4, 5])
+        list(seen.keep([b"\n".join(written)]))
+        return seen
+
+    def line_of(self, place: int, outcome: str = "succeeded", round_: int = 1) -> bytes:
+        return line(wire_id(round_nonce(NONCE, round_), 10 + place), type=outcome)
+
+    def test_is_reached_with_the_requests_that_it_holds(self) -> None:
+        seen = self.seen(self.line_of(5), self.line_of(1, "expired"), self.line_of(4))
+        assert seen.complete
+        assert list(seen.pieces) == [results.MISSING, 0, results.MISSING, results.MISSING, 0, 0]
+        assert list(seen.eligible) == [1]
+        seen.check({"succeeded": 2, "expired": 1})
+
+    @pytest.mark.parametrize(("place", "round_"), [(0, 1), (2, 1), (6, 1), (-1, 1), (1, 0), (1, 2), (1, 11)])
+    def test_takes_no_row_of_another_request_or_round(self, place: int, round_: int) -> None:
+        seen = self.seen(self.line_of(place, round_=round_))
+        assert seen.all_foreign
+
+    @pytest.mark.parametrize("places", [(), (1, 4)])
+    def test_is_missing_something(self, places: tuple[int, ...]) -> None:
+        seen = self.seen(*(self.line_of(place) for place in places))
+        with pytest.raises(ResultsIncomplete, match=f"{len(places)} of 3 results"):
+            seen.check({"succeeded": 3})
+
+    def test_is_not_that_of_the_first(self) -> None:
+        assert round_nonce(NONCE, 0) == NONCE
+        seen = Completeness(NONCE, 1, 10)
+        list(seen.keep([self.line_of(-9)]))  # cbt-...-1-1, which must not be read as request 1
+        assert seen.all_foreign

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -12,6 +13,7 @@ import redis
 from celery import Celery
 
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.prices import Used
 from claude_batch_tasks.settings import (
     Settings,
     configuration,
@@ -48,6 +50,8 @@ class TestReadFromTheApp:
         assert (found.not_found_grace, found.create_not_found_limit, found.create_settle) == (900, 5, 120)
         assert (found.fallback, found.max_fallback_requests, found.max_wait) == ("messages", 1000, None)
         assert (found.max_requests_per_batch, found.max_bytes_per_batch) == (100_000, 256_000_000)
+        assert (found.retries, found.deadline, found.max_fallback_cost, found.max_cost) == (2, None, None, None)
+        assert (found.max_messages_in_flight, found.prices) == (64, {})
         assert found.result_ttl == 604_800
         assert found.store_url == REDIS
 
@@ -118,6 +122,13 @@ class TestNonsense:
             ("fallback", True),
             ("fallback", None),
             ("store_url", 17),
+            ("retries", None),
+            ("max_cost", "much"),
+            ("prices", None),
+            ("prices", "not json"),
+            ("prices", ["claude-x"]),
+            ("prices", {"claude-x": {"input_mtok": 1}}),
+            ("prices", {"claude-x": {"input_mtok": -1, "output_mtok": 1}}),
             ("client_factories", "not json"),
             ("client_factories", ["a.b"]),
             ("client_factories", {"a": 17}),
@@ -206,18 +217,56 @@ class TestForOneJob:
         own.override({"poll_min": 1})
         assert own.poll_min == 5
 
-    @pytest.mark.parametrize("name", ["store_url", "client_factories"])
+    @pytest.mark.parametrize(
+        "options", [{"retries": 0}, {"retries": 9}, {"deadline": 0}, {"max_cost": 0}, {"max_fallback_cost": 2.5}]
+    )
+    def test_say_how_what_failed_is_sent_again(self, options: dict[str, Any]) -> None:
+        [(name, value)] = options.items()
+        assert getattr(settings().override(options), name) == value
+        assert getattr(settings(**{f"claude_batch_{name}": str(value)}), name) == value
+
+    @pytest.mark.parametrize("name", ["store_url", "client_factories", "prices"])
     def test_are_not_where_things_are(self, name: str) -> None:
         with pytest.raises(InvalidSettings, match=f"run_batch option {name}"):
             settings().override({name: getattr(settings(), name)})
 
     @pytest.mark.parametrize(
         "options",
-        [{"poll_min": math.nan}, {"poll_min": 500}, {"fallback": "maybe"}, {"fallbak": "off"}, {"retries": 2}],
+        [
+            {"poll_min": math.nan},
+            {"poll_min": 500},
+            {"fallback": "maybe"},
+            {"fallbak": "off"},
+            {"retries": -1},
+            {"retries": 1.5},
+            {"deadline": -1},
+            {"deadline": "tomorrow"},
+            {"max_cost": -0.01},
+            {"max_fallback_cost": math.inf},
+            {"max_messages_in_flight": 0},
+        ],
     )
     def test_are_refused_if_they_make_no_sense(self, options: dict[str, Any]) -> None:
         with pytest.raises(InvalidSettings):
             settings().override(options)
+
+
+class TestPrices:
+    OWN = {"claude-x": {"input_mtok": 2.0, "output_mtok": 0.0}}  # noqa: RUF012
+    USED = Used(input_tokens=1_000_000, output_tokens=5)
+
+    def test_may_be_the_operators_own(self) -> None:
+        found = settings(claude_batch_prices=self.OWN).price_list
+        assert found.cost("claude-x", self.USED, batch=False) == 2
+        assert settings(claude_batch_prices=self.OWN).price_list is found, "and are looked up once"
+        assert settings().price_list.cost("claude-x", self.USED, batch=False) is None
+
+    def test_come_from_the_environment_as_json(self) -> None:
+        found = from_environment({"CLAUDE_BATCH_PRICES": json.dumps(self.OWN)})
+        assert found == {"claude_batch_prices": self.OWN}
+        assert settings(**found).price_list.cost("claude-x", self.USED, batch=True) == 1
+        with pytest.raises(InvalidSettings, match=r"claude_batch_prices: .*claude-x: output_mtok is missing"):
+            from_environment({"CLAUDE_BATCH_PRICES": '{"claude-x": {"input_mtok": 1}}'})
 
 
 class TestTheStore:

@@ -22,7 +22,7 @@ class TestPatience:
     def test_ends_when_it_is_over_and_last_looks_have_been_made(self, waited: float, more: float, ends: bool) -> None:
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, started_at=time.time() - waited)
         store: Any = None
-        running = step.Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0))
+        running = step.Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
         with pytest.raises(errors.WaitExceeded) if ends else contextlib.nullcontext():
             running.check_patience(more)
 
@@ -44,7 +44,8 @@ class TestProgress:
             app.loader.import_task_module("claude_batch_tasks.tasks")
             task = app.tasks[tasks.poll_batch.name]
             task.push_request()
-            task.request.step = step.Step(store, Settings(), job, Unit(f"takes {seconds}"), "me", ("job", 0, 0, 0))
+            unit, args = Unit(f"takes {seconds}"), ("job", 0, 0, 0)
+            task.request.step = step.Step(store, Settings(), job, unit, "me", args, task)
             begun = time.monotonic()
             while time.monotonic() < begun + 1.5:
                 task.report("looked")

@@ -18,12 +18,13 @@ from redis.retry import Retry
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.requests import Piece
-from claude_batch_tasks.store import BatchRecord, JobRecord, Lease, MessageRecord, Store, Unit
+from claude_batch_tasks.store import BatchRecord, JobRecord, LaneRecord, Lease, Need, Round, Store, Taken, Unit
 from claude_batch_tasks.store.redis import RedisStore, open_store
 
 JOB = "job-1"
 NONCE = "abc"
 BATCH = Unit(JOB, 0)
+LANE = Unit(JOB, 0, 0)
 LONG = 600.0
 Keys = Callable[[], set[str]]
 
@@ -47,6 +48,11 @@ def make(store: RedisStore, record: JobRecord, batches: list[BatchRecord], *piec
     return store.create_job(job_id, record, batches, LONG)
 
 
+def take(store: RedisStore, lane: Unit, place: int) -> Taken:
+    """As a lane does, of a job whose cost is limited."""
+    return store.take(lane, "me", place, "pace", Need(10, 1, 2), LONG, cap=64, limit=100, total=100)
+
+
 @pytest.fixture
 def job(store: RedisStore) -> str:
     """A job of two batches of two requests, staged and made."""
@@ -59,11 +65,14 @@ class TestRecords:
     FULL_JOB = job_record(
         client="tenant-b", queue="slow", options={"fallback": "off", "poll_min": 0.5}, state="failed", started_at=2.0,
         ended_at=3.25, cancel_requested=True, fallback_granted=7, summary={"batch_ids": ["x"]}, error="ü😀\n",
+        on_result='{"task": "save"}', stopped='"no" credit',
     )  # fmt: skip
     FULL_BATCH = batch_record(
         state="lost", turn=2, intent_at=1.25, rejected_ids=["msgbatch_1"], batch_id="msgbatch_2", provisional=True,
         counts={"succeeded": 3}, due_at=9.5, published=4, usage={"input_tokens": 10**15}, granted=0, done=True,
         outcome={"type": "errored", "error": {"type": "x", "message": "y"}}, error=["BatchLost", ["gone", None, 2.5]],
+        rounds=[Round(batch_id=None, attempt=3, counts={"x": 2}, usage={}, costs={"m": None}, eligible=2, open={})],
+        smaller=2, smaller_bytes=77, costs={"m": "0.10", "unknown": None}, least=0, most=2**53, note="ü",
     )  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -79,7 +88,7 @@ class TestRecords:
         assert store.job("nobody") is None
         assert store.batch("nobody", 0) is None
         assert store.batches("nobody") == []
-        assert store.message(Unit("nobody", 0, 0)) == MessageRecord()
+        assert store.lane(Unit("nobody", 0, 0)) == LaneRecord()
         assert keys() == set()
 
     def test_ignore_fields_of_another_version(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
@@ -110,7 +119,7 @@ class TestRecords:
 class TestALease:
     UNITS = (BATCH, Unit(JOB, 1), Unit(JOB, 0, 1), Unit(JOB))
 
-    @pytest.fixture(params=UNITS, ids=["batch", "another batch", "request", "job"])
+    @pytest.fixture(params=UNITS, ids=["batch", "another batch", "lane", "job"])
     def unit(self, request: pytest.FixtureRequest, job: str) -> Unit:
         return request.param  # type: ignore[no-any-return]
 
@@ -192,7 +201,7 @@ class TestALease:
         assert not store.advance(unit, "me", 1, failures=1)
         assert keys() == before
 
-    def test_of_a_request_of_a_job_that_is_gone_leaves_nothing(self, store: RedisStore, keys: Keys) -> None:
+    def test_of_a_lane_of_a_job_that_is_gone_leaves_nothing(self, store: RedisStore, keys: Keys) -> None:
         store.acquire(Unit("gone", 0, 3), 0, "me", LONG)
         assert keys() == set()
 
@@ -233,14 +242,25 @@ class TestARecordUnderALease:
         assert store.advance(BATCH, "me", 1, failures=3, due_at=9.5)
         assert store.batch(job, 0) == batch_record(failures=3, due_at=9.5)
 
-    def test_of_a_request_is_its_own(self, store: RedisStore, job: str) -> None:
+    def test_of_a_lane_is_its_own(self, store: RedisStore, job: str) -> None:
         first, second = Unit(job, 0, 0), Unit(job, 0, 1)
         store.acquire(first, 0, "me", LONG)
-        store.record(first, "me", sent_at=7.5)
-        store.advance(first, "me", 1, failures=2, due_at=9.5)
-        assert store.message(first) == MessageRecord(sent_at=7.5, failures=2, due_at=9.5)
-        assert store.message(second) == MessageRecord()
+        store.record(first, "me", due_at=9.5)
+        store.advance(first, "me", 1, failures=2)
+        assert store.lane(first) == LaneRecord(failures=2, due_at=9.5)
+        assert store.lane(second) == LaneRecord()
         assert store.batch(job, 0) == batch_record()
+
+    def test_holds_nothing_that_its_lease_is_kept_in(self, store: RedisStore) -> None:
+        make(store, TestRecords.FULL_JOB, [TestRecords.FULL_BATCH, batch_record()])
+        for unit in (BATCH, Unit(JOB)):
+            store.schedule([unit], 5.0)
+            assert store.lost(unit, 0)
+            store.acquire(unit, 0, "me", LONG)
+            store.renew(unit, "me", LONG)
+            store.advance(unit, "me", 1)
+        assert store.job(JOB) == TestRecords.FULL_JOB
+        assert store.batch(JOB, 0) == TestRecords.FULL_BATCH
 
 
 class TestTheFallbackBudget:
@@ -450,7 +470,7 @@ class TestWhatWaitsForAMessage:
         store.advance(Unit(JOB), "me", 1, through=True)
         assert self.due(store) == []
 
-    def test_is_nothing_after_a_request_has_its_outcome(self, store: RedisStore, job: str) -> None:
+    def test_is_nothing_after_the_last_step_of_a_lane(self, store: RedisStore, job: str) -> None:
         unit = Unit(JOB, 0, 1)
         store.schedule([unit], 1.0)
         store.acquire(unit, 0, "me", LONG)
@@ -462,7 +482,7 @@ class TestWhatWaitsForAMessage:
             store.schedule([unit], 1.0)
             assert store.lost(unit, 0) is None
             store.schedule([unit], 1.0)
-            assert store.acquire(unit, 0, "me", LONG).state == "gone" or unit.place is not None
+            assert store.acquire(unit, 0, "me", LONG).state == "gone" or unit.lane is not None
         store.schedule([BATCH, Unit(JOB)], 1.0)
         store.delete(job)
         assert self.due(store) == []
@@ -479,8 +499,10 @@ class TestPayloads:
         assert make(store, job_record(), [batch_record(), batch_record()], *staged)
         assert list(store.custom_ids(JOB, 0)) == [ids for ids, _ in pieces]
         assert list(store.bodies(JOB, 0)) == [body for _, body in pieces]
-        assert [store.params(JOB, 0, place) for place in range(6)] == [b'{"t":"%c"}' % ord(c) for c in "abcdef"]
-        assert store.params(JOB, 1, 0) == b'{"t":"g"}'
+        first, second, third = ((start, body) for start, (_, body) in zip((0, 2, 3), pieces, strict=True))
+        assert [store.piece_of(JOB, 0, place) for place in range(6)] == [first, first, second, third, third, third]
+        assert store.piece_of(JOB, 1, 0) == (0, body_of("g"))
+        assert [store.custom_id(JOB, 0, place) for place in range(6)] == ["a", "ü\u2028", *"cdef"]
 
     def test_may_be_large(self, store: RedisStore) -> None:
         text = "x" * 3_000_000
@@ -496,10 +518,10 @@ class TestPayloads:
 
     def test_of_nothing_are_nothing(self, store: RedisStore, keys: Keys) -> None:
         assert list(store.outcomes("nobody", 0)) == []
-        assert store.outcome("nobody", 0, 0) is None
-        assert store.outcome_count("nobody", 0) == 0
+        assert store.outcomes_of("nobody", 0, [0]) == {}
         assert store.eligible("nobody", 0, 1) == b""
-        assert store.results_with("nobody", 0, 1, 0) == b""
+        assert store.pieces("nobody", 0, 1, range(1000)) == store.pieces("nobody", 0, 1, [0]) == {}
+        assert store.piece_of_results("nobody", 0, 1, 0) == b""
         assert store.index_part("nobody", 0) == b""
         assert keys() == set()
 
@@ -509,7 +531,7 @@ class TestPayloads:
                 next(read("nobody", 0))
         with pytest.raises(JobNotFound, match="expired or was deleted"):
             next(store.results("nobody", 0, 1))
-        for lookup in (store.params, store.custom_id):
+        for lookup in (store.piece_of, store.custom_id):
             with pytest.raises(JobNotFound, match="expired or was deleted"):
                 lookup("nobody", 0, 0)
 
@@ -557,7 +579,18 @@ class TestResults:
         store.write_results(JOB, 0, 1, [b"first", b"second"])
         pieces = array("I", [1, 0, 2**32 - 1]).tobytes()
         store.publish(BATCH, "me", 1, pieces=pieces, eligible_places=b"")
-        assert [store.results_with(JOB, 0, 1, place) for place in range(3)] == [b"second", b"first", b""]
+        assert store.pieces(JOB, 0, 1, [2, 0, 1, 3]) == {0: 1, 1: 0}
+        assert store.pieces(JOB, 0, 1, range(1000)) == {0: 1, 1: 0}, "and likewise of many"
+        assert [store.piece_of_results(JOB, 0, 1, number) for number in range(3)] == [b"first", b"second", b""]
+
+    def test_of_earlier_rounds_are_kept(self, store: RedisStore) -> None:
+        for attempt in range(1, 5):
+            store.write_results(JOB, 0, attempt, [b"%d" % attempt])
+        assert store.publish(BATCH, "me", 2, **NOTHING)
+        assert store.publish(BATCH, "me", 4, keep=[2], **NOTHING)
+        assert [list(store.results(JOB, 0, attempt)) for attempt in (2, 4)] == [[b"2"], [b"4"]]
+        with pytest.raises(JobNotFound):
+            next(store.results(JOB, 0, 3))
 
     def test_keep_what_deserves_another_chance(self, store: RedisStore) -> None:
         store.publish(BATCH, "me", 1, pieces=b"", eligible_places=b"\x00\x01\xff\n")
@@ -605,21 +638,20 @@ class TestResults:
 
 class TestOutcomes:
     def test_are_stored_once(self, store: RedisStore, job: str) -> None:
-        assert store.save_outcome(job, 0, 1, b"first")
-        assert not store.save_outcome(job, 0, 1, b"second")
-        assert store.outcome(job, 0, 1) == b"first"
-        assert store.outcome(job, 0, 0) is None
-        assert store.outcome_count(job, 0) == 1
-        assert store.outcome_count(job, 1) == 0
+        assert store.save_outcome(LANE, 1, b"first")
+        assert not store.save_outcome(Unit(job, 0, 3), 1, b"second")
+        assert store.outcomes_of(job, 0, [0, 1]) == {1: b"first"}
+        assert list(store.outcomes(job, 0)) == [(1, b"first")]
+        assert list(store.outcomes(job, 1)) == []
 
     def test_are_stored_once_among_many(self, store: RedisStore, job: str) -> None:
         with ThreadPoolExecutor(8) as pool:
-            stored = list(pool.map(lambda n: store.save_outcome(job, 0, n % 5, b"%d" % n), range(40)))
-        assert sum(stored) == store.outcome_count(job, 0) == 5
+            stored = list(pool.map(lambda n: store.save_outcome(Unit(job, 0, n % 3), n % 5, b"%d" % n), range(40)))
+        assert sum(stored) == len(list(store.outcomes(job, 0))) == 5
 
     def test_come_back_each_with_its_place(self, store: RedisStore, job: str) -> None:
         for place in range(700):
-            store.save_outcome(job, 0, place, b"%d" % place)
+            store.save_outcome(LANE, place, b"%d" % place)
         assert sorted(store.outcomes(job, 0)) == [(place, b"%d" % place) for place in range(700)]
 
 
@@ -662,7 +694,7 @@ class TestCountingWhatIsDone:
             store.acquire(Unit(job, number, 1), 0, "me", LONG)
         store.acquire(Unit(job), 0, "me", LONG)
         store.record(Unit(job, 0), "me", done=False, looks=3)
-        store.record(Unit(job, 0, 1), "me", done=True)  # a request, not a batch
+        store.record(Unit(job, 0, 1), "me", done=True)  # a lane, not a batch
         assert store.job(job).through == 0  # type: ignore[union-attr]
         for _ in range(2):
             store.record(Unit(job, 0), "me", done=True)
@@ -682,12 +714,20 @@ class TestTheLifeOfAJobsKeys:
     def live(self, store: RedisStore, *, attempts: int = 1) -> None:
         """Everything a job may write, with the last attempt published."""
         store.acquire(Unit(JOB), 0, "me", LONG)
+        store.update_job(JOB, state="running")
         for number in range(2):
             unit = Unit(JOB, number)
             store.acquire(unit, 0, "me", LONG)
-            store.acquire(Unit(JOB, number, 1), 0, "me", LONG)
+            lane = Unit(JOB, number, 1)
+            store.acquire(lane, 0, "me", LONG)
             store.grant(JOB, number, 1, 10)
-            store.save_outcome(JOB, number, 1, b"x")
+            store.reserve(unit, 0, 1, 2, 100)
+            store.enter(JOB, number, range(4))
+            for place in range(3):
+                assert take(store, lane, place).state == "taken"
+            store.save_outcome(lane, 0, b"x")
+            store.put_back(lane, 1, 0.0, 9)
+            store.announce(JOB, number, [0])
             for attempt in range(1, attempts + 1):
                 store.record(unit, "me", attempt=attempt)
                 store.write_results(JOB, number, attempt, [b"row"])
@@ -787,8 +827,29 @@ class TestTheLifeOfAJobsKeys:
         store.expire(job, 100)
         store.write_results(job, 0, 1, [b"row"])
         assert store.publish(BATCH, "me", 1, **NOTHING)
-        store.save_outcome(job, 1, 0, b"x")
+        store.save_outcome(LANE, 0, b"x")
         assert all(0 < ttl <= 100 for ttl in self.ttls(redis_client))
+
+    def test_ends_also_for_what_the_last_step_of_a_batch_writes_when_it_is_over(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        """Likewise, while requests go through the Messages API."""
+        store.keep(job)
+        store.update_job(job, state="running")
+        store.acquire(LANE, 0, "me", LONG)
+        store.enter(job, 0, [0, 1])
+        assert take(store, LANE, 0).state == take(store, LANE, 1).state == "taken"
+        store.update_job(job, state="revoked")
+        store.expire(job, 100)
+        store.put_back(LANE, 0, 0.0, 9)
+        store.save_outcome(LANE, 1, b"x", spent=1)
+        store.announce(job, 0, [1])
+        store.enter(job, 0, [2])
+        store.enter(job, 1, [0])
+        assert take(store, LANE, 2).state == "canceled"
+        store.reserve(BATCH, 0, 1, 2, 100)
+        ttls = {key.decode(): redis_client.ttl(key) for key in redis_client.keys("*{*")}
+        assert [key for key, ttl in ttls.items() if not 0 < ttl <= 100] == []
 
     def test_is_remembered_when_somebody_deleted_it(
         self, store: RedisStore, job: str, redis_client: redis.Redis
@@ -860,22 +921,36 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "stage": lambda s: s.stage(JOB, NONCE, [Piece(0, ["a"], b"{}")]),
     "bodies": lambda s: list(s.bodies(JOB, 0)),
     "custom_ids": lambda s: list(s.custom_ids(JOB, 0)),
-    "params": lambda s: s.params(JOB, 0, 0),
+    "piece_of": lambda s: s.piece_of(JOB, 0, 0),
     "write_results": lambda s: s.write_results(JOB, 0, 1, [b"row"]),
     "publish": lambda s: s.publish(BATCH, "me", 1, **NOTHING),
     "discard_results": lambda s: s.discard_results(JOB, 0, 1),
-    "results_with": lambda s: s.results_with(JOB, 0, 1, 0),
+    "pieces": lambda s: s.pieces(JOB, 0, 1, [0]),
+    "piece_of_results": lambda s: s.piece_of_results(JOB, 0, 1, 0),
     "stage_index": lambda s: s.stage_index(JOB, NONCE, [(0, b"x")]),
     "index_part": lambda s: s.index_part(JOB, 0),
     "custom_id": lambda s: s.custom_id(JOB, 0, 0),
     "admit": lambda s: s.admit(JOB, 0),
     "results": lambda s: list(s.results(JOB, 0, 1)),
     "eligible": lambda s: s.eligible(JOB, 0, 1),
-    "message": lambda s: s.message(Unit(JOB, 0, 0)),
-    "save_outcome": lambda s: s.save_outcome(JOB, 0, 0, b"x"),
+    "lane": lambda s: s.lane(LANE),
+    "reserve": lambda s: s.reserve(BATCH, 0, 1, 2, 3),
+    "settle_cost": lambda s: s.settle_cost(BATCH, 0, 1),
+    "enter": lambda s: s.enter(JOB, 0, [0]),
+    "to_send": lambda s: s.to_send(JOB, 0, 1),
+    "under_way": lambda s: s.under_way(JOB, 0),
+    "take": lambda s: take(s, LANE, 0),
+    "sending": lambda s: s.sending(LANE, {0: "pace"}, LONG),
+    "left_behind": lambda s: s.left_behind(LANE),
+    "answered": lambda s: s.answered(LANE, 0, "pace", "1 1 1", limits={}, refused=False, hold=None, cap=1),
+    "refusals": lambda s: s.refusals(LANE, 0),
+    "put_back": lambda s: s.put_back(LANE, 0, 1.0, 1),
+    "drop": lambda s: s.drop(JOB, 0),
+    "announced": lambda s: s.announced(JOB, 0),
+    "announce": lambda s: s.announce(JOB, 0, [0]),
+    "save_outcome": lambda s: s.save_outcome(LANE, 0, b"x"),
     "outcomes": lambda s: list(s.outcomes(JOB, 0)),
-    "outcome": lambda s: s.outcome(JOB, 0, 0),
-    "outcome_count": lambda s: s.outcome_count(JOB, 0),
+    "outcomes_of": lambda s: s.outcomes_of(JOB, 0, [0]),
 }
 
 
@@ -968,7 +1043,9 @@ class TestOpening:
 
         def work(number: int) -> int:
             barrier.wait()
-            return sum(store.job(JOB) is not None for _ in range(20)) + store.save_outcome(JOB, 0, number, b"x")
+            return sum(store.job(JOB) is not None for _ in range(20)) + store.save_outcome(
+                Unit(JOB, 0, number), number, b"x"
+            )
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [21] * 8

@@ -185,7 +185,9 @@ def test_the_report(
     with Simulator(REPORT) as simulator:
         worker = start_here(simulator.url, options=("--concurrency=2",), config=settings, **env)
         begun = time.monotonic()
-        result = run_batch.apply_async((requests("report", 20),), link=called.s().set(queue=rabbit.callbacks))
+        result = run_batch.apply_async(
+            (requests("report", 20),), {"retries": 0}, link=called.s().set(queue=rabbit.callbacks)
+        )
         info = wait_until(lambda: result.state == "PROGRESS" and result.info)
         assert (info["requests"], info["processing"]) == (20, 20)
         summary = result.get(timeout=60)
@@ -287,7 +289,7 @@ def test_a_connection_that_is_cut_while_jobs_run(
         simulator.behave(processing_seconds=1, outcomes=[Outcome("expired", count=1)])
         api.hold("POST /v1/messages/batches$", times=1)
         worker = start_here(api.url, config=settings, CELERY_BROKER_URL=through)
-        jobs = {f"cut {i}": run_batch.delay(requests(f"cut {i}", 4)) for i in range(4)}
+        jobs = {f"cut {i}": run_batch.delay(requests(f"cut {i}", 4), retries=0) for i in range(4)}
         wait_until(lambda: api.held == 1)
         for _ in range(2):
             accepted = line.accepted

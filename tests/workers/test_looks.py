@@ -194,7 +194,7 @@ def test_a_cancel_does_not_wait_for_what_the_api_asked_to_wait(app: Celery, star
         later = {"status": 429, "headers": {"retry-after": "86400"}}
         simulator.faults(Fault("messages", "status", **later))
         start_worker(simulator.url)
-        [falling_back] = [run_batch.delay(requests("falls back", 2))]
+        falling_back = run_batch.delay(requests("falls back", 2), retries=0)
         wait_until(lambda: simulator.journal().calls_to("messages"))
         simulator.faults(Fault("create", "status", **later))
         held_back = run_batch.delay(requests("held back", 2))

@@ -71,7 +71,7 @@ def test_a_broker_that_was_flushed(
     outcomes = (Outcome("expired", count=1),) if endpoint == "messages" else ()
     behaviour = Behaviour(processing_seconds=0.3, outcomes=outcomes)
     with Simulator(Scenario("test", behaviour=behaviour)) as simulator:
-        limits = {"max_requests_per_batch": 4}
+        limits = {"max_requests_per_batch": 4, "retries": 0}
         jobs = {
             "one": run_batch.delay(named("one"), **limits),
             "two": run_batch.delay(named("two"), **limits, max_batches_in_flight=1),
@@ -132,8 +132,9 @@ def test_a_purged_queue_by_the_command(
         assert "0 messages" in CliRunner().invoke(claude_batch, ["recover", "--after", "30"]).output
 
 
+@pytest.mark.parametrize("retries", [0, 2])
 def test_at_any_time_and_from_many_places_at_once(
-    app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer
+    retries: int, app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer
 ) -> None:
     outcomes = (Outcome("expired", count=1),)
     with Simulator(
@@ -141,7 +142,8 @@ def test_at_any_time_and_from_many_places_at_once(
     ) as simulator:
         simulator.faults(Fault("retrieve", "status", status=404, probability=0.3))
         worker = start_worker(simulator.url, **NEVER)
-        jobs = {f"{n}": run_batch.delay(named(f"{n}"), max_requests_per_batch=4) for n in range(6)}
+        options = {"max_requests_per_batch": 4, "retries": retries}
+        jobs = {f"{n}": run_batch.delay(named(f"{n}"), **options) for n in range(6)}
         with ThreadPoolExecutor(4) as pool:
             while not all(result.ready() for result in jobs.values()):
                 list(pool.map(lambda _: recovery.recover(app), range(4)))
@@ -150,7 +152,7 @@ def test_at_any_time_and_from_many_places_at_once(
         for name, result in jobs.items():
             assert result.get(timeout=1)["fallback"] == 2
             check(app, simulator, result.id, name)
-        assert simulator.journal().totals.batches_created == 12
+        assert simulator.journal().totals.batches_created == 12 * (1 + retries)
         # The copies die out, and nothing waits any more.
         wait_until(lambda: not redis_server.client(1).exists("celery", "unacked"))
         assert redis_server.client().zcard("claude_batch:due") == 0

@@ -90,10 +90,10 @@ class TestAJobThatGaveUpWaiting:
         simulator.behave(processing_seconds=0.1, outcomes=[Outcome("expired", count=1)])
         simulator.faults(Fault("messages", "status", status=429, headers={"retry-after": "500"}))
         start_worker(simulator.url)
-        result = run_batch.delay(requests("job", 3), max_wait=4)
+        result = run_batch.delay(requests("job", 3), max_wait=4, retries=0)
         summary = result.get(timeout=30)
         assert (summary["state"], summary["succeeded"], summary["expired"]) == ("completed", 2, 1)
-        assert len(simulator.journal().calls_to("messages")) == 2
+        assert len(simulator.journal().calls_to("messages")) == 1, "none may be made before the time it was told"
 
     def test_has_a_deadline_that_a_restart_does_not_move(
         self, app: Celery, start_worker: StartWorker, simulator: Simulator
@@ -203,13 +203,13 @@ class TestAJobThatFailedOtherwise:
     ) -> None:
         simulator.behave(processing_seconds=0.1, outcomes=[Outcome("expired", count=1)], messages_seconds=2)
         start_worker(simulator.url)
-        result = run_batch.delay(requests("job", 4))
+        result = run_batch.delay(requests("job", 4), retries=0)
         wait_until(lambda: simulator.journal().calls_to("messages"))
         store: Any = BatchJob(result.id, app)._store
         store._redis.lset(f"claude_batch:{{{result.id}}}:batch:0:rows:1", 0, "damaged")
         with pytest.raises(errors.StepFailed, match="fall_back"):
             result.get(timeout=30)
-        assert nothing_waits(redis_url)
+        wait_until(lambda: nothing_waits(redis_url), 5)  # the lane that woke it ends after it
         again = BatchJob(result.id, app).resume()
         assert again.get(timeout=30)["succeeded"] == 4
         assert account_for(app, result.id, "job", 4) == {"succeeded": 4}

@@ -97,7 +97,7 @@ def test_a_stop_in_the_middle_of_every_step(
         wait_until(lambda: proxy.held == 1)
         proxy.hold("POST /v1/messages$", times=2)
         simulator.behave(answer_chars=0, outcomes=[Outcome("expired", count=2)])
-        jobs["fallen back"] = run_batch.delay(requests("fallen back", 5))
+        jobs["fallen back"] = run_batch.delay(requests("fallen back", 5), retries=0)
         wait_until(lambda: proxy.held == 3)
         simulator.behave(outcomes=[])
         proxy.hold("POST /v1/messages/batches$")
@@ -166,7 +166,7 @@ def test_a_pool_whose_processes_come_and_go(option: str, app: Celery, start_here
     with Simulator() as simulator:
         simulator.behave(processing_seconds=1, messages_seconds=0.1, outcomes=partial)
         worker = start_here(simulator.url, options=("--concurrency=3", option), AUTOSCALE_KEEPALIVE="0.5")
-        jobs = {f"job {i}": run_batch.delay(requests(f"job {i}", 5)) for i in range(2)}
+        jobs = {f"job {i}": run_batch.delay(requests(f"job {i}", 5), retries=0) for i in range(2)}
         for name, result in jobs.items():
             assert result.get(timeout=60)["fallback"] == 2
             assert account_for(app, result.id, name, 5) == {"succeeded": 4, "errored": 1}
@@ -201,7 +201,7 @@ def test_a_rolling_deploy(app: Celery, start_here: StartHere, record_property: C
     def submit(count: int) -> None:
         for _ in range(count):
             name = f"job {len(jobs)}"
-            jobs[name] = run_batch.delay(requests(name, 4))
+            jobs[name] = run_batch.delay(requests(name, 4), retries=0)
 
     with Simulator() as simulator:
         simulator.behave(processing_seconds=1, outcomes=[Outcome("expired", count=1)])

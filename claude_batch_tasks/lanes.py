@@ -1,0 +1,322 @@
+"""The requests of a batch on their way through the Messages API.
+
+They wait in one place, and a few messages at a time, the batch's lanes, take from there what may be sent now: what
+the account's limits, the calls in flight on it and the job's budget allow, all asked in one step, which writes down
+that the request is about to be sent. A lane makes several calls at the same time. When nothing may be sent it lets go
+of its worker, and comes back later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import NamedTuple
+
+import anthropic
+
+from claude_batch_tasks import account, api, costs, errors, estimating, line, policy, reading, requests, signals
+from claude_batch_tasks.step import LeaseLost, Step
+from claude_batch_tasks.store import Need, Unit
+
+log = logging.getLogger(__name__)
+
+#: Requests that are looked at in one go, and how often where none of them may be sent now.
+_AHEAD = 16
+_LOOKS = 4
+
+_LOST = "the answer to its call through the Messages API was lost"
+
+#: Seconds between two tries to send something, at least (lanes that wait for the same do not come all at once), and at
+#: most: what was looked at may have to wait for long, and something else not.
+_SHORTEST = 0.1
+_LONGEST = 5.0
+
+
+class _Request(NamedTuple):
+    place: int
+    params: bytes
+    model: str
+    max_tokens: int
+    pace: str
+    need: Need
+
+
+def units(step: Step) -> list[Unit]:
+    """The lanes of the step's batch."""
+    record = step.batch
+    count = min(policy.LANES, record.granted or 0)
+    return [Unit(step.unit.job_id, step.unit.batch, record.first_lane + lane) for lane in range(count)]
+
+
+def all_ended(step: Step) -> bool:
+    """Whether no lane of the step's batch has anything to do any more, or is still to tell what it did."""
+    return all(step.store.position(lane) >= line.DONE for lane in units(step))
+
+
+def bury(step: Step) -> bool:
+    """What lanes that have ended have sent and nobody waits for is lost; whether anything waits to be sent."""
+    for lane in units(step):
+        for place in step.store.left_behind(lane):
+            step.store.save_outcome(lane, place, reading.kept_outcome(_LOST, tried=True))
+    return bool(step.store.under_way(step.unit.job_id, step.unit.batch or 0))
+
+
+class Lane:
+    """One run of a lane.
+
+    Args:
+        step: its step.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._limit, self._total = (
+            None if dollars is None else costs.nano(dollars)
+            for dollars in (step.settings.max_fallback_cost, step.settings.max_cost)
+        )
+        self._piece: tuple[int, list[bytes]] = (0, [])
+        self._looked_at: list[_Request] = []
+        self._running: dict[Future[float], _Request] = {}
+        #: How long the last calls took.
+        self._seconds: list[float] = []
+        self._lock = threading.Lock()
+        #: What requests have come to in this run.
+        self.done: Counter[str] = Counter()
+        #: The positions of these.
+        self.final: list[int] = []
+
+    def run(self) -> float | None:
+        """Send what may be sent; the seconds until there may be more, None: there is none.
+
+        Raises:
+            StoreUnavailable: the store does not answer; what was sent and not stored counts as lost.
+        """
+        step = self._step
+        for place in step.store.left_behind(step.unit):
+            self._keep(place, _LOST, tried=True)
+        try:
+            account.check_to_spend(step)
+            client = step.client
+        except (errors.AccountChanged, errors.PermanentError, errors.InvalidSettings) as exc:
+            step.stop(str(exc))
+            step.store.drop(step.unit.job_id, step.unit.batch or 0)
+            return None
+        until = time.monotonic() + policy.SLICE
+        step.also_held.append(self._hold)
+        try:
+            while True:
+                pause = self._fill(client) if time.monotonic() < until and not step.lost.is_set() else 0.0
+                if not self._running:
+                    return pause
+                # Something may be sent before one of these is through.
+                done, _ = wait(self._running, timeout=pause or None, return_when=FIRST_COMPLETED)
+                for call in done:
+                    del self._running[call]
+                    self._seconds = [*self._seconds[-20:], call.result()]
+        except Exception:
+            wait(self._running)  # these are paid for; but a worker that is being stopped does not wait for them
+            raise
+
+    def _begin(self, client: anthropic.Anthropic, request: _Request, mark: str) -> None:
+        """Make one call, in a thread."""
+        call: Future[float] = Future()
+
+        def run() -> None:
+            try:
+                call.set_result(self._send(client, request, mark))
+            except Exception as exc:  # noqa: BLE001 - it is raised where it is waited for
+                call.set_exception(exc)
+
+        self._running[call] = request
+        # Not of a pool: Python waits for those at its exit.
+        threading.Thread(target=run, name="claude-batch-call", daemon=True).start()
+
+    def _fill(self, client: anthropic.Anthropic) -> float | None:
+        """Begin as many calls as may be; the seconds until one more may be, None: nothing is left to be sent."""
+        step, store = self._step, self._step.store
+        width = policy.width(min(self._seconds, default=None))
+        # What may not be sent now holds up nothing of another model.
+        shut: dict[str, float] = {}
+        looks = 0
+        while len(self._running) < width:
+            if not self._looked_at:
+                places, pause = store.to_send(step.unit.job_id, step.unit.batch or 0, _AHEAD)
+                if not places or looks == _LOOKS:
+                    return min(shut.values(), default=0.0) if places else pause
+                self._looked_at = [found for place in places if (found := self._prepare(place)) is not None]
+                looks += 1
+                continue
+            request = self._looked_at[0]
+            if request.pace not in shut:
+                taken = store.take(
+                    step.unit,
+                    step.owner,
+                    request.place,
+                    request.pace,
+                    request.need,
+                    step.settings.lease,
+                    cap=step.settings.max_messages_in_flight,
+                    limit=self._limit,
+                    total=self._total,
+                )
+                if taken.state in ("wait", "reserved"):
+                    # Others wait for the same.
+                    jitter = min(taken.seconds, _SHORTEST) * random.random() * policy.LANES
+                    shut[request.pace] = min(max(taken.seconds, _SHORTEST), _LONGEST) + jitter
+                    if taken.state == "reserved" or step.job.models == 1:
+                        return shut[request.pace]
+                elif taken.state == "taken":
+                    self._begin(client, request, taken.mark)
+                    looks = 0
+                elif taken.state == "taken_over":
+                    raise LeaseLost
+                elif taken.state in ("stopped", "canceled"):
+                    store.drop(step.unit.job_id, step.unit.batch or 0)
+                    return None
+                elif taken.state == "price":
+                    note = f"what {request.model} costs is not known: see claude_batch_prices"
+                    self._keep(request.place, note, tried=False)
+                elif taken.state == "budget":
+                    self._keep(request.place, f"{self._budget()} does not cover it any more", tried=False)
+            del self._looked_at[0]
+        return 0.0
+
+    def _budget(self) -> str:
+        settings = self._step.settings
+        limits = {"max_fallback_cost": settings.max_fallback_cost, "max_cost": settings.max_cost}
+        return " or ".join(f"{name} (${limit:,.4g})" for name, limit in limits.items() if limit is not None)
+
+    def _prepare(self, place: int) -> _Request | None:
+        """What sending a request takes; None: it cannot be sent this way."""
+        step = self._step
+        first, piece = self._piece
+        if not first <= place < first + len(piece):
+            first, body = step.store.piece_of(step.unit.job_id, step.unit.batch or 0, place)
+            piece = requests.params_of(body)
+            self._piece = first, piece
+        params = piece[place - first]
+        values = json.loads(params)
+        model, max_tokens = str(values["model"]), int(values["max_tokens"])
+        if max_tokens > policy.LONGEST_MESSAGE:
+            self._keep(place, f"answers of {max_tokens:,} tokens (max_tokens) exist in batches only", tried=False)
+            return None
+        least = most = None
+        if self._limit is not None or self._total is not None:
+            bounds = estimating.bounds(values, step.settings.price_list, batch=False)
+            if bounds is not None:
+                least, most = costs.nano(bounds[0]), costs.nano(max(bounds))
+        need = Need(estimating.tokens_of(values), least, most)
+        return _Request(place, params, model, max_tokens, f"{step.account}:messages:{model}", need)
+
+    def _hold(self) -> None:
+        """The calls under way still are."""
+        paces = {request.place: request.pace for request in list(self._running.values())}
+        self._step.store.sending(self._step.unit, paces, self._step.settings.lease)
+
+    def _send(self, client: anthropic.Anthropic, request: _Request, mark: str) -> float:
+        """Make one call, and store what comes of it; how long it took."""
+        step, begun = self._step, time.monotonic()
+        limits: dict[str, tuple[int, int]] = {}
+        refused, hold, output = False, None, None
+        try:
+            stream = policy.streams(request.model, request.max_tokens)
+            answer = api.create_message(client, request.params, stream=stream)
+            limits = answer.limits
+            outcome = reading.message_outcome(answer.message)
+            try:
+                output, spent = self._cost(outcome, request)
+            except Exception:  # nothing about prices may cost an answer that is paid for
+                log.exception("%s: what request %d cost could not be computed", step.where, request.place)
+                spent = None
+            self._save(request.place, outcome, "succeeded", spent=spent)
+        except errors.AmbiguousError as exc:
+            self._keep(request.place, f"{exc}; it may have been billed, so it is not sent again", tried=True)
+        except errors.StoreUnavailable:
+            raise
+        except errors.ApiError as exc:
+            limits, hold = exc.limits, exc.hold
+            refused = isinstance(exc, errors.TransientError)
+            self._refused(request, exc)
+        except Exception as exc:
+            log.exception("%s: request %d met an error there is no rule for", step.where, request.place)
+            self._keep(
+                request.place, f"{type(exc).__name__}; it may have been billed, so it is not sent again", tried=True
+            )
+        finally:
+            step.store.answered(
+                step.unit,
+                request.place,
+                request.pace,
+                mark,
+                limits=limits,
+                refused=refused,
+                hold=hold,
+                cap=step.settings.max_messages_in_flight,
+                output=output,
+            )
+        return time.monotonic() - begun
+
+    def _cost(self, outcome: bytes, request: _Request) -> tuple[int | None, int | None]:
+        """Output tokens of an answer, and what it cost in nano-dollars; None: not known."""
+        message = reading.as_row(outcome).result.message
+        if message is None or message.usage is None:
+            return None, None
+        used = message.usage.used
+        cost = self._step.settings.price_list.cost(message.model or request.model, used, batch=False)
+        return used.output_tokens, None if cost is None else costs.nano(cost)
+
+    def _refused(self, request: _Request, exc: errors.ApiError) -> None:
+        """The call was not charged for: it is made again later, or it is of no use, or no call is."""
+        step, place = self._step, request.place
+        if exc.status == 404:
+            step.tell(signals.not_found_seen, batch_id=None, endpoint="messages", request_id=exc.request_id)
+        if policy.concerns_account(exc.error_type, str(exc), status=exc.status or 0, code=exc.code):
+            step.stop(str(exc))
+            self._keep(place, str(exc), tried=False, spent=0)
+        elif isinstance(exc, errors.TryLater):
+            wait = policy.backoff(
+                step.store.refusals(step.unit, place) + 1,
+                retry_min=step.settings.retry_min,
+                retry_max=step.settings.retry_max,
+                at_least=exc.retry_after,
+                rand=random.random(),
+            )
+            times = step.store.put_back(step.unit, place, wait, step.settings.messages_limit)
+            log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait)
+            if times >= step.settings.messages_limit:
+                self._keep(place, f"refused {times} times, the last time: {exc}", tried=True, spent=0)
+        elif exc.status in (400, 413, 422):
+            kind = exc.error_type or "invalid_request_error"
+            self._save(place, reading.error_outcome(kind, str(exc), exc.request_id), "errored", spent=0)
+        else:
+            self._keep(place, str(exc), tried=True, spent=0)
+
+    def _keep(self, place: int, note: str, *, tried: bool, spent: int | None = None) -> None:
+        log.log(
+            logging.WARNING if tried else logging.INFO,
+            "%s: request %d keeps its outcome: %s",
+            self._step.where,
+            place,
+            note,
+        )
+        self._save(place, reading.kept_outcome(note, tried=tried), "kept", spent=spent)
+
+    def _save(self, place: int, outcome: bytes, kind: str, *, spent: int | None) -> None:
+        """Store an outcome that cannot be asked for again: it is paid, so here the store is waited for a little."""
+        for pause in (0.2, 0.5, 1, 2, 4, 8, None):
+            try:
+                if self._step.store.save_outcome(self._step.unit, place, outcome, spent=spent):
+                    with self._lock:
+                        self.done[kind] += 1
+                        self.final.append(place)
+            except errors.StoreUnavailable:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                return

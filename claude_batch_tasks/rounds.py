@@ -1,0 +1,126 @@
+"""Another chance at half the price: what is left of a batch is sent again as a smaller one, a few times at most.
+
+Rounds are counted from 0, the batch as it was handed over. Each has wire ids of its own, so that rows say which
+round's they are, and the rows of the last round that has some are a request's outcome.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from claude_batch_tasks import costs
+from claude_batch_tasks import requests as wire
+from claude_batch_tasks.results import Completeness
+from claude_batch_tasks.store import BatchRecord, JobRecord, Round, Store
+
+
+def nonce(job: JobRecord, record: BatchRecord) -> str:
+    """The nonce in the wire ids of the batch that is at Anthropic, or is to be."""
+    return wire.round_nonce(job.nonce, len(record.rounds))
+
+
+def places(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+    """The positions of the requests in the batch that is at Anthropic, or is to be, in their order."""
+    if not record.rounds:
+        return range(record.count)
+    return _positions(store.eligible(job_id, batch, record.rounds[-1].attempt))
+
+
+def left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+    """The positions of the requests that deserve another chance, in their order."""
+    if not record.layers:
+        return range(record.count)
+    return _positions(store.eligible(job_id, batch, record.layers[0][0]))
+
+
+def _positions(packed: bytes) -> Sequence[int]:
+    found = array("I")
+    found.frombytes(packed)
+    return array("I", sorted(found))
+
+
+def pieces(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The requests of a smaller batch as they go on the wire, in pieces, joined by commas."""
+    name = nonce(job, record)
+    for first, body, chosen in _chosen(store, job_id, batch, places(store, job_id, batch, record)):
+        ids = (wire.wire_id(name, record.first + first + at) for at in chosen)
+        yield b",".join(wire.again(body, chosen, ids))
+
+
+def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> dict[str, Any]:
+    """What changes in a batch's record when the next round begins."""
+    assert record.published is not None
+    past = Round(
+        batch_id=record.batch_id,
+        attempt=record.published,
+        counts=record.counts,
+        usage=record.usage,
+        costs=record.costs,
+        eligible=record.eligible,
+        open=record.open,
+    )
+    fresh = BatchRecord(first=record.first, count=record.count, body_bytes=record.body_bytes)
+    forgotten = (
+        "state", "least", "most", "intent_at", "create_not_found", "unanswered_at", "ambiguous_at", "create_looks",
+        "batch_id", "provisional", "created_at", "expires_at", "cancel_sent", "sighting", "absences", "told",
+        "published",
+    )  # fmt: skip
+    changes = {name: getattr(fresh, name) for name in forgotten}
+    rounds = [*record.rounds, past]
+    following = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=rounds)
+    bodies = [len(piece) for piece in pieces(store, job_id, job, batch, following)]
+    return {
+        **changes,
+        "rounds": rounds,
+        "smaller": record.eligible,
+        "smaller_bytes": sum(bodies) + len(bodies) - 1 + sum(map(len, wire.ENVELOPE)),
+        "turn": record.turn + 1,
+        "attempts_before": record.attempt,
+        # However the next search goes: this one is not what it looks for.
+        "rejected_ids": [*record.rejected_ids, *([record.batch_id] if record.batch_id else [])],
+    }
+
+
+def params(store: Store, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The params, as JSON, of the requests that deserve another chance."""
+    for _, body, chosen in _chosen(store, job_id, batch, left(store, job_id, batch, record)):
+        yield from wire.pick(body, chosen)
+
+
+def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
+    """What a batch has come to with the rows of its present round: these replace what was left of the last."""
+    changes: dict[str, Any] = {
+        "counts": dict(seen.tallies),
+        "usage": dict(seen.usage),
+        "costs": seen.meter.costs(),
+        "eligible": len(seen.eligible),
+        "open": dict(seen.open),
+    }
+    if not record.rounds:
+        return changes
+    past = record.rounds[-1]
+    counts = Counter(past.counts)
+    if seen.complete:  # else the job fails, and nobody knows which of the last are replaced
+        counts.subtract(past.open)
+        counts.update(seen.tallies)
+    changes |= {
+        "counts": dict(counts),
+        "usage": dict(Counter(past.usage) + seen.usage),
+        "costs": costs.merged(past.costs, changes["costs"]),
+        "resubmitted": record.rounds[0].eligible if seen.complete else seen.distinct,
+    }
+    return changes
+
+
+def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
+    """The pieces that hold some of the requests wanted: where each begins, and which of its requests they are."""
+    first = at = 0
+    for ids, body in zip(store.custom_ids(job_id, batch), store.bodies(job_id, batch), strict=True):
+        end = bisect_left(wanted, first + len(ids), lo=at)
+        if end > at:
+            yield first, body, [place - first for place in wanted[at:end]]
+        first, at = first + len(ids), end

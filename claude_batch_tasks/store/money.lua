@@ -1,0 +1,32 @@
+-- What a job may spend; begins the scripts that ask. Nano-dollars: exact in a double up to nine million dollars.
+-- Whether something may be paid for, of a limit ("": none): "yes"; "wait": something that is reserved may cost less
+-- than was reserved for it; "no". What is alone may cost more than is left, if that covers what it costs at least.
+local function affordable(money, pool, limit, least, most)
+  if limit == '' then
+    return 'yes'
+  end
+  local sums = redis.call('HMGET', money, pool .. 'spent', pool .. 'reserved')
+  local reserved = tonumber(sums[2] or '0')
+  local left = tonumber(limit) - tonumber(sums[1] or '0')
+  if most <= left - reserved then
+    return 'yes'
+  elseif least > left then
+    return 'no'
+  end
+  return reserved > 0 and 'wait' or 'yes'
+end
+
+-- In full, and without the sign of a negative zero, which is no integer to Redis.
+local function add(money, name, amount)
+  redis.call('HINCRBY', money, name, string.format('%.0f', 0 + amount))
+end
+
+local function reserve(money, pool, most)
+  add(money, pool .. 'reserved', tonumber(most))
+end
+
+local function settle(money, pool, most, spent)
+  add(money, pool .. 'reserved', 0 - tonumber(most))
+  add(money, pool .. 'spent', tonumber(spent))
+end
+

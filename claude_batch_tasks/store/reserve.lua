@@ -1,0 +1,38 @@
+-- Reserve what a batch costs at most, or settle what it has cost.
+-- KEYS[1]  the job's money
+-- KEYS[2]  the job's hash
+-- ARGV[1]  the batch, and which of its rounds
+-- ARGV[2]  what it has cost, or "" to reserve
+-- ARGV[3]  least
+-- ARGV[4]  most
+-- ARGV[5]  limit
+-- Returns "yes", "wait" or "no"; settling always says "yes".
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  return 'no'
+end
+local had = redis.call('HGET', KEYS[1], ARGV[1])
+local settled = string.match(had or '', '^settled (%d+)$')
+if ARGV[2] ~= '' then
+  if settled then
+    add(KEYS[1], 'spent', tonumber(ARGV[2]) - tonumber(settled))
+  elseif had then
+    settle(KEYS[1], '', had, ARGV[2])
+  end
+  if had then
+    redis.call('HSET', KEYS[1], ARGV[1], 'settled ' .. ARGV[2])
+  end
+  return 'yes'
+elseif had and not settled then
+  return 'yes'
+end
+if settled then
+  -- It was given up, and proved never to have been created.
+  add(KEYS[1], 'spent', 0 - tonumber(settled))
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+local answer = affordable(KEYS[1], '', ARGV[5], tonumber(ARGV[3]), tonumber(ARGV[4]))
+if answer == 'yes' then
+  reserve(KEYS[1], '', ARGV[4])
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
+end
+return answer

@@ -1,0 +1,199 @@
+"""The application's own task, called with the ids of requests whose outcome is final."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery, chain
+from celery.canvas import Signature
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import BatchJob, errors, hooks, submit, tasks
+from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.requests import wire_id
+from claude_batch_tasks.results import Completeness
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.step import Step
+from claude_batch_tasks.store import Store, Unit, open_store
+
+JOB = "job-1"
+COUNT = 25
+
+
+@pytest.fixture
+def store(app: Celery, redis_url: str) -> Store:
+    return open_store(redis_url)
+
+
+@pytest.fixture
+def calls() -> list[tuple[Any, ...]]:
+    """What the task was called with."""
+    return []
+
+
+@pytest.fixture
+def save(app: Celery, calls: list[tuple[Any, ...]]) -> Any:
+    app.conf.task_always_eager = True
+
+    @app.task(name="tests.save", shared=False)
+    def save(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+
+    return save
+
+
+@pytest.fixture
+def make_step(app: Celery, store: Store, make_request: Any, save: Any) -> Callable[..., Step]:
+    """``make_step(on_result)``: a step of the second batch of a job that calls this."""
+
+    def make(on_result: Any) -> Step:
+        requests = [make_request(f"r{n}") for n in range(2 * COUNT)]
+        options = {"max_requests_per_batch": COUNT, "on_result": on_result}
+        job, unit = submit.submit(app, JOB, requests, options), Unit(JOB, 1)
+        store.acquire(unit, 0, "me", 600)
+        return Step(store, Settings.of(app), job, unit, "me", (JOB, 1, 0, 0), SimpleNamespace(app=app))
+
+    return make
+
+
+def ids(*places: int) -> list[str]:
+    return [f"r{COUNT + place}" for place in places]
+
+
+class TestASignature:
+    def test_is_stored_as_it_is(self, save: Any) -> None:
+        moment = datetime(2026, 11, 22, tzinfo=timezone.utc)
+        for signature in (save.s(1, "ü", moment=moment).set(queue="slow"), chain(save.s(), save.s()), dict(save.s())):
+            stored = hooks.encoded(signature)
+            assert stored is not None
+            found = json.loads(stored)
+            assert (found["task"], found["options"].get("queue")) == (
+                signature["task"],
+                signature["options"].get("queue"),
+            )
+
+    def test_may_be_none(self) -> None:
+        assert hooks.encoded(None) is None
+
+    @pytest.mark.parametrize("value", ["tests.save", 7, {}, {"task": 7}, {"task": None}, [], lambda: None])
+    def test_is_nothing_else(self, value: Any) -> None:
+        with pytest.raises(InvalidSettings, match=r"must be the signature of a task.*, not " + type(value).__name__):
+            hooks.encoded(value)
+
+    def test_is_not_the_task_itself(self, save: Any) -> None:
+        with pytest.raises(InvalidSettings, match=r"such as save_answers\.s\(\)"):
+            hooks.encoded(save)
+
+    def test_holds_only_what_json_can_carry(self, save: Any) -> None:
+        loop: list[Any] = []
+        loop.append(loop)
+        for argument in (object(), {1, 2}.__iter__(), loop, {(1, 2): 3}):
+            with pytest.raises(InvalidSettings, match="what JSON cannot carry"):
+                hooks.encoded(save.s(argument))
+
+    def test_is_no_option_of_the_job(self, make_step: Any, save: Any, store: Store) -> None:
+        make_step(save.s("own"))
+        job = store.job(JOB)
+        assert job is not None
+        assert "on_result" not in job.options
+        assert json.loads(job.on_result or "")["args"] == ["own"]
+
+    def test_that_is_refused_leaves_no_job(self, make_step: Any, store: Store) -> None:
+        with pytest.raises(InvalidSettings):
+            make_step("tests.save")
+        assert store.job(JOB) is None
+
+
+class TestAnnouncing:
+    @pytest.fixture(autouse=True)
+    def _few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hooks, "CHUNK", 4)
+
+    def test_calls_the_task_with_a_few_ids_at_a_time(self, make_step: Any, save: Any, calls: list[Any]) -> None:
+        hooks.announce(make_step(save.s("own", 7)), iter(range(0, 20, 2)))
+        assert calls == [
+            (JOB, ids(0, 2, 4, 6), "own", 7),
+            (JOB, ids(8, 10, 12, 14), "own", 7),
+            (JOB, ids(16, 18), "own", 7),
+        ]
+
+    def test_calls_it_once_for_each(self, make_step: Any, save: Any, calls: list[Any]) -> None:
+        step = make_step(save.s())
+        for places in ([1, 8], [1, 2], [8], range(COUNT)):
+            hooks.announce(step, places)
+        assert calls[:2] == [(JOB, ids(1, 8)), (JOB, ids(2))]
+        told = [custom_id for _, of_one in calls for custom_id in of_one]
+        assert sorted(told) == sorted(ids(*range(COUNT)))
+
+    def test_calls_nothing_where_nothing_is_new_or_nobody_asked(
+        self, make_step: Any, save: Any, store: Store, calls: list[Any]
+    ) -> None:
+        hooks.announce(make_step(None), [1])
+        assert (calls, store.announced(JOB, 1)) == ([], b"")
+        store.delete(JOB)
+        hooks.announce(make_step(save.s()), [])
+        assert calls == []
+
+    def test_repeats_nothing_that_the_broker_took(
+        self, make_step: Any, save: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        step, sent, apply = make_step(save.s()), [], Signature.apply_async
+
+        def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+            sent.append(self)
+            if len(sent) == 2:
+                raise OperationalError("gone: SECRET")
+            return apply(self, *args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Signature, "apply_async", refuse)
+            with pytest.raises(errors.TransientError, match="not called: OperationalError") as caught:
+                hooks.announce(step, range(8))
+        assert "SECRET" not in str(caught.value)
+        hooks.announce(step, range(8))
+        assert calls == [(JOB, ids(0, 1, 2, 3)), (JOB, ids(4, 5, 6, 7))]
+
+    def test_leaves_a_signature_alone_that_takes_no_arguments(
+        self, make_step: Any, save: Any, calls: list[Any]
+    ) -> None:
+        """As Celery does with what is linked."""
+        hooks.announce(make_step(save.si("own")), [1])
+        assert calls == [("own",)]
+
+    def test_of_a_job_that_is_gone_calls_nothing(
+        self, make_step: Any, save: Any, store: Store, calls: list[Any]
+    ) -> None:
+        step = make_step(save.s())
+        store.delete(JOB)
+        with pytest.raises(errors.JobNotFound):
+            hooks.announce(step, [1])
+        assert calls == []
+
+
+def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any, store: Store) -> None:
+    """The task may run before the step that called it is through."""
+    read: list[str] = []
+
+    @app.task(name="tests.read", shared=False)
+    def read_all(job_id: str, ids: list[str]) -> None:
+        read.extend(result.custom_id for result in BatchJob(job_id, app).results(ids=ids))
+
+    step = make_step(read_all.s())
+    seen = Completeness(step.job.nonce, COUNT, COUNT)
+    results = [{"type": "succeeded", "message": {}}, {"type": "expired"}, {"type": "canceled"}]
+    lines = (
+        json.dumps({"custom_id": wire_id(step.job.nonce, COUNT + n), "result": results[n % 3]}).encode() + b"\n"
+        for n in range(COUNT)
+    )
+    store.write_results(JOB, 1, 1, seen.keep(lines))
+    rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+    store.publish(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
+    hooks.announce(step, tasks._final(step))
+    assert read == ids(*(n for n in range(COUNT) if n % 3 != 1))
+    tasks._close(step)
+    assert sorted(read) == sorted(ids(*range(COUNT)))

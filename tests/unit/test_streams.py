@@ -1,0 +1,169 @@
+"""Messages put together from the events they are streamed as."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import DecodeError
+
+from claude_batch_tasks.streams import Message
+from tests.unfriendly.server import Streaming
+
+START: dict[str, Any] = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": [], "stop_reason": None,
+        "stop_sequence": None, "usage": {"input_tokens": 25, "output_tokens": 1, "service_tier": "standard"},
+    },
+}  # fmt: skip
+END: list[dict[str, Any]] = [
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 15}},
+    {"type": "message_stop"},
+]
+CITED = [{"type": "char_location", "cited_text": "a", "document_index": n} for n in range(3)]
+WHOLE: dict[str, Any] = {
+    **START["message"],
+    "content": [
+        {"type": "thinking", "thinking": "So, 😀 and on.", "signature": "EqQBCgIYAhIM"},
+        {"type": "redacted_thinking", "data": "xxx"},
+        {"type": "text", "text": "A long enough answer, ü\u2028.", "citations": CITED},
+        {"type": "tool_use", "id": "t1", "name": "look", "input": {"deep": [1, {"ü": "\ud800"}], "n": 1e2}},
+        {"type": "tool_use", "id": "t2", "name": "now", "input": {}},
+        {"type": "a_block_of_next_year", "x": [1]},
+        {"type": "text", "text": ""},
+    ],
+    "stop_reason": "tool_use",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 25, "output_tokens": 70, "cache_read_input_tokens": 9, "service_tier": "standard"},
+}
+
+
+def block(index: int, kind: str, *deltas: dict[str, Any], **own: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "content_block_start", "index": index, "content_block": {"type": kind, **own}},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def message(*events: Any) -> Message:
+    made = Message()
+    for event in events:
+        made.add(event)
+    return made
+
+
+def whole(*events: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(message(*events).whole())
+    return found
+
+
+def content(*events: Any) -> Any:
+    return whole(START, *events, *END)["content"]
+
+
+class TestAMessage:
+    @pytest.mark.parametrize(
+        "streaming",
+        [Streaming(), Streaming(piece=1), Streaming(piece=1000, pings=0), Streaming(unknown=True, deltas=3, pings=4)],
+    )
+    def test_is_what_it_would_have_been_in_one_piece(self, streaming: Streaming) -> None:
+        assert whole(*streaming.events(WHOLE, {}, "")) == WHOLE
+
+    def test_is_its_blocks_in_their_order_however_they_come(self) -> None:
+        first, second = block(0, "text", text="a"), block(1, "text", {"type": "text_delta", "text": "c"}, text="b")
+        mixed = [second[0], first[0], second[1], first[1], second[2]]
+        assert content(*mixed) == [{"type": "text", "text": "a"}, {"type": "text", "text": "bc"}]
+        assert content() == []
+
+    def test_keeps_what_nobody_knows_yet(self) -> None:
+        delta = {"type": "hologram_delta", "shape": "cube", "size": [1]}
+        assert content(*block(0, "hologram", delta, id="h")) == [
+            {"type": "hologram", "id": "h", "shape": "cube", "size": [1]}
+        ]
+        last = {
+            "type": "message_delta",
+            "delta": {"stop_reason": "x", "container": {"id": "c"}},
+            "management": {"n": 1},
+        }
+        found = whole(START, last, END[-1])
+        assert (found["stop_reason"], found["container"], found["management"]) == ("x", {"id": "c"}, {"n": 1})
+
+    @pytest.mark.parametrize("odd", [{"type": "ping"}, {"type": "hologram", "index": 9}, {}, None, "text", 7, []])
+    def test_is_not_made_of_other_events(self, odd: Any) -> None:
+        assert whole(odd, START, odd, *END, odd) == whole(START, *END)
+
+    def test_has_the_usage_of_its_last_event_over_that_of_its_first(self) -> None:
+        deltas: list[Any] = [
+            {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 5, "input_tokens": None}},
+            {"type": "message_delta", "delta": None, "usage": None},
+            {"type": "message_delta", "usage": {"output_tokens": 9, "cache_read_input_tokens": 0}},
+        ]
+        usage = whole(START, *deltas, END[-1])["usage"]
+        assert usage == {
+            "input_tokens": 25, "output_tokens": 9, "cache_read_input_tokens": 0, "service_tier": "standard",
+        }  # fmt: skip
+        assert whole({"type": "message_start", "message": {"id": "m"}}, *END)["usage"] == {"output_tokens": 15}
+
+    def test_leaves_the_events_as_they_were(self) -> None:
+        events = [START, *block(0, "text", {"type": "text_delta", "text": "a"}, text=""), *END]
+        before = json.dumps(events)
+        whole(*events)
+        assert json.dumps(events) == before
+
+
+class TestABlock:
+    def test_has_texts_where_there_was_nothing(self) -> None:
+        deltas = [{"type": "thinking_delta", "thinking": "a"}, {"type": "signature_delta", "signature": "s"}]
+        [found] = content(*block(0, "thinking", *deltas, thinking=None))
+        assert found == {"type": "thinking", "thinking": "a", "signature": "s"}
+
+    @pytest.mark.parametrize(
+        ("pieces", "value"), [(["", '{"a"', ':[1,"', 'x"]}'], {"a": [1, "x"]}), ([""], {}), (['{"a":1}'], {"a": 1})]
+    )
+    def test_of_a_tool_has_its_input_from_pieces_of_json(self, pieces: list[str], value: Any) -> None:
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+        assert content(*block(0, "tool_use", *deltas, id="t", input={})) == [
+            {"type": "tool_use", "id": "t", "input": value}
+        ]
+
+    def test_of_a_tool_keeps_what_there_is_of_its_input_where_max_tokens_cut_it_off(self) -> None:
+        delta = {"type": "input_json_delta", "partial_json": '{"a":[1,{"b":2}],"c":"on'}
+        assert content(*block(0, "tool_use", delta, input={}))[0]["input"]["a"] == [1, {"b": 2}]
+
+    @pytest.mark.parametrize("deltas", [[], [{"type": "input_json_delta", "partial_json": ""}]])
+    def test_of_a_tool_keeps_the_input_it_began_with(self, deltas: list[Any]) -> None:
+        assert content(*block(0, "server_tool_use", *deltas, input={"query": "x"}))[0]["input"] == {"query": "x"}
+
+    def test_has_citations_where_there_were_none(self) -> None:
+        deltas = [{"type": "citations_delta", "citation": citation} for citation in CITED[:2]]
+        assert content(*block(0, "text", *deltas, text="", citations=None))[0]["citations"] == CITED[:2]
+
+
+class TestAStreamThatBreaks:
+    def test_has_begun_with_its_first_event(self) -> None:
+        assert not message({"type": "ping"}, *END).begun
+        assert message(START).begun
+
+    @pytest.mark.parametrize("how", ["early", "unstopped"])
+    def test_off_is_no_message(self, how: str) -> None:
+        with pytest.raises(DecodeError, match="ended before"):
+            message(*Streaming().events(WHOLE, {}, how)).whole()
+        with pytest.raises(DecodeError):
+            message(*END).whole()
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}],
+            block(0, "text", {"type": "text_delta"}, text=""),
+            block(0, "text", {"type": "text_delta", "text": None}, text="a"),
+            [{"type": "content_block_start", "index": 0}],
+            [{"type": "message_delta", "delta": 7}],
+        ],
+    )
+    def test_its_own_rules_is_no_message(self, events: list[Any]) -> None:
+        with pytest.raises((DecodeError, LookupError, TypeError, ValueError, AttributeError)):
+            message(START, *events, *END).whole()
