@@ -61,7 +61,7 @@ class TestABatchCreatedElsewhere:
             job.result("row_25-x")
         with pytest.raises(errors.RequestsUnknown):
             job.requests()
-        assert nothing_waits(redis_url)
+        wait_until(lambda: nothing_waits(redis_url))
         assert len(simulator.journal().calls_to("create")) == 1
         job.delete()
         client: Any = open_store(redis_url)._redis  # type: ignore[attr-defined]

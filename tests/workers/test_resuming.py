@@ -44,7 +44,7 @@ class TestAJobThatGaveUpWaiting:
         assert [batch.state for batch in job.status().batches] == ["failed"] * 4
         assert len(simulator.state().batches) == 2
         assert not simulator.journal().calls_to("cancel")
-        assert nothing_waits(redis_url)
+        wait_until(lambda: nothing_waits(redis_url))
 
         simulator.behave(processing_seconds=1)
         again = job.resume(max_wait=None)
@@ -56,7 +56,7 @@ class TestAJobThatGaveUpWaiting:
         assert account_for(app, result.id, "job", 12) == {"succeeded": 12}
         assert simulator.journal().paid_twice() == []
         assert len(simulator.journal().calls_to("create")) == 4
-        assert nothing_waits(redis_url)
+        wait_until(lambda: nothing_waits(redis_url))
 
     def test_is_not_one_whose_batch_had_ended_by_then(
         self, app: Celery, start_worker: StartWorker, simulator: Simulator
