@@ -247,10 +247,11 @@ def fallback(random: Random) -> Weather:
         Outcome("errored", error="invalid_request_error", probability=0.1),
         Outcome("errored", error="invalid_request_error", probability=0.1, via="messages"),
     ]
+    # Few in a row, as the pauses after them double: where nothing comes through, a run would take minutes.
     faults = [
-        Fault("messages", "status", status=404, probability=0.15),
-        Fault("messages", "status", status=429, headers={"retry-after": "0.3"}, calls=(1,)),
-        Fault("messages", "status", status=529, probability=0.15),
+        Fault("messages", "status", status=404, probability=0.08),
+        Fault("messages", "status", status=429, headers={"retry-after": "0.3"}, calls=(1,), probability=0.15),
+        Fault("messages", "status", status=529, probability=0.08),
     ]
     if random.random() < 0.5:
         faults.append(Fault("messages", "drop", commit=random.random() < 0.5, per="server", calls=(2,)))
