@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from claude_batch_tasks import errors, signals
     from claude_batch_tasks.estimating import Estimate, estimate
-    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, adopt
+    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, adopt, list_jobs
     from claude_batch_tasks.reading import RequestResult
+    from claude_batch_tasks.store import HistoryEvent
     from claude_batch_tasks.tasks import run_batch
 
 __all__ = [
     "BatchJob",
     "BatchStatus",
     "Estimate",
+    "HistoryEvent",
     "JobStatus",
     "RequestResult",
     "adopt",
     "errors",
     "estimate",
+    "list_jobs",
     "run_batch",
     "signals",
 ]
@@ -32,10 +35,12 @@ _HOME = {
     "BatchJob": "job",
     "BatchStatus": "job",
     "Estimate": "estimating",
+    "HistoryEvent": "store",
     "JobStatus": "job",
     "RequestResult": "reading",
     "adopt": "job",
     "estimate": "estimating",
+    "list_jobs": "job",
     "run_batch": "tasks",
 }
 

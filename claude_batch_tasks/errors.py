@@ -146,6 +146,12 @@ class ApiError(BatchTasksError):
     code: str | None = None
     limits: dict[str, tuple[int, int]] = {}  # noqa: RUF012 - never changed, only replaced
 
+    @property
+    def endpoint(self) -> str | None:
+        """What was called, with which the message begins: ``create``, ``retrieve``, ``list``, ``results``, ..."""
+        before, colon, _ = str(self).partition(":")
+        return before if colon and before.isalpha() else None
+
     def __init__(
         self,
         message: str,

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timezone
-from typing import IO, Any
+from itertools import islice
+from typing import IO, Any, get_args
 
 import msgspec
 from celery import Celery
 from celery.result import AsyncResult
 
-from claude_batch_tasks import export, index, line, resuming, totals
+from claude_batch_tasks import export, history, index, line, resuming, totals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown
 from claude_batch_tasks.reading import Ids, Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results import OUTCOMES
 from claude_batch_tasks.settings import Settings, configured_app
-from claude_batch_tasks.store import JobRecord, JobState, Unit
+from claude_batch_tasks.store import HistoryEvent, JobRecord, JobState, Unit
 
 _ENDED = ("completed", "canceled", "failed", "revoked")
 
@@ -98,7 +100,9 @@ class BatchJob:
 
     def status(self) -> JobStatus:
         """How far the job is, from the store alone."""
-        job = self._job()
+        return self._status(self._job())
+
+    def _status(self, job: JobRecord) -> JobStatus:
         batches = self._store.batches(self.job_id)
         counts = totals.tally(batches)
         ended, costs = job.state in _ENDED, totals.cost(batches)
@@ -135,6 +139,15 @@ class BatchJob:
             error=job.error,
             summary=job.summary,
         )
+
+    def history(self) -> list[HistoryEvent]:
+        """What happened to the job, the oldest first: created, each 404 and the countdown it became, ended, fetched.
+
+        At most 1,000 entries: of a longer story the first 200, the last 800, and between them one, ``left_out``, that
+        says how many are not kept.
+        """
+        self._job()
+        return self._store.history(self.job_id)
 
     def results(
         self, type: Type | None = None, *, order: Order = "stored", ids: Iterable[str] | None = None
@@ -263,6 +276,7 @@ class BatchJob:
         if job.state in _ENDED:
             return
         self._store.update_job(self.job_id, cancel_requested=True)
+        history.note(self._store, Unit(self.job_id), "cancel", "cancel asked for")
         # Should the messages get lost: the next look sees to it.
         self._store.wake(Unit(self.job_id, number) for number in range(job.batches))
         task = self._app.tasks[cancel_batch.name]
@@ -357,6 +371,39 @@ def adopt(
     job = BatchJob(result.id, app)
     job._eager = result if app.conf.task_always_eager else None
     return job
+
+
+def list_jobs(
+    *,
+    states: Collection[JobState] | None = None,
+    before: datetime | None = None,
+    limit: int | None = None,
+    app: Celery | None = None,
+) -> Iterator[JobStatus]:
+    """The jobs in the store, the newest first; one at a time is read.
+
+    Args:
+        states: only those that are ``staged`` (sent, and not begun), ``running``, ``completed``, ``canceled``,
+            ``failed`` or ``revoked``.
+        before: only those that were submitted before that moment, which has a time zone.
+        limit: so many at most.
+        app: the Celery app whose settings say where the store is; default: the current one.
+
+    Raises:
+        ValueError: there is no such state, or the moment has no time zone.
+        StoreUnavailable: the store does not answer.
+    """
+    known = get_args(JobState)
+    for state in states or ():
+        _one_of("states", state, known)
+    if before is not None and before.tzinfo is None:
+        raise ValueError(f"before must have a time zone, not {before!r}")
+    app = app or configured_app()
+    ids = Settings.of(app).open_store().job_ids(math.inf if before is None else before.timestamp())
+    jobs = (BatchJob(job_id, app) for job_id in ids)
+    records = ((job, job._store.job(job.job_id)) for job in jobs)
+    chosen = ((job, record) for job, record in records if record and (states is None or record.state in states))
+    return (job._status(record) for job, record in islice(chosen, limit))
 
 
 def _check(type: Any, order: Any) -> None:

@@ -14,7 +14,7 @@ import time
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import delivery
+from claude_batch_tasks import delivery, history
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
 
@@ -54,7 +54,8 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
             if again:
                 sent += 1
                 late = max(time.time() - lost.due_at, 0)
-                log.warning("%s: a message was due %.0f s ago; sent again", unit, late)
+                text = f"a message was due {late:.0f} s ago; sent again"
+                history.note(store, unit, "recovered", text, level=logging.WARNING)
     return sent
 
 
@@ -64,5 +65,7 @@ def watch(app: Celery) -> float:
     Returns the seconds until it is to be called again.
     """
     settings = Settings.of(app)
+    with delivery.no_fork:
+        settings.open_store().forget_expired()
     recover(app, settings.recover_after, _AT_ONCE)
     return settings.recover_every

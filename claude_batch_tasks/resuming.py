@@ -17,7 +17,7 @@ from celery.result import AsyncResult, EagerResult
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 
-from claude_batch_tasks import errors, line, policy, submit, totals
+from claude_batch_tasks import errors, history, line, policy, submit, totals
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
 
@@ -79,7 +79,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     again = {number: _again(batches[number]) for number in failed}
     if not store.resume(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: it has been already")
-    log.info("job %s: resumed, %d of %d batches", job_id, len(failed), job.batches)
+    text = f"resumed, {len(failed):,} of {job.batches:,} batches"
+    history.note(store, Unit(job_id), "resumed", text, batches=len(failed))
     job = store.job(job_id) or job
     if app.conf.task_always_eager:
         return _run_eagerly(app, store, job_id, job, now_due)
@@ -159,7 +160,7 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
     except BaseException:
         store.delete(job_id)
         raise
-    log.info("job %s: adopted %s", job_id, batch_id)
+    history.note(store, Unit(job_id), "adopted", f"adopted {batch_id}", batch_id=batch_id, client=client)
     return _run_eagerly(app, store, job_id, job, [0]) if app.conf.task_always_eager else app.AsyncResult(job_id)
 
 

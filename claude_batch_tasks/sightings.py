@@ -16,8 +16,6 @@ from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord, Unit
 from claude_batch_tasks.texts import clock
 
-log = logging.getLogger(__name__)
-
 #: So many rows without one of ours say that a batch is another's.
 _TELLING = 1000
 
@@ -73,7 +71,8 @@ def reconcile(step: Step) -> bool:
             f"{looked_at - record.ambiguous_at:.0f} s did not show its batch; "
             "it is not sent again, as on_unresolved_create says"
         )
-    log.warning("%s: the create at %s was never stored", step.where, clock(record.intent_at))
+    text = f"the create at {clock(record.intent_at)} was never stored, and is sent again"
+    step.note("unsent", text, level=logging.WARNING)
     step.record(intent_at=None, ambiguous_at=None)
     return False
 
@@ -139,7 +138,8 @@ def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None =
     """Take the batch for ours; False if another was faster. ``sure``: it cannot be another's."""
     if not created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
         return False
-    log.warning("%s: found by search%s", step.where, "" if sure else "; its results will confirm it")
+    text = f"found by search{'' if sure else '; its results will confirm it'}"
+    step.note("adopted", text, level=logging.WARNING, requests=step.batch.sending, round=len(step.batch.rounds))
     return True
 
 
@@ -249,11 +249,11 @@ def not_found(step: Step, exc: errors.NotFoundError, endpoint: policy.Endpoint) 
     raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
 
 
-def without_batch(step: Step, state: str, error: errors.ApiError) -> str:
+def without_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> str:
     """There is no batch to wait for: its requests fall back, or the job fails."""
-    log.warning("%s: %s: %s", step.where, state, error)
     if step.batch.rounds:  # what it was to hold has the outcomes of the round before
         step.record(state=state)
+        step.note(state, f"{state}: {error}", level=logging.WARNING)
         return f"{state}: {error}"
     if step.settings.fallback == "off":
         return step.fail(error)
@@ -261,6 +261,7 @@ def without_batch(step: Step, state: str, error: errors.ApiError) -> str:
     outcome = results.errored(error.error_type or "not_found_error", str(error), error.request_id)
     # Nothing in the batch has a result: every request is eligible.
     step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
+    step.note(state, f"{state}: {error}", level=logging.WARNING)
     return f"{state}: {error}"
 
 
@@ -269,7 +270,7 @@ def give_back(step: Step, why: str) -> str:
     record = step.batch
     foreign = record.batch_id
     assert foreign is not None
-    log.warning("%s: %s; giving the batch back", step.where, why)
+    step.note("given_back", f"{why}; giving the batch back", level=logging.WARNING)
     step.release(
         foreign,
         state="creating",

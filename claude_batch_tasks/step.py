@@ -27,7 +27,7 @@ from celery.states import READY_STATES
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import api, errors, line, policy, totals
+from claude_batch_tasks import api, errors, history, line, policy, totals
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Store, Unit
@@ -44,6 +44,16 @@ _T = TypeVar("_T")
 
 #: When this process may show a job's progress again, by ``time.monotonic``.
 _next_report: dict[str, float] = {}
+
+
+#: Why a step comes back although all is well.
+_NOTHING_NEW = (
+    errors.BatchInProgress,
+    errors.FallbackInProgress,
+    errors.MoreToSend,
+    errors.NotDue,
+    errors.HeldBack,
+)
 
 
 class LeaseLost(Exception):
@@ -135,10 +145,10 @@ class Step:
         Args:
             done: no step comes after this one.
         """
-        log.error("%s failed: %s", self.where, error)
         # What the API counted is no outcome of ours where its results were not published.
         counts = self.batch.counts if self.batch.layers else {}
         self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
+        self.note("failed", f"failed: {error}", level=logging.ERROR, error=type(error).__name__, **_of_call(error))
         return f"failed: {error}"
 
     @property
@@ -165,17 +175,29 @@ class Step:
         batch = {} if self.unit.batch is None else {"batch": self.unit.batch}
         signal.send(sender=self.task, job_id=self.unit.job_id, **batch, **more)
 
+    def note(self, event: history.Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
+        """Tell what happened to the unit, in the log and in the job's history; see ``history.note``."""
+        history.note(self.store, self.unit, event, text, level=level, **{"batch_id": self._batch_id, **details})
+
+    def fields(self, event: str, **details: Any) -> dict[str, Any]:
+        """The ``extra`` of a line in the log that is about the unit."""
+        known = {"batch_id": self._batch_id} if self._batch_id else {}
+        return history.fields(self.unit, event, **known, **details)
+
     def stop(self, reason: str) -> None:
         """Nothing more of the job is to be paid for; what was stopped once stays so, for the first reason."""
         had, self.job.stopped = self.job.stopped, self.store.settle(self.unit.job_id, "stopped", reason)
         if had is None:
-            log.error("%s: nothing more is sent for this job: %s", self.where, self.job.stopped)
+            self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.ERROR)
 
     @property
     def where(self) -> str:
         """The unit and its batch id, as logs name them."""
-        known = self.unit.batch is not None and self.unit.lane is None and self.batch.batch_id
-        return f"{self.unit} ({known})" if known else str(self.unit)
+        return history.where(self.unit, self._batch_id)
+
+    @property
+    def _batch_id(self) -> str | None:
+        return self.batch.batch_id if self.unit.batch is not None and self.unit.lane is None else None
 
 
 class BatchTask(_Task):
@@ -313,7 +335,7 @@ class StepTask(BatchTask):
         if job_record is None or lease.state == "gone":
             return self.gone(job_id)
         if lease.state == "stale":
-            log.info("%s: duplicate message of %s ends here", unit, self.name)
+            log.info("%s: duplicate message of %s ends here", unit, self.name, extra=history.fields(unit, "duplicate"))
             raise Ignore("duplicate")
         if lease.state == "busy":
             raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)
@@ -326,7 +348,8 @@ class StepTask(BatchTask):
 
     def gone(self, job_id: str) -> NoReturn:
         """The store has no such job: whoever waits for it is told. (Celery fails the rest of a failed task's chain.)"""
-        log.warning("job %s is gone from the store; its message ends here", job_id)
+        extra = history.fields(Unit(job_id), "gone")
+        log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
         if self.told(job_id) or self.store.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
         raise errors.JobNotFound(
@@ -352,14 +375,16 @@ class StepTask(BatchTask):
                 step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
             raise
         except LeaseLost:
-            log.warning("%s: %s was taken over by another worker", step.where, self.name)
+            extra = step.fields("taken_over")
+            log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
             raise Ignore("taken over") from None
         except errors.BatchTasksError as exc:
             return self.failed(exc)
         except (Ignore, Reject, Retry):
             raise
         except Exception as exc:
-            log.exception("%s: %s met an error it has no rule for", step.where, self.name)
+            extra = step.fields("error")
+            log.exception("%s: %s met an error it has no rule for", step.where, self.name, extra=extra)
             return self.failed(errors.StepFailed(f"{self.name.rpartition('.')[2]}: {type(exc).__name__}"))
 
     def failed(self, error: errors.BatchTasksError) -> str:
@@ -419,8 +444,17 @@ class StepTask(BatchTask):
             # Where the store does not answer, the next message moves the unit on by itself.
             with contextlib.suppress(errors.StoreUnavailable):
                 step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at)
-        log.info("%s: %s", step.where, retry.exc)
+        self._tell_why(exc, str(retry.exc), wait)
         raise retry
+
+    def _tell_why(self, exc: Exception | None, text: str, wait: float) -> None:
+        """Why the step comes back. That nothing has changed stands in the log alone: the history is bounded."""
+        step, countdown = self.step, round(wait, 1)
+        if isinstance(exc, _NOTHING_NEW):
+            log.info("%s: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
+        else:
+            event: history.Event = "not_found" if isinstance(exc, errors.NotFoundError) else "retry"
+            step.note(event, text, countdown=countdown, **_of_call(exc))
 
     def wait_after(self, exc: Exception | None, now: float) -> tuple[float, int]:
         """For how many seconds to wait after this error, and how many failures in a row that makes."""
@@ -544,6 +578,13 @@ class StepTask(BatchTask):
                 step.store.advance(
                     step.unit, step.owner, self.after(step.args[2]), through=self.last, failures=0, due_at=None
                 )
+
+
+def _of_call(exc: Exception | None) -> dict[str, Any]:
+    """What is told of a call that failed."""
+    if not isinstance(exc, errors.ApiError):
+        return {}
+    return {"endpoint": exc.endpoint, "status": exc.status, "request_id": exc.request_id}
 
 
 def publish_progress(task: _Task, job_id: str, meta: dict[str, Any], line: str) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from celery import Celery
 
-from claude_batch_tasks import estimating, hooks, rounds
+from claude_batch_tasks import estimating, history, hooks, rounds
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import BatchTasksError, InvalidRequests, InvalidSettings, StoreUnavailable
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store
+from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
 
 
 def submit(
@@ -90,7 +90,14 @@ def submit(
             if (made := store.job(job_id)) is not None and made.nonce == nonce:
                 store.delete(job_id)  # only the answer was lost
         raise
+    told = {"requests": total, "batches": len(batches), "client": alias, "queue": queue}
+    history.note(store, Unit(job_id), "submitted", f"submitted: {_size(job)}", **told)
     return job
+
+
+def _size(job: JobRecord) -> str:
+    batches = "1 batch" if job.batches == 1 else f"{job.batches:,} batches"
+    return f"{job.requests:,} request{'s' if job.requests != 1 else ''} in {batches}"
 
 
 def _noted(pieces: Iterable[wire.Piece], batches: list[BatchRecord], prices: Prices | None) -> Iterator[wire.Piece]:

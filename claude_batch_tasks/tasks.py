@@ -31,6 +31,7 @@ from claude_batch_tasks import (
     errors,
     estimating,
     failure,
+    history,
     hooks,
     lanes,
     line,
@@ -51,7 +52,7 @@ from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import configured_app
 from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, publish_progress
 from claude_batch_tasks.store import Flight, Unit
-from claude_batch_tasks.texts import words
+from claude_batch_tasks.texts import duration, words
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,6 @@ class RunBatch(BatchTask):
             queue=_queue_name(options.get("queue")),
             delay=delay,
         )
-        log.info("job %s: %d requests in %d batches staged", task_id, record.requests, record.batches)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
             sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
@@ -172,8 +172,8 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
             "admitted": record.admitted,
         }
         if store.update_job(job_id, only="staged", **begun):
+            history.note(store, Unit(job_id), "started", "started")
             publish_progress(self, job_id, totals.progress(record, store.batches(job_id)), "started")
-    log.info("job %s: started, %d requests in %d batches", job_id, record.requests, record.batches)
     # What follows the job, and is linked to it, follows its last task now.
     self.request.callbacks = self.request.chain = None
     lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]
@@ -217,8 +217,8 @@ class CreateBatch(InFlightTask):
                 and policy.concerns_account(error.error_type, str(error), status=error.status or 0, code=error.code)
             ):
                 step.stop(str(error))
-            log.warning("%s: not created: %s", step.where, error)
             step.record(state="unsent")
+            step.note("unsent", f"not created: {error}", level=logging.WARNING)
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:
@@ -267,7 +267,6 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
             create_not_found=record.create_not_found + 1,
             not_found=record.not_found + 1,
         )
-        log.warning("%s: 404 on create, %d in a row", step.where, record.create_not_found)
         step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
@@ -278,7 +277,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     sightings.created(step, created)
     step.pace.heed(created.hold)
     account.proven(step, created.organization)
-    log.info("%s: created, %d requests", step.where, record.sending)
+    step.note("created", f"created, {record.sending:,} requests", requests=record.sending, round=len(record.rounds))
     return f"created {created.id}, {record.sending} requests"
 
 
@@ -304,7 +303,7 @@ def _affordable(step: Step) -> bool:
     if answer == "wait":
         raise errors.HeldBack("waiting for what the job's other batches cost (max_cost)", 2 * step.settings.poll_min)
     if answer == "no":
-        log.warning("%s: not created: %s", step.where, note)
+        step.note("unsent", f"not created: {note}", level=logging.WARNING)
         outcome = {"outcome": results.errored("budget_exceeded", note, None), "counts": {"errored": record.count}}
         step.record(state="unsent", note=note, **({} if record.rounds else outcome))
     return answer == "yes"
@@ -376,7 +375,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         took = (seen.ended_at - seen.created_at).total_seconds()
         step.store.note_end(step.account, record.sending, max(took, 0.0))
     step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
-    log.info("%s: ended, %s", step.where, words(told))
+    step.note("ended", f"ended, {words(told)}", counts=told, round=len(record.rounds))
     return f"ended: {words(told)}"
 
 
@@ -439,7 +438,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     try:
         seen.check(record.told)
     except errors.ResultsIncomplete as exc:
-        log.warning("%s: download %d: %s", step.where, record.attempt, exc)
+        step.note("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
         limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
         if downloads < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
             step.store.discard_results(job_id, batch, record.attempt)
@@ -449,7 +448,8 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             return step.fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
     _publish(step, seen)
     step.tell(signals.results_published, batch_id=record.batch_id, counts=dict(seen.tallies), round=len(record.rounds))
-    log.info("%s: fetched, %s", step.where, words(seen.tallies))
+    counts = dict(seen.tallies)
+    step.note("fetched", f"fetched, {words(counts)}", counts=counts, round=len(record.rounds))
     return f"fetched: {words(seen.tallies)}"
 
 
@@ -587,7 +587,8 @@ def _resubmit(step: Step) -> None:
         at_least=None,
         rand=random.random(),
     )
-    log.info("%s: %d of its requests go into a smaller batch in %.0f s", step.where, changes["smaller"], wait)
+    text = f"{changes['smaller']:,} of its requests go into a smaller batch in {duration(wait)}"
+    step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
     step.record(**changes, failures=0, due_at=time.time() + wait)
 
 
@@ -613,7 +614,8 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
         # All lanes have ended, and left some of it: whoever had it died, or put it back too late.
         step.record(messages_out=False, first_lane=record.first_lane + policy.LANES)
     if not record.messages_out:
-        log.info("%s: %d of %d requests go through the Messages API", step.where, record.granted, record.eligible)
+        text = f"{record.granted:,} of {record.eligible:,} requests go through the Messages API"
+        step.note("messages", text, requests=record.granted)
         store.enter(job_id, batch, rounds.left(store, job_id, batch, record)[: record.granted])
         units = lanes.units(step)[: 1 if task.request.is_eager else None]
         store.schedule(units, time.time())
@@ -816,7 +818,8 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         summary=summary,
         error=str(error) if error else None,
     )
-    log.info("job %s: %s, %s", job_id, summary["state"], words(totals.tally(batches)))
+    counts = {name: summary[name] for name in results.OUTCOMES}
+    step.note("finished", f"{summary['state']}, {words(counts)}", state=summary["state"], counts=counts)
     step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
     if error is not None:
         raise error
@@ -843,7 +846,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
             seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
     except errors.PermanentError as exc:
         return f"refused: {exc}"
-    log.info("job %s batch %d (%s): cancel asked for, %s", job_id, batch, found.batch_id, seen.processing_status)
+    history.note(store, Unit(job_id, batch), "cancel", f"Anthropic: {seen.processing_status}", batch_id=found.batch_id)
     return seen.processing_status
 
 

@@ -8,6 +8,7 @@ published result file as pieces, and the outcomes that came through the Messages
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -240,6 +241,20 @@ class Flight(msgspec.Struct, array_like=True, kw_only=True):
     """When its job gives up waiting."""
 
 
+class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a job."""
+
+    at: datetime
+    event: str
+    """What kind: ``created``, ``not_found``, ``ended``, ..., as docs/history.md lists them."""
+    batch: int | None
+    """Which of its batches it concerns, counted from 0; None: all of the job."""
+    text: str
+    details: dict[str, Any]
+    """What belongs to it: ``batch_id``, ``requests``, ``counts``, ``round``; of a call that failed ``endpoint``,
+    ``status``, ``request_id`` and ``countdown``, the seconds until the next try."""
+
+
 class Need(NamedTuple):
     """What one request takes of the limits it is under."""
 
@@ -313,6 +328,19 @@ class Store(Protocol):
 
     def was_deleted(self, job_id: str) -> bool:
         """Whether somebody deleted the job within the last day."""
+
+    def job_ids(self, before: float = ...) -> Iterator[str]:
+        """All jobs that were submitted before that moment (epoch seconds), the newest first."""
+
+    def forget_expired(self) -> None:
+        """Take some of the jobs that have expired out of the list of all; to be called now and then."""
+
+    # -- what happened to a job
+    def note(self, job_id: str, event: HistoryEvent) -> None:
+        """Append to a job's history. Of a long one the beginning and the end are kept."""
+
+    def history(self, job_id: str) -> list[HistoryEvent]:
+        """What happened to a job, the oldest first; one entry, ``left_out``, stands for all that is not kept."""
 
     # -- batches, and the leases of their steps
     def batches(self, job_id: str) -> list[BatchRecord]: ...

@@ -1,21 +1,24 @@
 -- Make a job of what was staged for it, unless there is one.
 -- KEYS[1]   the job's hash
 -- KEYS[2,3] where its index is staged, where it belongs
--- KEYS[4..] for each batch: its hash, then pairs: where a list of it is staged, where it belongs
+-- KEYS[4]   the list of all jobs
+-- KEYS[5..] for each batch: its hash, then pairs: where a list of it is staged, where it belongs
 -- ARGV[1]   seconds after which all of it expires
 -- ARGV[2]   lists per batch; 0: nothing was staged, and there is no index
--- ARGV[3]   the job's record, as a JSON array: field, value, field, value, ...
--- ARGV[4..] each batch's record, likewise
+-- ARGV[3]   the job's id
+-- ARGV[4]   when it was submitted
+-- ARGV[5]   the job's record, as a JSON array: field, value, field, value, ...
+-- ARGV[6..] each batch's record, likewise
 -- Returns 1 if it was made, 0 if there is a job of that id, -1 if some of what was staged has expired.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 0
 end
-local ttl, lists, at = ARGV[1], tonumber(ARGV[2]), 4
+local ttl, lists, at = ARGV[1], tonumber(ARGV[2]), 5
 local function staged()
   if redis.call('EXISTS', KEYS[2]) == 0 then
     return false
   end
-  for key = 4, #KEYS, 1 + 2 * lists do
+  for key = 5, #KEYS, 1 + 2 * lists do
     for list = key + 1, key + 2 * lists, 2 do
       if redis.call('EXISTS', KEYS[list]) == 0 then
         return false
@@ -34,7 +37,7 @@ end
 if lists > 0 then
   move(KEYS[2], KEYS[3])
 end
-for number = 4, #ARGV do
+for number = 6, #ARGV do
   local batch = KEYS[at]
   redis.call('HSET', batch, unpack(cjson.decode(ARGV[number])))
   redis.call('EXPIRE', batch, ttl)
@@ -44,6 +47,7 @@ for number = 4, #ARGV do
     at = at + 2
   end
 end
-redis.call('HSET', KEYS[1], unpack(cjson.decode(ARGV[3])))
+redis.call('HSET', KEYS[1], unpack(cjson.decode(ARGV[5])))
 redis.call('EXPIRE', KEYS[1], ttl)
+redis.call('ZADD', KEYS[4], ARGV[4], ARGV[3])
 return 1

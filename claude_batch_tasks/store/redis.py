@@ -44,13 +44,13 @@ from claude_batch_tasks.store.flights import (
     HELD,
     PREFIX,
     WAITING,
-    Flights,
     answering,
     flights_key,
     member,
     pace_keys,
     unit_of,
 )
+from claude_batch_tasks.store.jobs import JOBS, Jobs, history_keys
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
 _LATE = f"{PREFIX}:late"
@@ -87,7 +87,7 @@ _Record = TypeVar("_Record", JobRecord, BatchRecord, LaneRecord)
 _Item = TypeVar("_Item")
 
 
-class RedisStore(Flights):
+class RedisStore(Jobs):
     """A ``store.Store`` on a Redis client.
 
     Args:
@@ -143,14 +143,14 @@ class RedisStore(Flights):
         self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
     ) -> bool:
         lists = _STAGED if staged else ()
-        keys = [_key(job_id, "job"), _key(job_id, "staging", job.nonce, "index"), _key(job_id, "index")]
+        keys = [_key(job_id, "job"), _key(job_id, "staging", job.nonce, "index"), _key(job_id, "index"), JOBS]
         records = [_pairs(_fields(job))]
         for number, batch in enumerate(batches):
             records.append(_pairs(_fields(batch)))
             keys.append(_key(job_id, "batch", number))
             for name in lists:
                 keys += [_key(job_id, "staging", job.nonce, number, name), _key(job_id, "batch", number, name)]
-        made = self._create(keys=keys, args=[_whole(ttl), len(lists), *map(_encode, records)])
+        made = self._create(keys=keys, args=[_whole(ttl), len(lists), job_id, job.submitted_at, *map(_encode, records)])
         if made < 0:
             raise JobNotFound(
                 f"what was staged for job {job_id} has expired: its requests took longer than "
@@ -185,6 +185,8 @@ class RedisStore(Flights):
     @answering
     def keep(self, job_id: str) -> None:
         self._each_key(job_id, "persist")
+        if (job := self.job(job_id)) is not None:  # one that an earlier release submitted is in no list
+            self._redis.zadd(JOBS, {job_id: job.submitted_at}, nx=True)
 
     @answering
     def expire(self, job_id: str, ttl: float) -> None:
@@ -198,6 +200,7 @@ class RedisStore(Flights):
         self.wake(units[1:])  # and no listing speaks for them any more
         for index in (DUE, WAITING):
             self._redis.zrem(index, *map(member, units))
+        self._redis.zrem(JOBS, job_id)
         self._each_key(job_id, "unlink")
 
     @answering
@@ -662,6 +665,7 @@ class RedisStore(Flights):
         yield _key(job_id, "job")
         yield _key(job_id, "index")
         yield _key(job_id, "money")
+        yield from history_keys(job_id)
         for number, record in enumerate(self.batches(job_id)):
             yield _key(job_id, "batch", number)
             for name in (*_STAGED, "outcomes", "lanes", *_SENDING):

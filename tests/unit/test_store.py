@@ -7,6 +7,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -18,7 +19,18 @@ from redis.retry import Retry
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.requests import Piece
-from claude_batch_tasks.store import BatchRecord, JobRecord, LaneRecord, Lease, Need, Round, Store, Taken, Unit
+from claude_batch_tasks.store import (
+    BatchRecord,
+    HistoryEvent,
+    JobRecord,
+    LaneRecord,
+    Lease,
+    Need,
+    Round,
+    Store,
+    Taken,
+    Unit,
+)
 from claude_batch_tasks.store.redis import RedisStore, open_store
 
 JOB = "job-1"
@@ -732,6 +744,8 @@ class TestTheLifeOfAJobsKeys:
                 store.record(unit, "me", attempt=attempt)
                 store.write_results(JOB, number, attempt, [b"row"])
             store.publish(unit, "me", attempts, **NOTHING)
+        for _ in range(201):
+            store.note(JOB, HistoryEvent(at=datetime.now(timezone.utc), event="x", batch=0, text="", details={}))
 
     def ttls(self, client: redis.Redis) -> set[int]:
         return {client.ttl(key) for key in client.keys("*") if b"{" in key}
@@ -760,6 +774,7 @@ class TestTheLifeOfAJobsKeys:
         deadline = time.monotonic() + 10
         while keys() and time.monotonic() < deadline:
             time.sleep(0.05)
+            store.forget_expired()
         assert keys() == set()
         assert store.job(job) is None
 
@@ -951,6 +966,10 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "save_outcome": lambda s: s.save_outcome(LANE, 0, b"x"),
     "outcomes": lambda s: list(s.outcomes(JOB, 0)),
     "outcomes_of": lambda s: s.outcomes_of(JOB, 0, [0]),
+    "job_ids": lambda s: list(s.job_ids()),
+    "forget_expired": lambda s: s.forget_expired(),
+    "note": lambda s: s.note(JOB, HistoryEvent(at=datetime.now(timezone.utc), event="x", batch=0, text="", details={})),
+    "history": lambda s: s.history(JOB),
 }
 
 

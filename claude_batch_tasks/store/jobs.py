@@ -1,0 +1,94 @@
+"""All jobs there are, and what happened to each."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import redis
+
+from claude_batch_tasks.store import HistoryEvent
+from claude_batch_tasks.store.flights import PREFIX, Flights, answering
+
+#: Sorted set of all jobs, by when they were submitted. Those that have expired are in it for a while.
+JOBS = f"{PREFIX}:jobs"
+
+#: Jobs that are read, or looked at for whether they are still there, in one go.
+_PAGE = 100
+
+#: Entries of a history that are kept: so many from its beginning, so many from its end.
+_FIRST, _LAST = 200, 800
+
+_encode = msgspec.json.encode
+_decode_event = msgspec.json.Decoder(HistoryEvent).decode
+
+
+class Jobs(Flights):
+    """The part of the Redis store that lists jobs and tells what happened to them."""
+
+    def __init__(self, client: redis.Redis, where: str) -> None:
+        super().__init__(client, where)
+        self._note = client.register_script((Path(__file__).parent / "note.lua").read_text())
+
+    @answering
+    def job_ids(self, before: float = math.inf) -> Iterator[str]:
+        last, passed, limit = before, 0, f"({before!r}"
+        while True:
+            found = self._redis.zrevrangebyscore(JOBS, limit, "-inf", start=passed, num=_PAGE, withscores=True)
+            job_ids = [member.decode() for member, _ in found]
+            gone = self._forget_those_gone(job_ids)
+            for job_id, (_, at) in zip(job_ids, found, strict=True):
+                if job_id not in gone:
+                    # Where several were submitted at one moment, the next page begins with those that were passed.
+                    last, passed = at, passed + 1 if at == last else 1
+                    yield job_id
+            if len(found) < _PAGE:
+                return
+            limit = repr(last)
+
+    @answering
+    def forget_expired(self) -> None:
+        first = random.randrange(max(self._redis.zcard(JOBS) - _PAGE, 0) + 1)
+        self._forget_those_gone([found.decode() for found in self._redis.zrange(JOBS, first, first + _PAGE - 1)])
+
+    def _forget_those_gone(self, job_ids: list[str]) -> set[str]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.exists(job_key(job_id))
+            gone = {job_id for job_id, there in zip(job_ids, pipe.execute(), strict=True) if not there}
+        if gone:
+            self._redis.zrem(JOBS, *gone)
+        return gone
+
+    @answering
+    def note(self, job_id: str, event: HistoryEvent) -> None:
+        self._note(keys=[job_key(job_id), *history_keys(job_id)], args=[_encode(event), _FIRST, _LAST])
+
+    @answering
+    def history(self, job_id: str) -> list[HistoryEvent]:
+        first, last = history_keys(job_id)
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.lrange(first, 0, -1)
+            pipe.lrange(last, 0, -1)
+            pipe.hget(job_key(job_id), "forgotten")
+            begun, went_on, forgotten = pipe.execute()
+        events, later = list(map(_decode_event, begun)), list(map(_decode_event, went_on))
+        if forgotten and later:
+            at = later[0].at - timedelta(microseconds=1)
+            text = f"{int(forgotten):,} entries are no longer kept"
+            events.append(HistoryEvent(at=at, event="left_out", batch=None, text=text, details={}))
+        return events + later
+
+
+def job_key(job_id: str) -> str:
+    """The hash of a job's record."""
+    return f"{PREFIX}:{{{job_id}}}:job"
+
+
+def history_keys(job_id: str) -> tuple[str, str]:
+    """The lists of a job's history: its beginning, its end."""
+    return f"{PREFIX}:{{{job_id}}}:history", f"{PREFIX}:{{{job_id}}}:history:last"

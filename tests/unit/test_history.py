@@ -1,0 +1,152 @@
+"""The list of all jobs, and what is kept of what happened to each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import redis
+from celery import Celery
+
+from claude_batch_tasks import BatchJob, history, list_jobs
+from claude_batch_tasks.embedded import free_port
+from claude_batch_tasks.errors import JobNotFound
+from claude_batch_tasks.store import BatchRecord, HistoryEvent, JobRecord, Unit
+from claude_batch_tasks.store.redis import RedisStore, open_store
+
+
+def add(store: RedisStore, job_id: str, at: float = 1.5, state: str = "running") -> str:
+    record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=at, state=state)  # type: ignore[arg-type]
+    assert store.create_job(job_id, record, [BatchRecord(first=0, count=1, body_bytes=9)], 600, staged=False)
+    return job_id
+
+
+def entry(number: int) -> HistoryEvent:
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=number)
+    return HistoryEvent(at=at, event="retry", batch=0, text=f"entry {number}", details={"countdown": 1.5})
+
+
+class TestTheListOfJobs:
+    def test_begins_with_the_newest(self, store: RedisStore) -> None:
+        for number in (2, 1, 3):
+            add(store, f"job {number}", number)
+        assert list(store.job_ids()) == ["job 3", "job 2", "job 1"]
+        assert list(store.job_ids(before=3)) == ["job 2", "job 1"]
+
+    def test_leaves_none_out_where_many_were_submitted_at_one_moment(self, store: RedisStore) -> None:
+        made = {add(store, f"job {number}", number // 150) for number in range(450)}
+        found = list(store.job_ids())
+        assert len(found) == 450
+        assert set(found) == made
+
+    def test_forgets_those_that_have_expired(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        for number in range(250):
+            add(store, f"job {number}", number)
+        for number in range(0, 250, 2):
+            redis_client.delete(f"claude_batch:{{job {number}}}:job")
+        assert len(list(store.job_ids())) == 125
+        assert redis_client.zcard("claude_batch:jobs") == 125
+
+    def test_is_cleared_of_the_expired_by_and_by_also_where_nobody_asks_for_it(
+        self, store: RedisStore, redis_client: redis.Redis
+    ) -> None:
+        for number in range(250):
+            redis_client.zadd("claude_batch:jobs", {f"gone {number}": number})
+        add(store, "here", 1000)
+        for _ in range(100):
+            store.forget_expired()
+        assert redis_client.zrange("claude_batch:jobs", 0, -1) == [b"here"]
+
+    def test_has_a_job_that_an_earlier_release_submitted_once_it_is_begun(
+        self, store: RedisStore, redis_client: redis.Redis
+    ) -> None:
+        redis_client.zrem("claude_batch:jobs", add(store, "old", 5.0))
+        store.keep("old")
+        assert redis_client.zscore("claude_batch:jobs", "old") == 5.0
+
+    def test_loses_what_is_deleted(self, store: RedisStore) -> None:
+        store.delete(add(store, "job"))
+        assert list(store.job_ids()) == []
+
+
+class TestListJobs:
+    def test_tells_the_status_of_each(self, app: Celery) -> None:
+        store = open_store(str(app.conf.broker_url))
+        now = time.time()
+        for number, state in enumerate(("failed", "running", "completed", "running")):
+            add(store, f"job {number}", now + number, state)
+        assert [status.job_id for status in list_jobs()] == ["job 3", "job 2", "job 1", "job 0"]
+        assert [status.job_id for status in list_jobs(states=["running"], limit=1)] == ["job 3"]
+        before = datetime.fromtimestamp(now + 2, timezone.utc)
+        assert [status.state for status in list_jobs(before=before)] == ["running", "failed"]
+
+    def test_says_at_the_call_what_is_wrong(self, app: Celery) -> None:
+        with pytest.raises(ValueError, match=r"states must be 'staged' or .*, not 'done'"):
+            list_jobs(states=["done"])  # type: ignore[list-item]
+        with pytest.raises(ValueError, match="before must have a time zone"):
+            list_jobs(before=datetime(2026, 1, 1))
+
+
+class TestAHistory:
+    def test_is_told_in_order_with_its_details(self, store: RedisStore) -> None:
+        add(store, "job")
+        for number in range(3):
+            store.note("job", entry(number))
+        assert store.history("job") == [entry(0), entry(1), entry(2)]
+
+    def test_keeps_the_beginning_and_the_end_of_a_long_one(self, store: RedisStore) -> None:
+        add(store, "job")
+        for number in range(1234):
+            store.note("job", entry(number))
+        told = store.history("job")
+        assert len(told) == 1001
+        assert told[:200] == [entry(number) for number in range(200)]
+        assert (told[200].event, told[200].text) == ("left_out", "234 entries are no longer kept")
+        assert told[201:] == [entry(number) for number in range(434, 1234)]
+        assert sorted(told, key=lambda event: event.at) == told
+
+    def test_expires_with_its_job_and_is_deleted_with_it(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        add(store, "job")
+        for number in range(201):
+            store.note("job", entry(number))
+        kept = redis_client.keys("*:history*")
+        assert len(kept) == 2
+        assert all(0 < redis_client.ttl(key) <= 600 for key in kept)
+        store.keep("job")
+        store.note("job", entry(201))
+        assert all(redis_client.ttl(key) == -1 for key in kept)
+        store.expire("job", 50)
+        store.note("job", entry(202))
+        assert all(0 < redis_client.ttl(key) <= 50 for key in kept)
+        store.delete("job")
+        store.note("job", entry(203))
+        assert redis_client.keys("*:history*") == []
+
+    def test_is_the_jobs(self, app: Celery) -> None:
+        store = open_store(str(app.conf.broker_url))
+        store.note(add(store, "job"), entry(1))
+        assert BatchJob("job").history() == [entry(1)]
+        with pytest.raises(JobNotFound):
+            BatchJob("another").history()
+
+
+class TestTelling:
+    def test_is_a_line_with_fields_and_an_entry(self, store: RedisStore, caplog: pytest.LogCaptureFixture) -> None:
+        add(store, "job")
+        with caplog.at_level(logging.INFO):
+            history.note(store, Unit("job", 2), "created", "created, 5 requests", batch_id="msgbatch_1", requests=5)
+        (line,) = caplog.records
+        assert line.getMessage() == "job job batch 2 (msgbatch_1): created, 5 requests"
+        told = {name: getattr(line, name) for name in ("event", "job_id", "batch", "batch_id", "requests")}
+        assert told == {"event": "created", "job_id": "job", "batch": 2, "batch_id": "msgbatch_1", "requests": 5}
+        (event,) = store.history("job")
+        assert (event.event, event.batch, event.text) == ("created", 2, "created, 5 requests")
+        assert event.details == {"batch_id": "msgbatch_1", "requests": 5}
+
+    def test_disturbs_nobody_when_the_store_is_down(self, caplog: pytest.LogCaptureFixture) -> None:
+        store = open_store(f"redis://127.0.0.1:{free_port()}/0")
+        with caplog.at_level(logging.INFO):
+            history.note(store, Unit("job"), "started", "started")
+        assert caplog.messages == ["job job: started"]
