@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import get_args
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import history, policy
 from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.results import OUTCOMES
 
@@ -51,3 +52,8 @@ def test_the_page_on_another_chance_says_what_is_sent_again() -> None:
     assert {kind for outcome, kind in told if outcome == "errored"} == known
     assert {outcome for outcome, _ in told} == set(OUTCOMES)
     assert {key: policy.second_chance(*key) for key in told} == told
+
+
+def test_the_page_on_a_jobs_story_has_every_event() -> None:
+    page = (ROOT / "docs" / "history.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(get_args(history.Event))

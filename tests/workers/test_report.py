@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -31,4 +32,18 @@ def test_every_request_succeeds_and_is_paid_once(
         assert {row.source for row in BatchJob(result.id, app).results()} == {"batch"}
         journal = simulator.journal()
         assert journal.paid_twice() == []
-        assert "Traceback" not in worker.log.read_text()
+        told = BatchJob(result.id, app).history()
+        line = ["submitted", "started", "created", "ended", "fetched", "finished"]
+        assert [event.event for event in told if event.event != "not_found"] == line
+        not_found = [event for event in told if event.event == "not_found"]
+        met = Counter(event.details["endpoint"] for event in not_found)
+        assert met == Counter(call.endpoint for call in journal.calls if call.status == 404)
+        for event in not_found:
+            assert event.details["countdown"] >= 0
+            assert event.details["request_id"].startswith("req_")
+
+        log = worker.log.read_text()
+        assert "Traceback" not in log
+        about_it = [line for line in log.splitlines() if result.id in line]
+        # What the caller did stands in the caller's log.
+        assert all(any(event.text in line for line in about_it) for event in told if event.event != "submitted")
