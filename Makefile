@@ -14,6 +14,15 @@ SEEDS ?= 200
 FIRST ?= 0
 PROCESSES ?= 2
 
+# uv takes a tenth of pip's time, and knows nothing of pip's settings: a machine that needs those has pip do it.
+define install
+$(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check uv
+$(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) -e '.[dev]' || \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) -e '.[dev]'
+touch $@
+endef
+
 .PHONY: help demo simulator test test-lowest chaos bench lint format clean
 
 help:  ## List the targets
@@ -51,11 +60,7 @@ clean:  ## Remove environments and caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
+	$(call install,$(VENV),)
 
 $(LOWEST)/.installed: pyproject.toml tests/constraints-lowest.txt
-	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints-lowest.txt -e '.[dev]'
-	touch $@
+	$(call install,$(LOWEST),-c tests/constraints-lowest.txt)
