@@ -29,7 +29,7 @@ def proven(step: Step, organization: str | None) -> None:
         step.store.update_job(step.unit.job_id, organization=organization)
         step.job.organization = organization
     if not same(step):
-        log.info("%s: another credential of the same account", step.where)
+        log.info("%s: another credential of the same account", step.where, extra=step.fields("account"))
         step.job.account = api.credential(step.client, step.job.nonce)
         step.store.update_job(step.unit.job_id, account=step.job.account)
 

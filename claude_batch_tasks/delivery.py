@@ -9,7 +9,7 @@ import threading
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import line, policy
+from claude_batch_tasks import history, line, policy
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings, visibility_timeout
 from claude_batch_tasks.store import Store, Unit
@@ -51,7 +51,10 @@ def send_due(app: Celery) -> float:
         except StoreUnavailable:
             raise
         except Exception:  # its own fault, such as a queue that the app does not know; not that of the others
-            log.exception("%s: the message that is due could not be sent; next try in %.0f s", unit, _PAUSE)
+            extra = history.fields(unit, "not_sent")
+            log.exception(
+                "%s: the message that is due could not be sent; next try in %.0f s", unit, _PAUSE, extra=extra
+            )
             store.wait_again([unit], _PAUSE)
     if len(units) == _AT_ONCE:
         return 0.0

@@ -9,6 +9,9 @@ from billiard.exceptions import TimeLimitExceeded
 from celery.worker import state
 from celery.worker.request import Request
 
+from claude_batch_tasks import history
+from claude_batch_tasks.store import Unit
+
 log = logging.getLogger(__name__)
 
 
@@ -31,5 +34,8 @@ class StepRequest(Request):
             super().on_timeout(soft, timeout)
             return
         state.task_ready(self)
-        log.error("hard time limit (%g s) exceeded for %s[%s]; another attempt follows", timeout, self.name, self.id)
+        job_id = str(self.args[0] if self.args else self.id)
+        text = "job %s: hard time limit (%g s) exceeded for %s[%s]; another attempt follows"
+        extra = history.fields(Unit(job_id), "interrupted")
+        log.error(text, job_id, timeout, self.name, self.id, extra=extra)
         self.reject(requeue=True)

@@ -70,12 +70,12 @@ def announce(step: Step, places: Iterable[int]) -> None:
         except Exception as exc:
             if not isinstance(exc, OperationalError) and step.task.request.is_eager:
                 # It ran here, and how it ends is its own affair.
-                log.exception("%s: on_result failed", step.where)
+                log.exception("%s: on_result failed", step.where, extra=step.fields("on_result"))
                 continue
             # Whatever the broker's client raises.
             raise errors.TransientError(f"on_result was not called: {type(exc).__name__}") from None
         step.store.announce(job_id, batch, chunk)
-        log.info("%s: on_result called with %d ids", step.where, len(ids))
+        log.info("%s: on_result called with %d ids", step.where, len(ids), extra=step.fields("on_result"))
 
 
 def _is_set(bits: bytes, place: int) -> bool:

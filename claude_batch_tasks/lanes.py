@@ -231,7 +231,8 @@ class Lane:
             try:
                 output, spent = self._cost(outcome, request)
             except Exception:  # nothing about prices may cost an answer that is paid for
-                log.exception("%s: what request %d cost could not be computed", step.where, request.place)
+                extra = step.fields("price")
+                log.exception("%s: what request %d cost could not be computed", step.where, request.place, extra=extra)
                 spent = None
             self._save(request.place, outcome, "succeeded", spent=spent)
         except errors.AmbiguousError as exc:
@@ -243,7 +244,8 @@ class Lane:
             refused = isinstance(exc, errors.TransientError)
             self._refused(request, exc)
         except Exception as exc:
-            log.exception("%s: request %d met an error there is no rule for", step.where, request.place)
+            extra = step.fields("error")
+            log.exception("%s: request %d met an error there is no rule for", step.where, request.place, extra=extra)
             self._keep(
                 request.place, f"{type(exc).__name__}; it may have been billed, so it is not sent again", tried=True
             )
@@ -287,7 +289,8 @@ class Lane:
                 rand=random.random(),
             )
             times = step.store.put_back(step.unit, place, wait, step.settings.messages_limit)
-            log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait)
+            extra = step.fields("refused", endpoint="messages", status=exc.status, request_id=exc.request_id)
+            log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait, extra=extra)
             if times >= step.settings.messages_limit:
                 self._keep(place, f"refused {times} times, the last time: {exc}", tried=True, spent=0)
         elif exc.status in (400, 413, 422):
@@ -303,6 +306,7 @@ class Lane:
             self._step.where,
             place,
             note,
+            extra=self._step.fields("kept"),
         )
         self._save(place, reading.kept_outcome(note, tried=tried), "kept", spent=spent)
 

@@ -49,7 +49,8 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
             except (StoreUnavailable, OperationalError):
                 raise
             except Exception:  # its own fault; the others are not to wait for it
-                log.exception("%s: its message could not be sent again", unit)
+                extra = history.fields(unit, "not_sent")
+                log.exception("%s: its message could not be sent again", unit, extra=extra)
                 continue
             if again:
                 sent += 1

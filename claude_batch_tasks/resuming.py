@@ -88,7 +88,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         # Under its id there is a failure, which get() would raise.
         app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
     except Exception as exc:  # noqa: BLE001 - any back end
-        log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc)
+        extra = history.fields(Unit(job_id), "progress")
+        log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)
     return app.AsyncResult(job_id)
 
 

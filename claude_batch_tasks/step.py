@@ -258,7 +258,8 @@ class BatchTask(_Task):
         except Retry as retry:
             if self.request.is_eager:
                 raise
-            log.info("%s[%s]: %s", self.name, self.request.id, retry.exc)
+            extra = history.fields(Unit(str(self.request.id)), "waiting")
+            log.info("%s[%s]: %s", self.name, self.request.id, retry.exc, extra=extra)
             raise Ignore("comes back") from None
 
     def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
@@ -596,7 +597,8 @@ def publish_progress(task: _Task, job_id: str, meta: dict[str, Any], line: str) 
             with task.app.events.default_dispatcher(hostname=task.request.hostname) as events:
                 events.send("task-progress", uuid=job_id, result=f"{counts}; {line}")
     except Exception as exc:  # noqa: BLE001 - any back end, any broker
-        log.warning("job %s: progress could not be shown: %s", job_id, exc)
+        extra = history.fields(Unit(job_id), "progress")
+        log.warning("job %s: progress could not be shown: %s", job_id, exc, extra=extra)
 
 
 @contextlib.contextmanager

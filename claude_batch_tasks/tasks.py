@@ -106,7 +106,8 @@ class RunBatch(BatchTask):
         except Exception:
             if self.app.conf.task_always_eager or not self._arrived(task_id):
                 raise
-            log.warning("job %s: the broker took it, although it did not say so", task_id)
+            extra = history.fields(Unit(task_id), "sent")
+            log.warning("job %s: the broker took it, although it did not say so", task_id, extra=extra)
             return self.AsyncResult(task_id)
         if not self.app.conf.task_always_eager:
             # From here on its messages are missed when they do not come.
@@ -121,7 +122,10 @@ class RunBatch(BatchTask):
                 return self.store.job(job_id) is not None
             self.store.delete(job_id)
         except errors.StoreUnavailable:
-            log.warning("job %s: its requests could not be removed from the store, and will expire", job_id)
+            extra = history.fields(Unit(job_id), "left_behind")
+            log.warning(
+                "job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra
+            )
         return False
 
 

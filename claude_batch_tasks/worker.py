@@ -13,7 +13,7 @@ from celery import Celery, _state, bootsteps, signals
 from celery.states import IGNORED, RETRY
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import checks, delivery, errors, recovery
+from claude_batch_tasks import checks, delivery, errors, history, recovery
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
@@ -119,7 +119,10 @@ def _revoked(sender: Any = None, request: Any = None, signum: Any = None, **_: A
     if isinstance(signum, str):
         # Nobody revoked it. Celery (5.7) says so of a step that it killed when the broker's connection was lost, if the
         # result back end did not answer either: there signum is the text of an exception, not a number.
-        log.warning("job %s: a lost connection ended its step; it goes on when that is found lost", request.id)
+        extra = history.fields(Unit(request.id), "interrupted")
+        log.warning(
+            "job %s: a lost connection ended its step; it goes on when that is found lost", request.id, extra=extra
+        )
         return
     with suppress(errors.BatchTasksError):
         store, settings, _record = sender.open(request.id)
