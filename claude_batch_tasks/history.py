@@ -36,9 +36,7 @@ Event = Literal[
 ]
 
 
-def note(
-    store: Store, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, echo: bool = True, **details: Any
-) -> None:
+def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
     """Tell what happened.
 
     The history is a courtesy: no failure of the store here stops a step, and a worker that is killed in the middle of
@@ -46,12 +44,10 @@ def note(
 
     Args:
         text: what happened, without a prompt, an answer or a key.
-        echo: False: it stands in the log already.
         details: values of JSON's types, ``batch_id`` among them; None is left out.
     """
     details = {name: value for name, value in details.items() if value is not None}
-    if echo:
-        log.log(level, "%s: %s", where(unit, details.get("batch_id")), text, extra=fields(unit, event, **details))
+    log.log(level, "%s: %s", where(unit, details.get("batch_id")), text, extra=fields(unit, event, **details))
     at = datetime.now(timezone.utc)
     with suppress(StoreUnavailable):
         store.note(unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details))
