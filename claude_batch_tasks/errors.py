@@ -126,6 +126,15 @@ class StoreUnavailable(TryLater):
     """The store did not answer. Never read as "there is no such job"."""
 
 
+class StoreTooNew(StoreUnavailable):
+    """A newer release works on the store, in a way that this one would do harm to. Nothing was read or changed.
+
+    Raised where a job is handed over or asked about; a worker does not start. To a task it is a store that does not
+    answer: its message comes back with countdowns until a worker of the newer release takes it, so that no job fails
+    for workers that are still to be replaced.
+    """
+
+
 class ApiError(BatchTasksError):
     """Anthropic's API answered with an error, or not at all.
 

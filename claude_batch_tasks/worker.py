@@ -30,7 +30,9 @@ _OF_THE_JOB = (NAME + "run_batch", NAME + "finish_job")
 def connect() -> None:
     """Have Celery call what is here; in a process that is no worker, it never does."""
     signals.worker_init.connect(_check_settings)
-    signals.celeryd_after_setup.connect(_check_servers)  # worker_init comes before the worker's log is set up
+    # worker_init comes before the worker's log is set up
+    signals.celeryd_after_setup.connect(_check_store)
+    signals.celeryd_after_setup.connect(_check_servers)
     signals.task_revoked.connect(_revoked)
     signals.task_postrun.connect(_let_go)
     # As shared_task does: for apps that are made later, and for those that are there.
@@ -46,6 +48,16 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
         Settings.of(sender.app)
     except errors.InvalidSettings as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
+
+
+def _check_store(instance: Any = None, **_: Any) -> None:
+    """Refuse to start on a newer release's store, and bring an earlier one's up to date before anything is done."""
+    try:
+        Settings.of(instance.app).open_store().check_schema()
+    except errors.StoreTooNew as exc:
+        raise SystemExit(f"claude_batch_tasks: {exc}") from None
+    except errors.StoreUnavailable as exc:
+        log.warning("%s; tasks wait for it", exc)
 
 
 def _check_servers(instance: Any = None, **_: Any) -> None:

@@ -278,7 +278,13 @@ class Taken(NamedTuple):
 
 
 class Store(Protocol):
-    """Raises ``errors.StoreUnavailable`` from every method when it cannot answer, and never guesses."""
+    """Raises ``errors.StoreUnavailable`` from every method when it cannot answer, and never guesses.
+
+    Raises ``errors.StoreTooNew``, which is one, where a newer release has made it its own.
+    """
+
+    def check_schema(self) -> None:
+        """See that the store is one for this release, and bring it up to date; else the first call of all does."""
 
     # -- jobs
     def stage(self, job_id: str, nonce: str, pieces: Iterable[Piece]) -> None:

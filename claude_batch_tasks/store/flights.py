@@ -19,8 +19,7 @@ import redis
 from claude_batch_tasks import policy
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.store import Flight, Unit
-
-PREFIX = "claude_batch"
+from claude_batch_tasks.store.schema import PREFIX, open_schema
 
 #: Sorted set of all units that wait for a message, by when it is due or, while somebody is at work, the lease ends.
 DUE = f"{PREFIX}:due"
@@ -42,7 +41,10 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def answering(method: _Method) -> _Method:
-    """Turn whatever keeps the server from answering into StoreUnavailable, in a method or a generator."""
+    """Turn whatever keeps the server from answering into StoreUnavailable, in a method or a generator.
+
+    The first of all sees that the store is one for this release.
+    """
 
     def unavailable(store: Flights, exc: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"the store at {store.where} did not answer: {type(exc).__name__}: {exc}")
@@ -52,6 +54,7 @@ def answering(method: _Method) -> _Method:
         @functools.wraps(method)
         def iterate(self: Flights, *args: Any, **kwargs: Any) -> Iterator[Any]:
             try:
+                self._open()
                 yield from method(self, *args, **kwargs)
             except redis.RedisError as exc:
                 raise unavailable(self, exc) from exc
@@ -61,6 +64,7 @@ def answering(method: _Method) -> _Method:
     @functools.wraps(method)
     def call(self: Flights, *args: Any, **kwargs: Any) -> Any:
         try:
+            self._open()
             return method(self, *args, **kwargs)
         except redis.RedisError as exc:
             raise unavailable(self, exc) from exc
@@ -75,12 +79,22 @@ class Flights:
         # Typed loosely: redis-py types each reply as bytes or str, whichever the client decodes.
         self._redis: Any = client
         self.where = where
+        self._opened = False
         #: Seconds by which Redis' clock is ahead of this machine's, when it was last asked.
         self._ahead = 0.0
         scripts = Path(__file__).parent
         self._due, self._postpone = (
             client.register_script((scripts / f"{name}.lua").read_text()) for name in ("due", "postpone")
         )
+
+    def _open(self) -> None:
+        if not self._opened:
+            open_schema(self._redis, self.where)
+            self._opened = True
+
+    @answering
+    def check_schema(self) -> None:
+        """As every call does when it is the first."""
 
     # -- what waits
 

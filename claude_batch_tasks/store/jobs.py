@@ -12,7 +12,8 @@ import msgspec
 import redis
 
 from claude_batch_tasks.store import HistoryEvent
-from claude_batch_tasks.store.flights import PREFIX, Flights, answering
+from claude_batch_tasks.store.flights import Flights, answering
+from claude_batch_tasks.store.schema import PREFIX
 
 #: Sorted set of all jobs, by when they were submitted. Those that have expired are in it for a while.
 JOBS = f"{PREFIX}:jobs"

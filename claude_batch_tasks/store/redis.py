@@ -42,7 +42,6 @@ from claude_batch_tasks.store import (
 from claude_batch_tasks.store.flights import (
     DUE,
     HELD,
-    PREFIX,
     WAITING,
     answering,
     flights_key,
@@ -51,6 +50,7 @@ from claude_batch_tasks.store.flights import (
     unit_of,
 )
 from claude_batch_tasks.store.jobs import JOBS, Jobs, history_keys
+from claude_batch_tasks.store.schema import PREFIX
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
 _LATE = f"{PREFIX}:late"

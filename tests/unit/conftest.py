@@ -49,7 +49,7 @@ def store(redis_client: redis.Redis) -> RedisStore:
 @pytest.fixture
 def keys(redis_client: redis.Redis) -> Callable[[], set[str]]:
     """``keys()``: the names of all keys on the server, but for those that are all jobs'."""
-    common = tuple(f"claude_batch:{name}" for name in ("due", "held", "late", "pace:", "waiting"))
+    common = tuple(f"claude_batch:{name}" for name in ("due", "held", "late", "pace:", "schema", "waiting"))
     return lambda: {name for key in redis_client.keys("*") if not (name := key.decode()).startswith(common)}
 
 

@@ -20,6 +20,7 @@ from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import Completeness
 from claude_batch_tasks.store import BatchRecord, Round, Store, Unit, open_store
+from claude_batch_tasks.store.schema import SCHEMA
 
 JOB = "job-1"
 PROMPT = "SECRET-PROMPT"
@@ -29,7 +30,7 @@ Keys = Callable[[], set[str]]
 @pytest.fixture
 def keys(redis_url: str) -> Keys:
     client: Any = redis.Redis.from_url(redis_url)
-    return lambda: {key.decode() for key in client.keys("*")}
+    return lambda: {key.decode() for key in client.keys("*")} - {SCHEMA}
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ class TestSubmittingThatFails:
             server.start()
             client = server.client()
             assert open_store(server.url).job(JOB) is None
-            assert all(0 < client.ttl(key) <= 86_400 for key in client.keys("*"))
+            assert all(0 < client.ttl(key) <= 86_400 for key in client.keys("*{*"))
             # And when it is handed over again under the same id, nothing of the first time is mixed in.
             submission.submit(app, JOB, [make_request("a")], {})
             assert [request["custom_id"] for request in BatchJob(JOB, app).requests()] == ["a"]

@@ -967,6 +967,7 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "outcomes": lambda s: list(s.outcomes(JOB, 0)),
     "outcomes_of": lambda s: s.outcomes_of(JOB, 0, [0]),
     "job_ids": lambda s: list(s.job_ids()),
+    "check_schema": lambda s: s.check_schema(),
     "forget_expired": lambda s: s.forget_expired(),
     "note": lambda s: s.note(JOB, HistoryEvent(at=datetime.now(timezone.utc), event="x", batch=0, text="", details={})),
     "history": lambda s: s.history(JOB),

@@ -1,0 +1,67 @@
+"""Which release's store this is, and what brings one that an earlier release has written up to date.
+
+Releases share a store while one replaces the other, so it has two numbers. ``version`` says what has been done to it:
+a process that knows of more does the rest, when it first uses the store. ``least`` is what a process must know to work
+on it at all. It is raised only where an earlier release would do harm, which its release notes then say; a new key or
+field is none, since each release leaves alone what it does not know.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from typing import Any
+
+from claude_batch_tasks.errors import StoreTooNew
+
+log = logging.getLogger(__name__)
+
+#: What all our keys begin with.
+PREFIX = "claude_batch"
+
+#: Sorted set of the two numbers: no process sinks what another has raised. Not there: nothing, or written by 0.1.0.
+SCHEMA = f"{PREFIX}:schema"
+
+#: What this release makes of a store, and which releases may work beside it: all.
+VERSION, LEAST = 2, 1
+
+#: Keys that are read in one go.
+_PAGE = 500
+
+
+def open_schema(client: Any, where: str) -> None:
+    """See that a store can be used, and bring it up to date.
+
+    Raises:
+        StoreTooNew: it is not for this release; nothing was changed.
+    """
+    version, least = (int(number or 1) for number in client.zmscore(SCHEMA, ["version", "least"]))
+    if least > VERSION:
+        raise StoreTooNew(
+            f"the store at {where} is that of a newer release of claude-batch-tasks (schema {version}; this one knows "
+            f"{VERSION}): upgrade it here as well. Nothing was read or changed"
+        )
+    if version < VERSION:
+        client.zadd(SCHEMA, {"least": LEAST}, gt=True)
+        for migrate in _MIGRATIONS[version - 1 :]:
+            migrate(client)
+        client.zadd(SCHEMA, {"version": VERSION}, gt=True)
+        log.info("the store at %s was brought from schema %d to %d", where, version, VERSION)
+
+
+def _list_jobs(client: Any) -> None:
+    """From 1 to 2: all jobs are listed, by when they were submitted."""
+    before, after = f"{PREFIX}:{{", "}:job"
+    keys = client.scan_iter(match=f"{before}*{after}", count=1000)
+    while some := list(islice(keys, _PAGE)):
+        with client.pipeline(transaction=False) as pipe:
+            for key in some:
+                pipe.hget(key, "submitted_at")
+            submitted = zip(some, pipe.execute(), strict=True)
+        jobs = {key.decode()[len(before) : -len(after)]: float(at) for key, at in submitted if at is not None}
+        if jobs:
+            client.zadd(f"{PREFIX}:jobs", jobs, nx=True)
+
+
+#: Each may run again at any time, by several at once, after one that died in the middle, and beside earlier releases.
+_MIGRATIONS = (_list_jobs,)

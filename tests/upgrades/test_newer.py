@@ -1,0 +1,38 @@
+"""Workers that are still to be replaced, on a store that a newer release has made its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from celery import Celery
+
+from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.simulator import Simulator
+from claude_batch_tasks.store import schema
+from tests.support import wait_until
+from tests.workers.rig import requests
+
+pytestmark = pytest.mark.workers
+
+NEWER = {"version": schema.VERSION + 1, "least": schema.VERSION + 1}
+
+
+def test_one_does_not_start_and_what_another_is_sent_waits(
+    app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    with Simulator() as simulator:
+        worker = start_worker(simulator.url)
+        BatchJob("a caller that has begun before", app)._store.check_schema()
+        client.zadd(schema.SCHEMA, NEWER)
+        with pytest.raises(RuntimeError, match=r"claude_batch_tasks: the store at .* is that of a newer release"):
+            start_worker(simulator.url)
+
+        result = run_batch.delay(requests("job", 2))
+        wait_until(lambda: worker.log.read_text().count("is that of a newer release") >= 3)
+        assert simulator.journal().calls == []
+        client.delete(schema.SCHEMA)  # as if a worker of the newer release were here
+        assert result.get(timeout=30)["succeeded"] == 2
+        worker.stop(kill=True)
