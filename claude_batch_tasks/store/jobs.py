@@ -62,12 +62,15 @@ class Jobs(Flights):
                 pipe.exists(job_key(job_id))
             gone = {job_id for job_id, there in zip(job_ids, pipe.execute(), strict=True) if not there}
         if gone:
+            # An earlier release that ended it let all expire but what it does not know.
+            self._redis.unlink(*(key for job_id in gone for key in history_keys(job_id)))
             self._redis.zrem(JOBS, *gone)
         return gone
 
     @answering
     def note(self, job_id: str, event: HistoryEvent) -> None:
-        self._note(keys=[job_key(job_id), *history_keys(job_id)], args=[_encode(event), _FIRST, _LAST])
+        keys = [job_key(job_id), *history_keys(job_id), JOBS]
+        self._note(keys=keys, args=[_encode(event), _FIRST, _LAST, job_id])
 
     @answering
     def history(self, job_id: str) -> list[HistoryEvent]:

@@ -1,13 +1,18 @@
--- Append to a job's history, of which the beginning and the end are kept.
+-- Append to a job's history, of which the beginning and the end are kept, and list the job: one that an earlier release
+-- submitted is in no list.
 -- KEYS[1]  the job's hash
 -- KEYS[2]  the history's beginning
 -- KEYS[3]  its end
+-- KEYS[4]  the list of all jobs
 -- ARGV[1]  the entry
 -- ARGV[2]  how many entries the beginning has
 -- ARGV[3]  how many the end has
-if redis.call('EXISTS', KEYS[1]) == 0 then
+-- ARGV[4]  the job's id
+local submitted_at = redis.call('HGET', KEYS[1], 'submitted_at')
+if not submitted_at then
   return
 end
+redis.call('ZADD', KEYS[4], 'NX', submitted_at, ARGV[4])
 local list = KEYS[2]
 if redis.call('LLEN', list) >= tonumber(ARGV[2]) then
   list = KEYS[3]

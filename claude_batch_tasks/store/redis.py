@@ -185,8 +185,6 @@ class RedisStore(Jobs):
     @answering
     def keep(self, job_id: str) -> None:
         self._each_key(job_id, "persist")
-        if (job := self.job(job_id)) is not None:  # one that an earlier release submitted is in no list
-            self._redis.zadd(JOBS, {job_id: job.submitted_at}, nx=True)
 
     @answering
     def expire(self, job_id: str, ttl: float) -> None:

@@ -59,11 +59,11 @@ class TestTheListOfJobs:
             store.forget_expired()
         assert redis_client.zrange("claude_batch:jobs", 0, -1) == [b"here"]
 
-    def test_has_a_job_that_an_earlier_release_submitted_once_it_is_begun(
+    def test_has_a_job_that_an_earlier_release_submitted_once_anything_happens_to_it(
         self, store: RedisStore, redis_client: redis.Redis
     ) -> None:
         redis_client.zrem("claude_batch:jobs", add(store, "old", 5.0))
-        store.keep("old")
+        store.note("old", entry(1))
         assert redis_client.zscore("claude_batch:jobs", "old") == 5.0
 
     def test_loses_what_is_deleted(self, store: RedisStore) -> None:
@@ -122,6 +122,16 @@ class TestAHistory:
         assert all(0 < redis_client.ttl(key) <= 50 for key in kept)
         store.delete("job")
         store.note("job", entry(203))
+        assert redis_client.keys("*:history*") == []
+
+    def test_goes_with_a_job_that_an_earlier_release_let_expire(
+        self, store: RedisStore, redis_client: redis.Redis
+    ) -> None:
+        add(store, "job")
+        store.keep("job")
+        store.note("job", entry(1))
+        redis_client.delete("claude_batch:{job}:job")
+        store.forget_expired()
         assert redis_client.keys("*:history*") == []
 
     def test_is_the_jobs(self, app: Celery) -> None:
