@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
@@ -15,7 +15,9 @@ from kombu.utils import json as kombu_json
 from claude_batch_tasks import errors
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.reading import Ids
-from claude_batch_tasks.step import Step
+
+if TYPE_CHECKING:  # it needs the SDK, which takes a second to import
+    from claude_batch_tasks.step import Step
 
 log = logging.getLogger(__name__)
 
