@@ -8,7 +8,7 @@ PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 # What takes long and says more about us than about the versions of what we stand on.
 LATEST_ONLY := $(addprefix --ignore=tests/,chaos upgrades test_benchmarks.py \
 	$(addprefix unfriendly/test_,chances.py deaths.py outages.py paid_once.py) \
-	$(addprefix workers/test_,adopting.py another_chance.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
+	$(addprefix workers/test_,adopting.py another_chance.py cli.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
 	redis_restart.py resuming.py stops.py))
 SEEDS ?= 200
 FIRST ?= 0

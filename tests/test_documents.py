@@ -7,6 +7,8 @@ import runpy
 from pathlib import Path
 from typing import get_args
 
+from click import Context
+
 from claude_batch_tasks import history, policy
 from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.results import OUTCOMES
@@ -32,7 +34,7 @@ def test_the_make_targets_and_commands_the_readme_names_exist() -> None:
     for target in re.findall(r"^\$ make (\w+)", readme, re.MULTILINE):
         assert f"\n{target}:" in makefile
     for command in re.findall(r"claude-batch (\w+)", readme):
-        assert command in claude_batch.commands
+        assert command in claude_batch.list_commands(Context(claude_batch))
 
 
 def test_the_tests_that_show_what_is_promised_exist() -> None:

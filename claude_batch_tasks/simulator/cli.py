@@ -31,7 +31,10 @@ def simulator(
     quiet: bool,
     list_scenarios: bool,
 ) -> None:
-    """Serve Anthropic's Message Batches API locally, with faults on demand. Costs nothing, needs no key."""
+    """Serve the Message Batches API locally.
+
+    With faults on demand. Costs nothing, needs no key.
+    """
     if list_scenarios:
         for each in SCENARIOS.values():
             click.echo(f"{each.name:18} {each.about}")

@@ -1,0 +1,5 @@
+"""``python -m claude_batch_tasks.cli``."""
+
+from claude_batch_tasks.cli import main
+
+main()

@@ -1,0 +1,139 @@
+"""What commands share: the app, the job, options, and where output goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from celery import Celery
+from celery.app.utils import find_app
+from celery.utils.imports import cwd_in_path
+
+from claude_batch_tasks.job import BatchJob
+from claude_batch_tasks.settings import Settings, configured_app
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def app_of(ctx: click.Context) -> Celery:
+    """The Celery app meant: that of `celery -A` or `claude-batch -A`, else the configured one."""
+    app = getattr(ctx.obj, "app", None)  # celery's own
+    name = _app_name(ctx)
+    # As for a worker, the project and its celeryconfig.py may be in the working directory.
+    with cwd_in_path():
+        if app is None and name:
+            try:
+                app = find_app(name)
+            except (ImportError, AttributeError) as exc:
+                raise click.UsageError(f"-A {name}: there is no Celery app of that name here: {exc}") from None
+        return configured_app() if app is None or app.main == "default" else app
+
+
+def sending_app(ctx: click.Context) -> Celery:
+    """The app meant, with its tasks and ours, which take a second to import."""
+    import claude_batch_tasks.tasks  # noqa: F401 - registers them
+
+    app = app_of(ctx)
+    with cwd_in_path():
+        app.loader.import_default_modules()
+    return app
+
+
+def _app_name(ctx: click.Context) -> str | None:
+    """What follows -A."""
+    root = ctx.find_root().params
+    name = root.get("app_name") or root.get("app")
+    return name if isinstance(name, str) else None
+
+
+def worker_command(ctx: click.Context, app: Celery, queue: str | None = None) -> str:
+    """How to start a worker that takes the app's jobs."""
+    name = _app_name(ctx) or ("claude_batch_tasks.app" if app.main == "claude_batch_tasks" else app.main or "APP")
+    return f"celery -A {name} worker" + (f" -Q {queue}" if queue else "")
+
+
+def again(ctx: click.Context, command: str) -> str:
+    """A command of ours as it is to be typed, under the program and with the app of this one."""
+    name = _app_name(ctx)
+    with_app = f" -A {name}" if name else ""
+    ours = ctx.find_root().command.name == "claude-batch"
+    return f"claude-batch{with_app} {command}" if ours else f"celery{with_app} claude-batch {command}"
+
+
+def job_of(ctx: click.Context, job_id: str) -> BatchJob:
+    """The job of that id, in the store of the app meant."""
+    return BatchJob(job_id, app_of(ctx))
+
+
+def say(text: str) -> None:
+    """For whoever watches: to standard error."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON, to standard output."""
+    click.echo(msgspec.json.encode(value))
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask, if somebody is there to answer.
+
+    Raises:
+        Abort: the answer is no.
+    """
+    if not yes and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
+
+
+def checked(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
+    """Per-job settings in their types; a ``deadline``, which may be a moment, as it is.
+
+    Raises:
+        InvalidSettings: one is unknown or makes no sense.
+    """
+    settings = Settings.of(app).override({name: value for name, value in options.items() if name != "deadline"})
+    return {name: value if name == "deadline" else getattr(settings, name) for name, value in options.items()}
+
+
+def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for name, equals, _value in pairs:
+        if not (name and equals):
+            raise click.BadParameter(f"{name!r}; write NAME=VALUE, such as max_wait=7200")
+    return {name: value for name, _equals, value in pairs}
+
+
+def settings_option(command: _F) -> _F:
+    """``-s max_wait=7200``, any number of times, as ``options``."""
+    return click.option(
+        "-s",
+        "--set",
+        "options",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_pairs,
+        help="A setting for this job, such as max_wait=7200 or fallback=off; may be given several times.",
+    )(command)
+
+
+def job_argument(command: _F) -> _F:
+    """JOB."""
+    return click.argument("job_id", metavar="JOB")(command)
+
+
+def json_option(command: _F) -> _F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def quiet_option(command: _F) -> _F:
+    """``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")(command)
+
+
+def yes_option(command: _F) -> _F:
+    """``--yes``."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)

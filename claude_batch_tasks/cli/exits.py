@@ -1,0 +1,96 @@
+"""How commands end: their exit codes, and expected errors in words instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+FAILED = 1
+USAGE = 2
+NOT_ALL_SUCCEEDED = 3
+NO_SUCH_JOB = 4
+UNREACHABLE = 75
+"""EX_TEMPFAIL of sysexits.h: trying again later may help."""
+INTERRUPTED = 130
+
+_MEANING = {
+    0: "all is well",
+    FAILED: "the job failed, or the command could not do what it was to do",
+    USAGE: "a wrong option, setting or input; nothing was stored or sent",
+    NOT_ALL_SUCCEEDED: "the job ended (submit --wait, watch), and not every request succeeded",
+    NO_SUCH_JOB: "the store has no such job",
+    UNREACHABLE: "the store or the broker does not answer; trying again is safe",
+    INTERRUPTED: "interrupted with Ctrl-C; a job that was submitted goes on",
+}
+#: For the help: one line for each, which click is not to join.
+DESCRIPTION = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in _MEANING.items())
+
+_BROKEN_PIPE = 141
+"""As of a program that SIGPIPE ends: whoever read has enough."""
+
+
+class Failure(click.ClickException):
+    """What went wrong, in words, and the exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn expected errors into a message and an exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        give_up_output()
+        raise click.exceptions.Exit(_BROKEN_PIPE) from None
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except Exception as exc:
+        if (failure := _failure(exc)) is None:
+            raise
+        raise failure from None
+
+
+def sentence(exc: Exception) -> str:
+    """What it says, with one full stop at its end."""
+    return f"{str(exc).rstrip('.')}."
+
+
+def give_up_output() -> None:
+    """Standard output takes nothing more; Python flushes it once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failure(exc: Exception) -> Failure | None:
+    from kombu.exceptions import OperationalError
+
+    from claude_batch_tasks import errors
+
+    match exc:
+        case errors.InvalidRequests() | errors.InvalidSettings():
+            return Failure(str(exc), USAGE)
+        case errors.JobNotFound():
+            return Failure(f"{sentence(exc)} `claude-batch list` shows the jobs there are.", NO_SUCH_JOB)
+        case errors.StoreUnavailable():
+            return Failure(
+                f"{sentence(exc)} Does that Redis run, and is it the one that claude_batch_store_url (or the result "
+                "back end, or the broker) names? Trying again is safe.",
+                UNREACHABLE,
+            )
+        case OperationalError():
+            text = f"the broker did not answer: {sentence(exc)} Does it run, and is broker_url right?"
+            return Failure(f"{text} Trying again is safe.", UNREACHABLE)
+        case errors.BatchTasksError():
+            return Failure(str(exc))
+        case OSError():
+            what = f"{exc.filename}: " if exc.filename else ""
+            return Failure(f"{what}{exc.strerror or exc}")
+    return None

@@ -1,0 +1,48 @@
+"""``claude-batch list`` and ``status``: what the store knows, at this moment."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+import msgspec
+
+from claude_batch_tasks.cli import claude_batch, common, shown
+from claude_batch_tasks.job import list_jobs
+from claude_batch_tasks.store import JobState
+
+
+@claude_batch.command("list")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice(get_args(JobState)), help="May be given several times."
+)
+@click.option("--limit", type=click.IntRange(1), help="So many at most.")
+@common.json_option
+@click.pass_context
+def list_(ctx: click.Context, states: tuple[JobState, ...], limit: int | None, as_json: bool) -> None:
+    """List jobs, the newest first.
+
+    With --json one line for each.
+    """
+    jobs = list_jobs(states=states or None, limit=limit, app=common.app_of(ctx))
+    if as_json:
+        for job in jobs:
+            common.print_json(job)
+        return
+    for line in shown.jobs(jobs):
+        click.echo(line)
+
+
+@claude_batch.command()
+@common.job_argument
+@common.json_option
+@click.pass_context
+def status(ctx: click.Context, job_id: str, as_json: bool) -> None:
+    """Show how far a job is, and its timeline."""
+    job = common.job_of(ctx, job_id)
+    found, history = job.status(), job.history()
+    if as_json:
+        common.print_json({**msgspec.to_builtins(found), "history": history})
+        return
+    for line in shown.status(found, history):
+        click.echo(line)

@@ -1,0 +1,72 @@
+"""``claude-batch results``: a job's outcomes as they are exported."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from claude_batch_tasks.cli import claude_batch, common, exits
+from claude_batch_tasks.export import FORMATS
+from claude_batch_tasks.reading import Order, Type
+from claude_batch_tasks.results import OUTCOMES
+
+
+@claude_batch.command()
+@common.job_argument
+@click.option(
+    "-o",
+    "--output",
+    default="-",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Where they go; the file appears when it is complete. Default: standard output.",
+)
+@click.option("--type", "only", type=click.Choice(OUTCOMES), help="Only those.")
+@click.option("--format", "format_", type=click.Choice(list(FORMATS)), default="jsonl", show_default=True)
+@click.option(
+    "--order",
+    type=click.Choice(["stored", "request"]),
+    default="stored",
+    show_default=True,
+    help="As they came from Anthropic, or as the requests were handed over.",
+)
+@common.quiet_option
+@click.pass_context
+def results(
+    ctx: click.Context, job_id: str, output: str, only: Type | None, format_: str, order: Order, quiet: bool
+) -> None:
+    """Write a job's results.
+
+    One a line: {"custom_id": ..., "source": ..., "result": ...}. While the job runs: those of the batches that are
+    finished.
+
+    \b
+    claude-batch results $JOB | jq -r .result.message.content[0].text
+    claude-batch results $JOB --format parquet -o results.parquet
+    """
+    job = common.job_of(ctx, job_id)
+    out = sys.stdout.buffer
+    if format_ == "parquet" and output == "-" and out.isatty():
+        raise click.UsageError("a Parquet file is nothing to read here; give -o FILE")
+    try:
+        written = job.export(out if output == "-" else output, format_, type=only, order=order)
+        out.flush()
+    except ImportError as exc:  # of pyarrow
+        raise exits.Failure(str(exc)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        if output == "-":
+            exits.give_up_output()
+        where = "standard output" if output == "-" else output
+        raise exits.Failure(
+            f"cannot write to {where}: {exc.strerror or exc}. The results are still in the store; try again"
+        ) from None
+    if quiet:
+        return
+    if output != "-":
+        common.say(f"{written:,} results written to {output}")
+    status = job.status()
+    if status.done < status.requests or status.ended_at is None:
+        common.say(f"Job {job_id} is {status.state}: {status.done:,} of {status.requests:,} requests have a result.")

@@ -1,0 +1,157 @@
+"""How jobs look to people, as lines of text; ``click.echo`` takes their colours off where nobody sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from itertools import chain, islice
+
+import click
+
+from claude_batch_tasks.estimating import Estimate
+from claude_batch_tasks.job import BatchStatus, JobStatus
+from claude_batch_tasks.results import OUTCOMES
+from claude_batch_tasks.store import HistoryEvent
+from claude_batch_tasks.texts import words
+
+_COLOURS = {
+    "staged": "blue",
+    "running": "cyan",
+    "completed": "green",
+    "finished": "green",
+    "canceled": "yellow",
+    "not_found": "yellow",
+    "retry": "yellow",
+    "incomplete": "yellow",
+    "failed": "red",
+    "revoked": "red",
+    "stopped": "red",
+    "lost": "red",
+}
+
+
+def jobs(found: Iterable[JobStatus]) -> Iterator[str]:
+    """A table of 80 columns, a line for each job as it comes."""
+    jobs = iter(found)
+    first = list(islice(jobs, 1))  # should the store not answer, nothing is shown
+    yield click.style(f"{'JOB':36}  {'STATE':11} REQUESTS FAILED      COST  AGE", bold=True)
+    for job in chain(first, jobs):
+        state = f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
+        yield (
+            f"{job.job_id:36}  {click.style(f'{state:11}', fg=_COLOURS[job.state])} {job.requests:>8,} "
+            f"{job.done - job.succeeded:>6,} {_usd(job.cost):>9}  {_age(job.submitted_at)}"
+        )
+
+
+def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
+    """All that is known of a job."""
+    yield f"{click.style('Job', bold=True)}        {job.job_id}"
+    yield f"State      {_coloured(job.state)}{f': {job.error}' if job.error else ''}"
+    yield f"Requests   {job.requests:,}: {progress(job)}"
+    if job.resubmitted or job.fallback:
+        again = {"from a smaller batch": job.resubmitted, "through the Messages API": job.fallback}
+        yield f"           of these {words(again)}"
+    if job.fallback_skipped:
+        yield f"           {job.fallback_skipped:,} more deserved another chance, for which the budget does not suffice"
+    if job.stopped:
+        yield f"Stopped    {job.stopped}"
+    models = ", ".join(f"{model} {_usd(cost)}" for model, cost in job.cost_by_model.items())
+    yield f"Cost       {_usd(job.cost)}{f' ({models})' if models else ''}"
+    yield f"Submitted  {_moment(job.submitted_at)}"
+    for name, moment in (("Started", job.started_at), ("Ended", job.ended_at)):
+        if moment is not None:
+            yield f"{name:9}  {_moment(moment)}"
+    yield ""
+    yield click.style(f"BATCH {'ID':33} {'STATE':11} REQUESTS LOOKS 404s NEXT", bold=True)
+    for number, batch in enumerate(job.batches):
+        yield from _batch(number, batch)
+    yield ""
+    yield click.style("TIMELINE", bold=True)
+    for each in history:
+        yield event(each)
+
+
+def _batch(number: int, batch: BatchStatus) -> Iterator[str]:
+    yield (
+        f"{number:>5} {batch.batch_id or '-':33} {_coloured(batch.state, 11)} {batch.requests:>8,} {batch.looks:>5} "
+        f"{batch.not_found:>4} {_next(batch.next_look)}"
+    ).rstrip()
+    if batch.error:
+        yield f"      {click.style(batch.error, fg='red')}"
+
+
+def event(event: HistoryEvent) -> str:
+    """A line of the timeline."""
+    batch = "" if event.batch is None else f"batch {event.batch}: "
+    return f"{click.style(_moment(event.at), dim=True)}  {batch}{click.style(event.text, fg=_COLOURS.get(event.event))}"
+
+
+def size(job: JobStatus) -> str:
+    """How large a job is."""
+    batches = len(job.batches)
+    return f"{_number(job.requests, 'request')} in {_number(batches, 'batch', 'batches')}"
+
+
+def progress(job: JobStatus) -> str:
+    """How far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next look in 40 s``."""
+    counts = {name: getattr(job, name) for name in (*OUTCOMES, "processing")}
+    parts = [words(counts) if job.requests else "not known before the first look"]
+    if job.not_found:
+        parts.append(f"404s: {job.not_found:,}")
+    if job.ended_at is None and job.next_look is not None:
+        parts.append(f"next look {_next(job.next_look)}")
+    return "; ".join(parts)
+
+
+def ending(job: JobStatus) -> str:
+    """How a job ended."""
+    return f"Job {job.job_id} {_coloured(job.state)}: {job.error or progress(job)} ({_usd(job.cost)})"
+
+
+def estimate(found: Estimate) -> Iterator[str]:
+    """What a job would cost."""
+    yield f"Requests            {found.requests:,}"
+    yield f"Input tokens        about {found.input_tokens:,}"
+    yield f"Output tokens       at most {found.max_output_tokens:,}"
+    yield f"Cost                at most {_usd(found.cost)}"
+    for model, cost in found.by_model.items() if len(found.by_model) > 1 else ():
+        yield f"  {model:16}  at most {_usd(cost)}"
+    yield f"By the Messages API at most {_usd(found.fallback_cost)}"
+
+
+def _coloured(word: str, width: int = 0) -> str:
+    return click.style(f"{word:{width}}", fg=_COLOURS.get(word))
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _usd(cost: float | None) -> str:
+    if cost is None:
+        return "unknown"
+    return f"${cost:,.2f}" if cost >= 1 or not cost else f"${cost:.4f}"
+
+
+def _moment(moment: datetime) -> str:
+    """In the time zone of whoever looks."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _since(moment: datetime) -> float:
+    return (datetime.now(timezone.utc) - moment).total_seconds()
+
+
+def _next(moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    seconds = -_since(moment)
+    return f"in {seconds:.0f} s" if seconds > 0.5 else "now"
+
+
+def _age(moment: datetime) -> str:
+    seconds = max(_since(moment), 0)
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:.0f}s"

@@ -1,0 +1,380 @@
+"""``claude-batch`` without a worker: what it takes, what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.bin.celery import celery
+from celery.signals import after_task_publish
+from click.testing import CliRunner, Result
+
+from claude_batch_tasks import BatchJob, errors, list_jobs
+from claude_batch_tasks import submit as submission
+from claude_batch_tasks.cli import claude_batch, submitting, watching
+from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.store import Store, open_store
+
+PROMPT = "SECRET-PROMPT"
+
+
+@pytest.fixture
+def run(app: Celery) -> Callable[..., Result]:
+    """``run("submit", "-", input=...)``: a command, under the app of the test."""
+
+    def run(*args: str, input: str | bytes | None = None) -> Result:
+        result = CliRunner().invoke(claude_batch, args, input=input)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert PROMPT not in result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def store(redis_url: str) -> Store:
+    return open_store(redis_url)
+
+
+def line(custom_id: Any = "a", **params: Any) -> str:
+    own = {"model": "claude-haiku-4-5", "max_tokens": 16, "messages": [{"role": "user", "content": PROMPT}], **params}
+    return json.dumps({"custom_id": custom_id, "params": own}) + "\n"
+
+
+def nowhere() -> str:
+    return f"redis://127.0.0.1:{free_port()}/0"
+
+
+class TestTheGroup:
+    def test_has_help_for_every_command_and_the_exit_codes(self) -> None:
+        whole = CliRunner().invoke(claude_batch, ["--help"]).output
+        assert "130  interrupted" in whole
+        for name in claude_batch.list_commands(None):  # type: ignore[arg-type]
+            assert f"  {name} " in whole
+            assert CliRunner().invoke(claude_batch, [name, "--help"]).exit_code == 0
+        assert whole.count("...") == 1, "a command's first sentence is too long for the list"
+
+    def test_costs_those_who_start_celery_nothing(self) -> None:
+        script = (
+            "import sys, click; before = set(sys.modules); import claude_batch_tasks.cli; "
+            "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+        )
+        out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        assert not {"anthropic", "celery", "httpx", "kombu", "msgspec", "redis", "rich", "starlette"} & set(out.split())
+
+    def test_needs_no_sdk_for_looking(self) -> None:
+        """It takes longer to import than the rest takes to answer."""
+        script = "import sys; from claude_batch_tasks.cli import looking, watching; print('anthropic' in sys.modules)"
+        out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        assert out == "False\n"
+
+    def test_takes_the_app_as_celery_does(
+        self, run: Callable[..., Result], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = f"own_{tmp_path.name}"
+        (tmp_path / f"{module}.py").write_text(
+            f"from celery import Celery\napp = Celery('own', backend={nowhere()!r}, set_as_current=False)\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        assert run("list").exit_code == 0
+        assert run("-A", module, "list").exit_code == 75
+        assert "no Celery app of that name here" in run("-A", "nosuch", "list").output
+        assert run("-A", "nosuch", "list").exit_code == 2
+        monkeypatch.setenv("CELERY_APP", module)
+        assert run("list").exit_code == 75
+
+    def test_takes_celerys_app_under_celery(
+        self, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = f"proj_{tmp_path.name}"
+        (tmp_path / f"{module}.py").write_text(
+            f"from celery import Celery\napp = Celery('p', broker={redis_url!r}, set_as_current=False)\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        told = CliRunner().invoke(celery, ["-A", module, "claude-batch", "submit", "-"], input=line()).output
+        assert f"celery -A {module} claude-batch watch {told.splitlines()[0]}\n" in told
+        missing = CliRunner().invoke(celery, ["-A", module, "claude-batch", "status", "nosuch"])
+        assert missing.exit_code == 4
+
+
+class TestSubmitting:
+    def test_prints_the_id_alone_when_quiet(self, run: Callable[..., Result], tmp_path: Path, app: Celery) -> None:
+        file = tmp_path / "requests.jsonl"
+        file.write_text(line("a") + "\n" + line("ü"))
+        submitted = run("submit", str(file), "--quiet", "--queue", "slow")
+        assert submitted.exit_code == 0
+        job = BatchJob(submitted.output.strip(), app)
+        assert (job.status().state, job.status().requests) == ("staged", 2)
+        assert [request["custom_id"] for request in job.requests()] == ["a", "ü"]
+
+    def test_says_how_to_follow_the_job(self, run: Callable[..., Result]) -> None:
+        job_id, told = run("submit", "-", input=line()).output.splitlines()
+        assert told == f"Submitted: 1 request in 1 batch. To follow the job: claude-batch watch {job_id}"
+
+    def test_gives_the_settings_their_types(self, run: Callable[..., Result], store: Store) -> None:
+        settings = ("-s", "max_wait=7200", "--set", "retries=0", "-s", "fallback=off", "-s", "max_cost=none")
+        deadline = datetime.now(timezone.utc) + timedelta(hours=1)
+        submitted = run("submit", "-", "-q", *settings, "-s", f"deadline={deadline.isoformat()}", input=line())
+        record = store.job(submitted.output.strip())
+        assert record is not None
+        assert record.options.pop("deadline") == pytest.approx(3600, abs=60)
+        assert record.options == {"max_wait": 7200, "retries": 0, "fallback": "off", "max_cost": None}
+
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ("maxwait=3", "did you mean max_wait?"),
+            ("max_wait", "write NAME=VALUE"),
+            ("max_wait=soon", "must be a number"),
+            ("job_id=x", "unknown setting"),
+            ("poll_max=1", "greater than"),
+        ],
+    )
+    def test_refuses_settings_that_make_no_sense(self, run: Callable[..., Result], option: str, said: str) -> None:
+        refused = run("submit", "-", "-s", option, input=line())
+        assert (refused.exit_code, said in refused.output) == (2, True)
+
+    def test_names_what_is_wrong_by_line(self, run: Callable[..., Result], app: Celery) -> None:
+        refused = run("submit", "-", input=f"{line('a')}\n \n{line('b', max_tokens=0)}\n{line('a')}[1]\n")
+        assert refused.exit_code == 2
+        assert refused.output.splitlines() == [
+            "Error: 3 problems in standard input; nothing was stored or sent:",
+            "  line 4, custom_id 'b', field params.max_tokens: must be a whole number of at least 1 in a batch",
+            "  line 6, custom_id 'a', field custom_id: occurs more than once",
+            "  line 7, field request: must be an object with custom_id and params, not list",
+        ]
+        assert list(list_jobs(app=app)) == []
+
+    @pytest.mark.parametrize(
+        ("broken", "said"),
+        [
+            (f'{{"custom_id": "{PROMPT}"\n', "line 2 is not JSON"),
+            (b'{"custom_id": "\xff"}\n', "line 2 is not JSON"),
+            ("[" * 100_000 + "\n", "line 2 is not JSON"),
+            ("x" * 2000 + "\n", "line 2 is longer than a whole batch may be"),
+        ],
+    )
+    def test_names_a_line_that_is_none(
+        self, run: Callable[..., Result], broken: Any, said: str, monkeypatch: pytest.MonkeyPatch, app: Celery
+    ) -> None:
+        if "longer" in said:
+            monkeypatch.setattr(submitting, "_LONGEST", 1000)
+        broken = broken.encode() if isinstance(broken, str) else broken
+        refused = run("submit", "-", input=line().encode() + broken)
+        assert refused.exit_code == 2
+        assert f"standard input: {said}" in refused.output
+        assert "nothing was stored or sent" in refused.output
+        assert list(list_jobs(app=app)) == []
+
+    def test_says_what_to_do_with_an_array(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        file = tmp_path / "requests.json"
+        file.write_text('[\n{"custom_id": "a"}\n]')
+        assert f"jq -c '.[]' {file} | claude-batch submit -" in run("submit", str(file)).output
+
+    def test_refuses_an_empty_job_and_a_file_that_is_not_there(self, run: Callable[..., Result]) -> None:
+        assert run("submit", "-", input="\n").output.endswith("\n  the job is empty\n")
+        missing = run("submit", "nosuch.jsonl")
+        assert (missing.exit_code, "No such file" in missing.output) == (2, True)
+
+    @pytest.mark.parametrize("what", ["broker", "result back end"])
+    def test_keeps_nothing_when_a_server_does_not_answer(
+        self, run: Callable[..., Result], app: Celery, redis_url: str, what: str
+    ) -> None:
+        app.conf.claude_batch_store_url = redis_url
+        if what == "broker":
+            app.conf.broker_url = nowhere()
+        else:
+            app.conf.result_backend = nowhere()
+            app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 1}}
+        refused = run("submit", "-", input=line())
+        assert refused.exit_code == 75
+        assert "result back end did not answer" in refused.output
+        assert "Nothing was sent, and nothing is kept" in refused.output
+        assert list(list_jobs(app=app)) == []
+
+    @pytest.mark.parametrize("options", [[], ["--wait"], ["--json"]])
+    def test_never_says_that_what_was_submitted_may_be_submitted_again(
+        self, run: Callable[..., Result], app: Celery, options: list[str]
+    ) -> None:
+        """The store goes away when the message has been sent."""
+        with RedisServer() as server:
+            app.conf.claude_batch_store_url = server.url
+            stop = lambda **_: server.stop(kill=True)  # noqa: E731
+            after_task_publish.connect(stop, weak=False)
+            try:
+                failed = run("submit", "-", *options, input=line())
+            finally:
+                after_task_publish.disconnect(stop)
+        assert failed.exit_code == 1
+        assert "is submitted, but now the store at" in failed.output
+        assert "To follow the job: claude-batch watch " in failed.output
+
+
+class TestCtrlCWhileSubmitting:
+    """It comes in the very moment in which the message has been sent."""
+
+    @pytest.fixture
+    def ctrl_c(self) -> Iterator[list[Callable[[str], Any]]]:
+        before: list[Callable[[str], Any]] = []
+
+        def interrupt(headers: Any = None, **_: Any) -> None:
+            for each in before:
+                each(headers["id"])
+            raise KeyboardInterrupt
+
+        after_task_publish.connect(interrupt, weak=False)
+        yield before
+        after_task_publish.disconnect(interrupt)
+
+    def test_takes_back_what_nobody_has_begun(self, run: Callable[..., Result], app: Celery, ctrl_c: Any) -> None:
+        interrupted = run("submit", "-", input=line())
+        assert interrupted.exit_code == 130
+        assert interrupted.output == "\nInterrupted: nothing was sent, and nothing is kept.\n"
+        assert list(list_jobs(app=app)) == []
+
+    def test_leaves_a_job_that_has_begun(
+        self, run: Callable[..., Result], app: Celery, store: Store, ctrl_c: Any
+    ) -> None:
+        ctrl_c.append(lambda job_id: store.update_job(job_id, state="running"))
+        interrupted = run("submit", "-", input=line())
+        [job] = list_jobs(app=app)
+        assert interrupted.exit_code == 130
+        assert interrupted.output == (
+            f"\nInterrupted, but job {job.job_id} has begun and goes on; to follow it:\n"
+            f"  claude-batch watch {job.job_id}\n"
+        )
+
+    def test_says_so_when_it_cannot_know(self, run: Callable[..., Result], app: Celery, ctrl_c: Any) -> None:
+        def unreachable(_: str) -> None:
+            raise errors.StoreUnavailable("gone")
+
+        with pytest.MonkeyPatch.context() as patch:
+            ctrl_c.append(lambda _: patch.setattr(BatchJob, "delete", unreachable))
+            interrupted = run("submit", "-", input=line())
+        assert interrupted.exit_code == 130
+        assert "may have been sent; to find out:\n  claude-batch status " in interrupted.output
+
+
+class TestAJobInTheStore:
+    @pytest.fixture
+    def job(self, run: Callable[..., Result], app: Celery) -> BatchJob:
+        return BatchJob(run("submit", "-", "-q", input=line("a") + line("b")).output.strip(), app)
+
+    def test_is_listed(self, run: Callable[..., Result], job: BatchJob) -> None:
+        later = run("submit", "-", "-q", input=line()).output.strip()
+        heading, *rows = run("list").output.splitlines()
+        assert heading.split() == ["JOB", "STATE", "REQUESTS", "FAILED", "COST", "AGE"]
+        assert [row.split()[:4] for row in rows] == [[later, "staged", "1", "0"], [job.id, "staged", "2", "0"]]
+        found = [json.loads(row) for row in run("list", "--json").output.splitlines()]
+        assert [each["job_id"] for each in found] == [later, job.id]
+        assert len(run("list", "--json", "--limit", "1").output.splitlines()) == 1
+        assert run("list", "--json", "--state", "failed", "--state", "running").output == ""
+        assert run("list", "--state", "nosuch").exit_code == 2
+
+    def test_has_a_status(self, run: Callable[..., Result], job: BatchJob) -> None:
+        shown = run("status", job.id)
+        assert shown.exit_code == 0
+        assert f"Job        {job.id}" in shown.output
+        assert "Requests   2: 2 processing" in shown.output
+        assert "submitted: 2 requests in 1 batch" in shown.output
+        found = json.loads(run("status", job.id, "--json").output)
+        assert (found["state"], found["batches"][0]["requests"]) == ("staged", 2)
+        assert [event["event"] for event in found["history"]] == ["submitted"]
+
+    def test_has_no_results_yet(self, run: Callable[..., Result], job: BatchJob, tmp_path: Path) -> None:
+        assert run("results", job.id, "--quiet").output == ""
+        told = run("results", job.id, "-o", str(tmp_path / "r.jsonl")).output
+        assert f"Job {job.id} is staged: 0 of 2 requests have a result." in told
+        assert (tmp_path / "r.jsonl").read_text() == ""
+        assert run("results", job.id, "--type", "nosuch").exit_code == 2
+        refused = run("results", job.id, "-o", str(tmp_path / "nosuch" / "r.jsonl"))
+        assert (refused.exit_code, "The results are still in the store" in refused.output) == (1, True)
+
+    def test_is_deleted_unless_it_runs(self, run: Callable[..., Result], job: BatchJob, store: Store) -> None:
+        store.update_job(job.id, state="running")
+        refused = run("delete", job.id)
+        assert refused.exit_code == 1
+        assert f"First: claude-batch cancel {job.id}" in refused.output
+        store.update_job(job.id, state="staged")
+        assert run("delete", job.id).exit_code == 0
+        assert store.job(job.id) is None
+
+    def test_is_canceled_even_when_the_broker_does_not_answer(
+        self, run: Callable[..., Result], store: Store, app: Celery
+    ) -> None:
+        app.conf.update(broker_url=nowhere())
+        submission.submit(app, "job-1", [json.loads(line())], {})
+        canceled = run("cancel", "job-1")
+        assert canceled.exit_code == 0
+        assert "but it is noted" in canceled.output
+        record = store.job("job-1")
+        assert record is not None
+        assert record.cancel_requested
+
+    def test_that_nobody_takes_is_remarked_on(
+        self, run: Callable[..., Result], job: BatchJob, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "_UNBEGUN", 0)
+        revoked = {"state": "revoked", "ended_at": time.time()}
+        threading.Timer(1, lambda: store.update_job(job.id, **revoked)).start()
+        watched = run("watch", job.id)
+        assert watched.exit_code == 1
+        assert watched.output.count("No worker has taken the job yet.") == 1
+        assert "If none runs, start one: celery -A tests worker\n" in watched.output
+
+    def test_is_watched_through_a_restart_of_the_store(self, app: Celery) -> None:
+        with RedisServer() as server, ThreadPoolExecutor(1) as pool:
+            app.conf.claude_batch_store_url = server.url
+            submission.submit(app, "job-1", [json.loads(line())], {})
+            looks = watching._looks(BatchJob("job-1", app))
+            assert next(looks)[0].state == "staged"
+            server.stop(kill=True)
+            pool.submit(lambda: (time.sleep(0.5), server.start()))
+            assert next(looks)[0].state == "staged"
+
+    def test_is_resumed_only_when_it_has_failed(self, run: Callable[..., Result], job: BatchJob) -> None:
+        refused = run("resume", job.id)
+        assert (refused.exit_code, "has not ended" in refused.output) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "results", "cancel", "resume", "delete"])
+def test_a_job_that_is_not_there_has_an_exit_code_of_its_own(run: Callable[..., Result], command: str) -> None:
+    missing = run(command, "nosuch")
+    assert missing.exit_code == 4
+    assert "no job nosuch in the store" in missing.output
+
+
+@pytest.mark.parametrize("args", [["list"], ["status", "x"], ["watch", "x"], ["adopt", "msgbatch_1"], ["recover"]])
+def test_a_store_that_does_not_answer_has_an_exit_code_of_its_own(
+    run: Callable[..., Result], app: Celery, args: list[str]
+) -> None:
+    app.conf.claude_batch_store_url = nowhere()
+    failed = run(*args)
+    assert failed.exit_code == 75
+    assert "Trying again is safe." in failed.output
+
+
+def test_an_estimate_needs_neither_broker_nor_store(run: Callable[..., Result], app: Celery) -> None:
+    app.conf.update(claude_batch_store_url=nowhere(), broker_url=nowhere())
+    app.conf.claude_batch_prices = {"mine": {"input_mtok": 1_000_000, "output_mtok": 1_000_000}}
+    found = json.loads(run("estimate", "-", "--json", input=line() + line("b", model="mine")).output)
+    assert (found["requests"], found["max_output_tokens"]) == (2, 32)
+    assert found["by_model"]["mine"] > 8
+    shown = run("estimate", "-", input=line())
+    assert "Output tokens       at most 16" in shown.output
+    assert run("estimate", "-", input=line(max_tokens=0)).exit_code == 2
+
+
+def test_an_id_that_is_none_of_a_batch_is_a_wrong_argument(run: Callable[..., Result]) -> None:
+    refused = run("adopt", "batch-1")
+    assert (refused.exit_code, "msgbatch_..." in refused.output) == (2, True)
