@@ -249,13 +249,13 @@ class _Listing:
                 ended[seen.id] = time.time()
         self._keep(entries, page.oldest, first)
         with self._lock:
-            self._put_off(due)
-            self._put_off(ended, alone=True)
+            self._put_off(due, shown=self.taken_at)
+            self._put_off(ended, alone=True, shown=self.taken_at)
             self._seen.update(due, ended)
 
     def _keep(self, entries: dict[str, bytes], since: float, first: bool = False) -> None:
         self._step.store.add_page(self._step.account, entries, taken_at=self.taken_at, since=since, first=first)
 
-    def _put_off(self, due: dict[str, float], *, alone: bool = False) -> None:
-        self._step.store.postpone({self._flights[name][0]: at for name, at in due.items()}, alone=alone)
+    def _put_off(self, due: dict[str, float], *, alone: bool = False, shown: float | None = None) -> None:
+        self._step.store.postpone({self._flights[name][0]: at for name, at in due.items()}, alone=alone, shown=shown)
         self._due.update(due)

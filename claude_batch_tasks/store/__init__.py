@@ -431,11 +431,12 @@ class Store(Protocol):
     def wait_again(self, units: Iterable[Unit], seconds: float) -> None:
         """Units that were handed out, and whose messages could not be sent, wait for so long."""
 
-    def postpone(self, due: Mapping[Unit, float], *, alone: bool = False) -> None:
+    def postpone(self, due: Mapping[Unit, float], *, alone: bool = False, shown: float | None = None) -> None:
         """Change when batches are due (epoch seconds): those that wait, and that a listing may speak for.
 
         Args:
             alone: no listing speaks for them any more.
+            shown: when a listing that shows them was begun, epoch seconds.
         """
 
     # -- an account's batches, in common to all jobs; an account is named by a text without colons

@@ -123,12 +123,15 @@ class Flights:
             self._redis.zadd(DUE, members, xx=True)
 
     @answering
-    def postpone(self, due: Mapping[Unit, float], *, alone: bool = False) -> None:
-        self._postponed(((unit, at + self._ahead) for unit, at in due.items()), "alone" if alone else "listed")
+    def postpone(self, due: Mapping[Unit, float], *, alone: bool = False, shown: float | None = None) -> None:
+        changes = ((unit, at + self._ahead) for unit, at in due.items())
+        self._postponed(changes, "alone" if alone else "listed", "" if shown is None else repr(shown))
 
-    def _postponed(self, changes: Iterable[tuple[Unit, float]], how: str) -> None:
+    def _postponed(self, changes: Iterable[tuple[Unit, float]], how: str, shown: str = "") -> None:
         args = [
-            part for unit, at in changes for part in (member(unit), batch_key(unit.job_id, unit.batch), repr(at), how)
+            part
+            for unit, at in changes
+            for part in (member(unit), batch_key(unit.job_id, unit.batch), repr(at), how, shown)
         ]
         for start in range(0, len(args), 4000):
             self._postpone(keys=[WAITING, DUE], args=args[start : start + 4000])

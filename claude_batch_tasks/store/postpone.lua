@@ -1,17 +1,20 @@
 -- Change when units that wait are due.
 -- KEYS[1]  the index of units that wait without a message
 -- KEYS[2]  the index of due units
--- ARGV     unit, the hash of its record, when it is due, and how; unit, ...
+-- ARGV     unit, the hash of its record, when it is due, how, and when the API showed it or nothing; unit, ...
 --          how: "listed": only if a listing may speak for it; "alone": likewise, and none does any more; "woken": whatever
 --          it waits for, and no listing speaks for it any more
-for i = 1, #ARGV, 4 do
-  local member, key, due, how = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+for i = 1, #ARGV, 5 do
+  local member, key, due, how, shown = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local flights = redis.call('HGET', key, 'flights')
   if (flights or how == 'woken') and redis.call('ZSCORE', KEYS[1], member) then
     redis.call('ZADD', KEYS[1], due, member)
     redis.call('ZADD', KEYS[2], due, member)
     if how ~= 'woken' then
       redis.call('HSET', key, 'due_at', due)
+    end
+    if shown ~= '' and tonumber(shown) > (tonumber(redis.call('HGET', key, 'sighting')) or 0) then
+      redis.call('HSET', key, 'sighting', shown, 'absences', 0)
     end
   end
   if flights and how ~= 'listed' then

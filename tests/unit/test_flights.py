@@ -126,6 +126,18 @@ class TestAUnitThatWaits:
         store.postpone({unit: now + 700})
         assert store.due(10) == ([], pytest.approx(500, abs=9))
 
+    def test_was_seen_when_a_listing_showed_it(self, store: RedisStore) -> None:
+        now = time.time()
+        unit, alone = (waiting(store, number, now + 500, in_flight=True) for number in (1, 2))
+        store.postpone({unit: now + 700})
+        assert store.batch(unit.job_id, 0).sighting is None  # type: ignore[union-attr]
+        store.postpone({unit: now + 700}, shown=now)
+        store.postpone({unit: now + 700}, shown=now - 60)
+        assert store.batch(unit.job_id, 0).sighting == now  # type: ignore[union-attr]
+        store.acquire(alone, 6, "me", 600)
+        store.postpone({alone: now + 700}, shown=now)
+        assert store.batch(alone.job_id, 0).sighting is None  # type: ignore[union-attr]
+
 
 class TestManyInFlight:
     def test_are_handed_out_one_at_a_time(self, store: RedisStore) -> None:
