@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import anthropic
 import msgspec
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import metrics, policy
 from claude_batch_tasks.errors import (
     AmbiguousError,
     ApiError,
@@ -266,7 +266,7 @@ def results(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> It
 
 
 def _read(response: Any) -> Iterator[bytes]:
-    with _ours("results"):
+    with _ours("results", begun=True):
         yield from response.iter_bytes(_CHUNK)
 
 
@@ -321,7 +321,7 @@ def _streamed(client: anthropic.Anthropic, body: bytes, headers: dict[str, str])
         )
         limits = policy.limits(response.headers)
     try:
-        with _ours("messages"), contextlib.closing(response):
+        with _ours("messages", begun=True), contextlib.closing(response):
             for event in anthropic.Stream(cast_to=cast(Any, object), response=response, client=client):
                 message.add(event)
             return Answer(message.whole(), limits)
@@ -332,9 +332,14 @@ def _streamed(client: anthropic.Anthropic, body: bytes, headers: dict[str, str])
 
 
 @contextlib.contextmanager
-def _ours(endpoint: policy.Endpoint) -> Iterator[None]:
-    """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors."""
+def _ours(endpoint: policy.Endpoint, *, begun: bool = False) -> Iterator[None]:
+    """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors; measure the call.
+
+    Args:
+        begun: it is the rest of an answer, of which the beginning was measured.
+    """
     failure: ApiError
+    since = time.perf_counter()
     try:
         yield
     except anthropic.APIStatusError as exc:
@@ -358,7 +363,16 @@ def _ours(endpoint: policy.Endpoint) -> Iterator[None]:
             raise
         failure = policy.classify(endpoint, None)(f"{endpoint}: {_name(exc)} while the answer was read")
     else:
+        if not begun:
+            metrics.observe("api_seconds", time.perf_counter() - since, endpoint=endpoint, status="200")
         return
+    if begun:
+        metrics.count("broken_answers", endpoint=endpoint)
+    else:
+        status = str(failure.status or "none")
+        metrics.observe("api_seconds", time.perf_counter() - since, endpoint=endpoint, status=status)
+    if failure.status == 404:
+        metrics.count("not_found", endpoint=endpoint)
     raise failure from None
 
 

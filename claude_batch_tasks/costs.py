@@ -87,6 +87,11 @@ def total(costs: Mapping[str, str | None]) -> Decimal | None:
     return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
 
+def dollars(nano: int) -> float:
+    """Nano-dollars as what they are of a dollar."""
+    return nano / _NANO
+
+
 def nano(dollars: Decimal | float) -> int:
     """As whole nano-dollars, rounded up: budgets count in them."""
     return math.ceil(Decimal(str(dollars)) * _NANO)

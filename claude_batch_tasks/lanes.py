@@ -19,7 +19,19 @@ from typing import NamedTuple
 
 import anthropic
 
-from claude_batch_tasks import account, api, costs, errors, estimating, line, policy, reading, requests, signals
+from claude_batch_tasks import (
+    account,
+    api,
+    costs,
+    errors,
+    estimating,
+    line,
+    metrics,
+    policy,
+    reading,
+    requests,
+    signals,
+)
 from claude_batch_tasks.step import LeaseLost, Step
 from claude_batch_tasks.store import Need, Unit
 
@@ -318,6 +330,7 @@ class Lane:
                     with self._lock:
                         self.done[kind] += 1
                         self.final.append(place)
+                    metrics.count("cost_dollars", costs.dollars(spent or 0), source="messages")
             except errors.StoreUnavailable:
                 if pause is None:
                     raise

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from claude_batch_tasks import api, errors, policy
+from claude_batch_tasks import api, errors, metrics, policy
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import Flight
 
@@ -55,6 +55,7 @@ def look(step: Step) -> tuple[api.Batch, float]:
     with step.pace.heeded():
         seen = api.retrieve(step.client, record.batch_id, timeout=step.settings.timeout)
     step.pace.heed(seen.hold)
+    metrics.count("looks", how="retrieve")
     return seen, time.time()
 
 
@@ -236,17 +237,20 @@ class _Listing:
 
     def _take(self, page: api.Page, first: bool) -> None:
         entries, due, ended = {}, {}, {}
+        looked_at = 0
         for seen in page.data:
             self._wanted.discard(seen.id)
             if seen.id == self._step.batch.batch_id:
                 self.own = seen
             running, known = seen.running, self._flights.get(seen.id)
+            looked_at += known is not None or seen is self.own
             if running or known:
                 entries[seen.id] = _encode(seen)
             if known and running:
                 due[seen.id] = self._schedule(known[1], self.taken_at, random.random())
             elif known:
                 ended[seen.id] = time.time()
+        metrics.count("looks", looked_at, how="list")
         self._keep(entries, page.oldest, first)
         with self._lock:
             self._put_off(due, shown=self.taken_at)

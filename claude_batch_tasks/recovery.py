@@ -14,7 +14,7 @@ import time
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import delivery, history
+from claude_batch_tasks import delivery, history, metrics
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
 
@@ -46,6 +46,7 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
                 continue
             try:
                 again = delivery.send(app, store, unit, lost.position, due_at=lost.due_at)
+                metrics.count("lost_messages", int(again))
             except (StoreUnavailable, OperationalError):
                 raise
             except Exception:  # its own fault; the others are not to wait for it

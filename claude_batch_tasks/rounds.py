@@ -116,6 +116,18 @@ def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
     return changes
 
 
+def sources(record: BatchRecord) -> Counter[tuple[str, str]]:
+    """How many requests ended how, and by which batch's results: the first one's, or those of a smaller one."""
+    own = Counter(record.counts)
+    if record.rounds and record.resubmitted:
+        own = Counter(record.rounds[0].counts)
+        own.subtract(record.rounds[0].open)
+    found = Counter({(outcome, "batch"): count for outcome, count in own.items()})
+    for outcome, count in record.counts.items():
+        found[outcome, "resubmitted"] = count - own[outcome]
+    return +found
+
+
 def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
     """The pieces that hold some of the requests wanted: where each begins, and which of its requests they are."""
     first = at = 0

@@ -144,6 +144,15 @@ class Settings:
         "alias -> dotted path of a callable that returns an anthropic.Anthropic",
         per_job=False,
     )
+    instruments: tuple[str, ...] = _setting(
+        (),
+        "where a worker's metrics go: prometheus, opentelemetry, dotted paths of classes of your own (see "
+        "docs/monitoring.md)",
+        per_job=False,
+    )
+    metrics_port: int | None = _setting(
+        None, "port on which a worker serves its metrics to Prometheus; none: it does not", least=1, per_job=False
+    )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -329,6 +338,11 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
             raise InvalidSettings(f"{name}: {exc}") from None
     if kind.startswith("Mapping"):
         return _factories(value, wrong)
+    if kind.startswith("tuple"):
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+            raise wrong("a list of names")
+        return tuple(dict.fromkeys(names))
     if kind.startswith("str"):
         if not isinstance(value, str):
             raise wrong("a text")

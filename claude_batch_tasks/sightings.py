@@ -10,7 +10,7 @@ import time
 from itertools import chain, islice
 from typing import Literal
 
-from claude_batch_tasks import account, api, errors, policy, results, rounds, signals
+from claude_batch_tasks import account, api, errors, metrics, policy, results, rounds, signals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord, Unit
@@ -54,17 +54,20 @@ def reconcile(step: Step) -> bool:
         # of somebody who is searching as well, and is left to them while there is time.
         elif proof or (standing == "free" and (last or _made_within(record, seen))):
             if _adopt(step, seen, sure=proof is True, instead_of=holder):
+                metrics.count("orphan_searches", found="batch")
                 return True
             undecided += 1
         else:
             undecided += standing == "doubtful"
     step.record(create_looks=record.create_looks + 1)
     if undecided or not last:
+        metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
         raise errors.CreateUnresolved(
             f"it is not known whether the create at {clock(record.intent_at)} was stored; "
             f"{record.create_looks} listings did not show it"
         )
     account.check_absence(step)
+    metrics.count("orphan_searches", found="given_up")
     if settings.on_unresolved_create == "fail":
         raise errors.CreateUnconfirmed(
             f"the create at {clock(record.intent_at)} was not answered, and {record.create_looks} listings over "

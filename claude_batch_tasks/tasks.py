@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
@@ -36,6 +36,7 @@ from claude_batch_tasks import (
     lanes,
     line,
     looks,
+    metrics,
     policy,
     reading,
     recovery,
@@ -378,6 +379,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if seen.ended_at is not None and not step.job.cancel_requested and time.time() < (record.expires_at or math.inf):
         took = (seen.ended_at - seen.created_at).total_seconds()
         step.store.note_end(step.account, record.sending, max(took, 0.0))
+        metrics.observe("batch_seconds", max(took, 0.0))
     step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
     step.note("ended", f"ended, {words(told)}", counts=told, round=len(record.rounds))
     return f"ended: {words(told)}"
@@ -441,7 +443,9 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     step.record(sighting=time.time())
     try:
         seen.check(record.told)
+        metrics.count("downloads", result="complete")
     except errors.ResultsIncomplete as exc:
+        metrics.count("downloads", result="incomplete")
         step.note("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
         limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
         if downloads < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
@@ -468,6 +472,8 @@ def _publish(step: Step, seen: results.Completeness) -> None:
         raise LeaseLost
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
+    source = "resubmitted" if record.rounds else "batch"
+    metrics.count("cost_dollars", float(costs.total(seen.meter.costs()) or 0), source=source)
     if seen.stopped is not None and not step.job.adopted:
         step.stop(seen.stopped)
 
@@ -594,6 +600,7 @@ def _resubmit(step: Step) -> None:
     text = f"{changes['smaller']:,} of its requests go into a smaller batch in {duration(wait)}"
     step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
     step.record(**changes, failures=0, due_at=time.time() + wait)
+    metrics.count("smaller_batches")
 
 
 def _send_the_rest(task: FallBack, step: Step) -> None:
@@ -638,23 +645,27 @@ def _close(step: Step) -> None:
     """The batch has its final outcomes: count them as a reader will see them."""
     record = step.batch
     if not record.final:
-        step.record(final=True, **_final_figures(step))
+        figures, sources = _final_figures(step)
+        step.record(final=True, **figures)
+        for (outcome, source), count in sources.items():
+            metrics.count("requests", count, outcome=outcome, source=source)
     if record.state != "failed":
         hooks.announce(step, range(record.count))
     step.record(done=True)
 
 
-def _final_figures(step: Step) -> dict[str, Any]:
+def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], int]]:
+    """What changes in its record, and how many requests ended how and where."""
     record = step.batch
     if not record.granted:
-        return {"skipped": record.eligible} if record.note is not None else {}
+        return {"skipped": record.eligible} if record.note is not None else {}, rounds.sources(record)
     job_id, batch = step.unit.job_id, step.unit.batch or 0
-    counts: Counter[str] = Counter()
+    sources: Counter[tuple[str, str]] = Counter()
     usage: Counter[str] = Counter(record.usage)
     answered = tried = 0
     meter = costs.Meter(step.settings.price_list, batch=False)
     for outcome in reading.Reader(step.store, job_id, step.job, batch, record).outcomes():
-        counts[outcome.row.type] += 1
+        sources[outcome.row.type, outcome.source] += 1
         if outcome.source == "messages":
             answered += 1
             usage.update(outcome.row.usage)
@@ -666,7 +677,10 @@ def _final_figures(step: Step) -> dict[str, Any]:
     note = record.note or step.job.stopped
     if note is None and step.deadline is not None and time.time() >= step.deadline:
         note = f"the job waited longer than max_wait ({step.settings.max_wait:g} s)"
-    return {
+    counts: Counter[str] = Counter()
+    for (ended, _), count in sources.items():
+        counts[ended] += count
+    changes = {
         "counts": dict(counts),
         "usage": dict(usage),
         "costs": costs.merged(record.costs, meter.costs()),
@@ -675,6 +689,7 @@ def _final_figures(step: Step) -> dict[str, Any]:
         "skipped": record.eligible - answered - tried,
         "note": note,
     }
+    return changes, sources
 
 
 class SendMessages(StepTask):
@@ -822,6 +837,8 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
         summary=summary,
         error=str(error) if error else None,
     )
+    if step.job.ended_at is None:
+        metrics.count("jobs_ended", state=summary["state"])
     counts = {name: summary[name] for name in results.OUTCOMES}
     step.note("finished", f"{summary['state']}, {words(counts)}", state=summary["state"], counts=counts)
     step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)

@@ -13,7 +13,7 @@ from celery import Celery, _state, bootsteps, signals
 from celery.states import IGNORED, RETRY
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import checks, delivery, errors, history, recovery
+from claude_batch_tasks import checks, delivery, errors, history, instruments, metrics, recovery
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
@@ -33,6 +33,7 @@ def connect() -> None:
     # worker_init comes before the worker's log is set up
     signals.celeryd_after_setup.connect(_check_store)
     signals.celeryd_after_setup.connect(_check_servers)
+    instruments.connect()
     signals.task_revoked.connect(_revoked)
     signals.task_postrun.connect(_let_go)
     # As shared_task does: for apps that are made later, and for those that are there.
@@ -45,7 +46,7 @@ def connect() -> None:
 def _check_settings(sender: Any = None, **_: Any) -> None:
     """Refuse to start on settings that make no sense, rather than fail at the first job."""
     try:
-        Settings.of(sender.app)
+        instruments.set_up(sender, Settings.of(sender.app).instruments)
     except errors.InvalidSettings as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
 
@@ -82,6 +83,7 @@ class WhatIsDue(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         app, over = worker.app, self._over
+        instruments.begin()
         _keep_doing("claude-batch-ticker", lambda: delivery.send_due(app), over, "what is due could not be sent")
         _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
 
@@ -139,5 +141,6 @@ def _revoked(sender: Any = None, request: Any = None, signum: Any = None, **_: A
     with suppress(errors.BatchTasksError):
         store, settings, _record = sender.open(request.id)
         store.update_job(request.id, state="revoked", ended_at=time.time())
+        metrics.count("jobs_ended", state="revoked")
         store.unschedule(Unit(request.id))
         store.expire(request.id, settings.result_ttl)

@@ -21,7 +21,7 @@ def table() -> str:
         elif isinstance(field.default, float):
             default = f"{field.default:g}"
         else:
-            default = "none" if field.default is None else str(field.default)
+            default = "none" if field.default in (None, ()) else str(field.default)
         per_job = "✓" if field.metadata["per_job"] else ""
         rows.append(f"| `{field.name}` | {default} | {per_job} | {field.metadata['meaning']} |")
     return "\n".join(rows) + "\n"

@@ -228,6 +228,28 @@ class Lost(NamedTuple):
     due_at: float
 
 
+class JobGlance(NamedTuple):
+    """What figures over all jobs need of a job's record."""
+
+    state: JobState
+    batches: int
+    admitted: int
+    """From this batch on all are staged."""
+    through: int
+    missed: float | None
+    """When its message was due, where it was sent again and nobody has taken any."""
+
+
+class BatchGlance(NamedTuple):
+    """What they need of a batch's."""
+
+    state: BatchState
+    created_at: float | None
+    sighting: float | None
+    missed: float | None
+    """As a job's."""
+
+
 class Flight(msgspec.Struct, array_like=True, kw_only=True):
     """A batch whose poll waits, as the schedule needs to know it. Times are epoch seconds."""
 
@@ -347,6 +369,25 @@ class Store(Protocol):
 
     def history(self, job_id: str) -> list[HistoryEvent]:
         """What happened to a job, the oldest first; one entry, ``left_out``, stands for all that is not kept."""
+
+    # -- all of them at a glance; each list is had in one go
+    def glance_at_jobs(self) -> Iterator[list[tuple[str, JobGlance]]]:
+        """All jobs, the oldest first; where some are deleted meanwhile, others may be missing."""
+
+    def glance_at_batches(self, job_id: str, batches: int) -> Iterator[list[tuple[int, BatchGlance]]]:
+        """The first so many batches of a job, each with its number."""
+
+    def late(self, before: float) -> Iterator[list[tuple[Unit, float]]]:
+        """Units whose message should have acted before that moment, and when (epoch seconds), the oldest first."""
+
+    def begin_census(self, ttl: float) -> bool:
+        """Whether the caller is to find out; of all who ask within ``ttl`` seconds one is."""
+
+    def keep_census(self, found: bytes, ttl: float) -> None:
+        """Keep what it found out for so many seconds."""
+
+    def census(self) -> bytes | None:
+        """What was found out last."""
 
     # -- batches, and the leases of their steps
     def batches(self, job_id: str) -> list[BatchRecord]: ...

@@ -32,7 +32,7 @@ if holder and position == current and holder ~= owner then
 end
 local ends = string.format('%.3f', now + tonumber(ARGV[5]))
 redis.call('HSET', key, prefix .. 'position', ARGV[3], prefix .. 'owner', owner, prefix .. 'until', ends)
-if redis.call('HDEL', key, prefix .. 'resent', prefix .. 'resent_at') == 0 and state == 'taken' then
+if redis.call('HDEL', key, prefix .. 'resent', prefix .. 'resent_at', prefix .. 'missed') == 0 and state == 'taken' then
   -- Its own message, not a copy: how late it is says how long the queue is. Forgotten message by message.
   local late = now - tonumber(redis.call('ZSCORE', KEYS[3], member) or now)
   late = math.min(math.max(late, tonumber(redis.call('GET', KEYS[4]) or '0') * 0.95), 600)

@@ -32,6 +32,9 @@ if after > 0 and tonumber(due) + after + usual > now or after == 0 and tonumber(
 end
 local times = math.min(tonumber(fields[3] or '0') + 1, 16)
 redis.call('HSET', key, prefix .. 'resent', times, prefix .. 'resent_at', string.format('%.3f', now))
+if tonumber(due) < now then
+  redis.call('HSETNX', key, prefix .. 'missed', due)  -- the index soon says otherwise
+end
 if after > 0 then
   -- A queue that is merely long gets fewer and fewer copies of what it holds already.
   redis.call('ZADD', KEYS[3], string.format('%.3f', now + after * (2 ^ times - 1)), member)

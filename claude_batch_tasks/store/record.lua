@@ -41,7 +41,7 @@ if ARGV[5] ~= '' then
     member = follower
     if follower ~= '' then
       -- That nothing came for the job while its batches were on their way is no sign that messages get lost.
-      redis.call('HDEL', KEYS[3], 'lease:resent', 'lease:resent_at')
+      redis.call('HDEL', KEYS[3], 'lease:resent', 'lease:resent_at', 'lease:missed')
     end
   end
   if member ~= '' then

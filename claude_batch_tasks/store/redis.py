@@ -49,8 +49,9 @@ from claude_batch_tasks.store.flights import (
     pace_keys,
     unit_of,
 )
-from claude_batch_tasks.store.jobs import JOBS, Jobs, history_keys
+from claude_batch_tasks.store.jobs import JOBS, history_keys
 from claude_batch_tasks.store.schema import PREFIX
+from claude_batch_tasks.store.survey import Survey
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
 _LATE = f"{PREFIX}:late"
@@ -87,7 +88,7 @@ _Record = TypeVar("_Record", JobRecord, BatchRecord, LaneRecord)
 _Item = TypeVar("_Item")
 
 
-class RedisStore(Jobs):
+class RedisStore(Survey):
     """A ``store.Store`` on a Redis client.
 
     Args:

@@ -10,7 +10,8 @@ if redis.call('HGET', KEYS[1], 'state') ~= '"failed"' then
   return 0
 end
 redis.call('HSET', KEYS[1], unpack(cjson.decode(ARGV[1])))
-redis.call('HDEL', KEYS[1], 'lease:position', 'lease:owner', 'lease:until', 'lease:resent', 'lease:resent_at')
+redis.call('HDEL', KEYS[1], 'lease:position', 'lease:owner', 'lease:until')
+redis.call('HDEL', KEYS[1], 'lease:resent', 'lease:resent_at', 'lease:missed')
 local now = redis.call('TIME')[1]
 local batches = (#ARGV - 1) / 2
 for at = 4, 3 + batches do
@@ -18,7 +19,7 @@ for at = 4, 3 + batches do
   if redis.call('HGET', KEYS[at], 'done') == 'true' then
     redis.call('HINCRBY', KEYS[1], 'through', -1)
   end
-  redis.call('HDEL', KEYS[at], 'owner', 'until', 'resent', 'resent_at')
+  redis.call('HDEL', KEYS[at], 'owner', 'until', 'resent', 'resent_at', 'missed')
   redis.call('HSET', KEYS[at], unpack(cjson.decode(changes)))
   if member ~= '' then
     redis.call('ZADD', KEYS[2], now, member)

@@ -18,7 +18,7 @@ from claude_batch_tasks import rounds, submit
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices
 from claude_batch_tasks.results import Completeness
-from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.store import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 NONCE = "0123456789abcdef"
@@ -230,3 +230,28 @@ class TestWhatABatchHasComeTo:
         job.publish(0, {place: self.succeeded(1) for place in range(5)})
         assert sum(job.batches[0].counts.values()) == PER_BATCH
         assert job.batches[0].resubmitted == 5
+
+
+def test_what_a_smaller_batch_answered_is_told_apart() -> None:
+    first = Round(
+        batch_id="msgbatch_1",
+        attempt=1,
+        counts={"succeeded": 5, "errored": 3, "expired": 2},
+        usage={},
+        costs={},
+        eligible=4,
+        open={"errored": 2, "expired": 2},
+    )
+    record = BatchRecord(first=0, count=10, body_bytes=0, counts={"succeeded": 5, "errored": 3, "expired": 2})
+    assert rounds.sources(record) == {(outcome, "batch"): count for outcome, count in record.counts.items()}
+    record = BatchRecord(
+        first=0, count=10, body_bytes=0, rounds=[first], resubmitted=4, counts={"succeeded": 8, "errored": 2}
+    )
+    assert rounds.sources(record) == {
+        ("succeeded", "batch"): 5,
+        ("errored", "batch"): 1,
+        ("succeeded", "resubmitted"): 3,
+        ("errored", "resubmitted"): 1,
+    }
+    never_created = BatchRecord(first=0, count=10, body_bytes=0, rounds=[first], counts=first.counts)
+    assert rounds.sources(never_created) == {(outcome, "batch"): count for outcome, count in first.counts.items()}

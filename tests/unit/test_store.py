@@ -971,6 +971,12 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "forget_expired": lambda s: s.forget_expired(),
     "note": lambda s: s.note(JOB, HistoryEvent(at=datetime.now(timezone.utc), event="x", batch=0, text="", details={})),
     "history": lambda s: s.history(JOB),
+    "glance_at_jobs": lambda s: list(s.glance_at_jobs()),
+    "glance_at_batches": lambda s: list(s.glance_at_batches(JOB, 1)),
+    "late": lambda s: list(s.late(1.0)),
+    "begin_census": lambda s: s.begin_census(1.0),
+    "keep_census": lambda s: s.keep_census(b"[]", 1.0),
+    "census": lambda s: s.census(),
 }
 
 

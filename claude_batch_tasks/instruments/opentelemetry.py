@@ -1,0 +1,52 @@
+"""OpenTelemetry: its API alone. Where figures go is said by the MeterProvider that the application sets.
+
+Instruments made before there is one take their provider when it is set, in each process of a pool for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from celery import Celery
+from opentelemetry import metrics as api
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
+
+from claude_batch_tasks import census
+from claude_batch_tasks.metrics import METRICS, Instruments, Metric
+
+#: What exporters add to a name that has it already (``s``) or not at all (braces); in ``1`` gauges were ratios to them.
+_UNITS = {"seconds": "s", "dollars": "{USD}", "": ""}
+
+
+class OpenTelemetry(Instruments):
+    """``claude_batch_instruments = ["opentelemetry"]``."""
+
+    def __init__(self, app: Celery, *, forks: bool) -> None:
+        super().__init__(app, forks=forks)
+        meter = api.get_meter("claude_batch_tasks")
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in METRICS.values():
+            told = (metric.full_name, _UNITS[metric.unit], metric.help)
+            if metric.kind == "counter":
+                self._counters[metric.name] = meter.create_counter(*told)
+            elif metric.kind == "histogram":
+                self._histograms[metric.name] = meter.create_histogram(
+                    *told, explicit_bucket_boundaries_advisory=metric.buckets
+                )
+            else:
+                name, unit, text = told
+                meter.create_observable_gauge(name, [partial(self._read, metric.name)], unit, text)
+
+    def count(self, metric: Metric, amount: float, labels: Mapping[str, str]) -> None:
+        """Add to a counter."""
+        self._counters[metric.name].add(amount, dict(labels))
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Add a value to a histogram."""
+        self._histograms[metric.name].record(value, dict(labels))
+
+    def _read(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
+        found = census.readings(self.app)
+        return [Observation(value, dict(labels)) for metric, labels, value in found if metric.name == name]

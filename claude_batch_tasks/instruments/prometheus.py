@@ -1,0 +1,150 @@
+"""Prometheus, through ``prometheus_client``: one page for all processes of a worker, served by its main process.
+
+The processes of a pool keep their figures in files, in a folder of the worker's, and the page adds them up. A pool of
+threads is one process, and its figures are in ``prometheus_client.REGISTRY``.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import prometheus_client
+from billiard.process import current_process
+from celery import Celery
+from prometheus_client import values
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from claude_batch_tasks import census, delivery
+from claude_batch_tasks.metrics import METRICS, Instruments, Metric
+from claude_batch_tasks.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Prometheus(Instruments):
+    """``claude_batch_instruments = ["prometheus"]``; the page is at ``claude_batch_metrics_port``, if that is set."""
+
+    def __init__(self, app: Celery, *, forks: bool) -> None:
+        super().__init__(app, forks=forks)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._server: Any = None
+        self._pid = os.getpid()
+        self._registry = CollectorRegistry() if forks else prometheus_client.REGISTRY
+        self._gauges = Gauges(app)
+        self._registry.register(self._gauges)
+        if forks:
+            if _FOLDER not in os.environ:
+                self._folder = tempfile.TemporaryDirectory(prefix="claude-batch-metrics-")
+                os.environ[_FOLDER] = self._folder.name
+            os.makedirs(os.environ[_FOLDER], exist_ok=True)
+            self._registry.register(_Files(os.environ[_FOLDER]))
+            # It looks for the folder when it is imported, which may have been long ago. Its own rule, a file for each
+            # process id, would leave one behind for each process that was replaced (--max-tasks-per-child).
+            values.ValueClass = values.MultiProcessValue(functools.partial(_place_in_pool, self._pid))  # type: ignore[no-untyped-call]
+        for metric in METRICS.values():
+            if metric.kind != "gauge":
+                _family(metric.name)  # now, where there is one thread
+                # From 0 on: of a counter that begins with its first event, Prometheus does not see that it grew.
+                for labels in metric.all_labels():
+                    _child(metric, labels)
+
+    def count(self, metric: Metric, amount: float, labels: Mapping[str, str]) -> None:
+        """Add to a counter."""
+        _child(metric, labels).inc(amount)
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Add a value to a histogram."""
+        _child(metric, labels).observe(value)
+
+    def begin(self) -> None:
+        """Serve the page."""
+        if (port := Settings.of(self.app).metrics_port) is None:
+            return
+        try:
+            self._server, _ = prometheus_client.start_http_server(port, registry=self._registry)
+        except (OSError, OverflowError) as exc:
+            log.warning(
+                "this worker's metrics are not served: port %d cannot be had (%s). Give each worker of a host a "
+                "claude_batch_metrics_port of its own, or all of them one folder in %s: the first then serves for all",
+                port,
+                exc,
+                _FOLDER,
+            )
+        else:
+            log.info("metrics are served at port %d", port)
+
+    def forked(self) -> None:
+        """The port is the main process's alone, however long this one lives."""
+        if self._server is not None and os.getpid() != self._pid:
+            self._server.socket.close()
+
+    def end(self) -> None:
+        """Give back the port and the folder."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        self._registry.unregister(self._gauges)
+        if self._folder is not None:
+            del os.environ[_FOLDER]
+            self._folder.cleanup()
+
+
+class Gauges(Collector):
+    """The gauges, for a registry that is served by another process than a worker's.
+
+    >>> prometheus_client.REGISTRY.register(Gauges(app))
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """What they are called."""
+        gauges = (metric for metric in METRICS.values() if metric.kind == "gauge")
+        return [GaugeMetricFamily(metric.full_name, metric.help, labels=list(metric.labels)) for metric in gauges]
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """Their present values."""
+        families = {family.name: family for family in self.describe()}
+        for metric, labels, value in census.readings(self._app):
+            families[metric.full_name].add_metric([labels[name] for name in metric.labels], value)
+        return list(families.values())
+
+
+class _Files(Collector):
+    """What all processes have counted."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def collect(self) -> list[Family]:
+        with delivery.no_fork:
+            return list(MultiProcessCollector(None, self._folder).collect())  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _family(name: str) -> Any:
+    metric = METRICS[name]
+    if metric.kind == "counter":
+        return prometheus_client.Counter(metric.full_name, metric.help, list(metric.labels))
+    return prometheus_client.Histogram(metric.full_name, metric.help, list(metric.labels), buckets=metric.buckets)
+
+
+def _child(metric: Metric, labels: Mapping[str, str]) -> Any:
+    family = _family(metric.name)
+    return family.labels(**labels) if labels else family
+
+
+def _place_in_pool(worker: int) -> str:
+    """The process that takes a dead one's place in the pool goes on with its file. ``worker``: its process id."""
+    return f"{worker}-{getattr(current_process(), 'index', 'main')}"

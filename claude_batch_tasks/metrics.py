@@ -1,0 +1,219 @@
+"""What is measured: every metric as data, and the two functions with which steps tell what happens.
+
+It goes to the instruments of this process, which a worker makes from ``claude_batch_instruments``; there are none by
+default. What there is now, the gauges, is read from the store instead: see ``census``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple, get_args
+
+from celery import Celery
+
+from claude_batch_tasks import policy
+from claude_batch_tasks.store import BatchState, JobState
+
+log = logging.getLogger(__name__)
+
+PREFIX = "claude_batch_"
+
+_CALL = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BATCH = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 43_200.0, 86_400.0)
+
+
+_ENDPOINTS = get_args(policy.Endpoint)
+_SOURCES = ("batch", "resubmitted", "messages")
+
+
+class Metric(NamedTuple):
+    """One metric. Its unit is a part of its name, as Prometheus has it: ``seconds``, ``dollars`` (US), else a count."""
+
+    name: str
+    """Without our prefix, and without what a back end appends."""
+    kind: Literal["counter", "histogram", "gauge"]
+    help: str
+    labels: Mapping[str, tuple[str, ...]] = {}
+    """Each with its values; empty: what they are is up to the API."""
+    buckets: tuple[float, ...] = ()
+    """Upper bounds, of a histogram."""
+
+    @property
+    def full_name(self) -> str:
+        """As OpenTelemetry calls it."""
+        return PREFIX + self.name
+
+    @property
+    def exposed_name(self) -> str:
+        """As Prometheus stores it; of a histogram, what comes before ``_bucket``, ``_sum`` and ``_count``."""
+        return self.full_name + ("_total" if self.kind == "counter" else "")
+
+    @property
+    def unit(self) -> str:
+        """``seconds``, ``dollars``, or empty: so many of something."""
+        last = self.name.rpartition("_")[2]
+        return last if last in ("seconds", "dollars") else ""
+
+    def all_labels(self) -> list[dict[str, str]]:
+        """Each combination of labels that may occur; none where that is not known."""
+        combinations = itertools.product(*self.labels.values())
+        return [dict(zip(self.labels, combination, strict=True)) for combination in combinations]
+
+
+#: By name.
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "api_seconds",
+            "histogram",
+            "Calls of Anthropic's API, until the answer is there (result files, streamed messages: until it begins); "
+            "`status`: the HTTP status, or `none`: there was no answer, or one that was not the API's",
+            {"endpoint": _ENDPOINTS, "status": ()},
+            _CALL,
+        ),
+        Metric("not_found", "counter", "Answers with status 404", {"endpoint": _ENDPOINTS}),
+        Metric(
+            "broken_answers",
+            "counter",
+            "Answers that broke off, or ended in an error, after they had begun",
+            {"endpoint": ("results", "messages")},
+        ),
+        Metric(
+            "looks",
+            "counter",
+            "Batches seen by looks at them: `retrieve`, each by itself; `list`, all that one listing showed",
+            {"how": ("retrieve", "list")},
+        ),
+        Metric(
+            "orphan_searches",
+            "counter",
+            "Searches for the batch of a create that was not answered; `found`: `batch` (adopted), `nothing` or "
+            "`doubtful` (one that may be another's; both go on), `given_up` (taken for never stored)",
+            {"found": ("batch", "nothing", "doubtful", "given_up")},
+        ),
+        Metric("batch_seconds", "histogram", "How long batches took at Anthropic", buckets=_BATCH),
+        Metric(
+            "downloads",
+            "counter",
+            "Result files read to their end; `incomplete`: rows or tallies do not add up",
+            {"result": ("complete", "incomplete")},
+        ),
+        Metric("smaller_batches", "counter", "Smaller batches begun, of what failed for a passing reason"),
+        Metric(
+            "requests",
+            "counter",
+            "Requests that have their final outcome, counted when all of their batch do; `source`: where it came from",
+            {"outcome": ("succeeded", "errored", "canceled", "expired"), "source": _SOURCES},
+        ),
+        Metric(
+            "cost_dollars",
+            "counter",
+            "US dollars that answers cost, where the price is known; `messages`: the fallback",
+            {"source": _SOURCES},
+        ),
+        Metric("lost_messages", "counter", "Celery messages that the broker had lost, and that were sent again"),
+        Metric("jobs_ended", "counter", "Jobs that ended", {"state": ("completed", "canceled", "failed", "revoked")}),
+        Metric(
+            "jobs",
+            "gauge",
+            "Jobs in the store; those that have ended stay for `result_ttl`",
+            {"state": get_args(JobState)},
+        ),
+        Metric("batches", "gauge", "Batches of jobs that have not ended", {"state": get_args(BatchState)}),
+        Metric("oldest_batch_seconds", "gauge", "Age of the oldest batch in flight at Anthropic; 0: none is"),
+        Metric(
+            "unseen_seconds",
+            "gauge",
+            "Since the API last showed the batch in flight that it has not shown for longest; 0: none is in flight",
+        ),
+        Metric(
+            "results_left_seconds",
+            "gauge",
+            "Until Anthropic deletes results that a running job has not fetched, 29 days after the batch was created; "
+            "missing: there are none",
+        ),
+        Metric("overdue_units", "gauge", "Steps that are due, and that no worker has taken"),
+        Metric("overdue_seconds", "gauge", "For how long the first of these has been due; 0: none is"),
+    )
+}
+
+
+class Reading(NamedTuple):
+    """The present value of a gauge."""
+
+    metric: Metric
+    labels: Mapping[str, str]
+    value: float
+
+
+class Instruments(ABC):
+    """Where the figures of a process go; the base of classes that ``claude_batch_instruments`` names.
+
+    One is made in a worker's main process before its pool is. Pool processes have copies of it. Gauges it may read at
+    any time, in any process: ``census.readings(self.app)``.
+    """
+
+    def __init__(self, app: Celery, *, forks: bool) -> None:
+        """``forks``: the pool's processes are forked from this one (prefork)."""
+        self.app = app
+        self.forks = forks
+
+    @abstractmethod
+    def count(self, metric: Metric, amount: float, labels: Mapping[str, str]) -> None:
+        """Add to a counter. From any thread."""
+
+    @abstractmethod
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Add a value to a histogram. From any thread."""
+
+    def begin(self) -> None:  # noqa: B027 - most have nothing to do
+        """The worker's pool is there, and this is its main process."""
+
+    def forked(self) -> None:  # noqa: B027
+        """This is a new process of the pool."""
+
+    def end(self) -> None:  # noqa: B027
+        """The worker has ended."""
+
+
+_instruments: tuple[Instruments, ...] = ()
+_told: set[type] = set()
+
+
+def use(instruments: Iterable[Instruments]) -> None:
+    """Have what happens in this process told to these, and to no others."""
+    global _instruments
+    _instruments = tuple(instruments)
+
+
+def in_use() -> tuple[Instruments, ...]:
+    """Those of this process."""
+    return _instruments
+
+
+def count(name: str, amount: float = 1, **labels: str) -> None:
+    """Add to the counter of that name. Never raises."""
+    for instruments in _instruments:
+        try:
+            instruments.count(METRICS[name], amount, labels)
+        except Exception:  # noqa: BLE001 - a figure is a courtesy
+            _failed(instruments)
+
+
+def observe(name: str, value: float, **labels: str) -> None:
+    """Add a value to the histogram of that name. Never raises."""
+    for instruments in _instruments:
+        try:
+            instruments.observe(METRICS[name], value, labels)
+        except Exception:  # noqa: BLE001 - a figure is a courtesy
+            _failed(instruments)
+
+
+def _failed(instruments: Instruments) -> None:
+    if (kind := type(instruments)) not in _told:
+        _told.add(kind)
+        log.exception("%s.%s failed; figures are missing, and this is said once", kind.__module__, kind.__name__)

@@ -1,0 +1,77 @@
+"""All jobs and batches at a glance, for figures that are kept for a while."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from claude_batch_tasks.store import BatchGlance, JobGlance, Unit
+from claude_batch_tasks.store.flights import DUE, answering, batch_key, unit_of
+from claude_batch_tasks.store.jobs import JOBS, Jobs, job_key
+from claude_batch_tasks.store.schema import PREFIX
+
+#: What was found out last, and that it is young enough.
+_FOUND, _FRESH = f"{PREFIX}:census", f"{PREFIX}:census:fresh"
+
+#: Records that are read at a time.
+_PAGE = 500
+
+_OF_JOBS = ("state", "batches", "admitted", "through", "lease:missed")
+_OF_BATCHES = BatchGlance._fields
+
+_decode = msgspec.json.decode
+
+
+class Survey(Jobs):
+    """The part of the Redis store that is read for the gauges. Of each record, only a few fields are."""
+
+    @answering
+    def glance_at_jobs(self) -> Iterator[list[tuple[str, JobGlance]]]:
+        for first in itertools.count(step=_PAGE):
+            job_ids = [member.decode() for member in self._redis.zrange(JOBS, first, first + _PAGE - 1)]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in job_ids:
+                    pipe.hmget(job_key(job_id), *_OF_JOBS)
+                rows = pipe.execute()
+            # What has expired has no fields.
+            yield [(job_id, JobGlance(*_values(row))) for job_id, row in zip(job_ids, rows, strict=True) if row[0]]
+            if len(job_ids) < _PAGE:
+                return
+
+    @answering
+    def glance_at_batches(self, job_id: str, batches: int) -> Iterator[list[tuple[int, BatchGlance]]]:
+        for start in range(0, batches, _PAGE):
+            numbers = range(start, min(start + _PAGE, batches))
+            with self._redis.pipeline(transaction=False) as pipe:
+                for number in numbers:
+                    pipe.hmget(batch_key(job_id, number), *_OF_BATCHES)
+                rows = pipe.execute()
+            yield [(number, BatchGlance(*_values(row))) for number, row in zip(numbers, rows, strict=True) if row[0]]
+
+    @answering
+    def late(self, before: float) -> Iterator[list[tuple[Unit, float]]]:
+        for first in itertools.count(step=_PAGE):
+            found = self._redis.zrangebyscore(DUE, "-inf", f"({before}", start=first, num=_PAGE, withscores=True)
+            yield [(unit_of(member.decode()), due) for member, due in found]
+            if len(found) < _PAGE:
+                return
+
+    @answering
+    def begin_census(self, ttl: float) -> bool:
+        return bool(self._redis.set(_FRESH, b"", nx=True, px=int(ttl * 1000)))
+
+    @answering
+    def keep_census(self, found: bytes, ttl: float) -> None:
+        self._redis.set(_FOUND, found, px=int(ttl * 1000))
+
+    @answering
+    def census(self) -> bytes | None:
+        found: bytes | None = self._redis.get(_FOUND)
+        return found
+
+
+def _values(row: list[bytes | None]) -> list[Any]:
+    return [None if value is None else _decode(value) for value in row]
