@@ -74,7 +74,7 @@ class TestTheListOfJobs:
 class TestListJobs:
     def test_tells_the_status_of_each(self, app: Celery) -> None:
         store = open_store(str(app.conf.broker_url))
-        now = time.time()
+        now = float(int(time.time()))  # as exactly as a datetime has it
         for number, state in enumerate(("failed", "running", "completed", "running")):
             add(store, f"job {number}", now + number, state)
         assert [status.job_id for status in list_jobs()] == ["job 3", "job 2", "job 1", "job 0"]
