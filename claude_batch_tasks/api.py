@@ -67,6 +67,8 @@ class Batch(msgspec.Struct, kw_only=True):
     """What the API called the credential's organization in the answer's header."""
     hold: float | None = None
     """Seconds for which the answer asks all calls on the account to wait."""
+    call: dict[str, Any] = {}
+    """The call that showed it by itself: ``request_id`` (what Anthropic's support asks for) and ``seconds``."""
 
     def __post_init__(self) -> None:
         # Python takes a time without a zone for the machine's own, and compares it with no other.
@@ -380,6 +382,8 @@ def _batch(response: Any) -> Batch:
     batch = _decode(response, Batch)
     batch.organization = response.headers.get(_ORGANIZATION)
     batch.hold = policy.hold_back(response.status_code, response.headers, time.time())
+    took = round(response.elapsed.total_seconds(), 3)
+    batch.call = {"request_id": response.headers.get("request-id"), "seconds": took}
     return batch
 
 

@@ -17,6 +17,7 @@ Event = Literal[
     "started",
     "created",
     "adopted",
+    "seen",
     "not_found",
     "retry",
     "unsent",

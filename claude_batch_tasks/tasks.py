@@ -282,7 +282,8 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     sightings.created(step, created)
     step.pace.heed(created.hold)
     account.proven(step, created.organization)
-    step.note("created", f"created, {record.sending:,} requests", requests=record.sending, round=len(record.rounds))
+    told = {"requests": record.sending, "round": len(record.rounds)}
+    step.note("created", f"created, {record.sending:,} requests", **told, **created.call)
     return f"created {created.id}, {record.sending} requests"
 
 
@@ -355,6 +356,8 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         absences=0,
         state="canceling" if seen.processing_status == "canceling" else "in_progress",
     )
+    if record.looks == 1:
+        step.note("seen", f"seen, {seen.processing_status.replace('_', ' ')}", **seen.call)
     if not record.provisional:
         account.proven(step, seen.organization)
     elif step.store.holder(seen.id) != step.unit:
@@ -381,7 +384,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         step.store.note_end(step.account, record.sending, max(took, 0.0))
         metrics.observe("batch_seconds", max(took, 0.0))
     step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
-    step.note("ended", f"ended, {words(told)}", counts=told, round=len(record.rounds))
+    step.note("ended", f"ended, {words(told)}", counts=told, round=len(record.rounds), **seen.call)
     return f"ended: {words(told)}"
 
 

@@ -33,7 +33,7 @@ def test_every_request_succeeds_and_is_paid_once(
         journal = simulator.journal()
         assert journal.paid_twice() == []
         told = BatchJob(result.id, app).history()
-        line = ["submitted", "started", "created", "ended", "fetched", "finished"]
+        line = ["submitted", "started", "created", "seen", "ended", "fetched", "finished"]
         assert [event.event for event in told if event.event != "not_found"] == line
         not_found = [event for event in told if event.event == "not_found"]
         met = Counter(event.details["endpoint"] for event in not_found)
