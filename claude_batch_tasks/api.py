@@ -156,9 +156,8 @@ def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
 
 @functools.lru_cache(maxsize=256)
 def _client(alias: str, factory: str, pid: int) -> anthropic.Anthropic:
-    module, _, name = factory.rpartition(".")
     try:
-        make = getattr(importlib.import_module(module), name)
+        make = _import(factory)
     except (ImportError, AttributeError) as exc:
         raise InvalidSettings(f"the client factory {factory!r} of {alias!r} cannot be imported: {exc}") from None
     try:
@@ -168,6 +167,19 @@ def _client(alias: str, factory: str, pid: int) -> anthropic.Anthropic:
     if not isinstance(made, anthropic.Anthropic):
         raise InvalidSettings(f"the client factory {factory!r} of {alias!r} returned no anthropic.Anthropic")
     return made.with_options(max_retries=0)
+
+
+def _import(factory: str) -> Any:
+    module, _, name = factory.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def unusable(factory: str) -> str | None:
+    """Why a client factory cannot be imported or called, if so; it is not called."""
+    try:
+        return None if callable(_import(factory)) else "it is not callable"
+    except Exception as exc:  # noqa: BLE001 - the user's module, which may raise anything
+        return f"{type(exc).__name__}: {exc}"
 
 
 def credential(client: anthropic.Anthropic, key: str) -> str:
@@ -191,6 +203,49 @@ def organization(client: anthropic.Anthropic, *, timeout: float) -> str | None:
         response = client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params={"limit": 1}))
         found: str | None = response.headers.get(_ORGANIZATION)
         return found
+
+
+class Knock(NamedTuple):
+    """What came back when the API was asked for one batch."""
+
+    status: int
+    headers: Mapping[str, str]
+    error: ApiError | None
+    is_page: bool
+    """It is a page of batches, as only the API gives it."""
+
+    @property
+    def organization(self) -> str | None:
+        """What the API calls the credential's organization."""
+        return self.headers.get(_ORGANIZATION)
+
+
+def knock(client: anthropic.Anthropic, *, timeout: float) -> Knock:
+    """Ask for one batch, which costs nothing, and tell whatever is answered.
+
+    Raises:
+        ApiError: nothing was.
+    """
+    with _ours("list"):
+        try:
+            response = client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params={"limit": 1}))
+        except anthropic.APIStatusError as exc:
+            return Knock(exc.status_code, exc.response.headers, _from_status("list", exc), False)
+        try:
+            _page(response)
+        except msgspec.DecodeError:
+            return Knock(response.status_code, response.headers, None, False)
+        return Knock(response.status_code, response.headers, None, True)
+
+
+def host(client: anthropic.Anthropic) -> str:
+    """Where a client calls."""
+    return client.base_url.netloc.decode()
+
+
+def without_credentials(error: ApiError) -> bool:
+    """Whether a client could not be made, or did not call, because it has no key."""
+    return "authentication method" in str(error) or "api_key" in str(error)
 
 
 def create(client: anthropic.Anthropic, body: Iterable[bytes], size: int) -> Batch:

@@ -1,32 +1,49 @@
-"""What a worker warns of at its start: servers that may forget, and settings that would hurt.
+"""Settings and servers that would hurt: what a worker warns of at its start, and ``doctor`` says with the rest.
 
 Nothing here stops a worker. The ``of_`` functions decide; ``warn`` asks and logs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import re
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import celery
 import redis
 from celery import Celery
+from celery.app import backends
+from celery.backends.base import DisabledBackend
+from celery.backends.rpc import RPCBackend
+from celery.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from claude_batch_tasks import transport
+from claude_batch_tasks import api, problems, transport
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.policy import BATCH_LIFETIME
-from claude_batch_tasks.settings import Settings, redis_address, redis_url, visibility_timeout
+from claude_batch_tasks.problems import Finding
+from claude_batch_tasks.settings import (
+    PREFIX,
+    Settings,
+    default_store_url,
+    redis_address,
+    redis_url,
+    visibility_timeout,
+)
 
 log = logging.getLogger(__name__)
 
 #: Seconds a server may take to answer; a worker's start waits for it.
-_PATIENCE = 2.0
+PATIENCE = 2.0
 
 #: Seconds that a create or a download of a large batch may take, or a long answer of the Messages API; and any other
 #: step, which makes a call or two of at most ``timeout`` seconds.
@@ -37,18 +54,44 @@ _LONG_STEPS = ("create_batch", "fetch_results", "create_message")
 #: Celery's own default; more is somebody's choice.
 _PREFETCH = 4
 
-_LOSSES = {
+#: The oldest server that knows all commands of the store.
+_OLDEST = (6, 2)
+
+#: The part of its memory from which on a server is nearly full.
+_NEARLY = 0.8
+
+LOSSES = {
     "store": "the ledger, prompts and results of jobs: they end without results, or their batches are not found again",
     "broker": "messages that wait: their jobs stand still until they are found lost",
     "result back end": "how jobs have ended: whoever waits in get() waits for ever",
 }
 
 
-class Finding(NamedTuple):
-    """One warning: how loud, and its text."""
+class Server(NamedTuple):
+    """A Redis that the app uses: its URLs, by what it is used as (``store``, ``broker``, ``result back end``)."""
 
-    level: int
-    text: str
+    urls: dict[str, str]
+
+    @property
+    def roles(self) -> list[str]:
+        """As what it is used."""
+        return list(self.urls)
+
+    @property
+    def url(self) -> str:
+        """One of its URLs; they differ in the database at most."""
+        return next(iter(self.urls.values()))
+
+    @property
+    def name(self) -> str:
+        """As findings call it; no password."""
+        return _named(self.roles, redis_address(self.url))
+
+
+def _named(roles: Sequence[str], where: str) -> str:
+    *others, last = roles
+    before = f"{', '.join(others)} and " if others else ""
+    return f"the {before}{last}'s Redis ({where})"
 
 
 def of_server(roles: Sequence[str], where: str, info: Mapping[str, Any]) -> list[Finding]:
@@ -57,21 +100,40 @@ def of_server(roles: Sequence[str], where: str, info: Mapping[str, Any]) -> list
     Args:
         roles: what it is used as: ``store``, ``broker`` or both.
         where: its address.
-        info: the sections ``memory`` and ``persistence``; what is missing is not warned of.
+        info: all of it; what is missing is not warned of.
     """
-    name, loss = f"the {' and '.join(roles)}'s Redis ({where})", _LOSSES[roles[0]]
+    server, loss = _named(roles, where), LOSSES[roles[0]]
     found = []
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
-        every = policy.startswith("allkeys")
+        problem = problems.EVICTS_ALL if policy.startswith("allkeys") else problems.EVICTS_SOME
         when = "when it is full" if info.get("maxmemory") else "as soon as a maxmemory is set and reached"
-        what = loss if every else f"keys that have an expiry, and with them may go {loss}"
-        text = f"{name} evicts ({policy}): {when}, it drops {what}. In its redis.conf: maxmemory-policy noeviction"
-        found.append(Finding(logging.ERROR if every else logging.WARNING, text))
+        found.append(problem.found(server=server, policy=policy, when=when, loss=loss))
     if str(info.get("aof_enabled", 1)) == "0":
-        text = f"{name} has no append-only file: with a restart it forgets {loss}. In its redis.conf: appendonly yes"
-        found.append(Finding(logging.WARNING, text))
+        found.append(problems.NO_APPEND_ONLY_FILE.found(server=server, loss=loss))
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory") or 0)
+    # One that evicts is full by its nature.
+    if limit and policy == "noeviction" and used >= _NEARLY * limit:
+        problem = problems.NEARLY_FULL if used < limit else problems.FULL
+        leads = "jobs can neither be submitted nor go on"
+        found.append(problem.found(server=server, used=_megabytes(used), limit=_megabytes(limit), leads=leads))
+    version = str(info.get("redis_version", ""))
+    if "store" in roles and "valkey_version" not in info and version and _version(version) < _OLDEST:
+        found.append(problems.OLD_SERVER.found(server=server, version=version))
+    if "store" in roles and info.get("redis_mode") == "cluster":
+        found.append(problems.CLUSTER.found(server=server))
+    if info.get("role") == "slave" and int(info.get("slave_read_only", 1)):
+        setting = " and ".join(SETTINGS[role] for role in roles)
+        leads = "jobs can neither be submitted nor go on"
+        found.append(problems.READ_ONLY.found(server=server, setting=setting, leads=leads))
     return found
+
+
+#: What Celery and kombu raise for an address whose kind they do not know, or whose package is not installed.
+UNUSABLE = (ImportError, LookupError, ValueError, AttributeError, ImproperlyConfigured)
+
+#: Where the address of each is set.
+SETTINGS = {"store": "claude_batch_store_url", "broker": "broker_url", "result back end": "result_backend"}
 
 
 def of_transport(version: Sequence[Any], guarded: bool) -> list[Finding]:
@@ -83,53 +145,25 @@ def of_transport(version: Sequence[Any], guarded: bool) -> list[Finding]:
     """
     # Since 5.7.0 Celery closes a lost connection a second time (Consumer.on_connection_error_after_connected); 5.6.3
     # with kombu 5.7.0 does not, and survives.
-    if guarded or tuple(version[:2]) != (5, 7):
-        return []
-    return [
-        Finding(
-            logging.WARNING,
-            "a worker of Celery 5.7 ends when its Redis broker restarts while it holds a message, and what it held "
-            "waits for the visibility_timeout. Beside Celery(...): claude_batch_tasks.transport.install()",
-        )
-    ]
+    return [] if guarded or tuple(version[:2]) != (5, 7) else [problems.ENDED_BY_RESTARTS.found()]
 
 
 def of_visibility_timeout(seconds: float) -> list[Finding]:
     """What the seconds after which the broker hands out an unacknowledged message again give reason to warn of."""
-    if seconds >= _LONG_STEP:
-        return []
-    return [
-        Finding(
-            logging.WARNING,
-            f"visibility_timeout is {seconds:g} s: a step that takes longer (a large create or download may take "
-            "minutes) is handed out again while it runs. Its copies end, and nothing is sent or paid twice; tasks of "
-            "your own may run twice. broker_transport_options = {'visibility_timeout': 2400}",
-        )
-    ]
+    return [] if seconds >= _LONG_STEP else [problems.SHORT_VISIBILITY_TIMEOUT.found(seconds=seconds)]
 
 
 def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
     """What the app's own Celery settings give reason to warn of."""
     found = []
-    name = "worker_cancel_long_running_tasks_on_connection_loss"
-    if conf.get(name):
-        found.append(
-            "when the connection to the broker is lost, the steps of jobs that run are killed, a create among them has "
-            f"to be searched for, and a job's result may for a while say REVOKED. They may run twice: {name} = False"
-        )
+    if conf.get("worker_cancel_long_running_tasks_on_connection_loss"):
+        found.append(problems.KILLED_STEPS.found())
     prefetch = _number(conf.get("worker_prefetch_multiplier"))
     if prefetch is not None and (prefetch == 0 or prefetch > _PREFETCH):
-        share = "all there is" if prefetch == 0 else f"{prefetch:g} messages"
-        found.append(
-            f"each process of a worker takes {share} in advance, which wait behind one long download while other "
-            "workers are idle: worker_prefetch_multiplier = 1"
-        )
+        found.append(problems.PREFETCH.found(share="all there is" if prefetch == 0 else f"{prefetch:g} messages"))
     seconds = _number(conf.get("result_expires"))
     if seconds and seconds <= BATCH_LIFETIME:
-        found.append(
-            f"results expire after {seconds / 3600:g} h, and a batch may take 24 h: who asks later than that after a "
-            f"job's end waits for ever. result_expires = {7 * 86_400}"
-        )
+        found.append(problems.RESULTS_EXPIRE.found(hours=seconds / 3600))
     accepted = _several(conf.get("accept_content"))
     results = _several(conf.get("result_accept_content")) or accepted
     for serializer, taken in (("task_serializer", accepted), ("result_serializer", results)):
@@ -137,14 +171,15 @@ def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
             own = taken is results and conf.get("result_accept_content")
             more = f"{'result_accept_content' if own else 'accept_content'} = {[*taken, used]!r}"
             fix = f"{serializer} = 'json'" if used != "json" and _accepts(taken, "json") else more
-            found.append(f"{serializer} = {used!r} is not accepted by the workers: {fix}")
+            found.append(problems.NOT_ACCEPTED.found(setting=serializer, used=used, fix=fix))
     used = [conf.get("task_serializer"), conf.get("result_serializer"), *accepted, *results]
     if any(str(name).endswith(("pickle", "python-serialize")) for name in used):
-        found.append(
-            "pickle lets whoever can write to the broker or the result back end run code in workers: "
-            "task_serializer = result_serializer = 'json', accept_content = ['json']"
-        )
-    return [Finding(logging.WARNING, text) for text in found]
+        found.append(problems.PICKLE.found())
+    if conf.get("task_always_eager"):
+        found.append(problems.EAGER.found())
+    if conf.get("task_default_queue_type") == "quorum" and not conf.get("worker_detect_quorum_queues", True):
+        found.append(problems.QUORUM_UNDETECTED.found())
+    return found
 
 
 def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[Finding]:
@@ -157,10 +192,7 @@ def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> li
     found = []
     steps = {name: task for name, task in tasks.items() if name.startswith(NAME)}
     if late := sorted(name for name, task in steps.items() if not (task.acks_late and task.reject_on_worker_lost)):
-        found.append(
-            f"{_some(late)} acknowledged before the work is done: when a worker dies, jobs stand still until that is "
-            "found out. Leave acks_late and reject_on_worker_lost out of task_annotations, or set both to True"
-        )
+        found.append(problems.EARLY_ACKNOWLEDGED.found(tasks=some(late)))
     short: dict[str, dict[str, float]] = {}
     for name, task in sorted(steps.items()):
         least = _LONG_STEP if name.removeprefix(NAME) in _LONG_STEPS else _STEP
@@ -170,11 +202,8 @@ def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> li
     if short:
         shortest = min(min(of.values()) for of in short.values())
         right = {name: dict.fromkeys(of, 3 * _LONG_STEP) for name, of in short.items()}
-        found.append(
-            f"{_some(list(short))} stopped after {shortest:g} s. A large create or download may take minutes, any step "
-            f"a minute or two: it is begun again and again, and a create searched for. task_annotations = {right!r}"
-        )
-    return [Finding(logging.WARNING, text) for text in found]
+        found.append(problems.TIME_LIMITS.found(tasks=some(list(short)), seconds=shortest, right=right))
+    return found
 
 
 def _number(value: Any) -> float | None:
@@ -191,7 +220,16 @@ def _accepts(accepted: Sequence[Any], serializer: str) -> bool:
     return serializer in names or {"pickle": "python-serialize"}.get(serializer) in names
 
 
-def _some(names: Sequence[str]) -> str:
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+def some(names: Sequence[str]) -> str:
+    """One of them, how many more there are, and the verb."""
     more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
     return f"{names[0]}{more}"
 
@@ -204,48 +242,138 @@ def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
     Args:
         worker: the one that starts, whose command line may say otherwise than the app's settings.
     """
-    for check in (_servers, _transport, _settings, _tasks):
-        try:
-            yield from check(app, worker)
-        except Exception as exc:  # noqa: BLE001 - settings may be anything, and one of them hides no others
-            # Its text may hold a part of an address, and that a password.
-            what = check.__name__.strip("_")
-            yield Finding(logging.WARNING, f"the {what} could not be checked: {type(exc).__name__}")
+    yield from isolated("servers", lambda: (finding for server in servers(app) for finding in _forgets(server)))
+    yield from static(app, worker)
+
+
+def static(app: Celery, worker: Any = None) -> Iterator[Finding]:
+    """What the settings alone give reason to warn of; nobody is asked."""
+    for check in (_settings, _factories, _transport, _result_back_end, _celery_settings, _tasks):
+        yield from isolated(check.__name__.strip("_").replace("_", " "), partial(check, app, worker))
+
+
+def isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What a check finds, and whatever it raises as a finding: settings may be anything, and one hides no others."""
+    try:
+        yield from check()
+    except Exception as exc:  # noqa: BLE001
+        # Its text may hold a part of an address, and that a password.
+        yield problems.UNCHECKED.found(what=what, error=type(exc).__name__)
 
 
 def warn(worker: Any) -> None:
     """Log what a worker that starts has to warn of; never raises."""
-    for level, text in findings(worker.app, worker):
-        log.log(level, "claude_batch_tasks: %s", text)
+    for finding in findings(worker.app, worker):
+        log.log(finding.level, "claude_batch_tasks: %s", finding)
 
 
-def _servers(app: Celery, worker: Any) -> list[Finding]:
-    servers: dict[str, tuple[str, list[str]]] = {}
+def servers(app: Celery) -> list[Server]:
+    """The Redis servers that the app uses, each once."""
+    found: dict[str, Server] = {}
     urls = {
-        "store": Settings.of(app).store_url,
+        "store": readable(app).store_url,
         "broker": app.conf.broker_read_url or app.conf.broker_url,
         "result back end": app.conf.result_backend,
     }
     for role, given in urls.items():
         if (url := _redis_url(given)) is not None:
-            _, roles = servers.setdefault(redis_address(url), (url, []))
-            roles.append(role)
-    return [finding for where, (url, roles) in servers.items() for finding in of_server(roles, where, _info(url))]
+            parts = urlsplit(url)
+            # Another password may be wrong where the first is right.
+            found.setdefault(parts.netloc or parts.path, Server({})).urls[role] = url
+    return list(found.values())
 
 
-def _transport(app: Celery, worker: Any) -> list[Finding]:
-    used: Any = app.connection_for_read().get_transport_cls()
-    if getattr(used, "driver_type", None) != "redis":
+def readable(app: Celery) -> Settings:
+    """The app's settings without those that make no sense; the store's address may be missing."""
+    with suppress(InvalidSettings):
+        return Settings.of(app)
+    kept: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        name = PREFIX + field.name
+        if name in app.conf:
+            with suppress(InvalidSettings):
+                Settings(**{**kept, field.name: app.conf[name]})
+                kept[field.name] = app.conf[name]
+    settings = Settings(**kept)
+    with suppress(InvalidSettings):
+        return dataclasses.replace(settings, store_url=settings.store_url or default_store_url(app))
+    return settings
+
+
+def _forgets(server: Server) -> list[Finding]:
+    try:
+        with connected(server.url) as client:
+            return of_server(server.roles, redis_address(server.url), client.info())
+    except (redis.RedisError, OSError) as exc:
+        log.info("the Redis at %s does not tell how it is set up: %s", redis_address(server.url), type(exc).__name__)
         return []
-    found = of_transport(celery.VERSION, issubclass(used.Channel.QoS, transport.QoS))
+
+
+def connected(url: str) -> redis.Redis:
+    """A client that waits for no more than ``PATIENCE`` seconds."""
+    limits = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry": Retry(NoBackoff(), 0)}
+    client: redis.Redis = redis.Redis.from_url(url, **limits)
+    return client
+
+
+def _settings(app: Celery, worker: Any) -> Iterator[Finding]:
+    try:
+        Settings.of(app)
+    except InvalidSettings as exc:
+        yield problems.INVALID_SETTINGS.found(error=exc)
+
+
+def _factories(app: Celery, worker: Any) -> Iterator[Finding]:
+    for alias, factory in readable(app).client_factories.items():
+        if error := api.unusable(factory):
+            yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=error)
+
+
+def _transport(app: Celery, worker: Any) -> Iterator[Finding]:
+    try:
+        used: Any = app.connection_for_read().get_transport_cls()
+    except UNUSABLE as exc:
+        error = f"{type(exc).__name__}: {masked(str(exc))}"
+        yield problems.UNUSABLE_URL.found(role="broker", setting="broker_url", error=error)
+        return
+    if (kind := getattr(used, "driver_type", None)) in ("memory", "filesystem") and not app.conf.task_always_eager:
+        yield problems.LOCAL_BROKER.found(transport=f"{kind}://")
+    if kind != "redis":
+        return
+    yield from of_transport(celery.VERSION, issubclass(used.Channel.QoS, transport.QoS))
     given = (app.conf.broker_transport_options or {}).get("visibility_timeout", 0)
-    if not isinstance(given, (int, float)):
-        text = f"visibility_timeout is {given!r}, and must be a number of seconds: the worker will not run. "
-        return [*found, Finding(logging.ERROR, text + "broker_transport_options = {'visibility_timeout': 2400}")]
-    return found + of_visibility_timeout(visibility_timeout(app))
+    if isinstance(given, (int, float)):
+        yield from of_visibility_timeout(visibility_timeout(app))
+    else:
+        yield problems.VISIBILITY_TIMEOUT_IS_NO_NUMBER.found(value=given)
 
 
-def _settings(app: Celery, worker: Any) -> list[Finding]:
+def _result_back_end(app: Celery, worker: Any) -> Iterator[Finding]:
+    try:
+        used = result_back_end(app)
+    except UNUSABLE as exc:
+        yield unusable_result_back_end(exc)
+        return
+    if used is DisabledBackend:
+        yield problems.NO_RESULTS.found()
+    elif used is RPCBackend:
+        yield problems.RPC_RESULTS.found()
+
+
+def result_back_end(app: Celery) -> type:
+    """The class of the result back end. An instance might connect."""
+    by_url: Any = backends.by_url(app.conf.result_backend or "disabled", app.loader)
+    used: type = by_url[0]
+    return used
+
+
+def unusable_result_back_end(exc: Exception) -> Finding:
+    """It is of a kind that is not known or not installed."""
+    error = f"{type(exc).__name__}: {masked(str(exc))}"
+    return problems.UNUSABLE_URL.found(role="result back end", setting="result_backend", error=error)
+
+
+def _celery_settings(app: Celery, worker: Any) -> list[Finding]:
     prefetch = getattr(worker, "prefetch_multiplier", None)
     return of_settings(app.conf if prefetch is None else ChainMap({"worker_prefetch_multiplier": prefetch}, app.conf))
 
@@ -257,19 +385,14 @@ def _tasks(app: Celery, worker: Any) -> list[Finding]:
     return of_tasks(app.tasks, limits)
 
 
+def masked(text: str) -> str:
+    """A text without what stands between ``//`` and ``@`` in addresses."""
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
+
+
 def _redis_url(urls: Any) -> str | None:
     url = str(urls[0] if isinstance(urls, (list, tuple)) and urls else urls).split(";")[0]
     try:
         return redis_url(url)
     except InvalidSettings:
         return None
-
-
-def _info(url: str) -> dict[str, Any]:
-    limits = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE, "retry": Retry(NoBackoff(), 0)}
-    try:
-        with redis.Redis.from_url(url, **limits) as client:
-            return {**client.info("memory"), **client.info("persistence")}
-    except (redis.RedisError, OSError) as exc:
-        log.info("the Redis at %s does not tell how it is set up: %s", redis_address(url), type(exc).__name__)
-        return {}

@@ -186,7 +186,7 @@ class Settings:
                 values[_known(name, names, PREFIX)] = app.conf[PREFIX + name]
         settings = cls(**values)
         if settings.store_url is None:
-            return dataclasses.replace(settings, store_url=_store_url(app))
+            return dataclasses.replace(settings, store_url=default_store_url(app))
         return settings
 
     def open_store(self) -> Store:
@@ -373,7 +373,12 @@ def _factories(value: Any, wrong: Any) -> Mapping[str, str]:
     return {"default": _DEFAULT_FACTORY, **{str(alias): str(path) for alias, path in value.items()}}
 
 
-def _store_url(app: Celery) -> str:
+def default_store_url(app: Celery) -> str:
+    """The URL of the result back end, else of the broker, if one of them is a Redis.
+
+    Raises:
+        InvalidSettings: neither is.
+    """
     urls: Any
     for urls in (app.conf.result_backend, app.conf.broker_url):
         # A broker may be several, for failover; the store is the first.

@@ -13,7 +13,7 @@ from celery import Celery, _state, bootsteps, signals
 from celery.states import IGNORED, RETRY
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import checks, delivery, errors, history, instruments, metrics, recovery
+from claude_batch_tasks import checks, delivery, errors, history, inspection, instruments, metrics, recovery
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
@@ -79,6 +79,7 @@ class WhatIsDue(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
+        inspection.register()
         self._over = threading.Event()
 
     def start(self, worker: Any) -> None:

@@ -26,6 +26,8 @@ _HOME = {
     "delete": "changing",
     "adopt": "changing",
     "recover": "changing",
+    "doctor": "doctor",
+    "report": "doctor",
     "demo": "local",
     "simulator": "local",
 }

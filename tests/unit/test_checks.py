@@ -21,7 +21,7 @@ GOOD = {"maxmemory_policy": "noeviction", "maxmemory": 0, "aof_enabled": 1}
 
 
 def server_levels(**info: Any) -> list[int]:
-    return [level for level, _ in checks.of_server(["store"], "host:6379", {**GOOD, **info})]
+    return [finding.level for finding in checks.of_server(["store"], "host:6379", {**GOOD, **info})]
 
 
 def test_a_server_that_keeps_everything_is_no_reason() -> None:
@@ -46,7 +46,7 @@ def test_a_server_without_an_append_only_file_is_a_warning() -> None:
 
 def test_the_texts_say_where_what_and_which_line() -> None:
     info = {"maxmemory_policy": "allkeys-lru", "maxmemory": 0, "aof_enabled": 0}
-    evicts, forgets = (text for _, text in checks.of_server(["store", "broker"], "host:6379", info))
+    evicts, forgets = map(str, checks.of_server(["store", "broker"], "host:6379", info))
     for words in (
         "store and broker",
         "host:6379",
@@ -60,9 +60,9 @@ def test_the_texts_say_where_what_and_which_line() -> None:
 
 def test_an_app_that_kills_its_steps_is_a_warning() -> None:
     name = "worker_cancel_long_running_tasks_on_connection_loss"
-    [(level, text)] = checks.of_settings({name: True})
-    assert level == logging.WARNING
-    assert f"{name} = False" in text
+    [finding] = checks.of_settings({name: True})
+    assert finding.level == logging.WARNING
+    assert f"{name} = False" in finding.hint
     assert checks.of_settings({name: False}) == checks.of_settings({}) == []
 
 
@@ -80,11 +80,11 @@ def test_an_app_that_kills_its_steps_is_a_warning() -> None:
 def test_a_worker_that_a_restart_would_end(version: tuple[Any, ...], guarded: bool, number: int) -> None:
     found = checks.of_transport(version, guarded)
     assert len(found) == number
-    assert all("claude_batch_tasks.transport.install()" in text for _, text in found)
+    assert all("claude_batch_tasks.transport.install()" in finding.hint for finding in found)
 
 
 def make_app(store: str, broker: str) -> Celery:
-    app = Celery("checked", broker=broker, set_as_current=False)
+    app = Celery("checked", broker=broker, backend="cache+memory://", set_as_current=False)
     app.conf.update(claude_batch_store_url=store, result_expires=7 * 86_400)
     return app
 
@@ -114,7 +114,7 @@ def test_real_servers(said: Callable[[Celery], list[tuple[int, str]]], monkeypat
         [(level, text)] = said(make_app(good.url, good.url))
         assert (level, "install()" in text) == (logging.WARNING, True)
 
-        own = make_app(bad.url, "memory://")
+        own = make_app(bad.url, "amqp://")
         assert [level for level, _ in said(own)] == [logging.ERROR, logging.WARNING]
         assert all(f"the store's Redis (127.0.0.1:{bad.port})" in text for _, text in said(own))
         both = said(make_app(bad.url, bad.url))
@@ -138,7 +138,7 @@ def test_a_guarded_transport_is_no_reason(
 
 def test_a_server_that_is_down_holds_nothing_up(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
     started = time.monotonic()
-    [(level, text)] = said(make_app(f"redis://:secret@127.0.0.1:{free_port()}/0", "memory://"))
+    [(level, text)] = said(make_app(f"redis://:secret@127.0.0.1:{free_port()}/0", "amqp://"))
     assert time.monotonic() - started < 3
     assert level == logging.INFO
     assert "secret" not in text
@@ -146,7 +146,7 @@ def test_a_server_that_is_down_holds_nothing_up(said: Callable[[Celery], list[tu
 
 def test_nothing_is_raised(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
     found = said(make_app("redis://127.0.0.1:1/0", "no-such-transport://host"))
-    assert [level for level, text in found if "the transport could not be checked" in text] == [logging.WARNING]
+    assert [level for level, text in found if "the broker cannot be used" in text] == [logging.ERROR]
 
 
 def test_what_cannot_be_checked_hides_nothing_else(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
@@ -177,7 +177,7 @@ def test_a_result_back_end_that_evicts(
 def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, number: int) -> None:
     found = checks.of_visibility_timeout(seconds)
     assert len(found) == number
-    assert all(f"{seconds:g} s" in text and "{'visibility_timeout': 2400}" in text for _, text in found)
+    assert all(f"{seconds:g} s" in one.text and "{'visibility_timeout': 2400}" in one.hint for one in found)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, numbe
     ],
 )
 def test_settings_that_would_hurt(conf: dict[str, Any], words: str) -> None:
-    [(level, text)] = checks.of_settings(conf)
-    assert level == logging.WARNING
-    assert words in text
+    [finding] = checks.of_settings(conf)
+    assert finding.level == logging.WARNING
+    assert words in str(finding)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_what_annotations_may_make_of_our_tasks() -> None:
             app.conf.task_annotations = annotations
             app.loader.import_task_module("claude_batch_tasks.tasks")
             app.finalize(auto=True)
-            return [text for _, text in checks.of_tasks(app.tasks, {"time_limit": limit})]
+            return [str(finding) for finding in checks.of_tasks(app.tasks, {"time_limit": limit})]
 
     assert tasks() == []
     assert tasks(**{"another.task": {"acks_late": False, "time_limit": 1}}) == []

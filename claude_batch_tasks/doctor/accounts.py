@@ -1,0 +1,109 @@
+"""The way to Anthropic: one call for each client that lists a batch, and costs nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from celery import Celery
+
+from claude_batch_tasks import api, checks, problems
+from claude_batch_tasks.doctor import servers
+from claude_batch_tasks.errors import ApiError, InvalidSettings, PermanentError
+from claude_batch_tasks.problems import Finding, Problem, ok
+from claude_batch_tasks.settings import Settings
+
+#: Seconds for the call.
+_PATIENCE = 10.0
+
+#: What the text of a call that was not answered says, and what that is.
+_UNANSWERED = (
+    (("proxy",), problems.REFUSED_BY_PROXY),
+    (("certificate", "ssl", "tls"), problems.TLS),
+    (("name or service", "name resolution", "nodename", "getaddrinfo", "no address associated"), problems.NO_SUCH_HOST),
+    (("",), problems.NOBODY_THERE),
+)
+
+_STATUS: dict[int, Problem] = {
+    401: problems.BAD_KEY,
+    403: problems.FORBIDDEN,
+    404: problems.NO_SUCH_PATH,
+    407: problems.REFUSED_BY_PROXY,
+}
+
+
+def check(app: Celery) -> Iterator[Finding]:
+    """Every client that the settings name."""
+    settings = checks.readable(app)
+    for alias in settings.client_factories:
+        yield from checks.isolated(f"client {alias!r}", partial(_client, alias, settings))
+
+
+def _client(alias: str, settings: Settings) -> Iterator[Finding]:
+    factory = settings.client_factories[alias]
+    if api.unusable(factory):  # which the settings' own check has said
+        return
+    try:
+        client = api.client(alias, settings.client_factories)
+    except InvalidSettings as exc:
+        yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=exc)
+        return
+    except PermanentError as exc:
+        without_key = api.without_credentials(exc)
+        yield _no_key(alias) if without_key else problems.FACTORY_FAILS.found(alias=alias, error=exc)
+        return
+    about = {"alias": alias, "host": api.host(client)}
+    before = time.time()
+    try:
+        answer = api.knock(client, timeout=_PATIENCE)
+    except ApiError as exc:
+        if api.without_credentials(exc):
+            yield _no_key(alias)
+            return
+        text = str(exc).lower()
+        problem = next(problem for words, problem in _UNANSWERED if any(word in text for word in words))
+        yield problem.found(**about, why=str(exc).removeprefix("list: "))
+        return
+    if answer.error is None and answer.is_page:
+        yield ok(f"client {alias!r}: {about['host']} answers, organization {answer.organization or 'not told'}")
+    else:
+        yield _refusal(answer, about)
+    if answer.is_page or (answer.error is not None and answer.error.error_type is not None):
+        yield from _clock(answer, before, settings)
+
+
+def _no_key(alias: str) -> Finding:
+    return ok(
+        f"client {alias!r}: this process has no key, and was not checked; only workers need one (run doctor there)"
+    )
+
+
+def _refusal(answer: api.Knock, about: dict[str, Any]) -> Finding:
+    status, error = answer.status, answer.error
+    if 300 <= status < 400:
+        # The path may hold what is nobody's business.
+        location = urlsplit(answer.headers.get("location", "")).hostname or "itself"
+        return problems.REDIRECTED.found(**about, status=status, location=location)
+    why = str(error or status).removeprefix("list: ")
+    if status == 407:
+        return problems.REFUSED_BY_PROXY.found(**about, why=why)
+    if error is None or (error.error_type is None and status < 500 and status != 429):
+        kind = answer.headers.get("content-type", "nothing").split(";")[0]
+        return problems.NOT_THE_API.found(**about, kind="HTML" if "html" in kind else kind, status=status)
+    if status == 429 or status >= 500:
+        return problems.BUSY_API.found(**about, status=status)
+    return _STATUS.get(status, problems.REFUSED).found(**about, why=why)
+
+
+def _clock(answer: api.Knock, before: float, settings: Settings) -> Iterator[Finding]:
+    try:
+        theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except (TypeError, ValueError):
+        return
+    if differs := servers.drift(theirs, before):
+        problem = problems.CLOCK if differs.seconds > settings.clock_skew else problems.CLOCK_DRIFTS
+        yield problem.found(seconds=differs.seconds, direction=differs.ours)

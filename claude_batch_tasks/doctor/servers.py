@@ -1,0 +1,284 @@
+"""The store, the broker and the result back end: whether they answer, let us in, and keep what they are given."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import redis
+from celery import Celery
+from celery.backends.base import DisabledBackend
+from celery.backends.redis import RedisBackend
+from celery.backends.rpc import RPCBackend
+
+from claude_batch_tasks import checks, problems
+from claude_batch_tasks.checks import Server
+from claude_batch_tasks.problems import Finding, ok
+from claude_batch_tasks.settings import redis_address
+from claude_batch_tasks.store.schema import PREFIX
+
+#: Seconds by which clocks may differ that nobody sets.
+DRIFT = 10.0
+
+_STALLED = "jobs can neither be submitted nor go on"
+_LEADS = {"store": _STALLED, "broker": _STALLED, "result back end": "result.get() and result.state fail"}
+
+#: Every command that the store sends, with arguments that leave nothing behind but what is removed at the end.
+PROBES = """
+SET {key} 1 PX 60000 | INCR {key} | GET {key} | GETRANGE {key} 0 1 | SETBIT {key} 7 1 | EXISTS {key} | EXPIRE {key} 60
+| PEXPIRE {key} 60000 | PTTL {key} | PERSIST {key} | RENAME {key} {key} | HSET {key}:h a 1 | HSETNX {key}:h b 1 | HGET
+{key}:h a | HMGET {key}:h a b | HGETALL {key}:h | HLEN {key}:h | HEXISTS {key}:h a | HINCRBY {key}:h a 1 |
+HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a | LPUSH {key}:l b | LTRIM {key}:l 0 1
+| LPOP {key}:l | LINDEX {key}:l 0 | LLEN {key}:l | LRANGE {key}:l 0 0 | ZADD {key}:z 1 a | ZCARD {key}:z | ZCOUNT
+{key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 | ZREVRANGEBYSCORE
+{key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | TIME | EVALSHA 0 0 | SCRIPT LOAD return | MULTI | EXEC |
+DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z
+"""
+
+#: What the text of a failed connection says, why that is, and what to do.
+_CAUSES = (
+    (("refused",), "nobody listens there", "Start it, or correct {setting}"),
+    (
+        ("name or service", "name resolution", "nodename", "getaddrinfo", "no address associated"),
+        "its name cannot be resolved",
+        "Correct the host in {setting}",
+    ),
+    (
+        ("ssl", "certificate", "tls"),
+        "TLS: {error}",
+        "rediss:// (amqps://) in {setting} if that speaks TLS, redis:// (amqp://) if not; ssl_ca_certs=<file> for "
+        "a certificate authority of your own",
+    ),
+    (
+        ("timeout", "timed out", "unreachable", "no route"),
+        "no answer in time",
+        "Let firewalls pass it, or correct {setting}",
+    ),
+    (
+        ("closed", "reset", "aborted", "broken pipe"),
+        "it hangs up",
+        "rediss:// (amqps://) in {setting} if the server speaks TLS; else see that server's log",
+    ),
+    (("loading",), "it still reads its data", "Wait, and run doctor again"),
+    (("",), "{error}", "See that server's log, and {setting}"),
+)
+
+
+def check(app: Celery) -> Iterator[Finding]:
+    """Every server that the app uses."""
+    for server in checks.servers(app):
+        yield from checks.isolated(server.name, partial(_redis, server))
+    yield from checks.isolated("broker", partial(_other_broker, app))
+    yield from checks.isolated("result back end", partial(_other_result_back_end, app))
+
+
+def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:
+    """What keeps a server from answering, by what its client says."""
+    error = f"{type(exc).__name__}: {checks.masked(str(exc))}"
+    why, fix = next((why, fix) for words, why, fix in _CAUSES if any(word in error.lower() for word in words))
+    found = {"why": why.format(error=error), "fix": fix.format(setting=setting)}
+    return problems.NO_ANSWER.found(server=name, leads=leads, **found)
+
+
+class Drift(NamedTuple):
+    """By how many seconds two clocks differ, and how: ``ours`` from that side, ``theirs`` from the other."""
+
+    seconds: float
+    ours: str
+    theirs: str
+
+
+def drift(theirs: float, before: float) -> Drift | None:
+    """How this machine's clock differs from one that was read since ``before``; None: it does not."""
+    ahead = (before + time.time()) / 2 - theirs
+    if abs(ahead) <= DRIFT:
+        return None
+    return Drift(ahead, "ahead of", "behind") if ahead > 0 else Drift(-ahead, "behind", "ahead of")
+
+
+def _redis(server: Server) -> Iterator[Finding]:
+    if missing := _missing_databases(server):
+        yield from missing
+        return
+    setting = " and ".join(checks.SETTINGS[role] for role in server.roles)
+    about = {"server": server.name, "setting": setting, "leads": _LEADS[server.roles[0]]}
+    parts = urlsplit(server.url)
+    client: Any
+    with checks.connected(server.url) as client:
+        try:
+            client.ping()
+        except redis.exceptions.NoPermissionError:
+            pass
+        except redis.exceptions.AuthenticationError:
+            yield problems.REFUSED_PASSWORD.found(**about, scheme=parts.scheme)
+            return
+        except (redis.RedisError, OSError) as exc:
+            yield no_answer(server.name, setting, about["leads"], exc)
+            return
+        found, told = [], {}
+        try:
+            told = client.info()
+            found += checks.of_server(server.roles, redis_address(server.url), told)
+        except redis.ResponseError:
+            found.append(ok(f"{server.name} does not let its user see how it is set up (INFO)"))
+        if "store" in server.roles:
+            found += (one for one in _refused(server, client, about) if one.id not in {other.id for other in found})
+        if told:
+            found += _clock(server, client)
+        yield from found
+        if all(one.level < logging.WARNING for one in found):
+            yield ok(f"{server.name} answers" + _described(told, parts.path.strip("/") or "0"))
+
+
+def _missing_databases(server: Server) -> list[Finding]:
+    found = []
+    for role, url in server.urls.items():
+        try:
+            with checks.connected(url) as client:
+                client.ping()
+        except redis.ResponseError as exc:
+            if "DB index" in str(exc):
+                database, about = (
+                    urlsplit(url).path.strip("/"),
+                    {"setting": checks.SETTINGS[role], "leads": _LEADS[role]},
+                )
+                found.append(problems.NO_DATABASE.found(server=server.name, database=database, **about))
+        except (redis.RedisError, OSError):
+            break  # which is said when it is asked for more
+    return found
+
+
+def _described(told: dict[str, Any], database: str) -> str:
+    if not told:
+        return ""
+    name = "Valkey" if "valkey_version" in told else "Redis"
+    version = told.get("valkey_version", told.get("redis_version"))
+    keys = told.get(f"db{database}", {}).get("keys", 0)
+    limit = f"of {told['maxmemory'] / 1e6:,.0f} MB" if told.get("maxmemory") else "without a limit"
+    return f": {name} {version}, {keys:,} keys in database {database}, {told['used_memory'] / 1e6:,.0f} MB {limit}"
+
+
+def _refused(server: Server, client: Any, about: dict[str, Any]) -> Iterator[Finding]:
+    """What the store's user may not do, or nobody may at present."""
+    key = f"{PREFIX}:doctor:{uuid4().hex}"
+    probes = [probe.strip().format(key=key).split() for probe in PROBES.split("|")]
+    with client.pipeline(transaction=False) as pipe:
+        for probe in probes:
+            pipe.execute_command(*probe)
+        answers = pipe.execute(raise_on_error=False)
+    forbidden = []
+    for probe, answer in zip(probes, answers, strict=True):
+        if isinstance(answer, redis.exceptions.NoPermissionError):
+            forbidden.append(probe[0])
+        elif isinstance(answer, redis.exceptions.OutOfMemoryError):
+            used, limit = "all", "its maxmemory"
+            yield problems.FULL.found(**about, used=used, limit=limit)
+            return
+        elif isinstance(answer, redis.exceptions.ReadOnlyError):
+            yield problems.READ_ONLY.found(**about)
+            return
+        elif str(answer).startswith("MISCONF") or "MISCONF" in str(answer):
+            yield problems.REFUSES_WRITES.found(**about, error="it cannot write to its disk")
+            return
+    if forbidden:
+        commands = ", ".join(forbidden[:6]) + (f" and {len(forbidden) - 6} more" if len(forbidden) > 6 else "")
+        rules = " ".join(f"+{name.lower()}" for name in forbidden)
+        user = urlsplit(server.url).username or "default"
+        yield problems.NOT_PERMITTED.found(**about, commands=commands, user=user, rules=rules)
+
+
+def _clock(server: Server, client: Any) -> Iterator[Finding]:
+    before = time.time()
+    try:
+        seconds, microseconds = client.time()
+    except redis.ResponseError:
+        return
+    if differs := drift(seconds + microseconds / 1e6, before):
+        yield problems.SERVER_CLOCK.found(server=server.name, seconds=differs.seconds, direction=differs.theirs)
+
+
+def _other_broker(app: Celery) -> Iterator[Finding]:
+    """One that is no Redis."""
+    try:
+        unconnected = quick_connection(app)
+    except checks.UNUSABLE:  # which the settings' own check has said
+        return
+    with unconnected as connection:
+        if connection.transport.driver_type == "redis":
+            return
+        name = f"the broker ({checks.masked(connection.as_uri())})"
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
+        except Exception as exc:  # noqa: BLE001 - of any broker's client
+            if "ACCESS_REFUSED" in str(exc) or "AccessRefused" in type(exc).__name__:
+                yield problems.REFUSED_PASSWORD.found(server=name, setting="broker_url", scheme="amqp", leads=_STALLED)
+            elif "vhost" in str(exc):
+                database = f"(virtual host) {connection.virtual_host!r}"
+                yield problems.NO_DATABASE.found(server=name, setting="broker_url", database=database, leads=_STALLED)
+            else:
+                yield no_answer(name, "broker_url", _STALLED, exc)
+            return
+        yield ok(f"{name} answers" + broker_version(connection))
+
+
+def broker_version(connection: Any) -> str:
+    """What the broker says it is, if it does: ``: RabbitMQ 3.13.1``."""
+    told = getattr(connection.connection, "server_properties", None) or {}
+    return f": {told['product']} {told['version']}" if "version" in told else ""
+
+
+@contextmanager
+def broker(app: Celery) -> Iterator[Any]:
+    """A connection to the broker, or None where it does not answer."""
+    try:
+        connection = quick_connection(app).ensure_connection(max_retries=1, interval_start=0)
+    except Exception:  # noqa: BLE001 - of any broker's client; what is wrong with it is said elsewhere
+        yield None
+        return
+    with connection:
+        yield connection
+
+
+def quick_connection(app: Celery) -> Any:
+    """A connection to the broker that gives up soon."""
+    redis_like = app.connection_for_write().get_transport_cls().driver_type == "redis"
+    # Where it is closed, kombu 5.5 may wait for an answer that it has read already.
+    limits = {"socket_connect_timeout": checks.PATIENCE, "socket_timeout": checks.PATIENCE} if redis_like else {}
+    return app.connection_for_write(connect_timeout=checks.PATIENCE, transport_options=limits)
+
+
+def _other_result_back_end(app: Celery) -> Iterator[Finding]:
+    """One that is no Redis, asked for a result that is not there."""
+    try:
+        used = checks.result_back_end(app)
+    except checks.UNUSABLE:  # which the settings' own check has said
+        return
+    if used in (DisabledBackend, RPCBackend) or issubclass(used, RedisBackend):
+        return
+    answered: list[Any] = []
+
+    def ask() -> None:
+        try:
+            backend: Any = app.backend
+            answered.append(backend.get_task_meta(f"claude-batch-doctor-{uuid4().hex}"))
+        except Exception as exc:  # noqa: BLE001 - of any back end's client
+            answered.append(exc)
+
+    name = f"the result back end ({checks.masked(str(app.conf.result_backend))})"
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(3 * checks.PATIENCE)
+    answer = answered[0] if answered else TimeoutError("no answer in time")
+    if isinstance(answer, checks.UNUSABLE):
+        yield checks.unusable_result_back_end(answer)  # a driver is not installed
+    elif isinstance(answer, Exception):
+        yield no_answer(name, "result_backend", _LEADS["result back end"], answer)
+    else:
+        yield ok(f"{name} answers")

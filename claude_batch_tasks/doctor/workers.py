@@ -1,0 +1,154 @@
+"""The workers: whether there are any, whether they take our jobs, and whether they are set up as this process is."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import redis
+from celery import Celery
+
+from claude_batch_tasks import __version__, checks, inspection, problems
+from claude_batch_tasks.doctor import servers
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.problems import Finding, ok
+from claude_batch_tasks.settings import Settings
+
+#: Seconds within which a worker must answer; and, once one has, the others.
+FIRST = 3.0
+REST = 1.0
+
+
+def check(app: Celery) -> Iterator[Finding]:
+    """All workers that answer at the app's broker."""
+    from claude_batch_tasks import tasks  # noqa: F401 - so that the app knows them
+
+    with servers.broker(app) as connection:
+        answers = connection is not None
+    if not answers:
+        yield ok("the workers were not asked, since the broker does not answer")
+        return
+    if not _ask(app, "ping", limit=1, timeout=FIRST):
+        yield problems.NO_WORKER.found(app=_name(app))
+        return
+    known = _ask(app, "registered")
+    names = list(known)
+    consumed = {
+        worker: {queue["name"] for queue in queues}
+        for worker, queues in _ask(app, "active_queues", names, timeout=FIRST).items()
+    }
+    queues = _queues(app)
+    for queue, sent in queues.items():
+        if not any(queue in taken for taken in consumed.values()):
+            all_taken = ", ".join(sorted({name for taken in consumed.values() for name in taken})) or "none"
+            some = checks.some(sent)
+            yield problems.NO_CONSUMER.found(app=_name(app), queue=queue, tasks=some, consumed=all_taken)
+    ours = []
+    for worker in names:
+        if not consumed.get(worker, set()) & queues.keys():
+            continue
+        if any(str(task).startswith(NAME) for task in known[worker]):
+            ours.append(worker)
+        else:
+            yield problems.NO_TASKS.found(worker=worker)
+    if ours:
+        yield from _compared(app, ours)
+
+
+def _name(app: Celery) -> str:
+    """What is likely to follow ``celery -A``."""
+    return "claude_batch_tasks.app" if app.main == "claude_batch_tasks" else str(app.main or "APP")
+
+
+def versions(app: Celery) -> dict[str, dict[str, str]]:
+    """What each worker that answers has installed."""
+    answers = _ask(app, inspection.COMMAND, token="")
+    return {name: answer["versions"] for name, answer in answers.items() if "versions" in answer}
+
+
+def _ask(
+    app: Celery,
+    command: str,
+    workers: list[str] | None = None,
+    *,
+    limit: int | None = None,
+    timeout: float = REST,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """What workers answer to a command, by their name."""
+    # On a connection of its own: in kombu 5.5 one that was left at the first answer does not bring the next.
+    with servers.broker(app) as connection:
+        if connection is None:
+            return {}
+        answers = app.control.broadcast(
+            command,
+            arguments=arguments,
+            destination=workers,
+            connection=connection,
+            reply=True,
+            limit=limit or (len(workers) if workers else None),
+            timeout=timeout,
+        )
+    return {name: answer for each in answers or () for name, answer in each.items()}
+
+
+def _queues(app: Celery) -> dict[str, list[str]]:
+    """The queues that our tasks are sent to, and which tasks."""
+    app.finalize(auto=True)
+    queues = defaultdict(list)
+    for name in sorted(app.tasks, key=lambda name: (name != NAME + "run_batch", name)):
+        if name.startswith(NAME):
+            queue = app.amqp.router.route({}, name).get("queue")
+            if queue is not None:
+                queues[str(getattr(queue, "name", queue))].append(name)
+    return dict(queues)
+
+
+def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
+    """What workers say of themselves, next to what this process has."""
+    settings, token = checks.readable(app), uuid4().hex
+    marked = False
+    if settings.store_url is not None:
+        with suppress(redis.RedisError, OSError), checks.connected(settings.store_url) as client:
+            marked = bool(client.set(inspection.mark(token), "1", ex=60))
+    asked = time.time()
+    answers = _ask(app, inspection.COMMAND, workers, timeout=FIRST, token=token)
+    for worker in workers:
+        found = of_worker(worker, answers.get(worker, {}), settings, marked=marked, asked=asked)
+        yield from found or [ok(f"{worker} takes our jobs, with claude-batch-tasks {__version__}")]
+
+
+def of_worker(
+    worker: str, answer: Mapping[str, Any], settings: Settings, *, marked: bool, asked: float
+) -> list[Finding]:
+    """What a worker's answer gives reason to warn of.
+
+    Args:
+        answer: as ``inspection`` gives it; empty: there was none.
+        settings: those of this process.
+        marked: whether its store has the mark that the worker was to look for.
+        asked: when, in epoch seconds.
+    """
+    if "version" not in answer:
+        return [problems.SILENT_WORKER.found(worker=worker)]
+    found = []
+    if answer["version"] != __version__:
+        found.append(problems.OTHER_VERSION.found(worker=worker, theirs=answer["version"], ours=__version__))
+    if answer["sees"] is None:
+        found.append(problems.STORELESS_WORKER.found(worker=worker, theirs=answer["store"]))
+    elif marked and not answer["sees"]:
+        ours = inspection.store_name(settings)
+        found.append(problems.OTHER_STORE.found(worker=worker, theirs=answer["store"], ours=ours))
+    here, theirs = inspection.described(settings), answer["settings"]
+    # One that another release does not know is no difference.
+    if different := [name for name, value in here.items() if theirs.get(name, value) != value]:
+        found.append(problems.OTHER_SETTINGS.found(worker=worker, differences=", ".join(different)))
+    for alias in sorted(set(settings.client_factories) - set(answer["clients"])):
+        found.append(problems.UNKNOWN_CLIENT.found(worker=worker, alias=alias))
+    if differs := servers.drift(answer["now"], asked):
+        found.append(problems.WORKER_CLOCK.found(worker=worker, seconds=differs.seconds, direction=differs.theirs))
+    return found

@@ -1,0 +1,382 @@
+"""What may be wrong with a set-up: every problem that workers warn of and that ``doctor`` finds, as data.
+
+Each says what is wrong, what it leads to, and the setting or command that mends it. The ids stay: people search for
+them, and Django's ``SILENCED_SYSTEM_CHECKS`` names them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Finding(NamedTuple):
+    """What a check found.
+
+    ``id``: that of the problem, such as ``claude_batch.W003``; empty where all is well. ``level``: ``logging.ERROR``,
+    ``logging.WARNING``, or ``logging.INFO`` where all is well. ``text``: what is wrong, and what it leads to. ``hint``:
+    what to do.
+    """
+
+    id: str
+    level: int
+    text: str
+    hint: str = ""
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``warning`` or ``error``."""
+        return "ok" if self.level < logging.WARNING else "warning" if self.level < logging.ERROR else "error"
+
+    def __str__(self) -> str:
+        return f"{self.text}. {self.hint}" if self.hint else self.text
+
+
+class Problem(NamedTuple):
+    """A kind of finding; text and hint name in braces what differs from one to the next."""
+
+    number: str
+    text: str
+    hint: str
+
+    @property
+    def id(self) -> str:
+        """As Django spells the ids of its checks."""
+        return f"claude_batch.{self.number}"
+
+    @property
+    def level(self) -> int:
+        """Of ``logging``."""
+        return logging.ERROR if self.number.startswith("E") else logging.WARNING
+
+    def found(self, **values: Any) -> Finding:
+        """The finding, with what its text and hint leave open."""
+        return Finding(self.id, self.level, self.text.format_map(values), self.hint.format_map(values))
+
+
+def ok(text: str) -> Finding:
+    """What is as it should be."""
+    return Finding("", logging.INFO, text)
+
+
+# -- settings: what can be said without asking anybody
+
+INVALID_SETTINGS = Problem(
+    "E001",
+    "{error}: workers refuse to start, and nothing can be submitted",
+    "Correct that setting; the README has the table of settings",
+)
+NO_SUCH_FACTORY = Problem(
+    "E002",
+    "the client factory {factory!r} of {alias!r} cannot be used ({error}): jobs of that client fail",
+    "claude_batch_client_factories = {{{alias!r}: 'package.module.function'}}, and the package installed where workers "
+    "run",
+)
+VISIBILITY_TIMEOUT_IS_NO_NUMBER = Problem(
+    "E003",
+    "visibility_timeout is {value!r}, and must be a number of seconds: the worker will not run",
+    "broker_transport_options = {{'visibility_timeout': 2400}}",
+)
+SHORT_VISIBILITY_TIMEOUT = Problem(
+    "W004",
+    "visibility_timeout is {seconds:g} s: a step that takes longer (a large create or download may take minutes) is "
+    "handed out again while it runs. Its copies end, and nothing is sent or paid twice; your own tasks may run twice",
+    "broker_transport_options = {{'visibility_timeout': 2400}}",
+)
+ENDED_BY_RESTARTS = Problem(
+    "W005",
+    "a worker of Celery 5.7 ends when its Redis broker restarts while it holds a message, and what it held waits for "
+    "the visibility_timeout",
+    "Beside Celery(...): claude_batch_tasks.transport.install()",
+)
+KILLED_STEPS = Problem(
+    "W006",
+    "when the connection to the broker is lost, the steps of jobs that run are killed, a create among them has to be "
+    "searched for, and a job's result may for a while say REVOKED. They may run twice",
+    "worker_cancel_long_running_tasks_on_connection_loss = False",
+)
+PREFETCH = Problem(
+    "W007",
+    "each process of a worker takes {share} in advance, which wait behind one long download while other workers are "
+    "idle",
+    "worker_prefetch_multiplier = 1",
+)
+RESULTS_EXPIRE = Problem(
+    "W008",
+    "results expire after {hours:g} h, and a batch may take 24 h: who asks later than that after a job's end waits for "
+    "ever",
+    "result_expires = 604800",
+)
+NOT_ACCEPTED = Problem(
+    "W009", "{setting} = {used!r} is not accepted by the workers: what is sent is thrown away", "{fix}"
+)
+PICKLE = Problem(
+    "W010",
+    "pickle lets whoever can write to the broker or the result back end run code in workers",
+    "task_serializer = result_serializer = 'json', accept_content = ['json']",
+)
+EARLY_ACKNOWLEDGED = Problem(
+    "W011",
+    "{tasks} acknowledged before the work is done: when a worker dies, jobs stand still until that is found out",
+    "Leave acks_late and reject_on_worker_lost out of task_annotations, or set both to True",
+)
+TIME_LIMITS = Problem(
+    "W012",
+    "{tasks} stopped after {seconds:g} s. A large create or download may take minutes, any step a minute or two: it is "
+    "begun again and again, and a create searched for",
+    "task_annotations = {right!r}",
+)
+NO_RESULTS = Problem(
+    "W013",
+    "the result back end is disabled: jobs run, but result.get() and result.state fail, and no progress is shown; only "
+    "BatchJob(id) tells",
+    "result_backend = 'redis://...'",
+)
+RPC_RESULTS = Problem(
+    "W014",
+    "the result back end is rpc://, which tells a result only to the process that sent the job, and forgets it with "
+    "that process; a batch may take 24 h",
+    "result_backend = 'redis://...'",
+)
+EAGER = Problem(
+    "W015",
+    "task_always_eager is set: a job runs inside .delay(), which comes back when its batches have ended, in up to 24 h",
+    "task_always_eager = False outside of tests",
+)
+QUORUM_UNDETECTED = Problem(
+    "E016",
+    "the queues are quorum queues, and worker_detect_quorum_queues is off: RabbitMQ refuses the worker's global QoS, "
+    "and the worker does not consume",
+    "worker_detect_quorum_queues = True",
+)
+LOCAL_BROKER = Problem(
+    "W017",
+    "the broker is {transport}, which no other process reaches: only a worker in this process takes jobs",
+    "broker_url = 'redis://...' or 'amqp://...'",
+)
+UNUSABLE_URL = Problem(
+    "E018",
+    "the {role} cannot be used: {error}",
+    "Correct {setting}, or install what its kind needs: pip install 'celery[...]' (redis, sqlalchemy, sqs, ...)",
+)
+
+# -- servers
+
+NO_ANSWER = Problem(
+    "E101",
+    "{server} does not answer ({why}): {leads}",
+    "{fix}",
+)
+REFUSED_PASSWORD = Problem(
+    "E102",
+    "{server} refuses user or password: {leads}",
+    "{setting} = '{scheme}://user:password@host:port/...', with a user that the server knows",
+)
+NOT_PERMITTED = Problem(
+    "E103",
+    "{server} does not let its user run {commands}: steps fail and come back until it does",
+    "ACL SETUSER {user} ~claude_batch* {rules}",
+)
+READ_ONLY = Problem(
+    "E104",
+    "{server} is a read-only replica: {leads}",
+    "Put the primary's address into {setting}",
+)
+FULL = Problem(
+    "E105",
+    "{server} is out of memory ({used} of {limit}) and refuses writes: {leads}",
+    "CONFIG SET maxmemory to more, or delete ended jobs (a smaller claude_batch_result_ttl for later ones)",
+)
+EVICTS_ALL = Problem(
+    "E106",
+    "{server} evicts ({policy}): {when}, it drops {loss}",
+    "In its redis.conf: maxmemory-policy noeviction",
+)
+EVICTS_SOME = Problem(
+    "W107",
+    "{server} evicts ({policy}): {when}, it drops keys that have an expiry, and with them may go {loss}",
+    "In its redis.conf: maxmemory-policy noeviction",
+)
+NO_APPEND_ONLY_FILE = Problem(
+    "W108",
+    "{server} has no append-only file: with a restart it forgets {loss}",
+    "In its redis.conf: appendonly yes",
+)
+NEARLY_FULL = Problem(
+    "W109",
+    "{server} has used {used} of {limit} of its memory: when it is full, jobs can neither be submitted nor go on",
+    "CONFIG SET maxmemory to more, or delete ended jobs (a smaller claude_batch_result_ttl for later ones)",
+)
+OLD_SERVER = Problem(
+    "E110",
+    "{server} is version {version}, and the store needs 6.2 or newer: steps fail on commands that it does not know",
+    "Upgrade it to Redis 6.2 or newer, or Valkey",
+)
+CLUSTER = Problem(
+    "E111",
+    "{server} is a node of a cluster, on which steps that touch several jobs at once are refused (CROSSSLOT)",
+    "Use a Redis that is no cluster: claude_batch_store_url",
+)
+REFUSES_WRITES = Problem(
+    "E112",
+    "{server} refuses writes ({error}): {leads}",
+    "See that server's log; a full disk is the usual cause",
+)
+SERVER_CLOCK = Problem(
+    "W113",
+    "the clock of {server} is {seconds:,.0f} s {direction} this machine's: what waits comes early or late by as much",
+    "Let both keep time by NTP: timedatectl set-ntp true",
+)
+NO_DATABASE = Problem(
+    "E114",
+    "{server} has no database {database}: {leads}",
+    "Correct what follows the last / in {setting}, or make it: databases in redis.conf, rabbitmqctl add_vhost",
+)
+
+# -- workers
+
+NO_WORKER = Problem(
+    "E201",
+    "no worker answers: jobs wait in the queue until one starts",
+    "celery -A {app} worker, with the same broker_url; if one runs, it is at another broker or has "
+    "worker_enable_remote_control off",
+)
+NO_TASKS = Problem(
+    "E202",
+    "{worker} does not know our tasks: it throws away the messages of jobs that it takes",
+    "Celery(..., include=['claude_batch_tasks.tasks']); in Django 'claude_batch_tasks' in INSTALLED_APPS and "
+    "app.autodiscover_tasks(); then restart it",
+)
+NO_CONSUMER = Problem(
+    "E203",
+    "no worker takes messages from the queue {queue!r}, to which {tasks} sent: jobs stand still. Workers take from "
+    "{consumed}",
+    "celery -A {app} worker -Q {queue}, or change task_routes or task_default_queue",
+)
+OTHER_VERSION = Problem(
+    "W204",
+    "{worker} runs claude-batch-tasks {theirs}, this is {ours}",
+    "Install the same version everywhere, and restart workers",
+)
+OTHER_STORE = Problem(
+    "E205",
+    "{worker} keeps jobs in another store ({theirs}) than this process ({ours}): its jobs are not found",
+    "The same claude_batch_store_url for workers and callers",
+)
+OTHER_SETTINGS = Problem(
+    "W206",
+    "{worker} has other settings than this process: {differences}. Steps use the worker's",
+    "Load the same configuration everywhere, and restart workers",
+)
+UNKNOWN_CLIENT = Problem(
+    "E207",
+    "{worker} does not know the client {alias!r}: jobs of that client fail on it",
+    "The same claude_batch_client_factories for workers and callers",
+)
+SILENT_WORKER = Problem(
+    "W208",
+    "{worker} knows our tasks and does not tell its version and settings: it runs an older release, or is busy",
+    "Install the same version everywhere, and restart workers",
+)
+WORKER_CLOCK = Problem(
+    "W209",
+    "the clock of {worker} is {seconds:,.0f} s {direction} this machine's: what waits comes early or late by as much",
+    "Let both keep time by NTP: timedatectl set-ntp true",
+)
+STORELESS_WORKER = Problem(
+    "E210",
+    "{worker} does not reach its store ({theirs}): the steps it takes come back until it does",
+    "Let it reach the address in claude_batch_store_url",
+)
+
+# -- Anthropic
+
+BAD_KEY = Problem(
+    "E301",
+    "client {alias!r}: the API does not accept the key (401): every job of that client fails at its create",
+    "A key that exists and is not disabled, from https://platform.claude.com/settings/keys: ANTHROPIC_API_KEY in the "
+    "environment of workers",
+)
+FORBIDDEN = Problem(
+    "E302",
+    "client {alias!r}: the key may not use Message Batches (403): every job of that client fails at its create",
+    "A key of a workspace that may: https://platform.claude.com/settings/keys",
+)
+NO_SUCH_PATH = Problem(
+    "E303",
+    "client {alias!r}: {host} answers 404 to a list of batches: there is no Message Batches API at this address, or "
+    "it is one of the API's passing 404s",
+    "Run doctor again; if it stays, correct ANTHROPIC_BASE_URL (or the factory's base_url): without /v1 at its end, "
+    "and of a gateway that passes /v1/messages/batches on",
+)
+REDIRECTED = Problem(
+    "E304",
+    "client {alias!r}: {host} redirects to {location} ({status}), and redirects are not followed, so that the key goes "
+    "nowhere else: every job of that client fails",
+    "Set ANTHROPIC_BASE_URL (or the factory's base_url) to the address that answers",
+)
+NOT_THE_API = Problem(
+    "E305",
+    "client {alias!r}: {host} answers with {kind} (status {status}), not with the API's JSON: a proxy, a login page or "
+    "a wrong address, and jobs of that client fail or wait",
+    "Correct ANTHROPIC_BASE_URL (or the factory's base_url), or let the proxy pass api.anthropic.com",
+)
+REFUSED_BY_PROXY = Problem(
+    "E306",
+    "client {alias!r}: the proxy on the way to {host} refuses ({why}): jobs of that client wait",
+    "Correct HTTPS_PROXY, or put the host into NO_PROXY",
+)
+TLS = Problem(
+    "E307",
+    "client {alias!r}: no TLS connection with {host} ({why}): jobs of that client wait",
+    "If a proxy reads the traffic, SSL_CERT_FILE=<its certificate authority>; for an address without TLS, http:// in "
+    "ANTHROPIC_BASE_URL",
+)
+NO_SUCH_HOST = Problem(
+    "E308",
+    "client {alias!r}: the name {host} cannot be resolved: jobs of that client wait",
+    "Correct ANTHROPIC_BASE_URL (or the factory's base_url), or this machine's DNS; behind a proxy set HTTPS_PROXY",
+)
+NOBODY_THERE = Problem(
+    "E309",
+    "client {alias!r}: {host} cannot be reached ({why}): jobs of that client wait",
+    "Correct ANTHROPIC_BASE_URL (or the factory's base_url), or let firewalls pass it; behind a proxy set HTTPS_PROXY",
+)
+FACTORY_FAILS = Problem(
+    "W314",
+    "{error}: in a worker, jobs of the client {alias!r} would fail. A process that only submits needs no client",
+    "Run doctor where workers run, or give this process what the factory reads",
+)
+BUSY_API = Problem(
+    "W310",
+    "client {alias!r}: the API answers {status} at present: steps wait, and go on by themselves",
+    "Nothing, if it passes; see https://status.claude.com",
+)
+REFUSED = Problem(
+    "E311",
+    "client {alias!r}: the API refuses ({why}): jobs of that client fail",
+    "See what the answer says; `claude-batch doctor` again when it is mended",
+)
+CLOCK = Problem(
+    "E312",
+    "this machine's clock is {seconds:,.0f} s {direction} the API's, more than claude_batch_clock_skew: a create "
+    "without an answer is searched for at the wrong time, and may be paid twice",
+    "timedatectl set-ntp true",
+)
+CLOCK_DRIFTS = Problem(
+    "W313",
+    "this machine's clock is {seconds:,.0f} s {direction} the API's: batches seem older or younger than they are",
+    "timedatectl set-ntp true",
+)
+
+UNCHECKED = Problem(
+    "W901",
+    "the {what} could not be checked: {error}",
+    "If it stays, correct the setting that it reads, or report it",
+)
+
+
+def catalogue() -> Iterator[Problem]:
+    """All of them, in the order of this page."""
+    yield from (value for value in globals().values() if isinstance(value, Problem))

@@ -1,0 +1,124 @@
+"""The data that the checks, the documentation and Django share."""
+
+from __future__ import annotations
+
+import logging
+import re
+import runpy
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+import claude_batch_tasks
+from claude_batch_tasks import checks, doctor, inspection, problems
+from claude_batch_tasks.doctor import servers, workers
+from claude_batch_tasks.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(claude_batch_tasks.__file__).parent
+
+
+def test_each_problem_has_an_id_of_its_own_that_says_how_bad_it_is() -> None:
+    found = list(problems.catalogue())
+    assert len({problem.id for problem in found}) == len(found) > 40
+    for problem in found:
+        assert re.fullmatch(r"claude_batch\.[EW]\d{3}", problem.id)
+        assert problem.level == (logging.ERROR if ".E" in problem.id else logging.WARNING)
+        assert problem.text
+        assert problem.hint
+
+
+def test_each_problem_is_looked_for() -> None:
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    names = [name for name, value in vars(problems).items() if isinstance(value, problems.Problem)]
+    assert [name for name in names if f"problems.{name}" not in sources] == []
+
+
+def test_the_page_on_troubleshooting_has_all_of_them() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "problems_table.py"))
+    page = (ROOT / "docs" / "howto" / "troubleshooting.md").read_text()
+    assert script["updated"](page) == page, "run: python docs/problems_table.py"
+    assert all(f"`{problem.id}`" in page for problem in problems.catalogue())
+
+
+def test_every_command_the_store_sends_is_tried() -> None:
+    lua = "".join(path.read_text() for path in (PACKAGE / "store").glob("*.lua"))
+    python = "".join(path.read_text() for path in (PACKAGE / "store").glob("*.py"))
+    sent = set(re.findall(r"redis\.p?call\('(\w+)'", lua))
+    sent |= {
+        {"delete": "DEL"}.get(name, name.upper()) for name in re.findall(r"(?:_redis|pipe|client)\.(\w+)\(", python)
+    }
+    ours = {"PIPELINE", "EXECUTE", "REGISTER_SCRIPT", "HSCAN_ITER", "SCAN_ITER", "CLOSE", "FROM_URL"}
+    tried = {probe.split()[0] for probe in servers.PROBES.split("|")}
+    assert sent - ours - tried == set()
+
+
+def test_what_a_worker_answers_is_compared() -> None:
+    settings = Settings(store_url="redis://here/0", poll_max=30)
+    same = {
+        "version": claude_batch_tasks.__version__,
+        "sees": True,
+        "store": "there:6379/0",
+        "settings": inspection.described(settings),
+        "clients": ["default"],
+    }
+
+    def found(*, late: float = 0, **changes: Any) -> list[str]:
+        asked = time.time()
+        answer = {**same, "now": asked - late, **changes}
+        return [str(one) for one in workers.of_worker("w1", answer, settings, marked=True, asked=asked)]
+
+    assert found() == []
+    [silent] = workers.of_worker("w1", {}, settings, marked=True, asked=0)
+    assert "does not tell its version" in silent.text
+    for changes, words in (
+        ({"version": "0.0.1"}, "w1 runs claude-batch-tasks 0.0.1"),
+        ({"sees": None}, "w1 does not reach its store (there:6379/0)"),
+        ({"sees": False}, "in another store (there:6379/0) than this process (here:6379/0)"),
+        ({"settings": inspection.described(Settings(poll_max=40))}, "other settings than this process: poll_max."),
+        ({"clients": []}, "does not know the client 'default'"),
+        ({"late": 60}, "the clock of w1 is 60 s behind this machine's"),
+        ({"late": -60}, "the clock of w1 is 60 s ahead of this machine's"),
+    ):
+        [text] = found(**changes)
+        assert words in text
+    assert found(settings={}) == []  # another release, which does not know them
+
+
+@pytest.mark.parametrize(
+    ("info", "problem"),
+    [
+        ({"redis_version": "6.0.20"}, "E110"),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.0"}, None),
+        ({"redis_version": "7.0.0", "redis_mode": "cluster"}, "E111"),
+        ({"maxmemory": 1000, "used_memory": 700}, None),
+        ({"maxmemory": 1000, "used_memory": 900}, "W109"),
+        ({"maxmemory": 1000, "used_memory": 1100}, "E105"),
+        ({"role": "slave"}, "E104"),
+        ({"role": "slave", "slave_read_only": 0}, None),
+    ],
+)
+def test_what_a_server_tells_of_itself(info: dict[str, Any], problem: str | None) -> None:
+    found = [one.id for one in checks.of_server(["store"], "host:6379", info)]
+    assert found == ([f"claude_batch.{problem}"] if problem else [])
+
+
+def test_no_password_is_shown() -> None:
+    assert checks.masked("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
+        "no amqp://***@host and redis://***@host:1"
+    )
+
+
+def test_settings_alone_are_judged_without_asking_anybody() -> None:
+    with Celery("judged", broker="amqp://no-such-host.invalid", set_as_current=False) as app:
+        app.conf.update(claude_batch_store_url="redis://no-such-host.invalid/0", worker_prefetch_multiplier=0)
+        app.conf.update(result_backend="cache+memory://", result_expires=None)
+        [found] = doctor.findings(app, servers=False)
+    assert (found.id, found.level, found.hint) == (
+        "claude_batch.W007",
+        logging.WARNING,
+        "worker_prefetch_multiplier = 1",
+    )
