@@ -101,10 +101,11 @@ def _live(ctx: click.Context, app: Celery, model: str, client: str, timeout: flo
     job = live.submit(app, model, client)
     say(f"job {job.id}")
 
-    def come_back(why: str) -> exits.Failure:
+    def come_back(why: str, code: int) -> exits.Failure:
         return exits.Failure(
             f"{why}; the job goes on. Come back with: {again(ctx, f'report {job.id}')}"
-            f" (to stop it: {again(ctx, f'cancel {job.id}')})"
+            f" (to stop it: {again(ctx, f'cancel {job.id}')})",
+            code,
         )
 
     def tell(event: HistoryEvent) -> None:
@@ -113,9 +114,9 @@ def _live(ctx: click.Context, app: Celery, model: str, client: str, timeout: flo
     try:
         status = live.follow(job, timeout, tell, say)
     except KeyboardInterrupt:
-        raise come_back("interrupted") from None
+        raise come_back("interrupted", exits.INTERRUPTED) from None
     if status.ended_at is None:
-        raise come_back(f"it has not ended within {timeout:g} s, which batches may take 24 h for")
+        raise come_back(f"it has not ended within {timeout:g} s, which batches may take 24 h for", exits.FAILED)
     click.echo(report_of(app, job.id, workers=workers.versions(app)), nl=False)
     if status.succeeded != status.requests:
         raise exits.Failure(status.error or "the request did not succeed: see the report")
