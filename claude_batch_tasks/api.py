@@ -13,15 +13,16 @@ import importlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import anthropic
 import msgspec
 
-from claude_batch_tasks import metrics, policy
+from claude_batch_tasks import bodies, metrics, policy
 from claude_batch_tasks.errors import (
     AmbiguousError,
     ApiError,
@@ -30,7 +31,7 @@ from claude_batch_tasks.errors import (
     PermanentError,
     TransientError,
 )
-from claude_batch_tasks.streams import Message
+from claude_batch_tasks.streams import Message, events
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
@@ -46,6 +47,18 @@ _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}
 _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 _LONGEST_MESSAGE = 500
+_LONGEST_NAME = 200
+
+#: Anthropic's keys and tokens look like this, whoever's they are.
+_KEY = re.compile(r"sk-ant-[\w-]+")
+_HIDDEN = "[key]"
+
+#: More requests than any batch has; a number beyond is none.
+_MOST_REQUESTS = 10**9
+
+#: It becomes a part of addresses, keys and log lines.
+_BatchId = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:-]{1,200}\Z")]
+_Status = Annotated[str, msgspec.Meta(max_length=100)]
 
 _STATES = ("processing", "succeeded", "errored", "canceled", "expired")
 
@@ -56,8 +69,8 @@ _T = TypeVar("_T")
 class Batch(msgspec.Struct, kw_only=True):
     """A Message Batch as the API describes it, as far as we use it."""
 
-    id: str
-    processing_status: str
+    id: _BatchId
+    processing_status: _Status
     counts: dict[str, Any] | None = msgspec.field(default=None, name="request_counts")
     created_at: datetime
     expires_at: datetime | None = None
@@ -75,6 +88,8 @@ class Batch(msgspec.Struct, kw_only=True):
         for name in ("created_at", "expires_at", "ended_at", "archived_at"):
             if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
                 setattr(self, name, moment.replace(tzinfo=timezone.utc))
+        found = (self.counts or {}).items()
+        self.counts = {name: n for name, n in found if type(n) is int and 0 <= n <= _MOST_REQUESTS}
 
     @property
     def running(self) -> bool:
@@ -84,7 +99,7 @@ class Batch(msgspec.Struct, kw_only=True):
     @property
     def request_counts(self) -> dict[str, int]:
         """How many requests are in which state."""
-        return {name: count for name, count in (self.counts or {}).items() if isinstance(count, int)}
+        return self.counts or {}
 
     def may_hold(self, count: int) -> bool:
         """Whether it may be a batch of ``count`` requests: the states that the API documents add up to that, or all."""
@@ -159,11 +174,13 @@ def _client(alias: str, factory: str, pid: int) -> anthropic.Anthropic:
     try:
         make = _import(factory)
     except (ImportError, AttributeError) as exc:
-        raise InvalidSettings(f"the client factory {factory!r} of {alias!r} cannot be imported: {exc}") from None
+        raise InvalidSettings(
+            f"the client factory {factory!r} of {alias!r} cannot be imported: {_hidden(str(exc))}"
+        ) from None
     try:
         made = make()
     except Exception as exc:  # noqa: BLE001 - the user's code, which may raise anything
-        raise PermanentError(f"the client factory {factory!r} of {alias!r} failed: {exc}") from None
+        raise PermanentError(f"the client factory {factory!r} of {alias!r} failed: {_hidden(str(exc))}") from None
     if not isinstance(made, anthropic.Anthropic):
         raise InvalidSettings(f"the client factory {factory!r} of {alias!r} returned no anthropic.Anthropic")
     return made.with_options(max_retries=0)
@@ -199,8 +216,8 @@ def account_name(client: anthropic.Anthropic) -> str:
 
 def organization(client: anthropic.Anthropic, *, timeout: float) -> str | None:
     """What the API calls the organization of a client's credential; None where it does not say."""
-    with _ours("list"):
-        response = client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params={"limit": 1}))
+    with _ours("list", client):
+        response = _call(client, "list", _PATH, timeout, params={"limit": 1})
         found: str | None = response.headers.get(_ORGANIZATION)
         return found
 
@@ -226,11 +243,11 @@ def knock(client: anthropic.Anthropic, *, timeout: float) -> Knock:
     Raises:
         ApiError: nothing was.
     """
-    with _ours("list"):
+    with _ours("list", client):
         try:
-            response = client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params={"limit": 1}))
+            response = _call(client, "list", _PATH, timeout, params={"limit": 1})
         except anthropic.APIStatusError as exc:
-            return Knock(exc.status_code, exc.response.headers, _from_status("list", exc), False)
+            return Knock(exc.status_code, exc.response.headers, _from_status("list", exc, client), False)
         try:
             _page(response)
         except msgspec.DecodeError:
@@ -250,23 +267,22 @@ def without_credentials(error: ApiError) -> bool:
 
 def create(client: anthropic.Anthropic, body: Iterable[bytes], size: int) -> Batch:
     """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
-    with _ours("create"):
-        headers = {"Content-Type": "application/json", "Content-Length": str(size)}
-        response = client.post(_PATH, content=body, cast_to=_raw(client), options=_options(_LONG, headers=headers))
+    with _ours("create", client):
+        response = _call(client, "create", _PATH, _LONG, post=(body, size))
         return _batch(response)
 
 
 def retrieve(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
     """Look at one batch."""
-    with _ours("retrieve"):
-        response = client.get(f"{_PATH}/{batch_id}", cast_to=_raw(client), options=_options(timeout))
+    with _ours("retrieve", client):
+        response = _call(client, "retrieve", f"{_PATH}/{batch_id}", timeout)
         return _batch(response)
 
 
 def cancel(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
     """Ask for a batch to be canceled; what was processed keeps its results."""
-    with _ours("cancel"):
-        response = client.post(f"{_PATH}/{batch_id}/cancel", cast_to=_raw(client), options=_options(timeout))
+    with _ours("cancel", client):
+        response = _call(client, "cancel", f"{_PATH}/{batch_id}/cancel", timeout, post=(None, 0))
         return _decode(response, Batch)
 
 
@@ -276,15 +292,15 @@ def pages(client: anthropic.Anthropic, *, timeout: float) -> Iterator[Page]:
     cursors: set[str] = set()
     while True:
         params: dict[str, Any] = {"limit": _PAGE} | ({"after_id": after} if after else {})
-        with _ours("list"):
-            response = client.get(_PATH, cast_to=_raw(client), options=_options(timeout, params=params))
+        with _ours("list", client):
+            response = _call(client, "list", _PATH, timeout, params=params)
             page = _page(response)
             page.hold = policy.hold_back(response.status_code, response.headers, time.time())
         yield page
         if not page.has_more:
             return
         after = page.last_id or (page.data[-1].id if page.data else None)
-        if after is None or after in cursors:
+        if after is None or after in cursors or len(cursors) >= policy.PAGES:
             raise TransientError("list: the pages broke off before their end")
         cursors.add(after)
 
@@ -310,20 +326,15 @@ def results(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> It
     Not the SDK's ``results()``: that makes a second, hidden ``retrieve`` and follows the batch's ``results_url`` to
     whatever host it names, with the key. This path is on the configured ``base_url``.
     """
-    with _ours("results"):
-        response: Any = client.get(
-            f"{_PATH}/{batch_id}/results",
-            cast_to=_raw(client),
-            stream=True,
-            stream_cls=anthropic.Stream[Any],
-            options=_options(timeout, headers={"Accept": "application/binary"}),
-        )
+    with _ours("results", client):
+        path = f"{_PATH}/{batch_id}/results"
+        response = _call(client, "results", path, timeout, stream=True, accept="application/binary")
     with contextlib.closing(response):
-        yield _read(response)
+        yield _read(client, response)
 
 
-def _read(response: Any) -> Iterator[bytes]:
-    with _ours("results", begun=True):
+def _read(client: anthropic.Anthropic, response: Any) -> Iterator[bytes]:
+    with _ours("results", client, begun=True):
         yield from response.iter_bytes(_CHUNK)
 
 
@@ -344,42 +355,30 @@ def create_message(client: anthropic.Anthropic, params: bytes, *, stream: bool =
     Args:
         stream: let the answer come as it is written; it is put together here.
     """
-    headers = {"Content-Type": "application/json"}
     if stream:
         # At the end: of a name that is there twice the last one counts, and "stream": false is allowed in a batch.
-        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', headers)
-    with _ours("messages"):
-        response = client.post(
-            "/v1/messages", content=params, cast_to=_raw(client), options=_options(_LONG, headers=headers)
-        )
+        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}')
+    with _ours("messages", client):
+        response = _call(client, "messages", "/v1/messages", _LONG, post=(iter([params]), len(params)))
         body = bytes(response.content)
-        try:
-            # Not msgspec: it refuses an escaped lone surrogate, which an answer may hold, and which is paid for.
-            message = json.loads(body)
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
-            raise msgspec.DecodeError("the answer is not the API's JSON")
+        _parsed(body)
         return Answer(body, policy.limits(response.headers))
 
 
-def _streamed(client: anthropic.Anthropic, body: bytes, headers: dict[str, str]) -> Answer:
+def _streamed(client: anthropic.Anthropic, body: bytes) -> Answer:
     """An answer that comes as server-sent events."""
     message = Message()
-    with _ours("messages"):
+    with _ours("messages", client):
         # The status is that of the answer's beginning; what fails from here on has been answered in part.
-        response: Any = client.post(
-            "/v1/messages",
-            content=body,
-            cast_to=_raw(client),
-            stream=True,
-            stream_cls=anthropic.Stream[Any],
-            options=_options(_LONG, headers={**headers, "Accept": "text/event-stream"}),
-        )
+        post = iter([body]), len(body)
+        response = _call(client, "messages", "/v1/messages", _LONG, stream=True, post=post, accept="text/event-stream")
         limits = policy.limits(response.headers)
     try:
-        with _ours("messages", begun=True), contextlib.closing(response):
-            for event in anthropic.Stream(cast_to=cast(Any, object), response=response, client=client):
+        with _ours("messages", client, begun=True), contextlib.closing(response):
+            for data in events(response.iter_bytes(_CHUNK)):
+                event = _parsed(data)
+                if event.get("type") == "error":
+                    raise _answered("messages", response.status_code, data, response.headers, client)
                 message.add(event)
             return Answer(message.whole(), limits)
     except ApiError as exc:
@@ -388,8 +387,24 @@ def _streamed(client: anthropic.Anthropic, body: bytes, headers: dict[str, str])
         raise
 
 
+def _parsed(data: bytes) -> dict[str, Any]:
+    """An answer of the Messages API, or an event of one, as plain values.
+
+    Not msgspec: it refuses an escaped lone surrogate, which an answer may hold, and which is paid for.
+    """
+    if sum(map(data.count, (b",", b"[", b"{"))) > policy.ANSWER_VALUES:
+        raise msgspec.DecodeError("the answer has more parts than any of the API's")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise msgspec.DecodeError("the answer is not the API's JSON")
+    return value
+
+
 @contextlib.contextmanager
-def _ours(endpoint: policy.Endpoint, *, begun: bool = False) -> Iterator[None]:
+def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool = False) -> Iterator[None]:
     """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors; measure the call.
 
     Args:
@@ -399,8 +414,10 @@ def _ours(endpoint: policy.Endpoint, *, begun: bool = False) -> Iterator[None]:
     since = time.perf_counter()
     try:
         yield
+    except ApiError as exc:
+        failure = exc
     except anthropic.APIStatusError as exc:
-        failure = _from_status(endpoint, exc)
+        failure = _from_status(endpoint, exc, client)
     except (anthropic.APIConnectionError, msgspec.DecodeError) as exc:
         cause = exc.__cause__ or exc
         name = type(cause).__name__
@@ -410,15 +427,15 @@ def _ours(endpoint: policy.Endpoint, *, begun: bool = False) -> Iterator[None]:
             # Without its text, which quotes what is wrong with the address or the key.
             failure = PermanentError(f"{endpoint}: the client cannot send it ({name})")
         else:
-            failure = policy.classify(endpoint, None, sent=name not in _NOT_SENT)(f"{endpoint}: {_name(cause)}")
+            failure = policy.classify(endpoint, None, sent=name not in _NOT_SENT)(f"{endpoint}: {_name(cause, client)}")
     except (anthropic.AnthropicError, TypeError, ValueError) as exc:
         # Raised before anything is sent: no credentials, or parameters the client itself refuses.
-        failure = PermanentError(f"{endpoint}: the client refused to send: {exc}")
+        failure = PermanentError(f"{endpoint}: the client refused to send: {_hidden(str(exc), client)}")
     except Exception as exc:
         # Failures while a body is read come raw from the transport, in classes that differ between SDK versions.
         if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
             raise
-        failure = policy.classify(endpoint, None)(f"{endpoint}: {_name(exc)} while the answer was read")
+        failure = policy.classify(endpoint, None)(f"{endpoint}: {_name(exc, client)} while the answer was read")
     else:
         if not begun:
             metrics.observe("api_seconds", time.perf_counter() - since, endpoint=endpoint, status="200")
@@ -442,28 +459,38 @@ def _batch(response: Any) -> Batch:
     return batch
 
 
-def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError) -> ApiError:
-    headers = exc.response.headers
-    given = exc.status_code
+def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError, client: anthropic.Anthropic) -> ApiError:
     try:
-        if given < 300:  # an event of a stream, which began well
-            body = msgspec.convert(exc.body, type=_ErrorBody)
-            given = policy.STATUS_OF.get(body.error.type or "", 500)
-        else:
-            body = _DECODERS[_ErrorBody].decode(exc.response.content)
+        body = exc.response.content
+    except Exception:  # noqa: BLE001 - an unread or broken body: the status says enough
+        body = b""
+    return _answered(endpoint, exc.status_code, body, exc.response.headers, client)
+
+
+def _answered(
+    endpoint: policy.Endpoint, given: int, content: bytes, headers: Any, client: anthropic.Anthropic
+) -> ApiError:
+    """The error that an answer is; in a stream that began well, an event of it."""
+    try:
+        body = _DECODERS[_ErrorBody].decode(content)
         message, error_type, request_id = body.error.message, body.error.type, body.request_id
         code = body.error.details.get("error_code") if isinstance(body.error.details, dict) else None
-    except Exception:  # noqa: BLE001 - a proxy's page, an unread or broken body: the status says enough
+        if given < 300:
+            given = policy.STATUS_OF.get(error_type or "", 500)
+    except Exception:  # noqa: BLE001 - a proxy's page, a broken body: the status says enough
         message, error_type, request_id, code = None, None, None, None
+        given = 500 if given < 300 else given
+    error_type = _hidden(error_type[:_LONGEST_NAME], client) if error_type else error_type
+    request_id = headers.get("request-id") or request_id
     # These without the API's own words are a proxy's, and say nothing of the call behind it, which may be billed.
     lost = endpoint == "messages" and error_type is None and given in (200, 500, 502, 504)
     status = None if lost else given
     failure = policy.classify(endpoint, status)(
         f"{endpoint}: Anthropic answered {given} {error_type or ''}".rstrip()
-        + (f": {message[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
+        + (f": {_hidden(message, client)[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
         given,
         error_type,
-        headers.get("request-id") or request_id,
+        _hidden(request_id, client)[:_LONGEST_NAME] if request_id else None,
         policy.retry_after(headers, time.time()),
     )
     failure.organization = headers.get(_ORGANIZATION)
@@ -483,7 +510,7 @@ def _page(response: Any) -> Page:
     for entry in rough.data:
         try:
             page.data.append(_decode_json(entry, Batch))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             page.unreadable += 1
     return page
 
@@ -491,7 +518,7 @@ def _page(response: Any) -> Page:
 def _decode(response: Any, cls: type[_T]) -> _T:
     try:
         return _decode_json(response.content, cls)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # A page of a proxy with status 200, for one. It keeps no word of the body: that may be somebody's text.
         raise msgspec.DecodeError("the answer is not the API's JSON") from None
 
@@ -514,11 +541,49 @@ def _raw(client: anthropic.Anthropic) -> Any:
     return _transport(type(client._client)).Response
 
 
-def _options(timeout: float, **more: Any) -> Any:
-    # Redirects are not followed: before 2.x the SDK sends its key along, to whatever host.
-    return {"timeout": anthropic.Timeout(timeout, connect=min(timeout, _CONNECT)), "follow_redirects": False, **more}
+def _call(
+    client: anthropic.Anthropic,
+    endpoint: policy.Endpoint,
+    path: str,
+    timeout: float,
+    *,
+    post: tuple[Iterable[bytes] | None, int] | None = None,
+    stream: bool = False,
+    accept: str | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Any:
+    """One attempt of a call; the response as it came, its body unread if it is streamed.
+
+    Args:
+        post: a POST, with the pieces of this JSON, and its size. In pieces, because the SDK writes a body that it is
+            given whole into its log, at DEBUG.
+    """
+    content, size = post or (None, 0)
+    headers = {"Accept-Encoding": bodies.CODING} | ({"Accept": accept} if accept else {})
+    more: dict[str, Any] = {"stream": True, "stream_cls": anthropic.Stream[Any]} if stream else {}
+    if content is not None:
+        headers |= {"Content-Type": "application/json", "Content-Length": str(size)}
+        more["content"] = content
+    options: dict[str, Any] = {
+        "timeout": anthropic.Timeout(timeout, connect=min(timeout, _CONNECT)),
+        # Before 2.x the SDK sends its key along, to whatever host.
+        "follow_redirects": False,
+        "headers": headers,
+    }
+    if params is not None:
+        options["params"] = params
+    send: Any = client.get if post is None else client.post
+    with bodies.bounded(client, endpoint, stream=stream and endpoint == "messages"):
+        return send(path, cast_to=_raw(client), options=options, **more)
 
 
-def _name(exc: BaseException) -> str:
-    text = str(exc)[:_LONGEST_MESSAGE]
+def _name(exc: BaseException, client: anthropic.Anthropic) -> str:
+    text = _hidden(str(exc), client)[:_LONGEST_MESSAGE]
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def _hidden(text: str, client: anthropic.Anthropic | None = None) -> str:
+    """A text of somebody else's without keys: there are gateways that quote the one they refuse."""
+    for secret in (client.api_key, client.auth_token) if client is not None else ():
+        text = text.replace(secret, _HIDDEN) if secret else text
+    return _KEY.sub(_HIDDEN, text)

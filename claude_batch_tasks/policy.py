@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from claude_batch_tasks import errors
 
@@ -108,6 +108,34 @@ _SLOW_UNSTREAMED = 8_192
 #: The longest answer of the Messages API; longer ones (the beta ``output-300k``) exist in batches only.
 LONGEST_MESSAGE = 128_000
 
+#: Bytes of one answer, unpacked: of the Messages API, or a line of a result file. What Claude has said goes into the
+#: next request of a conversation, and that may have 32 MB.
+ANSWER_BYTES = 32_000_000
+
+#: Of such an answer as server-sent events: 128,000 tokens in an event each are 20 MB.
+STREAM_BYTES = 64_000_000
+
+#: Of any other answer: a page of a listing has 1,000 batches of under 1,000 bytes each.
+LISTING_BYTES = 8_000_000
+
+#: Of an error's answer; what is over is left unread.
+ERROR_BYTES = 1_000_000
+
+#: Values in one answer of the Messages API, about: a hundred bytes each once they are Python's.
+ANSWER_VALUES = 2_000_000
+
+#: Seconds an answer may take from its first byte to its last. 128,000 tokens take an hour, and 100,000 of the longest
+#: answers some hours.
+LOOK_SECONDS = 600
+ANSWER_SECONDS = 4 * 3600
+DOWNLOAD_SECONDS = 12 * 3600
+
+#: Lines of a result file beyond one for each request, before it is read no further.
+SURPLUS_LINES = 10_000
+
+#: Pages of a listing: of a million batches.
+PAGES = 1000
+
 _PERMANENT_STATUS = {400, 401, 402, 403, 405, 413, 422}
 
 #: The HTTP status that Anthropic sends with each ``error.type``; an event of a stream has only the type.
@@ -179,6 +207,26 @@ def classify(endpoint: Endpoint, status: int | None, *, sent: bool = True) -> ty
     return errors.TransientError
 
 
+class BodyLimit(NamedTuple):
+    """How much of an answer is read."""
+
+    size: int | None
+    """Bytes, unpacked; None: as many as there are, one after the other."""
+    seconds: float
+    """From its first byte to its last."""
+    cut: bool = False
+    """What is over is left unread, and no error."""
+
+
+def body_limit(endpoint: Endpoint, *, stream: bool = False) -> BodyLimit:
+    """How much of an endpoint's answer is read."""
+    if endpoint == "results":
+        return BodyLimit(None, DOWNLOAD_SECONDS)
+    if endpoint == "messages":
+        return BodyLimit(STREAM_BYTES if stream else ANSWER_BYTES, ANSWER_SECONDS)
+    return BodyLimit(LISTING_BYTES, LOOK_SECONDS)
+
+
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """The seconds a response asks us to wait: ``retry-after-ms``, else ``Retry-After`` as seconds or HTTP date.
 
@@ -192,7 +240,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     ):
         try:
             seconds = read(headers[name])
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             continue
         if seconds == seconds:  # not NaN
             return min(max(seconds, 0.0), LONGEST_HOLD)
@@ -365,5 +413,5 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
     try:
         reset = datetime.fromisoformat(headers["anthropic-ratelimit-requests-reset"].replace("Z", "+00:00"))
         return min(max(reset.timestamp() - now, 0.0), LONGEST_HOLD)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None

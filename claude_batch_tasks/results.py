@@ -129,8 +129,16 @@ _PIECE = 1_000_000
 MISSING = 2**32 - 1
 
 
-def blocks(chunks: Iterable[bytes], least: int = 1) -> Iterator[bytes]:
-    """A byte stream in runs of whole lines, each given out as soon as at least so many bytes have come."""
+class EndlessLine(ValueError):
+    """A line is longer than any of a result file."""
+
+
+def blocks(chunks: Iterable[bytes], least: int = 1, longest: int = policy.ANSWER_BYTES) -> Iterator[bytes]:
+    """A byte stream in runs of whole lines, each given out as soon as at least so many bytes have come.
+
+    Raises:
+        EndlessLine: one has more than ``longest`` bytes; what came before it was given out.
+    """
     held: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -141,6 +149,11 @@ def blocks(chunks: Iterable[bytes], least: int = 1) -> Iterator[bytes]:
             yield b"".join(held)
             held = [chunk[end:]]
             size = len(held[0])
+        elif size > longest + least:
+            before, _, _ = b"".join(held).rpartition(b"\n")
+            if before:
+                yield before
+            raise EndlessLine(f"a line of a result file has more than {longest:,} bytes")
     if size:
         yield b"".join(held)
 
@@ -309,10 +322,20 @@ class Completeness:
     def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """What of a result file is to be kept, in pieces: the rows that are this batch's, once each."""
         number = 0
-        for block in blocks(chunks, _PIECE):
-            if piece := self._keep(block, number):
-                yield piece
-                number += 1
+        try:
+            for block in blocks(chunks, _PIECE):
+                if piece := self._keep(block, number):
+                    yield piece
+                    number += 1
+                if self._surplus > policy.SURPLUS_LINES:
+                    return
+        except EndlessLine:
+            self.broken += 1
+
+    @property
+    def _surplus(self) -> int:
+        """Lines that are none of the batch's results; a file that goes on and on with them has no end."""
+        return self.duplicates + self.foreign + self.broken
 
     def _keep(self, block: bytes, number: int) -> bytes:
         # At LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.

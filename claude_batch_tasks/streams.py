@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jiter
@@ -12,6 +14,42 @@ from msgspec import DecodeError
 #: Where what a delta of a content block adds belongs; texts are joined. (Streaming guide of the Messages API.)
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
+#: Where the JSON of a tool's input does, which is read when it is there.
+_INPUT = "input"
+
+
+_END_OF_LINE = re.compile(rb"\r\n|\n|\r")
+
+
+def events(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The data of each server-sent event of a stream.
+
+    Not the SDK's ``Stream``: it copies what it has of an event for every line that comes, so that one without end holds
+    a process for hours.
+    """
+    data: list[bytes] = []
+    for line in _lines(chunks):
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            data.append(value.removeprefix(b" "))
+        elif not line and data:
+            yield b"\n".join(data)
+            data = []
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Without what they end with: CR, LF or both, which may come apart."""
+    held: list[bytes] = []
+    after_return = False
+    for chunk in chunks:
+        first, *lines = _END_OF_LINE.split(chunk[after_return and chunk.startswith(b"\n") :])
+        after_return = chunk.endswith(b"\r") or (after_return and not chunk)
+        held.append(first)
+        if lines:
+            yield b"".join(held)
+            held = [lines.pop()]
+            yield from lines
+
 
 class Message:
     """The message so far. Fields and blocks that nobody knows yet are kept as they came."""
@@ -19,7 +57,8 @@ class Message:
     def __init__(self) -> None:
         self._message: dict[str, Any] | None = None
         self._blocks: dict[int, dict[str, Any]] = {}
-        self._json: dict[int, str] = {}
+        #: The pieces of each field of a block that comes in pieces.
+        self._parts: dict[tuple[int, str], list[str]] = {}
         self._over = False
 
     @property
@@ -28,7 +67,15 @@ class Message:
         return self._message is not None
 
     def add(self, event: Any) -> None:
-        """The next event, as the plain values of its JSON."""
+        """The next event, as the plain values of its JSON.
+
+        Raises:
+            DecodeError: it is not as the API documents it.
+        """
+        with _documented():
+            self._add(event)
+
+    def _add(self, event: Any) -> None:
         kind = event.get("type") if isinstance(event, dict) else None
         if kind == "message_start":
             self._message = dict(event["message"])
@@ -56,22 +103,35 @@ class Message:
         """
         if self._message is None or not self._over:
             raise DecodeError("the stream has ended before the message")
-        for index, text in self._json.items():
-            if text:
-                self._blocks[index]["input"] = _read(text)
-        content = [self._blocks[index] for index in sorted(self._blocks)]
-        return json.dumps({**self._message, "content": content}).encode()
+        with _documented():
+            for (index, name), parts in self._parts.items():
+                text = "".join(parts)
+                if name != _INPUT:
+                    self._blocks[index][name] = text
+                elif text:
+                    self._blocks[index][name] = _read(text)
+            content = [self._blocks[index] for index in sorted(self._blocks)]
+            return json.dumps({**self._message, "content": content}).encode()
 
     def _grow(self, index: int, delta: dict[str, Any]) -> None:
-        block, kind = self._blocks[index], delta.get("type")
-        if name := _TEXTS.get(str(kind)):
-            block[name] = (block.get(name) or "") + delta[name]
+        block, kind = self._blocks[index], str(delta.get("type"))
+        if name := _TEXTS.get(kind):
+            self._parts.setdefault((index, name), [block.get(name) or ""]).append(delta[name])
         elif kind == "input_json_delta":
-            self._json[index] = self._json.get(index, "") + delta["partial_json"]
+            self._parts.setdefault((index, _INPUT), []).append(delta["partial_json"])
         elif kind == "citations_delta":
-            block["citations"] = [*(block.get("citations") or []), delta["citation"]]
+            block["citations"] = block.get("citations") or []
+            block["citations"].append(delta["citation"])
         else:
             block.update({n: v for n, v in delta.items() if n != "type"})
+
+
+@contextmanager
+def _documented() -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        raise DecodeError("an event is not as the API documents it") from None
 
 
 def _read(text: str) -> Any:

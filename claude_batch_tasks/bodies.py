@@ -1,0 +1,129 @@
+"""The bodies of answers, unpacked and counted as they come: none is larger in memory than ``policy`` allows.
+
+Whoever answers in Anthropic's place (a gateway, a proxy, somebody who took its address) may send a few kilobytes that
+unpack to gigabytes, or a body without end.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import anthropic
+
+from claude_batch_tasks import policy
+from claude_batch_tasks.errors import ApiError
+
+#: Asked for, because each piece of it can be unpacked within a limit. The HTTP library unpacks whatever is installed.
+CODING = "gzip"
+
+#: Bytes unpacked at a time.
+_PIECE = 65_536
+
+
+class _Call(NamedTuple):
+    endpoint: policy.Endpoint
+    stream: bool
+
+
+#: The call of ours that is being made; others that go through the same HTTP client are left alone.
+_call: ContextVar[_Call | None] = ContextVar("claude_batch_call", default=None)
+
+
+@contextmanager
+def bounded(client: anthropic.Anthropic, endpoint: policy.Endpoint, *, stream: bool = False) -> Iterator[None]:
+    """Around a call: its answer is bounded, whether it is read here, later, or (an error's) by the SDK.
+
+    Args:
+        stream: it is a Messages answer that comes as server-sent events.
+    """
+    hooks = client._client.event_hooks["response"]
+    if _bind not in hooks:
+        hooks.append(_bind)
+    token = _call.set(_Call(endpoint, stream))
+    try:
+        yield
+    finally:
+        _call.reset(token)
+
+
+def _bind(response: Any) -> None:
+    """Called by the HTTP client for every answer, before its body is read."""
+    if (call := _call.get()) is None:
+        return
+    # So that nobody else unpacks it.
+    coding = response.headers.pop("content-encoding", "identity").strip().lower()
+    unknown = coding not in ("identity", "gzip", "x-gzip", "deflate")
+    limit = policy.body_limit(call.endpoint, stream=call.stream)
+    if response.status_code >= 300:
+        # The status says what happened, and must not be lost over the rest.
+        limit = limit._replace(size=0 if unknown else policy.ERROR_BYTES, cut=True)
+    elif unknown:
+        raise _refused(call, f"is coded as {coding[:40]!r}, which was not asked for")
+    parts = response.stream if unknown or coding == "identity" else _unpacked(response.stream)
+    library = type(response).__module__.partition(".")[0]
+    response.stream = _stream(library)(call, limit, response.stream, parts)
+
+
+def _refused(call: _Call, what: str) -> ApiError:
+    return policy.classify(call.endpoint, None)(f"{call.endpoint}: the answer {what}; it was not read further")
+
+
+class _Bounded:
+    """What the HTTP client reads a body from."""
+
+    def __init__(self, call: _Call, limit: policy.BodyLimit, stream: Any, parts: Iterable[bytes]) -> None:
+        self._call, self._limit, self._stream, self._parts = call, limit, stream, parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        limit, size, until = self._limit, 0, time.monotonic() + self._limit.seconds
+        for part in self._parts:
+            size += len(part)
+            if limit.size is not None and size > limit.size:
+                if limit.cut:
+                    return
+                raise _refused(self._call, f"has more than {limit.size:,} bytes, as none of the API's has")
+            if time.monotonic() > until:
+                raise _refused(self._call, f"was not over after {limit.seconds:,} s")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@functools.cache
+def _stream(library: str) -> Any:
+    """The class of such a body for one of the HTTP libraries."""
+    return type("Bounded", (_Bounded, importlib.import_module(library).SyncByteStream), {})
+
+
+def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A gzip, zlib or deflate stream, unpacked in pieces.
+
+    Raises:
+        zlib.error: it is none, or breaks off.
+    """
+    unpack, first = None, b""
+    for chunk in chunks:
+        if unpack is None:
+            first += chunk
+            if len(first) < 2:
+                continue
+            chunk, unpack = first, zlib.decompressobj(_wbits(first))
+        while chunk and not unpack.eof:
+            yield unpack.decompress(chunk, _PIECE)
+            chunk = unpack.unconsumed_tail
+    if first and (unpack is None or not unpack.eof):
+        raise zlib.error("it breaks off")
+
+
+def _wbits(first: bytes) -> int:
+    """What a stream is, by its beginning: some servers send ``deflate`` without a header."""
+    headed = first.startswith(b"\x1f\x8b") or (first[0] & 15 == 8 and int.from_bytes(first[:2], "big") % 31 == 0)
+    return zlib.MAX_WBITS | 32 if headed else -zlib.MAX_WBITS
