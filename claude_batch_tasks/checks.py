@@ -172,6 +172,8 @@ def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
             more = f"{'result_accept_content' if own else 'accept_content'} = {[*taken, used]!r}"
             fix = f"{serializer} = 'json'" if used != "json" and _accepts(taken, "json") else more
             found.append(problems.NOT_ACCEPTED.found(setting=serializer, used=used, fix=fix))
+    if accepted and not _accepts(accepted, "json"):
+        found.append(problems.JSON_NOT_ACCEPTED.found(accepted=["json", *accepted]))
     used = [conf.get("task_serializer"), conf.get("result_serializer"), *accepted, *results]
     if any(str(name).endswith(("pickle", "python-serialize")) for name in used):
         found.append(problems.PICKLE.found())

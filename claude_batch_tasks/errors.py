@@ -135,6 +135,14 @@ class StoreTooNew(StoreUnavailable):
     """
 
 
+class KeyMissing(StoreUnavailable):
+    """What the store keeps is encrypted with a key that this process does not have. A worker that has it goes on."""
+
+
+class PayloadDamaged(BatchTasksError):
+    """What the store keeps of a job's prompts or answers was changed, or moved from another job's place."""
+
+
 class ApiError(BatchTasksError):
     """Anthropic's API answered with an error, or not at all.
 

@@ -23,7 +23,7 @@ from celery import Celery, _state, current_app
 from claude_batch_tasks import policy
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.prices import Prices, check_overrides
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import Store, open_store, sealing
 
 PREFIX = "claude_batch_"
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
@@ -33,11 +33,18 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys"
 
 
 def _setting(
-    default: Any, meaning: str, *, least: float = 0, per_job: bool = True, choices: tuple[str, ...] = ()
+    default: Any,
+    meaning: str,
+    *,
+    least: float = 0,
+    per_job: bool = True,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
     """A field with what ``validate`` and the documentation need to know of it."""
     return field(
         **({"default_factory": default} if callable(default) else {"default": default}),
+        repr=not secret,
         metadata={"meaning": meaning, "least": least, "per_job": per_job, "choices": choices},
     )
 
@@ -50,6 +57,14 @@ class Settings:
         None,
         "URL of the Redis that keeps jobs, prompts and results; default: the result back end's, else the broker's",
         per_job=False,
+        secret=True,
+    )
+    encryption_key: tuple[str, ...] | None = _setting(
+        None,
+        "key with which prompts, answers and custom_ids are encrypted in the store: 32 bytes in base64, as "
+        "`openssl rand -base64 32` makes one; several (a list, or commas between): the first encrypts, all decrypt",
+        per_job=False,
+        secret=True,
     )
     poll_min: float = _setting(5.0, "shortest interval between two looks at a batch, seconds", least=0.01)
     poll_max: float = _setting(120.0, "longest interval between two looks at a batch, seconds", least=0.01)
@@ -192,7 +207,15 @@ class Settings:
     def open_store(self) -> Store:
         """The store at ``store_url``; of settings that come from an app."""
         assert self.store_url is not None
-        return open_store(self.store_url)
+        return open_store(self.store_url, self.encryption_key or ())
+
+    def check_key(self, name: str | None) -> None:
+        """The encryption key of that name is among ours.
+
+        Raises:
+            KeyMissing: it is not; what it has encrypted is kept.
+        """
+        sealing.Sealer(self.encryption_key or ()).check(name)
 
     @property
     def price_list(self) -> Prices:
@@ -339,10 +362,7 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
     if kind.startswith("Mapping"):
         return _factories(value, wrong)
     if kind.startswith("tuple"):
-        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-            raise wrong("a list of names")
-        return tuple(dict.fromkeys(names))
+        return _keys(value) if f.name == "encryption_key" else _names(value, wrong)
     if kind.startswith("str"):
         if not isinstance(value, str):
             raise wrong("a text")
@@ -360,6 +380,26 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
     if not math.isfinite(number) or not f.metadata["least"] <= number <= _MOST:
         raise wrong(f"from {f.metadata['least']} to {_MOST:,}")
     return number
+
+
+def _names(value: Any, wrong: Any) -> tuple[str, ...]:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise wrong("a list of names")
+    return tuple(dict.fromkeys(names))
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    """The keys that a text or a list names. What is wrong with one is said without it."""
+    texts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    try:
+        texts = tuple(texts)
+        sealing.Sealer(texts)
+    except (TypeError, ValueError, AttributeError):
+        raise InvalidSettings(
+            f"{sealing.SETTING} must be 32 bytes in base64, or several of them; make one with: openssl rand -base64 32"
+        ) from None
+    return texts
 
 
 def _factories(value: Any, wrong: Any) -> Mapping[str, str]:

@@ -206,6 +206,8 @@ class BatchTask(_Task):
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
+    # Ids and small numbers; what an app pickles of its own tasks is no reason for workers to unpickle ours.
+    serializer = "json"
     max_retries = None
     ignore_result = True
     store_errors_even_if_ignored = True
@@ -220,7 +222,7 @@ class BatchTask(_Task):
     @classmethod
     def annotate(cls) -> None:
         """What an app's ``task_annotations`` say of all its tasks must not end a job after three looks, or unheard."""
-        ours = {name: getattr(cls, name) for name in ("max_retries", "ignore_result")}
+        ours = {name: getattr(cls, name) for name in ("max_retries", "ignore_result", "serializer")}
         super().annotate()
         for name, value in ours.items():
             setattr(cls, name, value)
@@ -369,6 +371,7 @@ class StepTask(BatchTask):
     def _attempt(self, step: Step) -> Any:
         """Run the task's body; what does not pass by itself ends the batch, and the chain goes on."""
         try:
+            self._check_key(step)
             return self.run(*step.args)
         except (SystemExit, KeyboardInterrupt):
             # The worker is being stopped, and gives the message back: the next to get it need not wait for the lease.
@@ -387,6 +390,16 @@ class StepTask(BatchTask):
             extra = step.fields("error")
             log.exception("%s: %s met an error it has no rule for", step.where, self.name, extra=extra)
             return self.failed(errors.StepFailed(f"{self.name.rpartition('.')[2]}: {type(exc).__name__}"))
+
+    def _check_key(self, step: Step) -> None:
+        """Nothing is paid for, and nothing written, by a worker that could not read or would not encrypt it."""
+        if step.unit.batch is None or step.batch.state == "failed":
+            return
+        try:
+            step.settings.check_key(step.job.sealed_by)
+        except errors.KeyMissing as exc:
+            log.error("%s: not by this worker: %s", step.where, exc, extra=step.fields("key_missing"))
+            self.retry(exc=exc)
 
     def failed(self, error: errors.BatchTasksError) -> str:
         """The step met an error that does not pass: the batch ends, the chain goes on, the last link reports it."""

@@ -42,6 +42,8 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """What the API called that credential's organization, if it said so."""
     adopted: bool = False
     """It is made of a batch created elsewhere: the custom_ids at Anthropic are its own, its requests are not here."""
+    sealed_by: str | None = None
+    """The name of the key its payloads were sealed with when it was handed over."""
     state: JobState = "staged"
     submitted_at: float
     started_at: float | None = None
@@ -713,8 +715,12 @@ class Store(Protocol):
         """These were."""
 
 
-def open_store(url: str) -> Store:
-    """The store behind a URL, cached per process; only Redis URLs are known."""
+def open_store(url: str, keys: Sequence[str] = ()) -> Store:
+    """The store behind a URL, cached per process; only Redis URLs are known.
+
+    Args:
+        keys: what it seals payloads with, as ``sealing`` reads them.
+    """
     from claude_batch_tasks.store import redis
 
-    return redis.open_store(url)
+    return redis.open_store(url, tuple(keys))

@@ -1,7 +1,8 @@
 """The store on Redis (or a server that speaks its protocol), the default.
 
 All keys of a job carry its id as hash tag. Record fields are JSON; pieces are zstandard frames of about a megabyte
-of plain bytes, one list element each. The atomic steps are the Lua files beside this module.
+of plain bytes, one list element each, sealed where there is a key. The atomic steps are the Lua files beside this
+module.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from claude_batch_tasks.store.flights import (
 )
 from claude_batch_tasks.store.jobs import JOBS, history_keys
 from claude_batch_tasks.store.schema import PREFIX
+from claude_batch_tasks.store.sealing import Sealer
 from claude_batch_tasks.store.survey import Survey
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
@@ -94,10 +96,12 @@ class RedisStore(Survey):
     Args:
         client: one that does not decode responses.
         where: what error messages call the server; no password.
+        sealer: what seals pieces; default: nothing.
     """
 
-    def __init__(self, client: redis.Redis, where: str) -> None:
+    def __init__(self, client: redis.Redis, where: str, sealer: Sealer | None = None) -> None:
         super().__init__(client, where)
+        self._sealer = sealer or Sealer()
         self._acquire = self._script("acquire")
         self._admit = self._script("admit")
         self._answered = self._script("answered")
@@ -122,8 +126,13 @@ class RedisStore(Survey):
     # -- jobs
 
     def stage(self, job_id: str, nonce: str, pieces: Iterable[requests.Piece]) -> None:
-        for piece, body in _one_ahead(lambda piece: _compress(piece.body), pieces):
-            values = (body, _compress(_encode(piece.custom_ids)), len(piece.custom_ids))
+        # Sealed for where they come to lie when the job exists.
+        def packed(piece: requests.Piece) -> bytes:
+            return self._pack(piece.body, _key(job_id, "batch", piece.batch, "body"))
+
+        for piece, body in _one_ahead(packed, pieces):
+            ids = self._pack(_encode(piece.custom_ids), _key(job_id, "batch", piece.batch, "ids"))
+            values = (body, ids, len(piece.custom_ids))
             keys = (_key(job_id, "staging", nonce, piece.batch, name) for name in _STAGED)
             self._push(dict(zip(keys, values, strict=True)))
 
@@ -131,7 +140,7 @@ class RedisStore(Survey):
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
         key = _key(job_id, "staging", nonce, "index")
         for number, entries in parts:
-            self._redis.hset(key, str(number), entries)
+            self._redis.hset(key, str(number), self._sealer.seal(entries, _key(job_id, "index")))
         self._redis.expire(key, _UNFINISHED_TTL)
 
     @answering
@@ -144,6 +153,7 @@ class RedisStore(Survey):
         self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
     ) -> bool:
         lists = _STAGED if staged else ()
+        job.sealed_by = self._sealer.name
         keys = [_key(job_id, "job"), _key(job_id, "staging", job.nonce, "index"), _key(job_id, "index"), JOBS]
         records = [_pairs(_fields(job))]
         for number, batch in enumerate(batches):
@@ -376,7 +386,7 @@ class RedisStore(Survey):
     @answering
     def index_part(self, job_id: str, part: int, *, batch: int | None = None, attempt: int | None = None) -> bytes:
         key = _key(job_id, "index") if batch is None else _key(job_id, "batch", batch, f"index:{attempt}")
-        return self._redis.hget(key, str(part)) or b""
+        return self._sealer.open(self._redis.hget(key, str(part)) or b"", key)
 
     @answering
     def custom_id(self, job_id: str, batch: int, place: int) -> str:
@@ -389,9 +399,10 @@ class RedisStore(Survey):
         return place - at, piece
 
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
+        key = _key(job_id, "batch", batch, f"rows:{attempt}")
         try:
-            for _, piece in _one_ahead(_compress, pieces):
-                self._push({_key(job_id, "batch", batch, f"rows:{attempt}"): piece})
+            for _, piece in _one_ahead(lambda piece: self._pack(piece, key), pieces):
+                self._push({key: piece})
         except BaseException:
             with suppress(StoreUnavailable):  # then it expires
                 self.discard_results(job_id, batch, attempt)
@@ -420,7 +431,7 @@ class RedisStore(Survey):
         self._redis.persist(keys[0])
         for key, value in zip(keys[1:3], (pieces, eligible_places), strict=True):
             self._redis.set(key, value)
-        if parts := {str(number): part for number, part in index}:
+        if parts := {str(number): self._sealer.seal(part, keys[3]) for number, part in index}:
             self._redis.hset(keys[3], mapping=parts)
         if self.record(unit, owner, published=attempt, **changes):
             for earlier in set(range(1, attempt)).difference(keep):
@@ -454,8 +465,9 @@ class RedisStore(Survey):
 
     @answering
     def piece_of_results(self, job_id: str, batch: int, attempt: int, number: int) -> bytes:
-        piece = self._redis.lindex(_key(job_id, "batch", batch, f"rows:{attempt}"), number)
-        return _decompress(piece) if piece is not None else b""
+        key = _key(job_id, "batch", batch, f"rows:{attempt}")
+        piece = self._redis.lindex(key, number)
+        return self._unpack(piece, key) if piece is not None else b""
 
     @answering
     def eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
@@ -585,13 +597,15 @@ class RedisStore(Survey):
     def save_outcome(self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None) -> bool:
         outcomes, sent, to_send = (_key(unit.job_id, "batch", unit.batch, n) for n in ("outcomes", "sent", "to_send"))
         keys = [outcomes, _key(unit.job_id, "job"), sent, _key(unit.job_id, "money"), to_send]
-        args = [_place(place), _compress(outcome), "" if spent is None else spent]
+        packed = self._pack(outcome, f"{outcomes}:{place}")
+        args = [_place(place), packed, "" if spent is None else spent]
         return bool(self._outcome(keys=keys, args=args))
 
     @answering
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
-        for place, outcome in self._redis.hscan_iter(_key(job_id, "batch", batch, "outcomes"), count=50):
-            yield int(place), _decompress(outcome)
+        key = _key(job_id, "batch", batch, "outcomes")
+        for place, outcome in self._redis.hscan_iter(key, count=50):
+            yield int(place), self._unpack(outcome, f"{key}:{int(place)}")
 
     @answering
     def outcomes_of(self, job_id: str, batch: int, places: Sequence[int]) -> dict[int, bytes]:
@@ -599,7 +613,11 @@ class RedisStore(Survey):
         for start in range(0, len(places), _RECORDS):
             some = places[start : start + _RECORDS]
             values = self._redis.hmget(key, list(map(_place, some)))
-            found |= {place: _decompress(value) for place, value in zip(some, values, strict=True) if value is not None}
+            found |= {
+                place: self._unpack(value, f"{key}:{place}")
+                for place, value in zip(some, values, strict=True)
+                if value is not None
+            }
         return found
 
     @answering
@@ -658,7 +676,13 @@ class RedisStore(Survey):
     def _piece(self, key: str, number: int) -> bytes:
         if (piece := self._redis.lindex(key, number)) is None:
             raise JobNotFound("the job expired or was deleted while it was read")
-        return _decompress(piece)
+        return self._unpack(piece, key)
+
+    def _pack(self, data: bytes, place: str) -> bytes:
+        return self._sealer.seal(zstandard.compress(data, 1), place)
+
+    def _unpack(self, piece: bytes, place: str) -> bytes:
+        return zstandard.decompress(self._sealer.open(piece, place))
 
     def _keys(self, job_id: str) -> Iterator[str]:
         yield _key(job_id, "job")
@@ -681,14 +705,14 @@ class RedisStore(Survey):
 
 
 @functools.lru_cache(maxsize=32)
-def _open(url: str, pid: int) -> RedisStore:
+def _open(url: str, keys: tuple[str, ...], pid: int) -> RedisStore:
     client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=5, health_check_interval=30)
-    return RedisStore(client, redis_address(url))
+    return RedisStore(client, redis_address(url), Sealer(keys))
 
 
-def open_store(url: str) -> RedisStore:
+def open_store(url: str, keys: tuple[str, ...] = ()) -> RedisStore:
     """The store behind a Redis URL, one per process: a connection made before a fork is not used after it."""
-    return _open(url, os.getpid())
+    return _open(url, keys, os.getpid())
 
 
 def _key(job_id: str, *parts: object) -> str:
@@ -759,11 +783,3 @@ def _one_ahead(function: Callable[[_Item], bytes], items: Iterable[_Item]) -> It
             last = this
         if last is not None:
             yield last[0], last[1].result()
-
-
-def _compress(data: bytes) -> bytes:
-    return zstandard.compress(data, 1)
-
-
-def _decompress(data: bytes) -> bytes:
-    return zstandard.decompress(data)

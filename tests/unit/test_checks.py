@@ -197,6 +197,7 @@ def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, numbe
         ),
         ({"result_expires": "3600", "worker_prefetch_multiplier": "4"}, "after 1 h"),
         ({"accept_content": ["application/x-python-serialize", "json"]}, "accept_content = ['json']"),
+        ({"task_serializer": "yaml", "accept_content": ["yaml"]}, "accept_content = ['json', 'yaml']"),
     ],
 )
 def test_settings_that_would_hurt(conf: dict[str, Any], words: str) -> None:

@@ -1,0 +1,108 @@
+"""A store behind TLS: reached with the right certificates, and not without."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from claude_batch_tasks.embedded import free_port, redis_binary
+from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.settings import Settings
+
+
+def certificate(folder: Path) -> Path:
+    """A key and a certificate for localhost that vouches for itself, in one file."""
+    key, name = (
+        ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]),
+    )
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, encoding = folder / "server.pem", serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem.write_bytes(private + made.public_bytes(encoding))
+    return pem
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A Redis that speaks TLS only, and asks its clients for a certificate: its URL, and the file with both."""
+    folder = tmp_path_factory.mktemp("tls")
+    pem, port = certificate(folder), free_port()
+    tls = {
+        "tls-cert-file": pem,
+        "tls-key-file": pem,
+        "tls-ca-cert-file": pem,
+        "tls-port": port,
+        "port": 0,
+        "save": "''",
+    }
+    for binary in filter(None, (redis_binary(), shutil.which("redis-server"), shutil.which("valkey-server"))):
+        options = [part for name, value in {**tls, "dir": folder}.items() for part in (f"--{name}", str(value))]
+        process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            url = f"rediss://localhost:{port}/0"
+            while process.poll() is None:
+                with contextlib.suppress(StoreUnavailable):
+                    store_of(url, ssl_ca_certs=pem, ssl_certfile=pem, ssl_keyfile=pem).job("none")
+                    break
+                time.sleep(0.05)
+            else:
+                continue
+            yield url, pem
+            return
+        finally:
+            process.terminate()
+            process.wait(20)
+    pytest.skip("no Redis-compatible server here speaks TLS")
+
+
+def store_of(url: str, **query: object):  # type: ignore[no-untyped-def]
+    return Settings(store_url=f"{url}?{'&'.join(f'{name}={value}' for name, value in query.items())}").open_store()
+
+
+def test_a_store_behind_tls_is_reached_with_its_certificates(server: tuple[str, Path]) -> None:
+    url, pem = server
+    assert store_of(url, ssl_ca_certs=pem, ssl_certfile=pem, ssl_keyfile=pem).job("none") is None
+
+
+@pytest.mark.parametrize("known", ["nothing", "server", "client"])
+def test_and_not_where_one_end_cannot_tell_who_the_other_is(server: tuple[str, Path], known: str) -> None:
+    url, pem = server
+    given = {
+        "nothing": {},
+        "server": {"ssl_ca_certs": pem},
+        "client": {"ssl_certfile": pem, "ssl_keyfile": pem},
+    }[known]
+    with pytest.raises(StoreUnavailable):
+        store_of(url, **given).job("none")
+
+
+def test_and_not_under_another_name(server: tuple[str, Path]) -> None:
+    url, pem = server
+    with pytest.raises(StoreUnavailable):
+        store_of(
+            url.replace("localhost", "127.0.0.1"),
+            ssl_ca_certs=pem,
+            ssl_certfile=pem,
+            ssl_keyfile=pem,
+            ssl_check_hostname="true",
+        ).job("none")
