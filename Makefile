@@ -7,6 +7,7 @@ SIMULATOR_PORT ?= 8787
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 # What takes long and says more about us than about the versions of what we stand on.
 LATEST_ONLY := $(addprefix --ignore=tests/,chaos upgrades test_benchmarks.py doctor/test_broken_setups.py doctor/test_live.py \
+	security/test_sealing.py security/test_tls.py \
 	$(addprefix unfriendly/test_,chances.py deaths.py outages.py paid_once.py) \
 	$(addprefix workers/test_,adopting.py another_chance.py cli.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
 	redis_restart.py resuming.py stops.py))
@@ -23,7 +24,7 @@ $(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) -e '.[dev]' || \
 touch $@
 endef
 
-.PHONY: help demo simulator test test-lowest chaos bench lint format clean
+.PHONY: help demo simulator test test-lowest chaos bench lint audit format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +51,9 @@ lint: $(VENV)/.installed  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+audit: $(VENV)/.installed  ## Look for known vulnerabilities of what we stand on; says so where that cannot be asked
+	$(VENV)/bin/python .ci/audit.py
 
 format: $(VENV)/.installed  ## Mend style and formatting
 	$(VENV)/bin/ruff check --fix .
