@@ -112,7 +112,9 @@ NOT_ACCEPTED = Problem(
     "W009", "{setting} = {used!r} is not accepted by the workers: what is sent is thrown away", "{fix}"
 )
 JSON_NOT_ACCEPTED = Problem(
-    "W018", "the messages of these tasks are JSON, which the workers do not accept: no job begins", "accept_content = {accepted!r}"
+    "W018",
+    "the messages of these tasks are JSON, which the workers do not accept: no job begins",
+    "accept_content = {accepted!r}",
 )
 PICKLE = Problem(
     "W010",
