@@ -93,6 +93,11 @@ class _Bounded:
                 raise _refused(self._call, f"was not over after {limit.seconds:,} s")
             yield part
 
+    @property
+    def elapsed(self) -> Any:
+        """What a response of httpx2 asks its stream for; that of httpx is told."""
+        return getattr(self._stream, "elapsed", None)
+
     def close(self) -> None:
         self._stream.close()
 
