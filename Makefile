@@ -6,7 +6,7 @@ SIMULATOR_PORT ?= 8787
 # Most tests wait for countdowns, so more of them than cores may run at a time.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 # What takes long and says more about us than about the versions of what we stand on.
-LATEST_ONLY := $(addprefix --ignore=tests/,chaos upgrades test_benchmarks.py doctor/test_broken_setups.py doctor/test_live.py \
+LATEST_ONLY := $(addprefix --ignore=tests/,chaos docs upgrades test_benchmarks.py doctor/test_broken_setups.py doctor/test_live.py \
 	security/test_sealing.py security/test_tls.py \
 	$(addprefix unfriendly/test_,chances.py deaths.py outages.py paid_once.py) \
 	$(addprefix workers/test_,adopting.py another_chance.py cli.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
@@ -24,7 +24,7 @@ $(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) -e '.[dev]' || \
 touch $@
 endef
 
-.PHONY: help demo simulator test test-lowest chaos bench lint audit format clean
+.PHONY: help demo simulator test test-lowest chaos bench docs lint audit format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weathe
 
 bench: $(VENV)/.installed  ## Measure submit, create, fetch and read next to baselines; ARGS="fetch --records 10000"
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.installed  ## Build the documentation, build/docs/index.html; a warning is an error
+	$(VENV)/bin/sphinx-build -W --keep-going --quiet -b html docs build/docs $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .

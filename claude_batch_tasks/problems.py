@@ -65,7 +65,7 @@ def ok(text: str) -> Finding:
 INVALID_SETTINGS = Problem(
     "E001",
     "{error}: workers refuse to start, and nothing can be submitted",
-    "Correct that setting; the README has the table of settings",
+    "Correct that setting; docs/reference/settings.md has the table of settings",
 )
 NO_SUCH_FACTORY = Problem(
     "E002",

@@ -162,7 +162,7 @@ class Settings:
     instruments: tuple[str, ...] = _setting(
         (),
         "where a worker's metrics go: prometheus, opentelemetry, dotted paths of classes of your own (see "
-        "docs/monitoring.md)",
+        "docs/howto/monitoring.md)",
         per_job=False,
     )
     metrics_port: int | None = _setting(

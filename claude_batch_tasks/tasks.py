@@ -146,8 +146,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         ``completed`` or ``canceled``, costs are US dollars.
 
     Raises:
-        PermanentError, CreateNotFound, CreateUnconfirmed, AccountChanged, BatchLost, WaitExceeded, ResultsMissing,
-        StepFailed: how a job fails; the text says what was kept and what to do.
+        BatchTasksError: how a job fails: ``PermanentError``, ``CreateNotFound``, ``CreateUnconfirmed``,
+            ``AccountChanged``, ``BatchLost``, ``WaitExceeded``, ``ResultsMissing`` or ``StepFailed``; the text says
+            what was kept and what to do.
         JobNotFound: the store has lost the job.
     """
     job_id = job_id or str(self.request.id)

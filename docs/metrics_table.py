@@ -1,4 +1,4 @@
-"""Writes the tables of metrics and alerts into monitoring.md: ``python docs/metrics_table.py``."""
+"""Writes the tables of metrics and alerts into howto/monitoring.md: ``python docs/metrics_table.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from claude_batch_tasks.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "monitoring.md"
+PAGE = ROOT / "docs" / "howto" / "monitoring.md"
 
 
 def metrics_table() -> str:

@@ -1,4 +1,4 @@
-"""Writes the output of a run into a page: ``python -m benchmarks | python docs/performance_run.py performance.md``."""
+"""Writes a run into a page: ``python -m benchmarks | python docs/performance_run.py explanation/performance.md``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the table of the schedule into docs/waiting.md, from policy.py: ``python docs/schedule_table.py``."""
+"""Writes the schedule into docs/explanation/waiting.md, from policy.py: ``python docs/schedule_table.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 from claude_batch_tasks.policy import BATCH_LIFETIME, look_interval
 from claude_batch_tasks.settings import Settings
 
-PAGE = Path(__file__).parent / "waiting.md"
+PAGE = Path(__file__).parent / "explanation" / "waiting.md"
 _BETWEEN = re.compile(r"(<!-- schedule: begin -->\n).*(<!-- schedule: end -->)", re.DOTALL)
 _ROWS = {
     "2 min": (120, None),

@@ -1,4 +1,4 @@
-"""Writes the table of settings into README.md, from settings.py: ``python docs/settings_table.py``."""
+"""Writes the table of settings into docs/reference/settings.md, from settings.py: ``python docs/settings_table.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from claude_batch_tasks.settings import Settings
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent / "reference" / "settings.md"
 _BETWEEN = re.compile(r"(<!-- settings: begin -->\n).*(<!-- settings: end -->)", re.DOTALL)
 
 
@@ -28,9 +28,9 @@ def table() -> str:
 
 
 def updated(text: str) -> str:
-    """The README with the present table."""
+    """The page with the present table."""
     return _BETWEEN.sub(lambda found: found[1] + table() + found[2], text)
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
+    PAGE.write_text(updated(PAGE.read_text()))

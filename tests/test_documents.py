@@ -10,21 +10,21 @@ from typing import get_args
 from click import Context
 
 from claude_batch_tasks import history, policy
-from claude_batch_tasks.cli import claude_batch
+from claude_batch_tasks.cli import claude_batch, exits
 from claude_batch_tasks.results import OUTCOMES
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_readme_has_the_present_table_of_settings() -> None:
+def test_the_reference_has_the_present_table_of_settings() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "settings_table.py"))
-    readme = (ROOT / "README.md").read_text()
-    assert script["updated"](readme) == readme, "run: python docs/settings_table.py"
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    assert script["updated"](page) == page, "run: python docs/settings_table.py"
 
 
 def test_the_page_on_waiting_has_the_present_schedule() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "schedule_table.py"))
-    page = (ROOT / "docs" / "waiting.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "waiting.md").read_text()
     assert script["updated"](page) == page, "run: python docs/schedule_table.py"
 
 
@@ -37,8 +37,15 @@ def test_the_make_targets_and_commands_the_readme_names_exist() -> None:
         assert command in claude_batch.list_commands(Context(claude_batch))
 
 
+def test_the_pages_the_readme_links_to_exist() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text())
+    assert len(links) > 12
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
 def test_the_tests_that_show_what_is_promised_exist() -> None:
-    text = (ROOT / "docs" / "reliability.md").read_text()
+    text = (ROOT / "docs" / "explanation" / "reliability.md").read_text()
     named = set(re.findall(r"`(tests/[\w/.]+)`", text))
     assert len(named) > 8
     for name in named:
@@ -46,7 +53,7 @@ def test_the_tests_that_show_what_is_promised_exist() -> None:
 
 
 def test_the_page_on_another_chance_says_what_is_sent_again() -> None:
-    page = (ROOT / "docs" / "another_chance.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "another_chance.md").read_text()
     table = page[page.index("<!-- eligible: begin -->") : page.index("<!-- eligible: end -->")]
     rows = [[cell.strip().strip("`") for cell in line.split("|")[1:4]] for line in table.splitlines()[3:]]
     told = {(outcome, kind or None): again == "yes" for outcome, kind, again in rows}
@@ -57,5 +64,11 @@ def test_the_page_on_another_chance_says_what_is_sent_again() -> None:
 
 
 def test_the_page_on_a_jobs_story_has_every_event() -> None:
-    page = (ROOT / "docs" / "history.md").read_text()
+    page = (ROOT / "docs" / "reference" / "history.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(get_args(history.Event))
+
+
+def test_the_page_on_the_command_line_has_the_exit_codes() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    told = dict(re.findall(r"^\| (\d+) \| (.+) \|$", page.replace("`", ""), re.MULTILINE))
+    assert told == dict(re.findall(r"^ +(\d+)  (.+)$", exits.DESCRIPTION, re.MULTILINE))

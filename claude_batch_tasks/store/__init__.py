@@ -270,7 +270,7 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     at: datetime
     event: str
-    """What kind: ``created``, ``not_found``, ``ended``, ..., as docs/history.md lists them."""
+    """What kind: ``created``, ``not_found``, ``ended``, ..., as docs/reference/history.md lists them."""
     batch: int | None
     """Which of its batches it concerns, counted from 0; None: all of the job."""
     text: str

@@ -135,5 +135,5 @@ def test_the_rules_fire_where_they_should() -> None:
 
 def test_the_page_on_monitoring_has_the_present_metrics_and_alerts() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "metrics_table.py"))
-    page = (ROOT / "docs" / "monitoring.md").read_text()
+    page = (ROOT / "docs" / "howto" / "monitoring.md").read_text()
     assert script["updated"](page) == page, "run: python docs/metrics_table.py"

@@ -1,0 +1,42 @@
+"""How Sphinx builds these pages: ``make docs``. They are plain Markdown, to be read on GitHub as well."""
+
+from __future__ import annotations
+
+import re
+
+from sphinx.application import Sphinx
+
+import claude_batch_tasks
+
+project = "claude_batch_tasks"
+release = version = claude_batch_tasks.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
+exclude_patterns = ["*.py"]
+
+html_theme = "furo"
+html_title = f"claude-batch-tasks {release}"
+html_show_copyright = False
+
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _spare_sentences, priority=400)
+    app.connect("sphinx-click-process-description", _from_help)
+
+
+def _spare_sentences(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Attributes are described in sentences; napoleon takes what stands before a colon in the first for a type."""
+    if what in ("attribute", "property"):
+        lines.insert(0, "")
+
+
+def _from_help(app: Sphinx, ctx: object, lines: list[str]) -> None:
+    """A command's help is plain text, in which reStructuredText finds references."""
+    lines[:] = [re.sub(r"`([^`]+)`", r"``\1``", line).replace("_...", r"\_...") for line in lines]
