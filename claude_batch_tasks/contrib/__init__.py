@@ -1,0 +1,1 @@
+"""What fits this package into frameworks; none of it is imported by the rest."""

@@ -1,0 +1,20 @@
+"""The app's place in a Django project."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import register
+
+from claude_batch_tasks.contrib.django import checks
+
+
+class ClaudeBatchConfig(AppConfig):
+    """Its label is ``claude_batch``: permissions are named ``claude_batch.view_job``."""
+
+    name = "claude_batch_tasks.contrib.django"
+    label = "claude_batch"
+    verbose_name = "Claude batches"
+
+    def ready(self) -> None:
+        register(checks.of_settings, checks.TAG)
+        register(checks.of_servers, checks.TAG, deploy=True)

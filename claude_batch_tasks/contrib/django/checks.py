@@ -1,0 +1,79 @@
+"""Django's system checks: what ``claude-batch doctor`` finds, said by ``manage.py check``.
+
+Those that every command makes look at settings alone. ``manage.py check --deploy`` asks the servers, the workers and
+Anthropic as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+
+from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.settings import PREFIX, Settings, configured_app
+
+if TYPE_CHECKING:
+    from claude_batch_tasks.problems import Finding
+
+#: ``manage.py check --tag claude_batch`` makes no other checks.
+TAG = "claude_batch"
+
+
+def of_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """What can be said without asking anybody."""
+    from claude_batch_tasks import checks  # with it the SDK is loaded
+
+    try:
+        app = configured_app()
+    except InvalidSettings as exc:
+        return [Error(str(exc), id="claude_batch.E401")]
+    # In this order: the first has Celery read its settings.
+    return [*_messages(checks.static(app)), *_of_project(app)]
+
+
+def of_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """What is wrong beyond that, when servers, workers and Anthropic are asked; takes some seconds."""
+    from claude_batch_tasks import checks, doctor
+
+    try:
+        app = configured_app()
+    except InvalidSettings:
+        return []
+    said = set(checks.static(app))
+    return _messages(found for found in doctor.findings(app, servers=True) if found not in said)
+
+
+def _of_project(app: Celery) -> Iterator[CheckMessage]:
+    """What only a Django project can get wrong."""
+    if app.main == "claude_batch_tasks":
+        yield Warning(
+            "This project has no Celery app, so the ready-made one is used: it reads the environment, and not Django's "
+            "settings.",
+            hint="Make one in <project>/celery.py and import it in <project>/__init__.py: see Celery's documentation.",
+            id="claude_batch.W402",
+        )
+        return
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for name in dir(settings):
+        _, ours, setting = name.lower().rpartition(PREFIX)
+        if ours and setting in known and PREFIX + setting not in app.conf:
+            yield Warning(
+                f"Celery does not read the setting {name}.",
+                hint=f"CELERY_{PREFIX.upper()}{setting.upper()} is read with "
+                "app.config_from_object('django.conf:settings', namespace='CELERY').",
+                id="claude_batch.W403",
+            )
+
+
+def _messages(findings: Iterator[Finding]) -> list[CheckMessage]:
+    return [
+        (Error if found.level >= logging.ERROR else Warning)(found.text, hint=found.hint or None, id=found.id)
+        for found in findings
+        if found.level >= logging.WARNING
+    ]

@@ -1,0 +1,24 @@
+"""Makes no table; with it Django makes the permissions."""
+
+from __future__ import annotations
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """The permissions."""
+
+    initial = True
+    dependencies = ()
+    operations = (
+        migrations.CreateModel(
+            name="Job",
+            fields=[("id", models.CharField(max_length=255, primary_key=True, serialize=False))],
+            options={
+                "permissions": (("cancel_job", "Can cancel job"), ("retry_job", "Can retry job")),
+                "managed": False,
+                "base_manager_name": "objects",
+                "default_permissions": ("view",),
+            },
+        ),
+    )

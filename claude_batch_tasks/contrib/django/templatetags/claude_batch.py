@@ -1,0 +1,19 @@
+"""Numbers as the admin's pages of jobs write them."""
+
+from __future__ import annotations
+
+from django import template
+
+register = template.Library()
+
+
+@register.filter
+def thousands(number: int) -> str:
+    """1,000,000."""
+    return f"{number:,}"
+
+
+@register.filter
+def dollars(cost: float | None) -> str:
+    """$0.0123, as many digits as tell something."""
+    return "unknown" if cost is None else f"${cost:,.2f}" if cost >= 1 else f"${cost:.4g}"
