@@ -24,7 +24,7 @@ $(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) -e '.[dev]' || \
 touch $@
 endef
 
-.PHONY: help demo simulator test test-lowest chaos bench docs lint audit format clean
+.PHONY: help demo simulator test test-lowest chaos bench screenshots docs lint audit format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ test-lowest: $(LOWEST)/.installed  ## Run the tests on the lowest supported vers
 
 chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weather; SEEDS=1000, FIRST=0, PROCESSES=2
 	$(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES) $(ARGS)
+
+screenshots: $(VENV)/.installed  ## Make the images in docs/images from real runs; needs chromium
+	$(VENV)/bin/python docs/screenshots.py
 
 bench: $(VENV)/.installed  ## Measure submit, create, fetch and read next to baselines; ARGS="fetch --records 10000"
 	$(VENV)/bin/python -m benchmarks $(ARGS)
