@@ -8,7 +8,7 @@ from tests.docs.conftest import Read
 from tests.docs.pages import PAGES, ROOT, blocks
 
 #: Pages that begin from zero, and start their own servers and workers; each has a file of tests of its own.
-WALKS = {"quickstart", "django", "flask", "fastapi", "rabbitmq", "testing"}
+WALKS = {"quickstart", "django", "django_admin", "flask", "fastapi", "rabbitmq", "testing"}
 
 #: What a page may leave to be believed. Each says why.
 NOT_RUN = 18
