@@ -27,7 +27,7 @@ __all__ = [
     "run_batch",
     "signals",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
 # pay a second for the SDK.
