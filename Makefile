@@ -21,7 +21,7 @@ PROCESSES ?= 2
 define install
 $(PYTHON) -m venv $(1)
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv
-$(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) -e '.[dev]' || \
+$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) -e '.[dev]' || \
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) -e '.[dev]'
 touch $@
 endef
