@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import socket
 import sys
@@ -143,7 +144,8 @@ class TestPrometheus:
         with socket.create_server(("0.0.0.0", 0)) as taken:
             app.conf.claude_batch_metrics_port = taken.getsockname()[1]
             prometheus = Prometheus(app, forks=False)
-            prometheus.begin()
+            with caplog.at_level(logging.WARNING):
+                prometheus.begin()
             prometheus.end()
         assert f"port {app.conf.claude_batch_metrics_port} cannot be had" in caplog.text
         assert "a claude_batch_metrics_port of its own" in caplog.text
