@@ -60,6 +60,12 @@ def where(unit: Unit, batch_id: str | None) -> str:
 
 
 def fields(unit: Unit, event: str, **details: Any) -> dict[str, Any]:
-    """The ``extra`` of a line in the log, for whoever writes logs as JSON."""
+    """The ``extra`` of a line in the log, for whoever writes logs as JSON.
+
+    Without what the application's own record factory says (a ``request_id``, for one): logging raises where it is told
+    something twice.
+    """
     placed = {"job_id": unit.job_id, "batch": unit.batch, "lane": unit.lane}
-    return {"event": event, **{name: value for name, value in placed.items() if value is not None}, **details}
+    told = {"event": event, **{name: value for name, value in placed.items() if value is not None}, **details}
+    taken = vars(logging.makeLogRecord({}))
+    return {name: value for name, value in told.items() if name not in taken}

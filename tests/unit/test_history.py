@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 import redis
@@ -160,3 +161,22 @@ class TestTelling:
         with caplog.at_level(logging.INFO):
             history.note(store, Unit("job"), "started", "started")
         assert caplog.messages == ["job job: started"]
+
+    def test_leaves_the_fields_of_an_applications_own_records_alone(
+        self, store: RedisStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Record(logging.LogRecord):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self.request_id = "the application's"
+
+        unit, before = Unit(add(store, "job")), logging.getLogRecordFactory()
+        logging.setLogRecordFactory(Record)
+        try:
+            with caplog.at_level(logging.INFO):
+                history.note(store, unit, "created", "created", request_id="req_1", requests=5)
+        finally:
+            logging.setLogRecordFactory(before)
+        (line,) = caplog.records
+        assert (getattr(line, "request_id", None), getattr(line, "requests", None)) == ("the application's", 5)
+        assert store.history("job")[0].details == {"request_id": "req_1", "requests": 5}
