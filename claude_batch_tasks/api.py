@@ -267,16 +267,16 @@ def without_credentials(error: ApiError) -> bool:
 
 def create(client: anthropic.Anthropic, body: Iterable[bytes], size: int) -> Batch:
     """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
-    with _ours("create", client):
+    with _ours("create", client) as since:
         response = _call(client, "create", _PATH, _LONG, post=(body, size))
-        return _batch(response)
+        return _batch(client, response, since)
 
 
 def retrieve(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
     """Look at one batch."""
-    with _ours("retrieve", client):
+    with _ours("retrieve", client) as since:
         response = _call(client, "retrieve", f"{_PATH}/{batch_id}", timeout)
-        return _batch(response)
+        return _batch(client, response, since)
 
 
 def cancel(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
@@ -404,8 +404,10 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool = False) -> Iterator[None]:
+def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool = False) -> Iterator[float]:
     """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors; measure the call.
+
+    Gives when it began, by ``time.perf_counter``.
 
     Args:
         begun: it is the rest of an answer, of which the beginning was measured.
@@ -413,7 +415,7 @@ def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool
     failure: ApiError
     since = time.perf_counter()
     try:
-        yield
+        yield since
     except ApiError as exc:
         failure = exc
     except anthropic.APIStatusError as exc:
@@ -450,13 +452,20 @@ def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool
     raise failure from None
 
 
-def _batch(response: Any) -> Batch:
+def _batch(client: anthropic.Anthropic, response: Any, since: float) -> Batch:
     batch = _decode(response, Batch)
     batch.organization = response.headers.get(_ORGANIZATION)
     batch.hold = policy.hold_back(response.status_code, response.headers, time.time())
-    took = round(response.elapsed.total_seconds(), 3)
-    batch.call = {"request_id": response.headers.get("request-id"), "seconds": took}
+    # Not the response's own: there is none where a transport answers from memory.
+    batch.call = {
+        "request_id": _request_id(client, response.headers.get("request-id")),
+        "seconds": round(time.perf_counter() - since, 3),
+    }
     return batch
+
+
+def _request_id(client: anthropic.Anthropic, given: str | None) -> str | None:
+    return _hidden(given, client)[:_LONGEST_NAME] if given else None
 
 
 def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError, client: anthropic.Anthropic) -> ApiError:
@@ -490,7 +499,7 @@ def _answered(
         + (f": {_hidden(message, client)[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
         given,
         error_type,
-        _hidden(request_id, client)[:_LONGEST_NAME] if request_id else None,
+        _request_id(client, request_id),
         policy.retry_after(headers, time.time()),
     )
     failure.organization = headers.get(_ORGANIZATION)

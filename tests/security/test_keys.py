@@ -12,7 +12,7 @@ import pytest
 
 from claude_batch_tasks import api, errors
 from tests.security.hostile import KEY, Hostile, error, head
-from tests.security.test_limits import CALLS, every_call
+from tests.security.test_limits import BATCH, CALLS, every_call
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,14 @@ def test_a_refusal_that_quotes_it_becomes_an_error_without_it(
     assert KEY not in shown(caught.value)
     assert "sk-ant" not in shown(caught.value)
     assert "not [key]" in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["create", "retrieve"])
+def test_a_request_id_that_quotes_it_is_told_without_it(
+    server: Hostile, client: anthropic.Anthropic, call: str
+) -> None:
+    server.answers(head(200, request_id=f"req_{KEY}"), lambda: iter([json.dumps(BATCH).encode()]))
+    assert CALLS[call](client).call["request_id"] == "req_[key]"
 
 
 @every_call

@@ -208,6 +208,15 @@ class TestACall:
         assert KEY in (seen.headers.get("x-api-key", "") + seen.headers.get("authorization", ""))
         assert seen.headers["anthropic-version"]
 
+    @pytest.mark.parametrize("endpoint", ["create", "retrieve"])
+    def test_may_be_answered_by_a_transport_that_reads_nothing(self, endpoint: str) -> None:
+        http: Any = importlib.import_module("httpx2" if "httpx2" in sys.modules else "httpx")
+        transport = http.MockTransport(lambda request: http.Response(200, json=BATCH, headers={"request-id": "req_1"}))
+        with anthropic.Anthropic(api_key=KEY, http_client=http.Client(transport=transport), max_retries=0) as client:
+            batch = CALLS[endpoint](client)
+        assert batch.call["request_id"] == "req_1"
+        assert 0 <= batch.call["seconds"] < 60
+
     def test_of_the_messages_api_sends_the_params_as_they_are(self, server: Server, client: Any) -> None:
         message = b'{ "id":"msg_1", "content":[{"type":"text","text":"\xe2\x80\xa8"}], "a_new_field":1e2 }'
         server.answers = [answer(body=message)]
