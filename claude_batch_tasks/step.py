@@ -393,13 +393,16 @@ class StepTask(BatchTask):
 
     def _check_key(self, step: Step) -> None:
         """Nothing is paid for, and nothing written, by a worker that could not read or would not encrypt it."""
+        if step.unit.batch is None:
+            return
         try:
-            if step.unit.batch is not None and step.batch.state != "failed":
-                step.settings.check_key(step.job.sealed_by)
+            step.settings.check_key(step.job.sealed_by)
         except errors.KeyMissing as exc:
-            log.error("%s: not by this worker: %s", step.where, exc, extra=step.fields("key_missing"))
-            self.retry(exc=exc)
-        except errors.StoreUnavailable as exc:  # here no autoretry_for sees it
+            # Here, and not before: only of what ``run`` raises does Celery see that it passes.
+            with contextlib.suppress(errors.StoreUnavailable):
+                if step.batch.state == "failed":
+                    return
+            log.error("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
             self.retry(exc=exc)
 
     def failed(self, error: errors.BatchTasksError) -> str:
