@@ -197,7 +197,8 @@ class Step:
 
     @property
     def _batch_id(self) -> str | None:
-        return self.batch.batch_id if self.unit.batch is not None and self.unit.lane is None else None
+        known: BatchRecord | None = vars(self).get("batch")  # no line in a log is worth a call of the store
+        return known.batch_id if known and self.unit.batch is not None and self.unit.lane is None else None
 
 
 class BatchTask(_Task):

@@ -127,10 +127,10 @@ def served(server: UnfriendlyServer, redis_server: Any) -> Iterator[Celery]:
 
 
 class Outage:
-    """Fails one method's n-th call for one job id."""
+    """Fails one method's n-th call for one job id, and some after it."""
 
-    def __init__(self, method: str, nth: int, when: str) -> None:
-        self.method, self.nth, self.when = method, nth, when
+    def __init__(self, method: str, nth: int, when: str, calls: int = 1) -> None:
+        self.method, self.failing, self.when = method, range(nth, nth + calls), when
         self.job_id = self.account = ""
         self.seen = 0
         self.happened = False
@@ -141,7 +141,7 @@ class Outage:
         if not ours and not (self.account and str(args[0]).startswith(self.account)):
             return False
         self.seen += 1
-        if self.seen != self.nth:
+        if self.seen not in self.failing:
             return False
         self.happened = True
         return True
@@ -226,6 +226,24 @@ def test_one_call_of_the_store_fails(served: Celery, server: UnfriendlyServer, o
     assert wrong == {}
     assert sum(outage.happened for outage in outages) > len(CASES) * 0.9
     assert {outage.method for outage in outages if outage.happened} == set(METHODS)
+
+
+@pytest.mark.parametrize("nth", [1, 3, 5, 7])
+def test_a_record_cannot_be_read_for_a_while(
+    nth: int, served: Celery, server: UnfriendlyServer, outages: list[Outage]
+) -> None:
+    """Nor can it be for the line in the log that says so."""
+    name = f"outage{370 + nth}"
+    account = server.account(name)
+    account.manners = Manners(looks=1, result=first_expires)
+    outage = Outage("batch", nth, "before", calls=6)
+    outage.job_id = f"record-{nth}"
+    outages.append(outage)
+    requests = {f"id {i}": params(f"{name} {i}") for i in range(3)}
+    result = run_batch.apply_async((requests,), {"client": name, "retries": 1}, task_id=outage.job_id)
+    assert result.get(timeout=30)["requests"] == 3
+    assert outage.happened
+    assert max(account.paid.values()) == 1
 
 
 def test_the_broker_refuses_a_message_of_the_fallback(
