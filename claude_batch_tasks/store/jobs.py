@@ -49,7 +49,8 @@ class Jobs(Flights):
                     yield job_id
             if len(found) < _PAGE:
                 return
-            limit = repr(last)
+            if passed:
+                limit = repr(last)
 
     @answering
     def forget_expired(self) -> None:

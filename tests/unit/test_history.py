@@ -50,6 +50,14 @@ class TestTheListOfJobs:
         assert len(list(store.job_ids())) == 125
         assert redis_client.zcard("claude_batch:jobs") == 125
 
+    def test_has_none_of_a_later_moment_where_many_before_it_have_expired(
+        self, store: RedisStore, redis_client: redis.Redis
+    ) -> None:
+        redis_client.zadd("claude_batch:jobs", {f"gone {number}": 100 + number for number in range(150)})
+        for job_id, at in (("old", 5), ("at that moment", 1000)):
+            add(store, job_id, at)
+        assert list(store.job_ids(before=1000)) == ["old"]
+
     def test_is_cleared_of_the_expired_by_and_by_also_where_nobody_asks_for_it(
         self, store: RedisStore, redis_client: redis.Redis
     ) -> None:
