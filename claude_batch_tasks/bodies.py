@@ -124,6 +124,8 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
         while chunk and not unpack.eof:
             yield unpack.decompress(chunk, _PIECE)
             chunk = unpack.unconsumed_tail
+    if unpack is not None and not unpack.eof:
+        yield unpack.flush()  # a few bytes, of which the last piece had no room
     if first and (unpack is None or not unpack.eof):
         raise zlib.error("it breaks off")
 

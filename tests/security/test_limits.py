@@ -152,6 +152,17 @@ def test_an_answer_is_unpacked_however_its_packing_begins(
     assert api.retrieve(client, "msgbatch_1", timeout=20).id == "msgbatch_1"
 
 
+def test_an_answer_is_unpacked_to_its_end_also_where_that_fills_the_last_piece(
+    server: Hostile, client: anthropic.Anthropic
+) -> None:
+    text = json.dumps(BATCH).encode()
+    for size in range(65_560, 65_600, 4):
+        pack = zlib.compressobj(9, wbits=-15)
+        body = pack.compress(text + b" " * (size - len(text))) + pack.flush()
+        server.answers(head(200, Content_Encoding="deflate"), lambda body=body: iter([body]))  # type: ignore[misc]
+        assert api.retrieve(client, "msgbatch_1", timeout=20).id == "msgbatch_1"
+
+
 class TestABatch:
     @pytest.mark.parametrize("number", ["1" + "0" * 400, "-1", "1.5", '"7"', "true", "null", "[]"])
     def test_with_absurd_counts_has_none(self, server: Hostile, client: anthropic.Anthropic, number: str) -> None:
