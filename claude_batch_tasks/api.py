@@ -88,6 +88,8 @@ class Batch(msgspec.Struct, kw_only=True):
         for name in ("created_at", "expires_at", "ended_at", "archived_at"):
             if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
                 setattr(self, name, moment.replace(tzinfo=timezone.utc))
+        # Of an answer's head and of how it came; a body has no say in them.
+        self.organization, self.hold, self.call = None, None, {}
         found = (self.counts or {}).items()
         self.counts = {name: n for name, n in found if type(n) is int and 0 <= n <= _MOST_REQUESTS}
 

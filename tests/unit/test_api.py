@@ -489,6 +489,13 @@ class TestListing:
             "limit=1000&after_id=b3",
         ]
 
+    def test_takes_from_a_batch_nothing_that_only_an_answers_head_says(self, server: Server, client: Any) -> None:
+        said = {"organization": "another", "hold": 9.0, "call": {"event": "failed"}}
+        server.answers = [answer(body={"data": [{**BATCH, **said}], "has_more": False})]
+        [page] = api.pages(client, timeout=5)
+        [batch] = page.data
+        assert (batch.organization, batch.hold, batch.call) == (None, None, {})
+
     def test_says_nothing_of_absence_where_an_entry_cannot_be_read(self, server: Server, client: Any) -> None:
         good = {**BATCH, "id": "b2", "created_at": self.NEW}
         server.answers = [answer(body={"data": [{**good, "created_at": None}, good], "has_more": None})] * 2
