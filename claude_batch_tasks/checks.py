@@ -335,7 +335,7 @@ def _transport(app: Celery, worker: Any) -> Iterator[Finding]:
     try:
         used: Any = app.connection_for_read().get_transport_cls()
     except UNUSABLE as exc:
-        error = f"{type(exc).__name__}: {masked(str(exc))}"
+        error = _why_unusable(exc, app.conf.broker_read_url or app.conf.broker_url)
         yield problems.UNUSABLE_URL.found(role="broker", setting="broker_url", error=error)
         return
     if (kind := getattr(used, "driver_type", None)) in ("memory", "filesystem") and not app.conf.task_always_eager:
@@ -388,8 +388,20 @@ def _tasks(app: Celery, worker: Any) -> list[Finding]:
 
 
 def masked(text: str) -> str:
-    """A text without what stands between ``//`` and ``@`` in addresses."""
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
+    """A text without what stands between ``//`` and ``@`` in addresses, and without passwords that follow a ``?``."""
+    # A password that is not quoted as it should be may have both signs in it.
+    text = re.sub(r"//\S*@", "//***@", text)
+    return re.sub(r"(?i)([?&]\w*(?:pass|secret|token|key)\w*=)[^&\s]*", r"\1***", text)
+
+
+def _why_unusable(exc: Exception, urls: Any) -> str:
+    """What is wrong with an address; of one that cannot be read, nothing that may be a part of its password."""
+    try:
+        for url in _several(urls):
+            _ = urlsplit(str(url)).port
+    except ValueError:
+        return "it is no address; signs such as / @ [ in a password are written %2F %40 %5B"
+    return f"{type(exc).__name__}: {masked(str(exc))}"
 
 
 def _redis_url(urls: Any) -> str | None:

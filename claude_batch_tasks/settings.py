@@ -343,7 +343,8 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
     name, kind = PREFIX + f.name, str(f.type)
 
     def wrong(expected: str) -> InvalidSettings:
-        return InvalidSettings(f"{name} must be {expected}, not {value!r} ({f.metadata['meaning']})")
+        given = repr(value) if f.repr else f"of type {type(value).__name__}"  # there may be a password in it
+        return InvalidSettings(f"{name} must be {expected}, not {given} ({f.metadata['meaning']})")
 
     if value is None or (isinstance(value, str) and value.lower() == "none"):
         if "None" in kind:

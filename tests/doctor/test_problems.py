@@ -110,6 +110,17 @@ def test_no_password_is_shown() -> None:
     assert checks.masked("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
         "no amqp://***@host and redis://***@host:1"
     )
+    assert checks.masked("db+postgresql://u:p@a/ss@host/x") == "db+postgresql://***@host/x"
+    assert checks.masked("db://host/x?user=u&sslpassword=pass&a=1") == "db://host/x?user=u&sslpassword=***&a=1"
+
+
+@pytest.mark.parametrize("address", ["redis://:PASS/WORD@host:6379/0", "amqp://user:PA[SS]WORD@host//"])
+def test_a_password_that_breaks_its_address_is_not_shown(address: str) -> None:
+    with Celery("judged", broker=address, backend="redis://host/0", set_as_current=False) as app:
+        app.conf.update(result_expires=None)
+        found = {one.id: str(one) for one in doctor.findings(app, servers=False)}
+    assert "written %2F" in found["claude_batch.E018"]
+    assert not any("PA" in text or "WORD" in text for text in found.values())
 
 
 def test_settings_alone_are_judged_without_asking_anybody() -> None:

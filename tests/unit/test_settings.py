@@ -295,6 +295,11 @@ class TestTheStore:
         assert "noeviction" in text
         assert "SECRET" not in text
 
+    def test_that_is_no_text_is_not_quoted(self) -> None:
+        with pytest.raises(InvalidSettings, match="store_url must be a text, not of type list") as caught:
+            settings(claude_batch_store_url=["redis://:SECRET@h/0"])
+        assert "SECRET" not in str(caught.value)
+
     @pytest.mark.parametrize(
         ("url", "expected"),
         [
