@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import redis
 from celery import Celery
+from celery.app import backends
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.backends.rpc import RPCBackend
@@ -266,6 +267,10 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
 
     def ask() -> None:
         try:
+            if _is_database(used):
+                _connect(app)
+                answered.append(None)
+                return
             backend: Any = app.backend
             answered.append(backend.get_task_meta(f"claude-batch-doctor-{uuid4().hex}"))
         except Exception as exc:  # noqa: BLE001 - of any back end's client
@@ -282,3 +287,19 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
         yield no_answer(name, "result_backend", _LEADS["result back end"], answer)
     else:
         yield ok(f"{name} answers")
+
+
+def _is_database(back_end: type) -> bool:
+    return any(base.__module__ == "celery.backends.database" for base in back_end.__mro__)
+
+
+def _connect(app: Celery) -> None:
+    """The back end itself would make its tables, and try a database that is away for longer than we wait."""
+    from sqlalchemy import create_engine
+
+    made: Any = backends.by_url(app.conf.result_backend, app.loader)
+    engine = create_engine(made[1] or app.conf.database_url, **(app.conf.database_engine_options or {}))
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +124,17 @@ def test_a_broker_that_is_down(scheme: str, make_app: MakeApp, doctor_says: Doct
     assert said.ids == ["E101"]
     assert "does not answer (nobody listens there)" in said.text
     assert "Start it, or correct broker_url" in said.text
+
+
+def test_a_database_of_results(tmp_path: Path, make_app: MakeApp, doctor_says: DoctorSays) -> None:
+    there = tmp_path / "results.db"
+    assert doctor_says(make_app(result_backend=f"db+sqlite:///{there}"), "servers").ids == []
+    with sqlite3.connect(there) as database:
+        assert database.execute("select * from sqlite_master").fetchall() == []
+    url = f"db+postgresql+psycopg://user:{PASSWORD}@127.0.0.1:{free_port()}/results"
+    said = doctor_says(make_app(result_backend=url), "servers")
+    assert said.ids == ["E101"]
+    assert "does not answer (nobody listens there): result.get() and result.state fail" in said.text
 
 
 def test_a_rabbitmq_that_refuses_the_password(make_app: MakeApp, doctor_says: DoctorSays) -> None:
