@@ -73,12 +73,14 @@ def _failure(exc: Exception) -> Failure | None:
     from kombu.exceptions import OperationalError
 
     from claude_batch_tasks import errors
+    from claude_batch_tasks.cli import common
 
     match exc:
         case errors.InvalidRequests() | errors.InvalidSettings():
             return Failure(str(exc), USAGE)
         case errors.JobNotFound():
-            return Failure(f"{sentence(exc)} `claude-batch list` shows the jobs there are.", NO_SUCH_JOB)
+            listing = common.again(click.get_current_context(), "list")
+            return Failure(f"{sentence(exc)} `{listing}` shows the jobs there are.", NO_SUCH_JOB)
         case errors.StoreUnavailable():
             return Failure(
                 f"{sentence(exc)} Does that Redis run, and is it the one that claude_batch_store_url (or the result "

@@ -105,6 +105,7 @@ class TestTheGroup:
         assert f"celery -A {module} claude-batch watch {told.splitlines()[0]}\n" in told
         missing = CliRunner().invoke(celery, ["-A", module, "claude-batch", "status", "nosuch"])
         assert missing.exit_code == 4
+        assert f"`celery -A {module} claude-batch list` shows" in missing.output
 
 
 class TestSubmitting:
