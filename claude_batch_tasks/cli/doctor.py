@@ -50,6 +50,8 @@ def doctor(
     """
     app = app_of(ctx)
     if live:
+        if parts or strict or as_json:
+            raise click.UsageError("--live prints a report, and takes no PARTS, --strict or --json")
         _live(ctx, app, model, client, timeout, yes)
         return
     from claude_batch_tasks.doctor import examine

@@ -65,6 +65,15 @@ def test_nothing_is_sent_unless_somebody_says_yes(healthy: Set, make_app: MakeAp
     assert healthy.simulator.state().totals.batches_created == before
 
 
+@pytest.mark.parametrize("option", ["settings", "--strict", "--json"])
+def test_what_a_report_cannot_heed_is_refused(
+    option: str, healthy: Set, make_app: MakeApp, doctor_says: DoctorSays
+) -> None:
+    before = healthy.simulator.state().totals.batches_created
+    assert doctor_says(make_app(), "--live", "--yes", option).exit_code == 2
+    assert healthy.simulator.state().totals.batches_created == before
+
+
 def test_nothing_is_sent_that_no_worker_would_take(
     make_app: MakeApp, doctor_says: DoctorSays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
