@@ -83,7 +83,7 @@ def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
         "organization": record.organization,
         "queue": record.queue,
         "models": ", ".join(status.cost_by_model) or None,
-        "cost, US dollars": status.cost,
+        "cost, US dollars": None if status.cost is None else f"{status.cost:.6f}",
         "submitted": f"{status.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
         "started": _since(status, status.started_at),
         "ended": _since(status, status.ended_at),
