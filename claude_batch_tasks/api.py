@@ -198,7 +198,7 @@ def unusable(factory: str) -> str | None:
     try:
         return None if callable(_import(factory)) else "it is not callable"
     except Exception as exc:  # noqa: BLE001 - the user's module, which may raise anything
-        return f"{type(exc).__name__}: {exc}"
+        return f"{type(exc).__name__}: {_hidden(str(exc))}"
 
 
 def credential(client: anthropic.Anthropic, key: str) -> str:

@@ -6,6 +6,7 @@ import json
 import pickle
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic
 import pytest
@@ -37,6 +38,12 @@ def client(request: pytest.FixtureRequest, server: Hostile) -> Iterator[anthropi
     """With each way in which the SDK says who it is."""
     with anthropic.Anthropic(base_url=server.url, max_retries=0, **{request.param: KEY}) as made:
         yield made
+
+
+def test_a_factory_that_quotes_it_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quoting_factory.py").write_text(f"raise RuntimeError('no use for sk-ant-{'x' * 20}')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert api.unusable("quoting_factory.make") == "RuntimeError: no use for [key]"
 
 
 RESULTS = {"results": lambda client: api.results(client, "msgbatch_1", timeout=20).__enter__()}
