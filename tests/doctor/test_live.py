@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner
 
-from claude_batch_tasks import BatchJob, __version__, run_batch
+from claude_batch_tasks import BatchJob, __version__, report, run_batch
 from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.embedded import free_port
@@ -105,6 +105,13 @@ def test_a_report_of_any_job(healthy: Set, make_app: MakeApp) -> None:
     assert "| requests | 2: 2 succeeded, 0 without an outcome |" in told.output
     assert "| poll_max | 0.3 (of this job) |" in told.output
     assert "secret" not in told.output
+
+
+def test_a_report_names_no_host() -> None:
+    text = "redis:6379 and redis.example said: certificate is not valid for 'gateway.example'. (_ssl.c:1006)"
+    assert report._without(["redis", "redis.example"], text) == (
+        "<host>:6379 and <host> said: certificate is not valid for '<host>'. (_ssl.c:1006)"
+    )
 
 
 def test_a_report_where_nobody_answers(healthy: Set, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
