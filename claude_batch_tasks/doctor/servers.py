@@ -39,8 +39,8 @@ SET {key} 1 PX 60000 | INCR {key} | GET {key} | GETRANGE {key} 0 1 | SETBIT {key
 HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a | LPUSH {key}:l b | LTRIM {key}:l 0 1
 | LPOP {key}:l | LINDEX {key}:l 0 | LLEN {key}:l | LRANGE {key}:l 0 0 | ZADD {key}:z 1 a | ZCARD {key}:z | ZCOUNT
 {key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 | ZREVRANGEBYSCORE
-{key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | TIME | EVALSHA 0 0 | SCRIPT LOAD return | MULTI | EXEC |
-DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z
+{key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return |
+MULTI | EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z
 """
 
 #: What the text of a failed connection says, why that is, and what to do.

@@ -167,13 +167,13 @@ def test_a_redis_without_memory(own_redis: RedisServer, make_app: MakeApp, docto
 def test_a_redis_that_permits_too_little(own_redis: RedisServer, make_app: MakeApp, doctor_says: DoctorSays) -> None:
     with own_redis.client() as client:
         client.execute_command(
-            "ACL", "SETUSER", "batches", "on", f">{PASSWORD}", "~claude_batch*", "+@all", "-evalsha", "-zadd"
+            "ACL", "SETUSER", "batches", "on", f">{PASSWORD}", "~claude_batch*", "+@all", "-evalsha", "-zadd", "-scan"
         )
     url = f"redis://batches:{PASSWORD}@127.0.0.1:{own_redis.port}/0"
     said = doctor_says(make_app(claude_batch_store_url=url), "servers")
     assert said.ids == ["E103"]
-    assert "does not let its user run ZADD, EVALSHA" in said.text
-    assert "ACL SETUSER batches ~claude_batch* +zadd +evalsha" in said.text
+    assert "does not let its user run ZADD, SCAN, EVALSHA" in said.text
+    assert "ACL SETUSER batches ~claude_batch* +zadd +scan +evalsha" in said.text
 
 
 def test_a_database_that_is_not_there(healthy: Set, make_app: MakeApp, doctor_says: DoctorSays) -> None:
