@@ -46,7 +46,8 @@ def explained() -> Iterator[None]:
     """Turn expected errors into a message and an exit code."""
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # of a program that was started without one
+            sys.stdout.flush()
     except BrokenPipeError:
         give_up_output()
         raise click.exceptions.Exit(_BROKEN_PIPE) from None

@@ -46,12 +46,15 @@ def results(
     claude-batch results $JOB --format parquet -o results.parquet
     """
     job = common.job_of(ctx, job_id)
-    out = sys.stdout.buffer
-    if format_ == "parquet" and output == "-" and out.isatty():
+    if output == "-" and sys.stdout is None:
+        raise click.UsageError("there is no standard output; give -o FILE")
+    out = sys.stdout.buffer if output == "-" else None
+    if format_ == "parquet" and out is not None and out.isatty():
         raise click.UsageError("a Parquet file is nothing to read here; give -o FILE")
     try:
-        written = job.export(out if output == "-" else output, format_, type=only, order=order)
-        out.flush()
+        written = job.export(output if out is None else out, format_, type=only, order=order)
+        if out is not None:
+            out.flush()
     except ImportError as exc:  # of pyarrow
         raise exits.Failure(str(exc)) from None
     except BrokenPipeError:

@@ -376,6 +376,13 @@ def test_an_estimate_needs_neither_broker_nor_store(run: Callable[..., Result], 
     assert run("estimate", "-", input=line(max_tokens=0)).exit_code == 2
 
 
+@pytest.mark.parametrize(("command", "code"), [("estimate -", 0), ("results x", 2)])
+def test_a_program_may_be_started_without_standard_output(command: str, code: int) -> None:
+    script = f"'{sys.executable}' -m claude_batch_tasks.cli {command} >&-"
+    done = subprocess.run(["bash", "-c", script], input=line(), stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
 def test_an_id_that_is_none_of_a_batch_is_a_wrong_argument(run: Callable[..., Result]) -> None:
     refused = run("adopt", "batch-1")
     assert (refused.exit_code, "msgbatch_..." in refused.output) == (2, True)
