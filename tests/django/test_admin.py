@@ -245,3 +245,13 @@ def test_there_is_no_table_and_nothing_to_migrate(login: Login) -> None:
         out = io.StringIO()
         call_command("dumpdata", "claude_batch", use_base_manager=whole, stdout=out)
         assert out.getvalue().strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [(None, "unknown"), (0, "$0"), (0.000029, "$0.000029"), (0.0123456, "$0.01235"), (1234.5, "$1,234.50")],
+)
+def test_costs_are_written_without_exponents(cost: float | None, shown: str) -> None:
+    from claude_batch_tasks.contrib.django.templatetags.claude_batch import dollars
+
+    assert dollars(cost) == shown

@@ -16,4 +16,8 @@ def thousands(number: int) -> str:
 @register.filter
 def dollars(cost: float | None) -> str:
     """$0.0123, as many digits as tell something."""
-    return "unknown" if cost is None else f"${cost:,.2f}" if cost >= 1 else f"${cost:.4g}"
+    if cost is None:
+        return "unknown"
+    if cost >= 1:
+        return f"${cost:,.2f}"
+    return f"${cost:.4g}" if cost >= 1e-4 or not cost else f"${cost:.6f}"
