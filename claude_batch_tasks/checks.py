@@ -354,7 +354,7 @@ def _result_back_end(app: Celery, worker: Any) -> Iterator[Finding]:
     try:
         used = result_back_end(app)
     except UNUSABLE as exc:
-        yield unusable_result_back_end(exc)
+        yield unusable_result_back_end(app, exc)
         return
     if used is DisabledBackend:
         yield problems.NO_RESULTS.found()
@@ -369,9 +369,9 @@ def result_back_end(app: Celery) -> type:
     return used
 
 
-def unusable_result_back_end(exc: Exception) -> Finding:
-    """It is of a kind that is not known or not installed."""
-    error = f"{type(exc).__name__}: {masked(str(exc))}"
+def unusable_result_back_end(app: Celery, exc: Exception) -> Finding:
+    """It is of a kind that is not known or not installed, or its address is none."""
+    error = _why_unusable(exc, app.conf.result_backend)
     return problems.UNUSABLE_URL.found(role="result back end", setting="result_backend", error=error)
 
 

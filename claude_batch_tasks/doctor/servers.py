@@ -16,7 +16,6 @@ import redis
 from celery import Celery
 from celery.app import backends
 from celery.backends.base import DisabledBackend
-from celery.backends.redis import RedisBackend
 from celery.backends.rpc import RPCBackend
 
 from claude_batch_tasks import checks, problems
@@ -74,15 +73,19 @@ _CAUSES = (
 
 def check(app: Celery) -> Iterator[Finding]:
     """Every server that the app uses."""
-    for server in checks.servers(app):
+    found = checks.servers(app)
+    for server in found:
         yield from checks.isolated(server.name, partial(_redis, server))
-    yield from checks.isolated("broker", partial(_other_broker, app))
-    yield from checks.isolated("result back end", partial(_other_result_back_end, app))
+    asked = {role for server in found for role in server.roles}
+    if "broker" not in asked:
+        yield from checks.isolated("broker", partial(_other_broker, app))
+    if "result back end" not in asked:
+        yield from checks.isolated("result back end", partial(_other_result_back_end, app))
 
 
 def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:
     """What keeps a server from answering, by what its client says."""
-    error = f"{type(exc).__name__}: {checks.masked(str(exc))}"
+    error = " ".join(f"{type(exc).__name__}: {checks.masked(str(exc))}".split())
     why, fix = next((why, fix) for words, why, fix in _CAUSES if any(word in error.lower() for word in words))
     found = {"why": why.format(error=error), "fix": fix.format(setting=setting)}
     return problems.NO_ANSWER.found(server=name, leads=leads, **found)
@@ -206,14 +209,12 @@ def _clock(server: Server, client: Any) -> Iterator[Finding]:
 
 
 def _other_broker(app: Celery) -> Iterator[Finding]:
-    """One that is no Redis."""
+    """One that is no Redis, or one that is reached through Sentinels."""
     try:
         unconnected = quick_connection(app)
     except checks.UNUSABLE:  # which the settings' own check has said
         return
     with unconnected as connection:
-        if connection.transport.driver_type == "redis":
-            return
         name = f"the broker ({checks.masked(connection.as_uri())})"
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
@@ -256,12 +257,12 @@ def quick_connection(app: Celery) -> Any:
 
 
 def _other_result_back_end(app: Celery) -> Iterator[Finding]:
-    """One that is no Redis, asked for a result that is not there."""
+    """One that is no Redis by its address, asked for a result that is not there."""
     try:
         used = checks.result_back_end(app)
     except checks.UNUSABLE:  # which the settings' own check has said
         return
-    if used in (DisabledBackend, RPCBackend) or issubclass(used, RedisBackend):
+    if used in (DisabledBackend, RPCBackend):
         return
     answered: list[Any] = []
 
@@ -282,7 +283,7 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
     thread.join(3 * checks.PATIENCE)
     answer = answered[0] if answered else TimeoutError("no answer in time")
     if isinstance(answer, checks.UNUSABLE):
-        yield checks.unusable_result_back_end(answer)  # a driver is not installed
+        yield checks.unusable_result_back_end(app, answer)  # a driver is not installed
     elif isinstance(answer, Exception):
         yield no_answer(name, "result_backend", _LEADS["result back end"], answer)
     else:

@@ -126,6 +126,25 @@ def test_a_broker_that_is_down(scheme: str, make_app: MakeApp, doctor_says: Doct
     assert "Start it, or correct broker_url" in said.text
 
 
+def test_sentinels_that_are_down(make_app: MakeApp, doctor_says: DoctorSays) -> None:
+    url, options = f"sentinel://:{PASSWORD}@127.0.0.1:{free_port()}", {"master_name": "mymaster"}
+    app = make_app(broker_url=url, broker_transport_options=options, result_backend_transport_options=options)
+    app.conf.result_backend = url
+    said = doctor_says(app, "servers")
+    assert said.ids == ["E101", "E101"]
+    assert "the broker (sentinel://" in said.text
+    assert "the result back end (sentinel://" in said.text
+
+
+def test_a_password_that_breaks_the_address_of_the_result_back_end(
+    healthy: Set, make_app: MakeApp, doctor_says: DoctorSays
+) -> None:
+    app = make_app(result_backend=f"redis://:{PASSWORD}/x@127.0.0.1:6379/0", claude_batch_store_url=healthy.url)
+    said = doctor_says(app, "servers")
+    assert said.ids == ["E018"]
+    assert "written %2F" in said.text
+
+
 def test_a_database_of_results(tmp_path: Path, make_app: MakeApp, doctor_says: DoctorSays) -> None:
     there = tmp_path / "results.db"
     assert doctor_says(make_app(result_backend=f"db+sqlite:///{there}"), "servers").ids == []
