@@ -47,6 +47,9 @@ _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}
 _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 _LONGEST_MESSAGE = 500
+
+#: Characters that a key has at least.
+_SHORTEST_KEY = 8
 _LONGEST_NAME = 200
 
 #: Anthropic's keys and tokens look like this, whoever's they are.
@@ -596,5 +599,6 @@ def _name(exc: BaseException, client: anthropic.Anthropic) -> str:
 def _hidden(text: str, client: anthropic.Anthropic | None = None) -> str:
     """A text of somebody else's without keys: there are gateways that quote the one they refuse."""
     for secret in (client.api_key, client.auth_token) if client is not None else ():
-        text = text.replace(secret, _HIDDEN) if secret else text
+        # A placeholder, such as "x", is no secret, and stands in many words.
+        text = text.replace(secret, _HIDDEN) if secret and len(secret) >= _SHORTEST_KEY else text
     return _KEY.sub(_HIDDEN, text)

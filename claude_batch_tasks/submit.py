@@ -18,6 +18,7 @@ from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
+from claude_batch_tasks.texts import many
 
 
 def submit(
@@ -91,13 +92,14 @@ def submit(
                 store.delete(job_id)  # only the answer was lost
         raise
     told = {"requests": total, "batches": len(batches), "client": alias, "queue": queue}
-    history.note(store, Unit(job_id), "submitted", f"submitted: {_size(job)}", **told)
+    history.note(
+        store,
+        Unit(job_id),
+        "submitted",
+        f"submitted: {many(total, 'request')} in {many(len(batches), 'batch')}",
+        **told,
+    )
     return job
-
-
-def _size(job: JobRecord) -> str:
-    batches = "1 batch" if job.batches == 1 else f"{job.batches:,} batches"
-    return f"{job.requests:,} request{'s' if job.requests != 1 else ''} in {batches}"
 
 
 def _noted(pieces: Iterable[wire.Piece], batches: list[BatchRecord], prices: Prices | None) -> Iterator[wire.Piece]:

@@ -53,7 +53,7 @@ from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import configured_app
 from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, publish_progress
 from claude_batch_tasks.store import Flight, Unit
-from claude_batch_tasks.texts import duration, words
+from claude_batch_tasks.texts import duration, many, words
 
 log = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     step.pace.heed(created.hold)
     account.proven(step, created.organization)
     told = {"requests": record.sending, "round": len(record.rounds)}
-    step.note("created", f"created, {record.sending:,} requests", **told, **created.call)
+    step.note("created", f"created, {many(record.sending, 'request')}", **told, **created.call)
     return f"created {created.id}, {record.sending} requests"
 
 

@@ -11,6 +11,12 @@ def words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
 
 
+def many(count: int, name: str) -> str:
+    """A count of things: ``1 request``, ``1,200 requests``, ``3 batches``."""
+    plural = "es" if name.endswith("ch") else "s"
+    return f"{count:,} {name}{'' if count == 1 else plural}"
+
+
 def clock(moment: float) -> str:
     """A moment in epoch seconds."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
