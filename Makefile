@@ -4,14 +4,14 @@ VENV := .venv
 LOWEST := .venv-lowest
 SIMULATOR_PORT ?= 8787
 # Most tests wait for countdowns, so more of them than cores may run at a time.
-PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n 5 --dist loadfile --no-loadscope-reorder
 # What takes long and says more about us than about the versions of what we stand on.
 LATEST_ONLY := $(addprefix --ignore=tests/,chaos docs simulator upgrades test_benchmarks.py django/test_browser.py metrics/test_workers.py \
 	$(addprefix doctor/test_,broken_setups.py live.py) \
 	$(addprefix security/test_,leaks.py sealing.py tls.py) \
-	$(addprefix unfriendly/test_,chances.py deaths.py outages.py paid_once.py) \
+	$(addprefix unfriendly/test_,at_once.py chances.py deaths.py outages.py paid_once.py use.py) \
 	$(addprefix unit/test_,costs.py estimating.py index.py policy.py prices.py rounds.py sending.py) \
-	$(addprefix workers/test_,adopting.py another_chance.py cli.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
+	$(addprefix workers/test_,account.py adopting.py another_chance.py cli.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
 	redis_restart.py resuming.py stops.py))
 SEEDS ?= 200
 FIRST ?= 0

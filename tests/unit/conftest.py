@@ -20,7 +20,7 @@ configuration.set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "claud
 settings.register_profile(
     "unit",
     deadline=None,
-    max_examples=60,
+    max_examples=40,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
