@@ -12,7 +12,8 @@ LATEST_ONLY := $(addprefix --ignore=tests/,chaos docs examples simulator upgrade
 	$(addprefix doctor/test_,broken_setups.py live.py) \
 	$(addprefix security/test_,leaks.py sealing.py tls.py) \
 	$(addprefix unfriendly/test_,at_once.py chances.py deaths.py outages.py paid_once.py use.py) \
-	$(addprefix unit/test_,costs.py estimating.py index.py policy.py prices.py rounds.py sending.py) \
+	$(addprefix unit/test_,costs.py estimating.py flights.py history.py hooks.py index.py policy.py prices.py reading.py requests.py results.py \
+	rounds.py sending.py) \
 	$(addprefix workers/test_,account.py adopting.py another_chance.py cli.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
 	redis_restart.py resuming.py stops.py))
 SEEDS ?= 200
