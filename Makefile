@@ -6,7 +6,7 @@ SIMULATOR_PORT ?= 8787
 # Most tests wait for countdowns, so more of them than cores may run at a time.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 # What takes longest for what it says; ALL=1 runs it as well.
-SLOW := $(if $(ALL),,$(addprefix --ignore=tests/,chaos test_benchmarks.py))
+SLOW := $(if $(ALL),,$(addprefix --ignore=tests/,chaos test_benchmarks.py unfriendly/test_at_once.py))
 # What takes long and says more about us than about the versions of what we stand on.
 LATEST_ONLY := $(addprefix --ignore=tests/,chaos docs examples simulator upgrades test_benchmarks.py django/test_browser.py metrics/test_workers.py \
 	$(addprefix doctor/test_,broken_setups.py live.py) \
