@@ -48,7 +48,7 @@ class JobRunning(BatchTasksError):
 
 
 class JobNotResumable(BatchTasksError):
-    """The job cannot be taken up again: it has not failed, or what it needs has expired."""
+    """The job cannot be taken up again: it runs, has all its outcomes, or what it needs has expired."""
 
 
 class RequestsUnknown(BatchTasksError, LookupError):
@@ -225,11 +225,11 @@ class WaitExceeded(BatchTasksError):
 
 
 class ResultsMissing(BatchTasksError):
-    """The result file stayed incomplete over all the refetches allowed; the rows that came are kept."""
+    """Some of the job's requests have no outcome in the store, and the text says how many; what came is kept."""
 
 
 class StepFailed(BatchTasksError):
-    """A step met an error it has no rule for; the worker's log has the traceback."""
+    """A step was broken off ``max_step_failures`` times in a row; the worker's log has the tracebacks."""
 
 
 def rebuild(name: str, args: list[Any]) -> BatchTasksError:

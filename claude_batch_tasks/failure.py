@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from claude_batch_tasks import errors, results
+from claude_batch_tasks import errors, results, totals
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord
 from claude_batch_tasks.texts import clock, span
@@ -14,20 +14,31 @@ from claude_batch_tasks.texts import clock, span
 _NAMED = 5
 
 
-def of(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> errors.BatchTasksError | None:
-    """The first failed batch's error, with what was kept and what to do."""
-    failed = [(number, record) for number, record in enumerate(batches) if record.error]
-    if not failed:
+def of(
+    step: Step,
+    batches: list[BatchRecord],
+    summary: dict[str, Any],
+    own: errors.BatchTasksError | None = None,
+) -> errors.BatchTasksError | None:
+    """The first failed batch's error, with what was kept and what to do.
+
+    Args:
+        own: what failed the job itself, if no batch did.
+    """
+    failed = [(number, record) for number, record in enumerate(batches) if record.error or totals.unaccounted(record)]
+    if failed:
+        number, record = failed[0]
+        error = errors.rebuild(*record.error) if record.error else _short(record)
+        name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
+        if len(failed) > 1:
+            name += f" and {len(failed) - 1} more"
+    elif own is not None:
+        error, name = own, f"job {step.unit.job_id}"
+    else:
         return None
-    number, record = failed[0]
-    assert record.error is not None
-    error = errors.rebuild(*record.error)
     what = str(error)
     if isinstance(error, errors.ApiError) and error.request_id:
         what += f" (request id {error.request_id})"
-    name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
-    if len(failed) > 1:
-        name += f" and {len(failed) - 1} more"
     parts = [f"{name} failed: {what}."]
     answered = sum(summary[outcome] for outcome in results.OUTCOMES)
     kept = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
@@ -37,6 +48,11 @@ def of(step: Step, batches: list[BatchRecord], summary: dict[str, Any]) -> error
     parts += _what_became_of([record for _, record in failed])
     parts.append(_advice(error, f"BatchJob({step.unit.job_id!r}).resume()", adopted=step.job.adopted))
     return type(error)(" ".join(parts), *error.args[1:])
+
+
+def _short(record: BatchRecord) -> errors.ResultsMissing:
+    missing = totals.unaccounted(record)
+    return errors.ResultsMissing(f"{missing:,} of its {record.count:,} requests have no outcome in the store")
 
 
 def _what_became_of(failed: list[BatchRecord]) -> Iterator[str]:
@@ -79,7 +95,7 @@ def _advice(error: errors.BatchTasksError, resume: str, *, adopted: bool) -> str
     if isinstance(error, errors.ResultsMissing):
         return f"To fetch them once more: {resume}."
     if isinstance(error, errors.StepFailed):
-        return f"See the worker's log for the traceback; it is a defect, please report it. To try again: {resume}."
+        return f"The worker's log has the traceback. When its cause is gone, {resume}: it goes on where it stands."
     if isinstance(error, errors.BatchArchived):
         return "Its results cannot be had any more." if adopted else "Submit the requests again."
     if isinstance(error, errors.BatchLost) and adopted:

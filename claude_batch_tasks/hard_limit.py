@@ -1,4 +1,4 @@
-"""What a hard time limit of the user's own means for a step: this attempt is over, the job is not."""
+"""What the end of an attempt means for a step's message, in a worker's main process: the job is not over."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ class StepRequest(Request):
     """
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
-        """A time limit is dealt with in ``on_timeout``, which follows."""
-        exception = exc_info.exception
-        if not isinstance(getattr(exception, "exc", exception), TimeLimitExceeded):  # billiard wraps it
+        """Deal with a lack of memory as with a lost process; a time limit is dealt with in ``on_timeout``."""
+        exception = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
+        if isinstance(exception, MemoryError):
+            # Celery would end the whole worker.
+            state.task_ready(self)
+            self.reject(requeue=True)
+        elif not isinstance(exception, TimeLimitExceeded):
             super().on_failure(exc_info, *args, **kwargs)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:

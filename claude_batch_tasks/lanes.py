@@ -145,8 +145,11 @@ class Lane:
                 call.set_exception(exc)
 
         self._running[call] = request
-        # Not of a pool: Python waits for those at its exit.
-        threading.Thread(target=run, name="claude-batch-call", daemon=True).start()
+        try:
+            # Not of a pool: Python waits for those at its exit.
+            threading.Thread(target=run, name="claude-batch-call", daemon=True).start()
+        except RuntimeError:  # no thread is to be had: this one makes the call
+            run()
 
     def _fill(self, client: anthropic.Anthropic) -> float | None:
         """Begin as many calls as may be; the seconds until one more may be, None: nothing is left to be sent."""

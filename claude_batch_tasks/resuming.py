@@ -31,19 +31,25 @@ _MOMENT = 60.0
 
 
 def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Any]:
-    """Take a failed job up again where it stands: what it had created is looked at, never created again.
+    """Take a job that failed up again where it stands: what it had created is looked at, never created again.
+
+    Likewise one that ended otherwise, of which requests have no outcome.
 
     Args:
         options: the job's settings from now on, over those it had.
 
     Raises:
-        JobNotResumable: it has not failed, or what it needs is gone.
+        JobNotResumable: it runs, has all its outcomes, or what it needs is gone.
         InvalidSettings: an option is unknown or makes no sense.
         StoreUnavailable: the store does not answer.
     """
     settings = Settings.of(app)
     store = settings.open_store()
-    if job.state != "failed":
+    batches = store.batches(job_id)
+    failed = [
+        number for number, batch in enumerate(batches) if batch.error or not batch.done or totals.unaccounted(batch)
+    ]
+    if job.ended_at is None or job.state == "revoked" or (job.state != "failed" and not failed):
         why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
     if options.get("deadline") is not None:
@@ -52,10 +58,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     settings = settings.override(job.options)
     if job.adopted:
         _check_no_fallback(options)
-    batches = store.batches(job_id)
     if len(batches) < job.batches:
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: some of what it needs has expired")
-    failed = [number for number, batch in enumerate(batches) if batch.error]
     # From here on none was ever begun, and each waits for its turn.
     unbegun = job.batches
     while unbegun and unbegun - 1 in failed and not _begun(batches[unbegun - 1]):
@@ -85,7 +89,9 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     if app.conf.task_always_eager:
         return _run_eagerly(app, store, job_id, job, now_due)
     try:
-        # Under its id there is a failure, which get() would raise.
+        # Under its id there is how it ended, which get() would tell; over SUCCESS nothing is stored.
+        app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
+        app.backend.forget(job_id)
         app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")
@@ -111,7 +117,7 @@ def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
     forgotten = (
         "create_not_found", "ambiguous_at", "create_looks", "cancel_sent", "absences", "counts", "failures", "due_at",
         "task_id", "told", "usage", "costs", "outcome", "eligible", "open", "final", "done", "made_room", "skipped",
-        "note", "error", "messages_out", "first_lane",
+        "note", "error", "messages_out", "first_lane", "step_failures", "step_failure",
     )  # fmt: skip
     changes = {name: getattr(fresh, name) for name in forgotten}
     return line.position(turn, rank), {"state": state, "turn": turn, "attempts_before": batch.attempt, **changes}

@@ -145,6 +145,12 @@ class Settings:
     lease: float = _setting(
         20.0, "seconds after which a step whose worker died may be taken over (a living one renews)", least=0.5
     )
+    max_step_failures: int = _setting(
+        10,
+        "times in a row that a step may be broken off (by an exception no rule is for, a time limit, a killed worker) "
+        "before its batch fails with that reason; what was paid for is kept, and the job can be resumed",
+        least=1,
+    )
     recover_every: float = _setting(
         15.0, "seconds between two looks of a worker for messages that the broker lost", least=0.1, per_job=False
     )

@@ -5,6 +5,10 @@ runs, publishes the next message, and only then moves the unit on and gives the 
 process that dies in between loses the job or doubles it. What is to wait longer than a moment is left in the store
 instead, in one step, and gets its next message when it is due. A message at an older position is a duplicate and ends
 quietly; one that meets a living lease comes back when that would expire; one that meets an expired lease takes over.
+
+A unit moves on only after its step ran to its end (``StepTask.pass_on``). Whatever else is raised, in the step or
+around it, leaves the unit where it was: ``StepTask.come_back_after`` counts it and runs the step again after a
+countdown, and after ``max_step_failures`` in a row the batch fails with that reason.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import signal
 import threading
 import time
 import uuid
@@ -22,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import anthropic
 from celery import Task, signature
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.states import READY_STATES
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
@@ -30,7 +35,7 @@ from kombu.exceptions import OperationalError
 from claude_batch_tasks import api, errors, history, line, policy, totals
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Store, Unit
+from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Lease, Store, Unit
 from claude_batch_tasks.texts import duration
 
 if TYPE_CHECKING:
@@ -60,6 +65,43 @@ class LeaseLost(Exception):
     """Another message took this step over; whatever this one still wanted to write must not be written."""
 
 
+class JobEnded(Exception):
+    """The job has failed, and this task is the one that tells Celery: ``error`` is what the caller's ``get()`` raises.
+
+    Nothing else that a step raises may reach Celery as a failure.
+    """
+
+    def __init__(self, error: errors.BatchTasksError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class NoThread(RuntimeError):
+    """This process cannot start a thread: the limit of its container or its user is reached."""
+
+
+class JobBackend:
+    """The app's result back end, which takes nothing for a failure of a job but the job's own.
+
+    Celery stores a failure of a task for all that follows it in its chain, and the last of these is what the caller
+    waits for. What only broke a step off (no memory, no thread, a back end that is away) is no failure of the job.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def __reduce__(self) -> Any:
+        return self._backend.__reduce__()
+
+    def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any) -> None:
+        """As the back end's, for an error of this package alone."""
+        if isinstance(exc, errors.BatchTasksError):
+            self._backend.mark_as_failure(task_id, exc, *args, **kwargs)
+
+
 @dataclass
 class Step:
     """What a running step knows and may do. Every write is refused once the lease is somebody else's."""
@@ -77,6 +119,12 @@ class Step:
     """The lease is known to be somebody else's."""
     also_held: list[Callable[[], None]] = field(default_factory=list)
     """What is to be done whenever the lease is renewed, in the thread that does."""
+    failures: int = 0
+    """How often in a row the step was broken off, before this attempt."""
+    failure: str | None = None
+    """What broke it off the last time; None: its worker was killed, or lost the lease."""
+    released: bool = False
+    """The unit has moved on, or waits: nothing that is raised from now on concerns it."""
 
     @cached_property
     def batch(self) -> BatchRecord:
@@ -152,6 +200,11 @@ class Step:
         return f"failed: {error}"
 
     @property
+    def ran(self) -> dict[str, Any]:
+        """What changes in the record of a unit whose step was broken off before, and has run now."""
+        return {"step_failures": 0, "step_failure": None} if self.failures else {}
+
+    @property
     def deadline(self) -> float | None:
         """When the job gives up waiting, in epoch seconds."""
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
@@ -216,8 +269,7 @@ class BatchTask(_Task):
     track_started = False
     # How a job fails says all there is to say; a traceback of ours would say no more.
     throws = (errors.BatchTasksError,)
-    # A time limit of the user's own app ends an attempt, not the job.
-    autoretry_for = (errors.TryLater, OperationalError, SoftTimeLimitExceeded)
+    autoretry_for = (errors.TryLater, OperationalError)
     Request = "claude_batch_tasks.hard_limit:StepRequest"
 
     @classmethod
@@ -282,7 +334,41 @@ class BatchTask(_Task):
             raise Reject(getattr(reject, "reason", None), requeue=True) from None
 
 
-class StepTask(BatchTask):
+class JobTask(BatchTask):
+    """A task whose end the caller of a job waits for, at the end of its chain or under the job's own id."""
+
+    abstract = True
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def backend(self) -> Any:
+        """The result back end."""
+        return JobBackend(super().backend)
+
+    def log_broken_off(self, unit: Unit, reason: str) -> None:
+        """Say what broke a task off, with the traceback of the exception that is being handled."""
+        with contextlib.suppress(Exception):  # a handler of somebody's log may be what broke it off
+            extra = history.fields(unit, "broken_off")
+            log.exception("%s: %s was broken off: %s", unit, self.name, reason, extra=extra)
+
+    def broken_off(self, reason: str | None, times: int) -> errors.StepFailed:
+        """The error of a task that was broken off too often."""
+        reason = reason or "its worker was killed, or lost its lease"
+        often = "" if self.request.is_eager else f", {times:,} times in a row (max_step_failures)"
+        return errors.StepFailed(f"{self.name.rpartition('.')[2]} was broken off: {reason}{often}")
+
+    def retry_by_broker(self, reason: str) -> NoReturn:
+        """Come back in a message, where the store cannot be asked; the broker keeps this one if it takes no other."""
+        try:
+            BatchTask.retry(self, exc=errors.StepFailed(reason))
+        except (Retry, Reject):
+            raise
+        except BaseException as exc:
+            if stops_worker(exc):
+                raise
+            raise Reject(reason, requeue=True) from None
+
+
+class StepTask(JobTask):
     """One step in the life of a batch. Its arguments: job id, batch number, turn, sequence number."""
 
     abstract = True
@@ -317,7 +403,9 @@ class StepTask(BatchTask):
     def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         while True:
             try:
-                return self._once(job_id, batch, turn, seq)
+                return self._guarded(job_id, batch, turn, seq)
+            except JobEnded as end:
+                raise end.error from None
             except Retry as retry:
                 if not self.request.is_eager:
                     raise
@@ -325,30 +413,69 @@ class StepTask(BatchTask):
                 time.sleep(float(str(retry.when or 0)))
                 seq += 1
 
+    def _guarded(self, *args: Any) -> Any:
+        """Run the step; whatever breaks it off leaves its unit where it was."""
+        try:
+            return self._once(*args)
+        except (Ignore, Reject, Retry, JobEnded):
+            raise
+        except BaseException as exc:
+            if stops_worker(exc):
+                self._release(args)
+                raise
+            return self.come_back_after(exc, args)
+
     def _once(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
         args = (job_id, batch, turn, seq)
         try:
-            store, settings, job_record = self.open(job_id)
-            if job_record is not None and job_record.state == "revoked":
-                raise Ignore("the job was revoked")
-            unit = self.unit(job_id, batch, turn)
-            owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
-            lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+            step = self._begin(args)
         except errors.StoreUnavailable as exc:
             return super().retry(exc=exc)
-        if job_record is None or lease.state == "gone":
-            return self.gone(job_id)
-        if lease.state == "stale":
-            log.info("%s: duplicate message of %s ends here", unit, self.name, extra=history.fields(unit, "duplicate"))
-            raise Ignore("duplicate")
+        if isinstance(step, Lease):
+            return self._without_lease(step, args)
+        setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
+        if step.failures >= self._most_failures(step.settings):
+            value = self._give_up(step)
+        else:
+            with _renewed(step):
+                value = self._attempt(step)
+        self.pass_on(value)
+        return value
+
+    def _begin(self, args: tuple[str, int, int, int]) -> Step | Lease:
+        """Take the lease for a message: the step that is to run, or why none is.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        job_id, batch, turn, seq = args
+        store, settings, job_record = self.open(job_id)
+        if job_record is None:
+            return Lease("gone")
+        self.check(job_record)
+        unit = self.unit(job_id, batch, turn)
+        owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
+        lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+        if lease.state not in ("taken", "taken_over"):
+            return lease
+        step = Step(store, settings, job_record, unit, owner, args, self)
+        step.failures, step.failure = lease.failures, lease.failure
+        return step
+
+    def check(self, job: JobRecord) -> None:
+        """Raise Ignore where the job has nothing for this message to do."""
+        if job.state == "revoked":
+            raise Ignore("the job was revoked")
+
+    def _without_lease(self, lease: Lease, args: tuple[str, int, int, int]) -> NoReturn:
+        """End a message that may not act: a duplicate, one that somebody is at, one whose job is gone."""
+        unit = self.unit(*args[:3])
+        if lease.state == "gone":
+            self.gone(args[0])
         if lease.state == "busy":
             raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)
-        step = Step(store, settings, job_record, unit, owner, args, self)
-        setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
-        with _renewed(step):
-            value = self._attempt(step)
-            self.pass_on(value)
-        return value
+        log.info("%s: duplicate message of %s ends here", unit, self.name, extra=history.fields(unit, "duplicate"))
+        raise Ignore("duplicate")
 
     def gone(self, job_id: str) -> NoReturn:
         """The store has no such job: whoever waits for it is told. (Celery fails the rest of a failed task's chain.)"""
@@ -356,10 +483,84 @@ class StepTask(BatchTask):
         log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
         if self.told(job_id) or self.store.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
-        raise errors.JobNotFound(
-            f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
-            "What it had created goes on at Anthropic: see the Console"
+        raise JobEnded(
+            errors.JobNotFound(
+                f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
+                "What it had created goes on at Anthropic: see the Console"
+            )
         )
+
+    # -- a step that was broken off
+
+    def come_back_after(self, exc: BaseException, args: tuple[Any, ...]) -> Any:
+        """Have a step that was broken off run again after a countdown, from where its unit was.
+
+        Args:
+            exc: what broke it off: no memory, no thread, a time limit, an error of somebody's signal handler, a defect.
+            args: the message's.
+
+        Raises:
+            Ignore: its unit has moved on already, or another worker has it.
+            Retry: it comes back.
+            Reject: neither store nor broker take anything: the broker is to hand the message out again.
+        """
+        step: Step | None = getattr(self.request, "step", None)
+        reason = reason_of(exc)
+        self.log_broken_off(self.unit(*args[:3]), reason)
+        if step is not None and step.released:
+            raise Ignore("the step had ended")
+        try:
+            wait = self._wait_broken_off(step, args, reason)
+        except (Ignore, Retry):
+            raise
+        except BaseException as again:
+            if stops_worker(again):
+                raise
+            self.retry_by_broker(reason)
+        waiting = errors.Waiting(f"{reason}; next attempt in {duration(wait)}")
+        raise Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
+
+    def _wait_broken_off(self, step: Step | None, args: tuple[Any, ...], reason: str) -> float:
+        """Let the unit wait in the store, with one more failure on its record; for how many seconds."""
+        if step is None:
+            begun = self._begin(args)
+            if isinstance(begun, Lease):
+                self._without_lease(begun, args)
+            step = begun
+        _, _, turn, seq = args
+        failures = step.failures + 1
+        position = self.position(turn, seq + 1)
+        if self.request.is_eager:
+            step.store.advance(step.unit, step.owner, position, step_failures=failures, step_failure=reason)
+            return 0.0
+        wait = policy.backoff(
+            failures,
+            retry_min=step.settings.retry_min,
+            retry_max=step.settings.retry_max,
+            at_least=None,
+            rand=random.random(),
+        )
+        due_at = time.time() + wait
+        kept = step.store.wait(step.unit, step.owner, position, due_at, step_failures=failures, step_failure=reason)
+        step.released = True
+        if not kept:
+            raise Ignore("taken over")
+        return wait
+
+    def _most_failures(self, settings: Settings) -> int:
+        """How often in a row the step may be broken off. Nobody waits for countdowns in eager mode."""
+        return 1 if self.request.is_eager else settings.max_step_failures
+
+    def _give_up(self, step: Step) -> Any:
+        """The step was broken off too often: the batch fails with the reason."""
+        return self.failed(self.broken_off(step.failure, step.failures))
+
+    def _release(self, args: tuple[Any, ...]) -> None:
+        """The worker is being stopped, and gives the message back: the next to get it need not wait for the lease."""
+        step: Step | None = getattr(self.request, "step", None)
+        if step is not None and not step.released:
+            with contextlib.suppress(Exception):
+                step.store.advance(step.unit, step.owner, self.position(*args[2:]))
 
     def told(self, job_id: str) -> str | None:
         """The state at which the job's AsyncResult is known to have ended."""
@@ -370,27 +571,16 @@ class StepTask(BatchTask):
         return state if state in READY_STATES else None
 
     def _attempt(self, step: Step) -> Any:
-        """Run the task's body; what does not pass by itself ends the batch, and the chain goes on."""
+        """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
         try:
             self._check_key(step)
             return self.run(*step.args)
-        except (SystemExit, KeyboardInterrupt):
-            # The worker is being stopped, and gives the message back: the next to get it need not wait for the lease.
-            with contextlib.suppress(errors.StoreUnavailable):
-                step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
-            raise
         except LeaseLost:
             extra = step.fields("taken_over")
             log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
             raise Ignore("taken over") from None
         except errors.BatchTasksError as exc:
             return self.failed(exc)
-        except (Ignore, Reject, Retry):
-            raise
-        except Exception as exc:
-            extra = step.fields("error")
-            log.exception("%s: %s met an error it has no rule for", step.where, self.name, extra=extra)
-            return self.failed(errors.StepFailed(f"{self.name.rpartition('.')[2]}: {type(exc).__name__}"))
 
     def _check_key(self, step: Step) -> None:
         """Nothing is paid for, and nothing written, by a worker that could not read or would not encrypt it."""
@@ -455,14 +645,15 @@ class StepTask(BatchTask):
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
         self.report(f"{exc}; next look in {duration(wait)}", due_at)
-        if self.stay(wait, position, failures=failures, task_id=self.request.id):
+        if self.stay(wait, position, failures=failures, task_id=self.request.id, **step.ran):
             waiting = errors.Waiting(f"{exc}; next look in {duration(wait)}")
             retry = Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
         else:
             retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
             # Where the store does not answer, the next message moves the unit on by itself.
             with contextlib.suppress(errors.StoreUnavailable):
-                step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at)
+                step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran)
+            step.released = True
         self._tell_why(exc, str(retry.exc), wait)
         raise retry
 
@@ -526,6 +717,7 @@ class StepTask(BatchTask):
             )
         except errors.StoreUnavailable:
             return False
+        step.released = True
         if not done:
             raise Ignore("taken over")
         return True
@@ -555,12 +747,15 @@ class StepTask(BatchTask):
         _next_report[step.unit.job_id] = now + 20 * (now - begun)
 
     def pass_on(self, value: Any) -> None:
-        """Publish the chain's next message, then move the unit on; or let it wait for that message in the store."""
+        """Publish the chain's next message, then move the unit on; or let it wait for that message in the store.
+
+        Nothing else moves a unit on, and it is called after the step ran to its end.
+        """
         try:
             pause = self.pause()
         except errors.StoreUnavailable:
             pause = self.step.settings.poll_min
-        if pause and self.stay(pause, self.after(self.step.args[2]), failures=0, task_id=None):
+        if pause and self.stay(pause, self.after(self.step.args[2]), failures=0, task_id=None, **self.step.ran):
             self.request.chain = None
             return
         self.publish_next(value, pause)
@@ -588,15 +783,56 @@ class StepTask(BatchTask):
             request.chain = None
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        self.move_on()
+        """What was raised outside the step itself, before Celery called it or after, breaks it off as well."""
+        if isinstance(exc, errors.BatchTasksError):
+            return
+        with contextlib.suppress(Exception):  # if this fails too, its message is found lost
+            self._wait_broken_off(None, (*args, 0, 0, 0)[:4], reason_of(exc))
 
     def move_on(self) -> None:
         """Give the lease up: the unit is where this step leaves it."""
         if step := getattr(self.request, "step", None):
             with contextlib.suppress(errors.StoreUnavailable):
                 step.store.advance(
-                    step.unit, step.owner, self.after(step.args[2]), through=self.last, failures=0, due_at=None
+                    step.unit,
+                    step.owner,
+                    self.after(step.args[2]),
+                    through=self.last,
+                    failures=0,
+                    due_at=None,
+                    **step.ran,
                 )
+            step.released = True
+
+
+def stops_worker(exc: BaseException) -> bool:
+    """Whether this is how a worker (or its user, in eager mode) ends what runs, and not an error of it.
+
+    A pool's process that gets a signal exits with a code of its own (billiard), which nobody's ``sys.exit()`` has.
+    """
+    if isinstance(exc, (KeyboardInterrupt, GeneratorExit, WorkerShutdown, WorkerTerminate)):
+        return True
+    if type(exc).__name__ == "GreenletExit":  # gevent's and eventlet's, which need not be installed
+        return True
+    return isinstance(exc, SystemExit) and exc.code in _EXITS_ON_SIGNAL
+
+
+#: The exit codes of a pool's process that was stopped by a signal.
+_EXITS_ON_SIGNAL = {-(256 - number) for number in signal.valid_signals()}
+
+
+def reason_of(exc: BaseException) -> str:
+    """What broke a step off, without a text that may hold a part of a prompt."""
+    name = type(exc).__name__
+    if isinstance(exc, NoThread):
+        return str(exc)
+    if isinstance(exc, SoftTimeLimitExceeded):
+        return "its soft time limit was exceeded"
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{name}: {exc.strerror}"
+    if isinstance(exc, errors.BatchTasksError):
+        return f"{name}: {exc}"
+    return name
 
 
 def _of_call(exc: Exception | None) -> dict[str, Any]:
@@ -633,7 +869,10 @@ def _renewed(step: Step) -> Iterator[None]:
                 for hold in tuple(step.also_held):
                     hold()
 
-    threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()
+    try:
+        threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()
+    except RuntimeError as exc:
+        raise NoThread(f"this worker cannot start a thread ({exc}): raise its limit of processes or threads") from None
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from celery import chain, shared_task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult, allow_join_result
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
@@ -50,9 +50,19 @@ from claude_batch_tasks import (
 )
 from claude_batch_tasks.line import DONE, NAME
 from claude_batch_tasks.pace import Pace
-from claude_batch_tasks.settings import configured_app
-from claude_batch_tasks.step import BatchTask, LeaseLost, Step, StepTask, publish_progress
-from claude_batch_tasks.store import Flight, Unit
+from claude_batch_tasks.settings import Settings, configured_app
+from claude_batch_tasks.step import (
+    BatchTask,
+    JobEnded,
+    JobTask,
+    LeaseLost,
+    Step,
+    StepTask,
+    publish_progress,
+    reason_of,
+    stops_worker,
+)
+from claude_batch_tasks.store import Flight, JobRecord, Unit
 from claude_batch_tasks.texts import duration, many, words
 
 log = logging.getLogger(__name__)
@@ -60,7 +70,7 @@ log = logging.getLogger(__name__)
 worker.connect()
 
 
-class RunBatch(BatchTask):
+class RunBatch(JobTask):
     """``run_batch``: puts the requests into the store before anything is sent, so that messages carry only ids."""
 
     abstract = True
@@ -68,7 +78,45 @@ class RunBatch(BatchTask):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self.quietly():
-            return self.run(*args, **kwargs)
+            try:
+                return self.run(*args, **kwargs)
+            except (Ignore, Reject, Retry):
+                raise
+            except BaseException as exc:
+                ends = isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings)
+                if ends or self.request.is_eager or stops_worker(exc):
+                    raise
+                self.come_back_after(exc, kwargs.get("job_id"))
+
+    def come_back_after(self, exc: BaseException, job_id: str | None) -> NoReturn:
+        """Come back, so that the job is begun; after ``max_step_failures`` it fails, and nothing of it was sent."""
+        reason, failures = reason_of(exc), self.request.retries + 1
+        unit = Unit(job_id or str(self.request.id))
+        self.log_broken_off(unit, reason)
+        error = None
+        with suppress(Exception):
+            if failures >= Settings.of(self.app).max_step_failures:
+                error = self._fail(unit, self.broken_off(reason, failures))
+        if error is not None:
+            raise error
+        self.retry_by_broker(reason)
+
+    def _fail(self, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
+        """End the job before it was begun; None if there is none, or if it was begun."""
+        job = self.store.job(unit.job_id)
+        if job is None:
+            return error
+        text = (
+            f"job {unit.job_id} failed before it was begun: {error}. Its requests are kept, nothing was created or "
+            f"billed. When its cause is gone: BatchJob({unit.job_id!r}).resume()."
+        )
+        summary = {**totals.summarize(unit.job_id, job, [], time.time()), "state": "failed"}
+        ended = {"state": "failed", "ended_at": time.time(), "error": text, "summary": summary}
+        if not self.store.update_job(unit.job_id, only="staged", **ended):
+            return None
+        self.store.unschedule(unit)
+        history.note(self.store, unit, "failed", text, level=logging.ERROR)
+        return errors.StepFailed(text)
 
     def apply_async(  # type: ignore[override]
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
@@ -504,6 +552,10 @@ def _another_turn(task: StepTask, step: Step) -> NoReturn:
 # -- another chance
 
 
+#: What the record of a batch says whose earlier steps have not all run.
+_BEFORE_FALL_BACK = ("staged", "creating", "in_progress", "canceling", "ended")
+
+
 class FallBack(StepTask):
     """``fall_back``: the last step of a batch."""
 
@@ -521,6 +573,10 @@ class FallBack(StepTask):
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Send what deserves another chance once more: as a smaller batch, then through the Messages API; wait for that."""
     step, record = self.step, self.step.batch
+    if record.turn <= turn and record.state in _BEFORE_FALL_BACK:
+        # A worker of an earlier release moved it past a step that had not run.
+        step.note("retry", f"not through: {record.state}; going through its steps again", level=logging.WARNING)
+        step.record(turn=turn + 1)
     if record.turn > turn:
         return _another_turn(self, step)
     chance = "none"
@@ -798,19 +854,57 @@ class FinishJob(StepTask):
         return line.ENDED
 
     def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
-        try:
-            _, _, record = self.open(job_id)
-            if record is not None and record.through < record.batches:
-                raise Ignore("other batches of the job are still on their way")
-        except errors.StoreUnavailable as exc:
-            with self.quietly():
-                BatchTask.retry(self, exc=exc)
         with self.quietly():
             return super().__call__(job_id, batch, turn, seq)
 
-    def failed(self, error: errors.BatchTasksError) -> str:
-        """The job's failure is this task's own, for ``get()`` and ``link_error``."""
-        raise error
+    def check(self, job: JobRecord) -> None:
+        """Only the one that finds all batches through goes on."""
+        super().check(job)
+        if job.through < job.batches:
+            raise Ignore("other batches of the job are still on their way")
+
+    def failed(self, error: errors.BatchTasksError) -> Any:
+        """The job's failure is this task's own, for ``get()`` and ``link_error``; how it has ended already stays."""
+        job = self.step.job
+        return self.end(None if job.ended_at is not None else error)
+
+    def end(self, own: errors.BatchTasksError | None = None) -> dict[str, Any]:
+        """End the job, and let its payloads expire in time; its summary.
+
+        Nothing is a completed job whose outcomes do not add up to its requests.
+
+        Args:
+            own: what failed the job itself, if no batch did.
+
+        Raises:
+            JobEnded: the job has failed.
+        """
+        step, job_id = self.step, self.step.unit.job_id
+        had = step.job
+        if own is None and had.error is not None:  # what ended it is in its text alone
+            own = errors.StepFailed(had.error)
+        batches = step.store.batches(job_id)
+        summary = had.summary or totals.summarize(job_id, had, batches, time.time())
+        error = failure.of(step, batches, summary, own)
+        if error is not None:
+            summary["state"] = "failed"
+        # Before it has ended: from then on it may be taken up again, and must not expire.
+        step.store.expire(job_id, step.settings.result_ttl)
+        step.store.update_job(
+            job_id,
+            state=summary["state"],
+            ended_at=time.time(),
+            summary=summary,
+            error=str(error) if error else None,
+        )
+        if had.ended_at is None:
+            metrics.count("jobs_ended", state=summary["state"])
+        counts = {name: summary[name] for name in results.OUTCOMES}
+        step.note("finished", f"{summary['state']}, {words(counts)}", state=summary["state"], counts=counts)
+        step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
+        if error is not None:
+            raise JobEnded(error)
+        return summary
 
     def pass_on(self, value: Any) -> None:
         """Publish what follows the job in the caller's chain. It is through only when Celery has stored its result."""
@@ -820,35 +914,23 @@ class FinishJob(StepTask):
         """Its result is stored."""
         self.move_on()
 
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """The job's failure is stored, or the step was broken off."""
+        if isinstance(exc, errors.BatchTasksError):
+            self.move_on()
+        else:
+            super().on_failure(exc, task_id, args, kwargs, einfo)
+
 
 @shared_task(bind=True, base=FinishJob, name=NAME + "finish_job")
 def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
-    step = self.step
-    # REVOKED is not how this job ended: it would not have come here.
-    if step.job.ended_at is not None and self.told(job_id) in (SUCCESS, FAILURE):
+    job = self.step.job
+    # Under its id may stand what is not how it ended: REVOKED, or a failure that an earlier release took for its own.
+    if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error else SUCCESS):
         self.move_on()
         raise Ignore("duplicate")
-    batches = step.store.batches(job_id)
-    summary = step.job.summary or totals.summarize(job_id, step.job, batches, time.time())
-    error = failure.of(step, batches, summary)
-    # Before it has ended: from then on it may be taken up again, and must not expire.
-    step.store.expire(job_id, step.settings.result_ttl)
-    step.store.update_job(
-        job_id,
-        state=summary["state"],
-        ended_at=time.time(),
-        summary=summary,
-        error=str(error) if error else None,
-    )
-    if step.job.ended_at is None:
-        metrics.count("jobs_ended", state=summary["state"])
-    counts = {name: summary[name] for name in results.OUTCOMES}
-    step.note("finished", f"{summary['state']}, {words(counts)}", state=summary["state"], counts=counts)
-    step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
-    if error is not None:
-        raise error
-    return summary
+    return self.end()
 
 
 # -- cancel

@@ -22,6 +22,13 @@ def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
     return counts
 
 
+def unaccounted(batch: BatchRecord) -> int:
+    """How many requests of a batch that is through have no stored outcome."""
+    if not batch.layers and batch.outcome is None:
+        return batch.count
+    return batch.count - sum(batch.counts.get(name, 0) for name in rows.OUTCOMES)
+
+
 def next_look(batches: Sequence[BatchRecord]) -> float | None:
     """When the earliest look at a batch still running is due, in epoch seconds."""
     return min((b.due_at for b in batches if b.due_at is not None and not b.done), default=None)
@@ -47,12 +54,13 @@ def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
 
 def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> dict[str, Any]:
     """The summary of an ended job: a small dict of JSON's types; times are ISO 8601 in UTC."""
-    counts = tally(batches)
+    # What the API counted is no outcome of ours where its results were not published.
+    counts = tally([batch for batch in batches if batch.layers or batch.outcome is not None])
     usage: Counter[str] = Counter(dict.fromkeys(rows.USAGE, 0))
     for batch in batches:
         usage.update(batch.usage)
     costs_so_far = cost(batches)
-    failed = any(batch.error for batch in batches)
+    failed = any(batch.error or unaccounted(batch) for batch in batches)
     started, ended = moment(job.started_at), moment(ended_at)
     return {
         "job_id": job_id,

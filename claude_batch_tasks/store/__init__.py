@@ -133,6 +133,10 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """404s in all, whichever endpoint."""
     failures: int = 0
     """Failures of the present step in a row; the backoff is computed from it."""
+    step_failures: int = 0
+    """How often in a row the present step was broken off: by an exception that no rule is for, or with its worker."""
+    step_failure: str | None = None
+    """What broke it off the last time."""
     due_at: float | None = None
     """When the present step is to look again, as it was last said; a listing may have changed it since."""
     task_id: str | None = None
@@ -221,6 +225,10 @@ class Lease(msgspec.Struct):
 
     state: Literal["taken", "taken_over", "busy", "stale", "gone"]
     remaining: float = 0.0
+    failures: int = 0
+    """How often in a row the unit's step was broken off: so the record says, or the last owner never finished."""
+    failure: str | None = None
+    """What broke it off the last time, if the record says so."""
 
 
 class Lost(NamedTuple):

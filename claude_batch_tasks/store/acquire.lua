@@ -9,26 +9,29 @@
 -- ARGV[3]  position of the message
 -- ARGV[4]  owner
 -- ARGV[5]  seconds the lease lasts
--- Returns {state, remaining milliseconds}; state is taken, taken_over, busy, stale or gone.
+-- Returns {state, remaining milliseconds, how often in a row the step was broken off, by what the last time};
+-- state is taken, taken_over, busy, stale or gone.
 local key, prefix, member, position, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('ZREM', KEYS[3], member)
   redis.call('ZREM', KEYS[5], member)
-  return {'gone', 0}
+  return {'gone', 0, 0, ''}
 end
 local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'owner', prefix .. 'until')
 local current, holder, expiry = tonumber(fields[1] or '-1'), fields[2], tonumber(fields[3] or '0')
 if position < current then
-  return {'stale', 0}
+  return {'stale', 0, 0, ''}
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local state = 'taken'
 if holder and position == current and holder ~= owner then
   if expiry > now then
-    return {'busy', math.ceil((expiry - now) * 1000)}
+    return {'busy', math.ceil((expiry - now) * 1000), 0, ''}
   end
   state = 'taken_over'
+  redis.call('HINCRBY', key, prefix .. 'step_failures', 1)
+  redis.call('HSET', key, prefix .. 'step_failure', 'null')
 end
 local ends = string.format('%.3f', now + tonumber(ARGV[5]))
 redis.call('HSET', key, prefix .. 'position', ARGV[3], prefix .. 'owner', owner, prefix .. 'until', ends)
@@ -46,4 +49,5 @@ if flights then
   redis.call('HDEL', flights, member)
   redis.call('HDEL', key, prefix .. 'flights')
 end
-return {state, 0}
+local broken = redis.call('HMGET', key, prefix .. 'step_failures', prefix .. 'step_failure')
+return {state, 0, tonumber(broken[1] or '0'), broken[2] or ''}

@@ -184,6 +184,9 @@ class RedisStore(Survey):
     ) -> bool:
         keys = [_key(job_id, "job"), DUE, WAITING]
         args: list[Any] = [_encode(_texts(changes))]
+        if not batches:  # only its end is to come once more
+            keys.append(_key(job_id, "job"))
+            args += [member(Unit(job_id)), _encode(_texts({"ended_at": None}))]
         for number, (due, position, record) in batches.items():
             keys.append(_key(job_id, "batch", number))
             args += [member(Unit(job_id, number)) if due else "", _encode([*_texts(record), "position", str(position)])]
@@ -251,8 +254,9 @@ class RedisStore(Survey):
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
         key, prefix = _unit(unit)
         keys = [key, _standing(unit), DUE, _LATE, WAITING]
-        state, remaining = self._acquire(keys=keys, args=[prefix, member(unit), position, owner, ttl])
-        return Lease(state.decode(), remaining / 1000)
+        found = self._acquire(keys=keys, args=[prefix, member(unit), position, owner, ttl])
+        state, remaining, failures, failure = found
+        return Lease(state.decode(), remaining / 1000, failures, msgspec.json.decode(failure) if failure else None)
 
     @answering
     def renew(self, unit: Unit, owner: str, ttl: float) -> bool:

@@ -1,16 +1,17 @@
--- Take a failed job up again: change its record and those of batches, which then wait at the positions they are given.
+-- Take a job that has ended up again: change its record and those of batches, which then wait at the positions they are given.
 -- KEYS[1]   the job's hash
 -- KEYS[2]   the index of due units
 -- KEYS[3]   the index of units that wait without a message
 -- KEYS[4..] the hashes of batches; then all that the job has stored, which is to expire no more
 -- ARGV[1]   the job's changes, as a JSON array: field, value, field, value, ...
 -- ARGV[2..] for each batch: what the indices call it, or "" if it is not its turn yet; then its changes, likewise
--- Returns 1 if it was done, 0 if the job is not a failed one.
-if redis.call('HGET', KEYS[1], 'state') ~= '"failed"' then
+-- Returns 1 if it was done, 0 if the job has not ended (or does so no more), or was revoked.
+local state = redis.call('HGET', KEYS[1], 'state')
+if state ~= '"failed"' and state ~= '"completed"' and state ~= '"canceled"' then
   return 0
 end
 redis.call('HSET', KEYS[1], unpack(cjson.decode(ARGV[1])))
-redis.call('HDEL', KEYS[1], 'lease:position', 'lease:owner', 'lease:until')
+redis.call('HDEL', KEYS[1], 'lease:position', 'lease:owner', 'lease:until', 'lease:step_failures', 'lease:step_failure')
 redis.call('HDEL', KEYS[1], 'lease:resent', 'lease:resent_at', 'lease:missed')
 local now = redis.call('TIME')[1]
 local batches = (#ARGV - 1) / 2
@@ -19,7 +20,7 @@ for at = 4, 3 + batches do
   if redis.call('HGET', KEYS[at], 'done') == 'true' then
     redis.call('HINCRBY', KEYS[1], 'through', -1)
   end
-  redis.call('HDEL', KEYS[at], 'owner', 'until', 'resent', 'resent_at', 'missed')
+  redis.call('HDEL', KEYS[at], 'owner', 'until', 'resent', 'resent_at', 'missed', 'step_failures', 'step_failure')
   redis.call('HSET', KEYS[at], unpack(cjson.decode(changes)))
   if member ~= '' then
     redis.call('ZADD', KEYS[2], now, member)

@@ -62,10 +62,10 @@ def install(url: str) -> None:
     Args:
         url: of the Redis, with its database number.
     """
-    _Points(url).wrap_all()
+    Points(url).wrap_all()
 
 
-class _Points:
+class Points:
     def __init__(self, url: str) -> None:
         self._url = url
         self._main = os.getpid()

@@ -361,7 +361,7 @@ class TestAFailedJob:
         assert store.resume(unit.job_id, {"state": "running"}, {0: (True, 7, {"done": False})})
         assert store.job(unit.job_id).through == 0  # type: ignore[union-attr]
 
-    @pytest.mark.parametrize("state", ["staged", "running", "completed", "canceled", "revoked"])
+    @pytest.mark.parametrize("state", ["staged", "running", "revoked"])
     def test_is_the_only_one_that_is(self, state: str, store: RedisStore) -> None:
         unit = waiting(store, 1, time.time() + 500)
         store.update_job(unit.job_id, state=state)
