@@ -5,18 +5,8 @@ LOWEST := .venv-lowest
 SIMULATOR_PORT ?= 8787
 # Most tests wait for countdowns, so more of them than cores may run at a time.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
-# What takes longest for what it says; ALL=1 runs it as well.
-SLOW := $(if $(ALL),,$(addprefix --ignore=tests/,chaos test_benchmarks.py unfriendly/test_at_once.py))
-# What takes long and says more about us than about the versions of what we stand on.
-LATEST_ONLY := $(addprefix --ignore=tests/,chaos docs examples simulator upgrades test_benchmarks.py django/test_browser.py metrics/test_workers.py \
-	$(addprefix doctor/test_,broken_setups.py live.py) \
-	$(addprefix security/test_,leaks.py sealing.py tls.py) \
-	$(addprefix unfriendly/test_,at_once.py chances.py deaths.py outages.py paid_once.py use.py) \
-	$(addprefix unit/test_,costs.py estimating.py flights.py history.py hooks.py index.py policy.py prices.py reading.py requests.py results.py \
-	rounds.py sending.py) \
-	$(addprefix workers/test_,account.py adopting.py another_chance.py cli.py hooks.py in_flight.py killed_chances.py looks.py many_batches.py recovery.py \
-	redis_restart.py resuming.py stops.py))
 SEEDS ?= 200
+CHAOS_SEEDS ?= 16
 FIRST ?= 0
 PROCESSES ?= 2
 
@@ -29,7 +19,7 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test test-lowest chaos bench screenshots docs lint audit format clean
+.PHONY: help demo simulator test test-slow test-lowest chaos bench screenshots docs lint audit format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,11 +30,14 @@ demo: $(VENV)/.installed  ## Run one job from beginning to end on embedded parts
 simulator: $(VENV)/.installed  ## Serve Anthropic's Message Batches API locally
 	$(VENV)/bin/claude-batch simulator --port $(SIMULATOR_PORT) $(ARGS)
 
-test: $(VENV)/.installed  ## Run the tests on the latest supported versions; ALL=1: some chaos and the benchmarks as well
-	$(VENV)/bin/python -m pytest $(PARALLEL) $(SLOW) $(ARGS)
+test: $(VENV)/.installed  ## Run the tests on the latest supported versions
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed  ## Run what takes long: chaos, every outage and exception, benchmarks
+	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m slow $(ARGS)
 
 test-lowest: $(LOWEST)/.installed  ## Run the tests on the lowest supported versions
-	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(LATEST_ONLY) $(ARGS)
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not latest" $(ARGS)
 
 chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weather; SEEDS=1000, FIRST=0, PROCESSES=2
 	$(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES) $(ARGS)

@@ -10,6 +10,8 @@ from benchmarks.__main__ import GROUPS, LONG
 from benchmarks.measure import run
 from benchmarks.servers import servers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def urls() -> Iterator[tuple[str, str]]:

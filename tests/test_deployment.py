@@ -17,6 +17,8 @@ import yaml
 from claude_batch_tasks.app import configuration
 from claude_batch_tasks.embedded import free_port
 
+pytestmark = pytest.mark.latest
+
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

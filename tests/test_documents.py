@@ -7,11 +7,14 @@ import runpy
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from click import Context
 
 from claude_batch_tasks import history, policy
 from claude_batch_tasks.cli import claude_batch, exits
 from claude_batch_tasks.results import OUTCOMES
+
+pytestmark = pytest.mark.latest
 
 ROOT = Path(__file__).parent.parent
 

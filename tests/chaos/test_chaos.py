@@ -40,6 +40,7 @@ def bench() -> Iterator[Bench]:
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds())
 def test_no_request_is_lost_and_none_is_paid_twice(seed: int, bench: Bench) -> None:
     report = bench.run(schedule.of(seed))

@@ -20,6 +20,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
 expect.set_options(timeout=30_000)
 pytestmark = [
+    pytest.mark.latest,
     pytest.mark.workers,
     pytest.mark.skipif(not project.BROWSER, reason="no chromium or google-chrome on the PATH; no page was looked at"),
 ]

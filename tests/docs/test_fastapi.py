@@ -9,6 +9,7 @@ import pytest
 from tests.docs.conftest import Read
 
 pytestmark = [
+    pytest.mark.latest,
     pytest.mark.workers,
     pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("curl") is None, reason="no curl, with which the page tries the app"),

@@ -7,6 +7,8 @@ import pytest
 from tests.docs.conftest import Read
 from tests.docs.pages import PAGES, ROOT, blocks
 
+pytestmark = pytest.mark.latest
+
 #: Pages that begin from zero, and start their own servers and workers; each has a file of tests of its own.
 WALKS = {"quickstart", "django", "django_admin", "flask", "fastapi", "rabbitmq", "testing"}
 

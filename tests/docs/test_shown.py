@@ -11,6 +11,8 @@ from tests.docs.reader import Reader
 from tests.docs.shown import appears
 from tests.support import inherited
 
+pytestmark = pytest.mark.latest
+
 
 @pytest.mark.parametrize(
     ("shown", "got"),

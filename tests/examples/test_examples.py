@@ -19,7 +19,7 @@ import pytest
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
 #: A 404 on create, and a request that is refused with a message that a page must not take for its own.
 TROUBLED = Scenario(

@@ -18,6 +18,8 @@ from promql_parser import AggregateExpr, MatchOp, VectorSelector
 
 from claude_batch_tasks.metrics import METRICS, Metric
 
+pytestmark = pytest.mark.latest
+
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "monitoring" / "dashboard.json").read_text())
 (GROUP,) = yaml.safe_load((ROOT / "monitoring" / "alerts.yml").read_text())["groups"]

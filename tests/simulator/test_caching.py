@@ -12,6 +12,8 @@ from claude_batch_tasks.simulator import Fault, Outcome, Simulator, Tokens
 
 from .conftest import call, new_client, request
 
+pytestmark = pytest.mark.latest
+
 RULES = "The rules of the house. " * 50
 
 

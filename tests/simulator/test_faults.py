@@ -13,6 +13,8 @@ from claude_batch_tasks.simulator import Fault, Simulator
 
 from .conftest import call, new_client, request, requests
 
+pytestmark = pytest.mark.latest
+
 PARAMS = request("", "a message")["params"]
 
 

@@ -9,6 +9,8 @@ from claude_batch_tasks.simulator import Outcome, Simulator
 
 from .conftest import request, requests
 
+pytestmark = pytest.mark.latest
+
 
 def outcomes(simulator: Simulator, client: anthropic.Anthropic, items: list[object]) -> dict[str, str]:
     batch = client.messages.batches.create(requests=items)  # type: ignore[arg-type]

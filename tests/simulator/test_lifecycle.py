@@ -12,6 +12,8 @@ from claude_batch_tasks.simulator import Simulator
 
 from .conftest import new_client, request, requests
 
+pytestmark = pytest.mark.latest
+
 
 def test_counts_stay_zero_until_the_whole_batch_has_ended(simulator: Simulator, client: anthropic.Anthropic) -> None:
     simulator.behave(processing_seconds=100.0)

@@ -11,6 +11,8 @@ from claude_batch_tasks.simulator import Simulator
 
 from .conftest import call, request, requests
 
+pytestmark = pytest.mark.latest
+
 BATCHES = "/v1/messages/batches"
 PARAMS = request("x")["params"]
 

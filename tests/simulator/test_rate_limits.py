@@ -15,6 +15,8 @@ from claude_batch_tasks.simulator import Fault, Simulator
 from .conftest import Raw, call, request
 from .test_caching import ask
 
+pytestmark = pytest.mark.latest
+
 KEY_B = {"x-api-key": "key-b", "anthropic-version": "2023-06-01"}
 
 

@@ -13,6 +13,8 @@ from claude_batch_tasks.simulator import SCENARIOS, Simulator
 
 from .conftest import requests
 
+pytestmark = pytest.mark.latest
+
 T = TypeVar("T")
 
 

@@ -173,6 +173,8 @@ def test_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
     source = """
 import sys
 import importlib.util
+
+pytestmark = pytest.mark.latest
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "starlette" else found(name, *rest)
 

@@ -15,6 +15,8 @@ from claude_batch_tasks.simulator import Behaviour, Outcome, Simulator
 
 from .conftest import Raw, call, request, requests
 
+pytestmark = pytest.mark.latest
+
 BATCHES = "/v1/messages/batches"
 
 

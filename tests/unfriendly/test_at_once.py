@@ -15,6 +15,8 @@ import anthropic
 import claude_batch_tasks.tasks
 from claude_batch_tasks import api, errors
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 8
 http = api._transport(anthropic.DefaultHttpxClient)
 together = threading.Barrier(AT_ONCE)
