@@ -15,7 +15,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -83,6 +83,10 @@ class Batch(msgspec.Struct, kw_only=True):
     """What the API called the credential's organization in the answer's header."""
     hold: float | None = None
     """Seconds for which the answer asks all calls on the account to wait."""
+    date: float | None = msgspec.field(default=None, name="our_date")
+    """The time by the API's clock, epoch seconds, when it answered."""
+    ahead: float = msgspec.field(default=0.0, name="our_ahead")
+    """Seconds by which that clock is ahead of the one that ``list_since`` was given."""
     call: dict[str, Any] = {}
     """The call that showed it by itself: ``request_id`` (what Anthropic's support asks for) and ``seconds``."""
 
@@ -92,7 +96,7 @@ class Batch(msgspec.Struct, kw_only=True):
             if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
                 setattr(self, name, moment.replace(tzinfo=timezone.utc))
         # Of an answer's head and of how it came; a body has no say in them.
-        self.organization, self.hold, self.call = None, None, {}
+        self.organization, self.hold, self.date, self.ahead, self.call = None, None, None, 0.0, {}
         found = (self.counts or {}).items()
         self.counts = {name: n for name, n in found if type(n) is int and 0 <= n <= _MOST_REQUESTS}
 
@@ -120,6 +124,8 @@ class Page(msgspec.Struct):
     last_id: str | None = None
     unreadable: int = 0
     """Entries that are left out, because they are not as the API documents them."""
+    date: float | None = msgspec.field(default=None, name="our_date")
+    """The time by the API's clock, epoch seconds, when it answered."""
     hold: float | None = None
     """Seconds for which the answer asks all calls on the account to wait."""
 
@@ -300,7 +306,8 @@ def pages(client: anthropic.Anthropic, *, timeout: float) -> Iterator[Page]:
         with _ours("list", client):
             response = _call(client, "list", _PATH, timeout, params=params)
             page = _page(response)
-            page.hold = policy.hold_back(response.status_code, response.headers, time.time())
+            page.date = policy.date(response.headers)
+            page.hold = policy.hold_back(response.status_code, response.headers, _now(response.headers))
         yield page
         if not page.has_more:
             return
@@ -310,8 +317,14 @@ def pages(client: anthropic.Anthropic, *, timeout: float) -> Iterator[Page]:
         cursors.add(after)
 
 
-def list_since(client: anthropic.Anthropic, since: float, *, timeout: float) -> Iterator[Batch]:
+def list_since(
+    client: anthropic.Anthropic, since: float, *, timeout: float, now: Callable[[], float] | None = None
+) -> Iterator[Batch]:
     """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages.
+
+    Args:
+        now: the clock that ``since`` is by. Where the API's own is behind, batches are listed from earlier on; where it
+            is ahead they are not listed from later on, as an answer's ``Date`` may be a gateway's.
 
     Raises:
         TransientError: besides what a call raises: an entry cannot be read, so that nothing can be said of absence.
@@ -319,8 +332,13 @@ def list_since(client: anthropic.Anthropic, since: float, *, timeout: float) -> 
     for page in pages(client, timeout=timeout):
         if page.unreadable:
             raise TransientError(f"list: {page.unreadable} of its entries cannot be read")
-        yield from (batch for batch in page.data if batch.created_at.timestamp() >= since)
-        if page.oldest < since:
+        ahead = policy.ahead(page.date, now()) if now is not None else 0.0
+        first = since + min(ahead, 0.0)
+        for batch in page.data:
+            if batch.created_at.timestamp() >= first:
+                batch.ahead = ahead
+                yield batch
+        if page.oldest < first:
             return
 
 
@@ -457,10 +475,17 @@ def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool
     raise failure from None
 
 
+def _now(headers: Mapping[str, str]) -> float:
+    """The time by which an answer's own times are to be read: the API's own clock, where it shows that."""
+    found = policy.date(headers)
+    return time.time() if found is None else found  # noqa: TID251 - there is no other
+
+
 def _batch(client: anthropic.Anthropic, response: Any, since: float) -> Batch:
     batch = _decode(response, Batch)
     batch.organization = response.headers.get(_ORGANIZATION)
-    batch.hold = policy.hold_back(response.status_code, response.headers, time.time())
+    batch.date = policy.date(response.headers)
+    batch.hold = policy.hold_back(response.status_code, response.headers, _now(response.headers))
     # Not the response's own: there is none where a transport answers from memory.
     batch.call = {
         "request_id": _request_id(client, response.headers.get("request-id")),
@@ -505,13 +530,13 @@ def _answered(
         given,
         error_type,
         _request_id(client, request_id),
-        policy.retry_after(headers, time.time()),
+        policy.retry_after(headers, _now(headers)),
     )
     failure.organization = headers.get(_ORGANIZATION)
     failure.code = code
     failure.limits = policy.limits(headers)
     hold = policy.messages_hold if endpoint == "messages" else policy.hold_back
-    failure.hold = hold(given, headers, time.time())
+    failure.hold = hold(given, headers, _now(headers))
     return failure
 
 

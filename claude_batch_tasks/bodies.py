@@ -1,7 +1,11 @@
-"""The bodies of answers, unpacked and counted as they come: none is larger in memory than ``policy`` allows.
+"""The bodies of calls: what is paid for is sent whole only by its owner, and no answer is larger than it may be.
 
-Whoever answers in Anthropic's place (a gateway, a proxy, somebody who took its address) may send a few kilobytes that
-unpack to gigabytes, or a body without end.
+The last part of a request is held back until its sender has proved that the request is still its own. A server acts on
+whole requests only, so a sender that slept meanwhile, and proves it no longer, has sent nothing.
+
+Answers are unpacked and counted as they come: none is larger in memory than ``policy`` allows. Whoever answers in
+Anthropic's place (a gateway, a proxy, somebody who took its address) may send a few kilobytes that unpack to gigabytes,
+or a body without end.
 """
 
 from __future__ import annotations
@@ -10,10 +14,11 @@ import functools
 import importlib
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import anthropic
 
@@ -27,13 +32,36 @@ CODING = "gzip"
 _PIECE = 65_536
 
 
-class _Call(NamedTuple):
+@dataclass
+class _Call:
     endpoint: policy.Endpoint
     stream: bool
+    unsent: Exception | None = None
+    """Why its body was not sent to the end."""
 
+
+#: The most that is held back of a body: the network takes it in one go.
+_AT_ONCE = 1024
 
 #: The call of ours that is being made; others that go through the same HTTP client are left alone.
 _call: ContextVar[_Call | None] = ContextVar("claude_batch_call", default=None)
+
+#: What proves that it is still to be made.
+_confirm: ContextVar[Callable[[], None] | None] = ContextVar("claude_batch_confirm", default=None)
+
+
+@contextmanager
+def confirmed(confirm: Callable[[], None]) -> Iterator[None]:
+    """Have a call inside proved to be still its sender's: before its last part is sent, ``confirm`` is called.
+
+    If that raises, or the body's source does, the connection is closed over an incomplete body, and the call raises
+    the same.
+    """
+    token = _confirm.set(confirm)
+    try:
+        yield
+    finally:
+        _confirm.reset(token)
 
 
 @contextmanager
@@ -43,14 +71,51 @@ def bounded(client: anthropic.Anthropic, endpoint: policy.Endpoint, *, stream: b
     Args:
         stream: it is a Messages answer that comes as server-sent events.
     """
-    hooks = client._client.event_hooks["response"]
-    if _bind not in hooks:
-        hooks.append(_bind)
-    token = _call.set(_Call(endpoint, stream))
+    for name, hook in (("request", _hold_back), ("response", _bind)):
+        hooks = client._client.event_hooks[name]
+        if hook not in hooks:
+            hooks.append(hook)
+    call = _Call(endpoint, stream)
+    token = _call.set(call)
     try:
         yield
+    except Exception:
+        if call.unsent is not None:
+            raise call.unsent from None
+        raise
     finally:
         _call.reset(token)
+
+
+def _hold_back(request: Any) -> None:
+    """Called by the HTTP client for every request, when its headers are complete (signed, for one)."""
+    call, confirm = _call.get(), _confirm.get()
+    if call is not None and confirm is not None and not isinstance(request.stream, _Confirmed):
+        request.stream = _body(_library(request))(call, confirm, request.stream)
+
+
+class _Confirmed:
+    """What the HTTP client reads the body of a request from; it writes each part by itself."""
+
+    def __init__(self, call: _Call, confirm: Callable[[], None], parts: Iterable[bytes]) -> None:
+        self._call, self._confirm, self._parts = call, confirm, parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        last = b""
+        try:
+            for part in filter(None, self._parts):
+                if last:
+                    yield last
+                last = part
+            most = max(len(last) - _AT_ONCE, 0)
+            for at in range(0, most, _PIECE):
+                yield last[at : min(at + _PIECE, most)]
+            last = last[most:]
+            self._confirm()
+        except Exception as exc:
+            self._call.unsent = exc
+            raise
+        yield last
 
 
 def _bind(response: Any) -> None:
@@ -67,8 +132,7 @@ def _bind(response: Any) -> None:
     elif unknown:
         raise _refused(call, f"is coded as {coding[:40]!r}, which was not asked for")
     parts = response.stream if unknown or coding == "identity" else _unpacked(response.stream)
-    library = type(response).__module__.partition(".")[0]
-    response.stream = _stream(library)(call, limit, response.stream, parts)
+    response.stream = _stream(_library(response))(call, limit, response.stream, parts)
 
 
 def _refused(call: _Call, what: str) -> ApiError:
@@ -100,6 +164,16 @@ class _Bounded:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _library(message: Any) -> str:
+    return type(message).__module__.partition(".")[0]
+
+
+@functools.cache
+def _body(library: str) -> Any:
+    """Return the class of a request's body for one of the HTTP libraries."""
+    return type("Confirmed", (_Confirmed, importlib.import_module(library).SyncByteStream), {})
 
 
 @functools.cache

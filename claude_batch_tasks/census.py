@@ -7,7 +7,6 @@ at most; the others are told what that one found.
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar, get_args
@@ -46,7 +45,7 @@ def readings(app: Celery) -> list[Reading]:
             store = Settings.of(app).open_store()
             mine = store.begin_census(FRESH)
         if mine:
-            found = _encode(take(store, time.time()).figures())
+            found = _encode(take(store, store.now()).figures())
         with delivery.no_fork:
             if mine:
                 store.keep_census(found, KEPT)

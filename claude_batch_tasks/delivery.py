@@ -76,7 +76,7 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
         return False
     if job.state == "staged" and unit.batch is not None:
         return False  # the message its job begins with comes first
-    countdown = line.until(due_at)
+    countdown = 0.0 if due_at is None else max(due_at - store.now(), 0.0)
     if unit.batch is None:
         if job.state == "staged" and countdown > policy.longest_hop(visibility_timeout(app)):
             return False  # begun too early it would be paid too early; it is lost if it does not come when it is due

@@ -1,8 +1,9 @@
-"""What the end of an attempt means for a step's message, in a worker's main process: the job is not over."""
+"""How a worker holds a step's message: the end of an attempt is not the job's, and countdowns are its own."""
 
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
@@ -14,6 +15,9 @@ from claude_batch_tasks.store import Unit
 
 log = logging.getLogger(__name__)
 
+#: The header with the seconds for which a step's message is to wait.
+COUNTDOWN = "claude_batch_countdown"
+
 
 class StepRequest(Request):
     """A step's message, as a worker holds it.
@@ -21,6 +25,14 @@ class StepRequest(Request):
     Celery would store a failure for every task in the rest of its chain; the last of these has the job's own id, so
     whoever waits for the job would be told that it has failed.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Celery makes a moment of a countdown, by the sender's clock, which may be an hour ahead of this one's."""
+        super().__init__(*args, **options)
+        countdown = self.request_dict.get(COUNTDOWN)
+        if self.eta is not None and countdown is not None:
+            assert self.app is not None
+            self._eta = self.app.now() + timedelta(seconds=countdown)
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """Deal with a lack of memory as with a lost process; a time limit is dealt with in ``on_timeout``."""

@@ -49,8 +49,8 @@ def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logg
     """
     details = {name: value for name, value in details.items() if value is not None}
     log.log(level, "%s: %s", where(unit, details.get("batch_id")), text, extra=fields(unit, event, **details))
-    at = datetime.now(timezone.utc)
     with suppress(StoreUnavailable):
+        at = datetime.fromtimestamp(store.now(), timezone.utc)
         store.note(unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timezone
@@ -320,7 +319,7 @@ class BatchJob:
             JobRunning: it has not ended; nothing was removed.
         """
         # One that has not begun is revoked first: a worker that takes its message now must not pay for it.
-        if not self._store.update_job(self.job_id, only="staged", state="revoked", ended_at=time.time()):
+        if not self._store.update_job(self.job_id, only="staged", state="revoked", ended_at=self._store.now()):
             state = self._job().state
             if state not in _ENDED:
                 raise JobRunning(

@@ -22,6 +22,7 @@ import anthropic
 from claude_batch_tasks import (
     account,
     api,
+    bodies,
     costs,
     errors,
     estimating,
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 #: Requests that are looked at in one go, and how often where none of them may be sent now.
 _AHEAD = 16
 _LOOKS = 4
+
+#: Seconds between two tries of what the store must not miss.
+_PAUSES = (0.2, 0.5, 1, 2, 4, 8)
 
 _LOST = "the answer to its call through the Messages API was lost"
 
@@ -240,7 +244,8 @@ class Lane:
         refused, hold, output = False, None, None
         try:
             stream = policy.streams(request.model, request.max_tokens)
-            answer = api.create_message(client, request.params, stream=stream)
+            with bodies.confirmed(lambda: self._confirm(request.place)):
+                answer = api.create_message(client, request.params, stream=stream)
             limits = answer.limits
             outcome = reading.message_outcome(answer.message)
             try:
@@ -252,7 +257,7 @@ class Lane:
             self._save(request.place, outcome, "succeeded", spent=spent)
         except errors.AmbiguousError as exc:
             self._keep(request.place, f"{exc}; it may have been billed, so it is not sent again", tried=True)
-        except errors.StoreUnavailable:
+        except (LeaseLost, errors.StoreUnavailable):
             raise
         except errors.ApiError as exc:
             limits, hold = exc.limits, exc.hold
@@ -277,6 +282,15 @@ class Lane:
                 output=output,
             )
         return time.monotonic() - begun
+
+    def _confirm(self, place: int) -> None:
+        """See that a request is still to be sent by this lane; the store is waited for a little."""
+        for pause in _PAUSES:
+            try:
+                return self._step.confirm_lease(place)
+            except errors.StoreUnavailable:
+                time.sleep(pause)
+        return self._step.confirm_lease(place)
 
     def _cost(self, outcome: bytes, request: _Request) -> tuple[int | None, int | None]:
         """Output tokens of an answer, and what it cost in nano-dollars; None: not known."""
@@ -327,7 +341,7 @@ class Lane:
 
     def _save(self, place: int, outcome: bytes, kind: str, *, spent: int | None) -> None:
         """Store an outcome that cannot be asked for again: it is paid, so here the store is waited for a little."""
-        for pause in (0.2, 0.5, 1, 2, 4, 8, None):
+        for pause in (*_PAUSES, None):
             try:
                 if self._step.store.save_outcome(self._step.unit, place, outcome, spent=spent):
                     with self._lock:

@@ -7,7 +7,6 @@ line as a Celery chain; a line can be begun at any position, so a message that t
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,11 +134,6 @@ def hop(app: Celery, wait: float) -> float:
 def stays(app: Celery, wait: float) -> bool:
     """Whether a wait is spent in the store: it is long enough, or the broker could not hold it."""
     return wait > min(policy.LONGEST_IN_BROKER, policy.longest_hop(visibility_timeout(app)))
-
-
-def until(moment: float | None) -> float:
-    """Seconds from now, none if it has passed."""
-    return max((moment or 0) - time.time(), 0)
 
 
 def _step(app: Celery, job: JobRecord, name: str, *args: Any) -> Signature[Any]:

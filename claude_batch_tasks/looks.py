@@ -11,7 +11,6 @@ import functools
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -36,13 +35,13 @@ def look(step: Step) -> tuple[api.Batch, float]:
         ApiError: the API does not show it.
         HeldBack: it is not to be asked now.
     """
-    record, now = step.batch, time.time()
+    record, now = step.batch, step.now()
     assert record.batch_id is not None
     # What is special about a batch is found out by itself.
     if record.created_at is not None and not record.provisional:
         entry, taken_at, since = step.store.listed(step.account, record.batch_id)
         listed = _decode(entry) if entry is not None else None
-        fresh = taken_at > record.created_at and _schedule(step)(flight(step), taken_at, 0.0) > now
+        fresh = taken_at > record.created_at - record.api_ahead and _schedule(step)(flight(step), taken_at, 0.0) > now
         # The last look of a job that gives up is one that was made when its patience was over.
         fresh = fresh or (step.deadline is not None and taken_at >= step.deadline)
         if listed is not None and (fresh or not listed.running):
@@ -56,13 +55,13 @@ def look(step: Step) -> tuple[api.Batch, float]:
         seen = api.retrieve(step.client, record.batch_id, timeout=step.settings.timeout)
     step.pace.heed(seen.hold)
     metrics.count("looks", how="retrieve")
-    return seen, time.time()
+    return seen, step.now()
 
 
 def next_look(step: Step) -> float:
     """When the step's batch, which still ran when it was last seen, is to be looked at again (epoch seconds)."""
     record = step.batch
-    seen_at = record.sighting or record.created_at or time.time()
+    seen_at = record.sighting or step.now()
     return _schedule(step)(flight(step), seen_at, random.random())
 
 
@@ -72,12 +71,13 @@ def flight(step: Step) -> Flight:
     assert record.batch_id is not None
     return Flight(
         batch_id=record.batch_id,
-        created_at=record.created_at or time.time(),
+        created_at=record.created_at or step.now(),
         expires_at=record.expires_at,
         requests=record.sending,
         poll_min=settings.poll_min,
         poll_max=settings.poll_max,
         deadline=step.deadline,
+        api_ahead=record.api_ahead,
     )
 
 
@@ -90,11 +90,11 @@ def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
 
     def due(flight: Flight, seen_at: float, rand: float) -> float:
         wait = policy.look_interval(
-            max(seen_at - flight.created_at, 0),
+            max(seen_at - (flight.created_at - flight.api_ahead), 0),
             poll_min=flight.poll_min,
             poll_max=flight.poll_max,
             rand=rand,
-            overdue=seen_at - flight.expires_at if flight.expires_at is not None else None,
+            overdue=seen_at - (flight.expires_at - flight.api_ahead) if flight.expires_at is not None else None,
             usual=usual(flight.requests),
         )
         at = seen_at + wait
@@ -107,7 +107,7 @@ def _worthwhile(step: Step) -> bool:
     """Whether there are enough batches in flight for a listing, and listings work."""
     if step.store.in_flight(step.account) + 1 < policy.SHARE_FROM:
         return False
-    return step.store.held_back(f"{step.account}:list") <= time.time()
+    return step.store.held_back(f"{step.account}:list") <= step.now()
 
 
 def _list(step: Step) -> tuple[api.Batch | None, float]:
@@ -134,7 +134,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
         listing.give_up(pause)
         if hopeless:
             log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
-            step.store.hold_back(f"{step.account}:list", time.time() + policy.LISTING_PAUSE)
+            step.store.hold_back(f"{step.account}:list", step.now() + policy.LISTING_PAUSE)
         if pause is not None and listing.own is None:
             raise errors.HeldBack(str(exc), pause) from None
     else:
@@ -163,7 +163,7 @@ class _Listing:
 
     def __init__(self, step: Step) -> None:
         self.own: api.Batch | None = None
-        self.taken_at = time.time()
+        self.taken_at = step.now()
         self._step = step
         self._schedule = _schedule(step)
         found = step.store.flights(step.account)
@@ -210,7 +210,7 @@ class _Listing:
     def give_up(self, hold: float | None) -> None:
         """What was put off is due again when it was, but not while calls are held back."""
         self.end()
-        earliest = 0.0 if hold is None else time.time() + hold
+        earliest = 0.0 if hold is None else self._step.now() + hold
         spread = (hold or 0.0) / 4
         self._put_off(
             {batch_id: max(self._was[batch_id], earliest + random.random() * spread) for batch_id in self._held()}
@@ -219,7 +219,7 @@ class _Listing:
     def hold(self) -> None:
         """Nobody else looks at what this listing may show, for as long as a lease is good; again with each renewal."""
         lease = self._step.settings.lease
-        until = time.time() + lease
+        until = self._step.now() + lease
         with self._lock:
             if not self._ended:
                 self._step.store.hold_listing(self._step.account, self._step.owner, lease)
@@ -249,7 +249,7 @@ class _Listing:
             if known and running:
                 due[seen.id] = self._schedule(known[1], self.taken_at, random.random())
             elif known:
-                ended[seen.id] = time.time()
+                ended[seen.id] = self._step.now()
         metrics.count("looks", looked_at, how="list")
         self._keep(entries, page.oldest, first)
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ class Pace:
             HeldBack: until when.
         """
         until = self.store.held_back(self.account, self._name(kind))
-        if (wait := until - time.time()) > 0:
+        if (wait := until - self.store.now()) > 0:
             wait = min(wait, policy.LONGEST_HOLD)  # whatever the clock of the worker that was asked
             raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {clock(until)}", wait)
 
@@ -49,7 +48,7 @@ class Pace:
     def heed(self, hold: float | None, kind: Kind = "look") -> None:
         """Hold calls back for that many seconds, if any."""
         if hold is not None:
-            self.store.hold_back(self._name(kind), time.time() + hold)
+            self.store.hold_back(self._name(kind), self.store.now() + hold)
 
     def _name(self, kind: Kind) -> str:
         return self.account if kind == "look" else f"{self.account}:{kind}"

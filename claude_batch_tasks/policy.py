@@ -66,6 +66,9 @@ HOLD = 10.0
 SHORTEST_HOLD = 1.0
 LONGEST_HOLD = 600.0
 
+#: Seconds by which clocks that are set by NTP may differ, with what a ``Date`` leaves out and the way of an answer.
+EXACT = 2.0
+
 #: Seconds past a job's patience in which it still tries to make its last look, and to fetch what has ended.
 LAST_LOOK = 60.0
 
@@ -245,6 +248,26 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         if seconds == seconds:  # not NaN
             return min(max(seconds, 0.0), LONGEST_HOLD)
     return None
+
+
+def date(headers: Mapping[str, str]) -> float | None:
+    """Return the time by the clock of whoever answered: its ``Date``, and the ``Age`` of what a cache had kept.
+
+    ``None`` if it does not say so readably.
+    """
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp() + min(max(float(headers.get("age", 0)), 0.0), 86_400)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+
+
+def ahead(date: float | None, now: float) -> float:
+    """Return by how many seconds the clock that showed ``date`` is ahead of the one that shows ``now``.
+
+    0 where they differ by no more than that comes to, or it is not known.
+    """
+    found = 0.0 if date is None else date - now
+    return found if abs(found) > EXACT else 0.0
 
 
 def backoff(failures: int, *, retry_min: float, retry_max: float, at_least: float | None, rand: float) -> float:

@@ -131,7 +131,8 @@ class Prices:
     def _tariff(self, model: str, at: float | None) -> _Tariff | None:
         if self._own and (own := self._own.get(model) or self._own.get(_SNAPSHOT.sub("", model))):
             return own
-        return _listed(model, int(time.time() if at is None else at) // _DAY)
+        at = time.time() if at is None else at  # noqa: TID251 - a day is exact enough
+        return _listed(model, int(at) // _DAY)
 
 
 def check_overrides(value: Any) -> dict[str, dict[str, float]]:

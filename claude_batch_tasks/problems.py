@@ -230,7 +230,8 @@ REFUSES_WRITES = Problem(
 )
 SERVER_CLOCK = Problem(
     "W113",
-    "the clock of {server} is {seconds:,.0f} s {direction} this machine's: what waits comes early or late by as much",
+    "the clock of {server} is {seconds:,.0f} s {direction} this machine's: Celery's countdowns and the times in logs "
+    "are off by as much",
     "Let both keep time by NTP: timedatectl set-ntp true",
 )
 NO_DATABASE = Problem(
@@ -286,7 +287,8 @@ SILENT_WORKER = Problem(
 )
 WORKER_CLOCK = Problem(
     "W209",
-    "the clock of {worker} is {seconds:,.0f} s {direction} this machine's: what waits comes early or late by as much",
+    "the clock of {worker} is {seconds:,.0f} s {direction} this machine's: Celery's countdowns and the times in logs "
+    "are off by as much",
     "Let both keep time by NTP: timedatectl set-ntp true",
 )
 STORELESS_WORKER = Problem(
@@ -365,13 +367,14 @@ REFUSED = Problem(
 )
 CLOCK = Problem(
     "E312",
-    "this machine's clock is {seconds:,.0f} s {direction} the API's, more than claude_batch_clock_skew: a create "
-    "without an answer is searched for at the wrong time, and may be paid twice",
+    "this machine's clock is {seconds:,.0f} s {direction} the API's, more than claude_batch_clock_skew: a worker of "
+    "release 0.2 may pay twice here, Celery's countdowns and the times in logs are off by as much",
     "timedatectl set-ntp true",
 )
 CLOCK_DRIFTS = Problem(
     "W313",
-    "this machine's clock is {seconds:,.0f} s {direction} the API's: batches seem older or younger than they are",
+    "this machine's clock is {seconds:,.0f} s {direction} the API's: Celery's countdowns and the times in logs "
+    "are off by as much",
     "timedatectl set-ntp true",
 )
 

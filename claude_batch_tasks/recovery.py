@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -39,7 +38,7 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
     sent = 0
     with delivery.no_fork:
         store = Settings.of(app).open_store()
-        overdue = store.overdue(time.time() - after if after else math.inf, limit or 1_000_000_000)
+        overdue = store.overdue(store.now() - after if after else math.inf, limit or 1_000_000_000)
     for unit in overdue:
         with delivery.no_fork:  # for each by itself: forks wait no longer than one message takes
             if (lost := store.lost(unit, after)) is None:
@@ -55,7 +54,7 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
                 continue
             if again:
                 sent += 1
-                late = max(time.time() - lost.due_at, 0)
+                late = max(store.now() - lost.due_at, 0)
                 text = f"a message was due {late:.0f} s ago; sent again"
                 history.note(store, unit, "recovered", text, level=logging.WARNING)
     return sent

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,7 +52,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
     if options.get("deadline") is not None:
-        options = {**options, "deadline": submit.seconds_until(options["deadline"], job.submitted_at)}
+        options = {**options, "deadline": submit.seconds_until(options["deadline"], lambda: job.submitted_at)}
     job.options = {**job.options, **options}
     settings = settings.override(job.options)
     if job.adopted:
@@ -72,7 +71,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     now_due += range(unbegun, admitted)
     changes = {
         "state": "running",
-        "resumed_at": time.time(),
+        "resumed_at": store.now(),
         "ended_at": None,
         "summary": None,
         "error": None,
@@ -138,7 +137,8 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
     options = {**options, "fallback": "off"}
     settings = Settings.of(app).override(options)
     settings.check_client(client)
-    store, job_id, now = settings.open_store(), uuid(), time.time()
+    store, job_id = settings.open_store(), uuid()
+    now = store.now()
     job = JobRecord(
         nonce=secrets.token_hex(8),
         requests=0,

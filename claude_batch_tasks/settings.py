@@ -90,7 +90,9 @@ class Settings:
     get up at night. What remains is a listing that lags by more than ``create_settle``; whoever would rather lose the
     night than pay for such a batch twice makes that longer, or says ``fail``."""
     clock_skew: float = _setting(
-        300.0, "seconds by which Anthropic's clock may differ from ours when an unanswered create is searched for"
+        300.0,
+        "seconds by which Anthropic's clock may differ from the store's, beyond what its answers say of it, when an "
+        "unanswered create is searched for",
     )
     results_limit: int = _setting(10, "downloads of a result file that does not add up before giving up", least=1)
     fallback: Literal["messages", "off"] = _setting(

@@ -6,21 +6,17 @@ Unknown is not absent: only complete listings of the account may say that a batc
 from __future__ import annotations
 
 import logging
-import time
 from itertools import chain, islice
 from typing import Literal
 
 from claude_batch_tasks import account, api, errors, metrics, policy, results, rounds, signals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import BatchRecord, Unit
+from claude_batch_tasks.store import Unit
 from claude_batch_tasks.texts import clock
 
 #: So many rows without one of ours say that a batch is another's.
 _TELLING = 1000
-
-#: Seconds by which clocks that are set by NTP may differ.
-_EXACT = 2.0
 
 
 def reconcile(step: Step) -> bool:
@@ -35,7 +31,7 @@ def reconcile(step: Step) -> bool:
     """
     record, settings = step.batch, step.settings
     assert record.intent_at is not None
-    looked_at = time.time()
+    looked_at = step.now()
     if record.ambiguous_at is None:  # whoever sent it died, or the job was taken up again
         step.record(unanswered_at=record.unanswered_at or looked_at, ambiguous_at=looked_at)
     assert record.ambiguous_at is not None
@@ -52,7 +48,7 @@ def reconcile(step: Step) -> bool:
             step.record(rejected_ids=[*record.rejected_ids, seen.id])
         # One made at another time than the create may be ours by a clock that is wrong; it is more likely the batch
         # of somebody who is searching as well, and is left to them while there is time.
-        elif proof or (standing == "free" and (last or _made_within(record, seen))):
+        elif proof or (standing == "free" and (last or _made_within(step, seen))):
             if _adopt(step, seen, sure=proof is True, instead_of=holder):
                 metrics.count("orphan_searches", found="batch")
                 return True
@@ -105,9 +101,10 @@ def _candidates(step: Step) -> list[api.Batch]:
     intent = record.intent_at or 0.0
     step.pace.check()
     with step.pace.heeded():
-        listed = api.list_since(step.client, intent - settings.clock_skew, timeout=settings.timeout)
+        since = intent - settings.clock_skew
+        listed = api.list_since(step.client, since, timeout=settings.timeout, now=step.now)
         found = [seen for seen in listed if seen.may_hold(record.sending) and seen.id not in record.rejected_ids]
-    late = {seen.id: seen.created_at.timestamp() - intent for seen in found}
+    late = {seen.id: seen.created_at.timestamp() - seen.ahead - intent for seen in found}
     return sorted(found, key=lambda seen: (late[seen.id] < 0, abs(late[seen.id])))
 
 
@@ -130,11 +127,13 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
     return found
 
 
-def _made_within(record: BatchRecord, seen: api.Batch) -> bool:
+def _made_within(step: Step, seen: api.Batch) -> bool:
     """Whether the batch was made while the create was under way, give or take how exact clocks are."""
+    record = step.batch
     assert record.intent_at is not None
-    until = record.unanswered_at or time.time()
-    return record.intent_at - _EXACT <= seen.created_at.timestamp() <= until + _EXACT
+    until = record.unanswered_at or step.now()
+    made_at = seen.created_at.timestamp() - seen.ahead
+    return record.intent_at - policy.EXACT <= made_at <= until + policy.EXACT
 
 
 def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
@@ -187,7 +186,8 @@ def created(
         provisional=provisional,
         created_at=seen.created_at.timestamp(),
         expires_at=seen.expires_at.timestamp() if seen.expires_at else None,
-        sighting=time.time(),
+        api_ahead=seen.ahead,
+        sighting=step.now(),
         absences=0,
         create_not_found=0,
     )
@@ -197,14 +197,19 @@ def created(
     return claimed
 
 
+def api_ahead(step: Step, seen: api.Batch) -> float:
+    """Return the seconds by which the API's clock is ahead of the store's, by the answer that just showed a batch."""
+    return policy.ahead(seen.date, step.now())
+
+
 def not_found(step: Step, exc: errors.NotFoundError, endpoint: policy.Endpoint) -> str:
     """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
     step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
-    record, settings, now = step.batch, step.settings, time.time()
+    record, settings, now = step.batch, step.settings, step.now()
     assert record.batch_id is not None
     # One that was created elsewhere, and not seen yet, may be of any age, and may not be there at all.
     known = record.created_at is not None
-    born = record.created_at if record.created_at is not None else step.job.started_at or now
+    born = record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
     account.check_other(step, exc.organization)
     step.record(not_found=record.not_found + 1)
     sighting = record.sighting or born
@@ -223,13 +228,13 @@ def not_found(step: Step, exc: errors.NotFoundError, endpoint: policy.Endpoint) 
 
     meaning = means()
     if meaning == "ask_list":
-        since = born - settings.clock_skew if known else now - policy.RETENTION
+        since = now - policy.RETENTION if record.created_at is None else record.created_at - settings.clock_skew
         step.pace.check()
         with step.pace.heeded():
             listed = api.list_since(step.client, since, timeout=settings.timeout)
             shown = any(seen.id == record.batch_id for seen in listed)
         if shown:
-            step.record(sighting=time.time(), absences=0)
+            step.record(sighting=step.now(), absences=0)
             raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
         step.record(absences=record.absences + 1)
         meaning = means()
@@ -280,7 +285,7 @@ def give_back(step: Step, why: str) -> str:
         rejected_ids=[*record.rejected_ids, foreign],
         batch_id=None,
         provisional=False,
-        ambiguous_at=time.time(),
+        ambiguous_at=step.now(),
         create_looks=0,
         told={},
         turn=record.turn + 1,

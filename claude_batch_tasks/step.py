@@ -32,7 +32,8 @@ from celery.states import READY_STATES
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import api, errors, history, line, policy, totals
+from claude_batch_tasks import api, errors, history, line, policy, steady, totals
+from claude_batch_tasks.hard_limit import COUNTDOWN
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Lease, Store, Unit
@@ -126,6 +127,10 @@ class Step:
     released: bool = False
     """The unit has moved on, or waits: nothing that is raised from now on concerns it."""
 
+    def now(self) -> float:
+        """The time, epoch seconds, by the clock that all workers go by: the store's."""
+        return self.store.now()
+
     @cached_property
     def batch(self) -> BatchRecord:
         """The batch's record as of now; ``record`` keeps it up to date."""
@@ -154,11 +159,33 @@ class Step:
         """The account's past batches: requests and seconds of each."""
         return self.store.past(self.account)
 
+    def confirm_lease(self, place: int | None = None) -> None:
+        """Renew the lease now, however long this process slept: the last thing before what is paid for is sent.
+
+        Args:
+            place: of the request that is about to be sent, which must still be the lane's.
+
+        Raises:
+            LeaseLost: it is somebody else's.
+            StoreUnavailable: it is not known whose it is.
+        """
+        lease = self.settings.lease
+        while True:
+            asked = steady.now()
+            if place is None:
+                held = self.store.renew(self.unit, self.owner, lease)
+            else:
+                held = self.store.confirm(self.unit, self.owner, place, lease)
+            if not held:
+                raise LeaseLost
+            if steady.now() - asked < lease / 2:  # else this process slept after it was told
+                return
+
     def while_held(self, parts: Iterable[_T]) -> Iterator[_T]:
         """The parts of something long, up to the moment in which the lease is lost."""
         for part in parts:
             if self.lost.is_set():
-                raise LeaseLost
+                return
             yield part
 
     def record(self, **changes: Any) -> None:
@@ -219,7 +246,7 @@ class Step:
         Raises:
             WaitExceeded: it has none any more.
         """
-        if self.deadline is not None and time.time() >= self.deadline + more:
+        if self.deadline is not None and self.now() >= self.deadline + more:
             last = f"; at the end: {met}" if met else ""
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s){last}")
 
@@ -400,6 +427,12 @@ class StepTask(JobTask):
         """What the step's lease is for."""
         return Unit(job_id, batch)
 
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Publish the step's message; its countdown goes by the clock of the worker that gets it."""
+        if (countdown := options.get("countdown")) is not None:
+            options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
+        return super().apply_async(*args, **options)
+
     def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         while True:
             try:
@@ -540,7 +573,7 @@ class StepTask(JobTask):
             at_least=None,
             rand=random.random(),
         )
-        due_at = time.time() + wait
+        due_at = step.now() + wait
         kept = step.store.wait(step.unit, step.owner, position, due_at, step_failures=failures, step_failure=reason)
         step.released = True
         if not kept:
@@ -617,7 +650,7 @@ class StepTask(JobTask):
         """Go back to waiting when this message came early: by a broker that took a part of a longer countdown only."""
         due = self.due()
         # Nobody waits for what was canceled.
-        if due is not None and due - time.time() > 0.05 and not self.step.job.cancel_requested:
+        if due is not None and due - self.step.now() > 0.05 and not self.step.job.cancel_requested:
             raise errors.NotDue("waiting")
 
     def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
@@ -634,7 +667,7 @@ class StepTask(JobTask):
     def later(self, exc: Exception | None) -> NoReturn:
         """Come back after the wait that policy gives this error; the unit waits in the store, or in a message."""
         step = self.step
-        now = time.time()
+        now = step.now()
         try:
             wait, failures = self.wait_after(exc, now)
         except errors.StoreUnavailable:
@@ -713,7 +746,7 @@ class StepTask(JobTask):
         try:
             account, flight = self.flight() or ("", None)
             done = step.store.wait(
-                step.unit, step.owner, position, time.time() + wait, account=account, flight=flight, **changes
+                step.unit, step.owner, position, step.now() + wait, account=account, flight=flight, **changes
             )
         except errors.StoreUnavailable:
             return False

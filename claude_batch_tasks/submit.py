@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -45,12 +44,13 @@ def submit(
         BatchTasksError: there is a job of that id already.
         StoreUnavailable: the store does not answer.
     """
-    options, now = dict(options), time.time()
+    options = dict(options)
     alias = options.pop("client", "default")
     on_result = hooks.encoded(options.pop("on_result", None))
+    settings = Settings.of(app)
     if options.get("deadline") is not None:
-        options["deadline"] = seconds_until(options["deadline"], now)
-    settings = Settings.of(app).override(options)
+        options["deadline"] = seconds_until(options["deadline"], lambda: settings.open_store().now())
+    settings = settings.override(options)
     settings.check_client(alias)
     store = settings.open_store()
     nonce, index = secrets.token_hex(8), Index()
@@ -80,7 +80,7 @@ def submit(
             options=options,
             canvas=canvas,
             on_result=on_result,
-            submitted_at=now,
+            submitted_at=store.now(),
         )
         if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
@@ -131,7 +131,7 @@ def _check_cost(batches: list[BatchRecord], max_cost: float) -> None:
         )
 
 
-def seconds_until(deadline: Any, now: float) -> Any:
+def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
     """A deadline as the seconds that are left, where it is a moment.
 
     Raises:
@@ -146,7 +146,7 @@ def seconds_until(deadline: Any, now: float) -> Any:
         return deadline
     if deadline.tzinfo is None:
         raise InvalidSettings(f"run_batch option deadline must have a time zone, not {deadline!r}")
-    return max(deadline.timestamp() - now, 0.0)
+    return max(deadline.timestamp() - now(), 0.0)
 
 
 def body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ from celery.utils import uuid
 from claude_batch_tasks import (
     account,
     api,
+    bodies,
     costs,
     errors,
     estimating,
@@ -110,8 +111,8 @@ class RunBatch(JobTask):
             f"job {unit.job_id} failed before it was begun: {error}. Its requests are kept, nothing was created or "
             f"billed. When its cause is gone: BatchJob({unit.job_id!r}).resume()."
         )
-        summary = {**totals.summarize(unit.job_id, job, [], time.time()), "state": "failed"}
-        ended = {"state": "failed", "ended_at": time.time(), "error": text, "summary": summary}
+        summary = {**totals.summarize(unit.job_id, job, [], self.store.now()), "state": "failed"}
+        ended = {"state": "failed", "ended_at": self.store.now(), "error": text, "summary": summary}
         if not self.store.update_job(unit.job_id, only="staged", **ended):
             return None
         self.store.unschedule(unit)
@@ -161,13 +162,13 @@ class RunBatch(JobTask):
         if not self.app.conf.task_always_eager:
             # From here on its messages are missed when they do not come.
             with suppress(errors.StoreUnavailable):
-                self.store.schedule([Unit(task_id)], time.time() + delay)
+                self.store.schedule([Unit(task_id)], self.store.now() + delay)
         return sent
 
     def _arrived(self, job_id: str) -> bool:
         """Whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
         try:
-            if not self.store.update_job(job_id, only="staged", state="revoked", ended_at=time.time()):
+            if not self.store.update_job(job_id, only="staged", state="revoked", ended_at=self.store.now()):
                 return self.store.job(job_id) is not None
             self.store.delete(job_id)
         except errors.StoreUnavailable:
@@ -214,7 +215,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         store.expire(job_id, settings.result_ttl)
         raise Ignore("duplicate")
     if record.state == "staged":
-        record.started_at, record.canvas = time.time(), line.canvas(self.request)
+        record.started_at, record.canvas = store.now(), line.canvas(self.request)
         # The others follow, each when one is through: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
         record.admitted = min(record.batches, limit)
@@ -281,7 +282,7 @@ class CreateBatch(InFlightTask):
 
     def pause(self) -> float:
         """Until the schedule's first look, if there is a batch to look at."""
-        return max(looks.next_look(self.step) - time.time(), 0) if self.step.batch.state == "in_progress" else 0.0
+        return max(looks.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
 
 
 @shared_task(bind=True, base=CreateBatch, name=NAME + "create_batch")
@@ -306,13 +307,13 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         return "no money is left for it"
     step.pace.check("create")
     client = step.client
-    step.record(state="creating", intent_at=time.time(), unanswered_at=None, ambiguous_at=None, create_looks=0)
+    step.record(state="creating", intent_at=step.now(), unanswered_at=None, ambiguous_at=None, create_looks=0)
     try:
         body = step.while_held(submit.body(step.store, job_id, step.job, batch, record))
-        with step.pace.heeded("create"):
+        with step.pace.heeded("create"), bodies.confirmed(step.confirm_lease):
             created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
-        step.record(unanswered_at=time.time(), ambiguous_at=time.time())
+        step.record(unanswered_at=step.now(), ambiguous_at=step.now())
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
     except errors.NotFoundError as exc:
         step.record(
@@ -328,6 +329,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     except (errors.TransientError, errors.PermanentError):
         step.record(state="staged", intent_at=None)
         raise
+    created.ahead = sightings.api_ahead(step, created)
     sightings.created(step, created)
     step.pace.heed(created.hold)
     account.proven(step, created.organization)
@@ -428,7 +430,8 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         return sightings.give_back(step, "its rows are another's")
     told = {name: seen.request_counts.get(name, 0) for name in results.OUTCOMES}
     step.record(state="ended", told=told, **({} if record.rounds else {"counts": told}))
-    if seen.ended_at is not None and not step.job.cancel_requested and time.time() < (record.expires_at or math.inf):
+    in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
+    if seen.ended_at is not None and not step.job.cancel_requested and in_time:
         took = (seen.ended_at - seen.created_at).total_seconds()
         step.store.note_end(step.account, record.sending, max(took, 0.0))
         metrics.observe("batch_seconds", max(took, 0.0))
@@ -442,7 +445,7 @@ def _meet(step: Step, seen: api.Batch) -> None:
     record, count = step.batch, sum(seen.request_counts.values())
     if record.created_at is None:
         step.store.keep(step.unit.job_id)
-        if not step.claim(seen.id, created_at=seen.created_at.timestamp()):
+        if not step.claim(seen.id, created_at=seen.created_at.timestamp(), api_ahead=sightings.api_ahead(step, seen)):
             holder = step.store.holder(seen.id)
             raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
         step.record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
@@ -492,7 +495,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         step.store.discard_results(job_id, batch, record.attempt)
         sightings.give_back(step, "every row is foreign")
         return _another_turn(self, step)
-    step.record(sighting=time.time())
+    step.record(sighting=step.now())
     try:
         seen.check(record.told)
         metrics.count("downloads", result="complete")
@@ -533,7 +536,7 @@ def _publish(step: Step, seen: results.Completeness) -> None:
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
     """Go through create, poll, fetch and what follows again, when that is due."""
     number = step.unit.batch or 0
-    at, wait = line.position(step.batch.turn, 0), line.until(step.batch.due_at)
+    at, wait = line.position(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
     if task.request.is_eager:
         steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at)
         with allow_join_result():
@@ -620,7 +623,7 @@ def _settle(step: Step) -> None:
 
 def _chance(step: Step) -> str:
     """How what is left of the batch is to be sent again: ``resubmit``, ``messages`` or ``none``."""
-    record, settings, now = step.batch, step.settings, time.time()
+    record, settings, now = step.batch, step.settings, step.now()
     if record.state == "failed" or step.job.adopted or not record.eligible or step.job.cancel_requested:
         return "none"
     if step.job.stopped is not None:
@@ -659,7 +662,7 @@ def _resubmit(step: Step) -> None:
     )
     text = f"{changes['smaller']:,} of its requests go into a smaller batch in {duration(wait)}"
     step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
-    step.record(**changes, failures=0, due_at=time.time() + wait)
+    step.record(**changes, failures=0, due_at=step.now() + wait)
     metrics.count("smaller_batches")
 
 
@@ -689,7 +692,7 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
         step.note("messages", text, requests=record.granted)
         store.enter(job_id, batch, rounds.left(store, job_id, batch, record)[: record.granted])
         units = lanes.units(step)[: 1 if task.request.is_eager else None]
-        store.schedule(units, time.time())
+        store.schedule(units, step.now())
         for unit in units:
             line.message(task.app, step.job, unit).apply_async()
         step.record(messages_out=True)
@@ -735,7 +738,7 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
     for _, stored in step.store.outcomes(job_id, batch):
         tried += (kept := reading.kept(stored)) is not None and kept.tried
     note = record.note or step.job.stopped
-    if note is None and step.deadline is not None and time.time() >= step.deadline:
+    if note is None and step.deadline is not None and step.now() >= step.deadline:
         note = f"the job waited longer than max_wait ({step.settings.max_wait:g} s)"
     counts: Counter[str] = Counter()
     for (ended, _), count in sources.items():
@@ -823,7 +826,7 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     if run.final:
         hooks.announce(step, run.final)
     sent = words(run.done)
-    if pause is not None and step.deadline is not None and time.time() >= step.deadline:
+    if pause is not None and step.deadline is not None and step.now() >= step.deadline:
         step.store.drop(job_id, batch)
     elif pause is not None:
         raise errors.MoreToSend(f"sent: {sent}", pause)
@@ -884,7 +887,7 @@ class FinishJob(StepTask):
         if own is None and had.error is not None:  # what ended it is in its text alone
             own = errors.StepFailed(had.error)
         batches = step.store.batches(job_id)
-        summary = had.summary or totals.summarize(job_id, had, batches, time.time())
+        summary = had.summary or totals.summarize(job_id, had, batches, step.now())
         error = failure.of(step, batches, summary, own)
         if error is not None:
             summary["state"] = "failed"
@@ -893,7 +896,7 @@ class FinishJob(StepTask):
         step.store.update_job(
             job_id,
             state=summary["state"],
-            ended_at=time.time(),
+            ended_at=step.now(),
             summary=summary,
             error=str(error) if error else None,
         )
@@ -980,5 +983,5 @@ def _queue_name(queue: Any) -> Any:
 def _delay(options: dict[str, Any]) -> float:
     """Seconds from now at which a task with these options is to start."""
     if isinstance(eta := options.get("eta"), datetime):
-        return max(eta.timestamp() - time.time(), 0)
+        return max(eta.timestamp() - time.time(), 0)  # noqa: TID251 - as Celery has it
     return float(options.get("countdown") or 0)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,8 @@ from typing import Any
 import celery
 from kombu import transport as kombu_transport
 from kombu.transport import redis
+
+from claude_batch_tasks import steady
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class QoS(redis.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message as held. One that is popped already and cannot be noted would be lost."""
-        message.held_since = time.time()
+        message.held_since = steady.now()
         try:
             super().append(message, delivery_tag)
         except self._broker_errors:
@@ -81,7 +82,7 @@ class QoS(redis.QoS):
         with self.channel.conn_or_acquire() as client:
             for tag, since in list(kept.held.items()):
                 # When the visibility timeout is over, any worker may have it, under the same tag.
-                if time.time() - since < self.visibility_timeout:
+                if steady.now() - since < self.visibility_timeout:
                     self.restore_by_tag(tag, client)
                 kept.held.pop(tag, None)
             while kept.popped:

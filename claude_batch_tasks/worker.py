@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -141,7 +140,7 @@ def _revoked(sender: Any = None, request: Any = None, signum: Any = None, **_: A
         return
     with suppress(errors.BatchTasksError):
         store, settings, _record = sender.open(request.id)
-        store.update_job(request.id, state="revoked", ended_at=time.time())
+        store.update_job(request.id, state="revoked", ended_at=store.now())
         metrics.count("jobs_ended", state="revoked")
         store.unschedule(Unit(request.id))
         store.expire(request.id, settings.result_ttl)

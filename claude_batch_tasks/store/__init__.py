@@ -118,6 +118,9 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """The id was found by search, and the results have not confirmed it yet."""
     created_at: float | None = None
     expires_at: float | None = None
+    """These two are by the API's clock, all other times by the store's."""
+    api_ahead: float = 0.0
+    """Seconds by which the API's clock was ahead of the store's when it first showed the batch."""
     cancel_sent: bool = False
     sighting: float | None = None
     """When the API last confirmed that the batch exists."""
@@ -271,6 +274,8 @@ class Flight(msgspec.Struct, array_like=True, kw_only=True):
     poll_max: float
     deadline: float | None
     """When its job gives up waiting."""
+    api_ahead: float = 0.0
+    """Seconds by which the API's clock, whose times the first two are, is ahead of the store's."""
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -317,6 +322,13 @@ class Store(Protocol):
 
     def check_schema(self) -> None:
         """See that the store is one for this release, and bring it up to date; else the first call of all does."""
+
+    def now(self) -> float:
+        """The time by the store's clock, epoch seconds, as far as this process knows it.
+
+        It is the only clock by which anything in the store is written or compared. Once the store has told it, it can
+        be had without an answer of the store.
+        """
 
     # -- jobs
     def stage(self, job_id: str, nonce: str, pieces: Iterable[Piece]) -> None:
@@ -662,6 +674,12 @@ class Store(Protocol):
             cap: calls of one pace in flight at a time.
             limit: what the job's Messages calls may cost; None: whatever they do.
             total: what the job may cost.
+        """
+
+    def confirm(self, unit: Unit, owner: str, place: int, ttl: float) -> bool:
+        """Hold a lane's lease for another ``ttl`` seconds, if the request it has taken is still its own to send.
+
+        False if the lane is no longer the owner's, or somebody has dealt with the request.
         """
 
     def sending(self, unit: Unit, paces: Mapping[int, str], ttl: float) -> None:

@@ -9,25 +9,26 @@
 -- ARGV[3]  position of the message
 -- ARGV[4]  owner
 -- ARGV[5]  seconds the lease lasts
--- Returns {state, remaining milliseconds, how often in a row the step was broken off, by what the last time};
+-- Returns {state, remaining milliseconds, now, how often in a row the step was broken off, by what the last time};
 -- state is taken, taken_over, busy, stale or gone.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local text = string.format('%.6f', now)
 local key, prefix, member, position, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('ZREM', KEYS[3], member)
   redis.call('ZREM', KEYS[5], member)
-  return {'gone', 0, 0, ''}
+  return {'gone', 0, text, 0, ''}
 end
 local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'owner', prefix .. 'until')
 local current, holder, expiry = tonumber(fields[1] or '-1'), fields[2], tonumber(fields[3] or '0')
 if position < current then
-  return {'stale', 0, 0, ''}
+  return {'stale', 0, text, 0, ''}
 end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local state = 'taken'
 if holder and position == current and holder ~= owner then
   if expiry > now then
-    return {'busy', math.ceil((expiry - now) * 1000), 0, ''}
+    return {'busy', math.ceil((expiry - now) * 1000), text, 0, ''}
   end
   state = 'taken_over'
   redis.call('HINCRBY', key, prefix .. 'step_failures', 1)
@@ -50,4 +51,4 @@ if flights then
   redis.call('HDEL', key, prefix .. 'flights')
 end
 local broken = redis.call('HMGET', key, prefix .. 'step_failures', prefix .. 'step_failure')
-return {state, 0, tonumber(broken[1] or '0'), broken[2] or ''}
+return {state, 0, text, tonumber(broken[1] or '0'), broken[2] or ''}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ import redis
 from claude_batch_tasks import policy
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.store import Flight, Unit
+from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.schema import PREFIX, open_schema
 
 #: Sorted set of all units that wait for a message, by when it is due or, while somebody is at work, the lease ends.
@@ -80,8 +80,7 @@ class Flights:
         self._redis: Any = client
         self.where = where
         self._opened = False
-        #: Seconds by which Redis' clock is ahead of this machine's, when it was last asked.
-        self._ahead = 0.0
+        self._clock = StoreClock(self._time)
         scripts = Path(__file__).parent
         self._due, self._postpone = (
             client.register_script((scripts / f"{name}.lua").read_text()) for name in ("due", "postpone")
@@ -95,6 +94,15 @@ class Flights:
     @answering
     def check_schema(self) -> None:
         """As every call does when it is the first."""
+
+    def now(self) -> float:
+        """The time by Redis' clock."""
+        return self._clock.now()
+
+    @answering
+    def _time(self) -> float:
+        seconds, microseconds = self._redis.time()
+        return float(seconds + microseconds / 1e6)
 
     # -- what waits
 
@@ -124,8 +132,7 @@ class Flights:
 
     @answering
     def postpone(self, due: Mapping[Unit, float], *, alone: bool = False, shown: float | None = None) -> None:
-        changes = ((unit, at + self._ahead) for unit, at in due.items())
-        self._postponed(changes, "alone" if alone else "listed", "" if shown is None else repr(shown))
+        self._postponed(due.items(), "alone" if alone else "listed", "" if shown is None else repr(shown))
 
     def _postponed(self, changes: Iterable[tuple[Unit, float]], how: str, shown: str = "") -> None:
         args = [
@@ -148,8 +155,6 @@ class Flights:
         found = {name.decode(): value for name, value in self._redis.hgetall(key).items()}
         if not found:
             return {}
-        seconds, microseconds = self._redis.time()
-        self._ahead = seconds + microseconds / 1e6 - time.time()
         waiting = dict(zip(found, self._redis.zmscore(WAITING, list(found)), strict=True))
         if left := [name for name, due in waiting.items() if due is None]:
             # Of a job that was deleted, or has expired: nothing stands for it in either index.
@@ -157,9 +162,7 @@ class Flights:
             if gone:
                 self._redis.hdel(key, *gone)
         return {
-            unit_of(name): (_decode_flight(found[name]), float(due) - self._ahead)
-            for name, due in waiting.items()
-            if due is not None
+            unit_of(name): (_decode_flight(found[name]), float(due)) for name, due in waiting.items() if due is not None
         }
 
     # -- the shared listing
@@ -213,7 +216,7 @@ class Flights:
     @answering
     def hold_back(self, name: str, until: float) -> None:
         self._redis.zadd(HELD, {name: until}, gt=True)
-        self._redis.zremrangebyscore(HELD, "-inf", time.time() - 3600)
+        self._redis.zremrangebyscore(HELD, "-inf", self.now() - 3600)
 
     @answering
     def held_back(self, *names: str) -> float:

@@ -11,7 +11,6 @@ import functools
 import os
 import random
 import sys
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +23,7 @@ import msgspec
 import redis
 import zstandard
 
-from claude_batch_tasks import policy, requests
+from claude_batch_tasks import policy, requests, steady
 from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
 from claude_batch_tasks.results import MISSING
 from claude_batch_tasks.settings import redis_address
@@ -106,6 +105,7 @@ class RedisStore(Survey):
         self._admit = self._script("admit")
         self._answered = self._script("answered")
         self._claim = self._script("claim")
+        self._confirm = self._script("confirm")
         self._create = self._script("create")
         self._enter = self._script("enter")
         self._grant = self._script("grant")
@@ -254,8 +254,10 @@ class RedisStore(Survey):
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
         key, prefix = _unit(unit)
         keys = [key, _standing(unit), DUE, _LATE, WAITING]
+        asked = steady.now()
         found = self._acquire(keys=keys, args=[prefix, member(unit), position, owner, ttl])
-        state, remaining, failures, failure = found
+        state, remaining, now, failures, failure = found
+        self._clock.learn(float(now), asked)
         return Lease(state.decode(), remaining / 1000, failures, msgspec.json.decode(failure) if failure else None)
 
     @answering
@@ -286,7 +288,8 @@ class RedisStore(Survey):
         **changes: Any,
     ) -> bool:
         changes["due_at"] = due_at
-        seconds = max(due_at - time.time(), 0)  # by Redis' clock, which may be another
+        # From then on, so that a moment that was reckoned a little wrong here is that far from now there, too.
+        seconds = max(due_at - self.now(), 0)
         listed = (flights_key(account), _encode(flight)) if flight is not None else (WAITING, "")
         return self._write(unit, owner, changes, position=position, due=seconds, wait="wait", listed=listed)
 
@@ -553,6 +556,12 @@ class RedisStore(Survey):
             ],
         )
         return Taken(state.decode(), milliseconds / 1000, mark.decode())
+
+    @answering
+    def confirm(self, unit: Unit, owner: str, place: int, ttl: float) -> bool:
+        key, prefix = _unit(unit)
+        args = [prefix, member(unit), owner, ttl, _place(place), unit.lane or 0]
+        return bool(self._confirm(keys=[key, _key(unit.job_id, "batch", unit.batch, "sent"), DUE], args=args))
 
     @answering
     def sending(self, unit: Unit, paces: Mapping[int, str], ttl: float) -> None:

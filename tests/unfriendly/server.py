@@ -359,6 +359,8 @@ class Manners:
     """Message calls a minute. What is planned (script, ``forever``, ``call``, storm) is not counted unless it acts."""
     input_tokens_limit: int | None = None
     """Input tokens a minute; a prompt has a fourth of its characters and one. A call above the capacity never fits."""
+    ahead: float = 0.0
+    """Seconds by which the server's clock is ahead of this machine's."""
     minute: float = 60.0
     """Seconds that a minute of the limits takes."""
     window: bool = False
@@ -893,7 +895,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, api: UnfriendlyServer, batch: Stored, manners: Manners) -> dict[str, Any]:
         tally = batch.tally() if batch.ended else Counter()
         counts = {"processing": 0 if batch.ended else len(batch.requests)} | {name: tally[name] for name in OUTCOMES}
-        stamp = manners.stamp
+
+        def stamp(moment: datetime) -> str:
+            return manners.stamp(moment + timedelta(seconds=manners.ahead))
+
         own = {
             "id": batch.id,
             "type": "message_batch",
@@ -946,7 +951,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._after(manners)
 
     def _head(self, manners: Manners, status: int, headers: Mapping[str, str]) -> None:
-        headers = {"Date": self.date_time_string(), **headers}
+        headers = {"Date": self.date_time_string(time.time() + manners.ahead), **headers}
         if manners.close == "says":
             headers["Connection"] = "close"
         names = {name: name.swapcase() if manners.odd_headers else name for name in headers}

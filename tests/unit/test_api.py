@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -85,6 +86,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:cut])
         if cut is not None:
             self.drop()
+
+    def send_bare(self, body: bytes, headers: dict[str, str], status: str = "200 OK") -> None:
+        """An answer with no headers but these."""
+        head = {"Content-Length": str(len(body)), **headers}
+        lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        self.wfile.write("\r\n".join(lines).encode() + body)
 
     def drop(self) -> None:
         self.wfile.flush()
@@ -347,6 +354,14 @@ class TestAFailure:
         found = error_of(client, endpoint).retry_after
         assert found is None if least is None else found is not None and least <= found <= most
 
+    def test_names_moments_by_its_own_clock(self, server: Server, client: Any, endpoint: str) -> None:
+        """Whatever this machine's shows."""
+        then = time.time() - 7200
+        moments = {"Date": formatdate(then, usegmt=True), "Retry-After": formatdate(then + 40, usegmt=True)}
+        body = json.dumps({"type": "error", "error": {"type": "rate_limit_error", "message": "x"}}).encode()
+        server.answers = [lambda handler: handler.send_bare(body, moments, status="429 Too Many Requests")]
+        assert error_of(client, endpoint).retry_after == 40
+
     @pytest.mark.parametrize(
         "body",
         [
@@ -488,6 +503,37 @@ class TestListing:
             "limit=1000&after_id=b2",
             "limit=1000&after_id=b3",
         ]
+
+    @pytest.mark.parametrize(
+        ("ahead", "last", "found_ahead"),
+        [
+            (0.0, "b2", 0.0),
+            (-7200.0, "b3", -7200.0),  # to us, batches seem older than they are
+            (7200.0, "b2", 7200.0),  # a gateway's, perhaps
+            (-1.0, "b2", 0.0),
+            (None, "b2", 0.0),
+        ],
+    )
+    def test_goes_further_back_where_the_apis_clock_is_behind(
+        self, ahead: float | None, last: str, found_ahead: float, server: Server, client: Any
+    ) -> None:
+        now = int(CREATED_AT)
+        made = {"b1": now, "b2": now - 3000, "b3": now - 9000, "b4": now - 20000}
+        data = [
+            {**BATCH, "id": name, "created_at": datetime.fromtimestamp(at, timezone.utc).isoformat()}
+            for name, at in made.items()
+        ]
+        head = {} if ahead is None else {"Date": formatdate(now + ahead, usegmt=True)}
+        server.answers = [lambda handler: handler.send_bare(json.dumps({"data": data}).encode(), head)]
+        found = list(api.list_since(client, now - 3600, timeout=10, now=lambda: float(now)))
+        assert found[-1].id == last
+        assert {batch.ahead for batch in found} == {found_ahead}
+
+    def test_reads_nothing_into_fields_that_the_api_may_come_to_have(self, server: Server, client: Any) -> None:
+        server.answers = [answer(body={**BATCH, "date": "today", "ahead": ["x"], "our_date": 5.0, "our_ahead": 7.0})]
+        found = api.retrieve(client, "msgbatch_1", timeout=5)
+        assert found.ahead == 0
+        assert found.date == pytest.approx(time.time(), abs=30), "by the answer's head"
 
     def test_takes_from_a_batch_nothing_that_only_an_answers_head_says(self, server: Server, client: Any) -> None:
         said = {"organization": "another", "hold": 9.0, "call": {"event": "failed"}}

@@ -102,6 +102,26 @@ class TestARequestThatIsTaken:
         assert take(store, 0) == Taken("taken_over")
         assert take(store, 0, owner="you").state == "taken"
 
+    def test_may_go_out_while_it_is_still_the_lanes(self, store: RedisStore, job: str) -> None:
+        """The last question before its last byte: whoever slept meanwhile has lost it."""
+        take(store, 0)
+        assert store.confirm(LANE, "me", 0, 600)
+        assert not store.confirm(LANE, "me", 1, 600), "it was never taken"
+        assert not store.confirm(OTHER_LANE, "me", 0, 600), "another lane has it"
+        store.save_outcome(LANE, 0, b"lost")
+        assert not store.confirm(LANE, "me", 0, 600), "somebody has dealt with it"
+        take(store, 2)
+        store.acquire(LANE, 1, "you", 600)
+        assert not store.confirm(LANE, "me", 2, 600), "somebody has taken the lane over"
+
+    def test_renews_the_lease_when_it_goes_out(self, store: RedisStore, job: str) -> None:
+        lane = Unit(job, 0, 20)
+        store.acquire(lane, 0, "me", 0.2)
+        take(store, 0, lane)
+        assert store.confirm(lane, "me", 0, 600)
+        time.sleep(0.3)
+        assert store.acquire(lane, 0, "you", 600).state == "busy"
+
     def test_has_no_outcome(self, store: RedisStore, job: str) -> None:
         store.save_outcome(LANE, 0, b"x")
         assert store.under_way(job, 0) == MANY - 1
