@@ -6,11 +6,11 @@ raises stays here: stored by Celery it could not be decoded (0.96) or would carr
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import hashlib
 import importlib
-import json
 import math
 import os
 import re
@@ -22,7 +22,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import anthropic
 import msgspec
 
-from claude_batch_tasks import bodies, metrics, policy
+from claude_batch_tasks import bodies, lenient_json, metrics, policy
 from claude_batch_tasks.errors import (
     AmbiguousError,
     ApiError,
@@ -48,6 +48,9 @@ _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 _LONGEST_MESSAGE = 500
 
+#: Under a status of success: an error, and the beginning of a stream that was not asked for.
+_NO_MESSAGES = ("error", "message_start")
+
 #: Characters that a key has at least.
 _SHORTEST_KEY = 8
 _LONGEST_NAME = 200
@@ -61,7 +64,10 @@ _MOST_REQUESTS = 10**9
 
 #: It becomes a part of addresses, keys and log lines.
 _BatchId = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:-]{1,200}\Z")]
-_Status = Annotated[str, msgspec.Meta(max_length=100)]
+#: No store takes half a surrogate pair.
+_WHOLE = r"\A[^\ud800-\udfff]*\Z"
+_Status = Annotated[str, msgspec.Meta(max_length=100, pattern=_WHOLE)]
+_Cursor = Annotated[str, msgspec.Meta(pattern=_WHOLE)]
 
 _STATES = ("processing", "succeeded", "errored", "canceled", "expired")
 
@@ -121,7 +127,7 @@ class Page(msgspec.Struct):
 
     data: list[Batch]
     has_more: bool | None = False
-    last_id: str | None = None
+    last_id: _Cursor | None = None
     unreadable: int = 0
     """Entries that are left out, because they are not as the API documents them."""
     date: float | None = msgspec.field(default=None, name="our_date")
@@ -140,7 +146,7 @@ class Page(msgspec.Struct):
 class _RoughPage(msgspec.Struct):
     data: list[msgspec.Raw]
     has_more: bool | None = False
-    last_id: str | None = None
+    last_id: _Cursor | None = None
 
 
 class _ErrorDetail(msgspec.Struct):
@@ -383,8 +389,9 @@ def create_message(client: anthropic.Anthropic, params: bytes, *, stream: bool =
         return _streamed(client, params.rstrip()[:-1] + b',"stream":true}')
     with _ours("messages", client):
         response = _call(client, "messages", "/v1/messages", _LONG, post=(iter([params]), len(params)))
-        body = bytes(response.content)
-        _parsed(body)
+        body = bytes(response.content).removeprefix(codecs.BOM_UTF8)
+        if _parsed(body).get("type") in _NO_MESSAGES:
+            raise msgspec.DecodeError("the answer is not the API's JSON of a message")
         return Answer(body, policy.limits(response.headers))
 
 
@@ -413,13 +420,13 @@ def _streamed(client: anthropic.Anthropic, body: bytes) -> Answer:
 def _parsed(data: bytes) -> dict[str, Any]:
     """An answer of the Messages API, or an event of one, as plain values.
 
-    Not msgspec: it refuses an escaped lone surrogate, which an answer may hold, and which is paid for.
+    One that Python cannot hold is paid for all the same.
     """
     if sum(map(data.count, (b",", b"[", b"{"))) > policy.ANSWER_VALUES:
         raise msgspec.DecodeError("the answer has more parts than any of the API's")
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
+        value = lenient_json.loads(data)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise msgspec.DecodeError("the answer is not the API's JSON")
@@ -511,9 +518,10 @@ def _answered(
 ) -> ApiError:
     """The error that an answer is; in a stream that began well, an event of it."""
     try:
-        body = _DECODERS[_ErrorBody].decode(content)
+        body = _error_body(content)
         message, error_type, request_id = body.error.message, body.error.type, body.request_id
         code = body.error.details.get("error_code") if isinstance(body.error.details, dict) else None
+        code = code if isinstance(code, str) else None
         if given < 300:
             given = policy.STATUS_OF.get(error_type or "", 500)
     except Exception:  # noqa: BLE001 - a proxy's page, a broken body: the status says enough
@@ -540,6 +548,19 @@ def _answered(
     return failure
 
 
+def _error_body(content: bytes) -> _ErrorBody:
+    """Read an error's body, whatever else stands in it."""
+    with contextlib.suppress(*lenient_json.REFUSED):
+        found: _ErrorBody = _DECODERS[_ErrorBody].decode(content)
+        return found
+    value, _ = lenient_json.read(content)
+    error, request_id = value["error"], value.get("request_id")
+    kind, message = (text if isinstance(text := error.get(name), str) else None for name in ("type", "message"))
+    return _ErrorBody(
+        _ErrorDetail(kind, message, error.get("details")), request_id if isinstance(request_id, str) else None
+    )
+
+
 def _page(response: Any) -> Page:
     try:
         return _decode(response, Page)
@@ -549,7 +570,7 @@ def _page(response: Any) -> Page:
     for entry in rough.data:
         try:
             page.data.append(_decode_json(entry, Batch))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except lenient_json.REFUSED:
             page.unreadable += 1
     return page
 
@@ -557,13 +578,17 @@ def _page(response: Any) -> Page:
 def _decode(response: Any, cls: type[_T]) -> _T:
     try:
         return _decode_json(response.content, cls)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except lenient_json.REFUSED:
         # A page of a proxy with status 200, for one. It keeps no word of the body: that may be somebody's text.
         raise msgspec.DecodeError("the answer is not the API's JSON") from None
 
 
 def _decode_json(data: bytes | msgspec.Raw, cls: type[_T]) -> _T:
-    found: _T = _DECODERS[cls].decode(data)
+    found: _T
+    try:
+        found = _DECODERS[cls].decode(data)
+    except lenient_json.REFUSED:
+        found = msgspec.convert(lenient_json.read(bytes(data))[0], cls)
     return found
 
 
@@ -626,4 +651,5 @@ def _hidden(text: str, client: anthropic.Anthropic | None = None) -> str:
     for secret in (client.api_key, client.auth_token) if client is not None else ():
         # A placeholder, such as "x", is no secret, and stands in many words.
         text = text.replace(secret, _HIDDEN) if secret and len(secret) >= _SHORTEST_KEY else text
-    return _KEY.sub(_HIDDEN, text)
+    # No store and no log takes half a surrogate pair.
+    return _KEY.sub(_HIDDEN, text).encode(errors="replace").decode()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
 from typing import IO, Any
 
 from claude_batch_tasks import results
-from claude_batch_tasks.reading import Order, Reader, Type, as_line
+from claude_batch_tasks.reading import Order, Reader, Type, as_line, as_result, message_json
 
-#: Rows of one row group of a Parquet file, which are held in memory.
+#: Rows of one row group of a Parquet file, and bytes of their messages, which are held in memory.
 _GROUP = 5_000
+_GROUP_BYTES = 64_000_000
 
 
 def jsonl(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
@@ -55,10 +54,23 @@ def parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order
     rows = (row for some in found for row in some)
     count = 0
     with ParquetWriter(file, schema, compression="zstd") as writer:
-        while group := list(islice(rows, _GROUP)):
+        for group in _groups(rows):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
             count += len(group)
     return count
+
+
+def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += len(row["message"] or "")
+        if len(group) == _GROUP or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 #: The formats there are.
@@ -114,11 +126,12 @@ _COLUMNS = (
 
 
 def _flat(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str, Any]]:
-    for result in reader.results(only, order):
+    for outcome in reader.outcomes(only, order):
+        result = as_result(reader.custom_id(outcome), outcome)
         message, error = result.message or {}, result.error or {}
         yield {
             **results.usage_of(message.get("usage")),
-            "custom_id": result.custom_id,
+            "custom_id": _text(result.custom_id),
             "type": result.type,
             "source": result.source,
             "text": _text(result.text if message else None),
@@ -126,7 +139,7 @@ def _flat(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str,
             "model": _text(message.get("model")),
             "error_type": _text(error.get("type")),
             "error_message": _text(error.get("message")),
-            "message": json.dumps(message) if message else None,
+            "message": message_json(outcome).decode() if message else None,
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from array import array
@@ -14,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from claude_batch_tasks import policy, requests, results
+from claude_batch_tasks import lenient_json, policy, requests, results
 from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store
+from claude_batch_tasks.texts import shortened
 
 Type = Literal["succeeded", "errored", "expired", "canceled"]
 Source = Literal["batch", "resubmitted", "messages"]
@@ -36,7 +36,10 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, Any] | None = None
     """``{"type", "message"}`` and, where known, ``"request_id"``; only if it errored."""
     note: str | None = None
-    """Why it did not get another chance, or not all there are, although it deserved one."""
+    """Why it did not get another chance, or not all there are, although it deserved one; and which of its values differ
+    from what came, because Python cannot hold that."""
+    raw: bytes | None = None
+    """If some differ: the line as it came."""
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -157,12 +160,11 @@ class Reader:
         for attempt, round_ in batch.layers:
             nonce = requests.round_nonce(self._job.nonce, round_)
             for piece in self._store.results(self._job_id, self._number, attempt):
-                for row, line in results.rows(piece):
+                for row, line in results.rows(piece, skip_others=True):
                     # The requests of an adopted batch are numbered as their rows came.
                     index = next(arrival) if self._job.adopted else requests.index_of(nonce, row.custom_id)
-                    assert index is not None
-                    place = index - batch.first
-                    if not replaced[place]:
+                    place = -1 if index is None else index - batch.first
+                    if 0 <= place < batch.count and not replaced[place]:
                         replaced[place] = True
                         yield self._noted(Outcome(place, _source(round_), row, line), notes)
 
@@ -186,27 +188,76 @@ class Reader:
 
 
 def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
-    """An outcome as applications see it."""
-    result, row = results.parse(outcome.line, lenient=True)["result"], outcome.row
-    message, error = result.get("message"), None
-    if not row.known:
-        error = {"type": row.error_type, "message": f"a result of type {result['type']!r}", "result": result}
-    elif row.type == "errored":
+    """Return an outcome as applications see it."""
+    row, (result, odd) = outcome.row, _parsed(outcome.line)
+    kind = row.type
+    message: Any = result.get("message")
+    error: dict[str, Any] | None = None
+    if kind != "errored":
+        pass
+    elif not result:
+        error = {"type": row.error_type, "message": odd}
+    elif row.known:
         error = results.error_of(result)
+    else:
+        name = shortened(str(result["type"]), results.LONGEST_NAME)
+        error = {"type": row.error_type, "message": f"a result of type {name!r}", "result": result}
     return RequestResult(
         custom_id=custom_id,
-        type=row.type,  # type: ignore[arg-type]
+        type=kind,  # type: ignore[arg-type]
         source=outcome.source,
-        message=message if row.type == "succeeded" and isinstance(message, dict) else None,
+        message=message if kind == "succeeded" and isinstance(message, dict) else None,
         error=error,
-        note=outcome.note,
+        note="; ".join(filter(None, (outcome.note, odd))) if odd else outcome.note,
+        raw=outcome.line if odd else None,
     )
 
 
+def _parsed(line: bytes) -> tuple[dict[str, Any], str | None]:
+    """Return what stands under ``result``, and what of it is not as it came; nothing if the line is not JSON."""
+    try:
+        values, odd = lenient_json.read(line)
+        result: dict[str, Any] = values["result"]
+        if result["type"]:
+            return result, odd
+        reason = "it has no type"
+    except (LookupError, TypeError):
+        reason = "it has no type"
+    except ValueError as exc:
+        reason = str(exc)
+    return {}, f"the result cannot be read: {reason}"
+
+
 def as_line(custom_id: str, outcome: Outcome) -> bytes:
-    """An outcome as a line of JSON: Anthropic's own, under the caller's custom_id, and where it comes from."""
-    name, source, result = msgspec.json.encode(custom_id), outcome.source.encode(), _result_of(outcome.line)
-    return b'{"custom_id":%s,"source":"%s","result":%s}' % (name, source, result)
+    """Return an outcome as a line of strict JSON: Anthropic's own, under the caller's custom_id, and its source.
+
+    What of Anthropic's is not JSON is given as text, and a ``note`` says so.
+    """
+    source = outcome.source.encode()
+    if outcome.row.unreadable:
+        _, odd = _parsed(outcome.line)
+        result = lenient_json.encode({"type": outcome.row.type, "raw": outcome.line.decode(errors="replace")})
+    else:
+        result, odd = _member(outcome.line, "result")
+    note = b',"note":%s' % lenient_json.encode(odd) if odd else b""
+    return b'{"custom_id":%s,"source":"%s","result":%s%s}' % (_text(custom_id), source, result, note)
+
+
+def message_json(outcome: Outcome) -> bytes:
+    """Return an outcome's message as strict JSON in one line.
+
+    Raises:
+        ValueError: the outcome has none that can be read.
+    """
+    return _member(_member(outcome.line, "result")[0], "message")[0]
+
+
+def _text(text: str) -> bytes:
+    """Return a text as JSON."""
+    try:
+        return msgspec.json.encode(text)
+    except UnicodeEncodeError:
+        return lenient_json.encode(text)
 
 
 _KEPT = b'{"kept":'
@@ -253,17 +304,24 @@ class _Result(msgspec.Struct):
     result: msgspec.Raw
 
 
-_decode_result = msgspec.json.Decoder(_Result).decode
+class _Message(msgspec.Struct):
+    message: msgspec.Raw
 
 
-def _result_of(line: bytes) -> bytes:
-    """What stands under ``result``, as it is if that is one line of UTF-8."""
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        result = bytes(_decode_result(line).result)
-        result.decode()
-        if b"\n" not in result and b"\r" not in result:
-            return result
-    return json.dumps(results.parse(line, lenient=True)["result"]).encode()
+_MEMBERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "result": msgspec.json.Decoder(_Result),
+    "message": msgspec.json.Decoder(_Message),
+}
+
+
+def _member(data: bytes, name: str) -> tuple[bytes, str | None]:
+    """Return a member of an object as strict JSON in one line, as it is if it is that, and a note if it is not."""
+    with suppress(*lenient_json.REFUSED):
+        found = bytes(getattr(_MEMBERS[name].decode(data), name))
+        found.decode()
+        # In JSON these stand between values only.
+        return found.replace(b"\n", b" ").replace(b"\r", b" "), None
+    return lenient_json.strict(data, name)
 
 
 def _from_messages(place: int, stored: bytes) -> Outcome | None:
@@ -274,8 +332,8 @@ def _from_messages(place: int, stored: bytes) -> Outcome | None:
 
 
 def as_row(stored: bytes) -> results.Row:
-    """An outcome of the Messages API, as a row of a result file."""
-    return results.row(_as_line(stored))
+    """Return an outcome of the Messages API as a row of a result file."""
+    return results.any_row(_as_line(stored))
 
 
 def _note(stored: bytes) -> str:
@@ -298,11 +356,12 @@ def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[results.Ro
         # Hardly anybody writes an id with escapes: most lines need not be decoded.
         needle = f'"{next(iter(wanted))}"'.encode(errors="surrogatepass")
         for line in piece.split(b"\n"):
-            if needle in line and (row := results.row(line)).custom_id in wanted:
-                yield row, line
-                return
+            for found in results.rows(line, skip_others=True) if needle in line else ():
+                if found[0].custom_id in wanted:
+                    yield found
+                    return
     if piece:
-        yield from ((row, line) for row, line in results.rows(piece) if row.custom_id in wanted)
+        yield from (found for found in results.rows(piece, skip_others=True) if found[0].custom_id in wanted)
 
 
 def _as_line(result: bytes) -> bytes:
@@ -327,7 +386,7 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
             if ends[place]:
                 file.seek(starts[place])
                 line = file.read(ends[place] - starts[place])
-                yield Outcome(place, names[sources[place]], results.row(line), line, notes.get(place))
+                yield Outcome(place, names[sources[place]], results.any_row(line), line, notes.get(place))
 
 
 class Ids:

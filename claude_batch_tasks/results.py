@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from claude_batch_tasks import policy, requests
+from claude_batch_tasks import lenient_json, policy, requests
 from claude_batch_tasks.costs import Meter
 from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices, Used
+from claude_batch_tasks.texts import shortened
 
 #: The outcomes of a request, in Anthropic's words.
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
@@ -24,8 +25,17 @@ OUTCOMES = ("succeeded", "errored", "expired", "canceled")
 USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
+#: More tokens than any answer has. Sums of such counts, and what they cost, stay within 64 bits.
+_MOST_TOKENS = 10**9
+
 #: Anything else is read as odd usage is.
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
+
+#: The ``error.type`` of a result that is not JSON, so that not even its type is known.
+UNREADABLE = "unreadable_result"
+
+#: Characters of a model's name, an error's type and an error's message that go into records and logs.
+LONGEST_NAME, LONGEST_MESSAGE = 200, 500
 
 
 class _CacheCreation(msgspec.Struct, gc=False):
@@ -108,6 +118,12 @@ class Row(msgspec.Struct, gc=False):
         return (error.error.type if error.error else None) or error.type
 
     @property
+    def unreadable(self) -> bool:
+        """Whether it was salvaged from a line that is not JSON."""
+        error = self.result.error
+        return error is not None and error.error is not None and error.error.type == UNREADABLE
+
+    @property
     def error_message(self) -> str | None:
         """Anthropic's ``error.message``, if it errored and says so."""
         error = self.result.error
@@ -158,18 +174,28 @@ def blocks(chunks: Iterable[bytes], least: int = 1, longest: int = policy.ANSWER
         yield b"".join(held)
 
 
-def rows(block: bytes) -> Iterator[tuple[Row, bytes]]:
-    """The lines of a block, decoded and as they are.
+def rows(block: bytes, *, skip_others: bool = False) -> Iterator[tuple[Row, bytes]]:
+    """Return the lines of a block, decoded and as they are.
+
+    Args:
+        skip_others: leave out lines that are no result of anybody's.
 
     Raises:
-        ValueError: one of them is not a result line.
+        ValueError: one of them is no result line; what came before it was given out.
     """
     raw = block.rstrip(b"\n").split(b"\n")
     decoded = _rows(block, raw)
-    if decoded is None:
-        yield from ((row(line), line) for line in _not_blank(raw))
-    else:
+    if decoded is not None:
         yield from zip(decoded, raw, strict=True)
+        return
+    for line in _not_blank(raw):
+        try:
+            found = any_row(line)
+        except ValueError:
+            if not skip_others:
+                raise
+        else:
+            yield found, line
 
 
 def _not_blank(lines: list[bytes]) -> list[bytes]:
@@ -180,7 +206,7 @@ def _rows(block: bytes, raw: list[bytes]) -> list[Row] | None:
     """All lines of a block at once, as they are if none is blank or broken; None: look at them one by one."""
     try:
         decoded = _decoder.decode_lines(block)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except lenient_json.REFUSED:
         return None
     if len(decoded) != len(raw):
         return None
@@ -190,47 +216,69 @@ def _rows(block: bytes, raw: list[bytes]) -> list[Row] | None:
     return decoded
 
 
-def parse(line: bytes, *, lenient: bool = False) -> dict[str, Any]:
-    """A line as plain Python values.
-
-    Args:
-        lenient: put U+FFFD for bytes that are not UTF-8; what is stored and paid for is to be read somehow.
+def read(line: bytes) -> tuple[dict[str, Any], str | None]:
+    """Return a line as plain Python values, and a note about those that differ from what it says.
 
     Raises:
-        ValueError: not a JSON object. (The standard library takes what stricter readers refuse: escaped lone
-        surrogates, NaN.)
+        ValueError: the line is not a JSON object.
     """
-    try:
-        try:
-            value = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            value = json.loads(line.decode("utf-8-sig", errors="replace") if lenient else line)
-    except RecursionError:
-        raise ValueError("a result line is nested too deep") from None
+    value, note = lenient_json.read(line)
     if not isinstance(value, dict):
         raise ValueError("a result line is not a JSON object")
-    return value
+    return value, note
 
 
 def row(line: bytes) -> Row:
-    """One line.
+    """Decode one line.
 
     Raises:
         ValueError: not a result line.
     """
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    with suppress(*lenient_json.REFUSED):
         return _decoder.decode(line)
-    value = parse(line)
-    result = value.get("result")
-    if not isinstance(value.get("custom_id"), str) or not isinstance(result, dict) or not result.get("type"):
+    value, _ = read(line)
+    custom_id, result = value.get("custom_id"), value.get("result")
+    if not isinstance(custom_id, str) or not isinstance(result, dict) or not result.get("type"):
         raise ValueError("a result line lacks custom_id or result.type")
+    if "\ufffd" in custom_id:
+        raise ValueError("the custom_id of a result line is not UTF-8")
     message = result.get("message")
     message = message if isinstance(message, dict) else {}
     usage, model = _read_usage(message.get("usage")), message.get("model")
     kind, said = (error_of(result).get(name) for name in ("type", "message"))
     error = _ErrorResponse(_Error(*(text if isinstance(text, str) else None for text in (kind, said))))
     model = model if isinstance(model, str) else None
-    return Row(value["custom_id"], _Result(str(result["type"]), _Message(usage, model), error))
+    return Row(custom_id, _Result(str(result["type"]), _Message(usage, model), error))
+
+
+def any_row(line: bytes) -> Row:
+    """Decode one line, or what there is of it.
+
+    Raises:
+        ValueError: not a result line, and not even the beginning of one.
+    """
+    try:
+        return row(line)
+    except ValueError:
+        if (found := salvage(line)) is not None:
+            return found
+        raise
+
+
+_CUSTOM_ID = re.compile(rb'\s*\{\s*"custom_id"\s*:\s*"([^"\\]*)"')
+_TYPE = re.compile(rb'"result"\s*:\s*\{\s*"type"\s*:\s*"(%s)"' % "|".join(OUTCOMES).encode())
+
+
+def salvage(line: bytes) -> Row | None:
+    """Tell whose result a line is that is no result line, and of which type, by how it begins; None: nobody's."""
+    begins, kind = _CUSTOM_ID.match(line), _TYPE.search(line)
+    if begins is None:
+        return None
+    custom_id = begins[1].decode(errors="replace")
+    if "\ufffd" in custom_id:
+        return None
+    error = _ErrorResponse(_Error(UNREADABLE))
+    return Row(custom_id, _Result(kind[1].decode() if kind else "errored", None, error))
 
 
 def _read_usage(raw: Any) -> _Usage | None:
@@ -266,7 +314,7 @@ def usage_of(raw: Any) -> dict[str, int]:
     if not isinstance(raw, dict):
         return {}
     counts = {name: raw.get(name) for name in USAGE}
-    return {name: n for name, n in counts.items() if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63}
+    return {name: n for name, n in counts.items() if type(n) is int and 0 <= n <= _MOST_TOKENS}
 
 
 class Completeness:
@@ -298,6 +346,8 @@ class Completeness:
         self.tallies: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
         self.distinct = self.duplicates = self.foreign = self.broken = self.unknown = 0
+        #: Results of the batch that are not JSON; they count as its results.
+        self.unreadable = 0
         #: For each request, the number of the piece that holds its result, or MISSING.
         self.pieces = array("I", [MISSING]) * count
         #: Positions of the requests that deserve another chance, and how they have ended.
@@ -341,19 +391,27 @@ class Completeness:
         # At LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
         raw = block.rstrip(b"\n").split(b"\n")
         found: Iterable[Row | None] | None = _rows(block, raw)
-        if found is None:
+        if odd := found is None:
+            # A last line that does not end was perhaps cut off.
+            cut = None if block.endswith(b"\n") else raw[-1]
             raw = _not_blank(raw)
-            found = map(self._readable, raw)
+            found = [self._readable(line, whole=line is not cut) for line in raw]
         chosen = [row if row is not None and self._add(row, number) else None for row in found]
-        self._count([row for row in chosen if row is not None])
+        kept = [row for row in chosen if row is not None]
+        self._count(kept)
+        if odd:
+            self.unreadable += sum(row.unreadable for row in kept)
         return b"\n".join(line for line, row in zip(raw, chosen, strict=True) if row is not None)
 
-    def _readable(self, line: bytes) -> Row | None:
-        try:
+    def _readable(self, line: bytes, *, whole: bool) -> Row | None:
+        with suppress(ValueError):
             return row(line)
-        except ValueError:
-            self.broken += 1
-            return None
+        # A second name may be that of a second result in the same line.
+        found = salvage(line) if whole and line.count(b'"custom_id"') == 1 else None
+        if found is not None and self.place(found.custom_id) is not None:
+            return found
+        self.broken += 1
+        return None
 
     def _add(self, row: Row, number: int) -> bool:
         """Whether a row is this batch's, and the first for its request."""
@@ -376,7 +434,8 @@ class Completeness:
             if policy.concerns_account(row.error_type, said):
                 # A bad request may quote somebody's words; that two say the very same is no accident.
                 if said == self._said or policy.concerns_account(row.error_type, None):
-                    self.stopped = f"{row.error_type}: {said}"
+                    kind = shortened(row.error_type or "", LONGEST_NAME)
+                    self.stopped = f"{kind}: {shortened(said, LONGEST_MESSAGE) if said else said}"
                 self._said = said
         if policy.second_chance(row.type, row.error_type):
             self.eligible.append(place)
@@ -396,7 +455,8 @@ class Completeness:
         for row in kept:
             if row.result.type == "succeeded":
                 message = row.result.message or _Message()
-                by_model.setdefault(message.model, []).append(message.usage)
+                model = shortened(message.model, LONGEST_NAME) if message.model else None
+                by_model.setdefault(model, []).append(message.usage)
         for model, answers in by_model.items():
             self.meter.add(model, answers)
 
@@ -416,10 +476,10 @@ class Completeness:
         Raises:
             ResultsIncomplete: rows are missing or broken, or the tallies differ.
         """
-        if not self.complete or self.broken:
+        if not self.complete or self.broken or self.unreadable:
             raise ResultsIncomplete(
-                f"the result file has {self.distinct:,} of {self.expected:,} results"
-                f" ({self.duplicates} repeated, {self.foreign} foreign, {self.broken} unreadable lines)"
+                f"the result file has {self.distinct:,} of {self.expected:,} results ({self.duplicates} repeated,"
+                f" {self.foreign} foreign, {self.broken + self.unreadable} unreadable lines)"
             )
         counted = {name: request_counts.get(name, 0) for name in OUTCOMES}
         # An outcome unknown to this version is counted under a name unknown to it, so there is nothing to compare.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +9,8 @@ from typing import Any
 
 import jiter
 from msgspec import DecodeError
+
+from claude_batch_tasks import lenient_json
 
 #: Where what a delta of a content block adds belongs; texts are joined. (Streaming guide of the Messages API.)
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
@@ -111,7 +112,7 @@ class Message:
                 elif text:
                     self._blocks[index][name] = _read(text)
             content = [self._blocks[index] for index in sorted(self._blocks)]
-            return json.dumps({**self._message, "content": content}).encode()
+            return lenient_json.encode({**self._message, "content": content})
 
     def _grow(self, index: int, delta: dict[str, Any]) -> None:
         block, kind = self._blocks[index], str(delta.get("type"))
@@ -131,13 +132,21 @@ def _documented() -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-        raise DecodeError("an event is not as the API documents it") from None
+        raise DecodeError("an event is not the API's JSON as documented") from None
 
 
 def _read(text: str) -> Any:
-    """The input of a tool; as much of it as there is, where ``max_tokens`` has cut it off."""
-    with suppress(ValueError):
-        return json.loads(text)
-    with suppress(ValueError):
-        return jiter.from_json(text.encode(errors="replace"), partial_mode=True)
-    return {}
+    """Return the input of a tool; as much of it as there is, where ``max_tokens`` has cut it off.
+
+    What is no JSON at all is wrapped as Anthropic's guide to fine-grained tool streaming has it.
+    """
+    try:
+        return lenient_json.loads(text)
+    except lenient_json.BreaksOff:
+        with suppress(ValueError):
+            found = jiter.from_json(text.encode(errors="replace"), partial_mode=True)
+            lenient_json.encode(found)  # it may hold a number that cannot be written
+            return found
+    except ValueError:
+        pass
+    return {"INVALID_JSON": text}

@@ -33,3 +33,9 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {name}"
     return f"{seconds:g} s"
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return the beginning of somebody else's text, as every log and store takes it: without half surrogate pairs."""
+    text = text[:longest]
+    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import anthropic
 import pytest
 
-from claude_batch_tasks import api, errors, policy
+from claude_batch_tasks import api, errors, policy, reading
 from claude_batch_tasks.embedded import free_port
+from tests import odd_answers
+from tests.odd_answers import ODD, Odd
 
 KEY = "sk-ant-SECRET-KEY"
 PROMPT = "SECRET-PROMPT"
@@ -277,6 +279,76 @@ class TestACall:
                     next(chunks)
             server.answers = [answer(body=BATCH)]
             assert api.retrieve(client, "msgbatch_1", timeout=5).id == "msgbatch_1"
+
+
+class TestAnOddAnswer:
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+    def test_of_the_messages_api_is_paid_for_and_read(self, server: Server, client: Any, odd: Odd, mark: bytes) -> None:
+        body = odd_answers.message(odd.json)
+        server.answers = [answer(body=mark + body)]
+        found = api.create_message(client, PARAMS)
+        assert found.message == body
+        row = reading.as_row(reading.message_outcome(found.message))
+        assert (row.type, row.usage) == ("succeeded", {"input_tokens": 10, "output_tokens": 5})
+
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    @pytest.mark.parametrize("sent", [odd_answers.events, odd_answers.events_with_a_whole_block])
+    def test_that_is_streamed_is_paid_for_and_read(self, server: Server, client: Any, odd: Odd, sent: Any) -> None:
+        server.answers = [answer(body=b"".join(sent(odd.json)), Content_Type="text/event-stream")]
+        found = api.create_message(client, PARAMS, stream=True)
+        row = reading.as_row(reading.message_outcome(found.message))
+        assert (row.type, row.usage) == ("succeeded", {"input_tokens": 10, "output_tokens": 5})
+
+    @pytest.mark.parametrize(
+        "body", [b'{"type":"error","error":{"type":"api_error"}}', b'{"id":"a","content":[', b'{"a" 1}']
+    )
+    def test_of_the_messages_api_that_is_no_message_may_have_been_paid_for(
+        self, server: Server, client: Any, body: bytes
+    ) -> None:
+        server.answers = [answer(body=body)]
+        assert type(error_of(client, "messages")) is errors.AmbiguousError
+
+    @every_endpoint
+    @pytest.mark.parametrize("odd", [odd for odd in ODD.values() if len(odd.json) < 10**6])
+    def test_that_refuses_says_so_whatever_else_it_holds(
+        self, server: Server, client: Any, endpoint: str, odd: Odd
+    ) -> None:
+        body = b'{"type":"error","x":%s,"error":{"type":"overloaded_error","message":"m","details":%s}}'
+        server.answers = [answer(529, body % (odd.json, odd.json))]
+        error = error_of(client, endpoint)
+        assert (error.status, error.error_type) == (529, "overloaded_error")
+
+    @pytest.mark.parametrize("message", [rb'"\ud83d"', b'"\xff"', b"[1]", b'"%s"' % (b"x" * 100_000)])
+    def test_that_refuses_says_so_in_few_words_that_every_store_takes(
+        self, server: Server, client: Any, message: bytes
+    ) -> None:
+        body = b'{"type":"error","error":{"type":"overloaded_error","message":%s}}' % message
+        server.answers = [answer(529, body)]
+        error = error_of(client, "messages")
+        assert error.error_type == "overloaded_error"
+        assert len(str(error).encode()) < 700
+
+    @pytest.mark.parametrize("code", [[1], {"a": 1}, 7, None])
+    def test_that_refuses_has_no_code_but_a_text(self, server: Server, client: Any, code: Any) -> None:
+        error = {"type": "rate_limit_error", "message": "m", "details": {"error_code": code}}
+        server.answers = [answer(429, {"type": "error", "error": error})]
+        found = error_of(client, "messages")
+        assert (found.error_type, found.code) == ("rate_limit_error", None)
+
+    @pytest.mark.parametrize("name", ["processing_status", "last_id"])
+    def test_about_batches_holds_nothing_that_no_store_takes(self, server: Server, client: Any, name: str) -> None:
+        body = {"data": [BATCH], name: "\ud83d"} if name == "last_id" else {**BATCH, name: "\ud83d"}
+        server.answers = [answer(body=json.dumps(body).encode())]
+        assert "not the API's JSON" in str(error_of(client, "list" if name == "last_id" else "retrieve"))
+
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    @pytest.mark.parametrize("endpoint", ["create", "retrieve", "list"])
+    def test_about_batches_is_read(self, server: Server, client: Any, endpoint: str, odd: Odd) -> None:
+        batch = json.dumps(BATCH).encode()[:-1] + b',"new":%s}' % odd.json
+        server.answers = [answer(body=b'{"data":[%s]}' % batch if endpoint == "list" else batch)]
+        found = CALLS[endpoint](client)
+        assert (found[0].id if isinstance(found, list) else found.id) == BATCH["id"]
 
 
 class TestACreate:

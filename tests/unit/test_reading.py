@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import msgspec
 import pyarrow.parquet
@@ -19,11 +20,12 @@ import pytest
 import redis
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, RequestResult, errors, reading, rounds
+from claude_batch_tasks import BatchJob, RequestResult, errors, export, lenient_json, reading, rounds
 from claude_batch_tasks import submit as submission
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import AdoptedCompleteness, Completeness
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
+from tests.odd_answers import ODD, RESULTS, UNREADABLE, check, message, succeeded
 
 JOB = "job-1"
 PER_BATCH = 40
@@ -229,6 +231,140 @@ class TestResults:
         table = io.BytesIO()
         job.export(table, format="parquet")
         assert pyarrow.parquet.read_table(table).column("text").to_pylist() == ["\ufffd\ufffd", "?", "fine"]
+
+
+ALL = {**{name: succeeded(odd.json) for name, odd in ODD.items()}, **{n: r.json for n, r in RESULTS.items()}}
+
+
+class TestOddAnswers:
+    """Each is read by itself, by every reader."""
+
+    @pytest.fixture
+    def odd(self, app: Celery, make_request: Any, store: Store) -> BatchJob:
+        """Every odd answer there is, in one batch."""
+        submission.submit(app, JOB, [make_request(name) for name in ALL], {})
+        record, unit = store.job(JOB), Unit(JOB, 0)
+        assert record is not None
+        lines = [
+            b'{"custom_id":"%s","result":%s}' % (wire_id(record.nonce, place).encode(), result)
+            for place, result in enumerate(ALL.values())
+        ]
+        seen = Completeness(record.nonce, 0, len(ALL))
+        store.acquire(unit, 0, "test", 60)
+        store.write_results(JOB, 0, 1, seen.keep([b"\n".join([*reversed(lines), b""])]))
+        assert (seen.complete, seen.unreadable, seen.broken, seen.foreign) == (True, len(UNREADABLE), 0, 0)
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b""}
+        known = {"counts": dict(seen.tallies), "usage": dict(seen.usage), "costs": seen.meter.costs()}
+        assert store.publish(unit, "test", 1, **rows, **known, final=True, done=True)
+        return BatchJob(JOB, app)
+
+    def check(self, found: Iterator[RequestResult], lines: bool = True) -> None:
+        by_id = {result.custom_id: result for result in found}
+        for name, odd in ODD.items():
+            check(odd, by_id[name].message, by_id[name].note)
+            assert (by_id[name].type, by_id[name].text) == ("succeeded", "fine")
+        for name, expected in RESULTS.items():
+            result = by_id[name]
+            assert (result.type, (result.error or {}).get("type")) == (expected.type, expected.error_type), name
+            assert (expected.noted in (result.note or "")) if expected.noted else result.note is None
+            assert result.text == expected.text
+            assert json.dumps(msgspec.to_builtins(result))
+        for name, result in by_id.items():
+            assert (result.raw is None) == (result.note is None)
+            assert result.raw is None or ALL[name] in result.raw
+
+    def test_are_read_in_every_way(self, odd: BatchJob) -> None:
+        for found in (
+            list(odd.results()), list(odd.results(order="request")), list(odd.results(ids=ALL)),
+            [odd.result(name) for name in ALL],
+        ):  # fmt: skip
+            assert sorted(result.custom_id for result in found) == sorted(ALL)
+            self.check(iter(found))
+        assert [result.custom_id for result in odd.results(order="request")] == list(ALL)
+
+    def test_are_found_by_their_type(self, odd: BatchJob) -> None:
+        names = [name for name, result in RESULTS.items() if result.type == "errored"]
+        assert sorted(result.custom_id for result in odd.results(type="errored")) == sorted(names)
+        assert [result.custom_id for result in odd.results(type="expired")] == ["an expiry that does not end"]
+
+    def test_are_lines_of_strict_json(self, odd: BatchJob) -> None:
+        out = io.BytesIO()
+        assert odd.export(out, order="request") == len(ALL)
+        lines = out.getvalue().split(b"\n")
+        assert lines.pop() == b""
+        for (name, result), line in zip(ALL.items(), lines, strict=True):
+            line.decode()
+            begin = b'{"custom_id":"%s","source":"batch","result":' % name.encode()
+            assert line.startswith(begin)
+            plain = name in ODD and ODD[name].legal and "twice" not in name and "surrogate" not in name
+            if plain:
+                assert line == begin + result + b"}"
+            _, note = lenient_json.read(line)
+            assert "not JSON" not in (note or "")
+            assert "NaN" not in (note or "")
+            values, _ = lenient_json.read(line)
+            noted = (name in ODD and not ODD[name].legal and "control" not in name) or name in UNREADABLE
+            assert ("note" in values) == (noted or "not UTF-8" in name)
+            assert values["result"]["type"] == (json.loads(result)["type"] if name == "a type nobody knows" else ANY)
+            if name == "an answer that is not JSON":
+                assert values["result"]["raw"].endswith('"result":{"type":"succeeded","message":{"a" 1}}}')
+
+    def test_are_rows_of_a_table(self, odd: BatchJob) -> None:
+        out = io.BytesIO()
+        assert odd.export(out, "parquet", order="request") == len(ALL)
+        rows = pyarrow.parquet.read_table(out).to_pylist()
+        assert [row["custom_id"] for row in rows] == list(ALL)
+        for row in rows:
+            name = row["custom_id"]
+            if name in ODD:
+                assert (row["type"], row["text"], row["input_tokens"]) == ("succeeded", "fine", 10)
+                found, _ = lenient_json.read(row["message"])
+                if ODD[name].legal:
+                    check(ODD[name]._replace(noted=""), found, None)
+            else:
+                assert (row["type"], row["error_type"]) == (RESULTS[name].type, RESULTS[name].error_type)
+
+    @pytest.mark.parametrize("pretty", [False, True])
+    def test_may_be_the_messages_apis(self, app: Celery, make_request: Any, store: Store, pretty: bool) -> None:
+        submission.submit(app, JOB, [make_request(name) for name in ODD], {})
+        lost = {"outcome": {"type": "expired"}, "counts": {"succeeded": len(ODD)}, "final": True, "done": True}
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.record(Unit(JOB, 0), "test", **lost)
+        for place, odd in enumerate(ODD.values()):
+            answer = message(odd.json)
+            if pretty:
+                answer = answer.replace(b'"content":', b'\r\n\t"content" :\n')
+            store.save_outcome(Unit(JOB, 0, 0), place, reading.message_outcome(answer))
+        job = BatchJob(JOB, app)
+        for found in (job.results(), job.results(order="request"), job.results(ids=ODD)):
+            for result in found:
+                check(ODD[result.custom_id], result.message, result.note)
+        out, table = io.BytesIO(), io.BytesIO()
+        assert job.export(out) == job.export(table, "parquet") == len(ODD)
+        assert out.getvalue().count(b"\n") == len(ODD)
+
+    def test_may_have_an_odd_id_where_the_batch_was_adopted(self, app: Celery, store: Store) -> None:
+        record = JobRecord(nonce="n", requests=4, batches=1, submitted_at=1.0, adopted=True)
+        store.create_job(JOB, record, [BatchRecord(first=0, count=4, body_bytes=0)], 600, staged=False)
+        lines = [
+            rb'{"custom_id":"\ud83d","result":{"type":"expired"}}',
+            rb'{"custom_id":"a\"b","result":{"type":"expired","x":NaN}}',
+            b'{"custom_id":"c","result":{"type":"expired","x" 1}}',
+            b'{"custom_id":"d","result":{"type":"expired"}}',
+        ]
+        seen = AdoptedCompleteness("n", 0, 4)
+        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.write_results(JOB, 0, 1, seen.keep([b"\n".join(lines) + b"\n"]))
+        assert seen.complete
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.parts()}
+        store.publish(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
+        job = BatchJob(JOB, app)
+        ids = ["\ud83d", 'a"b', "c", "d"]
+        assert [result.custom_id for result in job.results()] == ids
+        assert [job.result(each).custom_id for each in ids] == ids
+        out, table = io.BytesIO(), io.BytesIO()
+        assert job.export(out) == job.export(table, "parquet") == 4
+        assert [json.loads(line)["custom_id"] for line in out.getvalue().splitlines()] == ids
 
 
 class TestOneResult:
@@ -508,6 +644,17 @@ class TestAnExport:
         }
         assert (rows[5]["type"], rows[5]["error_type"], rows[5]["error_message"]) == ("errored", "api_error", "no 5")
         assert (rows[6]["type"], rows[6]["text"], rows[6]["message"]) == ("expired", None, None)
+
+    def test_holds_few_bytes_of_a_table_at_a_time(
+        self, job: BatchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+        job.export(whole, format="parquet")
+        monkeypatch.setattr(export, "_GROUP_BYTES", 1_000)
+        assert job.export(parts, format="parquet") == 3 * PER_BATCH
+        assert pyarrow.parquet.read_table(parts).to_pylist() == pyarrow.parquet.read_table(whole).to_pylist()
+        assert pyarrow.parquet.ParquetFile(whole).num_row_groups == 1
+        assert pyarrow.parquet.ParquetFile(parts).num_row_groups > 3
 
     def test_may_be_a_table_of_odd_rows(self, app: Celery, make_request: Any, finish: Any) -> None:
         odd: list[dict[str, Any]] = [

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.prices import Prices, Used
 from claude_batch_tasks.requests import round_nonce, wire_id
 from claude_batch_tasks.results import Completeness
+from tests.odd_answers import ODD, RESULTS, UNREADABLE, Odd, succeeded
 
 NONCE = "0123456789abcdef"
 
@@ -211,8 +214,7 @@ class TestARow:
     def test_is_read_from_whatever_is_legal_somewhere(self, raw: bytes) -> None:
         row = results.row(raw)
         assert (row.custom_id, row.type) == ("a", "succeeded")
-        assert results.parse(raw)["custom_id"] == "a"
-        assert results.parse(raw, lenient=True)["custom_id"] == "a"
+        assert results.read(raw)[0]["custom_id"] == "a"
 
     @pytest.mark.parametrize(
         "raw",
@@ -241,12 +243,6 @@ class TestARow:
     def test_of_rubbish_is_a_value_error_and_nothing_worse(self, raw: bytes) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - the documented class
             results.row(raw)
-
-    def test_nested_beyond_reading_is_a_value_error_too(self) -> None:
-        deep = b"[" * 5000 + b"]" * 5000
-        line = b'{"custom_id":"a","result":{"type":"succeeded","message":{"content":%s}}}' % deep
-        with pytest.raises(ValueError):  # noqa: PT011 - the documented class
-            results.row(line)
 
 
 @pytest.mark.parametrize(
@@ -427,6 +423,67 @@ class TestCompleteness:
         assert seen.distinct + seen.duplicates + seen.foreign == len(indexes)
         assert seen.broken == written.count(b"rubbish")
         assert seen.complete == (len(mine) == 30)
+
+
+class TestOddRows:
+    """Of a batch's own file: each is counted as what it is, and stops none of the others."""
+
+    def seen(self, *written: bytes, count: int | None = None) -> tuple[Completeness, list[bytes]]:
+        seen = Completeness(NONCE, 0, len(written) if count is None else count)
+        kept = b"\n".join(seen.keep([b"".join(line + b"\n" for line in written)]))
+        return seen, kept.split(b"\n") if kept else []
+
+    def raw(self, index: int, result: bytes) -> bytes:
+        return b'{"custom_id":"%s","result":%s}' % (wire_id(NONCE, index).encode(), result)
+
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    def test_are_answers_with_their_usage_and_model(self, odd: Odd) -> None:
+        written = [line_of(0), self.raw(1, succeeded(odd.json)), line_of(2)]
+        seen, kept = self.seen(*written)
+        assert kept == written
+        seen.check({"succeeded": 3})
+        assert seen.usage == {"input_tokens": 10, "output_tokens": 5}
+        assert set(seen.meter.costs()) == {"claude-haiku-4-5", "unknown"}
+
+    @pytest.mark.parametrize("name", RESULTS)
+    def test_are_counted_by_their_type_and_by_their_errors(self, name: str) -> None:
+        odd = RESULTS[name]
+        seen, kept = self.seen(line_of(0), self.raw(1, odd.json), line_of(2))
+        assert len(kept) == 3
+        assert seen.tallies == Counter(succeeded=2) + Counter([odd.type])
+        passing = odd.type == "expired" or odd.error_type == "overloaded_error"
+        assert list(seen.eligible) == ([1] if passing else [])
+        assert (seen.unreadable, seen.broken) == (name in UNREADABLE, 0)
+        for record in (dict(seen.usage), seen.meter.costs(), seen.stopped):
+            assert len(msgspec.json.encode(record)) < 1_000
+
+    @pytest.mark.parametrize("name", UNREADABLE)
+    def test_are_in_doubt_while_they_are_not_json(self, name: str) -> None:
+        """The file is downloaded again; what is there every time is believed."""
+        seen, _ = self.seen(line_of(0), self.raw(1, RESULTS[name].json), line_of(2))
+        assert seen.complete
+        with pytest.raises(ResultsIncomplete, match=r"3 of 3 results .* 1 unreadable lines"):
+            seen.check({"succeeded": 3})
+
+    def test_are_not_made_of_lines_that_may_have_been_cut_off(self) -> None:
+        whole = line_of(1, message={"content": [{"text": "{}"}]})
+        for end in range(len(whole)):
+            seen = Completeness(NONCE, 0, 2)
+            list(seen.keep([line_of(0) + b"\n" + whole[:end]]))
+            assert (seen.distinct, seen.broken) == (1, bool(end))
+
+    def test_are_not_made_of_lines_of_others(self) -> None:
+        cut = b'{"custom_id":"another","result":{"x" 1}}'
+        seen, kept = self.seen(line_of(0), cut, b'{"custom_id":"%s' % wire_id(NONCE, 1).encode(), count=2)
+        assert (kept, seen.broken, seen.unreadable) == ([line_of(0)], 2, 0)
+
+    def test_say_why_all_was_stopped_in_few_words(self) -> None:
+        message = "Your credit balance is too low \ud83d" + "x" * 100_000
+        error = {"type": "error", "error": {"type": "billing_error", "message": message}}
+        seen, _ = self.seen(line_of(0, "errored", error=error))
+        assert seen.stopped is not None
+        assert seen.stopped.startswith("billing_error: Your credit balance is too low ?xxx")
+        assert len(seen.stopped) < 600
 
 
 class TestCompletenessOfALaterRound:

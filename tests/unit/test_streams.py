@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec import DecodeError
 
+from claude_batch_tasks import lenient_json, streams
 from claude_batch_tasks.streams import Message
+from tests import odd_answers
+from tests.odd_answers import ODD, Odd
 from tests.unfriendly.server import Streaming
 
 START: dict[str, Any] = {
@@ -132,6 +136,32 @@ class TestABlock:
     def test_of_a_tool_keeps_what_there_is_of_its_input_where_max_tokens_cut_it_off(self) -> None:
         delta = {"type": "input_json_delta", "partial_json": '{"a":[1,{"b":2}],"c":"on'}
         assert content(*block(0, "tool_use", delta, input={}))[0]["input"]["a"] == [1, {"b": 2}]
+
+    @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+    @pytest.mark.parametrize("sent", [odd_answers.events, odd_answers.events_with_a_whole_block])
+    def test_may_hold_whatever_json_may(self, odd: Odd, sent: Callable[[bytes], list[bytes]]) -> None:
+        made = Message()
+        for data in streams.events(sent(odd.json)):
+            made.add(lenient_json.loads(data))
+        found, note = lenient_json.read(made.whole())
+        if odd.noted in ("UTF-8", "escape"):  # what it is given as is JSON
+            odd = odd._replace(noted="")
+        odd_answers.check(odd, found, note)
+        if "digits" in odd.noted or "nested" in odd.noted:
+            assert odd.json in made.whole()
+
+    @pytest.mark.parametrize(
+        "text", ['{"a" 1}', "{'a':1}", "not JSON", '{"a":1}}', '{"a":"x"} and more', '[1,"\ud83d"}', '{"a":"b}"c"']
+    )
+    def test_of_a_tool_keeps_an_input_that_is_not_json_as_text(self, text: str) -> None:
+        delta = {"type": "input_json_delta", "partial_json": text}
+        assert content(*block(0, "tool_use", delta, input={}))[0]["input"] == {"INVALID_JSON": text}
+
+    def test_of_a_tool_keeps_what_there_is_of_an_input_that_nothing_holds(self) -> None:
+        text = f'{{"a":1,"b":{odd_answers.DIGITS},"c":[1,'
+        delta = {"type": "input_json_delta", "partial_json": text}
+        found = content(*block(0, "tool_use", delta, input={}))[0]["input"]
+        assert odd_answers.DIGITS in str(found)
 
     @pytest.mark.parametrize("deltas", [[], [{"type": "input_json_delta", "partial_json": ""}]])
     def test_of_a_tool_keeps_the_input_it_began_with(self, deltas: list[Any]) -> None:

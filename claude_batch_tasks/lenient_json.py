@@ -1,0 +1,325 @@
+"""JSON read and written whatever it holds: numbers and nesting without limit, and small breaches of the format.
+
+Slower than the usual readers, so these are asked first. Nothing here recurses: nesting costs no stack.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+#: Levels of nesting that become lists and dicts. Python's own encoders and copiers manage several times as many.
+DEPTH = 100
+
+#: What asks for a decision: a number, a word that is no JSON (NaN, Infinity, others), a list or dict below DEPTH, and
+#: strings with half a surrogate pair or with an escape that JSON does not have.
+Odd = Literal["number", "constant", "word", "deep", "surrogate", "escape"]
+
+#: Digits of an integer that Python converts, unless an application has it convert fewer.
+_DIGITS = 4300
+
+_CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_WORDS = {"true": True, "false": False, "null": None}
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_BARE = re.compile(r'[^\s"\[\]{},:]+')
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\Z")
+_BRACKETS_OR_QUOTE = re.compile(r'[\[{]+|[\]}]+|"')
+_ESCAPE = re.compile(r'\\(?:(u[0-9a-fA-F]{4}|["\\/bfnrt])|)')
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+#: Takes control characters in strings, which JSON does not.
+_STRINGS = json.JSONDecoder(strict=False)
+
+
+_decode = msgspec.json.Decoder().decode
+
+#: What msgspec raises of a text that it cannot read; before 0.20 its errors were no ValueErrors.
+REFUSED = (msgspec.DecodeError, ValueError, RecursionError)
+
+
+class BreaksOff(ValueError):
+    """A JSON text ends before its value does."""
+
+
+class Raw(str):
+    """A part of a JSON text, which stays as it is."""
+
+    __slots__ = ()
+
+
+def loads(data: bytes | str) -> Any:
+    """Return the values of a JSON text; ``encode`` writes them without loss.
+
+    Parts that Python cannot hold are ``Raw``.
+
+    Raises:
+        BreaksOff: the text ends before its value.
+        ValueError: the text is not JSON.
+    """
+    try:
+        return _decode(data)
+    except REFUSED:
+        return _parse(_text(data), _unchanged)
+
+
+def read(data: bytes | str) -> tuple[Any, str | None]:
+    """Return the values of a JSON text, and a note about those that differ from what the text says.
+
+    Integers with more digits than Python converts, and what is nested deeper than DEPTH, are text. Larger numbers than
+    a float holds are infinite.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+    try:
+        return _decode(data), None
+    except REFUSED:
+        pass
+    notes: dict[str, None] = {}
+
+    def convert(kind: Odd, text: str) -> Any:
+        if kind == "number":
+            value = _number(text)
+            if value is text:
+                notes[f"an integer of {len(text):,} digits is given as text"] = None
+            elif isinstance(value, float) and math.isinf(value):
+                notes["a number that no float holds is given as infinite"] = None
+            return value
+        notes[_NOTES[kind]] = None
+        return _CONSTANTS[text] if kind == "constant" else text
+
+    text = _text(data)
+    value = _parse(text, convert)
+    if isinstance(data, bytes) and "\ufffd" in text and not _is_utf8(data):
+        notes[_NOT_UTF8] = None
+    return value, _joined(notes)
+
+
+def strict(data: bytes, name: str) -> tuple[bytes, str | None]:
+    """Return a member of a JSON object as strict JSON in one line, and a note about what is not as it came.
+
+    Raises:
+        ValueError: the text is not JSON, or no object that has this member.
+    """
+    notes: dict[str, None] = {}
+
+    def convert(kind: Odd, text: str) -> Any:
+        if kind in ("constant", "word", "escape"):
+            notes[_NOTES["word" if kind == "constant" else kind]] = None
+            return text
+        return _unchanged(kind, text)
+
+    text = _text(data)
+    value = _parse(text, convert)
+    if not isinstance(value, dict) or name not in value:
+        raise ValueError(f"no JSON object with {name!r}")
+    if "\ufffd" in text and not _is_utf8(data):
+        notes[_NOT_UTF8] = None
+    return encode(value[name]), _joined(notes)
+
+
+def encode(value: Any) -> bytes:
+    """Write values as JSON; ``Raw`` parts as they are."""
+    parts: list[str] = []
+    todo = [value]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Raw):
+            parts.append(value)
+        elif isinstance(value, dict):
+            todo.append(Raw("}"))
+            for place, (name, inner) in reversed(list(enumerate(value.items()))):
+                todo += (inner, Raw(f"{',' if place else ''}{json.dumps(name)}:"))
+            todo.append(Raw("{"))
+        elif isinstance(value, list):
+            todo.append(Raw("]"))
+            for place, inner in reversed(list(enumerate(value))):
+                todo += (inner, Raw("," if place else ""))
+            todo.append(Raw("["))
+        else:
+            parts.append(json.dumps(value))
+    text = "".join(parts)
+    if not text.isascii():  # of a ``Raw`` part
+        text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text.encode()
+
+
+_NOT_UTF8 = "bytes that are not UTF-8 are given as U+FFFD"
+_NOTES: dict[Odd, str] = {
+    "constant": "NaN or Infinity, which JSON does not have, is given as a float",
+    "word": "a value that is not JSON is given as text",
+    "deep": f"what is nested deeper than {DEPTH} levels is given as text",
+    "surrogate": "a text holds half of a surrogate pair",
+    "escape": "a text holds an escape that JSON does not have",
+}
+
+
+def _joined(notes: dict[str, None]) -> str | None:
+    # Bounded, as an answer may hold numbers of as many lengths as it likes.
+    return "; ".join(list(notes)[:10]) or None
+
+
+def _text(data: bytes | str) -> str:
+    return data if isinstance(data, str) else data.decode("utf-8-sig", errors="replace")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _number(text: str) -> int | float | str:
+    """Convert a number; an integer of more digits than Python converts stays text."""
+    found = _NUMBER.match(text)
+    if found is None or found["fraction"]:
+        return float(text)
+    try:
+        return int(text) if len(text.lstrip("-")) <= _DIGITS else text
+    except ValueError:
+        return text
+
+
+def _unchanged(kind: Odd, text: str) -> Any:
+    """Keep what ``encode`` could not write again as it came."""
+    if kind in ("surrogate", "escape"):
+        return text
+    short = kind == "number" and len(text) < 19 and text.lstrip("-").isdigit()
+    # Line ends can only be space between values here.
+    return int(text) if short else Raw(text.replace("\n", " ").replace("\r", " "))
+
+
+def _parse(text: str, convert: Callable[[Odd, str], Any]) -> Any:
+    """Return the value of a text.
+
+    Args:
+        convert: gives the value of what is odd, and of every number.
+    """
+    # What is open around the place that is read, each with the name of what follows in it.
+    around: list[tuple[Any, str]] = []
+    at = _skip_space(text, 0)
+    while True:
+        first = text[at : at + 1]
+        if first in ("{", "[") and len(around) == DEPTH:
+            end = _end_of(text, at)
+            value, at = convert("deep", text[at:end]), end
+        elif first in ("{", "["):
+            value, at = {} if first == "{" else [], _skip_space(text, at + 1)
+            if text[at : at + 1] != _CLOSES[first]:
+                name, at = _name(text, at, convert) if first == "{" else ("", at)
+                around.append((value, name))
+                continue
+            at += 1
+        elif first == '"':
+            value, at = _string(text, at, convert)
+        else:
+            value, at = _bare(text, at, convert, alone=not around)
+        # The value has ended, and with it perhaps what it is in.
+        while True:
+            at = _skip_space(text, at)
+            if not around:
+                if at < len(text):
+                    raise ValueError(f"Extra data after the JSON value, at character {at}")
+                return value
+            outer, name = around[-1]
+            if isinstance(outer, dict):
+                outer[name] = value
+            else:
+                outer.append(value)
+            follows = text[at : at + 1]
+            if follows == ",":
+                at = _skip_space(text, at + 1)
+                if isinstance(outer, dict):
+                    name, at = _name(text, at, convert)
+                    around[-1] = outer, name
+                break
+            if follows != ("}" if isinstance(outer, dict) else "]"):
+                raise _not_json(text, at)
+            value, at = around.pop()[0], at + 1
+
+
+_CLOSES = {"{": "}", "[": "]"}
+
+
+def _not_json(text: str, at: int) -> ValueError:
+    return ValueError(f"not JSON at character {at}") if at < len(text) else BreaksOff("the JSON breaks off")
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _name(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
+    """Return the name that stands there, and where its value begins."""
+    if text[at : at + 1] != '"':
+        raise _not_json(text, at)
+    name, at = _string(text, at, convert)
+    at = _skip_space(text, at)
+    if text[at : at + 1] != ":":
+        raise _not_json(text, at)
+    return name, _skip_space(text, at + 1)
+
+
+def _string(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
+    """Return the string that stands there, and where it ends."""
+    value: str
+    try:
+        value, end = _STRINGS.raw_decode(text, at)
+    except ValueError:
+        end = _end_of_string(text, at)
+        # A backslash that begins no escape is one.
+        mended = _ESCAPE.sub(lambda escape: escape[0] if escape[1] else "\\\\", text[at:end])
+        value = convert("escape", _STRINGS.decode(mended))
+    if not value.isascii() and _SURROGATE.search(value):
+        value = convert("surrogate", value)
+    return value, end
+
+
+def _bare(text: str, at: int, convert: Callable[[Odd, str], Any], *, alone: bool) -> tuple[Any, int]:
+    """Return the number or word that stands there, and where it ends; a word alone is no JSON."""
+    found = _BARE.match(text, at)
+    if found is None:
+        raise _not_json(text, at)
+    word = found[0]
+    if word in _WORDS:
+        return _WORDS[word], found.end()
+    kind: Odd = "number" if _NUMBER.match(word) else "constant" if word in _CONSTANTS else "word"
+    if alone and kind == "word":
+        raise _not_json(text, at)
+    return convert(kind, word), found.end()
+
+
+def _end_of(text: str, at: int) -> int:
+    """Return where the list or object that begins there ends."""
+    level = 0
+    while found := _BRACKETS_OR_QUOTE.search(text, at):
+        at, first = found.end(), found[0][0]
+        if first == '"':
+            at = _end_of_string(text, found.start())
+        elif first in "[{":
+            level += at - found.start()
+        elif (level := level - (at - found.start())) <= 0:
+            return at + level
+    raise BreaksOff("the JSON breaks off")
+
+
+def _end_of_string(text: str, at: int) -> int:
+    """Return where the string that begins there ends."""
+    end = at
+    while (end := text.find('"', end + 1)) >= 0:
+        escape = end
+        while text[escape - 1] == "\\":
+            escape -= 1
+        if (end - escape) % 2 == 0:
+            return end + 1
+    raise BreaksOff("the JSON breaks off")
