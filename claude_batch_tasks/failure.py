@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_batch_tasks import errors, results, totals
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import BatchRecord
-from claude_batch_tasks.texts import clock, span
+from claude_batch_tasks.store import BatchRecord, JobRecord
+from claude_batch_tasks.texts import clock, many, span
 
 #: Batches of a failed job that its error names.
 _NAMED = 5
@@ -27,8 +27,9 @@ def of(
     """
     failed = [(number, record) for number, record in enumerate(batches) if record.error or totals.unaccounted(record)]
     if failed:
-        number, record = failed[0]
-        error = errors.rebuild(*record.error) if record.error else _short(record)
+        # What was not even tried because of another batch's error says less than that.
+        number, record = next(((n, each) for n, each in failed if _has_status(each)), failed[0])
+        error = _error_of(record)
         name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
         if len(failed) > 1:
             name += f" and {len(failed) - 1} more"
@@ -46,13 +47,56 @@ def of(
     if kept:
         parts.append(f"Kept for {span(step.settings.result_ttl)}: {' and '.join(kept)}.")
     parts += _what_became_of([record for _, record in failed])
-    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r}).resume()", adopted=step.job.adopted))
+    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
     return type(error)(" ".join(parts), *error.args[1:])
 
 
-def _short(record: BatchRecord) -> errors.ResultsMissing:
+def _error_of(record: BatchRecord) -> errors.BatchTasksError:
+    if record.error is not None:
+        return errors.rebuild(*record.error)
     missing = totals.unaccounted(record)
     return errors.ResultsMissing(f"{missing:,} of its {record.count:,} requests have no outcome in the store")
+
+
+class Paid(NamedTuple):
+    """How many requests of a failed job may have been paid for: what to do next depends on it."""
+
+    answered: int
+    """Have an outcome here."""
+    waiting: int
+    """Are, or may be, in batches at Anthropic, and have no outcome here."""
+    lost: int
+    """Were in batches whose results cannot be had."""
+    unsent: int
+    """Are in batches that were never created."""
+
+    @classmethod
+    def of(cls, batches: list[BatchRecord]) -> Paid:
+        """Count them."""
+        answered = waiting = lost = unsent = 0
+        for record in batches:
+            failed = bool(record.error or totals.unaccounted(record))
+            known = sum(record.counts.get(name, 0) for name in results.OUTCOMES) if failed else record.count
+            if record.layers or record.answered:
+                answered += known
+            if not failed:
+                continue
+            if _is_lost(record):
+                lost += record.count - known
+            elif record.batch_id is not None or record.intent_at is not None:
+                waiting += record.count - known
+            else:
+                unsent += record.count - known
+        return cls(answered, waiting, lost, unsent)
+
+    @property
+    def some(self) -> int:
+        """All that may have been paid for."""
+        return self.answered + self.waiting + self.lost
+
+
+def _has_status(record: BatchRecord) -> bool:
+    return getattr(_error_of(record), "status", None) is not None
 
 
 def _what_became_of(failed: list[BatchRecord]) -> Iterator[str]:
@@ -79,29 +123,63 @@ def _is_lost(record: BatchRecord) -> bool:
     return record.error is not None and issubclass(errors.named(record.error[0]), errors.BatchLost)
 
 
-def _advice(error: errors.BatchTasksError, resume: str, *, adopted: bool) -> str:
+def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
+    """What to do next, so that nothing is paid for twice."""
+    resume = f"{handle}.resume()"
     if isinstance(error, errors.PermanentError):
-        if error.status in (401, 403, None):
-            return f"Check the key of this client (ANTHROPIC_API_KEY or its factory), then {resume}."
-        if error.status == 402:
-            return f"Settle the billing of the account, then {resume}."
-        return "Mend what the message names, then submit the requests again."
+        return _advice_on_refusal(error, handle, paid, stopped=str(error) == job.stopped)
     if isinstance(error, errors.AccountChanged):
         return f"Give the workers the credential it was begun with, then {resume}: it goes on where it stands."
     if isinstance(error, errors.CreateUnconfirmed):
-        return f"If the Console does not show the batch, submit the requests again; {resume} searches once more."
+        return (
+            f"{resume} searches once more. If the Console does not show the batch, "
+            f"{handle}.resume(on_unresolved_create='resubmit') sends its requests again, and only these."
+        )
     if isinstance(error, errors.WaitExceeded):
         return f"To go on waiting: {resume}, with another max_wait if need be."
     if isinstance(error, errors.ResultsMissing):
         return f"To fetch them once more: {resume}."
     if isinstance(error, errors.StepFailed):
         return f"The worker's log has the traceback. When its cause is gone, {resume}: it goes on where it stands."
-    if isinstance(error, errors.BatchArchived):
-        return "Its results cannot be had any more." if adopted else "Submit the requests again."
-    if isinstance(error, errors.BatchLost) and adopted:
+    if isinstance(error, errors.BatchLost):
+        return _advice_on_loss(error, resume, paid, adopted=job.adopted)
+    return f"To try again: {resume}; to allow the Messages API: {handle}.resume(fallback='messages')."
+
+
+def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *, stopped: bool) -> str:
+    resume, unsent = f"{handle}.resume()", many(paid.unsent, "request")
+    only = f", which sends only the {unsent} that were never sent" if paid.some and paid.unsent else ""
+    if error.status == 402:
+        return f"Settle the billing of the account, then {resume}{only}."
+    if stopped and error.status not in (401, 403):
+        return f"Mend what the message says of the account (credit, a limit, a hold), then {resume}{only}."
+    if error.status in (401, 403, None):
+        return f"Check the key of this client (ANTHROPIC_API_KEY or its factory), then {resume}{only}."
+    if not paid.some:
+        return "Mend what the message names, then submit the requests again."
+    if not paid.unsent:
+        return f"Mend what the message names, then {resume}; what was sent is not sent again."
+    first = f"{resume} fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
+    return (
+        f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. Mend what the "
+        f"message names. {first} only the {unsent} that have no outcome in {handle}.results(), or send these as they "
+        f"are with {resume}."
+    )
+
+
+def _advice_on_loss(error: errors.BatchLost, resume: str, paid: Paid, *, adopted: bool) -> str:
+    archived = isinstance(error, errors.BatchArchived)
+    if adopted and archived:
+        return "Its results cannot be had any more."
+    if adopted:
         return (
             f"Check its id, and that the client is one of the account and workspace it is in; to look again: {resume}."
         )
-    if isinstance(error, errors.BatchLost):
-        return f"Submit the requests again, or, if the Console shows the batch, {resume}."
-    return f"To try again: {resume}; or allow the Messages API (fallback='messages')."
+    parts = ["Its results cannot be had any more." if archived else f"If the Console shows the batch: {resume}."]
+    if others := paid.waiting + paid.unsent:
+        parts.append(f"{resume} goes on with {many(others, 'request')} of other batches; do that first.")
+    parts.append(
+        f"{many(paid.lost, 'request')} of it have no outcome in the results. What Anthropic had processed of these is "
+        "paid for; to submit them again pays for it a second time."
+    )
+    return " ".join(parts)

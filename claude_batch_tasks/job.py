@@ -61,8 +61,11 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     stopped: str | None
     """Why nothing more is sent for this job, if so."""
     cost: float | None
-    """US dollars that the answers so far have cost; None: the price of a model is not known."""
+    """US dollars that the answers so far have cost, without what ``cost_unknown`` names; None: nothing is known."""
     cost_by_model: dict[str, float | None]
+    """``cost`` by model; None: the price is not known."""
+    cost_unknown: dict[str, int | None] = {}
+    """How many answers have a price that is not known, by model; None: an older release did not count them."""
     next_look: datetime | None
     submitted_at: datetime
     started_at: datetime | None
@@ -131,6 +134,7 @@ class BatchJob:
             stopped=job.stopped,
             cost=costs["cost"],
             cost_by_model=costs["cost_by_model"],
+            cost_unknown=costs["cost_unknown"],
             next_look=totals.moment(totals.next_look(batches)),
             submitted_at=datetime.fromtimestamp(job.submitted_at, timezone.utc),
             started_at=totals.moment(job.started_at),
@@ -245,7 +249,7 @@ class BatchJob:
             return write(readers, out, type, order)
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """The requests as they were handed over, as ``run_batch`` takes them; for submitting them again.
+        """The requests as they were handed over, as ``run_batch`` takes them; what has an outcome is paid for.
 
         Raises:
             RequestsUnknown: the job was adopted.

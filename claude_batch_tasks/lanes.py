@@ -31,6 +31,7 @@ from claude_batch_tasks import (
     policy,
     reading,
     requests,
+    results,
     signals,
 )
 from claude_batch_tasks.step import LeaseLost, Step
@@ -226,9 +227,12 @@ class Lane:
             return None
         least = most = None
         if self._limit is not None or self._total is not None:
-            bounds = estimating.bounds(values, step.settings.price_list, batch=False)
-            if bounds is not None:
-                least, most = costs.nano(bounds[0]), costs.nano(max(bounds))
+            found = estimating.need(values, step.settings.price_list, batch=False)
+            if isinstance(found, estimating.Need):
+                least, most = costs.nano(found.input), costs.nano(found.most)
+            elif step.settings.price_list.known(model):
+                self._keep(place, f"its cost has no limit: {found.why}", tried=False)
+                return None
         need = Need(estimating.tokens_of(values), least, most)
         return _Request(place, params, model, max_tokens, f"{step.account}:messages:{model}", need)
 
@@ -297,9 +301,11 @@ class Lane:
         message = reading.as_row(outcome).result.message
         if message is None or message.usage is None:
             return None, None
-        used = message.usage.used
-        cost = self._step.settings.price_list.cost(message.model or request.model, used, batch=False)
-        return used.output_tokens, None if cost is None else costs.nano(cost)
+        message.model = message.model or request.model
+        meter = costs.Meter(self._step.settings.price_list, batch=False)
+        results.count_answers(meter, [message])
+        cost = costs.total(meter.costs())
+        return message.usage.output_tokens or 0, None if cost is None else costs.nano(cost)
 
     def _refused(self, request: _Request, exc: errors.ApiError) -> None:
         """The call was not charged for: it is made again later, or it is of no use, or no call is."""

@@ -33,6 +33,14 @@ _OF_INPUT = {
 }
 _WEB_SEARCHES = Decimal(10)
 
+#: What tokens cost more than listed where inference stays in the US; ``usage.inference_geo`` and the parameter of that
+#: name say so. Any other place has no price that is known.
+_GEO = {None: Decimal(1), "": Decimal(1), "global": Decimal(1), "not_available": Decimal(1), "us": Decimal("1.1")}
+
+#: Models that a beta header lets read more than their usual window, and how much.
+_WIDENED = ("claude-sonnet-4",)
+_WIDE_WINDOW = 1_000_000
+
 _DAY = 86_400
 _SNAPSHOT = re.compile(r"-[0-9]{8}\Z")
 
@@ -71,6 +79,11 @@ class _Tariff(NamedTuple):
     rates: tuple[_Rates, ...]
 
 
+def geo_factor(geo: Any) -> Decimal | None:
+    """Return how much more tokens cost for where inference ran; None: that is not known."""
+    return _GEO.get(geo) if geo is None or isinstance(geo, str) else None
+
+
 class Prices:
     """What models cost.
 
@@ -102,8 +115,25 @@ class Prices:
         tariff = self._tariff(model, at)
         return tariff.steps if tariff is not None else ()
 
+    def window(self, model: str, *, widest: bool = False) -> int | None:
+        """Return how many tokens of input a prompt for a model may have; None: that is not known.
+
+        Args:
+            widest: with every beta header there is.
+        """
+        known = _window(model)
+        wider = widest and (model.startswith(_WIDENED) or bool(self.steps(model)))
+        return max(known, _WIDE_WINDOW) if known is not None and wider else known
+
     def cost(
-        self, model: str, used: Used, *, batch: bool, at: float | None = None, input_of_one: int | None = None
+        self,
+        model: str,
+        used: Used,
+        *,
+        batch: bool,
+        at: float | None = None,
+        input_of_one: int | None = None,
+        factor: Decimal = Decimal(1),
     ) -> Decimal | None:
         """What usage costs, in USD; ``None``: the price of the model is not known.
 
@@ -112,6 +142,7 @@ class Prices:
             batch: at the price of batches.
             at: epoch seconds, since prices change; default: now.
             input_of_one: input tokens of one of several requests, cached ones included, which says what step it is.
+            factor: how much more than listed the tokens cost.
         """
         tariff = self._tariff(model, at)
         if tariff is None:
@@ -126,7 +157,7 @@ class Prices:
             + used.cache_write_1h * rates.cache_write_1h
         )
         # Batches halve the price of all tokens, cached ones too, and not that of searches.
-        return (tokens / 2 if batch else tokens) + used.web_searches * rates.web_search
+        return (tokens / 2 if batch else tokens) * factor + used.web_searches * rates.web_search
 
     def _tariff(self, model: str, at: float | None) -> _Tariff | None:
         if self._own and (own := self._own.get(model) or self._own.get(_SNAPSHOT.sub("", model))):
@@ -191,6 +222,16 @@ def _listed(model: str, day: int) -> _Tariff | None:
         return None
     # Not every release knows every name.
     return _tariff({name: getattr(found, name, None) for name in REQUIRED + OPTIONAL})
+
+
+@lru_cache(maxsize=1024)
+def _window(model: str) -> int | None:
+    from genai_prices import Usage, calc_price
+
+    try:
+        return calc_price(Usage(), model, provider_id="anthropic").model.context_window
+    except LookupError:
+        return None
 
 
 def _tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | None:

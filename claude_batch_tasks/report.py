@@ -22,7 +22,7 @@ from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.job import BatchJob, JobStatus
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HistoryEvent, JobRecord
-from claude_batch_tasks.texts import words
+from claude_batch_tasks.texts import unpriced, words
 from claude_batch_tasks.versions import versions
 
 #: Outcomes that are read for their kind of error.
@@ -84,6 +84,7 @@ def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
         "queue": record.queue,
         "models": ", ".join(status.cost_by_model) or None,
         "cost, US dollars": None if status.cost is None else f"{status.cost:.6f}",
+        "not in it": unpriced(status.cost_unknown) or None,
         "submitted": f"{status.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
         "started": _since(status, status.started_at),
         "ended": _since(status, status.ended_at),

@@ -7,15 +7,17 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from decimal import Decimal
+from itertools import product
 from typing import Annotated, Any
 
 import msgspec
 
 from claude_batch_tasks import lenient_json, policy, requests
-from claude_batch_tasks.costs import Meter
+from claude_batch_tasks.costs import Charge, Meter
 from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.index import Index
-from claude_batch_tasks.prices import Prices, Used
+from claude_batch_tasks.prices import Prices, Used, geo_factor
 from claude_batch_tasks.texts import shortened
 
 #: The outcomes of a request, in Anthropic's words.
@@ -44,9 +46,15 @@ class _CacheCreation(msgspec.Struct, gc=False):
 
 class _ServerToolUse(msgspec.Struct, gc=False):
     web_search_requests: _Count | None = None
+    web_fetch_requests: _Count | None = None
+
+    @property
+    def runs(self) -> int:
+        """How often tools ran."""
+        return (self.web_search_requests or 0) + (self.web_fetch_requests or 0)
 
 
-class _Usage(msgspec.Struct, gc=False):
+class _Counters(msgspec.Struct, gc=False):
     input_tokens: _Count | None = None
     output_tokens: _Count | None = None
     cache_creation_input_tokens: _Count | None = None
@@ -56,7 +64,7 @@ class _Usage(msgspec.Struct, gc=False):
 
     @property
     def used(self) -> Used:
-        """What of it costs something."""
+        """What of them costs something."""
         written, tools = self.cache_creation_input_tokens or 0, self.server_tool_use
         # Of what was written to the cache; the rest of it is the five-minute kind.
         longer = min((self.cache_creation.ephemeral_1h_input_tokens or 0) if self.cache_creation else 0, written)
@@ -68,6 +76,115 @@ class _Usage(msgspec.Struct, gc=False):
             longer,
             (tools.web_search_requests or 0) if tools else 0,
         )
+
+    @property
+    def tokens(self) -> Used:
+        """What of them is tokens."""
+        return self.used._replace(web_searches=0)
+
+
+class _Iteration(_Counters, gc=False):
+    """What one prompt within a request used: of the model itself, or of what works for it."""
+
+    type: str | None = None
+    model: str | None = None
+
+
+class _Usage(_Counters, gc=False):
+    iterations: list[_Iteration] | None = None
+    inference_geo: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the listed prices of its model hold for its counters as they are."""
+        tools = self.server_tool_use
+        if tools is not None and (tools.web_search_requests or tools.web_fetch_requests):
+            return False
+        return self.iterations is None and (self.service_tier, self.inference_geo, self.speed) in _USUAL
+
+    def charges(self, model: str, window: int | None) -> list[Charge]:
+        """Return what it is charged for.
+
+        Args:
+            model: whose answer it belongs to.
+            window: tokens of a prompt for that model at most.
+        """
+        odd = _odd_price(self.speed, self.service_tier, self.inference_geo)
+        factor = geo_factor(self.inference_geo) or Decimal(1)
+        tools = self.server_tool_use or _ServerToolUse()
+        charges = _charges_of_iterations(self, model)
+        if charges is None:
+            # A loop of server tools sums up its prompts; none is longer than the window.
+            prompt = self.tokens.total_input // (1 + tools.runs)
+            largest = (prompt if window is None else min(prompt, window)) if tools.runs else None
+            charges = [Charge(model, self.tokens, input_of_one=largest)]
+        if odd is not None:
+            charges = [charge._replace(unpriced=charge.unpriced or f"{charge.model} ({odd})") for charge in charges]
+        if tools.web_search_requests:
+            charges.append(Charge(model, Used(web_searches=tools.web_search_requests)))
+        return [charge._replace(factor=factor) for charge in charges]
+
+
+_USUAL_GEO = (None, "", "global", "not_available")
+_USUAL_TIER = (None, "standard", "batch")
+_USUAL_SPEED = (None, "standard")
+_USUAL = frozenset(product(_USUAL_TIER, _USUAL_GEO, _USUAL_SPEED))
+
+
+def _odd_price(speed: str | None, tier: str | None, geo: str | None) -> str | None:
+    """What makes the price of an answer's tokens another than the listed one, and not a known one."""
+    if speed not in _USUAL_SPEED:
+        return f"speed {speed}"
+    if tier not in _USUAL_TIER:
+        return f"service tier {tier}"
+    return f"inference in {geo}" if geo_factor(geo) is None else None
+
+
+def _charges_of_iterations(usage: _Usage, model: str) -> list[Charge] | None:
+    """The charges by the prompts that made up an answer; None: they are not listed.
+
+    The counters beside the list leave out what compaction, an advisor and a fallback model used, and may sum up the
+    prompts of a tool loop. An attempt that was declined before it had any output is not charged.
+    """
+    entries = usage.iterations or []
+    fell_back = any(entry.type == "fallback_message" for entry in entries)
+    charges = []
+    for entry in entries:
+        name = entry.model or model
+        if fell_back and entry.type == "message" and (entry.output_tokens or 0) <= _NO_OUTPUT:
+            continue
+        known = entry.type in ("message", "compaction") or (entry.type in _OF_OTHERS and entry.model is not None)
+        charges.append(Charge(name, entry.tokens, unpriced=None if known else f"{name} ({entry.type})"))
+    if any(entry.type == "message" for entry in entries):
+        return charges
+    by_fallback = [entry.tokens for entry in entries if entry.type == "fallback_message"]
+    if by_fallback and Used(*map(sum, zip(*by_fallback, strict=True))) == usage.tokens:
+        return charges
+    return [Charge(model, usage.tokens), *charges] if entries else None
+
+
+#: Output tokens of what was declined before it said anything, at most: the first one is counted when it begins.
+_NO_OUTPUT = 1
+
+#: Entries that another model than the answer's is charged for.
+_OF_OTHERS = ("advisor_message", "fallback_message")
+
+
+def count_answers(meter: Meter, answers: Iterable[_Message | None]) -> None:
+    """Add to a meter what answers used."""
+    plain: dict[str | None, list[_Usage | None]] = {}
+    for answer in answers:
+        model, usage = (answer.model, answer.usage) if answer is not None else (None, None)
+        model = shortened(model, LONGEST_NAME) if model else None
+        if usage is None or not model or usage.is_plain:
+            plain.setdefault(model, []).append(usage)
+            continue
+        for charge in usage.charges(model, meter.window(model)):
+            meter.add_charge(charge)
+    for model, usages in plain.items():
+        meter.add(model, usages)
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -286,11 +403,24 @@ def _read_usage(raw: Any) -> _Usage | None:
     if not isinstance(raw, dict):
         return None
     usage = msgspec.convert(usage_of(raw), _Usage)
+    for name in ("inference_geo", "service_tier", "speed"):
+        value = raw.get(name)
+        setattr(usage, name, value if value is None or isinstance(value, str) else "unreadable")
+    entries = raw.get("iterations")
+    if entries:
+        usage.iterations = [_read_iteration(entry) for entry in (entries if isinstance(entries, list) else [entries])]
     with suppress(msgspec.ValidationError):
         usage.cache_creation = msgspec.convert(raw.get("cache_creation"), _CacheCreation | None)
     with suppress(msgspec.ValidationError):
         usage.server_tool_use = msgspec.convert(raw.get("server_tool_use"), _ServerToolUse | None)
     return usage
+
+
+def _read_iteration(raw: Any) -> _Iteration:
+    try:
+        return msgspec.convert(raw, _Iteration)
+    except msgspec.ValidationError:
+        return _Iteration(type="unreadable")
 
 
 def error_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -451,14 +581,7 @@ class Completeness:
         for name in USAGE:
             if total := sum(count for usage in usages if usage is not None and (count := getattr(usage, name))):
                 self.usage[name] += total
-        by_model: dict[str | None, list[_Usage | None]] = {}
-        for row in kept:
-            if row.result.type == "succeeded":
-                message = row.result.message or _Message()
-                model = shortened(message.model, LONGEST_NAME) if message.model else None
-                by_model.setdefault(model, []).append(message.usage)
-        for model, answers in by_model.items():
-            self.meter.add(model, answers)
+        count_answers(self.meter, [row.result.message for row in kept if row.result.type == "succeeded"])
 
     @property
     def complete(self) -> bool:

@@ -60,6 +60,7 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
         counts=record.counts,
         usage=record.usage,
         costs=record.costs,
+        unpriced=record.unpriced,
         eligible=record.eligible,
         open=record.open,
     )
@@ -97,6 +98,7 @@ def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         "counts": dict(seen.tallies),
         "usage": dict(seen.usage),
         "costs": seen.meter.costs(),
+        "unpriced": seen.meter.unpriced(),
         "eligible": len(seen.eligible),
         "open": dict(seen.open),
     }
@@ -111,6 +113,7 @@ def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         "counts": dict(counts),
         "usage": dict(Counter(past.usage) + seen.usage),
         "costs": costs.merged(past.costs, changes["costs"]),
+        "unpriced": dict(Counter(past.unpriced) + Counter(changes["unpriced"])),
         "resubmitted": record.rounds[0].eligible if seen.complete else seen.distinct,
     }
     return changes

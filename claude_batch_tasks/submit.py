@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -56,6 +57,7 @@ def submit(
     nonce, index = secrets.token_hex(8), Index()
     batches: list[BatchRecord] = []
     models: set[str] = set()
+    unknown: Counter[str] = Counter()
     pieces = wire.cut(
         requests,
         nonce=nonce,
@@ -65,10 +67,11 @@ def submit(
         models=models,
     )
     try:
-        store.stage(job_id, nonce, _noted(pieces, batches, None if settings.max_cost is None else settings.price_list))
+        prices = None if settings.max_cost is None else settings.price_list
+        store.stage(job_id, nonce, _noted(pieces, batches, prices, unknown))
         total = sum(batch.count for batch in batches)
         if settings.max_cost is not None:
-            _check_cost(batches, settings.max_cost)
+            _check_cost(batches, settings.max_cost, estimating.reasons(unknown))
         store.stage_index(job_id, nonce, index.parts())
         job = JobRecord(
             nonce=nonce,
@@ -102,33 +105,52 @@ def submit(
     return job
 
 
-def _noted(pieces: Iterable[wire.Piece], batches: list[BatchRecord], prices: Prices | None) -> Iterator[wire.Piece]:
-    """The pieces, while the batches they make up are noted; with what these cost, if prices are given."""
+def _noted(
+    pieces: Iterable[wire.Piece], batches: list[BatchRecord], prices: Prices | None, unknown: Counter[str]
+) -> Iterator[wire.Piece]:
+    """The pieces, while the batches they make up are noted; with what a budget must have for these, by the prices.
+
+    Args:
+        unknown: learns what has no known size.
+    """
     for piece in pieces:
         if piece.batch == len(batches):
             first = batches[-1].first + batches[-1].count if batches else 0
             batches.append(BatchRecord(first=first, count=0, body_bytes=sum(map(len, wire.ENVELOPE)) - 1))
         batch = batches[-1]
+        if prices is not None:
+            found = estimating.batch_need(wire.params_of(piece.body), prices)
+            if not isinstance(found, estimating.BatchNeed):
+                number, (field, why) = found
+                index, custom_id = batch.first + batch.count + number, piece.custom_ids[number]
+                raise InvalidRequests(
+                    f"max_cost cannot be kept: {why}, or leave max_cost out (request {index}, custom_id "
+                    f"{custom_id!r}, {field}). Nothing was stored or sent",
+                    [[index, custom_id, field, why]],
+                )
+            batch.least, batch.most = (batch.least or 0) + found.input, (batch.most or 0) + found.most
+            unknown.update(found.unknown)
         batch.count += len(piece.custom_ids)
         batch.body_bytes += len(piece.body) + 1
-        if prices is not None:
-            bounds = estimating.batch_bounds(wire.params_of(piece.body), prices)
-            if isinstance(bounds, str):
-                raise InvalidRequests(
-                    f"max_cost cannot be kept: what {bounds} costs is not known; add it to claude_batch_prices, or "
-                    "leave max_cost out. Nothing was stored or sent"
-                )
-            batch.least, batch.most = (batch.least or 0) + bounds[0], (batch.most or 0) + bounds[1]
         yield piece
 
 
-def _check_cost(batches: list[BatchRecord], max_cost: float) -> None:
+def _check_cost(batches: list[BatchRecord], max_cost: float, unknown: str) -> None:
+    """Refuse a job whose input alone may cost more than it is allowed to.
+
+    Args:
+        unknown: what has no known size.
+    """
     least, most = (sum(getattr(batch, name) or 0 for batch in batches) / 1e9 for name in ("least", "most"))
-    if least > max_cost:
-        raise InvalidRequests(
-            f"the input alone costs about ${least:,.4g}, more than max_cost (${max_cost:,.4g}), and up to ${most:,.4g} "
-            "with the longest answers; nothing was stored or sent"
+    if least <= max_cost:
+        return
+    text = f"the input alone costs about ${least:,.4g}, more than max_cost (${max_cost:,.4g})"
+    if unknown:
+        text = (
+            f"the input alone may cost ${least:,.4g}, more than max_cost (${max_cost:,.4g}): {unknown}, and each "
+            "counts as much as fits into the model's context window. Send text in place of them, or raise max_cost"
         )
+    raise InvalidRequests(f"{text}; up to ${most:,.4g} with the longest answers. Nothing was stored or sent")
 
 
 def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:

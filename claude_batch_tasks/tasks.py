@@ -191,8 +191,8 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
 
     Returns:
         A dict: ``job_id, state, requests, succeeded, errored, expired, canceled, resubmitted, fallback,
-        fallback_skipped, stopped, batch_ids, usage, cost, cost_by_model, started_at, ended_at``; ``state`` is
-        ``completed`` or ``canceled``, costs are US dollars.
+        fallback_skipped, stopped, batch_ids, usage, cost, cost_by_model, cost_unknown, started_at, ended_at``;
+        ``state`` is ``completed`` or ``canceled``, costs are US dollars.
 
     Raises:
         BatchTasksError: how a job fails: ``PermanentError``, ``CreateNotFound``, ``CreateUnconfirmed``,
@@ -262,16 +262,19 @@ class CreateBatch(InFlightTask):
     rank = 0
 
     def failed(self, error: errors.BatchTasksError) -> str:
-        """That a smaller batch cannot be created takes nothing from what there is."""
-        step = self.step
-        if not step.batch.rounds or step.batch.intent_at is not None:
+        """That a batch cannot be created takes nothing from what there is.
+
+        What all creates of the account meet ends the job; what there is of it is kept, and it can be taken up again.
+        """
+        step, refused = self.step, _concerns_account(error)
+        smaller = bool(step.batch.rounds)
+        if step.batch.intent_at is not None or not (smaller or refused):
             return super().failed(error)
         try:
-            if isinstance(error, errors.AccountChanged) or (
-                isinstance(error, errors.ApiError)
-                and policy.concerns_account(error.error_type, str(error), status=error.status or 0, code=error.code)
-            ):
+            if refused or isinstance(error, errors.AccountChanged):
                 step.stop(str(error))
+            if not smaller:
+                return super().failed(error)
             step.record(state="unsent")
             step.note("unsent", f"not created: {error}", level=logging.WARNING)
         except LeaseLost:
@@ -283,6 +286,12 @@ class CreateBatch(InFlightTask):
     def pause(self) -> float:
         """Until the schedule's first look, if there is a batch to look at."""
         return max(looks.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
+
+
+def _concerns_account(error: errors.BatchTasksError) -> bool:
+    return isinstance(error, errors.ApiError) and policy.concerns_account(
+        error.error_type, str(error), status=error.status or 0, code=error.code
+    )
 
 
 @shared_task(bind=True, base=CreateBatch, name=NAME + "create_batch")
@@ -300,6 +309,8 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
         step.record(state="unsent", **outcome)
         return f"not created: the job is {'canceled' if step.job.cancel_requested else 'stopped'}"
+    if step.job.stopped is not None and step.job.stopped.startswith("create:"):
+        raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
     if waited:
         step.check_patience()
     account.check_to_spend(step)
@@ -326,8 +337,11 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         if record.create_not_found >= step.settings.create_not_found_limit:
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
-    except (errors.TransientError, errors.PermanentError):
+    except (errors.TransientError, errors.PermanentError) as exc:
         step.record(state="staged", intent_at=None)
+        if isinstance(exc, errors.TransientError) and _concerns_account(exc):
+            # It does not pass while anybody waits: a spend limit comes as 429.
+            raise errors.PermanentError(*exc.args) from None
         raise
     created.ahead = sightings.api_ahead(step, created)
     sightings.created(step, created)
@@ -350,11 +364,11 @@ def _affordable(step: Step) -> bool:
     note, answer = f"the rest of max_cost (${limit:,.4g}) does not cover its input", "no"
     if record.least is None or record.most is None:
         params = rounds.params(step.store, step.unit.job_id, step.unit.batch or 0, record)
-        bounds = estimating.batch_bounds(params, step.settings.price_list)
-        if isinstance(bounds, str):
-            note = f"what {bounds} costs is not known, so max_cost cannot be kept: see claude_batch_prices"
+        found = estimating.batch_need(params, step.settings.price_list)
+        if isinstance(found, estimating.BatchNeed):
+            step.record(least=found.input, most=found.most)
         else:
-            step.record(least=bounds[0], most=bounds[1])
+            note = f"max_cost cannot be kept: {found[1].why}"
     if record.least is not None and record.most is not None:
         answer = step.store.reserve(step.unit, len(record.rounds), record.least, record.most, costs.nano(limit))
     if answer == "wait":
@@ -528,7 +542,7 @@ def _publish(step: Step, seen: results.Completeness) -> None:
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
     source = "resubmitted" if record.rounds else "batch"
-    metrics.count("cost_dollars", float(costs.total(seen.meter.costs()) or 0), source=source)
+    metrics.count("cost_dollars", float(costs.known_total(seen.meter.costs())), source=source)
     if seen.stopped is not None and not step.job.adopted:
         step.stop(seen.stopped)
 
@@ -611,13 +625,14 @@ def _settle(step: Step) -> None:
     record = step.batch
     if step.settings.max_cost is None:
         return
-    past = costs.total(record.rounds[-1].costs) if record.rounds else 0
-    cost = costs.total(record.costs) if record.published is not None else past
+    past = record.rounds[-1].costs if record.rounds else {}
+    now = record.costs if record.published is not None else past
+    spent = costs.nano(costs.known_total(now) - costs.known_total(past))
     exists = record.batch_id is not None or record.intent_at is not None
-    if exists and (record.published is None or record.state == "failed"):
-        spent = record.most or 0
-    else:
-        spent = record.most or 0 if cost is None or past is None else costs.nano(cost - past)
+    unpriced = record.published is not None and None in record.costs.values()
+    if unpriced or (exists and (record.published is None or record.state == "failed")):
+        # What is not known may have cost as much as was reserved for it.
+        spent = max(spent, record.most or 0)
     step.store.settle_cost(step.unit, len(record.rounds), spent)
 
 
@@ -733,8 +748,7 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
             answered += 1
             usage.update(outcome.row.usage)
             if outcome.row.type == "succeeded":
-                message = outcome.row.result.message
-                meter.add(message.model if message else None, [message.usage if message else None])
+                results.count_answers(meter, [outcome.row.result.message])
     for _, stored in step.store.outcomes(job_id, batch):
         tried += (kept := reading.kept(stored)) is not None and kept.tried
     note = record.note or step.job.stopped
@@ -747,6 +761,7 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
         "counts": dict(counts),
         "usage": dict(usage),
         "costs": costs.merged(record.costs, meter.costs()),
+        "unpriced": dict(Counter(record.unpriced) + Counter(meter.unpriced())),
         "answered": answered,
         "resubmitted": max(record.resubmitted - answered, 0),
         "skipped": record.eligible - answered - tried,

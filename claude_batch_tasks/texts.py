@@ -17,6 +17,16 @@ def many(count: int, name: str) -> str:
     return f"{count:,} {name}{'' if count == 1 else plural}"
 
 
+def unpriced(unknown: Mapping[str, int | None]) -> str:
+    """Answers whose price is not known: ``3 answers whose price is not known (claude-x: 2, claude-y: 1)``."""
+    if not unknown:
+        return ""
+    counted = [count for count in unknown.values() if count is not None]
+    number = many(sum(counted), "answer") if len(counted) == len(unknown) else "answers"
+    names = ", ".join(f"{name}: {'some' if count is None else f'{count:,}'}" for name, count in unknown.items())
+    return f"{number} whose price is not known ({names})"
+
+
 def clock(moment: float) -> str:
     """A moment in epoch seconds."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))

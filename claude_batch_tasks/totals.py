@@ -80,12 +80,20 @@ def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended
 
 
 def cost(batches: Sequence[BatchRecord]) -> dict[str, Any]:
-    """What answers have cost so far, in US dollars: ``cost`` and ``cost_by_model``; None: a price is not known."""
-    by_model = costs.merged(*(batch.costs for batch in batches))
-    total = costs.total(by_model)
+    """Say what answers have cost so far, in US dollars: what is known of it, and what that leaves out.
+
+    Returns:
+        ``cost``, None if nothing is known; ``cost_by_model``, None where a price is not known; ``cost_unknown``, how
+        many answers are behind each of these.
+    """
+    by_model = costs.known(batch.costs for batch in batches)
+    amounts = [each for each in by_model.values() if each is not None]
+    counted = sum((Counter(batch.unpriced) for batch in batches), Counter[str]())
+    unpriced = sorted({model for batch in batches for model, each in batch.costs.items() if each is None})
     return {
-        "cost": None if total is None else float(total),
+        "cost": float(sum(amounts)) if amounts or not by_model else None,
         "cost_by_model": {model: None if each is None else float(each) for model, each in by_model.items()},
+        "cost_unknown": {model: counted.get(model) for model in unpriced},
     }
 
 

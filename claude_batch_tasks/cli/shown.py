@@ -12,7 +12,7 @@ from claude_batch_tasks.estimating import Estimate
 from claude_batch_tasks.job import BatchStatus, JobStatus
 from claude_batch_tasks.results import OUTCOMES
 from claude_batch_tasks.store import HistoryEvent
-from claude_batch_tasks.texts import words
+from claude_batch_tasks.texts import unpriced, words
 
 _COLOURS = {
     "staged": "blue",
@@ -39,7 +39,7 @@ def jobs(found: Iterable[JobStatus]) -> Iterator[str]:
         state = f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
         yield (
             f"{job.job_id:36}  {click.style(f'{state:11}', fg=_COLOURS[job.state])} {job.requests:>8,} "
-            f"{job.done - job.succeeded:>6,} {_usd(job.cost):>9}  {_age(job.submitted_at)}"
+            f"{job.done - job.succeeded:>6,} {_cost(job):>9}  {_age(job.submitted_at)}"
         )
 
 
@@ -57,6 +57,8 @@ def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
         yield f"Stopped    {job.stopped}"
     models = ", ".join(f"{model} {_usd(cost)}" for model, cost in job.cost_by_model.items())
     yield f"Cost       {_usd(job.cost)}{f' ({models})' if models else ''}"
+    if job.cost_unknown:
+        yield f"           and {unpriced(job.cost_unknown)}"
     yield f"Submitted  {_moment(job.submitted_at)}"
     for name, moment in (("Started", job.started_at), ("Ended", job.ended_at)):
         if moment is not None:
@@ -105,7 +107,7 @@ def progress(job: JobStatus) -> str:
 
 def ending(job: JobStatus) -> str:
     """How a job ended."""
-    return f"Job {job.job_id} {_coloured(job.state)}: {job.error or progress(job)} ({_usd(job.cost)})"
+    return f"Job {job.job_id} {_coloured(job.state)}: {job.error or progress(job)} ({_cost(job)})"
 
 
 def estimate(found: Estimate) -> Iterator[str]:
@@ -113,10 +115,25 @@ def estimate(found: Estimate) -> Iterator[str]:
     yield f"Requests            {found.requests:,}"
     yield f"Input tokens        about {found.input_tokens:,}"
     yield f"Output tokens       at most {found.max_output_tokens:,}"
-    yield f"Cost                at most {_usd(found.cost)}"
+    if not found.unknown:
+        yield f"Cost                about {_usd(found.cost)}, with the longest answers"
+        for model, cost in found.by_model.items() if len(found.by_model) > 1 else ():
+            yield f"  {model:16}  about {_usd(cost)}"
+        yield f"By the Messages API about {_usd(found.fallback_cost)}"
+        return
+    yield f"Cost                at least {_usd(found.at_least)}; {_limit(found.cost)}"
     for model, cost in found.by_model.items() if len(found.by_model) > 1 else ():
-        yield f"  {model:16}  at most {_usd(cost)}"
-    yield f"By the Messages API at most {_usd(found.fallback_cost)}"
+        yield f"  {model:16}  {_limit(cost)}"
+    yield f"By the Messages API {_limit(found.fallback_cost)}"
+    yield f"Not known           {found.reasons}"
+
+
+def _limit(cost: float | None) -> str:
+    return "no limit is known" if cost is None else f"up to {_usd(cost)}"
+
+
+def _cost(job: JobStatus) -> str:
+    return f"{_usd(job.cost)}{'+' if job.cost_unknown and job.cost is not None else ''}"
 
 
 def _coloured(word: str, width: int = 0) -> str:

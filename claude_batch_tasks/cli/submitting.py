@@ -116,7 +116,7 @@ def _take_back(ctx: click.Context, job: BatchJob) -> None:
 @common.json_option
 @click.pass_context
 def estimate(ctx: click.Context, file: IO[bytes], as_json: bool) -> None:
-    """Say what a job would cost at most.
+    """Say what a job would cost, and what of that is not known.
 
     FILE is as for `submit`. Nothing is sent, and neither broker nor store is needed.
     """

@@ -76,6 +76,7 @@ class Round(msgspec.Struct, kw_only=True):
     costs: dict[str, str | None]
     eligible: int
     open: dict[str, int]
+    unpriced: dict[str, int] = {}
 
 
 class BatchRecord(msgspec.Struct, kw_only=True):
@@ -88,7 +89,8 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """Exact bytes of the create body, envelope included."""
     least: int | None = None
     most: int | None = None
-    """What it costs at least (by its input alone) and at most, nano-dollars, where the job's cost is limited."""
+    """What a budget must have for its input, and for all of it at most, nano-dollars, where the job's cost is
+    limited."""
     state: BatchState = "staged"
     turn: int = 0
     """How often its steps were begun anew: for what is sent again as a smaller batch, after an adopted batch proved to
@@ -153,7 +155,9 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """The attempt whose rows are the batch's results."""
     usage: dict[str, int] = {}
     costs: dict[str, str | None] = {}
-    """USD by model, as exact decimals; None: the model's price is not known."""
+    """USD by model, as exact decimals; None: the price is not known."""
+    unpriced: dict[str, int] = {}
+    """How many answers, or parts of some, are behind each None."""
     outcome: dict[str, Any] | None = None
     """``{"type", "error"}`` for every request that has no result row of its own."""
     granted: int | None = None
@@ -299,7 +303,7 @@ class Need(NamedTuple):
     """Input tokens, estimated."""
     least: int | None
     most: int | None
-    """What it costs at least and at most, nano-dollars; None: it is not known."""
+    """What a budget must have for its input, and for all of it at most, nano-dollars; None: it is not known."""
 
 
 class Taken(NamedTuple):

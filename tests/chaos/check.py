@@ -166,11 +166,11 @@ def _money(seen: Evidence, job: Job, job_id: str, summary: Mapping[str, Any]) ->
     }
     if left := {name: value for name, value in money.items() if name.endswith("reserved") and value != "0"}:
         yield f"still reserved: {left}"
-    bounds = [
-        estimating.bounds(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
+    needs = [
+        estimating.need(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
         for place in range(job.requests)
     ]
-    message = max(float(bound[1]) for bound in bounds if bound is not None)
+    message = max(float(need.most) for need in needs if isinstance(need, estimating.Need))
     size = min(job.requests, int(job.options.get("max_requests_per_batch", job.requests)))
     for option, pool, more in (
         ("max_fallback_cost", "fallback_", message),

@@ -23,7 +23,7 @@ from claude_batch_tasks import BatchJob, errors, list_jobs
 from claude_batch_tasks import submit as submission
 from claude_batch_tasks.cli import claude_batch, submitting, watching
 from claude_batch_tasks.embedded import RedisServer, free_port
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import Store, Unit, open_store
 
 PROMPT = "SECRET-PROMPT"
 
@@ -271,6 +271,18 @@ class TestAJobInTheStore:
     def job(self, run: Callable[..., Result], app: Celery) -> BatchJob:
         return BatchJob(run("submit", "-", "-q", input=line("a") + line("b")).output.strip(), app)
 
+    def test_has_its_cost_shown_with_what_is_not_in_it(self, run: Callable[..., Result], job: BatchJob) -> None:
+        store: Store = job._store
+        store.acquire(Unit(job.id, 0), 0, "test", 60)
+        store.record(
+            Unit(job.id, 0), "test", costs={"m": "1.5", "n (speed fast)": None}, unpriced={"n (speed fast)": 3}
+        )
+        shown = run("status", job.id).output
+        assert "Cost       $1.50 (m $1.50, n (speed fast) unknown)" in shown
+        assert "and 3 answers whose price is not known (n (speed fast): 3)" in shown
+        assert "$1.50+" in run("list").output
+        assert json.loads(run("status", job.id, "--json").output)["cost_unknown"] == {"n (speed fast)": 3}
+
     def test_is_listed(self, run: Callable[..., Result], job: BatchJob) -> None:
         later = run("submit", "-", "-q", input=line()).output.strip()
         heading, *rows = run("list").output.splitlines()
@@ -374,6 +386,20 @@ def test_an_estimate_needs_neither_broker_nor_store(run: Callable[..., Result], 
     shown = run("estimate", "-", input=line())
     assert "Output tokens       at most 16" in shown.output
     assert run("estimate", "-", input=line(max_tokens=0)).exit_code == 2
+
+
+def test_an_estimate_says_what_it_cannot_know(run: Callable[..., Result]) -> None:
+    document = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+    messages = [{"role": "user", "content": [document, document]}]
+    text = run("estimate", "-", input=line(messages=messages) + line("b", messages=messages)).output
+    assert "Cost                at least $0.0000; up to $" in text
+    assert "Not known           4 files whose size is not known" in text
+    assert "at most $" not in text
+    endless = line(tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    assert "no limit is known" in run("estimate", "-", input=endless).output
+    known = run("estimate", "-", input=line()).output
+    assert "Cost                about $" in known
+    assert "Not known" not in known
 
 
 @pytest.mark.parametrize(("command", "code"), [("estimate -", 0), ("results x", 2)])

@@ -7,12 +7,26 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_batch_tasks.errors import InvalidRequests
-from claude_batch_tasks.estimating import DOCUMENT, IMAGE, PER_MESSAGE, Estimate, bounds, estimate, tokens_of
+from claude_batch_tasks.estimating import (
+    DOCUMENT,
+    IMAGE,
+    PER_MESSAGE,
+    BatchNeed,
+    Estimate,
+    Need,
+    Unbounded,
+    batch_need,
+    bounds,
+    estimate,
+    need,
+    tokens_of,
+)
 from claude_batch_tasks.prices import Prices
 
 HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens; cache: write 1.25, for an hour 2
@@ -143,7 +157,7 @@ class TestBounds:
             (params(cache_control=FIVE_MINUTES), "1.25"),
             (params(tools=[{"name": "t", "cache_control": HOUR}]), "2"),
             (params([{"type": "tool_result", "content": [text(2, cache_control=HOUR)]}]), "2"),
-            (params([{"type": "document", "source": {"type": "url"}, "cache_control": FIVE_MINUTES}]), "1.25"),
+            (params([{"type": "image", "source": {"type": "url"}, "cache_control": FIVE_MINUTES}]), "1.25"),
             (params("about cache_control"), "1"),
         ],
     )
@@ -161,6 +175,125 @@ class TestBounds:
     @pytest.mark.parametrize("model", [3, ["claude-x"], {"a": 1}])
     def test_a_model_that_is_no_name(self, model: Any) -> None:
         assert bounds(params(model=model), Prices(), batch=True) is None
+
+
+FILE = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+OPUS = "claude-opus-4-5"  # 5 / 25 USD per million tokens; a context window of 200,000
+
+
+def server_tool(kind: str, **more: Any) -> dict[str, Any]:
+    return {"tools": [{"type": f"{kind}_20260318", "name": kind, **more}]}
+
+
+class TestWhatABudgetMustHave:
+    def test_for_text_is_its_estimate_and_at_most_a_token_a_byte(self) -> None:
+        found = need(params("日" * 100, max_tokens=1_000), Prices(), batch=False)
+        assert isinstance(found, Need)
+        assert found.input == (86 + PER_MESSAGE) * Decimal("0.000001")
+        assert found.most >= (300 + 5_000) * Decimal("0.000001")
+
+    @pytest.mark.parametrize(
+        ("model", "tokens"),
+        [(OPUS, 200_000), ("claude-opus-5", 1_000_000), ("claude-sonnet-4-5", 1_000_000), (HAIKU, 200_000)],
+    )
+    def test_for_a_file_is_as_much_as_fits_into_a_prompt(self, model: str, tokens: int) -> None:
+        prices = Prices({model: {"input_mtok": 2, "output_mtok": 10}})
+        found = need(params([FILE], model=model), prices, batch=True)
+        assert found == Need(tokens * Decimal("0.000001"), tokens * Decimal("0.000001") + Decimal("0.0005"))
+
+    def test_for_text_is_never_more_than_fits_into_a_prompt(self) -> None:
+        found = need(params("x" * 900_000), Prices(), batch=False)
+        assert isinstance(found, Need)
+        assert found.most == Decimal("0.2") + Decimal("0.0005")
+
+    def test_for_server_tools_is_a_prompt_for_each_use(self) -> None:
+        found = need(params(model=OPUS, **server_tool("web_search", max_uses=4)), Prices(), batch=True)
+        assert found == Need(Decimal("2.54"), Decimal("2.54") + 5 * Decimal("0.00125"))  # a search is a cent
+
+    def test_in_the_us_is_a_tenth_more(self) -> None:
+        there, anywhere = (
+            need(params([FILE], model="claude-opus-4-6", inference_geo=geo), Prices(), batch=True)
+            for geo in ("us", "global")
+        )
+        assert isinstance(there, Need)
+        assert isinstance(anywhere, Need)
+        assert (there.input, there.most) == (anywhere.input * Decimal("1.1"), anywhere.most * Decimal("1.1"))
+
+    def test_holds_what_compaction_and_other_models_take(self) -> None:
+        alone, compacted, advised, fallen_back = (
+            need(params([FILE], model=OPUS, **more), Prices(), batch=True)
+            for more in (
+                {},
+                {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+                server_tool("advisor", model="claude-opus-5", max_uses=1),
+                {"fallbacks": [{"model": "claude-opus-5"}]},
+            )
+        )
+        for more in (compacted, advised, fallen_back):
+            assert isinstance(alone, Need)
+            assert isinstance(more, Need)
+            assert more.input >= 2 * alone.input
+            assert more.most >= 2 * alone.most
+
+    @pytest.mark.parametrize(
+        ("request_", "field", "says"),
+        [
+            (params(model="mine"), "params.model", "what mine costs is not known; add it to claude_batch_prices"),
+            (params([FILE], model="own"), "params.messages", "the context window of own is not known"),
+            (params(**server_tool("web_search")), "params.tools", "web_search without max_uses"),
+            (params(mcp_servers=[{}]), "params.mcp_servers", "leave them out"),
+            (params(speed="fast"), "params.speed", "fast mode"),
+            (params(inference_geo="mars"), "params.inference_geo", "inference there"),
+            (params(fallbacks="default"), "params.fallbacks", "the other models"),
+            (params(**server_tool("advisor", model="mine", max_uses=1)), "params.tools", "the other models"),
+        ],
+    )
+    def test_is_not_said_where_nothing_limits_it(self, request_: Any, field: str, says: str) -> None:
+        found = need(request_, Prices({"own": {"input_mtok": 1, "output_mtok": 1}}), batch=True)
+        assert isinstance(found, Unbounded)
+        assert found.field == field
+        assert says in found.why
+
+    def test_of_a_batch_is_the_sum_or_names_the_first_without_a_limit(self) -> None:
+        requests = [params(), params([FILE], model=OPUS)]
+        found = batch_need(map(msgspec.json.encode, requests), Prices())
+        assert isinstance(found, BatchNeed)
+        assert (found.input, dict(found.unknown)) == (7_000 + 500_000_000, {"file": 1})
+        requests.append(params(speed="fast"))
+        refused = batch_need(map(msgspec.json.encode, requests), Prices())
+        assert isinstance(refused[1], Unbounded)
+        assert (refused[0], refused[1].field) == (2, "params.speed")
+
+
+class TestARange:
+    def test_says_what_is_not_known_and_how_much_it_may_be(self) -> None:
+        found = estimate({str(n): params([FILE], model=OPUS) for n in range(4)})
+        assert found.unknown == {"file": 4}
+        assert found.reasons == "4 files whose size is not known"
+        assert found.at_least == pytest.approx(4 * PER_MESSAGE * 2.5e-6), "a file may be empty"
+        assert found.input_tokens == 4 * (DOCUMENT + PER_MESSAGE)
+        assert found.cost == 4 * (200_000 * 2.5e-6 + 100 * 12.5e-6)
+        assert str(found) == "at least $4e-05; 4 files whose size is not known (up to $2.005)"
+
+    def test_has_no_upper_end_where_nothing_limits_it(self) -> None:
+        found = estimate({"a": params(**server_tool("web_search")), "b": params([FILE])})
+        assert (found.cost, found.fallback_cost, found.by_model) == (None, None, {HAIKU: None})
+        assert found.at_least is not None
+        assert str(found).startswith("at least $")
+        assert "no limit is known" in str(found)
+        assert "1 request with web_search without max_uses" in found.reasons
+        assert "1 file whose size is not known" in found.reasons
+
+    def test_of_text_is_one_figure(self) -> None:
+        found = estimate({"a": params()})
+        assert (found.at_least, found.unknown, found.reasons) == (None, {}, "")
+        assert str(found) == "about $0.000257 with the longest answers"
+
+    def test_of_what_has_no_price_says_both(self) -> None:
+        found = estimate({"a": params(model="mine"), "b": params("x" * 3_500)})
+        assert found.cost is None
+        assert found.at_least == pytest.approx(1_004 * 0.5e-6)
+        assert found.reasons == "1 request of mine whose price is not known"
 
 
 class TestEstimate:

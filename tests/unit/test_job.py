@@ -211,14 +211,14 @@ class TestMaxCost:
     HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens, half of it in a batch
 
     def submit(self, app: Celery, make_request: Any, max_cost: float | None, *models: str, **options: Any) -> None:
-        """Requests of 14 tokens in, estimated, and 1,000 out."""
+        """Requests of 14 tokens in, estimated, and 51 at most (a token a byte), and 1,000 out."""
         requests = [make_request(str(n), text="x" * 35, model=m, max_tokens=1_000) for n, m in enumerate(models)]
         submission.submit(app, JOB, requests, {"max_cost": max_cost, **options})
 
     def test_has_what_each_batch_costs_noted(self, app: Celery, make_request: Any, store: Store) -> None:
         self.submit(app, make_request, 1, *[self.HAIKU] * 5, max_requests_per_batch=2)
         assert [(batch.least, batch.most) for batch in store.batches(JOB)] == [
-            (count * 7_000, count * 2_507_000) for count in (2, 2, 1)
+            (count * 7_000, count * 2_525_500) for count in (2, 2, 1)
         ]
 
     def test_that_nobody_set_has_nothing_noted(self, app: Celery, make_request: Any, store: Store) -> None:
@@ -232,7 +232,7 @@ class TestMaxCost:
         if enough:
             self.submit(app, make_request, max_cost, self.HAIKU, self.HAIKU, max_requests_per_batch=1)
             return
-        with pytest.raises(errors.InvalidRequests, match=r"input alone costs about \$1.4e-05, more.*up to \$0.005014"):
+        with pytest.raises(errors.InvalidRequests, match=r"input alone costs about \$1.4e-05, more.*up to \$0.005051"):
             self.submit(app, make_request, max_cost, self.HAIKU, self.HAIKU, max_requests_per_batch=1)
         assert keys() == set()
 
@@ -556,7 +556,16 @@ class TestStatus:
         assert (status.cost, status.cost_by_model, status.stopped) == (1.3, {"m": 0.3, "n": 1}, "no credit")
         assert (status.resubmitted, status.fallback, status.fallback_skipped) == (2, 4, 6)
         store.record(Unit(JOB, 0), "test", costs={"m": None})
-        assert (job.status().cost, job.status().cost_by_model) == (None, {"m": None, "n": 1})
+        status = job.status()
+        assert (status.cost, status.cost_by_model) == (1.2, {"m": 0.2, "n": 1})
+        assert status.cost_unknown == {"m": None}, "written down by a release that did not count them"
+        store.record(Unit(JOB, 0), "test", costs={"m (fast)": None, "o": None}, unpriced={"m (fast)": 3, "o": 1})
+        status = job.status()
+        assert (status.cost, status.cost_by_model) == (1.2, {"m (fast)": None, "o": None, "m": 0.2, "n": 1})
+        assert status.cost_unknown == {"m (fast)": 3, "o": 1}
+        store.record(Unit(JOB, 1), "test", costs={"o": None}, unpriced={"o": 2})
+        status = job.status()
+        assert (status.cost, status.cost_unknown) == (None, {"m (fast)": 3, "o": 3}), "nothing is known: not 0"
 
     def test_of_a_batch_that_is_done_shows_no_next_look(self, stage: Any, finish: Any) -> None:
         job = stage("a")

@@ -1,0 +1,244 @@
+"""What a request makes a model read: how much of it the request's own bytes tell, and what they do not.
+
+Text is bounded by its bytes and an image by what Anthropic scales it down to. A file, an address, a PDF or what a
+server tool finds may have any size: these are counted by name, so that nobody takes a guess for a limit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+#: UTF-8 bytes of text that make about one token, and tokens that come with every message.
+TEXT_BYTES = 3.5
+PER_MESSAGE = 4
+
+#: Tokens that come with a message, and with tools, at most. (Tokens of text are never more than its bytes.)
+_PER_MESSAGE_AT_MOST = 16
+_WITH_TOOLS_AT_MOST = 2_000
+
+#: Tokens of an image at most, whatever its bytes: of older models, and of those since Opus 4.7.
+IMAGE = 1_600
+LARGE_IMAGE = 4_784
+_SMALL_IMAGES = re.compile(
+    r"claude-(?:v?[0-3]\b|instant|(?:opus|sonnet|haiku)-4(?:[-.@](?:[0-6](?!\d)|\d{8})|$)|4-(?:opus|sonnet)|4[-.][1-6]-)"
+)
+
+#: Tokens that a document whose size is not known is taken for, at least, and bytes of a PDF that make about one.
+DOCUMENT = 2_000
+DOCUMENT_BYTES = 25
+
+#: Tools that Anthropic defines and the caller runs: nothing comes back to the model within the request.
+_RUN_BY_CALLER = ("custom", "bash_", "text_editor_", "computer_", "memory_", "browser_")
+
+#: Blocks that hold words of the model, whatever these look like.
+_WORDS = ("tool_use", "server_tool_use", "mcp_tool_use", "thinking", "redacted_thinking")
+
+
+class Advisor(NamedTuple):
+    """Another model that may be asked while a request is answered."""
+
+    model: str
+    uses: int
+    output_tokens: int | None
+    """At most, each time; None: as many as the model can give."""
+
+
+class Inputs(NamedTuple):
+    """What a request makes a model read."""
+
+    tokens: int
+    """Estimated, of one prompt."""
+    assumed: int
+    """Of these, what parts of unknown size were taken for."""
+    most: int
+    """At most, of the parts of one prompt whose size is known."""
+    ttl: str | None
+    """For how long it is to be cached at most: ``5m``, ``1h`` or not."""
+    unknown: Mapping[str, int]
+    """Parts whose size is not known here: what they are, and how many."""
+    endless: tuple[str, str] | None
+    """The field that lets a server tool prompt the model again and again without a limit, and what it is."""
+    prompts: int
+    """How often the model is prompted at most, where that has a limit."""
+    searches: int
+    """Web searches at most."""
+    advisors: tuple[Advisor, ...]
+    compacted: bool
+    """Whether the prompt may be summed up before it is answered, which is billed beside the answer."""
+
+
+def measure(params: Mapping[str, Any]) -> Inputs:
+    """Measure the input of one request; of JSON of any shape."""
+    found = _Measured(str(params.get("model")))
+    messages = params.get("messages")
+    for message in messages if isinstance(messages, list) else [messages]:
+        found.add_message(message)
+    found.walk([params.get("system")])
+    found.add_tools(params.get("tools"))
+    found.marks.append(params.get("cache_control"))
+    thread = params.get("thread")
+    if isinstance(thread, dict) and thread.get("type") != "create":
+        found.unknown["conversation kept at Anthropic (thread)"] += 1
+    if params.get("mcp_servers"):
+        found.endless = found.endless or ("params.mcp_servers", "MCP servers")
+    management = params.get("context_management")
+    edits = management.get("edits") if isinstance(management, dict) else None
+    for edit in edits if isinstance(edits, list) else []:
+        found.compacted |= isinstance(edit, dict) and str(edit.get("type")).startswith("compact")
+    container = params.get("container")
+    if isinstance(container, dict) and container.get("skills"):
+        found.endless = found.endless or ("params.container.skills", "skills")
+    return found.inputs()
+
+
+class _Measured:
+    """What was found so far."""
+
+    def __init__(self, model: str) -> None:
+        self.marks: list[Any] = []
+        self.unknown: Counter[str] = Counter()
+        self.endless: tuple[str, str] | None = None
+        self.compacted = False
+        self._image = IMAGE if _SMALL_IMAGES.search(model) else LARGE_IMAGE
+        self._size = self._tokens = self._assumed = self._most = self._uses = self._searches = 0
+        self._advisors: list[Advisor] = []
+
+    def inputs(self) -> Inputs:
+        """All of it."""
+        asked = [mark for mark in self.marks if mark]
+        ttl = "1h" if any(isinstance(mark, dict) and mark.get("ttl") == "1h" for mark in asked) else "5m"
+        return Inputs(
+            tokens=self._tokens + math.ceil(self._size / TEXT_BYTES),
+            assumed=self._assumed,
+            most=self._most + self._size,
+            ttl=ttl if asked else None,
+            unknown=self.unknown,
+            endless=self.endless,
+            prompts=1 + self._uses,
+            searches=self._searches,
+            advisors=tuple(self._advisors),
+            compacted=self.compacted,
+        )
+
+    def add_message(self, message: Any) -> None:
+        """Add a message."""
+        self._tokens += PER_MESSAGE
+        self._most += _PER_MESSAGE_AT_MOST
+        self.walk([message.get("content") if isinstance(message, dict) else message])
+
+    def walk(self, todo: list[Any]) -> None:
+        """Add content: texts, blocks, and lists of these."""
+        # A list of what is still to be looked at, and no recursion: there is no telling how deep it is nested.
+        while todo:
+            part = todo.pop()
+            if isinstance(part, str):
+                self._size += _bytes(part)
+            elif isinstance(part, (list, tuple)):
+                todo += part
+            elif isinstance(part, dict):
+                todo += self._add_block(part)
+            elif part is not None:
+                self._size += _bytes(part)
+
+    def _add_block(self, block: dict[str, Any]) -> list[Any]:
+        """Add a block of content; what of it is still to be looked at."""
+        self.marks.append(block.get("cache_control"))
+        kind = block.get("type")
+        if kind == "text":
+            return [block.get("text")]
+        if kind == "tool_result":
+            return [block.get("content")]
+        if kind == "image":
+            self._add_image()
+        elif kind == "document":
+            return [block.get("title"), block.get("context"), *self._add_source(block.get("source"))]
+        else:
+            self._size += _bytes(block)
+            if kind not in _WORDS:
+                self._add_inner(list(block.values()), named=block)
+        return []
+
+    def _add_inner(self, todo: list[Any], *, named: dict[str, Any]) -> None:
+        """Add what a block that was counted by its bytes refers to beside them."""
+        self._add_file(named)
+        while todo:
+            part = todo.pop()
+            if isinstance(part, (list, tuple)):
+                todo += part
+            elif isinstance(part, dict) and part.get("type") == "image":
+                self._add_image()
+            elif isinstance(part, dict) and part.get("type") == "document":
+                source = part.get("source")
+                if not isinstance(source, dict) or source.get("type") not in ("text", "content"):
+                    self._add_source(source)
+            elif isinstance(part, dict):
+                self._add_file(part)
+                todo += part.values()
+
+    def _add_file(self, part: dict[str, Any]) -> None:
+        if isinstance(part.get("file_id"), str):
+            self.unknown["file"] += 1
+
+    def _add_image(self) -> None:
+        self._tokens += self._image
+        self._most += self._image
+
+    def _add_source(self, source: Any) -> list[Any]:
+        """Add the source of a document; what of it is still to be looked at."""
+        source = source if isinstance(source, dict) else {}
+        kind = source.get("type")
+        if kind == "text":
+            return [source.get("data")]
+        if kind == "content":
+            return [source.get("content")]
+        name = {"base64": "PDF", "file": "file", "url": "document by URL"}.get(str(kind), "document")
+        self.unknown[name] += 1
+        # Base64 has four characters for three bytes; a url or a file has none of them here.
+        assumed = max(DOCUMENT, len(str(source.get("data", ""))) * 3 // 4 // DOCUMENT_BYTES)
+        self._tokens += assumed
+        self._assumed += assumed
+        return []
+
+    def add_tools(self, tools: Any) -> None:
+        """Add the definitions of tools, and what those that Anthropic runs may lead to."""
+        if not tools:
+            return
+        self._most += _WITH_TOOLS_AT_MOST
+        for tool in tools if isinstance(tools, list) else [tools]:
+            self._size += _bytes(tool)
+            if isinstance(tool, dict):
+                self.marks.append(tool.get("cache_control"))
+                kind = tool.get("type")
+                if kind is not None and not str(kind).startswith(_RUN_BY_CALLER):
+                    self._add_server_tool(str(tool.get("name") or kind), str(kind), tool)
+
+    def _add_server_tool(self, name: str, kind: str, tool: dict[str, Any]) -> None:
+        uses = _count(tool.get("max_uses"))
+        if uses is None:
+            self.endless = self.endless or ("params.tools", f"{name} without max_uses")
+            return
+        self._uses += uses
+        if kind.startswith("web_search"):
+            self._searches += uses
+        elif kind.startswith("advisor"):
+            self._advisors.append(Advisor(str(tool.get("model")), uses, _count(tool.get("max_tokens"))))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _bytes(value: Any) -> int:
+    """The length of a text in UTF-8, or of anything else as JSON."""
+    if isinstance(value, str):
+        return len(value.encode(errors="surrogatepass"))
+    try:
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError, RecursionError):
+        return 0  # nothing that could be sent
