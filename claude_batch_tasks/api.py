@@ -11,18 +11,20 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import logging
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
+from types import NoneType
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import anthropic
 import msgspec
 
-from claude_batch_tasks import bodies, lenient_json, metrics, policy
+from claude_batch_tasks import bodies, lenient_json, metrics, policy, reasons
 from claude_batch_tasks.errors import (
     AmbiguousError,
     ApiError,
@@ -31,7 +33,9 @@ from claude_batch_tasks.errors import (
     PermanentError,
     TransientError,
 )
-from claude_batch_tasks.streams import Message, events
+from claude_batch_tasks.streams import Message, events, is_needed
+
+log = logging.getLogger(__name__)
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
@@ -42,8 +46,9 @@ _CHUNK = 65_536
 _LONG = 600.0
 _CONNECT = 10.0
 
-#: What httpx and httpx2 raise before a request has left: nobody is there, or it cannot be sent as it is.
-_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}
+#: What httpx and httpx2 raise before a request has left: nobody is there, a proxy makes no tunnel, or it cannot be sent
+#: as it is.
+_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
 _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 _LONGEST_MESSAGE = 500
@@ -93,6 +98,8 @@ class Batch(msgspec.Struct, kw_only=True):
     """The time by the API's clock, epoch seconds, when it answered."""
     ahead: float = msgspec.field(default=0.0, name="our_ahead")
     """Seconds by which that clock is ahead of the one that ``list_since`` was given."""
+    retry_after: float | None = None
+    """Seconds before which the answer asks not to be asked for again."""
     call: dict[str, Any] = {}
     """The call that showed it by itself: ``request_id`` (what Anthropic's support asks for) and ``seconds``."""
 
@@ -102,7 +109,8 @@ class Batch(msgspec.Struct, kw_only=True):
             if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
                 setattr(self, name, moment.replace(tzinfo=timezone.utc))
         # Of an answer's head and of how it came; a body has no say in them.
-        self.organization, self.hold, self.date, self.ahead, self.call = None, None, None, 0.0, {}
+        self.organization = self.hold = self.retry_after = self.date = None
+        self.ahead, self.call = 0.0, {}
         found = (self.counts or {}).items()
         self.counts = {name: n for name, n in found if type(n) is int and 0 <= n <= _MOST_REQUESTS}
 
@@ -134,6 +142,8 @@ class Page(msgspec.Struct):
     """The time by the API's clock, epoch seconds, when it answered."""
     hold: float | None = None
     """Seconds for which the answer asks all calls on the account to wait."""
+    retry_after: float | None = None
+    """Seconds before which the answer asks not to be asked for again."""
 
     @property
     def oldest(self) -> float:
@@ -149,22 +159,9 @@ class _RoughPage(msgspec.Struct):
     last_id: _Cursor | None = None
 
 
-class _ErrorDetail(msgspec.Struct):
-    type: str | None = None
-    message: str | None = None
-    details: Any = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _ErrorDetail
-    request_id: str | None = None
-
-
 # Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads that
 # do so at once end the process.
-_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    cls: msgspec.json.Decoder(cls) for cls in (Batch, Page, _RoughPage, _ErrorBody)
-}
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {cls: msgspec.json.Decoder(cls) for cls in (Batch, Page, _RoughPage)}
 
 
 def default_client() -> anthropic.Anthropic:
@@ -312,8 +309,10 @@ def pages(client: anthropic.Anthropic, *, timeout: float) -> Iterator[Page]:
         with _ours("list", client):
             response = _call(client, "list", _PATH, timeout, params=params)
             page = _page(response)
+            now = _now(response.headers)
             page.date = policy.date(response.headers)
-            page.hold = policy.hold_back(response.status_code, response.headers, _now(response.headers))
+            page.hold = policy.hold_back(response.status_code, response.headers, now)
+            page.retry_after = policy.retry_after(response.headers, now)
         yield page
         if not page.has_more:
             return
@@ -389,10 +388,21 @@ def create_message(client: anthropic.Anthropic, params: bytes, *, stream: bool =
         return _streamed(client, params.rstrip()[:-1] + b',"stream":true}')
     with _ours("messages", client):
         response = _call(client, "messages", "/v1/messages", _LONG, post=(iter([params]), len(params)))
-        body = bytes(response.content).removeprefix(codecs.BOM_UTF8)
-        if _parsed(body).get("type") in _NO_MESSAGES:
-            raise msgspec.DecodeError("the answer is not the API's JSON of a message")
-        return Answer(body, policy.limits(response.headers))
+        return _whole(client, response, bytes(response.content).removeprefix(codecs.BOM_UTF8))
+
+
+def _whole(client: anthropic.Anthropic, response: Any, body: bytes) -> Answer:
+    """Return an answer that came in one piece.
+
+    Raises:
+        ApiError: it is an error, under the status 200: there are gateways that do so.
+    """
+    message = _parsed(body)
+    if message.get("error") and "content" not in message:
+        raise _answered("messages", response.status_code, body, response.headers, client)
+    if message.get("type") in _NO_MESSAGES:
+        raise msgspec.DecodeError("the answer is not the API's JSON of a message")
+    return Answer(body, policy.limits(response.headers))
 
 
 def _streamed(client: anthropic.Anthropic, body: bytes) -> Answer:
@@ -404,17 +414,49 @@ def _streamed(client: anthropic.Anthropic, body: bytes) -> Answer:
         response = _call(client, "messages", "/v1/messages", _LONG, stream=True, post=post, accept="text/event-stream")
         limits = policy.limits(response.headers)
     try:
-        with _ours("messages", client, begun=True), contextlib.closing(response):
-            for data in events(response.iter_bytes(_CHUNK)):
-                event = _parsed(data)
-                if event.get("type") == "error":
+        with _ours("messages", client, begun=True):
+            if response.headers.get("content-type", "").startswith("application/json"):
+                # There are gateways that stream nothing.
+                return _whole(client, response, b"".join(response.iter_bytes()))
+            # In the sizes they come in: a cut must not take along what came before it.
+            for name, data in events(response.iter_bytes()):
+                event = _event(name, data)
+                if event.get("type", "error") == "error" and event.get("error"):
                     raise _answered("messages", response.status_code, data, response.headers, client)
                 message.add(event)
-            return Answer(message.whole(), limits)
+                if message.over:  # whatever comes after that, or does not come, takes nothing from it
+                    break
+            whole = message.whole()
+            for dropped in message.dropped:
+                log.warning(
+                    "messages: a stream began anew with another message; %s was left out, and may be billed too",
+                    _hidden(dropped, client),
+                )
+            return Answer(whole, limits)
     except ApiError as exc:
         if message.begun and not isinstance(exc, AmbiguousError):
             raise AmbiguousError(f"{exc}, after a part of the answer", *exc.args[1:]) from None
         raise
+    finally:
+        with contextlib.suppress(Exception):
+            response.close()
+
+
+def _event(name: str, data: bytes) -> dict[str, Any]:
+    """Return an event of a stream; an empty one for what is none, such as ``[DONE]``.
+
+    Raises:
+        DecodeError: it cannot be read, and the message is not whole without it.
+    """
+    if name == "message_stop":  # needs no data
+        return {"type": name}
+    try:
+        event = _parsed(data)
+    except msgspec.DecodeError:
+        if is_needed(name, data):
+            raise
+        return {}
+    return event if "type" in event or not name else {"type": name, **event}
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
@@ -491,8 +533,10 @@ def _now(headers: Mapping[str, str]) -> float:
 def _batch(client: anthropic.Anthropic, response: Any, since: float) -> Batch:
     batch = _decode(response, Batch)
     batch.organization = response.headers.get(_ORGANIZATION)
+    now = _now(response.headers)
     batch.date = policy.date(response.headers)
-    batch.hold = policy.hold_back(response.status_code, response.headers, _now(response.headers))
+    batch.hold = policy.hold_back(response.status_code, response.headers, now)
+    batch.retry_after = policy.retry_after(response.headers, now)
     # Not the response's own: there is none where a transport answers from memory.
     batch.call = {
         "request_id": _request_id(client, response.headers.get("request-id")),
@@ -516,49 +560,51 @@ def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError, clien
 def _answered(
     endpoint: policy.Endpoint, given: int, content: bytes, headers: Any, client: anthropic.Anthropic
 ) -> ApiError:
-    """The error that an answer is; in a stream that began well, an event of it."""
-    try:
-        body = _error_body(content)
-        message, error_type, request_id = body.error.message, body.error.type, body.request_id
-        code = body.error.details.get("error_code") if isinstance(body.error.details, dict) else None
-        code = code if isinstance(code, str) else None
-        if given < 300:
-            given = policy.STATUS_OF.get(error_type or "", 500)
-    except Exception:  # noqa: BLE001 - a proxy's page, a broken body: the status says enough
-        message, error_type, request_id, code = None, None, None, None
-        given = 500 if given < 300 else given
-    error_type = _hidden(error_type[:_LONGEST_NAME], client) if error_type else error_type
-    request_id = headers.get("request-id") or request_id
-    # These without the API's own words are a proxy's, and say nothing of the call behind it, which may be billed.
-    lost = endpoint == "messages" and error_type is None and given in (200, 500, 502, 504)
-    status = None if lost else given
-    failure = policy.classify(endpoint, status)(
-        f"{endpoint}: Anthropic answered {given} {error_type or ''}".rstrip()
-        + (f": {_hidden(message, client)[:_LONGEST_MESSAGE]}" if message else " without a message of its own"),
-        given,
+    """Return the error that an answer is; in a stream that began well, an event of it."""
+    error, request_id = _own_form(content)
+    error_type, code = error.get("type"), None
+    if error_type is not None:
+        details, message = error.get("details"), error.get("message")
+        code = details.get("error_code") if isinstance(details, dict) else None
+        status = policy.STATUS_OF.get(error_type, 500) if given < 300 else given
+        error_type = _hidden(error_type[:_LONGEST_NAME], client)
+        source = error_type
+    else:
+        status = 500 if given < 300 else given
+        message = reasons.reason_of(content, headers.get("content-type"))
+        source = "(not in the API's own form)" if message else ""
+    said = f": {_hidden(message, client)[:_LONGEST_MESSAGE]}" if message else " without a message of its own"
+    failure = policy.classify(endpoint, status, own=error_type is not None, error_type=error_type)(
+        f"{endpoint}: Anthropic answered {status} {source}".rstrip() + said,
+        status,
         error_type,
-        _request_id(client, request_id),
+        _request_id(client, headers.get("request-id") or request_id),
         policy.retry_after(headers, _now(headers)),
     )
     failure.organization = headers.get(_ORGANIZATION)
     failure.code = code
     failure.limits = policy.limits(headers)
     hold = policy.messages_hold if endpoint == "messages" else policy.hold_back
-    failure.hold = hold(given, headers, _now(headers))
+    failure.hold = hold(status, headers, _now(headers))
     return failure
 
 
-def _error_body(content: bytes) -> _ErrorBody:
-    """Read an error's body, whatever else stands in it."""
-    with contextlib.suppress(*lenient_json.REFUSED):
-        found: _ErrorBody = _DECODERS[_ErrorBody].decode(content)
-        return found
-    value, _ = lenient_json.read(content)
-    error, request_id = value["error"], value.get("request_id")
-    kind, message = (text if isinstance(text := error.get(name), str) else None for name in ("type", "message"))
-    return _ErrorBody(
-        _ErrorDetail(kind, message, error.get("details")), request_id if isinstance(request_id, str) else None
-    )
+def _own_form(content: bytes) -> tuple[dict[str, Any], str | None]:
+    """Return the ``error`` and the ``request_id`` of a body in the API's own form; else nothing.
+
+    That is an object with ``"type": "error"`` and an ``error`` whose ``type`` is one that Anthropic documents, or is
+    named as those are: what stands in front of the API has other forms.
+    """
+    try:
+        body, _ = lenient_json.read(content)
+        error, request_id = body["error"], body.get("request_id")
+        kind, message = error["type"], error.get("message")
+        own = body["type"] == "error" and (kind in policy.STATUS_OF or kind.endswith("_error"))
+        if own and isinstance(message, (str, NoneType)):
+            return error, request_id if isinstance(request_id, str) else None
+    except (*lenient_json.REFUSED, LookupError, TypeError, AttributeError):
+        pass  # a proxy's page, a broken body
+    return {}, None
 
 
 def _page(response: Any) -> Page:

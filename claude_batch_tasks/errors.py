@@ -149,7 +149,8 @@ class ApiError(BatchTasksError):
     Args:
         message: Anthropic's message, or what went wrong on the way.
         status: the HTTP status, ``None`` where there was no answer.
-        error_type: Anthropic's ``error.type``, such as ``"not_found_error"``.
+        error_type: Anthropic's ``error.type``, such as ``"not_found_error"``; None where the answer is not in the API's
+            own form.
         request_id: Anthropic's request id, what their support asks for.
         retry_after: seconds from ``Retry-After`` or ``retry-after-ms``.
 
@@ -185,7 +186,10 @@ class ApiError(BatchTasksError):
 
 
 class TransientError(ApiError, TryLater):
-    """It passes: 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body."""
+    """It passes: 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body, a proxy's refusal.
+
+    See ``policy.classify`` for what an answer means.
+    """
 
 
 class NotFoundError(ApiError, TryLater):
@@ -193,11 +197,14 @@ class NotFoundError(ApiError, TryLater):
 
 
 class AmbiguousError(ApiError, TryLater):
-    """The request may have reached the server and been acted on, but no usable answer came back."""
+    """The request may have been acted on: no usable answer came back, or one that does not say it was not."""
 
 
 class PermanentError(ApiError):
-    """It does not pass by itself: 400, 401, 402, 403, 413, 422, or no usable credentials."""
+    """It does not pass by itself: 400, 401, 402, 403, 413, 422, or no usable credentials.
+
+    One with a status and without an ``error_type`` is a refusal by something in front of the API.
+    """
 
 
 class CreateNotFound(ApiError):

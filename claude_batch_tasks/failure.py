@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from claude_batch_tasks import errors, results, totals
+from claude_batch_tasks import errors, policy, results, totals
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import BatchRecord, JobRecord
 from claude_batch_tasks.texts import clock, many, span
@@ -127,6 +127,11 @@ def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobReco
     """What to do next, so that nothing is paid for twice."""
     resume = f"{handle}.resume()"
     if isinstance(error, errors.PermanentError):
+        if policy.is_foreign_refusal(error.status, error.error_type):
+            return (
+                "That is not the API's own form: a proxy, a gateway or a challenge page in front of it refused, or "
+                f"ANTHROPIC_BASE_URL is wrong. Have it let the calls pass, then {resume}."
+            )
         return _advice_on_refusal(error, handle, paid, stopped=str(error) == job.stopped)
     if isinstance(error, errors.AccountChanged):
         return f"Give the workers the credential it was begun with, then {resume}: it goes on where it stands."

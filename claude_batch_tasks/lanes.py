@@ -260,6 +260,8 @@ class Lane:
                 spent = None
             self._save(request.place, outcome, "succeeded", spent=spent)
         except errors.AmbiguousError as exc:
+            if policy.concerns_account(exc.error_type, str(exc), status=exc.status or 0, code=exc.code):
+                step.stop(str(exc))
             self._keep(request.place, f"{exc}; it may have been billed, so it is not sent again", tried=True)
         except (LeaseLost, errors.StoreUnavailable):
             raise
@@ -328,7 +330,7 @@ class Lane:
             log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait, extra=extra)
             if times >= step.settings.messages_limit:
                 self._keep(place, f"refused {times} times, the last time: {exc}", tried=True, spent=0)
-        elif exc.status in (400, 413, 422):
+        elif policy.concerns_request(exc.status):
             kind = exc.error_type or "invalid_request_error"
             self._save(place, reading.error_outcome(kind, str(exc), exc.request_id), "errored", spent=0)
         else:

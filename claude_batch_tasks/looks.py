@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def look(step: Step) -> tuple[api.Batch, float]:
             seen, taken_at = _list(step)
             if seen is not None:
                 return seen, taken_at
+    _check_asked(step, now)
     step.pace.check()
     with step.pace.heeded():
         seen = api.retrieve(step.client, record.batch_id, timeout=step.settings.timeout)
@@ -62,7 +64,24 @@ def next_look(step: Step) -> float:
     """When the step's batch, which still ran when it was last seen, is to be looked at again (epoch seconds)."""
     record = step.batch
     seen_at = record.sighting or step.now()
-    return _schedule(step)(flight(step), seen_at, random.random())
+    at = _schedule(step)(flight(step), seen_at, random.random())
+    return _not_before(record.not_before, at, step.deadline)
+
+
+def _check_asked(step: Step, now: float) -> None:
+    """Leave the batch alone until the moment that the API named when it last showed it.
+
+    Raises:
+        HeldBack: that has not come; nobody waits for a cancel, and the job has not waited long enough.
+    """
+    wait = (step.batch.not_before or 0.0) - now
+    if wait > 0 and not step.job.cancel_requested and (step.deadline is None or now < step.deadline):
+        raise errors.HeldBack("Anthropic asked for a pause before the next look at this batch", wait)
+
+
+def _not_before(moment: float | None, at: float, deadline: float | None) -> float:
+    """Return when a look planned for ``at`` is due where the API asked for none before a moment."""
+    return max(at, min(moment or 0.0, math.inf if deadline is None else deadline))
 
 
 def flight(step: Step) -> Flight:
@@ -238,16 +257,19 @@ class _Listing:
     def _take(self, page: api.Page, first: bool) -> None:
         entries, due, ended = {}, {}, {}
         looked_at = 0
+        floor = None if page.retry_after is None else self.taken_at + page.retry_after
         for seen in page.data:
             self._wanted.discard(seen.id)
             if seen.id == self._step.batch.batch_id:
                 self.own = seen
+                seen.retry_after = page.retry_after
             running, known = seen.running, self._flights.get(seen.id)
             looked_at += known is not None or seen is self.own
             if running or known:
                 entries[seen.id] = _encode(seen)
             if known and running:
-                due[seen.id] = self._schedule(known[1], self.taken_at, random.random())
+                at = self._schedule(known[1], self.taken_at, random.random())
+                due[seen.id] = _not_before(floor, at, known[1].deadline)
             elif known:
                 ended[seen.id] = self._step.now()
         metrics.count("looks", looked_at, how="list")

@@ -71,7 +71,7 @@ METRICS: Mapping[str, Metric] = {
             "api_seconds",
             "histogram",
             "Calls of Anthropic's API, until the answer is there (result files, streamed messages: until it begins); "
-            "`status`: the HTTP status, or `none`: there was no answer, or one that was not the API's",
+            "`status`: the HTTP status, or `none`: there was no answer, or a broken one",
             {"endpoint": _ENDPOINTS, "status": ()},
             _CALL,
         ),

@@ -67,8 +67,8 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
     fresh = BatchRecord(first=record.first, count=record.count, body_bytes=record.body_bytes)
     forgotten = (
         "state", "least", "most", "intent_at", "create_not_found", "unanswered_at", "ambiguous_at", "create_looks",
-        "batch_id", "provisional", "created_at", "expires_at", "cancel_sent", "sighting", "absences", "told",
-        "published",
+        "refusal", "refused_since", "batch_id", "provisional", "created_at", "expires_at", "cancel_sent", "sighting",
+        "not_before", "absences", "told", "published",
     )  # fmt: skip
     changes = {name: getattr(fresh, name) for name in forgotten}
     rounds = [*record.rounds, past]

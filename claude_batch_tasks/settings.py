@@ -89,6 +89,11 @@ class Settings:
     complete listings it was almost certainly never stored: sending it again costs nothing twice, and nobody has to
     get up at night. What remains is a listing that lags by more than ``create_settle``; whoever would rather lose the
     night than pay for such a batch twice makes that longer, or says ``fail``."""
+    proxy_error_grace: float = _setting(
+        21_600.0,
+        "seconds for which a refusal that is not in the API's own form (a challenge page, a proxy's 401) is waited out "
+        "before the job fails, to be resumed",
+    )
     clock_skew: float = _setting(
         300.0,
         "seconds by which Anthropic's clock may differ from the store's, beyond what its answers say of it, when an "
@@ -104,7 +109,7 @@ class Settings:
         1000, "requests of one job that may go through the Messages API; the rest keep their outcome"
     )
     messages_limit: int = _setting(
-        8, "refusals (429, 5xx, 404) of one Messages API request before it keeps its outcome", least=1
+        8, "refusals (429, overloaded, 404) of one Messages API request before it keeps its outcome", least=1
     )
     retries: int = _setting(
         2, "smaller batches, one after the other, in which what failed for a passing reason is sent again at half price"

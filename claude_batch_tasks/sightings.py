@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal
 
 from claude_batch_tasks import account, api, errors, metrics, policy, results, rounds, signals
 from claude_batch_tasks import requests as wire
@@ -27,6 +27,7 @@ def reconcile(step: Step) -> bool:
     Raises:
         CreateUnresolved: it cannot be told yet.
         CreateUnconfirmed: it was not found, and is not to be sent again.
+        PermanentError: it was not found, and would be refused again by what is in front of the API.
         AccountChanged: it was not found, on what may be another account.
     """
     record, settings = step.batch, step.settings
@@ -70,10 +71,40 @@ def reconcile(step: Step) -> bool:
             f"{looked_at - record.ambiguous_at:.0f} s did not show its batch; "
             "it is not sent again, as on_unresolved_create says"
         )
+    _check_refusal(step)
     text = f"the create at {clock(record.intent_at)} was never stored, and is sent again"
     step.note("unsent", text, level=logging.WARNING)
-    step.record(intent_at=None, ambiguous_at=None)
+    # Listings were answered; whether creates are, the next one shows.
+    answered = {"refused_since": None} if record.refusal is None else {}
+    step.record(intent_at=None, ambiguous_at=None, **answered)
     return False
+
+
+def refusal_of(step: Step, exc: errors.AmbiguousError) -> dict[str, Any]:
+    """Return what changes in the record where something in front of the API seems to have refused the create."""
+    if not policy.is_foreign_refusal(exc.status, exc.error_type):
+        return {"refusal": None}
+    refusal = [errors.PermanentError.__name__, list(exc.args)]
+    return {"refusal": refusal, "refused_since": step.batch.refused_since or step.now()}
+
+
+def _check_refusal(step: Step) -> None:
+    """Send a create again that was refused by something in front of the API only where that may pass, and in time.
+
+    Raises:
+        PermanentError: it is not sent again; nothing was created.
+    """
+    record = step.batch
+    if record.refusal is None:
+        return
+    refusal = errors.rebuild(*record.refusal)
+    assert isinstance(refusal, errors.PermanentError)
+    refused_for = step.now() - (record.refused_since or 0.0)
+    if policy.may_pass(refusal.status) and refused_for < step.settings.proxy_error_grace:
+        return
+    text = f"{refusal}; {record.create_looks} listings show that nothing was created"
+    step.record(state="staged", intent_at=None, ambiguous_at=None, refusal=None)
+    raise errors.PermanentError(text, *refusal.args[1:])
 
 
 def look_elsewhere(step: Step) -> None:
@@ -188,6 +219,9 @@ def created(
         expires_at=seen.expires_at.timestamp() if seen.expires_at else None,
         api_ahead=seen.ahead,
         sighting=step.now(),
+        not_before=None if seen.retry_after is None else step.now() + seen.retry_after,
+        refusal=None,
+        refused_since=None,
         absences=0,
         create_not_found=0,
     )
@@ -212,6 +246,8 @@ def not_found(step: Step, exc: errors.NotFoundError, endpoint: policy.Endpoint) 
     born = record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
     account.check_other(step, exc.organization)
     step.record(not_found=record.not_found + 1)
+    if exc.error_type is None:
+        raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
     sighting = record.sighting or born
     # Nothing says yet that a batch found by search is ours: only the listing can.
     grace = 0.0 if record.provisional else settings.not_found_grace if known else settings.create_settle

@@ -250,6 +250,26 @@ class Step:
             last = f"; at the end: {met}" if met else ""
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s){last}")
 
+    def check_refusals(self, met: Exception | None) -> None:
+        """Wait for the end of refusals by something in front of the API, but not for ever.
+
+        Args:
+            met: why the step is to come back.
+
+        Raises:
+            PermanentError: they have gone on for ``proxy_error_grace`` seconds.
+        """
+        if not isinstance(met, (errors.TransientError, errors.NotFoundError)) or self.unit.lane is not None:
+            return
+        if not policy.is_foreign_refusal(met.status, met.error_type):
+            return
+        now, grace = self.now(), self.settings.proxy_error_grace
+        if (since := self.batch.refused_since) is None:
+            with contextlib.suppress(errors.StoreUnavailable):
+                self.record(refused_since=now)
+        elif now - since >= grace:
+            raise errors.PermanentError(f"{met}; so for {duration(now - since)} (proxy_error_grace)", *met.args[1:])
+
     def tell(self, signal: Signal, **more: Any) -> None:
         """Send a signal about the job, and the batch if it is about one."""
         batch = {} if self.unit.batch is None else {"batch": self.unit.batch}
@@ -658,7 +678,9 @@ class StepTask(JobTask):
 
         Raises:
             WaitExceeded: it has.
+            PermanentError: what it met does not pass either.
         """
+        self.step.check_refusals(exc)
         # Another's listing may be the last look at this batch as well.
         if self.waits and not isinstance(exc, errors.ListingUnderWay):
             self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)

@@ -324,7 +324,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         with step.pace.heeded("create"), bodies.confirmed(step.confirm_lease):
             created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
-        step.record(unanswered_at=step.now(), ambiguous_at=step.now())
+        step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **sightings.refusal_of(step, exc))
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
     except errors.NotFoundError as exc:
         step.record(
@@ -402,14 +402,11 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if record.state not in ("in_progress", "canceling"):
         return f"nothing to look at: {record.state}"
     assert record.batch_id is not None
+    not_canceled = None
+    # Not before the results have confirmed it: it may be another application's.
+    if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
+        not_canceled = _cancel(step, record.batch_id)
     try:
-        # Not before the results have confirmed it: it may be another application's.
-        if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
-            # Refused where the batch has ended by itself; whatever else is wrong, the look says it as well.
-            step.pace.check()
-            with suppress(errors.PermanentError), step.pace.heeded():
-                api.cancel(step.client, record.batch_id, timeout=step.settings.timeout)
-            step.record(cancel_sent=True)
         seen, seen_at = looks.look(step)
     except errors.NotFoundError as exc:
         return sightings.not_found(step, exc, "retrieve")
@@ -419,6 +416,8 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         looks=record.looks + 1,
         sighting=seen_at,
         absences=0,
+        refused_since=None,
+        not_before=record.not_before if seen.retry_after is None else seen_at + seen.retry_after,
         state="canceling" if seen.processing_status == "canceling" else "in_progress",
     )
     if record.looks == 1:
@@ -433,7 +432,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if seen.processing_status != "ended":
         waited = sum(seen.request_counts.get(name, 0) for name in results.OUTCOMES)
         status = seen.processing_status.replace("_", " ")
-        raise errors.BatchInProgress(f"{status}: {waited:,} of {record.sending:,}")
+        raise not_canceled or errors.BatchInProgress(f"{status}: {waited:,} of {record.sending:,}")
     if seen.archived_at is not None and record.provisional:
         return sightings.give_back(step, "it is archived")
     if seen.archived_at is not None:
@@ -452,6 +451,21 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
     step.note("ended", f"ended, {words(told)}", counts=told, round=len(record.rounds), **seen.call)
     return f"ended: {words(told)}"
+
+
+def _cancel(step: Step, batch_id: str) -> errors.ApiError | None:
+    """Ask for the batch to be canceled; why that is to be done again, if the batch has not ended by itself.
+
+    What does not pass is a refusal because it has ended, or the look meets it as well.
+    """
+    step.pace.check()
+    try:
+        with suppress(errors.PermanentError), step.pace.heeded():
+            api.cancel(step.client, batch_id, timeout=step.settings.timeout)
+    except (errors.TransientError, errors.NotFoundError) as exc:
+        return exc
+    step.record(cancel_sent=True)
+    return None
 
 
 def _meet(step: Step, seen: api.Batch) -> None:
@@ -509,7 +523,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         step.store.discard_results(job_id, batch, record.attempt)
         sightings.give_back(step, "every row is foreign")
         return _another_turn(self, step)
-    step.record(sighting=step.now())
+    step.record(sighting=step.now(), refused_since=None)
     try:
         seen.check(record.told)
         metrics.count("downloads", result="complete")

@@ -112,6 +112,11 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """Since when the search for it goes on."""
     create_looks: int = 0
     """Complete listings since then that did not show it."""
+    refusal: list[Any] | None = None
+    """``[class name in errors, arguments]``: how something in front of the API refused that create. It may have been
+    stored all the same; if it was not, the batch may end with this."""
+    refused_since: float | None = None
+    """Since when calls are refused so, in a row."""
     rejected_ids: list[str] = []
     """Batches that looked like ours but are not."""
 
@@ -126,6 +131,8 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     cancel_sent: bool = False
     sighting: float | None = None
     """When the API last confirmed that the batch exists."""
+    not_before: float | None = None
+    """When the API asked for the next look, at the earliest, as it last showed the batch."""
     absences: int = 0
     """Complete listings in a row, past the grace, that did not show it."""
     told: dict[str, int] = {}

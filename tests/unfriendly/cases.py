@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from claude_batch_tasks import errors, policy
-from tests.unfriendly.server import DROP, HTML, NOT_FOUND, Account, Answer, Manners, html, refusal
+from tests.unfriendly.server import (
+    CHALLENGED,
+    CONNECTION_ENDED,
+    DROP,
+    HTML,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    OVERLOADED,
+    Account,
+    Answer,
+    Manners,
+    html,
+    refusal,
+)
 
 
 @dataclass
@@ -274,6 +287,44 @@ CASES["retrieve_401"] = Case(
     says=("401", "key revoked", "req_r", "was not canceled", "requests()"),
     calls={"retrieve": 1},
 )
+CASES["create_overloaded"] = Case(
+    # Known to have done nothing: it is sent again, and not searched for.
+    Manners(script={"create": [OVERLOADED, OVERLOADED, Answer(522)]}),
+    calls={"create": 4, "list": 0},
+)
+CASES["create_challenged"] = Case(Manners(script={"create": [CHALLENGED, NOT_ALLOWED]}), calls={"create": 3})
+CASES["create_challenged_for_ever"] = Case(
+    Manners(forever={"create": CHALLENGED}),
+    options={"proxy_error_grace": 6, "create_settle": 0.2, "listings": 1},
+    error=errors.PermanentError,
+    says=("403", "Just a moment...", "Nothing of this batch was created", "resume()", "Kept", "requests()"),
+    check=lambda given: _at_least(given, "create", 2),
+)
+CASES["stored_but_challenged"] = Case(Manners(script={"create": [replace(CHALLENGED, acts=True)]}), calls={"create": 1})
+CASES["stored_but_413_in_html"] = Case(Manners(script={"create": [html(413, acts=True)]}), calls={"create": 1})
+for _endpoint in ("retrieve", "results"):
+    CASES[f"challenged_{_endpoint}"] = Case(
+        Manners(script={_endpoint: [CHALLENGED, NOT_ALLOWED, html(401), html(400), Answer(407), html(503)]}),
+        calls={"create": 1},
+    )
+    CASES[f"challenged_{_endpoint}_for_ever"] = Case(
+        Manners(forever={_endpoint: NOT_ALLOWED}),
+        options={"proxy_error_grace": 1},
+        error=errors.PermanentError,
+        says=(_endpoint, "403", "Request not allowed", "proxy_error_grace", "was not canceled", "resume()"),
+        calls={"create": 1, "messages": 0},
+        check=lambda given: _not_the_key(given),
+    )
+    CASES[f"html_404_on_{_endpoint}_past_grace"] = Case(
+        # Whoever has no such page knows nothing of the batch: that is no reason to look for it, or to give it up.
+        Manners(script={_endpoint: [None, *[html(404)] * 8] if _endpoint == "retrieve" else [html(404)] * 8}),
+        options={"not_found_grace": 0.3, "listings": 1},
+        calls={"create": 1, "list": 0, "messages": 0},
+    )
+CASES["list_challenged"] = Case(
+    Manners(script={"create": [Answer(500, acts=True)], "list": [CHALLENGED, NOT_ALLOWED, html(404), html(401)]}),
+    calls={"create": 1},
+)
 CASES["stored_but_500"] = Case(Manners(script={"create": [Answer(500, b"oops", acts=True)]}), calls={"create": 1})
 CASES["stored_but_html_200"] = Case(Manners(script={"create": [html(200, acts=True)]}), calls={"create": 1})
 CASES["stored_but_dropped"] = Case(Manners(script={"create": [Answer(drop=True, acts=True)]}), calls={"create": 1})
@@ -388,6 +439,10 @@ CASES["archived"] = Case(
 )
 
 
+def _not_the_key(given: Any) -> None:
+    assert "key" not in str(given.result.result), "nobody's key is wrong"
+
+
 def _at_least(given: Any, endpoint: str, number: int) -> None:
     assert given.account.calls[endpoint] >= number
 
@@ -422,7 +477,7 @@ CASES["expired_then_fine"] = Case(
 CASES["overloaded_then_429_then_fine"] = Case(
     Manners(
         result=overloaded_or,
-        script={"messages": [refusal(429, "rate_limit_error", "slow", retry_after="1")] * 3 + [html(404), Answer(529)]},
+        script={"messages": [refusal(429, "rate_limit_error", "slow", retry_after="1")] * 3 + [html(404), OVERLOADED]},
     ),
     options={"retries": 0},
     sources={"batch": 8, "messages": 4},
@@ -467,6 +522,36 @@ CASES["messages_gateway_timeout"] = Case(
     sent=2,
     calls={"messages": 4},
 )
+for _name, _answer in {
+    "520": html(520),
+    "520_empty": Answer(520),
+    "524": html(524),
+    "503": Answer(503, CONNECTION_ENDED, {"Content-Type": "text/plain"}),
+    "529": html(529),
+    "408_empty": Answer(408),
+    "403": CHALLENGED,
+    "499": Answer(499, b'{"message": "client closed request"}'),
+    "api_error": refusal(500, "api_error", "Internal server error"),
+    "timeout_error": refusal(504, "timeout_error", "Request timed out"),
+}.items():
+    CASES[f"messages_billed_but_{_name}"] = Case(
+        Manners(result=expired_or, forever={"messages": replace(_answer, acts=True)}),
+        options={"retries": 0},
+        types={"succeeded": 8, "expired": 4},
+        sent=2,
+        calls={"messages": 4},
+        check=lambda given: _may_be_billed(given),
+    )
+CASES["messages_not_reached"] = Case(
+    Manners(
+        result=expired_or,
+        script={"messages": [Answer(522), html(429), OVERLOADED, refusal(408, "timeout_error", "no"), Answer(522)]},
+    ),
+    options={"retries": 0},
+    sources={"batch": 8, "messages": 4},
+    sent=2,
+    calls={"messages": 9},
+)
 CASES["messages_escaped_surrogates"] = Case(
     Manners(result=expired_or, text=lambda prompt: f"Echo: {prompt} \ud83d", ascii=True),
     options={"retries": 0},
@@ -510,6 +595,11 @@ CASES["messages_400"] = Case(
 def _stopped(given: Any, why: str, *, calls: int) -> None:
     assert why in given.get()["stopped"]
     assert 1 <= given.account.calls["messages"] <= calls
+
+
+def _may_be_billed(given: Any) -> None:
+    notes = [row.note for row in given.job.results() if row.type == "expired"]
+    assert all("it may have been billed, so it is not sent again" in str(note) for note in notes), notes
 
 
 def _skipped(given: Any, number: int) -> None:

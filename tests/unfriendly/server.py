@@ -28,6 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+CHALLENGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>prove it</body></html>"
 HTML = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body>cloud</body></html>"
 EVENTS = "text/event-stream; charset=utf-8"
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
@@ -73,6 +74,18 @@ class Events(Answer):
 
 def html(status: int, *, acts: bool = False) -> Answer:
     return Answer(status, HTML, {"Content-Type": "text/html"}, acts=acts)
+
+
+#: What something in front of the API answered at its own host and that passed by itself.
+CHALLENGED = Answer(403, CHALLENGE, {"Content-Type": "text/html"})
+NOT_ALLOWED = Answer(
+    403,
+    b'{"error": {"type": "forbidden", "message": "Request not allowed"}}',
+    {"Content-Type": "application/json"},
+)
+
+#: What it answered there after the answer was made.
+CONNECTION_ENDED = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 
 
 def refusal(status: int, kind: str, message: str, **headers: str) -> Answer:
@@ -191,7 +204,9 @@ class Streaming:
     """How the first streams of the account end: "" (as it should), "error first" (an error event before
     message_start; nothing is paid), "error" (one in the middle), "cut" (the connection ends in the middle), "reset"
     (with a reset), "early" (in the middle, at the end of an event, and the HTTP of it is well-formed), "unstopped"
-    (all but the message_stop, well-formed)."""
+    (all but the message_stop, well-formed), "done" (with what gateways send after it), "cut after" (the connection ends
+    after the message_stop, and the HTTP does not), "twice" (a half of another message comes before it), "mixed" (and
+    goes on in it)."""
     end: str | Callable[[int, str, Mapping[str, Any]], str] = ""
     """Every later one's; or of the call's number (from 1), prompt and params."""
     error: tuple[str, str] = ("overloaded_error", "Overloaded")
@@ -247,6 +262,11 @@ class Streaming:
             tail.append({"type": "message_delta", "delta": delta, "usage": counted, **extra})
         stop = {"type": "message_stop", **extra}
         events = [{"type": "message_start", "message": start, **extra}, *(body or pings), *tail, stop]
+        if how in ("twice", "mixed"):
+            other = {**start, "id": "msg_of_another", "model": "claude-of-another"}
+            first = [{**events[0], "message": other}, *events[1 : len(events) // 2]]
+            late = [event for event in first if event["type"] == "content_block_delta"][-1:]
+            events = [*first, events[0], *(late if how == "mixed" else []), *events[1:]]
         if how in ("error", "early"):
             events = events[: max(len(events) // 2, 1)] + ([failure] if how == "error" else [])
         elif how == "unstopped":
@@ -301,6 +321,8 @@ class Manners:
     """Faults by chance, where the script has nothing."""
     looks: int = 1
     """Retrieves that still say in_progress."""
+    asks: str | None = None
+    """The Retry-After that these have."""
     seconds: tuple[float, float] | None = None
     """Instead: a batch ends by itself after a time between these."""
     status_word: str = "in_progress"
@@ -383,6 +405,8 @@ class Stored:
     created: datetime
     manners: Manners
     looks: int = 0
+    looked_at: list[float] = field(default_factory=list)
+    """When it was retrieved, by ``time.monotonic``."""
     downloads: int = 0
     fetched: int = 0
     """Downloads that were sent to the end."""
@@ -888,9 +912,13 @@ class _Handler(BaseHTTPRequestHandler):
                         account.paid[prompt_of(request["params"])] -= 1
         elif endpoint == "retrieve":
             found.looks += 1
+            found.looked_at.append(time.monotonic())
         elif endpoint == "results" and not found.ended:
             return NOT_FOUND
-        return _json(self._object(api, found, manners))
+        answer = _json(self._object(api, found, manners))
+        if endpoint == "retrieve" and manners.asks is not None and not found.ended:
+            answer.headers["retry-after"] = manners.asks
+        return answer
 
     def _object(self, api: UnfriendlyServer, batch: Stored, manners: Manners) -> dict[str, Any]:
         tally = batch.tally() if batch.ended else Counter()
@@ -988,9 +1016,12 @@ class _Handler(BaseHTTPRequestHandler):
             # In the middle of an event, too.
             half = len(chunks) // 2
             chunks = [*chunks[:half], chunks[half][: len(chunks[half]) // 2]]
+        if call.end == "done":
+            chunks = [*chunks, b"data: [DONE]\n\n", b"data:\n\n", b"data: \n\n", b": keep-alive\n\n"]
         self._head(manners, 200, headers)
         self._send_chunks(manners, chunks)
         self._leave(account, call)
+        broken = broken or call.end == "cut after"
         if not broken:
             self.wfile.write(b"0\r\n\r\n")
             self._after(manners)

@@ -11,7 +11,17 @@ import pytest
 
 from claude_batch_tasks import BatchJob, run_batch
 from tests.unfriendly.conftest import Given, World
-from tests.unfriendly.server import NO_CREDIT, OVERLOADED, SPEND_LIMIT, Account, Manners, Streaming, refusal, where
+from tests.unfriendly.server import (
+    NO_CREDIT,
+    OVERLOADED,
+    SPEND_LIMIT,
+    Account,
+    Answer,
+    Manners,
+    Streaming,
+    refusal,
+    where,
+)
 
 pytestmark = pytest.mark.workers
 
@@ -96,10 +106,60 @@ class TestALongAnswer:
         assert len(account.messages) == 1
         assert "it may have been billed, so it is not sent again" in str(given.job.result("id 0").note)
 
+    @pytest.mark.parametrize("end", ["done", "cut after", "twice"])
+    @pytest.mark.parametrize("chunks", [[], [7]])
+    def test_is_whole_whatever_comes_before_it_or_after(
+        self, end: str, chunks: list[int], world: World, spare: Spare
+    ) -> None:
+        manners = Manners(streaming=Streaming(end=end), chunks=chunks, message={"content": CONTENT, "usage": USAGE})
+        given, account = run(world, spare(), manners, params={"max_tokens": 30_000})
+        assert (given.get()["fallback"], len(account.messages)) == (1, 1)
+        message = given.job.result("id 0").message
+        assert message is not None
+        assert (message["content"], message["model"]) == (CONTENT, "claude-x")
+
+    def test_is_none_where_it_is_mixed_with_another(self, world: World, spare: Spare) -> None:
+        manners = Manners(streaming=Streaming(end="mixed"), message={"content": CONTENT, "usage": USAGE})
+        given, account = run(world, spare(), manners, params={"max_tokens": 30_000})
+        assert (given.get()["fallback"], len(account.messages)) == (0, 1)
+        assert "it may have been billed, so it is not sent again" in str(given.job.result("id 0").note)
+
+    def test_has_the_model_that_answered_and_its_price(self, world: World, spare: Spare) -> None:
+        asked, served = "claude-opus-4-5-20251101", "claude-haiku-4-5-20251001"
+        switch = {"type": "fallback", "from": {"model": asked}, "to": {"model": served}}
+        content = [{"type": "text", "text": "I will not."}, switch, {"type": "text", "text": "I will."}]
+        given, _ = run(
+            world, spare(), Manners(message={"content": content}), params={"model": asked, "max_tokens": 30_000}
+        )
+        summary = given.get()
+        message = given.job.result("id 0").message
+        assert message is not None
+        assert (message["model"], message["content"]) == (served, content)
+        assert list(summary["cost_by_model"]) == [served]
+
     def test_may_be_that_of_a_request_that_says_it_needs_no_stream(self, world: World, spare: Spare) -> None:
         given, account = run(world, spare(), Manners(), params={"max_tokens": 30_000, "stream": False})
         assert given.get()["fallback"] == 1
         assert [call.stream for call in account.messages] == [True]
+
+
+class TestAnAnswerThatMayHaveBeenBilled:
+    def test_counts_against_the_budget_and_is_not_asked_for_again(self, world: World, spare: Spare) -> None:
+        """By hand: $1 for each of the answers at most, of which there are 40."""
+        params = {"model": "claude-opus-4-5-20251101", "max_tokens": 40_000}
+        manners = Manners(forever={"messages": Answer(520, b"", acts=True)})
+        given, account = run(world, spare(), manners, 40, params=params, max_fallback_cost=5)
+        summary = given.get()
+        assert (summary["fallback"], summary["expired"]) == (0, 40)
+        assert 4 <= len(account.messages) <= 6
+        assert set(account.paid_messages.values()) == {1}
+
+    def test_by_a_gateway_that_takes_no_key_is_the_last_one(self, world: World, spare: Spare) -> None:
+        refused = Answer(401, b'{"error": {"message": "team key expired", "type": "auth_error", "code": "401"}}')
+        given, account = run(world, spare(), Manners(forever={"messages": refused}, message_seconds=0.1), 60)
+        summary = given.get()
+        assert "team key expired" in summary["stopped"]
+        assert len(account.messages) < 40
 
 
 class TestParams:

@@ -393,7 +393,7 @@ class TestAFailure:
             expected: type = errors.NotFoundError
         elif status in (400, 401, 402, 403, 410, 413, 422):
             expected = errors.PermanentError
-        elif endpoint == "create" and (status >= 500 or status == 408):
+        elif endpoint in PAYS and status >= 500:
             expected = errors.AmbiguousError
         else:
             expected = errors.TransientError
@@ -442,18 +442,119 @@ class TestAFailure:
             b"\xff\xfe SECRET-PROMPT",
             b"[]",
             b'"SECRET-PROMPT"',
-            b'{"error":"SECRET-PROMPT"}',
             b'{"error":{"type":17,"message":["SECRET-PROMPT"]}}',
-            b'{"detail":"SECRET-PROMPT"}',
+            b'{"input":"SECRET-PROMPT","body":{"message":"SECRET-PROMPT"}}',
         ],
     )
-    def test_that_is_not_the_apis_own_quotes_nothing(
+    def test_that_is_not_the_apis_own_quotes_nothing_but_its_reason(
         self, server: Server, client: Any, endpoint: str, body: bytes
     ) -> None:
         server.answers = [answer(502, body, Content_Type="text/html", retry_after="3")]
         error = error_of(client, endpoint)
         assert str(error) == f"{endpoint}: Anthropic answered 502 without a message of its own"
         assert (error.status, error.error_type, error.retry_after) == (502, None, 3.0)
+
+    @pytest.mark.parametrize(
+        ("body", "content_type", "reason"),
+        [
+            (
+                b'{"message":"no Route matched with those values"}',
+                "application/json",
+                "no Route matched with those values",
+            ),
+            (b'{"Message":"User is not authorized"}', "application/json", "User is not authorized"),
+            (
+                b'{"error":{"type":"forbidden","message":"Request not allowed"}}',
+                "application/json",
+                "Request not allowed",
+            ),
+            (b'{"error":"quota of the team is used up"}', "text/plain", "quota of the team is used up"),
+            (b'{"detail":"Not authenticated"}', "application/json", "Not authenticated"),
+            (
+                b'{"detail":[{"loc":["body"],"msg":"Field required","input":{"text":"SECRET-PROMPT"}}]}',
+                "application/json",
+                "Field required",
+            ),
+            (
+                b'{"title":"Forbidden","status":403,"detail":"Blocked by\\n a rule","instance":"/v1"}',
+                "application/problem+json",
+                "Forbidden: Blocked by a rule",
+            ),
+            (b'{"errors":["too many",{"message":"and slow"}]}', "application/json", "too many: and slow"),
+            (b'{"error":"access_denied","error_description":"expired"}', "", "access_denied: expired"),
+            (b'{"fault":{"faultstring":"Spike arrest","detail":{"errorcode":"x"}}}', "", "Spike arrest"),
+            (b"<html><head><TITLE>Just a moment...\n</TITLE>SECRET-PROMPT", "text/html", "Just a moment..."),
+            (b"upstream connect error\nSECRET-PROMPT", "text/plain; charset=utf-8", "upstream connect error"),
+            (b"error code: 1015", "text/plain", "error code: 1015"),
+        ],
+    )
+    def test_in_front_of_the_api_keeps_its_reason(
+        self, server: Server, client: Any, endpoint: str, body: bytes, content_type: str, reason: str
+    ) -> None:
+        server.answers = [answer(403, body, Content_Type=content_type)]
+        error = error_of(client, endpoint)
+        assert str(error) == f"{endpoint}: Anthropic answered 403 (not in the API's own form): {reason}"
+        assert error.error_type is None
+        assert type(error) is (errors.AmbiguousError if endpoint in PAYS else errors.TransientError)
+
+    def test_in_front_of_the_api_shows_no_key_and_no_long_reason(
+        self, server: Server, client: Any, endpoint: str
+    ) -> None:
+        server.answers = [answer(403, {"message": f"bad key {KEY} " + "x" * 100_000})]
+        error = error_of(client, endpoint)
+        assert "bad key [key]" in str(error)
+        assert len(str(error)) < 1000
+
+    @pytest.mark.parametrize(
+        ("body", "own"),
+        [
+            ({"type": "error", "error": {"type": "a_new_error", "message": "x"}}, True),
+            ({"type": "error", "error": {"type": "request_too_large"}}, True),
+            ({"type": "error", "error": {"type": "permission_error", "message": "half a \ud83d"}}, True),
+            ({"type": "error", "error": {"type": "forbidden", "message": "x"}}, False),
+            ({"error": {"type": "permission_error", "message": "x"}}, False),
+            ({"type": "error", "error": {"type": "permission_error", "message": ["x"]}}, False),
+            ({"type": "error", "error": "permission_error"}, False),
+            ({"type": "error"}, False),
+        ],
+    )
+    def test_is_the_apis_own_only_in_the_form_it_documents(
+        self, server: Server, client: Any, endpoint: str, body: Any, own: bool
+    ) -> None:
+        server.answers = [answer(403, body)]
+        error = error_of(client, endpoint)
+        assert (type(error) is errors.PermanentError) is own
+        assert (error.error_type is not None) is own
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (520, b"<html><title>520: Web server is returning an unknown error</title></html>"),
+            (520, b""),
+            (524, b"<html><title>524: A timeout occurred</title></html>"),
+            (503, b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"),
+            (529, b"<html>busy</html>"),
+            (408, b""),
+        ],
+    )
+    def test_recorded_after_the_answer_was_made_is_ambiguous_where_it_costs(
+        self, server: Server, client: Any, endpoint: str, status: int, body: bytes
+    ) -> None:
+        server.answers = [answer(status, body)]
+        assert type(error_of(client, endpoint)) is (
+            errors.AmbiguousError if endpoint in PAYS else errors.TransientError
+        )
+        assert len(server.seen) == 1
+
+    @pytest.mark.parametrize(
+        "refused",
+        [failure(529, "overloaded_error"), failure(429), answer(429, b"slow"), answer(522, b""), failure(408)],
+    )
+    def test_known_to_have_done_nothing_passes_where_it_costs_as_well(
+        self, server: Server, client: Any, endpoint: str, refused: Answer
+    ) -> None:
+        server.answers = [refused]
+        assert type(error_of(client, endpoint)) is errors.TransientError
 
     def test_keeps_a_long_message_short(self, server: Server, client: Any, endpoint: str) -> None:
         server.answers = [failure(400, message="x" * 100_000)]
@@ -517,6 +618,187 @@ class TestAFailure:
             seen = list(other.seen)
             other.shutdown()
         assert seen == []
+
+
+def event(kind: str, **own: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **own})}\n\n".encode()
+
+
+def spoken(message_id: str, text: str) -> bytes:
+    """A message but for its end."""
+    message = {"id": message_id, "model": "m", "content": [], "usage": {"input_tokens": 3, "output_tokens": 1}}
+    return b"".join(
+        (
+            event("message_start", message=message),
+            event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+            event("content_block_delta", index=0, delta={"type": "text_delta", "text": text}),
+            event("content_block_stop", index=0),
+            event("message_delta", delta={"stop_reason": "end_turn"}, usage={"input_tokens": 3, "output_tokens": 9}),
+        )
+    )
+
+
+STOP = event("message_stop")
+SPOKEN = spoken("msg_1", "paid for")
+
+
+def streamed(*parts: bytes, end: bytes = b"0\r\n\r\n", **headers: Any) -> Answer:
+    """A chunked answer, a chunk a part; without the ``end`` it is cut."""
+
+    def answer(handler: _Handler) -> None:
+        handler.send_response(200)
+        sent = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **headers}
+        for name, value in sent.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        for part in parts:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        handler.wfile.write(end)
+        handler.drop()
+
+    return answer
+
+
+def stream(client: anthropic.Anthropic) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(api.create_message(client, PARAMS, stream=True).message)
+    return found
+
+
+class TestAStream:
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            [STOP],
+            [STOP, b"data: [DONE]\n\n"],
+            [STOP, b"data:\n\n", b"data: \n\n", b": bye\n\n"],
+            [STOP, b"event: error\ndata: upstream gone\n\n"],
+            [STOP, event("error", error={"type": "api_error", "message": "too late"})],
+            [STOP, spoken("msg_2", "somebody else's"), STOP],
+            [STOP, b'data: {"type": "message_sta'],
+            [STOP, b"\xff\xfe\x00"],
+            [STOP.rstrip()],
+            [STOP.rstrip() + b"\n"],
+            [STOP.replace(b"\n", b"\r\n")],
+            [b"event: message_stop\ndata: {}\n\n"],
+            [b'data: {"type": "message_stop"}\n\n'],
+        ],
+    )
+    @pytest.mark.parametrize("end", [b"0\r\n\r\n", b"", b"not a chunk"])
+    def test_is_over_with_its_message_stop(self, server: Server, client: Any, rest: list[bytes], end: bytes) -> None:
+        server.answers = [streamed(SPOKEN, *rest, end=end)]
+        message = stream(client)
+        assert message["content"] == [{"type": "text", "text": "paid for"}]
+        assert message["usage"] == {"input_tokens": 3, "output_tokens": 9}
+
+    def test_is_not_waited_for_after_its_message_stop(self, server: Server, client: Any) -> None:
+        go_on = threading.Event()
+
+        def held_open(handler: _Handler) -> None:
+            streamed(SPOKEN, STOP, end=b"")(handler)
+            go_on.wait(30)
+
+        server.answers = [held_open]
+        begun = time.monotonic()
+        assert stream(client)["id"] == "msg_1"
+        assert time.monotonic() - begun < 10
+        go_on.set()
+
+    @pytest.mark.parametrize("cut", [1, 8])
+    def test_that_is_packed_may_lack_the_end_of_that(self, server: Server, client: Any, cut: int) -> None:
+        server.answers = [streamed(gzip.compress(SPOKEN + STOP)[:-cut], end=b"", Content_Encoding="gzip")]
+        assert stream(client)["id"] == "msg_1"
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            b"data:\n\n",
+            b"data: [DONE]\n\n",
+            b"data: keep-alive\n\n",
+            b": OPENROUTER PROCESSING\n\n",
+            b"event: ping\n\n",
+            b"event: ping\ndata: {not json\n\n",
+            b"event: hologram\ndata: {}\n\n",
+            b"event: hologram\ndata: <xml/>\n\n",
+            b"data: [1]\n\n",
+            b"data: null\n\n",
+            b"retry: 3000\nid: 7\n\n",
+            b"event: content_block_stop\ndata: {\n\n",
+        ],
+    )
+    def test_passes_over_what_is_no_part_of_a_message(self, server: Server, client: Any, odd: bytes) -> None:
+        parts = [part + b"\n\n" for part in SPOKEN.split(b"\n\n")[:-1]]
+        server.answers = [streamed(odd, *(piece for part in parts for piece in (part, odd)), STOP)]
+        assert stream(client)["content"] == [{"type": "text", "text": "paid for"}]
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "del\n\n',
+            b'data: {"type": "content_block_delta", "index": 0, "del\n\n',
+            b"event: content_block_delta\ndata:\n\n",
+            b"event: content_block_delta\ndata: null\n\n",
+            b'event: content_block_delta\ndata: {"index": 0}\n\n',
+            b"event: message_delta\ndata: []\n\n",
+            b"event: error\ndata: upstream gone\n\n",
+        ],
+    )
+    def test_with_a_hole_is_no_answer(self, server: Server, client: Any, broken: bytes) -> None:
+        first, rest = SPOKEN.split(b"event: content_block_delta", 1)
+        server.answers = [streamed(first, broken, b"event: content_block_delta" + rest, STOP)]
+        with pytest.raises(errors.AmbiguousError):
+            stream(client)
+
+    @pytest.mark.parametrize("end", [b"0\r\n\r\n", b""])
+    @pytest.mark.parametrize("size", [10, 200, len(SPOKEN)])
+    def test_that_ends_before_is_ambiguous(self, server: Server, client: Any, size: int, end: bytes) -> None:
+        server.answers = [streamed(SPOKEN[:size], end=end)]
+        with pytest.raises(errors.AmbiguousError):
+            stream(client)
+
+    def test_of_two_messages_is_the_second(self, server: Server, client: Any, caplog: Any) -> None:
+        server.answers = [streamed(SPOKEN[:-40], b"\n\n", spoken("msg_2", "anew"), STOP)]
+        with pytest.raises(errors.AmbiguousError):  # what was cut off was needed
+            stream(client)
+        server.answers = [streamed(SPOKEN, spoken("msg_2", "anew"), STOP)]
+        message = stream(client)
+        assert (message["id"], message["content"]) == ("msg_2", [{"type": "text", "text": "anew"}])
+        assert "msg_1 was left out, and may be billed too" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            ({"type": "overloaded_error", "message": "Overloaded"}, errors.TransientError),
+            ({"type": "rate_limit_error", "message": "slow"}, errors.TransientError),
+            ({"type": "invalid_request_error", "message": "bad"}, errors.PermanentError),
+            ({"type": "api_error", "message": "Internal server error"}, errors.AmbiguousError),
+            ({"type": "timeout_error", "message": "x"}, errors.AmbiguousError),
+            ("upstream gone", errors.AmbiguousError),
+        ],
+    )
+    def test_that_begins_with_an_error_is_that_error(
+        self, server: Server, client: Any, error: Any, expected: type
+    ) -> None:
+        server.answers = [streamed(event("ping"), event("error", error=error))]
+        text = error if isinstance(error, str) else error["message"]
+        with pytest.raises(errors.ApiError, match=text) as caught:
+            stream(client)
+        assert type(caught.value) is expected
+        server.answers = [streamed(SPOKEN, event("error", error=error))]
+        with pytest.raises(errors.AmbiguousError, match=text):
+            stream(client)
+
+    def test_that_comes_in_one_piece_is_an_answer(self, server: Server, client: Any) -> None:
+        server.answers = [answer(body={"id": "msg_1", "content": []}, Content_Type="application/json")]
+        assert stream(client)["id"] == "msg_1"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_error_under_the_status_200_is_no_answer(server: Server, client: Any, streams: bool) -> None:
+    for error, expected in (("overloaded_error", errors.TransientError), ("api_error", errors.AmbiguousError)):
+        body = {"type": "error", "error": {"type": error, "message": "why"}}
+        server.answers = [answer(body=body, Content_Type="application/json")]
+        with pytest.raises(expected, match="why"):
+            api.create_message(client, PARAMS, stream=streams)
 
 
 class TestATimeout:

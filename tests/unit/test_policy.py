@@ -16,43 +16,85 @@ ENDPOINTS = ("create", "retrieve", "list", "results", "cancel", "messages")
 READING = ("retrieve", "list", "results", "cancel")
 
 
+TRANSIENT, PERMANENT = errors.TransientError, errors.PermanentError
+AMBIGUOUS, NOT_FOUND = errors.AmbiguousError, errors.NotFoundError
+STATUSES = (None, *range(200, 210), *range(300, 310), *range(400, 432), 451, 460, 499, *range(500, 532), 598, 599)
+
+
+def expected(endpoint: str, status: int | None, error_type: str | None) -> type[errors.ApiError]:
+    """What is known to be not executed, stated once more and apart."""
+    own, pays = error_type is not None, endpoint in ("create", "messages")
+    if status in (429, 522):
+        return TRANSIENT
+    if status == 404:
+        return NOT_FOUND
+    if own and status is not None and 400 <= status < 500:
+        return TRANSIENT if status in (408, 409, 425) else PERMANENT
+    if status == 529 and error_type == "overloaded_error":
+        return TRANSIENT
+    if not pays:
+        return TRANSIENT
+    return PERMANENT if status in (301, 302, 307, 308) else AMBIGUOUS
+
+
 class TestWhatAnAnswerMeans:
     @pytest.mark.parametrize("endpoint", ENDPOINTS)
     def test_a_request_that_never_left_may_be_sent_again(self, endpoint: Any) -> None:
-        assert policy.classify(endpoint, None, sent=False) is errors.TransientError
+        assert policy.classify(endpoint, None, sent=False) is TRANSIENT
 
     @pytest.mark.parametrize("endpoint", ENDPOINTS)
-    def test_a_404_is_not_found_on_every_endpoint(self, endpoint: Any) -> None:
-        assert policy.classify(endpoint, 404) is errors.NotFoundError
+    @pytest.mark.parametrize("error_type", [None, "overloaded_error", "api_error", "an_unheard_of_error"])
+    def test_is_decided_for_every_status_and_form(self, endpoint: Any, error_type: str | None) -> None:
+        for status in STATUSES:
+            found = policy.classify(endpoint, status, own=error_type is not None, error_type=error_type)
+            assert found is expected(endpoint, status, error_type), status
 
-    @pytest.mark.parametrize("endpoint", ENDPOINTS)
-    @pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 410, 413, 415, 422, 451])
-    def test_what_no_repetition_mends_is_permanent(self, endpoint: Any, status: int) -> None:
-        assert policy.classify(endpoint, status) is errors.PermanentError
+    @pytest.mark.parametrize("endpoint", ["create", "messages"])
+    @pytest.mark.parametrize(
+        "status", [None, 303, 400, 401, 403, 408, 409, 413, 499, 500, 502, 503, 504, 520, 524, 529]
+    )
+    def test_what_is_not_the_apis_own_form_may_have_been_paid(self, endpoint: Any, status: int | None) -> None:
+        assert policy.classify(endpoint, status) is AMBIGUOUS
+
+    @pytest.mark.parametrize("endpoint", ["create", "messages"])
+    @pytest.mark.parametrize(
+        ("status", "error_type"), [(500, "api_error"), (503, "api_error"), (504, "timeout_error"), (529, "api_error")]
+    )
+    def test_the_apis_own_word_that_it_failed_is_not_that_it_did_nothing(
+        self, endpoint: Any, status: int, error_type: str
+    ) -> None:
+        assert policy.classify(endpoint, status, own=True, error_type=error_type) is AMBIGUOUS
+
+    @pytest.mark.parametrize("endpoint", ["create", "messages"])
+    def test_overloaded_in_the_apis_own_words_did_nothing(self, endpoint: Any) -> None:
+        assert policy.classify(endpoint, 529, own=True, error_type="overloaded_error") is TRANSIENT
 
     @pytest.mark.parametrize("endpoint", READING)
-    @pytest.mark.parametrize("status", [None, 408, 409, 425, 429, 500, 502, 503, 504, 520, 529, 599])
-    def test_what_passes_is_transient_where_nothing_is_spent(self, endpoint: Any, status: int | None) -> None:
-        assert policy.classify(endpoint, status) is errors.TransientError
+    @pytest.mark.parametrize("status", [301, 400, 401, 403, 407, 413])
+    def test_a_proxys_refusal_passes_where_nothing_is_spent(self, endpoint: Any, status: int) -> None:
+        assert policy.classify(endpoint, status) is TRANSIENT
+        assert policy.is_foreign_refusal(status, None), "up to a limit"
 
-    @pytest.mark.parametrize("status", [None, 408, 500, 502, 503, 504, 529])
-    def test_a_create_that_may_have_been_stored_is_ambiguous(self, status: int | None) -> None:
-        assert policy.classify("create", status) is errors.AmbiguousError
+    @pytest.mark.parametrize("endpoint", READING)
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 410, 413, 422])
+    def test_the_apis_own_refusal_does_not_pass(self, endpoint: Any, status: int) -> None:
+        assert policy.classify(endpoint, status, own=True, error_type="some_error") is PERMANENT
+        assert not policy.is_foreign_refusal(status, "some_error")
 
-    @pytest.mark.parametrize("status", [409, 425, 429])
-    def test_a_create_that_was_turned_away_may_be_sent_again(self, status: int) -> None:
-        assert policy.classify("create", status) is errors.TransientError
+    @pytest.mark.parametrize("status", [None, 200, 408, 409, 425, 429, 500, 502, 520, 529])
+    def test_what_passes_by_itself_has_no_limit(self, status: int | None) -> None:
+        assert not policy.is_foreign_refusal(status, None)
 
-    def test_a_message_without_an_answer_may_have_been_billed(self) -> None:
-        assert policy.classify("messages", None) is errors.AmbiguousError
-
-    @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503, 529])
-    def test_a_message_that_was_refused_was_not_billed(self, status: int) -> None:
-        assert policy.classify("messages", status) is errors.TransientError
-
-    @given(endpoint=st.sampled_from(ENDPOINTS), status=st.none() | st.integers(100, 599), sent=st.booleans())
-    def test_every_status_means_something(self, endpoint: Any, status: int | None, sent: bool) -> None:
-        assert issubclass(policy.classify(endpoint, status, sent=sent), errors.ApiError)
+    @given(
+        endpoint=st.sampled_from(ENDPOINTS),
+        status=st.none() | st.integers(100, 599),
+        own=st.booleans(),
+        sent=st.booleans(),
+    )
+    def test_every_status_means_something(self, endpoint: Any, status: int | None, own: bool, sent: bool) -> None:
+        error = policy.classify(endpoint, status, own=own, error_type="x_error" if own else None, sent=sent)
+        assert issubclass(error, errors.ApiError)
+        assert issubclass(error, errors.TryLater) or own or status in (301, 302, 307, 308)
 
 
 class TestRetryAfter:
@@ -324,6 +366,7 @@ class TestWhatConcernsTheWholeAccount:
             ("overloaded_error", OWN_LIMIT, {"status": 529}),
             ("billing_error", None, {"status": 500}),
             ("permission_error", "no access to this model", {}),
+            (None, "Just a moment...", {"status": 403}),
             (None, None, {}),
         ],
     )

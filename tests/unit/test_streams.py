@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from msgspec import DecodeError
 
 from claude_batch_tasks import lenient_json, streams
-from claude_batch_tasks.streams import Message
+from claude_batch_tasks.streams import Message, events
 from tests import odd_answers
 from tests.odd_answers import ODD, Odd
 from tests.unfriendly.server import Streaming
@@ -170,6 +171,149 @@ class TestABlock:
     def test_has_citations_where_there_were_none(self) -> None:
         deltas = [{"type": "citations_delta", "citation": citation} for citation in CITED[:2]]
         assert content(*block(0, "text", *deltas, text="", citations=None))[0]["citations"] == CITED[:2]
+
+    def test_of_a_tool_keeps_what_is_no_json_at_all(self) -> None:
+        delta = {"type": "input_json_delta", "partial_json": "I would rather not"}
+        assert content(*block(0, "tool_use", delta, input={}))[0]["input"] == {"INVALID_JSON": "I would rather not"}
+
+
+def started(message_id: str | None, **own: Any) -> dict[str, Any]:
+    return {**START, "message": {**START["message"], "id": message_id, **own}}
+
+
+def text(index: int, *parts: str) -> list[dict[str, Any]]:
+    return block(index, "text", *({"type": "text_delta", "text": part} for part in parts), text="")
+
+
+def tool(index: int, *parts: str) -> list[dict[str, Any]]:
+    deltas = ({"type": "input_json_delta", "partial_json": part} for part in parts)
+    return block(index, "tool_use", *deltas, id="t", name="look", input={})
+
+
+class TestAStreamOfTwoMessages:
+    FIRST = (started("msg_a"), *text(0, "never ", "mixed"), *tool(1, '{"a":', "1")[:-1])
+    SECOND = (started("msg_b", model="claude-y"), *text(0, "whole"), *END)
+
+    def test_is_the_second(self) -> None:
+        made = message(*self.FIRST, *self.SECOND)
+        found = json.loads(made.whole())
+        assert found["content"] == [{"type": "text", "text": "whole"}]
+        assert (found["id"], found["model"], found["usage"]["output_tokens"]) == ("msg_b", "claude-y", 15)
+        assert made.dropped == ("msg_a",)
+
+    @pytest.mark.parametrize("events", [FIRST[:1], FIRST[:2], FIRST[:4], FIRST[:6], (*FIRST, END[0])])
+    def test_is_the_second_wherever_it_begins(self, events: tuple[Any, ...]) -> None:
+        assert whole(*events, *self.SECOND)["content"] == [{"type": "text", "text": "whole"}]
+
+    def test_is_the_third_of_three(self) -> None:
+        found = whole(*self.FIRST, *self.SECOND[:2], started("msg_c"), *text(0, "at last"), *END)
+        assert (found["id"], found["content"]) == ("msg_c", [{"type": "text", "text": "at last"}])
+
+    def test_is_over_with_the_first_that_is_whole(self) -> None:
+        made = message(START, *text(0, "whole"), *END)
+        assert made.over
+
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            [*tool(1, "}")[1:], *SECOND[1:]],  # what is left of the first comes after the second's beginning
+            [*text(0, "late")[1:2], *SECOND[1:]],
+            [*text(0, "late")[2:], *SECOND[1:]],
+            [*END],
+            [*text(0, "half")[:2], *END],
+            [*text(0, "a"), *text(0, "b"), *END],
+            [*text(0, "a"), text(0)[-1], *END],
+            [*text(1, "no first one"), *END],
+        ],
+    )
+    def test_is_no_message_where_they_may_be_mixed(self, rest: list[Any]) -> None:
+        with pytest.raises(DecodeError):
+            message(*self.FIRST, self.SECOND[0], *rest).whole()
+
+    def test_is_one_where_its_beginning_is_only_repeated(self) -> None:
+        """A gateway's own beginning, then the API's, which says more."""
+        again = started("msg_1", usage={"input_tokens": 25, "output_tokens": 2, "inference_geo": "us"}, container={})
+        for at in (1, 4):
+            parts = [START, *text(0, "a", "b"), *END]
+            made = message(*parts[:at], again, *parts[at:])
+            found = json.loads(made.whole())
+            assert (found["content"], found["container"]) == ([{"type": "text", "text": "ab"}], {})
+            assert found["usage"] == {**START["message"]["usage"], "output_tokens": 15, "inference_geo": "us"}
+            assert made.dropped == ()
+
+    def test_is_no_message_where_all_of_it_is_repeated(self) -> None:
+        with pytest.raises(DecodeError):
+            message(START, *text(0, "a"), START, *text(0, "a"), *END)
+
+
+class TestABlockThatIsOver:
+    def test_does_not_go_on(self) -> None:
+        with pytest.raises(DecodeError):
+            message(START, *text(0, "a"), text(0, "b")[1])
+
+    def test_does_not_begin_again(self) -> None:
+        with pytest.raises(DecodeError):
+            message(START, *text(0, "a"), text(0)[0])
+
+    def test_may_be_begun_twice_before_it_has_anything(self) -> None:
+        assert content(text(0)[0], *text(0, "a")) == [{"type": "text", "text": "a"}]
+
+
+class TestAMessageOfAnotherModelThanWasAsked:
+    SWITCH = block(1, "fallback", **{"from": {"model": "claude-x"}, "to": {"model": "claude-y"}})
+
+    def test_has_that_model(self) -> None:
+        assert whole(START, *text(0, "I will not"), *self.SWITCH, *text(2, "I will"), *END)["model"] == "claude-y"
+
+    def test_has_the_last_one(self) -> None:
+        more = block(2, "fallback", **{"from": {"model": "claude-y"}, "to": {"model": "claude-z"}})
+        assert whole(START, *text(0, "no"), *self.SWITCH, *more, *text(3, "yes"), *END)["model"] == "claude-z"
+
+    def test_has_that_model_where_only_its_usage_says_so(self) -> None:
+        iterations = [{"type": "message", "model": "claude-x"}, {"type": "fallback_message", "model": "claude-y"}]
+        last = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 4, "iterations": iterations}}
+        assert whole(START, *text(0, "I will"), last, END[1])["model"] == "claude-y"
+
+    @pytest.mark.parametrize("iterations", [None, [], 7, [None], [{"type": "fallback_message"}], [{"type": "message"}]])
+    def test_loses_nothing_for_what_cannot_be_read(self, iterations: Any) -> None:
+        last = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 4, "iterations": iterations}}
+        odd = block(0, "fallback", to="somewhere")
+        assert whole(START, *odd, last, END[1])["model"] == "claude-x"
+
+
+class TestTheEventsOfAStream:
+    @pytest.mark.parametrize("size", [1, 3, 1000])
+    def test_have_their_names_and_their_data(self, size: int) -> None:
+        sent = (
+            b": a comment\n\nevent: ping\n\nevent: a\ndata: 1\nid: 7\nretry: 3\n\n\r\ndata:2\r\ndata: 3\r\n\r\n"
+            b"data\n\nevent:b\rdata: [DONE]\r\r"
+        )
+        chunks = [sent[at : at + size] for at in range(0, len(sent), size)]
+        assert list(events(chunks)) == [("a", b"1"), ("", b"2\n3"), ("", b""), ("b", b"[DONE]")]
+
+    @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+    @pytest.mark.parametrize("failure", [None, OSError("reset")])
+    def test_end_with_one_that_is_there_but_for_its_end(self, end: bytes, failure: Exception | None) -> None:
+        def chunks() -> Any:
+            yield b'data: {"type":"x"}\n\ndata: {"type":"message_stop"}' + end
+            if failure is not None:
+                raise failure
+
+        found = []
+        with contextlib.suppress(OSError):
+            for event in events(chunks()):
+                found.append(event)
+        assert found == [("", b'{"type":"x"}'), ("", b'{"type":"message_stop"}')]
+
+    def test_end_as_their_transport_does(self) -> None:
+        def chunks() -> Any:
+            yield b'data: {"type":"x"}\n\ndata: {"ty'
+            raise OSError("reset")
+
+        seen = events(chunks())
+        assert next(seen) == ("", b'{"type":"x"}')
+        with pytest.raises(OSError, match="reset"):
+            next(seen)
 
 
 class TestAStreamThatBreaks:

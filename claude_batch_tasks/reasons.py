@@ -1,0 +1,70 @@
+"""Why something in front of the API refused a call, out of whatever it answered with."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+#: Where gateways put their reason, in lower case: AWS and Kong (``message``), FastAPI (``detail``, a list of ``msg``),
+#: problem documents (``title``, ``detail``), OAuth (``error``, ``error_description``), Apigee (``fault``).
+_FIELDS = (
+    "title", "error", "errors", "fault", "faultstring", "message", "msg", "detail", "details", "error_description",
+    "reason",
+)  # fmt: skip
+_LISTS = ("errors", "detail", "details")
+
+#: Values that are worth showing, and how deep they may be.
+_MOST = 3
+_DEEPEST = 4
+
+#: Characters of a page's first line, which unlike a named field may be anything.
+_LONGEST_LINE = 200
+
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+def reason_of(body: bytes, content_type: str | None) -> str | None:
+    """Return the reason that a body gives, as one line; None: it gives none.
+
+    Of JSON that is what stands in fields for it, of a page its title, of plain text the first line. What else there is
+    may quote the request.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return _one_line(_of_page(text.strip(), content_type or "text/plain"))
+    found = list(dict.fromkeys(_of_json(value, 0))) if isinstance(value, dict) else []
+    return _one_line(": ".join(found[:_MOST]))
+
+
+def _of_page(text: str, content_type: str) -> str:
+    if title := _TITLE.search(text):
+        return html.unescape(title[1])
+    if text.startswith(("<", "{", "[")) or not content_type.startswith("text/plain"):
+        return ""
+    return text.partition("\n")[0][:_LONGEST_LINE]
+
+
+def _of_json(value: dict[str, Any], depth: int) -> Iterator[str]:
+    named = {str(name).lower(): found for name, found in value.items()}
+    for name in _FIELDS:
+        found = named.get(name)
+        if isinstance(found, str) and found:
+            yield found
+        elif depth < _DEEPEST:
+            for part in found if isinstance(found, list) and name in _LISTS else [found]:
+                if isinstance(part, dict):
+                    yield from _of_json(part, depth + 1)
+                elif isinstance(part, str) and isinstance(found, list):
+                    yield part
+
+
+def _one_line(text: str) -> str | None:
+    return " ".join(text.split()) or None
