@@ -16,18 +16,22 @@ import math
 import os
 import re
 import time
+import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from types import NoneType
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import anthropic
 import msgspec
 
-from claude_batch_tasks import bodies, lenient_json, metrics, policy, reasons
+from claude_batch_tasks import bodies, identity, lenient_json, metrics, policy, reasons
 from claude_batch_tasks.errors import (
     AmbiguousError,
     ApiError,
+    BatchesUnsupported,
     BatchTasksError,
     InvalidSettings,
     PermanentError,
@@ -40,6 +44,8 @@ log = logging.getLogger(__name__)
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
 _ORGANIZATION = "anthropic-organization-id"
+_USER_PROFILE = "anthropic-user-profile-id"
+_BETA = "anthropic-beta"
 _CHUNK = 65_536
 
 #: A create carries up to 256 MB and a message may take minutes to write: the SDK's own default for both.
@@ -50,6 +56,9 @@ _CONNECT = 10.0
 #: as it is.
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
 _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
+
+#: What is raised while a client signs a request because it is not set up, and stays so.
+_WRONGLY_SET_UP = (RuntimeError, ImportError, LookupError, AttributeError)
 
 _LONGEST_MESSAGE = 500
 
@@ -80,6 +89,35 @@ _STATES = ("processing", "succeeded", "errored", "canceled", "expired")
 _T = TypeVar("_T")
 
 
+class Account(NamedTuple):
+    """Whose account an answer came from, as its headers name it."""
+
+    organization: str | None = None
+    workspace: str | None = None
+
+
+def _unheard(account: Account) -> None:
+    """What an answer says of its account is compared with nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Caller:
+    """A client as a job uses it: what the job's calls carry besides, and who hears of which account each answer is.
+
+    ``answered`` is called with every answer, errors included, of calls that are free. Of those that spend money
+    (``create``, ``create_message``) the account comes with the value or the error: what is paid is kept first.
+    """
+
+    client: anthropic.Anthropic
+    workspace_id: str | None = None
+    user_profile_id: str | None = None
+    betas: tuple[str, ...] = ()
+    answered: Callable[[Account], None] = _unheard
+
+
+Client: TypeAlias = anthropic.Anthropic | Caller
+
+
 class Batch(msgspec.Struct, kw_only=True):
     """A Message Batch as the API describes it, as far as we use it."""
 
@@ -90,8 +128,9 @@ class Batch(msgspec.Struct, kw_only=True):
     expires_at: datetime | None = None
     ended_at: datetime | None = None
     archived_at: datetime | None = None
-    organization: str | None = None
-    """What the API called the credential's organization in the answer's header."""
+    organization: Any = None
+    workspace: Any = None
+    """What the API called those of the credential in the answer's headers."""
     hold: float | None = None
     """Seconds for which the answer asks all calls on the account to wait."""
     date: float | None = msgspec.field(default=None, name="our_date")
@@ -109,10 +148,15 @@ class Batch(msgspec.Struct, kw_only=True):
             if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
                 setattr(self, name, moment.replace(tzinfo=timezone.utc))
         # Of an answer's head and of how it came; a body has no say in them.
-        self.organization = self.hold = self.retry_after = self.date = None
+        self.organization = self.workspace = self.hold = self.retry_after = self.date = None
         self.ahead, self.call = 0.0, {}
         found = (self.counts or {}).items()
         self.counts = {name: n for name, n in found if type(n) is int and 0 <= n <= _MOST_REQUESTS}
+
+    @property
+    def account(self) -> Account:
+        """Whose it is, as the API says."""
+        return Account(self.organization, self.workspace)
 
     @property
     def running(self) -> bool:
@@ -165,7 +209,7 @@ _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {cls: msgspec.json.Decoder(cl
 
 
 def default_client() -> anthropic.Anthropic:
-    """A client with the credentials and the address in ``ANTHROPIC_API_KEY`` and ``ANTHROPIC_BASE_URL``."""
+    """Return a client with what the SDK finds in the environment: a key, a token, a profile or a workload identity."""
     return anthropic.Anthropic()
 
 
@@ -180,11 +224,37 @@ def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
     """
     if alias not in factories:
         raise InvalidSettings(f"client {alias!r} is not in this worker's claude_batch_client_factories")
-    return _client(alias, factories[alias], os.getpid())
+    slot = _client(alias, factories[alias], os.getpid())
+    if (found := slot.client) is None:
+        found = slot.client = _make(alias, factories[alias])
+    return found
+
+
+class _Slot:
+    """Where the client of an alias is kept until its credential is refused."""
+
+    def __init__(self, alias: str, factory: str) -> None:
+        self.alias, self.factory = alias, factory
+        self.client: anthropic.Anthropic | None = None
+
+
+_slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
+
+#: When a client's token was thrown away because it was refused, by ``time.perf_counter``, until a call succeeds again.
+_renewed: weakref.WeakKeyDictionary[anthropic.Anthropic, float] = weakref.WeakKeyDictionary()
+
+#: Clients in whose place their factory has made others, with another key.
+_replaced: weakref.WeakSet[anthropic.Anthropic] = weakref.WeakSet()
 
 
 @functools.lru_cache(maxsize=256)
-def _client(alias: str, factory: str, pid: int) -> anthropic.Anthropic:
+def _client(alias: str, factory: str, pid: int) -> _Slot:
+    slot = _Slot(alias, factory)
+    _slots.add(slot)
+    return slot
+
+
+def _make(alias: str, factory: str) -> anthropic.Anthropic:
     try:
         make = _import(factory)
     except (ImportError, AttributeError) as exc:
@@ -195,9 +265,49 @@ def _client(alias: str, factory: str, pid: int) -> anthropic.Anthropic:
         made = make()
     except Exception as exc:  # noqa: BLE001 - the user's code, which may raise anything
         raise PermanentError(f"the client factory {factory!r} of {alias!r} failed: {_hidden(str(exc))}") from None
+    if reason := identity.why_no_batches(made):
+        raise BatchesUnsupported(f"client {alias!r} cannot be used: {reason}")
     if not isinstance(made, anthropic.Anthropic):
         raise InvalidSettings(f"the client factory {factory!r} of {alias!r} returned no anthropic.Anthropic")
-    return made.with_options(max_retries=0)
+    return made
+
+
+def _sdk(client: Client) -> anthropic.Anthropic:
+    return client.client if isinstance(client, Caller) else client
+
+
+def _renew(client: Client, since: float) -> bool:
+    """Have the next call sign in anew after a 401; whether that may help.
+
+    A token that was refused is thrown away once. If what comes in its place is refused as well, or if it was a key, the
+    client's factory is asked for another: one with another key may help, and else the client is forgotten.
+
+    Args:
+        since: when the call that was refused began.
+    """
+    sdk = _sdk(client)
+    before = _renewed.get(sdk)
+    if sdk in _replaced or (before is not None and since < before):
+        return True  # the call was made with what has been thrown away since
+    if identity.drop_token(sdk) and before is None:
+        _renewed[sdk] = time.perf_counter()
+        return True
+    _renewed.pop(sdk, None)
+    for slot in [slot for slot in _slots if slot.client is sdk]:
+        slot.client = None
+        with contextlib.suppress(BatchTasksError):
+            made = _make(slot.alias, slot.factory)
+            if identity.keyed_hash(made, "") != identity.keyed_hash(sdk, ""):
+                slot.client = made
+                _replaced.add(sdk)
+    return sdk in _replaced
+
+
+def _accepted(client: Client, since: float) -> None:
+    """The credential of a call that began then was not refused."""
+    sdk = _sdk(client)
+    if (before := _renewed.get(sdk)) is not None and since >= before:
+        _renewed.pop(sdk, None)
 
 
 def _import(factory: str) -> Any:
@@ -214,26 +324,42 @@ def unusable(factory: str) -> str | None:
 
 
 def credential(client: anthropic.Anthropic, key: str) -> str:
-    """A keyed hash of what a client authenticates with, and to whom; the credential cannot be had from it."""
+    """A keyed hash of a client's address and of the key or token it has; neither can be had from it.
+
+    It is as 0.2.0 computed it. For what else tells accounts apart see ``identity.keyed_hash``.
+    """
     parts = (str(client.base_url), client.api_key or "", client.auth_token or "")
     return hashlib.blake2b("\n".join(parts).encode(), key=key.encode(), digest_size=16).hexdigest()
 
 
-def account_name(client: anthropic.Anthropic) -> str:
+def account_name(
+    client: anthropic.Anthropic, *, alias: str = "", workspace: str | None = None, account: Account | None = None
+) -> str:
     """What the store calls the account of a client: a hash, for what all jobs on it have in common.
 
     Headers of the client's own tell accounts apart as well: one of them may name a workspace, or a tenant of a gateway.
+    A client without a secret of its own goes by what the API called its account, and until that is known by its alias.
+
+    Args:
+        alias: the client's, and where its factory is.
+        workspace: the one that a job's calls name in place of the client's own.
+        account: what the API called it.
     """
     own = sorted(f"{name.lower()}: {value}" for name, value in getattr(client, "_custom_headers", {}).items())
-    return hashlib.blake2b("\n".join([credential(client, "account"), *own]).encode(), digest_size=16).hexdigest()
+    parts = [credential(client, "account"), *own]
+    if not identity.has_secret(client):
+        named = account is not None and account.organization is not None
+        parts += [repr(tuple(account or ())) if named else f"{alias} {identity.keyed_hash(client, 'account')}"]
+    if workspace is not None:
+        parts.append(f"workspace {workspace}")
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def organization(client: anthropic.Anthropic, *, timeout: float) -> str | None:
-    """What the API calls the organization of a client's credential; None where it does not say."""
+def identify(client: Client, *, timeout: float) -> Account:
+    """Ask the API, at no cost, whose account a client is of; what it does not say is None."""
     with _ours("list", client):
         response = _call(client, "list", _PATH, timeout, params={"limit": 1})
-        found: str | None = response.headers.get(_ORGANIZATION)
-        return found
+        return _account(response.headers, client)
 
 
 class Knock(NamedTuple):
@@ -246,9 +372,9 @@ class Knock(NamedTuple):
     """It is a page of batches, as only the API gives it."""
 
     @property
-    def organization(self) -> str | None:
-        """What the API calls the credential's organization."""
-        return self.headers.get(_ORGANIZATION)
+    def account(self) -> Account:
+        """Whose it is, as the API says."""
+        return _account(self.headers)
 
 
 def knock(client: anthropic.Anthropic, *, timeout: float) -> Knock:
@@ -279,28 +405,28 @@ def without_credentials(error: ApiError) -> bool:
     return "authentication method" in str(error) or "api_key" in str(error)
 
 
-def create(client: anthropic.Anthropic, body: Iterable[bytes], size: int) -> Batch:
+def create(client: Client, body: Iterable[bytes], size: int) -> Batch:
     """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
     with _ours("create", client) as since:
         response = _call(client, "create", _PATH, _LONG, post=(body, size))
         return _batch(client, response, since)
 
 
-def retrieve(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
+def retrieve(client: Client, batch_id: str, *, timeout: float) -> Batch:
     """Look at one batch."""
     with _ours("retrieve", client) as since:
         response = _call(client, "retrieve", f"{_PATH}/{batch_id}", timeout)
         return _batch(client, response, since)
 
 
-def cancel(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Batch:
+def cancel(client: Client, batch_id: str, *, timeout: float) -> Batch:
     """Ask for a batch to be canceled; what was processed keeps its results."""
     with _ours("cancel", client):
         response = _call(client, "cancel", f"{_PATH}/{batch_id}/cancel", timeout, post=(None, 0))
         return _decode(response, Batch)
 
 
-def pages(client: anthropic.Anthropic, *, timeout: float) -> Iterator[Page]:
+def pages(client: Client, *, timeout: float) -> Iterator[Page]:
     """The account's batches, newest first, page by page."""
     after: str | None = None
     cursors: set[str] = set()
@@ -323,7 +449,7 @@ def pages(client: anthropic.Anthropic, *, timeout: float) -> Iterator[Page]:
 
 
 def list_since(
-    client: anthropic.Anthropic, since: float, *, timeout: float, now: Callable[[], float] | None = None
+    client: Client, since: float, *, timeout: float, now: Callable[[], float] | None = None
 ) -> Iterator[Batch]:
     """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages.
 
@@ -348,7 +474,7 @@ def list_since(
 
 
 @contextlib.contextmanager
-def results(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> Iterator[Iterator[bytes]]:
+def results(client: Client, batch_id: str, *, timeout: float) -> Iterator[Iterator[bytes]]:
     """The result file as a stream of byte chunks, from one GET.
 
     Not the SDK's ``results()``: that makes a second, hidden ``retrieve`` and follows the batch's ``results_url`` to
@@ -361,7 +487,7 @@ def results(client: anthropic.Anthropic, batch_id: str, *, timeout: float) -> It
         yield _read(client, response)
 
 
-def _read(client: anthropic.Anthropic, response: Any) -> Iterator[bytes]:
+def _read(client: Client, response: Any) -> Iterator[bytes]:
     with _ours("results", client, begun=True):
         yield from response.iter_bytes(_CHUNK)
 
@@ -375,23 +501,26 @@ class Answer(NamedTuple):
     """What it says of the rate limits; see ``policy.limits``."""
 
 
-def create_message(client: anthropic.Anthropic, params: bytes, *, stream: bool = False) -> Answer:
+def create_message(
+    client: Client, params: bytes, *, stream: bool = False, heard: Callable[[Account], None] = _unheard
+) -> Answer:
     """Send one request through the Messages API.
 
     The params go as they are: the SDK's ``messages.create`` refuses what it does not know and long ``max_tokens``.
 
     Args:
         stream: let the answer come as it is written; it is put together here.
+        heard: called with the account that the answer names, an error's too, before it is read.
     """
     if stream:
         # At the end: of a name that is there twice the last one counts, and "stream": false is allowed in a batch.
-        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}')
+        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', heard)
     with _ours("messages", client):
-        response = _call(client, "messages", "/v1/messages", _LONG, post=(iter([params]), len(params)))
+        response = _call(client, "messages", "/v1/messages", _LONG, post=(iter([params]), len(params)), heard=heard)
         return _whole(client, response, bytes(response.content).removeprefix(codecs.BOM_UTF8))
 
 
-def _whole(client: anthropic.Anthropic, response: Any, body: bytes) -> Answer:
+def _whole(client: Client, response: Any, body: bytes) -> Answer:
     """Return an answer that came in one piece.
 
     Raises:
@@ -405,13 +534,14 @@ def _whole(client: anthropic.Anthropic, response: Any, body: bytes) -> Answer:
     return Answer(body, policy.limits(response.headers))
 
 
-def _streamed(client: anthropic.Anthropic, body: bytes) -> Answer:
+def _streamed(client: Client, body: bytes, heard: Callable[[Account], None]) -> Answer:
     """An answer that comes as server-sent events."""
     message = Message()
     with _ours("messages", client):
         # The status is that of the answer's beginning; what fails from here on has been answered in part.
         post = iter([body]), len(body)
-        response = _call(client, "messages", "/v1/messages", _LONG, stream=True, post=post, accept="text/event-stream")
+        accept = "text/event-stream"
+        response = _call(client, "messages", "/v1/messages", _LONG, stream=True, post=post, accept=accept, heard=heard)
         limits = policy.limits(response.headers)
     try:
         with _ours("messages", client, begun=True):
@@ -476,7 +606,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool = False) -> Iterator[float]:
+def _ours(endpoint: policy.Endpoint, client: Client, *, begun: bool = False) -> Iterator[float]:
     """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors; measure the call.
 
     Gives when it began, by ``time.perf_counter``.
@@ -492,6 +622,10 @@ def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool
         failure = exc
     except anthropic.APIStatusError as exc:
         failure = _from_status(endpoint, exc, client)
+        if exc.status_code != 401:
+            _accepted(client, since)
+        elif _renew(client, since):
+            failure = _again(failure)
     except (anthropic.APIConnectionError, msgspec.DecodeError) as exc:
         cause = exc.__cause__ or exc
         name = type(cause).__name__
@@ -504,14 +638,19 @@ def _ours(endpoint: policy.Endpoint, client: anthropic.Anthropic, *, begun: bool
             failure = policy.classify(endpoint, None, sent=name not in _NOT_SENT)(f"{endpoint}: {_name(cause, client)}")
     except (anthropic.AnthropicError, TypeError, ValueError) as exc:
         # Raised before anything is sent: no credentials, or parameters the client itself refuses.
-        failure = PermanentError(f"{endpoint}: the client refused to send: {_hidden(str(exc), client)}")
+        kind = TransientError if _passes(exc) else PermanentError
+        failure = kind(f"{endpoint}: the client refused to send: {_hidden(str(exc), client)[:_LONGEST_MESSAGE]}")
     except Exception as exc:
+        if _while_signing(exc):
+            kind = PermanentError if isinstance(exc, _WRONGLY_SET_UP) else TransientError
+            raise kind(f"{endpoint}: the client could not sign in, and sent nothing: {_name(exc, client)}") from None
         # Failures while a body is read come raw from the transport, in classes that differ between SDK versions.
         if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
             raise
         failure = policy.classify(endpoint, None)(f"{endpoint}: {_name(exc, client)} while the answer was read")
     else:
         if not begun:
+            _accepted(client, since)
             metrics.observe("api_seconds", time.perf_counter() - since, endpoint=endpoint, status="200")
         return
     if begun:
@@ -530,9 +669,30 @@ def _now(headers: Mapping[str, str]) -> float:
     return time.time() if found is None else found  # noqa: TID251 - there is no other
 
 
-def _batch(client: anthropic.Anthropic, response: Any, since: float) -> Batch:
+def _passes(exc: Exception) -> bool:
+    """Whether the exchange of a workload's identity for a token failed for a reason that passes."""
+    if type(exc).__name__ != "WorkloadIdentityError":
+        return False
+    status = getattr(exc, "status_code", None)
+    return exc.__cause__ is not None if status is None else policy.classify("list", status) is TransientError
+
+
+def _while_signing(exc: Exception) -> bool:
+    """Whether it was raised while the SDK's client prepared a request, by whoever knows the credential."""
+    frames = traceback.walk_tb(exc.__traceback__)
+    return any(frame.f_code.co_name in ("_prepare_options", "_prepare_request") for frame, _ in frames)
+
+
+def _again(refused: ApiError) -> ApiError:
+    """A refusal of a token that the next call will not sign in with."""
+    failure = TransientError(*refused.args)
+    failure.organization, failure.workspace = refused.organization, refused.workspace
+    return failure
+
+
+def _batch(client: Client, response: Any, since: float) -> Batch:
     batch = _decode(response, Batch)
-    batch.organization = response.headers.get(_ORGANIZATION)
+    batch.organization, batch.workspace = _account(response.headers, client)
     now = _now(response.headers)
     batch.date = policy.date(response.headers)
     batch.hold = policy.hold_back(response.status_code, response.headers, now)
@@ -545,11 +705,16 @@ def _batch(client: anthropic.Anthropic, response: Any, since: float) -> Batch:
     return batch
 
 
-def _request_id(client: anthropic.Anthropic, given: str | None) -> str | None:
+def _account(headers: Mapping[str, str], client: Client | None = None) -> Account:
+    names = (headers.get(_ORGANIZATION), headers.get(identity.WORKSPACE))
+    return Account(*(_hidden(name, client)[:_LONGEST_NAME] if name else None for name in names))
+
+
+def _request_id(client: Client, given: str | None) -> str | None:
     return _hidden(given, client)[:_LONGEST_NAME] if given else None
 
 
-def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError, client: anthropic.Anthropic) -> ApiError:
+def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError, client: Client) -> ApiError:
     try:
         body = exc.response.content
     except Exception:  # noqa: BLE001 - an unread or broken body: the status says enough
@@ -557,9 +722,7 @@ def _from_status(endpoint: policy.Endpoint, exc: anthropic.APIStatusError, clien
     return _answered(endpoint, exc.status_code, body, exc.response.headers, client)
 
 
-def _answered(
-    endpoint: policy.Endpoint, given: int, content: bytes, headers: Any, client: anthropic.Anthropic
-) -> ApiError:
+def _answered(endpoint: policy.Endpoint, given: int, content: bytes, headers: Any, client: Client) -> ApiError:
     """Return the error that an answer is; in a stream that began well, an event of it."""
     error, request_id = _own_form(content)
     error_type, code = error.get("type"), None
@@ -581,7 +744,7 @@ def _answered(
         _request_id(client, headers.get("request-id") or request_id),
         policy.retry_after(headers, _now(headers)),
     )
-    failure.organization = headers.get(_ORGANIZATION)
+    failure.organization, failure.workspace = _account(headers, client)
     failure.code = code
     failure.limits = policy.limits(headers)
     hold = policy.messages_hold if endpoint == "messages" else policy.hold_back
@@ -652,7 +815,7 @@ def _raw(client: anthropic.Anthropic) -> Any:
 
 
 def _call(
-    client: anthropic.Anthropic,
+    client: Client,
     endpoint: policy.Endpoint,
     path: str,
     timeout: float,
@@ -661,6 +824,7 @@ def _call(
     stream: bool = False,
     accept: str | None = None,
     params: Mapping[str, Any] | None = None,
+    heard: Callable[[Account], None] = _unheard,
 ) -> Any:
     """One attempt of a call; the response as it came, its body unread if it is streamed.
 
@@ -669,33 +833,76 @@ def _call(
             given whole into its log, at DEBUG.
     """
     content, size = post or (None, 0)
-    headers = {"Accept-Encoding": bodies.CODING} | ({"Accept": accept} if accept else {})
+    body = None if content is None else _Body(content)
+    sdk = _sdk(client)
+    headers = {"Accept-Encoding": bodies.CODING} | ({"Accept": accept} if accept else {}) | _own(client, endpoint)
     more: dict[str, Any] = {"stream": True, "stream_cls": anthropic.Stream[Any]} if stream else {}
-    if content is not None:
+    if body is not None:
         headers |= {"Content-Type": "application/json", "Content-Length": str(size)}
-        more["content"] = content
+        more["content"] = body
     options: dict[str, Any] = {
         "timeout": anthropic.Timeout(timeout, connect=min(timeout, _CONNECT)),
         # Before 2.x the SDK sends its key along, to whatever host.
         "follow_redirects": False,
+        # Not of a copy of the client: a subclass may have a constructor that the SDK's copies do not know.
+        "max_retries": 0,
         "headers": headers,
     }
     if params is not None:
         options["params"] = params
-    send: Any = client.get if post is None else client.post
-    with bodies.bounded(client, endpoint, stream=stream and endpoint == "messages"):
-        return send(path, cast_to=_raw(client), options=options, **more)
+    send: Any = sdk.get if post is None else sdk.post
+    if isinstance(client, Caller) and endpoint not in ("create", "messages"):
+        heard = client.answered
+    with bodies.bounded(sdk, endpoint, stream=stream and endpoint == "messages"):
+        try:
+            response = send(path, cast_to=_raw(sdk), options=options, **more)
+        except anthropic.APIStatusError as exc:
+            heard(_account(exc.response.headers, client))
+            raise
+        except anthropic.APIConnectionError as exc:
+            cause = exc.__cause__ or exc
+            if body is None or body.begun or isinstance(cause, BatchTasksError) or type(cause).__name__ in _UNSENDABLE:
+                raise
+            # A provider of tokens, for one, raises whatever it likes.
+            raise TransientError(f"{endpoint}: nothing was sent: {_name(cause, client)}") from None
+    heard(_account(response.headers, client))
+    return response
 
 
-def _name(exc: BaseException, client: anthropic.Anthropic) -> str:
+class _Body:
+    """The pieces of a body, and whether any of it was asked for: else whoever was called cannot have acted on it."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces, self.begun = pieces, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.begun = True
+        yield from self._pieces
+
+
+def _own(client: Client, endpoint: policy.Endpoint) -> dict[str, str]:
+    """The headers that a job adds to its calls, under the names that the client's own have."""
+    if not isinstance(client, Caller) or not (client.workspace_id or client.user_profile_id or client.betas):
+        return {}
+    known = {name.lower(): name for name in client.client.default_headers}
+    betas = client.betas
+    if betas and isinstance(already := client.client.default_headers.get(known.get(_BETA, "")), str):
+        betas = tuple(dict.fromkeys([*(name.strip() for name in already.split(",")), *betas]))
+    found = {identity.WORKSPACE: client.workspace_id, _BETA: ",".join(betas)}
+    if endpoint in ("create", "messages"):
+        found[_USER_PROFILE] = client.user_profile_id
+    return {known.get(name, name): value for name, value in found.items() if value}
+
+
+def _name(exc: BaseException, client: Client) -> str:
     text = _hidden(str(exc), client)[:_LONGEST_MESSAGE]
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
-def _hidden(text: str, client: anthropic.Anthropic | None = None) -> str:
+def _hidden(text: str, client: Client | None = None) -> str:
     """A text of somebody else's without keys: there are gateways that quote the one they refuse."""
-    for secret in (client.api_key, client.auth_token) if client is not None else ():
+    for secret in identity.to_hide(_sdk(client)) if client is not None else ():
         # A placeholder, such as "x", is no secret, and stands in many words.
-        text = text.replace(secret, _HIDDEN) if secret and len(secret) >= _SHORTEST_KEY else text
+        text = text.replace(secret, _HIDDEN) if len(secret) >= _SHORTEST_KEY else text
     # No store and no log takes half a surrogate pair.
     return _KEY.sub(_HIDDEN, text).encode(errors="replace").decode()

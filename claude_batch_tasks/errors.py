@@ -154,12 +154,13 @@ class ApiError(BatchTasksError):
         request_id: Anthropic's request id, what their support asks for.
         retry_after: seconds from ``Retry-After`` or ``retry-after-ms``.
 
-    Until the error leaves the process: ``organization``, what the API called the credential's organization, ``hold``,
-    the seconds for which the answer asks all calls on the account to wait, ``code``, Anthropic's
+    Until the error leaves the process: ``organization`` and ``workspace``, what the API called those of the credential,
+    ``hold``, the seconds for which the answer asks all calls on the account to wait, ``code``, Anthropic's
     ``error.details.error_code``, and ``limits``, what a refusal of the Messages API says of its rate limits.
     """
 
     organization: str | None = None
+    workspace: str | None = None
     hold: float | None = None
     code: str | None = None
     limits: dict[str, tuple[int, int]] = {}  # noqa: RUF012 - never changed, only replaced
@@ -205,6 +206,10 @@ class PermanentError(ApiError):
 
     One with a status and without an ``error_type`` is a refusal by something in front of the API.
     """
+
+
+class BatchesUnsupported(PermanentError):
+    """The client is of a platform without Message Batches, so nothing was created with it."""
 
 
 class CreateNotFound(ApiError):

@@ -126,6 +126,8 @@ def _is_lost(record: BatchRecord) -> bool:
 def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
     """What to do next, so that nothing is paid for twice."""
     resume = f"{handle}.resume()"
+    if isinstance(error, errors.BatchesUnsupported):
+        return f"Give this client a factory that returns one with Message Batches, then {resume}."
     if isinstance(error, errors.PermanentError):
         if policy.is_foreign_refusal(error.status, error.error_type):
             return (

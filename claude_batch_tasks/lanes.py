@@ -17,8 +17,6 @@ from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import NamedTuple
 
-import anthropic
-
 from claude_batch_tasks import (
     account,
     api,
@@ -139,7 +137,7 @@ class Lane:
             wait(self._running)  # these are paid for; but a worker that is being stopped does not wait for them
             raise
 
-    def _begin(self, client: anthropic.Anthropic, request: _Request, mark: str) -> None:
+    def _begin(self, client: api.Caller, request: _Request, mark: str) -> None:
         """Make one call, in a thread."""
         call: Future[float] = Future()
 
@@ -156,7 +154,7 @@ class Lane:
         except RuntimeError:  # no thread is to be had: this one makes the call
             run()
 
-    def _fill(self, client: anthropic.Anthropic) -> float | None:
+    def _fill(self, client: api.Caller) -> float | None:
         """Begin as many calls as may be; the seconds until one more may be, None: nothing is left to be sent."""
         step, store = self._step, self._step.store
         width = policy.width(min(self._seconds, default=None))
@@ -241,15 +239,16 @@ class Lane:
         paces = {request.place: request.pace for request in list(self._running.values())}
         self._step.store.sending(self._step.unit, paces, self._step.settings.lease)
 
-    def _send(self, client: anthropic.Anthropic, request: _Request, mark: str) -> float:
+    def _send(self, client: api.Caller, request: _Request, mark: str) -> float:
         """Make one call, and store what comes of it; how long it took."""
         step, begun = self._step, time.monotonic()
         limits: dict[str, tuple[int, int]] = {}
         refused, hold, output = False, None, None
+        heard: list[api.Account] = []
         try:
             stream = policy.streams(request.model, request.max_tokens)
             with bodies.confirmed(lambda: self._confirm(request.place)):
-                answer = api.create_message(client, request.params, stream=stream)
+                answer = api.create_message(client, request.params, stream=stream, heard=heard.append)
             limits = answer.limits
             outcome = reading.message_outcome(answer.message)
             try:
@@ -259,6 +258,8 @@ class Lane:
                 log.exception("%s: what request %d cost could not be computed", step.where, request.place, extra=extra)
                 spent = None
             self._save(request.place, outcome, "succeeded", spent=spent)
+            for seen in heard:
+                account.learn(step, seen)
         except errors.AmbiguousError as exc:
             if policy.concerns_account(exc.error_type, str(exc), status=exc.status or 0, code=exc.code):
                 step.stop(str(exc))
@@ -267,7 +268,8 @@ class Lane:
             raise
         except errors.ApiError as exc:
             limits, hold = exc.limits, exc.hold
-            refused = isinstance(exc, errors.TransientError)
+            # A token that was refused says nothing of how many calls there may be.
+            refused = isinstance(exc, errors.TransientError) and exc.status != 401
             self._refused(request, exc)
         except Exception as exc:
             extra = step.fields("error")
@@ -287,6 +289,8 @@ class Lane:
                 cap=step.settings.max_messages_in_flight,
                 output=output,
             )
+        for seen in heard:
+            self._compare(seen)
         return time.monotonic() - begun
 
     def _confirm(self, place: int) -> None:
@@ -297,6 +301,13 @@ class Lane:
             except errors.StoreUnavailable:
                 time.sleep(pause)
         return self._step.confirm_lease(place)
+
+    def _compare(self, seen: api.Account) -> None:
+        """Stop the job where what it sent was answered by another account than its own."""
+        try:
+            account.compare_with_job(self._step, seen)
+        except errors.AccountChanged as exc:
+            self._step.stop(str(exc))
 
     def _cost(self, outcome: bytes, request: _Request) -> tuple[int | None, int | None]:
         """Output tokens of an answer, and what it cost in nano-dollars; None: not known."""
@@ -314,7 +325,10 @@ class Lane:
         step, place = self._step, request.place
         if exc.status == 404:
             step.tell(signals.not_found_seen, batch_id=None, endpoint="messages", request_id=exc.request_id)
-        if policy.concerns_account(exc.error_type, str(exc), status=exc.status or 0, code=exc.code):
+        token_refused = exc.status == 401 and isinstance(exc, errors.TryLater)  # another is asked for
+        if not token_refused and policy.concerns_account(
+            exc.error_type, str(exc), status=exc.status or 0, code=exc.code
+        ):
             step.stop(str(exc))
             self._keep(place, str(exc), tried=False, spent=0)
         elif isinstance(exc, errors.TryLater):

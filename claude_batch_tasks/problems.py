@@ -73,6 +73,11 @@ NO_SUCH_FACTORY = Problem(
     "claude_batch_client_factories = {{{alias!r}: 'package.module.function'}}, and the package installed where workers "
     "run",
 )
+NO_BATCHES = Problem(
+    "E004",
+    "{error}: jobs of the client {alias!r} fail before anything is created",
+    "A factory in claude_batch_client_factories that returns anthropic.Anthropic, AnthropicAWS or AnthropicGoogleCloud",
+)
 VISIBILITY_TIMEOUT_IS_NO_NUMBER = Problem(
     "E003",
     "visibility_timeout is {value!r}, and must be a number of seconds: the worker will not run",
@@ -376,6 +381,13 @@ CLOCK_DRIFTS = Problem(
     "this machine's clock is {seconds:,.0f} s {direction} the API's: Celery's countdowns and the times in logs "
     "are off by as much",
     "timedatectl set-ntp true",
+)
+
+UNIDENTIFIED = Problem(
+    "W315",
+    "client {alias!r} ({kind}) has no key of its own, and {host} does not say whose account it is of: a batch or a "
+    "create that its listings do not show is waited for, and never sent again, because it may be on another account",
+    "Let the gateway pass on the headers anthropic-organization-id and anthropic-workspace-id, or use a key",
 )
 
 UNCHECKED = Problem(

@@ -81,6 +81,7 @@ def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
         "of these": f"{status.resubmitted:,} from a smaller batch, {status.fallback:,} through the Messages API",
         "client": record.client,
         "organization": record.organization,
+        "workspace": record.workspace,
         "queue": record.queue,
         "models": ", ".join(status.cost_by_model) or None,
         "cost, US dollars": None if status.cost is None else f"{status.cost:.6f}",

@@ -117,7 +117,7 @@ def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
         "create_not_found", "ambiguous_at", "create_looks", "refusal", "refused_since", "cancel_sent", "absences",
         "counts", "failures", "due_at", "task_id", "told", "usage", "costs", "unpriced", "outcome", "eligible", "open",
         "final", "done", "made_room", "skipped", "note", "error", "messages_out", "first_lane",
-        "step_failures", "step_failure",
+        "step_failures", "step_failure", "unidentified",
     )  # fmt: skip
     changes = {name: getattr(fresh, name) for name in forgotten}
     return line.position(turn, rank), {"state": state, "turn": turn, "attempts_before": batch.attempt, **changes}

@@ -68,7 +68,7 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
     forgotten = (
         "state", "least", "most", "intent_at", "create_not_found", "unanswered_at", "ambiguous_at", "create_looks",
         "refusal", "refused_since", "batch_id", "provisional", "created_at", "expires_at", "cancel_sent", "sighting",
-        "not_before", "absences", "told", "published",
+        "not_before", "absences", "told", "published", "organization", "workspace", "unidentified",
     )  # fmt: skip
     changes = {name: getattr(fresh, name) for name in forgotten}
     rounds = [*record.rounds, past]

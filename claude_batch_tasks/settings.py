@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,8 @@ PREFIX = "claude_batch_"
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
 _MOST = 1_000_000_000
 _DEFAULT_URL = "redis://localhost:6379/0"
+#: What may go into a header as it is.
+_HEADER = re.compile(r"[\w.:-]{1,200}", re.ASCII)
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
 
 
@@ -171,6 +174,15 @@ class Settings:
         lambda: {"default": _DEFAULT_FACTORY},
         "alias -> dotted path of a callable that returns an anthropic.Anthropic",
         per_job=False,
+    )
+    workspace_id: str | None = _setting(
+        None, "workspace that a job's calls name (`wrkspc_...`), for a credential that may use more than one"
+    )
+    user_profile_id: str | None = _setting(
+        None, "user profile that a job's requests are attributed to, at their create and at the Messages API"
+    )
+    betas: tuple[str, ...] = _setting(
+        (), "beta versions that all calls of a job ask for, such as `output-300k-2026-03-24`"
     )
     instruments: tuple[str, ...] = _setting(
         (),
@@ -376,10 +388,17 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
     if kind.startswith("Mapping"):
         return _factories(value, wrong)
     if kind.startswith("tuple"):
-        return _keys(value) if f.name == "encryption_key" else _names(value, wrong)
+        if f.name == "encryption_key":
+            return _keys(value)
+        names = _names(value, wrong)
+        if f.name == "betas" and not all(_HEADER.fullmatch(name) for name in names):
+            raise wrong("a list of names of beta versions")
+        return names
     if kind.startswith("str"):
         if not isinstance(value, str):
             raise wrong("a text")
+        if f.name in ("workspace_id", "user_profile_id") and not _HEADER.fullmatch(value):
+            raise wrong("an id as the Console shows it")
         return value
     try:
         if isinstance(value, bool):

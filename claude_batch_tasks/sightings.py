@@ -37,9 +37,12 @@ def reconcile(step: Step) -> bool:
         step.record(unanswered_at=record.unanswered_at or looked_at, ambiguous_at=looked_at)
     assert record.ambiguous_at is not None
     settled = looked_at - record.ambiguous_at >= settings.create_settle
-    last = settled and record.create_looks + 1 >= settings.listings
+    candidates = _candidates(step)
+    # Listings of what may be another account count for themselves: they prove nothing.
+    counted = "create_looks" if account.proves_absence(step) else "unidentified"
+    last = settled and getattr(record, counted) + 1 >= settings.listings
     undecided = 0
-    for seen in _candidates(step):
+    for seen in candidates:
         holder = step.store.holder(seen.id)
         standing = _standing(step, seen.id, holder)
         if standing == "taken":
@@ -56,14 +59,16 @@ def reconcile(step: Step) -> bool:
             undecided += 1
         else:
             undecided += standing == "doubtful"
-    step.record(create_looks=record.create_looks + 1)
-    if undecided or not last:
+    step.record(**{counted: getattr(record, counted) + 1})
+    if undecided or not last or counted == "unidentified":
         metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
-        raise errors.CreateUnresolved(
+        text = (
             f"it is not known whether the create at {clock(record.intent_at)} was stored; "
-            f"{record.create_looks} listings did not show it"
+            f"{record.create_looks + record.unidentified} listings did not show it"
         )
-    account.check_absence(step)
+        if last and counted == "unidentified":
+            text += f"; {account.check_unproven(step, record.intent_at, record.unidentified)}"
+        raise errors.CreateUnresolved(text)
     metrics.count("orphan_searches", found="given_up")
     if settings.on_unresolved_create == "fail":
         raise errors.CreateUnconfirmed(
@@ -76,7 +81,7 @@ def reconcile(step: Step) -> bool:
     step.note("unsent", text, level=logging.WARNING)
     # Listings were answered; whether creates are, the next one shows.
     answered = {"refused_since": None} if record.refusal is None else {}
-    step.record(intent_at=None, ambiguous_at=None, **answered)
+    step.record(intent_at=None, ambiguous_at=None, organization=None, workspace=None, **answered)
     return False
 
 
@@ -223,7 +228,10 @@ def created(
         refusal=None,
         refused_since=None,
         absences=0,
+        unidentified=0,
         create_not_found=0,
+        organization=seen.organization or step.batch.organization,
+        workspace=seen.workspace or (None if seen.organization else step.batch.workspace),
     )
     if claimed:
         record = step.batch
@@ -244,7 +252,6 @@ def not_found(step: Step, exc: errors.NotFoundError, endpoint: policy.Endpoint) 
     # One that was created elsewhere, and not seen yet, may be of any age, and may not be there at all.
     known = record.created_at is not None
     born = record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
-    account.check_other(step, exc.organization)
     step.record(not_found=record.not_found + 1)
     if exc.error_type is None:
         raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
@@ -270,12 +277,15 @@ def not_found(step: Step, exc: errors.NotFoundError, endpoint: policy.Endpoint) 
             listed = api.list_since(step.client, since, timeout=settings.timeout)
             shown = any(seen.id == record.batch_id for seen in listed)
         if shown:
-            step.record(sighting=step.now(), absences=0)
+            step.record(sighting=step.now(), absences=0, unidentified=0)
             raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
-        step.record(absences=record.absences + 1)
+        counted = "absences" if account.proves_absence(step) else "unidentified"
+        step.record(**{counted: getattr(record, counted) + 1})
         meaning = means()
-    if meaning == "lost":
-        account.check_absence(step)
+    # One that was created elsewhere, and never seen, is not sent again whatever its absence means.
+    if known and meaning != "propagation" and not account.proves_absence(step):
+        why = account.check_unproven(step, sighting, record.unidentified)
+        raise errors.NotFoundError(f"{exc}; {record.unidentified} listings do not show it, but {why}", *exc.args[1:])
     if meaning == "lost" and record.provisional:
         return give_back(step, f"{exc}; it is in no listing")
     if meaning == "lost":
@@ -323,6 +333,7 @@ def give_back(step: Step, why: str) -> str:
         provisional=False,
         ambiguous_at=step.now(),
         create_looks=0,
+        unidentified=0,
         told={},
         turn=record.turn + 1,
         **({} if record.rounds else {"attempt": 0, "counts": {}}),

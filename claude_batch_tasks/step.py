@@ -25,14 +25,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import anthropic
 from celery import Task, signature
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.states import READY_STATES
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import api, errors, history, line, policy, steady, totals
+from claude_batch_tasks import account, api, errors, history, line, policy, steady, totals
 from claude_batch_tasks.hard_limit import COUNTDOWN
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
@@ -120,6 +119,8 @@ class Step:
     """The lease is known to be somebody else's."""
     also_held: list[Callable[[], None]] = field(default_factory=list)
     """What is to be done whenever the lease is renewed, in the thread that does."""
+    seen: api.Account = field(default_factory=api.Account)
+    """The account that the last answer of the API named."""
     failures: int = 0
     """How often in a row the step was broken off, before this attempt."""
     failure: str | None = None
@@ -140,14 +141,14 @@ class Step:
         return batch
 
     @property
-    def client(self) -> anthropic.Anthropic:
+    def client(self) -> api.Caller:
         """The client of the job's account."""
-        return api.client(self.job.client, self.settings.client_factories)
+        return account.caller(self.settings, self.job, lambda seen: account.compare(self, seen))
 
     @cached_property
     def account(self) -> str:
         """What the store calls the account of that client."""
-        return api.account_name(self.client)
+        return account.name(self.client, self.settings, self.job)
 
     @property
     def pace(self) -> Pace:

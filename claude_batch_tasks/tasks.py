@@ -313,32 +313,48 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
     if waited:
         step.check_patience()
-    account.check_to_spend(step)
+    seen = account.check_to_spend(step)
     if not _affordable(step):
         return "no money is left for it"
     step.pace.check("create")
     client = step.client
-    step.record(state="creating", intent_at=step.now(), unanswered_at=None, ambiguous_at=None, create_looks=0)
+    step.record(
+        state="creating",
+        intent_at=step.now(),
+        unanswered_at=None,
+        ambiguous_at=None,
+        create_looks=0,
+        unidentified=0,
+        organization=seen.organization,
+        workspace=seen.workspace,
+    )
     try:
         body = step.while_held(submit.body(step.store, job_id, step.job, batch, record))
         with step.pace.heeded("create"), bodies.confirmed(step.confirm_lease):
             created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
-        step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **sightings.refusal_of(step, exc))
+        # It may be stored where this answer came from.
+        named = {"organization": exc.organization, "workspace": exc.workspace} if exc.organization else {}
+        step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **named, **sightings.refusal_of(step, exc))
+        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
     except errors.NotFoundError as exc:
         step.record(
             state="staged",
             intent_at=None,
+            organization=None,
+            workspace=None,
             create_not_found=record.create_not_found + 1,
             not_found=record.not_found + 1,
         )
+        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
     except (errors.TransientError, errors.PermanentError) as exc:
-        step.record(state="staged", intent_at=None)
+        step.record(state="staged", intent_at=None, organization=None, workspace=None)
+        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         if isinstance(exc, errors.TransientError) and _concerns_account(exc):
             # It does not pass while anybody waits: a spend limit comes as 429.
             raise errors.PermanentError(*exc.args) from None
@@ -346,9 +362,10 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     created.ahead = sightings.api_ahead(step, created)
     sightings.created(step, created)
     step.pace.heed(created.hold)
-    account.proven(step, created.organization)
     told = {"requests": record.sending, "round": len(record.rounds)}
     step.note("created", f"created, {many(record.sending, 'request')}", **told, **created.call)
+    account.compare_with_job(step, created.account)
+    account.proven(step, created.account)
     return f"created {created.id}, {record.sending} requests"
 
 
@@ -418,12 +435,13 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         absences=0,
         refused_since=None,
         not_before=record.not_before if seen.retry_after is None else seen_at + seen.retry_after,
+        unidentified=0,
         state="canceling" if seen.processing_status == "canceling" else "in_progress",
     )
     if record.looks == 1:
         step.note("seen", f"seen, {seen.processing_status.replace('_', ' ')}", **seen.call)
     if not record.provisional:
-        account.proven(step, seen.organization)
+        account.proven(step, seen.account)
     elif step.store.holder(seen.id) != step.unit:
         return sightings.give_back(step, "another job knows that it is its own")
     elif seen.processing_status != "ended":
@@ -977,13 +995,18 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
         return "nothing to cancel yet"
     if found.provisional:
         return "not before it is certain that the batch is this job's"
-    client = api.client(record.client, settings.client_factories)
-    pace = Pace(store, api.account_name(client))
+
+    def answered(seen: api.Account) -> None:
+        if (differs := account.difference(account.known(record, found), seen)) is not None:
+            raise errors.AccountChanged(f"client {record.client!r} is on another account: {differs}")
+
+    client = account.caller(settings, record, answered)
+    pace = Pace(store, account.name(client, settings, record))
     pace.check()
     try:
         with pace.heeded():
             seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
-    except errors.PermanentError as exc:
+    except (errors.PermanentError, errors.AccountChanged) as exc:
         return f"refused: {exc}"
     history.note(store, Unit(job_id, batch), "cancel", f"Anthropic: {seen.processing_status}", batch_id=found.batch_id)
     return seen.processing_status

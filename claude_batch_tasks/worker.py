@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from celery import Celery, _state, bootsteps, signals
+from celery import Celery, _state, bootsteps, current_app, signals
+from celery.concurrency.prefork import TaskPool as Prefork
 from celery.states import IGNORED, RETRY
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import checks, delivery, errors, history, inspection, instruments, metrics, recovery
+from claude_batch_tasks import (
+    api,
+    checks,
+    delivery,
+    errors,
+    history,
+    inspection,
+    instruments,
+    metrics,
+    problems,
+    recovery,
+)
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
@@ -21,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two tries to reach a store or a broker that does not answer, at most.
 _LONGEST_PAUSE = 15.0
+
+#: A byte in common to a worker's main process and its pool: whether one of them has looked at the clients.
+_checked: mmap.mmap | None = None
 
 #: The tasks that carry a job's own id.
 _OF_THE_JOB = (NAME + "run_batch", NAME + "finish_job")
@@ -32,6 +48,7 @@ def connect() -> None:
     # worker_init comes before the worker's log is set up
     signals.celeryd_after_setup.connect(_check_store)
     signals.celeryd_after_setup.connect(_check_servers)
+    signals.worker_process_init.connect(_check_clients_of_pool)
     instruments.connect()
     signals.task_revoked.connect(_revoked)
     signals.task_postrun.connect(_let_go)
@@ -61,7 +78,29 @@ def _check_store(instance: Any = None, **_: Any) -> None:
 
 
 def _check_servers(instance: Any = None, **_: Any) -> None:
+    global _checked
+    _checked = mmap.mmap(-1, 1)
     checks.warn(instance)
+
+
+def _check_clients_of_pool(**_: Any) -> None:
+    """Look at the clients in one of the pool's processes: what a factory makes may not survive a fork."""
+    if _checked is not None and not _checked[0]:
+        _checked[0] = 1
+        app: Celery = current_app._get_current_object()  # type: ignore[attr-defined]
+        threading.Thread(target=_check_clients, args=(app,), name="claude-batch-clients", daemon=True).start()
+
+
+def _check_clients(app: Celery) -> None:
+    """Say which clients have no Message Batches: jobs of theirs are refused before anything is created."""
+    factories = checks.readable(app).client_factories
+    for alias in factories:
+        try:
+            api.client(alias, factories)
+        except errors.BatchesUnsupported as exc:
+            log.error("claude_batch_tasks: %s", problems.NO_BATCHES.found(alias=alias, error=exc))
+        except errors.BatchTasksError:
+            log.debug("client %r cannot be made on this worker", alias)  # others may have what it needs
 
 
 def _add_step(app: Celery) -> None:
@@ -84,6 +123,8 @@ class WhatIsDue(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         app, over = worker.app, self._over
         instruments.begin()
+        if not issubclass(worker.pool_cls, Prefork):
+            _check_clients_of_pool()
         _keep_doing("claude-batch-ticker", lambda: delivery.send_due(app), over, "what is due could not be sent")
         _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 
-from claude_batch_tasks import api, checks, problems
+from claude_batch_tasks import api, checks, identity, problems
 from claude_batch_tasks.doctor import servers
-from claude_batch_tasks.errors import ApiError, InvalidSettings, PermanentError
+from claude_batch_tasks.errors import ApiError, BatchesUnsupported, InvalidSettings, PermanentError
 from claude_batch_tasks.problems import Finding, Problem, ok
 from claude_batch_tasks.settings import Settings
 
@@ -52,6 +52,9 @@ def _client(alias: str, settings: Settings) -> Iterator[Finding]:
     except InvalidSettings as exc:
         yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=exc)
         return
+    except BatchesUnsupported as exc:
+        yield problems.NO_BATCHES.found(alias=alias, error=exc)
+        return
     except PermanentError as exc:
         without_key = api.without_credentials(exc)
         yield _no_key(alias) if without_key else problems.FACTORY_FAILS.found(alias=alias, error=exc)
@@ -69,7 +72,11 @@ def _client(alias: str, settings: Settings) -> Iterator[Finding]:
         yield problem.found(**about, why=str(exc).removeprefix("list: "))
         return
     if answer.error is None and answer.is_page:
-        yield ok(f"client {alias!r}: {about['host']} answers, organization {answer.organization or 'not told'}")
+        organization, workspace = answer.account
+        told = f"organization {organization or 'not told'}" + (f", workspace {workspace}" if workspace else "")
+        yield ok(f"client {alias!r}: {about['host']} answers, {told}")
+        if organization is None and not identity.has_secret(client):
+            yield problems.UNIDENTIFIED.found(**about, kind=identity.kind(client))
     else:
         yield _refusal(answer, about)
     if answer.is_page or (answer.error is not None and answer.error.error_type is not None):

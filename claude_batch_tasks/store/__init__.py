@@ -40,6 +40,10 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """Keyed hash of the credential its first create was sent with."""
     organization: str | None = None
     """What the API called that credential's organization, if it said so."""
+    workspace: str | None = None
+    """What it called its workspace."""
+    identity: str | None = None
+    """Keyed hash of all that tells that credential's account; see ``identity``."""
     adopted: bool = False
     """It is made of a batch created elsewhere: the custom_ids at Anthropic are its own, its requests are not here."""
     sealed_by: str | None = None
@@ -119,6 +123,11 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """Since when calls are refused so, in a row."""
     rejected_ids: list[str] = []
     """Batches that looked like ours but are not."""
+    organization: str | None = None
+    workspace: str | None = None
+    """Where its create went, as the API named it."""
+    unidentified: int = 0
+    """Listings in a row that did not show it, of a client that may be on another account; they prove nothing."""
 
     batch_id: str | None = None
     provisional: bool = False

@@ -11,6 +11,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 from celery import Celery
 from kombu import Connection
@@ -338,6 +339,39 @@ def test_a_process_without_a_key_is_told_that_only_workers_need_one(
     assert (said.ids, said.exit_code) == ([], 0)
     assert "this process has no key" in said.text
     assert "only workers need one" in said.text
+
+
+class Platform(anthropic.Anthropic):
+    """A client that asks somebody for its tokens, and one of a platform without Message Batches."""
+
+    @property
+    def auth_headers(self) -> dict[str, str]:
+        return {"Authorization": "Bearer from somewhere"}
+
+
+def foundry() -> Any:
+    from anthropic.lib.foundry import AnthropicFoundry
+
+    return AnthropicFoundry(api_key="sk-ant-of-azure", resource="resource")
+
+
+def test_a_client_that_cannot_be_identified(
+    make_app: MakeApp, doctor_says: DoctorSays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(200, {"data": [], "has_more": False}) as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        factories = {"default": f"{__name__}.Platform"}
+        said = doctor_says(make_app(claude_batch_client_factories=factories), "anthropic")
+    assert said.ids == ["W315"]
+    assert "client 'default' (Platform without a key)" in said.text
+    assert "anthropic-organization-id" in said.text
+
+
+def test_a_client_without_message_batches(make_app: MakeApp, doctor_says: DoctorSays) -> None:
+    factories = {"azure": f"{__name__}.foundry"}
+    said = doctor_says(make_app(claude_batch_client_factories=factories), "anthropic")
+    assert said.ids == ["E004"]
+    assert "AnthropicFoundry has no Message Batches" in said.text
 
 
 # -- what comes of it

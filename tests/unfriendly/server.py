@@ -709,6 +709,18 @@ class UnfriendlyServer:
         with self.lock:
             return self.accounts.setdefault(name, Account())
 
+    def whose(self, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """The account that a call is on, and the headers in which its answer names it."""
+        return headers.get("x-account", "default"), {}
+
+    def refuses(self, headers: Mapping[str, str]) -> bool:
+        """Whether the credential of a call is none."""
+        return False
+
+    def exchange(self, body: bytes) -> dict[str, Any]:
+        """A token for what a workload identifies itself with."""
+        raise NotImplementedError
+
     def __enter__(self) -> UnfriendlyServer:
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -749,6 +761,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = 0
     server: _Server
+    _named: Mapping[str, str] = {}
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
@@ -781,7 +794,11 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         parts = [part for part in url.path.split("/") if part]
         api = self.server.api
-        account = api.account(self.headers.get("x-account", "default"))
+        if url.path == "/v1/oauth/token":
+            self._send(Manners(), _json(api.exchange(body)))
+            return
+        name, self._named = api.whose(self.headers)
+        account = api.account(name)
         endpoint = _endpoint(self.command, parts)
         with api.lock:
             account.calls[endpoint] += 1
@@ -809,7 +826,7 @@ class _Handler(BaseHTTPRequestHandler):
         call: MessageCall | None,
     ) -> None:
         api, manners = self.server.api, account.manners
-        if not (self.headers.get("authorization") or self.headers.get("x-api-key")):
+        if not (self.headers.get("authorization") or self.headers.get("x-api-key")) or api.refuses(self.headers):
             self._leave(account, call)
             self._send(manners, refusal(401, "authentication_error", "no key"))
             return
@@ -979,7 +996,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._after(manners)
 
     def _head(self, manners: Manners, status: int, headers: Mapping[str, str]) -> None:
-        headers = {"Date": self.date_time_string(time.time() + manners.ahead), **headers}
+        headers = {"Date": self.date_time_string(time.time() + manners.ahead), **self._named, **headers}
         if manners.close == "says":
             headers["Connection"] = "close"
         names = {name: name.swapcase() if manners.odd_headers else name for name in headers}

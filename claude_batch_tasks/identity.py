@@ -1,0 +1,171 @@
+"""Whose client it is, as far as that can be told without asking: its kind, host, workspace, and what it signs in with.
+
+A key or a token that stands in the client is a secret of one account, and tells accounts apart. A provider of tokens, a
+profile or a cloud's own identity does not: the next token may be another account's. Such a client is identified by
+what the API says of it; until then it shares nothing with clients of another provider.
+
+Whatever is secret leaves this module inside a keyed hash only.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import anthropic
+
+WORKSPACE = "anthropic-workspace-id"
+
+#: Headers of a client's own whose names say that they tell accounts, or tenants of a gateway, apart.
+_TELLING = re.compile(r"auth|key|token|secret|tenant|workspace|org|account|project|customer|team", re.IGNORECASE)
+
+#: Headers in which a client signs in.
+_SIGNED_IN = ("authorization", "x-api-key")
+
+#: Attributes of clients and of the SDK's providers that name an account, and are no secrets.
+_NAMES = (
+    "_profile", "_config_path", "_federation_rule_id", "_organization_id", "_service_account_id", "_workspace_id",
+    "service_account_email", "_env_var",
+)  # fmt: skip
+_CLIENT_NAMES = ("workspace_id", "aws_region", "aws_profile", "aws_access_key", "_project", "_location")
+_CONFIG_NAMES = ("organization_id", "workspace_id", "federation_rule_id", "service_account_id", "client_id", "type")
+
+
+def keyed_hash(client: anthropic.Anthropic, key: str, workspace: str | None = None) -> str:
+    """Return a keyed hash of everything that tells a client's account; nothing can be had from it.
+
+    Args:
+        key: what the hash is for, such as a job's nonce.
+        workspace: the one that the calls name in place of the client's own.
+    """
+    return digest([*_parts(client), f"workspace {workspace or requested_workspace(client)}"], key)
+
+
+def digest(parts: list[str], key: str = "") -> str:
+    """Return a keyed hash of some texts."""
+    return hashlib.blake2b("\n".join(parts).encode(), key=key.encode()[:64], digest_size=16).hexdigest()
+
+
+def requested_workspace(client: anthropic.Anthropic) -> str | None:
+    """Return the workspace that a client's calls name."""
+    found = _headers(client).get(WORKSPACE) or getattr(client, "workspace_id", None)
+    return found if isinstance(found, str) else None
+
+
+def has_secret(client: anthropic.Anthropic) -> bool:
+    """Return whether a client signs in with a secret of its own, which is one account's for as long as it is good."""
+    return bool(secrets(client))
+
+
+def secrets(client: anthropic.Anthropic) -> list[str]:
+    """Return what a client signs in with, where that stands in the client."""
+    if getattr(client, "custom_auth", None) is not None or getattr(client._client, "auth", None) is not None:
+        provider = getattr(client, "credentials", None)
+        token = getattr(provider, "_token", None) if type(provider).__name__ == "StaticToken" else None
+        return [token] if isinstance(token, str) else []
+    if key := getattr(client, "aws_secret_key", None):
+        return [str(key)]
+    sent, own = _headers(client), getattr(client, "_custom_headers", {})
+    known = [str(value) for name, value in own.items() if name.lower() in _SIGNED_IN]
+    known += [key for key in (client.api_key, client.auth_token) if key]
+    # A subclass may have a way of its own to sign in, beside a key that is never sent.
+    return [key for key in known if any(key in str(sent.get(name)) for name in _SIGNED_IN)]
+
+
+def to_hide(client: anthropic.Anthropic) -> set[str]:
+    """Return every secret that a client holds, whether it is sent or not."""
+    token = getattr(getattr(getattr(client, "_token_cache", None), "_cached", None), "token", None)
+    own = getattr(client, "_custom_headers", {})
+    given = [str(value) for name, value in own.items() if name.lower() in _SIGNED_IN]
+    kept = (getattr(client, name, None) for name in ("api_key", "auth_token", "aws_secret_key", "aws_session_token"))
+    found = [token, *kept, *given, *(value.partition(" ")[2] for value in given)]
+    return {secret for secret in found if isinstance(secret, str) and secret}
+
+
+def kind(client: anthropic.Anthropic) -> str:
+    """Say what a client is, for people."""
+    name = type(client).__name__
+    if has_secret(client):
+        return name
+    provider = _provider(client)
+    return f"{name} with {type(provider).__name__}" if provider is not None else f"{name} without a key"
+
+
+def why_no_batches(made: Any) -> str | None:
+    """Return why no batch can be created with what a factory returned, if it is a client for such a platform."""
+    if isinstance(made, anthropic.Anthropic):
+        if getattr(made.messages, "batches", None) is not None:
+            return None
+    elif not (type(made).__module__.startswith("anthropic.") and type(made).__name__.startswith("Anthropic")):
+        return None
+    return (
+        f"{type(made).__name__} has no Message Batches; use anthropic.Anthropic, or another client whose "
+        "messages.batches works, such as AnthropicAWS"
+    )
+
+
+def drop_token(client: anthropic.Anthropic) -> bool:
+    """Have the next call sign in with a new token; whether the client gets tokens at all."""
+    cache = getattr(client, "_token_cache", None)
+    if cache is not None:
+        cache.invalidate()
+        return True
+    state = getattr(client, "_creds_state", None)  # Google's; a token provider is asked at each call
+    if (credentials := getattr(state, "credentials", None)) is not None:
+        credentials.token = None
+    if (sessions := getattr(sys.modules.get("anthropic.lib.aws._auth"), "_get_session", None)) is not None:
+        sessions.cache_clear()  # botocore's, which read their credentials once
+    return not has_secret(client)
+
+
+def _parts(client: anthropic.Anthropic) -> Iterator[str]:
+    yield str(client.base_url)
+    signed = secrets(client)
+    yield from signed
+    if not signed:
+        yield f"{type(client).__module__}.{type(client).__qualname__}"
+        yield from _names_of(_provider(client))
+        yield from (f"{name} {getattr(client, name, None)}" for name in _CLIENT_NAMES)
+    yield from _telling(getattr(client, "_custom_headers", None))
+    yield from _telling(getattr(client, "_custom_query", None))
+
+
+def _telling(values: Mapping[str, Any] | None) -> list[str]:
+    found = {name.lower(): value for name, value in (values or {}).items() if _TELLING.search(name)}
+    return [f"{name}: {value}" for name, value in sorted(found.items()) if name != WORKSPACE]
+
+
+def _headers(client: anthropic.Anthropic) -> dict[str, Any]:
+    """The headers of each call, by their names in small letters."""
+    try:
+        return {name.lower(): value for name, value in client.default_headers.items()}
+    except Exception:  # noqa: BLE001 - a subclass may ask anybody for them
+        return {}
+
+
+def _provider(client: anthropic.Anthropic) -> Any:
+    """Who gives a client its tokens."""
+    given = getattr(client, "credentials", None) or getattr(client, "_token_provider", None)
+    provider = given or getattr(client, "google_credentials", None)
+    while isinstance(provider, functools.partial):
+        provider = provider.func
+    return provider
+
+
+def _names_of(provider: Any) -> Iterator[str]:
+    if provider is None:
+        return
+    named = provider if hasattr(provider, "__qualname__") else type(provider)
+    yield f"{named.__module__}.{named.__qualname__}"
+    for name in _NAMES:
+        if isinstance(value := getattr(provider, name, None), (str, int)) or hasattr(value, "__fspath__"):
+            yield f"{name} {value}"
+    config = getattr(provider, "_config", None)
+    if isinstance(config, Mapping):
+        authentication = config.get("authentication")
+        for values in (config, authentication if isinstance(authentication, Mapping) else {}):
+            yield from (f"{name} {values[name]}" for name in _CONFIG_NAMES if values.get(name))
