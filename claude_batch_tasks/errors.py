@@ -236,8 +236,19 @@ class WaitExceeded(BatchTasksError):
     """The job waited longer than ``max_wait``. Its batches go on at Anthropic; nothing was canceled."""
 
 
-class ResultsMissing(BatchTasksError):
-    """Some of the job's requests have no outcome in the store, and the text says how many; what came is kept."""
+class ResultsMissing(BatchTasksError, LookupError):
+    """Not all is there that the job's record counts: the result file stayed incomplete, or the store lost some of it.
+
+    Args:
+        message: what is missing, what was kept, and what to do.
+        missing: how many requests it concerns; ``None``: that is not known.
+        keys: the store's keys that are gone.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.missing: int | None = args[1] if len(args) > 1 else None
+        self.keys: list[str] = list(args[2]) if len(args) > 2 else []
 
 
 class StepFailed(BatchTasksError):

@@ -12,9 +12,8 @@ from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 from kombu.utils import json as kombu_json
 
-from claude_batch_tasks import errors
+from claude_batch_tasks import errors, reading
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.reading import Ids
 
 if TYPE_CHECKING:  # it needs the SDK, which takes a second to import
     from claude_batch_tasks.step import Step
@@ -55,6 +54,7 @@ def announce(step: Step, places: Iterable[int]) -> None:
     Raises:
         TransientError: the broker does not take the messages; those that it did take are not repeated.
         JobNotFound: the job is gone.
+        ResultsMissing: its custom_ids are.
     """
     if step.job.on_result is None:
         return
@@ -64,7 +64,7 @@ def announce(step: Step, places: Iterable[int]) -> None:
     call = Signature.from_dict(json.loads(step.job.on_result), app=step.task.app)
     names: Any = None
     while chunk := list(islice(new, CHUNK)):
-        names = names or Ids(step.store.custom_ids(job_id, batch))
+        names = names or reading.names(step.store, job_id, step.job, batch, step.batch)
         ids = [names[place] for place in chunk]
         try:
             # Before what the signature has of its own, as Celery calls what is linked.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
 from typing import IO, Any, get_args
@@ -14,13 +15,14 @@ import msgspec
 from celery import Celery
 from celery.result import AsyncResult
 
-from claude_batch_tasks import export, history, index, line, resuming, totals
+from claude_batch_tasks import export, history, index, line, missing, resuming, rounds, totals
 from claude_batch_tasks import requests as wire
-from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown
-from claude_batch_tasks.reading import Ids, Order, Reader, RequestResult, Type, as_result
+from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown, ResultsMissing
+from claude_batch_tasks.job_result import JobResult
+from claude_batch_tasks.reading import Ids, Order, Reader, RequestResult, Type, as_result, names
 from claude_batch_tasks.results import OUTCOMES
 from claude_batch_tasks.settings import Settings, configured_app
-from claude_batch_tasks.store import HistoryEvent, JobRecord, JobState, Unit
+from claude_batch_tasks.store import BatchRecord, HistoryEvent, JobRecord, JobState, Unit
 
 _ENDED = ("completed", "canceled", "failed", "revoked")
 
@@ -87,15 +89,17 @@ class BatchJob:
         job_id: the id of the AsyncResult.
         app: the Celery app whose settings say where the store is; default: the current one.
 
-    Every method raises ``JobNotFound`` if the store has no such job, ``StoreUnavailable`` if it does not answer.
+    Every method raises ``JobNotFound`` if the store has no such job, ``StoreUnavailable`` if it does not answer. Those
+    that read results or requests raise ``ResultsMissing`` where the store has lost some of them.
     """
 
     def __init__(self, job_id: str, app: Celery | None = None) -> None:
         self.job_id = job_id
         self._app = app or configured_app()
         self._store = Settings.of(self._app).open_store()
-        self._eager: AsyncResult[Any] | None = None
-        """How it ended, where ``task_always_eager`` had it run in this process and no result back end knows of it."""
+        self._result: AsyncResult[Any] | None = None
+        """What to wait for, where it is not the job's own: ``task_always_eager`` had it run in this process, and no
+        result back end knows of it, or what it had lost is fetched again."""
 
     def __repr__(self) -> str:
         return f"BatchJob({self.job_id!r})"
@@ -105,27 +109,19 @@ class BatchJob:
         return self._status(self._job())
 
     def _status(self, job: JobRecord) -> JobStatus:
-        batches = self._store.batches(self.job_id)
-        counts = totals.tally(batches)
+        records = self._store.batch_records(self.job_id)
+        batches = [record for record in records if record is not None]
+        counts: Mapping[str, int] = totals.tally(batches)
         ended, costs = job.state in _ENDED, totals.cost(batches)
+        if len(batches) < len(records) and job.summary:
+            counts = costs = job.summary  # it was made when all were there
         return JobStatus(
             job_id=self.job_id,
             state=job.state,
             requests=job.requests,
-            processing=0 if ended else max(job.requests - sum(counts.values()), 0),
+            processing=0 if ended else max(job.requests - sum(counts[name] for name in OUTCOMES), 0),
             **{name: counts[name] for name in OUTCOMES},
-            batches=tuple(
-                BatchStatus(
-                    batch_id=batch.batch_id,
-                    state="done" if batch.done and batch.state == "fetched" else batch.state,
-                    requests=batch.count,
-                    looks=batch.looks,
-                    not_found=batch.not_found,
-                    next_look=None if batch.done else totals.moment(batch.due_at),
-                    error=str(batch.error[1][0]) if batch.error else None,
-                )
-                for batch in batches
-            ),
+            batches=tuple(map(_batch_status, records)),
             looks=sum(batch.looks for batch in batches),
             not_found=sum(batch.not_found for batch in batches),
             resubmitted=sum(batch.resubmitted for batch in batches),
@@ -190,27 +186,64 @@ class BatchJob:
 
     def _places(self, ids: Iterable[str]) -> dict[int, dict[int, str]]:
         """Of those ids that the job has: by batch, the position of each."""
-        job, batches = self._job(), self._store.batches(self.job_id)
+        job, records = self._job(), self._store.batch_records(self.job_id)
+        if None in records and (error := missing.of_records(self.job_id, job, records)):
+            raise error
+        batches = [record for record in records if record is not None]
         # An adopted job's index came with its results.
         with_results = {"batch": 0, "attempt": batches[0].published} if job.adopted else {}
         firsts = [batch.first for batch in batches]
         parts: dict[int, bytes] = {}
         places: dict[int, dict[int, str]] = {}
+        absent: set[str] = set()
         for custom_id in ids:
             if (number := index.part(custom_id)) not in parts:
                 parts[number] = self._store.index_part(self.job_id, number, **with_results)
             if (where := index.find(parts[number], custom_id)) is not None:
                 batch = bisect_right(firsts, where) - 1
                 places.setdefault(batch, {})[where - firsts[batch]] = custom_id
+            else:
+                absent.add(custom_id)
+        if absent and self._index_is_gone(job, batches):
+            return self._search(job, batches, absent.union(*(found.values() for found in places.values())))
         if job.adopted:
             return places
         # The index knows the digests of ids only.
         for batch, found in places.items():
-            sent = Ids(self._store.custom_ids(self.job_id, batch)) if len(found) > 1 else None
+            sent = self._names(job, batch, batches[batch]) if len(found) > 1 else None
             for place, custom_id in list(found.items()):
-                if custom_id != (sent[place] if sent else self._store.custom_id(self.job_id, batch, place)):
+                if custom_id != (sent[place] if sent else self._name(job, batch, batches[batch], place)):
                     del found[place]
         return {batch: found for batch, found in places.items() if found}
+
+    def _index_is_gone(self, job: JobRecord, batches: list[BatchRecord]) -> bool:
+        """Whether that an id is not in the index means nothing."""
+        if job.adopted:
+            attempt = batches[0].published
+            return attempt is not None and bool(self._store.missing_keys(self.job_id, 0, [f"index:{attempt}"]))
+        return bool(self._store.missing_keys(self.job_id, None, ["index"]))
+
+    def _search(self, job: JobRecord, batches: list[BatchRecord], ids: Collection[str]) -> dict[int, dict[int, str]]:
+        """As ``_places``, without the index: all ids are read."""
+        places: dict[int, dict[int, str]] = {}
+        for number, batch in enumerate(batches):
+            if job.adopted:
+                outcomes = Reader(self._store, self.job_id, job, number, batch).outcomes()
+                named: Iterable[tuple[int, str]] = ((outcome.place, outcome.row.custom_id) for outcome in outcomes)
+            else:
+                named = enumerate(self._names(job, number, batch))
+            if found := {place: custom_id for place, custom_id in named if custom_id in ids}:
+                places[number] = found
+        return places
+
+    def _names(self, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
+        return names(self._store, self.job_id, job, number, batch)
+
+    def _name(self, job: JobRecord, number: int, batch: BatchRecord, place: int) -> str:
+        try:
+            return self._store.custom_id(self.job_id, number, place)
+        except (ResultsMissing, IndexError):
+            return self._names(job, number, batch)[place]
 
     def _chosen(self, places: dict[int, dict[int, str]]) -> Iterator[RequestResult]:
         """The outcomes of requests that have a final one."""
@@ -259,13 +292,19 @@ class BatchJob:
         return self._requests()
 
     def _requests(self) -> Iterator[dict[str, Any]]:
-        for number, _ in enumerate(self._store.batches(self.job_id)):
-            pieces = zip(
-                self._store.custom_ids(self.job_id, number), self._store.bodies(self.job_id, number), strict=True
-            )
-            for ids, body in pieces:
-                for custom_id, params in zip(ids, wire.pick(body, range(len(ids))), strict=True):
-                    yield {"custom_id": custom_id, "params": msgspec.json.decode(params)}
+        job, records, total = self._job(), self._store.batch_records(self.job_id), 0
+        for number, record in enumerate(records):
+            count = 0
+            with suppress(ResultsMissing):
+                for ids, body in rounds.staged(self._store, self.job_id, number):
+                    for custom_id, params in zip(ids, wire.pick(body, range(len(ids))), strict=True):
+                        yield {"custom_id": custom_id, "params": msgspec.json.decode(params)}
+                    count += len(ids)
+            total += count
+            if record is not None and count != record.count:
+                raise missing.of_requests(self._store, self.job_id, job, number, record)
+        if total != job.requests and (error := missing.of_records(self.job_id, job, records)):
+            raise error
 
     def cancel(self) -> None:
         """Ask for the job to be canceled: what Anthropic has processed keeps its results, the rest ends as canceled.
@@ -303,11 +342,16 @@ class BatchJob:
             JobNotResumable: it has not failed, or what it needs has expired.
             InvalidSettings: an option is unknown or makes no sense.
         """
-        return resuming.resume(self._app, self.job_id, self._job(), options)
+        self._result = resuming.resume(self._app, self.job_id, self._job(), options)
+        return self._result
 
     def get(self, timeout: float | None = None, **options: Any) -> dict[str, Any]:
-        """Wait for the summary: ``AsyncResult(job_id).get(timeout=...)``, which takes the same options."""
-        found = self._eager or self._app.AsyncResult(self.job_id)
+        """Wait for the summary: ``AsyncResult(job_id).get(timeout=...)``, which takes the same options.
+
+        Raises:
+            JobNotFound: the store has no such job (any more), and no result of it is known.
+        """
+        found = self._result or JobResult(self.job_id, app=self._app, expected=True)
         summary: dict[str, Any] = found.get(timeout=timeout, **options)
         return summary
 
@@ -342,10 +386,14 @@ class BatchJob:
     def _readers(self, only: str | None, order: str) -> Iterator[Reader]:
         """Of the batches that are finished by now."""
         _check(only, order)
-        job = self._job()
-        done = [(number, batch) for number, batch in enumerate(self._store.batches(self.job_id)) if batch.done]
-        wanted = ((number, batch) for number, batch in done if only is None or batch.counts.get(only))
-        return (Reader(self._store, self.job_id, job, number, batch) for number, batch in wanted)
+        return self._counted_readers(self._job(), self._store.batch_records(self.job_id), only)
+
+    def _counted_readers(self, job: JobRecord, records: list[BatchRecord | None], only: str | None) -> Iterator[Reader]:
+        for number, batch in enumerate(records):
+            if batch is not None and batch.done and (only is None or batch.counts.get(only)):
+                yield Reader(self._store, self.job_id, job, number, batch)
+        if error := missing.of_records(self.job_id, job, records):
+            raise error
 
 
 def adopt(
@@ -372,7 +420,7 @@ def adopt(
     app = app or configured_app()
     result = resuming.adopt(app, batch_id, client, queue, options)
     job = BatchJob(result.id, app)
-    job._eager = result if app.conf.task_always_eager else None
+    job._result = result if app.conf.task_always_eager else None
     return job
 
 
@@ -407,6 +455,28 @@ def list_jobs(
     records = ((job, job._store.job(job.job_id)) for job in jobs)
     chosen = ((job, record) for job, record in records if record and (states is None or record.state in states))
     return (job._status(record) for job, record in islice(chosen, limit))
+
+
+def _batch_status(batch: BatchRecord | None) -> BatchStatus:
+    if batch is None:
+        return BatchStatus(
+            batch_id=None,
+            state="missing",
+            requests=0,
+            looks=0,
+            not_found=0,
+            next_look=None,
+            error="its record is gone from the store",
+        )
+    return BatchStatus(
+        batch_id=batch.batch_id,
+        state="done" if batch.done and batch.state == "fetched" else batch.state,
+        requests=batch.count,
+        looks=batch.looks,
+        not_found=batch.not_found,
+        next_look=None if batch.done else totals.moment(batch.due_at),
+        error=str(batch.error[1][0]) if batch.error else None,
+    )
 
 
 def _check(type: Any, order: Any) -> None:

@@ -30,6 +30,7 @@ from claude_batch_tasks import (
     reading,
     requests,
     results,
+    rounds,
     signals,
 )
 from claude_batch_tasks.step import LeaseLost, Step
@@ -43,6 +44,12 @@ _LOOKS = 4
 
 #: Seconds between two tries of what the store must not miss.
 _PAUSES = (0.2, 0.5, 1, 2, 4, 8)
+#: What a request errored with of which the store has lost whether it was answered.
+_UNKNOWN = "answer_lost"
+_GONE = (
+    "the store has lost what became of its call through the Messages API, if one was made; it may have been billed, so "
+    "it is not sent again"
+)
 
 _LOST = "the answer to its call through the Messages API was lost"
 
@@ -70,7 +77,12 @@ def units(step: Step) -> list[Unit]:
 
 def all_ended(step: Step) -> bool:
     """Whether no lane of the step's batch has anything to do any more, or is still to tell what it did."""
-    return all(step.store.position(lane) >= line.DONE for lane in units(step))
+    found = units(step)
+    # Where the record of the lanes is gone, one that nobody awaits has ended too.
+    return all(
+        position >= line.DONE or (position < 0 and not awaited)
+        for position, awaited in zip(map(step.store.position, found), step.store.awaited(found), strict=True)
+    )
 
 
 def bury(step: Step) -> bool:
@@ -79,6 +91,32 @@ def bury(step: Step) -> bool:
         for place in step.store.left_behind(lane):
             step.store.save_outcome(lane, place, reading.kept_outcome(_LOST, tried=True))
     return bool(step.store.under_way(step.unit.job_id, step.unit.batch or 0))
+
+
+def account_for(step: Step) -> int:
+    """End those requests of which nothing says any more whether they were sent, and how; how many.
+
+    They may have been answered and billed, so they are not sent again, and what they had come to before is not passed
+    off as how they ended.
+    """
+    store, job_id, batch = step.store, step.unit.job_id, step.unit.batch or 0
+    granted, stored = step.batch.granted or 0, store.count_outcomes(job_id, batch)
+    record, job = store.batch(job_id, batch) or step.batch, store.job(job_id) or step.job
+    if record.stored <= stored:
+        over = job.cancel_requested or job.stopped is not None
+        if over or (step.deadline is not None and step.now() >= step.deadline):
+            return 0  # what was still to be sent was dropped on purpose
+        if stored + store.under_way(job_id, batch) >= granted:
+            return 0
+    known = store.accounted(job_id, batch)
+    wanted = rounds.left(store, job_id, batch, step.batch)[:granted]
+    unknown = [place for place in wanted if place not in known]
+    for place in unknown:
+        store.save_outcome(step.unit, place, reading.error_outcome(_UNKNOWN, _GONE, None))
+    if unknown:
+        step.record(stored=store.count_outcomes(job_id, batch))  # those that are gone are not counted any more
+        step.note("unsent", f"{len(unknown):,} requests: {_GONE}", level=logging.ERROR)
+    return len(unknown)
 
 
 class Lane:
@@ -199,6 +237,12 @@ class Lane:
                 elif taken.state == "price":
                     note = f"what {request.model} costs is not known: see claude_batch_prices"
                     self._keep(request.place, note, tried=False)
+                elif taken.state == "lost":
+                    self._keep(
+                        request.place,
+                        f"what the job has spent is gone from the store, so {self._budget()} cannot be kept",
+                        tried=False,
+                    )
                 elif taken.state == "budget":
                     self._keep(request.place, f"{self._budget()} does not cover it any more", tried=False)
             del self._looked_at[0]
@@ -214,7 +258,11 @@ class Lane:
         step = self._step
         first, piece = self._piece
         if not first <= place < first + len(piece):
-            first, body = step.store.piece_of(step.unit.job_id, step.unit.batch or 0, place)
+            try:
+                first, body = step.store.piece_of(step.unit.job_id, step.unit.batch or 0, place)
+            except errors.ResultsMissing as exc:
+                self._keep(place, f"it is not sent, for {exc}", tried=False)
+                return None
             piece = requests.params_of(body)
             self._piece = first, piece
         params = piece[place - first]

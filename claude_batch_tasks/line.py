@@ -117,6 +117,12 @@ def beginning(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) ->
     return signature.set(task_id=job_id, **routed(job.queue), **_canvas(job), **_later(app, countdown))
 
 
+def restoring(app: Celery, job: JobRecord, job_id: str) -> Signature[Any]:
+    """The message of fetching again what the store has lost of a job's results."""
+    signature = app.signature(NAME + "recover_jobs", kwargs={"job_id": job_id}, immutable=True)
+    return signature.set(**{"ignore_result": False, **routed(job.queue)})
+
+
 def routed(queue: str | None) -> dict[str, Any]:
     """The options of ``apply_async`` that send a job's task to the job's queue."""
     return {"queue": queue} if queue else {}

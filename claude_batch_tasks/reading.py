@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from claude_batch_tasks import lenient_json, policy, requests, results
-from claude_batch_tasks.errors import JobNotFound
+from claude_batch_tasks import lenient_json, missing, policy, requests, results
+from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store
 from claude_batch_tasks.texts import shortened
 
@@ -72,7 +72,11 @@ class Outcome(NamedTuple):
 
 
 class Reader:
-    """Reads what one batch's requests came to, in constant memory but for the batch's custom_ids."""
+    """Reads what one batch's requests came to, in constant memory but for the batch's custom_ids.
+
+    It counts: where it finds fewer outcomes than the batch's record says there are, it raises ``ResultsMissing``, after
+    those that it found. What may be out of date because a later outcome is missing is not among them.
+    """
 
     def __init__(self, store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
         self._store, self._job_id, self._job, self._number, self._batch = store, job_id, job, number, batch
@@ -87,7 +91,11 @@ class Reader:
         return outcome.row.custom_id if self._job.adopted else self._custom_ids[outcome.place]
 
     def outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
-        """Every outcome, or those of one type: as they are stored, or in the order of the requests."""
+        """Every outcome, or those of one type: as they are stored, or in the order of the requests.
+
+        Raises:
+            ResultsMissing: not all are there that the batch's record counts.
+        """
         found = (outcome for outcome in self._stored() if only in (None, outcome.row.type))
         return _in_order(found, self._batch.count) if order == "request" else found
 
@@ -101,14 +109,25 @@ class Reader:
 
         Args:
             places: their positions, to the custom_id of each.
+
+        Raises:
+            ResultsMissing: one that the batch's record counts is not there.
         """
-        batch, wanted, notes = self._batch, dict(places), dict[int, str]()
+        batch = self._batch
+        # Where a key is gone, the rows of an earlier download must not pass for those of the last.
+        if batch.layers and self._store.missing_keys(
+            self._job_id, self._number, missing.layer_names(batch, "rows", "pieces")
+        ):
+            yield from self._among_all(places)
+            return
+        wanted, notes = dict(places), dict[int, str]()
         for place, stored in self._store.outcomes_of(self._job_id, self._number, list(places)).items():
             if found := _from_messages(place, stored):
                 del wanted[place]
                 yield found
             else:
                 notes[place] = _note(stored)
+        lost = self._answers_lost()
         for attempt, round_ in batch.layers:
             pieces = self._store.pieces(self._job_id, self._number, attempt, wanted)
             for number in sorted(set(pieces.values())):
@@ -119,14 +138,38 @@ class Reader:
                 for row, line in _rows_of(piece, ids):
                     place = ids[row.custom_id]
                     del wanted[place]
+                    if lost and place not in notes and _open(row):
+                        raise self._missing(lost, lost)
                     found = self._noted(Outcome(place, _source(round_), row, line), notes)
                     if batch.final or place in notes or not _open(row):
                         yield found
         if wanted and not batch.layers:
             self._check_that_it_is_there()
+            if lost and not notes.keys() >= wanted.keys():
+                raise self._missing(lost, lost)
             for place in wanted if batch.final else notes:
                 if default := self._default(place):
                     yield self._noted(default, notes)
+        elif wanted and batch.error is None:
+            raise self._missing(len(wanted))
+
+    def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
+        """Some outcomes, found by reading all."""
+        settled = self._store.outcomes_of(self._job_id, self._number, list(places))
+        for outcome in self._stored():
+            place = outcome.place
+            if place in places and (self._batch.final or place in settled or not _open(outcome.row)):
+                yield outcome
+
+    def _answers_lost(self) -> int:
+        """How many outcomes of the Messages API are not there."""
+        if not (self._batch.stored or self._batch.answered):
+            return 0
+        stored = self._store.count_outcomes(self._job_id, self._number)
+        return missing.answers_lost(self._batch, stored=stored, answers=stored)
+
+    def _missing(self, count: int, answers: int = 0) -> Exception:
+        return missing.of_outcomes(self._store, self._job_id, self._job, self._number, self._batch, count, answers)
 
     def _wire_id(self, place: int, round_: int, custom_id: str) -> str:
         if self._job.adopted:
@@ -136,7 +179,7 @@ class Reader:
     @cached_property
     def _custom_ids(self) -> Ids:
         """The batch's, by position."""
-        return Ids(self._store.custom_ids(self._job_id, self._number))
+        return names(self._store, self._job_id, self._job, self._number, self._batch)
 
     def _stored(self) -> Iterator[Outcome]:
         """Those from the Messages API, then what they do not replace: of each round, the last first."""
@@ -150,23 +193,54 @@ class Reader:
                 yield found
             else:
                 notes[place] = _note(stored)
+        answers = sum(replaced)
+        lost = missing.answers_lost(batch, stored=answers + len(notes), answers=answers)
         if not batch.layers:
             self._check_that_it_is_there()
             for place in range(batch.count):
-                if not replaced[place] and (found := self._default(place)):
+                if not replaced[place] and (place in notes or not lost) and (found := self._default(place)):
                     yield self._noted(found, notes)
+            if lost:
+                raise self._missing(lost, lost)
             return
-        arrival = count()
+        yield from self._rows(replaced, notes, lost)
+
+    def _rows(self, replaced: bytearray, notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
+        """The rows that nothing later replaces.
+
+        Args:
+            replaced: what has a later outcome, by position.
+            lost: outcomes of the Messages API that are not there, of requests that deserved another chance.
+        """
+        batch, arrival, short, withheld = self._batch, count(), 0, 0
         for attempt, round_ in batch.layers:
+            found = 0
             nonce = requests.round_nonce(self._job.nonce, round_)
             for piece in self._store.results(self._job_id, self._number, attempt):
                 for row, line in results.rows(piece, skip_others=True):
                     # The requests of an adopted batch are numbered as their rows came.
                     index = next(arrival) if self._job.adopted else requests.index_of(nonce, row.custom_id)
                     place = -1 if index is None else index - batch.first
-                    if 0 <= place < batch.count and not replaced[place]:
+                    if not 0 <= place < batch.count:
+                        continue  # no row of this batch; what should be there instead is missing
+                    found += 1
+                    if not replaced[place]:
                         replaced[place] = True
-                        yield self._noted(Outcome(place, _source(round_), row, line), notes)
+                        if ((lost and place not in notes) or short) and _open(row):
+                            withheld += 1
+                        else:
+                            yield self._noted(Outcome(place, _source(round_), row, line), notes)
+            expected = missing.rows_expected(batch, attempt, round_)
+            if expected is None:
+                expected = self._rows_mapped(attempt)
+            short += max(expected - found, 0)
+        absent = replaced.count(0) if batch.error is None else short
+        if absent or withheld or lost or short:
+            raise self._missing(max(absent + withheld, lost, short), lost)
+
+    def _rows_mapped(self, attempt: int) -> int:
+        """How many rows an attempt has, by the map of their pieces; 0: that is gone, and nothing says so."""
+        return len(self._store.pieces(self._job_id, self._number, attempt, range(self._batch.count)))
 
     def _noted(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
         """With why it was not sent again, if it deserved that."""
@@ -389,6 +463,21 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
                 yield Outcome(place, names[sources[place]], results.any_row(line), line, notes.get(place))
 
 
+def names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
+    """A batch's custom_ids, by position.
+
+    Raises:
+        ResultsMissing: they are not all there.
+    """
+    try:
+        found = Ids(store.custom_ids(job_id, number))
+    except ResultsMissing:
+        found = Ids([])
+    if len(found) != batch.count:
+        raise missing.of_names(store, job_id, job, number, batch)
+    return found
+
+
 class Ids:
     """A batch's custom_ids by position: the bytes of all of them and where each ends, not one object each."""
 
@@ -399,6 +488,12 @@ class Ids:
             for custom_id in ids:
                 self._text += custom_id.encode()
                 self._ends.append(len(self._text))
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[place] for place in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
 
     def __getitem__(self, place: int) -> str:
         return self._text[self._ends[place] : self._ends[place + 1]].decode()

@@ -16,7 +16,8 @@ from celery.result import AsyncResult, EagerResult
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 
-from claude_batch_tasks import errors, history, line, policy, submit, totals
+from claude_batch_tasks import errors, history, line, missing, policy, submit, totals
+from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
 
@@ -44,21 +45,26 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     """
     settings = Settings.of(app)
     store = settings.open_store()
+    if job.ended_at is None or job.state == "revoked":
+        why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
+    if job.state != "failed":
+        if (fetching := _fetch_again(app, store, job_id, job)) is not None:
+            return fetching
+        job = _with_lost_batches(store, job_id, job)
+    missing.replace_lost_batches(store, job_id, job)
     batches = store.batches(job_id)
     failed = [
         number for number, batch in enumerate(batches) if batch.error or not batch.done or totals.unaccounted(batch)
     ]
-    if job.ended_at is None or job.state == "revoked" or (job.state != "failed" and not failed):
-        why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
-        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
+    if job.state != "failed" and not failed:
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: it is {job.state}")
     if options.get("deadline") is not None:
         options = {**options, "deadline": submit.seconds_until(options["deadline"], lambda: job.submitted_at)}
     job.options = {**job.options, **options}
     settings = settings.override(job.options)
     if job.adopted:
         _check_no_fallback(options)
-    if len(batches) < job.batches:
-        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: some of what it needs has expired")
     # From here on none was ever begun, and each waits for its turn.
     unbegun = job.batches
     while unbegun and unbegun - 1 in failed and not _begun(batches[unbegun - 1]):
@@ -95,7 +101,32 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)
-    return app.AsyncResult(job_id)
+    return JobResult(job_id, app=app, expected=True)
+
+
+def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> AsyncResult[Any] | None:
+    """Have a worker download what the store has lost of an ended job's rows; None: nothing that could be had so is.
+
+    The job stays as it has ended: what follows it has run.
+    """
+    records = store.batch_records(job_id)
+    if None in records or not missing.batches_to_restore(store, job_id, records):
+        return None
+    import claude_batch_tasks.tasks  # noqa: F401 - registers them
+
+    found: AsyncResult[Any] = line.restoring(app, job, job_id).apply_async()
+    return found
+
+
+def _with_lost_batches(store: Store, job_id: str, job: JobRecord) -> JobRecord:
+    """A job that has ended, and whose records of batches are gone, as a failed one that can be resumed.
+
+    What follows it has run, and does not run again.
+    """
+    if missing.replace_lost_batches(store, job_id, job):
+        store.update_job(job_id, only=job.state, state="failed", canvas="{}")
+        return store.job(job_id) or job
+    return job
 
 
 def _begun(batch: BatchRecord) -> bool:
@@ -169,7 +200,9 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
         store.delete(job_id)
         raise
     history.note(store, Unit(job_id), "adopted", f"adopted {batch_id}", batch_id=batch_id, client=client)
-    return _run_eagerly(app, store, job_id, job, [0]) if app.conf.task_always_eager else app.AsyncResult(job_id)
+    if app.conf.task_always_eager:
+        return _run_eagerly(app, store, job_id, job, [0])
+    return JobResult(job_id, app=app, expected=True)
 
 
 def _check_no_fallback(options: Mapping[str, Any]) -> None:

@@ -10,10 +10,12 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from claude_batch_tasks import costs
 from claude_batch_tasks import requests as wire
+from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.results import Completeness
 from claude_batch_tasks.store import BatchRecord, JobRecord, Round, Store
 
@@ -27,18 +29,25 @@ def places(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequen
     """The positions of the requests in the batch that is at Anthropic, or is to be, in their order."""
     if not record.rounds:
         return range(record.count)
-    return _positions(store.eligible(job_id, batch, record.rounds[-1].attempt))
+    past = record.rounds[-1]
+    return _positions(store.eligible(job_id, batch, past.attempt), past.eligible)
 
 
 def left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
     """The positions of the requests that deserve another chance, in their order."""
     if not record.layers:
         return range(record.count)
-    return _positions(store.eligible(job_id, batch, record.layers[0][0]))
+    # Before it has rows of its own, the last round's are what is left.
+    expected = record.eligible if record.published is not None else record.rounds[-1].eligible
+    return _positions(store.eligible(job_id, batch, record.layers[0][0]), expected)
 
 
-def _positions(packed: bytes) -> Sequence[int]:
+def _positions(packed: bytes, expected: int) -> Sequence[int]:
     found = array("I")
+    if len(packed) != expected * found.itemsize:
+        raise ResultsMissing(
+            f"which {expected:,} requests deserve another chance is gone from the store, or was changed there", expected
+        )
     found.frombytes(packed)
     return array("I", sorted(found))
 
@@ -86,6 +95,19 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
     }
 
 
+def staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], bytes]]:
+    """The pieces of a batch as it was handed over: custom_ids, and the requests as they go on the wire.
+
+    Raises:
+        ResultsMissing: they are not all there.
+    """
+    nothing: Any = object()
+    for ids, body in zip_longest(store.custom_ids(job_id, batch), store.bodies(job_id, batch), fillvalue=nothing):
+        if ids is nothing or body is nothing:
+            raise ResultsMissing(f"the requests of batch {batch + 1} of job {job_id} are not all in the store any more")
+        yield ids, body
+
+
 def params(store: Store, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """The params, as JSON, of the requests that deserve another chance."""
     for _, body, chosen in _chosen(store, job_id, batch, left(store, job_id, batch, record)):
@@ -101,6 +123,7 @@ def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         "unpriced": seen.meter.unpriced(),
         "eligible": len(seen.eligible),
         "open": dict(seen.open),
+        "rows": {**record.rows, str(record.attempt): seen.distinct},
     }
     if not record.rounds:
         return changes
@@ -134,7 +157,7 @@ def sources(record: BatchRecord) -> Counter[tuple[str, str]]:
 def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
     """The pieces that hold some of the requests wanted: where each begins, and which of its requests they are."""
     first = at = 0
-    for ids, body in zip(store.custom_ids(job_id, batch), store.bodies(job_id, batch), strict=True):
+    for ids, body in staged(store, job_id, batch):
         end = bisect_left(wanted, first + len(ids), lo=at)
         if end > at:
             yield first, body, [place - first for place in wanted[at:end]]

@@ -31,7 +31,18 @@ from celery.states import READY_STATES
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import account, api, errors, history, line, policy, steady, totals
+from claude_batch_tasks import (
+    account,
+    api,
+    errors,
+    history,
+    job_result,
+    line,
+    missing,
+    policy,
+    steady,
+    totals,
+)
 from claude_batch_tasks.hard_limit import COUNTDOWN
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
@@ -137,7 +148,7 @@ class Step:
         """The batch's record as of now; ``record`` keeps it up to date."""
         batch = self.store.batch(self.unit.job_id, self.unit.batch or 0)
         if batch is None:
-            raise Ignore(f"job {self.unit.job_id} is gone from the store")
+            raise errors.JobNotFound(f"job {self.unit.job_id} is gone from the store")
         return batch
 
     @property
@@ -510,6 +521,10 @@ class StepTask(JobTask):
         unit = self.unit(job_id, batch, turn)
         owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
         lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+        if lease.state == "gone":
+            # Its batch's record alone is gone: in its place comes one that ends the batch.
+            missing.replace_lost_batches(store, job_id, job_record)
+            lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
         if lease.state not in ("taken", "taken_over"):
             return lease
         step = Step(store, settings, job_record, unit, owner, args, self)
@@ -537,12 +552,7 @@ class StepTask(JobTask):
         log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
         if self.told(job_id) or self.store.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
-        raise JobEnded(
-            errors.JobNotFound(
-                f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
-                "What it had created goes on at Anthropic: see the Console"
-            )
-        )
+        raise JobEnded(errors.JobNotFound(job_result.gone(job_id)))
 
     # -- a step that was broken off
 
@@ -629,12 +639,21 @@ class StepTask(JobTask):
         try:
             self._check_key(step)
             return self.run(*step.args)
-        except LeaseLost:
+        except (LeaseLost, errors.JobNotFound):
+            self._check_job(step)
             extra = step.fields("taken_over")
             log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
             raise Ignore("taken over") from None
         except errors.BatchTasksError as exc:
             return self.failed(exc)
+
+    def _check_job(self, step: Step) -> None:
+        """Nobody has the lease of what is gone."""
+        with contextlib.suppress(errors.StoreUnavailable):
+            job = step.store.job(step.unit.job_id)
+            if job is None:
+                self.gone(step.unit.job_id)
+            missing.replace_lost_batches(step.store, step.unit.job_id, job)
 
     def _check_key(self, step: Step) -> None:
         """Nothing is paid for, and nothing written, by a worker that could not read or would not encrypt it."""
@@ -791,7 +810,7 @@ class StepTask(JobTask):
             if not step.store.renew(step.unit, step.owner, step.settings.lease):
                 return
             batches = step.store.batches(step.unit.job_id)
-        except errors.StoreUnavailable:
+        except (errors.StoreUnavailable, errors.ResultsMissing):
             return
         if step.unit.batch is not None and due_at is not None:
             batches[step.unit.batch].due_at = due_at

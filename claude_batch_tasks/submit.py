@@ -11,9 +11,15 @@ from typing import Any
 
 from celery import Celery
 
-from claude_batch_tasks import estimating, history, hooks, rounds
+from claude_batch_tasks import estimating, history, hooks, missing, rounds
 from claude_batch_tasks import requests as wire
-from claude_batch_tasks.errors import BatchTasksError, InvalidRequests, InvalidSettings, StoreUnavailable
+from claude_batch_tasks.errors import (
+    BatchTasksError,
+    InvalidRequests,
+    InvalidSettings,
+    ResultsMissing,
+    StoreUnavailable,
+)
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices
 from claude_batch_tasks.settings import Settings
@@ -180,3 +186,22 @@ def body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRec
             yield b","
         yield piece
     yield wire.ENVELOPE[1]
+
+
+def whole_body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The same, but its last piece comes only where all are as long together as the record says.
+
+    Raises:
+        ResultsMissing: its requests are not all there; what was sent by then is no whole body.
+    """
+    size, last = 0, b""
+    try:
+        for piece in body(store, job_id, job, batch, record):
+            if last:
+                yield last
+            size, last = size + len(piece), piece
+    except ResultsMissing:
+        size = -1
+    if size != (record.smaller_bytes if record.rounds else record.body_bytes):
+        raise missing.of_requests(store, job_id, job, batch, record)
+    yield last

@@ -38,9 +38,11 @@ from claude_batch_tasks import (
     line,
     looks,
     metrics,
+    missing,
     policy,
     reading,
     recovery,
+    restoring,
     results,
     rounds,
     sightings,
@@ -49,6 +51,7 @@ from claude_batch_tasks import (
     totals,
     worker,
 )
+from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.line import DONE, NAME
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings, configured_app
@@ -158,12 +161,16 @@ class RunBatch(JobTask):
                 raise
             extra = history.fields(Unit(task_id), "sent")
             log.warning("job %s: the broker took it, although it did not say so", task_id, extra=extra)
-            return self.AsyncResult(task_id)
+            return _expected(self.AsyncResult(task_id))
         if not self.app.conf.task_always_eager:
             # From here on its messages are missed when they do not come.
             with suppress(errors.StoreUnavailable):
                 self.store.schedule([Unit(task_id)], self.store.now() + delay)
-        return sent
+        return _expected(sent)
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
+        """Whoever waits on it is told when the store has lost the job."""
+        return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
 
     def _arrived(self, job_id: str) -> bool:
         """Whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
@@ -177,6 +184,13 @@ class RunBatch(JobTask):
                 "job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra
             )
         return False
+
+
+def _expected(sent: AsyncResult[Any]) -> AsyncResult[Any]:
+    """What is returned for a job that was put into the store."""
+    if isinstance(sent, JobResult):
+        sent.expect()
+    return sent
 
 
 @shared_task(bind=True, base=RunBatch, name=NAME + "run_batch")  # type: ignore[arg-type]
@@ -314,6 +328,10 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     if waited:
         step.check_patience()
     seen = account.check_to_spend(step)
+    restoring.mend(step)
+    if step.store.missing_keys(job_id, batch, ("body", "ids")):
+        # Before anything is sent: answers whose custom_ids are gone would be of no use to anybody.
+        raise missing.of_requests(step.store, job_id, step.job, batch, record)
     if not _affordable(step):
         return "no money is left for it"
     step.pace.check("create")
@@ -329,7 +347,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         workspace=seen.workspace,
     )
     try:
-        body = step.while_held(submit.body(step.store, job_id, step.job, batch, record))
+        body = step.while_held(submit.whole_body(step.store, job_id, step.job, batch, record))
         with step.pace.heeded("create"), bodies.confirmed(step.confirm_lease):
             created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
@@ -351,6 +369,9 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
+        raise
+    except errors.ResultsMissing:
+        step.record(state="staged", intent_at=None, organization=None, workspace=None)
         raise
     except (errors.TransientError, errors.PermanentError) as exc:
         step.record(state="staged", intent_at=None, organization=None, workspace=None)
@@ -390,7 +411,9 @@ def _affordable(step: Step) -> bool:
         answer = step.store.reserve(step.unit, len(record.rounds), record.least, record.most, costs.nano(limit))
     if answer == "wait":
         raise errors.HeldBack("waiting for what the job's other batches cost (max_cost)", 2 * step.settings.poll_min)
-    if answer == "no":
+    if answer == "lost":
+        note = "what the job has spent is gone from the store, so max_cost cannot be kept"
+    if answer in ("no", "lost"):
         step.note("unsent", f"not created: {note}", level=logging.WARNING)
         outcome = {"outcome": results.errored("budget_exceeded", note, None), "counts": {"errored": record.count}}
         step.record(state="unsent", note=note, **({} if record.rounds else outcome))
@@ -519,6 +542,8 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         return f"nothing to fetch: {record.state}"
     self.not_yet_due()
     assert record.batch_id is not None
+    if record.rounds:
+        restoring.mend(step)
     step.pace.check()
     step.record(attempt=record.attempt + 1)
     checked = results.AdoptedCompleteness if step.job.adopted else results.Completeness
@@ -633,6 +658,7 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
         # The lane that was the last to end has woken it, before its time.
         if not (record.messages_out and lanes.all_ended(step)):
             self.not_yet_due()
+        restoring.mend(step)
         _settle(step)
         chance = "messages" if record.granted is not None else _chance(step)
         if step.job.on_result is not None and record.state != "failed" and record.layers and record.granted is None:
@@ -655,7 +681,7 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
 def _settle(step: Step) -> None:
     """What the batch has cost, as far as is known: the most it may have cost, where it may exist and has no results."""
     record = step.batch
-    if step.settings.max_cost is None:
+    if step.settings.max_cost is None or record.most is None:
         return
     past = record.rounds[-1].costs if record.rounds else {}
     now = record.costs if record.published is not None else past
@@ -672,6 +698,9 @@ def _chance(step: Step) -> str:
     """How what is left of the batch is to be sent again: ``resubmit``, ``messages`` or ``none``."""
     record, settings, now = step.batch, step.settings, step.now()
     if record.state == "failed" or step.job.adopted or not record.eligible or step.job.cancel_requested:
+        return "none"
+    if record.read_only:
+        step.record(note="the store had lost its record, and with it what was sent again of it already")
         return "none"
     if step.job.stopped is not None:
         step.record(note=step.job.stopped)
@@ -731,7 +760,9 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
         store.drop(job_id, batch)
     if record.messages_out and lanes.all_ended(step):
         if not lanes.bury(step):
+            lanes.account_for(step)
             return
+        lanes.account_for(step)
         # All lanes have ended, and left some of it: whoever had it died, or put it back too late.
         step.record(messages_out=False, first_lane=record.first_lane + policy.LANES)
     if not record.messages_out:
@@ -767,7 +798,7 @@ def _close(step: Step) -> None:
 def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], int]]:
     """What changes in its record, and how many requests ended how and where."""
     record = step.batch
-    if not record.granted:
+    if not record.granted and not record.read_only:
         return {"skipped": record.eligible} if record.note is not None else {}, rounds.sources(record)
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     sources: Counter[tuple[str, str]] = Counter()
@@ -933,6 +964,7 @@ class FinishJob(StepTask):
         had = step.job
         if own is None and had.error is not None:  # what ended it is in its text alone
             own = errors.StepFailed(had.error)
+        missing.replace_lost_batches(step.store, job_id, had)
         batches = step.store.batches(job_id)
         summary = had.summary or totals.summarize(job_id, had, batches, step.now())
         error = failure.of(step, batches, summary, own)
@@ -1016,7 +1048,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
 
 
 @shared_task(bind=True, base=BatchTask, name=NAME + "recover_jobs")
-def recover_jobs(self: BatchTask, after: float = 0) -> str:
+def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -> Any:
     """Send again the messages of running jobs that the broker lost. Safe at any time, from several places at once.
 
     Workers do it by themselves every ``recover_every`` seconds; this is for a schedule or a caller of your own.
@@ -1024,8 +1056,21 @@ def recover_jobs(self: BatchTask, after: float = 0) -> str:
     Args:
         after: seconds a message must be overdue to count as lost; 0: everything that waits gets another copy, of
             which the ledger lets one act.
+        job_id: do this instead: download again, free of charge, what the store has lost of the results of this job,
+            which has ended; returns its summary.
+
+    Raises:
+        ResultsMissing: what was lost cannot be had again.
     """
-    return f"{recovery.recover(self.app, after)} messages sent again"
+    if job_id is None:
+        return f"{recovery.recover(self.app, after)} messages sent again"
+    try:
+        return restoring.restore(self.app, job_id)
+    except (errors.NotFoundError, errors.ResultsMissing) as exc:
+        if self.request.retries + 1 >= Settings.of(self.app).results_limit:
+            text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"
+            raise errors.ResultsMissing(text) from None
+        self.retry(exc=exc)
 
 
 def _queue_name(queue: Any) -> Any:

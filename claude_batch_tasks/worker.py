@@ -25,6 +25,7 @@ from claude_batch_tasks import (
     metrics,
     problems,
     recovery,
+    restoring,
 )
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
@@ -127,6 +128,8 @@ class WhatIsDue(bootsteps.StartStopStep):
             _check_clients_of_pool()
         _keep_doing("claude-batch-ticker", lambda: delivery.send_due(app), over, "what is due could not be sent")
         _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
+        watch = restoring.Watch()
+        _keep_doing("claude-batch-records", lambda: watch.look(app), over, "lost records could not be looked for")
 
     def close(self, worker: Any) -> None:
         """The worker is about to stop, warm or cold."""

@@ -196,6 +196,12 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     """Requests whose outcome came from a smaller batch."""
     answered: int = 0
     """Requests whose outcome came through the Messages API."""
+    stored: int = 0
+    """Requests for which the store was given an outcome of the Messages API, or the reason why there is none."""
+    rows: dict[str, int] = {}
+    """How many rows each published attempt has."""
+    read_only: bool = False
+    """Its record was lost and made anew: nothing of it is sent again."""
     skipped: int = 0
     """Requests that deserved another chance and did not get one, or not all there are."""
     note: str | None = None
@@ -326,9 +332,10 @@ class Taken(NamedTuple):
     """What asking for a request to be sent came to. ``taken``: it is to be sent now, by whoever asked. ``wait``: not
     before ``seconds``, for what its pace allows, or (``reserved``) for what others turn out to cost. ``gone``: another
     has it. ``taken_over``: another has the lane. Else it is not to be sent at all: ``stopped``, ``canceled``,
-    ``budget`` (no money is left for it), ``price`` (its price is not known)."""
+    ``budget`` (no money is left for it), ``price`` (its price is not known), ``lost`` (what the job has spent is gone
+    from the store)."""
 
-    state: Literal["taken", "wait", "reserved", "gone", "taken_over", "stopped", "canceled", "budget", "price"]
+    state: Literal["taken", "wait", "reserved", "gone", "taken_over", "stopped", "canceled", "budget", "price", "lost"]
     seconds: float = 0.0
     mark: str = ""
     """How much had been sent by then, for ``answered``."""
@@ -405,6 +412,24 @@ class Store(Protocol):
     def forget_expired(self) -> None:
         """Take some of the jobs that have expired out of the list of all; to be called now and then."""
 
+    def sample_jobs(self, limit: int) -> list[str]:
+        """Some of all jobs, others each time."""
+
+    def list_jobs_anew(self) -> None:
+        """List all jobs again if their list is gone; to be called now and then."""
+
+    def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """The state of each job; None: it is gone."""
+
+    def first(self, name: str, ttl: float) -> bool:
+        """Whether the caller is the first of all who ask for that name within ``ttl`` seconds."""
+
+    def ask_to_restore(self, job_id: str) -> None:
+        """Have a worker fetch again what is missing of the job."""
+
+    def to_restore(self, limit: int) -> list[str]:
+        """Jobs for which that was asked, each given out once."""
+
     # -- what happened to a job
     def note(self, job_id: str, event: HistoryEvent) -> None:
         """Append to a job's history. Of a long one the beginning and the end are kept."""
@@ -432,7 +457,28 @@ class Store(Protocol):
         """What was found out last."""
 
     # -- batches, and the leases of their steps
-    def batches(self, job_id: str) -> list[BatchRecord]: ...
+    def batches(self, job_id: str) -> list[BatchRecord]:
+        """The records of all its batches, by number.
+
+        Raises:
+            ResultsMissing: one of them is gone.
+        """
+
+    def batch_records(self, job_id: str) -> list[BatchRecord | None]:
+        """Likewise; None: it is gone."""
+
+    def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
+        """Put a record in the place of one that is gone; False if it is not.
+
+        The job's batches, so many, that are done are counted anew.
+        """
+
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        """Those keys of a batch (or of the job) that are not there, by their whole names.
+
+        Args:
+            names: such as ``body``, ``ids``, ``outcomes``, ``rows:1``.
+        """
 
     def batch(self, job_id: str, batch: int) -> BatchRecord | None: ...
 
@@ -481,6 +527,9 @@ class Store(Protocol):
         """Reserve up to ``wanted`` of the job's ``limit`` fallback requests for a batch; the same answer each time."""
 
     # -- the index of what waits for a message
+    def awaited(self, units: Sequence[Unit]) -> list[bool]:
+        """Whether a message of each is to come, or somebody is at work on it."""
+
     def schedule(self, units: Iterable[Unit], at: float) -> None:
         """A message of each unit is to come at ``at`` (epoch seconds) or soon after; steps keep this up to date."""
 
@@ -606,14 +655,33 @@ class Store(Protocol):
     def piece_of(self, job_id: str, batch: int, place: int) -> tuple[int, bytes]:
         """The piece of the batch's requests that holds that position, and the position it begins with."""
 
-    def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
+    def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
         """Store an attempt's rows; nobody sees them before ``published`` in the record names the attempt.
 
         If that fails, or the pieces break off, nothing of the attempt is kept.
+
+        Args:
+            copy: they are fetched again, and stored under this name until ``restore_results``.
         """
 
-    def discard_results(self, job_id: str, batch: int, attempt: int) -> None:
-        """Remove the rows of an attempt that will not be published."""
+    def discard_results(self, job_id: str, batch: int, attempt: int, *, copy: str = "") -> None:
+        """Remove the rows of an attempt that will not be published, or a copy of them."""
+
+    def restore_results(
+        self,
+        job_id: str,
+        batch: int,
+        attempt: int,
+        copy: str,
+        *,
+        pieces: bytes,
+        eligible_places: bytes,
+        index: Iterable[tuple[int, bytes]] = (),
+    ) -> bool:
+        """Put a copy in the place of an attempt's rows, with what ``publish`` stores beside them.
+
+        False if the job or the copy is gone.
+        """
 
     def publish(
         self,
@@ -651,11 +719,11 @@ class Store(Protocol):
     def eligible(self, job_id: str, batch: int, attempt: int) -> bytes: ...
 
     # -- money, nano-dollars; what is reserved may be spent, and counts as spent until it is settled
-    def reserve(self, unit: Unit, turn: int, least: int, most: int, limit: int) -> Literal["yes", "wait", "no"]:
+    def reserve(self, unit: Unit, turn: int, least: int, most: int, limit: int) -> Literal["yes", "wait", "no", "lost"]:
         """Reserve what a batch costs at most, of what its job may spend; the same turn reserves it once.
 
         If that is not left: ``yes`` all the same if the rest of it covers the least, and nothing else is reserved;
-        ``wait`` if something is, which may cost less.
+        ``wait`` if something is, which may cost less. ``lost``: what the job has spent is gone from the store.
         """
 
     def settle_cost(self, unit: Unit, turn: int, spent: int) -> None:
@@ -747,6 +815,12 @@ class Store(Protocol):
         """
 
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]: ...
+
+    def count_outcomes(self, job_id: str, batch: int) -> int:
+        """How many requests of the batch have one."""
+
+    def accounted(self, job_id: str, batch: int) -> set[int]:
+        """Positions of the requests of the batch that wait to be sent, were sent, or have an outcome."""
 
     def outcomes_of(self, job_id: str, batch: int, places: Sequence[int]) -> dict[int, bytes]: ...
 

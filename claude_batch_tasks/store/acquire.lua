@@ -15,7 +15,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local text = string.format('%.6f', now)
 local key, prefix, member, position, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-if redis.call('EXISTS', KEYS[2]) == 0 then
+-- Not EXISTS: what an earlier release wrote into a hash that had been evicted is no record.
+if redis.call('HEXISTS', KEYS[2], 'nonce') == 0 and redis.call('HEXISTS', KEYS[2], 'count') == 0 then
   redis.call('ZREM', KEYS[3], member)
   redis.call('ZREM', KEYS[5], member)
   return {'gone', 0, text, 0, ''}

@@ -5,7 +5,7 @@
 -- ARGV[1]  what the index calls a batch of the job, after its number
 -- Returns the number of the next batch; nothing if there is none, or if one was begun in this place already.
 local job = redis.call('HMGET', KEYS[1], 'admitted', 'batches')
-if not job[2] or redis.call('HGET', KEYS[2], 'made_room') == 'true' then
+if not job[2] or redis.call('HGET', KEYS[2], 'made_room') == 'true' or redis.call('HEXISTS', KEYS[2], 'count') == 0 then
   return false
 end
 redis.call('HSET', KEYS[2], 'made_room', 'true')

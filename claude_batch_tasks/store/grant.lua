@@ -4,7 +4,7 @@
 -- ARGV[1]  requests wanted
 -- ARGV[2]  the job's limit
 -- Returns the number granted; asked again, the same number.
-if redis.call('EXISTS', KEYS[1]) == 0 then
+if redis.call('HEXISTS', KEYS[1], 'nonce') == 0 or redis.call('HEXISTS', KEYS[2], 'count') == 0 then
   return 0
 end
 local had = redis.call('HGET', KEYS[2], 'granted')

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import redis
 
-from claude_batch_tasks.store import HistoryEvent
+from claude_batch_tasks.store import HistoryEvent, JobState
 from claude_batch_tasks.store.flights import Flights, answering
-from claude_batch_tasks.store.schema import PREFIX
+from claude_batch_tasks.store.schema import PREFIX, list_jobs
 
 #: Sorted set of all jobs, by when they were submitted. Those that have expired are in it for a while.
 JOBS = f"{PREFIX}:jobs"
+
+#: Sorted set of jobs of which something is missing that may be fetched again, by when that was found.
+_RESTORE = f"{PREFIX}:restore"
+
+#: Seconds between two searches for jobs where none is listed.
+_LIST_EVERY = 3600.0
 
 #: Jobs that are read, or looked at for whether they are still there, in one go.
 _PAGE = 100
@@ -54,8 +60,7 @@ class Jobs(Flights):
 
     @answering
     def forget_expired(self) -> None:
-        first = random.randrange(max(self._redis.zcard(JOBS) - _PAGE, 0) + 1)
-        self._forget_those_gone([found.decode() for found in self._redis.zrange(JOBS, first, first + _PAGE - 1)])
+        self._forget_those_gone(self.sample_jobs(_PAGE))
 
     def _forget_those_gone(self, job_ids: list[str]) -> set[str]:
         with self._redis.pipeline(transaction=False) as pipe:
@@ -67,6 +72,35 @@ class Jobs(Flights):
             self._redis.unlink(*(key for job_id in gone for key in history_keys(job_id)))
             self._redis.zrem(JOBS, *gone)
         return gone
+
+    @answering
+    def sample_jobs(self, limit: int) -> list[str]:
+        first = random.randrange(max(self._redis.zcard(JOBS) - limit, 0) + 1)
+        return [found.decode() for found in self._redis.zrange(JOBS, first, first + limit - 1)]
+
+    @answering
+    def list_jobs_anew(self) -> None:
+        if not self._redis.exists(JOBS) and self.first("jobs", _LIST_EVERY):
+            list_jobs(self._redis)
+
+    @answering
+    def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(job_key(job_id), "state")
+            return [None if state is None else msgspec.json.decode(state) for state in pipe.execute()]
+
+    @answering
+    def first(self, name: str, ttl: float) -> bool:
+        return bool(self._redis.set(f"{PREFIX}:first:{name}", b"", nx=True, px=int(ttl * 1000)))
+
+    @answering
+    def ask_to_restore(self, job_id: str) -> None:
+        self._redis.zadd(_RESTORE, {job_id: self._redis.time()[0]}, nx=True)
+
+    @answering
+    def to_restore(self, limit: int) -> list[str]:
+        return [found.decode() for found, _ in self._redis.zpopmin(_RESTORE, limit)]
 
     @answering
     def note(self, job_id: str, event: HistoryEvent) -> None:

@@ -10,7 +10,7 @@
 -- Returns {position, when it was due} or nothing.
 local JUST_NOW = 5
 local key, prefix, member, after = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
-if redis.call('EXISTS', KEYS[2]) == 0 then
+if redis.call('HEXISTS', KEYS[2], 'nonce') == 0 and redis.call('HEXISTS', KEYS[2], 'count') == 0 then
   redis.call('ZREM', KEYS[3], member)
   redis.call('ZREM', KEYS[5], member)
   return false

@@ -1,4 +1,14 @@
 -- What a job may spend; begins the scripts that ask. Nano-dollars: exact in a double up to nine million dollars.
+-- Whether the job had such a record and has lost it, or all of it that matters.
+local function money_lost(money, job)
+  return redis.call('HEXISTS', job, 'money') == 1 and redis.call('HEXISTS', money, 'begun') == 0
+end
+
+local function begin_money(money, job)
+  redis.call('HSET', money, 'begun', 1)
+  redis.call('HSET', job, 'money', 1)
+end
+
 -- Whether something may be paid for, of a limit ("": none): "yes"; "wait": something that is reserved may cost less
 -- than was reserved for it; "no". What is alone may cost more than is left, if that covers what it costs at least.
 local function affordable(money, pool, limit, least, most)

@@ -4,6 +4,7 @@
 -- KEYS[3]  the requests that were sent
 -- KEYS[4]  the job's money
 -- KEYS[5]  the requests that wait to be sent
+-- KEYS[6]  the batch's hash, which counts them
 -- ARGV[1]  the request's position
 -- ARGV[2]  the outcome
 -- ARGV[3]  what it cost, or "": all that was reserved
@@ -12,6 +13,9 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
 end
 local stored = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+if stored == 1 and redis.call('HEXISTS', KEYS[6], 'count') == 1 then
+  redis.call('HINCRBY', KEYS[6], 'stored', 1)
+end
 local most = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '', ' (%d+)$')
 if most then
   local spent = ARGV[3] ~= '' and ARGV[3] or most

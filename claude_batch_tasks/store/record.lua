@@ -20,7 +20,7 @@ if redis.call('HGET', key, prefix .. 'owner') ~= ARGV[3] then
 end
 for i = 9, #ARGV, 2 do
   local field, value = prefix .. ARGV[i], ARGV[i + 1]
-  if field == 'done' and value == 'true' and redis.call('HGET', key, field) ~= value and redis.call('EXISTS', KEYS[3]) == 1 then
+  if field == 'done' and value == 'true' and redis.call('HGET', key, field) ~= value and redis.call('HEXISTS', KEYS[3], 'nonce') == 1 then
     redis.call('HINCRBY', KEYS[3], 'through', 1)
   end
   redis.call('HSET', key, field, value)

@@ -24,7 +24,7 @@ import redis
 import zstandard
 
 from claude_batch_tasks import policy, requests, steady
-from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
+from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.results import MISSING
 from claude_batch_tasks.settings import redis_address
 from claude_batch_tasks.store import (
@@ -76,6 +76,12 @@ _DIGITS = 7
 #: Records of batches that are read at a time.
 _RECORDS = 500
 
+#: Downloads of a batch whose record is gone, of which something may be there.
+_ATTEMPTS = 20
+
+#: Keys that an error names.
+KEYS_NAMED = 20
+
 #: Payloads that no job record stands for yet (the caller may have died), and rows of an unpublished attempt.
 _UNFINISHED_TTL = 86_400
 
@@ -84,6 +90,10 @@ _encode = msgspec.json.encode
 #: that do so at once end the process.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     cls: msgspec.json.Decoder(cls) for cls in (JobRecord, BatchRecord, LaneRecord)
+}
+#: Fields without which a record is none.
+_REQUIRED: dict[type, frozenset[str]] = {
+    cls: frozenset(field.name for field in msgspec.structs.fields(cls) if field.required) for cls in _DECODERS
 }
 _Record = TypeVar("_Record", JobRecord, BatchRecord, LaneRecord)
 _Item = TypeVar("_Item")
@@ -113,7 +123,9 @@ class RedisStore(Survey):
         self._outcome = self._script("money", "outcome")
         self._put_back = self._script("money", "put_back")
         self._record = self._script("record")
+        self._replace = self._script("replace")
         self._reserve = self._script("money", "reserve")
+        self._restore = self._script("restore")
         self._resume = self._script("resume")
         self._settle = self._script("settle")
         self._take = self._script("money", "take")
@@ -208,7 +220,7 @@ class RedisStore(Survey):
     def delete(self, job_id: str, *, remember: bool = False) -> None:
         if remember:
             self._redis.set(f"{PREFIX}:deleted:{job_id}", b"", ex=_UNFINISHED_TTL)
-        units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self.batches(job_id)))]
+        units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self.batch_records(job_id)))]
         self.wake(units[1:])  # and no listing speaks for them any more
         for index in (DUE, WAITING):
             self._redis.zrem(index, *map(member, units))
@@ -223,15 +235,32 @@ class RedisStore(Survey):
 
     @answering
     def batches(self, job_id: str) -> list[BatchRecord]:
-        job, found = self.job(job_id), []
+        found = self.batch_records(job_id)
+        if gone := [_key(job_id, "batch", number) for number, record in enumerate(found) if record is None]:
+            raise ResultsMissing(
+                f"the records of {len(gone):,} of the {len(found):,} batches of job {job_id} are gone from the store",
+                None,
+                gone[:KEYS_NAMED],
+            )
+        return [record for record in found if record is not None]
+
+    @answering
+    def batch_records(self, job_id: str) -> list[BatchRecord | None]:
+        job, found = self.job(job_id), list[BatchRecord | None]()
         numbers = range(job.batches if job else 0)
         # Not all at once: as they come from Redis, records take several times the memory.
         for start in range(0, len(numbers), _RECORDS):
             with self._redis.pipeline(transaction=False) as pipe:
                 for number in numbers[start : start + _RECORDS]:
                     pipe.hgetall(_key(job_id, "batch", number))
-                found += [batch for fields in pipe.execute() if (batch := _load(BatchRecord, fields)) is not None]
+                found += [_load(BatchRecord, fields) for fields in pipe.execute()]
         return found
+
+    @answering
+    def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
+        hashes = [_key(job_id, "batch", number) for number in range(batches)]
+        keys = [_key(job_id, "job"), _key(job_id, "batch", batch), DUE, *hashes]
+        return bool(self._replace(keys=keys, args=[_encode(_pairs(_fields(record))), member(Unit(job_id))]))
 
     @answering
     def position(self, unit: Unit) -> int:
@@ -313,6 +342,10 @@ class RedisStore(Survey):
     # -- the index of what waits for a message
 
     @answering
+    def awaited(self, units: Sequence[Unit]) -> list[bool]:
+        return [at is not None for at in self._redis.zmscore(DUE, list(map(member, units)))] if units else []
+
+    @answering
     def schedule(self, units: Iterable[Unit], at: float) -> None:
         if members := {member(unit): at for unit in units}:
             self._redis.zadd(DUE, members)
@@ -383,11 +416,11 @@ class RedisStore(Survey):
 
     @answering
     def bodies(self, job_id: str, batch: int) -> Iterator[bytes]:
-        yield from self._pieces(_key(job_id, "batch", batch, "body"))
+        yield from self._pieces(job_id, _key(job_id, "batch", batch, "body"))
 
     @answering
     def custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]:
-        for piece in self._pieces(_key(job_id, "batch", batch, "ids")):
+        for piece in self._pieces(job_id, _key(job_id, "batch", batch, "ids")):
             yield msgspec.json.decode(piece, type=list[str])
 
     @answering
@@ -405,19 +438,45 @@ class RedisStore(Survey):
         piece, at = self._piece_with(job_id, batch, "body", place)
         return place - at, piece
 
-    def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes]) -> None:
+    def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
         key = _key(job_id, "batch", batch, f"rows:{attempt}")
         try:
             for _, piece in _one_ahead(lambda piece: self._pack(piece, key), pieces):
-                self._push({key: piece})
+                self._push({key + copy: piece})
         except BaseException:
             with suppress(StoreUnavailable):  # then it expires
-                self.discard_results(job_id, batch, attempt)
+                self.discard_results(job_id, batch, attempt, copy=copy)
             raise
 
     @answering
-    def discard_results(self, job_id: str, batch: int, attempt: int) -> None:
-        self._redis.unlink(_key(job_id, "batch", batch, f"rows:{attempt}"))
+    def discard_results(self, job_id: str, batch: int, attempt: int, *, copy: str = "") -> None:
+        self._redis.unlink(_key(job_id, "batch", batch, f"rows:{attempt}") + copy)
+
+    @answering
+    def restore_results(
+        self,
+        job_id: str,
+        batch: int,
+        attempt: int,
+        copy: str,
+        *,
+        pieces: bytes,
+        eligible_places: bytes,
+        index: Iterable[tuple[int, bytes]] = (),
+    ) -> bool:
+        keys = [_key(job_id, "batch", batch, f"{name}:{attempt}") for name in _FETCHED]
+        args: list[Any] = [pieces, eligible_places]
+        for number, part in index:
+            args += [str(number), self._sealer.seal(part, keys[3])]
+        return bool(self._restore(keys=[_key(job_id, "job"), keys[0] + copy, *keys], args=args))
+
+    @answering
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        keys = [_key(job_id, *(("batch", batch) if batch is not None else ()), name) for name in names]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.exists(key)
+            return [key for key, there in zip(keys, pipe.execute(), strict=True) if not there]
 
     @answering
     def publish(
@@ -452,9 +511,9 @@ class RedisStore(Survey):
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]:
         key = _key(job_id, "batch", batch, f"rows:{attempt}")
         if self._redis.exists(key):
-            yield from self._pieces(key)
+            yield from self._pieces(job_id, key)
         elif not self._redis.exists(_key(job_id, "batch", batch, f"pieces:{attempt}")):
-            raise JobNotFound("the job expired or was deleted while it was read")
+            raise self._gone(job_id, key)
 
     @answering
     def pieces(self, job_id: str, batch: int, attempt: int, places: Iterable[int]) -> dict[int, int]:
@@ -609,7 +668,8 @@ class RedisStore(Survey):
     @answering
     def save_outcome(self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None) -> bool:
         outcomes, sent, to_send = (_key(unit.job_id, "batch", unit.batch, n) for n in ("outcomes", "sent", "to_send"))
-        keys = [outcomes, _key(unit.job_id, "job"), sent, _key(unit.job_id, "money"), to_send]
+        batch = _key(unit.job_id, "batch", unit.batch)
+        keys = [outcomes, _key(unit.job_id, "job"), sent, _key(unit.job_id, "money"), to_send, batch]
         packed = self._pack(outcome, f"{outcomes}:{place}")
         args = [_place(place), packed, "" if spent is None else spent]
         return bool(self._outcome(keys=keys, args=args))
@@ -619,6 +679,19 @@ class RedisStore(Survey):
         key = _key(job_id, "batch", batch, "outcomes")
         for place, outcome in self._redis.hscan_iter(key, count=50):
             yield int(place), self._unpack(outcome, f"{key}:{int(place)}")
+
+    @answering
+    def count_outcomes(self, job_id: str, batch: int) -> int:
+        return int(self._redis.hlen(_key(job_id, "batch", batch, "outcomes")))
+
+    @answering
+    def accounted(self, job_id: str, batch: int) -> set[int]:
+        to_send, sent, outcomes = (_key(job_id, "batch", batch, name) for name in ("to_send", "sent", "outcomes"))
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrange(to_send, 0, -1)
+            pipe.hkeys(sent)
+            pipe.hkeys(outcomes)
+            return {int(place) for found in pipe.execute() for place in found}
 
     @answering
     def outcomes_of(self, job_id: str, batch: int, places: Sequence[int]) -> dict[int, bytes]:
@@ -676,20 +749,28 @@ class RedisStore(Survey):
     def _piece_with(self, job_id: str, batch: int, name: str, place: int) -> tuple[bytes, int]:
         """The piece of a staged list that the request of that position is in, and where it is in there."""
         starts = [0]
-        for size in self._redis.lrange(_key(job_id, "batch", batch, "sizes"), 0, -1):
+        sizes = self._redis.lrange(_key(job_id, "batch", batch, "sizes"), 0, -1)
+        # They follow from the custom_ids, should they be gone.
+        for size in sizes or map(len, self.custom_ids(job_id, batch)):
             starts.append(starts[-1] + int(size))
         number = bisect_right(starts, place) - 1
-        return self._piece(_key(job_id, "batch", batch, name), number), place - starts[number]
+        return self._piece(job_id, _key(job_id, "batch", batch, name), number), place - starts[number]
 
-    def _pieces(self, key: str) -> Iterator[bytes]:
+    def _pieces(self, job_id: str, key: str) -> Iterator[bytes]:
         # What was staged has one piece at least.
         for number in range(self._redis.llen(key) or 1):
-            yield self._piece(key, number)
+            yield self._piece(job_id, key, number)
 
-    def _piece(self, key: str, number: int) -> bytes:
+    def _piece(self, job_id: str, key: str, number: int) -> bytes:
         if (piece := self._redis.lindex(key, number)) is None:
-            raise JobNotFound("the job expired or was deleted while it was read")
+            raise self._gone(job_id, key)
         return self._unpack(piece, key)
+
+    def _gone(self, job_id: str, key: str) -> JobNotFound | ResultsMissing:
+        """What it means that a key is not there which should be."""
+        if self.job(job_id) is None:
+            return JobNotFound("the job expired or was deleted while it was read")
+        return ResultsMissing(f"{key} is gone from the store", None, [key])
 
     def _pack(self, data: bytes, place: str) -> bytes:
         return self._sealer.seal(zstandard.compress(data, 1), place)
@@ -702,11 +783,11 @@ class RedisStore(Survey):
         yield _key(job_id, "index")
         yield _key(job_id, "money")
         yield from history_keys(job_id)
-        for number, record in enumerate(self.batches(job_id)):
+        for number, record in enumerate(self.batch_records(job_id)):
             yield _key(job_id, "batch", number)
             for name in (*_STAGED, "outcomes", "lanes", *_SENDING):
                 yield _key(job_id, "batch", number, name)
-            for attempt in range(1, record.attempt + 1):
+            for attempt in range(1, (_ATTEMPTS if record is None else record.attempt) + 1):
                 for name in _FETCHED:
                     yield _key(job_id, "batch", number, f"{name}:{attempt}")
 
@@ -774,7 +855,9 @@ def _fields(record: msgspec.Struct) -> dict[str, bytes]:
 def _load(cls: type[_Record], fields: dict[bytes, bytes]) -> _Record | None:
     known = {name.encode() for name in cls.__struct_fields__}
     values = {name.decode(): msgspec.Raw(value) for name, value in fields.items() if name in known}
-    found: _Record | None = _DECODERS[cls].decode(_encode(values)) if values else None
+    if not _REQUIRED[cls] <= values.keys():
+        return None  # gone, or what an earlier release wrote into a hash that had been evicted
+    found: _Record = _DECODERS[cls].decode(_encode(values))
     return found
 
 

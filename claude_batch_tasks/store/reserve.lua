@@ -6,8 +6,8 @@
 -- ARGV[3]  least
 -- ARGV[4]  most
 -- ARGV[5]  limit
--- Returns "yes", "wait" or "no"; settling always says "yes".
-if redis.call('EXISTS', KEYS[2]) == 0 then
+-- Returns "yes", "wait", "no", or "lost": what the job has spent is not known any more; settling always says "yes".
+if redis.call('HEXISTS', KEYS[2], 'nonce') == 0 then
   return 'no'
 end
 local had = redis.call('HGET', KEYS[1], ARGV[1])
@@ -25,6 +25,9 @@ if ARGV[2] ~= '' then
 elseif had and not settled then
   return 'yes'
 end
+if money_lost(KEYS[1], KEYS[2]) then
+  return 'lost'
+end
 if settled then
   -- It was given up, and proved never to have been created.
   add(KEYS[1], 'spent', 0 - tonumber(settled))
@@ -32,6 +35,7 @@ if settled then
 end
 local answer = affordable(KEYS[1], '', ARGV[5], tonumber(ARGV[3]), tonumber(ARGV[4]))
 if answer == 'yes' then
+  begin_money(KEYS[1], KEYS[2])
   reserve(KEYS[1], '', ARGV[4])
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 end

@@ -10,6 +10,11 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= '"failed"' and state ~= '"completed"' and state ~= '"canceled"' then
   return 0
 end
+for at = 4, 3 + (#ARGV - 1) / 2 do
+  if redis.call('HEXISTS', KEYS[at], 'count') == 0 then
+    return 0
+  end
+end
 redis.call('HSET', KEYS[1], unpack(cjson.decode(ARGV[1])))
 redis.call('HDEL', KEYS[1], 'lease:position', 'lease:owner', 'lease:until', 'lease:step_failures', 'lease:step_failure')
 redis.call('HDEL', KEYS[1], 'lease:resent', 'lease:resent_at', 'lease:missed')

@@ -49,8 +49,8 @@ def open_schema(client: Any, where: str) -> None:
         log.info("the store at %s was brought from schema %d to %d", where, version, VERSION)
 
 
-def _list_jobs(client: Any) -> None:
-    """From 1 to 2: all jobs are listed, by when they were submitted."""
+def list_jobs(client: Any) -> None:
+    """List all jobs there are, by when they were submitted; from 1 to 2 none were."""
     before, after = f"{PREFIX}:{{", "}:job"
     keys = client.scan_iter(match=f"{before}*{after}", count=1000)
     while some := list(islice(keys, _PAGE)):
@@ -64,4 +64,4 @@ def _list_jobs(client: Any) -> None:
 
 
 #: Each may run again at any time, by several at once, after one that died in the middle, and beside earlier releases.
-_MIGRATIONS = (_list_jobs,)
+_MIGRATIONS = (list_jobs,)

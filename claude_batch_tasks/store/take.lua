@@ -25,7 +25,7 @@ local place, pace = ARGV[1], KEYS[6]
 if redis.call('HGET', KEYS[9], ARGV[2] .. ':owner') ~= ARGV[13] then
   return {'taken_over', 0, ''}
 end
-if redis.call('EXISTS', KEYS[4]) == 0 or not redis.call('ZSCORE', KEYS[1], place) then
+if redis.call('HEXISTS', KEYS[4], 'nonce') == 0 or not redis.call('ZSCORE', KEYS[1], place) then
   return {'gone', 0, ''}
 elseif redis.call('HEXISTS', KEYS[2], place) == 1 or redis.call('HEXISTS', KEYS[3], place) == 1 then
   redis.call('ZREM', KEYS[1], place)
@@ -83,6 +83,9 @@ elseif pause > 0 and now < (known['at'] or 0) + pause then
 end
 
 if limited then
+  if money_lost(KEYS[5], KEYS[4]) then
+    return {'lost', 0, ''}
+  end
   local least, most = tonumber(ARGV[6]), tonumber(ARGV[7])
   local a = affordable(KEYS[5], 'fallback_', ARGV[11], least, most)
   local b = affordable(KEYS[5], '', ARGV[12], least, most)
@@ -107,6 +110,7 @@ redis.call('EXPIRE', pace, 3600)
 redis.call('ZADD', KEYS[7], now + tonumber(ARGV[8]), ARGV[3])
 redis.call('EXPIRE', KEYS[7], 3600)
 if limited then
+  begin_money(KEYS[5], KEYS[4])
   reserve(KEYS[5], 'fallback_', ARGV[7])
   reserve(KEYS[5], '', ARGV[7])
 end

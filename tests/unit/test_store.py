@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from claude_batch_tasks.embedded import RedisServer, free_port
-from claude_batch_tasks.errors import JobNotFound, StoreUnavailable
+from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.requests import Piece
 from claude_batch_tasks.store import (
     BatchRecord,
@@ -601,7 +601,7 @@ class TestResults:
         assert store.publish(BATCH, "me", 2, **NOTHING)
         assert store.publish(BATCH, "me", 4, keep=[2], **NOTHING)
         assert [list(store.results(JOB, 0, attempt)) for attempt in (2, 4)] == [[b"2"], [b"4"]]
-        with pytest.raises(JobNotFound):
+        with pytest.raises(ResultsMissing, match="batch:0:rows:3 is gone"):
             next(store.results(JOB, 0, 3))
 
     def test_keep_what_deserves_another_chance(self, store: RedisStore) -> None:
@@ -900,6 +900,19 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "expire": lambda s: s.expire(JOB, LONG),
     "delete": lambda s: s.delete(JOB),
     "batches": lambda s: s.batches(JOB),
+    "batch_records": lambda s: s.batch_records(JOB),
+    "replace_batch": lambda s: s.replace_batch(JOB, 0, batch_record(), 1),
+    "missing_keys": lambda s: s.missing_keys(JOB, 0, ["body"]),
+    "restore_results": lambda s: s.restore_results(JOB, 0, 1, ":copy", pieces=b"", eligible_places=b""),
+    "count_outcomes": lambda s: s.count_outcomes(JOB, 0),
+    "accounted": lambda s: s.accounted(JOB, 0),
+    "awaited": lambda s: s.awaited([BATCH]),
+    "sample_jobs": lambda s: s.sample_jobs(3),
+    "list_jobs_anew": lambda s: s.list_jobs_anew(),
+    "states": lambda s: s.states([JOB]),
+    "first": lambda s: s.first("x", LONG),
+    "ask_to_restore": lambda s: s.ask_to_restore(JOB),
+    "to_restore": lambda s: s.to_restore(3),
     "batch": lambda s: s.batch(JOB, 0),
     "acquire": lambda s: s.acquire(BATCH, 0, "me", LONG),
     "renew": lambda s: s.renew(BATCH, "me", LONG),
