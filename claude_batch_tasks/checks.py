@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import celery
 import redis
 from celery import Celery
 from celery.app import backends
 from celery.backends.base import DisabledBackend
+from celery.backends.redis import RedisBackend
 from celery.backends.rpc import RPCBackend
 from celery.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds a server may take to answer; a worker's start waits for it.
 PATIENCE = 2.0
+
+#: Seconds for which a connection may be silent before somebody who waits for a job would notice.
+_LONG_SILENCE = 30
 
 #: Seconds that a create or a download of a large batch may take, or a long answer of the Messages API; and any other
 #: step, which makes a call or two of at most ``timeout`` seconds.
@@ -136,16 +139,25 @@ UNUSABLE = (ImportError, LookupError, ValueError, AttributeError, ImproperlyConf
 SETTINGS = {"store": "claude_batch_store_url", "broker": "broker_url", "result back end": "result_backend"}
 
 
-def of_transport(version: Sequence[Any], guarded: bool) -> list[Finding]:
+def of_transport(guarded: bool) -> list[Finding]:
     """What a Redis broker's transport gives reason to warn of.
 
     Args:
-        version: Celery's.
         guarded: whether it is one of ``claude_batch_tasks.transport``.
     """
-    # Since 5.7.0 Celery closes a lost connection a second time (Consumer.on_connection_error_after_connected); 5.6.3
-    # with kombu 5.7.0 does not, and survives.
-    return [] if guarded or tuple(version[:2]) != (5, 7) else [problems.ENDED_BY_RESTARTS.found()]
+    return [] if guarded else [problems.ENDED_BY_RESTARTS.found()]
+
+
+def of_silence(role: str, seconds: Any, setting: str) -> list[Finding]:
+    """Return what the seconds for which a silent connection is waited on give reason to warn of; None: for ever.
+
+    Args:
+        setting: how they are made fewer.
+    """
+    limit = _number(seconds)
+    if limit is None or 0 < limit <= _LONG_SILENCE:
+        return []
+    return [problems.SILENCE.found(role=role, seconds=limit, setting=setting)]
 
 
 def of_visibility_timeout(seconds: float) -> list[Finding]:
@@ -340,9 +352,11 @@ def _transport(app: Celery, worker: Any) -> Iterator[Finding]:
         return
     if (kind := getattr(used, "driver_type", None)) in ("memory", "filesystem") and not app.conf.task_always_eager:
         yield problems.LOCAL_BROKER.found(transport=f"{kind}://")
+    if kind == "amqp" and app.conf.broker_heartbeat:
+        yield from of_silence("broker", 2 * app.conf.broker_heartbeat, "broker_heartbeat = 10")
     if kind != "redis":
         return
-    yield from of_transport(celery.VERSION, issubclass(used.Channel.QoS, transport.QoS))
+    yield from of_transport(issubclass(used.Channel, transport.Bounded))
     given = (app.conf.broker_transport_options or {}).get("visibility_timeout", 0)
     if isinstance(given, (int, float)):
         yield from of_visibility_timeout(visibility_timeout(app))
@@ -360,6 +374,8 @@ def _result_back_end(app: Celery, worker: Any) -> Iterator[Finding]:
         yield problems.NO_RESULTS.found()
     elif used is RPCBackend:
         yield problems.RPC_RESULTS.found()
+    elif issubclass(used, RedisBackend):
+        yield from of_silence("result back end", app.conf.redis_socket_timeout, "redis_socket_timeout = 10")
 
 
 def result_back_end(app: Celery) -> type:

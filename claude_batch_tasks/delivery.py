@@ -65,6 +65,8 @@ def send_due(app: Celery) -> float:
 def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
     """Send the message that a unit at this position waits for; False if it waits for none.
 
+    It is tried once, so that who holds ``no_fork`` holds it for no longer than one time-out; the next look tries again.
+
     Args:
         due_at: of a message that was lost, when it was due: what is left until then is its countdown. A unit that
             waited without a message carries on under the id of the task that waits.
@@ -81,16 +83,16 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
         if job.state == "staged" and countdown > policy.longest_hop(visibility_timeout(app)):
             return False  # begun too early it would be paid too early; it is lost if it does not come when it is due
         if job.state == "staged":
-            line.beginning(app, job, unit.job_id, countdown).apply_async()
+            line.beginning(app, job, unit.job_id, countdown).apply_async(retry=False)
         elif job.through >= job.batches:
-            line.publish(job, unit.job_id, line.steps(app, unit.job_id, job, 0, since=line.DONE))
+            line.publish(job, unit.job_id, line.steps(app, unit.job_id, job, 0, since=line.DONE), retry=False)
         else:
             return False  # it waits for its batches, not for a message
     elif unit.lane is not None:
-        line.message(app, job, unit, position, countdown).apply_async()
+        line.message(app, job, unit, position, countdown).apply_async(retry=False)
     else:
         batch = store.batch(unit.job_id, unit.batch)
         rest = line.steps(app, unit.job_id, job, unit.batch, since=position, countdown=countdown)
         same_task = batch.task_id if batch and due_at is None else None
-        line.publish(job, unit.job_id, rest, task_id=same_task)
+        line.publish(job, unit.job_id, rest, task_id=same_task, retry=False)
     return True

@@ -12,7 +12,7 @@ from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 from kombu.utils import json as kombu_json
 
-from claude_batch_tasks import errors, reading
+from claude_batch_tasks import errors, publishing, reading
 from claude_batch_tasks.errors import InvalidSettings
 
 if TYPE_CHECKING:  # it needs the SDK, which takes a second to import
@@ -68,7 +68,8 @@ def announce(step: Step, places: Iterable[int]) -> None:
         ids = [names[place] for place in chunk]
         try:
             # Before what the signature has of its own, as Celery calls what is linked.
-            call.clone(args=(job_id, ids)).apply_async()
+            with publishing.bounded(step.task.app, {}) as options:
+                call.clone(args=(job_id, ids)).apply_async(**options)
         except Exception as exc:
             if not isinstance(exc, OperationalError) and step.task.request.is_eager:
                 # It ran here, and how it ends is its own affair.

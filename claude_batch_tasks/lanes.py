@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from claude_batch_tasks import (
@@ -32,6 +33,7 @@ from claude_batch_tasks import (
     results,
     rounds,
     signals,
+    spool,
 )
 from claude_batch_tasks.step import LeaseLost, Step
 from claude_batch_tasks.store import Need, Unit
@@ -52,6 +54,11 @@ _GONE = (
 )
 
 _LOST = "the answer to its call through the Messages API was lost"
+
+#: Seconds between tries to store an answer, the last of them again and again; after the first ones it goes to disk,
+#: where there is a place for it.
+_SAVE_AGAIN = (0.2, 0.5, 1.0, 2.0)
+_SAVE_AGAIN_MAX = 2.0
 
 #: Seconds between two tries to send something, at least (lanes that wait for the same do not come all at once), and at
 #: most: what was looked at may have to wait for long, and something else not.
@@ -87,9 +94,10 @@ def all_ended(step: Step) -> bool:
 
 def bury(step: Step) -> bool:
     """What lanes that have ended have sent and nobody waits for is lost; whether anything waits to be sent."""
+    spool.bring_in(step.settings, step.store)
     for lane in units(step):
         for place in step.store.left_behind(lane):
-            step.store.save_outcome(lane, place, reading.kept_outcome(_LOST, tried=True))
+            step.store.save_outcome(lane, place, reading.kept_outcome(_LOST, tried=True), given_up=True)
     return bool(step.store.under_way(step.unit.job_id, step.unit.batch or 0))
 
 
@@ -138,6 +146,10 @@ class Lane:
         #: How long the last calls took.
         self._seconds: list[float] = []
         self._lock = threading.Lock()
+        #: Calls whose answers the store has not taken yet.
+        self._unsaved: set[int] = set()
+        #: The worker is being stopped.
+        self._ending = threading.Event()
         #: What requests have come to in this run.
         self.done: Counter[str] = Counter()
         #: The positions of these.
@@ -147,25 +159,24 @@ class Lane:
         """Send what may be sent; the seconds until there may be more, None: there is none.
 
         Raises:
-            StoreUnavailable: the store does not answer; what was sent and not stored counts as lost.
+            StoreUnavailable: the store does not answer.
         """
         step = self._step
-        for place in step.store.left_behind(step.unit):
-            self._keep(place, _LOST, tried=True)
+        doubt = self._miss_answers()
         try:
             account.check_to_spend(step)
             client = step.client
         except (errors.AccountChanged, errors.PermanentError, errors.InvalidSettings) as exc:
             step.stop(str(exc))
             step.store.drop(step.unit.job_id, step.unit.batch or 0)
-            return None
+            return doubt
         until = time.monotonic() + policy.SLICE
         step.also_held.append(self._hold)
         try:
             while True:
                 pause = self._fill(client) if time.monotonic() < until and not step.lost.is_set() else 0.0
                 if not self._running:
-                    return pause
+                    return min((seconds for seconds in (pause, doubt) if seconds is not None), default=None)
                 # Something may be sent before one of these is through.
                 done, _ = wait(self._running, timeout=pause or None, return_when=FIRST_COMPLETED)
                 for call in done:
@@ -174,6 +185,31 @@ class Lane:
         except Exception:
             wait(self._running)  # these are paid for; but a worker that is being stopped does not wait for them
             raise
+        except BaseException:
+            self._ending.set()  # what is answered goes to disk, where there is a place for it
+            deadline = time.monotonic() + _SAVE_AGAIN_MAX
+            while self._unsaved and time.monotonic() < deadline:
+                time.sleep(0.05)
+            raise
+
+    def _miss_answers(self) -> float | None:
+        """Give up the answers to calls of an earlier run that nobody stores; the seconds until that may be, if not yet.
+
+        Whoever made the calls may still live, and store the answers as soon as the store takes them.
+        """
+        step, now = self._step, self._step.now()
+        spool.bring_in(step.settings, step.store)
+        places, since = step.store.left_behind(step.unit), step.store.lane(step.unit).missing_since
+        if places and (since is None or since > now):
+            step.record(missing_since=now)
+            return step.settings.lease
+        if places and since is not None and now < since + step.settings.lease:
+            return since + step.settings.lease - now
+        for place in places:
+            self._keep(place, _LOST, tried=True, given_up=True)
+        if since is not None:
+            step.record(missing_since=None)
+        return None
 
     def _begin(self, client: api.Caller, request: _Request, mark: str) -> None:
         """Make one call, in a thread."""
@@ -200,6 +236,8 @@ class Lane:
         shut: dict[str, float] = {}
         looks = 0
         while len(self._running) < width:
+            if self._unsaved:  # nothing more is paid for while there is nowhere to put it
+                return _SAVE_AGAIN[1]
             if not self._looked_at:
                 places, pause = store.to_send(step.unit.job_id, step.unit.batch or 0, _AHEAD)
                 if not places or looks == _LOOKS:
@@ -398,7 +436,7 @@ class Lane:
         else:
             self._keep(place, str(exc), tried=True, spent=0)
 
-    def _keep(self, place: int, note: str, *, tried: bool, spent: int | None = None) -> None:
+    def _keep(self, place: int, note: str, *, tried: bool, spent: int | None = None, given_up: bool = False) -> None:
         log.log(
             logging.WARNING if tried else logging.INFO,
             "%s: request %d keeps its outcome: %s",
@@ -407,20 +445,37 @@ class Lane:
             note,
             extra=self._step.fields("kept"),
         )
-        self._save(place, reading.kept_outcome(note, tried=tried), "kept", spent=spent)
+        self._save(place, reading.kept_outcome(note, tried=tried), "kept", spent=spent, given_up=given_up)
 
-    def _save(self, place: int, outcome: bytes, kind: str, *, spent: int | None) -> None:
-        """Store an outcome that cannot be asked for again: it is paid, so here the store is waited for a little."""
-        for pause in (*_PAUSES, None):
-            try:
-                if self._step.store.save_outcome(self._step.unit, place, outcome, spent=spent):
-                    with self._lock:
-                        self.done[kind] += 1
-                        self.final.append(place)
-                    metrics.count("cost_dollars", costs.dollars(spent or 0), source="messages")
-            except errors.StoreUnavailable:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-            else:
-                return
+    def _save(self, place: int, outcome: bytes, kind: str, *, spent: int | None, given_up: bool = False) -> None:
+        """Store an outcome. An answer is paid for, so the store is waited for as long as this process lives."""
+        step, unit, paid = self._step, self._step.unit, kind != "kept"
+        answer = spool.Answer(unit.job_id, unit.batch or 0, unit.lane or 0, place, outcome, spent)
+        try:
+            for number, pause in enumerate(chain(_SAVE_AGAIN, repeat(_SAVE_AGAIN_MAX))):
+                try:
+                    stored = step.store.save_outcome(unit, place, outcome, spent=spent, given_up=given_up)
+                    break
+                except errors.StoreUnavailable as exc:
+                    waited = number >= len(_SAVE_AGAIN) or self._ending.is_set()
+                    if waited and not paid:
+                        raise
+                    if waited and spool.write(step.settings, answer):
+                        text = "%s: the answer to request %d is on disk until the store takes it"
+                        log.warning(text, step.where, place, extra=step.fields("held"))
+                        return
+                    if self._ending.is_set():
+                        log.error("%s: the answer to request %d is lost: %s", step.where, place, exc)
+                        raise
+                    if paid and place not in self._unsaved:
+                        self._unsaved.add(place)
+                        text = "%s: the answer to request %d is held until the store takes it: %s"
+                        log.warning(text, step.where, place, exc, extra=step.fields("held"))
+                    self._ending.wait(pause)
+        finally:
+            self._unsaved.discard(place)
+        if stored:
+            with self._lock:
+                self.done[kind] += 1
+                self.final.append(place)
+            metrics.count("cost_dollars", costs.dollars(spent or 0), source="messages")

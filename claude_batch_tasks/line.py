@@ -82,16 +82,20 @@ def steps(
     return signatures
 
 
-def publish(job: JobRecord, job_id: str, signatures: list[Signature[Any]], *, task_id: str | None = None) -> None:
+def publish(
+    job: JobRecord, job_id: str, signatures: list[Signature[Any]], *, task_id: str | None = None, **options: Any
+) -> None:
     """Send the first of a line's messages; it carries the rest, and what comes after the job in the caller's chain.
 
     Args:
         task_id: of a task that waited, and goes on.
+        options: more of ``apply_async``'s.
     """
     first, *rest = signatures
     placed = _canvas(job)
     following = [*placed.get("chain", []), *map(dict, reversed(rest))]
-    options: dict[str, Any] = {"task_id": task_id, "retries": first.args[-1]} if task_id else {}
+    if task_id:
+        options |= {"task_id": task_id, "retries": first.args[-1]}
     first.apply_async(chain=following, root_id=placed.get("root_id") or job_id, **options)
 
 

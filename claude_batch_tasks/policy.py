@@ -29,6 +29,10 @@ DEFAULT_VISIBILITY_TIMEOUT = 3600.0
 #: A wait longer than this stays in the store; a message with a countdown would stay in a worker's memory.
 LONGEST_IN_BROKER = 1.0
 
+#: Seconds between two tries of what a store or a broker holds up that does not answer, at most: work goes on soon after
+#: it answers again, and a try costs next to nothing.
+OUTAGE_RETRY_MAX = 15.0
+
 #: The interval between looks is this share of the batch's age: the end is noticed at most ~10 % late.
 LOOK_SHARE = 0.1
 

@@ -91,8 +91,9 @@ SHORT_VISIBILITY_TIMEOUT = Problem(
 )
 ENDED_BY_RESTARTS = Problem(
     "W005",
-    "a worker of Celery 5.7 ends when its Redis broker restarts while it holds a message, and what it held waits for "
-    "the visibility_timeout",
+    "a worker ends when its Redis broker refuses writes for a while (it is full, or a replica) and, with Celery 5.7, "
+    "when that restarts; and a connection from which nothing comes any more holds it up. What it held waits for the "
+    "visibility_timeout",
     "Beside Celery(...): claude_batch_tasks.transport.install()",
 )
 KILLED_STEPS = Problem(
@@ -164,6 +165,12 @@ LOCAL_BROKER = Problem(
     "W017",
     "the broker is {transport}, which no other process reaches: only a worker in this process takes jobs",
     "broker_url = 'redis://...' or 'amqp://...'",
+)
+SILENCE = Problem(
+    "W019",
+    "a connection to the {role} from which nothing comes any more (a NAT time-out, a paused machine) is waited on for "
+    "{seconds:g} s",
+    "{setting}",
 )
 UNUSABLE_URL = Problem(
     "E018",

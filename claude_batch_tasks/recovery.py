@@ -13,7 +13,7 @@ import math
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import delivery, history, metrics
+from claude_batch_tasks import delivery, history, metrics, spool
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
 
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 #: Messages sent again in one go by the workers' own watch; the rest follows in the next.
 _AT_ONCE = 1000
+
+#: Answers on disk that are brought into the store in one go: forks wait for that.
+_FILES_AT_ONCE = 100
 
 
 def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
@@ -67,6 +70,8 @@ def watch(app: Celery) -> float:
     """
     settings = Settings.of(app)
     with delivery.no_fork:
-        settings.open_store().forget_expired()
+        store = settings.open_store()
+        store.forget_expired()
+        spool.bring_in(settings, store, _FILES_AT_ONCE)
     recover(app, settings.recover_after, _AT_ONCE)
     return settings.recover_every

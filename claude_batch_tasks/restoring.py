@@ -11,7 +11,6 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import anthropic
 from celery import Celery
 from celery.states import READY_STATES
 
@@ -70,7 +69,7 @@ def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: st
 def _fetch(
     store: Store,
     settings: Settings,
-    client: anthropic.Anthropic,
+    client: api.Caller,
     job_id: str,
     job: JobRecord,
     number: int,

@@ -170,6 +170,13 @@ class Settings:
         least=0.1,
         per_job=False,
     )
+    spool_dir: str | None = _setting(
+        None,
+        "directory on a disk that outlives the worker, to which answers of the Messages API are written that the store "
+        "does not take for some seconds; any worker with that directory brings them into the store. none: they are "
+        "kept in the worker's memory until the store takes them",
+        per_job=False,
+    )
     client_factories: Mapping[str, str] = _setting(
         lambda: {"default": _DEFAULT_FACTORY},
         "alias -> dotted path of a callable that returns an anthropic.Anthropic",
@@ -301,6 +308,16 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "broker_url": broker,
         "result_backend": backend,
         "broker_connection_retry_on_startup": True,
+        # Celery would end the worker after a hundred tries.
+        "broker_connection_max_retries": None,
+        # RabbitMQ: a connection from which nothing comes any more is given up after twice this. (Redis brokers have
+        # the time-outs of ``claude_batch_tasks.transport``.)
+        "broker_heartbeat": 10,
+        # The same for a result back end that is a Redis: Celery would wait for two minutes.
+        "redis_socket_timeout": 10.0,
+        "redis_socket_connect_timeout": 5.0,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 10,
         "broker_transport_options": {
             # Four times our longest hop; what a killed worker held is handed out again after this long.
             "visibility_timeout": 2400,

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery import Task, signature
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
+from celery.result import AsyncResult
 from celery.states import READY_STATES
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
@@ -40,6 +41,8 @@ from claude_batch_tasks import (
     line,
     missing,
     policy,
+    publishing,
+    result_backend,
     steady,
     totals,
 )
@@ -89,28 +92,6 @@ class JobEnded(Exception):
 
 class NoThread(RuntimeError):
     """This process cannot start a thread: the limit of its container or its user is reached."""
-
-
-class JobBackend:
-    """The app's result back end, which takes nothing for a failure of a job but the job's own.
-
-    Celery stores a failure of a task for all that follows it in its chain, and the last of these is what the caller
-    waits for. What only broke a step off (no memory, no thread, a back end that is away) is no failure of the job.
-    """
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def __reduce__(self) -> Any:
-        return self._backend.__reduce__()
-
-    def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **kwargs: Any) -> None:
-        """As the back end's, for an error of this package alone."""
-        if isinstance(exc, errors.BatchTasksError):
-            self._backend.mark_as_failure(task_id, exc, *args, **kwargs)
 
 
 @dataclass
@@ -330,6 +311,8 @@ class BatchTask(_Task):
     throws = (errors.BatchTasksError,)
     autoretry_for = (errors.TryLater, OperationalError)
     Request = "claude_batch_tasks.hard_limit:StepRequest"
+    #: How the app's result back end is told of it.
+    back_end: type[result_backend.Forgiving] = result_backend.Forgiving
 
     @classmethod
     def annotate(cls) -> None:
@@ -338,6 +321,23 @@ class BatchTask(_Task):
         super().annotate()
         for name, value in ours.items():
             setattr(cls, name, value)
+
+    @property
+    def backend(self) -> Any:
+        """The result back end, whose failures end no task of ours."""
+        return self.back_end(super().backend, courtesy=self.ignore_result)
+
+    @backend.setter
+    def backend(self, value: Any) -> None:
+        self._backend = value
+
+    def apply_async(  # type: ignore[override]
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """As Celery's, in bounded time; whatever keeps the broker from taking the message is an OperationalError."""
+        with publishing.bounded(self.app, options) as options:
+            sent: AsyncResult[Any] = super().apply_async(args, kwargs, task_id=task_id, **options)
+            return sent
 
     @property
     def store(self) -> Store:
@@ -352,10 +352,11 @@ class BatchTask(_Task):
 
     def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
         """Come back after the countdown that policy gives this error."""
+        retry_min, retry_max = _retry_limits(Settings.of(self.app), exc)
         wait = policy.backoff(
             self.request.retries + 1,
-            retry_min=Settings.of(self.app).retry_min,
-            retry_max=Settings.of(self.app).retry_max,
+            retry_min=retry_min,
+            retry_max=retry_max,
             at_least=getattr(exc, "retry_after", None),
             rand=random.random(),
         )
@@ -397,11 +398,7 @@ class JobTask(BatchTask):
     """A task whose end the caller of a job waits for, at the end of its chain or under the job's own id."""
 
     abstract = True
-
-    @property  # type: ignore[misc]  # nobody sets it
-    def backend(self) -> Any:
-        """The result back end."""
-        return JobBackend(super().backend)
+    back_end = result_backend.OfJobs
 
     def log_broken_off(self, unit: Unit, reason: str) -> None:
         """Say what broke a task off, with the traceback of the exception that is being handled."""
@@ -712,8 +709,8 @@ class StepTask(JobTask):
         now = step.now()
         try:
             wait, failures = self.wait_after(exc, now)
-        except errors.StoreUnavailable:
-            wait, failures = step.settings.retry_max * random.random(), self.request.retries + 1
+        except errors.StoreUnavailable as away:
+            wait, failures = _retry_limits(step.settings, away)[1] * random.random(), self.request.retries + 1
         for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
             if limit is not None and limit > now:
                 wait = min(wait, limit - now)
@@ -762,10 +759,11 @@ class StepTask(JobTask):
                 rand=random.random(),
             )
             return max(wait, exc.retry_after or 0), failures
+        retry_min, retry_max = _retry_limits(settings, exc)
         wait = policy.backoff(
             failures,
-            retry_min=settings.retry_min,
-            retry_max=settings.retry_max,
+            retry_min=retry_min,
+            retry_max=retry_max,
             at_least=getattr(exc, "retry_after", None),
             rand=random.random(),
         )
@@ -854,7 +852,7 @@ class StepTask(JobTask):
                     following.set(countdown=line.hop(self.app, pause))
                 following.apply_async((value,), chain=rest, parent_id=request.id, root_id=request.root_id)
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
-                self.later(errors.TransientError(f"the next message was not published: {type(exc).__name__}"))
+                self.later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
             request.chain = None
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
@@ -908,6 +906,14 @@ def reason_of(exc: BaseException) -> str:
     if isinstance(exc, errors.BatchTasksError):
         return f"{name}: {exc}"
     return name
+
+
+def _retry_limits(settings: Settings, exc: Exception | None) -> tuple[float, float]:
+    """Return the upper bounds of the first and of every countdown after an error."""
+    most = settings.retry_max
+    if isinstance(exc, (errors.StoreUnavailable, OperationalError)):
+        most = min(most, policy.OUTAGE_RETRY_MAX)
+    return min(settings.retry_min, most), most
 
 
 def _of_call(exc: Exception | None) -> dict[str, Any]:

@@ -71,6 +71,9 @@ from claude_batch_tasks.texts import duration, many, words
 
 log = logging.getLogger(__name__)
 
+#: Seconds before a job's result is stored again that the result back end did not take.
+_RESULT_AGAIN = 5.0
+
 worker.connect()
 
 
@@ -993,15 +996,28 @@ class FinishJob(StepTask):
         self.publish_next(value)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Its result is stored."""
-        self.move_on()
+        """Its result is stored, or it comes back."""
+        if not self._unsaved():
+            self.move_on()
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """The job's failure is stored, or the step was broken off."""
-        if isinstance(exc, errors.BatchTasksError):
-            self.move_on()
-        else:
+        """The job's error is stored, or it comes back; or the step was broken off."""
+        if not isinstance(exc, errors.BatchTasksError):
             super().on_failure(exc, task_id, args, kwargs, einfo)
+        elif not self._unsaved():
+            self.move_on()
+
+    def _unsaved(self) -> bool:
+        """Whether the result back end did not take how the job ended; if so, it is tried again later."""
+        step = getattr(self.request, "step", None)
+        if not getattr(self.request, "unsaved", False) or step is None or self.request.is_eager:
+            return False
+        try:
+            self.come_back(_RESULT_AGAIN, "the result back end did not take the job's result")
+            step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
+        except (Reject, errors.StoreUnavailable) as exc:  # then it is found lost
+            log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
+        return True
 
 
 @shared_task(bind=True, base=FinishJob, name=NAME + "finish_job")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -23,18 +24,17 @@ from claude_batch_tasks import (
     inspection,
     instruments,
     metrics,
+    policy,
     problems,
     recovery,
     restoring,
+    spool,
 )
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
 
 log = logging.getLogger(__name__)
-
-#: Seconds between two tries to reach a store or a broker that does not answer, at most.
-_LONGEST_PAUSE = 15.0
 
 #: A byte in common to a worker's main process and its pool: whether one of them has looked at the clients.
 _checked: mmap.mmap | None = None
@@ -63,7 +63,9 @@ def connect() -> None:
 def _check_settings(sender: Any = None, **_: Any) -> None:
     """Refuse to start on settings that make no sense, rather than fail at the first job."""
     try:
-        instruments.set_up(sender, Settings.of(sender.app).instruments)
+        settings = Settings.of(sender.app)
+        spool.check(settings)
+        instruments.set_up(sender, settings.instruments)
     except errors.InvalidSettings as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
 
@@ -140,17 +142,24 @@ def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, fai
     """Do it in a thread of the worker's main process until that is over, each time after the seconds it returns."""
 
     def run() -> None:
-        pause, failures = 0.0, 0
+        pause, failures, since = 0.0, 0, 0.0
         while not over.wait(pause):
+            begun = time.monotonic()
             try:
-                pause, failures = work(), 0
+                pause = work()
             except (errors.StoreUnavailable, OperationalError) as exc:
                 failures += 1
-                pause = min(2.0**failures, _LONGEST_PAUSE)
-                log.warning("%s: %s; next try in %.0f s", failed, exc, pause)
+                pause = min(2.0**failures, policy.OUTAGE_RETRY_MAX)
+                if failures == 1:  # once for each outage, however long it is
+                    since = begun
+                    log.warning("%s: %s; it is tried again until it can be", failed, exc)
             except Exception:
-                pause = _LONGEST_PAUSE
+                pause = policy.OUTAGE_RETRY_MAX
                 log.exception("%s", failed)
+            else:
+                if failures:
+                    log.warning("%s for %.0f s; now it can be again", failed, time.monotonic() - since)
+                failures = 0
 
     threading.Thread(target=run, name=name, daemon=True).start()
 

@@ -228,6 +228,8 @@ class LaneRecord(msgspec.Struct, kw_only=True):
     failures: int = 0
     """Failures of its step in a row: of the store, or of the broker."""
     due_at: float | None = None
+    missing_since: float | None = None
+    """Since when answers to calls of an earlier run are missed."""
 
 
 class Unit(NamedTuple):
@@ -807,11 +809,15 @@ class Store(Protocol):
         Returns how often it was refused. From ``limit`` times on it is not to be, and waits for its outcome.
         """
 
-    def save_outcome(self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None) -> bool:
+    def save_outcome(
+        self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None, given_up: bool = False
+    ) -> bool:
         """Store a request's final outcome, and settle what it cost; False if it has one already.
 
         Args:
             spent: nano-dollars; None: it is not known, and all that was reserved counts as spent.
+            given_up: its answer counts as lost. One that comes after all replaces this outcome, as long as the batch is
+                not final.
         """
 
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]: ...

@@ -23,7 +23,7 @@ import msgspec
 import redis
 import zstandard
 
-from claude_batch_tasks import policy, requests, steady
+from claude_batch_tasks import policy, requests, steady, transport
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.results import MISSING
 from claude_batch_tasks.settings import redis_address
@@ -66,9 +66,9 @@ _STAGED = ("body", "ids", "sizes")
 #: What one download leaves: the rows, in which piece each is, and which deserve another chance.
 _FETCHED = ("rows", "pieces", "eligible", "index")
 
-#: What sending requests through the Messages API leaves: those that wait, were sent, how often each was refused.
-_SENDING = ("to_send", "sent", "refused", "announced")
-_TIMEOUT = 30.0
+#: What sending requests through the Messages API leaves: those that wait, were sent, how often each was refused, whose
+#: answers count as lost.
+_SENDING = ("to_send", "sent", "refused", "announced", "given_up")
 
 #: Digits of a request's position where positions are sorted as texts.
 _DIGITS = 7
@@ -666,12 +666,15 @@ class RedisStore(Survey):
         return int(self._put_back(keys=keys, args=[_place(place), seconds, limit]))
 
     @answering
-    def save_outcome(self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None) -> bool:
-        outcomes, sent, to_send = (_key(unit.job_id, "batch", unit.batch, n) for n in ("outcomes", "sent", "to_send"))
-        batch = _key(unit.job_id, "batch", unit.batch)
-        keys = [outcomes, _key(unit.job_id, "job"), sent, _key(unit.job_id, "money"), to_send, batch]
+    def save_outcome(
+        self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None, given_up: bool = False
+    ) -> bool:
+        names = ("outcomes", "sent", "to_send", "given_up")
+        outcomes, sent, to_send, lost = (_key(unit.job_id, "batch", unit.batch, name) for name in names)
+        keys = [outcomes, _key(unit.job_id, "job"), sent, _key(unit.job_id, "money"), to_send, lost]
+        keys.append(_key(unit.job_id, "batch", unit.batch))
         packed = self._pack(outcome, f"{outcomes}:{place}")
-        args = [_place(place), packed, "" if spent is None else spent]
+        args = [_place(place), packed, "" if spent is None else spent, int(given_up)]
         return bool(self._outcome(keys=keys, args=args))
 
     @answering
@@ -800,7 +803,11 @@ class RedisStore(Survey):
 
 @functools.lru_cache(maxsize=32)
 def _open(url: str, keys: tuple[str, ...], pid: int) -> RedisStore:
-    client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=5, health_check_interval=30)
+    timeouts = transport.TIMEOUTS
+    if url.startswith("unix:"):  # the keep-alive is TCP's
+        timeouts = {name: value for name, value in timeouts.items() if not name.startswith("socket_keepalive")}
+    kind = redis.ConnectionPool.from_url(url).connection_class
+    client = redis.Redis.from_url(url, **timeouts, connection_class=transport.distrustful(kind))
     return RedisStore(client, redis_address(url), Sealer(keys))
 
 

@@ -252,9 +252,11 @@ def test_every_url_of_a_redis_means_the_guarded_transport(monkeypatch: pytest.Mo
     assert kombu.Connection("amqp://host").get_transport_cls() is not transport.Transport
 
 
-def test_older_versions_keep_their_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_versions_get_time_outs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kombu.transport, "TRANSPORT_ALIASES", dict(kombu.transport.TRANSPORT_ALIASES))
+    monkeypatch.setattr(kombu.transport, "_transport_cache", {})
     monkeypatch.setattr(celery, "VERSION", (5, 6, 3))
-    before = dict(kombu.transport.TRANSPORT_ALIASES)
     transport.install()
-    assert before == kombu.transport.TRANSPORT_ALIASES
+    used = kombu.Connection("redis://host/0").get_transport_cls()
+    assert used is transport.BoundedTransport
+    assert not issubclass(used.Channel.QoS, transport.QoS)
