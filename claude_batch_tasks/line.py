@@ -135,10 +135,15 @@ def routed(queue: str | None) -> dict[str, Any]:
 def hop(app: Celery, wait: float) -> float:
     """The countdown a message may carry when the wait is this long: a part of it where the broker could not hold it."""
     seconds = min(wait, policy.longest_hop(visibility_timeout(app)))
-    if urlsplit(str(app.conf.broker_url)).scheme in ("amqp", "amqps", "pyamqp", "librabbitmq"):
+    if broker_counts(app):
         # RabbitMQ's native delay counts in whole seconds and refuses a countdown between 0 and 1.
         return max(math.ceil(seconds), 1)
     return round(seconds, 2)
+
+
+def broker_counts(app: Celery) -> bool:
+    """Whether the broker may wait for what is left of a countdown by itself: RabbitMQ."""
+    return urlsplit(str(app.conf.broker_url)).scheme in ("amqp", "amqps", "pyamqp", "librabbitmq")
 
 
 def stays(app: Celery, wait: float) -> bool:

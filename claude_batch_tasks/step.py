@@ -178,7 +178,7 @@ class Step:
         """The parts of something long, up to the moment in which the lease is lost."""
         for part in parts:
             if self.lost.is_set():
-                return
+                raise LeaseLost
             yield part
 
     def record(self, **changes: Any) -> None:
@@ -457,8 +457,9 @@ class StepTask(JobTask):
         return Unit(job_id, batch)
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Publish the step's message; its countdown goes by the clock of the worker that gets it."""
-        if (countdown := options.get("countdown")) is not None:
+        """Publish the step's message; its countdown goes by the clock of whoever gets it, or by the broker's."""
+        countdown = options.get("countdown")
+        if countdown is not None and not line.broker_counts(self.app):
             options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
         return super().apply_async(*args, **options)
 

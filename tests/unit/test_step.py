@@ -21,10 +21,23 @@ class TestPatience:
     )
     def test_ends_when_it_is_over_and_last_looks_have_been_made(self, waited: float, more: float, ends: bool) -> None:
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, started_at=time.time() - waited)
-        store: Any = None
+        store: Any = SimpleNamespace(now=time.time)
         running = step.Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
         with pytest.raises(errors.WaitExceeded) if ends else contextlib.nullcontext():
             running.check_patience(more)
+
+
+class TestSomethingLong:
+    def test_breaks_off_when_the_lease_is_lost(self) -> None:
+        """What was made of its parts so far must not pass for the whole."""
+        job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
+        store: Any = None
+        running = step.Step(store, Settings(), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
+        parts = running.while_held([1, 2, 3])
+        assert next(parts) == 1
+        running.lost.set()
+        with pytest.raises(step.LeaseLost):
+            next(parts)
 
 
 class TestProgress:
