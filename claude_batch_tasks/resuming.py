@@ -52,6 +52,9 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         if (fetching := _fetch_again(app, store, job_id, job)) is not None:
             return fetching
         job = _with_lost_batches(store, job_id, job)
+    gone = [number for number, record in enumerate(store.batch_records(job_id)) if record is None]
+    if not job.adopted and any(len(store.missing_keys(job_id, number, ("body", "ids"))) == 2 for number in gone):
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: some of what it needs has expired")
     missing.replace_lost_batches(store, job_id, job)
     batches = store.batches(job_id)
     failed = [

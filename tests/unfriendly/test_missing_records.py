@@ -429,8 +429,8 @@ def test_everybody_who_waits_for_a_job_that_is_gone_is_told(apart: bool, tmp_pat
         polled = run_batch.delay(requests("polled", 2))
         deleted = run_batch.delay(requests("deleted", 2))
         ids = [own.id, others.id, polled.id, deleted.id]
-        wait_until(lambda: len(simulator.state().batches) == 7)
-        wait_until(lambda: all(BatchJob(job_id, app).status().batches[0].looks for job_id in ids))
+        wait_until(lambda: len(simulator.state().batches) == 7, 90)
+        wait_until(lambda: all(BatchJob(job_id, app).status().batches[0].looks for job_id in ids), 90)
         command = [sys.executable, "-m", "claude_batch_tasks.cli", "watch", polled.id]
         watching = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
         pool = stack.enter_context(ThreadPoolExecutor(6))
@@ -465,7 +465,7 @@ def test_everybody_who_waits_for_a_job_that_is_gone_is_told(apart: bool, tmp_pat
         # And of one that has ended the back end's record, which has a TTL, may be evicted too.
         simulator.behave(processing_seconds=0.1)
         ended = run_batch.delay(requests("ended", 2))
-        wait_until(lambda: BatchJob(ended.id, app).status().summary)
+        wait_until(lambda: BatchJob(ended.id, app).status().summary, 90)
         wait_until(lambda: backend.client().delete(f"celery-task-meta-{ended.id}"))
         assert ended.get(timeout=40)["succeeded"] == 2
         gc.collect()
