@@ -674,7 +674,7 @@ def _passes(exc: Exception) -> bool:
     if type(exc).__name__ != "WorkloadIdentityError":
         return False
     status = getattr(exc, "status_code", None)
-    return exc.__cause__ is not None if status is None else policy.classify("list", status) is TransientError
+    return exc.__cause__ is not None if status is None else policy.classify("list", status, own=True) is TransientError
 
 
 def _while_signing(exc: Exception) -> bool:
@@ -727,8 +727,9 @@ def _answered(endpoint: policy.Endpoint, given: int, content: bytes, headers: An
     error, request_id = _own_form(content)
     error_type, code = error.get("type"), None
     if error_type is not None:
-        details, message = error.get("details"), error.get("message")
-        code = details.get("error_code") if isinstance(details, dict) else None
+        details = error.get("details")
+        message, code = error.get("message"), details.get("error_code") if isinstance(details, dict) else None
+        code = code if isinstance(code, str) else None
         status = policy.STATUS_OF.get(error_type, 500) if given < 300 else given
         error_type = _hidden(error_type[:_LONGEST_NAME], client)
         source = error_type

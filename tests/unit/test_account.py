@@ -63,7 +63,7 @@ def shows(monkeypatch: pytest.MonkeyPatch, seen: Account, *batches: api.Batch) -
     """The listings of the account that answers."""
     made: list[float] = []
 
-    def list_since(client: api.Caller, since: float, *, timeout: float) -> Iterator[api.Batch]:
+    def list_since(client: api.Caller, since: float, *, timeout: float, now: Any = None) -> Iterator[api.Batch]:
         made.append(since)
         client.answered(seen)
         return iter(batches)
@@ -79,7 +79,7 @@ def long_ago(**own: Any) -> dict[str, Any]:
 
 def not_found(step: Step, seen: Account = SILENT) -> str:
     account.compare(step, seen)
-    return sightings.not_found(step, errors.NotFoundError("retrieve: 404", 404), "retrieve")
+    return sightings.not_found(step, errors.NotFoundError("retrieve: 404", 404, "not_found_error"), "retrieve")
 
 
 class TestABatchThatIsNotShown:

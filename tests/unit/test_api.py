@@ -319,7 +319,7 @@ class TestAnOddAnswer:
         error = error_of(client, endpoint)
         assert (error.status, error.error_type) == (529, "overloaded_error")
 
-    @pytest.mark.parametrize("message", [rb'"\ud83d"', b'"\xff"', b"[1]", b'"%s"' % (b"x" * 100_000)])
+    @pytest.mark.parametrize("message", [rb'"\ud83d"', b'"\xff"', b'"%s"' % (b"x" * 100_000)])
     def test_that_refuses_says_so_in_few_words_that_every_store_takes(
         self, server: Server, client: Any, message: bytes
     ) -> None:

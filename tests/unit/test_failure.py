@@ -29,7 +29,7 @@ def failed(error: errors.BatchTasksError, **more: Any) -> BatchRecord:
 
 
 def refused(message: str, status: int | None) -> BatchRecord:
-    return failed(errors.PermanentError(message, status))
+    return failed(errors.PermanentError(message, status, "some_error"))
 
 
 def said(*batches: BatchRecord, stopped: str | None = None, adopted: bool = False) -> str:
@@ -85,7 +85,7 @@ class TestARefusedCreate:
         assert f"{RESUME} fetches what is at Anthropic; after that, submit only the 10 requests" in text
 
     def test_of_a_look_has_nothing_to_submit(self) -> None:
-        text = said(failed(errors.PermanentError("retrieve: bad", 400), batch_id="msgbatch_1"))
+        text = said(failed(errors.PermanentError("retrieve: bad", 400, "invalid_request_error"), batch_id="msgbatch_1"))
         assert text.endswith(f"then {RESUME}; what was sent is not sent again.")
 
 

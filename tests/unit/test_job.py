@@ -656,10 +656,18 @@ class TestTheSummary:
             counts={"succeeded": 2, "expired": 1, "processing": 0},
             usage={"input_tokens": 5, "output_tokens": 7},
             answered=1,
+            published=1,
             done=True,
         ),
         BatchRecord(
-            first=3, count=2, body_bytes=1, counts={"errored": 2}, usage={"input_tokens": 1}, skipped=2, done=True
+            first=3,
+            count=2,
+            body_bytes=1,
+            published=1,
+            counts={"errored": 2},
+            usage={"input_tokens": 1},
+            skipped=2,
+            done=True,
         ),
     )
 
@@ -690,7 +698,7 @@ class TestTheSummary:
         ],
     )
     def test_has_a_state(self, canceled: bool, error: Any, state: str) -> None:
-        batch = BatchRecord(first=0, count=5, body_bytes=1, error=error)
+        batch = BatchRecord(first=0, count=5, body_bytes=1, published=1, counts={"succeeded": 5}, error=error)
         assert totals.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
 
     def test_names_all_batches_and_what_they_cost(self) -> None:

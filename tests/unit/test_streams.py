@@ -142,7 +142,7 @@ class TestABlock:
     @pytest.mark.parametrize("sent", [odd_answers.events, odd_answers.events_with_a_whole_block])
     def test_may_hold_whatever_json_may(self, odd: Odd, sent: Callable[[bytes], list[bytes]]) -> None:
         made = Message()
-        for data in streams.events(sent(odd.json)):
+        for _, data in streams.events(sent(odd.json)):
             made.add(lenient_json.loads(data))
         found, note = lenient_json.read(made.whole())
         if odd.noted in ("UTF-8", "escape"):  # what it is given as is JSON
