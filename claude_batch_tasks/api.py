@@ -96,7 +96,7 @@ class Account(NamedTuple):
     workspace: str | None = None
 
 
-def _unheard(account: Account) -> None:
+def _ignore_account(account: Account) -> None:
     """What an answer says of its account is compared with nothing."""
 
 
@@ -112,7 +112,7 @@ class Caller:
     workspace_id: str | None = None
     user_profile_id: str | None = None
     betas: tuple[str, ...] = ()
-    answered: Callable[[Account], None] = _unheard
+    answered: Callable[[Account], None] = _ignore_account
 
 
 Client: TypeAlias = anthropic.Anthropic | Caller
@@ -502,7 +502,7 @@ class Answer(NamedTuple):
 
 
 def create_message(
-    client: Client, params: bytes, *, stream: bool = False, heard: Callable[[Account], None] = _unheard
+    client: Client, params: bytes, *, stream: bool = False, on_account: Callable[[Account], None] = _ignore_account
 ) -> Answer:
     """Send one request through the Messages API.
 
@@ -510,13 +510,15 @@ def create_message(
 
     Args:
         stream: let the answer come as it is written; it is put together here.
-        heard: called with the account that the answer names, an error's too, before it is read.
+        on_account: called with the account that the answer names, an error's too, before it is read.
     """
     if stream:
         # At the end: of a name that is there twice the last one counts, and "stream": false is allowed in a batch.
-        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', heard)
+        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', on_account)
     with _ours("messages", client):
-        response = _call(client, "messages", "/v1/messages", _LONG, post=(iter([params]), len(params)), heard=heard)
+        response = _call(
+            client, "messages", "/v1/messages", _LONG, post=(iter([params]), len(params)), on_account=on_account
+        )
         return _whole(client, response, bytes(response.content).removeprefix(codecs.BOM_UTF8))
 
 
@@ -534,14 +536,16 @@ def _whole(client: Client, response: Any, body: bytes) -> Answer:
     return Answer(body, policy.limits(response.headers))
 
 
-def _streamed(client: Client, body: bytes, heard: Callable[[Account], None]) -> Answer:
+def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]) -> Answer:
     """An answer that comes as server-sent events."""
     message = Message()
     with _ours("messages", client):
         # The status is that of the answer's beginning; what fails from here on has been answered in part.
         post = iter([body]), len(body)
         accept = "text/event-stream"
-        response = _call(client, "messages", "/v1/messages", _LONG, stream=True, post=post, accept=accept, heard=heard)
+        response = _call(
+            client, "messages", "/v1/messages", _LONG, stream=True, post=post, accept=accept, on_account=on_account
+        )
         limits = policy.limits(response.headers)
     try:
         with _ours("messages", client, begun=True):
@@ -825,7 +829,7 @@ def _call(
     stream: bool = False,
     accept: str | None = None,
     params: Mapping[str, Any] | None = None,
-    heard: Callable[[Account], None] = _unheard,
+    on_account: Callable[[Account], None] = _ignore_account,
 ) -> Any:
     """One attempt of a call; the response as it came, its body unread if it is streamed.
 
@@ -853,12 +857,12 @@ def _call(
         options["params"] = params
     send: Any = sdk.get if post is None else sdk.post
     if isinstance(client, Caller) and endpoint not in ("create", "messages"):
-        heard = client.answered
+        on_account = client.answered
     with bodies.bounded(sdk, endpoint, stream=stream and endpoint == "messages"):
         try:
             response = send(path, cast_to=_raw(sdk), options=options, **more)
         except anthropic.APIStatusError as exc:
-            heard(_account(exc.response.headers, client))
+            _report_account(_account(exc.response.headers, client), on_account)
             raise
         except anthropic.APIConnectionError as exc:
             cause = exc.__cause__ or exc
@@ -866,8 +870,15 @@ def _call(
                 raise
             # A provider of tokens, for one, raises whatever it likes.
             raise TransientError(f"{endpoint}: nothing was sent: {_name(cause, client)}") from None
-    heard(_account(response.headers, client))
+    _report_account(_account(response.headers, client), on_account)
     return response
+
+
+def _report_account(account: Account, on_account: Callable[[Account], None]) -> None:
+    """Count an answer by the account that it names, and have that compared."""
+    organization, workspace = account
+    metrics.count("account_answers", organization=organization or "none", workspace=workspace or "none")
+    on_account(account)
 
 
 class _Body:

@@ -330,11 +330,11 @@ class Lane:
         step, begun = self._step, time.monotonic()
         limits: dict[str, tuple[int, int]] = {}
         refused, hold, output = False, None, None
-        heard: list[api.Account] = []
+        accounts: list[api.Account] = []
         try:
             stream = policy.streams(request.model, request.max_tokens)
             with bodies.confirmed(lambda: self._confirm(request.place)):
-                answer = api.create_message(client, request.params, stream=stream, heard=heard.append)
+                answer = api.create_message(client, request.params, stream=stream, on_account=accounts.append)
             limits = answer.limits
             outcome = reading.message_outcome(answer.message)
             try:
@@ -344,7 +344,7 @@ class Lane:
                 log.exception("%s: what request %d cost could not be computed", step.where, request.place, extra=extra)
                 spent = None
             self._save(request.place, outcome, "succeeded", spent=spent)
-            for seen in heard:
+            for seen in accounts:
                 account.learn(step, seen)
         except errors.AmbiguousError as exc:
             if policy.concerns_account(exc.error_type, str(exc), status=exc.status or 0, code=exc.code):
@@ -375,7 +375,7 @@ class Lane:
                 cap=step.settings.max_messages_in_flight,
                 output=output,
             )
-        for seen in heard:
+        for seen in accounts:
             self._compare(seen)
         return time.monotonic() - begun
 

@@ -75,6 +75,12 @@ METRICS: Mapping[str, Metric] = {
             {"endpoint": _ENDPOINTS, "status": ()},
             _CALL,
         ),
+        Metric(
+            "account_answers",
+            "counter",
+            "Answers, by the organization and workspace whose account they name; `none`: they do not",
+            {"organization": (), "workspace": ()},
+        ),
         Metric("not_found", "counter", "Answers with status 404", {"endpoint": _ENDPOINTS}),
         Metric(
             "broken_answers",

@@ -359,6 +359,6 @@ class TestWhatAJobAdds:
             api.create(caller, [b"{}"], 2)
         assert (refused.value.organization, refused.value.workspace) == ("o", "w")
         apart: list[api.Account] = []
-        api.create_message(caller, PARAMS, heard=apart.append)
+        api.create_message(caller, PARAMS, on_account=apart.append)
         assert apart == [api.Account("o", "w")]
         assert len(heard) == 3
