@@ -258,6 +258,7 @@ def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
     """
     yield from isolated("servers", lambda: (finding for server in servers(app) for finding in _forgets(server)))
     yield from static(app, worker)
+    yield from isolated("result back end", lambda: silence_of_result_back_end(app))
 
 
 def static(app: Celery, worker: Any = None) -> Iterator[Finding]:
@@ -374,8 +375,13 @@ def _result_back_end(app: Celery, worker: Any) -> Iterator[Finding]:
         yield problems.NO_RESULTS.found()
     elif used is RPCBackend:
         yield problems.RPC_RESULTS.found()
-    elif issubclass(used, RedisBackend):
-        yield from of_silence("result back end", app.conf.redis_socket_timeout, "redis_socket_timeout = 10")
+
+
+def silence_of_result_back_end(app: Celery) -> Iterator[Finding]:
+    """How long a result back end is waited for from which nothing comes any more."""
+    with suppress(*UNUSABLE):
+        if issubclass(result_back_end(app), RedisBackend):
+            yield from of_silence("result back end", app.conf.redis_socket_timeout, "redis_socket_timeout = 10")
 
 
 def result_back_end(app: Celery) -> type:

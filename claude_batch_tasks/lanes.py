@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -331,9 +332,16 @@ class Lane:
         limits: dict[str, tuple[int, int]] = {}
         refused, hold, output = False, None, None
         accounts: list[api.Account] = []
+        confirmed = False
+
+        def confirm() -> None:
+            nonlocal confirmed
+            self._confirm(request.place)
+            confirmed = True
+
         try:
             stream = policy.streams(request.model, request.max_tokens)
-            with bodies.confirmed(lambda: self._confirm(request.place)):
+            with bodies.confirmed(confirm):
                 answer = api.create_message(client, request.params, stream=stream, on_account=accounts.append)
             limits = answer.limits
             outcome = reading.message_outcome(answer.message)
@@ -350,8 +358,12 @@ class Lane:
             if policy.concerns_account(exc.error_type, str(exc), status=exc.status or 0, code=exc.code):
                 step.stop(str(exc))
             self._keep(request.place, f"{exc}; it may have been billed, so it is not sent again", tried=True)
-        except (LeaseLost, errors.StoreUnavailable):
+        except LeaseLost:
             raise
+        except errors.StoreUnavailable:
+            if confirmed:
+                raise
+            self._put_back_unsent(request.place)
         except errors.ApiError as exc:
             limits, hold = exc.limits, exc.hold
             # A token that was refused says nothing of how many calls there may be.
@@ -387,6 +399,14 @@ class Lane:
             except errors.StoreUnavailable:
                 time.sleep(pause)
         return self._step.confirm_lease(place)
+
+    def _put_back_unsent(self, place: int) -> None:
+        """Have a request sent later of which nothing was sent, because the store could not say that it may be."""
+        while not self._ending.is_set():
+            with suppress(errors.StoreUnavailable):
+                self._step.store.put_back(self._step.unit, place, 0.0, self._step.settings.messages_limit)
+                return
+            self._ending.wait(_SAVE_AGAIN_MAX)
 
     def _compare(self, seen: api.Account) -> None:
         """Stop the job where what it sent was answered by another account than its own."""

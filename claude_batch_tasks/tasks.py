@@ -379,8 +379,8 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     except (errors.TransientError, errors.PermanentError) as exc:
         step.record(state="staged", intent_at=None, organization=None, workspace=None)
         account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
-        if isinstance(exc, errors.TransientError) and _concerns_account(exc):
-            # It does not pass while anybody waits: a spend limit comes as 429.
+        if isinstance(exc, errors.TransientError) and exc.status != 401 and _concerns_account(exc):
+            # It does not pass while anybody waits: a spend limit comes as 429. After a 401 another token is asked for.
             raise errors.PermanentError(*exc.args) from None
         raise
     created.ahead = sightings.api_ahead(step, created)

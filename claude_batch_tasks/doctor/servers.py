@@ -81,6 +81,7 @@ def check(app: Celery) -> Iterator[Finding]:
         yield from checks.isolated("broker", partial(_other_broker, app))
     if "result back end" not in asked:
         yield from checks.isolated("result back end", partial(_other_result_back_end, app))
+    yield from checks.isolated("result back end", partial(checks.silence_of_result_back_end, app))
 
 
 def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:

@@ -22,6 +22,8 @@ from claude_batch_tasks.simulator.cli import simulator as command
 
 from .conftest import new_client, request, requests
 
+pytestmark = pytest.mark.latest
+
 PACKAGE = Path(claude_batch_tasks.simulator.__file__).parent
 ROOT = PACKAGE.parent.parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -173,8 +175,6 @@ def test_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
     source = """
 import sys
 import importlib.util
-
-pytestmark = pytest.mark.latest
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "starlette" else found(name, *rest)
 

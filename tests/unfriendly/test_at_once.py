@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 #: What a worker's process does, in a process of its own: msgspec fills in what it knows of a type when that is first
 #: decoded, and a thread that comes upon it half filled in ends the process (SIGSEGV, msgspec 0.22).
 PROGRAM = """
@@ -14,8 +16,6 @@ import sys, threading, time
 import anthropic
 import claude_batch_tasks.tasks
 from claude_batch_tasks import api, errors
-
-pytestmark = pytest.mark.slow
 
 AT_ONCE = 8
 http = api._transport(anthropic.DefaultHttpxClient)

@@ -124,7 +124,7 @@ def test_answers_outlive_their_worker_on_disk(bench: Bench, tmp_path: Path) -> N
     job, account = bench.submit("job0", message_seconds=0.5)
     wait_until(lambda: account.calls["messages"])
     fill(bench.store.client(), True)
-    wait_until(lambda: len(list(spool.glob("*.answer"))) == unanswered(bench, job) > 0)
+    wait_until(lambda: len(list(spool.glob("*.answer"))) == unanswered(bench, job, account) > 0)
     worker.stop(kill=True)
     for path in spool.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
@@ -132,10 +132,16 @@ def test_answers_outlive_their_worker_on_disk(bench: Bench, tmp_path: Path) -> N
         assert path.read_bytes().startswith(b"sealed:1")
     fill(bench.store.client(), False)
     bench.worker(**env)
-    bench.check(job, account)
+    job.get(timeout=60)
+    # What was about to be sent when the worker died may have been sent, and is not sent again.
+    types = [row.type for row in job.results()]
+    assert len(types) == COUNT
+    assert types.count("succeeded") == sum(account.paid.values()) > 0
+    assert max(account.paid.values()) == 1
     assert list(spool.iterdir()) == []
 
 
-def unanswered(bench: Bench, job: BatchJob) -> int:
+def unanswered(bench: Bench, job: BatchJob, account: Any) -> int:
     """How many calls were made whose answers are not in the store."""
-    return int(bench.store.client().hlen(f"claude_batch:{{{job.job_id}}}:batch:0:sent"))
+    stored = int(bench.store.client().hlen(f"claude_batch:{{{job.job_id}}}:batch:0:outcomes"))
+    return int(account.calls["messages"]) - stored

@@ -186,7 +186,7 @@ class TestAJobThatEndedWithoutItsResults:
         store._redis.hdel(f"claude_batch:{{{result.id}}}:job", "lease:position")
         app.signature(finish_job.name, (result.id,), immutable=True).set(task_id=result.id).apply_async()
         with pytest.raises(errors.ResultsMissing, match=r"4 of its 4 requests have no outcome.*resume"):
-            app.AsyncResult(result.id).get(timeout=40)
+            run_batch.AsyncResult(result.id).get(timeout=40)
         assert job.status().state == "failed"
         assert job.resume().get(timeout=40)["succeeded"] == COUNT
 
