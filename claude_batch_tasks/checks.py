@@ -258,7 +258,7 @@ def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
     """
     yield from isolated("servers", lambda: (finding for server in servers(app) for finding in _forgets(server)))
     yield from static(app, worker)
-    yield from isolated("result back end", lambda: silence_of_result_back_end(app))
+    yield from isolated("silent servers", lambda: of_silent_servers(app))
 
 
 def static(app: Celery, worker: Any = None) -> Iterator[Finding]:
@@ -353,8 +353,6 @@ def _transport(app: Celery, worker: Any) -> Iterator[Finding]:
         return
     if (kind := getattr(used, "driver_type", None)) in ("memory", "filesystem") and not app.conf.task_always_eager:
         yield problems.LOCAL_BROKER.found(transport=f"{kind}://")
-    if kind == "amqp" and app.conf.broker_heartbeat:
-        yield from of_silence("broker", 2 * app.conf.broker_heartbeat, "broker_heartbeat = 10")
     if kind != "redis":
         return
     yield from of_transport(issubclass(used.Channel, transport.Bounded))
@@ -377,8 +375,11 @@ def _result_back_end(app: Celery, worker: Any) -> Iterator[Finding]:
         yield problems.RPC_RESULTS.found()
 
 
-def silence_of_result_back_end(app: Celery) -> Iterator[Finding]:
-    """How long a result back end is waited for from which nothing comes any more."""
+def of_silent_servers(app: Celery) -> Iterator[Finding]:
+    """How long servers are waited for from which nothing comes any more."""
+    with suppress(*UNUSABLE):
+        if app.connection_for_read().get_transport_cls().driver_type == "amqp" and app.conf.broker_heartbeat:
+            yield from of_silence("broker", 2 * app.conf.broker_heartbeat, "broker_heartbeat = 10")
     with suppress(*UNUSABLE):
         if issubclass(result_back_end(app), RedisBackend):
             yield from of_silence("result back end", app.conf.redis_socket_timeout, "redis_socket_timeout = 10")

@@ -38,8 +38,9 @@ SET {key} 1 PX 60000 | INCR {key} | GET {key} | GETRANGE {key} 0 1 | SETBIT {key
 HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a | LPUSH {key}:l b | LTRIM {key}:l 0 1
 | LPOP {key}:l | LINDEX {key}:l 0 | LLEN {key}:l | LRANGE {key}:l 0 0 | ZADD {key}:z 1 a | ZCARD {key}:z | ZCOUNT
 {key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 | ZREVRANGEBYSCORE
-{key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return |
-MULTI | EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z
+{key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | ZPOPMIN {key}:z | HKEYS {key}:h | SADD {key}:s a | SREM
+{key}:s b | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return | MULTI | EXEC | DEL {key} | UNLINK {key} {key}:h
+{key}:l {key}:z {key}:s
 """
 
 #: What the text of a failed connection says, why that is, and what to do.
@@ -81,7 +82,7 @@ def check(app: Celery) -> Iterator[Finding]:
         yield from checks.isolated("broker", partial(_other_broker, app))
     if "result back end" not in asked:
         yield from checks.isolated("result back end", partial(_other_result_back_end, app))
-    yield from checks.isolated("result back end", partial(checks.silence_of_result_back_end, app))
+    yield from checks.isolated("silent servers", partial(checks.of_silent_servers, app))
 
 
 def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:

