@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
@@ -20,7 +20,13 @@ _EVERY, _CERTAIN = 5.0, 10.0
 _UNSEEN = 30.0
 
 
-class JobResult(AsyncResult[Any]):
+if TYPE_CHECKING:
+    _AsyncResult = AsyncResult[Any]
+else:  # before Celery 5.6 it takes no parameter
+    _AsyncResult = AsyncResult
+
+
+class JobResult(_AsyncResult):
     """As Celery's, but a job that its store has lost (FLUSHALL, a failover without it) ends with ``JobNotFound``.
 
     Nobody has a message for such a job, so that nobody would end it. And one whose result the back end has lost ends as

@@ -220,7 +220,7 @@ class TestACall:
 
     @pytest.mark.parametrize("endpoint", ["create", "retrieve"])
     def test_may_be_answered_by_a_transport_that_reads_nothing(self, endpoint: str) -> None:
-        http: Any = importlib.import_module("httpx2" if "httpx2" in sys.modules else "httpx")
+        http = api._transport(anthropic.DefaultHttpxClient)
         transport = http.MockTransport(lambda request: http.Response(200, json=BATCH, headers={"request-id": "req_1"}))
         with anthropic.Anthropic(api_key=KEY, http_client=http.Client(transport=transport), max_retries=0) as client:
             batch = CALLS[endpoint](client)

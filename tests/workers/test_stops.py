@@ -24,7 +24,7 @@ from tests.workers.rig import Proxy, account_for, requests, signal_worker
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(180)]
 
 #: Seconds; the visibility timeout is 40 minutes, the lease is 60 s: nothing here ends by waiting for either.
-SOON = 30
+SOON = 60
 
 #: Seconds, as a supervisor's; Celery's warm shutdown takes thirty where it meets a task just handed to the pool.
 GRACE = 60
@@ -120,7 +120,7 @@ def test_a_stop_in_the_middle_of_every_step(
 
         simulator.end()
         ready = time.monotonic()
-        assert app.control.add_consumer("celery", destination=["second@tests"], reply=True)
+        assert app.control.add_consumer("celery", destination=["second@tests"], reply=True, limit=1, timeout=30)
         took = {}
         for name in ("created", "fetched", "polled", "fallen back"):
             jobs[name].get(timeout=SOON)
