@@ -48,7 +48,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     if job.ended_at is None or job.state == "revoked":
         why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
-    if job.state != "failed":
+    succeeded = job.state != "failed"
+    if succeeded:
         if (fetching := _fetch_again(app, store, job_id, job)) is not None:
             return fetching
         job = _with_lost_batches(store, job_id, job)
@@ -97,9 +98,10 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     if app.conf.task_always_eager:
         return _run_eagerly(app, store, job_id, job, now_due)
     try:
-        # Under its id there is how it ended, which get() would tell; over SUCCESS nothing is stored.
-        app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
-        app.backend.forget(job_id)
+        # Under its id there is how it ended, which get() would tell.
+        if succeeded:  # over which nothing is stored
+            app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
+            app.backend.forget(job_id)
         app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")

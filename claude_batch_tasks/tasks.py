@@ -1063,7 +1063,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
 # -- recovery
 
 
-@shared_task(bind=True, base=BatchTask, name=NAME + "recover_jobs")
+@shared_task(bind=True, base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
 def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -> Any:
     """Send again the messages of running jobs that the broker lost. Safe at any time, from several places at once.
 

@@ -248,12 +248,12 @@ class Bounded:
             if not hasattr(self.connection.cycle, "maybe_check_brpop_health"):  # before kombu 5.7
                 raise RedisConnectionError("the connection to the broker was idle for long; it is made anew")
             return  # kombu connects again, and comes back here
-        super()._brpop_start(timeout)  # type: ignore[misc]
+        super()._brpop_start(*(() if timeout is None else (timeout,)))  # type: ignore[misc]
         self._brpop_sent_at = time.monotonic()
 
     def check_brpop(self: Any) -> None:
         """Raise if the answer to BRPOP is overdue; for versions of kombu that do not look (before 5.7)."""
-        limit = (self.brpop_timeout or 0) + (self.health_check_interval or 0)
+        limit = getattr(self, "brpop_timeout", 1) + (self.health_check_interval or 0)
         if self._in_poll and limit and self._brpop_sent_at and time.monotonic() - self._brpop_sent_at > limit:
             raise RedisConnectionError(f"the broker has not answered for more than {limit:.0f} s")
 

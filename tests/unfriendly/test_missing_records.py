@@ -30,7 +30,7 @@ from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from tests.support import FAST, inherited, wait_until
 from tests.workers.rig import requests
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(180)]
 
 KEY = base64.b64encode(b"k" * 32).decode()
 API_KEY = "sk-ant-missing-key-never-to-be-seen"

@@ -21,7 +21,7 @@ from tests.unfriendly.conftest import SECRET, World, environment, make_app
 from tests.unfriendly.server import Answer, Manners, html, prompt_of, refusal
 from tests.unfriendly.tasks import make_requests, note, params, states
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(120)]
 
 Spare = Callable[[], str]
 

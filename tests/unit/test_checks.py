@@ -245,7 +245,11 @@ def test_what_annotations_may_make_of_our_tasks() -> None:
         app.finalize(auto=True)
         ours = [task for name, task in app.tasks.items() if name.startswith("claude_batch_tasks.")]
         assert {(task.max_retries, task.rate_limit) for task in ours} == {(None, "1/s")}
-        assert {task.name.rpartition(".")[2] for task in ours if not task.ignore_result} == {"run_batch", "finish_job"}
+        assert {task.name.rpartition(".")[2] for task in ours if not task.ignore_result} == {
+            "run_batch",
+            "finish_job",
+            "recover_jobs",
+        }
     # What is advised is enough.
     assert tasks(limit=30, **ast.literal_eval(limit.partition("task_annotations = ")[2])) == []
 

@@ -20,7 +20,7 @@ from tests.support import wait_until
 from tests.workers.breaks import KINDS, PLANS, SEEN
 from tests.workers.rig import account_for, requests
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
 #: Requests of a job, and jobs at a time.
 COUNT, AT_A_TIME = 4, 12
@@ -58,7 +58,8 @@ def check(app: Celery, simulator: Simulator, jobs: dict[str, tuple[str, Any]]) -
     wrong, deadline = [], time.monotonic() + 60
     for name, (plan, result) in jobs.items():
         try:
-            summary = result.get(timeout=max(deadline - time.monotonic(), 0.5))
+            job = BatchJob(result.id, app)
+            summary = wait_until(lambda job=job: job.status().summary, max(deadline - time.monotonic(), 0.5))
             types = account_for(app, result.id, name, COUNT)
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is this job's
             wrong.append(f"{plan}: {type(exc).__name__}: {exc}")
@@ -104,7 +105,9 @@ def test_a_boundary_of_every_step_with_every_kind_of_exception(
 def test_each_kind_of_exception_at_every_boundary(
     kind: str, app: Celery, simulator: Simulator, breaking: Callable[..., Any], redis_server: RedisServer
 ) -> None:
-    matrix(app, simulator, breaking, [f"{point}|{kind}|1" for point in points(breaking, redis_server)])
+    """At every other one, by turns: each boundary meets half of the kinds."""
+    found = points(breaking, redis_server)[list(KINDS).index(kind) % 2 :: 2]
+    matrix(app, simulator, breaking, [f"{point}|{kind}|1" for point in found])
 
 
 class TestABatchWhoseStepAlwaysBreaksOff:

@@ -13,7 +13,7 @@ from claude_batch_tasks.embedded import Worker
 from tests.unfriendly.server import NO_CREDIT, NOT_PAID, SPEND_LIMIT, Answer, Manners, UnfriendlyServer, refusal
 from tests.workers.rig import requests
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
 StartWorker = Callable[..., Worker]
 

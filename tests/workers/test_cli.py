@@ -28,7 +28,7 @@ from claude_batch_tasks.simulator import Outcome, Simulator
 from tests.support import FAST, inherited, wait_until
 from tests.workers.rig import requests
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
 PROGRAM = str(Path(sys.executable).with_name("claude-batch"))
 

@@ -18,7 +18,7 @@ from tests.support import FAST, inherited, wait_until
 from tests.workers.listening import SAVED, TOLD, save
 from tests.workers.rig import requests
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
 LISTENING = ("--concurrency=2", "--include=tests.workers.listening")
 

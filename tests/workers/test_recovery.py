@@ -20,7 +20,7 @@ from claude_batch_tasks.tasks import recover_jobs
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
 #: The workers' own watch, out of the way of tests that recover by hand.
 NEVER = {"CLAUDE_BATCH_RECOVER_EVERY": "3600", "CLAUDE_BATCH_RECOVER_AFTER": "3600"}

@@ -26,7 +26,7 @@ from claude_batch_tasks.simulator import Behaviour, Scenario, Simulator
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(120)]
 
 #: Before, a worker gives up what it held, or ends, with or without us; its supervisor and the timeout mend that.
 guarded = pytest.mark.skipif(celery.VERSION[:2] < (5, 7), reason="nothing is guarded before Celery 5.7")
