@@ -232,7 +232,7 @@ def test_a_job_whose_ledger_is_gone_says_so(
         with pytest.raises(errors.JobNotFound, match="its Redis lost it"):
             result.parent.get(timeout=40)
         with pytest.raises(errors.JobNotFound):
-            result.get(timeout=10)
+            result.get(timeout=40)
         wait_until(lambda: redis_server.client().zcard("claude_batch:due") == 0)
 
 
