@@ -16,6 +16,8 @@ from claude_batch_tasks import api, bodies, errors
 from claude_batch_tasks.step import LeaseLost
 from tests.support import wait_until
 
+pytestmark = pytest.mark.latest
+
 PARAMS = b'{"model":"m","max_tokens":8,"messages":[]}'
 ANSWER = b'{"id":"msgbatch_1","processing_status":"in_progress","created_at":"2026-11-22T12:00:00Z","content":[]}'
 STREAM = b'data: {"type":"message_start","message":{"id":"m","content":[]}}\n\ndata: {"type":"message_stop"}\n\n'
