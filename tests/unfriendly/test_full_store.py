@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +15,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks import BatchJob, embedded, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.errors import StoreUnavailable
 from tests.support import wait_until
@@ -39,7 +41,42 @@ def miss_replicas(server: redis.Redis, on: bool) -> None:
     server.config_set("min-replicas-to-write", 1 if on else 0)
 
 
-REFUSALS = {"OOM": fill, "READONLY": make_replica, "NOREPLICAS": miss_replicas}
+def let_grow(server: redis.Redis, on: bool) -> None:
+    """Whether its files may grow."""
+    most = resource.RLIM_INFINITY if on else 1
+    resource.prlimit(server.info("server")["process_id"], resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+
+def fail_to_save(server: redis.Redis, on: bool) -> None:
+    """MISCONF: its last snapshot could not be written."""
+    server.config_set("save", "3600 1000000")
+    let_grow(server, not on)
+    server.bgsave()
+    wait_until(lambda: server.info("persistence")["rdb_bgsave_in_progress"] == 0)
+    let_grow(server, True)
+    assert (server.info("persistence")["rdb_last_bgsave_status"] == "ok") is not on
+
+
+def fill_disk(server: redis.Redis, on: bool) -> None:
+    """MISCONF: its append-only file may not grow any more."""
+    let_grow(server, not on)
+
+    def full() -> bool:
+        with contextlib.suppress(redis.RedisError):  # it refuses from the next write on
+            server.set("anything", 1)
+        return bool(server.info("persistence")["aof_last_write_status"] == "err")
+
+    if on:
+        wait_until(full)
+
+
+REFUSALS = {
+    "OOM": fill,
+    "READONLY": make_replica,
+    "NOREPLICAS": miss_replicas,
+    "MISCONF": fail_to_save,
+    "disk full": fill_disk,
+}
 
 
 class Bench:
@@ -77,7 +114,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    # A file that may not grow is an error to the server, as a full disk is, and not its end.
+    server = tmp_path / "redis-server"
+    server.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {embedded.redis_binary()} \"$@\"\n")
+    server.chmod(0o755)
+    monkeypatch.setattr(embedded, "redis_binary", lambda: str(server))
     with ExitStack() as stack:
         yield Bench(stack, tmp_path)
 
