@@ -100,9 +100,11 @@ class _Usage(_Counters, gc=False):
     def is_plain(self) -> bool:
         """Whether the listed prices of its model hold for its counters as they are."""
         tools = self.server_tool_use
-        if tools is not None and (tools.web_search_requests or tools.web_fetch_requests):
-            return False
-        return self.iterations is None and (self.service_tier, self.inference_geo, self.speed) in _USUAL
+        return (
+            self.iterations is None
+            and (tools is None or not tools.runs)
+            and (self.service_tier, self.inference_geo, self.speed) in _USUAL
+        )
 
     def charges(self, model: str, window: int | None) -> list[Charge]:
         """Return what it is charged for.
@@ -174,17 +176,20 @@ _OF_OTHERS = ("advisor_message", "fallback_message")
 
 def count_answers(meter: Meter, answers: Iterable[_Message | None]) -> None:
     """Add to a meter what answers used."""
-    plain: dict[str | None, list[_Usage | None]] = {}
+    by_model: dict[str | None, list[_Usage | None]] = {}
     for answer in answers:
-        model, usage = (answer.model, answer.usage) if answer is not None else (None, None)
-        model = shortened(model, LONGEST_NAME) if model else None
-        if usage is None or not model or usage.is_plain:
-            plain.setdefault(model, []).append(usage)
+        model, usage = (answer.model or None, answer.usage) if answer is not None else (None, None)
+        by_model.setdefault(model, []).append(usage)
+    for model, usages in by_model.items():
+        if model is None:
+            meter.add(None, usages)
             continue
-        for charge in usage.charges(model, meter.window(model)):
-            meter.add_charge(charge)
-    for model, usages in plain.items():
-        meter.add(model, usages)
+        name = shortened(model, LONGEST_NAME)
+        odd = [usage for usage in usages if usage is not None and not usage.is_plain]
+        meter.add(name, [usage for usage in usages if usage is None or usage.is_plain] if odd else usages)
+        for usage in odd:
+            for charge in usage.charges(name, meter.window(name)):
+                meter.add_charge(charge)
 
 
 class _Message(msgspec.Struct, gc=False):
