@@ -193,7 +193,8 @@ class TestRateLimits:
         given, account = run(world, spare(), manners, 250)
         assert given.get()["fallback"] == 250
         assert account.accepted == 250
-        assert account.refused <= 5
+        # Where the end of a window is not told, a few are refused at each; else there would be some fifteen at each.
+        assert account.refused <= 10
         assert set(account.paid.values()) == {1}
 
     def test_of_tokens_are_kept(self, world: World, spare: Spare) -> None:
