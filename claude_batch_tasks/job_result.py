@@ -11,6 +11,7 @@ from celery.states import FAILURE, READY_STATES, SUCCESS
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.texts import job_gone
 
 #: Seconds between two questions to the store, and for how long it must say otherwise than the result back end.
 _EVERY, _CERTAIN = 5.0, 10.0
@@ -93,7 +94,7 @@ class JobResult(_AsyncResult):
         store, job_id = Settings.of(self.app).open_store(), str(self.id)
         job = store.job(job_id)
         if job is None:
-            return errors.JobNotFound(gone(job_id)) if self._seen or self._expected else None
+            return errors.JobNotFound(job_gone(job_id)) if self._seen or self._expected else None
         self._seen = True
         if job.state in ("completed", "canceled"):
             return job.summary  # its result has expired there, or was evicted
@@ -101,11 +102,3 @@ class JobResult(_AsyncResult):
             names = (batch.error[0] for batch in store.batch_records(job_id) if batch is not None and batch.error)
             return errors.named(next(names, "StepFailed"))(job.error or "the job failed")
         return None
-
-
-def gone(job_id: str) -> str:
-    """What it means that the store has no such job."""
-    return (
-        f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
-        "What it had created goes on at Anthropic: see the Console; adopt() fetches the results of a batch there"
-    )

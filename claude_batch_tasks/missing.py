@@ -15,7 +15,7 @@ from typing import Literal
 from claude_batch_tasks import history, policy, requests
 from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
-from claude_batch_tasks.texts import clock, many
+from claude_batch_tasks.texts import clock, job_gone, many
 
 Absence = Literal["job gone", "lost", "fetched again", "derived", "harmless", "repaired"]
 
@@ -110,7 +110,7 @@ def of_outcomes(
         answers: of these, how many came through the Messages API.
     """
     if store.job(job_id) is None:
-        return JobNotFound("the job expired or was deleted while it was read")
+        return JobNotFound(job_gone(job_id))
     now = store.batch(job_id, number)
     if now is not None and now.layers != batch.layers:
         return ResultsMissing(f"{_name(job_id, job, number)} was fetched again while it was read; read it once more")
@@ -127,7 +127,7 @@ def of_outcomes(
 def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What a reader raises that cannot say which outcome is which request's."""
     if store.job(job_id) is None:
-        return JobNotFound("the job expired or was deleted while it was read")
+        return JobNotFound(job_gone(job_id))
     keys = store.missing_keys(job_id, number, ["ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'custom_id', batch.count, keys)}."
     if batch.batch_id:
@@ -141,7 +141,7 @@ def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: Batc
 def of_requests(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What is raised where a batch's requests are not all there."""
     if store.job(job_id) is None:
-        return JobNotFound("the job expired or was deleted while it was read")
+        return JobNotFound(job_gone(job_id))
     keys = store.missing_keys(job_id, number, ["body", "ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'request', batch.count, keys)}."
     return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)

@@ -16,7 +16,7 @@ import msgspec
 from claude_batch_tasks import lenient_json, missing, policy, requests, results
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store
-from claude_batch_tasks.texts import shortened
+from claude_batch_tasks.texts import job_gone, shortened
 
 Type = Literal["succeeded", "errored", "expired", "canceled"]
 Source = Literal["batch", "resubmitted", "messages"]
@@ -251,7 +251,7 @@ class Reader:
     def _check_that_it_is_there(self) -> None:
         """What the Messages API came to looks as if there were none when the job is deleted meanwhile."""
         if self._store.job(self._job_id) is None:
-            raise JobNotFound("the job expired or was deleted while it was read")
+            raise JobNotFound(job_gone(self._job_id))
 
     def _default(self, place: int) -> Outcome | None:
         """What became of every request of a batch that has no rows."""

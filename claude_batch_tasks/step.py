@@ -37,7 +37,6 @@ from claude_batch_tasks import (
     api,
     errors,
     history,
-    job_result,
     line,
     missing,
     policy,
@@ -50,7 +49,7 @@ from claude_batch_tasks.hard_limit import COUNTDOWN
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Lease, Store, Unit
-from claude_batch_tasks.texts import duration
+from claude_batch_tasks.texts import duration, job_gone
 
 if TYPE_CHECKING:
     _Task = Task[Any, Any]
@@ -550,7 +549,7 @@ class StepTask(JobTask):
         log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
         if self.told(job_id) or self.store.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
-        raise JobEnded(errors.JobNotFound(job_result.gone(job_id)))
+        raise JobEnded(errors.JobNotFound(job_gone(job_id)))
 
     # -- a step that was broken off
 
@@ -801,8 +800,8 @@ class StepTask(JobTask):
 
         Of a job of thousands of batches not each time: it takes a twentieth of a process's time at most.
         """
-        step, begun = self.step, time.monotonic()
-        if begun < _next_report.get(step.unit.job_id, 0):
+        step, begun = self.step, time.thread_time()
+        if time.monotonic() < _next_report.get(step.unit.job_id, 0):
             return
         try:
             # Another may have taken over and ended the job, over which PROGRESS must not be written.
@@ -813,12 +812,12 @@ class StepTask(JobTask):
             return
         if step.unit.batch is not None and due_at is not None:
             batches[step.unit.batch].due_at = due_at
-        publish_progress(self, step.unit.job_id, totals.progress(step.job, batches), line)
+        publish_progress(self, step.unit.job_id, lambda: totals.progress(step.job, batches), line)
         now = time.monotonic()
         for job_id, moment in list(_next_report.items()):
             if moment <= now:
                 _next_report.pop(job_id, None)
-        _next_report[step.unit.job_id] = now + 20 * (now - begun)
+        _next_report[step.unit.job_id] = now + 20 * (time.thread_time() - begun)
 
     def pass_on(self, value: Any) -> None:
         """Publish the chain's next message, then move the unit on; or let it wait for that message in the store.
@@ -924,9 +923,10 @@ def _of_call(exc: Exception | None) -> dict[str, Any]:
     return {"endpoint": exc.endpoint, "status": exc.status, "request_id": exc.request_id}
 
 
-def publish_progress(task: _Task, job_id: str, meta: dict[str, Any], line: str) -> None:
+def publish_progress(task: _Task, job_id: str, count: Callable[[], dict[str, Any]], line: str) -> None:
     """Write PROGRESS onto the job's AsyncResult and tell Flower. It is a courtesy: no failure of it stops a step."""
     try:
+        meta = count()
         task.backend.store_result(job_id, meta, "PROGRESS")
         if task.request.hostname and not task.request.is_eager:
             counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"

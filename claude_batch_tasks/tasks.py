@@ -245,7 +245,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         }
         if store.update_job(job_id, only="staged", **begun):
             history.note(store, Unit(job_id), "started", "started")
-            publish_progress(self, job_id, totals.progress(record, store.batches(job_id)), "started")
+            publish_progress(self, job_id, lambda: totals.progress(record, store.batches(job_id)), "started")
     # What follows the job, and is linked to it, follows its last task now.
     self.request.callbacks = self.request.chain = None
     lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]

@@ -49,3 +49,11 @@ def shortened(text: str, longest: int) -> str:
     """Return the beginning of somebody else's text, as every log and store takes it: without half surrogate pairs."""
     text = text[:longest]
     return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def job_gone(job_id: str) -> str:
+    """What it means that the store has no such job."""
+    return (
+        f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
+        "What it had created goes on at Anthropic: see the Console; adopt() fetches the results of a batch there"
+    )

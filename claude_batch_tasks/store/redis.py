@@ -53,6 +53,7 @@ from claude_batch_tasks.store.jobs import JOBS, history_keys
 from claude_batch_tasks.store.schema import PREFIX
 from claude_batch_tasks.store.sealing import Sealer
 from claude_batch_tasks.store.survey import Survey
+from claude_batch_tasks.texts import job_gone
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
 _LATE = f"{PREFIX}:late"
@@ -772,7 +773,7 @@ class RedisStore(Survey):
     def _gone(self, job_id: str, key: str) -> JobNotFound | ResultsMissing:
         """What it means that a key is not there which should be."""
         if self.job(job_id) is None:
-            return JobNotFound("the job expired or was deleted while it was read")
+            return JobNotFound(job_gone(job_id))
         return ResultsMissing(f"{key} is gone from the store", None, [key])
 
     def _pack(self, data: bytes, place: str) -> bytes:

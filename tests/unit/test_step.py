@@ -47,12 +47,14 @@ class TestProgress:
         shown: list[str] = []
 
         def batches(job_id: str) -> list[Any]:
-            time.sleep(seconds)
+            begun = time.thread_time()
+            while time.thread_time() < begun + seconds:
+                pass
             return []
 
         store: Any = SimpleNamespace(renew=lambda *_: True, batches=batches)
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
-        monkeypatch.setattr(step, "publish_progress", lambda task, job_id, meta, line: shown.append(line))
+        monkeypatch.setattr(step, "publish_progress", lambda task, job_id, count, line: shown.append(line))
         with Celery("progress", set_as_current=False) as app:
             app.loader.import_task_module("claude_batch_tasks.tasks")
             task = app.tasks[tasks.poll_batch.name]
