@@ -22,11 +22,8 @@ from claude_batch_tasks import transport
 
 #: Time-outs of a RabbitMQ's connections. Only a confirmed message is known to be there: what is sent on a connection
 #: from which nothing comes any more seems to have been sent.
-_RABBITMQ = {
-    "confirm_publish": True,
-    "read_timeout": transport.ANSWER_TIMEOUT,
-    "write_timeout": transport.ANSWER_TIMEOUT,
-}
+TIMEOUTS = {"read_timeout": transport.ANSWER_TIMEOUT, "write_timeout": transport.ANSWER_TIMEOUT}
+_RABBITMQ = {"confirm_publish": True, **TIMEOUTS}
 
 #: By app: its pool of producers with time-outs, and the errors of its broker.
 _pools: WeakKeyDictionary[Celery, tuple[Any, tuple[type[Exception], ...]]] = WeakKeyDictionary()

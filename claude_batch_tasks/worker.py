@@ -28,6 +28,7 @@ from claude_batch_tasks import (
     problems,
     recovery,
     restoring,
+    silence,
     spool,
 )
 from claude_batch_tasks.line import NAME
@@ -108,6 +109,7 @@ def _check_clients(app: Celery) -> None:
 
 def _add_step(app: Celery) -> None:
     app.steps["worker"].add(WhatIsDue)
+    app.steps["consumer"].add(silence.NoticeSilence)
 
 
 class WhatIsDue(bootsteps.StartStopStep):

@@ -20,9 +20,10 @@ from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
 from tests.support import wait_until
+from tests.unfriendly.blackhole import Blackhole
 from tests.workers.rig import Proxy, Source, account_for, requests
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(240)]
 
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/test")
@@ -308,3 +309,32 @@ def test_a_connection_that_is_cut_while_jobs_run(
         assert journal.totals.batches_created == len(jobs)
         assert worker.returncode is None
         assert worker.log.read_text().count("Connection to broker lost") == 2
+
+
+@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.slow)])
+def test_packets_to_the_broker_vanish(
+    seconds: float, rabbit: Rabbit, redis_url: str, make_app: MakeApp, start_here: Callable[..., Worker]
+) -> None:
+    """Old connections stay dead for ever, and the broker keeps what belongs to them until it notices."""
+    settings = rabbit.settings("classic")
+    app = make_app(redis_url, **settings)
+    broker = urlsplit(RABBITMQ)
+    credentials, at, _ = broker.netloc.rpartition("@")
+    with Blackhole(broker.port or 5672) as hole, Simulator() as simulator:
+        through = broker._replace(netloc=f"{credentials}{at}127.0.0.1:{hole.port}").geturl()
+        simulator.behave(processing_seconds=2, outcomes=[Outcome("expired", count=1)])
+        env = {"CELERY_BROKER_URL": through, "CLAUDE_BATCH_RECOVER_AFTER": "5"}
+        worker = start_here(simulator.url, config=settings, name=rabbit.name, **env)
+        jobs = {f"dark {i}": run_batch.delay(requests(f"dark {i}", 4), retries=0) for i in range(4)}
+        wait_until(lambda: simulator.journal().totals.batches_created >= 2)
+        hole.swallow()
+        time.sleep(seconds)
+        jobs["late"] = run_batch.delay(requests("late", 4), retries=0)
+        hole.heal()
+        healed = time.monotonic()
+        for name, result in jobs.items():
+            # Half a minute, and what a busy machine adds.
+            wait_until(lambda result=result: BatchJob(result.id, app).status().summary, healed + 60 - time.monotonic())
+            assert account_for(app, result.id, name, 4) in ({"succeeded": 4}, {"succeeded": 3, "expired": 1})
+        assert simulator.journal().paid_twice() == []
+        assert worker.returncode is None
