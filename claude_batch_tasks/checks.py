@@ -26,7 +26,7 @@ from celery.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from claude_batch_tasks import api, problems, transport
+from claude_batch_tasks import api, problems, silence, transport
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.policy import BATCH_LIFETIME
@@ -378,8 +378,9 @@ def _result_back_end(app: Celery, worker: Any) -> Iterator[Finding]:
 def of_silent_servers(app: Celery) -> Iterator[Finding]:
     """How long servers are waited for from which nothing comes any more."""
     with suppress(*UNUSABLE):
-        if app.connection_for_read().get_transport_cls().driver_type == "amqp" and app.conf.broker_heartbeat:
-            yield from of_silence("broker", 2 * app.conf.broker_heartbeat, "broker_heartbeat = 10")
+        kind, seconds = app.connection_for_read().get_transport_cls().driver_type, app.conf.broker_heartbeat
+        if kind == "amqp" and (seconds := silence.heartbeat(seconds)):
+            yield from of_silence("broker", 2 * seconds, "broker_heartbeat = 10")
     with suppress(*UNUSABLE):
         if issubclass(result_back_end(app), RedisBackend):
             yield from of_silence("result back end", app.conf.redis_socket_timeout, "redis_socket_timeout = 10")

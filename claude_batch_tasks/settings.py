@@ -310,10 +310,7 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         # Celery would end the worker after a hundred tries.
         "broker_connection_max_retries": None,
-        # RabbitMQ: a connection from which nothing comes any more is given up after twice this. (Redis brokers have
-        # the time-outs of ``claude_batch_tasks.transport``.)
-        "broker_heartbeat": 10,
-        # The same for a result back end that is a Redis: Celery would wait for two minutes.
+        # For a result back end that is a Redis: Celery would wait for two minutes.
         "redis_socket_timeout": 10.0,
         "redis_socket_connect_timeout": 5.0,
         "redis_socket_keepalive": True,

@@ -27,6 +27,11 @@ HEARTBEAT = 10
 _LOCKED = 6 * HEARTBEAT
 
 
+def heartbeat(configured: float | None) -> float | None:
+    """Return the seconds between two heartbeats of a worker's connection, from what ``broker_heartbeat`` says."""
+    return HEARTBEAT if configured == NAMESPACES["broker"]["heartbeat"].default else configured
+
+
 class NoticeSilence(bootsteps.Step):
     """Gives a worker's own connections to RabbitMQ time-outs and shorter heartbeats."""
 
@@ -35,8 +40,7 @@ class NoticeSilence(bootsteps.Step):
         app = consumer.app
         if app.connection_for_read().get_transport_cls().driver_type != "amqp":
             return
-        if consumer.amqheartbeat == NAMESPACES["broker"]["heartbeat"].default:
-            consumer.amqheartbeat = HEARTBEAT
+        consumer.amqheartbeat = heartbeat(consumer.amqheartbeat)
         options = {**publishing.TIMEOUTS, **(app.conf.broker_transport_options or {})}
 
         def for_read(**kwargs: Any) -> Any:
