@@ -622,6 +622,10 @@ def _ours(endpoint: policy.Endpoint, client: Client, *, begun: bool = False) -> 
     since = time.perf_counter()
     try:
         yield since
+    except bodies.Unsent as exc:
+        cause = exc.__cause__
+        assert cause is not None
+        raise cause from None  # the server never had all of it, whatever the exception is
     except ApiError as exc:
         failure = exc
     except anthropic.APIStatusError as exc:

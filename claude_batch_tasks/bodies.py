@@ -64,6 +64,10 @@ def confirmed(confirm: Callable[[], None]) -> Iterator[None]:
         _confirm.reset(token)
 
 
+class Unsent(Exception):
+    """Carries, as its cause, what broke a request off before its last part was sent; the client did not raise it."""
+
+
 @contextmanager
 def bounded(client: anthropic.Anthropic, endpoint: policy.Endpoint, *, stream: bool = False) -> Iterator[None]:
     """Around a call: its answer is bounded, whether it is read here, later, or (an error's) by the SDK.
@@ -81,7 +85,7 @@ def bounded(client: anthropic.Anthropic, endpoint: policy.Endpoint, *, stream: b
         yield
     except Exception:
         if call.unsent is not None:
-            raise call.unsent from None
+            raise Unsent from call.unsent
         raise
     finally:
         _call.reset(token)
