@@ -29,7 +29,7 @@ def inherited() -> dict[str, str]:
     }
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 40.0) -> Any:
+def wait_until(true: Callable[[], Any], seconds: float = 120.0) -> Any:
     """The first true value; fails the test after that many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

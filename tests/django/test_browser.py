@@ -99,7 +99,7 @@ def test_the_progress_of_a_job_moves_while_one_looks(page: playwright.Page, simu
     address, seen = page.url, set()
     while "completed" not in (text := row.inner_text()):
         seen.add(row.get_by_role("progressbar").get_attribute("value"))
-        page.wait_for_timeout(100)
+        page.wait_for_timeout(400)
     assert len(seen) > 1
     assert "12 of 12" in text
     assert page.url == address
@@ -130,7 +130,7 @@ def test_a_failed_job_goes_on_by_a_button(page: playwright.Page, simulator: Simu
     simulator.behave(processing_seconds=2.5)
     job = run_batch.delay(requests("c", 4), max_wait=1)
     with pytest.raises(WaitExceeded):
-        job.get(timeout=30)
+        job.get(timeout=180)
     wait_until(lambda: all(batch.status == "ended" for batch in simulator.state().batches))
     log_in(page, "keeper")
     row_of(page, job.id).get_by_role("link").click()

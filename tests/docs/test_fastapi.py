@@ -11,7 +11,7 @@ from tests.docs.conftest import Read
 pytestmark = [
     pytest.mark.latest,
     pytest.mark.workers,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("curl") is None, reason="no curl, with which the page tries the app"),
 ]
 

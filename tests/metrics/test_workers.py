@@ -87,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 Fault("messages", "status", status=404, calls=(1,), per="server"),
             )
             result = run_batch.delay(requests("job", 40), retries=1)
-            summary = result.get(timeout=60)
+            summary = result.get(timeout=180)
             assert account_for(app, result.id, "job", 40) == {"succeeded": 36, "errored": 4}
             job_id = result.id
             del result  # before its app is closed

@@ -18,7 +18,7 @@ from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import Manners, UnfriendlyServer
 from tests.unfriendly.tasks import params
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 #: Seconds after healing within which work goes on, and what busy machines may add.
 HEALED, BUSY = 30, 15

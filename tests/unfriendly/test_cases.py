@@ -10,7 +10,7 @@ import pytest
 from tests.unfriendly.cases import CASES
 from tests.unfriendly.conftest import KEY, SECRET, Given, World
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(600)]
 
 #: Cases whose texts are not the echo.
 SILENT = {"unknown_blocks", "odd_blocks", "no_blocks"}

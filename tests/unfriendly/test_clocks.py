@@ -20,7 +20,7 @@ from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import DROP, LOST, NOT_FOUND, Manners, UnfriendlyServer, refusal
 from tests.unfriendly.tasks import params
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 HOUR = 3600.0
 COUNT = 4

@@ -20,7 +20,7 @@ from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import Answer, Manners, UnfriendlyServer
 from tests.unfriendly.tasks import params
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 NAMES = [
     "create_stored",
@@ -58,7 +58,7 @@ class Bench:
         return run_batch.delay(requests, client=name, **options)
 
     def check(self, name: str, result: Any, count: int = 10, kept: int = 0) -> None:
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert summary["succeeded"] == count - kept, name
         rows = list(BatchJob(result.id, self.app).results())
         assert len(rows) == len({row.custom_id for row in rows}) == count, name
@@ -121,7 +121,7 @@ def test_workers_killed_again_and_again(bench: Bench) -> None:
         worker.stop(kill=True)
     bench.worker(3)
     for name, result in jobs.items():
-        summary = result.get(timeout=90)
+        summary = result.get(timeout=180)
         assert summary["succeeded"] + summary["expired"] == 10, name
         rows = list(BatchJob(result.id, bench.app).results())
         assert len({row.custom_id for row in rows}) == len(rows) == 10

@@ -25,7 +25,7 @@ from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import Manners, UnfriendlyServer
 from tests.unfriendly.tasks import params
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
 
 COUNT, JOBS = 12, 6
 KINDS = ("lru", "lfu", "random")
@@ -93,7 +93,7 @@ class Bench:
         """How a job ends, for whoever waits for it and reads it."""
         with contextlib.suppress(errors.JobNotFound):
             try:
-                job.get(timeout=90)
+                job.get(timeout=180)
             except errors.JobNotFound:
                 raise
             except errors.BatchTasksError:
@@ -113,7 +113,7 @@ class Bench:
         for name, end in ends.items():
             if end not in ("gone", "whole"):
                 with contextlib.suppress(errors.BatchTasksError):
-                    self.jobs[name].resume().get(timeout=90)
+                    self.jobs[name].resume().get(timeout=180)
         for account in self.server.accounts.values():
             assert account.calls["create"] <= 1
             assert max(account.paid.values(), default=0) <= 1

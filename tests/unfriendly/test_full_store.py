@@ -23,7 +23,7 @@ from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import Account, Manners, UnfriendlyServer
 from tests.unfriendly.tasks import params
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 COUNT = 12
 SECRET = "prompt-never-to-be-seen"
@@ -108,7 +108,7 @@ class Bench:
         return BatchJob(run_batch.delay(requests, client=name, retries=0).id, self.app), account
 
     def check(self, job: BatchJob, account: Account) -> None:
-        wait_until(lambda: job.status().summary, 60)
+        wait_until(lambda: job.status().summary, 180)
         assert [row.type for row in job.results()] == ["succeeded"] * COUNT
         assert sorted(account.paid.values()) == [1] * COUNT
 
@@ -174,7 +174,7 @@ def test_answers_outlive_their_worker_on_disk(bench: Bench, tmp_path: Path) -> N
         assert path.read_bytes().startswith(b"sealed:1")
     fill(bench.store.client(), False)
     bench.worker(**env)
-    job.get(timeout=60)
+    job.get(timeout=180)
     # What was about to be sent when the worker died may have been sent, and is not sent again.
     types = [row.type for row in job.results()]
     assert len(types) == COUNT

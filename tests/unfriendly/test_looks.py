@@ -57,6 +57,6 @@ def test_that_a_proxy_refused_for_too_long_go_on_when_the_job_is_resumed(
         given.get()
     del manners.forever[endpoint]
     manners.script[endpoint] = [html(403)] * (given.account.calls[endpoint] + 1)
-    assert given.job.resume(proxy_error_grace=60).get(timeout=60)["succeeded"] == 2
+    assert given.job.resume(proxy_error_grace=60).get(timeout=180)["succeeded"] == 2
     assert given.account.calls["create"] == 1
     assert set(given.account.paid.values()) == {1}

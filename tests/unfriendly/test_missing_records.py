@@ -30,7 +30,7 @@ from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from tests.support import FAST, inherited, wait_until
 from tests.workers.rig import requests
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(400)]
 
 KEY = base64.b64encode(b"k" * 32).decode()
 API_KEY = "sk-ant-missing-key-never-to-be-seen"
@@ -143,7 +143,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Made]]
                 jobs[name] = BatchJob(run_batch.delay(requests(name, 12), **own).id, app)
             jobs["adopted"] = adopt(elsewhere(simulator, 12), app=app)
             for job in jobs.values():
-                assert job.get(timeout=60)["state"] == "completed"
+                assert job.get(timeout=180)["state"] == "completed"
         yield {name: Made(job) for name, job in jobs.items()}
         gc.collect()
         locked.close()
@@ -294,7 +294,7 @@ class TestRowsThatAreGone:
                     job = adopt(elsewhere(simulator, 12), app=app)
                 else:
                     job = BatchJob(run_batch.delay(requests(name, 12), fallback="off").id, app)
-                job.get(timeout=60)
+                job.get(timeout=180)
             made = Made(job)
             gone = [key for key in made.names() if kind(key) in ("rows", "pieces", "eligible")]
             made.redis.delete(*gone)
@@ -305,7 +305,7 @@ class TestRowsThatAreGone:
                 assert {row.custom_id: row for row in job.results()} == made.outcomes
                 # And at once, where somebody asks for it.
                 made.redis.delete(*gone)
-                assert job.resume().get(timeout=30) == job.status().summary
+                assert job.resume().get(timeout=180) == job.status().summary
                 assert read(made, tmp_path) == {}
                 ttls = {made.redis.ttl(key) for key in made.names()}
                 assert min(ttls) > 0, "what was fetched again expires with the job"
@@ -313,7 +313,7 @@ class TestRowsThatAreGone:
                 [record] = [key for key in made.names() if kind(key) == "batch"]
                 made.redis.delete(record)
                 job.resume()
-                summary = job.get(timeout=30)
+                summary = job.get(timeout=180)
                 assert summary["requests"] == 12
                 journal = simulator.journal()
                 assert journal.paid_twice() == []
@@ -372,34 +372,37 @@ class TestAJobThatRuns:
                             del left[name]
                     return not left
 
-                wait_until(take, 60)
+                wait_until(take, 180)
 
                 for name, job in unborn.items():
                     with pytest.raises(errors.ResultsMissing, match="gone from the store"):
-                        job.get(timeout=60)
+                        job.get(timeout=180)
                     assert job.status().state == "failed", name
                 for name, job in running.items():
                     if name == "batch:0":
                         with pytest.raises(errors.ResultsMissing, match="resume"):
-                            job.get(timeout=60)
-                        assert job.resume().get(timeout=60)["succeeded"] == 12
+                            job.get(timeout=180)
+                        assert job.resume().get(timeout=180)["succeeded"] == 12
                     else:
-                        assert job.get(timeout=60)["succeeded"] == 12, name
+                        assert job.get(timeout=180)["succeeded"] == 12, name
                     if name in ("batch:0:ids",):
                         with pytest.raises(errors.ResultsMissing):
                             list(job.results())
                     else:
                         assert len(list(job.results())) == 12, name
-                assert spending.get(timeout=60)["succeeded"] == 10
+                assert spending.get(timeout=180)["succeeded"] == 10
                 note = "what the job has spent is gone from the store, so max_cost ($10) cannot be kept"
                 assert [row.note for row in spending.results(type="expired")] == [note, note]
                 for name, job in queue.items():
-                    summary = job.get(timeout=60)
-                    assert summary["succeeded"] + summary["errored"] == 12, (name, summary)
-                    assert len(list(job.results())) == 12
-                    assert not [row for row in job.results() if row.type == "expired"], name
+                    job.get(timeout=180)
+                    rows = list(job.results())
+                    assert len(rows) == 12
+                    # Of the two calls that were about to be made nothing may say any more whether they were.
+                    unsent = [row for row in rows if row.type == "expired"]
+                    assert len(unsent) <= 2, name
+                    assert all(row.note for row in unsent), (name, unsent)
                 with pytest.raises(errors.JobNotFound):
-                    gone.get(timeout=60)
+                    gone.get(timeout=180)
             journal = simulator.journal()
             assert journal.paid_twice() == []
             assert not [prompt for prompt in journal.prompts if "unborn" in prompt.text]
@@ -423,8 +426,8 @@ def check_waiters(
         polled = run_batch.delay(requests("polled", 2))
         deleted = run_batch.delay(requests("deleted", 2))
         ids = [own.id, others.id, polled.id, deleted.id]
-        wait_until(lambda: len(simulator.state().batches) == 7, 90)
-        wait_until(lambda: all(BatchJob(job_id, app).status().batches[0].looks for job_id in ids), 90)
+        wait_until(lambda: len(simulator.state().batches) == 7, 180)
+        wait_until(lambda: all(BatchJob(job_id, app).status().batches[0].looks for job_id in ids), 180)
         command = [sys.executable, "-m", "claude_batch_tasks.cli", "watch", polled.id]
         watching = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
         pool = stack.enter_context(ThreadPoolExecutor(6))
@@ -459,9 +462,9 @@ def check_waiters(
         # And of one that has ended the back end's record, which has a TTL, may be evicted too.
         simulator.behave(processing_seconds=0.1)
         ended = run_batch.delay(requests("ended", 2))
-        wait_until(lambda: BatchJob(ended.id, app).status().summary, 90)
+        wait_until(lambda: BatchJob(ended.id, app).status().summary, 180)
         wait_until(lambda: backend.client().delete(f"celery-task-meta-{ended.id}"))
-        assert ended.get(timeout=40)["succeeded"] == 2
+        assert ended.get(timeout=180)["succeeded"] == 2
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one Redis", "three"])

@@ -21,7 +21,7 @@ from tests.unfriendly.server import LOST, Manners, html, refusal
 from tests.unfriendly.tasks import params
 from tests.unfriendly.tenants import TenantServer
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(600)]
 
 CREDENTIALS = [*tenants.WITH_SECRET, *tenants.WITHOUT]
 #: Whose the credential is that workers come back with. A gateway that strips the headers shows another organization's.

@@ -36,7 +36,7 @@ from tests.unfriendly.server import (
 )
 from tests.unfriendly.tasks import params
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 COUNT = 5
 
@@ -245,7 +245,7 @@ def test_killed_in_create_fetch_and_fallback(bench: Bench) -> None:
     jobs = {name: bench.submit(name, number, manners, retries=0) for name, (number, manners) in held.items()}
     waiting = {"twins": 2, "mixed": 2, "results": 2, "message": 2}
     with bench.recovered():
-        wait_until(lambda: all(len(bench.server.account(name).held) == n for name, n in waiting.items()), 90)
+        wait_until(lambda: all(len(bench.server.account(name).held) == n for name, n in waiting.items()), 180)
         for name in ("twins", "mixed"):
             before(bench.server.account(name))
         doomed.stop(kill=True)
@@ -267,7 +267,7 @@ def test_waits_longer_than_the_broker_remembers(bench: Bench) -> None:
     assert account.calls["retrieve"] == 4
     assert account.calls["create"] == account.calls["results"] == 2
     client = bench.redis.client()
-    wait_until(lambda: client.llen("celery") == client.hlen("unacked") == 0, 60)
+    wait_until(lambda: client.llen("celery") == client.hlen("unacked") == 0, 180)
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench,
         for name, case in CASES.items():
             if case.later is not None:
                 account = bench.server.account(name)
-                wait_until(lambda account=account: account.calls["create"], 90)
+                wait_until(lambda account=account: account.calls["create"], 180)
                 with bench.server.lock:
                     case.later(account)
         with bench.recovered():

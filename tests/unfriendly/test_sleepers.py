@@ -20,7 +20,7 @@ from tests.unfriendly.server import Manners, UnfriendlyServer
 from tests.unfriendly.tasks import params
 from tests.workers.sleeping import CALLS, CREATES
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 COUNT = 3
 
@@ -73,13 +73,13 @@ def test_whoever_slept_in_what_is_paid_for_does_not_pay_again(bench: Bench) -> N
     """One job at each place at which a process may fall asleep; others take over; then all wake up."""
     worker = bench.worker("tests.workers.sleeping", len(PLACES) + 2)
     jobs = {name: bench.submit(name, Manners(result=expires if name in CALLS else None)) for name in PLACES}
-    wait_until(lambda: bench.asleep() == {*PLACES}, 60)
+    wait_until(lambda: bench.asleep() == {*PLACES}, 180)
     for result in jobs.values():
-        result.get(timeout=60)
+        result.get(timeout=180)
     before = {name: dict(bench.server.account(name).calls) for name in PLACES}
     for name in PLACES:
         os.kill(int((bench.sleeps / name).read_text()), signal.SIGCONT)
-    wait_until(lambda: worker.log.read_text().count("was taken over by another worker") >= len(PLACES) - 1, 30)
+    wait_until(lambda: worker.log.read_text().count("was taken over by another worker") >= len(PLACES) - 1, 180)
     for name, result in jobs.items():
         account = bench.server.account(name)
         assert before[name] == dict(account.calls), f"{name}: whoever slept has sent nothing to its end"

@@ -74,7 +74,7 @@ class Recording:
         )
         completed = self.submit("completed")
         simulator.end(self.created(completed))
-        completed.get(timeout=30)
+        completed.get(timeout=180)
 
         failed = self.submit("failed", max_wait=1)
         wait_until(lambda: failed.status().state == "failed")

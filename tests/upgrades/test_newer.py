@@ -34,5 +34,5 @@ def test_one_does_not_start_and_what_another_is_sent_waits(
         wait_until(lambda: worker.log.read_text().count("is that of a newer release") >= 3)
         assert simulator.journal().calls == []
         client.delete(schema.SCHEMA)  # as if a worker of the newer release were here
-        assert result.get(timeout=30)["succeeded"] == 2
+        assert result.get(timeout=180)["succeeded"] == 2
         worker.stop(kill=True)

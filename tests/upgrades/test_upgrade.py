@@ -80,13 +80,13 @@ def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("name", GO_ON)
 def test_a_job_goes_on(upgraded: Upgraded, name: str) -> None:
-    assert upgraded.job(name).get(timeout=40)["state"] == "completed"
+    assert upgraded.job(name).get(timeout=180)["state"] == "completed"
     if name != "partly through the Messages API":
         assert upgraded.outcomes(name) == {"succeeded": COUNT}
 
 
 def test_a_call_whose_answer_nobody_heard_is_not_made_again(upgraded: Upgraded) -> None:
-    summary = upgraded.job("partly through the Messages API").get(timeout=40)
+    summary = upgraded.job("partly through the Messages API").get(timeout=180)
     assert (summary["fallback"], summary["fallback_skipped"]) == (COUNT - 2, 0)
     assert upgraded.outcomes("partly through the Messages API") == {"succeeded": COUNT - 2, "expired": 2}
 
@@ -99,13 +99,13 @@ def test_a_job_that_was_completed_keeps_its_results(upgraded: Upgraded) -> None:
 def test_a_job_that_had_failed_is_taken_up_again(upgraded: Upgraded) -> None:
     job = upgraded.job("failed")
     assert job.status().state == "failed"
-    assert job.resume(max_wait=None).get(timeout=40)["state"] == "completed"
+    assert job.resume(max_wait=None).get(timeout=180)["state"] == "completed"
     assert upgraded.outcomes("failed") == {"succeeded": COUNT}
 
 
 def test_nothing_is_paid_twice(upgraded: Upgraded) -> None:
     for name in GO_ON:
-        upgraded.job(name).get(timeout=40)
+        upgraded.job(name).get(timeout=180)
     journal = upgraded.simulator.journal()
     assert journal.paid_twice() == []
     assert len(journal.batches) == upgraded.dump.batches + 1, "only the job that nobody had begun creates a batch"

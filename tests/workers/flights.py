@@ -36,6 +36,6 @@ def nothing_waits(redis_url: str) -> bool:
 
 def finish(simulator: Simulator, jobs: list[Any]) -> None:
     for job in jobs:
-        assert job.get(timeout=90)["succeeded"] == 1
+        assert job.get(timeout=180)["succeeded"] == 1
     assert simulator.journal(prompts=False).totals.paid_batch == len(jobs)
     assert len(simulator.journal(prompts=False).calls_to("create", 200)) == len(jobs)

@@ -29,7 +29,7 @@ def unfriendly() -> Iterator[UnfriendlyServer]:
 
 def refused(result: Any) -> str:
     with pytest.raises(errors.AccountChanged) as caught:
-        result.get(timeout=60)
+        result.get(timeout=180)
     text = str(caught.value)
     assert "Give the workers the credential it was begun with" in text
     assert "sk-ant" not in text
@@ -98,7 +98,7 @@ def test_a_new_key_of_the_same_account_goes_on(
     wait_until(lambda: BatchJob(result.id, app).status().looks)
     worker.stop(kill=True)
     start_worker(unfriendly.url, **OTHER)
-    assert result.get(timeout=60)["succeeded"] == 5
+    assert result.get(timeout=180)["succeeded"] == 5
     assert account.calls["create"] == 1
     record = app.backend.client.hgetall(f"claude_batch:{{{result.id}}}:job")
     assert b"sk-ant" not in b"".join(record.values())
@@ -112,7 +112,7 @@ def test_an_unanswered_create_may_be_left_to_a_person(
     start_worker(unfriendly.url)
     result = run_batch.delay(requests("review", 5), on_unresolved_create="fail")
     with pytest.raises(errors.CreateUnconfirmed, match="If the Console does not show the batch"):
-        result.get(timeout=60)
+        result.get(timeout=180)
     assert account.calls["create"] == 1
     assert account.calls["messages"] == 0
     assert len(list(BatchJob(result.id, app).requests())) == 5

@@ -86,7 +86,7 @@ class TestRounds:
             ),
         )
         result = run_batch.delay(requests("job", 50), max_requests_per_batch=25)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert account_for(app, result.id, "job", 50) == {"succeeded": 45, "errored": 5}
         assert sources(app, result.id) == {
             ("succeeded", "batch"): 30,
@@ -108,7 +108,7 @@ class TestRounds:
         simulator.behave(processing_seconds=0.1, outcomes=(EXPIRED,))
         for retries in (0, 1, 3):
             result = run_batch.delay(requests(f"job{retries}", 4), retries=retries, fallback="off")
-            summary = result.get(timeout=60)
+            summary = result.get(timeout=180)
             assert (len(summary["batch_ids"]), summary["expired"]) == (retries + 1, 4)
             assert sources(app, result.id) == {("expired", "resubmitted" if retries else "batch"): 4}
         assert calls(simulator, "messages") == 0
@@ -119,7 +119,7 @@ class TestRounds:
             simulator.faults(Fault(endpoint, "status", status=404, calls=(1,)))
         simulator.faults(Fault("create", "status", status=404, calls=(1, 3, 5)))
         result = run_batch.delay(requests("job", 20))
-        assert result.get(timeout=60)["resubmitted"] == 2
+        assert result.get(timeout=180)["resubmitted"] == 2
         assert account_for(app, result.id, "job", 20) == {"succeeded": 20}
         assert BatchJob(result.id, app).status().not_found == 9
         assert simulator.journal().paid_twice() == []
@@ -129,7 +129,7 @@ class TestRounds:
         simulator.behave(processing_seconds=0.2, outcomes=(Outcome("expired", attempts=1),))
         simulator.faults(Fault("create", "drop", commit=True, calls=(2,)))
         result = run_batch.delay(requests("job", 5))
-        assert result.get(timeout=60)["resubmitted"] == 5
+        assert result.get(timeout=180)["resubmitted"] == 5
         assert account_for(app, result.id, "job", 5) == {"succeeded": 5}
         assert simulator.state().totals.batches_created == 2
 
@@ -148,7 +148,7 @@ class TestRounds:
         result = run_batch.delay(requests("job", 12), create_not_found_limit=2)
         wait_until(lambda: simulator.state().totals.batches_created == 1)
         simulator.faults(fault)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert (summary["state"], len(summary["batch_ids"])) == ("completed", 1)
         if stopped:
             assert (summary["fallback"], summary["expired"], summary["fallback_skipped"]) == (0, 2, 2)
@@ -165,7 +165,7 @@ class TestRounds:
         simulator.behave(processing_seconds=60, cancel_seconds=0.2)
         wait_until(lambda: simulator.state().totals.batches_created == 2)
         job.cancel()
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert (summary["state"], summary["succeeded"], summary["fallback"]) == ("canceled", 10, 0)
         assert summary["expired"] + summary["canceled"] == 2
         assert len(list(job.results())) == 12
@@ -179,17 +179,17 @@ class TestRounds:
         wait_until(lambda: simulator.state().totals.batches_created == 2)
         app.backend.client.hset(f"claude_batch:{{{result.id}}}:job", "options", '{"max_wait": 1}')
         with pytest.raises(errors.WaitExceeded, match=r"12 outcomes"):
-            result.get(timeout=60)
+            result.get(timeout=180)
         assert job.status().succeeded == 10
-        assert job.resume(max_wait=60).get(timeout=60)["resubmitted"] == 2
+        assert job.resume(max_wait=60).get(timeout=180)["resubmitted"] == 2
         assert account_for(app, result.id, "job", 12) == {"succeeded": 12}
         assert simulator.state().totals.batches_created == 2
 
     def test_are_left_out_when_they_would_come_too_late(self, app: Celery, simulator: Simulator) -> None:
         simulator.behave(processing_seconds=0.2, outcomes=(Outcome("expired", prompt="1 of"),))
-        summary = run_batch.delay(requests("soon", 12), deadline=600).get(timeout=60)
+        summary = run_batch.delay(requests("soon", 12), deadline=600).get(timeout=180)
         assert (len(summary["batch_ids"]), summary["fallback"]) == (1, 2)
-        summary = run_batch.delay(requests("later", 12), deadline=7200).get(timeout=60)
+        summary = run_batch.delay(requests("later", 12), deadline=7200).get(timeout=180)
         assert (len(summary["batch_ids"]), summary["fallback"]) == (3, 2)
 
     def test_are_gone_through_in_eager_mode_too(self, app: Celery, simulator: Simulator, monkeypatch: Any) -> None:
@@ -223,10 +223,10 @@ class TestTheMessagesApi:
         for params in made.values():
             params["model"] = "claude-of-tomorrow"
         result = run_batch.delay(made, retries=0, max_fallback_cost=100)
-        assert result.get(timeout=60)["fallback_skipped"] == 6
+        assert result.get(timeout=180)["fallback_skipped"] == 6
         assert calls(simulator, "messages") == 0
         assert notes(app, result.id) == {"what claude-of-tomorrow costs is not known: see claude_batch_prices": 6}
-        summary = run_batch.delay(made, retries=0).get(timeout=60)
+        summary = run_batch.delay(made, retries=0).get(timeout=180)
         assert (summary["fallback"], summary["cost"]) == (6, None)
         assert summary["cost_by_model"] == {"claude-of-tomorrow": None}
 
@@ -249,7 +249,7 @@ class TestTheMessagesApi:
             Fault("messages", "status", status=status, error=error, message=message, calls=range_from(20), per="server")
         )
         result = run_batch.delay(requests("job", 300), retries=0)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert (summary["state"], summary["fallback"]) == ("completed", 19)
         assert str(status) in summary["stopped"]
         assert calls(simulator, "messages") < 19 + 33
@@ -266,7 +266,7 @@ class TestTheMessagesApi:
         )
         simulator.behave(processing_seconds=0.2, outcomes=(credit, Outcome("errored", error="overloaded_error")))
         result = run_batch.delay(requests("job", 3000), max_fallback_requests=3000)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert (summary["state"], summary["errored"], summary["fallback"]) == ("completed", 3000, 0)
         assert "credit balance is too low" in summary["stopped"]
         assert len(summary["batch_ids"]) == 1
@@ -279,7 +279,7 @@ class TestTheMessagesApi:
         made = requests("job", 4)
         made["job 2"]["max_tokens"] = 300_000
         result = run_batch.delay(made, retries=0)
-        assert result.get(timeout=60)["fallback"] == 3
+        assert result.get(timeout=180)["fallback"] == 3
         kept = BatchJob(result.id, app).result("job 2")
         assert (kept.type, kept.note) == ("expired", "answers of 300,000 tokens (max_tokens) exist in batches only")
 
@@ -298,7 +298,7 @@ class TestTheMessagesApi:
         second = run_batch.delay(other, retries=0)
         wait_until(lambda: simulator.state().totals.paid_messages >= 100, 11)
         assert not result.ready()
-        assert second.get(timeout=60)["fallback"] == 200
+        assert second.get(timeout=180)["fallback"] == 200
 
     def test_stops_for_an_account_until_the_job_is_resumed(self, app: Celery, simulator: Simulator) -> None:
         simulator.behave(processing_seconds=0.2, outcomes=(Outcome("errored", error="billing_error", prompt="1 of"),))
@@ -306,11 +306,11 @@ class TestTheMessagesApi:
         result = run_batch.delay(requests("job", 20), max_requests_per_batch=10, max_batches_in_flight=1)
         job = BatchJob(result.id, app)
         with pytest.raises(errors.PermanentError, match="402"):
-            result.get(timeout=60)
+            result.get(timeout=180)
         assert job.status().stopped
         simulator.faults(replace=True)
         simulator.behave(processing_seconds=0.2, outcomes=(Outcome("expired", prompt="2 of", attempts=1),))
-        summary = job.resume().get(timeout=60)
+        summary = job.resume().get(timeout=180)
         assert (summary["stopped"], summary["resubmitted"]) == (None, 1)
 
 
@@ -324,7 +324,7 @@ class TestTheCostOfAJob:
         simulator.behave(processing_seconds=0.2)
         options = {"max_requests_per_batch": 10, "max_batches_in_flight": 2, "max_cost": 0.001}
         result = run_batch.delay(requests("job", 60), **options)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         a_batch = summary["cost"] / len(summary["batch_ids"])
         assert 0.001 - a_batch < summary["cost"] < 0.001 + a_batch
         types = account_for(app, result.id, "job", 60)
@@ -341,10 +341,10 @@ class TestTheCostOfAJob:
         options = {"max_requests_per_batch": 10, "max_batches_in_flight": 2, "max_cost": 0.002}
         result = run_batch.delay(requests("job", 20), **options)
         with pytest.raises(errors.PermanentError, match="400"):
-            result.get(timeout=60)
+            result.get(timeout=180)
         job = BatchJob(result.id, app)
         assert job.status().succeeded == 10
-        assert job.resume().get(timeout=60)["succeeded"] == 20
+        assert job.resume().get(timeout=180)["succeeded"] == 20
 
     def test_is_refused_where_the_input_alone_is_too_dear(self, app: Celery, simulator: Simulator) -> None:
         with pytest.raises(errors.InvalidRequests, match=r"the input alone costs about \$.* more than max_cost"):
@@ -362,7 +362,7 @@ class TestTheCostOfAJob:
             mark = {"type": "ephemeral", **({"ttl": "1h"} if number % 2 else {})}
             params["system"] = [{"type": "text", "text": f"{number % 4} " * 20_000, "cache_control": mark}]
         result = run_batch.delay(made, retries=1)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert summary["fallback"] == 4
         # Dollars per million tokens: input, output; writes for 5 minutes and for an hour, and reads, as their shares.
         prices = {"claude-haiku-4-5": (1, 5), "claude-sonnet-5": (2, 10), "claude-opus-4-5": (5, 25)}

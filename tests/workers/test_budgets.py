@@ -59,7 +59,7 @@ class TestAJobWithFiles:
         api.account().manners = Manners(result=lambda *_: expired, usage=whole_window, message_seconds=0.05)
         start_worker(api.url)
         result = run_batch.delay(files(8), retries=0, max_fallback_cost=3.1)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert (summary["fallback"], summary["expired"]) == (3, 5)
         assert summary["cost"] == pytest.approx(3 * (WINDOW * 5 + 100 * 25) / 1e6)
 
@@ -71,7 +71,7 @@ class TestAJobWithFiles:
         made = requests("job", 2)
         made["job 1"]["tools"] = [{"type": "web_fetch_20260318", "name": "web_fetch"}]
         result = run_batch.delay(made, retries=0, max_fallback_cost=3)
-        assert result.get(timeout=60)["fallback"] == 1
+        assert result.get(timeout=180)["fallback"] == 1
         kept = BatchJob(result.id, app).result("job 1")
         assert "web_fetch without max_uses" in (kept.note or "")
 
@@ -101,7 +101,7 @@ class TestWhatAnswersCost:
         for params in made.values():
             params["model"] = OPUS
         result = run_batch.delay(made, max_cost=1.0)
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         one = (1_000 * 5 + 100 * 25) / 2e6
         expected = one + (one + (100_000 * 5 + 2_000 * 25) / 2e6) + 1.1 * one
         assert summary["cost"] == pytest.approx(expected)
@@ -123,7 +123,7 @@ class TestAnAccountThatRefusesInTheMiddle:
         start_worker(api.url)
         result = run_batch.delay(requests("job", 50), max_requests_per_batch=10, max_batches_in_flight=1)
         with pytest.raises(errors.PermanentError) as caught:
-            result.get(timeout=60)
+            result.get(timeout=180)
         text, job = str(caught.value), BatchJob(result.id, app)
         assert "submit the requests again" not in text
         assert f"BatchJob('{result.id}').resume(), which sends only the 30 requests that were never sent" in text
@@ -136,7 +136,7 @@ class TestAnAccountThatRefusesInTheMiddle:
         assert len(list(job.results())) == 20
         assert account.calls["create"] == 3, "the other two were not tried"
 
-        summary = job.resume().get(timeout=60)
+        summary = job.resume().get(timeout=180)
         assert (summary["state"], summary["succeeded"], summary["stopped"]) == ("completed", 50, None)
         assert set(account.paid.values()) == {1}
         assert len(account.paid) == 50
@@ -148,8 +148,8 @@ class TestAnAccountThatRefusesInTheMiddle:
         start_worker(api.url)
         result = run_batch.delay(requests("job", 3))
         with pytest.raises(errors.PermanentError, match=r"Mend what the message says of the account.*resume\(\)\.$"):
-            result.get(timeout=60)
-        assert BatchJob(result.id, app).resume().get(timeout=60)["succeeded"] == 3
+            result.get(timeout=180)
+        assert BatchJob(result.id, app).resume().get(timeout=180)["succeeded"] == 3
 
     def test_has_a_bad_batch_mended_without_paying_for_the_others_again(
         self, app: Celery, start_worker: StartWorker, api: UnfriendlyServer
@@ -160,12 +160,12 @@ class TestAnAccountThatRefusesInTheMiddle:
         start_worker(api.url)
         result = run_batch.delay(requests("job", 20), max_requests_per_batch=10, max_batches_in_flight=1)
         with pytest.raises(errors.PermanentError) as caught:
-            result.get(timeout=60)
+            result.get(timeout=180)
         text, job = str(caught.value), BatchJob(result.id, app)
         assert "10 requests may have been paid for, so do not submit all of them again" in text
         assert "submit only the 10 requests that have no outcome" in text.replace("Submit", "submit")
         answered = {found.custom_id for found in job.results()}
         again = [request for request in job.requests() if request["custom_id"] not in answered]
-        assert run_batch.delay(again).get(timeout=60)["succeeded"] == 10
+        assert run_batch.delay(again).get(timeout=180)["succeeded"] == 10
         assert set(account.paid.values()) == {1}
         assert len(account.paid) == 20

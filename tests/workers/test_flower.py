@@ -105,7 +105,7 @@ def test_a_job_is_readable_and_shows_no_prompt(
         assert "404 not_found_error" in fetching["exception"]
         assert "taken for propagation delay; next look in" in fetching["exception"]
 
-        result.get(timeout=30)
+        result.get(timeout=180)
         done = wait_for(lambda: [t for t in tasks(flower) if t["uuid"] == result.id and t["state"] == "SUCCESS"])[0]
         # Which of the two depends on the order in which Flower hears that it was sent and that it was received.
         assert done["name"] in ("claude_batch_tasks.run_batch", "claude_batch_tasks.finish_job")

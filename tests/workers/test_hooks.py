@@ -81,7 +81,7 @@ class TestOnResult:
         job = BatchJob(result.id, app)
         wait_until(lambda: len(saved(app)) >= 2000)
         assert job.status().state == "running"
-        result.get(timeout=60)
+        result.get(timeout=180)
         wait_until(lambda: len(saved(app)) == 2500)
         assert set(saved(app).values()) == {1}
         assert outcomes(app) == {
@@ -101,7 +101,7 @@ class TestOnResult:
             ),
         )
         options = {"retries": 0, "max_fallback_requests": 1, "on_result": save.s("answers")}
-        run_batch.delay(requests("job", 30), **options).get(timeout=60)
+        run_batch.delay(requests("job", 30), **options).get(timeout=180)
         wait_until(lambda: len(saved(app)) == 30)
         assert outcomes(app) == {
             ("succeeded", "batch"): 24,
@@ -113,7 +113,9 @@ class TestOnResult:
     def test_finds_the_outcomes_of_all_ids_it_is_called_with(self, app: Celery, simulator: Simulator) -> None:
         """Also in the moment in which the batch is about to end."""
         simulator.behave(processing_seconds=0.2, outcomes=(Outcome("expired"),))
-        run_batch.delay(requests("job", 12_000), retries=0, fallback="off", on_result=save.s("answers")).get(timeout=60)
+        run_batch.delay(requests("job", 12_000), retries=0, fallback="off", on_result=save.s("answers")).get(
+            timeout=180
+        )
         wait_until(lambda: len(saved(app)) == 12_000)
         assert outcomes(app) == {("expired", "batch"): 12_000}
 
@@ -123,8 +125,8 @@ class TestOnResult:
         simulator.behave(processing_seconds=4)
         result = run_batch.delay(requests("job", 20), max_wait=1, on_result=save.s("answers"))
         with pytest.raises(errors.WaitExceeded):
-            result.get(timeout=60)
-        BatchJob(result.id, app).resume(max_wait=60).get(timeout=60)
+            result.get(timeout=180)
+        BatchJob(result.id, app).resume(max_wait=60).get(timeout=180)
         wait_until(lambda: len(saved(app)) == 20)
         assert outcomes(app) == {("succeeded", "batch"): 20}
 
@@ -140,7 +142,7 @@ class TestSignals:
         for endpoint in ("create", "retrieve", "results"):
             simulator.faults(Fault(endpoint, "status", status=404, per="server", calls=(1,)))
         result = run_batch.delay(requests("job", 20))
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         told = kept(app, TOLD)
         assert {more["job_id"] for _, _, more in told} == {result.id}
         first, second = summary["batch_ids"]
@@ -171,7 +173,7 @@ class TestSignals:
         simulator.faults(Fault("create", "status", status=403))
         result = run_batch.delay(requests("job", 20))
         with pytest.raises(errors.PermanentError):
-            result.get(timeout=60)
+            result.get(timeout=180)
         [(name, _, more)] = kept(app, TOLD)
         assert (name, more["state"]) == ("job_finished", "failed")
         assert "403" in more["error"]

@@ -33,7 +33,7 @@ def test_what_waits_there_is_sent_when_it_is_due(pool: str, here: Celery, simula
     simulator.behave(processing_seconds=3)
     with start_worker(here, pool=pool, perform_ping_check=False):
         job = run_batch.delay(requests("job", 3), poll_min=1.5, poll_max=1.5)
-        assert job.get(timeout=30)["succeeded"] == 3
+        assert job.get(timeout=180)["succeeded"] == 3
     assert BatchJob(job.id, here).status().looks >= 2
 
 

@@ -41,7 +41,7 @@ def test_rounds_survive_workers_that_are_killed(app: Celery, start_worker: Start
         wait_until(lambda count=count: simulator.state().totals.batches_created >= count)
         worker.stop(kill=True)
     start_worker(simulator.url)
-    assert result.get(timeout=90)["resubmitted"] == 30
+    assert result.get(timeout=180)["resubmitted"] == 30
     assert account_for(app, result.id, "job", 30) == {"succeeded": 30}
     assert simulator.state().totals.batches_created == 9
 
@@ -55,7 +55,7 @@ def test_a_number_of_requests_is_kept_by_eight_processes(
         start_worker(simulator.url, options=("--concurrency=4",))
     options = {"retries": 0, "max_fallback_requests": 100, "max_requests_per_batch": 250}
     result = run_batch.delay(requests("job", 500), **options)
-    summary = result.get(timeout=60)
+    summary = result.get(timeout=180)
     assert [summary[name] for name in ("succeeded", "fallback", "fallback_skipped")] == [100, 100, 400]
     assert simulator.state().totals.paid_messages == 100
     assert account_for(app, result.id, "job", 500) == {"succeeded": 100, "expired": 400}
@@ -74,7 +74,7 @@ def test_a_cost_is_kept_by_eight_processes(
     for params in made.values():
         params["max_tokens"] = max_tokens
     result = run_batch.delay(made, retries=0, max_fallback_cost=0.003)
-    summary = result.get(timeout=60)
+    summary = result.get(timeout=180)
     each = summary["cost"] / summary["fallback"]
     assert 0.003 - each < summary["cost"] < 0.003 + each
     assert summary["fallback"] + summary["fallback_skipped"] == 200
@@ -101,7 +101,7 @@ def test_what_a_killed_worker_was_at_is_lost_and_nothing_else(
     wait_until(lambda: simulator.state().totals.paid_messages > 300)
     first.stop(kill=True)
     start_worker(simulator.url)
-    summary = result.get(timeout=90)
+    summary = result.get(timeout=180)
     assert second.returncode is None
     types = account_for(app, result.id, "job", 1000)
     assert types["succeeded"] == summary["fallback"] >= 1000 - 32
@@ -128,7 +128,7 @@ def test_a_worker_that_died_when_its_lanes_had_begun(
     # And its lanes are through, whatever that left.
     client.hset(f"{batch}:lanes", mapping={f"{lane}:position": 10**15 for lane in range(8)})
     start_worker(simulator.url)
-    summary = result.get(timeout=60)
+    summary = result.get(timeout=180)
     assert summary["fallback"] >= 100 - 32
     assert len(list(BatchJob(result.id, app).results())) == 100
     assert simulator.journal().paid_twice() == []
@@ -139,7 +139,7 @@ def test_a_batch_that_was_lost_counts(app: Celery, start_worker: StartWorker, si
     simulator.faults(Fault("retrieve", "status", status=404))
     start_worker(simulator.url, CLAUDE_BATCH_NOT_FOUND_GRACE="0.5")
     result = run_batch.delay(requests("job", 10), max_cost=0.002)
-    summary = result.get(timeout=60)
+    summary = result.get(timeout=180)
     # At most 10 * (22 * $1 + 64 * $5) / 2 = $0.0017 for the batch: little is left for answers of $0.000062.
     assert 0 < summary["fallback"] < 8
     assert summary["fallback"] + summary["fallback_skipped"] == 10
@@ -152,7 +152,7 @@ def test_on_result_is_called_for_none_too_few(app: Celery, start_worker: StartWo
     wait_until(lambda: simulator.state().totals.paid_messages > 20)
     worker.stop(kill=True)
     start_worker(simulator.url, options=("--concurrency=2", "--include=tests.workers.listening"))
-    result.get(timeout=60)
+    result.get(timeout=180)
 
     def saved() -> set[str]:
         entries = map(json.loads, app.backend.client.lrange(SAVED, 0, -1))

@@ -43,7 +43,7 @@ def test_no_more_are_in_flight_than_allowed(limit: int, app: Celery, start_worke
         simulator.behave(processing_seconds=0.4)
         start_worker(simulator.url)
         result = run_batch.delay(requests("job", 50), max_requests_per_batch=5, max_batches_in_flight=limit)
-        summary = result.get(timeout=90)
+        summary = result.get(timeout=180)
         assert (summary["state"], summary["succeeded"], len(summary["batch_ids"])) == ("completed", 50, 10)
         assert most_at_once(simulator) == limit
         assert account_for(app, result.id, "job", 50) == {"succeeded": 50}
@@ -62,7 +62,7 @@ def test_workers_killed_in_the_middle_lose_and_double_none(
             wait_until(lambda count=count: simulator.state().totals.batches_created >= count)
             worker.stop(kill=True)
         start_worker(simulator.url)
-        assert result.get(timeout=90)["succeeded"] == 60
+        assert result.get(timeout=180)["succeeded"] == 60
         assert most_at_once(simulator) <= 2
         assert account_for(app, result.id, "job", 60) == {"succeeded": 60}
         assert simulator.journal().paid_twice() == []
@@ -75,7 +75,7 @@ def test_one_that_fails_does_not_lose_the_others(app: Celery, start_worker: Star
         start_worker(simulator.url)
         result = run_batch.delay(requests("job", 40), max_requests_per_batch=5, max_batches_in_flight=2)
         with pytest.raises(errors.PermanentError, match=r"batch \d of 8 failed: .*403.* 35 outcomes"):
-            result.get(timeout=90)
+            result.get(timeout=180)
         job = BatchJob(result.id, app)
         status = job.status()
         assert (status.state, status.succeeded) == ("failed", 35)
@@ -93,7 +93,7 @@ def test_what_could_not_be_downloaded_is_not_counted(app: Celery, start_worker: 
         start_worker(simulator.url)
         result = run_batch.delay(requests("job", 15), max_requests_per_batch=5)
         with pytest.raises(errors.PermanentError, match="and 10 outcomes"):
-            result.get(timeout=60)
+            result.get(timeout=180)
         job = BatchJob(result.id, app)
         status = job.status()
         assert (status.succeeded, status.done, len(list(job.results()))) == (10, 10, 10)
@@ -109,7 +109,7 @@ def test_a_cancel_begins_none_of_those_that_wait(app: Celery, start_worker: Star
         job = BatchJob(result.id, app)
         wait_until(lambda: [batch.state for batch in job.status().batches].count("in_progress") == 2)
         job.cancel()
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
         assert (summary["state"], summary["canceled"], len(summary["batch_ids"])) == ("canceled", 40, 2)
         assert simulator.state().totals.batches_created == 2
         assert len(list(job.results(type="canceled"))) == 40
@@ -122,7 +122,7 @@ def test_a_job_that_waited_too_long_pays_for_no_more_of_them(app: Celery, start_
         options = {"max_requests_per_batch": 5, "max_batches_in_flight": 1, "max_wait": 2}
         result = run_batch.delay(requests("job", 20), **options)
         with pytest.raises(errors.WaitExceeded, match="batch 1 of 4 and 3 more failed"):
-            result.get(timeout=60)
+            result.get(timeout=180)
         assert simulator.state().totals.batches_created == 1
 
 
@@ -135,7 +135,7 @@ def test_a_job_that_is_deleted_leaves_nothing(app: Celery, start_worker: StartWo
         wait_until(lambda: job.status().state == "running")
         with pytest.raises(errors.JobRunning):
             job.delete()
-        assert result.get(timeout=60)["succeeded"] == 12
+        assert result.get(timeout=180)["succeeded"] == 12
         assert len(list(job.results())) == 12
         client = redis_server.client()
         wait_until(lambda: client.zcard("claude_batch:due") == 0)

@@ -85,7 +85,7 @@ def test_a_broker_that_was_flushed(
         lose_everything(redis_server)
         start_worker(simulator.url)
         for name, result in jobs.items():
-            summary = result.get(timeout=60)
+            summary = result.get(timeout=180)
             assert summary["state"] == "completed"
             if endpoint != "messages":  # there an answer that was on its way is lost, and not asked for again
                 check(app, simulator, result.id, name)
@@ -108,10 +108,10 @@ def test_what_follows_the_job_follows_it_still(
         worker.stop(kill=True)
         lose_everything(redis_server)
         start_worker(simulator.url)
-        assert [part["state"] for part in body.get(timeout=60)[0]] == ["completed"] * 2
-        assert tail.get(timeout=60)[0]["state"] == "completed"
-        assert linked.get(timeout=60)["succeeded"] == 6
-        assert app.AsyncResult("the-link").get(timeout=20)[0]["job_id"] == linked.id
+        assert [part["state"] for part in body.get(timeout=180)[0]] == ["completed"] * 2
+        assert tail.get(timeout=180)[0]["state"] == "completed"
+        assert linked.get(timeout=180)["succeeded"] == 6
+        assert app.AsyncResult("the-link").get(timeout=180)[0]["job_id"] == linked.id
         check(app, simulator, linked.id, "linked")
 
 
@@ -126,7 +126,7 @@ def test_a_purged_queue_by_the_command(
         done = CliRunner().invoke(claude_batch, ["recover"])
         assert (done.exit_code, done.output) == (0, "1 message sent again\n"), "the other is not due"
         start_worker(simulator.url, **NEVER)
-        assert result.get(timeout=60)["succeeded"] == 6
+        assert result.get(timeout=180)["succeeded"] == 6
         check(app, simulator, result.id, "one")
         assert BatchJob(later.id, app).status().state == "staged"
         assert "0 messages" in CliRunner().invoke(claude_batch, ["recover", "--after", "30"]).output
@@ -171,7 +171,7 @@ def test_a_queue_that_is_merely_long(app: Celery, start_worker: Callable[..., Wo
         assert len(jobs) <= sent <= 4 * len(jobs)
         start_worker(simulator.url, **NEVER)
         for name, result in jobs.items():
-            result.get(timeout=60)
+            result.get(timeout=180)
             check(app, simulator, result.id, name)
         assert simulator.journal().totals.batches_created == 5
 
@@ -193,7 +193,7 @@ def test_a_job_that_is_not_due_yet_is_not_begun(app: Celery, start_worker: Calla
         begun = time.time()
         result = run_batch.apply_async((named("later"),), countdown=8)
         assert recovery.recover(app) == 0
-        result.get(timeout=40)
+        result.get(timeout=180)
         [created] = simulator.journal().calls_to("create")
         assert created.at - begun > 7.5
 
@@ -230,9 +230,9 @@ def test_a_job_whose_ledger_is_gone_says_so(
         for key in redis_server.client().keys(f"*{result.parent.id}*:job"):
             redis_server.client().delete(key)
         with pytest.raises(errors.JobNotFound, match="its Redis lost it"):
-            result.parent.get(timeout=40)
+            result.parent.get(timeout=180)
         with pytest.raises(errors.JobNotFound):
-            result.get(timeout=40)
+            result.get(timeout=180)
         wait_until(lambda: redis_server.client().zcard("claude_batch:due") == 0)
 
 
@@ -244,7 +244,7 @@ def test_a_hard_time_limit_ends_an_attempt_and_not_the_job(app: Celery, start_he
         )
         worker = start_here(simulator.url, options=("--concurrency=2", "--time-limit=3"))
         result = run_batch.delay(requests("job", 2))
-        assert result.get(timeout=90)["succeeded"] == 2
+        assert result.get(timeout=180)["succeeded"] == 2
         assert worker.log.read_text().count("another attempt follows") == 2
         assert len(simulator.state().batches) == 1
         assert "are stopped after 3 s" in worker.log.read_text()

@@ -26,7 +26,7 @@ from claude_batch_tasks.simulator import Behaviour, Scenario, Simulator
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(400)]
 
 #: Before, a worker gives up what it held, or ends, with or without us; its supervisor and the timeout mend that.
 guarded = pytest.mark.skipif(celery.VERSION[:2] < (5, 7), reason="nothing is guarded before Celery 5.7")
@@ -67,7 +67,7 @@ def restart(server: RedisServer, *, kill: bool = False, down: float = 0.5) -> No
 
 
 @guarded
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_jobs_outlive_restarts_of_redis(
     server: RedisServer, environment: dict[str, str], start_worker: Callable[..., Worker]
 ) -> None:

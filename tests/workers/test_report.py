@@ -23,7 +23,7 @@ def test_every_request_succeeds_and_is_paid_once(
     with Simulator(scenario) as simulator:
         worker = start_worker(simulator.url)
         result = run_batch.delay(requests("review", 40))
-        summary = result.get(timeout=60)
+        summary = result.get(timeout=180)
 
         assert summary["state"] == "completed"
         assert (summary["requests"], summary["succeeded"], summary["fallback"]) == (40, 40, 0)

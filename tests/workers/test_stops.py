@@ -21,7 +21,7 @@ from claude_batch_tasks.simulator import Outcome, Simulator
 from tests.support import wait_until
 from tests.workers.rig import Proxy, account_for, requests, signal_worker
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(400)]
 
 #: Seconds; the visibility timeout is 40 minutes, the lease is 60 s: nothing here ends by waiting for either.
 SOON = 60
@@ -168,7 +168,7 @@ def test_a_pool_whose_processes_come_and_go(option: str, app: Celery, start_here
         worker = start_here(simulator.url, options=("--concurrency=3", option), AUTOSCALE_KEEPALIVE="0.5")
         jobs = {f"job {i}": run_batch.delay(requests(f"job {i}", 5), retries=0) for i in range(2)}
         for name, result in jobs.items():
-            assert result.get(timeout=60)["fallback"] == 2
+            assert result.get(timeout=180)["fallback"] == 2
             assert account_for(app, result.id, name, 5) == {"succeeded": 4, "errored": 1}
         journal = simulator.journal()
         assert len(journal.calls_to("create")) == len(jobs)
