@@ -54,6 +54,6 @@ def shortened(text: str, longest: int) -> str:
 def job_gone(job_id: str) -> str:
     """What it means that the store has no such job."""
     return (
-        f"job {job_id} is gone from the store: it was deleted, has expired, or its Redis lost it. "
+        f"job {job_id} is gone from the store: it expired or was deleted, or its Redis lost it. "
         "What it had created goes on at Anthropic: see the Console; adopt() fetches the results of a batch there"
     )
