@@ -243,7 +243,7 @@ class Bounded:
         return params
 
     def _brpop_start(self: Any, timeout: float | None = None) -> None:
-        # In a worker's loop only, which comes back here by itself; whoever drains a connection of its own does not.
+        # In a worker's loop only, which comes back here by itself; a caller that drains its own connection does not.
         if self.client.connection.doubtful and hasattr(self.connection.cycle, "_claude_batch_check"):
             self.client.connection.disconnect()
             if not hasattr(self.connection.cycle, "maybe_check_brpop_health"):  # before kombu 5.7

@@ -193,7 +193,7 @@ class TestRateLimits:
         given, account = run(world, spare(), manners, 250)
         assert given.get()["fallback"] == 250
         assert account.accepted == 250
-        # Where the end of a window is not told, a few are refused at each; else there would be some fifteen at each.
+        # Where the end of a window is unknown, a few are refused at each; without care there would be some fifteen.
         assert account.refused <= 10
         assert set(account.paid.values()) == {1}
 

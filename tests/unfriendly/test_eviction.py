@@ -1,7 +1,7 @@
 """A Redis that evicts while jobs are submitted, downloaded or sent through the Messages API, by every policy.
 
-What it takes may be anything, at any moment. Nothing is paid for twice, whoever waits hears of an end, and what is
-read is whole or says that it is not.
+What it takes may be anything, at any moment. Nothing is paid for twice, every caller that waits hears of an end, and
+what is read is whole or says that it is not.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Bench:
         return int(self.store.info("stats")["evicted_keys"])
 
     def end(self, job: BatchJob) -> str:
-        """How a job ends, for whoever waits for it and reads it."""
+        """How a job ends, for a caller that waits for it and reads it."""
         with contextlib.suppress(errors.JobNotFound):
             try:
                 job.get(timeout=180)
