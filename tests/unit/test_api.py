@@ -648,7 +648,8 @@ def streamed(*parts: bytes, end: bytes = b"0\r\n\r\n", **headers: Any) -> Answer
 
     def answer(handler: _Handler) -> None:
         handler.send_response(200)
-        sent = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **headers}
+        # Without "close" the client's pool may take the connection for the next test, before it hears of its end.
+        sent = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", "Connection": "close", **headers}
         for name, value in sent.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
