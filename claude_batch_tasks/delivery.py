@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import history, line, policy
+from claude_batch_tasks import headers, history, line, policy, publishing
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings, visibility_timeout
-from claude_batch_tasks.store import Store, Unit
+from claude_batch_tasks.store import JobRecord, Store, Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Held while a worker's threads do anything: a pool child forked in the middle of it would inherit locks that nobody in
 #: the child ever releases (of the event dispatcher, of connection pools), and hang for good.
@@ -78,6 +78,11 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
         return False
     if job.state == "staged" and unit.batch is not None:
         return False  # the message its job begins with comes first
+    with publishing.fixed_headers(headers.of(job)):
+        return _send(app, store, job, unit, position, due_at)
+
+
+def _send(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:
     countdown = 0.0 if due_at is None else max(due_at - store.now(), 0.0)
     if unit.batch is None:
         if job.state == "staged" and countdown > policy.longest_hop(visibility_timeout(app)):

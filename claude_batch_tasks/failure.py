@@ -126,10 +126,20 @@ def _is_lost(record: BatchRecord) -> bool:
 def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
     """What to do next, so that nothing is paid for twice."""
     resume = f"{handle}.resume()"
+    if isinstance(error, errors.BatchesUnsupported) and error.status is not None:
+        way = (
+            "Have the gateway pass /v1/messages/batches and all below it on to Anthropic, or set ANTHROPIC_BASE_URL "
+            f"(base_url in the client's factory) to an address that has them, then {resume}"
+        )
+        if paid.waiting:
+            return f"{way}: it searches once more for what was created."
+        return f"{way}; at full price, through the Messages API: {handle}.resume(fallback='messages')."
     if isinstance(error, errors.BatchesUnsupported):
         return f"Give this client a factory that returns one with Message Batches, then {resume}."
     if isinstance(error, errors.PermanentError):
         if policy.is_foreign_refusal(error.status, error.error_type):
+            if error.status == 413:
+                return _advice_on_size(handle, paid)
             return (
                 "That is not the API's own form: a proxy, a gateway or a challenge page in front of it refused, or "
                 f"ANTHROPIC_BASE_URL is wrong. Have it let the calls pass, then {resume}."
@@ -171,6 +181,20 @@ def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *,
         f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. Mend what the "
         f"message names. {first} only the {unsent} that have no outcome in {handle}.results(), or send these as they "
         f"are with {resume}."
+    )
+
+
+def _advice_on_size(handle: str, paid: Paid) -> str:
+    way = (
+        "That is not the API's own form: a proxy or a gateway in front of it takes no body as large as this create's. "
+        "Raise its limit, or set max_bytes_per_batch below it"
+    )
+    if not paid.some:
+        return f"{way}, and submit the requests again: run_batch.delay({handle}.requests(), max_bytes_per_batch=...)."
+    first = f"{handle}.resume() fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
+    return (
+        f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. {way}. {first} only "
+        f"the {many(paid.unsent, 'request')} that have no outcome in {handle}.results()."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +10,11 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from claude_batch_tasks import history
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.store import Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: The header with the seconds for which a step's message is to wait.
 COUNTDOWN = "claude_batch_countdown"
@@ -53,5 +54,16 @@ class StepRequest(Request):
         job_id = str(self.args[0] if self.args else self.id)
         text = "job %s: hard time limit (%g s) exceeded for %s[%s]; another attempt follows"
         extra = history.fields(Unit(job_id), "interrupted")
-        log.error(text, job_id, timeout, self.name, self.id, extra=extra)
+        log.warning(text, job_id, timeout, self.name, self.id, extra=extra)
         self.reject(requeue=True)
+
+
+class EndRequest(StepRequest):
+    """The message that ends a job: run as the task that was called, whose name signals and trackers then know it by."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take the place of a message of ``run_batch``; what it is called on its way stays, for older workers."""
+        super().__init__(*args, **options)
+        assert self.app is not None
+        self._type: str = NAME + "run_batch"
+        self._task = self.app.tasks[self._type]

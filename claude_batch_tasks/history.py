@@ -7,10 +7,11 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+from claude_batch_tasks import logs
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.store import HistoryEvent, Store, Unit
 
-log = logging.getLogger("claude_batch_tasks")
+log = logs.get_logger("claude_batch_tasks")
 
 Event = Literal[
     "submitted",
@@ -48,7 +49,11 @@ def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logg
         details: values of JSON's types, ``batch_id`` among them; None is left out.
     """
     details = {name: value for name, value in details.items() if value is not None}
-    log.log(level, "%s: %s", where(unit, details.get("batch_id")), text, extra=fields(unit, event, **details))
+    # Whoever groups lines goes by this text alone: what is of one kind is one group, whatever its jobs are called.
+    kind = event.replace("_", " ")
+    template = f"%s: {kind}%s" if text.startswith(kind) else f"%s: {kind}: %s"
+    extra = fields(unit, event, **details)
+    log.log(level, template, where(unit, details.get("batch_id")), text.removeprefix(kind), extra=extra)
     with suppress(StoreUnavailable):
         at = datetime.fromtimestamp(store.now(), timezone.utc)
         store.note(unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details))
@@ -60,12 +65,5 @@ def where(unit: Unit, batch_id: str | None) -> str:
 
 
 def fields(unit: Unit, event: str, **details: Any) -> dict[str, Any]:
-    """The ``extra`` of a line in the log, for whoever writes logs as JSON.
-
-    Without what the application's own record factory says (a ``request_id``, for one): logging raises where it is told
-    something twice.
-    """
-    placed = {"job_id": unit.job_id, "batch": unit.batch, "lane": unit.lane}
-    told = {"event": event, **{name: value for name, value in placed.items() if value is not None}, **details}
-    taken = vars(logging.makeLogRecord({}))
-    return {name: value for name, value in told.items() if name not in taken}
+    """Return the ``extra`` of a line about a unit."""
+    return logs.fields(event, **{"job_id": unit.job_id, "batch": unit.batch, "lane": unit.lane, **details})

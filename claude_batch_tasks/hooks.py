@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,14 @@ from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 from kombu.utils import json as kombu_json
 
-from claude_batch_tasks import errors, publishing, reading
+from claude_batch_tasks import errors, headers, publishing, reading, routing
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.logs import get_logger
 
 if TYPE_CHECKING:  # it needs the SDK, which takes a second to import
     from claude_batch_tasks.step import Step
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Ids in one call: with custom_ids of usual length some twenty kilobytes.
 CHUNK = 1000
@@ -62,6 +62,9 @@ def announce(step: Step, places: Iterable[int]) -> None:
     bits = step.store.announced(job_id, batch)
     new = (place for place in places if not _is_set(bits, place))
     call = Signature.from_dict(json.loads(step.job.on_result), app=step.task.app)
+    route = routing.follow_unless_routed(step.task.app, step.job, str(call.task), call.options)
+    if carried := {**headers.of(step.job), **(call.options.get("headers") or {})}:
+        call.set(headers=carried)
     names: Any = None
     while chunk := list(islice(new, CHUNK)):
         names = names or reading.names(step.store, job_id, step.job, batch, step.batch)
@@ -69,7 +72,7 @@ def announce(step: Step, places: Iterable[int]) -> None:
         try:
             # Before what the signature has of its own, as Celery calls what is linked.
             with publishing.bounded(step.task.app, {}) as options:
-                call.clone(args=(job_id, ids)).apply_async(**options)
+                call.clone(args=(job_id, ids)).apply_async(**route, **options)
         except Exception as exc:
             if not isinstance(exc, OperationalError) and step.task.request.is_eager:
                 # It ran here, and how it ends is its own affair.

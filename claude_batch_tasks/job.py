@@ -15,7 +15,7 @@ import msgspec
 from celery import Celery
 from celery.result import AsyncResult
 
-from claude_batch_tasks import export, history, index, line, missing, resuming, rounds, totals
+from claude_batch_tasks import export, headers, history, index, missing, resuming, rounds, routing, totals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown, ResultsMissing
 from claude_batch_tasks.job_result import JobResult
@@ -323,7 +323,7 @@ class BatchJob:
         self._store.wake(Unit(self.job_id, number) for number in range(job.batches))
         task = self._app.tasks[cancel_batch.name]
         for number in range(job.batches):
-            task.apply_async((self.job_id, number), **line.routed(job.queue))
+            task.apply_async((self.job_id, number), **headers.option(job), **routing.follow(self._app, job, task.name))
 
     def resume(self, **options: Any) -> AsyncResult[Any]:
         """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.

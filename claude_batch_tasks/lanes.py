@@ -36,10 +36,11 @@ from claude_batch_tasks import (
     signals,
     spool,
 )
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.step import LeaseLost, Step
 from claude_batch_tasks.store import Need, Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Requests that are looked at in one go, and how often where none of them may be sent now.
 _AHEAD = 16
@@ -445,6 +446,7 @@ class Lane:
                 at_least=exc.retry_after,
                 rand=random.random(),
             )
+            wait = step.bound_wait(wait, exc.retry_after)
             times = step.store.put_back(step.unit, place, wait, step.settings.messages_limit)
             extra = step.fields("refused", endpoint="messages", status=exc.status, request_id=exc.request_id)
             log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait, extra=extra)
@@ -485,7 +487,8 @@ class Lane:
                         log.warning(text, step.where, place, extra=step.fields("held"))
                         return
                     if self._ending.is_set():
-                        log.error("%s: the answer to request %d is lost: %s", step.where, place, exc)
+                        text = "%s: the answer to request %d is lost: %s"
+                        log.error(text, step.where, place, exc, extra=step.fields("lost_answer"))
                         raise
                     if paid and place not in self._unsaved:
                         self._unsaved.add(place)

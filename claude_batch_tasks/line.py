@@ -16,7 +16,7 @@ from celery.canvas import Signature
 from celery.result import allow_join_result
 from kombu.utils import json
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import headers, policy, routing
 from claude_batch_tasks.settings import visibility_timeout
 from claude_batch_tasks.store import JobRecord, Unit
 
@@ -93,15 +93,21 @@ def publish(
     """
     first, *rest = signatures
     placed = _canvas(job)
-    following = [*placed.get("chain", []), *map(dict, reversed(rest))]
+    following = [
+        *placed.get("chain", []),
+        *({**step, "options": routing.portable(step.options)} for step in reversed(rest)),
+    ]
     if task_id:
         options |= {"task_id": task_id, "retries": first.args[-1]}
+    options = {**headers.option(job), **options}
     first.apply_async(chain=following, root_id=placed.get("root_id") or job_id, **options)
 
 
 def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
     """Go through a job's lines here and now, one after the other; what the last of all tasks returns."""
     following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
+    for step in (step for steps in lines for step in steps):
+        step.set(**headers.option(job))
     with allow_join_result():
         for steps in lines:
             # Apart from the job's end: where a step begins another turn, Celery leaves out what follows it here.
@@ -112,24 +118,27 @@ def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
 def message(app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: float = 0) -> Signature[Any]:
     """The message of a lane of a batch's requests on their way through the Messages API."""
     step = _step(app, job, "send_messages", unit.job_id, unit.batch, unit.lane, max(since, 0))
-    return step.set(**_later(app, countdown))
+    return step.set(**headers.option(job), **_later(app, countdown))
 
 
 def beginning(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) -> Signature[Any]:
     """The message a job begins with, as the caller sent it."""
     signature = app.signature(NAME + "run_batch", kwargs={"job_id": job_id}, immutable=True)
-    return signature.set(task_id=job_id, **routed(job.queue), **_canvas(job), **_later(app, countdown))
+    return signature.set(
+        task_id=job_id,
+        **headers.option(job),
+        **routing.follow(app, job, NAME + "run_batch"),
+        **_canvas(job),
+        **_later(app, countdown),
+    )
 
 
 def restoring(app: Celery, job: JobRecord, job_id: str) -> Signature[Any]:
     """The message of fetching again what the store has lost of a job's results."""
     signature = app.signature(NAME + "recover_jobs", kwargs={"job_id": job_id}, immutable=True)
-    return signature.set(**{"ignore_result": False, **routed(job.queue)})
-
-
-def routed(queue: str | None) -> dict[str, Any]:
-    """The options of ``apply_async`` that send a job's task to the job's queue."""
-    return {"queue": queue} if queue else {}
+    return signature.set(
+        **{"ignore_result": False, **headers.option(job), **routing.follow(app, job, NAME + "recover_jobs")}
+    )
 
 
 def hop(app: Celery, wait: float) -> float:
@@ -152,7 +161,7 @@ def stays(app: Celery, wait: float) -> bool:
 
 
 def _step(app: Celery, job: JobRecord, name: str, *args: Any) -> Signature[Any]:
-    return app.signature(NAME + name, args=args, immutable=True).set(**routed(job.queue))
+    return app.signature(NAME + name, args=args, immutable=True).set(**routing.follow(app, job, NAME + name, args))
 
 
 def _later(app: Celery, countdown: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 class Finding(NamedTuple):
     """What a check found.
 
-    ``id``: that of the problem, such as ``claude_batch.W003``; empty where all is well. ``level``: ``logging.ERROR``,
+    ``id``: that of the problem, such as ``claude_batch.W004``; empty where all is well. ``level``: ``logging.ERROR``,
     ``logging.WARNING``, or ``logging.INFO`` where all is well. ``text``: what is wrong, and what it leads to. ``hint``:
     what to do.
     """
@@ -177,6 +177,16 @@ UNUSABLE_URL = Problem(
     "the {role} cannot be used: {error}",
     "Correct {setting}, or install what its kind needs: pip install 'celery[...]' (redis, sqlalchemy, sqs, ...)",
 )
+NOT_IN_FORCE = Problem(
+    "E020",
+    "{key} in {place} is not in force: {why}, and {name} is {value}. Workers refuse to start",
+    "{fix}",
+)
+LOOKS_LIKE_OURS = Problem(
+    "W021",
+    "{key} in {place} looks like a setting of claude_batch_tasks and is not in force: {why}, and {name} is {value}",
+    "{fix}, or rename it if it is for something else",
+)
 
 # -- servers
 
@@ -193,7 +203,7 @@ REFUSED_PASSWORD = Problem(
 NOT_PERMITTED = Problem(
     "E103",
     "{server} does not let its user run {commands}: steps fail and come back until it does",
-    "ACL SETUSER {user} ~claude_batch* {rules}",
+    "ACL SETUSER {user} {keys} {rules}",
 )
 READ_ONLY = Problem(
     "E104",
@@ -250,6 +260,12 @@ NO_DATABASE = Problem(
     "E114",
     "{server} has no database {database}: {leads}",
     "Correct what follows the last / in {setting}, or make it: databases in redis.conf, rabbitmqctl add_vhost",
+)
+OTHER_PREFIX = Problem(
+    "W115",
+    "{server} has unfinished jobs whose keys begin with {theirs!r}, and this app's begin with {ours!r}: its workers do "
+    "not take them. They are kept",
+    "If they are this app's: claude_batch_store_prefix = {theirs!r}; if they are another's, nothing",
 )
 
 # -- workers
@@ -395,6 +411,28 @@ UNIDENTIFIED = Problem(
     "client {alias!r} ({kind}) has no key of its own, and {host} does not say whose account it is of: a batch or a "
     "create that its listings do not show is waited for, and never sent again, because it may be on another account",
     "Let the gateway pass on the headers anthropic-organization-id and anthropic-workspace-id, or use a key",
+)
+
+MALFORMED_KEY = Problem(
+    "E316",
+    "{error}: every job of that client fails before anything is sent",
+    "Set it again, as the Console shows it and nothing more, where workers run: no quotation marks, no spaces, no line "
+    "break. A variable that is not used is unset, not empty",
+)
+CANNOT_SEND = Problem(
+    "E317",
+    "client {alias!r}: a call cannot be sent ({why}): a key, a token, a header or the address has a character in it "
+    "that none may have, and jobs of that client fail",
+    "Look at what the factory in claude_batch_client_factories puts into base_url, default_headers and tokens: spaces, "
+    "line breaks, quotation marks",
+)
+NO_BATCH_ROUTES = Problem(
+    "E318",
+    "client {alias!r}: {host} answers {status} to a list of batches, and answers elsewhere: it is a gateway without "
+    "Message Batches. Jobs of that client fail at their create, or go through the Messages API at full price where "
+    "fallback allows it",
+    "Have the gateway pass /v1/messages/batches and all below it on to api.anthropic.com, or give the client "
+    "base_url='https://api.anthropic.com' in its factory",
 )
 
 UNCHECKED = Problem(

@@ -15,9 +15,10 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import delivery, history, metrics, spool
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Messages sent again in one go by the workers' own watch; the rest follows in the next.
 _AT_ONCE = 1000

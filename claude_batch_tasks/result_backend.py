@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
 from claude_batch_tasks import errors
+from claude_batch_tasks.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds for which a back end that failed is not told how single steps go: each try may take minutes.
 _PAUSE = 30.0

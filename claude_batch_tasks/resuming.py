@@ -5,7 +5,6 @@ Both only write to the store; workers find there what is due.
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -16,12 +15,13 @@ from celery.result import AsyncResult, EagerResult
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 
-from claude_batch_tasks import errors, history, line, missing, policy, submit, totals
+from claude_batch_tasks import errors, history, line, missing, policy, routing, submit, totals
 from claude_batch_tasks.job_result import JobResult
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Anthropic's ids of batches; anything else would be an address of something else.
 _BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
@@ -175,13 +175,14 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
     settings = Settings.of(app).override(options)
     settings.check_client(client)
     store, job_id = settings.open_store(), uuid()
-    now = store.now()
+    now, route = store.now(), routing.find_route(app, {"queue": queue})
     job = JobRecord(
         nonce=secrets.token_hex(8),
         requests=0,
         batches=1,
         client=client,
-        queue=queue,
+        queue=routing.queue_name(route),
+        route=routing.encode(route),
         options=options,
         adopted=True,
         state="running",

@@ -19,6 +19,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery import Task, signature
+from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.result import AsyncResult
 from celery.states import READY_STATES
@@ -36,16 +38,19 @@ from claude_batch_tasks import (
     account,
     api,
     errors,
+    headers,
     history,
     line,
     missing,
     policy,
     publishing,
     result_backend,
+    routing,
     steady,
     totals,
 )
 from claude_batch_tasks.hard_limit import COUNTDOWN
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Lease, Store, Unit
@@ -56,7 +61,7 @@ if TYPE_CHECKING:
 else:
     _Task = Task
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _T = TypeVar("_T")
 
@@ -215,7 +220,7 @@ class Step:
         # What the API counted is no outcome of ours where its results were not published.
         counts = self.batch.counts if self.batch.layers else {}
         self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
-        self.note("failed", f"failed: {error}", level=logging.ERROR, error=type(error).__name__, **_of_call(error))
+        self.note("failed", f"failed: {error}", level=logging.WARNING, error=type(error).__name__, **_of_call(error))
         return f"failed: {error}"
 
     @property
@@ -228,6 +233,18 @@ class Step:
         """When the job gives up waiting, in epoch seconds."""
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
         return None if limit is None or begun is None else begun + limit
+
+    def bound_wait(self, wait: float, at_least: float | None = None) -> float:
+        """Return for how long to wait; in eager mode, where a caller is blocked, a share of the time the job has run.
+
+        Args:
+            at_least: what the API asked for.
+        """
+        if not self.task.request.is_eager:
+            return wait
+        begun = self.job.resumed_at or self.job.started_at or self.job.submitted_at
+        share = policy.EAGER_WAIT_SHARE * (self.now() - begun)
+        return min(wait, max(share, policy.EAGER_MIN_WAIT, at_least or 0.0))
 
     def check_patience(self, more: float = 0.0, met: Exception | None = None) -> None:
         """Go on only while the job has patience, or ran out of it less than ``more`` seconds ago.
@@ -280,7 +297,7 @@ class Step:
         """Nothing more of the job is to be paid for; what was stopped once stays so, for the first reason."""
         had, self.job.stopped = self.job.stopped, self.store.settle(self.unit.job_id, "stopped", reason)
         if had is None:
-            self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.ERROR)
+            self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.WARNING)
 
     @property
     def where(self) -> str:
@@ -299,15 +316,14 @@ class BatchTask(_Task):
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
-    # Ids and small numbers; what an app pickles of its own tasks is no reason for workers to unpickle ours.
+    # Ids and small numbers; what an app pickles of its own tasks is no reason for workers to unpickle ours, as long as
+    # they take JSON at all: see ``publishing.serializer``.
     serializer = "json"
     max_retries = None
     ignore_result = True
     store_errors_even_if_ignored = True
     # A late duplicate must not put STARTED over the state under which the job has ended.
     track_started = False
-    # How a job fails says all there is to say; a traceback of ours would say no more.
-    throws = (errors.BatchTasksError,)
     autoretry_for = (errors.TryLater, OperationalError)
     Request = "claude_batch_tasks.hard_limit:StepRequest"
     #: How the app's result back end is told of it.
@@ -334,6 +350,8 @@ class BatchTask(_Task):
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
     ) -> AsyncResult[Any]:
         """As Celery's, in bounded time; whatever keeps the broker from taking the message is an OperationalError."""
+        if not self.app.conf.task_always_eager:
+            options.setdefault("serializer", publishing.serializer(self.app))
         with publishing.bounded(self.app, options) as options:
             sent: AsyncResult[Any] = super().apply_async(args, kwargs, task_id=task_id, **options)
             return sent
@@ -350,7 +368,9 @@ class BatchTask(_Task):
         return store, settings.override(found.options) if found else settings, found
 
     def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
-        """Come back after the countdown that policy gives this error."""
+        """Come back after the countdown that policy gives this error; in eager mode, who called hears of it instead."""
+        if self.request.is_eager and exc is not None:
+            raise exc
         retry_min, retry_max = _retry_limits(Settings.of(self.app), exc)
         wait = policy.backoff(
             self.request.retries + 1,
@@ -373,7 +393,7 @@ class BatchTask(_Task):
             if self.request.is_eager:
                 raise
             extra = history.fields(Unit(str(self.request.id)), "waiting")
-            log.info("%s[%s]: %s", self.name, self.request.id, retry.exc, extra=extra)
+            log.info("%s[%s]: waiting: %s", self.name, self.request.id, retry.exc, extra=extra)
             raise Ignore("comes back") from None
 
     def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
@@ -385,7 +405,7 @@ class BatchTask(_Task):
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
                 exc=waiting,
-                countdown=line.hop(self.app, wait),
+                countdown=wait if self.request.is_eager else line.hop(self.app, wait),
                 throw=False,
             )
         except Reject as reject:
@@ -403,7 +423,8 @@ class JobTask(BatchTask):
         """Say what broke a task off, with the traceback of the exception that is being handled."""
         with contextlib.suppress(Exception):  # a handler of somebody's log may be what broke it off
             extra = history.fields(unit, "broken_off")
-            log.exception("%s: %s was broken off: %s", unit, self.name, reason, extra=extra)
+            text = "%s: %s was broken off: %s\n%s"
+            log.warning(text, unit, self.name, reason, traceback.format_exc(), extra=extra)
 
     def broken_off(self, reason: str | None, times: int) -> errors.StepFailed:
         """The error of a task that was broken off too often."""
@@ -413,6 +434,8 @@ class JobTask(BatchTask):
 
     def retry_by_broker(self, reason: str) -> NoReturn:
         """Come back in a message, where the store cannot be asked; the broker keeps this one if it takes no other."""
+        if self.request.is_eager:
+            raise JobEnded(errors.StepFailed(reason))
         try:
             BatchTask.retry(self, exc=errors.StepFailed(reason))
         except (Retry, Reject):
@@ -492,6 +515,8 @@ class StepTask(JobTask):
         try:
             step = self._begin(args)
         except errors.StoreUnavailable as exc:
+            if self.request.is_eager:
+                raise JobEnded(exc) from None
             return super().retry(exc=exc)
         if isinstance(step, Lease):
             return self._without_lease(step, args)
@@ -514,6 +539,8 @@ class StepTask(JobTask):
         store, settings, job_record = self.open(job_id)
         if job_record is None:
             return Lease("gone")
+        if self.request.is_eager and settings.max_wait is None:
+            settings = settings.override({"max_wait": policy.EAGER_MAX_WAIT})
         self.check(job_record)
         unit = self.unit(job_id, batch, turn)
         owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
@@ -663,7 +690,7 @@ class StepTask(JobTask):
             with contextlib.suppress(errors.StoreUnavailable):
                 if step.batch.state == "failed":
                     return
-            log.error("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
+            log.warning("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
             self.retry(exc=exc)
 
     def failed(self, error: errors.BatchTasksError) -> str:
@@ -698,10 +725,28 @@ class StepTask(JobTask):
             PermanentError: what it met does not pass either.
         """
         self.step.check_refusals(exc)
+        if self.request.is_eager:
+            self._check_eager_failures(exc)
         # Another's listing may be the last look at this batch as well.
         if self.waits and not isinstance(exc, errors.ListingUnderWay):
             self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
         self.later(exc)
+
+    def _check_eager_failures(self, exc: Exception | None) -> None:
+        """Wait for the end of failures, but not for long: in eager mode somebody's program, or test, stands still.
+
+        Raises:
+            WaitExceeded: they have gone on for too long.
+        """
+        if isinstance(exc, (*_NOTHING_NEW, errors.CreateUnresolved)):
+            self.request.update(failing_since=None)
+            return
+        since = getattr(self.request, "failing_since", None)
+        if since is None:
+            self.request.update(failing_since=steady.now())
+        elif steady.now() - since >= policy.EAGER_MAX_FAILING:
+            longest = duration(policy.EAGER_MAX_FAILING)
+            raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
 
     def later(self, exc: Exception | None) -> NoReturn:
         """Come back after the wait that policy gives this error; the unit waits in the store, or in a message."""
@@ -711,6 +756,7 @@ class StepTask(JobTask):
             wait, failures = self.wait_after(exc, now)
         except errors.StoreUnavailable as away:
             wait, failures = _retry_limits(step.settings, away)[1] * random.random(), self.request.retries + 1
+        wait = step.bound_wait(wait, getattr(exc, "retry_after", None))
         for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
             if limit is not None and limit > now:
                 wait = min(wait, limit - now)
@@ -733,7 +779,7 @@ class StepTask(JobTask):
         """Why the step comes back. That nothing has changed stands in the log alone: the history is bounded."""
         step, countdown = self.step, round(wait, 1)
         if isinstance(exc, _NOTHING_NEW):
-            log.info("%s: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
+            log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
         else:
             event: history.Event = "not_found" if isinstance(exc, errors.NotFoundError) else "retry"
             step.note(event, text, countdown=countdown, **_of_call(exc))
@@ -850,10 +896,16 @@ class StepTask(JobTask):
             try:
                 if pause:
                     following.set(countdown=line.hop(self.app, pause))
+                following.set(**self.options_of_next(following))
                 following.apply_async((value,), chain=rest, parent_id=request.id, root_id=request.root_id)
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
                 self.later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
             request.chain = None
+
+    def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
+        """Return the options that send the chain's next message after the job's."""
+        job = self.step.job
+        return {**headers.option(job), **routing.follow(self.app, job, str(following.task), following.args)}
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """What was raised outside the step itself, before Celery called it or after, breaks it off as well."""
@@ -930,7 +982,7 @@ def publish_progress(task: _Task, job_id: str, count: Callable[[], dict[str, Any
         task.backend.store_result(job_id, meta, "PROGRESS")
         if task.request.hostname and not task.request.is_eager:
             counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
-            with task.app.events.default_dispatcher(hostname=task.request.hostname) as events:
+            with publishing.event_dispatcher(task.app, task.request.hostname) as events:
                 events.send("task-progress", uuid=job_id, result=f"{counts}; {line}")
     except Exception as exc:  # noqa: BLE001 - any back end, any broker
         extra = history.fields(Unit(job_id), "progress")

@@ -35,6 +35,8 @@ def submit(
     *,
     canvas: str = "{}",
     queue: str | None = None,
+    route: str | None = None,
+    headers: str | None = None,
     delay: float = 0,
 ) -> JobRecord:
     """Put a job's requests into the store; nothing is sent yet. On any error nothing stays behind.
@@ -43,7 +45,9 @@ def submit(
         job_id: the task id of its ``run_batch``.
         options: the job's own settings, and ``client``, the alias of the account.
         canvas: what follows it in the caller's Celery canvas, as ``line.canvas`` encodes it.
-        queue: the queue the steps are to follow.
+        queue: the name of the queue its messages are to go to.
+        route: where they are to go in full, as ``routing`` encodes it.
+        headers: what they carry beside Celery's own, as ``headers`` encodes it.
         delay: seconds until the job is to start.
 
     Raises:
@@ -86,6 +90,8 @@ def submit(
             models=len(models),
             client=alias,
             queue=queue,
+            route=route,
+            headers=headers,
             options=options,
             canvas=canvas,
             on_result=on_result,
@@ -130,8 +136,8 @@ def _noted(
                 number, (field, why) = found
                 index, custom_id = batch.first + batch.count + number, piece.custom_ids[number]
                 raise InvalidRequests(
-                    f"max_cost cannot be kept: {why}, or leave max_cost out (request {index}, custom_id "
-                    f"{custom_id!r}, {field}). Nothing was stored or sent",
+                    f"max_cost cannot be kept: {why}, or leave max_cost out (requests[{index}].{field}, "
+                    f"custom_id {custom_id!r}). Nothing was stored or sent",
                     [[index, custom_id, field, why]],
                 )
             batch.least, batch.most = (batch.least or 0) + found.input, (batch.most or 0) + found.most

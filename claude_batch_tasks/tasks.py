@@ -14,15 +14,16 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from datetime import datetime
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from celery import chain, shared_task
+from celery import Celery, _state, chain, shared_task
+from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult, allow_join_result
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from claude_batch_tasks import (
     account,
@@ -32,6 +33,8 @@ from claude_batch_tasks import (
     errors,
     estimating,
     failure,
+    gateways,
+    headers,
     history,
     hooks,
     lanes,
@@ -40,11 +43,13 @@ from claude_batch_tasks import (
     metrics,
     missing,
     policy,
+    publishing,
     reading,
     recovery,
     restoring,
     results,
     rounds,
+    routing,
     sightings,
     signals,
     submit,
@@ -53,6 +58,7 @@ from claude_batch_tasks import (
 )
 from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.line import DONE, NAME
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings, configured_app
 from claude_batch_tasks.step import (
@@ -69,7 +75,7 @@ from claude_batch_tasks.step import (
 from claude_batch_tasks.store import Flight, JobRecord, Unit
 from claude_batch_tasks.texts import duration, many, words
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds before a job's result is stored again that the result back end did not take.
 _RESULT_AGAIN = 5.0
@@ -84,16 +90,62 @@ class RunBatch(JobTask):
     ignore_result = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._ending() as finish:
+            if finish is not None:
+                return FinishJob.__call__(finish, *args, **kwargs)
         with self.quietly():
             try:
                 return self.run(*args, **kwargs)
             except (Ignore, Reject, Retry):
                 raise
             except BaseException as exc:
-                ends = isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings)
-                if ends or self.request.is_eager or stops_worker(exc):
+                if self.request.is_eager or stops_worker(exc):
                     raise
+                if isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings):
+                    self._forget_requests()
+                    headers.pass_on(self.request)
+                    args, kwargs = (), {}
+                    raise exc.with_traceback(None) from None
                 self.come_back_after(exc, kwargs.get("job_id"))
+
+    @contextmanager
+    def _ending(self) -> Iterator[FinishJob | None]:
+        """Yield what ends the job, with this task's request, if that is what its message asks for."""
+        if getattr(self.request, "task", None) != NAME + "finish_job":
+            yield None
+            return
+        finish: Any = self.app.tasks[NAME + "finish_job"]
+        _state._task_stack.push(finish)  # type: ignore[attr-defined]
+        finish.request_stack.push(self.request_stack.top)
+        try:
+            yield finish
+        finally:
+            finish.request_stack.pop()
+            _state._task_stack.pop()  # type: ignore[attr-defined]
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """As of what ends the job."""
+        with self._ending() as finish:
+            if finish is not None:
+                finish.on_success(retval, task_id, args, kwargs)
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """As of what ends the job."""
+        with self._ending() as finish:
+            if finish is not None:
+                finish.on_failure(exc, task_id, args, kwargs, einfo)
+
+    def _forget_requests(self) -> None:
+        """Take the requests out of a message that fails: trackers show its arguments, and what its frames hold."""
+        request: Any = self.request
+        if request.args:
+            if isinstance(request.args, list):
+                request.args[:] = ["(requests)"]
+            else:  # as pickle has it
+                request.update(args=("(requests)",))
+        if "requests" in (request.kwargs or {}):
+            request.kwargs["requests"] = "(requests)"
+        request.update(argsrepr=None, kwargsrepr=None)  # it is made anew of what there is
 
     def come_back_after(self, exc: BaseException, job_id: str | None) -> NoReturn:
         """Come back, so that the job is begun; after ``max_step_failures`` it fails, and nothing of it was sent."""
@@ -105,6 +157,7 @@ class RunBatch(JobTask):
             if failures >= Settings.of(self.app).max_step_failures:
                 error = self._fail(unit, self.broken_off(reason, failures))
         if error is not None:
+            headers.pass_on(self.request)
             raise error
         self.retry_by_broker(reason)
 
@@ -122,7 +175,7 @@ class RunBatch(JobTask):
         if not self.store.update_job(unit.job_id, only="staged", **ended):
             return None
         self.store.unschedule(unit)
-        history.note(self.store, unit, "failed", text, level=logging.ERROR)
+        history.note(self.store, unit, "failed", text, level=logging.WARNING)
         return errors.StepFailed(text)
 
     def apply_async(  # type: ignore[override]
@@ -144,19 +197,26 @@ class RunBatch(JobTask):
             # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
             task = configured_app().tasks[self.name]
             return task.apply_async((requests,), kwargs, task_id=task_id, **options)
-        task_id, delay = task_id or uuid(), _delay(options)
+        task_id, delay = task_id or uuid(), _delay(self.app, options)
+        if not self.app.conf.task_always_eager:
+            publishing.serializer(self.app)
+        route = routing.find_route(self.app, options, (requests,), kwargs)
+        options = {**options, **routing.merged(route)}
         record = submit.submit(
             self.app,
             task_id,
             requests,
             kwargs,
             canvas=line.canvas(options),
-            queue=_queue_name(options.get("queue")),
+            queue=routing.queue_name(route),
+            route=routing.encode(route),
+            headers=headers.encode(options.get("headers")),
             delay=delay,
         )
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
-            sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
+            with headers.observed() as seen:
+                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
         except errors.BatchTasksError:
             raise  # eager: the job ran, and this is how it ended
         except Exception:
@@ -169,6 +229,8 @@ class RunBatch(JobTask):
             # From here on its messages are missed when they do not come.
             with suppress(errors.StoreUnavailable):
                 self.store.schedule([Unit(task_id)], self.store.now() + delay)
+                if seen and (carried := headers.added(task_id, record, seen[-1])) != record.headers:
+                    self.store.update_job(task_id, only="staged", headers=carried)
         return _expected(sent)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
@@ -223,7 +285,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         if requests is None:
             raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
         # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
-        record = submit.submit(self.app, job_id, requests, options)
+        route = routing.find_route_of_message(self.request.delivery_info)
+        queue, found = routing.queue_name(route), routing.encode(route)
+        record = submit.submit(self.app, job_id, requests, options, queue=queue, route=found)
         settings = settings.override(record.options)
     if record.ended_at is not None:
         raise Ignore("duplicate")
@@ -233,6 +297,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         raise Ignore("duplicate")
     if record.state == "staged":
         record.started_at, record.canvas = store.now(), line.canvas(self.request)
+        if record.route is None and record.queue is None:  # handed over by an earlier release
+            record.route = routing.encode(routing.find_route_of_message(self.request.delivery_info))
+        record.headers = headers.added(job_id, record, self.request)
         # The others follow, each when one is through: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
         record.admitted = min(record.batches, limit)
@@ -241,6 +308,8 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
             "state": "running",
             "started_at": record.started_at,
             "canvas": record.canvas,
+            "route": record.route,
+            "headers": record.headers,
             "admitted": record.admitted,
         }
         if store.update_job(job_id, only="staged", **begun):
@@ -285,6 +354,8 @@ class CreateBatch(InFlightTask):
         """
         step, refused = self.step, _concerns_account(error)
         smaller = bool(step.batch.rounds)
+        if isinstance(error, errors.BatchesUnsupported) and error.status is not None and step.batch.intent_at is None:
+            return self._give_up_batches(error)
         if step.batch.intent_at is not None or not (smaller or refused):
             return super().failed(error)
         try:
@@ -299,6 +370,15 @@ class CreateBatch(InFlightTask):
         except errors.StoreUnavailable as exc:
             self.later(exc)
         return f"unsent: {error}"
+
+    def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
+        try:
+            gateways.remember(self.step)
+            return sightings.without_batch(self.step, "unsent", error)
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            self.later(exc)
 
     def pause(self) -> float:
         """Until the schedule's first look, if there is a batch to look at."""
@@ -330,6 +410,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
     if waited:
         step.check_patience()
+    gateways.check(step)
     seen = account.check_to_spend(step)
     restoring.mend(step)
     if step.store.missing_keys(job_id, batch, ("body", "ids")):
@@ -371,6 +452,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
+            gateways.check_listing(step)
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
     except errors.ResultsMissing:
@@ -739,6 +821,7 @@ def _resubmit(step: Step) -> None:
         at_least=None,
         rand=random.random(),
     )
+    wait = step.bound_wait(wait)
     text = f"{changes['smaller']:,} of its requests go into a smaller batch in {duration(wait)}"
     step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
     step.record(**changes, failures=0, due_at=step.now() + wait)
@@ -918,9 +1001,13 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
 
 
 class FinishJob(StepTask):
-    """``finish_job``: one copy ends every batch's chain, and the one that finds all of them through ends the job."""
+    """``finish_job``: one copy ends every batch's chain, and the one that finds all of them through ends the job.
+
+    A worker runs it as ``run_batch``, which is the task that the caller knows.
+    """
 
     abstract = True
+    Request = "claude_batch_tasks.hard_limit:EndRequest"
     last = True
     waits = False
     ignore_result = False
@@ -938,6 +1025,7 @@ class FinishJob(StepTask):
         return line.ENDED
 
     def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        headers.pass_on(self.request)
         with self.quietly():
             return super().__call__(job_id, batch, turn, seq)
 
@@ -985,7 +1073,10 @@ class FinishJob(StepTask):
         if had.ended_at is None:
             metrics.count("jobs_ended", state=summary["state"])
         counts = {name: summary[name] for name in results.OUTCOMES}
-        step.note("finished", f"{summary['state']}, {words(counts)}", state=summary["state"], counts=counts)
+        text, level = f"{summary['state']}, {words(counts)}", logging.INFO
+        if error is None and had.stopped is not None:  # a job that fails says so by failing
+            text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
+        step.note("finished", text, level=level, state=summary["state"], counts=counts)
         step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
         if error is not None:
             raise JobEnded(error)
@@ -994,6 +1085,11 @@ class FinishJob(StepTask):
     def pass_on(self, value: Any) -> None:
         """Publish what follows the job in the caller's chain. It is through only when Celery has stored its result."""
         self.publish_next(value)
+
+    def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
+        """Give the caller's task the job's headers, and leave it where it is sent to."""
+        carried = {**headers.of(self.step.job), **(following.options.get("headers") or {})}
+        return {"headers": carried} if carried else {}
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Its result is stored, or it comes back."""
@@ -1089,12 +1185,20 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
         self.retry(exc=exc)
 
 
-def _queue_name(queue: Any) -> Any:
-    return getattr(queue, "name", queue)
+def _delay(app: Celery, options: Mapping[str, Any]) -> float:
+    """Return the seconds from now at which a task with these options is to start, as Celery's workers read them.
 
-
-def _delay(options: dict[str, Any]) -> float:
-    """Seconds from now at which a task with these options is to start."""
-    if isinstance(eta := options.get("eta"), datetime):
-        return max(eta.timestamp() - time.time(), 0)  # noqa: TID251 - as Celery has it
-    return float(options.get("countdown") or 0)
+    Raises:
+        InvalidSettings: eta is no moment.
+    """
+    if (countdown := options.get("countdown")) or (eta := options.get("eta")) is None:
+        return float(countdown or 0)
+    try:
+        read: Any = maybe_iso8601(eta if isinstance(eta, str) else eta.isoformat())
+        moment = maybe_make_aware(read, app.timezone)
+    except (AttributeError, TypeError, ValueError):
+        text = (
+            f"run_batch option eta must be a datetime or one as ISO 8601 text, not {eta!r}. Nothing was stored or sent"
+        )
+        raise errors.InvalidSettings(text) from None
+    return max(moment.timestamp() - time.time(), 0)  # noqa: TID251 - as Celery has it

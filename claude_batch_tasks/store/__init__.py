@@ -32,7 +32,11 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """How many models its requests are for."""
     client: str = "default"
     queue: str | None = None
-    """The queue ``run_batch`` was sent to by name, which its steps then follow."""
+    """The name of the queue ``run_batch`` was sent to, which steps run by an earlier release follow."""
+    route: str | None = None
+    """Where ``run_batch`` and all messages of the job are sent to, as ``routing`` encodes it; None: to ``queue``."""
+    headers: str | None = None
+    """The message headers that ``run_batch`` was sent with beside Celery's own, as ``headers`` encodes them."""
     options: dict[str, Any] = {}
     canvas: str = "{}"
     """Where the job stands in the caller's Celery canvas (links, chain, chord), as ``line`` encodes it."""
@@ -841,12 +845,13 @@ class Store(Protocol):
         """These were."""
 
 
-def open_store(url: str, keys: Sequence[str] = ()) -> Store:
+def open_store(url: str, keys: Sequence[str] = (), prefix: str = "") -> Store:
     """The store behind a URL, cached per process; only Redis URLs are known.
 
     Args:
         keys: what it seals payloads with, as ``sealing`` reads them.
+        prefix: what all its keys begin with.
     """
     from claude_batch_tasks.store import redis
 
-    return redis.open_store(url, tuple(keys))
+    return redis.open_store(url, tuple(keys), prefix)

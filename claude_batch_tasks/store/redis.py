@@ -23,10 +23,9 @@ import msgspec
 import redis
 import zstandard
 
-from claude_batch_tasks import policy, requests, steady, transport
+from claude_batch_tasks import policy, redis_urls, requests, steady, transport
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.results import MISSING
-from claude_batch_tasks.settings import redis_address
 from claude_batch_tasks.store import (
     BatchRecord,
     Flight,
@@ -50,6 +49,7 @@ from claude_batch_tasks.store.flights import (
     unit_of,
 )
 from claude_batch_tasks.store.jobs import JOBS, history_keys
+from claude_batch_tasks.store.prefixed import client_class
 from claude_batch_tasks.store.schema import PREFIX
 from claude_batch_tasks.store.sealing import Sealer
 from claude_batch_tasks.store.survey import Survey
@@ -803,18 +803,14 @@ class RedisStore(Survey):
 
 
 @functools.lru_cache(maxsize=32)
-def _open(url: str, keys: tuple[str, ...], pid: int) -> RedisStore:
-    timeouts = transport.TIMEOUTS
-    if url.startswith("unix:"):  # the keep-alive is TCP's
-        timeouts = {name: value for name, value in timeouts.items() if not name.startswith("socket_keepalive")}
-    kind = redis.ConnectionPool.from_url(url).connection_class
-    client = redis.Redis.from_url(url, **timeouts, connection_class=transport.distrustful(kind))
-    return RedisStore(client, redis_address(url), Sealer(keys))
+def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
+    client = redis_urls.connect(url, transport.TIMEOUTS, transport.distrustful, client_class(prefix))
+    return RedisStore(client, redis_urls.redis_address(url), Sealer(keys))
 
 
-def open_store(url: str, keys: tuple[str, ...] = ()) -> RedisStore:
+def open_store(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:
     """The store behind a Redis URL, one per process: a connection made before a fork is not used after it."""
-    return _open(url, keys, os.getpid())
+    return _open(url, keys, prefix, os.getpid())
 
 
 def _key(job_id: str, *parts: object) -> str:

@@ -236,6 +236,10 @@ def test_what_annotations_may_make_of_our_tasks() -> None:
     assert "fetch_results is stopped after 60 s" in limit
     assert "task_annotations = {'claude_batch_tasks.fetch_results': {'time_limit': 1800}}" in limit
     assert tasks(limit=600) == []
+    # A long answer of the Messages API takes as long as a download.
+    [limit] = tasks(**{"claude_batch_tasks.send_messages": {"time_limit": 300}})
+    assert "send_messages is stopped after 300 s" in limit
+    assert tasks(**{"claude_batch_tasks.poll_batch": {"time_limit": 300}}) == []
     [limit] = tasks(limit=30, **{"claude_batch_tasks.poll_batch": {"soft_time_limit": 20}})
     assert "cancel_batch and 8 more are stopped after 20 s" in limit
     # These are ours, whatever an app says of all its tasks.
