@@ -14,6 +14,7 @@ import importlib
 import math
 import os
 import re
+import sys
 import time
 import traceback
 import weakref
@@ -245,9 +246,10 @@ class _Slot:
 
     def would_be_made_of(self) -> Any:
         """Return what tells whether the factory would make the same client: itself, and the environment, as a hash."""
-        with contextlib.suppress(Exception):
-            return _import(self.factory), hash(frozenset(os.environ.items()))
-        return None
+        module, _, name = self.factory.rpartition(".")
+        # A module may also make one each time it is asked; such ones are all the same.
+        factory = vars(sys.modules.get(module, object)).get(name)
+        return factory, hash(frozenset(os.environ.items()))
 
 
 _slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
