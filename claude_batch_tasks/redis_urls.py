@@ -273,7 +273,7 @@ def connect(
     managed = (
         sentinel.SentinelManagedSSLConnection if plain is redis.SSLConnection else sentinel.SentinelManagedConnection
     )
-    shared = {name: value for name, value in defaults.items() if name.startswith("socket_")}
+    shared = {name: value for name, value in defaults.items() if name.startswith("socket_") or name == "retry"}
     manager = sentinel.Sentinel(  # type: ignore[no-untyped-call]
         list(found.hosts),
         min_other_sentinels=found.options.get("min_other_sentinels", 0),

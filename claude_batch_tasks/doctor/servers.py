@@ -46,6 +46,11 @@ HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a 
 
 #: What the text of a failed connection says, why that is, and what to do.
 _CAUSES = (
+    (
+        ("no master found",),  # which goes on with what it was asked with, such as socket_timeout
+        "its Sentinels do not answer, or know no master of that name",
+        "Start them, or correct {setting} and master_name",
+    ),
     (("refused",), "nobody listens there", "Start it, or correct {setting}"),
     (
         ("name or service", "name resolution", "nodename", "getaddrinfo", "no address associated"),

@@ -132,9 +132,10 @@ def test_sentinels_that_are_down(make_app: MakeApp, doctor_says: DoctorSays) -> 
     app = make_app(broker_url=url, broker_transport_options=options, result_backend_transport_options=options)
     app.conf.result_backend = url
     said = doctor_says(app, "servers")
-    assert said.ids == ["E101", "E101"]
-    assert "the broker (sentinel://" in said.text
-    assert "the result back end (sentinel://" in said.text
+    assert said.ids == ["E101"]
+    assert "the store, broker and result back end's Redis (mymaster by the Sentinels 127.0.0.1:" in said.text
+    assert "its Sentinels do not answer, or know no master of that name" in said.text
+    assert "correct claude_batch_store_url and broker_url and result_backend and master_name" in said.text
 
 
 def test_a_password_that_breaks_the_address_of_the_result_back_end(
