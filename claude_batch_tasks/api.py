@@ -14,7 +14,6 @@ import importlib
 import math
 import os
 import re
-import sys
 import time
 import traceback
 import weakref
@@ -247,9 +246,10 @@ class _Slot:
     def would_be_made_of(self) -> Any:
         """Return what tells whether the factory would make the same client: itself, and the environment, as a hash."""
         module, _, name = self.factory.rpartition(".")
-        # A module may also make one each time it is asked; such ones are all the same.
-        factory = vars(sys.modules.get(module, object)).get(name)
-        return factory, hash(frozenset(os.environ.items()))
+        with contextlib.suppress(Exception):
+            # A module may also make one each time it is asked; such ones are all the same.
+            return vars(importlib.import_module(module)).get(name), hash(frozenset(os.environ.items()))
+        return None
 
 
 _slots: weakref.WeakSet[_Slot] = weakref.WeakSet()

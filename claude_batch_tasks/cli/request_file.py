@@ -158,6 +158,8 @@ class RequestFile:
             if len(text) > LONGEST:
                 raise Unreadable(f"line {number} is longer than a whole batch may be ({LONGEST:,} bytes)")
             try:
+                if not text.isascii():
+                    text.decode()
                 value = msgspec.json.decode(text)
             except UnicodeDecodeError as exc:
                 raise Unreadable(f"line {number} is not JSON: it is not UTF-8{_why(exc)}") from None
