@@ -317,6 +317,17 @@ def test_a_key_of_a_form_that_none_has(
     assert variable in said.text
 
 
+@pytest.mark.parametrize("address", ["api.anthropic.com", "ftp://api.anthropic.com"])
+def test_an_address_that_nothing_can_be_sent_to(
+    address: str, make_app: MakeApp, doctor_says: DoctorSays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
+    said = doctor_says(app, "anthropic")
+    assert (said.ids, said.exit_code) == (["E317"], 1)
+    assert "Begin ANTHROPIC_BASE_URL, or base_url in the client's factory, with https://" in said.text
+
+
 @pytest.mark.parametrize(("hours", "problem"), [(1, "E312"), (-0.02, "W313")])
 def test_a_clock_that_is_wrong(
     hours: float, problem: str, make_app: MakeApp, doctor_says: DoctorSays, monkeypatch: pytest.MonkeyPatch
