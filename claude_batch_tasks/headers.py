@@ -31,6 +31,8 @@ _PROTOCOL = {
     "compression",
     "step",
     "unsaved",
+    "attempt",
+    "comes_back",
     "failing_since",
 }
 _FOREIGN = (
@@ -107,11 +109,13 @@ def pass_on(request: Any) -> None:
 def observed() -> Iterator[list[Mapping[str, Any]]]:
     """Yield a list that gets the headers of the message of ``run_batch`` that is sent meanwhile."""
     seen: list[Mapping[str, Any]] = []
-    token = _sent.set(seen)
+    around, token = _sent.get(), _sent.set(seen)
     try:
         yield seen
     finally:
         _sent.reset(token)
+        if around is not None:
+            around.extend(seen)
 
 
 @after_task_publish.connect(sender="claude_batch_tasks.run_batch")

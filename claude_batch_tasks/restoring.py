@@ -172,6 +172,8 @@ class Watch:
         self._running: dict[str, JobRecord] = {}
         #: Of jobs that ran and are not in the store any more: their records, and since when.
         self._absent: dict[str, tuple[JobRecord, float]] = {}
+        #: Those of both whose first message was sent: after a rollback it never is, and what is in the store expires.
+        self._sent: set[str] = set()
         self._looked_at = 0.0
 
     def look(self, app: Celery) -> float:
@@ -211,7 +213,12 @@ class Watch:
                 known.setdefault(job_id, record)
         now, absent = time.monotonic(), {}
         with delivery.no_fork:
+            unsent = [job_id for job_id in known if job_id not in self._sent]
+            awaited = store.awaited([Unit(job_id) for job_id in unsent])
             states = store.states(list(known))
+        self._sent &= known.keys()
+        self._sent.update(job_id for job_id, sent in zip(unsent, awaited, strict=True) if sent)
+        self._sent.update(job_id for job_id, state in zip(known, states, strict=True) if state == "running")
         for (job_id, record), state in zip(list(known.items()), states, strict=True):
             if state is None:
                 absent[job_id] = self._absent.get(job_id, (record, now))
@@ -225,7 +232,13 @@ class Watch:
         for job_id, (record, since) in list(self._absent.items()):
             if now - since < _CERTAIN:
                 continue
-            if not store.was_deleted(job_id) and store.first(f"told:{job_id}", _TOLD) and not _has_ended(app, job_id):
+            lost = job_id in self._sent
+            if (
+                lost
+                and not store.was_deleted(job_id)
+                and store.first(f"told:{job_id}", _TOLD)
+                and not _has_ended(app, job_id)
+            ):
                 extra = history.fields(Unit(job_id), "gone")
                 log.warning("job %s is gone from the store; whoever waits for it is told", job_id, extra=extra)
                 line.publish(record, job_id, line.steps(app, job_id, record, 0, since=line.DONE))

@@ -119,8 +119,9 @@ def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> Asyn
         return None
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
-    found: AsyncResult[Any] = line.restoring(app, job, job_id).apply_async()
-    return found
+    task_id = uuid()
+    line.restoring(app, job, job_id).apply_async(task_id=task_id)
+    return app.tasks[line.NAME + "recover_jobs"].AsyncResult(task_id)  # the app's task class may return none
 
 
 def _with_lost_batches(store: Store, job_id: str, job: JobRecord) -> JobRecord:

@@ -65,6 +65,16 @@ def merged(route: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {**route["found"], **route["given"]}
 
 
+def rerouted(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the route of a job whose first message is sent with other options than it was handed over with.
+
+    Args:
+        options: those that the app's task class has made of the caller's.
+    """
+    route, again = _decoded(job), find_route(app, options)
+    return route if encode({"given": route["given"]}) == encode({"given": again["given"]}) else again
+
+
 def follow(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     """Return the options of ``apply_async`` that send a task of a job to where its ``run_batch`` went.
 

@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery import Task, signature
@@ -54,6 +55,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Lease, Store, Unit
+from claude_batch_tasks.task_classes import InnerTask
 from claude_batch_tasks.texts import duration, job_gone
 
 if TYPE_CHECKING:
@@ -68,6 +70,9 @@ _T = TypeVar("_T")
 #: When this process may show a job's progress again, by ``time.monotonic``.
 _next_report: dict[str, float] = {}
 
+
+#: What an app's annotations may put in place of a task's own.
+_HOOKS = {"__call__", "apply_async", "before_start", "on_success", "on_failure", "on_retry", "after_return"}
 
 #: Why a step comes back although all is well.
 _NOTHING_NEW = (
@@ -96,6 +101,24 @@ class JobEnded(Exception):
 
 class NoThread(RuntimeError):
     """This process cannot start a thread: the limit of its container or its user is reached."""
+
+
+#: What ends a run of a task without a defect.
+_ENDINGS = (Ignore, Reject, Retry, JobEnded)
+
+
+class NotRun(RuntimeError):
+    """The ``__call__`` of the app's task class ended without a call of ``run``."""
+
+
+@dataclass
+class Attempt:
+    """How one run of a task went inside the ``__call__`` of the app's task class, whatever that made of it."""
+
+    ran: bool = False
+    """To its end."""
+    ended_by: BaseException | None = None
+    """What ended it otherwise."""
 
 
 @dataclass
@@ -325,6 +348,18 @@ class BatchTask(_Task):
     # A late duplicate must not put STARTED over the state under which the job has ended.
     track_started = False
     autoretry_for = (errors.TryLater, OperationalError)
+    # What an app's task class says of retries is for tasks that count them.
+    dont_autoretry_for = ()
+    retry_backoff = False
+    retry_kwargs: Mapping[str, Any] = MappingProxyType({})
+    #: What no annotation changes.
+    unchanged: tuple[str, ...] = ("max_retries", "ignore_result", "serializer")
+    #: The app's own task class, as this task has it.
+    app_class: type
+    #: What comes after the app's own task class.
+    inner: type[InnerTask] = InnerTask
+    #: The decorated function, which retries what passes by itself.
+    body: Callable[..., Any]
     Request = "claude_batch_tasks.hard_limit:StepRequest"
     #: How the app's result back end is told of it.
     back_end: type[result_backend.Forgiving] = result_backend.Forgiving
@@ -332,10 +367,14 @@ class BatchTask(_Task):
     @classmethod
     def annotate(cls) -> None:
         """What an app's ``task_annotations`` say of all its tasks must not end a job after three looks, or unheard."""
-        ours = {name: getattr(cls, name) for name in ("max_retries", "ignore_result", "serializer")}
+        ours = {name: getattr(cls, name) for name in cls.unchanged}
         super().annotate()
         for name, value in ours.items():
             setattr(cls, name, value)
+        for name in _HOOKS & vars(cls).keys():
+            # In place of what the app's class has, as for any task; not in place of ours.
+            setattr(cls.app_class, name, vars(cls)[name])
+            delattr(cls, name)
 
     @property
     def backend(self) -> Any:
@@ -346,15 +385,9 @@ class BatchTask(_Task):
     def backend(self, value: Any) -> None:
         self._backend = value
 
-    def apply_async(  # type: ignore[override]
-        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
-    ) -> AsyncResult[Any]:
-        """As Celery's, in bounded time; whatever keeps the broker from taking the message is an OperationalError."""
-        if not self.app.conf.task_always_eager:
-            options.setdefault("serializer", publishing.serializer(self.app))
-        with publishing.bounded(self.app, options) as options:
-            sent: AsyncResult[Any] = super().apply_async(args, kwargs, task_id=task_id, **options)
-            return sent
+    def drive(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; this is its ``run``, which the ``__call__`` of an app's task class may call by itself."""
+        return self.body(*args, **kwargs)
 
     @property
     def store(self) -> Store:
@@ -367,10 +400,17 @@ class BatchTask(_Task):
         found = store.job(job_id)
         return store, settings.override(found.options) if found else settings, found
 
-    def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
-        """Come back after the countdown that policy gives this error; in eager mode, who called hears of it instead."""
+    def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **_: Any) -> NoReturn:
+        """Come back after the countdown that policy gives this error; in eager mode, who called hears of it instead.
+
+        Args:
+            exc: why.
+            countdown: of an app's task class, whose ``__call__`` puts the task off.
+        """
         if self.request.is_eager and exc is not None:
             raise exc
+        if countdown is not None:
+            raise self.come_back(countdown, type(exc).__name__ if exc else "put off by the app's task class")
         retry_min, retry_max = _retry_limits(Settings.of(self.app), exc)
         wait = policy.backoff(
             self.request.retries + 1,
@@ -401,7 +441,8 @@ class BatchTask(_Task):
         waiting = errors.Waiting(f"{reason}; next look in {duration(wait)}")
         args = tuple(self.request.args or ()) if args is None else args
         try:
-            return super().retry(
+            return _Task.retry(  # not that of the app's class: this message must be sent
+                self,
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
                 exc=waiting,
@@ -418,6 +459,74 @@ class JobTask(BatchTask):
 
     abstract = True
     back_end = result_backend.OfJobs
+
+    def check_call(self) -> None:
+        """Let nobody but Celery call the task.
+
+        Raises:
+            TypeError: it was called as a function.
+        """
+        request: Any = self.request
+        if request.called_directly or getattr(request, "attempt", None) is not None:
+            raise TypeError(self.not_callable())
+        request.attempt = Attempt()
+
+    def not_callable(self) -> str:
+        """Return what a direct call is told."""
+        return f"{self.name} is a step of a job; workers call it. Nothing was done"
+
+    def call_inside(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task inside the ``__call__`` of the app's task class.
+
+        Raises:
+            Ignore, Retry, Reject, JobEnded: how the run ended, whatever the class made of it.
+            NotRun: the class did not run it.
+        """
+        attempt: Attempt = getattr(self.request, "attempt")  # noqa: B009 - an attribute of ours on Celery's request
+        attempt.ran, attempt.ended_by, value = False, None, None
+        try:
+            try:
+                value = super().__call__(*args, **kwargs)
+            except BaseException as exc:
+                if stops_worker(exc):
+                    raise
+                if not (isinstance(exc, Ignore) or isinstance(attempt.ended_by, _ENDINGS)):
+                    raise
+            if attempt.ended_by is not None:
+                raise attempt.ended_by
+            if not attempt.ran:
+                raise NotRun(f"the __call__ of its task class, {self.app.Task.__mro__[1].__qualname__}, did not run it")
+            return value
+        finally:
+            attempt.ended_by = None  # it refers to frames that refer to it
+
+    def drive(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; to what surrounds it, only a failure of the job is an exception."""
+        attempt: Attempt | None = getattr(self.request, "attempt", None)
+        if attempt is None:
+            raise TypeError(self.not_callable())
+        try:
+            value = self.work(*args, **kwargs)
+        except (Ignore, Reject, Retry) as end:
+            attempt.ended_by = end
+            return str(end)
+        except JobEnded as end:
+            attempt.ended_by = end
+            raise end.error from None
+        except BaseException as exc:
+            attempt.ended_by = exc
+            raise
+        attempt.ran = True
+        return value
+
+    def work(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the task is for."""
+        return self.body(*args, **kwargs)
+
+    def send(self, *args: Any, **options: Any) -> AsyncResult[Any]:
+        """Send a message of a job under way, at once: it is not for the app's task class to put off or to change."""
+        task: Any = self
+        return InnerTask.apply_async(task, *args, **options)
 
     def log_broken_off(self, unit: Unit, reason: str) -> None:
         """Say what broke a task off, with the traceback of the exception that is being handled."""
@@ -452,6 +561,9 @@ class StepTask(JobTask):
     abstract = True
     #: Which of create, poll, fetch (0, 1, 2) it is.
     rank = 0
+    # A step of a job that has begun is never too old: it would end the job unheard.
+    expires = None
+    unchanged = (*JobTask.unchanged, "expires")
     #: Whether it is the last its unit goes through.
     last = False
     #: Whether the job's patience ends it: it then does not come back once more.
@@ -483,9 +595,14 @@ class StepTask(JobTask):
         countdown = options.get("countdown")
         if countdown is not None and not line.broker_counts(self.app):
             options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
-        return super().apply_async(*args, **options)
+        return self.send(*args, **options)
 
-    def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_call()
+        return self.go_on(*args, **kwargs)
+
+    def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        """Run the step; its end is the task's."""
         while True:
             try:
                 return self._guarded(job_id, batch, turn, seq)
@@ -501,7 +618,9 @@ class StepTask(JobTask):
     def _guarded(self, *args: Any) -> Any:
         """Run the step; whatever breaks it off leaves its unit where it was."""
         try:
-            return self._once(*args)
+            value = self.call_inside(*args)
+            self.pass_on(value)
+            return value
         except (Ignore, Reject, Retry, JobEnded):
             raise
         except BaseException as exc:
@@ -510,7 +629,8 @@ class StepTask(JobTask):
                 raise
             return self.come_back_after(exc, args)
 
-    def _once(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
+    def work(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
+        """Run the step with its unit's lease, if that can be had."""
         args = (job_id, batch, turn, seq)
         try:
             step = self._begin(args)
@@ -526,7 +646,6 @@ class StepTask(JobTask):
         else:
             with _renewed(step):
                 value = self._attempt(step)
-        self.pass_on(value)
         return value
 
     def _begin(self, args: tuple[str, int, int, int]) -> Step | Lease:
@@ -591,6 +710,7 @@ class StepTask(JobTask):
             Ignore: its unit has moved on already, or another worker has it.
             Retry: it comes back.
             Reject: neither store nor broker take anything: the broker is to hand the message out again.
+            JobEnded: it was broken off too often.
         """
         step: Step | None = getattr(self.request, "step", None)
         reason = reason_of(exc)
@@ -598,8 +718,14 @@ class StepTask(JobTask):
         if step is not None and step.released:
             raise Ignore("the step had ended")
         try:
+            step = self._begun(step, args)
+            if step.failures >= self._most_failures(step.settings):
+                # What surrounds the step does not let it end by itself.
+                value = self._give_up(step)
+                self.pass_on(value)
+                return value
             wait = self._wait_broken_off(step, args, reason)
-        except (Ignore, Retry):
+        except (Ignore, Retry, JobEnded):
             raise
         except BaseException as again:
             if stops_worker(again):
@@ -608,13 +734,18 @@ class StepTask(JobTask):
         waiting = errors.Waiting(f"{reason}; next attempt in {duration(wait)}")
         raise Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
 
-    def _wait_broken_off(self, step: Step | None, args: tuple[Any, ...], reason: str) -> float:
-        """Let the unit wait in the store, with one more failure on its record; for how many seconds."""
+    def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
+        """Return the step that was broken off, with its lease; if it had not begun, it begins for that."""
         if step is None:
             begun = self._begin(args)
             if isinstance(begun, Lease):
                 self._without_lease(begun, args)
             step = begun
+            setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
+        return step
+
+    def _wait_broken_off(self, step: Step, args: tuple[Any, ...], reason: str) -> float:
+        """Let the unit wait in the store, with one more failure on its record; for how many seconds."""
         _, _, turn, seq = args
         failures = step.failures + 1
         position = self.position(turn, seq + 1)
@@ -662,7 +793,7 @@ class StepTask(JobTask):
         """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
         try:
             self._check_key(step)
-            return self.run(*step.args)
+            return self.body(*step.args)
         except (LeaseLost, errors.JobNotFound):
             self._check_job(step)
             extra = step.fields("taken_over")
@@ -717,13 +848,15 @@ class StepTask(JobTask):
         if due is not None and due - self.step.now() > 0.05 and not self.step.job.cancel_requested:
             raise errors.NotDue("waiting")
 
-    def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
+    def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
         """Come back, unless the job has waited long enough: what is due by then is done, and not waited for again.
 
         Raises:
             WaitExceeded: it has.
             PermanentError: what it met does not pass either.
         """
+        if getattr(self.request, "step", None) is None:  # the app's task class puts it off
+            super().retry(*args, exc=exc, **options)
         self.step.check_refusals(exc)
         if self.request.is_eager:
             self._check_eager_failures(exc)
@@ -838,6 +971,7 @@ class StepTask(JobTask):
             return False
         step.released = True
         if not done:
+            self._check_job(step)
             raise Ignore("taken over")
         return True
 
@@ -907,12 +1041,25 @@ class StepTask(JobTask):
         job = self.step.job
         return {**headers.option(job), **routing.follow(self.app, job, str(following.task), following.args)}
 
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing, as below: to the app's task class a step is neither the start nor the end of a task."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing."""
+
+    def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Do nothing."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Do nothing."""
+
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """What was raised outside the step itself, before Celery called it or after, breaks it off as well."""
         if isinstance(exc, errors.BatchTasksError):
             return
         with contextlib.suppress(Exception):  # if this fails too, its message is found lost
-            self._wait_broken_off(None, (*args, 0, 0, 0)[:4], reason_of(exc))
+            args = (*args, 0, 0, 0)[:4]
+            self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
 
     def move_on(self) -> None:
         """Give the lease up: the unit is where this step leaves it."""
@@ -949,7 +1096,7 @@ _EXITS_ON_SIGNAL = {-(256 - number) for number in signal.valid_signals()}
 def reason_of(exc: BaseException) -> str:
     """What broke a step off, without a text that may hold a part of a prompt."""
     name = type(exc).__name__
-    if isinstance(exc, NoThread):
+    if isinstance(exc, (NoThread, NotRun)):
         return str(exc)
     if isinstance(exc, SoftTimeLimitExceeded):
         return "its soft time limit was exceeded"

@@ -15,9 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from celery import Celery, _state, chain, shared_task
+from celery import Celery, _state, chain
 from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult, allow_join_result
@@ -72,7 +73,8 @@ from claude_batch_tasks.step import (
     reason_of,
     stops_worker,
 )
-from claude_batch_tasks.store import Flight, JobRecord, Unit
+from claude_batch_tasks.store import Flight, JobRecord, Store, Unit
+from claude_batch_tasks.task_classes import InnerTask, by_name, job_task
 from claude_batch_tasks.texts import duration, many, words
 
 log = get_logger(__name__)
@@ -83,19 +85,114 @@ _RESULT_AGAIN = 5.0
 worker.connect()
 
 
+#: The job that is being handed over, and its record: the app's task class sends it, at once or later.
+_staged: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", default=None)
+
+
+class SendJob(InnerTask):
+    """Sends the message of ``run_batch``, when the app's task class lets it: after a commit, or never."""
+
+    abstract = True
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
+    ) -> AsyncResult[Any]:
+        """Send it. From then on its messages are missed when they do not come."""
+        kwargs, options = dict(kwargs or {}), {**options, **by_name(more)}
+        store = Settings.of(self.app).open_store()
+        if "job_id" not in kwargs:  # the app's class has other ways to here than ``apply_async``
+            task_id = task_id or uuid()
+            record = stage(self.app, task_id, tuple(args or ()), kwargs, options)
+            args, kwargs = (), {"job_id": task_id}
+        elif (staged := _staged.get()) is not None and staged[0] == kwargs["job_id"]:
+            record = staged[1]
+        else:
+            found = store.job(kwargs["job_id"])
+            if found is None:  # what was staged has expired: its worker says so
+                return super().apply_async(args, kwargs, task_id=task_id, **options)
+            record = found
+        job_id: str = kwargs["job_id"]
+        if self.app.conf.task_always_eager:
+            return super().apply_async(args, kwargs, task_id=job_id, **options)
+        route, delay = routing.rerouted(self.app, record, options), _delay(self.app, options)
+        if (encoded := routing.encode(route)) != record.route:  # the app's class sends it elsewhere
+            store.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
+        options |= routing.merged(route)
+        shown = f"({record.requests} requests in {record.batches} batches,)"
+        try:
+            with headers.observed() as seen:
+                sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
+        except Exception:
+            if not _has_arrived(store, job_id):
+                raise
+            extra = history.fields(Unit(job_id), "sent")
+            log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
+            return self.AsyncResult(job_id)
+        with suppress(errors.StoreUnavailable):
+            store.schedule([Unit(job_id)], store.now() + delay)
+            if seen and (carried := headers.added(job_id, record, seen[-1])) != record.headers:
+                store.update_job(job_id, only="staged", headers=carried)
+        return sent
+
+
+def stage(
+    app: Celery, job_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> JobRecord:
+    """Check what ``run_batch`` is called with, and put it into the store.
+
+    Raises:
+        TypeError, InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
+        StoreUnavailable: the store does not answer; nothing was stored or sent.
+    """
+    kwargs = dict(kwargs)
+    if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
+        raise TypeError("run_batch takes the requests, and options by keyword. Nothing was stored or sent")
+    requests = args[0] if args else kwargs.pop("requests")
+    delay = _delay(app, options)
+    if not app.conf.task_always_eager:
+        publishing.serializer(app)
+    route = routing.find_route(app, options, (requests,), kwargs)
+    return submit.submit(
+        app,
+        job_id,
+        requests,
+        kwargs,
+        canvas=line.canvas({**options, **routing.merged(route)}),
+        queue=routing.queue_name(route),
+        route=routing.encode(route),
+        headers=headers.encode(options.get("headers")),
+        delay=delay,
+    )
+
+
+def _has_arrived(store: Store, job_id: str) -> bool:
+    """Return whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
+    try:
+        if not store.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
+            return store.job(job_id) is not None
+        store.delete(job_id)
+    except errors.StoreUnavailable:
+        extra = history.fields(Unit(job_id), "left_behind")
+        log.warning("job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra)
+    return False
+
+
 class RunBatch(JobTask):
     """``run_batch``: puts the requests into the store before anything is sent, so that messages carry only ids."""
 
     abstract = True
     ignore_result = False
+    inner = SendJob
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_call()
         with self._ending() as finish:
             if finish is not None:
-                return FinishJob.__call__(finish, *args, **kwargs)
+                return finish.go_on(*args, **kwargs)
         with self.quietly():
             try:
-                return self.run(*args, **kwargs)
+                super().before_start(str(self.request.id), *self._shown(args, kwargs))
+                return self.call_inside(*args, **kwargs)
             except (Ignore, Reject, Retry):
                 raise
             except BaseException as exc:
@@ -123,17 +220,79 @@ class RunBatch(JobTask):
             finish.request_stack.pop()
             _state._task_stack.pop()  # type: ignore[attr-defined]
 
+    def not_callable(self) -> str:
+        """Return what a direct call is told."""
+        return (
+            "run_batch cannot be called as a function: a job is run by workers. Submit it with "
+            "run_batch.delay(requests), or run_batch.apply_async((requests,), {...}). Nothing was stored or sent"
+        )
+
+    def map(self, it: Any) -> NoReturn:
+        """Refuse: a job takes all of its requests at once.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("map")
+
+    def starmap(self, it: Any) -> NoReturn:
+        """Refuse: a job takes all of its requests at once.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("starmap")
+
+    def chunks(self, it: Any, n: int) -> NoReturn:
+        """Refuse: a job divides its requests by itself.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("chunks")
+
+    def _refuse(self, method: str) -> NoReturn:
+        raise TypeError(
+            f"run_batch.{method}() cannot be: Celery calls a task as a function for it, and a job is run by workers. "
+            "A job takes all requests at once, and divides them into batches: run_batch.delay(requests). For several "
+            "jobs: group(run_batch.s(requests) for requests in ...). Nothing was stored or sent"
+        )
+
+    # -- what the app's task class is told: the start and the end of a job, as of any task
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing yet: what the app's class raises there must not lose the job."""
+
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """As of what ends the job."""
+        """End the job, and tell the app's task class."""
         with self._ending() as finish:
             if finish is not None:
                 finish.on_success(retval, task_id, args, kwargs)
+        if self._has_ended():
+            super().on_success(retval, task_id, *self._shown(args, kwargs))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """As of what ends the job."""
+        """End the job, and tell the app's task class; what broke its message off is no failure of it."""
         with self._ending() as finish:
             if finish is not None:
                 finish.on_failure(exc, task_id, args, kwargs, einfo)
+        if self._has_ended(exc):
+            super().on_failure(exc, task_id, *self._shown(args, kwargs), einfo)
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Tell the app's task class."""
+        if self._has_ended(retval if status == FAILURE else None):
+            super().after_return(status, retval, task_id, *self._shown(args, kwargs), einfo)
+
+    def _has_ended(self, exc: Any = None) -> bool:
+        """Whether the job is at its end: Celery has stored how it ended, and it does not come back for that."""
+        if getattr(self.request, "comes_back", False):
+            return False
+        return exc is None or self.request.is_eager or isinstance(exc, errors.BatchTasksError)
+
+    def _shown(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return the arguments that the app's task class is told of: no prompts, unless they are in this process."""
+        return (args, kwargs) if self.request.is_eager else ((), {"job_id": str(self.request.id)})
 
     def _forget_requests(self) -> None:
         """Take the requests out of a message that fails: trackers show its arguments, and what its frames hold."""
@@ -178,87 +337,55 @@ class RunBatch(JobTask):
         history.note(self.store, unit, "failed", text, level=logging.WARNING)
         return errors.StepFailed(text)
 
-    def apply_async(  # type: ignore[override]
-        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
     ) -> AsyncResult[Any]:
-        """As Celery's, after the requests were checked and staged.
+        """Check the requests and put them into the store; then have the app's task class send the job's message.
+
+        A class that sends after a commit sends it then; after a rollback, what is in the store expires.
+
+        Returns:
+            What the app's task class does: the job's AsyncResult, if it is not a class that sends later.
 
         Raises:
             InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
             StoreUnavailable: the store does not answer; nothing was stored or sent.
         """
-        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        args, kwargs, options = tuple(args or ()), dict(kwargs or {}), {**options, **by_name(more)}
         if "job_id" in kwargs:
-            return super().apply_async(args, kwargs, task_id=task_id, **options)
-        if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
-            raise TypeError("run_batch takes the requests, and options by keyword")
-        requests = args[0] if args else kwargs.pop("requests")
+            return self.send(args, kwargs, task_id=task_id, **options)
         if self.app.main == "default":
             # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
-            task = configured_app().tasks[self.name]
-            return task.apply_async((requests,), kwargs, task_id=task_id, **options)
-        task_id, delay = task_id or uuid(), _delay(self.app, options)
-        if not self.app.conf.task_always_eager:
-            publishing.serializer(self.app)
-        route = routing.find_route(self.app, options, (requests,), kwargs)
-        options = {**options, **routing.merged(route)}
-        record = submit.submit(
-            self.app,
-            task_id,
-            requests,
-            kwargs,
-            canvas=line.canvas(options),
-            queue=routing.queue_name(route),
-            route=routing.encode(route),
-            headers=headers.encode(options.get("headers")),
-            delay=delay,
-        )
-        shown = f"({record.requests} requests in {record.batches} batches,)"
-        try:
-            with headers.observed() as seen:
-                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
-        except errors.BatchTasksError:
-            raise  # eager: the job ran, and this is how it ended
-        except Exception:
-            if self.app.conf.task_always_eager or not self._arrived(task_id):
+            return configured_app().tasks[self.name].apply_async(args, kwargs, task_id=task_id, **options)
+        task_id = task_id or uuid()
+        record = stage(self.app, task_id, args, kwargs, options)
+        with headers.observed() as seen:
+            token = _staged.set((task_id, record))
+            try:
+                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **options)
+            except errors.BatchTasksError:
+                raise  # eager: the job ran, and this is how it ended
+            except Exception:
+                if not (self.app.conf.task_always_eager or seen):
+                    _has_arrived(self.store, task_id)  # the app's task class refused it: it is not to stay
                 raise
-            extra = history.fields(Unit(task_id), "sent")
-            log.warning("job %s: the broker took it, although it did not say so", task_id, extra=extra)
-            return _expected(self.AsyncResult(task_id))
-        if not self.app.conf.task_always_eager:
-            # From here on its messages are missed when they do not come.
-            with suppress(errors.StoreUnavailable):
-                self.store.schedule([Unit(task_id)], self.store.now() + delay)
-                if seen and (carried := headers.added(task_id, record, seen[-1])) != record.headers:
-                    self.store.update_job(task_id, only="staged", headers=carried)
+            finally:
+                _staged.reset(token)
         return _expected(sent)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
         """Whoever waits on it is told when the store has lost the job."""
         return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
 
-    def _arrived(self, job_id: str) -> bool:
-        """Whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
-        try:
-            if not self.store.update_job(job_id, only="staged", state="revoked", ended_at=self.store.now()):
-                return self.store.job(job_id) is not None
-            self.store.delete(job_id)
-        except errors.StoreUnavailable:
-            extra = history.fields(Unit(job_id), "left_behind")
-            log.warning(
-                "job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra
-            )
-        return False
-
 
 def _expected(sent: AsyncResult[Any]) -> AsyncResult[Any]:
-    """What is returned for a job that was put into the store."""
+    """Return what the app's task class did, for a job that was put into the store."""
     if isinstance(sent, JobResult):
         sent.expect()
     return sent
 
 
-@shared_task(bind=True, base=RunBatch, name=NAME + "run_batch")  # type: ignore[arg-type]
+@job_task(base=RunBatch, name=NAME + "run_batch")
 def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None, **options: Any) -> Any:
     """Run requests through Message Batches; the result is the job's summary.
 
@@ -391,7 +518,7 @@ def _concerns_account(error: errors.BatchTasksError) -> bool:
     )
 
 
-@shared_task(bind=True, base=CreateBatch, name=NAME + "create_batch")
+@job_task(base=CreateBatch, name=NAME + "create_batch")
 def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Create the batch at Anthropic, once: the intent is written first, and an unclear answer is searched for."""
     step, record = self.step, self.step.batch
@@ -520,7 +647,7 @@ class PollBatch(InFlightTask):
         return max(looks.next_look(self.step) - now, 0)
 
 
-@shared_task(bind=True, base=PollBatch, name=NAME + "poll_batch")
+@job_task(base=PollBatch, name=NAME + "poll_batch")
 def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Look at the batch; come back after a countdown until it has ended."""
     step, record = self.step, self.step.batch
@@ -617,7 +744,7 @@ def _meet(step: Step, seen: api.Batch) -> None:
 # -- fetch
 
 
-@shared_task(bind=True, base=StepTask, rank=2, last_look=policy.LAST_LOOK, name=NAME + "fetch_results")
+@job_task(base=StepTask, rank=2, last_look=policy.LAST_LOOK, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Download, check and publish the batch's results; again if they do not add up."""
     step, record = self.step, self.step.batch
@@ -728,7 +855,7 @@ class FallBack(StepTask):
         return DONE
 
 
-@shared_task(bind=True, base=FallBack, name=NAME + "fall_back")
+@job_task(base=FallBack, name=NAME + "fall_back")
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Send what deserves another chance once more: as a smaller batch, then through the Messages API; wait for that."""
     step, record = self.step, self.step.batch
@@ -975,7 +1102,7 @@ class SendMessages(StepTask):
                     step.store.wake([*lanes.units(step), Unit(step.unit.job_id, step.unit.batch)])
 
 
-@shared_task(bind=True, base=SendMessages, name=NAME + "send_messages")
+@job_task(base=SendMessages, name=NAME + "send_messages")
 def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: int = 0) -> str:
     """Send requests through the Messages API, as many as may be sent now, and store each outcome as it arrives.
 
@@ -1024,10 +1151,11 @@ class FinishJob(StepTask):
         """The end of the job's life."""
         return line.ENDED
 
-    def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+    def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        """End the job, quietly where another is to end it, and with the job's headers on what is linked to it."""
         headers.pass_on(self.request)
         with self.quietly():
-            return super().__call__(job_id, batch, turn, seq)
+            return super().go_on(job_id, batch, turn, seq)
 
     def check(self, job: JobRecord) -> None:
         """Only the one that finds all batches through goes on."""
@@ -1113,10 +1241,11 @@ class FinishJob(StepTask):
             step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
         except (Reject, errors.StoreUnavailable) as exc:  # then it is found lost
             log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
+        self.request.comes_back = True  # type: ignore[attr-defined]
         return True
 
 
-@shared_task(bind=True, base=FinishJob, name=NAME + "finish_job")
+@job_task(base=FinishJob, name=NAME + "finish_job")
 def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     job = self.step.job
@@ -1130,7 +1259,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
 # -- cancel
 
 
-@shared_task(bind=True, base=BatchTask, name=NAME + "cancel_batch")
+@job_task(base=BatchTask, name=NAME + "cancel_batch")
 def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     """Ask Anthropic to cancel a batch now; ``poll_batch`` would at its next look."""
     store, settings, record = self.open(job_id)
@@ -1159,7 +1288,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
 # -- recovery
 
 
-@shared_task(bind=True, base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
+@job_task(base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
 def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -> Any:
     """Send again the messages of running jobs that the broker lost. Safe at any time, from several places at once.
 

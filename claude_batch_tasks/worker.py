@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from celery import Celery, _state, bootsteps, current_app, signals
@@ -30,6 +31,7 @@ from claude_batch_tasks import (
     restoring,
     silence,
     spool,
+    task_classes,
     unread_settings,
 )
 from claude_batch_tasks.line import NAME
@@ -105,7 +107,7 @@ def _check_clients(app: Celery) -> None:
     factories = checks.readable(app).client_factories
     for alias in factories:
         try:
-            api.client(alias, factories)
+            task_classes.call_as_task(app, partial(api.client, alias, factories))
         except errors.BatchesUnsupported as exc:
             found = problems.NO_BATCHES.found(alias=alias, error=exc)
             log.error(f"claude_batch_tasks: %s ({found.id})", found)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import anthropic
 from celery import Celery
 
-from claude_batch_tasks import api, checks, identity, policy, problems
+from claude_batch_tasks import api, checks, identity, policy, problems, task_classes
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.errors import ApiError, BatchesUnsupported, InvalidSettings, PermanentError
 from claude_batch_tasks.problems import Finding, Problem, ok
@@ -44,15 +44,15 @@ def check(app: Celery) -> Iterator[Finding]:
     """Every client that the settings name."""
     settings = checks.readable(app)
     for alias in settings.client_factories:
-        yield from checks.isolated(f"client {alias!r}", partial(_client, alias, settings))
+        yield from checks.isolated(f"client {alias!r}", partial(_client, app, alias, settings))
 
 
-def _client(alias: str, settings: Settings) -> Iterator[Finding]:
+def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
     factory = settings.client_factories[alias]
     if api.unusable(factory):  # which the settings' own check has said
         return
     try:
-        client = api.client(alias, settings.client_factories)
+        client = task_classes.call_as_task(app, partial(api.client, alias, settings.client_factories))
     except InvalidSettings as exc:
         yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=exc)
         return
