@@ -50,11 +50,8 @@ def send_due(app: Celery) -> float:
             raise
         except StoreUnavailable:
             raise
-        except Exception:  # its own fault, such as a queue that the app does not know; not that of the others
-            extra = history.fields(unit, "not_sent")
-            log.exception(
-                "%s: the message that is due could not be sent; next try in %.0f s", unit, _PAUSE, extra=extra
-            )
+        except Exception as exc:  # noqa: BLE001 - its own fault, such as an unknown queue; not that of the others
+            note_not_sent(store, unit, exc)
             store.wait_again([unit], _PAUSE)
     if len(units) == _AT_ONCE:
         return 0.0
@@ -79,7 +76,16 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
     if job.state == "staged" and unit.batch is not None:
         return False  # the message its job begins with comes first
     with publishing.fixed_headers(headers.of(job)):
-        return _send(app, store, job, unit, position, due_at)
+        sent = _send(app, store, job, unit, position, due_at)
+    if sent and job.not_sent is not None:
+        history.forget_not_sent(store, unit.job_id)
+    return sent
+
+
+def note_not_sent(store: Store, unit: Unit, exc: Exception) -> None:
+    """Tell that a unit's message cannot be made."""
+    if (job := store.job(unit.job_id)) is not None:
+        history.note_not_sent(store, unit, "its next step", exc, job)
 
 
 def _send(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:

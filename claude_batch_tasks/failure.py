@@ -51,6 +51,30 @@ def of(
     return type(error)(" ".join(parts), *error.args[1:])
 
 
+def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) -> Exception:
+    """Return the error of a job that has ended, and what follows it cannot be sent: of the same class, with advice.
+
+    Args:
+        state: in which it has ended.
+        names: of the tasks that follow it.
+        exc: why not.
+    """
+    handle = f"BatchJob({step.unit.job_id!r})"
+    what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
+    text = (
+        f"{what}. Job {step.unit.job_id} is {state}, and its results are kept for {span(step.settings.result_ttl)} "
+        f"({handle}.results()). What follows it ({', '.join(names)}) was not sent: send it yourself, with "
+        f"{handle}.status().summary as its argument. Do not submit the requests again."
+    )
+    try:
+        error = type(exc)(text)
+    except Exception:  # noqa: BLE001 - a class whose arguments are others
+        error = None
+    if error is None or what not in str(error):
+        return errors.StepFailed(text)
+    return error
+
+
 def _error_of(record: BatchRecord) -> errors.BatchTasksError:
     if record.error is not None:
         return errors.rebuild(*record.error)

@@ -33,6 +33,8 @@ _PROTOCOL = {
     "unsaved",
     "attempt",
     "comes_back",
+    "not_followed",
+    "ends_here",
     "failing_since",
 }
 _FOREIGN = (

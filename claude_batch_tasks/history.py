@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 from claude_batch_tasks import logs
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.store import HistoryEvent, Store, Unit
+from claude_batch_tasks.store import HistoryEvent, JobRecord, Store, Unit
 
 log = logs.get_logger("claude_batch_tasks")
 
@@ -34,8 +35,15 @@ Event = Literal[
     "failed",
     "resumed",
     "recovered",
+    "not_sent",
     "finished",
 ]
+
+#: What is done about a step's message that cannot be made, and what is to be done about it.
+_KEEPS_TRYING = (
+    "Nothing is lost: the job goes on where it stands when it can be. Mend what the error names in the workers' "
+    "settings, and restart them"
+)
 
 
 def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
@@ -57,6 +65,29 @@ def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logg
     with suppress(StoreUnavailable):
         at = datetime.fromtimestamp(store.now(), timezone.utc)
         store.note(unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details))
+
+
+def note_not_sent(store: Store, unit: Unit, task: str, exc: Exception, job: JobRecord) -> None:
+    """Tell that a message of a job cannot be made, once for each reason; ``BatchJob.status()`` shows it meanwhile.
+
+    Args:
+        unit: which the message is for.
+        task: that it calls.
+        job: as it was read last.
+    """
+    text = f"{unit}: the message of {task} cannot be sent: {type(exc).__name__}: {exc}. {_KEEPS_TRYING}"
+    if job.not_sent != text:
+        trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+        log.warning("%s: a message cannot be sent\n%s", unit, trace, extra=fields(unit, "not_sent"))
+        with suppress(StoreUnavailable):
+            store.update_job(unit.job_id, not_sent=text)
+        note(store, unit, "not_sent", text.removeprefix(f"{unit}: "), level=logging.ERROR, error=type(exc).__name__)
+
+
+def forget_not_sent(store: Store, job_id: str) -> None:
+    """Note that messages of a job can be made again."""
+    with suppress(StoreUnavailable):
+        store.update_job(job_id, not_sent=None)
 
 
 def where(unit: Unit, batch_id: str | None) -> str:

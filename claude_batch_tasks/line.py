@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +33,8 @@ DONE = 10**15
 #: The position of a job whose result Celery has stored.
 ENDED = 1
 
-#: What a task's place in the caller's canvas consists of, as ``apply_async`` takes it and as a request has it.
+#: What of the options of ``apply_async`` is the job's, and so its last task's, by what a request calls it: its place in
+#: the caller's canvas, and what is told of it.
 _CANVAS = {
     "link": "callbacks",
     "link_error": "errbacks",
@@ -42,7 +44,13 @@ _CANVAS = {
     "group_index": "group_index",
     "root_id": "root_id",
     "parent_id": "parent_id",
+    "shadow": "shadow",
+    "ignore_result": "ignore_result",
+    "stamped_headers": "stamped_headers",
 }
+
+#: What of these is left out: the default.
+_ABSENT: tuple[Any, ...] = (None, [], ())
 
 
 def position(turn: int, rank: int, seq: int = 0) -> int:
@@ -56,8 +64,27 @@ def canvas(of: Mapping[str, Any] | Any) -> str:
     Raises:
         TypeError: an argument in it that JSON cannot carry.
     """
-    options = of if isinstance(of, Mapping) else {name: getattr(of, theirs, None) for name, theirs in _CANVAS.items()}
-    return json.dumps({name: options[name] for name in _CANVAS if options.get(name) not in (None, [], ())})
+    if isinstance(of, Mapping):
+        options = of
+    else:
+        options = {name: getattr(of, theirs, None) for name, theirs in _CANVAS.items()} | (of.stamps or {})
+    names = [*_CANVAS, *(options.get("stamped_headers") or ())]
+    found = {name: options[name] for name in names if options.get(name) not in _ABSENT}
+    if not found.get("ignore_result"):
+        found.pop("ignore_result", None)
+    return json.dumps(found)
+
+
+def stamps(job: JobRecord) -> dict[str, Any]:
+    """Return the options of ``apply_async`` that give a message the job's stamps."""
+    placed = _canvas(job)
+    names = placed.get("stamped_headers") or []
+    return {"stamped_headers": names, **{name: placed[name] for name in names if name in placed}} if names else {}
+
+
+def ignores_result(job: JobRecord) -> bool:
+    """Return whether nothing is to be stored under the job's id: ``ignore_result=True``."""
+    return bool(_canvas(job).get("ignore_result"))
 
 
 def steps(
@@ -103,15 +130,21 @@ def publish(
     first.apply_async(chain=following, root_id=placed.get("root_id") or job_id, **options)
 
 
-def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
-    """Go through a job's lines here and now, one after the other; what the last of all tasks returns."""
-    following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
+def run_steps(job: JobRecord, lines: list[list[Signature[Any]]]) -> None:
+    """Go through a job's lines here and now, one after the other, up to the job's end."""
     for step in (step for steps in lines for step in steps):
         step.set(**headers.option(job))
     with allow_join_result():
         for steps in lines:
             # Apart from the job's end: where a step begins another turn, Celery leaves out what follows it here.
             chain(*steps[:-1]).apply()
+
+
+def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
+    """Go through a job's lines here and now, and through its end; return what the last of all tasks does."""
+    run_steps(job, lines)
+    following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
+    with allow_join_result():
         return chain(lines[-1][-1], *following).apply().get()
 
 
@@ -124,6 +157,8 @@ def message(app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: 
 def beginning(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) -> Signature[Any]:
     """The message a job begins with, as the caller sent it."""
     signature = app.signature(NAME + "run_batch", kwargs={"job_id": job_id}, immutable=True)
+    if job.expires_at is not None:
+        signature.set(expires=datetime.fromtimestamp(job.expires_at, timezone.utc))
     return signature.set(
         task_id=job_id,
         **headers.option(job),

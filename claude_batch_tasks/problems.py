@@ -421,8 +421,8 @@ MALFORMED_KEY = Problem(
 )
 CANNOT_SEND = Problem(
     "E317",
-    "client {alias!r}: a call cannot be sent ({why}): its address is no https:// or http:// address, or a key, a token or "
-    "a header has a character in it that none may have. Jobs of that client fail",
+    "client {alias!r}: a call cannot be sent ({why}): its address is no https:// or http:// address, or a key, a token "
+    "or a header has a character in it that none may have. Jobs of that client fail",
     "Begin ANTHROPIC_BASE_URL, or base_url in the client's factory, with https://. Look for spaces, line breaks and "
     "quotation marks in it, in default_headers and in tokens",
 )

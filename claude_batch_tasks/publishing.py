@@ -16,18 +16,32 @@ from weakref import WeakKeyDictionary
 
 from amqp.exceptions import MessageNacked
 from celery import Celery
+from celery.canvas import group, maybe_signature
+from celery.exceptions import BackendError, ImproperlyConfigured, TaskError
 from kombu import pools
-from kombu.exceptions import OperationalError
+from kombu.exceptions import OperationalError, SerializationError
 from kombu.serialization import prepare_accept_content
 from kombu.serialization import registry as serializers  # type: ignore[attr-defined]
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, TryLater
 
 #: Time-outs of a RabbitMQ's connections. Only a confirmed message is known to be there: what is sent on a connection
 #: from which nothing comes any more seems to have been sent.
 TIMEOUTS = {"read_timeout": transport.ANSWER_TIMEOUT, "write_timeout": transport.ANSWER_TIMEOUT}
 _RABBITMQ = {"confirm_publish": True, **TIMEOUTS}
+
+#: A missing argument, a queue or a task that the app does not know, what no serializer can carry.
+_UNMAKEABLE = (
+    TypeError,
+    ValueError,
+    RecursionError,
+    NotImplementedError,
+    TaskError,
+    ImproperlyConfigured,
+    SerializationError,
+    BatchTasksError,
+)
 
 #: By app: its pool of producers with time-outs, and the errors of its broker.
 _pools: WeakKeyDictionary[Celery, tuple[Any, tuple[type[Exception], ...]]] = WeakKeyDictionary()
@@ -122,6 +136,23 @@ def bounded(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         raise OperationalError(str(exc) or type(exc).__name__) from exc
 
 
+def is_outage(app: Celery, exc: BaseException) -> bool | None:
+    """Return whether a message was not sent because the broker or a back end does not answer, and may be sent later.
+
+    False: the message cannot be made, as it is or with these settings, however often it is tried. None: neither is
+    certain.
+    """
+    if isinstance(exc, (OperationalError, TryLater, BackendError, OSError, MemoryError)):
+        return True
+    if isinstance(exc, _UNMAKEABLE):
+        return False
+    _, refused = _producers(app)
+    backend: Any = app.backend
+    if isinstance(exc, (*refused, *getattr(backend, "connection_errors", ()))):
+        return True
+    return None
+
+
 @contextmanager
 def event_dispatcher(app: Celery, hostname: str | None) -> Iterator[Any]:
     """Yield what sends an event, over the connection that messages are sent over."""
@@ -131,6 +162,33 @@ def event_dispatcher(app: Celery, hostname: str | None) -> Iterator[Any]:
         app.events.Dispatcher(producer.connection, hostname, True, producer.channel, False) as events,
     ):
         yield events
+
+
+def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[str, Any]) -> None:
+    """Send what is linked to a task that succeeded, and the next task of its chain, as Celery does after a task's end.
+
+    Args:
+        request: of the task.
+        value: what it returns.
+        headers: of the next task's message, beside those it has itself.
+    """
+    options: dict[str, Any] = {"parent_id": request.id, "root_id": request.root_id or request.id}
+    if app.conf.task_inherit_parent_priority:
+        options["priority"] = (request.delivery_info or {}).get("priority")
+    linked: list[Any] = [maybe_signature(task, app=app) for task in request.callbacks or ()]
+    apart = [task for task in linked if len(linked) == 1 or isinstance(task, group)]
+    if together := [task for task in linked if all(task is not other for other in apart)]:
+        apart.append(group(together, app=app))
+    for task in apart:
+        task.apply_async((value,), **options)
+    if request.chain:
+        *rest, following = request.chain  # in reverse, as Celery keeps it
+        sent: Any = maybe_signature(following, app=app)
+        following = sent.clone()
+        own = dict(following.options)
+        if carried := {**headers, **(own.get("headers") or {})}:
+            following.set(headers=carried)
+        following.apply_async((value,), chain=rest, **options)
 
 
 def _producers(app: Celery) -> tuple[Any, tuple[type[Exception], ...]]:

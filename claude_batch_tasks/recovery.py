@@ -52,9 +52,8 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
                 metrics.count("lost_messages", int(again))
             except (StoreUnavailable, OperationalError):
                 raise
-            except Exception:  # its own fault; the others are not to wait for it
-                extra = history.fields(unit, "not_sent")
-                log.exception("%s: its message could not be sent again", unit, extra=extra)
+            except Exception as exc:  # noqa: BLE001 - its own fault; the others are not to wait for it
+                delivery.note_not_sent(store, unit, exc)
                 continue
             if again:
                 sent += 1

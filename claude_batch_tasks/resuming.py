@@ -88,6 +88,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         "options": job.options,
         "admitted": admitted,
         "stopped": None,
+        "not_sent": None,
+        "on_result_error": None,
     }
     again = {number: _again(batches[number]) for number in failed}
     if not store.resume(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
@@ -102,7 +104,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         if succeeded:  # over which nothing is stored
             app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
             app.backend.forget(job_id)
-        app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
+        if not line.ignores_result(job):
+            app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)

@@ -91,10 +91,11 @@ class LeaseLost(Exception):
 class JobEnded(Exception):
     """The job has failed, and this task is the one that tells Celery: ``error`` is what the caller's ``get()`` raises.
 
-    Nothing else that a step raises may reach Celery as a failure.
+    Nothing else that a step raises may reach Celery as a failure. It is an error of this package, or why what follows
+    the job cannot be sent.
     """
 
-    def __init__(self, error: errors.BatchTasksError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
 
@@ -144,6 +145,8 @@ class Step:
     """How often in a row the step was broken off, before this attempt."""
     failure: str | None = None
     """What broke it off the last time; None: its worker was killed, or lost the lease."""
+    through: int | None = None
+    """How many of the job's batches were through when this step ended its own; None: it did not."""
     released: bool = False
     """The unit has moved on, or waits: nothing that is raised from now on concerns it."""
 
@@ -210,7 +213,11 @@ class Step:
 
     def record(self, **changes: Any) -> None:
         """Write to the record of the unit."""
-        if not self.store.record(self.unit, self.owner, **changes):
+        if changes.get("done"):
+            recorded = self.through = self.store.end_batch(self.unit, self.owner, **changes)
+        else:
+            recorded = self.store.record(self.unit, self.owner, **changes) or None
+        if recorded is None:
             raise LeaseLost
         if self.unit.lane is None and self.unit.batch is not None:
             self._note(changes)
@@ -992,7 +999,7 @@ class StepTask(JobTask):
             return
         if step.unit.batch is not None and due_at is not None:
             batches[step.unit.batch].due_at = due_at
-        publish_progress(self, step.unit.job_id, lambda: totals.progress(step.job, batches), line)
+        publish_progress(self, step.unit.job_id, step.job, lambda: totals.progress(step.job, batches), line)
         now = time.monotonic()
         for job_id, moment in list(_next_report.items()):
             if moment <= now:
@@ -1031,9 +1038,15 @@ class StepTask(JobTask):
                 if pause:
                     following.set(countdown=line.hop(self.app, pause))
                 following.set(**self.options_of_next(following))
-                following.apply_async((value,), chain=rest, parent_id=request.id, root_id=request.root_id)
+                own = dict(following.options)
+                parent_id = own.get("parent_id") or request.id  # the job's end has the job's
+                following.apply_async((value,), chain=rest, parent_id=parent_id, root_id=request.root_id)
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
+                if publishing.is_outage(self.app, exc) is False:
+                    history.note_not_sent(self.step.store, self.step.unit, str(following.task), exc, self.step.job)
                 self.later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
+            if self.step.job.not_sent is not None:
+                history.forget_not_sent(self.step.store, self.step.unit.job_id)
             request.chain = None
 
     def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
@@ -1122,15 +1135,16 @@ def _of_call(exc: Exception | None) -> dict[str, Any]:
     return {"endpoint": exc.endpoint, "status": exc.status, "request_id": exc.request_id}
 
 
-def publish_progress(task: _Task, job_id: str, count: Callable[[], dict[str, Any]], line: str) -> None:
+def publish_progress(task: _Task, job_id: str, job: JobRecord, count: Callable[[], dict[str, Any]], text: str) -> None:
     """Write PROGRESS onto the job's AsyncResult and tell Flower. It is a courtesy: no failure of it stops a step."""
     try:
         meta = count()
-        task.backend.store_result(job_id, meta, "PROGRESS")
+        if not line.ignores_result(job):
+            task.backend.store_result(job_id, meta, "PROGRESS")
         if task.request.hostname and not task.request.is_eager:
             counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
             with publishing.event_dispatcher(task.app, task.request.hostname) as events:
-                events.send("task-progress", uuid=job_id, result=f"{counts}; {line}")
+                events.send("task-progress", uuid=job_id, result=f"{counts}; {text}")
     except Exception as exc:  # noqa: BLE001 - any back end, any broker
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: progress could not be shown: %s", job_id, exc, extra=extra)

@@ -38,6 +38,7 @@ def submit(
     route: str | None = None,
     headers: str | None = None,
     delay: float = 0,
+    expires_at: float | None = None,
 ) -> JobRecord:
     """Put a job's requests into the store; nothing is sent yet. On any error nothing stays behind.
 
@@ -49,6 +50,7 @@ def submit(
         route: where they are to go in full, as ``routing`` encodes it.
         headers: what they carry beside Celery's own, as ``headers`` encodes it.
         delay: seconds until the job is to start.
+        expires_at: when it is too late for it to start, epoch seconds.
 
     Raises:
         InvalidRequests, InvalidSettings: what is wrong with them.
@@ -57,7 +59,9 @@ def submit(
     """
     options = dict(options)
     alias = options.pop("client", "default")
-    on_result = hooks.encoded(options.pop("on_result", None))
+    called = options.pop("on_result", None)
+    on_result = hooks.encoded(called)
+    hooks.check(app, called)
     settings = Settings.of(app)
     if options.get("deadline") is not None:
         options["deadline"] = seconds_until(options["deadline"], lambda: settings.open_store().now())
@@ -96,6 +100,7 @@ def submit(
             canvas=canvas,
             on_result=on_result,
             submitted_at=store.now(),
+            expires_at=expires_at,
         )
         if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")

@@ -3,7 +3,8 @@
 ``run_batch`` → ``create_batch`` → ``poll_batch`` → ``fetch_results`` → ``fall_back`` → ``finish_job``. From
 ``fall_back`` a batch may go through the three before it again, smaller; what is left then goes through the Messages
 API in ``send_messages``. Each batch of a job goes through a chain of its own; the last link of every chain is
-``finish_job`` under the id that ``run_batch.delay()`` returned, and the one that finds all batches through ends it.
+``finish_job`` under the id that ``run_batch.delay()`` returned. The batch that is the last to end sends it; the others
+drop it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from numbers import Real
 from typing import Any, NoReturn
 
 from celery import Celery, _state, chain
-from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult, allow_join_result
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu.exceptions import EncodeError, OperationalError
 
 from claude_batch_tasks import (
     account,
@@ -61,6 +63,7 @@ from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.line import DONE, NAME
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
+from claude_batch_tasks.result_backend import is_not_followed
 from claude_batch_tasks.settings import Settings, configured_app
 from claude_batch_tasks.step import (
     BatchTask,
@@ -148,7 +151,7 @@ def stage(
     if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
         raise TypeError("run_batch takes the requests, and options by keyword. Nothing was stored or sent")
     requests = args[0] if args else kwargs.pop("requests")
-    delay = _delay(app, options)
+    delay, expires_at = _delay(app, options), _expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options})
     if not app.conf.task_always_eager:
         publishing.serializer(app)
     route = routing.find_route(app, options, (requests,), kwargs)
@@ -162,6 +165,7 @@ def stage(
         route=routing.encode(route),
         headers=headers.encode(options.get("headers")),
         delay=delay,
+        expires_at=expires_at,
     )
 
 
@@ -208,7 +212,8 @@ class RunBatch(JobTask):
     @contextmanager
     def _ending(self) -> Iterator[FinishJob | None]:
         """Yield what ends the job, with this task's request, if that is what its message asks for."""
-        if getattr(self.request, "task", None) != NAME + "finish_job":
+        request = self.request
+        if getattr(request, "task", None) != NAME + "finish_job" and not getattr(request, "ends_here", False):
             yield None
             return
         finish: Any = self.app.tasks[NAME + "finish_job"]
@@ -219,6 +224,13 @@ class RunBatch(JobTask):
         finally:
             finish.request_stack.pop()
             _state._task_stack.pop()  # type: ignore[attr-defined]
+
+    def end_here(self, job_id: str) -> Any:
+        """End a job of eager mode in the task that was called: it is one task, and fails once. Its summary."""
+        setattr(self.request, "ends_here", True)  # noqa: B010 - an attribute of ours on Celery's request
+        with self._ending() as finish:
+            assert finish is not None
+            return finish.go_on(job_id)
 
     def not_callable(self) -> str:
         """Return what a direct call is told."""
@@ -288,7 +300,9 @@ class RunBatch(JobTask):
         """Whether the job is at its end: Celery has stored how it ended, and it does not come back for that."""
         if getattr(self.request, "comes_back", False):
             return False
-        return exc is None or self.request.is_eager or isinstance(exc, errors.BatchTasksError)
+        if exc is None or self.request.is_eager or isinstance(exc, (errors.BatchTasksError, EncodeError)):
+            return True
+        return is_not_followed(self.request)
 
     def _shown(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return the arguments that the app's task class is told of: no prompts, unless they are in this process."""
@@ -441,12 +455,13 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         }
         if store.update_job(job_id, only="staged", **begun):
             history.note(store, Unit(job_id), "started", "started")
-            publish_progress(self, job_id, lambda: totals.progress(record, store.batches(job_id)), "started")
-    # What follows the job, and is linked to it, follows its last task now.
-    self.request.callbacks = self.request.chain = None
+            publish_progress(self, job_id, record, lambda: totals.progress(record, store.batches(job_id)), "started")
     lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:
-        return line.run_eagerly(record, lines)
+        line.run_steps(record, lines)
+        return self.end_here(job_id)
+    # What follows the job, and is linked to it, follows its last task now.
+    self.request.callbacks = self.request.chain = None
     for steps in lines:
         line.publish(record, job_id, steps)
     raise Ignore("its steps end it")
@@ -854,6 +869,26 @@ class FallBack(StepTask):
         """The end of the batch's life."""
         return DONE
 
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish the message that ends the job, unless other batches are on their way.
+
+        It has the job's id, under which handlers of signals, tracers and Flask keep what belongs to a task: two such at
+        once would take each other's.
+        """
+        if not self.request.is_eager and not self._is_last():
+            self.request.chain = None
+        super().publish_next(value, pause)
+
+    def _is_last(self) -> bool:
+        """Return whether the batch is the last of its job to end; of two that may both be it, both are."""
+        step = self.step
+        through = step.through or None
+        if through is None and step.job.batches > 1:  # it ended in an earlier run of this step, or the job is gone
+            with suppress(errors.StoreUnavailable):
+                job = step.store.job(step.unit.job_id)
+                through = None if job is None else job.through
+        return through is None or through >= step.job.batches
+
 
 @job_task(base=FallBack, name=NAME + "fall_back")
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
@@ -1128,7 +1163,7 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
 
 
 class FinishJob(StepTask):
-    """``finish_job``: one copy ends every batch's chain, and the one that finds all of them through ends the job.
+    """``finish_job``: ends the job, when all batches are through.
 
     A worker runs it as ``run_batch``, which is the task that the caller knows.
     """
@@ -1158,7 +1193,7 @@ class FinishJob(StepTask):
             return super().go_on(job_id, batch, turn, seq)
 
     def check(self, job: JobRecord) -> None:
-        """Only the one that finds all batches through goes on."""
+        """Go on only where all batches are through: those of an earlier release send one each."""
         super().check(job)
         if job.through < job.batches:
             raise Ignore("other batches of the job are still on their way")
@@ -1214,10 +1249,33 @@ class FinishJob(StepTask):
         """Publish what follows the job in the caller's chain. It is through only when Celery has stored its result."""
         self.publish_next(value)
 
-    def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
-        """Give the caller's task the job's headers, and leave it where it is sent to."""
-        carried = {**headers.of(self.step.job), **(following.options.get("headers") or {})}
-        return {"headers": carried} if carried else {}
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish what is linked to the job, and the next task of the caller's chain; they have the job's headers.
+
+        Celery would do it after this task's end, where an outage of the broker is the end of the chain.
+
+        Raises:
+            JobEnded: they cannot be sent, however often it is tried: to the caller that is a failure, as of every task.
+        """
+        request, step = self.request, self.step
+        if request.is_eager or not (request.callbacks or request.chain):
+            return
+        names = [str(task["task"]) for task in [*(request.callbacks or ()), *(request.chain or ())[-1:]]]
+        try:
+            publishing.send_what_follows(self.app, request, value, headers.of(step.job))
+        except Exception as exc:
+            outage = publishing.is_outage(self.app, exc)
+            if outage is None and step.failures < self._most_failures(step.settings):
+                raise  # which breaks the step off, and is counted
+            if outage:
+                self.later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
+            setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
+            error = failure.of_what_follows(step, value["state"], names, exc)
+            with suppress(errors.StoreUnavailable):
+                step.store.update_job(step.unit.job_id, not_sent=str(error))
+            step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
+            raise JobEnded(error) from None
+        request.callbacks = request.chain = None
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Its result is stored, or it comes back."""
@@ -1226,7 +1284,7 @@ class FinishJob(StepTask):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """The job's error is stored, or it comes back; or the step was broken off."""
-        if not isinstance(exc, errors.BatchTasksError):
+        if not (isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(self.request)):
             super().on_failure(exc, task_id, args, kwargs, einfo)
         elif not self._unsaved():
             self.move_on()
@@ -1250,7 +1308,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     job = self.step.job
     # Under its id may stand what is not how it ended: REVOKED, or a failure that an earlier release took for its own.
-    if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error else SUCCESS):
+    if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
         self.move_on()
         raise Ignore("duplicate")
     return self.end()
@@ -1322,12 +1380,27 @@ def _delay(app: Celery, options: Mapping[str, Any]) -> float:
     """
     if (countdown := options.get("countdown")) or (eta := options.get("eta")) is None:
         return float(countdown or 0)
+    return max(_moment(app, "eta", eta) - time.time(), 0)  # noqa: TID251 - as Celery has it
+
+
+def _expiry(app: Celery, options: Mapping[str, Any]) -> float | None:
+    """Return when it is too late for a task with these options to start, epoch seconds, as Celery's workers read it.
+
+    Raises:
+        InvalidSettings: expires is no moment, and no number of seconds.
+    """
+    expires = options.get("expires")
+    if expires is None or (isinstance(expires, Real) and not isinstance(expires, bool)):
+        return None if expires is None else time.time() + float(expires)  # noqa: TID251 - as Celery has it
+    return _moment(app, "expires", expires)
+
+
+def _moment(app: Celery, name: str, value: Any) -> float:
     try:
-        read: Any = maybe_iso8601(eta if isinstance(eta, str) else eta.isoformat())
+        read: Any = maybe_iso8601(value if isinstance(value, str) else value.isoformat())
         moment = maybe_make_aware(read, app.timezone)
     except (AttributeError, TypeError, ValueError):
-        text = (
-            f"run_batch option eta must be a datetime or one as ISO 8601 text, not {eta!r}. Nothing was stored or sent"
-        )
+        kind = "a datetime or one as ISO 8601 text" + (", or a number of seconds" if name == "expires" else "")
+        text = f"run_batch option {name} must be {kind}, not {value!r}. Nothing was stored or sent"
         raise errors.InvalidSettings(text) from None
-    return max(moment.timestamp() - time.time(), 0)  # noqa: TID251 - as Celery has it
+    return float(moment.timestamp())

@@ -71,6 +71,12 @@ class JobRecord(msgspec.Struct, kw_only=True):
     summary: dict[str, Any] | None = None
     error: str | None = None
     """Why the job failed, in full."""
+    not_sent: str | None = None
+    """Why a message of the job, or what follows it, cannot be sent."""
+    on_result_error: str | None = None
+    """Why ``on_result`` is not called any more."""
+    expires_at: float | None = None
+    """When it is too late for the job to begin; epoch seconds."""
 
 
 class Round(msgspec.Struct, kw_only=True):
@@ -499,6 +505,13 @@ class Store(Protocol):
 
     def record(self, unit: Unit, owner: str, **changes: Any) -> bool:
         """Change the unit's record if ``owner`` still holds its lease; whether it did."""
+
+    def end_batch(self, unit: Unit, owner: str, **changes: Any) -> int | None:
+        """Record that nothing is left to be done for a batch, with more changes; None if the lease is another's.
+
+        Returns how many batches of the job are through then: of those that end at the same moment, one is the last.
+        0 if the job is gone.
+        """
 
     def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
         """Give the lease up and leave the unit at ``position``, in one; False if it is no longer the owner's.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.signals import task_failure, task_prerun
 
 from claude_batch_tasks import BatchJob, errors, policy, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
@@ -138,3 +139,38 @@ def test_a_store_that_is_gone_is_said_at_once(eager: Celery, simulator: Simulato
     with pytest.raises(errors.StoreUnavailable):
         result.get()
     assert took < 40
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_job_that_fails_is_one_failure_of_the_task_that_was_called(
+    batches: int, eager: Celery, simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures: list[Any] = []
+    runs: list[Any] = []
+    told: list[str] = []
+
+    def failed(sender: Any = None, task_id: str | None = None, **_: Any) -> None:
+        failures.append((sender.name, task_id))
+
+    def ran(sender: Any = None, task_id: str | None = None, **_: Any) -> None:
+        runs.append((sender.name, task_id))
+
+    @eager.task(name="tests.told", shared=False)
+    def told_of(job_id: str) -> None:
+        told.append(job_id)
+
+    simulator.faults(Fault("create", "status", status=403))
+    task_failure.connect(failed)
+    task_prerun.connect(ran)
+    try:
+        options = {"max_requests_per_batch": 2 // batches or 1}
+        requests = {str(number): REQUESTS["0"] for number in range(batches)}
+        result = run_batch.apply_async((requests,), options, link_error=told_of.s())
+    finally:
+        task_failure.disconnect(failed)
+        task_prerun.disconnect(ran)
+    name = "claude_batch_tasks.run_batch"
+    assert failures == [(name, result.id)]
+    assert [task for task, task_id in runs if task_id == result.id] == [name]
+    assert told == [result.id]
+    assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["celery.app.trace"]
