@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery, chain
+from celery.app.task import Context
 from celery.canvas import Signature
 from celery.result import allow_join_result
 from kombu.utils import json
@@ -193,6 +194,13 @@ def broker_counts(app: Celery) -> bool:
 def stays(app: Celery, wait: float) -> bool:
     """Whether a wait is spent in the store: it is long enough, or the broker could not hold it."""
     return wait > min(policy.LONGEST_IN_BROKER, policy.longest_hop(visibility_timeout(app)))
+
+
+def request_of(job: JobRecord, job_id: str) -> Context:
+    """Return what Celery knows of the task that stands for the job, while none of its messages is at hand."""
+    placed = _canvas(job)
+    known = {theirs: placed.get(ours) for ours, theirs in _CANVAS.items()}
+    return Context({**known, "id": job_id, "task": NAME + "run_batch", "root_id": placed.get("root_id") or job_id})
 
 
 def _step(app: Celery, job: JobRecord, name: str, *args: Any) -> Signature[Any]:

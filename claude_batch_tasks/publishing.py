@@ -61,9 +61,15 @@ def serializer(app: Celery) -> str:
     """Return the serializer of our messages: JSON, or that of the app's tasks where its workers accept no JSON.
 
     Raises:
-        InvalidSettings: they accept neither.
+        InvalidSettings: they accept neither, or messages have no place for what follows a task in its chain.
     """
     conf = app.conf
+    if conf.task_protocol == 1:
+        raise InvalidSettings(
+            "task_protocol = 1 has messages that cannot carry the steps of a job: it would stand still when its first "
+            "batch is created. Set task_protocol = 2, Celery's default, which its workers read since Celery 4. Nothing "
+            "was stored or sent"
+        )
     accepted, ours = prepare_accept_content(conf.accept_content), conf.task_serializer
     if accepted is None or "application/json" in accepted:
         return "json"

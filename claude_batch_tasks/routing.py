@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery
@@ -17,6 +18,9 @@ RUN_BATCH = "claude_batch_tasks.run_batch"
 #: What of the options of ``apply_async`` says where a message goes, and how it is handled there.
 _DESTINATION = ("queue", "exchange", "exchange_type", "routing_key")
 _ROUTE = (*_DESTINATION, "priority", "delivery_mode", "compression")
+
+#: The name of no task.
+_NOBODY = "nobody.calls_a_task_so"
 
 #: RabbitMQ's exchanges for messages that wait begin so; where a message came from is not where such a one goes.
 _DELAYED = "celery_delayed_"
@@ -78,11 +82,14 @@ def rerouted(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> dict[st
 def follow(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     """Return the options of ``apply_async`` that send a task of a job to where its ``run_batch`` went.
 
-    What ``task_routes`` says of the task itself comes before what it says of ``run_batch``.
+    What ``task_routes`` says of the task itself comes before what it says of ``run_batch``. A route for all that no
+    other is for, such as ``"*"``, says nothing of it.
     """
     route = _decoded(job)
-    if name != RUN_BATCH and route["found"] and _look_up(app, name, args, {}, {}) is not None:
-        return route["given"]
+    if name != RUN_BATCH and route["found"]:
+        own = _look_up(app, name, args, {}, {})
+        if own is not None and own != _look_up_any(app):
+            return route["given"]
     return merged(route)
 
 
@@ -123,6 +130,13 @@ def _look_up(
     if not found:
         return None
     return {"queue": found} if isinstance(found, str) else _route_of(found)
+
+
+def _look_up_any(app: Celery) -> dict[str, Any] | None:
+    """Return what ``task_routes`` says of a task that it cannot know."""
+    with suppress(Exception):  # a router may know all names there are, and what to do with each
+        return _look_up(app, _NOBODY, (), {}, {})
+    return None
 
 
 def _own_options(app: Celery, name: str) -> dict[str, Any]:

@@ -82,25 +82,22 @@ def _request_class(base: type[BatchTask], theirs: Any) -> dict[str, Any]:
 
 
 def call_as_task(app: Celery, fun: Callable[[], _T]) -> _T:
-    """Call a function inside the ``__call__`` of the app's task class, as a task would be; else as it is."""
-    outcome: list[tuple[_T | None, Exception | None]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((fun(), None))
-        except Exception as exc:  # noqa: BLE001 - it is raised below, whatever the class makes of it
-            outcome.append((None, exc))
-
-    made: Any = type("CallAsTask", (app.Task,), {"name": f"{__name__}.call_as_task", "run": staticmethod(run)})
-    with suppress(Exception):  # a class may need more than there is here
-        made.bind(app)
-        made()()
-    if not outcome:
+    """Call a function; if it fails, once more inside the ``__call__`` of the app's task class, as in a task."""
+    try:
         return fun()
-    value, failed = outcome[0]
-    if failed is not None:
-        raise failed
-    return value  # type: ignore[return-value]
+    except Exception:
+        inside: list[_T] = []
+        made: Any = type(
+            "CallAsTask",
+            (app.Task,),
+            {"name": f"{__name__}.call_as_task", "run": staticmethod(lambda: inside.append(fun()))},
+        )
+        with suppress(Exception):  # then the first failure is what there is to say
+            made.bind(app)
+            made()()
+        if not inside:
+            raise
+        return inside[0]
 
 
 def job_task(*, base: type[_B], name: str, **options: Any) -> Callable[[Callable[..., Any]], _B]:

@@ -151,6 +151,7 @@ def stage(
     if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
         raise TypeError("run_batch takes the requests, and options by keyword. Nothing was stored or sent")
     requests = args[0] if args else kwargs.pop("requests")
+    _refuse_limits(options)
     delay, expires_at = _delay(app, options), _expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options})
     if not app.conf.task_always_eager:
         publishing.serializer(app)
@@ -1174,6 +1175,11 @@ class FinishJob(StepTask):
     waits = False
     ignore_result = False
 
+    @property
+    def send_events(self) -> bool:  # type: ignore[override]
+        """Return what the task says that is known by the job's id."""
+        return bool(self.app.tasks[NAME + "run_batch"].send_events)
+
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """The job."""
         return Unit(job_id)
@@ -1370,6 +1376,20 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
             text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"
             raise errors.ResultsMissing(text) from None
         self.retry(exc=exc)
+
+
+def _refuse_limits(options: Mapping[str, Any]) -> None:
+    """Refuse a limit for one run of a task, which would not be one for the job.
+
+    Raises:
+        InvalidSettings: there is one.
+    """
+    if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
+        raise errors.InvalidSettings(
+            f"run_batch option {given[0]} limits one run of a task, and a job takes many: it would not limit the job. "
+            "Use max_wait, which does (run_batch.delay(requests, max_wait=7200)); limits of single runs are those of "
+            "task_annotations. Nothing was stored or sent"
+        )
 
 
 def _delay(app: Celery, options: Mapping[str, Any]) -> float:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from celery import Celery, _state, bootsteps, current_app, signals
@@ -31,7 +30,6 @@ from claude_batch_tasks import (
     restoring,
     silence,
     spool,
-    task_classes,
     unread_settings,
 )
 from claude_batch_tasks.line import NAME
@@ -107,7 +105,7 @@ def _check_clients(app: Celery) -> None:
     factories = checks.readable(app).client_factories
     for alias in factories:
         try:
-            task_classes.call_as_task(app, partial(api.client, alias, factories))
+            api.client(alias, factories)
         except errors.BatchesUnsupported as exc:
             found = problems.NO_BATCHES.found(alias=alias, error=exc)
             log.error(f"claude_batch_tasks: %s ({found.id})", found)

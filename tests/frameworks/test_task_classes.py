@@ -195,7 +195,7 @@ def test_what_it_adds_to_a_message_is_on_every_message(
     job = chain(run_batch.s(requests("job", 3), on_result=bases.save.s(), retries=1), last).apply_async()
     assert job.get(timeout=120) == "plain"
     found = Counter((call[1].rpartition(".")[2], call[2]) for call in told(app, "user"))
-    assert {user for _, user in found} == {"mia"}
+    assert [name for name, user in found if user != "mia"] == []
     assert {name for name, _ in found} == {
         "run_batch", "create_batch", "poll_batch", "fetch_results", "fall_back", "send_messages", "finish_job",
         "save", "plain",
