@@ -182,14 +182,19 @@ def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
         found.append(problems.RESULTS_EXPIRE.found(hours=seconds / 3600))
     accepted = _several(conf.get("accept_content"))
     results = _several(conf.get("result_accept_content")) or accepted
-    for serializer, taken in (("task_serializer", accepted), ("result_serializer", results)):
-        if (used := conf.get(serializer)) and taken and not _accepts(taken, used):
+    tasks = conf.get("task_serializer")
+    if accepted and not any(_accepts(accepted, name) for name in ("json", tasks) if name):
+        found.append(problems.NO_SERIALIZER.found(accepted=accepted, used=tasks, right=["json", *accepted]))
+        tasks = None  # which says it all
+    sent = (("task_serializer", tasks, accepted), ("result_serializer", conf.get("result_serializer"), results))
+    for serializer, used, taken in sent:
+        if used and taken and not _accepts(taken, used):
             own = taken is results and conf.get("result_accept_content")
             more = f"{'result_accept_content' if own else 'accept_content'} = {[*taken, used]!r}"
             fix = f"{serializer} = 'json'" if used != "json" and _accepts(taken, "json") else more
             found.append(problems.NOT_ACCEPTED.found(setting=serializer, used=used, fix=fix))
-    if accepted and not _accepts(accepted, "json"):
-        found.append(problems.JSON_NOT_ACCEPTED.found(accepted=["json", *accepted]))
+    if str(conf.get("task_protocol")) == "1":
+        found.append(problems.OLD_PROTOCOL.found())
     used = [conf.get("task_serializer"), conf.get("result_serializer"), *accepted, *results]
     if any(str(name).endswith(("pickle", "python-serialize")) for name in used):
         found.append(problems.PICKLE.found())

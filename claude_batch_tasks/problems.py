@@ -117,11 +117,6 @@ RESULTS_EXPIRE = Problem(
 NOT_ACCEPTED = Problem(
     "W009", "{setting} = {used!r} is not accepted by the workers: what is sent is thrown away", "{fix}"
 )
-JSON_NOT_ACCEPTED = Problem(
-    "W018",
-    "the messages of these tasks are JSON, which the workers do not accept: no job begins",
-    "accept_content = {accepted!r}",
-)
 PICKLE = Problem(
     "W010",
     "pickle lets whoever can write to the broker or the result back end run code in workers",
@@ -186,6 +181,17 @@ LOOKS_LIKE_OURS = Problem(
     "W021",
     "{key} in {place} looks like a setting of claude_batch_tasks and is not in force: {why}, and {name} is {value}",
     "{fix}, or rename it if it is for something else",
+)
+NO_SERIALIZER = Problem(
+    "E022",
+    "accept_content = {accepted!r} has neither 'json' nor task_serializer = {used!r}: no worker would take a message of "
+    "a job, and run_batch refuses every call",
+    "accept_content = {right!r}",
+)
+OLD_PROTOCOL = Problem(
+    "E023",
+    "task_protocol = 1 has messages that cannot carry the steps of a job: run_batch refuses every call",
+    "task_protocol = 2, Celery's default",
 )
 
 # -- servers
