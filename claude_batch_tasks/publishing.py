@@ -82,6 +82,21 @@ def serializer(app: Celery) -> str:
     return str(ours)
 
 
+def check_serializer(app: Celery, name: str | None) -> None:
+    """Refuse a serializer of a call that the app's workers do not accept.
+
+    Raises:
+        InvalidSettings: they do not.
+    """
+    accepted, encoder = prepare_accept_content(app.conf.accept_content), serializers._encoders.get(name)
+    if encoder is not None and accepted is not None and encoder.content_type not in accepted:
+        raise InvalidSettings(
+            f"run_batch option serializer = {name!r} is not in accept_content = {list(app.conf.accept_content)!r}: no "
+            "worker would take the message that begins the job. Leave it out, or put it into accept_content of callers "
+            "and workers. Nothing was stored or sent"
+        )
+
+
 #: What messages that are sent now have among their headers, whatever handlers of signals make of these.
 _fixed: ContextVar[Mapping[str, Any]] = ContextVar("claude_batch_fixed_headers", default={})  # noqa: B039
 

@@ -155,6 +155,7 @@ def stage(
     delay, expires_at = _delay(app, options), _expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options})
     if not app.conf.task_always_eager:
         publishing.serializer(app)
+        publishing.check_serializer(app, options.get("serializer"))
     route = routing.find_route(app, options, (requests,), kwargs)
     return submit.submit(
         app,
