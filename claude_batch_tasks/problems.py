@@ -184,8 +184,8 @@ LOOKS_LIKE_OURS = Problem(
 )
 NO_SERIALIZER = Problem(
     "E022",
-    "accept_content = {accepted!r} has neither 'json' nor task_serializer = {used!r}: no worker would take a message of "
-    "a job, and run_batch refuses every call",
+    "accept_content = {accepted!r} has neither 'json' nor task_serializer = {used!r}: no worker would take a message "
+    "of a job, and run_batch refuses every call",
     "accept_content = {right!r}",
 )
 OLD_PROTOCOL = Problem(

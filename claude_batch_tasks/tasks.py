@@ -14,9 +14,10 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -189,6 +190,20 @@ class RunBatch(JobTask):
     abstract = True
     ignore_result = False
     inner = SendJob
+    _trace: Callable[..., Any] | None = None
+
+    @property
+    def __trace__(self) -> Callable[..., Any] | None:
+        """Return what Celery runs a message with.
+
+        ``task_prerun`` and ``task_postrun`` are told of a job's id once, when it ends: handlers keep contexts and spans
+        by it. The message that begins the job has the id as well, and is run under another.
+        """
+        return self._trace
+
+    @__trace__.setter
+    def __trace__(self, trace: Callable[..., Any] | None) -> None:
+        self._trace = None if trace is None else partial(_run_message, trace)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.check_call()
@@ -296,7 +311,7 @@ class RunBatch(JobTask):
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Tell the app's task class."""
         if self._has_ended(retval if status == FAILURE else None):
-            super().after_return(status, retval, task_id, *self._shown(args, kwargs), einfo)
+            super().after_return(status, retval, str(self.request.id), *self._shown(args, kwargs), einfo)
 
     def _has_ended(self, exc: Any = None) -> bool:
         """Whether the job is at its end: Celery has stored how it ended, and it does not come back for that."""
@@ -392,6 +407,14 @@ class RunBatch(JobTask):
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
         """Whoever waits on it is told when the store has lost the job."""
         return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
+
+
+def _run_message(
+    trace: Callable[..., Any], task_id: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None
+) -> Any:
+    """Run a message of ``run_batch``, under an id of its own if it begins a job."""
+    begins = (request or {}).get("task") == NAME + "run_batch"
+    return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
 
 
 def _expected(sent: AsyncResult[Any]) -> AsyncResult[Any]:
@@ -1180,6 +1203,11 @@ class FinishJob(StepTask):
     def send_events(self) -> bool:  # type: ignore[override]
         """Return what the task says that is known by the job's id."""
         return bool(self.app.tasks[NAME + "run_batch"].send_events)
+
+    @property
+    def trail(self) -> bool:  # type: ignore[override]
+        """Return what the task says that is known by the job's id."""
+        return bool(self.app.tasks[NAME + "run_batch"].trail)
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """The job."""

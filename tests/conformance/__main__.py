@@ -45,10 +45,7 @@ def main() -> int:
                     text = verdict(row, observed)
                     seen[row.name] = {str(lane): text}
                     wrong += bool(text)
-                    print(
-                        f"{lane}: {row.name}: {text or row.expected}"
-                        + (f" (waits for {row.pending})" if row.pending else "")
-                    )
+                    print(f"{lane}: {row.name}: {text or row.expected}")
                 print(f"{lane}: {len(together)} rows in {time.monotonic() - began:.0f} s", flush=True)
                 page.write(seen)
     return wrong

@@ -132,7 +132,6 @@ def _note(task: Any = None, **_: Any) -> None:
         "id": request.id,
         "shadow": request.shadow,
         "expires": request.expires,
-        "limits": list(request.timelimit or ()),
         "root": request.root_id,
         "parent": request.parent_id,
         "stamps": request.stamps or stamps,
