@@ -1116,7 +1116,7 @@ def events(bench: Bench, task: Subject) -> dict[str, Any]:
     SIGNALS,
     "events `task-received`, `task-started`: once under its id",
     differs={"events": {"task-received": 2, "task-started": 2}},
-    reason="as above: as of a task that was retried",
+    reason="one message begins a job and one ends it, as of a task that was retried",
 )
 def begin_events(bench: Bench, task: Subject) -> dict[str, Any]:
     result = task.s().apply_async()
