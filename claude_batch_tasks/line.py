@@ -48,6 +48,7 @@ _CANVAS = {
     "shadow": "shadow",
     "ignore_result": "ignore_result",
     "stamped_headers": "stamped_headers",
+    "reply_to": "reply_to",
 }
 
 #: What of these is left out: the default.
