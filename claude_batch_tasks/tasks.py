@@ -413,7 +413,7 @@ def _run_message(
     trace: Callable[..., Any], task_id: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None
 ) -> Any:
     """Run a message of ``run_batch``, under an id of its own if it begins a job."""
-    begins = (request or {}).get("task") == NAME + "run_batch"
+    begins = "job_id" in kwargs and (request or {}).get("task") == NAME + "run_batch"
     return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
 
 

@@ -334,7 +334,7 @@ class TestAJobThatRuns:
             redis: Any = server.client()
             simulator.behave(
                 processing_seconds=3,
-                outcomes=(Outcome("expired", prompt="1 of again"), Outcome("expired", prompt=" of queue", count=4)),
+                outcomes=(Outcome("expired", prompt="1 of again"), Outcome("expired", prompt=" of queue", count=8)),
             )
             simulator.faults(Fault("messages", "delay", seconds=1))
             app = make_app(server.url)

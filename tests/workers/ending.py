@@ -19,11 +19,7 @@ from celery.signals import (
 )
 from kombu.exceptions import OperationalError
 
-#: Where signals are written down: name, task, its id, the process and thread, when, more.
-HEARD = "ending:heard"
-
-#: Where the messages of tasks that ran are written down.
-RAN = "ending:ran"
+from tests.workers.rig import HEARD, RAN
 
 app = Celery("ending", broker=os.environ.get("CELERY_BROKER_URL"), backend=os.environ.get("CELERY_RESULT_BACKEND"))
 app.conf.update(json.loads(os.environ.get("ENDING_CONF", "{}")), include=["claude_batch_tasks.tasks"])
