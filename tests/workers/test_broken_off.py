@@ -187,7 +187,10 @@ class TestAJobThatEndedWithoutItsResults:
         app.backend.forget(result.id)
         job._store.update_job(result.id, state="running", ended_at=None, summary=None)
         store: Any = job._store
-        store._redis.hdel(f"claude_batch:{{{result.id}}}:job", "lease:position")
+        # Its worker tells of the result first, and only then moves the job on.
+        key = f"claude_batch:{{{result.id}}}:job"
+        wait_until(lambda: store._redis.hget(key, "lease:position") == b"1")
+        store._redis.hdel(key, "lease:position")
         app.signature(finish_job.name, (result.id,), immutable=True).set(task_id=result.id).apply_async()
         wait_until(lambda: job.status().state == "failed")
         assert re.search(r"4 of its 4 requests have no outcome.*resume", job.status().error or "")
