@@ -7,6 +7,7 @@ default. What there is now, the gauges, is read from the store instead: see ``ce
 from __future__ import annotations
 
 import itertools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
@@ -14,10 +15,9 @@ from typing import Literal, NamedTuple, get_args
 from celery import Celery
 
 from claude_batch_tasks import policy
-from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.store import BatchState, JobState
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 PREFIX = "claude_batch_"
 

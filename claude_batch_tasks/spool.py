@@ -8,6 +8,7 @@ whole or not there, is readable by its owner only, and is encrypted like what th
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,14 +19,13 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from claude_batch_tasks import costs, history, metrics, reading
+from claude_batch_tasks import costs, metrics, reading
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings
-from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, Unit
 from claude_batch_tasks.store.sealing import Sealer
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 _ENDING = ".answer"
 
@@ -111,8 +111,7 @@ def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
             taken += 1
         elif _was_given_up(store, answer):
             late = path.with_suffix(".late")
-            text = "%s: request %d was closed without its answer, which is paid for: %s"
-            log.error(text, unit, answer.place, late, extra=history.fields(unit, "late_answer"))
+            log.error("%s: request %d was closed without its answer, which is paid for: %s", unit, answer.place, late)
             with contextlib.suppress(FileNotFoundError):
                 path.rename(late)
             continue

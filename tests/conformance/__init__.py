@@ -1,1 +1,0 @@
-"""Celery's contract: every option of it, for a plain task and for ``run_batch`` side by side."""
