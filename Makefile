@@ -19,7 +19,7 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test test-slow test-lowest chaos bench screenshots docs lint audit format clean
+.PHONY: help demo simulator test test-slow test-lowest chaos conformance bench screenshots docs lint audit format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ test-lowest: $(LOWEST)/.installed  ## Run what needs no workers on the lowest su
 
 chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weather; SEEDS=1000, FIRST=0, PROCESSES=2
 	$(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES) $(ARGS)
+
+conformance: $(VENV)/.installed  ## Run a plain task and run_batch side by side, and write docs/reference/celery.md; ARGS="redis-prefork"
+	$(VENV)/bin/python -m tests.conformance $(ARGS)
 
 screenshots: $(VENV)/.installed  ## Make the images in docs/images from real runs; needs chromium
 	$(VENV)/bin/python docs/screenshots.py

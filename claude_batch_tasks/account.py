@@ -8,11 +8,11 @@ the client has the very key that the job was begun with.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from claude_batch_tasks import api, errors, identity, policy
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.store import BatchRecord, JobRecord
 from claude_batch_tasks.texts import clock
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from claude_batch_tasks.settings import Settings
     from claude_batch_tasks.step import Step
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account], None]) -> api.Caller:

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import importlib
-import logging
 import math
 import os
 import re
@@ -37,9 +36,10 @@ from claude_batch_tasks.errors import (
     PermanentError,
     TransientError,
 )
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.streams import Message, events, is_needed
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
@@ -56,6 +56,9 @@ _CONNECT = 10.0
 #: as it is.
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
 _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
+
+#: The code of an error of ours: a key or a header of a client has a form that cannot be right.
+MALFORMED = "malformed_credential"
 
 #: What is raised while a client signs a request because it is not set up, and stays so.
 _WRONGLY_SET_UP = (RuntimeError, ImportError, LookupError, AttributeError)
@@ -214,7 +217,7 @@ def default_client() -> anthropic.Anthropic:
 
 
 def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
-    """The client of an alias, made on first use and then kept for the life of this process.
+    """The client of an alias, kept for as long as its factory and the environment, which that reads, stay the same.
 
     Cached by process id because a client used before a fork answers with another task's response.
 
@@ -225,17 +228,28 @@ def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
     if alias not in factories:
         raise InvalidSettings(f"client {alias!r} is not in this worker's claude_batch_client_factories")
     slot = _client(alias, factories[alias], os.getpid())
-    if (found := slot.client) is None:
+    made_of = slot.would_be_made_of()
+    if (found := slot.client) is None or slot.made_of != made_of:
         found = slot.client = _make(alias, factories[alias])
+        slot.made_of = made_of
     return found
 
 
 class _Slot:
-    """Where the client of an alias is kept until its credential is refused."""
+    """Where the client of an alias is kept until its credential is refused, or would be another's."""
 
     def __init__(self, alias: str, factory: str) -> None:
         self.alias, self.factory = alias, factory
         self.client: anthropic.Anthropic | None = None
+        self.made_of: Any = None
+
+    def would_be_made_of(self) -> Any:
+        """Return what tells whether the factory would make the same client: itself, and the environment, as a hash."""
+        module, _, name = self.factory.rpartition(".")
+        with contextlib.suppress(Exception):
+            # A module may also make one each time it is asked; such ones are all the same.
+            return vars(importlib.import_module(module)).get(name), hash(frozenset(os.environ.items()))
+        return None
 
 
 _slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
@@ -269,6 +283,10 @@ def _make(alias: str, factory: str) -> anthropic.Anthropic:
         raise BatchesUnsupported(f"client {alias!r} cannot be used: {reason}")
     if not isinstance(made, anthropic.Anthropic):
         raise InvalidSettings(f"the client factory {factory!r} of {alias!r} returned no anthropic.Anthropic")
+    if reason := identity.why_malformed(made):
+        failure = PermanentError(f"client {alias!r} cannot be used, and nothing was sent with it: {reason}")
+        failure.code = MALFORMED
+        raise failure
     return made
 
 
@@ -377,7 +395,7 @@ class Knock(NamedTuple):
         return _account(self.headers)
 
 
-def knock(client: anthropic.Anthropic, *, timeout: float) -> Knock:
+def knock(client: Client, *, timeout: float) -> Knock:
     """Ask for one batch, which costs nothing, and tell whatever is answered.
 
     Raises:
@@ -393,6 +411,34 @@ def knock(client: anthropic.Anthropic, *, timeout: float) -> Knock:
         except msgspec.DecodeError:
             return Knock(response.status_code, response.headers, None, False)
         return Knock(response.status_code, response.headers, None, True)
+
+
+class Elsewhere(NamedTuple):
+    """What a route of the API beside those of batches answered."""
+
+    status: int
+    is_json: bool
+
+
+def ask_elsewhere(client: Client, *, timeout: float) -> list[Elsewhere]:
+    """Ask routes of the API beside those of batches, at no cost; what answered, if anything did."""
+    found = []
+    for path, body in (("/v1/models", None), ("/v1/messages/count_tokens", b"{}")):
+        post = None if body is None else (iter([body]), len(body))
+        with contextlib.suppress(ApiError), _ours("list", client):
+            try:
+                answer = _call(client, "list", path, timeout, post=post)
+            except anthropic.APIStatusError as exc:
+                answer = exc.response
+            found.append(Elsewhere(answer.status_code, _is_object(answer)))
+    return found
+
+
+def _is_object(answer: Any) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(answer.content), dict)
+    except Exception:  # noqa: BLE001 - a page, a broken body
+        return False
 
 
 def host(client: anthropic.Anthropic) -> str:
@@ -653,6 +699,8 @@ def _ours(endpoint: policy.Endpoint, client: Client, *, begun: bool = False) -> 
             kind = PermanentError if isinstance(exc, _WRONGLY_SET_UP) else TransientError
             raise kind(f"{endpoint}: the client could not sign in, and sent nothing: {_name(exc, client)}") from None
         # Failures while a body is read come raw from the transport, in classes that differ between SDK versions.
+        if type(exc).__name__ in _UNSENDABLE:
+            raise PermanentError(f"{endpoint}: the client cannot send it ({type(exc).__name__})") from None
         if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
             raise
         failure = policy.classify(endpoint, None)(f"{endpoint}: {_name(exc, client)} while the answer was read")

@@ -6,7 +6,6 @@ at most; the others are told what that one found.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar, get_args
@@ -16,11 +15,12 @@ from celery import Celery
 
 from claude_batch_tasks import delivery, policy
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.metrics import METRICS, Reading
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchGlance, BatchState, JobGlance, JobState, Store, Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds for which what was found is told to all, and after which it is forgotten where nobody has found out more.
 FRESH, KEPT = 15.0, 60.0

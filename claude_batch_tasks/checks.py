@@ -6,7 +6,6 @@ Nothing here stops a worker. The ``of_`` functions decide; ``warn`` asks and log
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,21 +25,23 @@ from celery.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from claude_batch_tasks import api, problems, silence, transport
+from claude_batch_tasks import api, problems, redis_urls, setting_names, silence, transport, unread_settings
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.line import NAME
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.policy import BATCH_LIFETIME
 from claude_batch_tasks.problems import Finding
+from claude_batch_tasks.redis_urls import redis_address
 from claude_batch_tasks.settings import (
-    PREFIX,
+    NAMES,
     Settings,
     default_store_url,
-    redis_address,
-    redis_url,
     visibility_timeout,
 )
+from claude_batch_tasks.shared_database import neglected_prefixes
+from claude_batch_tasks.store.prefixed import client_class
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds a server may take to answer; a worker's start waits for it.
 PATIENCE = 2.0
@@ -52,7 +53,7 @@ _LONG_SILENCE = 30
 #: step, which makes a call or two of at most ``timeout`` seconds.
 _LONG_STEP = 600
 _STEP = 120
-_LONG_STEPS = ("create_batch", "fetch_results", "create_message")
+_LONG_STEPS = ("create_batch", "fetch_results", "send_messages")
 
 #: Celery's own default; more is somebody's choice.
 _PREFETCH = 4
@@ -62,6 +63,9 @@ _OLDEST = (6, 2)
 
 #: The part of its memory from which on a server is nearly full.
 _NEARLY = 0.8
+
+#: Findings that name settings as they are written already.
+_SPELLED = {one.id for one in (problems.INVALID_SETTINGS, problems.NOT_IN_FORCE, problems.LOOKS_LIKE_OURS)}
 
 LOSSES = {
     "store": "the ledger, prompts and results of jobs: they end without results, or their batches are not found again",
@@ -178,14 +182,19 @@ def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
         found.append(problems.RESULTS_EXPIRE.found(hours=seconds / 3600))
     accepted = _several(conf.get("accept_content"))
     results = _several(conf.get("result_accept_content")) or accepted
-    for serializer, taken in (("task_serializer", accepted), ("result_serializer", results)):
-        if (used := conf.get(serializer)) and taken and not _accepts(taken, used):
+    tasks = conf.get("task_serializer")
+    if accepted and not any(_accepts(accepted, name) for name in ("json", tasks) if name):
+        found.append(problems.NO_SERIALIZER.found(accepted=accepted, used=tasks, right=["json", *accepted]))
+        tasks = None  # which says it all
+    sent = (("task_serializer", tasks, accepted), ("result_serializer", conf.get("result_serializer"), results))
+    for serializer, used, taken in sent:
+        if used and taken and not _accepts(taken, used):
             own = taken is results and conf.get("result_accept_content")
             more = f"{'result_accept_content' if own else 'accept_content'} = {[*taken, used]!r}"
             fix = f"{serializer} = 'json'" if used != "json" and _accepts(taken, "json") else more
             found.append(problems.NOT_ACCEPTED.found(setting=serializer, used=used, fix=fix))
-    if accepted and not _accepts(accepted, "json"):
-        found.append(problems.JSON_NOT_ACCEPTED.found(accepted=["json", *accepted]))
+    if str(conf.get("task_protocol")) == "1":
+        found.append(problems.OLD_PROTOCOL.found())
     used = [conf.get("task_serializer"), conf.get("result_serializer"), *accepted, *results]
     if any(str(name).endswith(("pickle", "python-serialize")) for name in used):
         found.append(problems.PICKLE.found())
@@ -256,15 +265,28 @@ def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
     Args:
         worker: the one that starts, whose command line may say otherwise than the app's settings.
     """
-    yield from isolated("servers", lambda: (finding for server in servers(app) for finding in _forgets(server)))
+    prefix = readable(app).store_prefix or ""
+    found = isolated("servers", lambda: (finding for server in servers(app) for finding in _forgets(server, prefix)))
+    yield from in_its_words(app, found)
     yield from static(app, worker)
-    yield from isolated("silent servers", lambda: of_silent_servers(app))
+    yield from in_its_words(app, isolated("silent servers", lambda: of_silent_servers(app)))
 
 
 def static(app: Celery, worker: Any = None) -> Iterator[Finding]:
     """What the settings alone give reason to warn of; nobody is asked."""
-    for check in (_settings, _factories, _transport, _result_back_end, _celery_settings, _tasks):
-        yield from isolated(check.__name__.strip("_").replace("_", " "), partial(check, app, worker))
+    for check in (_settings, _unread_settings, _factories, _transport, _result_back_end, _celery_settings, _tasks):
+        found = isolated(check.__name__.strip("_").replace("_", " "), partial(check, app, worker))
+        yield from in_its_words(app, found)
+
+
+def in_its_words(app: Celery, found: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings with settings spelled as they have to be where the app reads them: by Django in capitals."""
+    for one in found:
+        if one.id in _SPELLED:
+            yield one
+            continue
+        text, hint = (setting_names.in_its_words(app, words, NAMES) for words in (one.text, one.hint))
+        yield one._replace(text=text, hint=hint)
 
 
 def isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -279,19 +301,22 @@ def isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Find
 def warn(worker: Any) -> None:
     """Log what a worker that starts has to warn of; never raises."""
     for finding in findings(worker.app, worker):
-        log.log(finding.level, "claude_batch_tasks: %s", finding)
+        log.log(finding.level, f"claude_batch_tasks: %s ({finding.id})", finding)  # one text for each kind
 
 
 def servers(app: Celery) -> list[Server]:
     """The Redis servers that the app uses, each once."""
     found: dict[str, Server] = {}
-    urls = {
-        "store": readable(app).store_url,
-        "broker": app.conf.broker_read_url or app.conf.broker_url,
-        "result back end": app.conf.result_backend,
+    urls: dict[str, Callable[[], str | None]] = {
+        "store": lambda: readable(app).store_url,
+        "broker": lambda: redis_urls.broker_url(app, read=True),
+        "result back end": lambda: redis_urls.result_backend_url(app),
     }
-    for role, given in urls.items():
-        if (url := _redis_url(given)) is not None:
+    for role, of_role in urls.items():
+        url = None
+        with suppress(InvalidSettings):  # which the settings' own check has said
+            url = of_role()
+        if url is not None:
             parts = urlsplit(url)
             # Another password may be wrong where the first is right.
             found.setdefault(parts.netloc or parts.path, Server({})).urls[role] = url
@@ -303,32 +328,42 @@ def readable(app: Celery) -> Settings:
     with suppress(InvalidSettings):
         return Settings.of(app)
     kept: dict[str, Any] = {}
-    for field in dataclasses.fields(Settings):
-        name = PREFIX + field.name
-        if name in app.conf:
-            with suppress(InvalidSettings):
-                Settings(**{**kept, field.name: app.conf[name]})
-                kept[field.name] = app.conf[name]
+    with suppress(InvalidSettings):
+        for name, given in setting_names.configured(app).items():
+            with suppress(InvalidSettings, TypeError):
+                Settings(**{**kept, name: given.value})
+                kept[name] = given.value
     settings = Settings(**kept)
     with suppress(InvalidSettings):
-        return dataclasses.replace(settings, store_url=settings.store_url or default_store_url(app))
+        settings = dataclasses.replace(settings, store_url=settings.store_url or default_store_url(app))
+    if settings.store_prefix is None:
+        settings = dataclasses.replace(settings, store_prefix=redis_urls.key_prefix(app))
     return settings
 
 
-def _forgets(server: Server) -> list[Finding]:
+def of_prefixes(server: Server, client: redis.Redis, ours: str) -> list[Finding]:
+    """Say which jobs in the store's database this app may take for its own, and does not."""
+    try:
+        found = neglected_prefixes(client, ours)
+    except redis.ResponseError:  # it may not look
+        return []
+    return [problems.OTHER_PREFIX.found(server=server.name, theirs=theirs, ours=ours) for theirs in found]
+
+
+def _forgets(server: Server, prefix: str) -> list[Finding]:
     try:
         with connected(server.url) as client:
-            return of_server(server.roles, redis_address(server.url), client.info())
+            found = of_server(server.roles, redis_address(server.url), client.info())
+            return found + (of_prefixes(server, client, prefix) if "store" in server.roles else [])
     except (redis.RedisError, OSError) as exc:
         log.info("the Redis at %s does not tell how it is set up: %s", redis_address(server.url), type(exc).__name__)
         return []
 
 
-def connected(url: str) -> redis.Redis:
+def connected(url: str, prefix: str = "") -> redis.Redis:
     """A client that waits for no more than ``PATIENCE`` seconds."""
     limits = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry": Retry(NoBackoff(), 0)}
-    client: redis.Redis = redis.Redis.from_url(url, **limits)
-    return client
+    return redis_urls.connect(url, limits, kind=client_class(prefix))
 
 
 def _settings(app: Celery, worker: Any) -> Iterator[Finding]:
@@ -336,6 +371,10 @@ def _settings(app: Celery, worker: Any) -> Iterator[Finding]:
         Settings.of(app)
     except InvalidSettings as exc:
         yield problems.INVALID_SETTINGS.found(error=exc)
+
+
+def _unread_settings(app: Celery, worker: Any) -> Iterator[Finding]:
+    return unread_settings.findings(app, readable(app))
 
 
 def _factories(app: Celery, worker: Any) -> Iterator[Finding]:
@@ -415,7 +454,7 @@ def masked(text: str) -> str:
     """A text without what stands between ``//`` and ``@`` in addresses, and without passwords that follow a ``?``."""
     # A password that is not quoted as it should be may have both signs in it.
     text = re.sub(r"//\S*@", "//***@", text)
-    return re.sub(r"(?i)([?&]\w*(?:pass|secret|token|key)\w*=)[^&\s]*", r"\1***", text)
+    return re.sub(r"(?i)([?&]\w*(?:pass|secret|token|key|sentinel_kwargs)\w*=)[^&\s]*", r"\1***", text)
 
 
 def _why_unusable(exc: Exception, urls: Any) -> str:
@@ -426,11 +465,3 @@ def _why_unusable(exc: Exception, urls: Any) -> str:
     except ValueError:
         return "it is no address; signs such as / @ [ in a password are written %2F %40 %5B"
     return f"{type(exc).__name__}: {masked(str(exc))}"
-
-
-def _redis_url(urls: Any) -> str | None:
-    url = str(urls[0] if isinstance(urls, (list, tuple)) and urls else urls).split(";")[0]
-    try:
-        return redis_url(url)
-    except InvalidSettings:
-        return None

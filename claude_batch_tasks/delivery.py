@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import history, line, policy
+from claude_batch_tasks import headers, history, line, policy, publishing
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings, visibility_timeout
-from claude_batch_tasks.store import Store, Unit
+from claude_batch_tasks.store import JobRecord, Store, Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Held while a worker's threads do anything: a pool child forked in the middle of it would inherit locks that nobody in
 #: the child ever releases (of the event dispatcher, of connection pools), and hang for good.
@@ -50,11 +50,8 @@ def send_due(app: Celery) -> float:
             raise
         except StoreUnavailable:
             raise
-        except Exception:  # its own fault, such as a queue that the app does not know; not that of the others
-            extra = history.fields(unit, "not_sent")
-            log.exception(
-                "%s: the message that is due could not be sent; next try in %.0f s", unit, _PAUSE, extra=extra
-            )
+        except Exception as exc:  # noqa: BLE001 - its own fault, such as an unknown queue; not that of the others
+            note_not_sent(store, unit, exc)
             store.wait_again([unit], _PAUSE)
     if len(units) == _AT_ONCE:
         return 0.0
@@ -78,6 +75,20 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
         return False
     if job.state == "staged" and unit.batch is not None:
         return False  # the message its job begins with comes first
+    with publishing.fixed_headers(headers.of(job)):
+        sent = _send(app, store, job, unit, position, due_at)
+    if sent and job.not_sent is not None:
+        history.forget_not_sent(store, unit.job_id)
+    return sent
+
+
+def note_not_sent(store: Store, unit: Unit, exc: Exception) -> None:
+    """Tell that a unit's message cannot be made."""
+    if (job := store.job(unit.job_id)) is not None:
+        history.note_not_sent(store, unit, "its next step", exc, job)
+
+
+def _send(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:
     countdown = 0.0 if due_at is None else max(due_at - store.now(), 0.0)
     if unit.batch is None:
         if job.state == "staged" and countdown > policy.longest_hop(visibility_timeout(app)):

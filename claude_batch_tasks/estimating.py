@@ -134,10 +134,10 @@ def estimate(
 
 
 def _configured() -> Any:
-    from claude_batch_tasks.settings import PREFIX, configured_app  # which knows stores, and they us
+    from claude_batch_tasks.settings import configured_app, prices_of  # which knows stores, and they us
 
     try:
-        return configured_app().conf.get(f"{PREFIX}prices") or {}
+        return prices_of(configured_app())
     except InvalidSettings:  # there are several apps, and nothing says which is meant
         return {}
 

@@ -51,6 +51,30 @@ def of(
     return type(error)(" ".join(parts), *error.args[1:])
 
 
+def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) -> Exception:
+    """Return the error of a job that has ended, and what follows it cannot be sent: of the same class, with advice.
+
+    Args:
+        state: in which it has ended.
+        names: of the tasks that follow it.
+        exc: why not.
+    """
+    handle = f"BatchJob({step.unit.job_id!r})"
+    what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
+    text = (
+        f"{what}. Job {step.unit.job_id} is {state}, and its results are kept for {span(step.settings.result_ttl)} "
+        f"({handle}.results()). What follows it ({', '.join(names)}) was not sent: send it yourself, with "
+        f"{handle}.status().summary as its argument. Do not submit the requests again."
+    )
+    try:
+        error = type(exc)(text)
+    except Exception:  # noqa: BLE001 - a class whose arguments are others
+        error = None
+    if error is None or what not in str(error):
+        return errors.StepFailed(text)
+    return error
+
+
 def _error_of(record: BatchRecord) -> errors.BatchTasksError:
     if record.error is not None:
         return errors.rebuild(*record.error)
@@ -126,10 +150,20 @@ def _is_lost(record: BatchRecord) -> bool:
 def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
     """What to do next, so that nothing is paid for twice."""
     resume = f"{handle}.resume()"
+    if isinstance(error, errors.BatchesUnsupported) and error.status is not None:
+        way = (
+            "Have the gateway pass /v1/messages/batches and all below it on to Anthropic, or set ANTHROPIC_BASE_URL "
+            f"(base_url in the client's factory) to an address that has them, then {resume}"
+        )
+        if paid.waiting:
+            return f"{way}: it searches once more for what was created."
+        return f"{way}; at full price, through the Messages API: {handle}.resume(fallback='messages')."
     if isinstance(error, errors.BatchesUnsupported):
         return f"Give this client a factory that returns one with Message Batches, then {resume}."
     if isinstance(error, errors.PermanentError):
         if policy.is_foreign_refusal(error.status, error.error_type):
+            if error.status == 413:
+                return _advice_on_size(handle, paid)
             return (
                 "That is not the API's own form: a proxy, a gateway or a challenge page in front of it refused, or "
                 f"ANTHROPIC_BASE_URL is wrong. Have it let the calls pass, then {resume}."
@@ -171,6 +205,20 @@ def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *,
         f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. Mend what the "
         f"message names. {first} only the {unsent} that have no outcome in {handle}.results(), or send these as they "
         f"are with {resume}."
+    )
+
+
+def _advice_on_size(handle: str, paid: Paid) -> str:
+    way = (
+        "That is not the API's own form: a proxy or a gateway in front of it takes no body as large as this create's. "
+        "Raise its limit, or set max_bytes_per_batch below it"
+    )
+    if not paid.some:
+        return f"{way}, and submit the requests again: run_batch.delay({handle}.requests(), max_bytes_per_batch=...)."
+    first = f"{handle}.resume() fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
+    return (
+        f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. {way}. {first} only "
+        f"the {many(paid.unsent, 'request')} that have no outcome in {handle}.results()."
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+from claude_batch_tasks import logs
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.store import HistoryEvent, Store, Unit
+from claude_batch_tasks.store import HistoryEvent, JobRecord, Store, Unit
 
-log = logging.getLogger("claude_batch_tasks")
+log = logs.get_logger("claude_batch_tasks")
 
 Event = Literal[
     "submitted",
@@ -33,8 +35,15 @@ Event = Literal[
     "failed",
     "resumed",
     "recovered",
+    "not_sent",
     "finished",
 ]
+
+#: What is done about a step's message that cannot be made, and what is to be done about it.
+_KEEPS_TRYING = (
+    "Nothing is lost: the job goes on where it stands when it can be. Mend what the error names in the workers' "
+    "settings, and restart them"
+)
 
 
 def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
@@ -48,10 +57,37 @@ def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logg
         details: values of JSON's types, ``batch_id`` among them; None is left out.
     """
     details = {name: value for name, value in details.items() if value is not None}
-    log.log(level, "%s: %s", where(unit, details.get("batch_id")), text, extra=fields(unit, event, **details))
+    # Whoever groups lines goes by this text alone: what is of one kind is one group, whatever its jobs are called.
+    kind = event.replace("_", " ")
+    template = f"%s: {kind}%s" if text.startswith(kind) else f"%s: {kind}: %s"
+    extra = fields(unit, event, **details)
+    log.log(level, template, where(unit, details.get("batch_id")), text.removeprefix(kind), extra=extra)
     with suppress(StoreUnavailable):
         at = datetime.fromtimestamp(store.now(), timezone.utc)
         store.note(unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details))
+
+
+def note_not_sent(store: Store, unit: Unit, task: str, exc: Exception, job: JobRecord) -> None:
+    """Tell that a message of a job cannot be made, once for each reason; ``BatchJob.status()`` shows it meanwhile.
+
+    Args:
+        unit: which the message is for.
+        task: that it calls.
+        job: as it was read last.
+    """
+    text = f"{unit}: the message of {task} cannot be sent: {type(exc).__name__}: {exc}. {_KEEPS_TRYING}"
+    if job.not_sent != text:
+        trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+        log.warning("%s: a message cannot be sent\n%s", unit, trace, extra=fields(unit, "not_sent"))
+        with suppress(StoreUnavailable):
+            store.update_job(unit.job_id, not_sent=text)
+        note(store, unit, "not_sent", text.removeprefix(f"{unit}: "), level=logging.ERROR, error=type(exc).__name__)
+
+
+def forget_not_sent(store: Store, job_id: str) -> None:
+    """Note that messages of a job can be made again."""
+    with suppress(StoreUnavailable):
+        store.update_job(job_id, not_sent=None)
 
 
 def where(unit: Unit, batch_id: str | None) -> str:
@@ -60,12 +96,5 @@ def where(unit: Unit, batch_id: str | None) -> str:
 
 
 def fields(unit: Unit, event: str, **details: Any) -> dict[str, Any]:
-    """The ``extra`` of a line in the log, for whoever writes logs as JSON.
-
-    Without what the application's own record factory says (a ``request_id``, for one): logging raises where it is told
-    something twice.
-    """
-    placed = {"job_id": unit.job_id, "batch": unit.batch, "lane": unit.lane}
-    told = {"event": event, **{name: value for name, value in placed.items() if value is not None}, **details}
-    taken = vars(logging.makeLogRecord({}))
-    return {name: value for name, value in told.items() if name not in taken}
+    """Return the ``extra`` of a line about a unit."""
+    return logs.fields(event, **{"job_id": unit.job_id, "batch": unit.batch, "lane": unit.lane, **details})

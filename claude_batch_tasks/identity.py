@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,12 @@ _TELLING = re.compile(r"auth|key|token|secret|tenant|workspace|org|account|proje
 
 #: Headers in which a client signs in.
 _SIGNED_IN = ("authorization", "x-api-key")
+
+#: Where the SDK finds what it signs in with.
+_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_QUOTES = "'\"`\u2018\u2019\u201c\u201d"
 
 #: Attributes of clients and of the SDK's providers that name an account, and are no secrets.
 _NAMES = (
@@ -106,6 +113,69 @@ def why_no_batches(made: Any) -> str | None:
         f"{type(made).__name__} has no Message Batches; use anthropic.Anthropic, or another client whose "
         "messages.batches works, such as AnthropicAWS"
     )
+
+
+def why_malformed(client: anthropic.Anthropic) -> str | None:
+    """Say what is wrong with the form of a client's key, token or headers, if anything, without showing any of it."""
+    sent = _headers(client)
+    for name, value in sent.items():
+        if not _HEADER_NAME.fullmatch(name):
+            return f"the name of its header {name.strip()[:40]!r} has a character that no header's name may have"
+        if type(value).__name__ in ("Omit", "NotGiven"):  # how the SDK leaves a header out
+            continue
+        if not isinstance(value, (str, bytes)):
+            return f"its header {name} is {type(value).__name__}, not a text"
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if name == "authorization" and text.partition(" ")[0].lower() == "bearer":
+            text = text[len("bearer") + 1 :]
+        if name in _SIGNED_IN:
+            # Another credential may be sent beside an empty key.
+            if not text and name == "x-api-key" and sent.get("authorization"):
+                continue
+            if fault := _fault(text, secret=True):
+                return f"its {_what_signs_in(client, text)} {fault}"
+        elif text and (fault := _fault(text, secret=False)):
+            return f"its header {name} {fault}"
+    signs_in = {*_SIGNED_IN} & {*sent} or _provider(client) is not None or getattr(client._client, "auth", None)
+    if not signs_in and not client.api_key and not client.auth_token:
+        empty = [name for name in _VARIABLES if name in os.environ and not os.environ[name].strip()]
+        if empty:
+            return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} set, and empty, and it has no other key"
+    return None
+
+
+def _what_signs_in(client: anthropic.Anthropic, text: str) -> str:
+    if text == client.auth_token:
+        return "token (ANTHROPIC_AUTH_TOKEN, or that of its factory)"
+    if text == client.api_key:
+        return "key (ANTHROPIC_API_KEY, or that of its factory)"
+    return "key in a header of its own"
+
+
+def _fault(text: str, *, secret: bool) -> str | None:
+    """Say what is wrong with the form of a header's text."""
+    bare = text.strip()
+    if not bare:
+        return "is empty" if not text else "is blank"
+    if "\ufeff" in text:
+        return "has a byte order mark (BOM) in it: the file it was read from begins with one"
+    if re.search(r"[\r\n]", text):
+        return "has a line break " + ("in it" if re.search(r"[\r\n]", bare) else "at its end or its beginning")
+    if bare != text:
+        return "begins or ends with a space"
+    if secret and (bare[0] in _QUOTES or bare[-1] in _QUOTES):
+        return "stands in quotation marks"
+    if secret and re.match(r"(export )?[A-Z]+_[A-Z_]+=", text):
+        return "begins with the name of a variable and ="
+    if secret and re.match(r"bearer\s", text, re.IGNORECASE):
+        return "begins with 'Bearer', which the SDK puts before it"
+    if secret and text.startswith("sk-ant-") and re.search(r"\s", text):
+        return "has a space in it"
+    if not text.isascii():
+        return "has a character in it that is not ASCII"
+    if not text.isprintable() and (secret or not text.replace("\t", "").isprintable()):
+        return "has a control character in it"
+    return None
 
 
 def drop_token(client: anthropic.Anthropic) -> bool:

@@ -10,12 +10,12 @@ import hashlib
 import json
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 
 from claude_batch_tasks import __version__, checks
-from claude_batch_tasks.settings import Settings, redis_address
+from claude_batch_tasks.redis_urls import database_of, redis_address
+from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.schema import PREFIX
 from claude_batch_tasks.versions import versions
 
@@ -33,7 +33,7 @@ def mark(token: str) -> str:
 def store_name(settings: Settings) -> str:
     """The store's host, port and database."""
     url = settings.store_url or ""
-    return f"{redis_address(url)}/{urlsplit(url).path.strip('/') or 0}" if url else "none"
+    return f"{redis_address(url)}/{database_of(url)}" if url else "none"
 
 
 def described(settings: Settings) -> dict[str, str]:
@@ -58,7 +58,7 @@ def _answer(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
     settings = Settings.of(state.app)
     assert settings.store_url is not None
     try:
-        with checks.connected(settings.store_url) as client:
+        with checks.connected(settings.store_url, settings.store_prefix or "") as client:
             sees = bool(client.exists(mark(token)))
     except (redis.RedisError, OSError):
         sees = None

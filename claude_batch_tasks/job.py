@@ -15,7 +15,7 @@ import msgspec
 from celery import Celery
 from celery.result import AsyncResult
 
-from claude_batch_tasks import export, history, index, line, missing, resuming, rounds, totals
+from claude_batch_tasks import export, headers, history, index, missing, resuming, rounds, routing, totals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown, ResultsMissing
 from claude_batch_tasks.job_result import JobResult
@@ -62,6 +62,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that deserved another chance and were not sent again for want of budget."""
     stopped: str | None
     """Why nothing more is sent for this job, if so."""
+    not_sent: str | None = None
+    """Why a message of this job cannot be sent, or, where it has ended, what follows it."""
+    on_result_error: str | None = None
+    """Why ``on_result`` is not called any more, if so."""
     cost: float | None
     """US dollars that the answers so far have cost, without what ``cost_unknown`` names; None: nothing is known."""
     cost_by_model: dict[str, float | None]
@@ -128,6 +132,8 @@ class BatchJob:
             fallback=sum(batch.answered for batch in batches),
             fallback_skipped=sum(batch.skipped for batch in batches),
             stopped=job.stopped,
+            not_sent=job.not_sent,
+            on_result_error=job.on_result_error,
             cost=costs["cost"],
             cost_by_model=costs["cost_by_model"],
             cost_unknown=costs["cost_unknown"],
@@ -323,7 +329,7 @@ class BatchJob:
         self._store.wake(Unit(self.job_id, number) for number in range(job.batches))
         task = self._app.tasks[cancel_batch.name]
         for number in range(job.batches):
-            task.apply_async((self.job_id, number), **line.routed(job.queue))
+            task.apply_async((self.job_id, number), **headers.option(job), **routing.follow(self._app, job, task.name))
 
     def resume(self, **options: Any) -> AsyncResult[Any]:
         """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
+from contextvars import copy_context
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -36,10 +37,11 @@ from claude_batch_tasks import (
     signals,
     spool,
 )
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.step import LeaseLost, Step
 from claude_batch_tasks.store import Need, Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Requests that are looked at in one go, and how often where none of them may be sent now.
 _AHEAD = 16
@@ -151,6 +153,8 @@ class Lane:
         self._unsaved: set[int] = set()
         #: The worker is being stopped.
         self._ending = threading.Event()
+        #: The ids of calls that were answered 404, of which nobody was told yet.
+        self._not_found: list[str | None] = []
         #: What requests have come to in this run.
         self.done: Counter[str] = Counter()
         #: The positions of these.
@@ -180,11 +184,13 @@ class Lane:
                     return min((seconds for seconds in (pause, doubt) if seconds is not None), default=None)
                 # Something may be sent before one of these is through.
                 done, _ = wait(self._running, timeout=pause or None, return_when=FIRST_COMPLETED)
+                self._tell()
                 for call in done:
                     del self._running[call]
                     self._seconds = [*self._seconds[-20:], call.result()]
         except Exception:
             wait(self._running)  # these are paid for; but a worker that is being stopped does not wait for them
+            self._tell()
             raise
         except BaseException:
             self._ending.set()  # what is answered goes to disk, where there is a place for it
@@ -192,6 +198,12 @@ class Lane:
             while self._unsaved and time.monotonic() < deadline:
                 time.sleep(0.05)
             raise
+
+    def _tell(self) -> None:
+        """Send the signals about calls, in the thread in which the step runs and in which receivers expect to be."""
+        while self._not_found:
+            request_id = self._not_found.pop()
+            self._step.tell(signals.not_found_seen, batch_id=None, endpoint="messages", request_id=request_id)
 
     def _miss_answers(self) -> float | None:
         """Give up the answers to calls of an earlier run that nobody stores; the seconds until that may be, if not yet.
@@ -225,7 +237,9 @@ class Lane:
         self._running[call] = request
         try:
             # Not of a pool: Python waits for those at its exit.
-            threading.Thread(target=run, name="claude-batch-call", daemon=True).start()
+            # In the context in which the step runs: a client may need it for each call.
+            inside = copy_context().run
+            threading.Thread(target=inside, args=(run,), name="claude-batch-call", daemon=True).start()
         except RuntimeError:  # no thread is to be had: this one makes the call
             run()
 
@@ -430,7 +444,7 @@ class Lane:
         """The call was not charged for: it is made again later, or it is of no use, or no call is."""
         step, place = self._step, request.place
         if exc.status == 404:
-            step.tell(signals.not_found_seen, batch_id=None, endpoint="messages", request_id=exc.request_id)
+            self._not_found.append(exc.request_id)
         token_refused = exc.status == 401 and isinstance(exc, errors.TryLater)  # another is asked for
         if not token_refused and policy.concerns_account(
             exc.error_type, str(exc), status=exc.status or 0, code=exc.code
@@ -445,6 +459,7 @@ class Lane:
                 at_least=exc.retry_after,
                 rand=random.random(),
             )
+            wait = step.bound_wait(wait, exc.retry_after)
             times = step.store.put_back(step.unit, place, wait, step.settings.messages_limit)
             extra = step.fields("refused", endpoint="messages", status=exc.status, request_id=exc.request_id)
             log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait, extra=extra)
@@ -485,7 +500,8 @@ class Lane:
                         log.warning(text, step.where, place, extra=step.fields("held"))
                         return
                     if self._ending.is_set():
-                        log.error("%s: the answer to request %d is lost: %s", step.where, place, exc)
+                        text = "%s: the answer to request %d is lost: %s"
+                        log.error(text, step.where, place, exc, extra=step.fields("lost_answer"))
                         raise
                     if paid and place not in self._unsaved:
                         self._unsaved.add(place)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery, chain
+from celery.app.task import Context
 from celery.canvas import Signature
 from celery.result import allow_join_result
 from kombu.utils import json
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import headers, policy, routing
 from claude_batch_tasks.settings import visibility_timeout
 from claude_batch_tasks.store import JobRecord, Unit
 
@@ -32,7 +34,8 @@ DONE = 10**15
 #: The position of a job whose result Celery has stored.
 ENDED = 1
 
-#: What a task's place in the caller's canvas consists of, as ``apply_async`` takes it and as a request has it.
+#: What of the options of ``apply_async`` is the job's, and so its last task's, by what a request calls it: its place in
+#: the caller's canvas, and what is told of it.
 _CANVAS = {
     "link": "callbacks",
     "link_error": "errbacks",
@@ -42,7 +45,14 @@ _CANVAS = {
     "group_index": "group_index",
     "root_id": "root_id",
     "parent_id": "parent_id",
+    "shadow": "shadow",
+    "ignore_result": "ignore_result",
+    "stamped_headers": "stamped_headers",
+    "reply_to": "reply_to",
 }
+
+#: What of these is left out: the default.
+_ABSENT: tuple[Any, ...] = (None, [], ())
 
 
 def position(turn: int, rank: int, seq: int = 0) -> int:
@@ -56,8 +66,27 @@ def canvas(of: Mapping[str, Any] | Any) -> str:
     Raises:
         TypeError: an argument in it that JSON cannot carry.
     """
-    options = of if isinstance(of, Mapping) else {name: getattr(of, theirs, None) for name, theirs in _CANVAS.items()}
-    return json.dumps({name: options[name] for name in _CANVAS if options.get(name) not in (None, [], ())})
+    if isinstance(of, Mapping):
+        options = of
+    else:
+        options = {name: getattr(of, theirs, None) for name, theirs in _CANVAS.items()} | (of.stamps or {})
+    names = [*_CANVAS, *(options.get("stamped_headers") or ())]
+    found = {name: options[name] for name in names if options.get(name) not in _ABSENT}
+    if not found.get("ignore_result"):
+        found.pop("ignore_result", None)
+    return json.dumps(found)
+
+
+def stamps(job: JobRecord) -> dict[str, Any]:
+    """Return the options of ``apply_async`` that give a message the job's stamps."""
+    placed = _canvas(job)
+    names = placed.get("stamped_headers") or []
+    return {"stamped_headers": names, **{name: placed[name] for name in names if name in placed}} if names else {}
+
+
+def ignores_result(job: JobRecord) -> bool:
+    """Return whether nothing is to be stored under the job's id: ``ignore_result=True``."""
+    return bool(_canvas(job).get("ignore_result"))
 
 
 def steps(
@@ -93,43 +122,60 @@ def publish(
     """
     first, *rest = signatures
     placed = _canvas(job)
-    following = [*placed.get("chain", []), *map(dict, reversed(rest))]
+    following = [
+        *placed.get("chain", []),
+        *({**step, "options": routing.portable(step.options)} for step in reversed(rest)),
+    ]
     if task_id:
         options |= {"task_id": task_id, "retries": first.args[-1]}
+    options = {**headers.option(job), **options}
     first.apply_async(chain=following, root_id=placed.get("root_id") or job_id, **options)
 
 
-def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
-    """Go through a job's lines here and now, one after the other; what the last of all tasks returns."""
-    following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
+def run_steps(job: JobRecord, lines: list[list[Signature[Any]]]) -> None:
+    """Go through a job's lines here and now, one after the other, up to the job's end."""
+    for step in (step for steps in lines for step in steps):
+        step.set(**headers.option(job))
     with allow_join_result():
         for steps in lines:
             # Apart from the job's end: where a step begins another turn, Celery leaves out what follows it here.
             chain(*steps[:-1]).apply()
+
+
+def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
+    """Go through a job's lines here and now, and through its end; return what the last of all tasks does."""
+    run_steps(job, lines)
+    following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
+    with allow_join_result():
         return chain(lines[-1][-1], *following).apply().get()
 
 
 def message(app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: float = 0) -> Signature[Any]:
     """The message of a lane of a batch's requests on their way through the Messages API."""
     step = _step(app, job, "send_messages", unit.job_id, unit.batch, unit.lane, max(since, 0))
-    return step.set(**_later(app, countdown))
+    return step.set(**headers.option(job), **_later(app, countdown))
 
 
 def beginning(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) -> Signature[Any]:
     """The message a job begins with, as the caller sent it."""
     signature = app.signature(NAME + "run_batch", kwargs={"job_id": job_id}, immutable=True)
-    return signature.set(task_id=job_id, **routed(job.queue), **_canvas(job), **_later(app, countdown))
+    if job.expires_at is not None:
+        signature.set(expires=datetime.fromtimestamp(job.expires_at, timezone.utc))
+    return signature.set(
+        task_id=job_id,
+        **headers.option(job),
+        **routing.follow(app, job, NAME + "run_batch"),
+        **_canvas(job),
+        **_later(app, countdown),
+    )
 
 
 def restoring(app: Celery, job: JobRecord, job_id: str) -> Signature[Any]:
     """The message of fetching again what the store has lost of a job's results."""
     signature = app.signature(NAME + "recover_jobs", kwargs={"job_id": job_id}, immutable=True)
-    return signature.set(**{"ignore_result": False, **routed(job.queue)})
-
-
-def routed(queue: str | None) -> dict[str, Any]:
-    """The options of ``apply_async`` that send a job's task to the job's queue."""
-    return {"queue": queue} if queue else {}
+    return signature.set(
+        **{"ignore_result": False, **headers.option(job), **routing.follow(app, job, NAME + "recover_jobs")}
+    )
 
 
 def hop(app: Celery, wait: float) -> float:
@@ -151,8 +197,15 @@ def stays(app: Celery, wait: float) -> bool:
     return wait > min(policy.LONGEST_IN_BROKER, policy.longest_hop(visibility_timeout(app)))
 
 
+def request_of(job: JobRecord, job_id: str) -> Context:
+    """Return what Celery knows of the task that stands for the job, while none of its messages is at hand."""
+    placed = _canvas(job)
+    known = {theirs: placed.get(ours) for ours, theirs in _CANVAS.items()}
+    return Context({**known, "id": job_id, "task": NAME + "run_batch", "root_id": placed.get("root_id") or job_id})
+
+
 def _step(app: Celery, job: JobRecord, name: str, *args: Any) -> Signature[Any]:
-    return app.signature(NAME + name, args=args, immutable=True).set(**routed(job.queue))
+    return app.signature(NAME + name, args=args, immutable=True).set(**routing.follow(app, job, NAME + name, args))
 
 
 def _later(app: Celery, countdown: float) -> dict[str, Any]:

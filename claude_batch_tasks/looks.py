@@ -8,7 +8,6 @@ polls of those that have ended. What it does not show is retrieved by itself: no
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import random
 import threading
@@ -17,10 +16,11 @@ from collections.abc import Callable
 import msgspec
 
 from claude_batch_tasks import api, errors, metrics, policy
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import Flight
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds after which a poll that met another's listing comes back.
 _ANOTHERS = 2.0

@@ -7,7 +7,6 @@ default. What there is now, the gauges, is read from the store instead: see ``ce
 from __future__ import annotations
 
 import itertools
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
@@ -15,9 +14,10 @@ from typing import Literal, NamedTuple, get_args
 from celery import Celery
 
 from claude_batch_tasks import policy
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.store import BatchState, JobState
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PREFIX = "claude_batch_"
 

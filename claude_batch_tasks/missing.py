@@ -241,7 +241,7 @@ def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
             for piece in store.bodies(job_id, number):
                 record.body_bytes += len(piece) + 1
         if store.replace_batch(job_id, number, record, job.batches):
-            history.note(store, Unit(job_id, number), "failed", what, level=logging.ERROR, batch_id=batch_id)
+            history.note(store, Unit(job_id, number), "failed", what, level=logging.WARNING, batch_id=batch_id)
     return len(gone)
 
 

@@ -33,6 +33,13 @@ LONGEST_IN_BROKER = 1.0
 #: it answers again, and a try costs next to nothing.
 OUTAGE_RETRY_MAX = 15.0
 
+#: Seconds for which an eager job, whose caller stands still, meets nothing but failures before it ends; for which it
+#: waits where ``max_wait`` says nothing (Anthropic ends a batch after 24 hours). One wait is at most this share of the
+#: time since it began, or this long.
+EAGER_MAX_FAILING = 30.0
+EAGER_MAX_WAIT = 90_000.0
+EAGER_WAIT_SHARE, EAGER_MIN_WAIT = 0.25, 0.05
+
 #: The interval between looks is this share of the batch's age: the end is noticed at most ~10 % late.
 LOOK_SHARE = 0.1
 
@@ -149,6 +156,10 @@ _PASSING_REFUSALS = {408, 409, 425, 429}
 #: Redirects that leave it to the caller to send the request elsewhere: nothing was done with it here.
 _REDIRECTS = {301, 302, 307, 308}
 
+#: What whoever has no such route answers; 501 is definite, whoever it comes from.
+NO_ROUTE = (404, 405, 501)
+_NOT_IMPLEMENTED = 501
+
 #: What Cloudflare, in front of the API, answers when it could not connect to it: the request has not arrived there.
 _NOT_REACHED = 522
 
@@ -226,6 +237,7 @@ def classify(
     own 529 ``overloaded_error``     transient  transient  transient
     own 408, 409, 425                transient  transient  transient
     404, in any form                 not found  not found  not found
+    501, in any form                 permanent  ambiguous  transient
     any other own 4xx                permanent  permanent  permanent
     301, 302, 307, 308               permanent  permanent  transient
     any other 3xx or 4xx             ambiguous  ambiguous  transient
@@ -251,6 +263,8 @@ def classify(
         return errors.TransientError
     if status == 404:
         return errors.NotFoundError
+    if status == _NOT_IMPLEMENTED and endpoint == "create":
+        return errors.BatchesUnsupported
     if own and status is not None and 400 <= status < 500:
         return errors.TransientError if status in _PASSING_REFUSALS else errors.PermanentError
     if endpoint not in ("create", "messages"):
@@ -259,7 +273,7 @@ def classify(
 
 
 def is_foreign_refusal(status: int | None, error_type: str | None) -> bool:
-    """Whether an error is a refusal (3xx, 4xx) by something in front of the API that may never pass.
+    """Whether an error is a refusal (3xx, 4xx, 501) by something in front of the API that may never pass.
 
     Such as a challenge page, a login page, a gateway's own 401. Reading calls wait for its end for
     ``proxy_error_grace`` seconds.
@@ -267,7 +281,9 @@ def is_foreign_refusal(status: int | None, error_type: str | None) -> bool:
     Args:
         status, error_type: the error's; only what is in the API's own form has a type.
     """
-    return error_type is None and status is not None and 300 <= status < 500 and status not in _PASSING_REFUSALS
+    if error_type is not None or status is None or status in _PASSING_REFUSALS:
+        return False
+    return 300 <= status < 500 or status == _NOT_IMPLEMENTED
 
 
 def may_pass(status: int | None) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 class Finding(NamedTuple):
     """What a check found.
 
-    ``id``: that of the problem, such as ``claude_batch.W003``; empty where all is well. ``level``: ``logging.ERROR``,
+    ``id``: that of the problem, such as ``claude_batch.W004``; empty where all is well. ``level``: ``logging.ERROR``,
     ``logging.WARNING``, or ``logging.INFO`` where all is well. ``text``: what is wrong, and what it leads to. ``hint``:
     what to do.
     """
@@ -117,11 +117,6 @@ RESULTS_EXPIRE = Problem(
 NOT_ACCEPTED = Problem(
     "W009", "{setting} = {used!r} is not accepted by the workers: what is sent is thrown away", "{fix}"
 )
-JSON_NOT_ACCEPTED = Problem(
-    "W018",
-    "the messages of these tasks are JSON, which the workers do not accept: no job begins",
-    "accept_content = {accepted!r}",
-)
 PICKLE = Problem(
     "W010",
     "pickle lets whoever can write to the broker or the result back end run code in workers",
@@ -177,6 +172,27 @@ UNUSABLE_URL = Problem(
     "the {role} cannot be used: {error}",
     "Correct {setting}, or install what its kind needs: pip install 'celery[...]' (redis, sqlalchemy, sqs, ...)",
 )
+NOT_IN_FORCE = Problem(
+    "E020",
+    "{key} in {place} is not in force: {why}, and {name} is {value}. Workers refuse to start",
+    "{fix}",
+)
+LOOKS_LIKE_OURS = Problem(
+    "W021",
+    "{key} in {place} looks like a setting of claude_batch_tasks and is not in force: {why}, and {name} is {value}",
+    "{fix}, or rename it if it is for something else",
+)
+NO_SERIALIZER = Problem(
+    "E022",
+    "accept_content = {accepted!r} has neither 'json' nor task_serializer = {used!r}: no worker would take a message "
+    "of a job, and run_batch refuses every call",
+    "accept_content = {right!r}",
+)
+OLD_PROTOCOL = Problem(
+    "E023",
+    "task_protocol = 1 has messages that cannot carry the steps of a job: run_batch refuses every call",
+    "task_protocol = 2, Celery's default",
+)
 
 # -- servers
 
@@ -193,7 +209,7 @@ REFUSED_PASSWORD = Problem(
 NOT_PERMITTED = Problem(
     "E103",
     "{server} does not let its user run {commands}: steps fail and come back until it does",
-    "ACL SETUSER {user} ~claude_batch* {rules}",
+    "ACL SETUSER {user} {keys} {rules}",
 )
 READ_ONLY = Problem(
     "E104",
@@ -250,6 +266,12 @@ NO_DATABASE = Problem(
     "E114",
     "{server} has no database {database}: {leads}",
     "Correct what follows the last / in {setting}, or make it: databases in redis.conf, rabbitmqctl add_vhost",
+)
+OTHER_PREFIX = Problem(
+    "W115",
+    "{server} has unfinished jobs whose keys begin with {theirs!r}, and this app's begin with {ours!r}: its workers do "
+    "not take them. They are kept",
+    "If they are this app's: claude_batch_store_prefix = {theirs!r}; if they are another's, nothing",
 )
 
 # -- workers
@@ -395,6 +417,28 @@ UNIDENTIFIED = Problem(
     "client {alias!r} ({kind}) has no key of its own, and {host} does not say whose account it is of: a batch or a "
     "create that its listings do not show is waited for, and never sent again, because it may be on another account",
     "Let the gateway pass on the headers anthropic-organization-id and anthropic-workspace-id, or use a key",
+)
+
+MALFORMED_KEY = Problem(
+    "E316",
+    "{error}: every job of that client fails before anything is sent",
+    "Set it again, as the Console shows it and nothing more, where workers run: no quotation marks, no spaces, no line "
+    "break. A variable that is not used is unset, not empty",
+)
+CANNOT_SEND = Problem(
+    "E317",
+    "client {alias!r}: a call cannot be sent ({why}): its address is no https:// or http:// address, or a key, a token "
+    "or a header has a character in it that none may have. Jobs of that client fail",
+    "Begin ANTHROPIC_BASE_URL, or base_url in the client's factory, with https://. Look for spaces, line breaks and "
+    "quotation marks in it, in default_headers and in tokens",
+)
+NO_BATCH_ROUTES = Problem(
+    "E318",
+    "client {alias!r}: {host} answers {status} to a list of batches, and answers elsewhere: it is a gateway without "
+    "Message Batches. Jobs of that client fail at their create, or go through the Messages API at full price where "
+    "fallback allows it",
+    "Have the gateway pass /v1/messages/batches and all below it on to api.anthropic.com, or give the client "
+    "base_url='https://api.anthropic.com' in its factory",
 )
 
 UNCHECKED = Problem(

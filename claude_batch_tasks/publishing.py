@@ -10,20 +10,38 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from amqp.exceptions import MessageNacked
 from celery import Celery
+from celery.canvas import group, maybe_signature
+from celery.exceptions import BackendError, ImproperlyConfigured, TaskError
 from kombu import pools
-from kombu.exceptions import OperationalError
+from kombu.exceptions import OperationalError, SerializationError
+from kombu.serialization import prepare_accept_content
+from kombu.serialization import registry as serializers  # type: ignore[attr-defined]
 
 from claude_batch_tasks import transport
+from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, TryLater
 
 #: Time-outs of a RabbitMQ's connections. Only a confirmed message is known to be there: what is sent on a connection
 #: from which nothing comes any more seems to have been sent.
 TIMEOUTS = {"read_timeout": transport.ANSWER_TIMEOUT, "write_timeout": transport.ANSWER_TIMEOUT}
 _RABBITMQ = {"confirm_publish": True, **TIMEOUTS}
+
+#: A missing argument, a queue or a task that the app does not know, what no serializer can carry.
+_UNMAKEABLE = (
+    TypeError,
+    ValueError,
+    RecursionError,
+    NotImplementedError,
+    TaskError,
+    ImproperlyConfigured,
+    SerializationError,
+    BatchTasksError,
+)
 
 #: By app: its pool of producers with time-outs, and the errors of its broker.
 _pools: WeakKeyDictionary[Celery, tuple[Any, tuple[type[Exception], ...]]] = WeakKeyDictionary()
@@ -37,6 +55,79 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def serializer(app: Celery) -> str:
+    """Return the serializer of our messages: JSON, or that of the app's tasks where its workers accept no JSON.
+
+    Raises:
+        InvalidSettings: they accept neither, or messages have no place for what follows a task in its chain.
+    """
+    conf = app.conf
+    if conf.task_protocol == 1:
+        raise InvalidSettings(
+            "task_protocol = 1 has messages that cannot carry the steps of a job: it would stand still when its first "
+            "batch is created. Set task_protocol = 2, Celery's default, which its workers read since Celery 4. Nothing "
+            "was stored or sent"
+        )
+    accepted, ours = prepare_accept_content(conf.accept_content), conf.task_serializer
+    if accepted is None or "application/json" in accepted:
+        return "json"
+    encoder: Any = serializers._encoders.get(ours)
+    if encoder is None or encoder.content_type not in accepted:
+        raise InvalidSettings(
+            f"accept_content = {list(conf.accept_content)!r} has neither 'json' nor task_serializer = {ours!r}: "
+            "no worker would take a message of the job. Put one of them into accept_content. Nothing was stored or sent"
+        )
+    return str(ours)
+
+
+def check_serializer(app: Celery, name: str | None) -> None:
+    """Refuse a serializer of a call that the app's workers do not accept.
+
+    Raises:
+        InvalidSettings: they do not.
+    """
+    accepted, encoder = prepare_accept_content(app.conf.accept_content), serializers._encoders.get(name)
+    if encoder is not None and accepted is not None and encoder.content_type not in accepted:
+        raise InvalidSettings(
+            f"run_batch option serializer = {name!r} is not in accept_content = {list(app.conf.accept_content)!r}: no "
+            "worker would take the message that begins the job. Leave it out, or put it into accept_content of callers "
+            "and workers. Nothing was stored or sent"
+        )
+
+
+#: What messages that are sent now have among their headers, whatever handlers of signals make of these.
+_fixed: ContextVar[Mapping[str, Any]] = ContextVar("claude_batch_fixed_headers", default={})  # noqa: B039
+
+
+@contextmanager
+def fixed_headers(headers: Mapping[str, Any]) -> Iterator[None]:
+    """Keep these headers on what is sent: outside a job's tasks, handlers of signals have another tenant or trace."""
+    token = _fixed.set(headers)
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+
+
+class _Fixing:
+    """A producer that puts headers back."""
+
+    def __init__(self, producer: Any, headers: Mapping[str, Any]) -> None:
+        self._producer, self._headers = producer, headers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, body: Any, headers: Any = None, **options: Any) -> Any:
+        """Publish as kombu's producer does."""
+        headers = dict(headers or {})
+        if "task" in headers:  # an event is sent by it too
+            headers.update(self._headers)
+            if isinstance(headers.get("headers"), Mapping):  # Sentry's
+                headers["headers"] = {**headers["headers"], **self._headers}
+        return self._producer.publish(body, headers=headers, **options)
 
 
 @contextmanager
@@ -58,11 +149,67 @@ def bounded(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]
             yield dict(options)
         else:
             with producers.acquire(block=True) as producer:
-                yield {**options, "producer": producer}
+                fixed = _fixed.get()
+                yield {**options, "producer": _Fixing(producer, fixed) if fixed else producer}
     except OperationalError:
         raise
     except refused as exc:
         raise OperationalError(str(exc) or type(exc).__name__) from exc
+
+
+def is_outage(app: Celery, exc: BaseException) -> bool | None:
+    """Return whether a message was not sent because the broker or a back end does not answer, and may be sent later.
+
+    False: the message cannot be made, as it is or with these settings, however often it is tried. None: neither is
+    certain.
+    """
+    if isinstance(exc, (OperationalError, TryLater, BackendError, OSError, MemoryError)):
+        return True
+    if isinstance(exc, _UNMAKEABLE):
+        return False
+    _, refused = _producers(app)
+    backend: Any = app.backend
+    if isinstance(exc, (*refused, *getattr(backend, "connection_errors", ()))):
+        return True
+    return None
+
+
+@contextmanager
+def event_dispatcher(app: Celery, hostname: str | None) -> Iterator[Any]:
+    """Yield what sends an event, over the connection that messages are sent over."""
+    producers, _ = _producers(app)
+    with (
+        producers.acquire(block=True) as producer,
+        app.events.Dispatcher(producer.connection, hostname, True, producer.channel, False) as events,
+    ):
+        yield events
+
+
+def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[str, Any]) -> None:
+    """Send what is linked to a task that succeeded, and the next task of its chain, as Celery does after a task's end.
+
+    Args:
+        request: of the task.
+        value: what it returns.
+        headers: of the next task's message, beside those it has itself.
+    """
+    options: dict[str, Any] = {"parent_id": request.id, "root_id": request.root_id or request.id}
+    if app.conf.task_inherit_parent_priority:
+        options["priority"] = (request.delivery_info or {}).get("priority")
+    linked: list[Any] = [maybe_signature(task, app=app) for task in request.callbacks or ()]
+    apart = [task for task in linked if len(linked) == 1 or isinstance(task, group)]
+    if together := [task for task in linked if all(task is not other for other in apart)]:
+        apart.append(group(together, app=app))
+    for task in apart:
+        task.apply_async((value,), **options)
+    if request.chain:
+        *rest, following = request.chain  # in reverse, as Celery keeps it
+        sent: Any = maybe_signature(following, app=app)
+        following = sent.clone()
+        own = dict(following.options)
+        if carried := {**headers, **(own.get("headers") or {})}:
+            following.set(headers=carried)
+        following.apply_async((value,), chain=rest, **options)
 
 
 def _producers(app: Celery) -> tuple[Any, tuple[type[Exception], ...]]:

@@ -15,9 +15,10 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import delivery, history, metrics, spool
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Messages sent again in one go by the workers' own watch; the rest follows in the next.
 _AT_ONCE = 1000
@@ -51,9 +52,8 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
                 metrics.count("lost_messages", int(again))
             except (StoreUnavailable, OperationalError):
                 raise
-            except Exception:  # its own fault; the others are not to wait for it
-                extra = history.fields(unit, "not_sent")
-                log.exception("%s: its message could not be sent again", unit, extra=extra)
+            except Exception as exc:  # noqa: BLE001 - its own fault; the others are not to wait for it
+                delivery.note_not_sent(store, unit, exc)
                 continue
             if again:
                 sent += 1

@@ -20,6 +20,7 @@ from celery import Celery
 from claude_batch_tasks import checks
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.job import BatchJob, JobStatus
+from claude_batch_tasks.redis_urls import address_of
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HistoryEvent, JobRecord
 from claude_batch_tasks.texts import unpriced, words
@@ -228,7 +229,9 @@ def _kinds_of_errors(job: BatchJob) -> dict[str, int]:
 def _hosts(app: Celery) -> set[str]:
     """What the app's servers are called."""
     settings = Settings.of(app)
-    urls: list[Any] = [settings.store_url, app.conf.result_backend]
+    assert settings.store_url is not None
+    urls: list[Any] = [f"//{host}" for host, _ in address_of(settings.store_url).hosts]
+    urls.append(app.conf.result_backend)
     brokers: tuple[Any, ...] = (app.conf.broker_url, app.conf.broker_read_url, app.conf.broker_write_url)
     for setting in brokers:
         urls += setting if isinstance(setting, (list, tuple)) else [setting]

@@ -5,13 +5,12 @@ One pass over the caller's iterable, holding one piece (about a megabyte) and a 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
+from claude_batch_tasks import batch_fields, plain_json
 from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.index import Index
 
@@ -83,13 +82,13 @@ def cut(
     items: list[bytes] = []
     number = -1
     for number, request in enumerate(_as_requests(requests)):
-        custom_id, params, wrong = _validate(request)
+        custom_id, params, body, wrong = _validate(request)
         usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
         if usable and custom_id is not None and not index.add(custom_id, number):
             wrong.append(("custom_id", "occurs more than once"))
         item = b""
         if not wrong:
-            item = _item(wire_id(nonce, number), params)
+            item = _item(wire_id(nonce, number), body)
             if len(item) + envelope > max_bytes:
                 wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {max_bytes - envelope:,}"))
         for name, text in wrong:
@@ -102,7 +101,7 @@ def cut(
             continue
         assert custom_id is not None
         if models is not None:
-            models.add(str(request["params"]["model"]))
+            models.add(params["model"])
         added = len(item) + (1 if count else 0)
         full = count == max_requests or envelope + size + added > max_bytes
         if items and (full or piece_size + len(item) > PIECE_BYTES):
@@ -150,107 +149,115 @@ _decode_items = msgspec.json.Decoder(list[_Item]).decode
 
 def _as_requests(requests: Any) -> Iterator[Any]:
     if isinstance(requests, Mapping):
+        if isinstance(requests.get("custom_id"), str):
+            raise InvalidRequests(
+                "requests is one request, and must be a list: write [request]; nothing was stored or sent"
+            )
+        # The body of a create, as the SDK and curl send it.
+        if len(requests) == 1 and isinstance(inner := requests.get("requests"), (list, tuple)):
+            yield from inner
+            return
         for custom_id, params in requests.items():
             yield {"custom_id": custom_id, "params": params}
-    elif isinstance(requests, Iterable) and not isinstance(requests, (str, bytes, bytearray)):
+    elif isinstance(requests, Iterable) and not isinstance(requests, (str, bytes, bytearray, type)):
         yield from requests
     else:
         raise InvalidRequests(
             f"requests must be an iterable of {{custom_id, params}} or a mapping of custom_id to params, "
-            f"not {type(requests).__name__}; nothing was stored or sent"
+            f"not {_named(requests)}; nothing was stored or sent"
         )
 
 
-def _validate(request: Any) -> tuple[str | None, bytes, list[tuple[str, str]]]:
-    """The custom_id (None if unusable), the params as JSON, and what is wrong as (field, text)."""
+def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
+    """The custom_id (None if unusable), the params plain and as JSON, and what is wrong as (field, text)."""
     # dict by itself first, here and below: asking for the abstract class takes ten times as long.
-    if not isinstance(request, (dict, Mapping)):
-        return None, b"", [("request", f"must be an object with custom_id and params, not {type(request).__name__}")]
-    wrong = [(str(name), "is not a field of a batch request") for name in request if name not in _FIELDS]
+    if not isinstance(request, dict) and not isinstance(request := _read(request), Mapping):
+        return None, None, b"", [("request", f"must be an object with custom_id and params, not {_named(request)}")]
+    wrong = [
+        (str(name), batch_fields.outside(name))
+        for name in request
+        if name not in _FIELDS and not plain_json.is_omitted(request[name])
+    ]
     custom_id = request.get("custom_id")
-    if custom_id is None:
+    if custom_id is None or plain_json.is_omitted(custom_id):
         wrong.append(("custom_id", "is missing"))
+        custom_id = None
     elif not isinstance(custom_id, str) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
-        wrong.append(("custom_id", f"must be a string of 1 to {LONGEST_CUSTOM_ID} characters"))
+        text = f"must be a string of 1 to {LONGEST_CUSTOM_ID} characters"
+        wrong.append(("custom_id", text if isinstance(custom_id, str) else f"{text}, not {_named(custom_id)}"))
         custom_id = custom_id[:80] + "..." if isinstance(custom_id, str) and custom_id else None
     elif not _encodable(custom_id):
         wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
         custom_id = None
     else:
         custom_id = str.__str__(custom_id)  # plain, where it is of a class of its own (numpy's, Django's)
-    params = request.get("params")
-    if params is None:
-        return custom_id, b"", [*wrong, ("params", "is missing")]
-    if not isinstance(params, (dict, Mapping)):
-        return custom_id, b"", [*wrong, ("params", f"must be an object, not {type(params).__name__}")]
-    if not params.get("model"):
-        wrong.append(("params.model", "is missing"))
-    if (max_tokens := params.get("max_tokens")) is None:
-        wrong.append(("params.max_tokens", "is missing"))
-    elif not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
-        wrong.append(("params.max_tokens", "must be a whole number of at least 1 in a batch"))
-    if _is_empty(params.get("messages")):
-        wrong.append(("params.messages", "is missing"))
-    if params.get("stream"):
-        wrong.append(("params.stream", "a batch cannot stream"))
-    try:
-        encoded = _to_json(params)
-    except UnicodeEncodeError:
-        wrong.append(("params", "holds an unpaired surrogate, which is not valid Unicode"))
-        encoded = b""
-    except (TypeError, ValueError, RecursionError) as exc:
-        wrong.append(("params", f"is not JSON: {exc}"))
-        encoded = b""
-    return custom_id, encoded, wrong
+    given = request.get("params")
+    if given is None or plain_json.is_omitted(given):
+        return custom_id, None, b"", [*wrong, ("params", "is missing")]
+    if not isinstance(given, dict) and not isinstance(given := _read(given), Mapping):
+        return custom_id, None, b"", [*wrong, ("params", f"must be an object, not {_named(given)}")]
+    params, body, without_form = plain_json.encode(given, "params")
+    if without_form:
+        wrong += without_form
+    if params is not None and not _is_complete(params):
+        _check(params, wrong)
+    return custom_id, params, body, wrong
 
 
-def _is_empty(value: Any) -> bool:
+def _is_complete(params: dict[str, Any]) -> bool:
+    """Return whether nothing is wrong with params that are plain: all at once, for most of them."""
     try:
-        return not value
-    except ValueError:  # an array; that it is not JSON is said later
+        return (
+            type(params["model"]) is str
+            and params["model"] != ""
+            and type(params["max_tokens"]) is int
+            and params["max_tokens"] > 0
+            and type(params["messages"]) is list
+            and params["messages"] != []
+            and batch_fields.SPECIAL.isdisjoint(params)
+        )
+    except KeyError:
         return False
 
 
-_FIELDS = ("custom_id", "params")
+def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
+    """Note what would make a request fail whose params are plain; a field that is noted already has the value None."""
+    told = {field for field, _ in wrong} if wrong else _NOTHING
+    if not (model := params.get("model")):
+        if "params.model" not in told:
+            wrong.append(("params.model", "is missing"))
+    elif type(model) is not str:
+        wrong.append(("params.model", "must be a text"))
+    if (max_tokens := params.get("max_tokens")) is None:
+        if "params.max_tokens" not in told:
+            wrong.append(("params.max_tokens", "is missing"))
+    elif type(max_tokens) is not int or max_tokens < 1:
+        wrong.append(("params.max_tokens", "must be a whole number of at least 1 in a batch"))
+    if not (messages := params.get("messages")):
+        if "params.messages" not in told:
+            wrong.append(("params.messages", "is missing"))
+    elif type(messages) is not list:
+        wrong.append(("params.messages", "must be a list of messages"))
+    if not batch_fields.SPECIAL.isdisjoint(params):
+        misplaced = list(batch_fields.misplaced(params))
+        places = tuple(field for field, _ in misplaced)
+        wrong[:] = [found for found in wrong if not found[0].startswith(places)] + misplaced
 
 
-def _to_json(params: Any) -> bytes:
-    """Compact JSON.
-
-    Raises:
-        TypeError, ValueError, RecursionError, UnicodeEncodeError: it cannot be written as JSON.
-    """
-    # msgspec is several times faster, but writes null for NaN, and dates, bytes and sets in forms of its own.
+def _read(value: Any) -> Any:
+    """What the SDK makes of a pydantic model; anything else as it is."""
     try:
-        if _is_plain(params):
-            return msgspec.json.encode(params)
-    except RecursionError:
-        pass  # the standard library says why
-    return _encode(params).encode()
+        return plain_json.dumped(value)
+    except Exception:  # noqa: BLE001 - pydantic's, or of the user's own serializers
+        return value
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it consists of the very types that JSON has, so that every encoder writes the same."""
-    kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
-        return True
-    if kind is dict:
-        return all(type(name) is str and _is_plain(inner) for name, inner in value.items())
-    if kind is list:
-        return all(map(_is_plain, value))
-    return kind is float and math.isfinite(value)
+def _named(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _plain(value: Any) -> Any:
-    """The SDK's own objects (content blocks of an earlier answer) and mappings, as JSON's plain types."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not a JSON type")
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
+_FIELDS = ("custom_id", "params")
+_NOTHING: frozenset[str] = frozenset()
 
 
 def _encodable(text: str) -> bool:
@@ -262,10 +269,14 @@ def _encodable(text: str) -> bool:
 
 
 def _describe(problems: list[list[Any]], more: int) -> str:
-    lines = [
-        f"  {field}: {text}" if index is None else f"  request {index} (custom_id {custom_id!r}): {field} {text}"
-        for index, custom_id, field, text in problems
-    ]
+    lines = [f"  {_place(index, custom_id, field)} {text}" for index, custom_id, field, text in problems]
     if more:
         lines.append(f"  and {more:,} more")
     return "\n".join([f"{len(problems) + more:,} problem(s) in the requests; nothing was stored or sent:", *lines])
+
+
+def _place(index: int | None, custom_id: str | None, field: str) -> str:
+    if index is None:
+        return f"{field}:"
+    pointer = f"requests[{index}]" + (f".{field}" if field != "request" else "")
+    return f"{pointer} (custom_id {custom_id!r})" if custom_id is not None else pointer

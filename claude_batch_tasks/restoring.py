@@ -5,7 +5,6 @@ Fetching is not billed. Nothing here creates a batch, or sends a request a secon
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 import uuid
@@ -15,6 +14,7 @@ from celery import Celery
 from celery.states import READY_STATES
 
 from claude_batch_tasks import account, api, delivery, errors, history, line, missing, requests, results, rounds
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
@@ -23,7 +23,7 @@ from claude_batch_tasks.texts import many
 if TYPE_CHECKING:
     from claude_batch_tasks.step import Step
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Jobs, and batches of each, that are looked through in one go of the workers' watch.
 _JOBS, _BATCHES = 20, 50
@@ -58,7 +58,8 @@ def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: st
         expected = missing.rows_expected(record, attempt, round_)
         if expected == 0 or not (gone := store.missing_keys(job_id, number, names)):
             continue
-        log.warning("%s: gone from the store, fetched again: %s", Unit(job_id, number), ", ".join(gone))
+        unit, text = Unit(job_id, number), "%s: gone from the store, fetched again: %s"
+        log.warning(text, unit, ", ".join(gone), extra=history.fields(unit, "restored"))
         fetched += _fetch(store, settings, client, job_id, job, number, record, attempt, round_, expected)
     if fetched:
         text = f"{many(fetched, 'result')} that the store had lost fetched again"
@@ -171,6 +172,8 @@ class Watch:
         self._running: dict[str, JobRecord] = {}
         #: Of jobs that ran and are not in the store any more: their records, and since when.
         self._absent: dict[str, tuple[JobRecord, float]] = {}
+        #: Those of both whose first message was sent: after a rollback it never is, and what is in the store expires.
+        self._sent: set[str] = set()
         self._looked_at = 0.0
 
     def look(self, app: Celery) -> float:
@@ -210,7 +213,12 @@ class Watch:
                 known.setdefault(job_id, record)
         now, absent = time.monotonic(), {}
         with delivery.no_fork:
+            unsent = [job_id for job_id in known if job_id not in self._sent]
+            awaited = store.awaited([Unit(job_id) for job_id in unsent])
             states = store.states(list(known))
+        self._sent &= known.keys()
+        self._sent.update(job_id for job_id, sent in zip(unsent, awaited, strict=True) if sent)
+        self._sent.update(job_id for job_id, state in zip(known, states, strict=True) if state == "running")
         for (job_id, record), state in zip(list(known.items()), states, strict=True):
             if state is None:
                 absent[job_id] = self._absent.get(job_id, (record, now))
@@ -224,8 +232,15 @@ class Watch:
         for job_id, (record, since) in list(self._absent.items()):
             if now - since < _CERTAIN:
                 continue
-            if not store.was_deleted(job_id) and store.first(f"told:{job_id}", _TOLD) and not _has_ended(app, job_id):
-                log.error("job %s is gone from the store; whoever waits for it is told", job_id)
+            lost = job_id in self._sent
+            if (
+                lost
+                and not store.was_deleted(job_id)
+                and store.first(f"told:{job_id}", _TOLD)
+                and not _has_ended(app, job_id)
+            ):
+                extra = history.fields(Unit(job_id), "gone")
+                log.warning("job %s is gone from the store; whoever waits for it is told", job_id, extra=extra)
                 line.publish(record, job_id, line.steps(app, job_id, record, 0, since=line.DONE))
             del self._absent[job_id]
 
@@ -251,7 +266,8 @@ def _reschedule(store: Store, job_id: str, job: JobRecord) -> None:
     units = [Unit(job_id), *(Unit(job_id, number) for number in numbers)]
     absent = [unit for unit, there in zip(units, store.awaited(units), strict=True) if not there]
     if lost := [unit for unit in absent if unit.batch is None or _goes_on(store.batch(job_id, unit.batch))]:
-        log.warning("job %s: %d of its units were in no schedule; they are due again", job_id, len(lost))
+        extra = history.fields(Unit(job_id), "rescheduled")
+        log.warning("job %s: %d of its units were in no schedule; they are due again", job_id, len(lost), extra=extra)
         store.schedule(lost, store.now())
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
-from claude_batch_tasks import errors
+from kombu.exceptions import EncodeError
 
-log = logging.getLogger(__name__)
+from claude_batch_tasks import errors, publishing
+from claude_batch_tasks.logs import get_logger
+
+log = get_logger(__name__)
 
 #: Seconds for which a back end that failed is not told how single steps go: each try may take minutes.
 _PAUSE = 30.0
+
+_RUN_BATCH, _FINISH_JOB = "claude_batch_tasks.run_batch", "claude_batch_tasks.finish_job"
 
 #: Until when, by ``time.monotonic``.
 _paused_until = 0.0
@@ -56,13 +60,23 @@ class Forgiving:
             return None
         try:
             return getattr(self._backend, method)(task_id, *args, **kwargs)
-        except Exception as exc:  # noqa: BLE001 - any back end
+        except Exception as exc:
+            if isinstance(exc, EncodeError) and method == "mark_as_done" and not self._courtesy:
+                raise  # Celery makes a failure of it
+            if method == "mark_as_failure" and publishing.is_outage(self._backend.app, exc) is False:
+                # How it went is stored; what is linked to its failure cannot be sent, however often it is tried.
+                text = "what is linked to the failure of task %s was not sent: %s: %s"
+                log.exception(text, task_id, type(exc).__name__, exc)
+                return None
             log.warning("the result back end did not take how task %s went: %s: %s", task_id, type(exc).__name__, exc)
             _paused_until = time.monotonic() + _PAUSE
-            request = kwargs.get("request") or (args[1] if method == "mark_as_done" and len(args) > 1 else None)
-            if request is not None:
+            if (request := _request_of(method, args, kwargs)) is not None:
                 request.unsaved = True
             return None
+
+
+def _request_of(method: str, args: Any, kwargs: Any) -> Any:
+    return kwargs.get("request") or (args[1] if method == "mark_as_done" and len(args) > 1 else None)
 
 
 class OfJobs(Forgiving):
@@ -73,6 +87,24 @@ class OfJobs(Forgiving):
     """
 
     def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As Celery's, for an error of this package alone."""
+        """As Celery's, for an error of this package, and for one that keeps what follows a job from being sent."""
         exc = args[0] if args else kwargs.get("exc")
-        return super().mark_as_failure(task_id, *args, **kwargs) if isinstance(exc, errors.BatchTasksError) else None
+        ends = isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(kwargs.get("request"))
+        return super().mark_as_failure(task_id, *args, **kwargs) if ends else None
+
+    def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
+        """Store it as of the task that was called: some back ends keep its name."""
+        request = _request_of(method, args, kwargs)
+        name = getattr(request, "task", None)
+        if name != _FINISH_JOB:
+            return super()._store(method, task_id, args, kwargs)
+        request.task = _RUN_BATCH
+        try:
+            return super()._store(method, task_id, args, kwargs)
+        finally:
+            request.task = name
+
+
+def is_not_followed(request: Any) -> bool:
+    """Return whether a task's failure is that what follows its job cannot be sent."""
+    return bool(getattr(request, "not_followed", False))

@@ -5,7 +5,6 @@ Both only write to the store; workers find there what is due.
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -16,12 +15,13 @@ from celery.result import AsyncResult, EagerResult
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
 
-from claude_batch_tasks import errors, history, line, missing, policy, submit, totals
+from claude_batch_tasks import errors, history, line, missing, policy, routing, submit, totals
 from claude_batch_tasks.job_result import JobResult
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Anthropic's ids of batches; anything else would be an address of something else.
 _BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
@@ -88,6 +88,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         "options": job.options,
         "admitted": admitted,
         "stopped": None,
+        "not_sent": None,
+        "on_result_error": None,
     }
     again = {number: _again(batches[number]) for number in failed}
     if not store.resume(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
@@ -102,7 +104,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         if succeeded:  # over which nothing is stored
             app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
             app.backend.forget(job_id)
-        app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
+        if not line.ignores_result(job):
+            app.backend.store_result(job_id, totals.progress(job, store.batches(job_id)), "PROGRESS")
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)
@@ -119,8 +122,9 @@ def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> Asyn
         return None
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
-    found: AsyncResult[Any] = line.restoring(app, job, job_id).apply_async()
-    return found
+    task_id = uuid()
+    line.restoring(app, job, job_id).apply_async(task_id=task_id)
+    return app.tasks[line.NAME + "recover_jobs"].AsyncResult(task_id)  # the app's task class may return none
 
 
 def _with_lost_batches(store: Store, job_id: str, job: JobRecord) -> JobRecord:
@@ -175,13 +179,14 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
     settings = Settings.of(app).override(options)
     settings.check_client(client)
     store, job_id = settings.open_store(), uuid()
-    now = store.now()
+    now, route = store.now(), routing.find_route(app, {"queue": queue})
     job = JobRecord(
         nonce=secrets.token_hex(8),
         requests=0,
         batches=1,
         client=client,
-        queue=queue,
+        queue=routing.queue_name(route),
+        route=routing.encode(route),
         options=options,
         adopted=True,
         state="running",

@@ -1,7 +1,8 @@
 """Every ``claude_batch_*`` setting: name, default, unit, meaning.
 
-A setting is read from ``app.conf`` (``claude_batch_poll_min``; with Django's namespace
-``CELERY_CLAUDE_BATCH_POLL_MIN``), and by the ready-made app from the environment (``CLAUDE_BATCH_POLL_MIN``).
+A setting is read from the app's configuration, whatever that is made of: ``claude_batch_poll_min``,
+``CLAUDE_BATCH_POLL_MIN`` (Django, Flask), ``CELERY_CLAUDE_BATCH_POLL_MIN`` (with Django's namespace, and where there is
+none). The ready-made app reads the environment (``CLAUDE_BATCH_POLL_MIN``).
 Most can be overridden for one job by a keyword of ``run_batch``: ``run_batch.delay(requests, poll_max=30)``.
 """
 
@@ -14,25 +15,26 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from celery import Celery, _state, current_app
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import policy, redis_urls, setting_names
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.prices import Prices, check_overrides
+from claude_batch_tasks.redis_urls import redis_url
+from claude_batch_tasks.setting_names import CELERY, PREFIX
 from claude_batch_tasks.store import Store, open_store, sealing
 
-PREFIX = "claude_batch_"
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
 _MOST = 1_000_000_000
+#: What access rules cannot name, and what leaves the hash tag of the keys behind it without effect.
+_NO_PREFIX = re.compile(r"[^{]*\{\}|.*\s", re.DOTALL)
 _DEFAULT_URL = "redis://localhost:6379/0"
 #: What may go into a header as it is.
 _HEADER = re.compile(r"[\w.:-]{1,200}", re.ASCII)
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
 
 
 def _setting(
@@ -61,6 +63,12 @@ class Settings:
         "URL of the Redis that keeps jobs, prompts and results; default: the result back end's, else the broker's",
         per_job=False,
         secret=True,
+    )
+    store_prefix: str | None = _setting(
+        None,
+        "what all keys of the store begin with, for projects that share a database; default: the `global_keyprefix` of "
+        "the result back end's or the broker's transport options, else nothing",
+        per_job=False,
     )
     encryption_key: tuple[str, ...] | None = _setting(
         None,
@@ -220,26 +228,26 @@ class Settings:
         Raises:
             InvalidSettings: an unknown ``claude_batch_*`` name or a value that makes no sense.
         """
-        names = {f.name for f in dataclasses.fields(cls)}
-        namespace = f"{app.namespace}_".lower() if app.namespace else ""  # type: ignore[attr-defined]
-        values: dict[str, Any] = {}
-        for key in app.conf:
-            # Under a namespace (Django's CELERY_...) the keys keep their prefix; reading by our name finds them.
-            before, ours, name = str(key).lower().rpartition(PREFIX)
-            if ours and before in ("", namespace):
-                if PREFIX + name not in app.conf:
-                    right = f"{namespace}{PREFIX}{name}"
-                    raise InvalidSettings(f"Celery does not read {key}: write {right.upper() if namespace else right}")
-                values[_known(name, names, PREFIX)] = app.conf[PREFIX + name]
-        settings = cls(**values)
-        if settings.store_url is None:
-            return dataclasses.replace(settings, store_url=default_store_url(app))
+        given = setting_names.configured(app)
+        for name, (key, _) in given.items():
+            _check_known(name, key)
+        try:
+            values = {name: each.value for name, each in given.items()}
+            if isinstance(values.get("store_url"), str):
+                values["store_url"] = redis_urls.completed(app, values["store_url"])
+            settings = cls(**values)
+            if settings.store_prefix is None:
+                settings = dataclasses.replace(settings, store_prefix=redis_urls.key_prefix(app))
+            if settings.store_url is None:
+                return dataclasses.replace(settings, store_url=default_store_url(app))
+        except InvalidSettings as exc:
+            raise InvalidSettings(setting_names.in_its_words(app, str(exc), NAMES, given)) from None
         return settings
 
     def open_store(self) -> Store:
         """The store at ``store_url``; of settings that come from an app."""
         assert self.store_url is not None
-        return open_store(self.store_url, self.encryption_key or ())
+        return open_store(self.store_url, self.encryption_key or (), self.store_prefix or "")
 
     def check_key(self, name: str | None) -> None:
         """The encryption key of that name is among ours.
@@ -276,6 +284,11 @@ class Settings:
             raise InvalidSettings(f"client {alias!r} is not in claude_batch_client_factories; known: {known}")
 
 
+#: The settings by name.
+FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+NAMES = frozenset(FIELDS)
+
+
 @functools.lru_cache(maxsize=32)
 def _price_list(overrides: str) -> Prices:
     return Prices(json.loads(overrides))
@@ -287,12 +300,13 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     Raises:
         InvalidSettings: an unknown name or a value that makes no sense, named as the environment spells it.
     """
-    fields = {f.name: f for f in dataclasses.fields(Settings)}
+    given = setting_names.unique(((key, value) for key, value in environ.items() if value != ""), ("", CELERY))
     found = {}
-    for key, value in environ.items():
-        if key.startswith(PREFIX.upper()) and value != "":
-            name = _known(key[len(PREFIX) :].lower(), set(fields), PREFIX)
-            found[PREFIX + name] = _checked(fields[name], value)
+    for name, (key, value) in given.items():
+        try:
+            found[PREFIX + name] = _checked(FIELDS[_known(name, NAMES, PREFIX)], value)
+        except InvalidSettings as exc:
+            raise InvalidSettings(f"{key} in the environment: {exc}") from None
     return found
 
 
@@ -303,7 +317,9 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         InvalidSettings: a ``CLAUDE_BATCH_*`` variable is unknown or makes no sense.
     """
     broker = environ.get("CELERY_BROKER_URL") or _DEFAULT_URL
-    backend = environ.get("CELERY_RESULT_BACKEND") or (broker if broker.startswith("redis") else _DEFAULT_URL)
+    backend = environ.get("CELERY_RESULT_BACKEND") or (
+        broker if broker.startswith(("redis", "valkey")) else _DEFAULT_URL
+    )
     return {
         "broker_url": broker,
         "result_backend": backend,
@@ -340,6 +356,12 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     }
 
 
+def prices_of(app: Celery) -> Any:
+    """Return the app's own prices, for which nothing else needs to be set."""
+    given = setting_names.configured(app).get("prices")
+    return (given and given.value) or {}
+
+
 def visibility_timeout(app: Celery) -> float:
     """Seconds after which the app's broker hands out an unacknowledged message again."""
     options = app.conf.broker_transport_options or {}
@@ -369,12 +391,27 @@ def configured_app() -> Celery:
     return current_app._get_current_object()  # type: ignore[no-any-return, attr-defined]
 
 
-def _known(name: str, names: set[str], prefix: str) -> str:
+def _known(name: str, names: Collection[str], prefix: str) -> str:
     if name in names:
         return name
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(names))}"
     raise InvalidSettings(f"unknown setting {prefix}{name}{hint}")
+
+
+def _check_known(name: str, key: str) -> None:
+    """Refuse a name that is none of ours.
+
+    Args:
+        key: as it is spelled where it was found.
+    """
+    try:
+        _known(name, NAMES, PREFIX)
+    except InvalidSettings as exc:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        right = setting_names.respelled(key, name, close[0]) if close else ""
+        more = f" Write {right} in place of {key}" if right and key != PREFIX + name else ""
+        raise InvalidSettings(f"{exc}{more}") from None
 
 
 def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
@@ -413,6 +450,8 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
             raise wrong("a text")
         if f.name in ("workspace_id", "user_profile_id") and not _HEADER.fullmatch(value):
             raise wrong("an id as the Console shows it")
+        if f.name == "store_prefix" and _NO_PREFIX.match(value):
+            raise wrong("without spaces and without {}")
         return value
     try:
         if isinstance(value, bool):
@@ -466,43 +505,9 @@ def default_store_url(app: Celery) -> str:
     Raises:
         InvalidSettings: neither is.
     """
-    urls: Any
-    for urls in (app.conf.result_backend, app.conf.broker_url):
-        # A broker may be several, for failover; the store is the first.
-        url = str(urls[0] if isinstance(urls, (list, tuple)) and urls else urls).split(";")[0]
-        if urlsplit(url).scheme in _REDIS_SCHEMES:
-            return url
+    if (url := redis_urls.result_backend_url(app) or redis_urls.broker_url(app)) is not None:
+        return url
     raise InvalidSettings(
         f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to; "
         "set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"
     )
-
-
-def redis_address(url: str) -> str:
-    """What logs and errors call a Redis: host and port, or the socket's path; no password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
-
-
-def redis_url(url: str) -> str:
-    """A broker's or result back end's URL as the ``redis`` package spells it (sockets, TLS constants).
-
-    Raises:
-        InvalidSettings: it is not the URL of a Redis.
-    """
-    parts = urlsplit(url)
-    try:
-        usable = parts.scheme in _REDIS_SCHEMES and (parts.path or parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InvalidSettings(f"{PREFIX}store_url must be the URL of a Redis, such as redis://host:6379/0")
-    scheme = {"redis+socket": "unix", "valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    if "virtual_host" in query:
-        query["db"] = query.pop("virtual_host").lstrip("/")
-    if query.get("ssl_cert_reqs", "").startswith("CERT_"):
-        query["ssl_cert_reqs"] = query["ssl_cert_reqs"][len("CERT_") :].lower()
-    if scheme == "unix":  # urlunsplit would leave out the empty host, which redis-py insists on
-        return f"unix://{parts.netloc}{parts.path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query, quote_via=quote), ""))

@@ -9,7 +9,7 @@ import logging
 from itertools import chain, islice
 from typing import Any, Literal
 
-from claude_batch_tasks import account, api, errors, metrics, policy, results, rounds, signals
+from claude_batch_tasks import account, api, errors, gateways, metrics, policy, results, rounds, signals
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import Unit
@@ -28,6 +28,7 @@ def reconcile(step: Step) -> bool:
         CreateUnresolved: it cannot be told yet.
         CreateUnconfirmed: it was not found, and is not to be sent again.
         PermanentError: it was not found, and would be refused again by what is in front of the API.
+        BatchesUnsupported: there is nothing that lists batches.
         AccountChanged: it was not found, on what may be another account.
     """
     record, settings = step.batch, step.settings
@@ -37,7 +38,11 @@ def reconcile(step: Step) -> bool:
         step.record(unanswered_at=record.unanswered_at or looked_at, ambiguous_at=looked_at)
     assert record.ambiguous_at is not None
     settled = looked_at - record.ambiguous_at >= settings.create_settle
-    candidates = _candidates(step)
+    try:
+        candidates = _candidates(step)
+    except errors.ApiError as exc:
+        gateways.check_search(step, exc)
+        raise
     # Listings of what may be another account count for themselves: they prove nothing.
     counted = "create_looks" if account.proves_absence(step) else "unidentified"
     last = settled and getattr(record, counted) + 1 >= settings.listings

@@ -6,7 +6,6 @@ And the broker would keep the worker's control queue for it, and so end the work
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -16,8 +15,9 @@ from celery.app.defaults import NAMESPACES
 from celery.worker.state import maybe_shutdown
 
 from claude_batch_tasks import publishing
+from claude_batch_tasks.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds between two heartbeats, where ``broker_heartbeat`` is not set. Either side gives a connection up after two
 #: that are missing. Only the worker's loop sends them: connections that tasks publish on keep Celery's default.

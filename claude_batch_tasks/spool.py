@@ -8,7 +8,6 @@ whole or not there, is readable by its owner only, and is encrypted like what th
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,13 +18,14 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from claude_batch_tasks import costs, metrics, reading
+from claude_batch_tasks import costs, history, metrics, reading
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, Unit
 from claude_batch_tasks.store.sealing import Sealer
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _ENDING = ".answer"
 
@@ -111,7 +111,8 @@ def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
             taken += 1
         elif _was_given_up(store, answer):
             late = path.with_suffix(".late")
-            log.error("%s: request %d was closed without its answer, which is paid for: %s", unit, answer.place, late)
+            text = "%s: request %d was closed without its answer, which is paid for: %s"
+            log.error(text, unit, answer.place, late, extra=history.fields(unit, "late_answer"))
             with contextlib.suppress(FileNotFoundError):
                 path.rename(late)
             continue

@@ -19,13 +19,16 @@ import random
 import signal
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery import Task, signature
+from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.result import AsyncResult
 from celery.states import READY_STATES
@@ -36,19 +39,23 @@ from claude_batch_tasks import (
     account,
     api,
     errors,
+    headers,
     history,
     line,
     missing,
     policy,
     publishing,
     result_backend,
+    routing,
     steady,
     totals,
 )
 from claude_batch_tasks.hard_limit import COUNTDOWN
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Lease, Store, Unit
+from claude_batch_tasks.task_classes import InnerTask
 from claude_batch_tasks.texts import duration, job_gone
 
 if TYPE_CHECKING:
@@ -56,13 +63,16 @@ if TYPE_CHECKING:
 else:
     _Task = Task
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _T = TypeVar("_T")
 
 #: When this process may show a job's progress again, by ``time.monotonic``.
 _next_report: dict[str, float] = {}
 
+
+#: What an app's annotations may put in place of a task's own.
+_HOOKS = {"__call__", "apply_async", "before_start", "on_success", "on_failure", "on_retry", "after_return"}
 
 #: Why a step comes back although all is well.
 _NOTHING_NEW = (
@@ -81,16 +91,35 @@ class LeaseLost(Exception):
 class JobEnded(Exception):
     """The job has failed, and this task is the one that tells Celery: ``error`` is what the caller's ``get()`` raises.
 
-    Nothing else that a step raises may reach Celery as a failure.
+    Nothing else that a step raises may reach Celery as a failure. It is an error of this package, or why what follows
+    the job cannot be sent.
     """
 
-    def __init__(self, error: errors.BatchTasksError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
 
 
 class NoThread(RuntimeError):
     """This process cannot start a thread: the limit of its container or its user is reached."""
+
+
+#: What ends a run of a task without a defect.
+_ENDINGS = (Ignore, Reject, Retry, JobEnded)
+
+
+class NotRun(RuntimeError):
+    """The ``__call__`` of the app's task class ended without a call of ``run``."""
+
+
+@dataclass
+class Attempt:
+    """How one run of a task went inside the ``__call__`` of the app's task class, whatever that made of it."""
+
+    ran: bool = False
+    """To its end."""
+    ended_by: BaseException | None = None
+    """What ended it otherwise."""
 
 
 @dataclass
@@ -116,6 +145,8 @@ class Step:
     """How often in a row the step was broken off, before this attempt."""
     failure: str | None = None
     """What broke it off the last time; None: its worker was killed, or lost the lease."""
+    through: int | None = None
+    """How many of the job's batches were through when this step ended its own; None: it did not."""
     released: bool = False
     """The unit has moved on, or waits: nothing that is raised from now on concerns it."""
 
@@ -182,7 +213,11 @@ class Step:
 
     def record(self, **changes: Any) -> None:
         """Write to the record of the unit."""
-        if not self.store.record(self.unit, self.owner, **changes):
+        if changes.get("done"):
+            recorded = self.through = self.store.end_batch(self.unit, self.owner, **changes)
+        else:
+            recorded = self.store.record(self.unit, self.owner, **changes) or None
+        if recorded is None:
             raise LeaseLost
         if self.unit.lane is None and self.unit.batch is not None:
             self._note(changes)
@@ -215,7 +250,7 @@ class Step:
         # What the API counted is no outcome of ours where its results were not published.
         counts = self.batch.counts if self.batch.layers else {}
         self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
-        self.note("failed", f"failed: {error}", level=logging.ERROR, error=type(error).__name__, **_of_call(error))
+        self.note("failed", f"failed: {error}", level=logging.WARNING, error=type(error).__name__, **_of_call(error))
         return f"failed: {error}"
 
     @property
@@ -228,6 +263,18 @@ class Step:
         """When the job gives up waiting, in epoch seconds."""
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
         return None if limit is None or begun is None else begun + limit
+
+    def bound_wait(self, wait: float, at_least: float | None = None) -> float:
+        """Return for how long to wait; in eager mode, where a caller is blocked, a share of the time the job has run.
+
+        Args:
+            at_least: what the API asked for.
+        """
+        if not self.task.request.is_eager:
+            return wait
+        begun = self.job.resumed_at or self.job.started_at or self.job.submitted_at
+        share = policy.EAGER_WAIT_SHARE * (self.now() - begun)
+        return min(wait, max(share, policy.EAGER_MIN_WAIT, at_least or 0.0))
 
     def check_patience(self, more: float = 0.0, met: Exception | None = None) -> None:
         """Go on only while the job has patience, or ran out of it less than ``more`` seconds ago.
@@ -280,7 +327,7 @@ class Step:
         """Nothing more of the job is to be paid for; what was stopped once stays so, for the first reason."""
         had, self.job.stopped = self.job.stopped, self.store.settle(self.unit.job_id, "stopped", reason)
         if had is None:
-            self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.ERROR)
+            self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.WARNING)
 
     @property
     def where(self) -> str:
@@ -299,16 +346,27 @@ class BatchTask(_Task):
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
-    # Ids and small numbers; what an app pickles of its own tasks is no reason for workers to unpickle ours.
+    # Ids and small numbers; what an app pickles of its own tasks is no reason for workers to unpickle ours, as long as
+    # they take JSON at all: see ``publishing.serializer``.
     serializer = "json"
     max_retries = None
     ignore_result = True
     store_errors_even_if_ignored = True
     # A late duplicate must not put STARTED over the state under which the job has ended.
     track_started = False
-    # How a job fails says all there is to say; a traceback of ours would say no more.
-    throws = (errors.BatchTasksError,)
     autoretry_for = (errors.TryLater, OperationalError)
+    # What an app's task class says of retries is for tasks that count them.
+    dont_autoretry_for = ()
+    retry_backoff = False
+    retry_kwargs: Mapping[str, Any] = MappingProxyType({})
+    #: What no annotation changes.
+    unchanged: tuple[str, ...] = ("max_retries", "ignore_result", "serializer")
+    #: The app's own task class, as this task has it.
+    app_class: type
+    #: What comes after the app's own task class.
+    inner: type[InnerTask] = InnerTask
+    #: The decorated function, which retries what passes by itself.
+    body: Callable[..., Any]
     Request = "claude_batch_tasks.hard_limit:StepRequest"
     #: How the app's result back end is told of it.
     back_end: type[result_backend.Forgiving] = result_backend.Forgiving
@@ -316,10 +374,14 @@ class BatchTask(_Task):
     @classmethod
     def annotate(cls) -> None:
         """What an app's ``task_annotations`` say of all its tasks must not end a job after three looks, or unheard."""
-        ours = {name: getattr(cls, name) for name in ("max_retries", "ignore_result", "serializer")}
+        ours = {name: getattr(cls, name) for name in cls.unchanged}
         super().annotate()
         for name, value in ours.items():
             setattr(cls, name, value)
+        for name in _HOOKS & vars(cls).keys():
+            # In place of what the app's class has, as for any task; not in place of ours.
+            setattr(cls.app_class, name, vars(cls)[name])
+            delattr(cls, name)
 
     @property
     def backend(self) -> Any:
@@ -330,13 +392,9 @@ class BatchTask(_Task):
     def backend(self, value: Any) -> None:
         self._backend = value
 
-    def apply_async(  # type: ignore[override]
-        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
-    ) -> AsyncResult[Any]:
-        """As Celery's, in bounded time; whatever keeps the broker from taking the message is an OperationalError."""
-        with publishing.bounded(self.app, options) as options:
-            sent: AsyncResult[Any] = super().apply_async(args, kwargs, task_id=task_id, **options)
-            return sent
+    def drive(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; this is its ``run``, which the ``__call__`` of an app's task class may call by itself."""
+        return self.body(*args, **kwargs)
 
     @property
     def store(self) -> Store:
@@ -349,8 +407,17 @@ class BatchTask(_Task):
         found = store.job(job_id)
         return store, settings.override(found.options) if found else settings, found
 
-    def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
-        """Come back after the countdown that policy gives this error."""
+    def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **_: Any) -> NoReturn:
+        """Come back after the countdown that policy gives this error; in eager mode, who called hears of it instead.
+
+        Args:
+            exc: why.
+            countdown: of an app's task class, whose ``__call__`` puts the task off.
+        """
+        if self.request.is_eager and exc is not None:
+            raise exc
+        if countdown is not None:
+            raise self.come_back(countdown, type(exc).__name__ if exc else "put off by the app's task class")
         retry_min, retry_max = _retry_limits(Settings.of(self.app), exc)
         wait = policy.backoff(
             self.request.retries + 1,
@@ -373,7 +440,7 @@ class BatchTask(_Task):
             if self.request.is_eager:
                 raise
             extra = history.fields(Unit(str(self.request.id)), "waiting")
-            log.info("%s[%s]: %s", self.name, self.request.id, retry.exc, extra=extra)
+            log.info("%s[%s]: waiting: %s", self.name, self.request.id, retry.exc, extra=extra)
             raise Ignore("comes back") from None
 
     def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
@@ -381,11 +448,12 @@ class BatchTask(_Task):
         waiting = errors.Waiting(f"{reason}; next look in {duration(wait)}")
         args = tuple(self.request.args or ()) if args is None else args
         try:
-            return super().retry(
+            return _Task.retry(  # not that of the app's class: this message must be sent
+                self,
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
                 exc=waiting,
-                countdown=line.hop(self.app, wait),
+                countdown=wait if self.request.is_eager else line.hop(self.app, wait),
                 throw=False,
             )
         except Reject as reject:
@@ -399,11 +467,80 @@ class JobTask(BatchTask):
     abstract = True
     back_end = result_backend.OfJobs
 
+    def check_call(self) -> None:
+        """Let nobody but Celery call the task.
+
+        Raises:
+            TypeError: it was called as a function.
+        """
+        request: Any = self.request
+        if request.called_directly or getattr(request, "attempt", None) is not None:
+            raise TypeError(self.not_callable())
+        request.attempt = Attempt()
+
+    def not_callable(self) -> str:
+        """Return what a direct call is told."""
+        return f"{self.name} is a step of a job; workers call it. Nothing was done"
+
+    def call_inside(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task inside the ``__call__`` of the app's task class.
+
+        Raises:
+            Ignore, Retry, Reject, JobEnded: how the run ended, whatever the class made of it.
+            NotRun: the class did not run it.
+        """
+        attempt: Attempt = getattr(self.request, "attempt")  # noqa: B009 - an attribute of ours on Celery's request
+        attempt.ran, attempt.ended_by, value = False, None, None
+        try:
+            try:
+                value = super().__call__(*args, **kwargs)
+            except BaseException as exc:
+                if stops_worker(exc):
+                    raise
+                if not (isinstance(exc, Ignore) or isinstance(attempt.ended_by, _ENDINGS)):
+                    raise
+            if attempt.ended_by is not None:
+                raise attempt.ended_by
+            if not attempt.ran:
+                raise NotRun(f"the __call__ of its task class, {self.app.Task.__mro__[1].__qualname__}, did not run it")
+            return value
+        finally:
+            attempt.ended_by = None  # it refers to frames that refer to it
+
+    def drive(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; to what surrounds it, only a failure of the job is an exception."""
+        attempt: Attempt | None = getattr(self.request, "attempt", None)
+        if attempt is None:
+            raise TypeError(self.not_callable())
+        try:
+            value = self.work(*args, **kwargs)
+        except (Ignore, Reject, Retry) as end:
+            attempt.ended_by = end
+            return str(end)
+        except JobEnded as end:
+            attempt.ended_by = end
+            raise end.error from None
+        except BaseException as exc:
+            attempt.ended_by = exc
+            raise
+        attempt.ran = True
+        return value
+
+    def work(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the task is for."""
+        return self.body(*args, **kwargs)
+
+    def send(self, *args: Any, **options: Any) -> AsyncResult[Any]:
+        """Send a message of a job under way, at once: it is not for the app's task class to put off or to change."""
+        task: Any = self
+        return InnerTask.apply_async(task, *args, **options)
+
     def log_broken_off(self, unit: Unit, reason: str) -> None:
         """Say what broke a task off, with the traceback of the exception that is being handled."""
         with contextlib.suppress(Exception):  # a handler of somebody's log may be what broke it off
             extra = history.fields(unit, "broken_off")
-            log.exception("%s: %s was broken off: %s", unit, self.name, reason, extra=extra)
+            text = "%s: %s was broken off: %s\n%s"
+            log.warning(text, unit, self.name, reason, traceback.format_exc(), extra=extra)
 
     def broken_off(self, reason: str | None, times: int) -> errors.StepFailed:
         """The error of a task that was broken off too often."""
@@ -413,6 +550,8 @@ class JobTask(BatchTask):
 
     def retry_by_broker(self, reason: str) -> NoReturn:
         """Come back in a message, where the store cannot be asked; the broker keeps this one if it takes no other."""
+        if self.request.is_eager:
+            raise JobEnded(errors.StepFailed(reason))
         try:
             BatchTask.retry(self, exc=errors.StepFailed(reason))
         except (Retry, Reject):
@@ -429,6 +568,9 @@ class StepTask(JobTask):
     abstract = True
     #: Which of create, poll, fetch (0, 1, 2) it is.
     rank = 0
+    # A step of a job that has begun is never too old: it would end the job unheard.
+    expires = None
+    unchanged = (*JobTask.unchanged, "expires")
     #: Whether it is the last its unit goes through.
     last = False
     #: Whether the job's patience ends it: it then does not come back once more.
@@ -460,9 +602,14 @@ class StepTask(JobTask):
         countdown = options.get("countdown")
         if countdown is not None and not line.broker_counts(self.app):
             options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
-        return super().apply_async(*args, **options)
+        return self.send(*args, **options)
 
-    def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_call()
+        return self.go_on(*args, **kwargs)
+
+    def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        """Run the step; its end is the task's."""
         while True:
             try:
                 return self._guarded(job_id, batch, turn, seq)
@@ -478,7 +625,9 @@ class StepTask(JobTask):
     def _guarded(self, *args: Any) -> Any:
         """Run the step; whatever breaks it off leaves its unit where it was."""
         try:
-            return self._once(*args)
+            value = self.call_inside(*args)
+            self.pass_on(value)
+            return value
         except (Ignore, Reject, Retry, JobEnded):
             raise
         except BaseException as exc:
@@ -487,11 +636,14 @@ class StepTask(JobTask):
                 raise
             return self.come_back_after(exc, args)
 
-    def _once(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
+    def work(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
+        """Run the step with its unit's lease, if that can be had."""
         args = (job_id, batch, turn, seq)
         try:
             step = self._begin(args)
         except errors.StoreUnavailable as exc:
+            if self.request.is_eager:
+                raise JobEnded(exc) from None
             return super().retry(exc=exc)
         if isinstance(step, Lease):
             return self._without_lease(step, args)
@@ -501,7 +653,6 @@ class StepTask(JobTask):
         else:
             with _renewed(step):
                 value = self._attempt(step)
-        self.pass_on(value)
         return value
 
     def _begin(self, args: tuple[str, int, int, int]) -> Step | Lease:
@@ -514,6 +665,8 @@ class StepTask(JobTask):
         store, settings, job_record = self.open(job_id)
         if job_record is None:
             return Lease("gone")
+        if self.request.is_eager and settings.max_wait is None:
+            settings = settings.override({"max_wait": policy.EAGER_MAX_WAIT})
         self.check(job_record)
         unit = self.unit(job_id, batch, turn)
         owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
@@ -564,6 +717,7 @@ class StepTask(JobTask):
             Ignore: its unit has moved on already, or another worker has it.
             Retry: it comes back.
             Reject: neither store nor broker take anything: the broker is to hand the message out again.
+            JobEnded: it was broken off too often.
         """
         step: Step | None = getattr(self.request, "step", None)
         reason = reason_of(exc)
@@ -571,8 +725,14 @@ class StepTask(JobTask):
         if step is not None and step.released:
             raise Ignore("the step had ended")
         try:
+            step = self._begun(step, args)
+            if step.failures >= self._most_failures(step.settings):
+                # What surrounds the step does not let it end by itself.
+                value = self._give_up(step)
+                self.pass_on(value)
+                return value
             wait = self._wait_broken_off(step, args, reason)
-        except (Ignore, Retry):
+        except (Ignore, Retry, JobEnded):
             raise
         except BaseException as again:
             if stops_worker(again):
@@ -581,13 +741,18 @@ class StepTask(JobTask):
         waiting = errors.Waiting(f"{reason}; next attempt in {duration(wait)}")
         raise Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
 
-    def _wait_broken_off(self, step: Step | None, args: tuple[Any, ...], reason: str) -> float:
-        """Let the unit wait in the store, with one more failure on its record; for how many seconds."""
+    def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
+        """Return the step that was broken off, with its lease; if it had not begun, it begins for that."""
         if step is None:
             begun = self._begin(args)
             if isinstance(begun, Lease):
                 self._without_lease(begun, args)
             step = begun
+            setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
+        return step
+
+    def _wait_broken_off(self, step: Step, args: tuple[Any, ...], reason: str) -> float:
+        """Let the unit wait in the store, with one more failure on its record; for how many seconds."""
         _, _, turn, seq = args
         failures = step.failures + 1
         position = self.position(turn, seq + 1)
@@ -635,7 +800,7 @@ class StepTask(JobTask):
         """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
         try:
             self._check_key(step)
-            return self.run(*step.args)
+            return self.body(*step.args)
         except (LeaseLost, errors.JobNotFound):
             self._check_job(step)
             extra = step.fields("taken_over")
@@ -663,7 +828,7 @@ class StepTask(JobTask):
             with contextlib.suppress(errors.StoreUnavailable):
                 if step.batch.state == "failed":
                     return
-            log.error("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
+            log.warning("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
             self.retry(exc=exc)
 
     def failed(self, error: errors.BatchTasksError) -> str:
@@ -690,18 +855,38 @@ class StepTask(JobTask):
         if due is not None and due - self.step.now() > 0.05 and not self.step.job.cancel_requested:
             raise errors.NotDue("waiting")
 
-    def retry(self, *args: Any, exc: Exception | None = None, **_: Any) -> NoReturn:
+    def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
         """Come back, unless the job has waited long enough: what is due by then is done, and not waited for again.
 
         Raises:
             WaitExceeded: it has.
             PermanentError: what it met does not pass either.
         """
+        if getattr(self.request, "step", None) is None:  # the app's task class puts it off
+            super().retry(*args, exc=exc, **options)
         self.step.check_refusals(exc)
+        if self.request.is_eager:
+            self._check_eager_failures(exc)
         # Another's listing may be the last look at this batch as well.
         if self.waits and not isinstance(exc, errors.ListingUnderWay):
             self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
         self.later(exc)
+
+    def _check_eager_failures(self, exc: Exception | None) -> None:
+        """Wait for the end of failures, but not for long: in eager mode somebody's program, or test, stands still.
+
+        Raises:
+            WaitExceeded: they have gone on for too long.
+        """
+        if isinstance(exc, (*_NOTHING_NEW, errors.CreateUnresolved)):
+            self.request.update(failing_since=None)
+            return
+        since = getattr(self.request, "failing_since", None)
+        if since is None:
+            self.request.update(failing_since=steady.now())
+        elif steady.now() - since >= policy.EAGER_MAX_FAILING:
+            longest = duration(policy.EAGER_MAX_FAILING)
+            raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
 
     def later(self, exc: Exception | None) -> NoReturn:
         """Come back after the wait that policy gives this error; the unit waits in the store, or in a message."""
@@ -711,6 +896,7 @@ class StepTask(JobTask):
             wait, failures = self.wait_after(exc, now)
         except errors.StoreUnavailable as away:
             wait, failures = _retry_limits(step.settings, away)[1] * random.random(), self.request.retries + 1
+        wait = step.bound_wait(wait, getattr(exc, "retry_after", None))
         for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
             if limit is not None and limit > now:
                 wait = min(wait, limit - now)
@@ -733,7 +919,7 @@ class StepTask(JobTask):
         """Why the step comes back. That nothing has changed stands in the log alone: the history is bounded."""
         step, countdown = self.step, round(wait, 1)
         if isinstance(exc, _NOTHING_NEW):
-            log.info("%s: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
+            log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
         else:
             event: history.Event = "not_found" if isinstance(exc, errors.NotFoundError) else "retry"
             step.note(event, text, countdown=countdown, **_of_call(exc))
@@ -813,7 +999,7 @@ class StepTask(JobTask):
             return
         if step.unit.batch is not None and due_at is not None:
             batches[step.unit.batch].due_at = due_at
-        publish_progress(self, step.unit.job_id, lambda: totals.progress(step.job, batches), line)
+        publish_progress(self, step.unit.job_id, step.job, lambda: totals.progress(step.job, batches), line)
         now = time.monotonic()
         for job_id, moment in list(_next_report.items()):
             if moment <= now:
@@ -851,17 +1037,42 @@ class StepTask(JobTask):
             try:
                 if pause:
                     following.set(countdown=line.hop(self.app, pause))
-                following.apply_async((value,), chain=rest, parent_id=request.id, root_id=request.root_id)
+                following.set(**self.options_of_next(following))
+                own = dict(following.options)
+                parent_id = own.get("parent_id") or request.id  # the job's end has the job's
+                following.apply_async((value,), chain=rest, parent_id=parent_id, root_id=request.root_id)
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
+                if publishing.is_outage(self.app, exc) is False:
+                    history.note_not_sent(self.step.store, self.step.unit, str(following.task), exc, self.step.job)
                 self.later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
+            if self.step.job.not_sent is not None:
+                history.forget_not_sent(self.step.store, self.step.unit.job_id)
             request.chain = None
+
+    def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
+        """Return the options that send the chain's next message after the job's."""
+        job = self.step.job
+        return {**headers.option(job), **routing.follow(self.app, job, str(following.task), following.args)}
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing, as below: to the app's task class a step is neither the start nor the end of a task."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing."""
+
+    def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Do nothing."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Do nothing."""
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """What was raised outside the step itself, before Celery called it or after, breaks it off as well."""
         if isinstance(exc, errors.BatchTasksError):
             return
         with contextlib.suppress(Exception):  # if this fails too, its message is found lost
-            self._wait_broken_off(None, (*args, 0, 0, 0)[:4], reason_of(exc))
+            args = (*args, 0, 0, 0)[:4]
+            self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
 
     def move_on(self) -> None:
         """Give the lease up: the unit is where this step leaves it."""
@@ -898,7 +1109,7 @@ _EXITS_ON_SIGNAL = {-(256 - number) for number in signal.valid_signals()}
 def reason_of(exc: BaseException) -> str:
     """What broke a step off, without a text that may hold a part of a prompt."""
     name = type(exc).__name__
-    if isinstance(exc, NoThread):
+    if isinstance(exc, (NoThread, NotRun)):
         return str(exc)
     if isinstance(exc, SoftTimeLimitExceeded):
         return "its soft time limit was exceeded"
@@ -924,15 +1135,16 @@ def _of_call(exc: Exception | None) -> dict[str, Any]:
     return {"endpoint": exc.endpoint, "status": exc.status, "request_id": exc.request_id}
 
 
-def publish_progress(task: _Task, job_id: str, count: Callable[[], dict[str, Any]], line: str) -> None:
+def publish_progress(task: _Task, job_id: str, job: JobRecord, count: Callable[[], dict[str, Any]], text: str) -> None:
     """Write PROGRESS onto the job's AsyncResult and tell Flower. It is a courtesy: no failure of it stops a step."""
     try:
         meta = count()
-        task.backend.store_result(job_id, meta, "PROGRESS")
+        if not line.ignores_result(job):
+            task.backend.store_result(job_id, meta, "PROGRESS")
         if task.request.hostname and not task.request.is_eager:
             counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
-            with task.app.events.default_dispatcher(hostname=task.request.hostname) as events:
-                events.send("task-progress", uuid=job_id, result=f"{counts}; {line}")
+            with publishing.event_dispatcher(task.app, task.request.hostname) as events:
+                events.send("task-progress", uuid=job_id, result=f"{counts}; {text}")
     except Exception as exc:  # noqa: BLE001 - any back end, any broker
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: progress could not be shown: %s", job_id, exc, extra=extra)

@@ -35,7 +35,10 @@ def submit(
     *,
     canvas: str = "{}",
     queue: str | None = None,
+    route: str | None = None,
+    headers: str | None = None,
     delay: float = 0,
+    expires_at: float | None = None,
 ) -> JobRecord:
     """Put a job's requests into the store; nothing is sent yet. On any error nothing stays behind.
 
@@ -43,8 +46,11 @@ def submit(
         job_id: the task id of its ``run_batch``.
         options: the job's own settings, and ``client``, the alias of the account.
         canvas: what follows it in the caller's Celery canvas, as ``line.canvas`` encodes it.
-        queue: the queue the steps are to follow.
+        queue: the name of the queue its messages are to go to.
+        route: where they are to go in full, as ``routing`` encodes it.
+        headers: what they carry beside Celery's own, as ``headers`` encodes it.
         delay: seconds until the job is to start.
+        expires_at: when it is too late for it to start, epoch seconds.
 
     Raises:
         InvalidRequests, InvalidSettings: what is wrong with them.
@@ -53,7 +59,9 @@ def submit(
     """
     options = dict(options)
     alias = options.pop("client", "default")
-    on_result = hooks.encoded(options.pop("on_result", None))
+    called = options.pop("on_result", None)
+    on_result = hooks.encoded(called)
+    hooks.check(app, called)
     settings = Settings.of(app)
     if options.get("deadline") is not None:
         options["deadline"] = seconds_until(options["deadline"], lambda: settings.open_store().now())
@@ -86,10 +94,13 @@ def submit(
             models=len(models),
             client=alias,
             queue=queue,
+            route=route,
+            headers=headers,
             options=options,
             canvas=canvas,
             on_result=on_result,
             submitted_at=store.now(),
+            expires_at=expires_at,
         )
         if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
@@ -130,8 +141,8 @@ def _noted(
                 number, (field, why) = found
                 index, custom_id = batch.first + batch.count + number, piece.custom_ids[number]
                 raise InvalidRequests(
-                    f"max_cost cannot be kept: {why}, or leave max_cost out (request {index}, custom_id "
-                    f"{custom_id!r}, {field}). Nothing was stored or sent",
+                    f"max_cost cannot be kept: {why}, or leave max_cost out (requests[{index}].{field}, "
+                    f"custom_id {custom_id!r}). Nothing was stored or sent",
                     [[index, custom_id, field, why]],
                 )
             batch.least, batch.most = (batch.least or 0) + found.input, (batch.most or 0) + found.most

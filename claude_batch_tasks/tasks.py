@@ -3,7 +3,8 @@
 ``run_batch`` → ``create_batch`` → ``poll_batch`` → ``fetch_results`` → ``fall_back`` → ``finish_job``. From
 ``fall_back`` a batch may go through the three before it again, smaller; what is left then goes through the Messages
 API in ``send_messages``. Each batch of a job goes through a chain of its own; the last link of every chain is
-``finish_job`` under the id that ``run_batch.delay()`` returned, and the one that finds all batches through ends it.
+``finish_job`` under the id that ``run_batch.delay()`` returned. The batch that is the last to end sends it; the others
+drop it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from numbers import Real
 from typing import Any, NoReturn
 
-from celery import chain, shared_task
+from celery import Celery, _state, chain
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult, allow_join_result
 from celery.states import FAILURE, SUCCESS
 from celery.utils import uuid
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu.exceptions import EncodeError, OperationalError
 
 from claude_batch_tasks import (
     account,
@@ -32,6 +37,8 @@ from claude_batch_tasks import (
     errors,
     estimating,
     failure,
+    gateways,
+    headers,
     history,
     hooks,
     lanes,
@@ -40,11 +47,13 @@ from claude_batch_tasks import (
     metrics,
     missing,
     policy,
+    publishing,
     reading,
     recovery,
     restoring,
     results,
     rounds,
+    routing,
     sightings,
     signals,
     submit,
@@ -53,7 +62,9 @@ from claude_batch_tasks import (
 )
 from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.line import DONE, NAME
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
+from claude_batch_tasks.result_backend import is_not_followed
 from claude_batch_tasks.settings import Settings, configured_app
 from claude_batch_tasks.step import (
     BatchTask,
@@ -66,10 +77,11 @@ from claude_batch_tasks.step import (
     reason_of,
     stops_worker,
 )
-from claude_batch_tasks.store import Flight, JobRecord, Unit
+from claude_batch_tasks.store import Flight, JobRecord, Store, Unit
+from claude_batch_tasks.task_classes import InnerTask, by_name, job_task
 from claude_batch_tasks.texts import duration, many, words
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds before a job's result is stored again that the result back end did not take.
 _RESULT_AGAIN = 5.0
@@ -77,23 +89,253 @@ _RESULT_AGAIN = 5.0
 worker.connect()
 
 
+#: The job that is being handed over, and its record: the app's task class sends it, at once or later.
+_staged: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", default=None)
+
+
+class SendJob(InnerTask):
+    """Sends the message of ``run_batch``, when the app's task class lets it: after a commit, or never."""
+
+    abstract = True
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
+    ) -> AsyncResult[Any]:
+        """Send it. From then on its messages are missed when they do not come."""
+        kwargs, options = dict(kwargs or {}), {**options, **by_name(more)}
+        store = Settings.of(self.app).open_store()
+        if "job_id" not in kwargs:  # the app's class has other ways to here than ``apply_async``
+            task_id = task_id or uuid()
+            record = stage(self.app, task_id, tuple(args or ()), kwargs, options)
+            args, kwargs = (), {"job_id": task_id}
+        elif (staged := _staged.get()) is not None and staged[0] == kwargs["job_id"]:
+            record = staged[1]
+        else:
+            found = store.job(kwargs["job_id"])
+            if found is None:  # what was staged has expired: its worker says so
+                return super().apply_async(args, kwargs, task_id=task_id, **options)
+            record = found
+        job_id: str = kwargs["job_id"]
+        if self.app.conf.task_always_eager:
+            return super().apply_async(args, kwargs, task_id=job_id, **options)
+        route, delay = routing.rerouted(self.app, record, options), _delay(self.app, options)
+        if (encoded := routing.encode(route)) != record.route:  # the app's class sends it elsewhere
+            store.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
+        options |= routing.merged(route)
+        shown = f"({record.requests} requests in {record.batches} batches,)"
+        try:
+            with headers.observed() as seen:
+                sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
+        except Exception:
+            if not _has_arrived(store, job_id):
+                raise
+            extra = history.fields(Unit(job_id), "sent")
+            log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
+            return self.AsyncResult(job_id)
+        with suppress(errors.StoreUnavailable):
+            store.schedule([Unit(job_id)], store.now() + delay)
+            if seen and (carried := headers.added(job_id, record, seen[-1])) != record.headers:
+                store.update_job(job_id, only="staged", headers=carried)
+        return sent
+
+
+def stage(
+    app: Celery, job_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> JobRecord:
+    """Check what ``run_batch`` is called with, and put it into the store.
+
+    Raises:
+        TypeError, InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
+        StoreUnavailable: the store does not answer; nothing was stored or sent.
+    """
+    kwargs = dict(kwargs)
+    if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
+        raise TypeError("run_batch takes the requests, and options by keyword. Nothing was stored or sent")
+    requests = args[0] if args else kwargs.pop("requests")
+    _refuse_limits(options)
+    delay, expires_at = _delay(app, options), _expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options})
+    if not app.conf.task_always_eager:
+        publishing.serializer(app)
+        publishing.check_serializer(app, options.get("serializer"))
+    route = routing.find_route(app, options, (requests,), kwargs)
+    return submit.submit(
+        app,
+        job_id,
+        requests,
+        kwargs,
+        canvas=line.canvas({**options, **routing.merged(route)}),
+        queue=routing.queue_name(route),
+        route=routing.encode(route),
+        headers=headers.encode(options.get("headers")),
+        delay=delay,
+        expires_at=expires_at,
+    )
+
+
+def _has_arrived(store: Store, job_id: str) -> bool:
+    """Return whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
+    try:
+        if not store.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
+            return store.job(job_id) is not None
+        store.delete(job_id)
+    except errors.StoreUnavailable:
+        extra = history.fields(Unit(job_id), "left_behind")
+        log.warning("job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra)
+    return False
+
+
 class RunBatch(JobTask):
     """``run_batch``: puts the requests into the store before anything is sent, so that messages carry only ids."""
 
     abstract = True
     ignore_result = False
+    inner = SendJob
+    _trace: Callable[..., Any] | None = None
+
+    @property
+    def __trace__(self) -> Callable[..., Any] | None:
+        """Return what Celery runs a message with.
+
+        ``task_prerun`` and ``task_postrun`` are told of a job's id once, when it ends: handlers keep contexts and spans
+        by it. The message that begins the job has the id as well, and is run under another.
+        """
+        return self._trace
+
+    @__trace__.setter
+    def __trace__(self, trace: Callable[..., Any] | None) -> None:
+        self._trace = None if trace is None else partial(_run_message, trace)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_call()
+        with self._ending() as finish:
+            if finish is not None:
+                return finish.go_on(*args, **kwargs)
         with self.quietly():
             try:
-                return self.run(*args, **kwargs)
+                super().before_start(str(self.request.id), *self._shown(args, kwargs))
+                return self.call_inside(*args, **kwargs)
             except (Ignore, Reject, Retry):
                 raise
             except BaseException as exc:
-                ends = isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings)
-                if ends or self.request.is_eager or stops_worker(exc):
+                if self.request.is_eager or stops_worker(exc):
                     raise
+                if isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings):
+                    self._forget_requests()
+                    headers.pass_on(self.request)
+                    args, kwargs = (), {}
+                    raise exc.with_traceback(None) from None
                 self.come_back_after(exc, kwargs.get("job_id"))
+
+    @contextmanager
+    def _ending(self) -> Iterator[FinishJob | None]:
+        """Yield what ends the job, with this task's request, if that is what its message asks for."""
+        request = self.request
+        if getattr(request, "task", None) != NAME + "finish_job" and not getattr(request, "ends_here", False):
+            yield None
+            return
+        finish: Any = self.app.tasks[NAME + "finish_job"]
+        _state._task_stack.push(finish)  # type: ignore[attr-defined]
+        finish.request_stack.push(self.request_stack.top)
+        try:
+            yield finish
+        finally:
+            finish.request_stack.pop()
+            _state._task_stack.pop()  # type: ignore[attr-defined]
+
+    def end_here(self, job_id: str) -> Any:
+        """End a job of eager mode in the task that was called: it is one task, and fails once. Its summary."""
+        setattr(self.request, "ends_here", True)  # noqa: B010 - an attribute of ours on Celery's request
+        with self._ending() as finish:
+            assert finish is not None
+            return finish.go_on(job_id)
+
+    def not_callable(self) -> str:
+        """Return what a direct call is told."""
+        return (
+            "run_batch cannot be called as a function: a job is run by workers. Submit it with "
+            "run_batch.delay(requests), or run_batch.apply_async((requests,), {...}). Nothing was stored or sent"
+        )
+
+    def map(self, it: Any) -> NoReturn:
+        """Refuse: a job takes all of its requests at once.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("map")
+
+    def starmap(self, it: Any) -> NoReturn:
+        """Refuse: a job takes all of its requests at once.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("starmap")
+
+    def chunks(self, it: Any, n: int) -> NoReturn:
+        """Refuse: a job divides its requests by itself.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("chunks")
+
+    def _refuse(self, method: str) -> NoReturn:
+        raise TypeError(
+            f"run_batch.{method}() cannot be: Celery calls a task as a function for it, and a job is run by workers. "
+            "A job takes all requests at once, and divides them into batches: run_batch.delay(requests). For several "
+            "jobs: group(run_batch.s(requests) for requests in ...). Nothing was stored or sent"
+        )
+
+    # -- what the app's task class is told: the start and the end of a job, as of any task
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing yet: what the app's class raises there must not lose the job."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """End the job, and tell the app's task class."""
+        with self._ending() as finish:
+            if finish is not None:
+                finish.on_success(retval, task_id, args, kwargs)
+        if self._has_ended():
+            super().on_success(retval, task_id, *self._shown(args, kwargs))
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """End the job, and tell the app's task class; what broke its message off is no failure of it."""
+        with self._ending() as finish:
+            if finish is not None:
+                finish.on_failure(exc, task_id, args, kwargs, einfo)
+        if self._has_ended(exc):
+            super().on_failure(exc, task_id, *self._shown(args, kwargs), einfo)
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Tell the app's task class."""
+        if self._has_ended(retval if status == FAILURE else None):
+            super().after_return(status, retval, str(self.request.id), *self._shown(args, kwargs), einfo)
+
+    def _has_ended(self, exc: Any = None) -> bool:
+        """Whether the job is at its end: Celery has stored how it ended, and it does not come back for that."""
+        if getattr(self.request, "comes_back", False):
+            return False
+        if exc is None or self.request.is_eager or isinstance(exc, (errors.BatchTasksError, EncodeError)):
+            return True
+        return is_not_followed(self.request)
+
+    def _shown(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return the arguments that the app's task class is told of: no prompts, unless they are in this process."""
+        return (args, kwargs) if self.request.is_eager else ((), {"job_id": str(self.request.id)})
+
+    def _forget_requests(self) -> None:
+        """Take the requests out of a message that fails: trackers show its arguments, and what its frames hold."""
+        request: Any = self.request
+        if request.args:
+            if isinstance(request.args, list):
+                request.args[:] = ["(requests)"]
+            else:  # as pickle has it
+                request.update(args=("(requests)",))
+        if "requests" in (request.kwargs or {}):
+            request.kwargs["requests"] = "(requests)"
+        request.update(argsrepr=None, kwargsrepr=None)  # it is made anew of what there is
 
     def come_back_after(self, exc: BaseException, job_id: str | None) -> NoReturn:
         """Come back, so that the job is begun; after ``max_step_failures`` it fails, and nothing of it was sent."""
@@ -105,6 +347,7 @@ class RunBatch(JobTask):
             if failures >= Settings.of(self.app).max_step_failures:
                 error = self._fail(unit, self.broken_off(reason, failures))
         if error is not None:
+            headers.pass_on(self.request)
             raise error
         self.retry_by_broker(reason)
 
@@ -122,81 +365,66 @@ class RunBatch(JobTask):
         if not self.store.update_job(unit.job_id, only="staged", **ended):
             return None
         self.store.unschedule(unit)
-        history.note(self.store, unit, "failed", text, level=logging.ERROR)
+        history.note(self.store, unit, "failed", text, level=logging.WARNING)
         return errors.StepFailed(text)
 
-    def apply_async(  # type: ignore[override]
-        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
     ) -> AsyncResult[Any]:
-        """As Celery's, after the requests were checked and staged.
+        """Check the requests and put them into the store; then have the app's task class send the job's message.
+
+        A class that sends after a commit sends it then; after a rollback, what is in the store expires.
+
+        Returns:
+            What the app's task class does: the job's AsyncResult, if it is not a class that sends later.
 
         Raises:
             InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
             StoreUnavailable: the store does not answer; nothing was stored or sent.
         """
-        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        args, kwargs, options = tuple(args or ()), dict(kwargs or {}), {**options, **by_name(more)}
         if "job_id" in kwargs:
-            return super().apply_async(args, kwargs, task_id=task_id, **options)
-        if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
-            raise TypeError("run_batch takes the requests, and options by keyword")
-        requests = args[0] if args else kwargs.pop("requests")
+            return self.send(args, kwargs, task_id=task_id, **options)
         if self.app.main == "default":
             # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
-            task = configured_app().tasks[self.name]
-            return task.apply_async((requests,), kwargs, task_id=task_id, **options)
-        task_id, delay = task_id or uuid(), _delay(options)
-        record = submit.submit(
-            self.app,
-            task_id,
-            requests,
-            kwargs,
-            canvas=line.canvas(options),
-            queue=_queue_name(options.get("queue")),
-            delay=delay,
-        )
-        shown = f"({record.requests} requests in {record.batches} batches,)"
-        try:
-            sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **{"argsrepr": shown, **options})
-        except errors.BatchTasksError:
-            raise  # eager: the job ran, and this is how it ended
-        except Exception:
-            if self.app.conf.task_always_eager or not self._arrived(task_id):
+            return configured_app().tasks[self.name].apply_async(args, kwargs, task_id=task_id, **options)
+        task_id = task_id or uuid()
+        record = stage(self.app, task_id, args, kwargs, options)
+        with headers.observed() as seen:
+            token = _staged.set((task_id, record))
+            try:
+                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **options)
+            except errors.BatchTasksError:
+                raise  # eager: the job ran, and this is how it ended
+            except Exception:
+                if not (self.app.conf.task_always_eager or seen):
+                    _has_arrived(self.store, task_id)  # the app's task class refused it: it is not to stay
                 raise
-            extra = history.fields(Unit(task_id), "sent")
-            log.warning("job %s: the broker took it, although it did not say so", task_id, extra=extra)
-            return _expected(self.AsyncResult(task_id))
-        if not self.app.conf.task_always_eager:
-            # From here on its messages are missed when they do not come.
-            with suppress(errors.StoreUnavailable):
-                self.store.schedule([Unit(task_id)], self.store.now() + delay)
+            finally:
+                _staged.reset(token)
         return _expected(sent)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
         """Whoever waits on it is told when the store has lost the job."""
         return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
 
-    def _arrived(self, job_id: str) -> bool:
-        """Whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
-        try:
-            if not self.store.update_job(job_id, only="staged", state="revoked", ended_at=self.store.now()):
-                return self.store.job(job_id) is not None
-            self.store.delete(job_id)
-        except errors.StoreUnavailable:
-            extra = history.fields(Unit(job_id), "left_behind")
-            log.warning(
-                "job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra
-            )
-        return False
+
+def _run_message(
+    trace: Callable[..., Any], task_id: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None
+) -> Any:
+    """Run a message of ``run_batch``, under an id of its own if it begins a job."""
+    begins = "job_id" in kwargs and (request or {}).get("task") == NAME + "run_batch"
+    return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
 
 
 def _expected(sent: AsyncResult[Any]) -> AsyncResult[Any]:
-    """What is returned for a job that was put into the store."""
+    """Return what the app's task class did, for a job that was put into the store."""
     if isinstance(sent, JobResult):
         sent.expect()
     return sent
 
 
-@shared_task(bind=True, base=RunBatch, name=NAME + "run_batch")  # type: ignore[arg-type]
+@job_task(base=RunBatch, name=NAME + "run_batch")
 def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None, **options: Any) -> Any:
     """Run requests through Message Batches; the result is the job's summary.
 
@@ -223,7 +451,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         if requests is None:
             raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
         # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
-        record = submit.submit(self.app, job_id, requests, options)
+        route = routing.find_route_of_message(self.request.delivery_info)
+        queue, found = routing.queue_name(route), routing.encode(route)
+        record = submit.submit(self.app, job_id, requests, options, queue=queue, route=found)
         settings = settings.override(record.options)
     if record.ended_at is not None:
         raise Ignore("duplicate")
@@ -233,6 +463,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         raise Ignore("duplicate")
     if record.state == "staged":
         record.started_at, record.canvas = store.now(), line.canvas(self.request)
+        if record.route is None and record.queue is None:  # handed over by an earlier release
+            record.route = routing.encode(routing.find_route_of_message(self.request.delivery_info))
+        record.headers = headers.added(job_id, record, self.request)
         # The others follow, each when one is through: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
         record.admitted = min(record.batches, limit)
@@ -241,16 +474,19 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
             "state": "running",
             "started_at": record.started_at,
             "canvas": record.canvas,
+            "route": record.route,
+            "headers": record.headers,
             "admitted": record.admitted,
         }
         if store.update_job(job_id, only="staged", **begun):
             history.note(store, Unit(job_id), "started", "started")
-            publish_progress(self, job_id, lambda: totals.progress(record, store.batches(job_id)), "started")
-    # What follows the job, and is linked to it, follows its last task now.
-    self.request.callbacks = self.request.chain = None
+            publish_progress(self, job_id, record, lambda: totals.progress(record, store.batches(job_id)), "started")
     lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:
-        return line.run_eagerly(record, lines)
+        line.run_steps(record, lines)
+        return self.end_here(job_id)
+    # What follows the job, and is linked to it, follows its last task now.
+    self.request.callbacks = self.request.chain = None
     for steps in lines:
         line.publish(record, job_id, steps)
     raise Ignore("its steps end it")
@@ -285,6 +521,8 @@ class CreateBatch(InFlightTask):
         """
         step, refused = self.step, _concerns_account(error)
         smaller = bool(step.batch.rounds)
+        if isinstance(error, errors.BatchesUnsupported) and error.status is not None and step.batch.intent_at is None:
+            return self._give_up_batches(error)
         if step.batch.intent_at is not None or not (smaller or refused):
             return super().failed(error)
         try:
@@ -300,6 +538,15 @@ class CreateBatch(InFlightTask):
             self.later(exc)
         return f"unsent: {error}"
 
+    def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
+        try:
+            gateways.remember(self.step)
+            return sightings.without_batch(self.step, "unsent", error)
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            self.later(exc)
+
     def pause(self) -> float:
         """Until the schedule's first look, if there is a batch to look at."""
         return max(looks.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
@@ -311,7 +558,7 @@ def _concerns_account(error: errors.BatchTasksError) -> bool:
     )
 
 
-@shared_task(bind=True, base=CreateBatch, name=NAME + "create_batch")
+@job_task(base=CreateBatch, name=NAME + "create_batch")
 def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Create the batch at Anthropic, once: the intent is written first, and an unclear answer is searched for."""
     step, record = self.step, self.step.batch
@@ -330,6 +577,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
     if waited:
         step.check_patience()
+    gateways.check(step)
     seen = account.check_to_spend(step)
     restoring.mend(step)
     if step.store.missing_keys(job_id, batch, ("body", "ids")):
@@ -371,6 +619,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
+            gateways.check_listing(step)
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
     except errors.ResultsMissing:
@@ -438,7 +687,7 @@ class PollBatch(InFlightTask):
         return max(looks.next_look(self.step) - now, 0)
 
 
-@shared_task(bind=True, base=PollBatch, name=NAME + "poll_batch")
+@job_task(base=PollBatch, name=NAME + "poll_batch")
 def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Look at the batch; come back after a countdown until it has ended."""
     step, record = self.step, self.step.batch
@@ -535,7 +784,7 @@ def _meet(step: Step, seen: api.Batch) -> None:
 # -- fetch
 
 
-@shared_task(bind=True, base=StepTask, rank=2, last_look=policy.LAST_LOOK, name=NAME + "fetch_results")
+@job_task(base=StepTask, rank=2, last_look=policy.LAST_LOOK, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Download, check and publish the batch's results; again if they do not add up."""
     step, record = self.step, self.step.batch
@@ -645,8 +894,28 @@ class FallBack(StepTask):
         """The end of the batch's life."""
         return DONE
 
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish the message that ends the job, unless other batches are on their way.
 
-@shared_task(bind=True, base=FallBack, name=NAME + "fall_back")
+        It has the job's id, under which handlers of signals, tracers and Flask keep what belongs to a task: two such at
+        once would take each other's.
+        """
+        if not self.request.is_eager and not self._is_last():
+            self.request.chain = None
+        super().publish_next(value, pause)
+
+    def _is_last(self) -> bool:
+        """Return whether the batch is the last of its job to end; of two that may both be it, both are."""
+        step = self.step
+        through = step.through or None
+        if through is None and step.job.batches > 1:  # it ended in an earlier run of this step, or the job is gone
+            with suppress(errors.StoreUnavailable):
+                job = step.store.job(step.unit.job_id)
+                through = None if job is None else job.through
+        return through is None or through >= step.job.batches
+
+
+@job_task(base=FallBack, name=NAME + "fall_back")
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Send what deserves another chance once more: as a smaller batch, then through the Messages API; wait for that."""
     step, record = self.step, self.step.batch
@@ -739,6 +1008,7 @@ def _resubmit(step: Step) -> None:
         at_least=None,
         rand=random.random(),
     )
+    wait = step.bound_wait(wait)
     text = f"{changes['smaller']:,} of its requests go into a smaller batch in {duration(wait)}"
     step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
     step.record(**changes, failures=0, due_at=step.now() + wait)
@@ -892,7 +1162,7 @@ class SendMessages(StepTask):
                     step.store.wake([*lanes.units(step), Unit(step.unit.job_id, step.unit.batch)])
 
 
-@shared_task(bind=True, base=SendMessages, name=NAME + "send_messages")
+@job_task(base=SendMessages, name=NAME + "send_messages")
 def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: int = 0) -> str:
     """Send requests through the Messages API, as many as may be sent now, and store each outcome as it arrives.
 
@@ -918,12 +1188,26 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
 
 
 class FinishJob(StepTask):
-    """``finish_job``: one copy ends every batch's chain, and the one that finds all of them through ends the job."""
+    """``finish_job``: ends the job, when all batches are through.
+
+    A worker runs it as ``run_batch``, which is the task that the caller knows.
+    """
 
     abstract = True
+    Request = "claude_batch_tasks.hard_limit:EndRequest"
     last = True
     waits = False
     ignore_result = False
+
+    @property
+    def send_events(self) -> bool:  # type: ignore[override]
+        """Return what the task says that is known by the job's id."""
+        return bool(self.app.tasks[NAME + "run_batch"].send_events)
+
+    @property
+    def trail(self) -> bool:  # type: ignore[override]
+        """Return what the task says that is known by the job's id."""
+        return bool(self.app.tasks[NAME + "run_batch"].trail)
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """The job."""
@@ -937,12 +1221,14 @@ class FinishJob(StepTask):
         """The end of the job's life."""
         return line.ENDED
 
-    def __call__(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+    def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        """End the job, quietly where another is to end it, and with the job's headers on what is linked to it."""
+        headers.pass_on(self.request)
         with self.quietly():
-            return super().__call__(job_id, batch, turn, seq)
+            return super().go_on(job_id, batch, turn, seq)
 
     def check(self, job: JobRecord) -> None:
-        """Only the one that finds all batches through goes on."""
+        """Go on only where all batches are through: those of an earlier release send one each."""
         super().check(job)
         if job.through < job.batches:
             raise Ignore("other batches of the job are still on their way")
@@ -985,7 +1271,10 @@ class FinishJob(StepTask):
         if had.ended_at is None:
             metrics.count("jobs_ended", state=summary["state"])
         counts = {name: summary[name] for name in results.OUTCOMES}
-        step.note("finished", f"{summary['state']}, {words(counts)}", state=summary["state"], counts=counts)
+        text, level = f"{summary['state']}, {words(counts)}", logging.INFO
+        if error is None and had.stopped is not None:  # a job that fails says so by failing
+            text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
+        step.note("finished", text, level=level, state=summary["state"], counts=counts)
         step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
         if error is not None:
             raise JobEnded(error)
@@ -995,6 +1284,34 @@ class FinishJob(StepTask):
         """Publish what follows the job in the caller's chain. It is through only when Celery has stored its result."""
         self.publish_next(value)
 
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish what is linked to the job, and the next task of the caller's chain; they have the job's headers.
+
+        Celery would do it after this task's end, where an outage of the broker is the end of the chain.
+
+        Raises:
+            JobEnded: they cannot be sent, however often it is tried: to the caller that is a failure, as of every task.
+        """
+        request, step = self.request, self.step
+        if request.is_eager or not (request.callbacks or request.chain):
+            return
+        names = [str(task["task"]) for task in [*(request.callbacks or ()), *(request.chain or ())[-1:]]]
+        try:
+            publishing.send_what_follows(self.app, request, value, headers.of(step.job))
+        except Exception as exc:
+            outage = publishing.is_outage(self.app, exc)
+            if outage is None and step.failures < self._most_failures(step.settings):
+                raise  # which breaks the step off, and is counted
+            if outage:
+                self.later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
+            setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
+            error = failure.of_what_follows(step, value["state"], names, exc)
+            with suppress(errors.StoreUnavailable):
+                step.store.update_job(step.unit.job_id, not_sent=str(error))
+            step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
+            raise JobEnded(error) from None
+        request.callbacks = request.chain = None
+
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Its result is stored, or it comes back."""
         if not self._unsaved():
@@ -1002,7 +1319,7 @@ class FinishJob(StepTask):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """The job's error is stored, or it comes back; or the step was broken off."""
-        if not isinstance(exc, errors.BatchTasksError):
+        if not (isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(self.request)):
             super().on_failure(exc, task_id, args, kwargs, einfo)
         elif not self._unsaved():
             self.move_on()
@@ -1017,15 +1334,16 @@ class FinishJob(StepTask):
             step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
         except (Reject, errors.StoreUnavailable) as exc:  # then it is found lost
             log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
+        self.request.comes_back = True  # type: ignore[attr-defined]
         return True
 
 
-@shared_task(bind=True, base=FinishJob, name=NAME + "finish_job")
+@job_task(base=FinishJob, name=NAME + "finish_job")
 def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     job = self.step.job
     # Under its id may stand what is not how it ended: REVOKED, or a failure that an earlier release took for its own.
-    if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error else SUCCESS):
+    if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
         self.move_on()
         raise Ignore("duplicate")
     return self.end()
@@ -1034,7 +1352,7 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
 # -- cancel
 
 
-@shared_task(bind=True, base=BatchTask, name=NAME + "cancel_batch")
+@job_task(base=BatchTask, name=NAME + "cancel_batch")
 def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     """Ask Anthropic to cancel a batch now; ``poll_batch`` would at its next look."""
     store, settings, record = self.open(job_id)
@@ -1063,7 +1381,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
 # -- recovery
 
 
-@shared_task(bind=True, base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
+@job_task(base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
 def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -> Any:
     """Send again the messages of running jobs that the broker lost. Safe at any time, from several places at once.
 
@@ -1089,12 +1407,49 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
         self.retry(exc=exc)
 
 
-def _queue_name(queue: Any) -> Any:
-    return getattr(queue, "name", queue)
+def _refuse_limits(options: Mapping[str, Any]) -> None:
+    """Refuse a limit for one run of a task, which would not be one for the job.
+
+    Raises:
+        InvalidSettings: there is one.
+    """
+    if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
+        raise errors.InvalidSettings(
+            f"run_batch option {given[0]} limits one run of a task, and a job takes many: it would not limit the job. "
+            "Use max_wait, which does (run_batch.delay(requests, max_wait=7200)); limits of single runs are those of "
+            "task_annotations. Nothing was stored or sent"
+        )
 
 
-def _delay(options: dict[str, Any]) -> float:
-    """Seconds from now at which a task with these options is to start."""
-    if isinstance(eta := options.get("eta"), datetime):
-        return max(eta.timestamp() - time.time(), 0)  # noqa: TID251 - as Celery has it
-    return float(options.get("countdown") or 0)
+def _delay(app: Celery, options: Mapping[str, Any]) -> float:
+    """Return the seconds from now at which a task with these options is to start, as Celery's workers read them.
+
+    Raises:
+        InvalidSettings: eta is no moment.
+    """
+    if (countdown := options.get("countdown")) or (eta := options.get("eta")) is None:
+        return float(countdown or 0)
+    return max(_moment(app, "eta", eta) - time.time(), 0)  # noqa: TID251 - as Celery has it
+
+
+def _expiry(app: Celery, options: Mapping[str, Any]) -> float | None:
+    """Return when it is too late for a task with these options to start, epoch seconds, as Celery's workers read it.
+
+    Raises:
+        InvalidSettings: expires is no moment, and no number of seconds.
+    """
+    expires = options.get("expires")
+    if expires is None or (isinstance(expires, Real) and not isinstance(expires, bool)):
+        return None if expires is None else time.time() + float(expires)  # noqa: TID251 - as Celery has it
+    return _moment(app, "expires", expires)
+
+
+def _moment(app: Celery, name: str, value: Any) -> float:
+    try:
+        read: Any = maybe_iso8601(value if isinstance(value, str) else value.isoformat())
+        moment = maybe_make_aware(read, app.timezone)
+    except (AttributeError, TypeError, ValueError):
+        kind = "a datetime or one as ISO 8601 text" + (", or a number of seconds" if name == "expires" else "")
+        text = f"run_batch option {name} must be {kind}, not {value!r}. Nothing was stored or sent"
+        raise errors.InvalidSettings(text) from None
+    return float(moment.timestamp())

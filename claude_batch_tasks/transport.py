@@ -19,24 +19,27 @@ The ready-made app uses it. An app of your own does with one line, beside ``Cele
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import socket
+import ssl
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 import celery
+from celery.app import backends
+from celery.backends.redis import RedisBackend
 from kombu import transport as kombu_transport
 from kombu.transport import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from claude_batch_tasks import steady
+from claude_batch_tasks.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Seconds that a Redis may take to answer one command, and to accept a connection.
 ANSWER_TIMEOUT = 10.0
@@ -198,6 +201,9 @@ class Bounded:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # kombu has asked for a sign of life on a connection that only consumers need again, who make it anew.
+        if self._async_pool is not None:
+            self._async_pool.disconnect()
         try:
             self._check_writable()
         except BaseException:
@@ -222,6 +228,9 @@ class Bounded:
             log.warning("the broker accepts commands again, after %.0f s", time.monotonic() - since)
 
     def _connparams(self: Any, asynchronous: bool = False) -> dict[str, Any]:
+        broker = self.connection.client
+        if broker.transport_cls == "valkeys" and not broker.ssl:  # kombu knows this of rediss:// only
+            broker.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
         address = self._address()
         base = distrustful(params["connection_class"], replaced=not asynchronous)
@@ -336,11 +345,28 @@ class SentinelTransport(_Watched, redis.SentinelTransport):
     Channel = SentinelChannel
 
 
+class ValkeyBackend(RedisBackend):
+    """Celery's, for ``valkey://`` and ``valkeys://`` too."""
+
+    def _params_from_url(self, url: str, defaults: Any) -> Any:
+        return super()._params_from_url(_as_redis(url), defaults)  # type: ignore[misc]
+
+
+def _as_redis(url: str) -> str:
+    return url.replace("valkey", "redis", 1) if url.startswith(("valkey://", "valkeys://")) else url
+
+
+#: The schemes of a Redis that is no Sentinel.
+_PLAIN = ("redis", "rediss", "valkey", "valkeys")
+
+
 def install() -> None:
     """Have every Redis URL of this process mean these transports; call it before the worker connects.
 
     ``broker_transport`` would do for ``redis://`` only: with it ``rediss://`` loses its TLS, ``redis+socket://``
     ignores it, and Flower takes it for the scheme of the broker's URL.
+
+    ``valkey://`` and ``valkeys://`` (with TLS) become schemes of brokers and result back ends, too.
 
     Before Celery 5.7 they give nothing back: there a worker keeps its countdowns through a lost connection, and a
     message given back would run twice.
@@ -349,6 +375,8 @@ def install() -> None:
     sentinel: type[Any] = SentinelTransport
     if celery.VERSION[:2] < (5, 7):
         plain, sentinel = BoundedTransport, BoundedSentinelTransport
-    for scheme, transport in (("redis", plain), ("rediss", plain), ("sentinel", sentinel)):
+    for scheme, transport in (*((scheme, plain) for scheme in _PLAIN), ("sentinel", sentinel)):
         kombu_transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
         kombu_transport._transport_cache.pop(scheme, None)  # type: ignore[attr-defined]
+    for scheme in ("valkey", "valkeys"):
+        backends.BACKEND_ALIASES[scheme] = f"{__name__}:{ValkeyBackend.__name__}"

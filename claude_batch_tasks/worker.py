@@ -30,12 +30,14 @@ from claude_batch_tasks import (
     restoring,
     silence,
     spool,
+    unread_settings,
 )
 from claude_batch_tasks.line import NAME
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Unit
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: A byte in common to a worker's main process and its pool: whether one of them has looked at the clients.
 _checked: mmap.mmap | None = None
@@ -65,6 +67,9 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
     """Refuse to start on settings that make no sense, rather than fail at the first job."""
     try:
         settings = Settings.of(sender.app)
+        unread = unread_settings.findings(sender.app, settings)
+        if wrong := [str(finding) for finding in unread if finding.level >= logging.ERROR]:
+            raise errors.InvalidSettings("\n".join(wrong))
         spool.check(settings)
         instruments.set_up(sender, settings.instruments)
     except errors.InvalidSettings as exc:
@@ -102,7 +107,8 @@ def _check_clients(app: Celery) -> None:
         try:
             api.client(alias, factories)
         except errors.BatchesUnsupported as exc:
-            log.error("claude_batch_tasks: %s", problems.NO_BATCHES.found(alias=alias, error=exc))
+            found = problems.NO_BATCHES.found(alias=alias, error=exc)
+            log.error(f"claude_batch_tasks: %s ({found.id})", found)
         except errors.BatchTasksError:
             log.debug("client %r cannot be made on this worker", alias)  # others may have what it needs
 
@@ -154,13 +160,13 @@ def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, fai
                 pause = min(2.0**failures, policy.OUTAGE_RETRY_MAX)
                 if failures == 1:  # once for each outage, however long it is
                     since = begun
-                    log.warning("%s: %s; it is tried again until it can be", failed, exc)
+                    log.warning(f"{failed}: %s; it is tried again until it can be", exc)
             except Exception:
                 pause = policy.OUTAGE_RETRY_MAX
-                log.exception("%s", failed)
+                log.exception(failed)
             else:
                 if failures:
-                    log.warning("%s for %.0f s; now it can be again", failed, time.monotonic() - since)
+                    log.warning(f"{failed} for %.0f s; now it can be again", time.monotonic() - since)
                 failures = 0
 
     threading.Thread(target=run, name=name, daemon=True).start()

@@ -27,6 +27,7 @@ _COLOURS = {
     "revoked": "red",
     "stopped": "red",
     "lost": "red",
+    "not_sent": "red",
 }
 
 
@@ -55,6 +56,10 @@ def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
         yield f"           {job.fallback_skipped:,} more deserved another chance, for which the budget does not suffice"
     if job.stopped:
         yield f"Stopped    {job.stopped}"
+    if job.not_sent:
+        yield f"Not sent   {click.style(job.not_sent, fg='red')}"
+    if job.on_result_error:
+        yield f"on_result  {click.style(job.on_result_error, fg='red')}"
     models = ", ".join(f"{model} {_usd(cost)}" for model, cost in job.cost_by_model.items())
     yield f"Cost       {_usd(job.cost)}{f' ({models})' if models else ''}"
     if job.cost_unknown:

@@ -1,28 +1,25 @@
-"""``claude-batch submit`` and ``estimate``: requests from a file of JSON lines, or from standard input."""
+"""``claude-batch submit`` and ``estimate``: requests from a file, or from standard input."""
 
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 import click
-import msgspec
 from celery.utils import uuid
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors, line
 from claude_batch_tasks.cli import claude_batch, common, exits, shown
+from claude_batch_tasks.cli.request_file import RequestFile, Unreadable
 from claude_batch_tasks.cli.watching import follow
 from claude_batch_tasks.estimating import estimate as estimated
 from claude_batch_tasks.job import BatchJob
+from claude_batch_tasks.settings import prices_of
 
-#: Bytes of a line; a batch holds fewer.
-_LONGEST = 256_000_000
-
-#: Lines after which a terminal is told how many there were.
+#: Requests after which a terminal is told how many there were.
 _TELL = 20_000
 
 _FILE = click.argument("file", type=click.File("rb"))
@@ -50,19 +47,21 @@ def submit(
     """Submit a job, and print its id.
 
     FILE (`-`: standard input) has one request a line: {"custom_id": "review 17", "params": {"model": ...,
-    "max_tokens": ..., "messages": [...]}}.
+    "max_tokens": ..., "messages": [...]}}. It may also be a JSON array of these or {"requests": [...]}, in UTF-8 or
+    UTF-16, and packed with gzip, zstd, bzip2 or xz.
 
     \b
     JOB=$(claude-batch submit requests.jsonl)
-    zcat requests.jsonl.gz | claude-batch submit - --wait -s max_wait=7200
+    claude-batch submit requests.jsonl.gz --wait -s max_wait=7200
     """
     app = common.sending_app(ctx)
     told = {**common.checked(app, options), "client": client}
     job = BatchJob(uuid(), app)
     try:
-        with _requests(file, quiet) as requests:
+        with _requests(ctx, file, quiet) as requests:
             task = app.tasks[f"{line.NAME}run_batch"]
-            task.apply_async((requests,), told, task_id=job.id, **line.routed(queue))
+            route: dict[str, Any] = {"queue": queue} if queue else {}
+            task.apply_async((requests,), told, task_id=job.id, **route)
     except OperationalError as exc:
         raise _unsent(f"the broker or the result back end did not answer: {exits.sentence(exc)}") from None
     except RuntimeError as exc:  # so newer Celery says it
@@ -120,8 +119,8 @@ def estimate(ctx: click.Context, file: IO[bytes], as_json: bool) -> None:
 
     FILE is as for `submit`. Nothing is sent, and neither broker nor store is needed.
     """
-    prices = common.app_of(ctx).conf.get("claude_batch_prices") or {}
-    with _requests(file, quiet=as_json) as requests:
+    prices = prices_of(common.app_of(ctx))
+    with _requests(ctx, file, quiet=as_json) as requests:
         found = estimated(requests, prices=prices)
     if as_json:
         common.print_json(found)
@@ -131,65 +130,45 @@ def estimate(ctx: click.Context, file: IO[bytes], as_json: bool) -> None:
 
 
 @contextmanager
-def _requests(file: IO[bytes], quiet: bool) -> Iterator[_Lines]:
-    """The requests in a file; what is wrong with them is told by their lines."""
-    lines = _Lines(file, tell=not quiet and sys.stderr.isatty())
+def _requests(ctx: click.Context, file: IO[bytes], quiet: bool) -> Iterator[Iterable[Any]]:
+    """The requests in a file; what is wrong with them is told by where they stand."""
+    name = getattr(file, "name", "<stdin>")
+    name = None if name == "<stdin>" else str(name)
+    where = name or "standard input"
+    requests = RequestFile(file, name, common.again(ctx, str(ctx.info_name)))
     try:
-        yield lines
+        yield _told(requests) if not quiet and sys.stderr.isatty() else requests
+    except Unreadable as exc:
+        hint = f". {exc.hint}" if exc.hint else ""
+        raise exits.Failure(f"{where}: {exc.why}; nothing was stored or sent{hint}", exits.USAGE) from None
     except errors.InvalidRequests as exc:
-        raise exits.Failure(lines.described(exc), exits.USAGE) from None
+        raise exits.Failure(_described(exc, requests, where), exits.USAGE) from None
 
 
-class _Lines:
-    """The requests, one at a time; afterwards known by line."""
+def _told(requests: Iterable[Any]) -> Iterator[Any]:
+    """The requests, while a terminal is told how many were read."""
+    number = 0
+    for number, request in enumerate(requests, 1):
+        if number % _TELL == 0:
+            click.echo(f"\r{number:,} requests read", err=True, nl=False)
+        yield request
+    if number >= _TELL:
+        click.echo(f"\r{number:,} requests read", err=True)
 
-    def __init__(self, file: IO[bytes], *, tell: bool) -> None:
-        self._file = file
-        name = getattr(file, "name", "<stdin>")
-        self._name = "standard input" if name == "<stdin>" else str(name)
-        self._tell = tell
-        #: How many requests came before each blank line.
-        self._blank: list[int] = []
 
-    def __iter__(self) -> Iterator[Any]:
-        number = 0
-        for number, text in enumerate(iter(lambda: self._file.readline(_LONGEST + 1), b""), 1):
-            if self._tell and number % _TELL == 0:
-                click.echo(f"\r{number:,} lines read", err=True, nl=False)
-            if text.isspace():
-                self._blank.append(number - 1 - len(self._blank))
-                continue
-            yield self._decoded(number, text)
-        if self._tell and number >= _TELL:
-            click.echo(f"\r{number:,} lines read", err=True)
-
-    def _decoded(self, number: int, text: bytes) -> Any:
-        if len(text) > _LONGEST:
-            raise self._wrong(number, f"is longer than a whole batch may be ({_LONGEST:,} bytes)")
-        try:
-            return msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            array = number == 1 and text.lstrip().startswith(b"[")
-            hint = f". To submit an array: jq -c '.[]' {self._name} | claude-batch submit -" if array else ""
-            raise self._wrong(number, f"is not JSON: {exc}", hint) from None
-
-    def _wrong(self, number: int, text: str, hint: str = "") -> exits.Failure:
-        return exits.Failure(f"{self._name}: line {number} {text}; nothing was stored or sent{hint}", exits.USAGE)
-
-    def described(self, exc: errors.InvalidRequests) -> str:
-        """What is wrong with the requests, by line."""
-        if not exc.problems:
-            return str(exc)
-        found = []
-        for index, custom_id, field, text in exc.problems:
-            if index is None:
-                found.append(f"  {text}")
-                continue
-            number = index + 1 + bisect_right(self._blank, index)
-            known = f", custom_id {custom_id!r}" if custom_id is not None else ""
-            found.append(f"  line {number}{known}, field {field}: {text}")
-        if exc.more:
-            found.append(f"  and {exc.more:,} more")
-        problems = len(exc.problems) + exc.more
-        count = f"{problems:,} problem{'s' if problems != 1 else ''}"
-        return "\n".join([f"{count} in {self._name}; nothing was stored or sent:", *found])
+def _described(exc: errors.InvalidRequests, requests: RequestFile, name: str) -> str:
+    """What is wrong with the requests, by where they stand."""
+    if not exc.problems:
+        return str(exc)
+    found = []
+    for index, custom_id, field, text in exc.problems:
+        if index is None:
+            found.append(f"  {text}")
+            continue
+        known = f", custom_id {custom_id!r}" if custom_id is not None else ""
+        found.append(f"  {requests.place(index)}{known}, field {field}: {text}")
+    if exc.more:
+        found.append(f"  and {exc.more:,} more")
+    problems = len(exc.problems) + exc.more
+    count = f"{problems:,} problem{'s' if problems != 1 else ''}"
+    return "\n".join([f"{count} in {name}; nothing was stored or sent:", *found])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ from celery import Celery
 
 from claude_batch_tasks import checks
 from claude_batch_tasks.doctor import accounts, servers, workers
+from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.problems import Finding, ok
+from claude_batch_tasks.settings import FIELDS, Settings
 
 __all__ = ["CHECKS", "Check", "Finding", "examine", "findings"]
 
@@ -28,9 +31,24 @@ class Check(NamedTuple):
     asks: bool
 
 
-def _settings(app: Celery) -> list[Finding]:
-    return list(checks.static(app)) or [ok("the settings make sense")]
+def _settings(app: Celery) -> Iterator[Finding]:
+    yield from list(checks.static(app)) or [ok("the settings make sense")]
+    with suppress(InvalidSettings):
+        settings = Settings.of(app)
+        limits = [f"{name} {_shown(getattr(settings, name))}" for name in LIMITS]
+        yield ok(f"limits in force: {', '.join(limits)}")
 
+
+def _shown(value: int | float | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+#: The settings that end something: costs, requests, time, tries.
+LIMITS = [
+    name for name in FIELDS if name.startswith("max_") or name.endswith("_limit") or name in ("retries", "deadline")
+]
 
 CHECKS = (
     Check("settings", _settings, asks=False),
@@ -49,7 +67,8 @@ def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, lis
     app.loader.import_default_modules()
     for check in CHECKS:
         if not parts or check.name in parts:
-            yield check.name, list(checks.isolated(check.name, partial(check.run, app)))
+            found = checks.isolated(check.name, partial(check.run, app))
+            yield check.name, list(checks.in_its_words(app, found))
 
 
 def findings(app: Celery, *, servers: bool) -> list[Finding]:

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import anthropic
 from celery import Celery
 
-from claude_batch_tasks import api, checks, identity, problems
+from claude_batch_tasks import api, checks, identity, policy, problems, task_classes
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.errors import ApiError, BatchesUnsupported, InvalidSettings, PermanentError
 from claude_batch_tasks.problems import Finding, Problem, ok
@@ -28,6 +29,9 @@ _UNANSWERED = (
     (("",), problems.NOBODY_THERE),
 )
 
+#: What a list of batches is answered with by a gateway that has none, where other routes are there.
+_NO_BATCHES = (200, 404, 405, 500)
+
 _STATUS: dict[int, Problem] = {
     401: problems.BAD_KEY,
     403: problems.FORBIDDEN,
@@ -40,15 +44,15 @@ def check(app: Celery) -> Iterator[Finding]:
     """Every client that the settings name."""
     settings = checks.readable(app)
     for alias in settings.client_factories:
-        yield from checks.isolated(f"client {alias!r}", partial(_client, alias, settings))
+        yield from checks.isolated(f"client {alias!r}", partial(_client, app, alias, settings))
 
 
-def _client(alias: str, settings: Settings) -> Iterator[Finding]:
+def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
     factory = settings.client_factories[alias]
     if api.unusable(factory):  # which the settings' own check has said
         return
     try:
-        client = api.client(alias, settings.client_factories)
+        client = task_classes.call_as_task(app, partial(api.client, alias, settings.client_factories))
     except InvalidSettings as exc:
         yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=exc)
         return
@@ -56,6 +60,9 @@ def _client(alias: str, settings: Settings) -> Iterator[Finding]:
         yield problems.NO_BATCHES.found(alias=alias, error=exc)
         return
     except PermanentError as exc:
+        if exc.code == api.MALFORMED:
+            yield problems.MALFORMED_KEY.found(error=exc)
+            return
         without_key = api.without_credentials(exc)
         yield _no_key(alias) if without_key else problems.FACTORY_FAILS.found(alias=alias, error=exc)
         return
@@ -66,6 +73,9 @@ def _client(alias: str, settings: Settings) -> Iterator[Finding]:
     except ApiError as exc:
         if api.without_credentials(exc):
             yield _no_key(alias)
+            return
+        if isinstance(exc, PermanentError):
+            yield problems.CANNOT_SEND.found(alias=alias, why=str(exc).removeprefix("list: "))
             return
         text = str(exc).lower()
         problem = next(problem for words, problem in _UNANSWERED if any(word in text for word in words))
@@ -78,7 +88,7 @@ def _client(alias: str, settings: Settings) -> Iterator[Finding]:
         if organization is None and not identity.has_secret(client):
             yield problems.UNIDENTIFIED.found(**about, kind=identity.kind(client))
     else:
-        yield _refusal(answer, about)
+        yield _refusal(answer, about, client)
     if answer.is_page or (answer.error is not None and answer.error.error_type is not None):
         yield from _clock(answer, before, settings)
 
@@ -89,8 +99,10 @@ def _no_key(alias: str) -> Finding:
     )
 
 
-def _refusal(answer: api.Knock, about: dict[str, Any]) -> Finding:
+def _refusal(answer: api.Knock, about: dict[str, Any], client: anthropic.Anthropic) -> Finding:
     status, error = answer.status, answer.error
+    if status == 501 or (status in _NO_BATCHES and _answers_elsewhere(client)):
+        return problems.NO_BATCH_ROUTES.found(**about, status=status)
     if 300 <= status < 400:
         # The path may hold what is nobody's business.
         location = urlsplit(answer.headers.get("location", "")).hostname or "itself"
@@ -104,6 +116,12 @@ def _refusal(answer: api.Knock, about: dict[str, Any]) -> Finding:
     if status == 429 or status >= 500:
         return problems.BUSY_API.found(**about, status=status)
     return _STATUS.get(status, problems.REFUSED).found(**about, why=why)
+
+
+def _answers_elsewhere(client: anthropic.Anthropic) -> bool:
+    """Return whether some other route of the API is there."""
+    found = api.ask_elsewhere(client, timeout=_PATIENCE)
+    return any(one.is_json and one.status < 500 and one.status not in policy.NO_ROUTE for one in found)
 
 
 def _clock(answer: api.Knock, before: float, settings: Settings) -> Iterator[Finding]:

@@ -21,7 +21,8 @@ from celery.backends.rpc import RPCBackend
 from claude_batch_tasks import checks, problems
 from claude_batch_tasks.checks import Server
 from claude_batch_tasks.problems import Finding, ok
-from claude_batch_tasks.settings import redis_address
+from claude_batch_tasks.redis_urls import database_of, redis_address
+from claude_batch_tasks.store.prefixed import glob_escaped
 from claude_batch_tasks.store.schema import PREFIX
 
 #: Seconds by which clocks may differ that nobody sets.
@@ -39,12 +40,17 @@ HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a 
 | LPOP {key}:l | LINDEX {key}:l 0 | LLEN {key}:l | LRANGE {key}:l 0 0 | ZADD {key}:z 1 a | ZCARD {key}:z | ZCOUNT
 {key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 | ZREVRANGEBYSCORE
 {key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | ZPOPMIN {key}:z | HKEYS {key}:h | SADD {key}:s a | SREM
-{key}:s b | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return | MULTI | EXEC | DEL {key} | UNLINK {key} {key}:h
-{key}:l {key}:z {key}:s
+{key}:s b | PING | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return | SCRIPT EXISTS 0 | MULTI
+| EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z {key}:s
 """
 
 #: What the text of a failed connection says, why that is, and what to do.
 _CAUSES = (
+    (
+        ("no master found",),  # which goes on with what it was asked with, such as socket_timeout
+        "its Sentinels do not answer, or know no master of that name",
+        "Start them, or correct {setting} and master_name",
+    ),
     (("refused",), "nobody listens there", "Start it, or correct {setting}"),
     (
         ("name or service", "name resolution", "nodename", "getaddrinfo", "no address associated"),
@@ -74,9 +80,9 @@ _CAUSES = (
 
 def check(app: Celery) -> Iterator[Finding]:
     """Every server that the app uses."""
-    found = checks.servers(app)
+    found, prefix = checks.servers(app), checks.readable(app).store_prefix or ""
     for server in found:
-        yield from checks.isolated(server.name, partial(_redis, server))
+        yield from checks.isolated(server.name, partial(_redis, server, prefix))
     asked = {role for server in found for role in server.roles}
     if "broker" not in asked:
         yield from checks.isolated("broker", partial(_other_broker, app))
@@ -109,7 +115,7 @@ def drift(theirs: float, before: float) -> Drift | None:
     return Drift(ahead, "ahead of", "behind") if ahead > 0 else Drift(-ahead, "behind", "ahead of")
 
 
-def _redis(server: Server) -> Iterator[Finding]:
+def _redis(server: Server, prefix: str) -> Iterator[Finding]:
     if missing := _missing_databases(server):
         yield from missing
         return
@@ -135,12 +141,14 @@ def _redis(server: Server) -> Iterator[Finding]:
         except redis.ResponseError:
             found.append(ok(f"{server.name} does not let its user see how it is set up (INFO)"))
         if "store" in server.roles:
-            found += (one for one in _refused(server, client, about) if one.id not in {other.id for other in found})
+            found += checks.of_prefixes(server, client, prefix)
+            refused = list(_refused(server, client, about, prefix))
+            found += (one for one in refused if one.id not in {other.id for other in found})
         if told:
             found += _clock(server, client)
         yield from found
         if all(one.level < logging.WARNING for one in found):
-            yield ok(f"{server.name} answers" + _described(told, parts.path.strip("/") or "0"))
+            yield ok(f"{server.name} answers" + _described(told, database_of(server.url)))
 
 
 def _missing_databases(server: Server) -> list[Finding]:
@@ -151,17 +159,14 @@ def _missing_databases(server: Server) -> list[Finding]:
                 client.ping()
         except redis.ResponseError as exc:
             if "DB index" in str(exc):
-                database, about = (
-                    urlsplit(url).path.strip("/"),
-                    {"setting": checks.SETTINGS[role], "leads": _LEADS[role]},
-                )
+                database, about = database_of(url), {"setting": checks.SETTINGS[role], "leads": _LEADS[role]}
                 found.append(problems.NO_DATABASE.found(server=server.name, database=database, **about))
         except (redis.RedisError, OSError):
             break  # which is said when it is asked for more
     return found
 
 
-def _described(told: dict[str, Any], database: str) -> str:
+def _described(told: dict[str, Any], database: int) -> str:
     if not told:
         return ""
     name = "Valkey" if "valkey_version" in told else "Redis"
@@ -171,18 +176,24 @@ def _described(told: dict[str, Any], database: str) -> str:
     return f": {name} {version}, {keys:,} keys in database {database}, {told['used_memory'] / 1e6:,.0f} MB {limit}"
 
 
-def _refused(server: Server, client: Any, about: dict[str, Any]) -> Iterator[Finding]:
+def _refused(server: Server, client: Any, about: dict[str, Any], prefix: str) -> Iterator[Finding]:
     """What the store's user may not do, or nobody may at present."""
-    key = f"{PREFIX}:doctor:{uuid4().hex}"
+    key = f"{prefix}{PREFIX}:doctor:{uuid4().hex}"
     probes = [probe.strip().format(key=key).split() for probe in PROBES.split("|")]
+    options = client.connection_pool.connection_kwargs
+    if options.get("db"):  # redis-py sends SELECT where it connects, and could not if that is forbidden
+        probes.insert(0, ["SELECT", str(options["db"])])
+        options["db"] = 0
+        client.connection_pool.reset()
     with client.pipeline(transaction=False) as pipe:
         for probe in probes:
             pipe.execute_command(*probe)
         answers = pipe.execute(raise_on_error=False)
     forbidden = []
     for probe, answer in zip(probes, answers, strict=True):
-        if isinstance(answer, redis.exceptions.NoPermissionError):
-            forbidden.append(probe[0])
+        if _is_forbidden(answer):
+            if probe[0] not in forbidden:
+                forbidden.append(probe[0])
         elif isinstance(answer, redis.exceptions.OutOfMemoryError):
             used, limit = "all", "its maxmemory"
             yield problems.FULL.found(**about, used=used, limit=limit)
@@ -197,7 +208,13 @@ def _refused(server: Server, client: Any, about: dict[str, Any]) -> Iterator[Fin
         commands = ", ".join(forbidden[:6]) + (f" and {len(forbidden) - 6} more" if len(forbidden) > 6 else "")
         rules = " ".join(f"+{name.lower()}" for name in forbidden)
         user = urlsplit(server.url).username or "default"
-        yield problems.NOT_PERMITTED.found(**about, commands=commands, user=user, rules=rules)
+        about |= {"commands": commands, "user": user, "rules": rules}
+        yield problems.NOT_PERMITTED.found(**about, keys=f"~{glob_escaped(prefix)}{PREFIX}*")
+
+
+def _is_forbidden(answer: Any) -> bool:
+    """Return whether the server's access rules refuse a command; EXEC is refused in words of its own."""
+    return isinstance(answer, redis.exceptions.NoPermissionError) or "NOPERM" in str(answer)
 
 
 def _clock(server: Server, client: Any) -> Iterator[Finding]:

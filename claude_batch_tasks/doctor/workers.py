@@ -12,11 +12,12 @@ from uuid import uuid4
 import redis
 from celery import Celery
 
-from claude_batch_tasks import __version__, checks, inspection, problems
+from claude_batch_tasks import __version__, checks, inspection, problems, routing
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.problems import Finding, ok
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import JobRecord
 
 #: Seconds within which a worker must answer; and, once one has, the others.
 FIRST = 3.0
@@ -99,10 +100,11 @@ def _ask(
 def _queues(app: Celery) -> dict[str, list[str]]:
     """The queues that our tasks are sent to, and which tasks."""
     app.finalize(auto=True)
+    job = JobRecord(nonce="", requests=0, batches=0, submitted_at=0, route=routing.encode(routing.find_route(app, {})))
     queues = defaultdict(list)
     for name in sorted(app.tasks, key=lambda name: (name != NAME + "run_batch", name)):
         if name.startswith(NAME):
-            queue = app.amqp.router.route({}, name).get("queue")
+            queue = app.amqp.router.route(routing.follow(app, job, name), name).get("queue")
             if queue is not None:
                 queues[str(getattr(queue, "name", queue))].append(name)
     return dict(queues)
@@ -113,7 +115,10 @@ def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
     settings, token = checks.readable(app), uuid4().hex
     marked = False
     if settings.store_url is not None:
-        with suppress(redis.RedisError, OSError), checks.connected(settings.store_url) as client:
+        with (
+            suppress(redis.RedisError, OSError),
+            checks.connected(settings.store_url, settings.store_prefix or "") as client,
+        ):
             marked = bool(client.set(inspection.mark(token), "1", ex=60))
     asked = time.time()
     answers = _ask(app, inspection.COMMAND, workers, timeout=FIRST, token=token)

@@ -7,7 +7,6 @@ threads is one process, and its figures are in ``prometheus_client.REGISTRY``.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -23,10 +22,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from claude_batch_tasks import census, delivery
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.metrics import METRICS, Instruments, Metric
 from claude_batch_tasks.settings import Settings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -1,5 +1,5 @@
 """The pytest fixtures `claude_batch_simulator` and `claude_batch_simulator_factory`. The simulator is loaded
-only when a test asks for one of them.
+only when a test asks for one of them. After each test that used the package, what it keeps in the process is forgotten.
 
     def test_my_pipeline(claude_batch_simulator):
         claude_batch_simulator.reset("results-404")
@@ -8,6 +8,8 @@ only when a test asks for one of them.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -17,6 +19,13 @@ import pytest
 if TYPE_CHECKING:
     from .script import Scenario
     from .server import Simulator
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Have no test see the clients and connections of another; nothing is loaded for it."""
+    if "claude_batch_tasks.settings" in sys.modules:
+        importlib.import_module("claude_batch_tasks.testing").reset()
 
 
 @pytest.fixture(scope="session")

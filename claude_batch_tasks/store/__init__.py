@@ -32,7 +32,11 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """How many models its requests are for."""
     client: str = "default"
     queue: str | None = None
-    """The queue ``run_batch`` was sent to by name, which its steps then follow."""
+    """The name of the queue ``run_batch`` was sent to, which steps run by an earlier release follow."""
+    route: str | None = None
+    """Where ``run_batch`` and all messages of the job are sent to, as ``routing`` encodes it; None: to ``queue``."""
+    headers: str | None = None
+    """The message headers that ``run_batch`` was sent with beside Celery's own, as ``headers`` encodes them."""
     options: dict[str, Any] = {}
     canvas: str = "{}"
     """Where the job stands in the caller's Celery canvas (links, chain, chord), as ``line`` encodes it."""
@@ -67,6 +71,12 @@ class JobRecord(msgspec.Struct, kw_only=True):
     summary: dict[str, Any] | None = None
     error: str | None = None
     """Why the job failed, in full."""
+    not_sent: str | None = None
+    """Why a message of the job, or what follows it, cannot be sent."""
+    on_result_error: str | None = None
+    """Why ``on_result`` is not called any more."""
+    expires_at: float | None = None
+    """When it is too late for the job to begin; epoch seconds."""
 
 
 class Round(msgspec.Struct, kw_only=True):
@@ -496,6 +506,13 @@ class Store(Protocol):
     def record(self, unit: Unit, owner: str, **changes: Any) -> bool:
         """Change the unit's record if ``owner`` still holds its lease; whether it did."""
 
+    def end_batch(self, unit: Unit, owner: str, **changes: Any) -> int | None:
+        """Record that nothing is left to be done for a batch, with more changes; None if the lease is another's.
+
+        Returns how many batches of the job are through then: of those that end at the same moment, one is the last.
+        0 if the job is gone.
+        """
+
     def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
         """Give the lease up and leave the unit at ``position``, in one; False if it is no longer the owner's.
 
@@ -841,12 +858,13 @@ class Store(Protocol):
         """These were."""
 
 
-def open_store(url: str, keys: Sequence[str] = ()) -> Store:
+def open_store(url: str, keys: Sequence[str] = (), prefix: str = "") -> Store:
     """The store behind a URL, cached per process; only Redis URLs are known.
 
     Args:
         keys: what it seals payloads with, as ``sealing`` reads them.
+        prefix: what all its keys begin with.
     """
     from claude_batch_tasks.store import redis
 
-    return redis.open_store(url, tuple(keys))
+    return redis.open_store(url, tuple(keys), prefix)

@@ -35,16 +35,17 @@ end
 
 -- Of many batches in flight one is handed out, and the listing that it makes spares the others theirs: until when this
 -- one is spared, or nothing.
+local keys = string.match(KEYS[1], '^(.*):waiting$')
 local function spared(member)
   local batch, job = string.match(member, '^(%d+)::(.*)$')
-  local flights = batch and redis.call('HGET', 'claude_batch:{' .. job .. '}:batch:' .. batch, 'flights')
+  local flights = batch and redis.call('HGET', keys .. ':{' .. job .. '}:batch:' .. batch, 'flights')
   if not flights then
     return nil
   end
   -- One of a job that is over, or past its deadline, makes no listing.
   local flight = cjson.decode(redis.call('HGET', flights, member) or '[]')
   local deadline = tonumber(flight[7]) or math.huge
-  local record = redis.call('HMGET', 'claude_batch:{' .. job .. '}:job', 'state', 'queue')
+  local record = redis.call('HMGET', keys .. ':{' .. job .. '}:job', 'state', 'queue')
   if deadline <= now or record[1] ~= '"running"' then
     return nil
   end

@@ -80,6 +80,8 @@ class Flights:
         self._redis: Any = client
         self.where = where
         self._opened = False
+        #: What the client puts in front of all keys but those in arguments of scripts.
+        self._prefix: str = getattr(client, "key_prefix", "")
         self._clock = StoreClock(self._time)
         scripts = Path(__file__).parent
         self._due, self._postpone = (
@@ -138,7 +140,7 @@ class Flights:
         args = [
             part
             for unit, at in changes
-            for part in (member(unit), batch_key(unit.job_id, unit.batch), repr(at), how, shown)
+            for part in (member(unit), self._prefix + batch_key(unit.job_id, unit.batch), repr(at), how, shown)
         ]
         for start in range(0, len(args), 4000):
             self._postpone(keys=[WAITING, DUE], args=args[start : start + 4000])

@@ -13,15 +13,18 @@
 -- ARGV[7]   "wait" if the unit then waits without a message, ARGV[6] seconds; or ""
 -- ARGV[8]   how it is listed among the batches in flight meanwhile, or ""
 -- ARGV[9..] field, value, field, value, ...
--- Returns 1 if it was done, 0 if the lease is somebody else's.
+-- Returns 1 if it was done, and more if nothing is left to be done for the unit's batch: 1 and how many batches of the
+-- job are through. 0 if the lease is somebody else's.
 local key, prefix, member = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('HGET', key, prefix .. 'owner') ~= ARGV[3] then
   return 0
 end
+local through = 0
 for i = 9, #ARGV, 2 do
   local field, value = prefix .. ARGV[i], ARGV[i + 1]
-  if field == 'done' and value == 'true' and redis.call('HGET', key, field) ~= value and redis.call('HEXISTS', KEYS[3], 'nonce') == 1 then
-    redis.call('HINCRBY', KEYS[3], 'through', 1)
+  if field == 'done' and value == 'true' and redis.call('HEXISTS', KEYS[3], 'nonce') == 1 then
+    local more = redis.call('HGET', key, field) == value and 0 or 1
+    through = redis.call('HINCRBY', KEYS[3], 'through', more)
   end
   redis.call('HSET', key, field, value)
 end
@@ -60,4 +63,4 @@ if ARGV[5] ~= '' then
     end
   end
 end
-return 1
+return 1 + through

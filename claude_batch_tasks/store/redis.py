@@ -23,10 +23,9 @@ import msgspec
 import redis
 import zstandard
 
-from claude_batch_tasks import policy, requests, steady, transport
+from claude_batch_tasks import policy, redis_urls, requests, steady, transport
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.results import MISSING
-from claude_batch_tasks.settings import redis_address
 from claude_batch_tasks.store import (
     BatchRecord,
     Flight,
@@ -50,6 +49,7 @@ from claude_batch_tasks.store.flights import (
     unit_of,
 )
 from claude_batch_tasks.store.jobs import JOBS, history_keys
+from claude_batch_tasks.store.prefixed import client_class
 from claude_batch_tasks.store.schema import PREFIX
 from claude_batch_tasks.store.sealing import Sealer
 from claude_batch_tasks.store.survey import Survey
@@ -292,18 +292,23 @@ class RedisStore(Survey):
 
     @answering
     def renew(self, unit: Unit, owner: str, ttl: float) -> bool:
-        return self._write(unit, owner, {}, ttl=ttl)
+        return bool(self._write(unit, owner, {}, ttl=ttl))
 
     @answering
     def record(self, unit: Unit, owner: str, **changes: Any) -> bool:
-        return self._write(unit, owner, changes)
+        return bool(self._write(unit, owner, changes))
+
+    @answering
+    def end_batch(self, unit: Unit, owner: str, **changes: Any) -> int | None:
+        done = self._write(unit, owner, {**changes, "done": True})
+        return done - 1 if done else None
 
     @answering
     def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
         # What comes after the last step of a batch is the job's.
         follower = "" if unit.batch is None or unit.lane is not None else member(Unit(unit.job_id))
         due = f"through:{follower}" if through else changes.get("due_at") or 0
-        return self._write(unit, owner, changes, position=position, due=due)
+        return bool(self._write(unit, owner, changes, position=position, due=due))
 
     @answering
     def wait(
@@ -321,7 +326,7 @@ class RedisStore(Survey):
         # From then on, so that a moment that was reckoned a little wrong here is that far from now there, too.
         seconds = max(due_at - self.now(), 0)
         listed = (flights_key(account), _encode(flight)) if flight is not None else (WAITING, "")
-        return self._write(unit, owner, changes, position=position, due=seconds, wait="wait", listed=listed)
+        return bool(self._write(unit, owner, changes, position=position, due=seconds, wait="wait", listed=listed))
 
     def _write(
         self,
@@ -334,11 +339,11 @@ class RedisStore(Survey):
         due: float | str = "",
         wait: str = "",
         listed: tuple[str, bytes | str] = (WAITING, ""),
-    ) -> bool:
+    ) -> int:
         key, prefix = _unit(unit)
         flights, flight = listed
         args = [prefix, member(unit), owner, ttl, position, due, wait, flight, *_changed(changes)]
-        return bool(self._record(keys=[key, DUE, _key(unit.job_id, "job"), WAITING, flights], args=args))
+        return int(self._record(keys=[key, DUE, _key(unit.job_id, "job"), WAITING, flights], args=args))
 
     # -- the index of what waits for a message
 
@@ -803,18 +808,14 @@ class RedisStore(Survey):
 
 
 @functools.lru_cache(maxsize=32)
-def _open(url: str, keys: tuple[str, ...], pid: int) -> RedisStore:
-    timeouts = transport.TIMEOUTS
-    if url.startswith("unix:"):  # the keep-alive is TCP's
-        timeouts = {name: value for name, value in timeouts.items() if not name.startswith("socket_keepalive")}
-    kind = redis.ConnectionPool.from_url(url).connection_class
-    client = redis.Redis.from_url(url, **timeouts, connection_class=transport.distrustful(kind))
-    return RedisStore(client, redis_address(url), Sealer(keys))
+def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
+    client = redis_urls.connect(url, transport.TIMEOUTS, transport.distrustful, client_class(prefix))
+    return RedisStore(client, redis_urls.redis_address(url), Sealer(keys))
 
 
-def open_store(url: str, keys: tuple[str, ...] = ()) -> RedisStore:
+def open_store(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:
     """The store behind a Redis URL, one per process: a connection made before a fork is not used after it."""
-    return _open(url, keys, os.getpid())
+    return _open(url, keys, prefix, os.getpid())
 
 
 def _key(job_id: str, *parts: object) -> str:

@@ -8,13 +8,13 @@ field is none, since each release leaves alone what it does not know.
 
 from __future__ import annotations
 
-import logging
 from itertools import islice
 from typing import Any
 
 from claude_batch_tasks.errors import StoreTooNew
+from claude_batch_tasks.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: What all our keys begin with.
 PREFIX = "claude_batch"

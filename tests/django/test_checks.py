@@ -14,6 +14,7 @@ from django.core.checks import run_checks
 from django.test.utils import override_settings
 
 from claude_batch_tasks.embedded import free_port
+from claude_batch_tasks.settings import Settings
 from tests.django.conftest import Login
 from tests.support import inherited
 
@@ -60,12 +61,16 @@ def test_a_misspelt_setting_is_an_error(project: Celery) -> None:
         assert "did you mean poll_min?" in found()["claude_batch.E001"]
 
 
-@pytest.mark.parametrize(
-    "name", ["CLAUDE_BATCH_POLL_MIN", "CELREY_CLAUDE_BATCH_POLL_MIN", "CELERYCLAUDE_BATCH_POLL_MIN"]
-)
-def test_a_setting_outside_celerys_namespace_is_named(project: Celery, name: str) -> None:
+def test_a_setting_without_the_namespace_is_read(project: Celery) -> None:
+    with override_settings(CLAUDE_BATCH_POLL_MIN=3):
+        assert Settings.of(project).poll_min == 3
+        assert set(found()) <= {"claude_batch.W005"}
+
+
+@pytest.mark.parametrize("name", ["CELREY_CLAUDE_BATCH_POLL_MIN", "CELERYCLAUDE_BATCH_POLL_MIN"])
+def test_a_setting_outside_celerys_namespace_is_an_error(project: Celery, name: str) -> None:
     with override_settings(**{name: 3}):
-        text = " ".join(found().values())
+        text = found()["claude_batch.E020"]
     assert "Celery does not read" in text
     assert name in text
     assert "CELERY_CLAUDE_BATCH_POLL_MIN" in text
@@ -73,7 +78,7 @@ def test_a_setting_outside_celerys_namespace_is_named(project: Celery, name: str
 
 def test_a_setting_of_ones_own_is_left_alone(project: Celery) -> None:
     with override_settings(MY_CLAUDE_BATCH_SIZE=3):
-        assert "claude_batch.W403" not in found()
+        assert set(found()) <= {"claude_batch.W005"}
 
 
 def test_what_doctor_finds_in_the_settings_is_found(project: Celery) -> None:
@@ -91,6 +96,11 @@ def test_a_finding_can_be_silenced(project: Celery) -> None:
 def test_a_project_without_a_celery_app_is_warned() -> None:
     said = checked_elsewhere("")
     assert "This project has no Celery app" in said["claude_batch.W402"]
+
+
+def test_a_setting_in_such_a_project_is_an_error() -> None:
+    said = checked_elsewhere("settings.CLAUDE_BATCH_MAX_COST = 5")
+    assert "CLAUDE_BATCH_MAX_COST in Django's settings is not in force" in said["claude_batch.E020"]
 
 
 def test_several_celery_apps_of_which_none_is_the_current_one_are_an_error() -> None:

@@ -128,13 +128,15 @@ class Context(NamedTuple):
 
 
 @contextmanager
-def answering(status: int, body: Any = None, **headers: str) -> Iterator[str]:
-    """A server that gives one answer to everything; its URL."""
+def answering(status: int, body: Any = None, elsewhere: Any = None, **headers: str) -> Iterator[str]:
+    """A server that gives one answer to everything, or with ``elsewhere`` another one beside batches; its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            content = body.encode() if isinstance(body, str) else json.dumps(body or {}).encode()
-            self.send_response_only(status)
+            other = elsewhere is not None and "batches" not in self.path
+            found = elsewhere if other else body
+            content = found.encode() if isinstance(found, str) else json.dumps(found or {}).encode()
+            self.send_response_only(200 if other else status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name.replace("_", "-"), value)
             self.send_header("Content-Length", str(len(content)))

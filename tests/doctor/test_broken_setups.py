@@ -19,7 +19,7 @@ from kombu import Connection
 from claude_batch_tasks import api
 from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.embedded import RedisServer, free_port
-from tests.doctor.conftest import PASSWORD, Said, Set, answering
+from tests.doctor.conftest import KEY, PASSWORD, Said, Set, answering
 
 pytestmark = pytest.mark.workers
 
@@ -132,9 +132,10 @@ def test_sentinels_that_are_down(make_app: MakeApp, doctor_says: DoctorSays) -> 
     app = make_app(broker_url=url, broker_transport_options=options, result_backend_transport_options=options)
     app.conf.result_backend = url
     said = doctor_says(app, "servers")
-    assert said.ids == ["E101", "E101"]
-    assert "the broker (sentinel://" in said.text
-    assert "the result back end (sentinel://" in said.text
+    assert said.ids == ["E101"]
+    assert "the store, broker and result back end's Redis (mymaster by the Sentinels 127.0.0.1:" in said.text
+    assert "its Sentinels do not answer, or know no master of that name" in said.text
+    assert "correct claude_batch_store_url and broker_url and result_backend and master_name" in said.text
 
 
 def test_a_password_that_breaks_the_address_of_the_result_back_end(
@@ -287,6 +288,44 @@ def test_what_the_api_answers(
     assert said.ids == [problem]
     assert all(word in said.text for word in words), said.text
     assert "token=secret" not in said.text
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, "{}"), (405, ""), (500, "<html>"), (501, "{}"), (200, "{}")])
+def test_a_gateway_without_batches(
+    status: int, body: str, make_app: MakeApp, doctor_says: DoctorSays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    with answering(status, body, elsewhere={"data": []}) as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        said = doctor_says(app, "anthropic")
+    assert (said.ids, said.exit_code) == (["E318"], 1)
+    assert f"answers {status} to a list of batches" in said.text
+    assert "a gateway without Message Batches" in said.text
+
+
+@pytest.mark.parametrize("key", [KEY + "\n", f'"{KEY}"', "\ufeff" + KEY, f" {KEY}", ""])
+@pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+def test_a_key_of_a_form_that_none_has(
+    key: str, variable: str, make_app: MakeApp, doctor_says: DoctorSays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    monkeypatch.setenv(variable, key)
+    api._client.cache_clear()
+    said = doctor_says(app, "anthropic")
+    assert (said.ids, said.exit_code) == (["E316"], 1)
+    assert variable in said.text
+
+
+@pytest.mark.parametrize("address", ["api.anthropic.com", "ftp://api.anthropic.com"])
+def test_an_address_that_nothing_can_be_sent_to(
+    address: str, make_app: MakeApp, doctor_says: DoctorSays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
+    said = doctor_says(app, "anthropic")
+    assert (said.ids, said.exit_code) == (["E317"], 1)
+    assert "Begin ANTHROPIC_BASE_URL, or base_url in the client's factory, with https://" in said.text
 
 
 @pytest.mark.parametrize(("hours", "problem"), [(1, "E312"), (-0.02, "W313")])

@@ -156,7 +156,7 @@ def test_the_api_had_the_key_and_every_job_failed_but_the_one_with_a_way_out(see
     assert {*FAILING, "too_open"} - {*seen.failures} == {"fallback"}
     assert {name: type(exc).__name__ for name, exc in seen.failures.items()} == {
         "echo": "PermanentError",
-        "missing": "CreateNotFound",
+        "missing": "BatchesUnsupported",
         "broken": "WaitExceeded",
         "redirect": "PermanentError",
         "refused": "WaitExceeded",

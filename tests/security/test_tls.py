@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import kombu
 import pytest
+import redis
+from celery import Celery
+from celery.app import backends
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from claude_batch_tasks import checks, transport
 from claude_batch_tasks.embedded import free_port, redis_binary
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
@@ -106,3 +112,47 @@ def test_and_not_under_another_name(server: tuple[str, Path]) -> None:
             ssl_keyfile=pem,
             ssl_check_hostname="true",
         ).job("none")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkeys"])
+@pytest.mark.parametrize("role", ["result_backend", "broker_url"])
+def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
+    server: tuple[str, Path], scheme: str, role: str
+) -> None:
+    url, pem = server
+    given = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": str(pem), "ssl_certfile": str(pem)}
+    given["ssl_keyfile"] = str(pem)
+    app = Celery(set_as_current=False)
+    app.conf.update({"result_backend": "disabled://", "broker_url": "memory://", role: url.replace("rediss", scheme)})
+    app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = given
+    assert Settings.of(app).open_store().job("none") is None
+    assert [server.roles for server in checks.servers(app)] == [
+        ["store", role.replace("_url", "").replace("result_backend", "result back end")]
+    ]
+    with checks.connected(checks.servers(app)[0].url) as client:
+        assert client.ping()
+    app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = None
+    with pytest.raises(StoreUnavailable):
+        Settings.of(app).open_store().job("none")
+
+
+def test_a_broker_and_a_back_end_of_valkeys_are_behind_tls(
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, pem = server
+    monkeypatch.setattr(kombu.transport, "TRANSPORT_ALIASES", dict(kombu.transport.TRANSPORT_ALIASES))
+    monkeypatch.setattr(backends, "BACKEND_ALIASES", dict(backends.BACKEND_ALIASES))
+    transport.install()
+    options = f"ssl_cert_reqs=required&ssl_ca_certs={pem}&ssl_certfile={pem}&ssl_keyfile={pem}"
+    given = f"{url.replace('rediss', 'valkeys')}?{options}"
+    with kombu.Connection(given) as connection:
+        connection.ensure_connection(max_retries=1)
+        queue = connection.SimpleQueue("tls")
+        queue.put({"a": 1})
+        assert queue.get(timeout=5).payload == {"a": 1}
+    app = Celery(broker=given, backend=given, set_as_current=False)
+    app.backend.store_result("one", 3, "SUCCESS")
+    assert app.AsyncResult("one").get() == 3
+    bare = kombu.Connection(given.partition("?")[0])
+    with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+        bare.channel()

@@ -884,6 +884,8 @@ class _Handler(BaseHTTPRequestHandler):
         call: MessageCall | None = None,
     ) -> Answer:
         manners = account.manners
+        if endpoint == "unknown":
+            return NOT_FOUND
         if endpoint == "create":
             requests = json.loads(body)["requests"]
             if len({request["custom_id"] for request in requests}) != len(requests):

@@ -190,7 +190,6 @@ def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, numbe
         ),
         ({"result_expires": "3600", "worker_prefetch_multiplier": "4"}, "after 1 h"),
         ({"accept_content": ["application/x-python-serialize", "json"]}, "accept_content = ['json']"),
-        ({"task_serializer": "yaml", "accept_content": ["yaml"]}, "accept_content = ['json', 'yaml']"),
     ],
 )
 def test_settings_that_would_hurt(conf: dict[str, Any], words: str) -> None:
@@ -208,10 +207,27 @@ def test_settings_that_would_hurt(conf: dict[str, Any], words: str) -> None:
         {"result_expires": timedelta(days=7)},
         {"task_serializer": "json", "result_serializer": "json", "accept_content": ["application/json"]},
         {"task_serializer": "yaml", "accept_content": ["application/x-yaml", "json"]},
+        {"task_serializer": "yaml", "accept_content": ["yaml"]},
+        {"task_protocol": 2},
     ],
 )
 def test_settings_that_would_not(conf: dict[str, Any]) -> None:
     assert checks.of_settings(conf) == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"task_serializer": "json", "accept_content": ["yaml"]}, "accept_content = ['json', 'yaml']"),
+        ({"task_serializer": "pickle", "accept_content": ["yaml"]}, "neither 'json' nor task_serializer = 'pickle'"),
+        ({"task_protocol": 1}, "task_protocol = 2"),
+        ({"task_protocol": "1"}, "task_protocol = 2"),
+    ],
+)
+def test_settings_under_which_no_job_can_be_sent(conf: dict[str, Any], words: str) -> None:
+    found = checks.of_settings(conf)
+    [finding] = [each for each in found if each.level == logging.ERROR]
+    assert words in str(finding)
 
 
 def test_what_annotations_may_make_of_our_tasks() -> None:
@@ -236,6 +252,10 @@ def test_what_annotations_may_make_of_our_tasks() -> None:
     assert "fetch_results is stopped after 60 s" in limit
     assert "task_annotations = {'claude_batch_tasks.fetch_results': {'time_limit': 1800}}" in limit
     assert tasks(limit=600) == []
+    # A long answer of the Messages API takes as long as a download.
+    [limit] = tasks(**{"claude_batch_tasks.send_messages": {"time_limit": 300}})
+    assert "send_messages is stopped after 300 s" in limit
+    assert tasks(**{"claude_batch_tasks.poll_batch": {"time_limit": 300}}) == []
     [limit] = tasks(limit=30, **{"claude_batch_tasks.poll_batch": {"soft_time_limit": 20}})
     assert "cancel_batch and 8 more are stopped after 20 s" in limit
     # These are ours, whatever an app says of all its tasks.

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from claude_batch_tasks import BatchJob, errors, list_jobs
 from claude_batch_tasks import submit as submission
-from claude_batch_tasks.cli import claude_batch, submitting, watching
+from claude_batch_tasks.cli import claude_batch, request_file, watching
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.store import Store, Unit, open_store
 
@@ -169,18 +169,13 @@ class TestSubmitting:
         self, run: Callable[..., Result], broken: Any, said: str, monkeypatch: pytest.MonkeyPatch, app: Celery
     ) -> None:
         if "longer" in said:
-            monkeypatch.setattr(submitting, "_LONGEST", 1000)
+            monkeypatch.setattr(request_file, "LONGEST", 1000)
         broken = broken.encode() if isinstance(broken, str) else broken
         refused = run("submit", "-", input=line().encode() + broken)
         assert refused.exit_code == 2
         assert f"standard input: {said}" in refused.output
         assert "nothing was stored or sent" in refused.output
         assert list(list_jobs(app=app)) == []
-
-    def test_says_what_to_do_with_an_array(self, run: Callable[..., Result], tmp_path: Path) -> None:
-        file = tmp_path / "requests.json"
-        file.write_text('[\n{"custom_id": "a"}\n]')
-        assert f"jq -c '.[]' {file} | claude-batch submit -" in run("submit", str(file)).output
 
     def test_refuses_an_empty_job_and_a_file_that_is_not_there(self, run: Callable[..., Result]) -> None:
         assert run("submit", "-", input="\n").output.endswith("\n  the job is empty\n")

@@ -158,8 +158,14 @@ class TestTelling:
             history.note(store, Unit("job", 2), "created", "created, 5 requests", batch_id="msgbatch_1", requests=5)
         (line,) = caplog.records
         assert line.getMessage() == "job job batch 2 (msgbatch_1): created, 5 requests"
-        told = {name: getattr(line, name) for name in ("event", "job_id", "batch", "batch_id", "requests")}
-        assert told == {"event": "created", "job_id": "job", "batch": 2, "batch_id": "msgbatch_1", "requests": 5}
+        told = {name: value for name, value in vars(line).items() if name.startswith("claude_batch_")}
+        assert told == {
+            "claude_batch_event": "created",
+            "claude_batch_job_id": "job",
+            "claude_batch_batch": 2,
+            "claude_batch_batch_id": "msgbatch_1",
+            "claude_batch_requests": 5,
+        }
         (event,) = store.history("job")
         assert (event.event, event.batch, event.text) == ("created", 2, "created, 5 requests")
         assert event.details == {"batch_id": "msgbatch_1", "requests": 5}
@@ -176,15 +182,30 @@ class TestTelling:
         class Record(logging.LogRecord):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs)
-                self.request_id = "the application's"
+                self.request_id = self.event = self.status = self.batch = "the application's"
 
-        unit, before = Unit(add(store, "job")), logging.getLogRecordFactory()
+        unit, before = Unit(add(store, "job"), 0), logging.getLogRecordFactory()
         logging.setLogRecordFactory(Record)
         try:
             with caplog.at_level(logging.INFO):
-                history.note(store, unit, "created", "created", request_id="req_1", requests=5)
+                history.note(store, unit, "retry", "again", request_id="req_1", status=500)
         finally:
             logging.setLogRecordFactory(before)
         (line,) = caplog.records
-        assert (getattr(line, "request_id", None), getattr(line, "requests", None)) == ("the application's", 5)
-        assert store.history("job")[0].details == {"request_id": "req_1", "requests": 5}
+        assert {getattr(line, name) for name in ("request_id", "event", "status", "batch")} == {"the application's"}
+        assert (getattr(line, "claude_batch_request_id", None), getattr(line, "claude_batch_status", None)) == (
+            "req_1",
+            500,
+        )
+        assert store.history("job")[0].details == {"request_id": "req_1", "status": 500}
+
+    def test_is_of_one_kind_with_those_of_other_jobs(self, store: RedisStore, caplog: pytest.LogCaptureFixture) -> None:
+        jobs = [add(store, job_id) for job_id in ("one", "two")]
+        with caplog.at_level(logging.INFO):
+            for job_id in jobs:
+                history.note(store, Unit(job_id), "not_found", f"a 404 of {job_id}")
+                history.note(store, Unit(job_id), "created", f"created, {len(job_id)} requests")
+        kinds = [record.msg for record in caplog.records]
+        assert len(set(kinds)) == 2
+        assert kinds[:2] == kinds[2:]
+        assert caplog.messages[:2] == ["job one: not found: a 404 of one", "job one: created, 3 requests"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -9,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery, chain
+from celery import Celery, chain, chord, group
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import BatchJob, errors, hooks, submit, tasks
+from claude_batch_tasks import BatchJob, errors, hooks, run_batch, submit, tasks
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import Completeness
@@ -103,6 +104,44 @@ class TestASignature:
         assert "on_result" not in job.options
         assert json.loads(job.on_result or "")["args"] == ["own"]
 
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda task: task.s(), None),
+            (lambda task: task.s("table"), "takes 2 positional arguments but 3 were given"),
+            (lambda task: task.s(table="table"), "unexpected keyword argument 'table'"),
+            (lambda task: task.si(), "missing 2 required positional arguments"),
+            (lambda task: task.si("job", []), None),
+            (lambda task: chain(task.s("table"), task.s()), "takes 2 positional"),
+            (lambda task: chain(task.s(), task.s()), None),
+            (lambda task: group(task.s(), task.s("table")), "takes 2 positional"),
+            (lambda task: chord([task.s("table")], task.s()), "takes 2 positional"),
+            (lambda task: dict(task.s("table")), "takes 2 positional"),
+        ],
+    )
+    def test_is_one_that_can_be_called(self, make: Any, said: str | None, app: Celery, store: Store) -> None:
+        @app.task(name="tests.two", shared=False)
+        def two(job_id: str, custom_ids: list[str]) -> None:
+            """Takes what it is called with, and nothing else."""
+
+        signature = make(two)
+        if said is None:
+            hooks.check(app, signature)
+            return
+        with pytest.raises(
+            InvalidSettings, match=rf"on_result: tests.two is called .*{said}.*Nothing was stored or sent"
+        ):
+            run_batch.apply_async(([],), {"on_result": signature}, task_id=JOB)
+        assert store.job(JOB) is None
+
+    def test_of_a_task_that_the_app_does_not_know_or_check_is_taken(self, app: Celery) -> None:
+        @app.task(name="tests.untyped", shared=False, typing=False)
+        def untyped() -> None:
+            """Not checked by Celery either."""
+
+        hooks.check(app, untyped.s())
+        hooks.check(app, app.signature("tests.elsewhere", args=(1, 2, 3)))
+
     def test_that_is_refused_leaves_no_job(self, make_step: Any, store: Store) -> None:
         with pytest.raises(InvalidSettings):
             make_step("tests.save")
@@ -173,6 +212,96 @@ class TestAnnouncing:
         with pytest.raises(errors.JobNotFound):
             hooks.announce(step, [1])
         assert calls == []
+
+
+class TestWhatCannotBeCalled:
+    @pytest.fixture
+    def refused(self, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+        """The error that every call meets, and a note of each."""
+        found: list[Exception] = [TypeError("save() takes 2 positional arguments but 3 were given")]
+
+        def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+            found.append(found[0])
+            raise found[0]
+
+        monkeypatch.setattr(Signature, "apply_async", refuse)
+        return found
+
+    @pytest.fixture
+    def step(self, make_step: Any, save: Any) -> Step:
+        step: Step = make_step(save.s())
+        step.task.request = SimpleNamespace(is_eager=False)
+        return step
+
+    def test_is_said_once_and_called_no_more(
+        self, step: Step, store: Store, refused: list[Exception], app: Celery, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hooks.announce(step, range(COUNT))
+        again = Step(store, step.settings, store.job(JOB), Unit(JOB, 0), "me", (JOB, 0, 0, 0), step.task)  # type: ignore[arg-type]
+        hooks.announce(again, range(COUNT))
+        hooks.announce(step, range(COUNT))
+        assert len(refused) == 2
+        said = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert [record.claude_batch_event for record in said] == ["not_sent"]  # type: ignore[attr-defined]
+        assert "takes 2 positional arguments" in (text := BatchJob(JOB, app).status().on_result_error or "")
+        assert "BatchJob('job-1').results()" in text
+        assert [event.event for event in BatchJob(JOB, app).history()].count("not_sent") == 1
+
+    @pytest.mark.parametrize("error", [OperationalError("away"), ConnectionError("away"), OSError("away")])
+    def test_is_not_a_broker_that_is_away(
+        self, step: Step, store: Store, refused: list[Exception], error: Exception
+    ) -> None:
+        refused[:] = [error]
+        with pytest.raises(errors.TransientError):
+            hooks.announce(step, range(COUNT))
+        assert (found := store.job(JOB)) is not None
+        assert found.on_result_error is None
+
+    def test_is_what_is_not_known_after_some_attempts(self, step: Step, store: Store, refused: list[Exception]) -> None:
+        refused[:] = [RuntimeError("a client of a broker that is not known here")]
+        with pytest.raises(errors.TransientError):
+            hooks.announce(step, range(COUNT))
+        step.batch.failures = step.settings.max_step_failures
+        hooks.announce(step, range(COUNT))
+        assert (found := store.job(JOB)) is not None
+        assert "RuntimeError" in (found.on_result_error or "")
+
+    def test_is_what_no_broker_takes_with_one_id_even(
+        self, step: Step, store: Store, save: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hooks, "MOST", 2000)
+        hooks.announce(step, range(COUNT))
+        assert calls == []
+        assert (found := store.job(JOB)) is not None
+        assert "2,000 is the most" in (found.on_result_error or "")
+
+
+@pytest.mark.parametrize("serializer", ["json", "yaml", "pickle", "msgpack"])
+@pytest.mark.parametrize("way", ["plain", "own arguments", "headers", "chain"])
+def test_no_message_is_larger_than_brokers_take(serializer: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SQS gets it: the body as base64 in a message that is base64 itself."""
+    app = Celery("sizes", broker="memory://", set_as_current=False)
+    own = (["ü" * 40] * 100,) if way == "own arguments" else ()
+    headers = {"baggage": "b" * 30_000} if way == "headers" else {}
+    call = app.signature("tests.save", args=own).set(serializer=serializer, headers=headers)
+    if way == "chain":
+        if serializer in ("yaml", "msgpack"):
+            pytest.skip("Celery's own signatures cannot be in it")
+        call = chain(call, app.signature("tests.save", args=(["x" * 100] * 300,)), app=app)
+    names = [f"é{number}\n".ljust(200, "ü" if number % 2 else "i") for number in range(1500)]
+    sizes: list[int] = []
+    told: list[str] = []
+
+    def note(self: Any, name: str, message: Any, **more: Any) -> None:
+        sizes.append(len(base64.b64encode(json.dumps(message).encode())))
+
+    monkeypatch.setattr("kombu.transport.memory.Channel._put", note)
+    for ids, size in hooks._chunks(names, hooks._meter(app, call, "j" * 36)):
+        call.clone(args=("j" * 36, ids)).apply_async()
+        assert sizes[-1] <= size <= 262_144
+        told += ids
+    assert told == names
+    assert len(sizes) < 30
 
 
 def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any, store: Store) -> None:

@@ -230,7 +230,10 @@ class TestARefusedToken:
 
     @pytest.fixture
     def client(self, server: Server, given: Any, client_of: Any) -> Callable[[], anthropic.Anthropic]:
-        return lambda: client_of(lambda: anthropic.Anthropic(base_url=server.url, credentials=given))
+        def factory() -> anthropic.Anthropic:
+            return anthropic.Anthropic(base_url=server.url, credentials=given)
+
+        return lambda: client_of(factory)
 
     def retrieve(self, client: anthropic.Anthropic) -> api.Batch:
         return api.retrieve(client, "msgbatch_1", timeout=10)

@@ -257,7 +257,7 @@ class TestSubmittingThatFails:
 
     def test_for_a_bad_request(self, app: Celery, make_request: Any, keys: Keys) -> None:
         requests = self.requests(make_request, keys, lambda: make_request("bad", max_tokens=0))
-        with pytest.raises(errors.InvalidRequests, match=r"request 699 \(custom_id 'bad'\): params.max_tokens"):
+        with pytest.raises(errors.InvalidRequests, match=r"requests\[699\].params.max_tokens \(custom_id 'bad'\)"):
             run_batch.delay(requests)
         assert keys() == set()
 

@@ -81,7 +81,7 @@ class TestEveryConnectionOfOurs:
     def test_to_the_store_is_made_anew_when_it_was_idle(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         store = open_store(f"{redis_url}?client_name=idle")  # which no other test has open
         assert store.job("none") is None
-        (connection,) = store._redis.connection_pool._available_connections
+        (connection,) = store._redis.connection_pool._connections
         first = connection._sock
         assert store.job("none") is None
         assert connection._sock is first

@@ -28,6 +28,8 @@ def expected(endpoint: str, status: int | None, error_type: str | None) -> type[
         return TRANSIENT
     if status == 404:
         return NOT_FOUND
+    if status == 501 and endpoint == "create":
+        return errors.BatchesUnsupported
     if own and status is not None and 400 <= status < 500:
         return TRANSIENT if status in (408, 409, 425) else PERMANENT
     if status == 529 and error_type == "overloaded_error":

@@ -155,7 +155,7 @@ class TestTextsOfOtherClasses:
             def __bool__(self) -> bool:
                 raise ValueError("the truth value of an array is ambiguous")
 
-        with pytest.raises(InvalidRequests, match="params is not JSON: Array is not a JSON type"):
+        with pytest.raises(InvalidRequests, match=r"params.messages \(custom_id 'a'\) is an Array, which has no"):
             cut([make_request(messages=Array())])
 
 
@@ -174,12 +174,14 @@ class TestWhatIsWrong:
             ({"messages": ...}, "params.messages"),
             ({"messages": []}, "params.messages"),
             ({"stream": True}, "params.stream"),
-            ({"temperature": float("nan")}, "params"),
-            ({"temperature": float("inf")}, "params"),
-            ({"system": b"bytes"}, "params"),
-            ({"system": {1, 2}}, "params"),
-            ({"system": object()}, "params"),
-            ({"system": "\ud800"}, "params"),
+            ({"temperature": float("nan")}, "params.temperature"),
+            ({"temperature": float("inf")}, "params.temperature"),
+            ({"system": b"bytes"}, "params.system"),
+            ({"system": object()}, "params.system"),
+            ({"system": "\ud800"}, "params.system"),
+            ({"model": 5}, "params.model"),
+            ({"messages": "hello"}, "params.messages"),
+            ({"messages": {"role": "user", "content": "hello"}}, "params.messages"),
             ({"custom_id": None}, "custom_id"),
             ({"custom_id": ""}, "custom_id"),
             ({"custom_id": 17}, "custom_id"),
@@ -199,7 +201,13 @@ class TestWhatIsWrong:
     def test_is_a_value_that_contains_itself(self, make_request: Any) -> None:
         loop: list[Any] = []
         loop.append(loop)
-        assert problems_of([make_request(messages=loop)]).problems[0][2] == "params"
+        assert problems_of([make_request(messages=loop)]).problems[0][2] == "params.messages[0]"
+
+    def test_is_a_value_that_is_nested_too_deeply(self, make_request: Any) -> None:
+        deep: Any = "x"
+        for _ in range(100_000):
+            deep = [deep]
+        assert problems_of([make_request(messages=deep)]).problems == [[0, "a", "params", "is nested too deeply"]]
 
     @pytest.mark.parametrize("request_", ["text", 17, None, ["custom_id", "params"]])
     def test_is_a_request_that_is_no_object(self, request_: Any) -> None:
@@ -238,14 +246,14 @@ class TestWhatIsWrong:
         assert error.more == 30
         assert str(error).startswith("50 problem(s) in the requests; nothing was stored or sent:")
         assert str(error).endswith("and 30 more")
-        assert "request 1 (custom_id '1'): params.max_tokens" in str(error)
+        assert "requests[1].params.max_tokens (custom_id '1') must be" in str(error)
 
     def test_is_reported_several_times_for_one_request(self) -> None:
         fields = {problem[2] for problem in problems_of([{"custom_id": "a", "params": {"stream": True}}]).problems}
         assert fields == {"params.model", "params.max_tokens", "params.messages", "params.stream"}
 
     def test_does_not_repeat_a_prompt(self, make_request: Any) -> None:
-        error = problems_of([make_request(text="SECRET", system="SECRET\ud800", max_tokens=0, stop={"SECRET"})])
+        error = problems_of([make_request(text="SECRET", system="SECRET\ud800", max_tokens=0, stop=b"SECRET")])
         assert "SECRET" not in str(error) + repr(error.args)
 
     def test_is_not_a_duplicate_if_only_the_beginning_is_the_same(self, make_request: Any) -> None:

@@ -18,6 +18,7 @@ from claude_batch_tasks.settings import (
     Settings,
     configuration,
     from_environment,
+    prices_of,
     redis_url,
     visibility_timeout,
 )
@@ -77,13 +78,45 @@ class TestReadFromTheApp:
     def test_are_read_under_any_namespace(self) -> None:
         assert namespaced("QUEUE", QUEUE_BROKER_URL=REDIS, QUEUE_CLAUDE_BATCH_POLL_MIN=3).poll_min == 3
 
-    @pytest.mark.parametrize("namespace", ["CELERY", None])
-    def test_that_lack_the_namespace_are_no_key_error(self, namespace: str | None) -> None:
-        prefix = f"{namespace}_" if namespace else ""
-        try:
-            namespaced(namespace, CLAUDE_BATCH_POLL_MIN=3, **{f"{prefix}BROKER_URL": REDIS})
-        except InvalidSettings as exc:
-            assert "CLAUDE_BATCH_POLL_MIN" in str(exc)  # noqa: PT017 - reading it would be as good
+    @pytest.mark.parametrize(
+        ("namespace", "names"),
+        [
+            ("CELERY", {"CELERY_BROKER_URL": REDIS, "CLAUDE_BATCH_POLL_MIN": 3}),
+            ("CELERY", {"CELERY_BROKER_URL": REDIS, "claude_batch_poll_min": 3}),
+            (None, {"BROKER_URL": REDIS, "CLAUDE_BATCH_POLL_MIN": 3}),
+            (None, {"BROKER_URL": REDIS, "CELERY_CLAUDE_BATCH_POLL_MIN": 3}),
+            (None, {"broker_url": REDIS, "CLAUDE_BATCH_POLL_MIN": 3}),
+        ],
+    )
+    def test_are_read_with_and_without_the_namespace(self, namespace: str | None, names: dict[str, Any]) -> None:
+        assert namespaced(namespace, **names).poll_min == 3
+
+    @pytest.mark.parametrize("name", ["CLAUDE_BATCH_POLL_MIN", "CELERY_CLAUDE_BATCH_POLL_MIN"])
+    def test_are_read_from_a_mapping_laid_over(self, name: str) -> None:
+        assert settings(**{name: 3}).poll_min == 3
+        assert prices_of(new_app(**{name.replace("POLL_MIN", "PRICES"): TestPrices.OWN})) == TestPrices.OWN
+
+    def test_that_the_program_assigns_have_precedence(self) -> None:
+        app = Celery("tests", broker=REDIS, set_as_current=False)
+        app.config_from_object({"CLAUDE_BATCH_POLL_MIN": 3})
+        app.conf.claude_batch_poll_min = 4
+        assert Settings.of(app).poll_min == 4
+
+    def test_that_are_spelled_in_two_ways_with_two_values_are_refused(self) -> None:
+        both = {"CLAUDE_BATCH_POLL_MIN": 3, "claude_batch_poll_min": 4}
+        with pytest.raises(InvalidSettings, match=r"CLAUDE_BATCH_POLL_MIN and claude_batch_poll_min are the same"):
+            settings(**both)
+        with pytest.raises(InvalidSettings, match="two values"):
+            from_environment({"CLAUDE_BATCH_POLL_MIN": "3", "CELERY_CLAUDE_BATCH_POLL_MIN": "4"})
+        assert settings(**{**both, "claude_batch_poll_min": 3}).poll_min == 3
+
+    def test_that_make_no_sense_are_named_as_they_are_written(self) -> None:
+        with pytest.raises(InvalidSettings, match=r"^CELERY_CLAUDE_BATCH_POLL_MIN must be a number"):
+            namespaced("CELERY", CELERY_BROKER_URL=REDIS, CELERY_CLAUDE_BATCH_POLL_MIN="soon")
+        with pytest.raises(InvalidSettings, match=r"CLAUDE_BATCH_POLL_MIN is greater than CELERY_"):
+            namespaced("CELERY", CELERY_BROKER_URL=REDIS, CLAUDE_BATCH_POLL_MIN=500)
+        with pytest.raises(InvalidSettings, match="CELERY_CLAUDE_BATCH_STORE_URL is not set"):
+            namespaced("CELERY", CELERY_BROKER_URL="amqp://host")
 
     @pytest.mark.parametrize(
         ("name", "hint"),

@@ -54,7 +54,7 @@ class TestProgress:
 
         store: Any = SimpleNamespace(renew=lambda *_: True, batches=batches)
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
-        monkeypatch.setattr(step, "publish_progress", lambda task, job_id, count, line: shown.append(line))
+        monkeypatch.setattr(step, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
         with Celery("progress", set_as_current=False) as app:
             app.loader.import_task_module("claude_batch_tasks.tasks")
             task = app.tasks[tasks.poll_batch.name]

@@ -724,10 +724,21 @@ class TestCountingWhatIsDone:
         store.record(Unit(job, 1), "me", skipped=0, done=True)
         assert store.job(job).through == 2  # type: ignore[union-attr]
 
+    def test_tells_one_of_those_that_end_at_once_that_it_is_the_last(self, store: RedisStore) -> None:
+        make(store, job_record(batches=5, state="running"), [batch_record() for _ in range(5)])
+        units = [Unit(JOB, number) for number in range(5)]
+        for unit in units:
+            store.acquire(unit, 0, "me", LONG)
+        with ThreadPoolExecutor(5) as pool:
+            assert sorted(pool.map(lambda unit: store.end_batch(unit, "me", skipped=0) or 0, units)) == [1, 2, 3, 4, 5]
+        assert store.end_batch(units[0], "me") == 5, "once more"
+        assert store.end_batch(units[0], "you") is None
+
     def test_brings_no_job_back(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
         store.acquire(BATCH, 0, "me", LONG)
         redis_client.delete(f"claude_batch:{{{job}}}:job")
         assert store.record(BATCH, "me", done=True)
+        assert store.end_batch(BATCH, "me") == 0
         assert store.job(job) is None
 
 
@@ -926,6 +937,7 @@ CALLS: dict[str, Callable[[RedisStore], Any]] = {
     "acquire": lambda s: s.acquire(BATCH, 0, "me", LONG),
     "renew": lambda s: s.renew(BATCH, "me", LONG),
     "record": lambda s: s.record(BATCH, "me", state="lost"),
+    "end_batch": lambda s: s.end_batch(BATCH, "me"),
     "advance": lambda s: s.advance(BATCH, "me", 1),
     "discard": lambda s: s.discard(JOB, NONCE, 1),
     "settle": lambda s: s.settle(JOB, "account", "x"),

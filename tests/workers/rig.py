@@ -17,6 +17,12 @@ from claude_batch_tasks import BatchJob
 from claude_batch_tasks.embedded import Worker
 from tests.support import wait_until
 
+#: Where the app ``ending`` writes down signals: name, task, its id, the process and thread, when, more.
+HEARD = "ending:heard"
+
+#: Where it writes down the messages of tasks that ran.
+RAN = "ending:ran"
+
 __all__ = ["Proxy", "Source", "account_for", "requests", "set_up", "signal_worker"]
 
 _REQUEST_LINE = re.compile(rb"([A-Z]+ \S+) HTTP/1\.1\r\n")

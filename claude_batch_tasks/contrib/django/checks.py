@@ -6,17 +6,15 @@ Anthropic as well.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.settings import PREFIX, Settings, configured_app
+from claude_batch_tasks.settings import configured_app
 
 if TYPE_CHECKING:
     from claude_batch_tasks.problems import Finding
@@ -58,17 +56,6 @@ def _of_project(app: Celery) -> Iterator[CheckMessage]:
             hint="Make one in <project>/celery.py and import it in <project>/__init__.py: see Celery's documentation.",
             id="claude_batch.W402",
         )
-        return
-    known = {f.name for f in dataclasses.fields(Settings)}
-    for name in dir(settings):
-        _, ours, setting = name.lower().rpartition(PREFIX)
-        if ours and setting in known and PREFIX + setting not in app.conf:
-            yield Warning(
-                f"Celery does not read the setting {name}.",
-                hint=f"CELERY_{PREFIX.upper()}{setting.upper()} is read with "
-                "app.config_from_object('django.conf:settings', namespace='CELERY').",
-                id="claude_batch.W403",
-            )
 
 
 def _messages(findings: Iterator[Finding]) -> list[CheckMessage]:

@@ -1,0 +1,254 @@
+"""Values as JSON: what the SDK's ``client.messages.batches.create`` sends of them, and what has no JSON form.
+
+The SDK itself is not imported: what hands jobs over needs none.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+import inspect
+import io
+import json
+import math
+import os
+import pathlib
+import re
+from collections import UserString
+from collections.abc import Callable, Iterator, Mapping, MappingView, Sequence, Set
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import msgspec
+
+#: A name is shown as ``.name`` if it looks like this, else quoted, and no longer than so many characters.
+_NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+_LONGEST_NAME = 64
+
+#: Sequences that are no lists.
+_NO_LISTS = (str, bytes, bytearray, memoryview, UserString, io.IOBase, os.PathLike)
+
+#: Kinds of numpy's scalars that are numbers or truth values.
+_NUMBERS = ("b", "i", "u", "f")
+
+
+def encode(value: Any, where: str) -> tuple[Any, bytes, list[tuple[str, str]]]:
+    """Return a value in JSON's own types, as compact JSON, and what of it has no JSON form.
+
+    The last has each place, such as ``params.messages[0].content``, and what is wrong there; then there is no JSON, and
+    None stands in each of these places.
+
+    Args:
+        where: what the value is called.
+    """
+    # msgspec writes null for NaN, and dates, bytes and sets in forms of its own.
+    try:
+        if is_plain(value):
+            return value, msgspec.json.encode(value), []
+    except (RecursionError, ValueError):
+        pass  # the walk below says where
+    walk = _Walk()
+    try:
+        plain = walk.plain(value, where)
+        return plain, b"" if walk.wrong else msgspec.json.encode(plain), walk.wrong
+    except RecursionError:
+        return None, b"", [(where, "is nested too deeply")]
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether it consists of the very types that JSON has, so that every encoder writes the same."""
+    kind = type(value)
+    if kind is dict:
+        # Texts, which are most of it, without a call, which takes longer.
+        for name, inner in value.items():
+            if type(name) is not str or not (type(inner) is str or is_plain(inner)):
+                return False
+        return True
+    if kind is list:
+        return all(map(is_plain, value))
+    if kind is float:
+        return math.isfinite(value)
+    return kind is str or kind is int or kind is bool or value is None
+
+
+def is_omitted(value: Any) -> bool:
+    """Return whether it is the SDK's ``omit`` or ``NOT_GIVEN``, which stand for a field that is not there."""
+    kind = type(value)
+    return kind.__name__ in ("Omit", "NotGiven") and kind.__module__.partition(".")[0] == "anthropic"
+
+
+def dumped(value: Any) -> Any:
+    """Return what the SDK sends of a pydantic model, such as a content block of an answer; anything else as it is."""
+    if isinstance(value, type) or not callable(getattr(value, "model_dump", None)):
+        return value
+    excluded = getattr(value, "__api_exclude__", None)
+    more = {"exclude": excluded} if excluded else {}
+    return value.model_dump(mode="json", by_alias=True, exclude_unset=True, **more)
+
+
+class _Walk:
+    """One pass over a value that makes it plain and notes what has no JSON form."""
+
+    def __init__(self) -> None:
+        self.wrong: list[tuple[str, str]] = []
+        self._open: set[int] = set()
+
+    def plain(self, value: Any, where: str) -> Any:
+        """Return a value in JSON's own types; None in place of what has none."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, type):
+            return self._refuse(where, _of_class(value))
+        if isinstance(value, str):
+            return self._text(value, where)
+        # As the standard library writes them, whatever a class of its own says.
+        if isinstance(value, int):
+            return self._integer(int.__index__(value), where)
+        if isinstance(value, float):
+            number = float.__float__(value)
+            return number if math.isfinite(number) else self._refuse(where, f"is {number}, which JSON does not have")
+        if isinstance(value, Mapping):
+            with self._inside(value, where) as new:
+                return dict(self._items(value, where)) if new else None
+        if isinstance(value, (Sequence, Set, MappingView, Iterator)) and not isinstance(value, _NO_LISTS):
+            with self._inside(value, where) as new:
+                return self._list(value, where) if new else None
+        if callable(getattr(value, "model_dump", None)):
+            with self._inside(value, where) as new:
+                return self._model(value, where) if new else None
+        if isinstance(value, date):
+            return value.isoformat()
+        if getattr(value, "shape", None) == () and getattr(getattr(value, "dtype", None), "kind", None) in _NUMBERS:
+            number = value.item()
+            if type(number) in (bool, int, float):
+                return self.plain(number, where)
+        return self._refuse(where, _of_instance(value))
+
+    def _refuse(self, where: str, why: str) -> Any:
+        self.wrong.append((where, why))
+        return None
+
+    @contextmanager
+    def _inside(self, value: Any, where: str) -> Iterator[bool]:
+        if id(value) in self._open:
+            self._refuse(where, "contains itself")
+            yield False
+            return
+        self._open.add(id(value))
+        yield True
+        self._open.discard(id(value))
+
+    def _text(self, value: str, where: str) -> Any:
+        text = str.__str__(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return self._refuse(where, "holds an unpaired surrogate, which is not valid Unicode")
+        return text
+
+    def _integer(self, value: int, where: str) -> Any:
+        try:
+            str(value)
+        except ValueError:
+            return self._refuse(where, "has more digits than Python writes")
+        return value
+
+    def _items(self, value: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+        is_base64 = value.get("type") == "base64"
+        for key, inner in value.items():
+            if is_omitted(inner):
+                continue
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                self._refuse(where, f"has a key that is {_kind(key)}; keys are texts")
+                continue
+            name = key if isinstance(key, str) else json.dumps(key)
+            inside = f"{where}{_step(name)}"
+            name = self._text(name, inside) or ""
+            if is_base64 and name == "data" and _is_file(inner):
+                yield name, self._content(inner, inside)
+            else:
+                yield name, self.plain(inner, inside)
+
+    def _list(self, value: Any, where: str) -> list[Any]:
+        return [self.plain(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
+
+    def _model(self, value: Any, where: str) -> Any:
+        try:
+            found = dumped(value)
+        except Exception as exc:  # noqa: BLE001 - pydantic's, or of the user's own serializers
+            return self._refuse(where, f"is {_kind(value)} whose model_dump() raises {type(exc).__name__}")
+        if isinstance(found, dict) and found.get("type") == "message" and "content" in found:
+            text = 'is a whole answer; write {"role": "assistant", "content": answer.content} in its place'
+            return self._refuse(where, text)
+        return self.plain(found, where)
+
+    def _content(self, file: Any, where: str) -> Any:
+        """Return what is left to read in a file, as base64."""
+        if isinstance(file, os.PathLike) and not isinstance(file, pathlib.Path):
+            return self._refuse(where, f"is {_kind(file)}; write a pathlib.Path or an open file")
+        try:
+            content = file.read_bytes() if isinstance(file, pathlib.Path) else file.read()
+        except UnicodeDecodeError:
+            return self._refuse(where, "is a file that is open as text; open it with mode 'rb'")
+        except (OSError, ValueError) as exc:
+            why = getattr(exc, "strerror", None) or (str(exc) if not isinstance(exc, OSError) else type(exc).__name__)
+            return self._refuse(where, f"is a file that cannot be read: {why}")
+        if isinstance(content, str):
+            content = content.encode(errors="surrogateescape")
+        if not isinstance(content, bytes):
+            return self._refuse(where, f"is a file that reads as {_kind(content)}, not as bytes")
+        if not content:
+            return self._refuse(where, "is a file with nothing (more) to read; give its path, or open it anew")
+        return base64.b64encode(content).decode()
+
+
+def _is_file(value: Any) -> bool:
+    if isinstance(value, type):
+        return False
+    return isinstance(value, os.PathLike) or callable(getattr(value, "read", None))
+
+
+def _step(name: str) -> str:
+    if _NAME.fullmatch(name):
+        return f".{name}"
+    shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    return f"[{json.dumps(shown)}]"
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in ('a', 'e', 'i', 'o') else 'a'} {name}"
+
+
+def _of_class(cls: type) -> str:
+    text = f"is the class {cls.__name__}, not an instance of it"
+    if hasattr(cls, "model_json_schema"):
+        text += f"; its JSON schema is anthropic.transform_schema({cls.__name__})"
+    return text
+
+
+def _of_instance(value: Any) -> str:
+    """Say why something has no JSON form, and what to write in its place."""
+    if is_omitted(value):
+        return f"is the SDK's {type(value).__name__}, which may stand for a field alone; leave it out"
+    hint = next(hint for applies, hint in _HINTS if applies(value))
+    return f"is {_kind(value)}, which has no JSON form; {hint}"
+
+
+_HINTS: tuple[tuple[Callable[[Any], Any], str], ...] = (
+    (
+        lambda value: isinstance(value, (bytes, bytearray, memoryview)),
+        "write base64.b64encode(...).decode() for a file's bytes, .decode() for text",
+    ),
+    (_is_file, 'a path or an open file is read as the "data" of a source of type "base64" only'),
+    (lambda value: isinstance(value, enum.Enum), "write its .value"),
+    (dataclasses.is_dataclass, "write dataclasses.asdict(...)"),
+    (inspect.isawaitable, "await it first"),
+    (inspect.isasyncgen, "collect it into a list first"),
+    (lambda value: hasattr(value, "tolist"), "write its .tolist()"),
+    (lambda value: hasattr(value, "to_dict"), "write its .to_dict()"),
+    (lambda value: hasattr(value, "__iter__"), "write list(...)"),
+    (lambda value: True, "write a text, a number, a list or a dict"),
+)

@@ -1,0 +1,169 @@
+"""Where the messages of a job go: all of them to where the message of its ``run_batch`` went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+from kombu.entity import binding
+from kombu.utils import json
+
+from claude_batch_tasks.store import JobRecord
+
+RUN_BATCH = "claude_batch_tasks.run_batch"
+
+#: What of the options of ``apply_async`` says where a message goes, and how it is handled there.
+_DESTINATION = ("queue", "exchange", "exchange_type", "routing_key")
+_ROUTE = (*_DESTINATION, "priority", "delivery_mode", "compression")
+
+#: The name of no task.
+_NOBODY = "nobody.calls_a_task_so"
+
+#: RabbitMQ's exchanges for messages that wait begin so; where a message came from is not where such a one goes.
+_DELAYED = "celery_delayed_"
+
+
+def find_route(
+    app: Celery, options: Mapping[str, Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return the route of a job's ``run_batch``: what was ``given`` for it, and what ``task_routes`` ``found``.
+
+    Args:
+        options: those of ``apply_async``.
+        args: of the task, for routers that look at them.
+        kwargs: of the task.
+    """
+    given = _route_of({**_own_options(app, RUN_BATCH), **_set(options)})
+    return {"given": given, "found": _look_up(app, RUN_BATCH, args, dict(kwargs or {}), given) or {}}
+
+
+def find_route_of_message(delivery: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Return the route of a message of ``run_batch`` that a worker got, from its delivery information."""
+    delivery = delivery or {}
+    exchange, key = delivery.get("exchange"), delivery.get("routing_key")
+    found = {"priority": delivery["priority"]} if delivery.get("priority") else {}
+    if not exchange and key:
+        found["queue"] = key
+    elif exchange and not str(exchange).startswith(_DELAYED):
+        found |= {"exchange": exchange, "routing_key": key}
+    return {"given": {}, "found": found}
+
+
+def encode(route: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a route as JSON, with queues and exchanges that the app need not know."""
+    return json.dumps({kind: {name: _plain(value) for name, value in part.items()} for kind, part in route.items()})
+
+
+def queue_name(route: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the name of the queue a route leads to, where it names one."""
+    queue = merged(route).get("queue")
+    name = getattr(queue, "name", queue)
+    return None if name is None else str(name)
+
+
+def merged(route: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the options that send ``run_batch`` itself."""
+    return {**route["found"], **route["given"]}
+
+
+def rerouted(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the route of a job whose first message is sent with other options than it was handed over with.
+
+    Args:
+        options: those that the app's task class has made of the caller's.
+    """
+    route, again = _decoded(job), find_route(app, options)
+    return route if encode({"given": route["given"]}) == encode({"given": again["given"]}) else again
+
+
+def follow(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Return the options of ``apply_async`` that send a task of a job to where its ``run_batch`` went.
+
+    What ``task_routes`` says of the task itself comes before what it says of ``run_batch``. A route for all that no
+    other is for, such as ``"*"``, says nothing of it.
+    """
+    route = _decoded(job)
+    if name != RUN_BATCH and route["found"]:
+        own = _look_up(app, name, args, {}, {})
+        if own is not None and own != _look_up_any(app):
+            return route["given"]
+    return merged(route)
+
+
+def portable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as a message can carry them: with the names of queues and exchanges."""
+    return {name: value.name if isinstance(value, (Queue, Exchange)) else value for name, value in options.items()}
+
+
+def follow_unless_routed(app: Celery, job: JobRecord, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with which an application's task follows a job; what it has of its own comes first.
+
+    Args:
+        name: of the task.
+        options: of its signature.
+    """
+    own = _route_of({**(_look_up(app, name, (), {}, {}) or {}), **_own_options(app, name), **_set(options)})
+    route = merged(_decoded(job))
+    if any(part in own for part in _DESTINATION):
+        route = {part: value for part, value in route.items() if part not in _DESTINATION}
+    return {part: value for part, value in route.items() if part not in own}
+
+
+def _decoded(job: JobRecord) -> dict[str, dict[str, Any]]:
+    if job.route is None:
+        return {"given": {"queue": job.queue} if job.queue else {}, "found": {}}
+    return {
+        kind: {name: _entity(name, value) for name, value in part.items()}
+        for kind, part in json.loads(job.route).items()
+    }
+
+
+def _look_up(
+    app: Celery, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return what ``task_routes`` says of a task; None: nothing."""
+    task: Any = app.tasks.get(name)
+    found: Any = app.amqp.router.lookup_route(name, args, kwargs, dict(options), task)
+    if not found:
+        return None
+    return {"queue": found} if isinstance(found, str) else _route_of(found)
+
+
+def _look_up_any(app: Celery) -> dict[str, Any] | None:
+    """Return what ``task_routes`` says of a task that it cannot know."""
+    with suppress(Exception):  # a router may know all names there are, and what to do with each
+        return _look_up(app, _NOBODY, (), {}, {})
+    return None
+
+
+def _own_options(app: Celery, name: str) -> dict[str, Any]:
+    """Return what the task's class and ``task_annotations`` say of its messages."""
+    task: Any = app.tasks.get(name)
+    return _set(task._get_exec_options()) if task is not None else {}
+
+
+def _route_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in _ROUTE if options.get(name) is not None}
+
+
+def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    return value.as_dict(recurse=True) if isinstance(value, (Queue, Exchange)) else value
+
+
+def _entity(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if name == "exchange":
+        return Exchange(**value)
+    made = {**value, "exchange": _entity("exchange", value["exchange"])}
+    made["bindings"] = [
+        binding(**{**each, "exchange": _entity("exchange", each["exchange"])}) for each in value["bindings"]
+    ]
+    return Queue(**made)

@@ -1,0 +1,119 @@
+"""How Celery, Django and Flask spell settings: which keys are read, and what a message tells users to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from celery import Celery
+from celery.app.defaults import _TO_OLD_KEY, SETTING_KEYS  # type: ignore[attr-defined]
+
+from claude_batch_tasks.errors import InvalidSettings
+
+PREFIX = "claude_batch_"
+
+#: Celery's own prefix: of old settings in capitals, and of its variables in the environment.
+CELERY = "celery_"
+
+_WORD = re.compile(r"(?<![\w.*~])[a-z]+(?:_[a-z0-9]+)+(?![\w.])", re.ASCII)
+
+
+class Given(NamedTuple):
+    """A setting as somebody has written it: its name there, and its value."""
+
+    key: str
+    value: Any
+
+
+def prefixes(app: Celery) -> tuple[str, str]:
+    """Return what may stand before ``claude_batch_`` in an app's configuration, in lower case."""
+    namespace: str | None = app.namespace  # type: ignore[attr-defined]
+    return "", f"{namespace.rstrip('_')}_".lower() if namespace else CELERY
+
+
+def name_of(key: Any, allowed: Iterable[str]) -> str | None:
+    """Return the name of a setting without our prefix; None: the key has another prefix, or is not ours.
+
+    Args:
+        key: in capitals or not.
+        allowed: what may stand before our prefix.
+    """
+    before, ours, name = str(key).lower().partition(PREFIX)
+    return name if ours and before in allowed else None
+
+
+def unique(items: Iterable[tuple[Any, Any]], allowed: Iterable[str]) -> dict[str, Given]:
+    """Return our settings among the items of one place by their names, unknown names included.
+
+    Raises:
+        InvalidSettings: one is spelled in two ways, with two values.
+    """
+    found: dict[str, Given] = {}
+    for key, value in items:
+        if (name := name_of(key, allowed)) is None:
+            continue
+        first = found.setdefault(name, Given(str(key), value))
+        if first.key != str(key) and first.value != value:
+            raise InvalidSettings(f"{first.key} and {key} are the same setting with two values; leave one of them out")
+    return found
+
+
+def configured(app: Celery) -> dict[str, Given]:
+    """Return our settings in an app's configuration by their names, unknown names included.
+
+    What Celery gives precedence among its own settings has it here: what was assigned to ``app.conf``, then defaults
+    that were added, then the configuration object.
+
+    Raises:
+        InvalidSettings: one is spelled in two ways in the same place, with two values.
+    """
+    allowed = prefixes(app)
+    found: dict[str, Given] = {}
+    for mapping in maps(app):
+        items = ((key, mapping[key]) for key in mapping if name_of(key, allowed) is not None)
+        found = {**unique(items, allowed), **found}
+    return found
+
+
+def maps(app: Celery) -> list[Mapping[Any, Any]]:
+    """Return what an app's configuration is made of, without Celery's defaults; the first has precedence."""
+    app.conf.finalize()
+    chained: list[Mapping[Any, Any]] = app.conf.maps or []
+    return chained[:-1]
+
+
+def from_framework(app: Celery) -> bool:
+    """Return whether an app reads Django's settings or a whole Flask config, which keep names in capitals alone."""
+    return any(name in mapping for mapping in maps(app) for name in ("INSTALLED_APPS", "PROPAGATE_EXCEPTIONS"))
+
+
+def spelled(app: Celery, name: str) -> str:
+    """Return a setting of ours or of Celery's as an app's configuration has to spell it."""
+    before = prefixes(app)[1]
+    if namespace := app.namespace:  # type: ignore[attr-defined]
+        return (before + name).upper() if namespace.isupper() else before + name
+    return _TO_OLD_KEY.get(name, name.upper()) if from_framework(app) else name
+
+
+def respelled(key: str, name: str, right: str) -> str:
+    """Return a key with the right name in place of the one at its end, in capitals where that was."""
+    before = key[: len(key) - len(name)]
+    return before + (right.upper() if before.isupper() else right)
+
+
+def in_its_words(app: Celery, text: str, known: Collection[str], given: Mapping[str, Given] | None = None) -> str:
+    """Return a text with the settings that it names spelled as an app's configuration has to spell them.
+
+    Args:
+        known: the names of our settings.
+        given: those that are set, which keep the spelling they have.
+    """
+
+    def in_place(word: re.Match[str]) -> str:
+        name = name_of(word[0], ("",)) or ""
+        if given and name in given:
+            return given[name].key
+        return spelled(app, word[0]) if name in known or word[0] in SETTING_KEYS else word[0]
+
+    return _WORD.sub(in_place, text)

@@ -1,0 +1,39 @@
+"""For tests of applications: what a process keeps from one job to the next, and how to have it forget that."""
+
+from __future__ import annotations
+
+import sys
+
+#: What is kept for the life of a process, by module; each is emptied, and filled again when it is needed.
+KEPT = {
+    "api": ("_client", "_renewed", "_replaced", "_slots"),
+    "metrics": ("_told",),
+    "prices": ("_listed", "_window"),
+    "publishing": ("_pools",),
+    "redis_urls": ("_redis_url", "address_of"),
+    "result_backend": ("_paused_until",),
+    "settings": ("_price_list",),
+    "step": ("_next_report",),
+    "store.prefixed": ("client_class",),
+    "store.redis": ("_open",),
+    "transport": ("_refusing",),
+}
+
+
+def reset() -> None:
+    """Forget the clients, stores, prices, broker connections and pauses of this process.
+
+    Each is made anew when it is needed next, of the settings and the environment as they are then. Jobs are not
+    touched. The pytest plugin calls it after each test; call it yourself where tests run without pytest, or where a
+    client factory is to read something new in the middle of one.
+    """
+    for module, names in KEPT.items():
+        loaded = sys.modules.get(f"claude_batch_tasks.{module}")
+        for name in names if loaded is not None else ():
+            kept = getattr(loaded, name)
+            if isinstance(kept, float):
+                setattr(loaded, name, 0.0)
+            elif hasattr(kept, "cache_clear"):
+                kept.cache_clear()
+            else:
+                kept.clear()

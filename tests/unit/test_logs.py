@@ -1,0 +1,160 @@
+"""Lines in the log that nobody's set-up of logging silences, hides the text of, or lays a prompt open with."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import logging.config
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import claude_batch_tasks
+from claude_batch_tasks import history, logs
+from claude_batch_tasks.store import Unit
+
+NAME = "claude_batch_tasks.tests_of_logs"
+
+_CONFIG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": True,
+    "handlers": {"null": {"class": "logging.NullHandler"}},
+}
+
+
+def sources() -> Iterator[tuple[Path, ast.AST]]:
+    """What of this package logs in its users' processes; the simulator is a program of its own."""
+    folder = Path(claude_batch_tasks.__file__).parent
+    for path in folder.rglob("*.py"):
+        if "simulator" not in path.parts:
+            yield path, ast.parse(path.read_text())
+
+
+@pytest.fixture
+def _put_back() -> Iterator[None]:
+    """What a test configures is undone."""
+    root, ours = logging.getLogger(), logging.getLogger("claude_batch_tasks")
+    loggers = [one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    before = [(one, one.disabled) for one in loggers]
+    kept, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers = kept
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    for logger, disabled in before:
+        logger.disabled = disabled
+
+
+class Records(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+
+def _dict_config() -> None:
+    logging.config.dictConfig(_CONFIG)
+
+
+def _dict_config_of_one() -> None:
+    logging.config.dictConfig({**_CONFIG, "loggers": {"claude_batch_tasks": {"level": "INFO"}}})
+
+
+def _file_config(tmp_path: Path) -> None:
+    path = tmp_path / "logging.ini"
+    path.write_text(
+        "[loggers]\nkeys=root\n[handlers]\nkeys=null\n[formatters]\nkeys=\n"
+        "[logger_root]\nhandlers=null\n[handler_null]\nclass=NullHandler\nargs=()\n"
+    )
+    logging.config.fileConfig(path)
+
+
+@pytest.mark.usefixtures("_put_back")
+@pytest.mark.parametrize("configure", [_dict_config, _dict_config_of_one, _file_config])
+def test_a_logger_goes_on_whatever_is_configured_after_it_was_made(
+    configure: Callable[..., None], tmp_path: Path
+) -> None:
+    log, plain, heard = logs.get_logger(NAME), logging.getLogger("somebody.elses"), Records()
+    for _ in range(2):  # a project may do it at the start of the worker and of each process
+        configure(*([tmp_path] if configure is _file_config else []))
+        assert plain.disabled
+        logging.getLogger().addHandler(heard)
+        log.warning("still %s", "here")
+    assert [line.getMessage() for line in heard.records] == ["still here"] * 2
+
+
+def test_a_level_silences_it(caplog: pytest.LogCaptureFixture) -> None:
+    log = logs.get_logger(NAME)
+    with caplog.at_level(logging.ERROR, NAME):
+        log.warning("unheard")
+        log.error("heard")
+    assert caplog.messages == ["heard"]
+
+
+def test_a_traceback_is_text_and_shows_no_variables(caplog: pytest.LogCaptureFixture) -> None:
+    prompt = "prompt-never-to-be-seen"
+    try:
+        if prompt:
+            raise ValueError("what went wrong")
+    except ValueError:
+        logs.get_logger(NAME).exception("%s failed", "it", extra=logs.fields("failed"))
+    (line,) = caplog.records
+    assert (line.msg, line.exc_info, line.levelno) == ("%s failed\n%s", None, logging.ERROR)
+    assert "what went wrong" in line.getMessage()
+    assert sys.version_info < (3, 11) or line.funcName == "test_a_traceback_is_text_and_shows_no_variables"
+    assert prompt not in line.getMessage()
+
+
+def test_nothing_here_logs_past_these_loggers() -> None:
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr == "getLogger":
+                assert path.name == "logs.py", f"{path}:{node.lineno}"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                names = {keyword.arg for keyword in node.keywords}
+                assert "exc_info" not in names, f"{path}:{node.lineno}"
+                if getattr(node.func.value, "id", None) == "log" and "extra" in names:
+                    extra = next(keyword.value for keyword in node.keywords if keyword.arg == "extra")
+                    assert isinstance(extra, ast.Name) or ast.unparse(extra).partition("(")[0].endswith("fields")
+
+
+def test_each_kind_of_line_has_a_text_of_its_own() -> None:
+    """Trackers group by it: a text of arguments alone would make one group of everything."""
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", None) == "log":
+                assert isinstance(node.func, ast.Attribute)
+                text = node.args[node.func.attr == "log"]
+                if isinstance(text, ast.Constant):
+                    words = str(text.value).replace("claude_batch_tasks", "").replace("%s", "").strip(" :\n")
+                    assert words, f"{path}:{node.lineno}"
+
+
+def test_fields_have_names_that_nothing_else_has() -> None:
+    named = history.fields(Unit("job", 1, 2), "retry", batch_id="msgbatch_1", status=500, endpoint=None)
+    assert all(name.startswith("claude_batch_") for name in named)
+    assert len(named) == 6
+
+
+def test_processors_of_others_leave_the_text_alone() -> None:
+    record = logging.makeLogRecord({"msg": "%s: created", "args": ("job 1",), "name": NAME})
+    vars(record).update(history.fields(Unit("job"), "created", seconds=0.5))
+    structlog = pytest.importorskip("structlog")
+    jsonlogger = pytest.importorskip("pythonjsonlogger.json")
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder()],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+    )
+    assert json.loads(formatter.format(record))["event"] == "job 1: created"
+    made = json.loads(jsonlogger.JsonFormatter("%(message)s %(levelname)s").format(record))
+    assert made["message"] == "job 1: created"
+    assert made["claude_batch_event"] == "created"

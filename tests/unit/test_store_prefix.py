@@ -1,0 +1,107 @@
+"""Projects that share a database, each with keys that begin with its own prefix."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from claude_batch_tasks import checks
+from claude_batch_tasks.doctor import servers
+from claude_batch_tasks.embedded import RedisServer
+from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Unit
+from claude_batch_tasks.store.prefixed import _KEYLESS, _KEYS_ONLY
+from claude_batch_tasks.store.redis import open_store
+
+
+def settings(**conf: Any) -> Settings:
+    app = Celery(broker="redis://h/0", backend="redis://h/0", set_as_current=False)
+    app.conf.update(conf)
+    return Settings.of(app)
+
+
+class TestThePrefix:
+    @pytest.mark.parametrize("options", ["broker_transport_options", "result_backend_transport_options"])
+    @pytest.mark.parametrize("own", [{}, {"claude_batch_store_url": "redis://other/3"}])
+    def test_is_celerys(self, options: str, own: dict[str, Any]) -> None:
+        assert settings(**{options: {"global_keyprefix": "shop:"}}, **own).store_prefix == "shop:"
+
+    def test_is_empty_where_there_is_none(self) -> None:
+        assert settings().store_prefix == ""
+
+    @pytest.mark.parametrize("value", ["", "mine:", "{mine}:"])
+    def test_may_be_set(self, value: str) -> None:
+        options = {"global_keyprefix": "shop:"}
+        assert settings(claude_batch_store_prefix=value, broker_transport_options=options).store_prefix == value
+
+    @pytest.mark.parametrize("value", ["{}a", "a{}", "a b", 3])
+    def test_may_not_be_what_breaks_keys(self, value: Any) -> None:
+        with pytest.raises(InvalidSettings, match="claude_batch_store_prefix must be"):
+            settings(claude_batch_store_prefix=value)
+
+
+def test_every_command_that_is_tried_is_one_whose_keys_are_known() -> None:
+    """What is in no list has one key, which comes first."""
+    with_one_key = set()
+    for probe in servers.PROBES.split("|"):
+        command, *args = probe.split()
+        if command in _KEYLESS | {"EVALSHA"}:
+            assert not any("{key}" in arg for arg in args), probe
+        elif command not in _KEYS_ONLY | {"RENAME"}:  # sent in scripts only, which have keys of their own
+            with_one_key.add(command)
+            assert [n for n, arg in enumerate(args) if "{key}" in arg] == [0], probe
+    assert "HSET" in with_one_key
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> RedisServer:
+    redis_server.client().flushall()
+    return redis_server
+
+
+@pytest.mark.parametrize("prefix", ["shop:", "a*[b]?\\:", "{shop}:"])
+def test_two_stores_in_one_database_know_nothing_of_each_other(server: RedisServer, prefix: str) -> None:
+    ours, theirs = (open_store(server.url, (), each) for each in (prefix, ""))
+    theirs.schedule([Unit("theirs")], 1)
+    ours.schedule([Unit("j", 0), Unit("j")], 5)
+    ours.wait_again([Unit("j", 0)], -1)
+    assert theirs.overdue(9, 10) == [Unit("theirs")]
+    assert theirs.due(5) == ([], None)
+    assert Unit("j") in ours.overdue(9, 10)
+    assert ours.due(5)[0] == [Unit("j", 0)]
+    keys = {key.decode() for key in server.client().keys("*")}
+    assert all(key.startswith(("claude_batch:", f"{prefix}claude_batch:")) for key in keys)
+    ours._redis.hset("claude_batch:{x}:job", "submitted_at", "1.5")
+    server.client().delete(f"{prefix}claude_batch:jobs", f"{prefix}claude_batch:schema")
+    ours.list_jobs_anew()
+    assert list(ours.job_ids()) == ["x"]
+    assert list(theirs.job_ids()) == []
+
+
+def found(server: RedisServer, **conf: Any) -> list[str]:
+    app = Celery(broker="memory://", backend="disabled://", set_as_current=False)
+    app.conf.update(claude_batch_store_url=server.url, **conf)
+    said = list(servers.check(app))
+    assert [str(one) for one in checks.findings(app) if "W115" in one.id] == [str(o) for o in said if "W115" in o.id]
+    return [one.text for one in said if one.id == "claude_batch.W115"]
+
+
+class TestJobsOfAnotherPrefix:
+    def test_are_noticed_by_an_app_that_has_none(self, server: RedisServer) -> None:
+        open_store(server.url).schedule([Unit("j")], 1e10)
+        [text] = found(server, broker_transport_options={"global_keyprefix": "shop:"})
+        assert re.search(r"keys begin with '', and this app's begin with 'shop:'", text)
+        assert found(server) == []
+
+    def test_are_noticed_where_nobody_does_what_is_due(self, server: RedisServer) -> None:
+        open_store(server.url)._redis.zadd("claude_batch:jobs", {"mine": 1})
+        theirs = open_store(server.url, (), "shop:")
+        theirs.schedule([Unit("j")], 1e10)
+        assert found(server) == []  # another project's, which works
+        theirs.schedule([Unit("k")], 1)
+        [text] = found(server)
+        assert "keys begin with 'shop:', and this app's begin with ''" in text
