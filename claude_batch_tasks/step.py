@@ -467,6 +467,22 @@ class JobTask(BatchTask):
     abstract = True
     back_end = result_backend.OfJobs
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_call()
+        try:
+            return self.go_on(*args, **kwargs)
+        except (Ignore, Reject, Retry) as exc:
+            end = exc
+        # Celery sends a copy of all frames, and the text of all exceptions before this one, to the worker's main
+        # process: 60 KB for one look at a batch. What a pipe does not hold (64 KB) keeps this process waiting, and a
+        # stop that meets it there hangs (Celery 5.7.0).
+        end.__cause__ = end.__context__ = None
+        raise end.with_traceback(None)
+
+    def go_on(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the message asks for; what it raises is the end of the task."""
+        raise NotImplementedError
+
     def check_call(self) -> None:
         """Let nobody but Celery call the task.
 
@@ -603,10 +619,6 @@ class StepTask(JobTask):
         if countdown is not None and not line.broker_counts(self.app):
             options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
         return self.send(*args, **options)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.check_call()
-        return self.go_on(*args, **kwargs)
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         """Run the step; its end is the task's."""

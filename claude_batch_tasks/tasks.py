@@ -205,8 +205,8 @@ class RunBatch(JobTask):
     def __trace__(self, trace: Callable[..., Any] | None) -> None:
         self._trace = None if trace is None else partial(_run_message, trace)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.check_call()
+    def go_on(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin the job, or end it."""
         with self._ending() as finish:
             if finish is not None:
                 return finish.go_on(*args, **kwargs)
