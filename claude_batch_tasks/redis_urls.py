@@ -19,6 +19,7 @@ from kombu.utils.imports import symbol_by_name
 from redis import sentinel
 
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.fair_queue import FairQueue
 
 #: Spellings of each scheme.
 SCHEMES = {
@@ -263,9 +264,8 @@ def connect(
     options = {**defaults, **options}
     if found.scheme != "sentinel":
         options["max_connections"] = found.options.get("max_connections", MOST_CONNECTIONS)
-        return kind.from_pool(
-            redis.BlockingConnectionPool(connection_class=wrapped(plain), timeout=_PATIENCE, **options)  # type: ignore[no-untyped-call]
-        )
+        options |= {"connection_class": wrapped(plain), "queue_class": FairQueue, "timeout": _PATIENCE}
+        return kind.from_pool(redis.BlockingConnectionPool(**options))  # type: ignore[no-untyped-call]
     if limit := found.options.get("max_connections"):  # of a pool that refuses one more: none by default
         options["max_connections"] = limit
     for name in ("host", "port"):
