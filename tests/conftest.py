@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import celery.signals
 import pytest
 from celery import Celery
+from celery.utils.dispatch import Signal
 
+from claude_batch_tasks import signals
 from claude_batch_tasks.embedded import RedisServer, Worker
 from tests.support import FAST, inherited
 
@@ -18,11 +23,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("workers") is None)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported for a test of workers must not hear of other tests' tasks in this process."""
+    for told in (*vars(celery.signals).values(), *vars(signals).values()):
+        for _, receiver in told.receivers or () if isinstance(told, Signal) else ():
+            module = getattr(receiver() if isinstance(receiver, weakref.ref) else receiver, "__module__", None) or ""
+            if module.startswith("tests."):
+                raise pytest.UsageError(f"{module} connects a receiver of {told.name} when it is imported")
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis-compatible server for the whole run."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _let_go(redis_server: RedisServer) -> Iterator[None]:
+    """Results unsubscribe when they are collected, for which their Redis must still be there."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,11 @@ def inherited() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("CELERY_", "CLAUDE_BATCH_", "ANTHROPIC_"))
     }
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker, and not that of a test which imports what the worker runs."""
+    return "worker" in sys.argv
 
 
 def wait_until(true: Callable[[], Any], seconds: float = 120.0) -> Any:

@@ -99,7 +99,7 @@ def servers() -> Iterator[Servers]:
         Simulator(slow) as slowed,
     ):
         found = Servers(redis, simulator, refused, slowed)
-        with _environment(environment(found)):
+        with _environment(environment(found)), project.listening():
             yield found
 
 

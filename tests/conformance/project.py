@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from celery.signals import (
     task_success,
     task_unknown,
 )
+from celery.utils.dispatch import Signal
 from kombu import Exchange, Queue
 
 from claude_batch_tasks import errors, transport
@@ -155,12 +158,40 @@ def caller(self: Task[Any, Any], name: str, how: str, requests: Any, options: di
 
 # -- the record of signals
 
+#: Who is told of what.
+_receivers: list[tuple[Signal, Callable[..., None]]] = []
+
+
+def _of(told: Signal) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def note(receiver: Callable[..., None]) -> Callable[..., None]:
+        _receivers.append((told, receiver))
+        return receiver
+
+    return note
+
+
+def listen() -> None:
+    """Keep a record of signals from now on."""
+    for told, receiver in _receivers:
+        told.connect(receiver)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Keep a record of signals for a while."""
+    listen()
+    try:
+        yield
+    finally:
+        for told, receiver in _receivers:
+            told.disconnect(receiver)
+
 
 def _custom(headers: Any) -> dict[str, Any]:
     return {name: value for name, value in (headers or {}).items() if not name.startswith("claude_batch_")}
 
 
-@task_prerun.connect
+@_of(task_prerun)
 def _prerun(task: Any = None, task_id: Any = None, args: Any = (), kwargs: Any = None, **_: Any) -> None:
     request = task.request
     write(
@@ -186,27 +217,27 @@ def _prerun(task: Any = None, task_id: Any = None, args: Any = (), kwargs: Any =
     )
 
 
-@task_postrun.connect
+@_of(task_postrun)
 def _postrun(task: Any = None, task_id: Any = None, state: Any = None, **_: Any) -> None:
     write({"signal": "task_postrun", "task": task.name, "id": task_id, "state": state})
 
 
-@task_success.connect
+@_of(task_success)
 def _success(sender: Any = None, result: Any = None, **_: Any) -> None:
     write({"signal": "task_success", "task": sender.name, "id": sender.request.id, "type": type(result).__name__})
 
 
-@task_failure.connect
+@_of(task_failure)
 def _failure(sender: Any = None, task_id: Any = None, exception: Any = None, **_: Any) -> None:
     write({"signal": "task_failure", "task": sender.name, "id": task_id, "type": type(exception).__name__})
 
 
-@task_retry.connect
+@_of(task_retry)
 def _retry(sender: Any = None, request: Any = None, **_: Any) -> None:
     write({"signal": "task_retry", "task": sender.name, "id": request.id})
 
 
-@task_revoked.connect
+@_of(task_revoked)
 def _revoked(sender: Any = None, request: Any = None, terminated: Any = None, expired: Any = None, **_: Any) -> None:
     write(
         {
@@ -219,28 +250,28 @@ def _revoked(sender: Any = None, request: Any = None, terminated: Any = None, ex
     )
 
 
-@task_received.connect
+@_of(task_received)
 def _received(request: Any = None, **_: Any) -> None:
     write({"signal": "task_received", "task": request.name, "id": request.id})
 
 
-@task_unknown.connect
-@task_rejected.connect
+@_of(task_unknown)
+@_of(task_rejected)
 def _odd(signal: Any = None, id: Any = None, message: Any = None, **_: Any) -> None:
     write({"signal": "task_unknown or task_rejected", "id": id})
 
 
-@task_internal_error.connect
+@_of(task_internal_error)
 def _internal_error(sender: Any = None, task_id: Any = None, exception: Any = None, **_: Any) -> None:
     write({"signal": "task_internal_error", "task": sender.name, "id": task_id, "type": type(exception).__name__})
 
 
-@before_task_publish.connect
+@_of(before_task_publish)
 def _before(sender: Any = None, headers: Any = None, routing_key: Any = None, **_: Any) -> None:
     _publish("before_task_publish", sender, headers, routing_key)
 
 
-@after_task_publish.connect
+@_of(after_task_publish)
 def _after(sender: Any = None, headers: Any = None, routing_key: Any = None, **_: Any) -> None:
     _publish("after_task_publish", sender, headers, routing_key)
 
@@ -294,5 +325,6 @@ def make_app(
 
 
 if "CONFORMANCE_APP" in os.environ:
+    listen()
     transport.install()
     app = make_app(**json.loads(os.environ["CONFORMANCE_APP"]), set_as_current=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,16 +10,9 @@ from typing import Any
 
 import pytest
 
-from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Simulator
 from tests.workers.rig import set_up
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _let_go(redis_server: RedisServer) -> Iterator[None]:
-    """Results unsubscribe when they are collected, for which their Redis must still be there."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture

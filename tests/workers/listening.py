@@ -9,6 +9,7 @@ from celery import shared_task
 
 from claude_batch_tasks import BatchJob, signals
 from claude_batch_tasks.app import app
+from tests.support import is_worker
 
 #: Where it is kept, a list of JSON texts for each.
 TOLD, SAVED = "told", "saved"
@@ -29,10 +30,11 @@ def _listen(name: str) -> None:
     getattr(signals, name).connect(told, weak=False)
 
 
-for _name in ("batch_created", "batch_ended", "not_found_seen", "results_published", "job_finished"):
-    _listen(_name)
-
-
-@signals.job_finished.connect
 def _break(**_: Any) -> None:
     raise RuntimeError("a receiver that is broken")
+
+
+if is_worker():
+    for _name in ("batch_created", "batch_ended", "not_found_seen", "results_published", "job_finished"):
+        _listen(_name)
+    signals.job_finished.connect(_break)

@@ -12,6 +12,7 @@ from celery.signals import before_task_publish, task_postrun, task_prerun
 from kombu import Exchange, Queue
 
 from claude_batch_tasks import transport
+from tests.support import is_worker
 
 #: Where the messages that were run are written down: task, delivery information, headers, when it was run.
 GOT = "routed:got"
@@ -88,10 +89,13 @@ if os.environ.get("ROUTED_TENANTS"):
     before_task_publish.connect(Tenants.mark)
 
 
-@task_prerun.connect
 def note(task: Any = None, **_: Any) -> None:
     """Write a message down."""
     request = task.request
     if not request.is_eager:
         entry = [str(request.task), dict(request.delivery_info or {}), dict(request.headers or {}), time.time()]
         app.backend.client.rpush(GOT, json.dumps(entry, default=str))
+
+
+if is_worker():
+    task_prerun.connect(note)
