@@ -473,6 +473,9 @@ class JobTask(BatchTask):
             return self.go_on(*args, **kwargs)
         except (Ignore, Reject, Retry) as exc:
             end = exc
+        except BaseException:
+            args, kwargs = (), {}  # an earlier release's have prompts in them, and trackers show what frames hold
+            raise
         # Celery sends a copy of all frames, and the text of all exceptions before this one, to the worker's main
         # process: 60 KB for one look at a batch. What a pipe does not hold (64 KB) keeps this process waiting, and a
         # stop that meets it there hangs (Celery 5.7.0).
