@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
 SIMULATOR_PORT ?= 8787
-# Most tests wait for countdowns, so more of them than cores may run at a time.
-PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
+# Most tests wait for countdowns, so more of them than cores may run at a time; on a slow machine not many more.
+PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder
 SEEDS ?= 200
 CHAOS_SEEDS ?= 16
 FIRST ?= 0
@@ -19,7 +19,7 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test test-slow test-lowest chaos conformance bench screenshots docs lint audit format clean
+.PHONY: help demo simulator test test-slow test-release test-lowest chaos conformance bench screenshots docs lint audit format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,7 +34,10 @@ test: $(VENV)/.installed  ## Run the tests on the latest supported versions
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed  ## Run what takes long: chaos, every outage and exception, benchmarks
-	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m slow $(ARGS)
+	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not release" $(ARGS)
+
+test-release: $(VENV)/.installed  ## Run what is left: every option of Celery's with every broker and pool
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m release $(ARGS)
 
 test-lowest: $(LOWEST)/.installed  ## Run what needs no workers on the lowest supported versions
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not latest and not workers" $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -44,6 +45,16 @@ def _let_go(redis_server: RedisServer) -> Iterator[None]:
     """Results unsubscribe when they are collected, for which their Redis must still be there."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _root_logger() -> Iterator[None]:
+    """A worker in this process sets it up for itself, with a level that hides warnings."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -36,9 +36,12 @@ def required(row: Row, lane: Lane) -> bool:
     return row.everywhere or lane == FIRST or (lane == SECOND and (row.by_broker or row.only == "rabbitmq"))
 
 
-def is_slow(row: Row, lane: Lane) -> bool:
-    """Whether ``make test`` leaves it out."""
-    return not (lane == FIRST and (row.everywhere or row.quick))
+def marks(row: Row, lane: Lane) -> list[pytest.MarkDecorator]:
+    """Return what keeps it out of ``make test``, and out of CI as well."""
+    if lane == FIRST and (row.everywhere or row.quick):
+        return []
+    in_ci = lane == FIRST or row.configuration == USUAL
+    return [pytest.mark.slow] if in_ci else [pytest.mark.slow, pytest.mark.release]
 
 
 def verdict(row: Row, seen: Mapping[str, Mapping[str, Any]]) -> str:
@@ -138,7 +141,7 @@ def observations(
 def parameters(lanes: Iterable[Lane], *, usual: bool) -> list[Any]:
     """Return lanes and rows: those that need no configuration of their own, or the others."""
     return [
-        pytest.param(lane, row, id=f"{lane} {row.name}", marks=[pytest.mark.slow] * is_slow(row, lane))
+        pytest.param(lane, row, id=f"{lane} {row.name}", marks=marks(row, lane))
         for lane in lanes
         for row in runs(lane)
         if (row.configuration == USUAL) == usual

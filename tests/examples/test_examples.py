@@ -53,7 +53,7 @@ def web(command: list[str], cwd: Path, env: dict[str, str], port: int, log: Path
         process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT)
     browser = Browser(f"http://127.0.0.1:{port}/")
     try:
-        for _ in range(200):
+        for _ in range(600):
             with contextlib.suppress(OSError):
                 browser.open("/")
                 break

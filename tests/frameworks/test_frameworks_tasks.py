@@ -13,7 +13,7 @@ from claude_batch_tasks.simulator import Simulator
 from tests.frameworks.projects import Project, make
 from tests.support import FAST
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.workers, pytest.mark.timeout(180)]
 
 _REQUESTS = """
 def requests(name):

@@ -9,6 +9,8 @@ import pytest
 
 from tests.frameworks.projects import KINDS, make
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "redis://127.0.0.1:1/0"
 
 #: Every spelling that arrives.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from celery import Celery, chain
@@ -61,8 +61,14 @@ def told(app: Celery, *kinds: str) -> list[list[Any]]:
     return [line for line in lines if not kinds or line[0] in kinds]
 
 
+_T = TypeVar("_T")
+
 pytestmark = pytest.mark.timeout(240)
-workers = pytest.mark.workers
+
+
+def workers(test: _T) -> _T:
+    """Mark a test that starts workers, as all here take long."""
+    return pytest.mark.slow(pytest.mark.workers(test))
 
 
 @workers
@@ -84,7 +90,7 @@ def test_the_whole_job_runs_inside_the_context_of_its_call(kind: str, project: P
     assert simulator.journal().paid_twice() == []
 
 
-@workers
+@pytest.mark.workers
 def test_its_hooks_are_called_as_for_a_plain_task(project: Project, simulator: Simulator) -> None:
     app = project("Hooked")
     simulator.behave(processing_seconds=1)

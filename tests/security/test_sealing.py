@@ -111,6 +111,7 @@ def values(client: redis.Redis) -> Iterator[tuple[str, bytes]]:
             b"hash": lambda name=name: [part for pair in client.hgetall(name).items() for part in pair],
             b"zset": lambda name=name: client.zrange(name, 0, -1),
             b"set": lambda name=name: client.smembers(name),
+            b"none": list,  # it has expired since
         }[kind]()
         for value in found:
             yield key, value

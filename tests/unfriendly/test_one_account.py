@@ -101,7 +101,7 @@ class Jobs:
         stack.callback(self.app.close)
         env = environment(redis.url, self.server.url, names)
         env["CLAUDE_BATCH_CLIENT_FACTORIES"] = json.dumps({name: f"tests.unfriendly.tenants.{name}" for name in names})
-        env |= {tenants.FOLDER: str(folder), "CLAUDE_BATCH_NOT_FOUND_GRACE": "1", "CLAUDE_BATCH_CREATE_SETTLE": "8"}
+        env |= {tenants.FOLDER: str(folder), "CLAUDE_BATCH_NOT_FOUND_GRACE": "1", "CLAUDE_BATCH_CREATE_SETTLE": "25"}
         for job in self.jobs.values():
             self.server.manners[job.name] = manners_for(job.step)
             tenants.write(folder, job.name)

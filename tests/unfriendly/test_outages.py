@@ -180,8 +180,9 @@ def taken(job_id: str, custom_ids: list[str]) -> None:
     """Whoever is told of final outcomes."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("half", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("half", [1, 0])
 def test_one_call_of_the_store_fails(
     half: int, served: Celery, server: UnfriendlyServer, outages: list[Outage]
 ) -> None:

@@ -22,7 +22,7 @@ from claude_batch_tasks.simulator import Outcome, Simulator
 from tests.support import wait_until
 from tests.workers.rig import HEARD, RAN, requests
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.slow, pytest.mark.workers, pytest.mark.timeout(100)]
 
 NAME = "claude_batch_tasks."
 

@@ -18,7 +18,7 @@ from tests.workers.test_routing import NAME, got, project
 
 __all__ = ["project"]
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.workers, pytest.mark.timeout(120)]
 
 #: Long enough that a job that a worker takes for lost is begun again before.
 SECONDS = 12

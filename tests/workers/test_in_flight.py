@@ -19,7 +19,7 @@ from tests.support import wait_until
 from tests.workers.flights import finish, in_flight, looks, submit
 from tests.workers.rig import requests
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
 
 StartWorker = Callable[..., Worker]
 MANY = 60

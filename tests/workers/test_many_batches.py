@@ -21,7 +21,7 @@ from claude_batch_tasks.tasks import fetch_results, finish_job
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers]
 
 StartWorker = Callable[..., Worker]
 

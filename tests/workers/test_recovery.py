@@ -214,8 +214,8 @@ def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Wo
         running = run_batch.delay(named("two"))
         wait_until(lambda: simulator.journal().calls_to("retrieve"))
         running.revoke()
-        wait_until(lambda: BatchJob(running.id, app).status().state == "revoked")
-        assert running.state == "REVOKED"
+        wait_until(lambda: running.state == "REVOKED")
+        assert BatchJob(running.id, app).status().state == "revoked"
         assert recovery.recover(app) == 0
 
 

@@ -17,7 +17,7 @@ from tests.support import wait_until
 from tests.workers.flights import nothing_waits
 from tests.workers.rig import account_for, requests
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers]
 
 StartWorker = Callable[..., Worker]
 

@@ -23,7 +23,7 @@ from tests.workers.test_brokers import RABBITMQ, MakeApp, Rabbit, make_app, rabb
 
 __all__ = ["make_app", "rabbit"]
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.workers, pytest.mark.timeout(120)]
 
 NAME = "claude_batch_tasks."
 

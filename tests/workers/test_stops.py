@@ -21,7 +21,7 @@ from claude_batch_tasks.simulator import Outcome, Simulator
 from tests.support import wait_until
 from tests.workers.rig import Proxy, account_for, requests, signal_worker
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(400)]
 
 #: Seconds; the visibility timeout is 40 minutes, the lease is 60 s: nothing here ends by waiting for either.
 SOON = 60
