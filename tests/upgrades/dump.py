@@ -19,6 +19,10 @@ from claude_batch_tasks.simulator import Outcome, Simulator
 
 KEY = "sk-ant-test-key-never-to-be-seen"
 
+#: What one of the recorded jobs is encrypted with, and the queues that recorded jobs are in.
+ENCRYPTION_KEY = "bm9ib2R5IHdpbGwgZXZlciB3YW50IHRvIHJlYWQgaXQ="
+QUEUES = "celery,sealed,nobody"
+
 #: Longer than a test takes, seconds.
 NEVER = 3600
 
@@ -54,11 +58,14 @@ def _batches(recorded: dict[str, Any], simulator: Simulator) -> dict[str, str]:
     for batch in recorded["batches"]:
         simulator.behave(
             processing_seconds=0 if batch["ended"] else NEVER,
+            cancel_seconds=NEVER,
             outcomes=[Outcome("expired", count=batch["expired"])] if batch["expired"] else [],
         )
         body = batch["body"].encode()
         ids[batch["id"]] = api.create(client, [body], len(body)).id
-    simulator.behave(processing_seconds=0.1, outcomes=[])
+        if batch.get("canceling"):
+            api.cancel(client, ids[batch["id"]], timeout=60)
+    simulator.behave(processing_seconds=0.1, cancel_seconds=0.5, outcomes=[])
     return ids
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,26 +18,57 @@ from claude_batch_tasks import BatchJob, list_jobs
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
 from tests.support import FAST, inherited, wait_until
-from tests.upgrades.dump import KEY, Dump, load
+from tests.upgrades.dump import ENCRYPTION_KEY, KEY, QUEUES, Dump, load
 from tests.workers.rig import account_for
 
 pytestmark = pytest.mark.workers
 
 DUMPS = sorted(Path(__file__).parent.glob("*.json.gz"))
 
-#: Requests of each job.
-COUNT = 6
+#: What each release's jobs were in the middle of.
+NAMES = {path: set(json.loads(gzip.decompress(path.read_bytes()))["jobs"]) for path in DUMPS}
+
+#: Requests of each job, but for one.
+COUNT, MANY = 6, {"listed together": 12}
+
+#: Nothing was created for these.
+NOT_BEGUN = {"untaken", "lost in a queue"}
+
+#: What has been sent through the Messages API, and was not answered, expires in the end.
+SENT = {"partly through the Messages API", "refused by the Messages API", "spending its budget"}
 
 GO_ON = [
     "untaken",
+    "lost in a queue",
     "created, and not answered",
     "running",
     "looked at often",
+    "listed together",
+    "with a reserved budget",
+    "resumed",
+    "adopted",
+    "encrypted",
     "ended, and not fetched",
     "in its second round",
     "half done",
-    "partly through the Messages API",
+    *sorted(SENT),
 ]
+
+
+def of_dumps(*names: str) -> pytest.MarkDecorator:
+    """Run a test with each of these jobs, of each release that left one."""
+    jobs = [
+        pytest.param(path, name, id=f"{path.name.removesuffix('.json.gz')}-{name}")
+        for path in DUMPS
+        for name in names
+        if name in NAMES[path]
+    ]
+    return pytest.mark.parametrize(("upgraded", "name"), jobs, indirect=["upgraded"])
+
+
+of_each_dump = pytest.mark.parametrize(
+    "upgraded", DUMPS, ids=lambda path: path.name.removesuffix(".json.gz"), indirect=True
+)
 
 
 @dataclass
@@ -48,13 +83,20 @@ class Upgraded:
         return BatchJob(self.dump.jobs[name], self.app)
 
     def outcomes(self, name: str) -> dict[str, int]:
-        return account_for(self.app, self.dump.jobs[name], name, COUNT)
+        return account_for(self.app, self.dump.jobs[name], name, MANY.get(name, COUNT))
 
 
-@pytest.fixture(scope="module", params=DUMPS, ids=lambda path: path.name.removesuffix(".json.gz"))
-def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
+def _looked_at(simulator: Simulator) -> int:
+    """Return at how many batches a worker has looked, or how often at all of them."""
+    journal = simulator.journal()
+    retrieved = {call.batch_id for call in journal.calls_to("retrieve")}
+    return max(len(retrieved), len(journal.calls_to("list")))
+
+
+@contextmanager
+def _upgraded(path: Path, folder: Path) -> Iterator[Upgraded]:
     with RedisServer() as redis, Simulator() as simulator:
-        dump = load(request.param, redis, simulator)
+        dump = load(path, redis, simulator)
         env = {
             **inherited(),
             **FAST,
@@ -62,14 +104,16 @@ def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             "CELERY_RESULT_BACKEND": redis.url,
             "ANTHROPIC_API_KEY": KEY,
             "ANTHROPIC_BASE_URL": simulator.url,
+            "CLAUDE_BATCH_ENCRYPTION_KEY": ENCRYPTION_KEY,
         }
         app = Celery("upgraded", broker=redis.url, backend=redis.url, set_as_current=False)
+        app.conf.claude_batch_encryption_key = ENCRYPTION_KEY
         app.loader.import_task_module("claude_batch_tasks.tasks")
-        worker = Worker(env, tmp_path_factory.mktemp("upgraded") / "worker.log", options=("--concurrency=4",))
+        worker = Worker(env, folder / "worker.log", options=("--concurrency=4", f"--queues={QUEUES}"))
         try:
             worker.start()
-            # What runs at Anthropic is looked at once before it ends.
-            wait_until(lambda: len({call.batch_id for call in simulator.journal().calls_to("retrieve")}) >= 4)
+            # What runs at Anthropic is looked at before it ends: each by itself, or all at once.
+            wait_until(lambda: _looked_at(simulator) >= 4)
             simulator.end()
             yield Upgraded(app, simulator, dump)
         finally:
@@ -78,41 +122,81 @@ def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             app.close()
 
 
-@pytest.mark.parametrize("name", GO_ON)
+@pytest.fixture(scope="module")
+def upgrade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Upgraded]]:
+    """``upgrade(path)``: what a release left, with workers of this one; each is begun once."""
+    with ExitStack() as stack:
+        yield cache(lambda path: stack.enter_context(_upgraded(path, tmp_path_factory.mktemp("upgraded"))))
+
+
+@pytest.fixture
+def upgraded(request: pytest.FixtureRequest, upgrade: Callable[[Path], Upgraded]) -> Upgraded:
+    return upgrade(request.param)
+
+
+@of_dumps(*GO_ON)
 def test_a_job_goes_on(upgraded: Upgraded, name: str) -> None:
     assert upgraded.job(name).get(timeout=180)["state"] == "completed"
-    if name != "partly through the Messages API":
-        assert upgraded.outcomes(name) == {"succeeded": COUNT}
+    outcomes = upgraded.outcomes(name)
+    if name in SENT:
+        assert outcomes["succeeded"] + outcomes["expired"] == COUNT
+    else:
+        assert outcomes == {"succeeded": MANY.get(name, COUNT)}
 
 
-def test_a_call_whose_answer_nobody_heard_is_not_made_again(upgraded: Upgraded) -> None:
-    summary = upgraded.job("partly through the Messages API").get(timeout=180)
+@of_dumps("partly through the Messages API")
+def test_a_call_whose_answer_nobody_heard_is_not_made_again(upgraded: Upgraded, name: str) -> None:
+    summary = upgraded.job(name).get(timeout=180)
     assert (summary["fallback"], summary["fallback_skipped"]) == (COUNT - 2, 0)
-    assert upgraded.outcomes("partly through the Messages API") == {"succeeded": COUNT - 2, "expired": 2}
+    assert upgraded.outcomes(name) == {"succeeded": COUNT - 2, "expired": 2}
 
 
-def test_a_job_that_was_completed_keeps_its_results(upgraded: Upgraded) -> None:
-    assert upgraded.job("completed").get(timeout=5)["succeeded"] == COUNT
-    assert upgraded.outcomes("completed") == {"succeeded": COUNT}
+@of_dumps("completed", "adopted, and completed")
+def test_a_job_that_was_completed_keeps_its_results(upgraded: Upgraded, name: str) -> None:
+    assert upgraded.job(name).get(timeout=5)["succeeded"] == COUNT
+    assert upgraded.outcomes(name) == {"succeeded": COUNT}
 
 
-def test_a_job_that_had_failed_is_taken_up_again(upgraded: Upgraded) -> None:
-    job = upgraded.job("failed")
+@of_dumps("failed")
+def test_a_job_that_had_failed_is_taken_up_again(upgraded: Upgraded, name: str) -> None:
+    job = upgraded.job(name)
     assert job.status().state == "failed"
     assert job.resume(max_wait=None).get(timeout=180)["state"] == "completed"
-    assert upgraded.outcomes("failed") == {"succeeded": COUNT}
+    assert upgraded.outcomes(name) == {"succeeded": COUNT}
 
 
+@of_dumps("canceled", "canceling")
+def test_a_job_that_was_canceled_stays_so(upgraded: Upgraded, name: str) -> None:
+    assert upgraded.job(name).get(timeout=180)["state"] == "canceled"
+    assert upgraded.outcomes(name) == {"canceled": COUNT}
+
+
+@of_dumps("revoked")
+def test_a_job_that_was_revoked_is_left_alone(upgraded: Upgraded, name: str) -> None:
+    assert upgraded.job(name).status().state == "revoked"
+
+
+@of_each_dump
 def test_nothing_is_paid_twice(upgraded: Upgraded) -> None:
-    for name in GO_ON:
+    for name in upgraded.dump.jobs.keys() & {*GO_ON}:
         upgraded.job(name).get(timeout=180)
     journal = upgraded.simulator.journal()
     assert journal.paid_twice() == []
-    assert len(journal.batches) == upgraded.dump.batches + 1, "only the job that nobody had begun creates a batch"
+    not_begun = len(upgraded.dump.jobs.keys() & NOT_BEGUN)
+    assert len(journal.batches) == upgraded.dump.batches + not_begun, "only a job that nobody had begun creates a batch"
     sent_again = [prompt.text for prompt in journal.prompts if prompt.sent_as_messages]
     assert sent_again
     assert not set(sent_again) & set(upgraded.dump.answered)
 
 
+@of_each_dump
+def test_what_is_kept_of_a_long_story_is_told(upgraded: Upgraded) -> None:
+    for job_id in upgraded.dump.jobs.values():
+        events = [event.event for event in BatchJob(job_id, upgraded.app).history()]
+        assert len(events) <= 1_001
+        assert ("left_out" in events) == (len(events) > 1_000)
+
+
+@of_each_dump
 def test_all_jobs_are_listed(upgraded: Upgraded) -> None:
     assert [job.job_id for job in list_jobs(app=upgraded.app)] == list(upgraded.dump.jobs.values())[::-1]
