@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import shutil
 import ssl
 import subprocess
@@ -153,6 +154,7 @@ def test_a_broker_and_a_back_end_of_valkeys_are_behind_tls(
     app = Celery(broker=given, backend=given, set_as_current=False)
     app.backend.store_result("one", 3, "SUCCESS")
     assert app.AsyncResult("one").get() == 3
+    gc.collect()  # a result unsubscribes when it is collected, for which its Redis must still be there
     bare = kombu.Connection(given.partition("?")[0])
     with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
         bare.channel()
