@@ -8,7 +8,8 @@ import time
 from benchmarks import world
 from benchmarks.measure import Bench
 from claude_batch_tasks import BatchJob
-from claude_batch_tasks.store import Unit, open_store
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store import open_store
 
 
 def _job(bench: Bench) -> BatchJob:

@@ -15,7 +15,8 @@ from celery import Celery
 from benchmarks import material
 from benchmarks.measure import Bench
 from claude_batch_tasks import requests, submit, tasks
-from claude_batch_tasks.store import Unit, open_store
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store import open_store
 
 KEY = "sk-ant-benchmark"
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from claude_batch_tasks.estimating import Estimate, estimate
     from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, adopt, list_jobs
     from claude_batch_tasks.reading import RequestResult
-    from claude_batch_tasks.store import HistoryEvent
+    from claude_batch_tasks.records import HistoryEvent
     from claude_batch_tasks.tasks import run_batch
 
 __all__ = [
@@ -35,7 +35,7 @@ _HOME = {
     "BatchJob": "job",
     "BatchStatus": "job",
     "Estimate": "estimating",
-    "HistoryEvent": "store",
+    "HistoryEvent": "records",
     "JobStatus": "job",
     "RequestResult": "reading",
     "adopt": "job",

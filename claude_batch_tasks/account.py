@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from claude_batch_tasks import api, errors, identity, policy
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.store import BatchRecord, JobRecord
+from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.texts import clock
 
 if TYPE_CHECKING:

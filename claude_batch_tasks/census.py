@@ -17,8 +17,9 @@ from claude_batch_tasks import delivery, policy
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.metrics import METRICS, Reading
+from claude_batch_tasks.records import BatchGlance, BatchState, JobGlance, JobState, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchGlance, BatchState, JobGlance, JobState, Store, Unit
+from claude_batch_tasks.store import Store
 
 log = get_logger(__name__)
 

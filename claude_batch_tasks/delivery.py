@@ -11,8 +11,9 @@ from kombu.exceptions import OperationalError
 from claude_batch_tasks import headers, history, line, policy, publishing
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings, visibility_timeout
-from claude_batch_tasks.store import JobRecord, Store, Unit
+from claude_batch_tasks.store import Store
 
 log = get_logger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from claude_batch_tasks import errors, policy, results, totals
+from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import BatchRecord, JobRecord
 from claude_batch_tasks.texts import clock, many, span
 
 #: Batches of a failed job that its error names.

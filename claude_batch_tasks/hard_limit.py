@@ -13,7 +13,7 @@ from celery.worker.request import Request
 from claude_batch_tasks import errors, history
 from claude_batch_tasks.line import NAME, request_of
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.store import Unit
+from claude_batch_tasks.records import Unit
 
 log = get_logger(__name__)
 

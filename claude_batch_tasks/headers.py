@@ -14,7 +14,7 @@ from kombu.utils import json
 from claude_batch_tasks import history
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.store import JobRecord, Unit
+from claude_batch_tasks.records import JobRecord, Unit
 
 log = get_logger(__name__)
 

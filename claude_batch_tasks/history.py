@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from claude_batch_tasks import logs
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.store import HistoryEvent, JobRecord, Store, Unit
+from claude_batch_tasks.records import HistoryEvent, JobRecord, Unit
+from claude_batch_tasks.store import Store
 
 log = logs.get_logger("claude_batch_tasks")
 

@@ -20,9 +20,9 @@ from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown, ResultsMissing
 from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.reading import Ids, Order, Reader, RequestResult, Type, as_result, names
+from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, JobState, Unit
 from claude_batch_tasks.results import OUTCOMES
 from claude_batch_tasks.settings import Settings, configured_app
-from claude_batch_tasks.store import BatchRecord, HistoryEvent, JobRecord, JobState, Unit
 
 _ENDED = ("completed", "canceled", "failed", "revoked")
 

@@ -38,8 +38,8 @@ from claude_batch_tasks import (
     spool,
 )
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import Need, Unit
 from claude_batch_tasks.step import LeaseLost, Step
-from claude_batch_tasks.store import Need, Unit
 
 log = get_logger(__name__)
 

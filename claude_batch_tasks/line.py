@@ -19,8 +19,8 @@ from celery.result import allow_join_result
 from kombu.utils import json
 
 from claude_batch_tasks import headers, policy, routing
+from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import visibility_timeout
-from claude_batch_tasks.store import JobRecord, Unit
 
 NAME = "claude_batch_tasks."
 

@@ -17,8 +17,8 @@ import msgspec
 
 from claude_batch_tasks import api, errors, metrics, policy
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import Flight
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import Flight
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from celery import Celery
 
 from claude_batch_tasks import policy
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.store import BatchState, JobState
+from claude_batch_tasks.records import BatchState, JobState
 
 log = get_logger(__name__)
 

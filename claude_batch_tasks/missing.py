@@ -14,7 +14,8 @@ from typing import Literal
 
 from claude_batch_tasks import history, policy, requests
 from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissing, StoreUnavailable
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.texts import clock, job_gone, many
 
 Absence = Literal["job gone", "lost", "fetched again", "derived", "harmless", "repaired"]

@@ -15,7 +15,8 @@ import msgspec
 
 from claude_batch_tasks import lenient_json, missing, policy, requests, results
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store
+from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.texts import job_gone, shortened
 
 Type = Literal["succeeded", "errored", "expired", "canceled"]

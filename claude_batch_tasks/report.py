@@ -20,9 +20,9 @@ from celery import Celery
 from claude_batch_tasks import checks
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.job import BatchJob, JobStatus
+from claude_batch_tasks.records import HistoryEvent, JobRecord
 from claude_batch_tasks.redis_urls import address_of
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import HistoryEvent, JobRecord
 from claude_batch_tasks.texts import unpriced, words
 from claude_batch_tasks.versions import versions
 

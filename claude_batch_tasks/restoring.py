@@ -16,8 +16,9 @@ from celery.states import READY_STATES
 from claude_batch_tasks import account, api, delivery, errors, history, line, missing, requests, results, rounds
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.texts import many
 
 if TYPE_CHECKING:

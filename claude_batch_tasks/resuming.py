@@ -18,8 +18,9 @@ from celery.utils import uuid
 from claude_batch_tasks import errors, history, line, missing, policy, routing, submit, totals
 from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
+from claude_batch_tasks.store import Store
 
 log = get_logger(__name__)
 

@@ -16,8 +16,9 @@ from typing import Any
 from claude_batch_tasks import costs
 from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.records import BatchRecord, JobRecord, Round
 from claude_batch_tasks.results import Completeness
-from claude_batch_tasks.store import BatchRecord, JobRecord, Round, Store
+from claude_batch_tasks.store import Store
 
 
 def nonce(job: JobRecord, record: BatchRecord) -> str:

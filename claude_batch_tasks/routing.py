@@ -11,7 +11,7 @@ from kombu import Exchange, Queue
 from kombu.entity import binding
 from kombu.utils import json
 
-from claude_batch_tasks.store import JobRecord
+from claude_batch_tasks.records import JobRecord
 
 RUN_BATCH = "claude_batch_tasks.run_batch"
 

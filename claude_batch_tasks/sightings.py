@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from claude_batch_tasks import account, api, errors, gateways, metrics, policy, results, rounds, signals
 from claude_batch_tasks import requests as wire
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import Unit
 from claude_batch_tasks.texts import clock
 
 #: So many rows without one of ours say that a batch is another's.

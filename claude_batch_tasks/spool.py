@@ -21,8 +21,9 @@ import zstandard
 from claude_batch_tasks import costs, history, metrics, reading
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store, Unit
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.store.sealing import Sealer
 
 log = get_logger(__name__)

@@ -53,8 +53,9 @@ from claude_batch_tasks import (
 from claude_batch_tasks.hard_limit import COUNTDOWN
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
+from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Lease, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Lease, Store, Unit
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.task_classes import InnerTask
 from claude_batch_tasks.texts import duration, job_gone
 

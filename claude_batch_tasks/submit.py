@@ -22,8 +22,9 @@ from claude_batch_tasks.errors import (
 )
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.texts import many
 
 

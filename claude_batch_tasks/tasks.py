@@ -64,6 +64,7 @@ from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.line import DONE, NAME
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
+from claude_batch_tasks.records import Flight, JobRecord, Unit
 from claude_batch_tasks.result_backend import is_not_followed
 from claude_batch_tasks.settings import Settings, configured_app
 from claude_batch_tasks.step import (
@@ -77,7 +78,7 @@ from claude_batch_tasks.step import (
     reason_of,
     stops_worker,
 )
-from claude_batch_tasks.store import Flight, JobRecord, Store, Unit
+from claude_batch_tasks.store import Store
 from claude_batch_tasks.task_classes import InnerTask, by_name, job_task
 from claude_batch_tasks.texts import duration, many, words
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from claude_batch_tasks import costs
 from claude_batch_tasks import results as rows
-from claude_batch_tasks.store import BatchRecord, JobRecord
+from claude_batch_tasks.records import BatchRecord, JobRecord
 
 
 def tally(batches: Sequence[BatchRecord]) -> Counter[str]:

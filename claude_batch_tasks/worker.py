@@ -34,8 +34,8 @@ from claude_batch_tasks import (
 )
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Unit
 
 log = get_logger(__name__)
 

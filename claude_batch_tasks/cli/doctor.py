@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from claude_batch_tasks.problems import Finding
-    from claude_batch_tasks.store import HistoryEvent
+    from claude_batch_tasks.records import HistoryEvent
 
 _SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 

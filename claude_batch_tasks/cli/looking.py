@@ -9,7 +9,7 @@ import msgspec
 
 from claude_batch_tasks.cli import claude_batch, common, shown
 from claude_batch_tasks.job import list_jobs
-from claude_batch_tasks.store import JobState
+from claude_batch_tasks.records import JobState
 
 
 @claude_batch.command("list")

@@ -10,8 +10,8 @@ import click
 
 from claude_batch_tasks.estimating import Estimate
 from claude_batch_tasks.job import BatchStatus, JobStatus
+from claude_batch_tasks.records import HistoryEvent
 from claude_batch_tasks.results import OUTCOMES
-from claude_batch_tasks.store import HistoryEvent
 from claude_batch_tasks.texts import unpriced, words
 
 _COLOURS = {

@@ -13,8 +13,8 @@ from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.estimating import estimate
 from claude_batch_tasks.job import BatchJob, JobStatus
 from claude_batch_tasks.problems import Finding
+from claude_batch_tasks.records import HistoryEvent
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import HistoryEvent
 
 #: Seconds between two looks at the job.
 _EVERY = 0.5

@@ -16,8 +16,8 @@ from claude_batch_tasks import __version__, checks, inspection, problems, routin
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.problems import Finding, ok
+from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import JobRecord
 
 #: Seconds within which a worker must answer; and, once one has, the others.
 FIRST = 3.0

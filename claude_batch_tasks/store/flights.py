@@ -17,7 +17,7 @@ import redis
 
 from claude_batch_tasks import policy
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.store import Flight, Unit
+from claude_batch_tasks.records import Flight, Unit
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.schema import PREFIX, open_schema
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import redis
 
-from claude_batch_tasks.store import HistoryEvent, JobState
+from claude_batch_tasks.records import HistoryEvent, JobState
 from claude_batch_tasks.store.flights import Flights, answering
 from claude_batch_tasks.store.schema import PREFIX, list_jobs
 

@@ -25,8 +25,7 @@ import zstandard
 
 from claude_batch_tasks import policy, redis_urls, requests, steady, transport
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
-from claude_batch_tasks.results import MISSING
-from claude_batch_tasks.store import (
+from claude_batch_tasks.records import (
     BatchRecord,
     Flight,
     JobRecord,
@@ -38,6 +37,7 @@ from claude_batch_tasks.store import (
     Taken,
     Unit,
 )
+from claude_batch_tasks.results import MISSING
 from claude_batch_tasks.store.flights import (
     DUE,
     HELD,

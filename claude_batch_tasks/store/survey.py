@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from claude_batch_tasks.store import BatchGlance, JobGlance, Unit
+from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
 from claude_batch_tasks.store.flights import DUE, answering, batch_key, unit_of
 from claude_batch_tasks.store.jobs import JOBS, Jobs, job_key
 from claude_batch_tasks.store.schema import PREFIX

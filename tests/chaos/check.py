@@ -16,9 +16,10 @@ from claude_batch_tasks import BatchJob, estimating
 from claude_batch_tasks.job import RequestResult
 from claude_batch_tasks.prices import Prices
 from claude_batch_tasks.reading import Kept
+from claude_batch_tasks.records import BatchRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Journal, PromptRecord
-from claude_batch_tasks.store import BatchRecord, open_store
+from claude_batch_tasks.store import open_store
 from tests.chaos.schedule import MODEL, PRICES, Job, Schedule, params
 
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")

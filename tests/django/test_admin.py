@@ -15,8 +15,9 @@ from django.test import Client
 
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, HistoryEvent, JobRecord, Store
+from claude_batch_tasks.store import Store
 from tests.django.conftest import Login
 from tests.workers.rig import requests
 

@@ -12,8 +12,8 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, census, policy, run_batch
 from claude_batch_tasks.census import Census
 from claude_batch_tasks.metrics import METRICS
+from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchGlance, JobGlance, Unit
 from tests.workers.rig import requests
 
 NOW = 1_000_000.0

@@ -14,7 +14,8 @@ import pytest
 
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
-from claude_batch_tasks.store import Unit, open_store
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store import open_store
 from tests.support import wait_until
 from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import DROP, LOST, NOT_FOUND, Manners, UnfriendlyServer, refusal

@@ -13,9 +13,9 @@ import pytest
 
 from claude_batch_tasks import account, api, errors, policy, sightings
 from claude_batch_tasks.api import Account
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 JOB = "job-1"

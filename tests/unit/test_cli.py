@@ -23,7 +23,8 @@ from claude_batch_tasks import BatchJob, errors, list_jobs
 from claude_batch_tasks import submit as submission
 from claude_batch_tasks.cli import claude_batch, request_file, watching
 from claude_batch_tasks.embedded import RedisServer, free_port
-from claude_batch_tasks.store import Store, Unit, open_store
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store import Store, open_store
 
 PROMPT = "SECRET-PROMPT"
 

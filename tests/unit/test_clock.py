@@ -9,7 +9,7 @@ import pytest
 
 from claude_batch_tasks import policy, steady
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.store import Flight, Unit
+from claude_batch_tasks.records import Flight, Unit
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.flights import _decode_flight, _encode
 from claude_batch_tasks.store.redis import RedisStore

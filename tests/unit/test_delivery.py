@@ -9,8 +9,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import delivery, errors, recovery
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 UNITS = [Unit(f"job-{number}", 0) for number in range(5)]

@@ -9,8 +9,8 @@ import pytest
 
 from claude_batch_tasks import errors, failure, totals
 from claude_batch_tasks.failure import Paid
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
 
 NO_CREDIT = "create: 400 invalid_request_error: Your credit balance is too low"
 RESUME = "BatchJob('j').resume()"

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from claude_batch_tasks import policy
-from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 ACCOUNT = "a1b2"

@@ -10,8 +10,8 @@ from celery.app.task import Context
 
 from claude_batch_tasks import headers, run_batch
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import JobRecord
 
 JOB = JobRecord(nonce="n", requests=1, batches=1, submitted_at=0)
 

@@ -14,7 +14,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, history, list_jobs
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.errors import JobNotFound
-from claude_batch_tasks.store import BatchRecord, HistoryEvent, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, Unit
 from claude_batch_tasks.store.redis import RedisStore, open_store
 
 

@@ -16,11 +16,12 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import BatchJob, errors, hooks, run_batch, submit, tasks
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import Completeness
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import Store, Unit, open_store
+from claude_batch_tasks.store import Store, open_store
 
 JOB = "job-1"
 COUNT = 25

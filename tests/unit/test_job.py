@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from claude_batch_tasks import BatchJob, RequestResult, errors, reading, run_batch, totals
 from claude_batch_tasks import submit as submission
 from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.records import BatchRecord, Round, Unit
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import Completeness
-from claude_batch_tasks.store import BatchRecord, Round, Store, Unit, open_store
+from claude_batch_tasks.store import Store, open_store
 from claude_batch_tasks.store.schema import SCHEMA
 
 JOB = "job-1"
@@ -672,7 +673,7 @@ class TestTheSummary:
     )
 
     def record(self, **own: Any) -> Any:
-        from claude_batch_tasks.store import JobRecord
+        from claude_batch_tasks.records import JobRecord
 
         return JobRecord(**{"nonce": "n", "requests": 5, "batches": 2, "submitted_at": 1.0, "started_at": 2.0, **own})
 

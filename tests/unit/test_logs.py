@@ -15,7 +15,7 @@ import pytest
 
 import claude_batch_tasks
 from claude_batch_tasks import history, logs
-from claude_batch_tasks.store import Unit
+from claude_batch_tasks.records import Unit
 
 NAME = "claude_batch_tasks.tests_of_logs"
 

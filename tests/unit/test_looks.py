@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from claude_batch_tasks import api, errors, looks
-from claude_batch_tasks.store import BatchRecord, Flight, Unit
+from claude_batch_tasks.records import BatchRecord, Flight, Unit
 
 NOW = 1_800_000_000.0
 BORN = datetime.fromtimestamp(NOW - 60, timezone.utc)

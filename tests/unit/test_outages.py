@@ -17,10 +17,10 @@ from redis import exceptions
 
 from claude_batch_tasks import publishing, reading, spool, transport, worker
 from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.result_backend import Forgiving
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import _retry_limits
-from claude_batch_tasks.store import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.store.redis import RedisStore, open_store
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)

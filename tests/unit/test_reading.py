@@ -22,9 +22,10 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, RequestResult, errors, export, lenient_json, reading, rounds
 from claude_batch_tasks import submit as submission
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import AdoptedCompleteness, Completeness
-from claude_batch_tasks.store import BatchRecord, JobRecord, Store, Unit, open_store
+from claude_batch_tasks.store import Store, open_store
 from tests.odd_answers import ODD, RESULTS, UNREADABLE, check, message, succeeded
 
 JOB = "job-1"

@@ -17,8 +17,8 @@ from claude_batch_tasks import requests as wire
 from claude_batch_tasks import rounds, submit
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices
+from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.results import Completeness
-from claude_batch_tasks.store import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 NONCE = "0123456789abcdef"

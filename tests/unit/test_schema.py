@@ -11,7 +11,8 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, list_jobs, run_batch
 from claude_batch_tasks.errors import StoreTooNew
-from claude_batch_tasks.store import BatchRecord, JobRecord, open_store, schema
+from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.store import open_store, schema
 from claude_batch_tasks.store.redis import RedisStore
 
 NEWER = {"version": 7, "least": schema.VERSION + 1}

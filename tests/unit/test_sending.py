@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_batch_tasks import policy
-from claude_batch_tasks.store import BatchRecord, JobRecord, Need, Taken, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, Need, Taken, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 JOB = "job-1"

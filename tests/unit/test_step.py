@@ -11,8 +11,8 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import errors, step, tasks
+from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import JobRecord, Unit
 
 
 class TestPatience:

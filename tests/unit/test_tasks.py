@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from claude_batch_tasks import errors, tasks
+from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.requests import Piece
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 JOB = "job-1"

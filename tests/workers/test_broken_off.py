@@ -14,8 +14,8 @@ from celery.utils import uuid
 
 from claude_batch_tasks import BatchJob, errors, line, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.simulator import Outcome, Simulator
-from claude_batch_tasks.store import Unit
 from claude_batch_tasks.tasks import finish_job
 from tests.support import wait_until
 from tests.workers.breaks import KINDS, PLANS, SEEN

@@ -13,8 +13,9 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, policy, run_batch
 from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Unit
 from claude_batch_tasks.simulator import Simulator
-from claude_batch_tasks.store import BatchRecord, Flight, JobRecord, Unit, open_store
+from claude_batch_tasks.store import open_store
 from tests.support import wait_until
 from tests.workers.flights import finish, in_flight, looks, submit
 from tests.workers.rig import requests

@@ -14,9 +14,10 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, api, errors, run_batch, submit
 from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.simulator import Fault, Simulator
-from claude_batch_tasks.store import Unit, open_store
+from claude_batch_tasks.store import open_store
 from claude_batch_tasks.tasks import fetch_results, finish_job
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
