@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, adopt, list_jobs
     from claude_batch_tasks.reading import RequestResult
     from claude_batch_tasks.records import HistoryEvent
-    from claude_batch_tasks.tasks import run_batch
+    from claude_batch_tasks.tasks.run_batch import run_batch
 
 __all__ = [
     "BatchJob",

@@ -14,7 +14,7 @@ from celery import Celery, chain, chord, group
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import BatchJob, errors, hooks, run_batch, submit, tasks
+from claude_batch_tasks import BatchJob, errors, hooks, run_batch, submit
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.requests import wire_id
@@ -22,6 +22,7 @@ from claude_batch_tasks.results import Completeness
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import Step
 from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.tasks.fall_back import _close, _final
 
 JOB = "job-1"
 COUNT = 25
@@ -323,7 +324,7 @@ def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any
     store.write_results(JOB, 1, 1, seen.keep(lines))
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     store.publish(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
-    hooks.announce(step, tasks._final(step))
+    hooks.announce(step, _final(step))
     assert read == ids(*(n for n in range(COUNT) if n % 3 != 1))
-    tasks._close(step)
+    _close(step)
     assert sorted(read) == sorted(ids(*range(COUNT)))

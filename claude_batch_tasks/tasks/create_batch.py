@@ -1,0 +1,195 @@
+"""``create_batch``: creates the batch at Anthropic, once."""
+
+from __future__ import annotations
+
+import logging
+
+from celery.exceptions import Ignore
+
+from claude_batch_tasks import (
+    account,
+    api,
+    bodies,
+    costs,
+    errors,
+    estimating,
+    gateways,
+    looks,
+    missing,
+    policy,
+    restoring,
+    results,
+    rounds,
+    sightings,
+    signals,
+    submit,
+)
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.step import LeaseLost, Step
+from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks.tasks.in_flight import InFlightTask
+from claude_batch_tasks.texts import many
+
+
+class CreateBatch(InFlightTask):
+    """``create_batch``: the first look comes a while after it."""
+
+    abstract = True
+    rank = 0
+
+    def failed(self, error: errors.BatchTasksError) -> str:
+        """That a batch cannot be created takes nothing from what there is.
+
+        What all creates of the account meet ends the job; what there is of it is kept, and it can be taken up again.
+        """
+        step, refused = self.step, _concerns_account(error)
+        smaller = bool(step.batch.rounds)
+        if isinstance(error, errors.BatchesUnsupported) and error.status is not None and step.batch.intent_at is None:
+            return self._give_up_batches(error)
+        if step.batch.intent_at is not None or not (smaller or refused):
+            return super().failed(error)
+        try:
+            if refused or isinstance(error, errors.AccountChanged):
+                step.stop(str(error))
+            if not smaller:
+                return super().failed(error)
+            step.record(state="unsent")
+            step.note("unsent", f"not created: {error}", level=logging.WARNING)
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            self.later(exc)
+        return f"unsent: {error}"
+
+    def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
+        try:
+            gateways.remember(self.step)
+            return sightings.without_batch(self.step, "unsent", error)
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            self.later(exc)
+
+    def pause(self) -> float:
+        """Until the schedule's first look, if there is a batch to look at."""
+        return max(looks.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
+
+
+def _concerns_account(error: errors.BatchTasksError) -> bool:
+    return isinstance(error, errors.ApiError) and policy.concerns_account(
+        error.error_type, str(error), status=error.status or 0, code=error.code
+    )
+
+
+@job_task(base=CreateBatch, name=NAME + "create_batch")
+def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Create the batch at Anthropic, once: the intent is written first, and an unclear answer is searched for."""
+    step, record = self.step, self.step.batch
+    if record.state not in ("staged", "creating"):
+        return f"nothing to create: {record.state}"
+    self.not_yet_due()
+    # However long its first message was in a queue, a job is begun; what had to wait longer need not be.
+    waited = record.due_at or record.intent_at or batch >= step.settings.max_batches_in_flight
+    if record.intent_at is not None and sightings.reconcile(step):
+        return f"adopted {record.batch_id}"
+    if step.job.cancel_requested or (record.rounds and step.job.stopped):
+        outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
+        step.record(state="unsent", **outcome)
+        return f"not created: the job is {'canceled' if step.job.cancel_requested else 'stopped'}"
+    if step.job.stopped is not None and step.job.stopped.startswith("create:"):
+        raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
+    if waited:
+        step.check_patience()
+    gateways.check(step)
+    seen = account.check_to_spend(step)
+    restoring.mend(step)
+    if step.store.missing_keys(job_id, batch, ("body", "ids")):
+        # Before anything is sent: answers whose custom_ids are gone would be of no use to anybody.
+        raise missing.of_requests(step.store, job_id, step.job, batch, record)
+    if not _affordable(step):
+        return "no money is left for it"
+    step.pace.check("create")
+    client = step.client
+    step.record(
+        state="creating",
+        intent_at=step.now(),
+        unanswered_at=None,
+        ambiguous_at=None,
+        create_looks=0,
+        unidentified=0,
+        organization=seen.organization,
+        workspace=seen.workspace,
+    )
+    try:
+        body = step.while_held(submit.whole_body(step.store, job_id, step.job, batch, record))
+        with step.pace.heeded("create"), bodies.confirmed(step.confirm_lease):
+            created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
+    except errors.AmbiguousError as exc:
+        # It may be stored where this answer came from.
+        named = {"organization": exc.organization, "workspace": exc.workspace} if exc.organization else {}
+        step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **named, **sightings.refusal_of(step, exc))
+        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
+        raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
+    except errors.NotFoundError as exc:
+        step.record(
+            state="staged",
+            intent_at=None,
+            organization=None,
+            workspace=None,
+            create_not_found=record.create_not_found + 1,
+            not_found=record.not_found + 1,
+        )
+        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
+        step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
+        if record.create_not_found >= step.settings.create_not_found_limit:
+            gateways.check_listing(step)
+            return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
+        raise
+    except errors.ResultsMissing:
+        step.record(state="staged", intent_at=None, organization=None, workspace=None)
+        raise
+    except (errors.TransientError, errors.PermanentError) as exc:
+        step.record(state="staged", intent_at=None, organization=None, workspace=None)
+        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
+        if isinstance(exc, errors.TransientError) and exc.status != 401 and _concerns_account(exc):
+            # It does not pass while anybody waits: a spend limit comes as 429. After a 401 another token is asked for.
+            raise errors.PermanentError(*exc.args) from None
+        raise
+    created.ahead = sightings.api_ahead(step, created)
+    sightings.created(step, created)
+    step.pace.heed(created.hold)
+    told = {"requests": record.sending, "round": len(record.rounds)}
+    step.note("created", f"created, {many(record.sending, 'request')}", **told, **created.call)
+    account.compare_with_job(step, created.account)
+    account.proven(step, created.account)
+    return f"created {created.id}, {record.sending} requests"
+
+
+def _affordable(step: Step) -> bool:
+    """Whether the batch may be paid for; if not, its requests keep the outcome they have, or end as errored.
+
+    Raises:
+        HeldBack: what is on its way has to show first what it costs.
+    """
+    record, limit = step.batch, step.settings.max_cost
+    if limit is None:
+        return True
+    note, answer = f"the rest of max_cost (${limit:,.4g}) does not cover its input", "no"
+    if record.least is None or record.most is None:
+        params = rounds.params(step.store, step.unit.job_id, step.unit.batch or 0, record)
+        found = estimating.batch_need(params, step.settings.price_list)
+        if isinstance(found, estimating.BatchNeed):
+            step.record(least=found.input, most=found.most)
+        else:
+            note = f"max_cost cannot be kept: {found[1].why}"
+    if record.least is not None and record.most is not None:
+        answer = step.store.reserve(step.unit, len(record.rounds), record.least, record.most, costs.nano(limit))
+    if answer == "wait":
+        raise errors.HeldBack("waiting for what the job's other batches cost (max_cost)", 2 * step.settings.poll_min)
+    if answer == "lost":
+        note = "what the job has spent is gone from the store, so max_cost cannot be kept"
+    if answer in ("no", "lost"):
+        step.note("unsent", f"not created: {note}", level=logging.WARNING)
+        outcome = {"outcome": results.errored("budget_exceeded", note, None), "counts": {"errored": record.count}}
+        step.record(state="unsent", note=note, **({} if record.rounds else outcome))
+    return answer == "yes"

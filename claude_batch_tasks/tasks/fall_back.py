@@ -1,0 +1,268 @@
+"""``fall_back``: sends what deserves another chance once more, and ends the batch."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from celery import chain
+from celery.exceptions import Ignore
+from celery.result import allow_join_result
+
+from claude_batch_tasks import costs, errors, hooks, lanes, line, metrics, policy, reading, restoring, results, rounds
+from claude_batch_tasks.line import DONE, NAME
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.step import Step, StepTask
+from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks.texts import duration, words
+
+
+def _another_turn(task: StepTask, step: Step) -> NoReturn:
+    """Go through create, poll, fetch and what follows again, when that is due."""
+    number = step.unit.batch or 0
+    at, wait = line.position(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
+    if task.request.is_eager:
+        steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at)
+        with allow_join_result():
+            chain(*steps[:-1]).apply()
+        raise Ignore("the new turn has run")
+    if not task.stay(wait, at, failures=0, task_id=None):
+        line.publish(
+            step.job,
+            step.unit.job_id,
+            line.steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
+        )
+        step.store.advance(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
+    raise Ignore("begun anew")
+
+
+#: What the record of a batch says whose earlier steps have not all run.
+_BEFORE_FALL_BACK = ("staged", "creating", "in_progress", "canceling", "ended")
+
+
+class FallBack(StepTask):
+    """``fall_back``: the last step of a batch."""
+
+    abstract = True
+    rank = 3
+    last = True
+    waits = False
+
+    def after(self, turn: int) -> int:
+        """The end of the batch's life."""
+        return DONE
+
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish the message that ends the job, unless other batches are on their way.
+
+        It has the job's id, under which handlers of signals, tracers and Flask keep what belongs to a task: two such at
+        once would take each other's.
+        """
+        if not self.request.is_eager and not self._is_last():
+            self.request.chain = None
+        super().publish_next(value, pause)
+
+    def _is_last(self) -> bool:
+        """Return whether the batch is the last of its job to end; of two that may both be it, both are."""
+        step = self.step
+        through = step.through or None
+        if through is None and step.job.batches > 1:  # it ended in an earlier run of this step, or the job is gone
+            with suppress(errors.StoreUnavailable):
+                job = step.store.job(step.unit.job_id)
+                through = None if job is None else job.through
+        return through is None or through >= step.job.batches
+
+
+@job_task(base=FallBack, name=NAME + "fall_back")
+def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Send what deserves another chance once more: as a smaller batch, then through the Messages API; wait for that."""
+    step, record = self.step, self.step.batch
+    if record.turn <= turn and record.state in _BEFORE_FALL_BACK:
+        # A worker of an earlier release moved it past a step that had not run.
+        step.note("retry", f"not through: {record.state}; going through its steps again", level=logging.WARNING)
+        step.record(turn=turn + 1)
+    if record.turn > turn:
+        return _another_turn(self, step)
+    chance = "none"
+    if not record.final:
+        # The lane that was the last to end has woken it, before its time.
+        if not (record.messages_out and lanes.all_ended(step)):
+            self.not_yet_due()
+        restoring.mend(step)
+        _settle(step)
+        chance = "messages" if record.granted is not None else _chance(step)
+        if step.job.on_result is not None and record.state != "failed" and record.layers and record.granted is None:
+            hooks.announce(step, _final(step))
+        if chance == "resubmit":
+            _resubmit(step)
+            return _another_turn(self, step)
+    # Once: if the message of the one that follows is lost, the ledger knows that it is due.
+    if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
+        since = step.store.position(Unit(job_id, following))
+        line.publish(step.job, job_id, line.steps(self.app, job_id, step.job, following, since=since))
+    if record.done:
+        return "done"
+    if chance == "messages":
+        _send_the_rest(self, step)
+    _close(step)
+    return f"done: {words(record.counts)}; {record.answered:,} through the Messages API"
+
+
+def _settle(step: Step) -> None:
+    """What the batch has cost, as far as is known: the most it may have cost, where it may exist and has no results."""
+    record = step.batch
+    if step.settings.max_cost is None or record.most is None:
+        return
+    past = record.rounds[-1].costs if record.rounds else {}
+    now = record.costs if record.published is not None else past
+    spent = costs.nano(costs.known_total(now) - costs.known_total(past))
+    exists = record.batch_id is not None or record.intent_at is not None
+    unpriced = record.published is not None and None in record.costs.values()
+    if unpriced or (exists and (record.published is None or record.state == "failed")):
+        # What is not known may have cost as much as was reserved for it.
+        spent = max(spent, record.most or 0)
+    step.store.settle_cost(step.unit, len(record.rounds), spent)
+
+
+def _chance(step: Step) -> str:
+    """How what is left of the batch is to be sent again: ``resubmit``, ``messages`` or ``none``."""
+    record, settings, now = step.batch, step.settings, step.now()
+    if record.state == "failed" or step.job.adopted or not record.eligible or step.job.cancel_requested:
+        return "none"
+    if record.read_only:
+        step.record(note="the store had lost its record, and with it what was sent again of it already")
+        return "none"
+    if step.job.stopped is not None:
+        step.record(note=step.job.stopped)
+        return "none"
+    deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
+    limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
+    return policy.next_chance(
+        # Where there are no rows, the API did not take the batch, or lost it.
+        rounds=len(record.rounds) if record.published is not None else settings.retries,
+        retries=settings.retries,
+        fallback=settings.fallback,
+        in_time=not limits or policy.in_time(min(limits), step.past, record.eligible),
+    )
+
+
+def _final(step: Step) -> Iterator[int]:
+    """The positions of the batch's requests that are not to be sent again."""
+    left = bytearray(step.batch.count)
+    for place in rounds.left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
+        left[place] = True
+    return (place for place in range(step.batch.count) if not left[place])
+
+
+def _resubmit(step: Step) -> None:
+    """Begin the next round."""
+    record, store, settings = step.batch, step.store, step.settings
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    changes = rounds.begin(store, job_id, step.job, batch, record)
+    wait = policy.backoff(
+        len(record.rounds) + policy.RESUBMIT_AFTER,
+        retry_min=settings.retry_min,
+        retry_max=settings.retry_max,
+        at_least=None,
+        rand=random.random(),
+    )
+    wait = step.bound_wait(wait)
+    text = f"{changes['smaller']:,} of its requests go into a smaller batch in {duration(wait)}"
+    step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
+    step.record(**changes, failures=0, due_at=step.now() + wait)
+    metrics.count("smaller_batches")
+
+
+def _send_the_rest(task: FallBack, step: Step) -> None:
+    """Have the rest sent through the Messages API, as far as the job's limit goes.
+
+    Raises:
+        FallbackInProgress: not all of it has come back.
+    """
+    record, store, settings = step.batch, step.store, step.settings
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    if record.granted is None:
+        record.granted = store.grant(job_id, batch, record.eligible, settings.max_fallback_requests)
+    if record.granted < record.eligible:
+        step.record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
+    if not record.granted:
+        return
+    if step.job.cancel_requested:
+        store.drop(job_id, batch)
+    if record.messages_out and lanes.all_ended(step):
+        if not lanes.bury(step):
+            lanes.account_for(step)
+            return
+        lanes.account_for(step)
+        # All lanes have ended, and left some of it: whoever had it died, or put it back too late.
+        step.record(messages_out=False, first_lane=record.first_lane + policy.LANES)
+    if not record.messages_out:
+        text = f"{record.granted:,} of {record.eligible:,} requests go through the Messages API"
+        step.note("messages", text, requests=record.granted)
+        store.enter(job_id, batch, rounds.left(store, job_id, batch, record)[: record.granted])
+        units = lanes.units(step)[: 1 if task.request.is_eager else None]
+        store.schedule(units, step.now())
+        for unit in units:
+            line.message(task.app, step.job, unit).apply_async()
+        step.record(messages_out=True)
+    left = store.under_way(job_id, batch)
+    if not left and task.request.is_eager:
+        return
+    if not left:  # lanes that wait have nothing to wait for
+        store.wake(lanes.units(step))
+    raise errors.FallbackInProgress(f"fallback: {record.granted - left:,} of {record.granted:,} through")
+
+
+def _close(step: Step) -> None:
+    """The batch has its final outcomes: count them as a reader will see them."""
+    record = step.batch
+    if not record.final:
+        figures, sources = _final_figures(step)
+        step.record(final=True, **figures)
+        for (outcome, source), count in sources.items():
+            metrics.count("requests", count, outcome=outcome, source=source)
+    if record.state != "failed":
+        hooks.announce(step, range(record.count))
+    step.record(done=True)
+
+
+def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], int]]:
+    """What changes in its record, and how many requests ended how and where."""
+    record = step.batch
+    if not record.granted and not record.read_only:
+        return {"skipped": record.eligible} if record.note is not None else {}, rounds.sources(record)
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    sources: Counter[tuple[str, str]] = Counter()
+    usage: Counter[str] = Counter(record.usage)
+    answered = tried = 0
+    meter = costs.Meter(step.settings.price_list, batch=False)
+    for outcome in reading.Reader(step.store, job_id, step.job, batch, record).outcomes():
+        sources[outcome.row.type, outcome.source] += 1
+        if outcome.source == "messages":
+            answered += 1
+            usage.update(outcome.row.usage)
+            if outcome.row.type == "succeeded":
+                results.count_answers(meter, [outcome.row.result.message])
+    for _, stored in step.store.outcomes(job_id, batch):
+        tried += (kept := reading.kept(stored)) is not None and kept.tried
+    note = record.note or step.job.stopped
+    if note is None and step.deadline is not None and step.now() >= step.deadline:
+        note = f"the job waited longer than max_wait ({step.settings.max_wait:g} s)"
+    counts: Counter[str] = Counter()
+    for (ended, _), count in sources.items():
+        counts[ended] += count
+    changes = {
+        "counts": dict(counts),
+        "usage": dict(usage),
+        "costs": costs.merged(record.costs, meter.costs()),
+        "unpriced": dict(Counter(record.unpriced) + Counter(meter.unpriced())),
+        "answered": answered,
+        "resubmitted": max(record.resubmitted - answered, 0),
+        "skipped": record.eligible - answered - tried,
+        "note": note,
+    }
+    return changes, sources

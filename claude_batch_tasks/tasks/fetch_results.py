@@ -1,0 +1,85 @@
+"""``fetch_results``: downloads, checks and publishes the results."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from claude_batch_tasks import api, costs, errors, metrics, policy, restoring, results, rounds, sightings, signals
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.step import LeaseLost, Step, StepTask
+from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks.tasks.fall_back import _another_turn
+from claude_batch_tasks.texts import words
+
+
+@job_task(base=StepTask, rank=2, last_look=policy.LAST_LOOK, name=NAME + "fetch_results")
+def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Download, check and publish the batch's results; again if they do not add up."""
+    step, record = self.step, self.step.batch
+    if record.turn > turn:
+        return _another_turn(self, step)
+    if record.state != "ended":
+        return f"nothing to fetch: {record.state}"
+    self.not_yet_due()
+    assert record.batch_id is not None
+    if record.rounds:
+        restoring.mend(step)
+    step.pace.check()
+    step.record(attempt=record.attempt + 1)
+    checked = results.AdoptedCompleteness if step.job.adopted else results.Completeness
+    seen = checked(
+        rounds.nonce(step.job, record),
+        record.first,
+        record.count,
+        places=rounds.places(step.store, job_id, batch, record) if record.rounds else None,
+        prices=step.settings.price_list,
+        at=record.created_at,
+    )
+    try:
+        with step.pace.heeded(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
+            pieces = seen.keep(step.while_held(chunks))
+            step.store.write_results(job_id, batch, record.attempt, pieces)
+    except errors.NotFoundError as exc:
+        ended = sightings.not_found(step, exc, "results")
+        return _another_turn(self, step) if record.turn > turn else ended
+    if record.provisional and seen.all_foreign:
+        step.store.discard_results(job_id, batch, record.attempt)
+        sightings.give_back(step, "every row is foreign")
+        return _another_turn(self, step)
+    step.record(sighting=step.now(), refused_since=None)
+    try:
+        seen.check(record.told)
+        metrics.count("downloads", result="complete")
+    except errors.ResultsIncomplete as exc:
+        metrics.count("downloads", result="incomplete")
+        step.note("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
+        limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
+        if downloads < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
+            step.store.discard_results(job_id, batch, record.attempt)
+            raise
+        if not seen.complete:
+            _publish(step, seen)
+            return step.fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
+    _publish(step, seen)
+    step.tell(signals.results_published, batch_id=record.batch_id, counts=dict(seen.tallies), round=len(record.rounds))
+    counts = dict(seen.tallies)
+    step.note("fetched", f"fetched, {words(counts)}", counts=counts, round=len(record.rounds))
+    return f"fetched: {words(seen.tallies)}"
+
+
+def _publish(step: Step, seen: results.Completeness) -> None:
+    record = step.batch
+    changes = {"state": "fetched", "provisional": False, "intent_at": None, **rounds.merged(record, seen)}
+    rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+    if isinstance(seen, results.AdoptedCompleteness):
+        rows["index"] = seen.index.parts()
+    earlier = [round.attempt for round in record.rounds]
+    if not step.store.publish(step.unit, step.owner, record.attempt, keep=earlier, **rows, **changes):
+        raise LeaseLost
+    for name, value in {"published": record.attempt, **changes}.items():
+        setattr(record, name, value)
+    source = "resubmitted" if record.rounds else "batch"
+    metrics.count("cost_dollars", float(costs.known_total(seen.meter.costs())), source=source)
+    if seen.stopped is not None and not step.job.adopted:
+        step.stop(seen.stopped)

@@ -1,0 +1,187 @@
+"""``finish_job``: ends the job when all its batches are through."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from celery.exceptions import Ignore, Reject
+from celery.states import FAILURE, SUCCESS
+from kombu.exceptions import EncodeError, OperationalError
+
+from claude_batch_tasks import errors, failure, headers, line, metrics, missing, publishing, results, signals, totals
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.result_backend import is_not_followed
+from claude_batch_tasks.step import JobEnded, StepTask
+from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks.texts import words
+
+log = get_logger(__name__)
+
+#: Seconds before a job's result is stored again that the result back end did not take.
+_RESULT_AGAIN = 5.0
+
+
+class FinishJob(StepTask):
+    """``finish_job``: ends the job, when all batches are through.
+
+    A worker runs it as ``run_batch``, which is the task that the caller knows.
+    """
+
+    abstract = True
+    Request = "claude_batch_tasks.hard_limit:EndRequest"
+    last = True
+    waits = False
+    ignore_result = False
+
+    @property
+    def send_events(self) -> bool:  # type: ignore[override]
+        """Return what the task says that is known by the job's id."""
+        return bool(self.app.tasks[NAME + "run_batch"].send_events)
+
+    @property
+    def trail(self) -> bool:  # type: ignore[override]
+        """Return what the task says that is known by the job's id."""
+        return bool(self.app.tasks[NAME + "run_batch"].trail)
+
+    def unit(self, job_id: str, batch: int, turn: int) -> Unit:
+        """The job."""
+        return Unit(job_id)
+
+    def position(self, turn: int, seq: int) -> int:
+        """It has no sequence: coming back is no new position."""
+        return 0
+
+    def after(self, turn: int) -> int:
+        """The end of the job's life."""
+        return line.ENDED
+
+    def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        """End the job, quietly where another is to end it, and with the job's headers on what is linked to it."""
+        headers.pass_on(self.request)
+        with self.quietly():
+            return super().go_on(job_id, batch, turn, seq)
+
+    def check(self, job: JobRecord) -> None:
+        """Go on only where all batches are through: those of an earlier release send one each."""
+        super().check(job)
+        if job.through < job.batches:
+            raise Ignore("other batches of the job are still on their way")
+
+    def failed(self, error: errors.BatchTasksError) -> Any:
+        """The job's failure is this task's own, for ``get()`` and ``link_error``; how it has ended already stays."""
+        job = self.step.job
+        return self.end(None if job.ended_at is not None else error)
+
+    def end(self, own: errors.BatchTasksError | None = None) -> dict[str, Any]:
+        """End the job, and let its payloads expire in time; its summary.
+
+        Nothing is a completed job whose outcomes do not add up to its requests.
+
+        Args:
+            own: what failed the job itself, if no batch did.
+
+        Raises:
+            JobEnded: the job has failed.
+        """
+        step, job_id = self.step, self.step.unit.job_id
+        had = step.job
+        if own is None and had.error is not None:  # what ended it is in its text alone
+            own = errors.StepFailed(had.error)
+        missing.replace_lost_batches(step.store, job_id, had)
+        batches = step.store.batches(job_id)
+        summary = had.summary or totals.summarize(job_id, had, batches, step.now())
+        error = failure.of(step, batches, summary, own)
+        if error is not None:
+            summary["state"] = "failed"
+        # Before it has ended: from then on it may be taken up again, and must not expire.
+        step.store.expire(job_id, step.settings.result_ttl)
+        step.store.update_job(
+            job_id,
+            state=summary["state"],
+            ended_at=step.now(),
+            summary=summary,
+            error=str(error) if error else None,
+        )
+        if had.ended_at is None:
+            metrics.count("jobs_ended", state=summary["state"])
+        counts = {name: summary[name] for name in results.OUTCOMES}
+        text, level = f"{summary['state']}, {words(counts)}", logging.INFO
+        if error is None and had.stopped is not None:  # a job that fails says so by failing
+            text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
+        step.note("finished", text, level=level, state=summary["state"], counts=counts)
+        step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
+        if error is not None:
+            raise JobEnded(error)
+        return summary
+
+    def pass_on(self, value: Any) -> None:
+        """Publish what follows the job in the caller's chain. It is through only when Celery has stored its result."""
+        self.publish_next(value)
+
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish what is linked to the job, and the next task of the caller's chain; they have the job's headers.
+
+        Celery would do it after this task's end, where an outage of the broker is the end of the chain.
+
+        Raises:
+            JobEnded: they cannot be sent, however often it is tried: to the caller that is a failure, as of every task.
+        """
+        request, step = self.request, self.step
+        if request.is_eager or not (request.callbacks or request.chain):
+            return
+        names = [str(task["task"]) for task in [*(request.callbacks or ()), *(request.chain or ())[-1:]]]
+        try:
+            publishing.send_what_follows(self.app, request, value, headers.of(step.job))
+        except Exception as exc:
+            outage = publishing.is_outage(self.app, exc)
+            if outage is None and step.failures < self._most_failures(step.settings):
+                raise  # which breaks the step off, and is counted
+            if outage:
+                self.later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
+            setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
+            error = failure.of_what_follows(step, value["state"], names, exc)
+            with suppress(errors.StoreUnavailable):
+                step.store.update_job(step.unit.job_id, not_sent=str(error))
+            step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
+            raise JobEnded(error) from None
+        request.callbacks = request.chain = None
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Its result is stored, or it comes back."""
+        if not self._unsaved():
+            self.move_on()
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """The job's error is stored, or it comes back; or the step was broken off."""
+        if not (isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(self.request)):
+            super().on_failure(exc, task_id, args, kwargs, einfo)
+        elif not self._unsaved():
+            self.move_on()
+
+    def _unsaved(self) -> bool:
+        """Whether the result back end did not take how the job ended; if so, it is tried again later."""
+        step = getattr(self.request, "step", None)
+        if not getattr(self.request, "unsaved", False) or step is None or self.request.is_eager:
+            return False
+        try:
+            self.come_back(_RESULT_AGAIN, "the result back end did not take the job's result")
+            step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
+        except (Reject, errors.StoreUnavailable) as exc:  # then it is found lost
+            log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
+        self.request.comes_back = True  # type: ignore[attr-defined]
+        return True
+
+
+@job_task(base=FinishJob, name=NAME + "finish_job")
+def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
+    """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
+    job = self.step.job
+    # Under its id may stand what is not how it ended: REVOKED, or a failure that an earlier release took for its own.
+    if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
+        self.move_on()
+        raise Ignore("duplicate")
+    return self.end()

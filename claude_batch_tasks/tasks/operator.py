@@ -1,0 +1,65 @@
+"""Tasks that operators send: cancel a batch now, send lost messages again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from claude_batch_tasks import account, api, errors, history, recovery, restoring
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.pace import Pace
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.step import BatchTask
+from claude_batch_tasks.task_classes import job_task
+
+
+@job_task(base=BatchTask, name=NAME + "cancel_batch")
+def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
+    """Ask Anthropic to cancel a batch now; ``poll_batch`` would at its next look."""
+    store, settings, record = self.open(job_id)
+    found = store.batch(job_id, batch)
+    if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
+        return "nothing to cancel yet"
+    if found.provisional:
+        return "not before it is certain that the batch is this job's"
+
+    def answered(seen: api.Account) -> None:
+        if (differs := account.difference(account.known(record, found), seen)) is not None:
+            raise errors.AccountChanged(f"client {record.client!r} is on another account: {differs}")
+
+    client = account.caller(settings, record, answered)
+    pace = Pace(store, account.name(client, settings, record))
+    pace.check()
+    try:
+        with pace.heeded():
+            seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
+    except (errors.PermanentError, errors.AccountChanged) as exc:
+        return f"refused: {exc}"
+    history.note(store, Unit(job_id, batch), "cancel", f"Anthropic: {seen.processing_status}", batch_id=found.batch_id)
+    return seen.processing_status
+
+
+@job_task(base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
+def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -> Any:
+    """Send again the messages of running jobs that the broker lost. Safe at any time, from several places at once.
+
+    Workers do it by themselves every ``recover_every`` seconds; this is for a schedule or a caller of your own.
+
+    Args:
+        after: seconds a message must be overdue to count as lost; 0: everything that waits gets another copy, of
+            which the ledger lets one act.
+        job_id: do this instead: download again, free of charge, what the store has lost of the results of this job,
+            which has ended; returns its summary.
+
+    Raises:
+        ResultsMissing: what was lost cannot be had again.
+    """
+    if job_id is None:
+        return f"{recovery.recover(self.app, after)} messages sent again"
+    try:
+        return restoring.restore(self.app, job_id)
+    except (errors.NotFoundError, errors.ResultsMissing) as exc:
+        if self.request.retries + 1 >= Settings.of(self.app).results_limit:
+            text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"
+            raise errors.ResultsMissing(text) from None
+        self.retry(exc=exc)

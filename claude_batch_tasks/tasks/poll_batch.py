@@ -1,0 +1,119 @@
+"""``poll_batch``: looks at the batch until it has ended."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+from claude_batch_tasks import account, api, errors, looks, metrics, policy, results, sightings, signals
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.step import Step
+from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks.tasks.in_flight import InFlightTask
+from claude_batch_tasks.texts import words
+
+
+class PollBatch(InFlightTask):
+    """``poll_batch``: a look at a batch, and the wait for the next."""
+
+    abstract = True
+    rank = 1
+    last_look = policy.LAST_LOOK
+
+    def look_interval(self, now: float) -> float:
+        """As the schedule has it."""
+        return max(looks.next_look(self.step) - now, 0)
+
+
+@job_task(base=PollBatch, name=NAME + "poll_batch")
+def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+    """Look at the batch; come back after a countdown until it has ended."""
+    step, record = self.step, self.step.batch
+    if record.state not in ("in_progress", "canceling"):
+        return f"nothing to look at: {record.state}"
+    assert record.batch_id is not None
+    not_canceled = None
+    # Not before the results have confirmed it: it may be another application's.
+    if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
+        not_canceled = _cancel(step, record.batch_id)
+    try:
+        seen, seen_at = looks.look(step)
+    except errors.NotFoundError as exc:
+        return sightings.not_found(step, exc, "retrieve")
+    if step.job.adopted:
+        _meet(step, seen)
+    step.record(
+        looks=record.looks + 1,
+        sighting=seen_at,
+        absences=0,
+        refused_since=None,
+        not_before=record.not_before if seen.retry_after is None else seen_at + seen.retry_after,
+        unidentified=0,
+        state="canceling" if seen.processing_status == "canceling" else "in_progress",
+    )
+    if record.looks == 1:
+        step.note("seen", f"seen, {seen.processing_status.replace('_', ' ')}", **seen.call)
+    if not record.provisional:
+        account.proven(step, seen.account)
+    elif step.store.holder(seen.id) != step.unit:
+        return sightings.give_back(step, "another job knows that it is its own")
+    elif seen.processing_status != "ended":
+        with suppress(errors.ApiError):
+            sightings.look_elsewhere(step)
+    if seen.processing_status != "ended":
+        waited = sum(seen.request_counts.get(name, 0) for name in results.OUTCOMES)
+        status = seen.processing_status.replace("_", " ")
+        raise not_canceled or errors.BatchInProgress(f"{status}: {waited:,} of {record.sending:,}")
+    if seen.archived_at is not None and record.provisional:
+        return sightings.give_back(step, "it is archived")
+    if seen.archived_at is not None:
+        return sightings.without_batch(
+            step, "lost", errors.BatchArchived(f"batch {seen.id} is archived; its results are gone")
+        )
+    if record.provisional and sightings.is_ours(step, seen) is False:
+        return sightings.give_back(step, "its rows are another's")
+    told = {name: seen.request_counts.get(name, 0) for name in results.OUTCOMES}
+    step.record(state="ended", told=told, **({} if record.rounds else {"counts": told}))
+    in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
+    if seen.ended_at is not None and not step.job.cancel_requested and in_time:
+        took = (seen.ended_at - seen.created_at).total_seconds()
+        step.store.note_end(step.account, record.sending, max(took, 0.0))
+        metrics.observe("batch_seconds", max(took, 0.0))
+    step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
+    step.note("ended", f"ended, {words(told)}", counts=told, round=len(record.rounds), **seen.call)
+    return f"ended: {words(told)}"
+
+
+def _cancel(step: Step, batch_id: str) -> errors.ApiError | None:
+    """Ask for the batch to be canceled; why that is to be done again, if the batch has not ended by itself.
+
+    What does not pass is a refusal because it has ended, or the look meets it as well.
+    """
+    step.pace.check()
+    try:
+        with suppress(errors.PermanentError), step.pace.heeded():
+            api.cancel(step.client, batch_id, timeout=step.settings.timeout)
+    except (errors.TransientError, errors.NotFoundError) as exc:
+        return exc
+    step.record(cancel_sent=True)
+    return None
+
+
+def _meet(step: Step, seen: api.Batch) -> None:
+    """A look at a batch created elsewhere says how many requests it has, and since when."""
+    record, count = step.batch, sum(seen.request_counts.values())
+    if record.created_at is None:
+        step.store.keep(step.unit.job_id)
+        if not step.claim(seen.id, created_at=seen.created_at.timestamp(), api_ahead=sightings.api_ahead(step, seen)):
+            holder = step.store.holder(seen.id)
+            raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
+        step.record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
+    if count not in (0, record.count):
+        step.store.update_job(step.unit.job_id, requests=count)
+        step.job.requests = count
+        step.record(count=count)
+    if not record.count and not seen.running:
+        error = f"retrieve: {seen.id} has ended, and is shown without its requests"
+        if record.failures + 1 >= step.settings.results_limit:
+            raise errors.ResultsMissing(error)
+        raise errors.TransientError(error)

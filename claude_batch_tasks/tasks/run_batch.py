@@ -1,0 +1,484 @@
+"""``run_batch``: takes the requests over, begins the job, and ends it under the id that the caller has."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from numbers import Real
+from typing import Any, NoReturn
+
+from celery import Celery, _state
+from celery.exceptions import Ignore, Reject, Retry
+from celery.result import AsyncResult
+from celery.states import FAILURE
+from celery.utils import uuid
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu.exceptions import EncodeError
+
+from claude_batch_tasks import errors, headers, history, line, publishing, routing, submit, totals
+from claude_batch_tasks.job_result import JobResult
+from claude_batch_tasks.line import NAME
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.result_backend import is_not_followed
+from claude_batch_tasks.settings import Settings, configured_app
+from claude_batch_tasks.step import JobTask, publish_progress, reason_of, stops_worker
+from claude_batch_tasks.store import Store
+from claude_batch_tasks.task_classes import InnerTask, by_name, job_task
+from claude_batch_tasks.tasks.finish_job import FinishJob
+
+log = get_logger(__name__)
+
+#: The job that is being handed over, and its record: the app's task class sends it, at once or later.
+_staged: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", default=None)
+
+
+class SendJob(InnerTask):
+    """Sends the message of ``run_batch``, when the app's task class lets it: after a commit, or never."""
+
+    abstract = True
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
+    ) -> AsyncResult[Any]:
+        """Send it. From then on its messages are missed when they do not come."""
+        kwargs, options = dict(kwargs or {}), {**options, **by_name(more)}
+        store = Settings.of(self.app).open_store()
+        if "job_id" not in kwargs:  # the app's class has other ways to here than ``apply_async``
+            task_id = task_id or uuid()
+            record = stage(self.app, task_id, tuple(args or ()), kwargs, options)
+            args, kwargs = (), {"job_id": task_id}
+        elif (staged := _staged.get()) is not None and staged[0] == kwargs["job_id"]:
+            record = staged[1]
+        else:
+            found = store.job(kwargs["job_id"])
+            if found is None:  # what was staged has expired: its worker says so
+                return super().apply_async(args, kwargs, task_id=task_id, **options)
+            record = found
+        job_id: str = kwargs["job_id"]
+        if self.app.conf.task_always_eager:
+            return super().apply_async(args, kwargs, task_id=job_id, **options)
+        route, delay = routing.rerouted(self.app, record, options), _delay(self.app, options)
+        if (encoded := routing.encode(route)) != record.route:  # the app's class sends it elsewhere
+            store.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
+        options |= routing.merged(route)
+        shown = f"({record.requests} requests in {record.batches} batches,)"
+        try:
+            with headers.observed() as seen:
+                sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
+        except Exception:
+            if not _has_arrived(store, job_id):
+                raise
+            extra = history.fields(Unit(job_id), "sent")
+            log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
+            return self.AsyncResult(job_id)
+        with suppress(errors.StoreUnavailable):
+            store.schedule([Unit(job_id)], store.now() + delay)
+            if seen and (carried := headers.added(job_id, record, seen[-1])) != record.headers:
+                store.update_job(job_id, only="staged", headers=carried)
+        return sent
+
+
+def stage(
+    app: Celery, job_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> JobRecord:
+    """Check what ``run_batch`` is called with, and put it into the store.
+
+    Raises:
+        TypeError, InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
+        StoreUnavailable: the store does not answer; nothing was stored or sent.
+    """
+    kwargs = dict(kwargs)
+    if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
+        raise TypeError("run_batch takes the requests, and options by keyword. Nothing was stored or sent")
+    requests = args[0] if args else kwargs.pop("requests")
+    _refuse_limits(options)
+    delay, expires_at = _delay(app, options), _expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options})
+    if not app.conf.task_always_eager:
+        publishing.serializer(app)
+        publishing.check_serializer(app, options.get("serializer"))
+    route = routing.find_route(app, options, (requests,), kwargs)
+    return submit.submit(
+        app,
+        job_id,
+        requests,
+        kwargs,
+        canvas=line.canvas({**options, **routing.merged(route)}),
+        queue=routing.queue_name(route),
+        route=routing.encode(route),
+        headers=headers.encode(options.get("headers")),
+        delay=delay,
+        expires_at=expires_at,
+    )
+
+
+def _has_arrived(store: Store, job_id: str) -> bool:
+    """Return whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
+    try:
+        if not store.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
+            return store.job(job_id) is not None
+        store.delete(job_id)
+    except errors.StoreUnavailable:
+        extra = history.fields(Unit(job_id), "left_behind")
+        log.warning("job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra)
+    return False
+
+
+class RunBatch(JobTask):
+    """``run_batch``: puts the requests into the store before anything is sent, so that messages carry only ids."""
+
+    abstract = True
+    ignore_result = False
+    inner = SendJob
+    _trace: Callable[..., Any] | None = None
+
+    @property
+    def __trace__(self) -> Callable[..., Any] | None:
+        """Return what Celery runs a message with.
+
+        ``task_prerun`` and ``task_postrun`` are told of a job's id once, when it ends: handlers keep contexts and spans
+        by it. The message that begins the job has the id as well, and is run under another.
+        """
+        return self._trace
+
+    @__trace__.setter
+    def __trace__(self, trace: Callable[..., Any] | None) -> None:
+        self._trace = None if trace is None else partial(_run_message, trace)
+
+    def go_on(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin the job, or end it."""
+        with self._ending() as finish:
+            if finish is not None:
+                return finish.go_on(*args, **kwargs)
+        with self.quietly():
+            try:
+                super().before_start(str(self.request.id), *self._shown(args, kwargs))
+                return self.call_inside(*args, **kwargs)
+            except (Ignore, Reject, Retry):
+                raise
+            except BaseException as exc:
+                if self.request.is_eager or stops_worker(exc):
+                    raise
+                if isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings):
+                    self._forget_requests()
+                    headers.pass_on(self.request)
+                    args, kwargs = (), {}
+                    raise exc.with_traceback(None) from None
+                self.come_back_after(exc, kwargs.get("job_id"))
+
+    @contextmanager
+    def _ending(self) -> Iterator[FinishJob | None]:
+        """Yield what ends the job, with this task's request, if that is what its message asks for."""
+        request = self.request
+        if getattr(request, "task", None) != NAME + "finish_job" and not getattr(request, "ends_here", False):
+            yield None
+            return
+        finish: Any = self.app.tasks[NAME + "finish_job"]
+        _state._task_stack.push(finish)  # type: ignore[attr-defined]
+        finish.request_stack.push(self.request_stack.top)
+        try:
+            yield finish
+        finally:
+            finish.request_stack.pop()
+            _state._task_stack.pop()  # type: ignore[attr-defined]
+
+    def end_here(self, job_id: str) -> Any:
+        """End a job of eager mode in the task that was called: it is one task, and fails once. Its summary."""
+        setattr(self.request, "ends_here", True)  # noqa: B010 - an attribute of ours on Celery's request
+        with self._ending() as finish:
+            assert finish is not None
+            return finish.go_on(job_id)
+
+    def not_callable(self) -> str:
+        """Return what a direct call is told."""
+        return (
+            "run_batch cannot be called as a function: a job is run by workers. Submit it with "
+            "run_batch.delay(requests), or run_batch.apply_async((requests,), {...}). Nothing was stored or sent"
+        )
+
+    def map(self, it: Any) -> NoReturn:
+        """Refuse: a job takes all of its requests at once.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("map")
+
+    def starmap(self, it: Any) -> NoReturn:
+        """Refuse: a job takes all of its requests at once.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("starmap")
+
+    def chunks(self, it: Any, n: int) -> NoReturn:
+        """Refuse: a job divides its requests by itself.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse("chunks")
+
+    def _refuse(self, method: str) -> NoReturn:
+        raise TypeError(
+            f"run_batch.{method}() cannot be: Celery calls a task as a function for it, and a job is run by workers. "
+            "A job takes all requests at once, and divides them into batches: run_batch.delay(requests). For several "
+            "jobs: group(run_batch.s(requests) for requests in ...). Nothing was stored or sent"
+        )
+
+    # -- what the app's task class is told: the start and the end of a job, as of any task
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing yet: what the app's class raises there must not lose the job."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """End the job, and tell the app's task class."""
+        with self._ending() as finish:
+            if finish is not None:
+                finish.on_success(retval, task_id, args, kwargs)
+        if self._has_ended():
+            super().on_success(retval, task_id, *self._shown(args, kwargs))
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """End the job, and tell the app's task class; what broke its message off is no failure of it."""
+        with self._ending() as finish:
+            if finish is not None:
+                finish.on_failure(exc, task_id, args, kwargs, einfo)
+        if self._has_ended(exc):
+            super().on_failure(exc, task_id, *self._shown(args, kwargs), einfo)
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Tell the app's task class."""
+        if self._has_ended(retval if status == FAILURE else None):
+            super().after_return(status, retval, str(self.request.id), *self._shown(args, kwargs), einfo)
+
+    def _has_ended(self, exc: Any = None) -> bool:
+        """Whether the job is at its end: Celery has stored how it ended, and it does not come back for that."""
+        if getattr(self.request, "comes_back", False):
+            return False
+        if exc is None or self.request.is_eager or isinstance(exc, (errors.BatchTasksError, EncodeError)):
+            return True
+        return is_not_followed(self.request)
+
+    def _shown(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return the arguments that the app's task class is told of: no prompts, unless they are in this process."""
+        return (args, kwargs) if self.request.is_eager else ((), {"job_id": str(self.request.id)})
+
+    def _forget_requests(self) -> None:
+        """Take the requests out of a message that fails: trackers show its arguments, and what its frames hold."""
+        request: Any = self.request
+        if request.args:
+            if isinstance(request.args, list):
+                request.args[:] = ["(requests)"]
+            else:  # as pickle has it
+                request.update(args=("(requests)",))
+        if "requests" in (request.kwargs or {}):
+            request.kwargs["requests"] = "(requests)"
+        request.update(argsrepr=None, kwargsrepr=None)  # it is made anew of what there is
+
+    def come_back_after(self, exc: BaseException, job_id: str | None) -> NoReturn:
+        """Come back, so that the job is begun; after ``max_step_failures`` it fails, and nothing of it was sent."""
+        reason, failures = reason_of(exc), self.request.retries + 1
+        unit = Unit(job_id or str(self.request.id))
+        self.log_broken_off(unit, reason)
+        error = None
+        with suppress(Exception):
+            if failures >= Settings.of(self.app).max_step_failures:
+                error = self._fail(unit, self.broken_off(reason, failures))
+        if error is not None:
+            headers.pass_on(self.request)
+            raise error
+        self.retry_by_broker(reason)
+
+    def _fail(self, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
+        """End the job before it was begun; None if there is none, or if it was begun."""
+        job = self.store.job(unit.job_id)
+        if job is None:
+            return error
+        text = (
+            f"job {unit.job_id} failed before it was begun: {error}. Its requests are kept, nothing was created or "
+            f"billed. When its cause is gone: BatchJob({unit.job_id!r}).resume()."
+        )
+        summary = {**totals.summarize(unit.job_id, job, [], self.store.now()), "state": "failed"}
+        ended = {"state": "failed", "ended_at": self.store.now(), "error": text, "summary": summary}
+        if not self.store.update_job(unit.job_id, only="staged", **ended):
+            return None
+        self.store.unschedule(unit)
+        history.note(self.store, unit, "failed", text, level=logging.WARNING)
+        return errors.StepFailed(text)
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
+    ) -> AsyncResult[Any]:
+        """Check the requests and put them into the store; then have the app's task class send the job's message.
+
+        A class that sends after a commit sends it then; after a rollback, what is in the store expires.
+
+        Returns:
+            What the app's task class does: the job's AsyncResult, if it is not a class that sends later.
+
+        Raises:
+            InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
+            StoreUnavailable: the store does not answer; nothing was stored or sent.
+        """
+        args, kwargs, options = tuple(args or ()), dict(kwargs or {}), {**options, **by_name(more)}
+        if "job_id" in kwargs:
+            return self.send(args, kwargs, task_id=task_id, **options)
+        if self.app.main == "default":
+            # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
+            return configured_app().tasks[self.name].apply_async(args, kwargs, task_id=task_id, **options)
+        task_id = task_id or uuid()
+        record = stage(self.app, task_id, args, kwargs, options)
+        with headers.observed() as seen:
+            token = _staged.set((task_id, record))
+            try:
+                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **options)
+            except errors.BatchTasksError:
+                raise  # eager: the job ran, and this is how it ended
+            except Exception:
+                if not (self.app.conf.task_always_eager or seen):
+                    _has_arrived(self.store, task_id)  # the app's task class refused it: it is not to stay
+                raise
+            finally:
+                _staged.reset(token)
+        return _expected(sent)
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
+        """Whoever waits on it is told when the store has lost the job."""
+        return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
+
+
+def _run_message(
+    trace: Callable[..., Any], task_id: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None
+) -> Any:
+    """Run a message of ``run_batch``, under an id of its own if it begins a job."""
+    begins = "job_id" in kwargs and (request or {}).get("task") == NAME + "run_batch"
+    return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
+
+
+def _expected(sent: AsyncResult[Any]) -> AsyncResult[Any]:
+    """Return what the app's task class did, for a job that was put into the store."""
+    if isinstance(sent, JobResult):
+        sent.expect()
+    return sent
+
+
+@job_task(base=RunBatch, name=NAME + "run_batch")
+def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None, **options: Any) -> Any:
+    """Run requests through Message Batches; the result is the job's summary.
+
+    Args:
+        requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
+        options: ``client``, the alias of an account; ``on_result``, a signature called as ``(job_id, custom_ids)`` with
+            up to 1,000 ids at a time of requests whose outcome is final; and any per-job setting of
+            ``settings.Settings`` by its name, such as ``fallback="off"``.
+
+    Returns:
+        A dict: ``job_id, state, requests, succeeded, errored, expired, canceled, resubmitted, fallback,
+        fallback_skipped, stopped, batch_ids, usage, cost, cost_by_model, cost_unknown, started_at, ended_at``;
+        ``state`` is ``completed`` or ``canceled``, costs are US dollars.
+
+    Raises:
+        BatchTasksError: how a job fails: ``PermanentError``, ``CreateNotFound``, ``CreateUnconfirmed``,
+            ``AccountChanged``, ``BatchLost``, ``WaitExceeded``, ``ResultsMissing`` or ``StepFailed``; the text says
+            what was kept and what to do.
+        JobNotFound: the store has lost the job.
+    """
+    job_id = job_id or str(self.request.id)
+    store, settings, record = self.open(job_id)
+    if record is None:
+        if requests is None:
+            raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
+        # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
+        route = routing.find_route_of_message(self.request.delivery_info)
+        queue, found = routing.queue_name(route), routing.encode(route)
+        record = submit.submit(self.app, job_id, requests, options, queue=queue, route=found)
+        settings = settings.override(record.options)
+    if record.ended_at is not None:
+        raise Ignore("duplicate")
+    store.keep(job_id)
+    if (now := store.job(job_id)) is not None and now.ended_at is not None:  # just before it was kept
+        store.expire(job_id, settings.result_ttl)
+        raise Ignore("duplicate")
+    if record.state == "staged":
+        record.started_at, record.canvas = store.now(), line.canvas(self.request)
+        if record.route is None and record.queue is None:  # handed over by an earlier release
+            record.route = routing.encode(routing.find_route_of_message(self.request.delivery_info))
+        record.headers = headers.added(job_id, record, self.request)
+        # The others follow, each when one is through: see fall_back.
+        limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
+        record.admitted = min(record.batches, limit)
+        store.schedule([Unit(job_id), *(Unit(job_id, number) for number in range(record.admitted))], record.started_at)
+        begun = {
+            "state": "running",
+            "started_at": record.started_at,
+            "canvas": record.canvas,
+            "route": record.route,
+            "headers": record.headers,
+            "admitted": record.admitted,
+        }
+        if store.update_job(job_id, only="staged", **begun):
+            history.note(store, Unit(job_id), "started", "started")
+            publish_progress(self, job_id, record, lambda: totals.progress(record, store.batches(job_id)), "started")
+    lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]
+    if self.request.is_eager:
+        line.run_steps(record, lines)
+        return self.end_here(job_id)
+    # What follows the job, and is linked to it, follows its last task now.
+    self.request.callbacks = self.request.chain = None
+    for steps in lines:
+        line.publish(record, job_id, steps)
+    raise Ignore("its steps end it")
+
+
+def _refuse_limits(options: Mapping[str, Any]) -> None:
+    """Refuse a limit for one run of a task, which would not be one for the job.
+
+    Raises:
+        InvalidSettings: there is one.
+    """
+    if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
+        raise errors.InvalidSettings(
+            f"run_batch option {given[0]} limits one run of a task, and a job takes many: it would not limit the job. "
+            "Use max_wait, which does (run_batch.delay(requests, max_wait=7200)); limits of single runs are those of "
+            "task_annotations. Nothing was stored or sent"
+        )
+
+
+def _delay(app: Celery, options: Mapping[str, Any]) -> float:
+    """Return the seconds from now at which a task with these options is to start, as Celery's workers read them.
+
+    Raises:
+        InvalidSettings: eta is no moment.
+    """
+    if (countdown := options.get("countdown")) or (eta := options.get("eta")) is None:
+        return float(countdown or 0)
+    return max(_moment(app, "eta", eta) - time.time(), 0)  # noqa: TID251 - as Celery has it
+
+
+def _expiry(app: Celery, options: Mapping[str, Any]) -> float | None:
+    """Return when it is too late for a task with these options to start, epoch seconds, as Celery's workers read it.
+
+    Raises:
+        InvalidSettings: expires is no moment, and no number of seconds.
+    """
+    expires = options.get("expires")
+    if expires is None or (isinstance(expires, Real) and not isinstance(expires, bool)):
+        return None if expires is None else time.time() + float(expires)  # noqa: TID251 - as Celery has it
+    return _moment(app, "expires", expires)
+
+
+def _moment(app: Celery, name: str, value: Any) -> float:
+    try:
+        read: Any = maybe_iso8601(value if isinstance(value, str) else value.isoformat())
+        moment = maybe_make_aware(read, app.timezone)
+    except (AttributeError, TypeError, ValueError):
+        kind = "a datetime or one as ISO 8601 text" + (", or a number of seconds" if name == "expires" else "")
+        text = f"run_batch option {name} must be {kind}, not {value!r}. Nothing was stored or sent"
+        raise errors.InvalidSettings(text) from None
+    return float(moment.timestamp())
