@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from queue import Empty, Full
+from queue import Full
 from typing import Any
 
 
@@ -45,21 +45,20 @@ class FairQueue:
         """Return the item that was put last, or wait for one.
 
         Args:
-            block: whether to wait.
+            block: always true, as redis-py has it.
             timeout: seconds; None: for ever.
 
-        Raises:
-            Empty: none was put in time.
+        Returns:
+            The item; after the timeout None, which has redis-py make another connection. Whoever had the one is stuck,
+            or was broken off by a time limit between taking it and giving it back: then nobody would ever have it.
         """
         turn = _Turn()
         try:
             with self._lock:
                 if self.queue:
                     return self.queue.pop()
-                if block:
-                    self._waiting.append(turn)
-            if block and turn.given.wait(timeout):
-                return turn.item
+                self._waiting.append(turn)
+            turn.given.wait(timeout)
         except BaseException:  # a time limit, or Ctrl-C
             with self._lock:
                 if turn.given.is_set():
@@ -68,11 +67,9 @@ class FairQueue:
                     self._waiting.remove(turn)
             raise
         with self._lock:
-            if turn.given.is_set():
-                return turn.item
-            if block:
+            if not turn.given.is_set():
                 self._waiting.remove(turn)
-        raise Empty
+            return turn.item
 
     def _give(self, item: Any) -> None:
         if not self._waiting:

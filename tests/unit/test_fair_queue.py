@@ -43,14 +43,22 @@ def test_takes_no_more_than_its_size():
         full(2).put_nowait(2)
 
 
-@pytest.mark.parametrize("block", [True, False])
-def test_says_when_there_is_none(block: bool):
+def test_who_has_waited_too_long_is_to_make_another():
     made = full(1)
-    made.get()
-    with pytest.raises(queue.Empty):
-        made.get(block, timeout=0.01)
+    item = made.get()
+    assert made.get(timeout=0.01) is None
     made.put_nowait("back")  # and whoever gave up gets nothing
-    assert made.get(block, timeout=0.01) == "back"
+    assert made.get(timeout=0.01) == "back" != item
+
+
+def test_a_connection_that_never_comes_back_keeps_nobody_waiting_for_ever(redis_server: RedisServer):
+    """A time limit that is raised between taking it and giving it back loses it."""
+    client = connect(redis_server.url, {})
+    pool: Any = client.connection_pool
+    pool.timeout = 0.05
+    pool.get_connection("PING")
+    assert client.ping()
+    assert client.ping()
 
 
 def test_gives_in_the_order_of_asking():
