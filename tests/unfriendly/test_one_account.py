@@ -134,10 +134,11 @@ class Jobs:
             assert set(here.paid.values()) == {1}
         elif job.waits:
             assert other is not None
+            handle = BatchJob(job.result.id, self.app)
+            # Listings within `create_settle` say nothing yet.
+            wait_until(lambda: "nothing says that client" in " ".join(e.text for e in handle.history()), 120)
             wait_until(lambda: other.calls["list"] >= ENOUGH or job.result.ready(), 120)
-            assert BatchJob(job.result.id, self.app).status().state == "running"
-            text = " ".join(event.text for event in BatchJob(job.result.id, self.app).history())
-            assert "nothing says that client" in text
+            assert handle.status().state == "running"
         elif job.step == "fallback" and job.then == "silent" and job.unidentified:
             # Nothing is concluded from what does not show: what has expired is paid for the first time.
             assert job.result.get(timeout=200)["succeeded"] == 3
