@@ -9,7 +9,7 @@ from benchmarks import material, world
 from benchmarks.measure import Bench
 from claude_batch_tasks import api, submit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import create_batch
 
 
@@ -20,7 +20,7 @@ def _job_id(bench: Bench) -> str:
 def prepare(bench: Bench) -> None:
     """Stage the job that ``ours`` creates the batch of."""
     submit.submit(world.app(bench), _job_id(bench), material.requests(bench.records), {})
-    open_store(bench.redis_url).update_job(_job_id(bench), state="running", admitted=1)
+    open_store_at(bench.redis_url).update_job(_job_id(bench), state="running", admitted=1)
 
 
 def ours(bench: Bench) -> None:
@@ -29,7 +29,7 @@ def ours(bench: Bench) -> None:
     api.client("default", Settings.of(world.app(bench)).client_factories)
     with bench.measure():
         create_batch.apply((_job_id(bench), 0, 0, 0), throw=True)
-    batch = open_store(bench.redis_url).batch(_job_id(bench), 0)
+    batch = open_store_at(bench.redis_url).batch(_job_id(bench), 0)
     assert batch is not None
     assert batch.state == "in_progress", batch.state
 

@@ -8,7 +8,7 @@ from benchmarks import material, world
 from benchmarks.measure import Bench
 from claude_batch_tasks import api
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import fetch_results
 
 _PIECE = 1_000_000
@@ -16,7 +16,7 @@ _PIECE = 1_000_000
 
 def ours(bench: Bench) -> None:
     """``fetch_results``: downloaded, split, checked, compressed, written, published."""
-    store, job_id = open_store(bench.redis_url), world.job_id(bench.records)
+    store, job_id = open_store_at(bench.redis_url), world.job_id(bench.records)
     # A worker makes its client, and looks up prices, once per process.
     settings = Settings.of(world.app(bench))
     api.client("default", settings.client_factories)

@@ -16,7 +16,7 @@ from benchmarks import material
 from benchmarks.measure import Bench
 from claude_batch_tasks import requests, submit, tasks
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 
 KEY = "sk-ant-benchmark"
 
@@ -58,7 +58,7 @@ def prepare(bench: Bench) -> None:
             file.write(material.line(requests.wire_id(staged.nonce, place), place) + b"\n")
     counts = {"processing": 0, "succeeded": count, "errored": 0, "canceled": 0, "expired": 0}
     (folder / f"{batch_id(count)}.json").write_text(json.dumps(counts))
-    store = open_store(bench.redis_url)
+    store = open_store_at(bench.redis_url)
     unit = Unit(job_id(count), 0)
     store.update_job(job_id(count), state="running", started_at=time.time(), admitted=1)
     store.acquire(unit, 0, "benchmark", 60)

@@ -19,7 +19,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.metrics import METRICS, Reading
 from claude_batch_tasks.records import BatchGlance, BatchState, JobGlance, JobState, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 
 log = get_logger(__name__)
 
@@ -43,7 +43,7 @@ def readings(app: Celery) -> list[Reading]:
     """The present value of each gauge; none where the store does not answer, or nobody has found out yet."""
     try:
         with delivery.no_fork:
-            store = Settings.of(app).open_store()
+            store = open_store(Settings.of(app))
             mine = store.begin_census(FRESH)
         if mine:
             found = _encode(take(store, store.now()).figures())

@@ -13,7 +13,7 @@ from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings, visibility_timeout
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 
 log = get_logger(__name__)
 
@@ -40,7 +40,7 @@ def send_due(app: Celery) -> float:
         kombu.exceptions.OperationalError: the broker does not; what was not sent waits again.
     """
     with no_fork:
-        store = Settings.of(app).open_store()
+        store = open_store(Settings.of(app))
         units, pause = store.due(_AT_ONCE)
     for number, unit in enumerate(units):
         try:

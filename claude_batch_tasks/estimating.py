@@ -14,6 +14,7 @@ import msgspec
 
 from claude_batch_tasks import costs, inputs, policy
 from claude_batch_tasks import requests as wire
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.index import Index
 from claude_batch_tasks.inputs import DOCUMENT as DOCUMENT
@@ -21,6 +22,7 @@ from claude_batch_tasks.inputs import IMAGE as IMAGE
 from claude_batch_tasks.inputs import PER_MESSAGE as PER_MESSAGE
 from claude_batch_tasks.inputs import Inputs
 from claude_batch_tasks.prices import Prices, Used, check_overrides, geo_factor
+from claude_batch_tasks.settings import prices_of
 from claude_batch_tasks.texts import many
 
 #: Anthropic's limits; the settings of a project may cut batches smaller, which changes no price.
@@ -134,8 +136,6 @@ def estimate(
 
 
 def _configured() -> Any:
-    from claude_batch_tasks.settings import configured_app, prices_of  # which knows stores, and they us
-
     try:
         return prices_of(configured_app())
     except InvalidSettings:  # there are several apps, and nothing says which is meant

@@ -17,12 +17,14 @@ from celery.result import AsyncResult
 
 from claude_batch_tasks import export, headers, history, index, missing, resuming, rounds, routing, totals
 from claude_batch_tasks import requests as wire
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, RequestsUnknown, ResultsMissing
 from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.reading import Ids, Order, Reader, RequestResult, Type, as_result, names
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, JobState, Unit
 from claude_batch_tasks.results import OUTCOMES
-from claude_batch_tasks.settings import Settings, configured_app
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 
 _ENDED = ("completed", "canceled", "failed", "revoked")
 
@@ -100,7 +102,7 @@ class BatchJob:
     def __init__(self, job_id: str, app: Celery | None = None) -> None:
         self.job_id = job_id
         self._app = app or configured_app()
-        self._store = Settings.of(self._app).open_store()
+        self._store = open_store(Settings.of(self._app))
         self._result: AsyncResult[Any] | None = None
         """What to wait for, where it is not the job's own: ``task_always_eager`` had it run in this process, and no
         result back end knows of it, or what it had lost is fetched again."""
@@ -456,7 +458,7 @@ def list_jobs(
     if before is not None and before.tzinfo is None:
         raise ValueError(f"before must have a time zone, not {before!r}")
     app = app or configured_app()
-    ids = Settings.of(app).open_store().job_ids(math.inf if before is None else before.timestamp())
+    ids = open_store(Settings.of(app)).job_ids(math.inf if before is None else before.timestamp())
     jobs = (BatchJob(job_id, app) for job_id in ids)
     records = ((job, job._store.job(job.job_id)) for job in jobs)
     chosen = ((job, record) for job, record in records if record and (states is None or record.state in states))

@@ -11,6 +11,7 @@ from celery.states import FAILURE, READY_STATES, SUCCESS
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 from claude_batch_tasks.texts import job_gone
 
 #: Seconds between two questions to the store, and for how long it must say otherwise than the result back end.
@@ -91,7 +92,7 @@ class JobResult(_AsyncResult):
 
     def _ending(self) -> Any:
         """How the job has ended although the back end does not say so; None: for all one knows it runs."""
-        store, job_id = Settings.of(self.app).open_store(), str(self.id)
+        store, job_id = open_store(Settings.of(self.app)), str(self.id)
         job = store.job(job_id)
         if job is None:
             return errors.JobNotFound(job_gone(job_id)) if self._seen or self._expected else None

@@ -17,6 +17,7 @@ from claude_batch_tasks import delivery, history, metrics, spool
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 
 log = get_logger(__name__)
 
@@ -41,7 +42,7 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
     """
     sent = 0
     with delivery.no_fork:
-        store = Settings.of(app).open_store()
+        store = open_store(Settings.of(app))
         overdue = store.overdue(store.now() - after if after else math.inf, limit or 1_000_000_000)
     for unit in overdue:
         with delivery.no_fork:  # for each by itself: forks wait no longer than one message takes
@@ -70,7 +71,7 @@ def watch(app: Celery) -> float:
     """
     settings = Settings.of(app)
     with delivery.no_fork:
-        store = settings.open_store()
+        store = open_store(settings)
         store.forget_expired()
         spool.bring_in(settings, store, _FILES_AT_ONCE)
     recover(app, settings.recover_after, _AT_ONCE)

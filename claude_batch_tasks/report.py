@@ -23,6 +23,7 @@ from claude_batch_tasks.job import BatchJob, JobStatus
 from claude_batch_tasks.records import HistoryEvent, JobRecord
 from claude_batch_tasks.redis_urls import address_of
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 from claude_batch_tasks.texts import unpriced, words
 from claude_batch_tasks.versions import versions
 
@@ -42,7 +43,7 @@ def report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]]
     """
     job = BatchJob(job_id, app)
     status, settings = job.status(), Settings.of(app)
-    record = settings.open_store().job(job_id)
+    record = open_store(settings).job(job_id)
     assert record is not None
     history = job.history()
     sections = {

@@ -18,7 +18,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 from claude_batch_tasks.texts import many
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def restore(app: Celery, job_id: str) -> dict[str, Any] | None:
         ResultsMissing, ApiError: as ``fetch_again``.
     """
     settings = Settings.of(app)
-    store = settings.open_store()
+    store = open_store(settings)
     if (job := store.job(job_id)) is None:
         raise errors.JobNotFound(f"job {job_id} is gone from the store")
     settings = settings.override(job.options)
@@ -186,7 +186,7 @@ class Watch:
         """
         settings = Settings.of(app)
         with delivery.no_fork:
-            store = settings.open_store()
+            store = open_store(settings)
             store.list_jobs_anew()
         self._remember(store)
         with delivery.no_fork:

@@ -20,7 +20,7 @@ from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 
 log = get_logger(__name__)
 
@@ -45,7 +45,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         StoreUnavailable: the store does not answer.
     """
     settings = Settings.of(app)
-    store = settings.open_store()
+    store = open_store(settings)
     if job.ended_at is None or job.state == "revoked":
         why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
@@ -179,7 +179,7 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
     options = {**options, "fallback": "off"}
     settings = Settings.of(app).override(options)
     settings.check_client(client)
-    store, job_id = settings.open_store(), uuid()
+    store, job_id = open_store(settings), uuid()
     now, route = store.now(), routing.find_route(app, {"queue": queue})
     job = JobRecord(
         nonce=secrets.token_hex(8),

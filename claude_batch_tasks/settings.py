@@ -19,14 +19,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from celery import Celery, _state, current_app
+from celery import Celery
 
-from claude_batch_tasks import policy, redis_urls, setting_names
+from claude_batch_tasks import encryption_keys, policy, redis_urls, setting_names
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.prices import Prices, check_overrides
 from claude_batch_tasks.redis_urls import redis_url
 from claude_batch_tasks.setting_names import CELERY, PREFIX
-from claude_batch_tasks.store import Store, open_store, sealing
 
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
 _MOST = 1_000_000_000
@@ -244,18 +243,13 @@ class Settings:
             raise InvalidSettings(setting_names.in_its_words(app, str(exc), NAMES, given)) from None
         return settings
 
-    def open_store(self) -> Store:
-        """The store at ``store_url``; of settings that come from an app."""
-        assert self.store_url is not None
-        return open_store(self.store_url, self.encryption_key or (), self.store_prefix or "")
-
     def check_key(self, name: str | None) -> None:
         """The encryption key of that name is among ours.
 
         Raises:
             KeyMissing: it is not; what it has encrypted is kept.
         """
-        sealing.Sealer(self.encryption_key or ()).check(name)
+        encryption_keys.check_key_name(encryption_keys.decode_keys(self.encryption_key or ()), name)
 
     @property
     def price_list(self) -> Prices:
@@ -368,29 +362,6 @@ def visibility_timeout(app: Celery) -> float:
     return float(options.get("visibility_timeout", policy.DEFAULT_VISIBILITY_TIMEOUT))
 
 
-def configured_app() -> Celery:
-    """The app tasks are sent with: the program's current Celery app, else the only one it has, else the ready-made one.
-
-    Celery's current app is each thread's own, and in a thread (or a program) without one it is an implicit app which
-    knows no broker and no settings.
-
-    Raises:
-        InvalidSettings: this thread has no current app, and the program has several.
-    """
-    if current_app.main == "default":
-        active = _state._get_active_apps()  # type: ignore[attr-defined]
-        apps = [app for app in active if app.main not in ("default", "claude_batch_tasks")]
-        if len(apps) > 1:
-            names = ", ".join(str(app.main) for app in apps)
-            raise InvalidSettings(f"which Celery app is meant ({names})? Call set_default() on one at start")
-        if apps:
-            return apps[0]  # type: ignore[no-any-return]
-        from claude_batch_tasks.app import app
-
-        return app
-    return current_app._get_current_object()  # type: ignore[no-any-return, attr-defined]
-
-
 def _known(name: str, names: Collection[str], prefix: str) -> str:
     if name in names:
         return name
@@ -480,10 +451,11 @@ def _keys(value: Any) -> tuple[str, ...]:
     texts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
     try:
         texts = tuple(texts)
-        sealing.Sealer(texts)
+        encryption_keys.decode_keys(texts)
     except (TypeError, ValueError, AttributeError):
         raise InvalidSettings(
-            f"{sealing.SETTING} must be 32 bytes in base64, or several of them; make one with: openssl rand -base64 32"
+            f"{encryption_keys.SETTING} must be 32 bytes in base64, or several of them; "
+            "make one with: openssl rand -base64 32"
         ) from None
     return texts
 

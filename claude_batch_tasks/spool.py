@@ -24,7 +24,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store
-from claude_batch_tasks.store.sealing import Sealer
+from claude_batch_tasks.store.encryption import Cipher
 
 log = get_logger(__name__)
 
@@ -66,7 +66,7 @@ def write(settings: Settings, answer: Answer) -> bool:
     if settings.spool_dir is None:
         return False
     folder, name = Path(settings.spool_dir), _name(answer)
-    data = _sealer(settings).seal(zstandard.compress(msgspec.msgpack.encode(answer), 1), name)
+    data = _cipher(settings).encrypt(zstandard.compress(msgspec.msgpack.encode(answer), 1), name)
     temporary = ""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
     taken = 0
     for path in islice(_waiting(settings), limit):
         try:
-            data = _sealer(settings).open(path.read_bytes(), path.name)
+            data = _cipher(settings).decrypt(path.read_bytes(), path.name)
             answer = _decode(zstandard.decompress(data))
         except FileNotFoundError:  # another worker was faster
             continue
@@ -141,8 +141,8 @@ def _name(answer: Answer) -> str:
     return f"{job}-{answer.batch}-{answer.place}{_ENDING}"
 
 
-def _sealer(settings: Settings) -> Sealer:
-    return Sealer(settings.encryption_key or ())
+def _cipher(settings: Settings) -> Cipher:
+    return Cipher(settings.encryption_key or ())
 
 
 def _sync(folder: Path) -> None:

@@ -55,7 +55,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pace import Pace
 from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Lease, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 from claude_batch_tasks.task_classes import InnerTask
 from claude_batch_tasks.texts import duration, job_gone
 
@@ -400,7 +400,7 @@ class BatchTask(_Task):
     @property
     def store(self) -> Store:
         """The store of the app."""
-        return Settings.of(self.app).open_store()
+        return open_store(Settings.of(self.app))
 
     def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
         """The store, the settings in force for a job, and the job."""

@@ -24,7 +24,7 @@ from claude_batch_tasks.index import Index
 from claude_batch_tasks.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 from claude_batch_tasks.texts import many
 
 
@@ -65,10 +65,10 @@ def submit(
     hooks.check(app, called)
     settings = Settings.of(app)
     if options.get("deadline") is not None:
-        options["deadline"] = seconds_until(options["deadline"], lambda: settings.open_store().now())
+        options["deadline"] = seconds_until(options["deadline"], lambda: open_store(settings).now())
     settings = settings.override(options)
     settings.check_client(alias)
-    store = settings.open_store()
+    store = open_store(settings)
     nonce, index = secrets.token_hex(8), Index()
     batches: list[BatchRecord] = []
     models: set[str] = set()

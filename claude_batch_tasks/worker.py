@@ -36,6 +36,7 @@ from claude_batch_tasks.line import NAME
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 
 log = get_logger(__name__)
 
@@ -79,7 +80,7 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
 def _check_store(instance: Any = None, **_: Any) -> None:
     """Refuse to start on a newer release's store, and bring an earlier one's up to date before anything is done."""
     try:
-        Settings.of(instance.app).open_store().check_schema()
+        open_store(Settings.of(instance.app)).check_schema()
     except errors.StoreTooNew as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
     except errors.StoreUnavailable as exc:

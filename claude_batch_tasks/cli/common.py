@@ -12,8 +12,9 @@ from celery import Celery
 from celery.app.utils import find_app
 from celery.utils.imports import cwd_in_path
 
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.job import BatchJob
-from claude_batch_tasks.settings import Settings, configured_app
+from claude_batch_tasks.settings import Settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -26,6 +26,7 @@ from claude_batch_tasks.records import (
     Unit,
 )
 from claude_batch_tasks.requests import Piece
+from claude_batch_tasks.settings import Settings
 
 
 class Store(Protocol):
@@ -533,13 +534,19 @@ class Store(Protocol):
         """These were."""
 
 
-def open_store(url: str, keys: Sequence[str] = (), prefix: str = "") -> Store:
-    """The store behind a URL, cached per process; only Redis URLs are known.
+def open_store(settings: Settings) -> Store:
+    """Return the store that settings name; they come from an app, which gives them an URL."""
+    assert settings.store_url is not None
+    return open_store_at(settings.store_url, settings.encryption_key or (), settings.store_prefix or "")
+
+
+def open_store_at(url: str, keys: Sequence[str] = (), prefix: str = "") -> Store:
+    """Return the store behind a URL, cached per process; only Redis URLs are known.
 
     Args:
-        keys: what it seals payloads with, as ``sealing`` reads them.
+        keys: what it encrypts payloads with, as the setting spells them.
         prefix: what all its keys begin with.
     """
     from claude_batch_tasks.store import redis
 
-    return redis.open_store(url, tuple(keys), prefix)
+    return redis.open_store_at(url, tuple(keys), prefix)

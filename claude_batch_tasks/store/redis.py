@@ -38,6 +38,7 @@ from claude_batch_tasks.records import (
     Unit,
 )
 from claude_batch_tasks.results import MISSING
+from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.flights import (
     DUE,
     HELD,
@@ -51,7 +52,6 @@ from claude_batch_tasks.store.flights import (
 from claude_batch_tasks.store.jobs import JOBS, history_keys
 from claude_batch_tasks.store.prefixed import client_class
 from claude_batch_tasks.store.schema import PREFIX
-from claude_batch_tasks.store.sealing import Sealer
 from claude_batch_tasks.store.survey import Survey
 from claude_batch_tasks.texts import job_gone
 
@@ -106,12 +106,12 @@ class RedisStore(Survey):
     Args:
         client: one that does not decode responses.
         where: what error messages call the server; no password.
-        sealer: what seals pieces; default: nothing.
+        cipher: encrypts chunks; default: nothing is encrypted.
     """
 
-    def __init__(self, client: redis.Redis, where: str, sealer: Sealer | None = None) -> None:
+    def __init__(self, client: redis.Redis, where: str, cipher: Cipher | None = None) -> None:
         super().__init__(client, where)
-        self._sealer = sealer or Sealer()
+        self._cipher = cipher or Cipher()
         self._acquire = self._script("acquire")
         self._admit = self._script("admit")
         self._answered = self._script("answered")
@@ -153,7 +153,7 @@ class RedisStore(Survey):
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
         key = _key(job_id, "staging", nonce, "index")
         for number, entries in parts:
-            self._redis.hset(key, str(number), self._sealer.seal(entries, _key(job_id, "index")))
+            self._redis.hset(key, str(number), self._cipher.encrypt(entries, _key(job_id, "index")))
         self._redis.expire(key, _UNFINISHED_TTL)
 
     @answering
@@ -166,7 +166,7 @@ class RedisStore(Survey):
         self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
     ) -> bool:
         lists = _STAGED if staged else ()
-        job.sealed_by = self._sealer.name
+        job.sealed_by = self._cipher.key_name
         keys = [_key(job_id, "job"), _key(job_id, "staging", job.nonce, "index"), _key(job_id, "index"), JOBS]
         records = [_pairs(_fields(job))]
         for number, batch in enumerate(batches):
@@ -432,7 +432,7 @@ class RedisStore(Survey):
     @answering
     def index_part(self, job_id: str, part: int, *, batch: int | None = None, attempt: int | None = None) -> bytes:
         key = _key(job_id, "index") if batch is None else _key(job_id, "batch", batch, f"index:{attempt}")
-        return self._sealer.open(self._redis.hget(key, str(part)) or b"", key)
+        return self._cipher.decrypt(self._redis.hget(key, str(part)) or b"", key)
 
     @answering
     def custom_id(self, job_id: str, batch: int, place: int) -> str:
@@ -473,7 +473,7 @@ class RedisStore(Survey):
         keys = [_key(job_id, "batch", batch, f"{name}:{attempt}") for name in _FETCHED]
         args: list[Any] = [pieces, eligible_places]
         for number, part in index:
-            args += [str(number), self._sealer.seal(part, keys[3])]
+            args += [str(number), self._cipher.encrypt(part, keys[3])]
         return bool(self._restore(keys=[_key(job_id, "job"), keys[0] + copy, *keys], args=args))
 
     @answering
@@ -503,7 +503,7 @@ class RedisStore(Survey):
         self._redis.persist(keys[0])
         for key, value in zip(keys[1:3], (pieces, eligible_places), strict=True):
             self._redis.set(key, value)
-        if parts := {str(number): self._sealer.seal(part, keys[3]) for number, part in index}:
+        if parts := {str(number): self._cipher.encrypt(part, keys[3]) for number, part in index}:
             self._redis.hset(keys[3], mapping=parts)
         if self.record(unit, owner, published=attempt, **changes):
             for earlier in set(range(1, attempt)).difference(keep):
@@ -782,10 +782,10 @@ class RedisStore(Survey):
         return ResultsMissing(f"{key} is gone from the store", None, [key])
 
     def _pack(self, data: bytes, place: str) -> bytes:
-        return self._sealer.seal(zstandard.compress(data, 1), place)
+        return self._cipher.encrypt(zstandard.compress(data, 1), place)
 
     def _unpack(self, piece: bytes, place: str) -> bytes:
-        return zstandard.decompress(self._sealer.open(piece, place))
+        return zstandard.decompress(self._cipher.decrypt(piece, place))
 
     def _keys(self, job_id: str) -> Iterator[str]:
         yield _key(job_id, "job")
@@ -810,10 +810,10 @@ class RedisStore(Survey):
 @functools.lru_cache(maxsize=32)
 def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
     client = redis_urls.connect(url, transport.TIMEOUTS, transport.distrustful, client_class(prefix))
-    return RedisStore(client, redis_urls.redis_address(url), Sealer(keys))
+    return RedisStore(client, redis_urls.redis_address(url), Cipher(keys))
 
 
-def open_store(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:
+def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:
     """The store behind a Redis URL, one per process: a connection made before a fork is not used after it."""
     return _open(url, keys, prefix, os.getpid())
 

@@ -20,14 +20,15 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import EncodeError
 
 from claude_batch_tasks import errors, headers, history, line, publishing, routing, submit, totals
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.job_result import JobResult
 from claude_batch_tasks.line import NAME
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.result_backend import is_not_followed
-from claude_batch_tasks.settings import Settings, configured_app
+from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import JobTask, publish_progress, reason_of, stops_worker
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 from claude_batch_tasks.task_classes import InnerTask, by_name, job_task
 from claude_batch_tasks.tasks.finish_job import FinishJob
 
@@ -47,7 +48,7 @@ class SendJob(InnerTask):
     ) -> AsyncResult[Any]:
         """Send it. From then on its messages are missed when they do not come."""
         kwargs, options = dict(kwargs or {}), {**options, **by_name(more)}
-        store = Settings.of(self.app).open_store()
+        store = open_store(Settings.of(self.app))
         if "job_id" not in kwargs:  # the app's class has other ways to here than ``apply_async``
             task_id = task_id or uuid()
             record = stage(self.app, task_id, tuple(args or ()), kwargs, options)

@@ -19,7 +19,7 @@ from claude_batch_tasks.reading import Kept
 from claude_batch_tasks.records import BatchRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Journal, PromptRecord
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from tests.chaos.schedule import MODEL, PRICES, Job, Schedule, params
 
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
@@ -252,7 +252,7 @@ def _may_end(seen: Evidence, job: Job) -> bool:
 
 def _kept(seen: Evidence, job_id: str) -> dict[str, Kept]:
     """Requests whose Messages call changed nothing, by custom_id, and why."""
-    store = open_store(Settings.of(seen.app).store_url or "")
+    store = open_store_at(Settings.of(seen.app).store_url or "")
     kept = {}
     for number, _ in enumerate(store.batches(job_id)):
         ids = [custom_id for piece in store.custom_ids(job_id, number) for custom_id in piece]
@@ -328,7 +328,7 @@ def _chances(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
 
 def _batches(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
     """As many batches as the jobs need, each in the ledger under the one job it belongs to."""
-    store = open_store(Settings.of(seen.app).store_url or "")
+    store = open_store_at(Settings.of(seen.app).store_url or "")
     made = {batch.id: batch for batch in seen.journal.batches if batch.id not in seen.strangers}
     entered: dict[str, str] = {}
     needed = 0

@@ -17,7 +17,7 @@ from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store
 from tests.django.conftest import Login
 from tests.workers.rig import requests
 
@@ -46,7 +46,7 @@ def press(client: Client, job_id: str, button: str) -> str:
 
 @pytest.fixture
 def store(app: Celery) -> Store:
-    return Settings.of(app).open_store()
+    return open_store(Settings.of(app))
 
 
 def make(store: Store, job_id: str, **record: Any) -> None:

@@ -16,7 +16,7 @@ import claude_batch_tasks
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.problems import Finding
-from claude_batch_tasks.store.redis import open_store
+from claude_batch_tasks.store.redis import open_store_at
 
 STORE = Path(claude_batch_tasks.__file__).parent / "store"
 SENT_BY_LUA = set(re.findall(r"redis\.p?call\('(\w+)'", "".join(p.read_text() for p in STORE.glob("*.lua"))))
@@ -69,7 +69,7 @@ def test_the_line_is_sufficient(rules: str, database: int, prefix: str, redis_se
             if command.split()[0] in SENT_BY_LUA:
                 said = answer(client, "EVALSHA", root.script_load(in_lua(command)), 0)
                 assert not re.search("permission|can't run this", said), command
-        store = open_store(url, (), prefix)
+        store = open_store_at(url, (), prefix)
         store.check_schema()
         assert list(store.job_ids()) == []
         with pytest.raises(redis.exceptions.NoPermissionError):

@@ -14,6 +14,7 @@ from claude_batch_tasks.census import Census
 from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 from tests.workers.rig import requests
 
 NOW = 1_000_000.0
@@ -95,7 +96,7 @@ class TestInTheStore:
         return {".".join([metric.name, *labels.values()]): value for metric, labels, value in census.readings(app)}
 
     def test_what_is_read_is_what_is_there(self, app: Celery, job: BatchJob) -> None:
-        store = Settings.of(app).open_store()
+        store = open_store(Settings.of(app))
         now = time.time()
         store.update_job(job.job_id, state="running", admitted=2)
         store.schedule([Unit(job.job_id, 0)], now - 60)
@@ -108,7 +109,7 @@ class TestInTheStore:
         assert (found["overdue_units"], round(found["overdue_seconds"] / 60)) == (1, 1)
 
     def test_what_is_sent_again_in_vain_stays_overdue_until_somebody_takes_it(self, app: Celery, job: BatchJob) -> None:
-        store, unit = Settings.of(app).open_store(), Unit(job.job_id)
+        store, unit = open_store(Settings.of(app)), Unit(job.job_id)
         store.schedule([unit], time.time() - 400)
         assert store.lost(unit, 30) is not None
         assert store.overdue(time.time(), 10) == []
@@ -136,7 +137,7 @@ class TestInTheStore:
         monkeypatch.setattr("claude_batch_tasks.store.survey._PAGE", 2)
         for number in range(4):
             run_batch.delay(requests(f"job{number}", 1))
-        store = Settings.of(app).open_store()
+        store = open_store(Settings.of(app))
         store.schedule([Unit(job_id) for job_id in store.job_ids()], time.time() - 60)
         found = self.values(app)
         assert (found["jobs.staged"], found["batches.staged"], found["overdue_units"]) == (4, 4, 4)

@@ -20,7 +20,7 @@ from claude_batch_tasks import BatchJob, adopt, api, run_batch
 from claude_batch_tasks.errors import InvalidSettings, KeyMissing, PayloadDamaged, StoreUnavailable
 from claude_batch_tasks.settings import Settings, from_environment
 from claude_batch_tasks.simulator import Fault, Simulator
-from claude_batch_tasks.store.sealing import Sealer
+from claude_batch_tasks.store.encryption import Cipher
 from tests.support import FAST
 
 A, B = (base64.b64encode(bytes([n]) * 32).decode() for n in (250, 251))
@@ -31,7 +31,9 @@ class TestAKey:
     def test_is_read_as_openssl_and_as_python_make_it(self) -> None:
         raw = b"\xfb\xff" * 16
         for text in (base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode() + "\n"):
-            assert Sealer([base64.b64encode(raw).decode()]).open(Sealer([text]).seal(b"x", "here"), "here") == b"x"
+            assert (
+                Cipher([base64.b64encode(raw).decode()]).decrypt(Cipher([text]).encrypt(b"x", "here"), "here") == b"x"
+            )
 
     @pytest.mark.parametrize(
         "given", ["too-short", "", f"{A},", f"{A[:-4]}", f"{A}{A}", [A, None], 17, [17], "é" * 44, A.encode()]
@@ -59,45 +61,45 @@ class TestAKey:
 
 class TestAPiece:
     def test_opens_with_its_key_in_its_place(self) -> None:
-        piece = Sealer([A]).seal(b"text", "here")
+        piece = Cipher([A]).encrypt(b"text", "here")
         assert b"text" not in piece
-        assert Sealer([A]).open(piece, "here") == b"text"
+        assert Cipher([A]).decrypt(piece, "here") == b"text"
 
     def test_is_never_the_same_twice(self) -> None:
-        assert Sealer([A]).seal(b"text", "here") != Sealer([A]).seal(b"text", "here")
+        assert Cipher([A]).encrypt(b"text", "here") != Cipher([A]).encrypt(b"text", "here")
 
     def test_opens_while_keys_are_changed(self) -> None:
-        old, new = Sealer([A]).seal(b"old", "here"), Sealer([B, A]).seal(b"new", "here")
+        old, new = Cipher([A]).encrypt(b"old", "here"), Cipher([B, A]).encrypt(b"new", "here")
         for keys in ([A, B], [B, A]):
-            assert (Sealer(keys).open(old, "here"), Sealer(keys).open(new, "here")) == (b"old", b"new")
+            assert (Cipher(keys).decrypt(old, "here"), Cipher(keys).decrypt(new, "here")) == (b"old", b"new")
         with pytest.raises(KeyMissing):
-            Sealer([A]).open(new, "here")
+            Cipher([A]).decrypt(new, "here")
 
     def test_of_before_there_was_a_key_is_readable(self) -> None:
         plain = zstandard.compress(b"text")
-        assert Sealer([A]).open(plain, "here") == plain
-        assert Sealer().seal(plain, "here") == plain
+        assert Cipher([A]).decrypt(plain, "here") == plain
+        assert Cipher().encrypt(plain, "here") == plain
 
     @pytest.mark.parametrize(("keys", "why"), [([], "is not set here"), ([B], "has others here")])
     def test_without_its_key_says_what_to_set_and_that_it_is_kept(self, keys: list[str], why: str) -> None:
         with pytest.raises(KeyMissing) as caught:
-            Sealer(keys).open(Sealer([A]).seal(b"text", "here"), "here")
+            Cipher(keys).decrypt(Cipher([A]).encrypt(b"text", "here"), "here")
         assert isinstance(caught.value, StoreUnavailable)
         assert f"claude_batch_encryption_key {why}" in str(caught.value)
         assert "Everything is kept" in str(caught.value)
 
     @pytest.mark.parametrize("at", [-1, 20, 30])
     def test_that_was_changed_does_not_open(self, at: int) -> None:
-        piece = bytearray(Sealer([A]).seal(b"a longer text", "here"))
+        piece = bytearray(Cipher([A]).encrypt(b"a longer text", "here"))
         piece[at] ^= 1
         with pytest.raises(PayloadDamaged):
-            Sealer([A]).open(bytes(piece), "here")
+            Cipher([A]).decrypt(bytes(piece), "here")
 
     def test_that_was_cut_or_moved_does_not_open(self) -> None:
-        piece = Sealer([A]).seal(b"a longer text", "here")
+        piece = Cipher([A]).encrypt(b"a longer text", "here")
         for given, place in ((piece, "there"), (piece[:25], "here"), (piece[:-1], "here")):
             with pytest.raises(PayloadDamaged):
-                Sealer([A]).open(given, place)
+                Cipher([A]).decrypt(given, place)
 
 
 def values(client: redis.Redis) -> Iterator[tuple[str, bytes]]:

@@ -26,6 +26,7 @@ from claude_batch_tasks import checks, transport
 from claude_batch_tasks.embedded import free_port, redis_binary
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store, open_store_at
 
 
 def certificate(folder: Path) -> Path:
@@ -83,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 
 def store_of(url: str, **query: object):  # type: ignore[no-untyped-def]
-    return Settings(store_url=f"{url}?{'&'.join(f'{name}={value}' for name, value in query.items())}").open_store()
+    return open_store_at(f"{url}?{'&'.join(f'{name}={value}' for name, value in query.items())}")
 
 
 def test_a_store_behind_tls_is_reached_with_its_certificates(server: tuple[str, Path]) -> None:
@@ -126,7 +127,7 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
     app = Celery(set_as_current=False)
     app.conf.update({"result_backend": "disabled://", "broker_url": "memory://", role: url.replace("rediss", scheme)})
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = given
-    assert Settings.of(app).open_store().job("none") is None
+    assert open_store(Settings.of(app)).job("none") is None
     assert [server.roles for server in checks.servers(app)] == [
         ["store", role.replace("_url", "").replace("result_backend", "result back end")]
     ]
@@ -134,7 +135,7 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
         assert client.ping()
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = None
     with pytest.raises(StoreUnavailable):
-        Settings.of(app).open_store().job("none")
+        open_store(Settings.of(app)).job("none")
 
 
 def test_a_broker_and_a_back_end_of_valkeys_are_behind_tls(

@@ -15,7 +15,7 @@ import pytest
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from tests.support import wait_until
 from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import DROP, LOST, NOT_FOUND, Manners, UnfriendlyServer, refusal
@@ -57,7 +57,7 @@ class Bench:
         self.app.set_current()
         stack.callback(self.app.close)
         stack.callback(gc.collect)
-        self.store = open_store(redis.url)
+        self.store = open_store_at(redis.url)
 
     def worker(self, name: str, shift: float) -> Worker:
         """One whose clock is ahead by so many seconds."""

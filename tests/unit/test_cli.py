@@ -24,7 +24,7 @@ from claude_batch_tasks import submit as submission
 from claude_batch_tasks.cli import claude_batch, request_file, watching
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import Store, open_store_at
 
 PROMPT = "SECRET-PROMPT"
 
@@ -44,7 +44,7 @@ def run(app: Celery) -> Callable[..., Result]:
 
 @pytest.fixture
 def store(redis_url: str) -> Store:
-    return open_store(redis_url)
+    return open_store_at(redis_url)
 
 
 def line(custom_id: Any = "a", **params: Any) -> str:

@@ -10,7 +10,6 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import delivery, errors, recovery
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
-from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.redis import RedisStore
 
 UNITS = [Unit(f"job-{number}", 0) for number in range(5)]
@@ -19,7 +18,8 @@ UNITS = [Unit(f"job-{number}", 0) for number in range(5)]
 @pytest.fixture
 def app(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Celery:
     """Five jobs whose batches are due, in the store of this app."""
-    monkeypatch.setattr(Settings, "open_store", lambda self: store)
+    for module in (delivery, recovery):
+        monkeypatch.setattr(module, "open_store", lambda settings: store)
     for unit in UNITS:
         record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, state="running")
         store.create_job(unit.job_id, record, [BatchRecord(first=0, count=1, body_bytes=9)], 600, staged=False)

@@ -12,6 +12,7 @@ from claude_batch_tasks import headers, run_batch
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 
 JOB = JobRecord(nonce="n", requests=1, batches=1, submitted_at=0)
 
@@ -23,7 +24,7 @@ JOB = JobRecord(nonce="n", requests=1, batches=1, submitted_at=0)
 def test_what_cannot_be_carried_is_refused(wrong: Any, says: str, app: Celery, make_request: Any) -> None:
     with pytest.raises(InvalidSettings, match=says):
         run_batch.apply_async(([make_request("a")],), headers=wrong)
-    assert list(Settings.of(app).open_store().job_ids()) == []
+    assert list(open_store(Settings.of(app)).job_ids()) == []
     assert app.backend.client.keys("celery*") == []
 
 

@@ -15,7 +15,7 @@ from claude_batch_tasks import BatchJob, history, list_jobs
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, Unit
-from claude_batch_tasks.store.redis import RedisStore, open_store
+from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 
 def add(store: RedisStore, job_id: str, at: float = 1.5, state: str = "running") -> str:
@@ -82,7 +82,7 @@ class TestTheListOfJobs:
 
 class TestListJobs:
     def test_tells_the_status_of_each(self, app: Celery) -> None:
-        store = open_store(str(app.conf.broker_url))
+        store = open_store_at(str(app.conf.broker_url))
         now = float(int(time.time()))  # as exactly as a datetime has it
         for number, state in enumerate(("failed", "running", "completed", "running")):
             add(store, f"job {number}", now + number, state)
@@ -144,7 +144,7 @@ class TestAHistory:
         assert redis_client.keys("*:history*") == []
 
     def test_is_the_jobs(self, app: Celery) -> None:
-        store = open_store(str(app.conf.broker_url))
+        store = open_store_at(str(app.conf.broker_url))
         store.note(add(store, "job"), entry(1))
         assert BatchJob("job").history() == [entry(1)]
         with pytest.raises(JobNotFound):
@@ -171,7 +171,7 @@ class TestTelling:
         assert event.details == {"batch_id": "msgbatch_1", "requests": 5}
 
     def test_disturbs_nobody_when_the_store_is_down(self, caplog: pytest.LogCaptureFixture) -> None:
-        store = open_store(f"redis://127.0.0.1:{free_port()}/0")
+        store = open_store_at(f"redis://127.0.0.1:{free_port()}/0")
         with caplog.at_level(logging.INFO):
             history.note(store, Unit("job"), "started", "started")
         assert caplog.messages == ["job job: started"]

@@ -21,7 +21,7 @@ from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import Completeness
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import Step
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.tasks.fall_back import _close, _final
 
 JOB = "job-1"
@@ -30,7 +30,7 @@ COUNT = 25
 
 @pytest.fixture
 def store(app: Celery, redis_url: str) -> Store:
-    return open_store(redis_url)
+    return open_store_at(redis_url)
 
 
 @pytest.fixture

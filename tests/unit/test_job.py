@@ -20,7 +20,7 @@ from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.records import BatchRecord, Round, Unit
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import Completeness
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.store.schema import SCHEMA
 
 JOB = "job-1"
@@ -36,7 +36,7 @@ def keys(redis_url: str) -> Keys:
 
 @pytest.fixture
 def store(app: Celery, redis_url: str) -> Store:
-    return open_store(redis_url)
+    return open_store_at(redis_url)
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ class TestSubmittingThatFails:
                 submission.submit(app, JOB, requests(), {})
             server.start()
             client = server.client()
-            assert open_store(server.url).job(JOB) is None
+            assert open_store_at(server.url).job(JOB) is None
             assert all(0 < client.ttl(key) <= 86_400 for key in client.keys("*{*"))
             # And when it is handed over again under the same id, nothing of the first time is mixed in.
             submission.submit(app, JOB, [make_request("a")], {})

@@ -21,7 +21,7 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.result_backend import Forgiving
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.step import _retry_limits
-from claude_batch_tasks.store.redis import RedisStore, open_store
+from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)
 ANSWER = reading.message_outcome(b'{"id":"msg_1","type":"message"}')
@@ -71,15 +71,15 @@ class TestARefusalThatPasses:
 
 class TestEveryConnectionOfOurs:
     def test_to_the_store_has_time_outs_and_keep_alive(self) -> None:
-        kwargs = open_store("redis://localhost:1/0")._redis.connection_pool.connection_kwargs
+        kwargs = open_store_at("redis://localhost:1/0")._redis.connection_pool.connection_kwargs
         assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"], kwargs["socket_keepalive"]) == (10, 5, True)
 
     def test_to_the_store_has_those_of_its_url(self) -> None:
-        kwargs = open_store("redis://localhost:1/0?socket_timeout=33")._redis.connection_pool.connection_kwargs
+        kwargs = open_store_at("redis://localhost:1/0?socket_timeout=33")._redis.connection_pool.connection_kwargs
         assert kwargs["socket_timeout"] == 33
 
     def test_to_the_store_is_made_anew_when_it_was_idle(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        store = open_store(f"{redis_url}?client_name=idle")  # which no other test has open
+        store = open_store_at(f"{redis_url}?client_name=idle")  # which no other test has open
         assert store.job("none") is None
         (connection,) = store._redis.connection_pool._connections
         first = connection._sock

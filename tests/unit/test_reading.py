@@ -25,7 +25,7 @@ from claude_batch_tasks import submit as submission
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.results import AdoptedCompleteness, Completeness
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import Store, open_store_at
 from tests.odd_answers import ODD, RESULTS, UNREADABLE, check, message, succeeded
 
 JOB = "job-1"
@@ -35,7 +35,7 @@ TYPES = ("succeeded", "errored", "expired", "canceled")
 
 @pytest.fixture
 def store(app: Celery, redis_url: str) -> Store:
-    return open_store(redis_url)
+    return open_store_at(redis_url)
 
 
 def answer(number: int, size: int = 10) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.redis_urls import connect, redis_address, redis_url
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 
 
 def store_url(**conf: Any) -> str:
@@ -89,7 +90,7 @@ class TestAnOption:
     def test_to_decode_loses_nothing(self, setting: str, redis_server: RedisServer) -> None:
         app = Celery(broker=redis_server.url, backend=redis_server.url, set_as_current=False)
         app.conf[setting] = f"{redis_server.url}?decode_responses=True"
-        client = Settings.of(app).open_store()._redis  # type: ignore[attr-defined]
+        client = open_store(Settings.of(app))._redis  # type: ignore[attr-defined]
         client.set("key", b"\xff")
         assert client.get("key") == b"\xff"
 

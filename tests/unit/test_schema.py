@@ -12,7 +12,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, list_jobs, run_batch
 from claude_batch_tasks.errors import StoreTooNew
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.store import open_store, schema
+from claude_batch_tasks.store import open_store_at, schema
 from claude_batch_tasks.store.redis import RedisStore
 
 NEWER = {"version": 7, "least": schema.VERSION + 1}
@@ -102,7 +102,7 @@ class TestANewerReleasesStore:
     ) -> None:
         client = redis.Redis.from_url(redis_url)
         client.zadd(schema.SCHEMA, NEWER)
-        open_store(redis_url)._opened = False  # type: ignore[attr-defined]
+        open_store_at(redis_url)._opened = False  # type: ignore[attr-defined]
         with pytest.raises(StoreTooNew):
             run_batch.delay([make_request("a")])
         with pytest.raises(StoreTooNew):

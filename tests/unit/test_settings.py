@@ -380,7 +380,8 @@ class TestTheAppTasksAreSentWith:
 
     def test_is_the_ready_made_one_in_a_program_that_made_none(self) -> None:
         code = (
-            "from claude_batch_tasks.settings import Settings, configured_app\n"
+            "from claude_batch_tasks.current_app import configured_app\n"
+            "from claude_batch_tasks.settings import Settings\n"
             "from claude_batch_tasks import run_batch\n"
             "app = configured_app(); found = Settings.of(app)\n"
             "print(app.main, app.conf.broker_url, found.store_url, found.poll_min, run_batch.name in app.tasks)"
@@ -390,7 +391,7 @@ class TestTheAppTasksAreSentWith:
 
     def test_is_the_programs_own_if_it_made_one_before_or_after_the_import(self) -> None:
         make = "from celery import Celery; app = Celery('shop')\n"
-        load = "from claude_batch_tasks.settings import configured_app\n"
+        load = "from claude_batch_tasks.current_app import configured_app\n"
         for code in (make + load, load + make):
             assert self.in_a_new_program(code + "print(configured_app() is app)") == "True"
 
@@ -398,7 +399,7 @@ class TestTheAppTasksAreSentWith:
         code = (
             "import threading\n"
             "from celery import Celery; app = Celery('shop')\n"
-            "from claude_batch_tasks.settings import configured_app\n"
+            "from claude_batch_tasks.current_app import configured_app\n"
             "thread = threading.Thread(target=lambda: print(configured_app() is app)); thread.start(); thread.join()"
         )
         assert self.in_a_new_program(code) == "True"

@@ -21,7 +21,7 @@ from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavaila
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, LaneRecord, Lease, Need, Round, Taken, Unit
 from claude_batch_tasks.requests import Piece
 from claude_batch_tasks.store import Store
-from claude_batch_tasks.store.redis import RedisStore, open_store
+from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 JOB = "job-1"
 NONCE = "abc"
@@ -1073,8 +1073,8 @@ class TestAServerThatIsStopped:
 
 class TestOpening:
     def test_gives_one_store_per_process(self) -> None:
-        assert open_store("redis://localhost:1/0") is open_store("redis://localhost:1/0")
-        assert open_store("redis://localhost:1/0") is not open_store("redis://localhost:1/1")
+        assert open_store_at("redis://localhost:1/0") is open_store_at("redis://localhost:1/0")
+        assert open_store_at("redis://localhost:1/0") is not open_store_at("redis://localhost:1/1")
 
     @pytest.mark.parametrize(
         ("url", "where"),
@@ -1085,10 +1085,10 @@ class TestOpening:
         ],
     )
     def test_names_the_server_without_its_password(self, url: str, where: str) -> None:
-        assert open_store(url).where == where
+        assert open_store_at(url).where == where
 
     def test_serves_many_threads(self, redis_url: str) -> None:
-        store = open_store(redis_url)
+        store = open_store_at(redis_url)
         make(store, job_record(batches=1), [batch_record()])
         barrier = threading.Barrier(8)
 

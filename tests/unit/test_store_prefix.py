@@ -15,7 +15,7 @@ from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.prefixed import _KEYLESS, _KEYS_ONLY
-from claude_batch_tasks.store.redis import open_store
+from claude_batch_tasks.store.redis import open_store_at
 
 
 def settings(**conf: Any) -> Settings:
@@ -65,7 +65,7 @@ def server(redis_server: RedisServer) -> RedisServer:
 
 @pytest.mark.parametrize("prefix", ["shop:", "a*[b]?\\:", "{shop}:"])
 def test_two_stores_in_one_database_know_nothing_of_each_other(server: RedisServer, prefix: str) -> None:
-    ours, theirs = (open_store(server.url, (), each) for each in (prefix, ""))
+    ours, theirs = (open_store_at(server.url, (), each) for each in (prefix, ""))
     theirs.schedule([Unit("theirs")], 1)
     ours.schedule([Unit("j", 0), Unit("j")], 5)
     ours.wait_again([Unit("j", 0)], -1)
@@ -92,14 +92,14 @@ def found(server: RedisServer, **conf: Any) -> list[str]:
 
 class TestJobsOfAnotherPrefix:
     def test_are_noticed_by_an_app_that_has_none(self, server: RedisServer) -> None:
-        open_store(server.url).schedule([Unit("j")], 1e10)
+        open_store_at(server.url).schedule([Unit("j")], 1e10)
         [text] = found(server, broker_transport_options={"global_keyprefix": "shop:"})
         assert re.search(r"keys begin with '', and this app's begin with 'shop:'", text)
         assert found(server) == []
 
     def test_are_noticed_where_nobody_does_what_is_due(self, server: RedisServer) -> None:
-        open_store(server.url)._redis.zadd("claude_batch:jobs", {"mine": 1})
-        theirs = open_store(server.url, (), "shop:")
+        open_store_at(server.url)._redis.zadd("claude_batch:jobs", {"mine": 1})
+        theirs = open_store_at(server.url, (), "shop:")
         theirs.schedule([Unit("j")], 1e10)
         assert found(server) == []  # another project's, which works
         theirs.schedule([Unit("k")], 1)

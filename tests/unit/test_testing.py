@@ -19,7 +19,7 @@ import pytest
 import claude_batch_tasks
 from claude_batch_tasks import api, errors, testing
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store.redis import open_store
+from claude_batch_tasks.store.redis import open_store_at
 
 #: Kept for the life of a process, and no matter to a test that follows.
 STAYS = {
@@ -120,10 +120,10 @@ class TestAClient:
 
 def test_a_reset_has_stores_and_prices_made_anew() -> None:
     url, prices = "redis://127.0.0.1:9/0", Settings().price_list
-    store = open_store(url)
-    assert open_store(url) is store
+    store = open_store_at(url)
+    assert open_store_at(url) is store
     testing.reset()
-    assert open_store(url) is not store
+    assert open_store_at(url) is not store
     assert Settings().price_list is not prices
 
 

@@ -33,7 +33,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, HistoryEvent, adopt, api, census, run_batch, submit
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from tests.support import FAST, inherited, wait_until
 from tests.upgrades.monitor import Monitor, touched
 from tests.workers.rig import requests
@@ -231,7 +231,7 @@ class Recording:
 
     def tell_a_long_story(self) -> None:
         """Make one job's history longer than is kept."""
-        store, at = open_store(self._redis.url), datetime.now(timezone.utc)
+        store, at = open_store_at(self._redis.url), datetime.now(timezone.utc)
         for number in range(LONG):
             event = HistoryEvent(at=at, event="retry", batch=0, text=f"number {number}", details={"countdown": 0.5})
             store.note(self.jobs["completed"], event)
@@ -298,7 +298,7 @@ def main(path: Path) -> None:
 
 def _batches(url: str, recording: Recording, simulator: Simulator) -> Iterator[dict[str, Any]]:
     """What is at Anthropic, as it was sent there."""
-    store = open_store(url, (ENCRYPTION_KEY,))
+    store = open_store_at(url, (ENCRYPTION_KEY,))
     known = {batch.id: batch for batch in simulator.state().batches}
     for job_id in recording.jobs.values():
         job = store.job(job_id)

@@ -9,7 +9,7 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.simulator import Call, Simulator
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from tests.workers.rig import requests
 
 
@@ -30,7 +30,7 @@ def in_flight(app: Celery, jobs: list[Any]) -> bool:
 
 
 def nothing_waits(redis_url: str) -> bool:
-    client: Any = open_store(redis_url)._redis  # type: ignore[attr-defined]
+    client: Any = open_store_at(redis_url)._redis  # type: ignore[attr-defined]
     return not client.zcard("claude_batch:due") and not client.zcard("claude_batch:waiting")
 
 

@@ -15,7 +15,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, adopt, api, errors, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Simulator
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from tests.support import wait_until
 from tests.workers.flights import nothing_waits
 from tests.workers.rig import requests
@@ -64,7 +64,7 @@ class TestABatchCreatedElsewhere:
         wait_until(lambda: nothing_waits(redis_url))
         assert len(simulator.journal().calls_to("create")) == 1
         job.delete()
-        client: Any = open_store(redis_url)._redis  # type: ignore[attr-defined]
+        client: Any = open_store_at(redis_url)._redis  # type: ignore[attr-defined]
         left = [key for key in client.keys("*") if job.id.encode() in key]
         assert {key.partition(job.id.encode())[0] for key in left} <= {b"celery-task-meta-", b"claude_batch:deleted:"}
 
@@ -179,7 +179,7 @@ class TestABatchCreatedElsewhere:
         batch_id = elsewhere(simulator, ["a", "b"])
         jobs = [adopt(batch_id, app=app)]
         # As where the first died before it had written down whose the batch is.
-        assert open_store(redis_url)._redis.delete(f"claude_batch:owner:{batch_id}")  # type: ignore[attr-defined]
+        assert open_store_at(redis_url)._redis.delete(f"claude_batch:owner:{batch_id}")  # type: ignore[attr-defined]
         jobs.append(adopt(batch_id, app=app))
         start_worker(simulator.url)
         with pytest.raises(errors.BatchTasksError, match=f"is that of job {jobs[1].id}"):

@@ -15,7 +15,7 @@ from claude_batch_tasks import BatchJob, policy, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Unit
 from claude_batch_tasks.simulator import Simulator
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from tests.support import wait_until
 from tests.workers.flights import finish, in_flight, looks, submit
 from tests.workers.rig import requests
@@ -47,7 +47,7 @@ def test_one_look_serves_them_all_and_a_killed_worker_loses_none(
         intervals = (time.monotonic() - begun) / every
         assert {call.endpoint for call in calls} == {"list"}
         assert 2 <= len(calls) <= intervals + 1, "one for all of them"
-        assert open_store(redis_url).due(0)[1] is not None
+        assert open_store_at(redis_url).due(0)[1] is not None
         assert memory(worker.pid) - idle < 50, "tasks that come back leave nothing behind"
 
         worker.stop(kill=True)
@@ -82,10 +82,10 @@ def test_ten_thousand_that_wait_cost_little_and_starve_nobody(
         worker = start_worker(simulator.url)
         run_batch.delay(requests("before", 2)).get(timeout=180)
         idle = memory(worker.pid)
-        client = open_store(redis_url)._redis  # type: ignore[attr-defined]
+        client = open_store_at(redis_url)._redis  # type: ignore[attr-defined]
         empty = client.info("memory")["used_memory"]
         in_ten_minutes = time.time() + 600
-        store = open_store(redis_url)
+        store = open_store_at(redis_url)
         for number in range(10_000):
             wait_in(store, f"waiting-{number}", in_ten_minutes)
         assert (client.info("memory")["used_memory"] - empty) / 10_000 < 5_000

@@ -15,7 +15,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, policy, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from tests.support import wait_until
 from tests.workers.flights import finish, in_flight, looks, submit
 from tests.workers.rig import requests
@@ -217,5 +217,5 @@ def test_a_cancel_does_not_wait_for_the_next_look(app: Celery, start_worker: Sta
         assert jobs[0].get(timeout=180)["state"] == "canceled"
         # Nor on its message.
         BatchJob(jobs[1].id, app).cancel()
-        open_store(redis_url)._redis.delete("celery")  # type: ignore[attr-defined]
+        open_store_at(redis_url)._redis.delete("celery")  # type: ignore[attr-defined]
         assert jobs[1].get(timeout=180)["state"] == "canceled"

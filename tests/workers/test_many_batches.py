@@ -17,7 +17,7 @@ from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.simulator import Fault, Simulator
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import fetch_results, finish_job
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
@@ -196,7 +196,7 @@ def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
     job_id, unit = "a-long-one", Unit("a-long-one", 0)
     record = submit.submit(app, job_id, requests("job", 1000), {"lease": 0.6})
     trickle.nonce = record.nonce
-    store, client = open_store(redis_url), redis_server.client()
+    store, client = open_store_at(redis_url), redis_server.client()
     store.update_job(job_id, state="running", started_at=time.time(), admitted=1)
     store.acquire(unit, 0, "test", 60)
     store.record(unit, "test", state="ended", batch_id="msgbatch_1", created_at=time.time())

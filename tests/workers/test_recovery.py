@@ -15,7 +15,7 @@ from claude_batch_tasks import BatchJob, errors, recovery, run_batch, submit
 from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import recover_jobs
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
@@ -118,7 +118,7 @@ def test_what_follows_the_job_follows_it_still(
 def test_a_purged_queue_by_the_command(
     app: Celery, start_worker: Callable[..., Worker], broker_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("claude_batch_tasks.settings.configured_app", lambda: app)
+    monkeypatch.setattr("claude_batch_tasks.current_app.configured_app", lambda: app)
     with Simulator("healthy") as simulator:
         result = run_batch.delay(named("one"))
         later = run_batch.apply_async((named("two"),), countdown=3600)
@@ -181,7 +181,7 @@ def test_what_was_never_sent_is_not_begun(app: Celery, redis_url: str) -> None:
     job_id = "never-sent"
     submit.submit(app, job_id, named("one"), {})
     assert recovery.recover(app) == 0
-    client = open_store(redis_url)._redis
+    client = open_store_at(redis_url)._redis
     assert all(0 < client.ttl(key) <= 604_800 for key in client.keys("*never-sent*"))
 
 
@@ -206,7 +206,7 @@ def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Wo
         wait_until(lambda: BatchJob(result.id, app).status().state == "revoked")
         assert result.state == "REVOKED"
         assert recovery.recover(app) == 0
-        client = open_store(redis_url)._redis
+        client = open_store_at(redis_url)._redis
         assert all(client.ttl(key) > 0 for key in client.keys(f"*{result.id}*"))
         assert simulator.journal().totals.batches_created == 0
         # One that is under way is forgotten when its batches have ended.

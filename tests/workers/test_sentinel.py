@@ -18,6 +18,7 @@ from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port, redis_binary
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Simulator
+from claude_batch_tasks.store import open_store
 from tests.support import wait_until
 from tests.workers.rig import requests
 
@@ -92,4 +93,4 @@ def test_a_job_outlives_a_failover(
     assert job.get(timeout=100)["succeeded"] == 5
     assert group.replica.client().info()["role"] == "master"
     assert len(simulator.journal().batches) == 1, "nothing was paid for twice"
-    assert Settings.of(app).open_store().job(job.id).state == "completed"  # type: ignore[union-attr]
+    assert open_store(Settings.of(app)).job(job.id).state == "completed"  # type: ignore[union-attr]

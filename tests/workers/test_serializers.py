@@ -18,6 +18,7 @@ from claude_batch_tasks import errors, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Simulator
+from claude_batch_tasks.store import open_store
 from tests.workers.rig import requests
 from tests.workers.test_routing import ALL_STEPS, project
 
@@ -69,4 +70,4 @@ def test_what_no_worker_would_take_is_refused(app: Celery) -> None:
     app.conf.update(task_serializer="json", accept_content=["pickle"])
     with pytest.raises(errors.InvalidSettings, match="neither 'json' nor task_serializer"):
         run_batch.delay(requests("job", 2))
-    assert list(Settings.of(app).open_store().job_ids()) == []
+    assert list(open_store(Settings.of(app)).job_ids()) == []

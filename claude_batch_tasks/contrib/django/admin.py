@@ -22,9 +22,9 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import BatchJob, JobStatus, list_jobs
 from claude_batch_tasks.contrib.django.models import Job
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import BatchTasksError, JobNotFound
 from claude_batch_tasks.records import JobState
-from claude_batch_tasks.settings import configured_app
 
 _MEDIA = forms.Media(css={"all": ["claude_batch/admin.css"]}, js=["claude_batch/admin.js"])
 

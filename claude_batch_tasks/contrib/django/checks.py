@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from django.core.checks import CheckMessage, Error, Warning
 
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.settings import configured_app
 
 if TYPE_CHECKING:
     from claude_batch_tasks.problems import Finding

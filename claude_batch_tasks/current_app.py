@@ -1,0 +1,31 @@
+"""Which Celery app is meant where nobody says so."""
+
+from __future__ import annotations
+
+import celery
+from celery import Celery, _state
+
+from claude_batch_tasks.errors import InvalidSettings
+
+
+def configured_app() -> Celery:
+    """Return the program's current Celery app, else the only one it has, else the ready-made one.
+
+    Celery's current app is each thread's own, and in a thread (or a program) without one it is an implicit app which
+    knows no broker and no settings.
+
+    Raises:
+        InvalidSettings: this thread has no current app, and the program has several.
+    """
+    if celery.current_app.main == "default":
+        active = _state._get_active_apps()  # type: ignore[attr-defined]
+        apps = [app for app in active if app.main not in ("default", "claude_batch_tasks")]
+        if len(apps) > 1:
+            names = ", ".join(str(app.main) for app in apps)
+            raise InvalidSettings(f"which Celery app is meant ({names})? Call set_default() on one at start")
+        if apps:
+            return apps[0]  # type: ignore[no-any-return]
+        from claude_batch_tasks.app import app
+
+        return app
+    return celery.current_app._get_current_object()  # type: ignore[no-any-return, attr-defined]
