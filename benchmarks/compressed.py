@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import rules
 from claude_batch_tasks.app import app
 
-policy.LONGEST_IN_BROKER /= float(os.environ["BENCHMARK_COMPRESS"])
+rules.LONGEST_IN_BROKER /= float(os.environ["BENCHMARK_COMPRESS"])
 
 __all__ = ["app"]

@@ -7,7 +7,8 @@ import urllib.request
 
 from benchmarks import material, world
 from benchmarks.measure import Bench
-from claude_batch_tasks import api, submit
+from claude_batch_tasks import api
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import create_batch
@@ -19,7 +20,7 @@ def _job_id(bench: Bench) -> str:
 
 def prepare(bench: Bench) -> None:
     """Stage the job that ``ours`` creates the batch of."""
-    submit.submit(world.app(bench), _job_id(bench), material.requests(bench.records), {})
+    submission.submit(world.app(bench), _job_id(bench), material.requests(bench.records), {})
     open_store_at(bench.redis_url).update_job(_job_id(bench), state="running", admitted=1)
 
 

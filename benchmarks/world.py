@@ -14,9 +14,11 @@ from celery import Celery
 
 from benchmarks import material
 from benchmarks.measure import Bench
-from claude_batch_tasks import requests, submit, tasks
+from claude_batch_tasks import tasks
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import open_store_at
+from claude_batch_tasks.wire import batch_requests
 
 KEY = "sk-ant-benchmark"
 
@@ -50,12 +52,12 @@ def job_id(records: int) -> str:
 def prepare(bench: Bench) -> None:
     """Stage a job of small requests, write the result file of its batch, and leave the batch ended at Anthropic."""
     count, folder = bench.records, Path(os.environ["BENCHMARK_FOLDER"])
-    staged = submit.submit(app(bench), job_id(count), material.requests(count, 60), {})
+    staged = submission.submit(app(bench), job_id(count), material.requests(count, 60), {})
     with (folder / f"{batch_id(count)}.jsonl").open("wb") as file:
         for number in range(count):
             # Not in order: that of a result file is not promised.
             place = number * 7919 % count
-            file.write(material.line(requests.wire_id(staged.nonce, place), place) + b"\n")
+            file.write(material.line(batch_requests.wire_id(staged.nonce, place), place) + b"\n")
     counts = {"processing": 0, "succeeded": count, "errored": 0, "canceled": 0, "expired": 0}
     (folder / f"{batch_id(count)}.json").write_text(json.dumps(counts))
     store = open_store_at(bench.redis_url)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from claude_batch_tasks import errors, signals
-    from claude_batch_tasks.estimating import Estimate, estimate
-    from claude_batch_tasks.job import BatchJob, BatchStatus, JobStatus, adopt, list_jobs
-    from claude_batch_tasks.reading import RequestResult
+    from claude_batch_tasks.jobs.batch_job import BatchJob, BatchStatus, JobStatus, adopt, list_jobs
+    from claude_batch_tasks.jobs.estimating import Estimate, estimate
     from claude_batch_tasks.records import HistoryEvent
+    from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.tasks.run_batch import run_batch
 
 __all__ = [
@@ -32,15 +32,15 @@ __version__ = "0.2.0"
 # On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
 # pay a second for the SDK.
 _HOME = {
-    "BatchJob": "job",
-    "BatchStatus": "job",
-    "Estimate": "estimating",
+    "BatchJob": "jobs.batch_job",
+    "BatchStatus": "jobs.batch_job",
+    "Estimate": "jobs.estimating",
     "HistoryEvent": "records",
-    "JobStatus": "job",
-    "RequestResult": "reading",
-    "adopt": "job",
-    "estimate": "estimating",
-    "list_jobs": "job",
+    "JobStatus": "jobs.batch_job",
+    "RequestResult": "results.reader",
+    "adopt": "jobs.batch_job",
+    "estimate": "jobs.estimating",
+    "list_jobs": "jobs.batch_job",
     "run_batch": "tasks",
 }
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from celery import Celery
 
-from claude_batch_tasks import setting_names, transport
-from claude_batch_tasks.settings import configuration
+from claude_batch_tasks import transport
+from claude_batch_tasks.settings import configuration, spelling
 
 
 def _settings() -> dict[str, Any]:
@@ -21,8 +21,8 @@ def _settings() -> dict[str, Any]:
     if importlib.util.find_spec("celeryconfig") is not None:
         own = vars(importlib.import_module("celeryconfig"))
         settings.update({name: value for name, value in own.items() if name.islower() and not name.startswith("_")})
-        ours = setting_names.unique(own.items(), ("", setting_names.CELERY))
-        settings.update({setting_names.PREFIX + name: each.value for name, each in ours.items()})
+        ours = spelling.unique(own.items(), ("", spelling.CELERY))
+        settings.update({spelling.PREFIX + name: each.value for name, each in ours.items()})
     return settings
 
 

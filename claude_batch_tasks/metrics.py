@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 
 from celery import Celery
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import rules
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchState, JobState
 
@@ -25,7 +25,7 @@ _CALL = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _BATCH = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 43_200.0, 86_400.0)
 
 
-_ENDPOINTS = get_args(policy.Endpoint)
+_ENDPOINTS = get_args(rules.Endpoint)
 _SOURCES = ("batch", "resubmitted", "messages")
 
 

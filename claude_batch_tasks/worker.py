@@ -15,28 +15,15 @@ from celery.concurrency.prefork import TaskPool as Prefork
 from celery.states import IGNORED, RETRY
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import (
-    api,
-    checks,
-    delivery,
-    errors,
-    history,
-    inspection,
-    instruments,
-    metrics,
-    policy,
-    problems,
-    recovery,
-    restoring,
-    silence,
-    spool,
-    unread_settings,
-)
-from claude_batch_tasks.line import NAME
+from claude_batch_tasks import api, errors, instruments, metrics, rules
+from claude_batch_tasks.checks import configuration, inspection, problems, silent_broker, unread_settings
+from claude_batch_tasks.lifecycle import record_repair, recovery, unsaved_answers
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import open_store
+from claude_batch_tasks.steps import dispatch
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.store import history, open_store
 
 log = get_logger(__name__)
 
@@ -71,7 +58,7 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
         unread = unread_settings.findings(sender.app, settings)
         if wrong := [str(finding) for finding in unread if finding.level >= logging.ERROR]:
             raise errors.InvalidSettings("\n".join(wrong))
-        spool.check(settings)
+        unsaved_answers.check(settings)
         instruments.set_up(sender, settings.instruments)
     except errors.InvalidSettings as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
@@ -90,7 +77,7 @@ def _check_store(instance: Any = None, **_: Any) -> None:
 def _check_servers(instance: Any = None, **_: Any) -> None:
     global _checked
     _checked = mmap.mmap(-1, 1)
-    checks.warn(instance)
+    configuration.warn(instance)
 
 
 def _check_clients_of_pool(**_: Any) -> None:
@@ -103,7 +90,7 @@ def _check_clients_of_pool(**_: Any) -> None:
 
 def _check_clients(app: Celery) -> None:
     """Say which clients have no Message Batches: jobs of theirs are refused before anything is created."""
-    factories = checks.readable(app).client_factories
+    factories = configuration.readable(app).client_factories
     for alias in factories:
         try:
             api.client(alias, factories)
@@ -116,7 +103,7 @@ def _check_clients(app: Celery) -> None:
 
 def _add_step(app: Celery) -> None:
     app.steps["worker"].add(WhatIsDue)
-    app.steps["consumer"].add(silence.NoticeSilence)
+    app.steps["consumer"].add(silent_broker.NoticeSilence)
 
 
 class WhatIsDue(bootsteps.StartStopStep):
@@ -137,9 +124,9 @@ class WhatIsDue(bootsteps.StartStopStep):
         instruments.begin()
         if not issubclass(worker.pool_cls, Prefork):
             _check_clients_of_pool()
-        _keep_doing("claude-batch-ticker", lambda: delivery.send_due(app), over, "what is due could not be sent")
+        _keep_doing("claude-batch-ticker", lambda: dispatch.send_due(app), over, "what is due could not be sent")
         _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
-        watch = restoring.Watch()
+        watch = record_repair.Watch()
         _keep_doing("claude-batch-records", lambda: watch.look(app), over, "lost records could not be looked for")
 
     def close(self, worker: Any) -> None:
@@ -158,12 +145,12 @@ def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, fai
                 pause = work()
             except (errors.StoreUnavailable, OperationalError) as exc:
                 failures += 1
-                pause = min(2.0**failures, policy.OUTAGE_RETRY_MAX)
+                pause = min(2.0**failures, rules.OUTAGE_RETRY_MAX)
                 if failures == 1:  # once for each outage, however long it is
                     since = begun
                     log.warning(f"{failed}: %s; it is tried again until it can be", exc)
             except Exception:
-                pause = policy.OUTAGE_RETRY_MAX
+                pause = rules.OUTAGE_RETRY_MAX
                 log.exception(failed)
             else:
                 if failures:

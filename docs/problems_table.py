@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
-from claude_batch_tasks.problems import catalogue
+from claude_batch_tasks.checks.problems import catalogue
 
 PAGE = Path(__file__).parent / "howto" / "troubleshooting.md"
 _BETWEEN = re.compile(r"(<!-- problems: begin -->\n).*(<!-- problems: end -->)", re.DOTALL)

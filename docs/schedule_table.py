@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from random import Random
 
-from claude_batch_tasks.policy import BATCH_LIFETIME, look_interval
+from claude_batch_tasks.rules import BATCH_LIFETIME, look_interval
 from claude_batch_tasks.settings import Settings
 
 PAGE = Path(__file__).parent / "explanation" / "waiting.md"

@@ -10,9 +10,10 @@ from typing import get_args
 import pytest
 from click import Context
 
-from claude_batch_tasks import history, policy
+from claude_batch_tasks import rules
 from claude_batch_tasks.cli import claude_batch, exits
-from claude_batch_tasks.results import OUTCOMES
+from claude_batch_tasks.store import history
+from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 pytestmark = pytest.mark.latest
 
@@ -60,10 +61,10 @@ def test_the_page_on_another_chance_says_what_is_sent_again() -> None:
     table = page[page.index("<!-- eligible: begin -->") : page.index("<!-- eligible: end -->")]
     rows = [[cell.strip().strip("`") for cell in line.split("|")[1:4]] for line in table.splitlines()[3:]]
     told = {(outcome, kind or None): again == "yes" for outcome, kind, again in rows}
-    known = {*policy.STATUS_OF, "anything else"}
+    known = {*rules.STATUS_OF, "anything else"}
     assert {kind for outcome, kind in told if outcome == "errored"} == known
     assert {outcome for outcome, _ in told} == set(OUTCOMES)
-    assert {key: policy.second_chance(*key) for key in told} == told
+    assert {key: rules.second_chance(*key) for key in told} == told
 
 
 def test_the_page_on_a_jobs_story_has_every_event() -> None:

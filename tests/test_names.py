@@ -18,10 +18,12 @@ from celery.app.defaults import SETTING_KEYS
 from celery.app.task import Task
 
 import claude_batch_tasks
-from claude_batch_tasks import checks, doctor, history, problems, records
-from claude_batch_tasks.line import NAME
+from claude_batch_tasks import doctor, records
+from claude_batch_tasks.checks import configuration, problems
 from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.settings import FIELDS, NAMES
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.store import history
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "claude_batch_tasks"
@@ -138,7 +140,7 @@ def test_tasks_by_the_end_of_their_names(tasks: set[str]) -> None:
         and isinstance(node.right, ast.Constant)
         and ast.unparse(node.left).rpartition(".")[2] == "NAME"
     }
-    named |= {name for name, _ in found(r"\{NAME\}(\w+)")} | set(checks._LONG_STEPS)
+    named |= {name for name, _ in found(r"\{NAME\}(\w+)")} | set(configuration._LONG_STEPS)
     assert len(named) > 3
     assert {name for name in named if NAME + name not in tasks} == set()
 
@@ -194,7 +196,7 @@ def test_settings_are_read_by_their_names() -> None:
         if call.function.endswith((".options.get", ".options.pop", "settings.get"))
         for constant in call.constants[:1]
         # A URL has options of redis-py's, and a signature those of apply_async.
-        if constant not in (None, "headers") and not call.place.startswith("claude_batch_tasks/redis_urls.py")
+        if constant not in (None, "headers") and not call.place.startswith("claude_batch_tasks/settings/redis_urls.py")
     }
     assert {name: at for name, at in named.items() if name not in NAMES} == {}
     assert set(doctor.LIMITS) <= NAMES

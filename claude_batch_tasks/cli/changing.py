@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import errors, recovery
+from claude_batch_tasks import errors
 from claude_batch_tasks.cli import claude_batch, common, exits
-from claude_batch_tasks.job import BatchJob
-from claude_batch_tasks.job import adopt as adopted
+from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.batch_job import adopt as adopted
+from claude_batch_tasks.lifecycle import recovery
 
 
 @claude_batch.command()

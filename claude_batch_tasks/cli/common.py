@@ -13,7 +13,7 @@ from celery.app.utils import find_app
 from celery.utils.imports import cwd_in_path
 
 from claude_batch_tasks.current_app import configured_app
-from claude_batch_tasks.job import BatchJob
+from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.settings import Settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])

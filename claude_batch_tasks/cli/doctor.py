@@ -14,7 +14,7 @@ from claude_batch_tasks.cli.common import again, app_of, say
 if TYPE_CHECKING:
     from celery import Celery
 
-    from claude_batch_tasks.problems import Finding
+    from claude_batch_tasks.checks.problems import Finding
     from claude_batch_tasks.records import HistoryEvent
 
 _SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
@@ -89,7 +89,7 @@ def _show(name: str, found: Iterable[Finding], as_json: bool) -> None:
 
 def _live(ctx: click.Context, app: Celery, model: str, client: str, timeout: float, yes: bool) -> None:
     from claude_batch_tasks.doctor import live, workers
-    from claude_batch_tasks.report import report as report_of
+    from claude_batch_tasks.doctor.support_report import report as report_of
     from claude_batch_tasks.settings import Settings
 
     Settings.of(app).check_client(client)
@@ -134,7 +134,7 @@ def report(ctx: click.Context, job_id: str) -> None:
     and no name of a host.
     """
     from claude_batch_tasks.doctor import workers
-    from claude_batch_tasks.report import report as report_of
+    from claude_batch_tasks.doctor.support_report import report as report_of
 
     app = app_of(ctx)
     click.echo(report_of(app, job_id, workers=workers.versions(app)), nl=False)

@@ -7,9 +7,9 @@ import sys
 import click
 
 from claude_batch_tasks.cli import claude_batch, common, exits
-from claude_batch_tasks.export import FORMATS
-from claude_batch_tasks.reading import Order, Type
-from claude_batch_tasks.results import OUTCOMES
+from claude_batch_tasks.results.export import FORMATS
+from claude_batch_tasks.results.reader import Order, Type
+from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 
 @claude_batch.command()

@@ -11,13 +11,14 @@ import click
 from celery.utils import uuid
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import errors, line
+from claude_batch_tasks import errors
 from claude_batch_tasks.cli import claude_batch, common, exits, shown
 from claude_batch_tasks.cli.request_file import RequestFile, Unreadable
 from claude_batch_tasks.cli.watching import follow
-from claude_batch_tasks.estimating import estimate as estimated
-from claude_batch_tasks.job import BatchJob
+from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.estimating import estimate as estimated
 from claude_batch_tasks.settings import prices_of
+from claude_batch_tasks.steps import message_chain
 
 #: Requests after which a terminal is told how many there were.
 _TELL = 20_000
@@ -59,7 +60,7 @@ def submit(
     job = BatchJob(uuid(), app)
     try:
         with _requests(ctx, file, quiet) as requests:
-            task = app.tasks[f"{line.NAME}run_batch"]
+            task = app.tasks[f"{message_chain.NAME}run_batch"]
             route: dict[str, Any] = {"queue": queue} if queue else {}
             task.apply_async((requests,), told, task_id=job.id, **route)
     except OperationalError as exc:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from celery import Celery
 
-from claude_batch_tasks import checks
+from claude_batch_tasks.checks import configuration
+from claude_batch_tasks.checks.problems import Finding, ok
 from claude_batch_tasks.doctor import accounts, servers, workers
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.problems import Finding, ok
 from claude_batch_tasks.settings import FIELDS, Settings
 
 __all__ = ["CHECKS", "Check", "Finding", "examine", "findings"]
@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
 
 def _settings(app: Celery) -> Iterator[Finding]:
-    yield from list(checks.static(app)) or [ok("the settings make sense")]
+    yield from list(configuration.static(app)) or [ok("the settings make sense")]
     with suppress(InvalidSettings):
         settings = Settings.of(app)
         limits = [f"{name} {_shown(getattr(settings, name))}" for name in LIMITS]
@@ -67,8 +67,8 @@ def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, lis
     app.loader.import_default_modules()
     for check in CHECKS:
         if not parts or check.name in parts:
-            found = checks.isolated(check.name, partial(check.run, app))
-            yield check.name, list(checks.in_its_words(app, found))
+            found = configuration.isolated(check.name, partial(check.run, app))
+            yield check.name, list(configuration.in_its_words(app, found))
 
 
 def findings(app: Celery, *, servers: bool) -> list[Finding]:

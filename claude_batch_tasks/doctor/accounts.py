@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 import anthropic
 from celery import Celery
 
-from claude_batch_tasks import api, checks, identity, policy, problems, task_classes
+from claude_batch_tasks import api, rules
+from claude_batch_tasks.api import identity
+from claude_batch_tasks.checks import configuration, problems
+from claude_batch_tasks.checks.problems import Finding, Problem, ok
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.errors import ApiError, BatchesUnsupported, InvalidSettings, PermanentError
-from claude_batch_tasks.problems import Finding, Problem, ok
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import task_classes
 
 #: Seconds for the call.
 _PATIENCE = 10.0
@@ -42,9 +45,9 @@ _STATUS: dict[int, Problem] = {
 
 def check(app: Celery) -> Iterator[Finding]:
     """Every client that the settings name."""
-    settings = checks.readable(app)
+    settings = configuration.readable(app)
     for alias in settings.client_factories:
-        yield from checks.isolated(f"client {alias!r}", partial(_client, app, alias, settings))
+        yield from configuration.isolated(f"client {alias!r}", partial(_client, app, alias, settings))
 
 
 def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
@@ -121,7 +124,7 @@ def _refusal(answer: api.Knock, about: dict[str, Any], client: anthropic.Anthrop
 def _answers_elsewhere(client: anthropic.Anthropic) -> bool:
     """Return whether some other route of the API is there."""
     found = api.ask_elsewhere(client, timeout=_PATIENCE)
-    return any(one.is_json and one.status < 500 and one.status not in policy.NO_ROUTE for one in found)
+    return any(one.is_json and one.status < 500 and one.status not in rules.NO_ROUTE for one in found)
 
 
 def _clock(answer: api.Knock, before: float, settings: Settings) -> Iterator[Finding]:

@@ -18,10 +18,10 @@ from celery.app import backends
 from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 
-from claude_batch_tasks import checks, problems
-from claude_batch_tasks.checks import Server
-from claude_batch_tasks.problems import Finding, ok
-from claude_batch_tasks.redis_urls import database_of, redis_address
+from claude_batch_tasks.checks import configuration, problems
+from claude_batch_tasks.checks.configuration import Server
+from claude_batch_tasks.checks.problems import Finding, ok
+from claude_batch_tasks.settings.redis_urls import database_of, redis_address
 from claude_batch_tasks.store.prefixed import glob_escaped
 from claude_batch_tasks.store.schema import PREFIX
 
@@ -80,20 +80,20 @@ _CAUSES = (
 
 def check(app: Celery) -> Iterator[Finding]:
     """Every server that the app uses."""
-    found, prefix = checks.servers(app), checks.readable(app).store_prefix or ""
+    found, prefix = configuration.servers(app), configuration.readable(app).store_prefix or ""
     for server in found:
-        yield from checks.isolated(server.name, partial(_redis, server, prefix))
+        yield from configuration.isolated(server.name, partial(_redis, server, prefix))
     asked = {role for server in found for role in server.roles}
     if "broker" not in asked:
-        yield from checks.isolated("broker", partial(_other_broker, app))
+        yield from configuration.isolated("broker", partial(_other_broker, app))
     if "result back end" not in asked:
-        yield from checks.isolated("result back end", partial(_other_result_back_end, app))
-    yield from checks.isolated("silent servers", partial(checks.of_silent_servers, app))
+        yield from configuration.isolated("result back end", partial(_other_result_back_end, app))
+    yield from configuration.isolated("silent servers", partial(configuration.of_silent_servers, app))
 
 
 def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:
     """What keeps a server from answering, by what its client says."""
-    error = " ".join(f"{type(exc).__name__}: {checks.masked(str(exc))}".split())
+    error = " ".join(f"{type(exc).__name__}: {configuration.masked(str(exc))}".split())
     why, fix = next((why, fix) for words, why, fix in _CAUSES if any(word in error.lower() for word in words))
     found = {"why": why.format(error=error), "fix": fix.format(setting=setting)}
     return problems.NO_ANSWER.found(server=name, leads=leads, **found)
@@ -119,11 +119,11 @@ def _redis(server: Server, prefix: str) -> Iterator[Finding]:
     if missing := _missing_databases(server):
         yield from missing
         return
-    setting = " and ".join(checks.SETTINGS[role] for role in server.roles)
+    setting = " and ".join(configuration.SETTINGS[role] for role in server.roles)
     about = {"server": server.name, "setting": setting, "leads": _LEADS[server.roles[0]]}
     parts = urlsplit(server.url)
     client: Any
-    with checks.connected(server.url) as client:
+    with configuration.connected(server.url) as client:
         try:
             client.ping()
         except redis.exceptions.NoPermissionError:
@@ -137,11 +137,11 @@ def _redis(server: Server, prefix: str) -> Iterator[Finding]:
         found, told = [], {}
         try:
             told = client.info()
-            found += checks.of_server(server.roles, redis_address(server.url), told)
+            found += configuration.of_server(server.roles, redis_address(server.url), told)
         except redis.ResponseError:
             found.append(ok(f"{server.name} does not let its user see how it is set up (INFO)"))
         if "store" in server.roles:
-            found += checks.of_prefixes(server, client, prefix)
+            found += configuration.of_prefixes(server, client, prefix)
             refused = list(_refused(server, client, about, prefix))
             found += (one for one in refused if one.id not in {other.id for other in found})
         if told:
@@ -155,11 +155,11 @@ def _missing_databases(server: Server) -> list[Finding]:
     found = []
     for role, url in server.urls.items():
         try:
-            with checks.connected(url) as client:
+            with configuration.connected(url) as client:
                 client.ping()
         except redis.ResponseError as exc:
             if "DB index" in str(exc):
-                database, about = database_of(url), {"setting": checks.SETTINGS[role], "leads": _LEADS[role]}
+                database, about = database_of(url), {"setting": configuration.SETTINGS[role], "leads": _LEADS[role]}
                 found.append(problems.NO_DATABASE.found(server=server.name, database=database, **about))
         except (redis.RedisError, OSError):
             break  # which is said when it is asked for more
@@ -231,10 +231,10 @@ def _other_broker(app: Celery) -> Iterator[Finding]:
     """One that is no Redis, or one that is reached through Sentinels."""
     try:
         unconnected = quick_connection(app)
-    except checks.UNUSABLE:  # which the settings' own check has said
+    except configuration.UNUSABLE:  # which the settings' own check has said
         return
     with unconnected as connection:
-        name = f"the broker ({checks.masked(connection.as_uri())})"
+        name = f"the broker ({configuration.masked(connection.as_uri())})"
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
         except Exception as exc:  # noqa: BLE001 - of any broker's client
@@ -271,15 +271,19 @@ def quick_connection(app: Celery) -> Any:
     """A connection to the broker that gives up soon."""
     redis_like = app.connection_for_write().get_transport_cls().driver_type == "redis"
     # Where it is closed, kombu 5.5 may wait for an answer that it has read already.
-    limits = {"socket_connect_timeout": checks.PATIENCE, "socket_timeout": checks.PATIENCE} if redis_like else {}
-    return app.connection_for_write(connect_timeout=checks.PATIENCE, transport_options=limits)
+    limits = (
+        {"socket_connect_timeout": configuration.PATIENCE, "socket_timeout": configuration.PATIENCE}
+        if redis_like
+        else {}
+    )
+    return app.connection_for_write(connect_timeout=configuration.PATIENCE, transport_options=limits)
 
 
 def _other_result_back_end(app: Celery) -> Iterator[Finding]:
     """One that is no Redis by its address, asked for a result that is not there."""
     try:
-        used = checks.result_back_end(app)
-    except checks.UNUSABLE:  # which the settings' own check has said
+        used = configuration.result_back_end(app)
+    except configuration.UNUSABLE:  # which the settings' own check has said
         return
     if used in (DisabledBackend, RPCBackend):
         return
@@ -296,13 +300,13 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
         except Exception as exc:  # noqa: BLE001 - of any back end's client
             answered.append(exc)
 
-    name = f"the result back end ({checks.masked(str(app.conf.result_backend))})"
+    name = f"the result back end ({configuration.masked(str(app.conf.result_backend))})"
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(3 * checks.PATIENCE)
+    thread.join(3 * configuration.PATIENCE)
     answer = answered[0] if answered else TimeoutError("no answer in time")
-    if isinstance(answer, checks.UNUSABLE):
-        yield checks.unusable_result_back_end(app, answer)  # a driver is not installed
+    if isinstance(answer, configuration.UNUSABLE):
+        yield configuration.unusable_result_back_end(app, answer)  # a driver is not installed
     elif isinstance(answer, Exception):
         yield no_answer(name, "result_backend", _LEADS["result back end"], answer)
     else:

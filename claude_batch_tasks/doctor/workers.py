@@ -12,12 +12,14 @@ from uuid import uuid4
 import redis
 from celery import Celery
 
-from claude_batch_tasks import __version__, checks, inspection, problems, routing
+from claude_batch_tasks import __version__
+from claude_batch_tasks.checks import configuration, inspection, problems
+from claude_batch_tasks.checks.problems import Finding, ok
 from claude_batch_tasks.doctor import servers
-from claude_batch_tasks.line import NAME
-from claude_batch_tasks.problems import Finding, ok
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import routing
+from claude_batch_tasks.steps.message_chain import NAME
 
 #: Seconds within which a worker must answer; and, once one has, the others.
 FIRST = 3.0
@@ -46,7 +48,7 @@ def check(app: Celery) -> Iterator[Finding]:
     for queue, sent in queues.items():
         if not any(queue in taken for taken in consumed.values()):
             all_taken = ", ".join(sorted({name for taken in consumed.values() for name in taken})) or "none"
-            some = checks.some(sent)
+            some = configuration.some(sent)
             yield problems.NO_CONSUMER.found(app=_name(app), queue=queue, tasks=some, consumed=all_taken)
     ours = []
     for worker in names:
@@ -112,12 +114,12 @@ def _queues(app: Celery) -> dict[str, list[str]]:
 
 def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
     """What workers say of themselves, next to what this process has."""
-    settings, token = checks.readable(app), uuid4().hex
+    settings, token = configuration.readable(app), uuid4().hex
     marked = False
     if settings.store_url is not None:
         with (
             suppress(redis.RedisError, OSError),
-            checks.connected(settings.store_url, settings.store_prefix or "") as client,
+            configuration.connected(settings.store_url, settings.store_prefix or "") as client,
         ):
             marked = bool(client.set(inspection.mark(token), "1", ex=60))
     asked = time.time()

@@ -12,7 +12,7 @@ from celery import Celery
 from opentelemetry import metrics as api
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
 
-from claude_batch_tasks import census
+from claude_batch_tasks.instruments import gauges
 from claude_batch_tasks.metrics import METRICS, Instruments, Metric
 
 #: What exporters add to a name that has it already (``s``) or not at all (braces); in ``1`` gauges were ratios to them.
@@ -48,5 +48,5 @@ class OpenTelemetry(Instruments):
         self._histograms[metric.name].record(value, dict(labels))
 
     def _read(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
-        found = census.readings(self.app)
+        found = gauges.readings(self.app)
         return [Observation(value, dict(labels)) for metric, labels, value in found if metric.name == name]

@@ -21,10 +21,11 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from claude_batch_tasks import census, delivery
+from claude_batch_tasks.instruments import gauges
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.metrics import METRICS, Instruments, Metric
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import dispatch
 
 log = get_logger(__name__)
 
@@ -110,13 +111,13 @@ class Gauges(Collector):
 
     def describe(self) -> list[GaugeMetricFamily]:
         """What they are called."""
-        gauges = (metric for metric in METRICS.values() if metric.kind == "gauge")
-        return [GaugeMetricFamily(metric.full_name, metric.help, labels=list(metric.labels)) for metric in gauges]
+        known = (metric for metric in METRICS.values() if metric.kind == "gauge")
+        return [GaugeMetricFamily(metric.full_name, metric.help, labels=list(metric.labels)) for metric in known]
 
     def collect(self) -> list[GaugeMetricFamily]:
         """Their present values."""
         families = {family.name: family for family in self.describe()}
-        for metric, labels, value in census.readings(self._app):
+        for metric, labels, value in gauges.readings(self._app):
             families[metric.full_name].add_metric([labels[name] for name in metric.labels], value)
         return list(families.values())
 
@@ -128,7 +129,7 @@ class _Files(Collector):
         self._folder = folder
 
     def collect(self) -> list[Family]:
-        with delivery.no_fork:
+        with dispatch.no_fork:
             return list(MultiProcessCollector(None, self._folder).collect())  # type: ignore[no-untyped-call]
 
 

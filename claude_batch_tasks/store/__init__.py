@@ -25,8 +25,8 @@ from claude_batch_tasks.records import (
     Taken,
     Unit,
 )
-from claude_batch_tasks.requests import Piece
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.wire.batch_requests import Piece
 
 
 class Store(Protocol):

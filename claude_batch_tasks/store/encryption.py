@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from claude_batch_tasks.encryption_keys import NAME_SIZE, SETTING, check_key_name, decode_keys
 from claude_batch_tasks.errors import PayloadDamaged
+from claude_batch_tasks.settings.encryption_keys import NAME_SIZE, SETTING, check_key_name, decode_keys
 
 #: Begins no zstandard frame, and with it no chunk that was stored without a key; a part of an index begins so once in
 #: 2^64.

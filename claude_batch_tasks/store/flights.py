@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import redis
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import rules
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import Flight, Unit
 from claude_batch_tasks.store.clock import StoreClock
@@ -110,14 +110,14 @@ class Flights:
 
     @answering
     def due(self, limit: int) -> tuple[list[Unit], float | None]:
-        rules = (
-            policy.SHARE_FROM,
-            policy.LONGEST_IN_BROKER,
-            policy.ASKED_IN_VAIN,
-            policy.UNTAKEN,
-            policy.SENT_AHEAD,
+        numbers = (
+            rules.SHARE_FROM,
+            rules.LONGEST_IN_BROKER,
+            rules.ASKED_IN_VAIN,
+            rules.UNTAKEN,
+            rules.SENT_AHEAD,
         )
-        members, following, now = self._due(keys=[WAITING, DUE, HELD], args=[limit, *rules])
+        members, following, now = self._due(keys=[WAITING, DUE, HELD], args=[limit, *numbers])
         pause = max(float(following) - float(now), 0) if following else None
         return [unit_of(found.decode()) for found in members], pause
 

@@ -23,8 +23,9 @@ import msgspec
 import redis
 import zstandard
 
-from claude_batch_tasks import policy, redis_urls, requests, steady, transport
+from claude_batch_tasks import rules, steady, transport
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
+from claude_batch_tasks.formatting import job_gone
 from claude_batch_tasks.records import (
     BatchRecord,
     Flight,
@@ -37,7 +38,7 @@ from claude_batch_tasks.records import (
     Taken,
     Unit,
 )
-from claude_batch_tasks.results import MISSING
+from claude_batch_tasks.settings import redis_urls
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.flights import (
     DUE,
@@ -53,7 +54,8 @@ from claude_batch_tasks.store.jobs import JOBS, history_keys
 from claude_batch_tasks.store.prefixed import client_class
 from claude_batch_tasks.store.schema import PREFIX
 from claude_batch_tasks.store.survey import Survey
-from claude_batch_tasks.texts import job_gone
+from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire.result_rows import MISSING
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
 _LATE = f"{PREFIX}:late"
@@ -138,9 +140,9 @@ class RedisStore(Survey):
 
     # -- jobs
 
-    def stage(self, job_id: str, nonce: str, pieces: Iterable[requests.Piece]) -> None:
+    def stage(self, job_id: str, nonce: str, pieces: Iterable[batch_requests.Piece]) -> None:
         # Sealed for where they come to lie when the job exists.
-        def packed(piece: requests.Piece) -> bytes:
+        def packed(piece: batch_requests.Piece) -> bytes:
             return self._pack(piece.body, _key(job_id, "batch", piece.batch, "body"))
 
         for piece, body in _one_ahead(packed, pieces):
@@ -615,7 +617,7 @@ class RedisStore(Survey):
             args=[
                 *(_place(place), unit.lane or 0, _call(unit, place), pace, need.tokens),
                 *("" if n is None else n for n in (need.least, need.most)),
-                *(ttl, cap, policy.FIRST_IN_FLIGHT),
+                *(ttl, cap, rules.FIRST_IN_FLIGHT),
                 *("" if n is None else n for n in (limit, total)),
                 owner,
             ],
@@ -656,7 +658,7 @@ class RedisStore(Survey):
         output: int | None = None,
     ) -> None:
         args: list[Any] = [_call(unit, place), pace, mark, int(refused), "" if hold is None else hold, cap]
-        args += [policy.FIRST_IN_FLIGHT, "" if output is None else output]
+        args += [rules.FIRST_IN_FLIGHT, "" if output is None else output]
         for name, (a_minute, left) in limits.items():
             args += [name, a_minute, left]
         self._answered(keys=[*pace_keys(pace), HELD], args=args)

@@ -6,29 +6,19 @@ import logging
 
 from celery.exceptions import Ignore
 
-from claude_batch_tasks import (
-    account,
-    api,
-    bodies,
-    costs,
-    errors,
-    estimating,
-    gateways,
-    looks,
-    missing,
-    policy,
-    restoring,
-    results,
-    rounds,
-    sightings,
-    signals,
-    submit,
-)
-from claude_batch_tasks.line import NAME
-from claude_batch_tasks.step import LeaseLost, Step
-from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks import api, errors, rules, signals
+from claude_batch_tasks.api import body_limits
+from claude_batch_tasks.formatting import many
+from claude_batch_tasks.jobs import estimating
+from claude_batch_tasks.lifecycle import gateway_errors, polling, record_repair, resubmission, sightings, submission
+from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.steps.step import LeaseLost, Step
+from claude_batch_tasks.steps.task_classes import job_task
+from claude_batch_tasks.store import lost_records
 from claude_batch_tasks.tasks.in_flight import InFlightTask
-from claude_batch_tasks.texts import many
+from claude_batch_tasks.wire import result_rows
 
 
 class CreateBatch(InFlightTask):
@@ -63,7 +53,7 @@ class CreateBatch(InFlightTask):
 
     def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
         try:
-            gateways.remember(self.step)
+            gateway_errors.remember(self.step)
             return sightings.without_batch(self.step, "unsent", error)
         except LeaseLost:
             raise Ignore("taken over") from None
@@ -72,11 +62,11 @@ class CreateBatch(InFlightTask):
 
     def pause(self) -> float:
         """Until the schedule's first look, if there is a batch to look at."""
-        return max(looks.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
+        return max(polling.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
 
 
 def _concerns_account(error: errors.BatchTasksError) -> bool:
-    return isinstance(error, errors.ApiError) and policy.concerns_account(
+    return isinstance(error, errors.ApiError) and rules.concerns_account(
         error.error_type, str(error), status=error.status or 0, code=error.code
     )
 
@@ -100,12 +90,12 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
     if waited:
         step.check_patience()
-    gateways.check(step)
-    seen = account.check_to_spend(step)
-    restoring.mend(step)
+    gateway_errors.check(step)
+    seen = credentials.check_to_spend(step)
+    record_repair.mend(step)
     if step.store.missing_keys(job_id, batch, ("body", "ids")):
         # Before anything is sent: answers whose custom_ids are gone would be of no use to anybody.
-        raise missing.of_requests(step.store, job_id, step.job, batch, record)
+        raise lost_records.of_requests(step.store, job_id, step.job, batch, record)
     if not _affordable(step):
         return "no money is left for it"
     step.pace.check("create")
@@ -121,14 +111,14 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         workspace=seen.workspace,
     )
     try:
-        body = step.while_held(submit.whole_body(step.store, job_id, step.job, batch, record))
-        with step.pace.heeded("create"), bodies.confirmed(step.confirm_lease):
+        body = step.while_held(submission.whole_body(step.store, job_id, step.job, batch, record))
+        with step.pace.heeded("create"), body_limits.confirmed(step.confirm_lease):
             created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
         # It may be stored where this answer came from.
         named = {"organization": exc.organization, "workspace": exc.workspace} if exc.organization else {}
         step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **named, **sightings.refusal_of(step, exc))
-        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
+        credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
     except errors.NotFoundError as exc:
         step.record(
@@ -139,10 +129,10 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
             create_not_found=record.create_not_found + 1,
             not_found=record.not_found + 1,
         )
-        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
+        credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
-            gateways.check_listing(step)
+            gateway_errors.check_listing(step)
             return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
     except errors.ResultsMissing:
@@ -150,7 +140,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         raise
     except (errors.TransientError, errors.PermanentError) as exc:
         step.record(state="staged", intent_at=None, organization=None, workspace=None)
-        account.compare_with_job(step, api.Account(exc.organization, exc.workspace))
+        credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         if isinstance(exc, errors.TransientError) and exc.status != 401 and _concerns_account(exc):
             # It does not pass while anybody waits: a spend limit comes as 429. After a 401 another token is asked for.
             raise errors.PermanentError(*exc.args) from None
@@ -160,8 +150,8 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     step.pace.heed(created.hold)
     told = {"requests": record.sending, "round": len(record.rounds)}
     step.note("created", f"created, {many(record.sending, 'request')}", **told, **created.call)
-    account.compare_with_job(step, created.account)
-    account.proven(step, created.account)
+    credentials.compare_with_job(step, created.account)
+    credentials.proven(step, created.account)
     return f"created {created.id}, {record.sending} requests"
 
 
@@ -176,20 +166,20 @@ def _affordable(step: Step) -> bool:
         return True
     note, answer = f"the rest of max_cost (${limit:,.4g}) does not cover its input", "no"
     if record.least is None or record.most is None:
-        params = rounds.params(step.store, step.unit.job_id, step.unit.batch or 0, record)
+        params = resubmission.params(step.store, step.unit.job_id, step.unit.batch or 0, record)
         found = estimating.batch_need(params, step.settings.price_list)
         if isinstance(found, estimating.BatchNeed):
             step.record(least=found.input, most=found.most)
         else:
             note = f"max_cost cannot be kept: {found[1].why}"
     if record.least is not None and record.most is not None:
-        answer = step.store.reserve(step.unit, len(record.rounds), record.least, record.most, costs.nano(limit))
+        answer = step.store.reserve(step.unit, len(record.rounds), record.least, record.most, spending.nano(limit))
     if answer == "wait":
         raise errors.HeldBack("waiting for what the job's other batches cost (max_cost)", 2 * step.settings.poll_min)
     if answer == "lost":
         note = "what the job has spent is gone from the store, so max_cost cannot be kept"
     if answer in ("no", "lost"):
         step.note("unsent", f"not created: {note}", level=logging.WARNING)
-        outcome = {"outcome": results.errored("budget_exceeded", note, None), "counts": {"errored": record.count}}
+        outcome = {"outcome": result_rows.errored("budget_exceeded", note, None), "counts": {"errored": record.count}}
         step.record(state="unsent", note=note, **({} if record.rounds else outcome))
     return answer == "yes"

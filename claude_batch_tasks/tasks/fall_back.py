@@ -13,28 +13,33 @@ from celery import chain
 from celery.exceptions import Ignore
 from celery.result import allow_join_result
 
-from claude_batch_tasks import costs, errors, hooks, lanes, line, metrics, policy, reading, restoring, results, rounds
-from claude_batch_tasks.line import DONE, NAME
+from claude_batch_tasks import errors, metrics, rules
+from claude_batch_tasks.formatting import duration, words
+from claude_batch_tasks.lifecycle import messages_fallback, record_repair, resubmission, result_hooks
+from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.step import Step, StepTask
-from claude_batch_tasks.task_classes import job_task
-from claude_batch_tasks.texts import duration, words
+from claude_batch_tasks.results import reader
+from claude_batch_tasks.steps import message_chain
+from claude_batch_tasks.steps.message_chain import DONE, NAME
+from claude_batch_tasks.steps.step import Step, StepTask
+from claude_batch_tasks.steps.task_classes import job_task
+from claude_batch_tasks.wire import result_rows
 
 
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
     """Go through create, poll, fetch and what follows again, when that is due."""
     number = step.unit.batch or 0
-    at, wait = line.position(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
+    at, wait = message_chain.position(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
     if task.request.is_eager:
-        steps = line.steps(task.app, step.unit.job_id, step.job, number, since=at)
+        steps = message_chain.steps(task.app, step.unit.job_id, step.job, number, since=at)
         with allow_join_result():
             chain(*steps[:-1]).apply()
         raise Ignore("the new turn has run")
     if not task.stay(wait, at, failures=0, task_id=None):
-        line.publish(
+        message_chain.publish(
             step.job,
             step.unit.job_id,
-            line.steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
+            message_chain.steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
         )
         step.store.advance(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
     raise Ignore("begun anew")
@@ -90,20 +95,20 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
     chance = "none"
     if not record.final:
         # The lane that was the last to end has woken it, before its time.
-        if not (record.messages_out and lanes.all_ended(step)):
+        if not (record.messages_out and messages_fallback.all_ended(step)):
             self.not_yet_due()
-        restoring.mend(step)
+        record_repair.mend(step)
         _settle(step)
         chance = "messages" if record.granted is not None else _chance(step)
         if step.job.on_result is not None and record.state != "failed" and record.layers and record.granted is None:
-            hooks.announce(step, _final(step))
+            result_hooks.announce(step, _final(step))
         if chance == "resubmit":
             _resubmit(step)
             return _another_turn(self, step)
     # Once: if the message of the one that follows is lost, the ledger knows that it is due.
     if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
         since = step.store.position(Unit(job_id, following))
-        line.publish(step.job, job_id, line.steps(self.app, job_id, step.job, following, since=since))
+        message_chain.publish(step.job, job_id, message_chain.steps(self.app, job_id, step.job, following, since=since))
     if record.done:
         return "done"
     if chance == "messages":
@@ -119,7 +124,7 @@ def _settle(step: Step) -> None:
         return
     past = record.rounds[-1].costs if record.rounds else {}
     now = record.costs if record.published is not None else past
-    spent = costs.nano(costs.known_total(now) - costs.known_total(past))
+    spent = spending.nano(spending.known_total(now) - spending.known_total(past))
     exists = record.batch_id is not None or record.intent_at is not None
     unpriced = record.published is not None and None in record.costs.values()
     if unpriced or (exists and (record.published is None or record.state == "failed")):
@@ -141,19 +146,19 @@ def _chance(step: Step) -> str:
         return "none"
     deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
     limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
-    return policy.next_chance(
+    return rules.next_chance(
         # Where there are no rows, the API did not take the batch, or lost it.
         rounds=len(record.rounds) if record.published is not None else settings.retries,
         retries=settings.retries,
         fallback=settings.fallback,
-        in_time=not limits or policy.in_time(min(limits), step.past, record.eligible),
+        in_time=not limits or rules.in_time(min(limits), step.past, record.eligible),
     )
 
 
 def _final(step: Step) -> Iterator[int]:
     """The positions of the batch's requests that are not to be sent again."""
     left = bytearray(step.batch.count)
-    for place in rounds.left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
+    for place in resubmission.left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
         left[place] = True
     return (place for place in range(step.batch.count) if not left[place])
 
@@ -162,9 +167,9 @@ def _resubmit(step: Step) -> None:
     """Begin the next round."""
     record, store, settings = step.batch, step.store, step.settings
     job_id, batch = step.unit.job_id, step.unit.batch or 0
-    changes = rounds.begin(store, job_id, step.job, batch, record)
-    wait = policy.backoff(
-        len(record.rounds) + policy.RESUBMIT_AFTER,
+    changes = resubmission.begin(store, job_id, step.job, batch, record)
+    wait = rules.backoff(
+        len(record.rounds) + rules.RESUBMIT_AFTER,
         retry_min=settings.retry_min,
         retry_max=settings.retry_max,
         at_least=None,
@@ -193,27 +198,27 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
         return
     if step.job.cancel_requested:
         store.drop(job_id, batch)
-    if record.messages_out and lanes.all_ended(step):
-        if not lanes.bury(step):
-            lanes.account_for(step)
+    if record.messages_out and messages_fallback.all_ended(step):
+        if not messages_fallback.bury(step):
+            messages_fallback.account_for(step)
             return
-        lanes.account_for(step)
+        messages_fallback.account_for(step)
         # All lanes have ended, and left some of it: whoever had it died, or put it back too late.
-        step.record(messages_out=False, first_lane=record.first_lane + policy.LANES)
+        step.record(messages_out=False, first_lane=record.first_lane + rules.LANES)
     if not record.messages_out:
         text = f"{record.granted:,} of {record.eligible:,} requests go through the Messages API"
         step.note("messages", text, requests=record.granted)
-        store.enter(job_id, batch, rounds.left(store, job_id, batch, record)[: record.granted])
-        units = lanes.units(step)[: 1 if task.request.is_eager else None]
+        store.enter(job_id, batch, resubmission.left(store, job_id, batch, record)[: record.granted])
+        units = messages_fallback.units(step)[: 1 if task.request.is_eager else None]
         store.schedule(units, step.now())
         for unit in units:
-            line.message(task.app, step.job, unit).apply_async()
+            message_chain.message(task.app, step.job, unit).apply_async()
         step.record(messages_out=True)
     left = store.under_way(job_id, batch)
     if not left and task.request.is_eager:
         return
     if not left:  # lanes that wait have nothing to wait for
-        store.wake(lanes.units(step))
+        store.wake(messages_fallback.units(step))
     raise errors.FallbackInProgress(f"fallback: {record.granted - left:,} of {record.granted:,} through")
 
 
@@ -226,7 +231,7 @@ def _close(step: Step) -> None:
         for (outcome, source), count in sources.items():
             metrics.count("requests", count, outcome=outcome, source=source)
     if record.state != "failed":
-        hooks.announce(step, range(record.count))
+        result_hooks.announce(step, range(record.count))
     step.record(done=True)
 
 
@@ -234,21 +239,21 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
     """What changes in its record, and how many requests ended how and where."""
     record = step.batch
     if not record.granted and not record.read_only:
-        return {"skipped": record.eligible} if record.note is not None else {}, rounds.sources(record)
+        return {"skipped": record.eligible} if record.note is not None else {}, resubmission.sources(record)
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     sources: Counter[tuple[str, str]] = Counter()
     usage: Counter[str] = Counter(record.usage)
     answered = tried = 0
-    meter = costs.Meter(step.settings.price_list, batch=False)
-    for outcome in reading.Reader(step.store, job_id, step.job, batch, record).outcomes():
+    meter = spending.Meter(step.settings.price_list, batch=False)
+    for outcome in reader.Reader(step.store, job_id, step.job, batch, record).outcomes():
         sources[outcome.row.type, outcome.source] += 1
         if outcome.source == "messages":
             answered += 1
             usage.update(outcome.row.usage)
             if outcome.row.type == "succeeded":
-                results.count_answers(meter, [outcome.row.result.message])
+                result_rows.count_answers(meter, [outcome.row.result.message])
     for _, stored in step.store.outcomes(job_id, batch):
-        tried += (kept := reading.kept(stored)) is not None and kept.tried
+        tried += (kept := reader.kept(stored)) is not None and kept.tried
     note = record.note or step.job.stopped
     if note is None and step.deadline is not None and step.now() >= step.deadline:
         note = f"the job waited longer than max_wait ({step.settings.max_wait:g} s)"
@@ -258,7 +263,7 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
     changes = {
         "counts": dict(counts),
         "usage": dict(usage),
-        "costs": costs.merged(record.costs, meter.costs()),
+        "costs": spending.merged(record.costs, meter.costs()),
         "unpriced": dict(Counter(record.unpriced) + Counter(meter.unpriced())),
         "answered": answered,
         "resubmitted": max(record.resubmitted - answered, 0),

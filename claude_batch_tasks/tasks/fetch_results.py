@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from claude_batch_tasks import api, costs, errors, metrics, policy, restoring, results, rounds, sightings, signals
-from claude_batch_tasks.line import NAME
-from claude_batch_tasks.step import LeaseLost, Step, StepTask
-from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks import api, errors, metrics, rules, signals
+from claude_batch_tasks.formatting import words
+from claude_batch_tasks.lifecycle import record_repair, resubmission, sightings
+from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.steps.step import LeaseLost, Step, StepTask
+from claude_batch_tasks.steps.task_classes import job_task
 from claude_batch_tasks.tasks.fall_back import _another_turn
-from claude_batch_tasks.texts import words
+from claude_batch_tasks.wire import result_rows
 
 
-@job_task(base=StepTask, rank=2, last_look=policy.LAST_LOOK, name=NAME + "fetch_results")
+@job_task(base=StepTask, rank=2, last_look=rules.LAST_LOOK, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Download, check and publish the batch's results; again if they do not add up."""
     step, record = self.step, self.step.batch
@@ -24,15 +27,15 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     self.not_yet_due()
     assert record.batch_id is not None
     if record.rounds:
-        restoring.mend(step)
+        record_repair.mend(step)
     step.pace.check()
     step.record(attempt=record.attempt + 1)
-    checked = results.AdoptedCompleteness if step.job.adopted else results.Completeness
+    checked = result_rows.AdoptedCompleteness if step.job.adopted else result_rows.Completeness
     seen = checked(
-        rounds.nonce(step.job, record),
+        resubmission.nonce(step.job, record),
         record.first,
         record.count,
-        places=rounds.places(step.store, job_id, batch, record) if record.rounds else None,
+        places=resubmission.places(step.store, job_id, batch, record) if record.rounds else None,
         prices=step.settings.price_list,
         at=record.created_at,
     )
@@ -55,7 +58,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         metrics.count("downloads", result="incomplete")
         step.note("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
         limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
-        if downloads < (min(limit, policy.TALLY_DOWNLOADS) if seen.complete else limit):
+        if downloads < (min(limit, rules.TALLY_DOWNLOADS) if seen.complete else limit):
             step.store.discard_results(job_id, batch, record.attempt)
             raise
         if not seen.complete:
@@ -68,11 +71,11 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     return f"fetched: {words(seen.tallies)}"
 
 
-def _publish(step: Step, seen: results.Completeness) -> None:
+def _publish(step: Step, seen: result_rows.Completeness) -> None:
     record = step.batch
-    changes = {"state": "fetched", "provisional": False, "intent_at": None, **rounds.merged(record, seen)}
+    changes = {"state": "fetched", "provisional": False, "intent_at": None, **resubmission.merged(record, seen)}
     rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-    if isinstance(seen, results.AdoptedCompleteness):
+    if isinstance(seen, result_rows.AdoptedCompleteness):
         rows["index"] = seen.index.parts()
     earlier = [round.attempt for round in record.rounds]
     if not step.store.publish(step.unit, step.owner, record.attempt, keep=earlier, **rows, **changes):
@@ -80,6 +83,6 @@ def _publish(step: Step, seen: results.Completeness) -> None:
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
     source = "resubmitted" if record.rounds else "batch"
-    metrics.count("cost_dollars", float(costs.known_total(seen.meter.costs())), source=source)
+    metrics.count("cost_dollars", float(spending.known_total(seen.meter.costs())), source=source)
     if seen.stopped is not None and not step.job.adopted:
         step.stop(seen.stopped)

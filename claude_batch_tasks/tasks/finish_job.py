@@ -10,14 +10,18 @@ from celery.exceptions import Ignore, Reject
 from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import EncodeError, OperationalError
 
-from claude_batch_tasks import errors, failure, headers, line, metrics, missing, publishing, results, signals, totals
-from claude_batch_tasks.line import NAME
+from claude_batch_tasks import errors, metrics, signals
+from claude_batch_tasks.formatting import words
+from claude_batch_tasks.lifecycle import job_failure
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
-from claude_batch_tasks.result_backend import is_not_followed
-from claude_batch_tasks.step import JobEnded, StepTask
-from claude_batch_tasks.task_classes import job_task
-from claude_batch_tasks.texts import words
+from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.steps.result_backend import is_not_followed
+from claude_batch_tasks.steps.step import JobEnded, StepTask
+from claude_batch_tasks.steps.task_classes import job_task
+from claude_batch_tasks.store import lost_records
+from claude_batch_tasks.wire import result_rows
 
 log = get_logger(__name__)
 
@@ -32,7 +36,7 @@ class FinishJob(StepTask):
     """
 
     abstract = True
-    Request = "claude_batch_tasks.hard_limit:EndRequest"
+    Request = "claude_batch_tasks.steps.time_limit:EndRequest"
     last = True
     waits = False
     ignore_result = False
@@ -57,11 +61,11 @@ class FinishJob(StepTask):
 
     def after(self, turn: int) -> int:
         """The end of the job's life."""
-        return line.ENDED
+        return message_chain.ENDED
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         """End the job, quietly where another is to end it, and with the job's headers on what is linked to it."""
-        headers.pass_on(self.request)
+        message_headers.pass_on(self.request)
         with self.quietly():
             return super().go_on(job_id, batch, turn, seq)
 
@@ -91,10 +95,10 @@ class FinishJob(StepTask):
         had = step.job
         if own is None and had.error is not None:  # what ended it is in its text alone
             own = errors.StepFailed(had.error)
-        missing.replace_lost_batches(step.store, job_id, had)
+        lost_records.replace_lost_batches(step.store, job_id, had)
         batches = step.store.batches(job_id)
-        summary = had.summary or totals.summarize(job_id, had, batches, step.now())
-        error = failure.of(step, batches, summary, own)
+        summary = had.summary or job_summary.summarize(job_id, had, batches, step.now())
+        error = job_failure.of(step, batches, summary, own)
         if error is not None:
             summary["state"] = "failed"
         # Before it has ended: from then on it may be taken up again, and must not expire.
@@ -108,7 +112,7 @@ class FinishJob(StepTask):
         )
         if had.ended_at is None:
             metrics.count("jobs_ended", state=summary["state"])
-        counts = {name: summary[name] for name in results.OUTCOMES}
+        counts = {name: summary[name] for name in result_rows.OUTCOMES}
         text, level = f"{summary['state']}, {words(counts)}", logging.INFO
         if error is None and had.stopped is not None:  # a job that fails says so by failing
             text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
@@ -135,7 +139,7 @@ class FinishJob(StepTask):
             return
         names = [str(task["task"]) for task in [*(request.callbacks or ()), *(request.chain or ())[-1:]]]
         try:
-            publishing.send_what_follows(self.app, request, value, headers.of(step.job))
+            publishing.send_what_follows(self.app, request, value, message_headers.of(step.job))
         except Exception as exc:
             outage = publishing.is_outage(self.app, exc)
             if outage is None and step.failures < self._most_failures(step.settings):
@@ -143,7 +147,7 @@ class FinishJob(StepTask):
             if outage:
                 self.later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
             setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
-            error = failure.of_what_follows(step, value["state"], names, exc)
+            error = job_failure.of_what_follows(step, value["state"], names, exc)
             with suppress(errors.StoreUnavailable):
                 step.store.update_job(step.unit.job_id, not_sent=str(error))
             step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)

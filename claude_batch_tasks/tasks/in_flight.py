@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from claude_batch_tasks import looks
+from claude_batch_tasks.lifecycle import polling
 from claude_batch_tasks.records import Flight
-from claude_batch_tasks.step import StepTask
+from claude_batch_tasks.steps.step import StepTask
 
 
 class InFlightTask(StepTask):
@@ -17,4 +17,4 @@ class InFlightTask(StepTask):
         record = self.step.batch
         if record.state not in ("in_progress", "canceling") or record.provisional or record.created_at is None:
             return None
-        return self.step.account, looks.flight(self.step)
+        return self.step.account, polling.flight(self.step)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from claude_batch_tasks import account, api, errors, history, recovery, restoring
-from claude_batch_tasks.line import NAME
-from claude_batch_tasks.pace import Pace
+from claude_batch_tasks import api, errors
+from claude_batch_tasks.lifecycle import record_repair, recovery
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.step import BatchTask
-from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.steps.rate_limit import Pace
+from claude_batch_tasks.steps.step import BatchTask
+from claude_batch_tasks.steps.task_classes import job_task
+from claude_batch_tasks.store import history
 
 
 @job_task(base=BatchTask, name=NAME + "cancel_batch")
@@ -24,11 +27,11 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
         return "not before it is certain that the batch is this job's"
 
     def answered(seen: api.Account) -> None:
-        if (differs := account.difference(account.known(record, found), seen)) is not None:
+        if (differs := credentials.difference(credentials.known(record, found), seen)) is not None:
             raise errors.AccountChanged(f"client {record.client!r} is on another account: {differs}")
 
-    client = account.caller(settings, record, answered)
-    pace = Pace(store, account.name(client, settings, record))
+    client = credentials.caller(settings, record, answered)
+    pace = Pace(store, credentials.name(client, settings, record))
     pace.check()
     try:
         with pace.heeded():
@@ -57,7 +60,7 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
     if job_id is None:
         return f"{recovery.recover(self.app, after)} messages sent again"
     try:
-        return restoring.restore(self.app, job_id)
+        return record_repair.restore(self.app, job_id)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if self.request.retries + 1 >= Settings.of(self.app).results_limit:
             text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 
-from claude_batch_tasks import account, api, errors, looks, metrics, policy, results, sightings, signals
-from claude_batch_tasks.line import NAME
-from claude_batch_tasks.step import Step
-from claude_batch_tasks.task_classes import job_task
+from claude_batch_tasks import api, errors, metrics, rules, signals
+from claude_batch_tasks.formatting import words
+from claude_batch_tasks.lifecycle import polling, sightings
+from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.steps.task_classes import job_task
 from claude_batch_tasks.tasks.in_flight import InFlightTask
-from claude_batch_tasks.texts import words
+from claude_batch_tasks.wire import result_rows
 
 
 class PollBatch(InFlightTask):
@@ -18,11 +21,11 @@ class PollBatch(InFlightTask):
 
     abstract = True
     rank = 1
-    last_look = policy.LAST_LOOK
+    last_look = rules.LAST_LOOK
 
     def look_interval(self, now: float) -> float:
         """As the schedule has it."""
-        return max(looks.next_look(self.step) - now, 0)
+        return max(polling.next_look(self.step) - now, 0)
 
 
 @job_task(base=PollBatch, name=NAME + "poll_batch")
@@ -37,7 +40,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
         not_canceled = _cancel(step, record.batch_id)
     try:
-        seen, seen_at = looks.look(step)
+        seen, seen_at = polling.look(step)
     except errors.NotFoundError as exc:
         return sightings.not_found(step, exc, "retrieve")
     if step.job.adopted:
@@ -54,14 +57,14 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if record.looks == 1:
         step.note("seen", f"seen, {seen.processing_status.replace('_', ' ')}", **seen.call)
     if not record.provisional:
-        account.proven(step, seen.account)
+        credentials.proven(step, seen.account)
     elif step.store.holder(seen.id) != step.unit:
         return sightings.give_back(step, "another job knows that it is its own")
     elif seen.processing_status != "ended":
         with suppress(errors.ApiError):
             sightings.look_elsewhere(step)
     if seen.processing_status != "ended":
-        waited = sum(seen.request_counts.get(name, 0) for name in results.OUTCOMES)
+        waited = sum(seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES)
         status = seen.processing_status.replace("_", " ")
         raise not_canceled or errors.BatchInProgress(f"{status}: {waited:,} of {record.sending:,}")
     if seen.archived_at is not None and record.provisional:
@@ -72,7 +75,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         )
     if record.provisional and sightings.is_ours(step, seen) is False:
         return sightings.give_back(step, "its rows are another's")
-    told = {name: seen.request_counts.get(name, 0) for name in results.OUTCOMES}
+    told = {name: seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES}
     step.record(state="ended", told=told, **({} if record.rounds else {"counts": told}))
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
     if seen.ended_at is not None and not step.job.cancel_requested and in_time:

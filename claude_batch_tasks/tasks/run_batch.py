@@ -19,17 +19,19 @@ from celery.utils import uuid
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import EncodeError
 
-from claude_batch_tasks import errors, headers, history, line, publishing, routing, submit, totals
+from claude_batch_tasks import errors
 from claude_batch_tasks.current_app import configured_app
-from claude_batch_tasks.job_result import JobResult
-from claude_batch_tasks.line import NAME
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
-from claude_batch_tasks.result_backend import is_not_followed
+from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.step import JobTask, publish_progress, reason_of, stops_worker
-from claude_batch_tasks.store import Store, open_store
-from claude_batch_tasks.task_classes import InnerTask, by_name, job_task
+from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing, routing
+from claude_batch_tasks.steps.message_chain import NAME
+from claude_batch_tasks.steps.result_backend import is_not_followed
+from claude_batch_tasks.steps.step import JobTask, publish_progress, reason_of, stops_worker
+from claude_batch_tasks.steps.task_classes import InnerTask, by_name, job_task
+from claude_batch_tasks.store import Store, history, open_store
 from claude_batch_tasks.tasks.finish_job import FinishJob
 
 log = get_logger(__name__)
@@ -69,7 +71,7 @@ class SendJob(InnerTask):
         options |= routing.merged(route)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
-            with headers.observed() as seen:
+            with message_headers.observed() as seen:
                 sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
         except Exception:
             if not _has_arrived(store, job_id):
@@ -79,7 +81,7 @@ class SendJob(InnerTask):
             return self.AsyncResult(job_id)
         with suppress(errors.StoreUnavailable):
             store.schedule([Unit(job_id)], store.now() + delay)
-            if seen and (carried := headers.added(job_id, record, seen[-1])) != record.headers:
+            if seen and (carried := message_headers.added(job_id, record, seen[-1])) != record.headers:
                 store.update_job(job_id, only="staged", headers=carried)
         return sent
 
@@ -103,15 +105,15 @@ def stage(
         publishing.serializer(app)
         publishing.check_serializer(app, options.get("serializer"))
     route = routing.find_route(app, options, (requests,), kwargs)
-    return submit.submit(
+    return submission.submit(
         app,
         job_id,
         requests,
         kwargs,
-        canvas=line.canvas({**options, **routing.merged(route)}),
+        canvas=message_chain.canvas({**options, **routing.merged(route)}),
         queue=routing.queue_name(route),
         route=routing.encode(route),
-        headers=headers.encode(options.get("headers")),
+        headers=message_headers.encode(options.get("headers")),
         delay=delay,
         expires_at=expires_at,
     )
@@ -166,7 +168,7 @@ class RunBatch(JobTask):
                     raise
                 if isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings):
                     self._forget_requests()
-                    headers.pass_on(self.request)
+                    message_headers.pass_on(self.request)
                     args, kwargs = (), {}
                     raise exc.with_traceback(None) from None
                 self.come_back_after(exc, kwargs.get("job_id"))
@@ -292,7 +294,7 @@ class RunBatch(JobTask):
             if failures >= Settings.of(self.app).max_step_failures:
                 error = self._fail(unit, self.broken_off(reason, failures))
         if error is not None:
-            headers.pass_on(self.request)
+            message_headers.pass_on(self.request)
             raise error
         self.retry_by_broker(reason)
 
@@ -305,7 +307,7 @@ class RunBatch(JobTask):
             f"job {unit.job_id} failed before it was begun: {error}. Its requests are kept, nothing was created or "
             f"billed. When its cause is gone: BatchJob({unit.job_id!r}).resume()."
         )
-        summary = {**totals.summarize(unit.job_id, job, [], self.store.now()), "state": "failed"}
+        summary = {**job_summary.summarize(unit.job_id, job, [], self.store.now()), "state": "failed"}
         ended = {"state": "failed", "ended_at": self.store.now(), "error": text, "summary": summary}
         if not self.store.update_job(unit.job_id, only="staged", **ended):
             return None
@@ -335,7 +337,7 @@ class RunBatch(JobTask):
             return configured_app().tasks[self.name].apply_async(args, kwargs, task_id=task_id, **options)
         task_id = task_id or uuid()
         record = stage(self.app, task_id, args, kwargs, options)
-        with headers.observed() as seen:
+        with message_headers.observed() as seen:
             token = _staged.set((task_id, record))
             try:
                 sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **options)
@@ -398,7 +400,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
         route = routing.find_route_of_message(self.request.delivery_info)
         queue, found = routing.queue_name(route), routing.encode(route)
-        record = submit.submit(self.app, job_id, requests, options, queue=queue, route=found)
+        record = submission.submit(self.app, job_id, requests, options, queue=queue, route=found)
         settings = settings.override(record.options)
     if record.ended_at is not None:
         raise Ignore("duplicate")
@@ -407,10 +409,10 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         store.expire(job_id, settings.result_ttl)
         raise Ignore("duplicate")
     if record.state == "staged":
-        record.started_at, record.canvas = store.now(), line.canvas(self.request)
+        record.started_at, record.canvas = store.now(), message_chain.canvas(self.request)
         if record.route is None and record.queue is None:  # handed over by an earlier release
             record.route = routing.encode(routing.find_route_of_message(self.request.delivery_info))
-        record.headers = headers.added(job_id, record, self.request)
+        record.headers = message_headers.added(job_id, record, self.request)
         # The others follow, each when one is through: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
         record.admitted = min(record.batches, limit)
@@ -425,15 +427,17 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         }
         if store.update_job(job_id, only="staged", **begun):
             history.note(store, Unit(job_id), "started", "started")
-            publish_progress(self, job_id, record, lambda: totals.progress(record, store.batches(job_id)), "started")
-    lines = [line.steps(self.app, job_id, record, number) for number in range(record.admitted)]
+            publish_progress(
+                self, job_id, record, lambda: job_summary.progress(record, store.batches(job_id)), "started"
+            )
+    lines = [message_chain.steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:
-        line.run_steps(record, lines)
+        message_chain.run_steps(record, lines)
         return self.end_here(job_id)
     # What follows the job, and is linked to it, follows its last task now.
     self.request.callbacks = self.request.chain = None
     for steps in lines:
-        line.publish(record, job_id, steps)
+        message_chain.publish(record, job_id, steps)
     raise Ignore("its steps end it")
 
 

@@ -7,12 +7,13 @@ from typing import NoReturn
 
 from celery.exceptions import Ignore
 
-from claude_batch_tasks import errors, hooks, lanes
-from claude_batch_tasks.line import DONE, NAME
+from claude_batch_tasks import errors
+from claude_batch_tasks.formatting import words
+from claude_batch_tasks.lifecycle import messages_fallback, result_hooks
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.step import StepTask
-from claude_batch_tasks.task_classes import job_task
-from claude_batch_tasks.texts import words
+from claude_batch_tasks.steps.message_chain import DONE, NAME
+from claude_batch_tasks.steps.step import StepTask
+from claude_batch_tasks.steps.task_classes import job_task
 
 
 class SendMessages(StepTask):
@@ -68,7 +69,7 @@ class SendMessages(StepTask):
         if step := getattr(self.request, "step", None):
             with suppress(errors.StoreUnavailable):
                 if not step.store.under_way(step.unit.job_id, step.unit.batch or 0):
-                    step.store.wake([*lanes.units(step), Unit(step.unit.job_id, step.unit.batch)])
+                    step.store.wake([*messages_fallback.units(step), Unit(step.unit.job_id, step.unit.batch)])
 
 
 @job_task(base=SendMessages, name=NAME + "send_messages")
@@ -81,10 +82,10 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     step = self.step
     if step.store.under_way(job_id, batch):
         self.not_yet_due()
-    run = lanes.Lane(step)
+    run = messages_fallback.Lane(step)
     pause = run.run()
     if run.final:
-        hooks.announce(step, run.final)
+        result_hooks.announce(step, run.final)
     sent = words(run.done)
     if pause is not None and step.deadline is not None and step.now() >= step.deadline:
         step.store.drop(job_id, batch)

@@ -12,11 +12,12 @@ import msgspec
 import redis
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, estimating
-from claude_batch_tasks.job import RequestResult
-from claude_batch_tasks.prices import Prices
-from claude_batch_tasks.reading import Kept
+from claude_batch_tasks import BatchJob
+from claude_batch_tasks.jobs import estimating
+from claude_batch_tasks.jobs.batch_job import RequestResult
+from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord
+from claude_batch_tasks.results.reader import Kept
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Journal, PromptRecord
 from claude_batch_tasks.store import open_store_at

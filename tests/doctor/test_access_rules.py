@@ -13,9 +13,9 @@ import redis
 from celery import Celery
 
 import claude_batch_tasks
+from claude_batch_tasks.checks.problems import Finding
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.embedded import RedisServer
-from claude_batch_tasks.problems import Finding
 from claude_batch_tasks.store.redis import open_store_at
 
 STORE = Path(claude_batch_tasks.__file__).parent / "store"

@@ -12,9 +12,9 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner
 
-from claude_batch_tasks import BatchJob, __version__, report, run_batch
+from claude_batch_tasks import BatchJob, __version__, run_batch
 from claude_batch_tasks.cli import claude_batch
-from claude_batch_tasks.doctor import workers
+from claude_batch_tasks.doctor import support_report, workers
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.simulator import Fault
 from tests.doctor.conftest import KEY, Context, Said, Set
@@ -109,7 +109,7 @@ def test_a_report_of_any_job(healthy: Set, make_app: MakeApp) -> None:
 
 def test_a_report_names_no_host() -> None:
     text = "redis:6379 and redis.example said: certificate is not valid for 'gateway.example'. (_ssl.c:1006)"
-    assert report._without(["redis", "redis.example"], text) == (
+    assert support_report._without(["redis", "redis.example"], text) == (
         "<host>:6379 and <host> said: certificate is not valid for '<host>'. (_ssl.c:1006)"
     )
 

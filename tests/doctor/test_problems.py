@@ -13,7 +13,8 @@ import pytest
 from celery import Celery
 
 import claude_batch_tasks
-from claude_batch_tasks import checks, doctor, inspection, problems
+from claude_batch_tasks import doctor
+from claude_batch_tasks.checks import configuration, inspection, problems
 from claude_batch_tasks.doctor import servers, workers
 from claude_batch_tasks.settings import Settings
 
@@ -103,16 +104,16 @@ def test_what_a_worker_answers_is_compared() -> None:
     ],
 )
 def test_what_a_server_tells_of_itself(info: dict[str, Any], problem: str | None) -> None:
-    found = [one.id for one in checks.of_server(["store"], "host:6379", info)]
+    found = [one.id for one in configuration.of_server(["store"], "host:6379", info)]
     assert found == ([f"claude_batch.{problem}"] if problem else [])
 
 
 def test_no_password_is_shown() -> None:
-    assert checks.masked("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
+    assert configuration.masked("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
         "no amqp://***@host and redis://***@host:1"
     )
-    assert checks.masked("db+postgresql://u:p@a/ss@host/x") == "db+postgresql://***@host/x"
-    assert checks.masked("db://host/x?user=u&sslpassword=pass&a=1") == "db://host/x?user=u&sslpassword=***&a=1"
+    assert configuration.masked("db+postgresql://u:p@a/ss@host/x") == "db+postgresql://***@host/x"
+    assert configuration.masked("db://host/x?user=u&sslpassword=pass&a=1") == "db://host/x?user=u&sslpassword=***&a=1"
 
 
 @pytest.mark.parametrize("address", ["redis://:PASS/WORD@host:6379/0", "amqp://user:PA[SS]WORD@host//"])

@@ -13,8 +13,9 @@ import pytest
 from celery import Celery, chain
 from celery.canvas import chunks, xmap, xstarmap
 
-from claude_batch_tasks import BatchJob, errors, restoring, run_batch
+from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.lifecycle import record_repair
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.tasks import cancel_batch, create_batch, finish_job, recover_jobs
 from tests.frameworks import bases
@@ -238,10 +239,10 @@ class TestAClassThatSendsAfterTheCommit:
         self, commits: bool, redis_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         app = bases.make("AfterCommit", broker_url=redis_url, result_backend=redis_url)
-        monkeypatch.setattr(restoring, "_CERTAIN", 0.0)
+        monkeypatch.setattr(record_repair, "_CERTAIN", 0.0)
         with bases.transaction(commits=commits):
             app.tasks[RUN_BATCH].apply_async((requests("job", 1),), task_id="one")
-        client, watch = app.backend.client, restoring.Watch()
+        client, watch = app.backend.client, record_repair.Watch()
         client.delete("celery")
         watch.look(app)
         client.delete(*client.keys("claude_batch:{one}*"))  # as when it expires

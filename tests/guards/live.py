@@ -19,8 +19,8 @@ import anthropic
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, adopt, run_batch
-from claude_batch_tasks.census import readings
 from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.instruments.gauges import readings
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from tests.support import inherited, wait_until
 from tests.upgrades.monitor import Monitor

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, census, policy, run_batch
-from claude_batch_tasks.census import Census
+from claude_batch_tasks import BatchJob, rules, run_batch
+from claude_batch_tasks.instruments import gauges
+from claude_batch_tasks.instruments.gauges import Census
 from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
 from claude_batch_tasks.settings import Settings
@@ -60,7 +61,7 @@ def test_results_that_were_not_fetched_are_there_for_29_days_from_the_creation()
     counted.batch(Unit("runs", 0), BatchGlance("in_progress", NOW - 60, NOW, None))
     counted.batch(Unit("runs", 0), BatchGlance("fetched", NOW - 28 * 86_400, NOW, None))
     assert figures(counted)["results_left_seconds"] == 2 * 86_400
-    counted.batch(Unit("runs", 0), BatchGlance("ended", NOW - policy.RETENTION - 60, NOW, None))
+    counted.batch(Unit("runs", 0), BatchGlance("ended", NOW - rules.RETENTION - 60, NOW, None))
     assert figures(counted)["results_left_seconds"] == -60
 
 
@@ -93,7 +94,7 @@ class TestInTheStore:
         return BatchJob(run_batch.delay(requests("job", 6), max_requests_per_batch=2).id, app)
 
     def values(self, app: Celery) -> dict[str, float]:
-        return {".".join([metric.name, *labels.values()]): value for metric, labels, value in census.readings(app)}
+        return {".".join([metric.name, *labels.values()]): value for metric, labels, value in gauges.readings(app)}
 
     def test_what_is_read_is_what_is_there(self, app: Celery, job: BatchJob) -> None:
         store = open_store(Settings.of(app))
@@ -105,7 +106,7 @@ class TestInTheStore:
         found = self.values(app)
         assert (found["jobs.running"], found["batches.staged"], found["batches.in_progress"]) == (1, 2, 1)
         assert found["unseen_seconds"] == pytest.approx(600, abs=30)
-        assert found["results_left_seconds"] == pytest.approx(policy.RETENTION - 3600, abs=30)
+        assert found["results_left_seconds"] == pytest.approx(rules.RETENTION - 3600, abs=30)
         assert (found["overdue_units"], round(found["overdue_seconds"] / 60)) == (1, 1)
 
     def test_what_is_sent_again_in_vain_stays_overdue_until_somebody_takes_it(self, app: Celery, job: BatchJob) -> None:
@@ -122,10 +123,10 @@ class TestInTheStore:
         self, app: Celery, job: BatchJob, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         taken = []
-        take = census.take
-        monkeypatch.setattr(census, "take", lambda store, now: taken.append(now) or take(store, now))
+        take = gauges.take
+        monkeypatch.setattr(gauges, "take", lambda store, now: taken.append(now) or take(store, now))
         with ThreadPoolExecutor(10) as many:
-            list(many.map(lambda _: census.readings(app), range(50)))
+            list(many.map(lambda _: gauges.readings(app), range(50)))
         assert len(taken) == 1
         assert self.values(app)["jobs.staged"] == 1
         job.delete()
@@ -147,5 +148,5 @@ class TestInTheStore:
     ) -> None:
         app.conf.claude_batch_store_url = "redis://127.0.0.1:1/0"
         with caplog.at_level(logging.WARNING):
-            assert census.readings(app) == []
+            assert gauges.readings(app) == []
         assert "gauges are missing: the store at 127.0.0.1:1 did not answer" in caplog.text

@@ -12,9 +12,9 @@ import anthropic
 import pytest
 import zstandard
 
-from claude_batch_tasks import api, errors, policy
-from claude_batch_tasks import requests as wire
-from claude_batch_tasks.results import Completeness
+from claude_batch_tasks import api, errors, rules
+from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire.result_rows import Completeness
 from tests.security.hostile import KEY, Body, Hostile, error, for_ever, head, packed, packed_twice
 
 #: Bytes that a call may take at most, whatever it is answered: a few times the longest answer there is.
@@ -78,7 +78,7 @@ class TestAnAnswer:
     def test_without_end_is_left_unread(self, server: Hostile, client: anthropic.Anthropic, call: str) -> None:
         server.answers(head(200), for_ever(b" ", first=b'{"id":"'))
         assert "bytes, as none of the API's has" in str(fails(client, call))
-        assert server.sent < 2 * policy.STREAM_BYTES
+        assert server.sent < 2 * rules.STREAM_BYTES
 
     @pytest.mark.parametrize(
         ("coding", "body"),
@@ -119,7 +119,7 @@ class TestAnAnswer:
         with pytest.raises(errors.NotFoundError) as caught:
             CALLS[call](client)
         assert caught.value.status == 404
-        assert server.sent < 50 * policy.ERROR_BYTES
+        assert server.sent < 50 * rules.ERROR_BYTES
 
     def test_that_is_an_error_packed_in_an_odd_way_keeps_its_status(
         self, server: Hostile, client: anthropic.Anthropic, call: str
@@ -139,7 +139,7 @@ class TestAnAnswer:
         server.answers(*error(429, "no", **headers))
         with pytest.raises(errors.TransientError) as caught:
             CALLS[call](client)
-        assert 0 <= (caught.value.retry_after or 0) <= policy.LONGEST_HOLD
+        assert 0 <= (caught.value.retry_after or 0) <= rules.LONGEST_HOLD
 
 
 @pytest.mark.parametrize(("coding", "wbits"), [("gzip", 31), ("deflate", 15), ("deflate", -15)])
@@ -185,7 +185,7 @@ class TestABatch:
 def test_a_listing_without_end_is_none(
     server: Hostile, client: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy, "PAGES", 20)
+    monkeypatch.setattr(rules, "PAGES", 20)
     server.head = lambda request: head(200)
     server.body = lambda: iter(
         [json.dumps({"data": [BATCH], "has_more": True, "last_id": f"b{len(server.seen)}"}).encode()]
@@ -193,14 +193,14 @@ def test_a_listing_without_end_is_none(
     server.seen.clear()
     with pytest.raises(errors.TransientError, match="broke off"):
         list(api.list_since(client, 0, timeout=20))
-    assert len(server.seen) == policy.PAGES + 1
+    assert len(server.seen) == rules.PAGES + 1
 
 
 class TestAStream:
     @pytest.fixture(autouse=True)
     def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What takes its time is the reading of millions of events."""
-        monkeypatch.setattr(policy, "STREAM_BYTES", 500_000)
+        monkeypatch.setattr(rules, "STREAM_BYTES", 500_000)
 
     def test_of_events_without_end_is_left(self, server: Hostile, client: anthropic.Anthropic) -> None:
         server.answers(head(200), for_ever(b'event: ping\ndata: {"type": "ping"}\n\n'))
@@ -234,7 +234,10 @@ def test_an_answer_of_millions_of_parts_is_refused(server: Hostile, client: anth
 
 
 def row(index: int) -> bytes:
-    line = {"custom_id": wire.wire_id(NONCE, index), "result": {"type": "succeeded", "message": {"content": []}}}
+    line = {
+        "custom_id": batch_requests.wire_id(NONCE, index),
+        "result": {"type": "succeeded", "message": {"content": []}},
+    }
     return json.dumps(line).encode() + b"\n"
 
 

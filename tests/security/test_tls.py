@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from claude_batch_tasks import checks, transport
+from claude_batch_tasks import transport
+from claude_batch_tasks.checks import configuration
 from claude_batch_tasks.embedded import free_port, redis_binary
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
@@ -128,10 +129,10 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
     app.conf.update({"result_backend": "disabled://", "broker_url": "memory://", role: url.replace("rediss", scheme)})
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = given
     assert open_store(Settings.of(app)).job("none") is None
-    assert [server.roles for server in checks.servers(app)] == [
+    assert [server.roles for server in configuration.servers(app)] == [
         ["store", role.replace("_url", "").replace("result_backend", "result back end")]
     ]
-    with checks.connected(checks.servers(app)[0].url) as client:
+    with configuration.connected(configuration.servers(app)[0].url) as client:
         assert client.ping()
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = None
     with pytest.raises(StoreUnavailable):

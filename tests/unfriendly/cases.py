@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from claude_batch_tasks import errors, policy
+from claude_batch_tasks import errors, rules
 from tests.unfriendly.server import (
     CHALLENGED,
     CONNECTION_ENDED,
@@ -578,7 +578,7 @@ CASES["messages_401"] = Case(
     options={"retries": 0},
     types={"succeeded": 120, "expired": 60},
     sources={"batch": 180},
-    check=lambda given: _stopped(given, "401", calls=policy.FIRST_IN_FLIGHT),
+    check=lambda given: _stopped(given, "401", calls=rules.FIRST_IN_FLIGHT),
     sent=None,
 )
 CASES["messages_400"] = Case(

@@ -24,9 +24,10 @@ from celery import Celery, chain, chord, shared_task
 from celery.exceptions import ChordError
 from celery.result import AsyncResult
 
-from claude_batch_tasks import BatchJob, RequestResult, adopt, errors, missing, run_batch
+from claude_batch_tasks import BatchJob, RequestResult, adopt, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
+from claude_batch_tasks.store import lost_records
 from tests.support import FAST, inherited, wait_until
 from tests.workers.rig import requests
 
@@ -205,7 +206,7 @@ def test_each_key_by_itself_is_missed_or_not_needed(name: str, ended: dict[str, 
     assert read(made, tmp_path) == {}
     seen = set()
     for key in made.names():
-        what = missing.OF_A_JOB[kind(key)]
+        what = lost_records.OF_A_JOB[kind(key)]
         if "history" in key:
             what = "harmless"
         seen.add(kind(key))

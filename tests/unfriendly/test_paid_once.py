@@ -18,9 +18,10 @@ import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import BatchJob, recovery, run_batch
+from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.lifecycle import recovery
 from tests.support import wait_until
 from tests.unfriendly.conftest import environment, make_app
 from tests.unfriendly.server import (

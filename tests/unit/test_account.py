@@ -11,11 +11,13 @@ from typing import Any
 import anthropic
 import pytest
 
-from claude_batch_tasks import account, api, errors, policy, sightings
+from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.api import Account
+from claude_batch_tasks.lifecycle import sightings
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.step import Step
+from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store.redis import RedisStore
 
 JOB = "job-1"
@@ -78,7 +80,7 @@ def long_ago(**own: Any) -> dict[str, Any]:
 
 
 def not_found(step: Step, seen: Account = SILENT) -> str:
-    account.compare(step, seen)
+    credentials.compare(step, seen)
     return sightings.not_found(step, errors.NotFoundError("retrieve: 404", 404, "not_found_error"), "retrieve")
 
 
@@ -134,14 +136,14 @@ class TestABatchThatIsNotShown:
 
     def test_is_given_up_after_a_day_at_last(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         shows(monkeypatch, SILENT)
-        then = time.time() - policy.BATCH_LIFETIME - 1
+        then = time.time() - rules.BATCH_LIFETIME - 1
         step = make_step(long_ago(created_at=then, sighting=then), key=None)
         with pytest.raises(errors.WaitExceeded, match=r"was not seen since .*, and nothing says that client"):
             not_found(step)
 
     def test_is_waited_for_anew_when_the_job_was_resumed(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         shows(monkeypatch, SILENT)
-        then = time.time() - policy.BATCH_LIFETIME - 1
+        then = time.time() - rules.BATCH_LIFETIME - 1
         step = make_step(long_ago(created_at=then, sighting=then), key=None, resumed_at=time.time())
         with pytest.raises(errors.NotFoundError):
             not_found(step)
@@ -160,13 +162,13 @@ class TestABatchThatIsNotShown:
 
     def test_is_compared_with_where_its_own_create_went(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         step = make_step(long_ago(organization="p", workspace="w"), organization="o", workspace="w")
-        account.compare(step, OTHER)
+        credentials.compare(step, OTHER)
         with pytest.raises(errors.AccountChanged):
-            account.compare(step, MINE)
+            credentials.compare(step, MINE)
 
     def test_of_another_key_is_not_taken_for_lost(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         made = shows(monkeypatch, SILENT)
-        assert account.same(make_step(long_ago()))
+        assert credentials.same(make_step(long_ago()))
         step = make_step({}, key="another key")
         with pytest.raises(errors.NotFoundError):
             not_found(step)
@@ -222,7 +224,7 @@ class TestBeforeAnythingIsPaid:
 
     def test_nobody_is_asked_about_the_key_that_the_job_was_begun_with(self, make_step: Any, asked: Any) -> None:
         step = make_step({}, organization="o")
-        assert account.check_to_spend(step) == SILENT
+        assert credentials.check_to_spend(step) == SILENT
 
     @pytest.mark.parametrize(
         ("key", "job", "seen", "may"),
@@ -242,13 +244,13 @@ class TestBeforeAnythingIsPaid:
         self, make_step: Any, asked: list[Account], key: str | None, job: dict[str, Any], seen: Account, may: bool
     ) -> None:
         asked.append(seen)
-        account.same(make_step({}, key="a key" if key else None, **job))
+        credentials.same(make_step({}, key="a key" if key else None, **job))
         step = make_step({}, key=key)
         if may:
-            assert account.check_to_spend(step) == seen
+            assert credentials.check_to_spend(step) == seen
         else:
             with pytest.raises(errors.AccountChanged):
-                account.check_to_spend(step)
+                credentials.check_to_spend(step)
 
     @pytest.mark.parametrize(
         ("batch", "may"), [({}, True), ({"batch_id": "msgbatch_1"}, False), ({"intent_at": 1.0}, False)]
@@ -257,14 +259,14 @@ class TestBeforeAnythingIsPaid:
         self, make_step: Any, batch: dict[str, Any], may: bool
     ) -> None:
         """The first one was refused, say."""
-        account.same(make_step(batch))
+        credentials.same(make_step(batch))
         step = make_step({}, key="another key")
         if not may:
             with pytest.raises(errors.AccountChanged, match="nothing was sent on it"):
-                account.check_to_spend(step)
+                credentials.check_to_spend(step)
             return
-        account.check_to_spend(step)
-        assert account.same(make_step({}, key="another key"))
+        credentials.check_to_spend(step)
+        assert credentials.same(make_step({}, key="another key"))
 
     def test_a_job_of_the_first_release_keeps_its_credential(self, make_step: Any, asked: list[Account]) -> None:
         """That knew keys, and no identity beside them."""
@@ -272,17 +274,17 @@ class TestBeforeAnythingIsPaid:
         make_step({}).store.update_job(JOB, account=known)
         step = make_step({})
         assert step.job.identity is None
-        assert account.same(step)
-        assert account.check_to_spend(step) == SILENT
+        assert credentials.same(step)
+        assert credentials.check_to_spend(step) == SILENT
 
 
 class TestAnAccount:
     def test_is_learned_from_what_is_done_for_the_job(self, make_step: Any) -> None:
         step = make_step({}, key=None)
         name = step.account
-        account.proven(step, MINE)
+        credentials.proven(step, MINE)
         assert (step.job.organization, step.job.workspace) == MINE
         assert step.account != name
-        account.learn(step, OTHER)
+        credentials.learn(step, OTHER)
         again = make_step({}, key=None)
         assert (again.job.organization, again.job.workspace) == MINE

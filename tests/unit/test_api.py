@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import anthropic
 import pytest
 
-from claude_batch_tasks import api, errors, policy, reading
+from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.embedded import free_port
+from claude_batch_tasks.results import reader
 from tests import odd_answers
 from tests.odd_answers import ODD, Odd
 
@@ -240,7 +241,7 @@ class TestACall:
         assert api.create_message(client, PARAMS).limits == {"requests": (50, 49)}
         server.answers = [failure(429, retry_after="0", **limits)]
         error = error_of(client, "messages")
-        assert (error.limits, error.hold) == ({"requests": (50, 49)}, policy.SHORTEST_MESSAGES_HOLD)
+        assert (error.limits, error.hold) == ({"requests": (50, 49)}, rules.SHORTEST_MESSAGES_HOLD)
 
     def test_for_results_asks_the_configured_host_once(self, server: Server, client: Any) -> None:
         server.answers = [answer(body=b"x\r\n\xff\xe2\x80\xa8\ny")]
@@ -290,7 +291,7 @@ class TestAnOddAnswer:
         server.answers = [answer(body=mark + body)]
         found = api.create_message(client, PARAMS)
         assert found.message == body
-        row = reading.as_row(reading.message_outcome(found.message))
+        row = reader.as_row(reader.message_outcome(found.message))
         assert (row.type, row.usage) == ("succeeded", {"input_tokens": 10, "output_tokens": 5})
 
     @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
@@ -298,7 +299,7 @@ class TestAnOddAnswer:
     def test_that_is_streamed_is_paid_for_and_read(self, server: Server, client: Any, odd: Odd, sent: Any) -> None:
         server.answers = [answer(body=b"".join(sent(odd.json)), Content_Type="text/event-stream")]
         found = api.create_message(client, PARAMS, stream=True)
-        row = reading.as_row(reading.message_outcome(found.message))
+        row = reader.as_row(reader.message_outcome(found.message))
         assert (row.type, row.usage) == ("succeeded", {"input_tokens": 10, "output_tokens": 5})
 
     @pytest.mark.parametrize(

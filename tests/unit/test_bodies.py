@@ -12,8 +12,9 @@ from typing import Any
 import anthropic
 import pytest
 
-from claude_batch_tasks import api, bodies, errors
-from claude_batch_tasks.step import LeaseLost
+from claude_batch_tasks import api, errors
+from claude_batch_tasks.api import body_limits
+from claude_batch_tasks.steps.step import LeaseLost
 from tests.support import wait_until
 
 pytestmark = pytest.mark.latest
@@ -114,7 +115,7 @@ CALLS: dict[str, Call] = {
 
 
 def call(name: str, client: anthropic.Anthropic, confirm: Callable[[], None]) -> None:
-    with bodies.confirmed(confirm):
+    with body_limits.confirmed(confirm):
         CALLS[name](client)
 
 
@@ -154,7 +155,7 @@ def test_no_more_than_a_small_last_part_is_sent_after_it_is_confirmed(
 
 
 def test_a_large_part_is_divided(listener: Listener, client: anthropic.Anthropic) -> None:
-    with bodies.confirmed(lambda: wait_until(lambda: lacking(listener) == [bodies._AT_ONCE])):
+    with body_limits.confirmed(lambda: wait_until(lambda: lacking(listener) == [body_limits._AT_ONCE])):
         api.create(client, [b"x" * 2**20], 2**20)
     assert listener.whole == 1
 
@@ -164,7 +165,7 @@ def test_a_body_whose_source_fails_is_never_whole(listener: Listener, client: an
         yield b'{"requests":['
         raise LeaseLost("taken over")
 
-    with pytest.raises(LeaseLost, match="taken over"), bodies.confirmed(lambda: None):
+    with pytest.raises(LeaseLost, match="taken over"), body_limits.confirmed(lambda: None):
         api.create(client, parts(), 17)
     assert listener.ended.acquire(timeout=10)
     assert listener.whole == 0
@@ -194,4 +195,4 @@ def test_calls_of_others_through_the_same_client_are_left_alone(
     call("messages", client, lambda: None)
     client.post("/v1/messages", body={"a": 1}, cast_to=object)
     assert listener.whole == 2
-    assert client._client.event_hooks["request"].count(bodies._hold_back) == 1
+    assert client._client.event_hooks["request"].count(body_limits._hold_back) == 1

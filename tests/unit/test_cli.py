@@ -20,9 +20,9 @@ from celery.signals import after_task_publish
 from click.testing import CliRunner, Result
 
 from claude_batch_tasks import BatchJob, errors, list_jobs
-from claude_batch_tasks import submit as submission
 from claude_batch_tasks.cli import claude_batch, request_file, watching
 from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import Store, open_store_at
 

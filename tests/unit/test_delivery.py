@@ -8,8 +8,10 @@ import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import delivery, errors, recovery
+from claude_batch_tasks import errors
+from claude_batch_tasks.lifecycle import recovery
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.steps import dispatch
 from claude_batch_tasks.store.redis import RedisStore
 
 UNITS = [Unit(f"job-{number}", 0) for number in range(5)]
@@ -18,7 +20,7 @@ UNITS = [Unit(f"job-{number}", 0) for number in range(5)]
 @pytest.fixture
 def app(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Celery:
     """Five jobs whose batches are due, in the store of this app."""
-    for module in (delivery, recovery):
+    for module in (dispatch, recovery):
         monkeypatch.setattr(module, "open_store", lambda settings: store)
     for unit in UNITS:
         record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, state="running")
@@ -41,12 +43,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
         found.append(unit)
         return True
 
-    monkeypatch.setattr(delivery, "send", send)
+    monkeypatch.setattr(dispatch, "send", send)
     return found
 
 
 def test_one_that_cannot_be_sent_keeps_no_other_waiting(app: Celery, sent: list[Unit], store: RedisStore) -> None:
-    delivery.send_due(app)
+    dispatch.send_due(app)
     assert sorted(sent) == [unit for unit in UNITS if unit != UNITS[2]]
     assert store.due(10) == ([], pytest.approx(60, abs=30)), "and is tried again"
 
@@ -61,9 +63,9 @@ def test_one_that_cannot_be_sent_again_keeps_no_other_lost(app: Celery, sent: li
 def test_what_was_not_sent_is_not_lost(
     error: Exception, app: Celery, store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "send", lambda *_, **__: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(dispatch, "send", lambda *_, **__: (_ for _ in ()).throw(error))
     with pytest.raises(type(error)):
-        delivery.send_due(app)
+        dispatch.send_due(app)
     if isinstance(error, OperationalError):
         units, pause = store.due(10)
         assert units or pause is not None, "due again in a second, or already on a busy machine"

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from celery.signals import task_failure, task_prerun
 
-from claude_batch_tasks import BatchJob, errors, policy, run_batch
+from claude_batch_tasks import BatchJob, errors, rules, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 
@@ -110,7 +110,7 @@ def test_what_the_api_asks_for_is_waited_for(eager: Celery, simulator: Simulator
 def test_nobody_waits_for_an_api_that_does_not_answer(
     eager: Celery, point_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy, "EAGER_MAX_FAILING", 1.0)
+    monkeypatch.setattr(rules, "EAGER_MAX_FAILING", 1.0)
     point_at(f"http://127.0.0.1:{free_port()}")
     took, result = seconds(lambda: run_batch.delay(REQUESTS))
     with pytest.raises(errors.WaitExceeded, match=r"nothing but failures for 1\.0 s"):
@@ -122,7 +122,7 @@ def test_nobody_waits_for_an_api_that_does_not_answer(
 def test_a_batch_that_does_not_end_is_not_waited_for_without_a_limit(
     eager: Celery, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy, "EAGER_MAX_WAIT", 1.0)
+    monkeypatch.setattr(rules, "EAGER_MAX_WAIT", 1.0)
     simulator.behave(processing_seconds=3600)
     result = run_batch.delay(REQUESTS)
     with pytest.raises(errors.WaitExceeded):

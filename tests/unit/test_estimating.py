@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_batch_tasks.errors import InvalidRequests
-from claude_batch_tasks.estimating import (
+from claude_batch_tasks.jobs.estimating import (
     DOCUMENT,
     IMAGE,
     PER_MESSAGE,
@@ -27,7 +27,7 @@ from claude_batch_tasks.estimating import (
     need,
     tokens_of,
 )
-from claude_batch_tasks.prices import Prices
+from claude_batch_tasks.pricing.prices import Prices
 
 HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens; cache: write 1.25, for an hour 2
 MINE = {"mine": {"input_mtok": 10, "output_mtok": 100}}

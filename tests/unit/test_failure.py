@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from claude_batch_tasks import errors, failure, totals
-from claude_batch_tasks.failure import Paid
+from claude_batch_tasks import errors
+from claude_batch_tasks.lifecycle import job_failure
+from claude_batch_tasks.lifecycle.job_failure import Paid
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import job_summary
 
 NO_CREDIT = "create: 400 invalid_request_error: Your credit balance is too low"
 RESUME = "BatchJob('j').resume()"
@@ -42,7 +44,7 @@ def said(*batches: BatchRecord, stopped: str | None = None, adopted: bool = Fals
         adopted=adopted,
     )
     step: Any = SimpleNamespace(unit=Unit("j"), job=job, settings=Settings())
-    error = failure.of(step, list(batches), totals.summarize("j", job, batches, 2.0))
+    error = job_failure.of(step, list(batches), job_summary.summarize("j", job, batches, 2.0))
     assert error is not None
     return str(error)
 

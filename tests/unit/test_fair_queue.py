@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from claude_batch_tasks.embedded import RedisServer
-from claude_batch_tasks.fair_queue import FairQueue
-from claude_batch_tasks.redis_urls import connect
+from claude_batch_tasks.settings.fair_queue import FairQueue
+from claude_batch_tasks.settings.redis_urls import connect
 
 
 def full(size: int) -> FairQueue:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import redis
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import rules
 from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 ACCOUNT = "a1b2"
-MANY = policy.SHARE_FROM
+MANY = rules.SHARE_FROM
 Keys = Callable[[], set[str]]
 
 
@@ -145,12 +145,12 @@ class TestManyInFlight:
         units = {waiting(store, number, 5.0, in_flight=True) for number in range(MANY + 1)}
         first, pause = store.due(1000)
         assert len(first) == 1
-        assert 0 < (pause or 0) <= policy.LONGEST_IN_BROKER
+        assert 0 < (pause or 0) <= rules.LONGEST_IN_BROKER
         assert store.due(1000)[0] == []
-        time.sleep(policy.LONGEST_IN_BROKER + 0.1)
+        time.sleep(rules.LONGEST_IN_BROKER + 0.1)
         assert store.due(1000)[0] == [], "nobody has taken the first"
         store.acquire(first[0], 6, "me", 600)
-        time.sleep(policy.LONGEST_IN_BROKER + 0.1)
+        time.sleep(rules.LONGEST_IN_BROKER + 0.1)
         second, _ = store.due(1000)
         assert len(second) == 1
         assert {*first, *second} < units
@@ -177,14 +177,14 @@ class TestManyInFlight:
     def test_are_waited_for_again_once_there_is_a_listing(self, store: RedisStore) -> None:
         for number in range(2 * MANY):
             waiting(store, number, 5.0, in_flight=True)
-        for _ in range(policy.ASKED_IN_VAIN):
+        for _ in range(rules.ASKED_IN_VAIN):
             [unit] = store.due(1000)[0]
             store.acquire(unit, 6, "me", 600)
-            time.sleep(policy.LONGEST_IN_BROKER + 0.05)
+            time.sleep(rules.LONGEST_IN_BROKER + 0.05)
         assert store.hold_listing(ACCOUNT, "me", 600)
         assert store.due(1000)[0] == [], "it is under way"
         store.end_listing(ACCOUNT, "me")
-        time.sleep(policy.LONGEST_IN_BROKER + 0.05)
+        time.sleep(rules.LONGEST_IN_BROKER + 0.05)
         assert len(store.due(1000)[0]) == 1
 
     def test_of_a_queue_that_nobody_reads_keep_no_other_queue_waiting(self, store: RedisStore) -> None:
@@ -207,9 +207,9 @@ class TestManyInFlight:
         assert soon not in store.due(10)[0]
 
     def test_are_sent_as_they_are_taken(self, store: RedisStore) -> None:
-        units = [waiting(store, number, 5.0) for number in range(2 * policy.SENT_AHEAD)]
+        units = [waiting(store, number, 5.0) for number in range(2 * rules.SENT_AHEAD)]
         out = [unit for _ in range(20) for unit in store.due(50)[0]]
-        assert policy.SENT_AHEAD <= len(out) < 1.2 * policy.SENT_AHEAD, "and one each time, whatever is out"
+        assert rules.SENT_AHEAD <= len(out) < 1.2 * rules.SENT_AHEAD, "and one each time, whatever is out"
         for unit in out[:60]:
             store.acquire(unit, 6, "me", 600)
         more = [unit for _ in range(3) for unit in store.due(50)[0]]
@@ -237,7 +237,7 @@ class TestManyInFlight:
         units = [waiting(store, number, 5.0, in_flight=True) for number in range(3 * MANY)]
         due = store.flights(ACCOUNT)
         [handed_out] = store.due(1000)[0]
-        time.sleep(policy.LONGEST_IN_BROKER + 0.1)
+        time.sleep(rules.LONGEST_IN_BROKER + 0.1)
         store.postpone({unit: time.time() + 500 for unit in due})
         assert store.due(1000) == ([], pytest.approx(500, abs=9))
         assert handed_out in units

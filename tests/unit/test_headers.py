@@ -8,10 +8,11 @@ import pytest
 from celery import Celery
 from celery.app.task import Context
 
-from claude_batch_tasks import headers, run_batch
+from claude_batch_tasks import run_batch
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import message_headers
 from claude_batch_tasks.store import open_store
 
 JOB = JobRecord(nonce="n", requests=1, batches=1, submitted_at=0)
@@ -35,13 +36,13 @@ def test_neither_celerys_nor_ours_nor_a_brokers_are_carried() -> None:
         "claude_batch_countdown": 3, "x_tenant": "a", "headers": {"sentry-trace": "t"},
     }  # fmt: skip
     for seen in (message, Context(message)):
-        carried = headers.added("job", JOB, seen)
-        assert headers.of(JobRecord(nonce="n", requests=1, batches=1, submitted_at=0, headers=carried)) == {
+        carried = message_headers.added("job", JOB, seen)
+        assert message_headers.of(JobRecord(nonce="n", requests=1, batches=1, submitted_at=0, headers=carried)) == {
             "x_tenant": "a",
             "sentry-trace": "t",
         }
 
 
 def test_too_many_put_in_by_a_handler_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    assert headers.added("job", JOB, {"x": "a" * 70_000}) is None
+    assert message_headers.added("job", JOB, {"x": "a" * 70_000}) is None
     assert "lack headers" in caplog.text

@@ -11,10 +11,11 @@ import pytest
 import redis
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, history, list_jobs
+from claude_batch_tasks import BatchJob, list_jobs
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, Unit
+from claude_batch_tasks.store import history
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 

@@ -13,7 +13,8 @@ import anthropic
 import pytest
 from test_api import BATCH, PARAMS, Server, answer, failure
 
-from claude_batch_tasks import api, errors, identity
+from claude_batch_tasks import api, errors
+from claude_batch_tasks.api import identity
 
 newer = pytest.mark.skipif(not hasattr(anthropic, "CredentialsError"), reason="this SDK has keys and tokens only")
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import index
-from claude_batch_tasks.index import Index
+from claude_batch_tasks.wire import custom_ids
+from claude_batch_tasks.wire.custom_ids import Index
 
 
 @given(st.lists(st.text(max_size=8), max_size=200))
@@ -24,9 +24,9 @@ def test_every_id_is_found_at_its_index() -> None:
     assert sum(map(len, parts.values())) == 12 * 50_000
     for number in range(0, 50_000, 7):
         custom_id = f"review/{number}"
-        assert index.find(parts[index.part(custom_id)], custom_id) == number
+        assert custom_ids.find(parts[custom_ids.part(custom_id)], custom_id) == number
     missing = [f"other/{number}" for number in range(5_000)]
-    assert all(index.find(parts[index.part(custom_id)], custom_id) is None for custom_id in missing)
+    assert all(custom_ids.find(parts[custom_ids.part(custom_id)], custom_id) is None for custom_id in missing)
 
 
 def test_what_only_looks_like_an_entry_is_none() -> None:
@@ -34,10 +34,10 @@ def test_what_only_looks_like_an_entry_is_none() -> None:
     made = Index()
     made.add("a", 0)
     [(_, entry)] = made.parts()
-    assert index.find(b"\0\0\0\0" + entry + b"\0" * 8, "a") is None
-    assert index.find(b"\0\0\0\0" + entry + b"\0" * 8 + entry, "a") == 0
+    assert custom_ids.find(b"\0\0\0\0" + entry + b"\0" * 8, "a") is None
+    assert custom_ids.find(b"\0\0\0\0" + entry + b"\0" * 8 + entry, "a") == 0
 
 
 def test_an_id_that_is_not_unicode_is_not_there() -> None:
-    assert index.find(b"", "\ud800") is None
-    assert 0 <= index.part("\ud800") < 256
+    assert custom_ids.find(b"", "\ud800") is None
+    assert 0 <= custom_ids.part("\ud800") < 256

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from claude_batch_tasks.inputs import IMAGE, LARGE_IMAGE, Advisor, measure
+from claude_batch_tasks.pricing.input_sizes import IMAGE, LARGE_IMAGE, Advisor, measure
 
 FILE = {"type": "file", "file_id": "file_1"}
 URL = {"type": "url", "url": "https://example.com/a.pdf"}

@@ -14,14 +14,16 @@ from celery import Celery, Task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import BatchJob, RequestResult, errors, reading, run_batch, totals
-from claude_batch_tasks import submit as submission
+from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import BatchRecord, Round, Unit
-from claude_batch_tasks.requests import wire_id
-from claude_batch_tasks.results import Completeness
+from claude_batch_tasks.results import reader
+from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.store.schema import SCHEMA
+from claude_batch_tasks.wire.batch_requests import wire_id
+from claude_batch_tasks.wire.result_rows import Completeness
 
 JOB = "job-1"
 PROMPT = "SECRET-PROMPT"
@@ -417,9 +419,9 @@ class TestAResult:
     def test_may_come_through_the_messages_api(self, store: Store, stage: Any, finish: Any) -> None:
         job = stage("a", "b", "c", "d")
         finish(0, [succeeded("a"), {"type": "expired"}, {"type": "expired"}, {"type": "expired"}])
-        store.save_outcome(Unit(JOB, 0, 0), 1, reading.message_outcome(json.dumps(message("b")).encode()))
-        store.save_outcome(Unit(JOB, 0, 0), 2, reading.error_outcome("invalid_request_error", "m", None))
-        store.save_outcome(Unit(JOB, 0, 0), 3, reading.kept_outcome("the answer was lost", tried=True))
+        store.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
+        store.save_outcome(Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "m", None))
+        store.save_outcome(Unit(JOB, 0, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
         found = {result.custom_id: result for result in job.results()}
         assert len(list(job.results())) == 4
         assert {i: (r.type, r.source) for i, r in found.items()} == {
@@ -439,7 +441,7 @@ class TestAResult:
         store.record(
             Unit(JOB, 0), "test", final=True, done=True, state="lost", outcome={"type": "errored", "error": error}
         )
-        store.save_outcome(Unit(JOB, 0, 0), 1, reading.message_outcome(json.dumps(message("b")).encode()))
+        store.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
         assert job.result("a") == RequestResult(custom_id="a", type="errored", source="batch", error=error)
         assert job.result("b").text == "b"
         assert sorted(result.custom_id for result in job.results()) == ["a", "b"]
@@ -678,7 +680,7 @@ class TestTheSummary:
         return JobRecord(**{"nonce": "n", "requests": 5, "batches": 2, "submitted_at": 1.0, "started_at": 2.0, **own})
 
     def test_adds_the_batches_up(self) -> None:
-        summary = totals.summarize(JOB, self.record(), self.BATCHES, 60.0)
+        summary = job_summary.summarize(JOB, self.record(), self.BATCHES, 60.0)
         assert {name: summary[name] for name in ("succeeded", "errored", "expired", "canceled")} == {
             "succeeded": 2, "errored": 2, "expired": 1, "canceled": 0,
         }  # fmt: skip
@@ -700,13 +702,13 @@ class TestTheSummary:
     )
     def test_has_a_state(self, canceled: bool, error: Any, state: str) -> None:
         batch = BatchRecord(first=0, count=5, body_bytes=1, published=1, counts={"succeeded": 5}, error=error)
-        assert totals.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
+        assert job_summary.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
 
     def test_names_all_batches_and_what_they_cost(self) -> None:
         past = {"attempt": 1, "counts": {}, "usage": {}, "costs": {}, "eligible": 1, "open": {}}
         rounds = [Round(batch_id=name, **past) for name in ("msgbatch_0", None, "msgbatch_2")]
         batch = BatchRecord(first=0, count=5, body_bytes=1, rounds=rounds, batch_id="msgbatch_3", costs={"m": "0.1"})
-        summary = totals.summarize(JOB, self.record(stopped="no credit"), [batch, *self.BATCHES], 60.0)
+        summary = job_summary.summarize(JOB, self.record(stopped="no credit"), [batch, *self.BATCHES], 60.0)
         assert summary["batch_ids"] == ["msgbatch_0", "msgbatch_2", "msgbatch_3", "msgbatch_1"]
         assert (summary["cost"], summary["cost_by_model"], summary["stopped"]) == (0.1, {"m": 0.1}, "no credit")
 
@@ -714,16 +716,16 @@ class TestTheSummary:
         known: dict[str, Any] = {"first": 0, "count": 5, "body_bytes": 1, "counts": {"succeeded": 2, "expired": 3}}
         open_ = {"eligible": 2, "open": {"expired": 2}}
         for more, expired in (({}, 3), (open_, 1), ({**open_, "final": True}, 3), ({**open_, "done": True}, 3)):
-            counts = totals.tally([BatchRecord(**known, **more)])
+            counts = job_summary.tally([BatchRecord(**known, **more)])
             assert (counts["succeeded"], counts["expired"]) == (2, expired)
 
     def test_is_foretold_by_the_progress(self) -> None:
-        progress = totals.progress(self.record(), self.BATCHES)
+        progress = job_summary.progress(self.record(), self.BATCHES)
         assert (progress["requests"], progress["processing"], progress["batches_done"]) == (5, 0, 2)
         assert json.loads(json.dumps(progress)) == progress
 
     @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
     def test_never_counts_what_it_does_not_know(self, counts: list[dict[str, int]]) -> None:
         batches = [BatchRecord(first=0, count=1, body_bytes=1, counts=own) for own in counts]
-        assert set(totals.tally(batches)) <= {"succeeded", "errored", "expired", "canceled"}
-        assert totals.progress(self.record(), batches)["processing"] >= 0
+        assert set(job_summary.tally(batches)) <= {"succeeded", "errored", "expired", "canceled"}
+        assert job_summary.progress(self.record(), batches)["processing"] >= 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import lenient_json
+from claude_batch_tasks.wire import lenient_json
 from tests.odd_answers import ODD, Odd, nested
 
 plain = st.recursive(

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import claude_batch_tasks
-from claude_batch_tasks import history, logs
+from claude_batch_tasks import logs
 from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store import history
 
 NAME = "claude_batch_tasks.tests_of_logs"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from claude_batch_tasks import api, errors, looks
+from claude_batch_tasks import api, errors
+from claude_batch_tasks.lifecycle import polling
 from claude_batch_tasks.records import BatchRecord, Flight, Unit
 
 NOW = 1_800_000_000.0
@@ -30,7 +31,7 @@ BORN = datetime.fromtimestamp(NOW - 60, timezone.utc)
 def test_it_is_no_sooner_than_that_but_the_job_gives_up_when_it_said(
     asked: float | None, planned: float, deadline: float | None, due: float
 ) -> None:
-    assert looks._not_before(asked, planned, deadline) == due
+    assert polling._not_before(asked, planned, deadline) == due
 
 
 def step(*, not_before: float | None, canceled: bool = False, deadline: float | None = None) -> Any:
@@ -41,18 +42,18 @@ def step(*, not_before: float | None, canceled: bool = False, deadline: float | 
 @pytest.mark.parametrize("more", [{}, {"deadline": NOW + 5}])
 def test_a_message_that_comes_early_looks_at_nothing(more: dict[str, Any]) -> None:
     with pytest.raises(errors.HeldBack) as caught:
-        looks._check_asked(step(not_before=NOW + 9, **more), NOW)
+        polling._check_asked(step(not_before=NOW + 9, **more), NOW)
     assert caught.value.retry_after == 9
 
 
 @pytest.mark.parametrize("more", [{"not_before": None}, {"not_before": NOW}, {"not_before": NOW - 5}])
 def test_a_pause_that_is_over_holds_nothing_up(more: dict[str, Any]) -> None:
-    looks._check_asked(step(**more), NOW)
+    polling._check_asked(step(**more), NOW)
 
 
 @pytest.mark.parametrize("more", [{"canceled": True}, {"deadline": NOW - 1}])
 def test_a_cancel_and_a_last_look_do_not_wait(more: dict[str, Any]) -> None:
-    looks._check_asked(step(not_before=NOW + 9, **more), NOW)
+    polling._check_asked(step(not_before=NOW + 9, **more), NOW)
 
 
 @pytest.mark.parametrize(("asked", "wait"), [(None, 1.0), (0.5, 1.0), (10.0, 10.0), (100.0, 50.0)])
@@ -62,7 +63,7 @@ def test_a_listing_that_asks_for_a_pause_asks_it_for_all_that_it_shows(asked: fl
     flight = Flight(
         batch_id="b1", created_at=NOW, expires_at=None, requests=1, poll_min=1, poll_max=1, deadline=NOW + 50
     )
-    listing = object.__new__(looks._Listing)
+    listing = object.__new__(polling._Listing)
     vars(listing).update(
         own=None,
         taken_at=NOW,

@@ -8,7 +8,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from claude_batch_tasks import api, errors, identity
+from claude_batch_tasks import api, errors
+from claude_batch_tasks.api import identity
 
 KEY = "sk-ant-never-to-be-seen-1234"
 VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")

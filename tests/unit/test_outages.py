@@ -15,17 +15,20 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import exceptions
 
-from claude_batch_tasks import publishing, reading, spool, transport, worker
+from claude_batch_tasks import transport, worker
 from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
+from claude_batch_tasks.lifecycle import unsaved_answers
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
-from claude_batch_tasks.result_backend import Forgiving
+from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.step import _retry_limits
+from claude_batch_tasks.steps import publishing
+from claude_batch_tasks.steps.result_backend import Forgiving
+from claude_batch_tasks.steps.step import _retry_limits
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)
-ANSWER = reading.message_outcome(b'{"id":"msg_1","type":"message"}')
-GIVEN_UP = reading.kept_outcome("the answer was lost", tried=True)
+ANSWER = reader.message_outcome(b'{"id":"msg_1","type":"message"}')
+GIVEN_UP = reader.kept_outcome("the answer was lost", tried=True)
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def test_a_store_that_is_away_is_tried_again_soon_however_long_the_countdowns_ar
 
 
 def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("claude_batch_tasks.policy.OUTAGE_RETRY_MAX", 0.01)
+    monkeypatch.setattr("claude_batch_tasks.rules.OUTAGE_RETRY_MAX", 0.01)
     over, calls = threading.Event(), 0
 
     def work() -> float:
@@ -157,11 +160,11 @@ class _Away:
 
 class TestAResultBackEndThatIsAway:
     def test_ends_no_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("claude_batch_tasks.result_backend._paused_until", 0.0)
+        monkeypatch.setattr("claude_batch_tasks.steps.result_backend._paused_until", 0.0)
         Forgiving(_Away(), courtesy=True).mark_as_retry("id", ValueError(), "traceback")
 
     def test_is_told_again_how_a_job_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("claude_batch_tasks.result_backend._paused_until", 0.0)
+        monkeypatch.setattr("claude_batch_tasks.steps.result_backend._paused_until", 0.0)
         request = type("Request", (), {})()
         Forgiving(_Away(), courtesy=False).mark_as_done("id", {}, request, True)
         assert request.unsaved
@@ -181,7 +184,7 @@ class TestAnAnswerThatComesAfterItWasGivenUp:
         assert store.outcomes_of(JOB, 0, [1]) == {1: GIVEN_UP}
 
     def test_does_not_replace_what_was_decided(self, store: RedisStore) -> None:
-        store.save_outcome(LANE, 1, reading.kept_outcome("no money is left", tried=False))
+        store.save_outcome(LANE, 1, reader.kept_outcome("no money is left", tried=False))
         assert not store.save_outcome(LANE, 1, ANSWER)
 
 
@@ -190,71 +193,71 @@ class TestTheSpool:
     def settings(self, tmp_path: Path) -> Settings:
         return Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "a" / "spool"))
 
-    def answer(self, place: int = 1) -> spool.Answer:
-        return spool.Answer(JOB, 0, 0, place, ANSWER, 7)
+    def answer(self, place: int = 1) -> unsaved_answers.Answer:
+        return unsaved_answers.Answer(JOB, 0, 0, place, ANSWER, 7)
 
     def test_holds_answers_until_the_store_takes_them(self, settings: Settings, store: RedisStore) -> None:
         for place in (0, 1, 2, 2):
-            assert spool.write(settings, self.answer(place))
+            assert unsaved_answers.write(settings, self.answer(place))
         (folder,) = {path.parent for path in Path(settings.spool_dir or "").iterdir()}
         assert len(list(folder.iterdir())) == 3
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
-        assert spool.bring_in(settings, store) == 3
+        assert unsaved_answers.bring_in(settings, store) == 3
         assert dict(store.outcomes(JOB, 0)) == {0: ANSWER, 1: ANSWER, 2: ANSWER}
         assert list(folder.iterdir()) == []
-        assert spool.bring_in(settings, store) == 0
+        assert unsaved_answers.bring_in(settings, store) == 0
 
     def test_keeps_what_the_store_does_not_take(self, settings: Settings) -> None:
-        spool.write(settings, self.answer())
+        unsaved_answers.write(settings, self.answer())
         away = RedisStore(redis.Redis(port=1), "away")
         with pytest.raises(StoreUnavailable):
-            spool.bring_in(settings, away)
+            unsaved_answers.bring_in(settings, away)
         assert len(list(Path(settings.spool_dir or "").iterdir())) == 1
 
     def test_deletes_what_is_stored_already(self, settings: Settings, store: RedisStore) -> None:
-        spool.write(settings, self.answer())
+        unsaved_answers.write(settings, self.answer())
         store.save_outcome(LANE, 1, ANSWER)
-        assert spool.bring_in(settings, store) == 0
+        assert unsaved_answers.bring_in(settings, store) == 0
         assert list(Path(settings.spool_dir or "").iterdir()) == []
 
     def test_keeps_an_answer_whose_batch_was_closed_without_it(
         self, settings: Settings, store: RedisStore, caplog: pytest.LogCaptureFixture
     ) -> None:
-        spool.write(settings, self.answer())
+        unsaved_answers.write(settings, self.answer())
         store.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
         store._redis.hset(f"claude_batch:{{{JOB}}}:batch:0", "final", "true")
-        assert spool.bring_in(settings, store) == 0
+        assert unsaved_answers.bring_in(settings, store) == 0
         (path,) = Path(settings.spool_dir or "").iterdir()
         assert path.suffix == ".late"
         assert path.name in caplog.text
 
     def test_keeps_what_it_cannot_read(self, settings: Settings, store: RedisStore) -> None:
-        spool.write(settings, self.answer())
+        unsaved_answers.write(settings, self.answer())
         (path,) = Path(settings.spool_dir or "").iterdir()
         path.write_bytes(path.read_bytes()[:-3])
-        spool.write(settings, self.answer(2))
-        assert spool.bring_in(settings, store) == 1
+        unsaved_answers.write(settings, self.answer(2))
+        assert unsaved_answers.bring_in(settings, store) == 1
         assert path.exists()
 
     def test_is_encrypted_like_the_store(self, settings: Settings, store: RedisStore, tmp_path: Path) -> None:
         pytest.importorskip("cryptography")
         key = ("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",)
         sealing = Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path), encryption_key=key)
-        spool.write(sealing, self.answer())
+        unsaved_answers.write(sealing, self.answer())
         (path,) = tmp_path.glob("*.answer")
         assert path.read_bytes().startswith(b"sealed:")
         without_key = Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path))
-        assert spool.bring_in(without_key, store) == 0
+        assert unsaved_answers.bring_in(without_key, store) == 0
         assert path.exists()
-        assert spool.bring_in(sealing, store) == 1
+        assert unsaved_answers.bring_in(sealing, store) == 1
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_is_refused_where_it_cannot_be_written(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(InvalidSettings, match="cannot be written"):
-            spool.check(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))
+            unsaved_answers.check(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))
 
     def test_is_refused_where_there_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "spool").write_text("")
         with pytest.raises(InvalidSettings, match="cannot be written"):
-            spool.check(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))
+            unsaved_answers.check(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))

@@ -17,8 +17,8 @@ from genai_prices.types import Tier, TieredPrices
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import prices as prices_module
-from claude_batch_tasks.prices import Prices, Used, check_overrides
+from claude_batch_tasks.pricing import prices as prices_module
+from claude_batch_tasks.pricing.prices import Prices, Used, check_overrides
 
 HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens; cache: read 0.1, write 1.25, for an hour 2
 TIERED = "claude-haiku-5-5"  # 0.1 / 0.5, above 100,000 tokens of input 0.5 / 2.5
@@ -274,7 +274,6 @@ class TestCheckOverrides:
 
 
 def test_importing_it_does_not_load_the_prices() -> None:
-    code = (
-        "import claude_batch_tasks.prices, claude_batch_tasks.estimating, sys; sys.exit('genai_prices' in sys.modules)"
-    )
+    modules = "claude_batch_tasks.pricing.prices, claude_batch_tasks.jobs.estimating"
+    code = f"import {modules}, sys; sys.exit('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -20,12 +20,14 @@ import pytest
 import redis
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, RequestResult, errors, export, lenient_json, reading, rounds
-from claude_batch_tasks import submit as submission
+from claude_batch_tasks import BatchJob, RequestResult, errors
+from claude_batch_tasks.lifecycle import resubmission, submission
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
-from claude_batch_tasks.requests import wire_id
-from claude_batch_tasks.results import AdoptedCompleteness, Completeness
+from claude_batch_tasks.results import export, reader
 from claude_batch_tasks.store import Store, open_store_at
+from claude_batch_tasks.wire import lenient_json
+from claude_batch_tasks.wire.batch_requests import wire_id
+from claude_batch_tasks.wire.result_rows import AdoptedCompleteness, Completeness
 from tests.odd_answers import ODD, RESULTS, UNREADABLE, check, message, succeeded
 
 JOB = "job-1"
@@ -93,11 +95,11 @@ def again(store: Store) -> Callable[..., None]:
         job, unit, record = store.job(JOB), Unit(JOB, 0), store.batch(JOB, 0)
         assert job is not None
         assert record is not None
-        store.record(unit, "test", **rounds.begin(store, JOB, job, 0, record))
+        store.record(unit, "test", **resubmission.begin(store, JOB, job, 0, record))
         record = store.batch(JOB, 0)
         assert record is not None
-        attempt, name = record.attempt + 1, rounds.nonce(job, record)
-        seen = Completeness(name, record.first, record.count, places=rounds.places(store, JOB, 0, record))
+        attempt, name = record.attempt + 1, resubmission.nonce(job, record)
+        seen = Completeness(name, record.first, record.count, places=resubmission.places(store, JOB, 0, record))
         lines = (
             json.dumps({"custom_id": wire_id(name, record.first + place), "result": result}).encode() + b"\n"
             for place, result in results.items()
@@ -106,7 +108,7 @@ def again(store: Store) -> Callable[..., None]:
         store.write_results(JOB, 0, attempt, seen.keep(lines))
         assert seen.complete
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-        known = {"state": "fetched", **rounds.merged(record, seen), **changes}
+        known = {"state": "fetched", **resubmission.merged(record, seen), **changes}
         keep = [round.attempt for round in record.rounds]
         assert store.publish(unit, "test", attempt, keep=keep, **rows, **known)
 
@@ -134,8 +136,8 @@ class TestResults:
         )
 
     def test_in_order_name_where_they_come_from(self, job: BatchJob, store: Store) -> None:
-        store.save_outcome(Unit(JOB, 1, 0), 2, reading.message_outcome(json.dumps(answer(0)["message"]).encode()))
-        store.save_outcome(Unit(JOB, 1, 0), 3, reading.kept_outcome("the answer was lost", tried=True))
+        store.save_outcome(Unit(JOB, 1, 0), 2, reader.message_outcome(json.dumps(answer(0)["message"]).encode()))
+        store.save_outcome(Unit(JOB, 1, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
         found = list(job.results(order="request"))
         assert [n for n, result in enumerate(found) if result.source == "messages"] == [PER_BATCH + 2]
         assert len(found) == 3 * PER_BATCH
@@ -175,27 +177,27 @@ class TestResults:
                 batches = len(found) // PER_BATCH
                 seen.append(found == list(range(batches * PER_BATCH)))
 
-        reader = threading.Thread(target=read)
-        reader.start()
+        results = threading.Thread(target=read)
+        results.start()
         for number in range(6):
             # Another worker's download, which is not published.
             store.write_results(JOB, number, 7, [b'{"custom_id":"half","result"'])
             finish(number)
             store.discard_results(JOB, number, 7)
         over.set()
-        reader.join()
+        results.join()
         assert all(seen)
         assert numbers(job.results(order="request")) == list(range(6 * PER_BATCH))
 
     def test_stay_what_they_are_under_a_reader_that_is_in_the_middle_of_them(
         self, job: BatchJob, store: Store, finish: Any
     ) -> None:
-        reader = job.results()
-        first = next(reader)
+        results = job.results()
+        first = next(results)
         unit = Unit(JOB, 0)
         store.write_results(JOB, 0, 2, [b"rubbish"])
         assert not store.publish(unit, "somebody whose lease is over", 2, pieces=b"", eligible_places=b"")
-        assert sorted(numbers(iter([first, *reader]))) == list(range(3 * PER_BATCH))
+        assert sorted(numbers(iter([first, *results]))) == list(range(3 * PER_BATCH))
 
     def test_may_hold_what_strict_readers_refuse(self, app: Celery, make_request: Any, store: Store) -> None:
         """It is stored and paid for, so it is read somehow, and what comes after it as well."""
@@ -335,7 +337,7 @@ class TestOddAnswers:
             answer = message(odd.json)
             if pretty:
                 answer = answer.replace(b'"content":', b'\r\n\t"content" :\n')
-            store.save_outcome(Unit(JOB, 0, 0), place, reading.message_outcome(answer))
+            store.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(answer))
         job = BatchJob(JOB, app)
         for found in (job.results(), job.results(order="request"), job.results(ids=ODD)):
             for result in found:
@@ -405,13 +407,13 @@ def six(app: Celery, make_request: Any, finish: Any) -> BatchJob:
 
 
 def keep(store: Store, place: int, note: str) -> None:
-    store.save_outcome(Unit(JOB, 0, 0), place, reading.kept_outcome(note, tried=False))
+    store.save_outcome(Unit(JOB, 0, 0), place, reader.kept_outcome(note, tried=False))
 
 
 def come(store: Store, place: int, number: int = 0) -> None:
     """An answer of the Messages API."""
     message = json.dumps(answer(number)["message"]).encode()
-    store.save_outcome(Unit(JOB, 0, 0), place, reading.message_outcome(message))
+    store.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(message))
 
 
 class TestResultsOfSeveralRounds:
@@ -467,7 +469,7 @@ class TestResultsOfSeveralRounds:
         job, record = store.job(JOB), store.batch(JOB, 0)
         assert job is not None
         assert record is not None
-        changes = rounds.begin(store, JOB, job, 0, record)
+        changes = resubmission.begin(store, JOB, job, 0, record)
         store.record(Unit(JOB, 0), "test", **{**changes, "state": "unsent", "final": True, "done": True})
         assert {n: kind for n, (kind, _, _) in self.shown(six.results()).items()} == {
             0: "succeeded", 1: "succeeded", 2: "expired", 3: "errored", 4: "errored", 5: "errored",
@@ -495,7 +497,7 @@ class TestResultsByTheirIds:
         job, record = store.job(JOB), store.batch(JOB, 0)
         assert job is not None
         assert record is not None
-        store.record(Unit(JOB, 0), "test", **rounds.begin(store, JOB, job, 0, record))
+        store.record(Unit(JOB, 0), "test", **resubmission.begin(store, JOB, job, 0, record))
         assert self.found(six) == [0, 4]
         with pytest.raises(errors.RequestNotFound, match="has no outcome yet"):
             six.result("review 1")
@@ -614,8 +616,8 @@ class TestAnExport:
 
     def test_of_the_messages_api_looks_like_the_others(self, job: BatchJob, store: Store) -> None:
         pretty = json.dumps(answer(0)["message"], indent=2).encode()
-        store.save_outcome(Unit(JOB, 0, 0), 1, reading.message_outcome(pretty))
-        store.save_outcome(Unit(JOB, 0, 0), 2, reading.error_outcome("invalid_request_error", "too long", "req_9"))
+        store.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(pretty))
+        store.save_outcome(Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "too long", "req_9"))
         out = io.BytesIO()
         assert job.export(out) == 3 * PER_BATCH
         found = self.lines(out.getvalue())
@@ -682,10 +684,10 @@ class TestAnExport:
         assert len(self.lines(target.read_bytes())) == 3 * PER_BATCH
         os.mkfifo(pipe)
         read: list[bytes] = []
-        reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
-        reader.start()
+        results = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+        results.start()
         job.export(pipe)
-        reader.join()
+        results.join()
         assert len(self.lines(read[0])) == 3 * PER_BATCH
 
     def test_takes_any_text_file(self, job: BatchJob, tmp_path: Path) -> None:
@@ -744,15 +746,15 @@ class TestDeleting:
         store.record(Unit(JOB, 0), "test", **lost)
         for place in range(600):
             store.save_outcome(
-                Unit(JOB, 0, 0), place, reading.message_outcome(json.dumps(answer(0)["message"]).encode())
+                Unit(JOB, 0, 0), place, reader.message_outcome(json.dumps(answer(0)["message"]).encode())
             )
         store.update_job(JOB, state="completed")
         job = BatchJob(JOB, app)
-        reader = job.results()
-        seen = [next(reader)]
+        results = job.results()
+        seen = [next(results)]
         job.delete()
         with pytest.raises(errors.JobNotFound):
-            seen.extend(reader)
+            seen.extend(results)
         assert {result.type for result in seen} == {"succeeded"}
 
     def test_ends_a_reader_with_a_word(self, app: Celery, make_request: Any, finish: Any, store: Store) -> None:
@@ -763,6 +765,6 @@ class TestDeleting:
         not_begun, begun = job.results(), job.results()
         next(begun)
         job.delete()
-        for reader in (not_begun, begun):
+        for results in (not_begun, begun):
             with pytest.raises(errors.JobNotFound, match="expired or was deleted"):
-                list(reader)
+                list(results)

@@ -10,11 +10,10 @@ import pytest
 import redis
 from celery import Celery
 
-from claude_batch_tasks import redis_urls
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.redis_urls import connect, redis_address, redis_url
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings import Settings, redis_urls
+from claude_batch_tasks.settings.redis_urls import connect, redis_address, redis_url
 from claude_batch_tasks.store import open_store
 
 

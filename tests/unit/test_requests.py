@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import InvalidRequests
-from claude_batch_tasks.index import Index
+from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire.custom_ids import Index
 
 NONCE = "0123456789abcdef"
-ENVELOPE_BYTES = sum(map(len, wire.ENVELOPE))
+ENVELOPE_BYTES = sum(map(len, batch_requests.ENVELOPE))
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
@@ -31,8 +31,10 @@ jobs = st.lists(st.tuples(custom_ids, json_values), min_size=1, max_size=25, uni
 )
 
 
-def cut(requests: Any, *, max_requests: int = 100_000, max_bytes: int = 256_000_000) -> list[wire.Piece]:
-    return list(wire.cut(requests, nonce=NONCE, index=Index(), max_requests=max_requests, max_bytes=max_bytes))
+def cut(requests: Any, *, max_requests: int = 100_000, max_bytes: int = 256_000_000) -> list[batch_requests.Piece]:
+    return list(
+        batch_requests.cut(requests, nonce=NONCE, index=Index(), max_requests=max_requests, max_bytes=max_bytes)
+    )
 
 
 def problems_of(requests: Any, **limits: int) -> InvalidRequests:
@@ -41,13 +43,13 @@ def problems_of(requests: Any, **limits: int) -> InvalidRequests:
     return caught.value
 
 
-def bodies(pieces: list[wire.Piece]) -> list[bytes]:
+def bodies(pieces: list[batch_requests.Piece]) -> list[bytes]:
     """The body of each batch's create."""
     batches: dict[int, list[bytes]] = {}
     for piece in pieces:
         batches.setdefault(piece.batch, []).append(piece.body)
     assert list(batches) == list(range(len(batches)))
-    return [wire.ENVELOPE[0] + b",".join(parts) + wire.ENVELOPE[1] for parts in batches.values()]
+    return [batch_requests.ENVELOPE[0] + b",".join(parts) + batch_requests.ENVELOPE[1] for parts in batches.values()]
 
 
 class TestCutting:
@@ -63,7 +65,7 @@ class TestCutting:
             requests = json.loads(body)["requests"]
             assert 1 <= len(requests) <= max_requests
             sent += requests
-        assert [request["custom_id"] for request in sent] == [wire.wire_id(NONCE, n) for n in range(len(job))]
+        assert [request["custom_id"] for request in sent] == [batch_requests.wire_id(NONCE, n) for n in range(len(job))]
         assert [request["params"] for request in sent] == [request["params"] for request in job]
         assert [custom_id for piece in pieces for custom_id in piece.custom_ids] == [r["custom_id"] for r in job]
 
@@ -107,7 +109,7 @@ class TestCutting:
                 taken += 1
                 yield make_request(str(taken), text="x" * 400_000)
 
-        pieces = wire.cut(endless(), nonce=NONCE, index=Index(), max_requests=100_000, max_bytes=256_000_000)
+        pieces = batch_requests.cut(endless(), nonce=NONCE, index=Index(), max_requests=100_000, max_bytes=256_000_000)
         next(pieces)
         assert taken == 3
 
@@ -133,7 +135,9 @@ class TestCutting:
     def test_lets_single_params_be_picked_out_again(self, job: list[dict[str, Any]], data: st.DataObject) -> None:
         [piece] = cut(job)
         places = data.draw(st.lists(st.integers(0, len(job) - 1), max_size=5))
-        assert [json.loads(params) for params in wire.pick(piece.body, places)] == [job[n]["params"] for n in places]
+        assert [json.loads(params) for params in batch_requests.pick(piece.body, places)] == [
+            job[n]["params"] for n in places
+        ]
 
 
 class TestTextsOfOtherClasses:
@@ -269,27 +273,27 @@ class TestWireIds:
 
     @given(nonce=nonces, index=st.integers(0, 10**12))
     def test_come_back_as_the_index(self, nonce: str, index: int) -> None:
-        assert wire.index_of(nonce, wire.wire_id(nonce, index)) == index
+        assert batch_requests.index_of(nonce, batch_requests.wire_id(nonce, index)) == index
 
     @given(nonce=nonces, index=st.integers(0, 10**12))
     def test_are_what_anthropic_takes(self, nonce: str, index: int) -> None:
-        assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", wire.wire_id(nonce, index))
+        assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", batch_requests.wire_id(nonce, index))
 
     @given(mine=nonces, other=nonces, index=st.integers(0, 10**6))
     def test_of_another_job_are_not_ours(self, mine: str, other: str, index: int) -> None:
-        assert mine == other or wire.index_of(mine, wire.wire_id(other, index)) is None
+        assert mine == other or batch_requests.index_of(mine, batch_requests.wire_id(other, index)) is None
 
     @given(text=st.text(max_size=40) | st.text(max_size=6).map(lambda tail: f"cbt-{NONCE}-{tail}"))
     def test_of_ours_have_one_spelling_only(self, text: str) -> None:
-        index = wire.index_of(NONCE, text)
-        assert index is None or wire.wire_id(NONCE, index) == text
+        index = batch_requests.index_of(NONCE, text)
+        assert index is None or batch_requests.wire_id(NONCE, index) == text
 
     @pytest.mark.parametrize(
         "tail", ["", "-1", "+1", "01", "1 ", " 1", "1_0", "1.0", "\u0661", "\uff11", "1\n", "x", "\u00b2", "0x1"]
     )
     def test_that_are_nearly_ours_are_foreign(self, tail: str) -> None:
-        assert wire.index_of(NONCE, f"cbt-{NONCE}-{tail}") is None
+        assert batch_requests.index_of(NONCE, f"cbt-{NONCE}-{tail}") is None
 
     @pytest.mark.parametrize("text", ["", "cbt", f"cbt-{NONCE}", f"CBT-{NONCE}-1", f"xcbt-{NONCE}-1", "review-17"])
     def test_of_somebody_else_are_foreign(self, text: str) -> None:
-        assert wire.index_of(NONCE, text) is None
+        assert batch_requests.index_of(NONCE, text) is None

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import results
 from claude_batch_tasks.errors import ResultsIncomplete
-from claude_batch_tasks.prices import Prices, Used
-from claude_batch_tasks.requests import round_nonce, wire_id
-from claude_batch_tasks.results import Completeness
+from claude_batch_tasks.pricing.prices import Prices, Used
+from claude_batch_tasks.wire import result_rows
+from claude_batch_tasks.wire.batch_requests import round_nonce, wire_id
+from claude_batch_tasks.wire.result_rows import Completeness
 from tests.odd_answers import ODD, RESULTS, UNREADABLE, Odd, succeeded
 
 NONCE = "0123456789abcdef"
@@ -46,7 +46,7 @@ class TestBlocks:
     @given(chunked(), st.integers(1, 40))
     def test_hold_every_byte_and_end_with_a_line(self, data_and_chunks: tuple[bytes, list[bytes]], least: int) -> None:
         data, chunks = data_and_chunks
-        found = list(results.blocks(chunks, least))
+        found = list(result_rows.blocks(chunks, least))
         assert b"".join(found) == data
         assert all(block.endswith(b"\n") for block in found[:-1])
         assert all(found)
@@ -56,12 +56,12 @@ class TestBlocks:
             yield b"a\nb\nc"
             pytest.fail("two lines were whole already")
 
-        assert next(results.blocks(chunks())) == b"a\nb\n"
+        assert next(result_rows.blocks(chunks())) == b"a\nb\n"
 
     def test_are_about_as_long_as_wished_however_long_their_lines(self) -> None:
         text = b"x" * 2_000_000
         chunks = [text[n : n + 500] for n in range(0, len(text), 500)] + [b"\n", b"a\n", b"b\n"]
-        assert list(results.blocks(chunks, 1_000)) == [text + b"\n", b"a\nb\n"]
+        assert list(result_rows.blocks(chunks, 1_000)) == [text + b"\n", b"a\nb\n"]
 
 
 class TestTheRowsOfABlock:
@@ -69,19 +69,19 @@ class TestTheRowsOfABlock:
     def test_come_with_their_lines(self, end: bytes) -> None:
         written = [line_of(n) for n in range(5)]
         for block in (end.join(written), end.join([*written, b""])):
-            found = list(results.rows(block))
+            found = list(result_rows.rows(block))
             assert [raw.strip() for _, raw in found] == written
             assert [row.custom_id for row, _ in found] == [wire_id(NONCE, n) for n in range(5)]
 
     def test_do_so_when_one_of_them_needs_a_second_look(self) -> None:
         odd = rb'{"custom_id":"a","result":{"type":"succeeded","message":{"usage":{"input_tokens":"many"}}}}'
-        found = list(results.rows(b"\n".join([line_of(0), odd, line_of(1)])))
+        found = list(result_rows.rows(b"\n".join([line_of(0), odd, line_of(1)])))
         assert [raw for _, raw in found] == [line_of(0), odd, line_of(1)]
         assert [row.custom_id for row, _ in found] == [wire_id(NONCE, 0), "a", wire_id(NONCE, 1)]
 
     def test_end_at_a_newline_and_at_nothing_else(self) -> None:
         raw = '{"custom_id":"a","result":{"type":"succeeded","message":{"content":"\u2028\x85"}}}'.encode()
-        assert [found for _, found in results.rows(raw + b"\n" + raw)] == [raw, raw]
+        assert [found for _, found in result_rows.rows(raw + b"\n" + raw)] == [raw, raw]
 
     @pytest.mark.parametrize("blank", [b"", b" " * 60])
     def test_are_not_taken_for_their_neighbours(self, blank: bytes) -> None:
@@ -91,17 +91,17 @@ class TestTheRowsOfABlock:
         kept = b"".join(seen.keep([first + second + b"\n" + blank + b"\n" + third]))
         assert (kept, seen.broken) == (third, 1)
         with pytest.raises(ValueError, match="Extra data"):
-            list(results.rows(first + second + b"\n" + third.replace(b'"result"', b'\n"result"')))
+            list(result_rows.rows(first + second + b"\n" + third.replace(b'"result"', b'\n"result"')))
 
     def test_are_never_made_up(self) -> None:
         with pytest.raises(ValueError, match="lacks custom_id"):
-            list(results.rows(line_of(0) + b"\n{}\n"))
+            list(result_rows.rows(line_of(0) + b"\n{}\n"))
 
 
 class TestARow:
     @pytest.mark.parametrize("outcome", ["succeeded", "errored", "expired", "canceled"])
     def test_has_an_id_and_an_outcome(self, outcome: str) -> None:
-        row = results.row(line("a", type=outcome))
+        row = result_rows.row(line("a", type=outcome))
         assert (row.custom_id, row.type, row.known, row.usage) == ("a", outcome, True, {})
 
     def test_has_a_usage(self) -> None:
@@ -113,12 +113,12 @@ class TestARow:
             "cache_creation": {"ephemeral_5m_input_tokens": 1},
             "service_tier": "batch",
         }
-        found = results.row(line(type="succeeded", message={"usage": usage})).usage
+        found = result_rows.row(line(type="succeeded", message={"usage": usage})).usage
         assert found == {"input_tokens": 3, "output_tokens": 5, "cache_read_input_tokens": 7}
 
     @pytest.mark.parametrize("message", [None, {}, {"usage": None}, "text", 17, {"usage": "none"}, {"usage": []}])
     def test_may_have_none(self, message: Any) -> None:
-        assert results.row(line(type="succeeded", message=message)).usage == {}
+        assert result_rows.row(line(type="succeeded", message=message)).usage == {}
 
     @pytest.mark.parametrize(
         ("usage", "used"),
@@ -153,14 +153,16 @@ class TestARow:
         ],
     )  # fmt: skip
     def test_says_what_costs_something(self, usage: dict[str, Any], used: Used) -> None:
-        message = results.row(line(type="succeeded", message={"model": "m", "usage": usage})).result.message
+        message = result_rows.row(line(type="succeeded", message={"model": "m", "usage": usage})).result.message
         assert message is not None
         assert message.usage is not None
         assert (message.model, message.usage.used) == ("m", used)
 
     @pytest.mark.parametrize("impossible", [-5, 2**63])
     def test_leaves_out_numbers_that_cannot_be(self, impossible: int) -> None:
-        row = results.row(line(type="succeeded", message={"usage": {"input_tokens": impossible, "output_tokens": 2}}))
+        row = result_rows.row(
+            line(type="succeeded", message={"usage": {"input_tokens": impossible, "output_tokens": 2}})
+        )
         assert row.usage == {"output_tokens": 2}
         assert row.result.message is not None
         assert row.result.message.usage is not None
@@ -168,7 +170,7 @@ class TestARow:
 
     @pytest.mark.parametrize("model", [None, 7, ["m"]])
     def test_may_have_no_model(self, model: Any) -> None:
-        message = results.row(
+        message = result_rows.row(
             line(type="succeeded", message={"model": model, "usage": {"input_tokens": 3}})
         ).result.message
         assert message is not None
@@ -188,16 +190,16 @@ class TestARow:
         ],
     )
     def test_of_a_failure_has_the_inner_errors_type(self, error: Any, error_type: str | None) -> None:
-        assert results.row(line(type="errored", error=error)).error_type == error_type
+        assert result_rows.row(line(type="errored", error=error)).error_type == error_type
 
     def test_of_a_success_has_no_error(self) -> None:
-        assert results.row(line(type="succeeded", error={"type": "api_error"})).error_type is None
+        assert result_rows.row(line(type="succeeded", error={"type": "api_error"})).error_type is None
 
     @pytest.mark.parametrize("outcome", ["paused", "SUCCEEDED", "", 17])
     def test_of_a_type_nobody_knows_is_an_error_that_does_not_pass(self, outcome: Any) -> None:
         if outcome == "":
             outcome = " "
-        row = results.row(line(type=outcome))
+        row = result_rows.row(line(type=outcome))
         assert (row.type, row.error_type, row.known) == ("errored", "unknown_result_type", False)
 
     @pytest.mark.parametrize(
@@ -212,9 +214,9 @@ class TestARow:
         ],
     )
     def test_is_read_from_whatever_is_legal_somewhere(self, raw: bytes) -> None:
-        row = results.row(raw)
+        row = result_rows.row(raw)
         assert (row.custom_id, row.type) == ("a", "succeeded")
-        assert results.read(raw)[0]["custom_id"] == "a"
+        assert result_rows.read(raw)[0]["custom_id"] == "a"
 
     @pytest.mark.parametrize(
         "raw",
@@ -237,12 +239,12 @@ class TestARow:
     )
     def test_is_not_made_from_anything_else(self, raw: bytes) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - the documented class
-            results.row(raw)
+            result_rows.row(raw)
 
     @given(st.binary(max_size=40) | file_bytes)
     def test_of_rubbish_is_a_value_error_and_nothing_worse(self, raw: bytes) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - the documented class
-            results.row(raw)
+            result_rows.row(raw)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ class TestARow:
     ],
 )
 def test_the_error_of_a_result_is_the_inner_one_with_its_request_id(result: Any, error: Any) -> None:
-    assert results.error_of(result) == error
+    assert result_rows.error_of(result) == error
 
 
 class TestCompleteness:
@@ -384,7 +386,7 @@ class TestCompleteness:
         file = [line_of(index, **long) + b"\n" for index in (12, 10, 99, 13, 11)]
         pieces = list(seen.keep(file))
         assert [wire_id(NONCE, 10 + place).encode() in pieces[seen.pieces[place]] for place in range(4)] == [True] * 4
-        assert seen.pieces[4] == results.MISSING
+        assert seen.pieces[4] == result_rows.MISSING
         assert len(pieces) > 1
 
     def test_adds_up_what_the_answers_cost(self) -> None:
@@ -502,7 +504,7 @@ class TestCompletenessOfALaterRound:
     def test_is_reached_with_the_requests_that_it_holds(self) -> None:
         seen = self.seen(self.line_of(5), self.line_of(1, "expired"), self.line_of(4))
         assert seen.complete
-        assert list(seen.pieces) == [results.MISSING, 0, results.MISSING, results.MISSING, 0, 0]
+        assert list(seen.pieces) == [result_rows.MISSING, 0, result_rows.MISSING, result_rows.MISSING, 0, 0]
         assert list(seen.eligible) == [1]
         seen.check({"succeeded": 2, "expired": 1})
 

@@ -22,9 +22,9 @@ import pydantic
 import pytest
 from anthropic.types import Message, TextBlock, ToolUseBlock, Usage
 
-from claude_batch_tasks import requests as wire
 from claude_batch_tasks.errors import InvalidRequests
-from claude_batch_tasks.index import Index
+from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire.custom_ids import Index
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\xff"
 
@@ -72,7 +72,7 @@ class Scalar:
 def sent(**params: Any) -> dict[str, Any]:
     """The params as they go on the wire."""
     own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], **params}
-    [piece] = wire.cut(
+    [piece] = batch_requests.cut(
         [{"custom_id": "a", "params": own}], nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6
     )
     found: dict[str, Any] = json.loads(piece.body)["params"]
@@ -81,7 +81,7 @@ def sent(**params: Any) -> dict[str, Any]:
 
 def refused(*requests: Any) -> InvalidRequests:
     with pytest.raises(InvalidRequests) as caught:
-        list(wire.cut(requests, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6))
+        list(batch_requests.cut(requests, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6))
     return caught.value
 
 
@@ -247,7 +247,7 @@ class TestWhatTheSdkTakes:
 
         params = Params(model="m", max_tokens=1, messages=[{"role": "user", "content": "x"}])
         for request in (Request(custom_id="a", params=params), {"custom_id": "a", "params": params}):
-            [piece] = wire.cut([request], nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
+            [piece] = batch_requests.cut([request], nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
             assert json.loads(piece.body)["params"] == sent()
             assert piece.custom_ids == ["a"]
 
@@ -271,7 +271,7 @@ class TestWhatTheSdkTakes:
     def test_is_the_body_of_a_create(self) -> None:
         own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
         given = {"requests": [{"custom_id": "a", "params": own}]}
-        [piece] = wire.cut(given, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
+        [piece] = batch_requests.cut(given, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
         assert piece.custom_ids == ["a"]
 
 
@@ -350,7 +350,11 @@ class TestWhatHasNoJsonForm:
 
     def test_is_one_request_in_place_of_a_list(self) -> None:
         with pytest.raises(InvalidRequests, match=r"is one request.* \[request\]"):
-            list(wire.cut({"custom_id": "a", "params": {}}, nonce="0", index=Index(), max_requests=9, max_bytes=9))
+            list(
+                batch_requests.cut(
+                    {"custom_id": "a", "params": {}}, nonce="0", index=Index(), max_requests=9, max_bytes=9
+                )
+            )
 
 
 class TestFieldsOfOtherPlaces:
@@ -409,7 +413,7 @@ class TestFieldsOfOtherPlaces:
         from anthropic.types import message_create_params
         from anthropic.types.beta import message_create_params as beta_params
 
-        from claude_batch_tasks import batch_fields
+        from claude_batch_tasks.wire import request_fields
 
         body = set(typing.get_type_hints(message_create_params.MessageCreateParamsNonStreaming))
         body |= set(typing.get_type_hints(beta_params.MessageCreateParamsNonStreaming))
@@ -419,4 +423,4 @@ class TestFieldsOfOtherPlaces:
             for name in ("create", "stream", "parse", "tool_runner"):
                 if (method := getattr(messages, name, None)) is not None:
                     taken |= set(inspect.signature(method).parameters)
-        assert taken - body - batch_fields.SPECIAL == set()
+        assert taken - body - request_fields.SPECIAL == set()

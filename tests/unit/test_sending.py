@@ -13,7 +13,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_batch_tasks import policy
+from claude_batch_tasks import rules
 from claude_batch_tasks.records import BatchRecord, JobRecord, Need, Taken, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
@@ -138,10 +138,10 @@ class TestARequestThatIsTaken:
                         store.answered(lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY)
             return mine
 
-        with ThreadPoolExecutor(policy.LANES) as pool:
-            lanes = list(pool.map(run, range(policy.LANES)))
+        with ThreadPoolExecutor(rules.LANES) as pool:
+            lanes = list(pool.map(run, range(rules.LANES)))
         assert sorted(itertools.chain(*lanes)) == list(range(MANY))
-        assert [sorted(store.left_behind(Unit(job, 0, number))) for number in range(policy.LANES)] == [
+        assert [sorted(store.left_behind(Unit(job, 0, number))) for number in range(rules.LANES)] == [
             sorted(places) for places in lanes
         ]
 
@@ -188,7 +188,7 @@ class TestTheCallsInFlight:
     def test_are_few_at_first_and_never_more_than_the_cap(self, store: RedisStore, job: str) -> None:
         places = itertools.count()
         assert len(fill(store, places, cap=5)) == 5
-        assert len(fill(store, places)) == policy.FIRST_IN_FLIGHT - 5
+        assert len(fill(store, places)) == rules.FIRST_IN_FLIGHT - 5
         assert take(store, next(places)) == Taken("wait", 0.25)
 
     def test_of_other_paces_are_their_own(self, store: RedisStore, job: str) -> None:
@@ -217,7 +217,7 @@ class TestTheCallsInFlight:
         assert store.left_behind(LANE)[:2] == [0, 1], "whether they are answered or not"
 
     def test_double_until_a_refusal_halves_them_and_then_grow_one_by_one(self, store: RedisStore, job: str) -> None:
-        places, first = itertools.count(), policy.FIRST_IN_FLIGHT
+        places, first = itertools.count(), rules.FIRST_IN_FLIGHT
         for place, taken in fill(store, places).items():
             answered(store, place, taken)
         taken_now = fill(store, places)
@@ -297,7 +297,7 @@ class TestAPace:
         """Ten tokens in, estimated, and five out, as is usual by the answers so far."""
         answered(store, 0, take(store, 0), limits={name: (600, left)}, output=5)
         assert len(fill(store, itertools.count(1))) == fit
-        assert len(fill(store, itertools.count(50), pace="another")) == policy.FIRST_IN_FLIGHT
+        assert len(fill(store, itertools.count(50), pace="another")) == rules.FIRST_IN_FLIGHT
 
     def test_learns_slowly_how_long_answers_are(self, store: RedisStore, job: str) -> None:
         for place, output in enumerate((100, 200)):  # 100, then 110 tokens are usual
@@ -605,7 +605,7 @@ class TestAJobsMoney:
 
         def run(number: int) -> list[str]:
             lane, rand, seen = Unit(job, 0, number), random.Random(number), []
-            for place in range(number, MANY, policy.LANES):
+            for place in range(number, MANY, rules.LANES):
                 most = rand.randint(2, dearest)
                 for _ in range(100):
                     taken = take(store, place, lane, least=most // 2, most=most, cap=MANY, limit=limit, total=total)
@@ -625,8 +625,8 @@ class TestAJobsMoney:
             return seen
 
         assert store.reserve(Unit(job, 1), 0, 1, 150, total) == "yes"
-        with ThreadPoolExecutor(policy.LANES) as pool:
-            states = set(itertools.chain(*pool.map(run, range(policy.LANES))))
+        with ThreadPoolExecutor(rules.LANES) as pool:
+            states = set(itertools.chain(*pool.map(run, range(rules.LANES))))
         assert {"taken", "budget"} <= states
         assert money(redis_client, pool="fallback_")[1] == 0
         assert money(redis_client)[1] == 150

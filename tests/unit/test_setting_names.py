@@ -8,8 +8,8 @@ import pytest
 from celery import Celery
 from celery.app.defaults import SETTING_KEYS
 
-from claude_batch_tasks.setting_names import configured, in_its_words, spelled
 from claude_batch_tasks.settings import NAMES
+from claude_batch_tasks.settings.spelling import configured, in_its_words, spelled
 
 
 @pytest.mark.parametrize("namespace", [None, "CELERY", "QUEUE"])

@@ -13,15 +13,15 @@ import redis
 from celery import Celery
 
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.prices import Used
+from claude_batch_tasks.pricing.prices import Used
 from claude_batch_tasks.settings import (
     Settings,
     configuration,
     from_environment,
     prices_of,
-    redis_url,
     visibility_timeout,
 )
+from claude_batch_tasks.settings.redis_urls import redis_url
 
 REDIS = "redis://localhost:6379/0"
 NUMBERS = ["poll_min", "retry_max", "not_found_grace", "listings", "results_limit", "result_ttl", "lease", "timeout"]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import errors, step, tasks
+from claude_batch_tasks import errors, tasks
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import step
 
 
 class TestPatience:

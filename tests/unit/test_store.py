@@ -19,9 +19,9 @@ from redis.retry import Retry
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, LaneRecord, Lease, Need, Round, Taken, Unit
-from claude_batch_tasks.requests import Piece
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
+from claude_batch_tasks.wire.batch_requests import Piece
 
 JOB = "job-1"
 NONCE = "abc"

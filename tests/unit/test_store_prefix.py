@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import checks
+from claude_batch_tasks.checks import configuration
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import InvalidSettings
@@ -86,7 +86,9 @@ def found(server: RedisServer, **conf: Any) -> list[str]:
     app = Celery(broker="memory://", backend="disabled://", set_as_current=False)
     app.conf.update(claude_batch_store_url=server.url, **conf)
     said = list(servers.check(app))
-    assert [str(one) for one in checks.findings(app) if "W115" in one.id] == [str(o) for o in said if "W115" in o.id]
+    assert [str(one) for one in configuration.findings(app) if "W115" in one.id] == [
+        str(o) for o in said if "W115" in o.id
+    ]
     return [one.text for one in said if one.id == "claude_batch.W115"]
 
 

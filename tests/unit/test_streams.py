@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from msgspec import DecodeError
 
-from claude_batch_tasks import lenient_json, streams
-from claude_batch_tasks.streams import Message, events
+from claude_batch_tasks.api import server_sent_events
+from claude_batch_tasks.api.server_sent_events import Message, events
+from claude_batch_tasks.wire import lenient_json
 from tests import odd_answers
 from tests.odd_answers import ODD, Odd
 from tests.unfriendly.server import Streaming
@@ -142,7 +143,7 @@ class TestABlock:
     @pytest.mark.parametrize("sent", [odd_answers.events, odd_answers.events_with_a_whole_block])
     def test_may_hold_whatever_json_may(self, odd: Odd, sent: Callable[[bytes], list[bytes]]) -> None:
         made = Message()
-        for _, data in streams.events(sent(odd.json)):
+        for _, data in server_sent_events.events(sent(odd.json)):
             made.add(lenient_json.loads(data))
         found, note = lenient_json.read(made.whole())
         if odd.noted in ("UTF-8", "escape"):  # what it is given as is JSON

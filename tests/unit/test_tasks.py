@@ -13,12 +13,12 @@ import redis
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
-from claude_batch_tasks.requests import Piece
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.step import Step
+from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.tasks.create_batch import _affordable
 from claude_batch_tasks.tasks.fall_back import _chance, _settle
+from claude_batch_tasks.wire.batch_requests import Piece
 
 JOB = "job-1"
 BATCH, OTHER = Unit(JOB, 0), Unit(JOB, 1)

@@ -23,8 +23,8 @@ from claude_batch_tasks.store.redis import open_store_at
 
 #: Kept for the life of a process, and no matter to a test that follows.
 STAYS = {
-    "bodies._body",  # classes, made of those of the HTTP library
-    "bodies._stream",
+    "api.body_limits._body",  # classes, made of those of the HTTP library
+    "api.body_limits._stream",
     "instruments.prometheus._family",  # metrics in Prometheus' registry, which takes each once
     "transport._kept",  # messages that are to be given back
 }

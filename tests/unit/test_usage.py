@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from claude_batch_tasks import results
-from claude_batch_tasks.costs import Meter
-from claude_batch_tasks.prices import Prices
+from claude_batch_tasks.pricing.prices import Prices
+from claude_batch_tasks.pricing.spending import Meter
+from claude_batch_tasks.wire import result_rows
 
 OPUS = "claude-opus-4-5"  # 5 / 25 USD per million tokens
 SONNET = "claude-sonnet-4-5"  # 3 / 15, and 6 / 22.5 for prompts of more than 200,000 tokens; a window of 200,000
@@ -34,11 +34,11 @@ def priced(model: str, usage: Any) -> tuple[dict[str, Decimal | None], dict[str,
     """Costs through the Messages API, and what has none that is known, both as the fast and the slow reader see it."""
     message = {"role": "assistant", "model": model, "usage": usage}
     line = msgspec.json.encode({"custom_id": "a", "result": {"type": "succeeded", "message": message}})
-    read = [results.row(line), results.row(line.replace(b'"role":"assistant"', b'"role":NaN'))]
+    read = [result_rows.row(line), result_rows.row(line.replace(b'"role":"assistant"', b'"role":NaN'))]
     found = []
     for row in read:
         meter = Meter(Prices(), batch=False)
-        results.count_answers(meter, [row.result.message])
+        result_rows.count_answers(meter, [row.result.message])
         costs = {name: None if cost is None else Decimal(cost) for name, cost in meter.costs().items()}
         found.append((costs, meter.unpriced()))
     assert found[0] == found[1]
@@ -166,7 +166,7 @@ class TestOtherPrices:
             )
             for usage in usages
         ]
-        results.count_answers(meter, [results.row(line).result.message for line in lines])
+        result_rows.count_answers(meter, [result_rows.row(line).result.message for line in lines])
         costs = meter.costs()
         assert (Decimal(costs[OPUS] or 0), costs[f"{OPUS} (speed fast)"]) == (Decimal("0.005"), None)
         assert meter.unpriced() == {f"{OPUS} (speed fast)": 1}

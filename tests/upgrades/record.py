@@ -30,8 +30,10 @@ from typing import Any
 import anthropic
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, HistoryEvent, adopt, api, census, run_batch, submit
+from claude_batch_tasks import BatchJob, HistoryEvent, adopt, api, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.instruments import gauges
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.store import open_store_at
 from tests.support import FAST, inherited, wait_until
@@ -278,7 +280,7 @@ def main(path: Path) -> None:
             recording.submit("untaken")
             recording.tell_a_long_story()
             time.sleep(DOWN)
-            census.readings(app)
+            gauges.readings(app)
         found = {
             "taken_at": time.time(),
             "url": simulator.url,
@@ -290,7 +292,7 @@ def main(path: Path) -> None:
         }
         text = json.dumps(found, indent=1)
         # What it was recorded on is nobody's business.
-        for folder in (sys.prefix, str(Path(submit.__file__).parents[1])):
+        for folder in (sys.prefix, str(Path(submission.__file__).parents[1])):
             text = text.replace(folder, "")
         text = text.replace(f"@{socket.gethostname()}", "@recorder")
         path.write_bytes(gzip.compress(text.encode(), mtime=0))
@@ -308,7 +310,7 @@ def _batches(url: str, recording: Recording, simulator: Simulator) -> Iterator[d
                 continue
             # That of which we have no id was made last.
             seen = known[record.batch_id] if record.batch_id else list(known.values())[-1]
-            sent = recording.bodies.get(job_id) or b"".join(submit.body(store, job_id, job, number, record))
+            sent = recording.bodies.get(job_id) or b"".join(submission.body(store, job_id, job, number, record))
             yield {
                 "id": seen.id,
                 "ended": seen.status == "ended",

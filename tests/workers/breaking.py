@@ -22,7 +22,7 @@ from celery.signals import task_postrun, task_prerun
 
 from claude_batch_tasks import signals
 from claude_batch_tasks.app import app
-from claude_batch_tasks.line import NAME
+from claude_batch_tasks.steps.message_chain import NAME
 from tests.chaos import points
 from tests.workers.breaks import KINDS, PLANS, SEEN
 

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from claude_batch_tasks import api, bodies, submit
+from claude_batch_tasks import api
+from claude_batch_tasks.api import body_limits
 from claude_batch_tasks.app import app
-from claude_batch_tasks.step import Step
+from claude_batch_tasks.lifecycle import submission
+from claude_batch_tasks.steps.step import Step
 
 __all__ = ["app"]
 
@@ -25,8 +27,8 @@ __all__ = ["app"]
 CREATES = ("first", "middle", "last", "proved", "unanswered")
 CALLS = ("taken", "taken_stream", "call_proved", "call_unanswered")
 
-_body, _create_message, _confirm_lease = submit.body, api.create_message, Step.confirm_lease
-_parts = bodies._Confirmed.__iter__
+_body, _create_message, _confirm_lease = submission.body, api.create_message, Step.confirm_lease
+_parts = body_limits._Confirmed.__iter__
 _sending = threading.local()
 
 
@@ -95,5 +97,5 @@ class _Sleepy:
 
 
 if "SLEEPS" in os.environ:  # a worker; who starts it imports this too
-    submit.body, api.create_message = body, create_message
-    Step.confirm_lease, bodies._Confirmed.__iter__ = confirm_lease, parts_of  # type: ignore[method-assign]
+    submission.body, api.create_message = body, create_message
+    Step.confirm_lease, body_limits._Confirmed.__iter__ = confirm_lease, parts_of  # type: ignore[method-assign]

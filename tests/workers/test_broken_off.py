@@ -12,10 +12,11 @@ import pytest
 from celery import Celery
 from celery.utils import uuid
 
-from claude_batch_tasks import BatchJob, errors, line, run_batch
+from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.simulator import Outcome, Simulator
+from claude_batch_tasks.steps import message_chain
 from claude_batch_tasks.tasks import finish_job
 from tests.support import wait_until
 from tests.workers.breaks import KINDS, PLANS, SEEN
@@ -209,8 +210,8 @@ class TestAJobThatEndedWithoutItsResults:
         wait_until(lambda: job.status().batches[0].batch_id)
         job._store.unschedule(Unit(result.id, 0))
         record: Any = job._store.job(result.id)
-        at = line.position(0, 3)
-        line.publish(record, result.id, line.steps(app, result.id, record, 0, since=at))
+        at = message_chain.position(0, 3)
+        message_chain.publish(record, result.id, message_chain.steps(app, result.id, record, 0, since=at))
         simulator.advance(7200)
         assert result.get(timeout=180)["succeeded"] == COUNT
         assert simulator.journal().totals.batches_created == 1

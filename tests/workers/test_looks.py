@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, policy, run_batch
+from claude_batch_tasks import BatchJob, rules, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.store import open_store_at
@@ -67,7 +67,7 @@ def test_a_rate_limit_that_leaves_no_room_for_listings(app: Celery, start_worker
         simulator.end()
         finish(simulator, jobs)
         lists = simulator.journal().calls_to("list")
-        assert len(lists) == policy.LISTING_TRIES
+        assert len(lists) == rules.LISTING_TRIES
         assert all(later.at - sooner.at > 0.9 for sooner, later in itertools.pairwise(lists)), "and in no loop"
 
 

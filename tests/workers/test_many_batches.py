@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, api, errors, run_batch, submit
+from claude_batch_tasks import BatchJob, api, errors, run_batch
 from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.requests import wire_id
 from claude_batch_tasks.simulator import Fault, Simulator
 from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import fetch_results, finish_job
+from claude_batch_tasks.wire.batch_requests import wire_id
 from tests.support import wait_until
 from tests.workers.rig import account_for, requests
 
@@ -194,7 +195,7 @@ def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
     """The lease is renewed however long it takes; once it is somebody else's, the download is given up."""
     api._client.cache_clear()
     job_id, unit = "a-long-one", Unit("a-long-one", 0)
-    record = submit.submit(app, job_id, requests("job", 1000), {"lease": 0.6})
+    record = submission.submit(app, job_id, requests("job", 1000), {"lease": 0.6})
     trickle.nonce = record.nonce
     store, client = open_store_at(redis_url), redis_server.client()
     store.update_job(job_id, state="running", started_at=time.time(), admitted=1)

@@ -11,9 +11,10 @@ import pytest
 from celery import Celery, chord
 from click.testing import CliRunner
 
-from claude_batch_tasks import BatchJob, errors, recovery, run_batch, submit
+from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.lifecycle import recovery, submission
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
 from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import recover_jobs
@@ -179,7 +180,7 @@ def test_a_queue_that_is_merely_long(app: Celery, start_worker: Callable[..., Wo
 def test_what_was_never_sent_is_not_begun(app: Celery, redis_url: str) -> None:
     """Whoever called died between staging and sending, and never got an id: the requests expire."""
     job_id = "never-sent"
-    submit.submit(app, job_id, named("one"), {})
+    submission.submit(app, job_id, named("one"), {})
     assert recovery.recover(app) == 0
     client = open_store_at(redis_url)._redis
     assert all(0 < client.ttl(key) <= 604_800 for key in client.keys("*never-sent*"))

@@ -17,7 +17,7 @@ from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
 
 if TYPE_CHECKING:
-    from claude_batch_tasks.problems import Finding
+    from claude_batch_tasks.checks.problems import Finding
 
 #: ``manage.py check --tag claude_batch`` makes no other checks.
 TAG = "claude_batch"
@@ -25,25 +25,26 @@ TAG = "claude_batch"
 
 def of_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
     """What can be said without asking anybody."""
-    from claude_batch_tasks import checks  # with it the SDK is loaded
+    from claude_batch_tasks.checks import configuration  # with it the SDK is loaded
 
     try:
         app = configured_app()
     except InvalidSettings as exc:
         return [Error(str(exc), id="claude_batch.E401")]
     # In this order: the first has Celery read its settings.
-    return [*_messages(checks.static(app)), *_of_project(app)]
+    return [*_messages(configuration.static(app)), *_of_project(app)]
 
 
 def of_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
     """What is wrong beyond that, when servers, workers and Anthropic are asked; takes some seconds."""
-    from claude_batch_tasks import checks, doctor
+    from claude_batch_tasks import doctor
+    from claude_batch_tasks.checks import configuration
 
     try:
         app = configured_app()
     except InvalidSettings:
         return []
-    said = set(checks.static(app))
+    said = set(configuration.static(app))
     return _messages(found for found in doctor.findings(app, servers=True) if found not in said)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django import template
 
-from claude_batch_tasks import texts
+from claude_batch_tasks import formatting
 
 register = template.Library()
-register.filter("unpriced", texts.unpriced)
+register.filter("unpriced", formatting.unpriced)
 
 
 @register.filter

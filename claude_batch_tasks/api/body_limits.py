@@ -1,0 +1,214 @@
+"""The bodies of calls: what is paid for is sent whole only by its owner, and no answer is larger than it may be.
+
+The last part of a request is held back until its sender has proved that the request is still its own. A server acts on
+whole requests only, so a sender that slept meanwhile, and proves it no longer, has sent nothing.
+
+Answers are unpacked and counted as they come: none is larger in memory than ``policy`` allows. Whoever answers in
+Anthropic's place (a gateway, a proxy, somebody who took its address) may send a few kilobytes that unpack to gigabytes,
+or a body without end.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import anthropic
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.errors import ApiError
+
+#: Asked for, because each piece of it can be unpacked within a limit. The HTTP library unpacks whatever is installed.
+CODING = "gzip"
+
+#: Bytes unpacked at a time.
+_PIECE = 65_536
+
+
+@dataclass
+class _Call:
+    endpoint: rules.Endpoint
+    stream: bool
+    unsent: Exception | None = None
+    """Why its body was not sent to the end."""
+
+
+#: The most that is held back of a body: the network takes it in one go.
+_AT_ONCE = 1024
+
+#: The call of ours that is being made; others that go through the same HTTP client are left alone.
+_call: ContextVar[_Call | None] = ContextVar("claude_batch_call", default=None)
+
+#: What proves that it is still to be made.
+_confirm: ContextVar[Callable[[], None] | None] = ContextVar("claude_batch_confirm", default=None)
+
+
+@contextmanager
+def confirmed(confirm: Callable[[], None]) -> Iterator[None]:
+    """Have a call inside proved to be still its sender's: before its last part is sent, ``confirm`` is called.
+
+    If that raises, or the body's source does, the connection is closed over an incomplete body, and the call raises
+    the same.
+    """
+    token = _confirm.set(confirm)
+    try:
+        yield
+    finally:
+        _confirm.reset(token)
+
+
+class Unsent(Exception):
+    """Carries, as its cause, what broke a request off before its last part was sent; the client did not raise it."""
+
+
+@contextmanager
+def bounded(client: anthropic.Anthropic, endpoint: rules.Endpoint, *, stream: bool = False) -> Iterator[None]:
+    """Around a call: its answer is bounded, whether it is read here, later, or (an error's) by the SDK.
+
+    Args:
+        stream: it is a Messages answer that comes as server-sent events.
+    """
+    for name, hook in (("request", _hold_back), ("response", _bind)):
+        hooks = client._client.event_hooks[name]
+        if hook not in hooks:
+            hooks.append(hook)
+    call = _Call(endpoint, stream)
+    token = _call.set(call)
+    try:
+        yield
+    except Exception:
+        if call.unsent is not None:
+            raise Unsent from call.unsent
+        raise
+    finally:
+        _call.reset(token)
+
+
+def _hold_back(request: Any) -> None:
+    """Called by the HTTP client for every request, when its headers are complete (signed, for one)."""
+    call, confirm = _call.get(), _confirm.get()
+    if call is not None and confirm is not None and not isinstance(request.stream, _Confirmed):
+        request.stream = _body(_library(request))(call, confirm, request.stream)
+
+
+class _Confirmed:
+    """What the HTTP client reads the body of a request from; it writes each part by itself."""
+
+    def __init__(self, call: _Call, confirm: Callable[[], None], parts: Iterable[bytes]) -> None:
+        self._call, self._confirm, self._parts = call, confirm, parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        last = b""
+        try:
+            for part in filter(None, self._parts):
+                if last:
+                    yield last
+                last = part
+            most = max(len(last) - _AT_ONCE, 0)
+            for at in range(0, most, _PIECE):
+                yield last[at : min(at + _PIECE, most)]
+            last = last[most:]
+            self._confirm()
+        except Exception as exc:
+            self._call.unsent = exc
+            raise
+        yield last
+
+
+def _bind(response: Any) -> None:
+    """Called by the HTTP client for every answer, before its body is read."""
+    if (call := _call.get()) is None:
+        return
+    # So that nobody else unpacks it.
+    coding = response.headers.pop("content-encoding", "identity").strip().lower()
+    unknown = coding not in ("identity", "gzip", "x-gzip", "deflate")
+    limit = rules.body_limit(call.endpoint, stream=call.stream)
+    if response.status_code >= 300:
+        # The status says what happened, and must not be lost over the rest.
+        limit = limit._replace(size=0 if unknown else rules.ERROR_BYTES, cut=True)
+    elif unknown:
+        raise _refused(call, f"is coded as {coding[:40]!r}, which was not asked for")
+    parts = response.stream if unknown or coding == "identity" else _unpacked(response.stream)
+    response.stream = _stream(_library(response))(call, limit, response.stream, parts)
+
+
+def _refused(call: _Call, what: str) -> ApiError:
+    return rules.classify(call.endpoint, None)(f"{call.endpoint}: the answer {what}; it was not read further")
+
+
+class _Bounded:
+    """What the HTTP client reads a body from."""
+
+    def __init__(self, call: _Call, limit: rules.BodyLimit, stream: Any, parts: Iterable[bytes]) -> None:
+        self._call, self._limit, self._stream, self._parts = call, limit, stream, parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        limit, size, until = self._limit, 0, time.monotonic() + self._limit.seconds
+        for part in self._parts:
+            size += len(part)
+            if limit.size is not None and size > limit.size:
+                if limit.cut:
+                    return
+                raise _refused(self._call, f"has more than {limit.size:,} bytes, as none of the API's has")
+            if time.monotonic() > until:
+                raise _refused(self._call, f"was not over after {limit.seconds:,} s")
+            yield part
+
+    @property
+    def elapsed(self) -> Any:
+        """What a response of httpx2 asks its stream for; that of httpx is told."""
+        return getattr(self._stream, "elapsed", None)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _library(message: Any) -> str:
+    return type(message).__module__.partition(".")[0]
+
+
+@functools.cache
+def _body(library: str) -> Any:
+    """Return the class of a request's body for one of the HTTP libraries."""
+    return type("Confirmed", (_Confirmed, importlib.import_module(library).SyncByteStream), {})
+
+
+@functools.cache
+def _stream(library: str) -> Any:
+    """The class of such a body for one of the HTTP libraries."""
+    return type("Bounded", (_Bounded, importlib.import_module(library).SyncByteStream), {})
+
+
+def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A gzip, zlib or deflate stream, unpacked in pieces.
+
+    Raises:
+        zlib.error: it is none, or breaks off.
+    """
+    unpack, first = None, b""
+    for chunk in chunks:
+        if unpack is None:
+            first += chunk
+            if len(first) < 2:
+                continue
+            chunk, unpack = first, zlib.decompressobj(_wbits(first))
+        while chunk and not unpack.eof:
+            yield unpack.decompress(chunk, _PIECE)
+            chunk = unpack.unconsumed_tail
+    if unpack is not None and not unpack.eof:
+        yield unpack.flush()  # a few bytes, of which the last piece had no room
+    if first and (unpack is None or not unpack.eof):
+        raise zlib.error("it breaks off")
+
+
+def _wbits(first: bytes) -> int:
+    """What a stream is, by its beginning: some servers send ``deflate`` without a header."""
+    headed = first.startswith(b"\x1f\x8b") or (first[0] & 15 == 8 and int.from_bytes(first[:2], "big") % 31 == 0)
+    return zlib.MAX_WBITS | 32 if headed else -zlib.MAX_WBITS

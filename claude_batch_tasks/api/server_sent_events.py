@@ -1,0 +1,242 @@
+"""A message of the Messages API put together from the events it is streamed as."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import jiter
+from msgspec import DecodeError
+
+from claude_batch_tasks.wire import lenient_json
+
+#: Where what a delta of a content block adds belongs; texts are joined. (Streaming guide of the Messages API.)
+_TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
+
+#: Where the JSON of a tool's input does, which is read when it is there.
+_INPUT = "input"
+
+_LAST = b"message_stop"
+
+_LONGEST_ID = 100
+
+_END_OF_LINE = re.compile(rb"\r\n|\n|\r")
+
+
+#: Events without which a message is not whole, or not known to have failed.
+_NEEDED = {"message_start", "content_block_start", "content_block_delta", "message_delta", "message_stop", "error"}
+
+
+def is_needed(name: str, data: bytes) -> bool:
+    """Whether what cannot be read is, by its name or (without one) by its look, an event that must not be missing."""
+    return name in _NEEDED or (name in ("", "message") and data.lstrip().startswith(b"{"))
+
+
+def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the name (or "") and the data of each server-sent event of a stream.
+
+    Not the SDK's ``Stream``: it copies what it has of an event for every line that comes, so that one without end holds
+    a process for hours.
+    """
+    name, data = "", list[bytes]()
+    for line in _lines(chunks):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.strip().decode(errors="replace")
+        elif not line:
+            if data:
+                yield name, b"\n".join(data)
+            name, data = "", []
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines without what they end with: CR, LF or both, which may come apart.
+
+    Where the stream breaks off, an event that is all there but for its last line end or the empty line after it is
+    ended before that is raised.
+    """
+    held: list[bytes] = []
+    after_return = False
+    failure = None
+    try:
+        for chunk in chunks:
+            first, *lines = _END_OF_LINE.split(chunk[after_return and chunk.startswith(b"\n") :])
+            after_return = chunk.endswith(b"\r") or (after_return and not chunk)
+            held.append(first)
+            if lines:
+                yield b"".join(held)
+                held = [lines.pop()]
+                yield from lines
+    except Exception as exc:  # noqa: BLE001 - of the transport; raised below
+        failure = exc
+    # Nothing but the last event is of any use then.
+    if _LAST in (rest := b"".join(held)):
+        yield rest
+    yield b""
+    if failure is not None:
+        raise failure
+
+
+class Message:
+    """The message so far. Fields and blocks that nobody knows yet are kept as they came.
+
+    A ``message_start`` with another id than the one before begins the message anew: something in between has asked a
+    second time. One with the same id repeats it. From a second beginning on nothing may be missing or come twice, as
+    what is left of the first would look like that.
+    """
+
+    def __init__(self) -> None:
+        #: It is over: its ``message_stop`` has come.
+        self.over = False
+        #: Ids of the messages that were begun before it.
+        self.dropped: tuple[str, ...] = ()
+        self._message: dict[str, Any] | None = None
+        self._forget_content()
+
+    def _forget_content(self) -> None:
+        self._blocks: dict[int, dict[str, Any]] = {}
+        #: The pieces of each field of a block that comes in pieces.
+        self._parts: dict[tuple[int, str], list[str]] = {}
+        self._grown: set[int] = set()
+        self._stopped: set[int] = set()
+
+    @property
+    def begun(self) -> bool:
+        """A part of it has come, and may be charged for."""
+        return self._message is not None
+
+    def add(self, event: Any) -> None:
+        """The next event, as the plain values of its JSON.
+
+        Raises:
+            DecodeError: it is not as the API documents it.
+        """
+        with _documented():
+            self._add(event)
+
+    def _add(self, event: Any) -> None:
+        kind = event.get("type") if isinstance(event, dict) else None
+        if kind == "message_start":
+            self._begin(dict(event["message"]))
+        elif self._message is None:
+            return
+        elif kind == "content_block_start":
+            index = event["index"]
+            if index in self._grown or index in self._stopped:
+                raise ValueError("a block is begun twice")
+            self._blocks[index] = dict(event["content_block"])
+        elif kind == "content_block_delta":
+            self._grow(event["index"], event["delta"])
+        elif kind == "content_block_stop":
+            self._stop(event["index"])
+        elif kind == "message_delta":
+            # Usage is cumulative: what is named here has grown, the rest stays.
+            self._message.update(event.get("delta") or {})
+            self._message["usage"] = _renewed(self._message.get("usage"), event.get("usage"))
+            self._message.update({n: v for n, v in event.items() if n not in ("type", "delta", "usage")})
+        elif kind == "message_stop":
+            self._check_rest()
+            self.over = True
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        had = self._message
+        if had is not None and had.get("id") == message.get("id"):
+            self._message = {**_renewed(had, message), "usage": _renewed(had.get("usage"), message.get("usage"))}
+            return
+        if had is not None:
+            self.dropped += (str(had.get("id"))[:_LONGEST_ID],)
+            self._forget_content()
+        self._message = message
+
+    def _stop(self, index: int) -> None:
+        if self.dropped and (index not in self._blocks or index in self._stopped):
+            raise ValueError("a block of another message ends")
+        self._stopped.add(index)
+
+    def _check_rest(self) -> None:
+        """Of a message that was begun anew, every block is there and has ended."""
+        whole = set(range(len(self._blocks)))
+        if self.dropped and not (whole and whole == self._blocks.keys() == self._stopped):
+            raise ValueError("blocks are missing")
+
+    def whole(self) -> bytes:
+        """The message as JSON.
+
+        Raises:
+            DecodeError: the stream has ended before it.
+        """
+        if self._message is None or not self.over:
+            raise DecodeError("the stream has ended before the message")
+        with _documented():
+            for (index, name), parts in self._parts.items():
+                text = "".join(parts)
+                if name != _INPUT:
+                    self._blocks[index][name] = text
+                elif text:
+                    self._blocks[index][name] = _read(text)
+            content = [self._blocks[index] for index in sorted(self._blocks)]
+            return lenient_json.encode({**self._message, **self._served_by(content), "content": content})
+
+    def _served_by(self, content: list[dict[str, Any]]) -> dict[str, str]:
+        """Return the model that has answered, where that is not the one that was asked, which the stream begins with.
+
+        A ``fallback`` block names the next one, where the one before had begun to answer; an entry of
+        ``usage.iterations`` the last one in any case.
+        """
+        served: list[Any] = []
+        with suppress(LookupError, TypeError, AttributeError):  # no answer is worth less for it
+            served += [block["to"]["model"] for block in content if block.get("type") == "fallback"]
+        with suppress(LookupError, TypeError, AttributeError):
+            entries = (self._message or {})["usage"]["iterations"]
+            served += [entry["model"] for entry in entries if entry.get("type") == "fallback_message"]
+        models = [model for model in served if isinstance(model, str)]
+        return {"model": models[-1]} if models else {}
+
+    def _grow(self, index: int, delta: dict[str, Any]) -> None:
+        if index in self._stopped:
+            raise ValueError("a block that has ended goes on")
+        self._grown.add(index)
+        block, kind = self._blocks[index], str(delta.get("type"))
+        if name := _TEXTS.get(kind):
+            self._parts.setdefault((index, name), [block.get(name) or ""]).append(delta[name])
+        elif kind == "input_json_delta":
+            self._parts.setdefault((index, _INPUT), []).append(delta["partial_json"])
+        elif kind == "citations_delta":
+            block["citations"] = block.get("citations") or []
+            block["citations"].append(delta["citation"])
+        else:
+            block.update({n: v for n, v in delta.items() if n != "type"})
+
+
+@contextmanager
+def _documented() -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        raise DecodeError("an event is not the API's JSON as documented") from None
+
+
+def _renewed(had: Any, new: Any) -> dict[str, Any]:
+    """Return what was known with what is known now over it; null says nothing."""
+    return {**(had or {}), **{name: value for name, value in (new or {}).items() if value is not None}}
+
+
+def _read(text: str) -> Any:
+    """Return the input of a tool; as much of it as there is, where ``max_tokens`` has cut it off.
+
+    What is no JSON at all is wrapped as Anthropic's guide to fine-grained tool streaming has it.
+    """
+    try:
+        return lenient_json.loads(text)
+    except lenient_json.BreaksOff:
+        with suppress(ValueError):
+            found = jiter.from_json(text.encode(errors="replace"), partial_mode=True)
+            lenient_json.encode(found)  # it may hold a number that cannot be written
+            return found
+    except ValueError:
+        pass
+    return {"INVALID_JSON": text}

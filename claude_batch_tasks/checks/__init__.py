@@ -1,0 +1,1 @@
+"""What settings, and one look at the servers, tell of a set-up."""

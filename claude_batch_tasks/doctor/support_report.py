@@ -1,0 +1,248 @@
+"""What happened to one job, and on which versions: one block of Markdown to paste into a support ticket.
+
+It has no prompt, no answer, no key, no password, and no name of a host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from celery import Celery
+
+from claude_batch_tasks.checks import configuration
+from claude_batch_tasks.checks.versions import versions
+from claude_batch_tasks.doctor import servers
+from claude_batch_tasks.formatting import unpriced, words
+from claude_batch_tasks.jobs.batch_job import BatchJob, JobStatus
+from claude_batch_tasks.records import HistoryEvent, JobRecord
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings.redis_urls import address_of
+from claude_batch_tasks.store import open_store
+
+#: Outcomes that are read for their kind of error.
+_ERRORS = 1_000
+
+
+def report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """The block.
+
+    Args:
+        workers: the versions each worker told, by its name.
+
+    Raises:
+        JobNotFound: the store has no such job.
+        StoreUnavailable: it does not answer.
+    """
+    job = BatchJob(job_id, app)
+    status, settings = job.status(), Settings.of(app)
+    record = open_store(settings).job(job_id)
+    assert record is not None
+    history = job.history()
+    sections = {
+        "Job": _table(_job(status, record)),
+        "Versions": _table(_versions(app, workers or {})),
+        "Settings that differ from the defaults": _table(_different(settings, record.options)) or ["none"],
+        "Batches": _batches(status),
+        "Latencies": _latencies(history),
+        "404s": _not_found(status, history),
+        "Timeline": _timeline(status, history),
+    }
+    if kinds := _kinds_of_errors(job):
+        sections["Errors of requests"] = _table(kinds)
+    lines = [f"## claude-batch report of job {job_id}"]
+    for title, body in sections.items():
+        lines += ["", f"### {title}", "", *body]
+    return _without(_hosts(app), "\n".join(lines)) + "\n"
+
+
+def _table(rows: Mapping[str, Any]) -> list[str]:
+    return (
+        ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())] if rows else []
+    )
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
+    counts = {name: getattr(status, name) for name in ("succeeded", "errored", "expired", "canceled")}
+    rows = {
+        "state": status.state,
+        "error": status.error,
+        "stopped": status.stopped,
+        "requests": f"{status.requests:,}: {words(counts)}, {status.processing:,} without an outcome",
+        "of these": f"{status.resubmitted:,} from a smaller batch, {status.fallback:,} through the Messages API",
+        "client": record.client,
+        "organization": record.organization,
+        "workspace": record.workspace,
+        "queue": record.queue,
+        "models": ", ".join(status.cost_by_model) or None,
+        "cost, US dollars": None if status.cost is None else f"{status.cost:.6f}",
+        "not in it": unpriced(status.cost_unknown) or None,
+        "submitted": f"{status.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
+        "started": _since(status, status.started_at),
+        "ended": _since(status, status.ended_at),
+        "reported": _since(status, datetime.now(timezone.utc)),
+    }
+    return {name: value for name, value in rows.items() if value is not None}
+
+
+def _since(status: JobStatus, moment: datetime | None) -> str | None:
+    return None if moment is None else f"after {(moment - status.submitted_at).total_seconds():,.1f} s"
+
+
+def _versions(app: Celery, workers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    here = versions()
+    rows = {**here, **_servers(app)}
+    for number, theirs in enumerate(workers.values(), 1):
+        other = {name: version for name, version in theirs.items() if here.get(name) != version}
+        rows[f"worker {number}"] = ", ".join(f"{name} {version}" for name, version in other.items()) or "the same"
+    return rows
+
+
+def _servers(app: Celery) -> dict[str, str]:
+    """The kind and version of each."""
+    found = {}
+    for server in configuration.servers(app):
+        try:
+            with configuration.connected(server.url) as client:
+                told: dict[str, Any] = client.info("server")
+            name = "Valkey" if "valkey_version" in told else "Redis"
+            found[", ".join(server.roles)] = f"{name} {told.get('valkey_version', told.get('redis_version'))}"
+        except (redis.RedisError, OSError) as exc:
+            found[", ".join(server.roles)] = f"a Redis that does not tell its version ({type(exc).__name__})"
+    named = " ".join(found)
+    if "broker" not in named:
+        with servers.broker(app) as connection:
+            if connection is None:
+                found["broker"] = "does not answer"
+            else:
+                version = servers.broker_version(connection).removeprefix(": ")
+                found["broker"] = version or connection.transport.driver_type
+    if "result back end" not in named:
+        found["result back end"] = type(app.backend).__name__
+    return found
+
+
+def _different(settings: Settings, options: Mapping[str, Any]) -> dict[str, str]:
+    """Numbers and choices by their value; of what may hold more than that, only that it is set."""
+    found = {}
+    for field in dataclasses.fields(settings):
+        default: Any = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        value = options.get(field.name, getattr(settings, field.name))
+        if field.name == "client_factories":
+            value, default = sorted(value), sorted(default)
+        elif field.name == "store_url":
+            continue
+        if value != default:
+            plain = isinstance(value, (int, float)) or field.metadata["choices"] or field.name == "client_factories"
+            shown = str(value) if plain or value is None else "set"
+            found[field.name] = f"{shown} (of this job)" if field.name in options else shown
+    return found
+
+
+def _batches(status: JobStatus) -> list[str]:
+    rows = ["| batch | id | state | requests | looks | 404s | error |", "|---|---|---|---|---|---|---|"]
+    for number, batch in enumerate(status.batches):
+        cells = (
+            number,
+            batch.batch_id or "-",
+            batch.state,
+            batch.requests,
+            batch.looks,
+            batch.not_found,
+            batch.error or "",
+        )
+        rows.append(f"| {' | '.join(map(_cell, cells))} |")
+    return rows
+
+
+def _latencies(history: Iterable[HistoryEvent]) -> list[str]:
+    """Of each batch that was created, from one stage to the next."""
+    rows = ["| batch | create took | first seen after | ended after | results after that |", "|---|---|---|---|---|"]
+    stages: dict[tuple[int | None, str], dict[str, HistoryEvent]] = {}
+    for event in history:
+        if batch_id := event.details.get("batch_id"):
+            stages.setdefault((event.batch, batch_id), {}).setdefault(event.event, event)
+    for (batch, _), seen in stages.items():
+        if "created" in seen:
+            took = seen["created"].details.get("seconds")
+            times = (
+                _between(seen, *pair) for pair in (("created", "seen"), ("created", "ended"), ("ended", "fetched"))
+            )
+            rows.append(f"| {' | '.join(map(_cell, (batch, '-' if took is None else f'{took:.3f} s', *times)))} |")
+    return rows if len(rows) > 2 else ["none was created"]
+
+
+def _between(seen: Mapping[str, HistoryEvent], begin: str, end: str) -> str:
+    return f"{(seen[end].at - seen[begin].at).total_seconds():,.1f} s" if begin in seen and end in seen else "-"
+
+
+def _not_found(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
+    """By endpoint: how many, and when, counted from the batch's create."""
+    created: dict[int | None, datetime] = {}
+    met: dict[str, list[str]] = {}
+    for event in history:
+        if event.event in ("created", "adopted"):
+            created.setdefault(event.batch, event.at)
+        elif event.event == "not_found":
+            begun = created.get(event.batch)
+            since = "create" if begun else "submission"
+            seconds = (event.at - (begun or status.submitted_at)).total_seconds()
+            met.setdefault(str(event.details.get("endpoint")), []).append(f"{seconds:,.1f} s after {since}")
+    if not met:
+        return ["none"]
+    return _table({endpoint: f"{len(times)}: {', '.join(times[:20])}" for endpoint, times in met.items()})
+
+
+def _timeline(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
+    rows = ["| seconds | batch | event | what | details |", "|---|---|---|---|---|"]
+    for event in history:
+        seconds = f"{(event.at - status.submitted_at).total_seconds():,.1f}"
+        details = ", ".join(f"{name} {value}" for name, value in _shown(event.details))
+        batch = "" if event.batch is None else event.batch
+        rows.append(f"| {' | '.join(map(_cell, (seconds, batch, event.event, event.text, details)))} |")
+    return rows
+
+
+def _shown(details: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Those that the text does not have."""
+    names = {"seconds": "call took", "countdown": "countdown"}
+    for name in ("endpoint", "status", "request_id", "seconds", "countdown"):
+        if name in details:
+            yield names.get(name, name), details[name]
+
+
+def _kinds_of_errors(job: BatchJob) -> dict[str, int]:
+    results = islice(job.results("errored"), _ERRORS)
+    return dict(Counter(str((result.error or {}).get("type")) for result in results).most_common())
+
+
+def _hosts(app: Celery) -> set[str]:
+    """What the app's servers are called."""
+    settings = Settings.of(app)
+    assert settings.store_url is not None
+    urls: list[Any] = [f"//{host}" for host, _ in address_of(settings.store_url).hosts]
+    urls.append(app.conf.result_backend)
+    brokers: tuple[Any, ...] = (app.conf.broker_url, app.conf.broker_read_url, app.conf.broker_write_url)
+    for setting in brokers:
+        urls += setting if isinstance(setting, (list, tuple)) else [setting]
+    return {host for url in urls for part in str(url or "").split(";") if (host := urlsplit(part).hostname)}
+
+
+def _without(hosts: Iterable[str], text: str) -> str:
+    # A gateway's is not among the app's, and OpenSSL quotes it: "certificate is not valid for 'gateway.example'".
+    text = re.sub(r"(?<=not valid for ')[^'\n]+", "<host>", text)
+    for host in hosts:
+        # A host without a dot may be called like anything else ("redis").
+        text = re.sub(rf"\b{re.escape(host)}" + (r"\b" if "." in host else r"(?=:\d)"), "<host>", text)
+    return text

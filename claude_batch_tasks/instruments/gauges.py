@@ -1,0 +1,153 @@
+"""What there is now, of all jobs together: the gauges.
+
+They are read from the store, so each worker tells the same. Of all that ask one reads it through, four times a minute
+at most; the others are told what that one found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TypeVar, get_args
+
+import msgspec
+from celery import Celery
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.metrics import METRICS, Reading
+from claude_batch_tasks.records import BatchGlance, BatchState, JobGlance, JobState, Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import dispatch
+from claude_batch_tasks.store import Store, open_store
+
+log = get_logger(__name__)
+
+#: Seconds for which what was found is told to all, and after which it is forgotten where nobody has found out more.
+FRESH, KEPT = 15.0, 60.0
+
+#: Seconds after which what is due, and nobody has taken, is overdue: a message takes a moment.
+GRACE = 5.0
+
+_IN_FLIGHT = ("in_progress", "canceling")
+_ENDED = ("completed", "canceled", "failed", "revoked")
+
+_Figure = tuple[str, dict[str, str], float]
+_encode = msgspec.json.encode
+# Made here, where there is one thread; see store.redis.
+_decode = msgspec.json.Decoder(list[_Figure]).decode
+_T = TypeVar("_T")
+
+
+def readings(app: Celery) -> list[Reading]:
+    """The present value of each gauge; none where the store does not answer, or nobody has found out yet."""
+    try:
+        with dispatch.no_fork:
+            store = open_store(Settings.of(app))
+            mine = store.begin_census(FRESH)
+        if mine:
+            found = _encode(take(store, store.now()).figures())
+        with dispatch.no_fork:
+            if mine:
+                store.keep_census(found, KEPT)
+            else:
+                found = store.census() or b"[]"
+    except StoreUnavailable as exc:
+        log.warning("gauges are missing: %s", exc)
+        return []
+    # Another release may have found out what this one does not know.
+    return [Reading(METRICS[name], labels, value) for name, labels, value in _decode(found) if name in METRICS]
+
+
+class Census:
+    """Adds up what it is shown: jobs, the batches begun of those that have not ended, then what is late."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._jobs = Counter(dict.fromkeys(get_args(JobState), 0))
+        self._batches = Counter(dict.fromkeys(get_args(BatchState), 0))
+        self._oldest = self._unseen = self._overdue_for = 0.0
+        self._overdue = 0
+        #: Seconds, or None: all that has ended was fetched.
+        self._left: float | None = None
+        #: Jobs that wait for a message of their own; the others, which run, wait for those of their batches.
+        self._waiting: set[str] = set()
+        #: What was sent again, and not taken: it is in no hurry by the index.
+        self._missed: set[Unit] = set()
+
+    def job(self, job_id: str, job: JobGlance) -> bool:
+        """Count a job; whether its batches are to be counted as well, those that were begun."""
+        self._jobs[job.state] += 1
+        if job.state in _ENDED:
+            return False
+        self._batches["staged"] += job.batches - job.admitted
+        if job.state == "staged" or job.through >= job.batches:
+            self._waiting.add(job_id)
+            self._miss(Unit(job_id), job.missed)
+        return True
+
+    def batch(self, unit: Unit, batch: BatchGlance) -> None:
+        """Count a batch."""
+        self._batches[batch.state] += 1
+        self._miss(unit, batch.missed)
+        if batch.created_at is None or batch.state not in (*_IN_FLIGHT, "ended"):
+            return
+        age = self._now - batch.created_at
+        self._left = min(rules.RETENTION - age, rules.RETENTION if self._left is None else self._left)
+        if batch.state in _IN_FLIGHT:
+            self._oldest = max(self._oldest, age)
+            self._unseen = max(self._unseen, self._now - (batch.sighting or batch.created_at))
+
+    def late(self, unit: Unit, due_at: float) -> None:
+        """Count what is due and was not taken."""
+        if unit not in self._missed and (unit.batch is not None or unit.job_id in self._waiting):
+            self._overdue += 1
+            self._overdue_for = max(self._overdue_for, self._now - due_at)
+
+    def _miss(self, unit: Unit, since: float | None) -> None:
+        if since is not None:
+            self.late(unit, since)
+            self._missed.add(unit)
+
+    def figures(self) -> list[_Figure]:
+        """Name, labels and value of each gauge."""
+        found: list[_Figure] = [("jobs", {"state": state}, count) for state, count in self._jobs.items()]
+        found += [("batches", {"state": state}, count) for state, count in self._batches.items()]
+        single = {
+            "oldest_batch_seconds": self._oldest,
+            "unseen_seconds": self._unseen,
+            "results_left_seconds": self._left,
+            "overdue_units": self._overdue,
+            "overdue_seconds": self._overdue_for,
+        }
+        return [*found, *((name, {}, value) for name, value in single.items() if value is not None)]
+
+
+def take(store: Store, now: float) -> Census:
+    """Read the store through.
+
+    Raises:
+        StoreUnavailable: it does not answer.
+    """
+    census = Census(now)
+    for jobs in _unforked(store.glance_at_jobs()):
+        for job_id, job in jobs:
+            if census.job(job_id, job):
+                for batches in _unforked(store.glance_at_batches(job_id, job.admitted)):
+                    for number, batch in batches:
+                        census.batch(Unit(job_id, number), batch)
+    for units in _unforked(store.late(now - GRACE)):
+        for unit, due_at in units:
+            census.late(unit, due_at)
+    return census
+
+
+def _unforked(pages: Iterator[_T]) -> Iterator[_T]:
+    """The pages; in a worker's main process forks wait no longer than one takes."""
+    while True:
+        with dispatch.no_fork:
+            page = next(pages, None)
+        if page is None:
+            return
+        yield page

@@ -1,0 +1,248 @@
+"""Jobs that do not begin with their requests: one that is taken up again, and one made of a batch created elsewhere.
+
+Both only write to the store; workers find there what is due.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+from celery.result import AsyncResult, EagerResult
+from celery.states import FAILURE, SUCCESS
+from celery.utils import uuid
+
+from claude_batch_tasks import errors, rules
+from claude_batch_tasks.lifecycle import submission
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.results.async_result import JobResult
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import job_summary, message_chain, routing
+from claude_batch_tasks.store import Store, history, lost_records, open_store
+
+log = get_logger(__name__)
+
+#: Anthropic's ids of batches; anything else would be an address of something else.
+_BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
+
+#: Seconds in which a batch's owner is written down.
+_MOMENT = 60.0
+
+
+def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Any]:
+    """Take a job that failed up again where it stands: what it had created is looked at, never created again.
+
+    Likewise one that ended otherwise, of which requests have no outcome.
+
+    Args:
+        options: the job's settings from now on, over those it had.
+
+    Raises:
+        JobNotResumable: it runs, has all its outcomes, or what it needs is gone.
+        InvalidSettings: an option is unknown or makes no sense.
+        StoreUnavailable: the store does not answer.
+    """
+    settings = Settings.of(app)
+    store = open_store(settings)
+    if job.ended_at is None or job.state == "revoked":
+        why = "it has not ended" if job.ended_at is None else f"it is {job.state}"
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: {why}")
+    succeeded = job.state != "failed"
+    if succeeded:
+        if (fetching := _fetch_again(app, store, job_id, job)) is not None:
+            return fetching
+        job = _with_lost_batches(store, job_id, job)
+    gone = [number for number, record in enumerate(store.batch_records(job_id)) if record is None]
+    if not job.adopted and any(len(store.missing_keys(job_id, number, ("body", "ids"))) == 2 for number in gone):
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: some of what it needs has expired")
+    lost_records.replace_lost_batches(store, job_id, job)
+    batches = store.batches(job_id)
+    failed = [
+        number
+        for number, batch in enumerate(batches)
+        if batch.error or not batch.done or job_summary.unaccounted(batch)
+    ]
+    if job.state != "failed" and not failed:
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: it is {job.state}")
+    if options.get("deadline") is not None:
+        options = {**options, "deadline": submission.seconds_until(options["deadline"], lambda: job.submitted_at)}
+    job.options = {**job.options, **options}
+    settings = settings.override(job.options)
+    if job.adopted:
+        _check_no_fallback(options)
+    # From here on none was ever begun, and each waits for its turn.
+    unbegun = job.batches
+    while unbegun and unbegun - 1 in failed and not _begun(batches[unbegun - 1]):
+        unbegun -= 1
+    now_due = [number for number in failed if number < unbegun]
+    room = max(settings.max_batches_in_flight - len(now_due), 0 if now_due else 1)
+    if app.conf.task_always_eager:
+        room = job.batches
+    admitted = min(unbegun + room, job.batches)
+    now_due += range(unbegun, admitted)
+    changes = {
+        "state": "running",
+        "resumed_at": store.now(),
+        "ended_at": None,
+        "summary": None,
+        "error": None,
+        "options": job.options,
+        "admitted": admitted,
+        "stopped": None,
+        "not_sent": None,
+        "on_result_error": None,
+    }
+    again = {number: _again(batches[number]) for number in failed}
+    if not store.resume(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
+        raise errors.JobNotResumable(f"job {job_id} cannot be resumed: it has been already")
+    text = f"resumed, {len(failed):,} of {job.batches:,} batches"
+    history.note(store, Unit(job_id), "resumed", text, batches=len(failed))
+    job = store.job(job_id) or job
+    if app.conf.task_always_eager:
+        return _run_eagerly(app, store, job_id, job, now_due)
+    try:
+        # Under its id there is how it ended, which get() would tell.
+        if succeeded:  # over which nothing is stored
+            app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
+            app.backend.forget(job_id)
+        if not message_chain.ignores_result(job):
+            app.backend.store_result(job_id, job_summary.progress(job, store.batches(job_id)), "PROGRESS")
+    except Exception as exc:  # noqa: BLE001 - any back end
+        extra = history.fields(Unit(job_id), "progress")
+        log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)
+    return JobResult(job_id, app=app, expected=True)
+
+
+def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> AsyncResult[Any] | None:
+    """Have a worker download what the store has lost of an ended job's rows; None: nothing that could be had so is.
+
+    The job stays as it has ended: what follows it has run.
+    """
+    records = store.batch_records(job_id)
+    if None in records or not lost_records.batches_to_restore(store, job_id, records):
+        return None
+    import claude_batch_tasks.tasks  # noqa: F401 - registers them
+
+    task_id = uuid()
+    message_chain.restoring(app, job, job_id).apply_async(task_id=task_id)
+    return app.tasks[message_chain.NAME + "recover_jobs"].AsyncResult(task_id)  # the app's task class may return none
+
+
+def _with_lost_batches(store: Store, job_id: str, job: JobRecord) -> JobRecord:
+    """A job that has ended, and whose records of batches are gone, as a failed one that can be resumed.
+
+    What follows it has run, and does not run again.
+    """
+    if lost_records.replace_lost_batches(store, job_id, job):
+        store.update_job(job_id, only=job.state, state="failed", canvas="{}")
+        return store.job(job_id) or job
+    return job
+
+
+def _begun(batch: BatchRecord) -> bool:
+    return batch.batch_id is not None or batch.intent_at is not None
+
+
+def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
+    """The position from which a failed batch goes on, and what changes in its record."""
+    turn = batch.turn + 1
+    state, rank = ("in_progress", 1) if batch.batch_id else ("creating" if batch.intent_at else "staged", 0)
+    fresh = BatchRecord(first=batch.first, count=batch.count, body_bytes=batch.body_bytes)
+    fresh.first_lane = batch.first_lane + rules.LANES
+    if batch.rounds:  # what it had come to before this round stays
+        past = batch.rounds[-1]
+        for name in ("counts", "usage", "costs", "unpriced", "eligible", "open"):
+            setattr(fresh, name, getattr(past, name))
+    # What counts towards giving up begins anew; what is known of the batch stays.
+    forgotten = (
+        "create_not_found", "ambiguous_at", "create_looks", "refusal", "refused_since", "cancel_sent", "absences",
+        "counts", "failures", "due_at", "task_id", "told", "usage", "costs", "unpriced", "outcome", "eligible", "open",
+        "final", "done", "made_room", "skipped", "note", "error", "messages_out", "first_lane",
+        "step_failures", "step_failure", "unidentified",
+    )  # fmt: skip
+    changes = {name: getattr(fresh, name) for name in forgotten}
+    return message_chain.position(turn, rank), {
+        "state": state,
+        "turn": turn,
+        "attempts_before": batch.attempt,
+        **changes,
+    }
+
+
+def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: Mapping[str, Any]) -> AsyncResult[Any]:
+    """Make a job of a batch that was created elsewhere.
+
+    Raises:
+        ValueError: it is no id of a batch.
+        BatchTasksError: another job has the batch.
+        InvalidSettings: an option is unknown or makes no sense.
+        StoreUnavailable: the store does not answer.
+    """
+    if not _BATCH_ID.fullmatch(str(batch_id)):
+        raise ValueError(f"batch_id must be Anthropic's id of a batch, msgbatch_..., not {batch_id!r}")
+    _check_no_fallback(options)
+    options = {**options, "fallback": "off"}
+    settings = Settings.of(app).override(options)
+    settings.check_client(client)
+    store, job_id = open_store(settings), uuid()
+    now, route = store.now(), routing.find_route(app, {"queue": queue})
+    job = JobRecord(
+        nonce=secrets.token_hex(8),
+        requests=0,
+        batches=1,
+        client=client,
+        queue=routing.queue_name(route),
+        route=routing.encode(route),
+        options=options,
+        adopted=True,
+        state="running",
+        submitted_at=now,
+        started_at=now,
+        admitted=1,
+    )
+    batch = BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
+    unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position(0, 1)
+    # Its first look keeps it. Should this process die here, a worker finds that nobody is at it.
+    store.create_job(job_id, job, [batch], settings.result_ttl, staged=False)
+    try:
+        store.schedule([unit], now)
+        store.acquire(unit, position, owner, _MOMENT)
+        holder = store.claim(unit, owner, batch_id, instead_of=_nobody(store, batch_id))
+        if holder != unit:
+            other = holder.job_id if holder else "another"
+            raise errors.BatchTasksError(f"batch {batch_id} is that of job {other}: see BatchJob({other!r})")
+        store.wait(unit, owner, position, now)
+    except BaseException:
+        store.delete(job_id)
+        raise
+    history.note(store, Unit(job_id), "adopted", f"adopted {batch_id}", batch_id=batch_id, client=client)
+    if app.conf.task_always_eager:
+        return _run_eagerly(app, store, job_id, job, [0])
+    return JobResult(job_id, app=app, expected=True)
+
+
+def _check_no_fallback(options: Mapping[str, Any]) -> None:
+    if options.get("fallback", "off") != "off":
+        raise errors.InvalidSettings("fallback: an adopted batch's requests are not known, and cannot be sent again")
+
+
+def _nobody(store: Store, batch_id: str) -> Unit | None:
+    """Who is written down as the batch's owner, and is gone from the store."""
+    holder = store.holder(batch_id)
+    return holder if holder is not None and store.job(holder.job_id) is None else None
+
+
+def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches: list[int]) -> AsyncResult[Any]:
+    """Run it here and now; how it ended."""
+    import claude_batch_tasks.tasks  # noqa: F401 - registers them
+
+    since = {number: store.position(Unit(job_id, number)) for number in sorted(batches)}
+    lines = [message_chain.steps(app, job_id, job, number, since=position) for number, position in since.items()]
+    try:
+        return EagerResult(job_id, message_chain.run_eagerly(job, lines), SUCCESS)
+    except errors.BatchTasksError as exc:
+        return EagerResult(job_id, exc, FAILURE)

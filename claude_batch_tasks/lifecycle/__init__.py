@@ -1,0 +1,1 @@
+"""What may happen to a batch, from its submission to its results."""

@@ -1,0 +1,117 @@
+"""Gateways without Message Batches: how one is recognised, and that it is remembered for the account.
+
+Who has found one out tells the other workers, so that later jobs need one free call to know. Where it is not certain
+that nothing was created, nothing is sent another way.
+"""
+
+from __future__ import annotations
+
+from claude_batch_tasks import api, errors, rules
+from claude_batch_tasks.steps.step import Step
+
+#: Seconds for which it is remembered; meanwhile each create is preceded by a list call.
+REMEMBERED = 3600.0
+
+#: It is certain when batches could not be listed so often in a row, for so many times ``create_settle``, while other
+#: routes are answered: what passes by itself has passed by then.
+_SEARCHES = 10
+_CERTAIN = 5
+
+
+def check(step: Step) -> None:
+    """Go on to a create, unless the account is known for a gateway that has no batches, and still has none.
+
+    Raises:
+        BatchesUnsupported: it has none; nothing was created.
+        ApiError: it was asked, and did not answer.
+    """
+    if step.store.held_back(_name(step)) > step.now():
+        answer = api.knock(step.client, timeout=step.settings.timeout)
+        if _is_absent(answer):
+            raise _error(step, answer.status)
+
+
+def check_listing(step: Step) -> None:
+    """After a create that was answered 404 for good: whether batches cannot be listed either.
+
+    Raises:
+        BatchesUnsupported: they cannot; nothing was created.
+    """
+    try:
+        answer = api.knock(step.client, timeout=step.settings.timeout)
+    except errors.ApiError:
+        return
+    if _is_absent(answer):
+        raise _error(step, answer.status)
+
+
+def check_search(step: Step, exc: errors.ApiError) -> None:
+    """A search for what a create may have made was not answered with a list: whether there is none.
+
+    Args:
+        exc: what it was answered with.
+
+    Raises:
+        BatchesUnsupported: there is none. Nothing was created where the create was answered that there is no such
+            route; else the batch keeps its intent, and nothing is sent in its place.
+    """
+    record, settings = step.batch, step.settings
+    refusal = errors.rebuild(*record.refusal) if record.refusal is not None else None
+    if exc.status in rules.NO_ROUTE and getattr(refusal, "status", None) in rules.NO_ROUTE:
+        step.record(
+            state="staged",
+            intent_at=None,
+            ambiguous_at=None,
+            refusal=None,
+            refused_since=None,
+            organization=None,
+            workspace=None,
+        )
+        raise _error(step, exc.status)
+    searched_for = step.now() - (record.ambiguous_at or step.now())
+    if record.failures < _SEARCHES or searched_for < _CERTAIN * settings.create_settle:
+        return
+    try:
+        answer = api.knock(step.client, timeout=settings.timeout)
+    except errors.ApiError:
+        return
+    elsewhere = api.ask_elsewhere(step.client, timeout=settings.timeout)
+    if _is_absent(answer) and any(_is_there(one) for one in elsewhere):
+        remember(step)
+        raise _error(step, answer.status)
+
+
+def _is_there(answer: api.Elsewhere) -> bool:
+    return answer.status in rules.NO_ROUTE or (answer.is_json and answer.status < 500)
+
+
+def remember(step: Step) -> None:
+    """Tell later creates on the account that there are no batches."""
+    step.store.hold_back(_name(step), step.now() + REMEMBERED)
+
+
+def _is_absent(answer: api.Knock) -> bool:
+    """Return whether this is no answer of a server that has batches."""
+    if answer.status in rules.NO_ROUTE:
+        return True
+    if answer.error is None:
+        return not answer.is_page
+    return answer.status == 500 and answer.error.error_type is None
+
+
+def _error(step: Step, status: int | None) -> errors.BatchesUnsupported:
+    record, client = step.batch, step.job.client
+    text = (
+        f"create: the address of client {client!r} answers {status} to calls of Message Batches: a gateway without them"
+    )
+    if record.intent_at is not None:
+        text += "; it does not say what became of the create that was sent, so nothing is sent in its place"
+    elif step.settings.fallback == "messages":
+        text += "; nothing was created, and its requests go through the Messages API at full price, as fallback says"
+    else:
+        text += "; nothing was created"
+    return errors.BatchesUnsupported(text, status)
+
+
+def _name(step: Step) -> str:
+    return f"{step.account}:no-batches"

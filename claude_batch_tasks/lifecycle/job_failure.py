@@ -1,0 +1,244 @@
+"""The error a job ends with: what happened, what was kept, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from claude_batch_tasks import errors, rules
+from claude_batch_tasks.formatting import clock, many, span
+from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.steps import job_summary
+from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.wire import result_rows
+
+#: Batches of a failed job that its error names.
+_NAMED = 5
+
+
+def of(
+    step: Step,
+    batches: list[BatchRecord],
+    summary: dict[str, Any],
+    own: errors.BatchTasksError | None = None,
+) -> errors.BatchTasksError | None:
+    """The first failed batch's error, with what was kept and what to do.
+
+    Args:
+        own: what failed the job itself, if no batch did.
+    """
+    failed = [
+        (number, record) for number, record in enumerate(batches) if record.error or job_summary.unaccounted(record)
+    ]
+    if failed:
+        # What was not even tried because of another batch's error says less than that.
+        number, record = next(((n, each) for n, each in failed if _has_status(each)), failed[0])
+        error = _error_of(record)
+        name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
+        if len(failed) > 1:
+            name += f" and {len(failed) - 1} more"
+    elif own is not None:
+        error, name = own, f"job {step.unit.job_id}"
+    else:
+        return None
+    what = str(error)
+    if isinstance(error, errors.ApiError) and error.request_id:
+        what += f" (request id {error.request_id})"
+    parts = [f"{name} failed: {what}."]
+    answered = sum(summary[outcome] for outcome in result_rows.OUTCOMES)
+    kept = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
+    kept += [f"{answered:,} outcomes (.results())"] if answered else []
+    if kept:
+        parts.append(f"Kept for {span(step.settings.result_ttl)}: {' and '.join(kept)}.")
+    parts += _what_became_of([record for _, record in failed])
+    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
+    return type(error)(" ".join(parts), *error.args[1:])
+
+
+def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) -> Exception:
+    """Return the error of a job that has ended, and what follows it cannot be sent: of the same class, with advice.
+
+    Args:
+        state: in which it has ended.
+        names: of the tasks that follow it.
+        exc: why not.
+    """
+    handle = f"BatchJob({step.unit.job_id!r})"
+    what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
+    text = (
+        f"{what}. Job {step.unit.job_id} is {state}, and its results are kept for {span(step.settings.result_ttl)} "
+        f"({handle}.results()). What follows it ({', '.join(names)}) was not sent: send it yourself, with "
+        f"{handle}.status().summary as its argument. Do not submit the requests again."
+    )
+    try:
+        error = type(exc)(text)
+    except Exception:  # noqa: BLE001 - a class whose arguments are others
+        error = None
+    if error is None or what not in str(error):
+        return errors.StepFailed(text)
+    return error
+
+
+def _error_of(record: BatchRecord) -> errors.BatchTasksError:
+    if record.error is not None:
+        return errors.rebuild(*record.error)
+    missing = job_summary.unaccounted(record)
+    return errors.ResultsMissing(f"{missing:,} of its {record.count:,} requests have no outcome in the store")
+
+
+class Paid(NamedTuple):
+    """How many requests of a failed job may have been paid for: what to do next depends on it."""
+
+    answered: int
+    """Have an outcome here."""
+    waiting: int
+    """Are, or may be, in batches at Anthropic, and have no outcome here."""
+    lost: int
+    """Were in batches whose results cannot be had."""
+    unsent: int
+    """Are in batches that were never created."""
+
+    @classmethod
+    def of(cls, batches: list[BatchRecord]) -> Paid:
+        """Count them."""
+        answered = waiting = lost = unsent = 0
+        for record in batches:
+            failed = bool(record.error or job_summary.unaccounted(record))
+            known = sum(record.counts.get(name, 0) for name in result_rows.OUTCOMES) if failed else record.count
+            if record.layers or record.answered:
+                answered += known
+            if not failed:
+                continue
+            if _is_lost(record):
+                lost += record.count - known
+            elif record.batch_id is not None or record.intent_at is not None:
+                waiting += record.count - known
+            else:
+                unsent += record.count - known
+        return cls(answered, waiting, lost, unsent)
+
+    @property
+    def some(self) -> int:
+        """All that may have been paid for."""
+        return self.answered + self.waiting + self.lost
+
+
+def _has_status(record: BatchRecord) -> bool:
+    return getattr(_error_of(record), "status", None) is not None
+
+
+def _what_became_of(failed: list[BatchRecord]) -> Iterator[str]:
+    there = [record.batch_id for record in failed if record.batch_id and not _is_lost(record)]
+    unanswered = [record.intent_at for record in failed if record.intent_at and record.batch_id not in there]
+    never = sum(record.batch_id is None and record.intent_at is None for record in failed)
+    if len(there) == 1:
+        yield f"{there[0]} was not canceled; it goes on at Anthropic, and its results stay there."
+    elif there:
+        names = ", ".join(map(str, there[:_NAMED])) + (f" and {len(there) - _NAMED:,} more" if there[_NAMED:] else "")
+        yield f"{len(there):,} batches were not canceled; they go on, and their results stay, at Anthropic: {names}."
+    if len(unanswered) == 1:
+        yield f"A create was sent at {clock(unanswered[0])} whose answer is not known: see the Console."
+    elif unanswered:
+        since = clock(min(unanswered))
+        yield f"{len(unanswered):,} creates were sent, from {since} on, whose answers are not known: see the Console."
+    if never == len(failed) == 1:
+        yield "Nothing of this batch was created or billed."
+    elif never:
+        yield f"{never:,} of the batches were never created or billed."
+
+
+def _is_lost(record: BatchRecord) -> bool:
+    return record.error is not None and issubclass(errors.named(record.error[0]), errors.BatchLost)
+
+
+def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
+    """What to do next, so that nothing is paid for twice."""
+    resume = f"{handle}.resume()"
+    if isinstance(error, errors.BatchesUnsupported) and error.status is not None:
+        way = (
+            "Have the gateway pass /v1/messages/batches and all below it on to Anthropic, or set ANTHROPIC_BASE_URL "
+            f"(base_url in the client's factory) to an address that has them, then {resume}"
+        )
+        if paid.waiting:
+            return f"{way}: it searches once more for what was created."
+        return f"{way}; at full price, through the Messages API: {handle}.resume(fallback='messages')."
+    if isinstance(error, errors.BatchesUnsupported):
+        return f"Give this client a factory that returns one with Message Batches, then {resume}."
+    if isinstance(error, errors.PermanentError):
+        if rules.is_foreign_refusal(error.status, error.error_type):
+            if error.status == 413:
+                return _advice_on_size(handle, paid)
+            return (
+                "That is not the API's own form: a proxy, a gateway or a challenge page in front of it refused, or "
+                f"ANTHROPIC_BASE_URL is wrong. Have it let the calls pass, then {resume}."
+            )
+        return _advice_on_refusal(error, handle, paid, stopped=str(error) == job.stopped)
+    if isinstance(error, errors.AccountChanged):
+        return f"Give the workers the credential it was begun with, then {resume}: it goes on where it stands."
+    if isinstance(error, errors.CreateUnconfirmed):
+        return (
+            f"{resume} searches once more. If the Console does not show the batch, "
+            f"{handle}.resume(on_unresolved_create='resubmit') sends its requests again, and only these."
+        )
+    if isinstance(error, errors.WaitExceeded):
+        return f"To go on waiting: {resume}, with another max_wait if need be."
+    if isinstance(error, errors.ResultsMissing):
+        return f"To fetch them once more: {resume}."
+    if isinstance(error, errors.StepFailed):
+        return f"The worker's log has the traceback. When its cause is gone, {resume}: it goes on where it stands."
+    if isinstance(error, errors.BatchLost):
+        return _advice_on_loss(error, resume, paid, adopted=job.adopted)
+    return f"To try again: {resume}; to allow the Messages API: {handle}.resume(fallback='messages')."
+
+
+def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *, stopped: bool) -> str:
+    resume, unsent = f"{handle}.resume()", many(paid.unsent, "request")
+    only = f", which sends only the {unsent} that were never sent" if paid.some and paid.unsent else ""
+    if error.status == 402:
+        return f"Settle the billing of the account, then {resume}{only}."
+    if stopped and error.status not in (401, 403):
+        return f"Mend what the message says of the account (credit, a limit, a hold), then {resume}{only}."
+    if error.status in (401, 403, None):
+        return f"Check the key of this client (ANTHROPIC_API_KEY or its factory), then {resume}{only}."
+    if not paid.some:
+        return "Mend what the message names, then submit the requests again."
+    if not paid.unsent:
+        return f"Mend what the message names, then {resume}; what was sent is not sent again."
+    first = f"{resume} fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
+    return (
+        f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. Mend what the "
+        f"message names. {first} only the {unsent} that have no outcome in {handle}.results(), or send these as they "
+        f"are with {resume}."
+    )
+
+
+def _advice_on_size(handle: str, paid: Paid) -> str:
+    way = (
+        "That is not the API's own form: a proxy or a gateway in front of it takes no body as large as this create's. "
+        "Raise its limit, or set max_bytes_per_batch below it"
+    )
+    if not paid.some:
+        return f"{way}, and submit the requests again: run_batch.delay({handle}.requests(), max_bytes_per_batch=...)."
+    first = f"{handle}.resume() fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
+    return (
+        f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. {way}. {first} only "
+        f"the {many(paid.unsent, 'request')} that have no outcome in {handle}.results()."
+    )
+
+
+def _advice_on_loss(error: errors.BatchLost, resume: str, paid: Paid, *, adopted: bool) -> str:
+    archived = isinstance(error, errors.BatchArchived)
+    if adopted and archived:
+        return "Its results cannot be had any more."
+    if adopted:
+        return (
+            f"Check its id, and that the client is one of the account and workspace it is in; to look again: {resume}."
+        )
+    parts = ["Its results cannot be had any more." if archived else f"If the Console shows the batch: {resume}."]
+    if others := paid.waiting + paid.unsent:
+        parts.append(f"{resume} goes on with {many(others, 'request')} of other batches; do that first.")
+    parts.append(
+        f"{many(paid.lost, 'request')} of it have no outcome in the results. What Anthropic had processed of these is "
+        "paid for; to submit them again pays for it a second time."
+    )
+    return " ".join(parts)

@@ -1,0 +1,287 @@
+"""Looking at batches: by one listing at all that are in flight on an account, or where they are few, at each by itself.
+
+Whichever poll finds the last listing too old for its batch makes the next one, one at a time. It goes back as far as
+the oldest batch that is due for a look, answers those that are in it by putting off their next look, and wakes the
+polls of those that have ended. What it does not show is retrieved by itself: not listed is not gone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from claude_batch_tasks import api, errors, metrics, rules
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import Flight
+from claude_batch_tasks.steps.step import Step
+
+log = get_logger(__name__)
+
+#: Seconds after which a poll that met another's listing comes back.
+_ANOTHERS = 2.0
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(api.Batch).decode
+
+
+def look(step: Step) -> tuple[api.Batch, float]:
+    """The step's batch, and when the API showed it so (epoch seconds).
+
+    Raises:
+        ApiError: the API does not show it.
+        HeldBack: it is not to be asked now.
+    """
+    record, now = step.batch, step.now()
+    assert record.batch_id is not None
+    # What is special about a batch is found out by itself.
+    if record.created_at is not None and not record.provisional:
+        entry, taken_at, since = step.store.listed(step.account, record.batch_id)
+        listed = _decode(entry) if entry is not None else None
+        fresh = taken_at > record.created_at - record.api_ahead and _schedule(step)(flight(step), taken_at, 0.0) > now
+        # The last look of a job that gives up is one that was made when its patience was over.
+        fresh = fresh or (step.deadline is not None and taken_at >= step.deadline)
+        if listed is not None and (fresh or not listed.running):
+            return listed, taken_at
+        if (not fresh or since > record.created_at) and _worthwhile(step):
+            seen, taken_at = _list(step)
+            if seen is not None:
+                return seen, taken_at
+    _check_asked(step, now)
+    step.pace.check()
+    with step.pace.heeded():
+        seen = api.retrieve(step.client, record.batch_id, timeout=step.settings.timeout)
+    step.pace.heed(seen.hold)
+    metrics.count("looks", how="retrieve")
+    return seen, step.now()
+
+
+def next_look(step: Step) -> float:
+    """When the step's batch, which still ran when it was last seen, is to be looked at again (epoch seconds)."""
+    record = step.batch
+    seen_at = record.sighting or step.now()
+    at = _schedule(step)(flight(step), seen_at, random.random())
+    return _not_before(record.not_before, at, step.deadline)
+
+
+def _check_asked(step: Step, now: float) -> None:
+    """Leave the batch alone until the moment that the API named when it last showed it.
+
+    Raises:
+        HeldBack: that has not come; nobody waits for a cancel, and the job has not waited long enough.
+    """
+    wait = (step.batch.not_before or 0.0) - now
+    if wait > 0 and not step.job.cancel_requested and (step.deadline is None or now < step.deadline):
+        raise errors.HeldBack("Anthropic asked for a pause before the next look at this batch", wait)
+
+
+def _not_before(moment: float | None, at: float, deadline: float | None) -> float:
+    """Return when a look planned for ``at`` is due where the API asked for none before a moment."""
+    return max(at, min(moment or 0.0, math.inf if deadline is None else deadline))
+
+
+def flight(step: Step) -> Flight:
+    """The step's batch, as the schedule needs to know it."""
+    record, settings = step.batch, step.settings
+    assert record.batch_id is not None
+    return Flight(
+        batch_id=record.batch_id,
+        created_at=record.created_at or step.now(),
+        expires_at=record.expires_at,
+        requests=record.sending,
+        poll_min=settings.poll_min,
+        poll_max=settings.poll_max,
+        deadline=step.deadline,
+        api_ahead=record.api_ahead,
+    )
+
+
+def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
+    """The function that says when a batch is due again after it was seen running: flight, seen when, rand."""
+
+    @functools.cache
+    def usual(requests: int) -> float | None:
+        return rules.usual_seconds(step.past, requests)
+
+    def due(flight: Flight, seen_at: float, rand: float) -> float:
+        wait = rules.look_interval(
+            max(seen_at - (flight.created_at - flight.api_ahead), 0),
+            poll_min=flight.poll_min,
+            poll_max=flight.poll_max,
+            rand=rand,
+            overdue=seen_at - (flight.expires_at - flight.api_ahead) if flight.expires_at is not None else None,
+            usual=usual(flight.requests),
+        )
+        at = seen_at + wait
+        return at if flight.deadline is None else min(at, max(flight.deadline, seen_at))
+
+    return due
+
+
+def _worthwhile(step: Step) -> bool:
+    """Whether there are enough batches in flight for a listing, and listings work."""
+    if step.store.in_flight(step.account) + 1 < rules.SHARE_FROM:
+        return False
+    return step.store.held_back(f"{step.account}:list") <= step.now()
+
+
+def _list(step: Step) -> tuple[api.Batch | None, float]:
+    """List the account's batches for all that are due; what that shows of the step's own, and when it was begun.
+
+    Raises:
+        ListingUnderWay: another does.
+        HeldBack: the API is not to be asked now.
+    """
+    step.pace.check()
+    if not step.store.hold_listing(step.account, step.owner, step.settings.lease):
+        raise errors.ListingUnderWay("another task looks at all batches of the account", _ANOTHERS)
+    listing = None
+    try:
+        listing = _Listing(step)
+        step.also_held.append(listing.hold)
+        with step.pace.heeded():
+            listing.make()
+    except errors.ApiError as exc:
+        assert listing is not None
+        failures = step.store.note_listing(step.account, failed=True)
+        hopeless = failures >= rules.LISTING_TRIES or isinstance(exc, errors.PermanentError)
+        pause = exc.hold if exc.hold is not None or hopeless else _pause_after(step, failures, exc)
+        listing.give_up(pause)
+        if hopeless:
+            log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
+            step.store.hold_back(f"{step.account}:list", step.now() + rules.LISTING_PAUSE)
+        if pause is not None and listing.own is None:
+            raise errors.HeldBack(str(exc), pause) from None
+    else:
+        step.store.note_listing(step.account, failed=False)
+    finally:
+        if listing is not None:
+            listing.end()
+        step.store.end_listing(step.account, step.owner)
+    return listing.own, listing.taken_at
+
+
+def _pause_after(step: Step, failures: int, exc: errors.ApiError) -> float:
+    """Seconds before listing is tried again after so many failures in a row."""
+    settings = step.settings
+    return rules.backoff(
+        failures,
+        retry_min=settings.retry_min,
+        retry_max=settings.retry_max,
+        at_least=exc.retry_after,
+        rand=random.random(),
+    )
+
+
+class _Listing:
+    """One listing, and the waits it changes."""
+
+    def __init__(self, step: Step) -> None:
+        self.own: api.Batch | None = None
+        self.taken_at = step.now()
+        self._step = step
+        self._schedule = _schedule(step)
+        found = step.store.flights(step.account)
+        self._flights = {flight.batch_id: (unit, flight) for unit, (flight, _) in found.items()}
+        #: When each was due before, and is due now.
+        self._was = {flight.batch_id: due for flight, due in found.values()}
+        self._due = dict(self._was)
+        self._seen: set[str] = set()
+        self._ended = False
+        #: Around what is seen and put off: the thread that renews the lease holds what is not.
+        self._lock = threading.Lock()
+        #: What the listing is made for, and how far back that goes.
+        self._wanted = {step.batch.batch_id}
+        self._since = step.batch.created_at or self.taken_at
+        for flight, due in found.values():
+            interval = self._schedule(flight, self.taken_at, 0.5) - self.taken_at
+            if due <= self.taken_at + interval * rules.SHARE_SLACK:
+                self._wanted.add(flight.batch_id)
+                self._since = min(self._since, flight.created_at)
+
+    def make(self) -> None:
+        """Page back in time until everything wanted is found, or is older than what is listed."""
+        self.hold()
+        pages = 0
+        for page in api.pages(self._step.client, timeout=self._step.settings.timeout):
+            self._step.pace.heed(page.hold)
+            self._take(page, first=not pages)
+            pages += 1
+            # No more pages than what is still wanted would cost one by one.
+            if page.oldest < self._since or len(self._wanted) < pages:
+                break
+            if page.hold is not None:
+                exc = errors.TransientError("list: Anthropic asked for fewer calls before its last page")
+                exc.hold = page.hold
+                raise exc
+        self.end()
+        # What is wanted and was not found is looked at by itself.
+        self._keep({}, self._since)
+        held = self._held()
+        self._put_off({name: self._was[name] for name in held if name in self._wanted}, alone=True)
+        self._put_off({name: self._was[name] for name in held if name not in self._wanted})
+        log.info("listed with %d calls for %d batches in flight", pages, len(self._flights) + 1)
+
+    def give_up(self, hold: float | None) -> None:
+        """What was put off is due again when it was, but not while calls are held back."""
+        self.end()
+        earliest = 0.0 if hold is None else self._step.now() + hold
+        spread = (hold or 0.0) / 4
+        self._put_off(
+            {batch_id: max(self._was[batch_id], earliest + random.random() * spread) for batch_id in self._held()}
+        )
+
+    def hold(self) -> None:
+        """Nobody else looks at what this listing may show, for as long as a lease is good; again with each renewal."""
+        lease = self._step.settings.lease
+        until = self._step.now() + lease
+        with self._lock:
+            if not self._ended:
+                self._step.store.hold_listing(self._step.account, self._step.owner, lease)
+                self._put_off(
+                    {name: until for name, due in self._due.items() if due < until and name not in self._seen}
+                )
+
+    def end(self) -> None:
+        """It holds nothing any more."""
+        with self._lock:
+            self._ended = True
+
+    def _held(self) -> list[str]:
+        return [name for name, due in self._due.items() if due != self._was[name] and name not in self._seen]
+
+    def _take(self, page: api.Page, first: bool) -> None:
+        entries, due, ended = {}, {}, {}
+        looked_at = 0
+        floor = None if page.retry_after is None else self.taken_at + page.retry_after
+        for seen in page.data:
+            self._wanted.discard(seen.id)
+            if seen.id == self._step.batch.batch_id:
+                self.own = seen
+                seen.retry_after = page.retry_after
+            running, known = seen.running, self._flights.get(seen.id)
+            looked_at += known is not None or seen is self.own
+            if running or known:
+                entries[seen.id] = _encode(seen)
+            if known and running:
+                at = self._schedule(known[1], self.taken_at, random.random())
+                due[seen.id] = _not_before(floor, at, known[1].deadline)
+            elif known:
+                ended[seen.id] = self._step.now()
+        metrics.count("looks", looked_at, how="list")
+        self._keep(entries, page.oldest, first)
+        with self._lock:
+            self._put_off(due, shown=self.taken_at)
+            self._put_off(ended, alone=True, shown=self.taken_at)
+            self._seen.update(due, ended)
+
+    def _keep(self, entries: dict[str, bytes], since: float, first: bool = False) -> None:
+        self._step.store.add_page(self._step.account, entries, taken_at=self.taken_at, since=since, first=first)
+
+    def _put_off(self, due: dict[str, float], *, alone: bool = False, shown: float | None = None) -> None:
+        self._step.store.postpone({self._flights[name][0]: at for name, at in due.items()}, alone=alone, shown=shown)
+        self._due.update(due)

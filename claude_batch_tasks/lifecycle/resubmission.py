@@ -1,0 +1,165 @@
+"""Another chance at half the price: what is left of a batch is sent again as a smaller one, a few times at most.
+
+Rounds are counted from 0, the batch as it was handed over. Each has wire ids of its own, so that rows say which
+round's they are, and the rows of the last round that has some are a request's outcome.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.records import BatchRecord, JobRecord, Round
+from claude_batch_tasks.store import Store
+from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire.result_rows import Completeness
+
+
+def nonce(job: JobRecord, record: BatchRecord) -> str:
+    """The nonce in the wire ids of the batch that is at Anthropic, or is to be."""
+    return batch_requests.round_nonce(job.nonce, len(record.rounds))
+
+
+def places(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+    """The positions of the requests in the batch that is at Anthropic, or is to be, in their order."""
+    if not record.rounds:
+        return range(record.count)
+    past = record.rounds[-1]
+    return _positions(store.eligible(job_id, batch, past.attempt), past.eligible)
+
+
+def left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+    """The positions of the requests that deserve another chance, in their order."""
+    if not record.layers:
+        return range(record.count)
+    # Before it has rows of its own, the last round's are what is left.
+    expected = record.eligible if record.published is not None else record.rounds[-1].eligible
+    return _positions(store.eligible(job_id, batch, record.layers[0][0]), expected)
+
+
+def _positions(packed: bytes, expected: int) -> Sequence[int]:
+    found = array("I")
+    if len(packed) != expected * found.itemsize:
+        raise ResultsMissing(
+            f"which {expected:,} requests deserve another chance is gone from the store, or was changed there", expected
+        )
+    found.frombytes(packed)
+    return array("I", sorted(found))
+
+
+def pieces(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The requests of a smaller batch as they go on the wire, in pieces, joined by commas."""
+    name = nonce(job, record)
+    for first, body, chosen in _chosen(store, job_id, batch, places(store, job_id, batch, record)):
+        ids = (batch_requests.wire_id(name, record.first + first + at) for at in chosen)
+        yield b",".join(batch_requests.again(body, chosen, ids))
+
+
+def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> dict[str, Any]:
+    """What changes in a batch's record when the next round begins."""
+    assert record.published is not None
+    past = Round(
+        batch_id=record.batch_id,
+        attempt=record.published,
+        counts=record.counts,
+        usage=record.usage,
+        costs=record.costs,
+        unpriced=record.unpriced,
+        eligible=record.eligible,
+        open=record.open,
+    )
+    fresh = BatchRecord(first=record.first, count=record.count, body_bytes=record.body_bytes)
+    forgotten = (
+        "state", "least", "most", "intent_at", "create_not_found", "unanswered_at", "ambiguous_at", "create_looks",
+        "refusal", "refused_since", "batch_id", "provisional", "created_at", "expires_at", "cancel_sent", "sighting",
+        "not_before", "absences", "told", "published", "organization", "workspace", "unidentified",
+    )  # fmt: skip
+    changes = {name: getattr(fresh, name) for name in forgotten}
+    rounds = [*record.rounds, past]
+    following = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=rounds)
+    bodies = [len(piece) for piece in pieces(store, job_id, job, batch, following)]
+    return {
+        **changes,
+        "rounds": rounds,
+        "smaller": record.eligible,
+        "smaller_bytes": sum(bodies) + len(bodies) - 1 + sum(map(len, batch_requests.ENVELOPE)),
+        "turn": record.turn + 1,
+        "attempts_before": record.attempt,
+        # However the next search goes: this one is not what it looks for.
+        "rejected_ids": [*record.rejected_ids, *([record.batch_id] if record.batch_id else [])],
+    }
+
+
+def staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], bytes]]:
+    """The pieces of a batch as it was handed over: custom_ids, and the requests as they go on the wire.
+
+    Raises:
+        ResultsMissing: they are not all there.
+    """
+    nothing: Any = object()
+    for ids, body in zip_longest(store.custom_ids(job_id, batch), store.bodies(job_id, batch), fillvalue=nothing):
+        if ids is nothing or body is nothing:
+            raise ResultsMissing(f"the requests of batch {batch + 1} of job {job_id} are not all in the store any more")
+        yield ids, body
+
+
+def params(store: Store, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The params, as JSON, of the requests that deserve another chance."""
+    for _, body, chosen in _chosen(store, job_id, batch, left(store, job_id, batch, record)):
+        yield from batch_requests.pick(body, chosen)
+
+
+def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
+    """What a batch has come to with the rows of its present round: these replace what was left of the last."""
+    changes: dict[str, Any] = {
+        "counts": dict(seen.tallies),
+        "usage": dict(seen.usage),
+        "costs": seen.meter.costs(),
+        "unpriced": seen.meter.unpriced(),
+        "eligible": len(seen.eligible),
+        "open": dict(seen.open),
+        "rows": {**record.rows, str(record.attempt): seen.distinct},
+    }
+    if not record.rounds:
+        return changes
+    past = record.rounds[-1]
+    counts = Counter(past.counts)
+    if seen.complete:  # else the job fails, and nobody knows which of the last are replaced
+        counts.subtract(past.open)
+        counts.update(seen.tallies)
+    changes |= {
+        "counts": dict(counts),
+        "usage": dict(Counter(past.usage) + seen.usage),
+        "costs": spending.merged(past.costs, changes["costs"]),
+        "unpriced": dict(Counter(past.unpriced) + Counter(changes["unpriced"])),
+        "resubmitted": record.rounds[0].eligible if seen.complete else seen.distinct,
+    }
+    return changes
+
+
+def sources(record: BatchRecord) -> Counter[tuple[str, str]]:
+    """How many requests ended how, and by which batch's results: the first one's, or those of a smaller one."""
+    own = Counter(record.counts)
+    if record.rounds and record.resubmitted:
+        own = Counter(record.rounds[0].counts)
+        own.subtract(record.rounds[0].open)
+    found = Counter({(outcome, "batch"): count for outcome, count in own.items()})
+    for outcome, count in record.counts.items():
+        found[outcome, "resubmitted"] = count - own[outcome]
+    return +found
+
+
+def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
+    """The pieces that hold some of the requests wanted: where each begins, and which of its requests they are."""
+    first = at = 0
+    for ids, body in staged(store, job_id, batch):
+        end = bisect_left(wanted, first + len(ids), lo=at)
+        if end > at:
+            yield first, body, [place - first for place in wanted[at:end]]
+        first, at = first + len(ids), end

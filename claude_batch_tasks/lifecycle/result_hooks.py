@@ -1,0 +1,199 @@
+"""``on_result``: the application's own task, called with the ids of requests whose outcome is final."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+from celery.canvas import Signature, _chain, chord, group, maybe_signature
+from kombu import serialization
+from kombu.exceptions import OperationalError
+from kombu.utils import json as kombu_json
+
+from claude_batch_tasks import errors
+from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.results import reader
+from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
+
+if TYPE_CHECKING:  # it needs the SDK, which takes a second to import
+    from claude_batch_tasks.steps.step import Step
+
+log = get_logger(__name__)
+
+#: Ids in one call: with custom_ids of usual length some twenty kilobytes.
+CHUNK = 1000
+
+#: The most bytes of one call's message as a broker gets it: what SQS takes. It encodes as base64 twice, body and all.
+MOST = 262_144
+
+#: What a message has beside its body and the job's headers: Celery's own, with two texts of the arguments (1 KB each),
+#: and the broker's properties.
+_ENVELOPE = 6_144
+
+#: Options of a signature that stand in its message.
+_LINKS = {"link", "link_error", "chain", "chord"}
+
+
+def encoded(signature: Any) -> str | None:
+    """A signature as it is stored with the job; None if there is none.
+
+    Raises:
+        InvalidSettings: it is no signature, or holds what JSON cannot carry.
+    """
+    if signature is None:
+        return None
+    if not isinstance(signature, Mapping) or not isinstance(signature.get("task"), str):
+        raise InvalidSettings(
+            "run_batch option on_result must be the signature of a task, such as save_answers.s(), "
+            f"not {type(signature).__name__}"
+        )
+    try:
+        text = kombu_json.dumps(dict(signature))
+        json.loads(text)
+    except (TypeError, ValueError) as exc:
+        raise InvalidSettings(f"run_batch option on_result holds what JSON cannot carry: {exc}") from None
+    return text
+
+
+def check(app: Celery, signature: Any) -> None:
+    """See that a job's ``on_result`` can be called, where the app knows its task.
+
+    Args:
+        signature: that ``encoded`` takes.
+
+    Raises:
+        InvalidSettings: it takes other arguments.
+    """
+    if signature is None:
+        return
+    for call in _first_tasks(Signature.from_dict(dict(signature), app=app)):
+        task: Any = app.tasks.get(call.task)
+        if not getattr(task, "typing", False) or not hasattr(task, "__header__"):
+            continue
+        args, kwargs, _ = call._merge(("job_id", ["custom_id"]), {}, {})
+        try:
+            task.__header__(*args, **kwargs)
+        except TypeError as exc:
+            own = ["job_id", "custom_ids", *map(_shown, call.args), *(f"{name}=..." for name in call.kwargs)]
+            way = "with its own arguments alone, as .si() has it" if call.immutable else f"as ({', '.join(own)})"
+            raise InvalidSettings(
+                f"run_batch option on_result: {call.task} is called {way}, and {exc}. Nothing was stored or sent"
+            ) from None
+
+
+def _first_tasks(signature: Any) -> Iterator[Any]:
+    """Yield the tasks of a signature that get the arguments it is called with."""
+    if isinstance(signature, (_chain, group, chord)):
+        tasks = signature.tasks
+        for task in list(tasks)[:1] if isinstance(signature, _chain) else tasks:
+            yield from _first_tasks(maybe_signature(task, app=signature.app))
+    else:
+        yield signature
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 40 else "..."
+
+
+def announce(step: Step, places: Iterable[int]) -> None:
+    """Call the job's ``on_result`` with the ids of those of the batch's requests that it was not called with yet.
+
+    Args:
+        places: positions of requests whose outcome is final.
+
+    Raises:
+        TransientError: the broker does not take the messages; those that it did take are not repeated.
+        JobNotFound: the job is gone.
+        ResultsMissing: its custom_ids are.
+    """
+    if step.job.on_result is None or step.job.on_result_error is not None:
+        return
+    app, job_id, batch = step.task.app, step.unit.job_id, step.unit.batch or 0
+    bits = step.store.announced(job_id, batch)
+    new = [place for place in places if not _is_set(bits, place)]
+    if not new:
+        return
+    call = Signature.from_dict(json.loads(step.job.on_result), app=app)
+    route = routing.follow_unless_routed(app, step.job, str(call.task), call.options)
+    own = dict(call.options)
+    if carried := {**message_headers.of(step.job), **(own.get("headers") or {})}:
+        call.set(headers=carried)
+    if not own.get("stamped_headers"):
+        call.set(**message_chain.stamps(step.job))
+    names = reader.names(step.store, job_id, step.job, batch, step.batch)
+    for ids, size in _chunks([names[place] for place in new], _meter(app, call, job_id)):
+        if size > MOST:
+            what = f"with one custom_id of {len(ids[0]):,} characters its message has some {size:,} bytes"
+            _give_up(step, f"{what}, and {MOST:,} is the most")
+            return
+        chunk, new = new[: len(ids)], new[len(ids) :]
+        try:
+            # Before what the signature has of its own, as Celery calls what is linked.
+            with publishing.bounded(app, {}) as options:
+                call.clone(args=(job_id, ids)).apply_async(**route, **options)
+        except Exception as exc:
+            if not isinstance(exc, OperationalError) and step.task.request.is_eager:
+                # It ran here, and how it ends is its own affair.
+                log.exception("%s: on_result failed", step.where, extra=step.fields("on_result"))
+                continue
+            outage = publishing.is_outage(app, exc)
+            if outage is False or (outage is None and step.batch.failures >= step.settings.max_step_failures):
+                _give_up(step, f"{type(exc).__name__}: {exc}")
+                return
+            # Whatever the broker's client raises.
+            raise errors.TransientError(f"on_result was not called: {type(exc).__name__}") from None
+        step.store.announce(job_id, batch, chunk)
+        log.info("%s: on_result called with %d ids", step.where, len(ids), extra=step.fields("on_result"))
+
+
+def _give_up(step: Step, reason: str) -> None:
+    """Call the job's ``on_result`` no more, and say so once."""
+    task = json.loads(step.job.on_result or "{}").get("task")
+    text = (
+        f"{step.unit}: on_result ({task}) cannot be called: {reason}. It is not called again for this job, which goes "
+        f"on. Its outcomes are kept: BatchJob({step.unit.job_id!r}).results()"
+    )
+    step.job.on_result_error = step.store.settle(step.unit.job_id, "on_result_error", text)
+    if step.job.on_result_error == text:  # else another batch said so before
+        step.note("not_sent", text.removeprefix(f"{step.unit}: "), level=logging.ERROR)
+
+
+def _chunks(custom_ids: list[str], measure: Callable[[list[str]], int]) -> Iterator[tuple[list[str], int]]:
+    """Yield as many ids at a time as one call takes, one at least, and the bytes of its message."""
+    begin = 0
+    while chunk := custom_ids[begin : begin + CHUNK]:
+        while (size := measure(chunk)) > MOST and len(chunk) > 1:
+            chunk = chunk[: max(len(chunk) * MOST * 9 // (size * 10), 1)]
+        yield chunk, size
+        begin += len(chunk)
+
+
+def _meter(app: Celery, call: Any, job_id: str) -> Callable[[list[str]], int]:
+    """Return what says how many bytes the message of a call with such ids has at most, as a broker gets it."""
+    task: Any = app.tasks.get(call.task)
+    own = dict(call.options)
+    serializer = own.get("serializer") or getattr(task, "serializer", None) or app.conf.task_serializer
+    # What follows it stands in its message, with its arguments.
+    embedded = json.loads(kombu_json.dumps(dict(call))) if len(own.keys() & _LINKS) or call.subtask_type else {}
+    # Twice: Sentry's are there a second time.
+    headers = 2 * len(kombu_json.dumps(own.get("headers") or {}).encode()) + _ENVELOPE
+
+    def measure(custom_ids: list[str]) -> int:
+        body = [(job_id, custom_ids, *call.args), call.kwargs, embedded]
+        _, _, data = serialization.dumps(body, serializer)
+        return _base64(_base64(len(data)) + headers)
+
+    return measure
+
+
+def _base64(size: int) -> int:
+    return (size + 2) // 3 * 4
+
+
+def _is_set(bits: bytes, place: int) -> bool:
+    return place // 8 < len(bits) and bool(bits[place // 8] >> (7 - place % 8) & 1)

@@ -1,0 +1,348 @@
+"""Whether a batch exists: an unanswered create is searched for, a 404 is judged, what proved to be another's is let go.
+
+Unknown is not absent: only complete listings of the account may say that a batch is not there.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import chain, islice
+from typing import Any, Literal
+
+from claude_batch_tasks import api, errors, metrics, rules, signals
+from claude_batch_tasks.formatting import clock
+from claude_batch_tasks.lifecycle import gateway_errors, resubmission
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.wire import batch_requests, result_rows
+
+#: So many rows without one of ours say that a batch is another's.
+_TELLING = 1000
+
+
+def reconcile(step: Step) -> bool:
+    """A create went out and no answer came back: whether the batch it made was found.
+
+    False: it was never stored, and may be sent again.
+
+    Raises:
+        CreateUnresolved: it cannot be told yet.
+        CreateUnconfirmed: it was not found, and is not to be sent again.
+        PermanentError: it was not found, and would be refused again by what is in front of the API.
+        BatchesUnsupported: there is nothing that lists batches.
+        AccountChanged: it was not found, on what may be another account.
+    """
+    record, settings = step.batch, step.settings
+    assert record.intent_at is not None
+    looked_at = step.now()
+    if record.ambiguous_at is None:  # whoever sent it died, or the job was taken up again
+        step.record(unanswered_at=record.unanswered_at or looked_at, ambiguous_at=looked_at)
+    assert record.ambiguous_at is not None
+    settled = looked_at - record.ambiguous_at >= settings.create_settle
+    try:
+        candidates = _candidates(step)
+    except errors.ApiError as exc:
+        gateway_errors.check_search(step, exc)
+        raise
+    # Listings of what may be another account count for themselves: they prove nothing.
+    counted = "create_looks" if credentials.proves_absence(step) else "unidentified"
+    last = settled and getattr(record, counted) + 1 >= settings.listings
+    undecided = 0
+    for seen in candidates:
+        holder = step.store.holder(seen.id)
+        standing = _standing(step, seen.id, holder)
+        if standing == "taken":
+            continue
+        proof = is_ours(step, seen)
+        if proof is False:
+            step.record(rejected_ids=[*record.rejected_ids, seen.id])
+        # One made at another time than the create may be ours by a clock that is wrong; it is more likely the batch
+        # of somebody who is searching as well, and is left to them while there is time.
+        elif proof or (standing == "free" and (last or _made_within(step, seen))):
+            if _adopt(step, seen, sure=proof is True, instead_of=holder):
+                metrics.count("orphan_searches", found="batch")
+                return True
+            undecided += 1
+        else:
+            undecided += standing == "doubtful"
+    step.record(**{counted: getattr(record, counted) + 1})
+    if undecided or not last or counted == "unidentified":
+        metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
+        text = (
+            f"it is not known whether the create at {clock(record.intent_at)} was stored; "
+            f"{record.create_looks + record.unidentified} listings did not show it"
+        )
+        if last and counted == "unidentified":
+            text += f"; {credentials.check_unproven(step, record.intent_at, record.unidentified)}"
+        raise errors.CreateUnresolved(text)
+    metrics.count("orphan_searches", found="given_up")
+    if settings.on_unresolved_create == "fail":
+        raise errors.CreateUnconfirmed(
+            f"the create at {clock(record.intent_at)} was not answered, and {record.create_looks} listings over "
+            f"{looked_at - record.ambiguous_at:.0f} s did not show its batch; "
+            "it is not sent again, as on_unresolved_create says"
+        )
+    _check_refusal(step)
+    text = f"the create at {clock(record.intent_at)} was never stored, and is sent again"
+    step.note("unsent", text, level=logging.WARNING)
+    # Listings were answered; whether creates are, the next one shows.
+    answered = {"refused_since": None} if record.refusal is None else {}
+    step.record(intent_at=None, ambiguous_at=None, organization=None, workspace=None, **answered)
+    return False
+
+
+def refusal_of(step: Step, exc: errors.AmbiguousError) -> dict[str, Any]:
+    """Return what changes in the record where something in front of the API seems to have refused the create."""
+    if not rules.is_foreign_refusal(exc.status, exc.error_type):
+        return {"refusal": None}
+    refusal = [errors.PermanentError.__name__, list(exc.args)]
+    return {"refusal": refusal, "refused_since": step.batch.refused_since or step.now()}
+
+
+def _check_refusal(step: Step) -> None:
+    """Send a create again that was refused by something in front of the API only where that may pass, and in time.
+
+    Raises:
+        PermanentError: it is not sent again; nothing was created.
+    """
+    record = step.batch
+    if record.refusal is None:
+        return
+    refusal = errors.rebuild(*record.refusal)
+    assert isinstance(refusal, errors.PermanentError)
+    refused_for = step.now() - (record.refused_since or 0.0)
+    if rules.may_pass(refusal.status) and refused_for < step.settings.proxy_error_grace:
+        return
+    text = f"{refusal}; {record.create_looks} listings show that nothing was created"
+    step.record(state="staged", intent_at=None, ambiguous_at=None, refusal=None)
+    raise errors.PermanentError(text, *refusal.args[1:])
+
+
+def look_elsewhere(step: Step) -> None:
+    """The batch found by search still runs, and may be another's: maybe ours is one that has ended."""
+    record = step.batch
+    for seen in _candidates(step):
+        if seen.id == record.batch_id or _standing(step, seen.id, step.store.holder(seen.id)) == "taken":
+            continue
+        if (proof := is_ours(step, seen)) is not None:
+            if proof:
+                foreign = record.batch_id
+                assert foreign is not None
+                step.release(foreign, rejected_ids=[*record.rejected_ids, foreign])
+                _adopt(step, seen, sure=True)
+                return
+            step.record(rejected_ids=[*record.rejected_ids, seen.id])
+
+
+def _candidates(step: Step) -> list[api.Batch]:
+    """The account's batches that may be this one, the likeliest first: the one made soonest after the intent.
+
+    Then, as clocks differ, those made before it, the latest first.
+    """
+    record, settings = step.batch, step.settings
+    intent = record.intent_at or 0.0
+    step.pace.check()
+    with step.pace.heeded():
+        since = intent - settings.clock_skew
+        listed = api.list_since(step.client, since, timeout=settings.timeout, now=step.now)
+        found = [seen for seen in listed if seen.may_hold(record.sending) and seen.id not in record.rejected_ids]
+    late = {seen.id: seen.created_at.timestamp() - seen.ahead - intent for seen in found}
+    return sorted(found, key=lambda seen: (late[seen.id] < 0, abs(late[seen.id])))
+
+
+def is_ours(step: Step, seen: api.Batch) -> bool | None:
+    """What the first rows of an ended batch say; None: it has not ended, or does not show them now."""
+    if seen.processing_status != "ended":
+        return None
+    found, record = None, step.batch
+    try:
+        with step.pace.heeded(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
+            first = chain.from_iterable(map(result_rows.rows, result_rows.blocks(chunks)))
+            for row, _ in islice(first, _TELLING):
+                index = batch_requests.index_of(resubmission.nonce(step.job, record), row.custom_id)
+                # The nonce is the whole job's: its other batches may be of the same size.
+                if index is not None and 0 <= index - record.first < record.count:
+                    return True
+                found = False
+    except (errors.ApiError, ValueError):
+        return None
+    return found
+
+
+def _made_within(step: Step, seen: api.Batch) -> bool:
+    """Whether the batch was made while the create was under way, give or take how exact clocks are."""
+    record = step.batch
+    assert record.intent_at is not None
+    until = record.unanswered_at or step.now()
+    made_at = seen.created_at.timestamp() - seen.ahead
+    return record.intent_at - rules.EXACT <= made_at <= until + rules.EXACT
+
+
+def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
+    """Take the batch for ours; False if another was faster. ``sure``: it cannot be another's."""
+    if not created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
+        return False
+    text = f"found by search{'' if sure else '; its results will confirm it'}"
+    step.note("adopted", text, level=logging.WARNING, requests=step.batch.sending, round=len(step.batch.rounds))
+    return True
+
+
+def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free", "doubtful", "taken"]:
+    """Whether a batch may be adopted. ``doubtful``: another has it, but did not create it: its rows will tell.
+
+    A holder that is gone, has ended without knowing, or holds another batch by now, holds nothing.
+    """
+    if holder is None or holder == step.unit:
+        return "free"
+    job, batch = step.store.job(holder.job_id), step.store.batch(holder.job_id, holder.batch or 0)
+    if batch is not None and any(round.batch_id == batch_id for round in batch.rounds):
+        return "taken"
+    if job is None or batch is None or batch.batch_id != batch_id:
+        return "free"
+    if job.adopted:
+        return "doubtful"
+    if not batch.provisional:
+        return "taken"
+    return "free" if job.ended_at is not None or batch.done or batch.state == "failed" else "doubtful"
+
+
+def created(
+    step: Step, seen: api.Batch, *, provisional: bool = False, instead_of: Unit | None = None, force: bool = True
+) -> bool:
+    """The batch exists under this id; False if it is another's.
+
+    Args:
+        provisional: it was found by search, and the results have not confirmed it yet.
+        instead_of: who may have it, and holds nothing.
+        force: whoever took it for theirs was wrong.
+    """
+    claimed = step.claim(
+        seen.id,
+        instead_of=instead_of,
+        force=force,
+        state="in_progress",
+        # An adopted batch may prove to be a stranger's; then the search goes on from the same moment.
+        intent_at=step.batch.intent_at if provisional else None,
+        ambiguous_at=None,
+        batch_id=seen.id,
+        provisional=provisional,
+        created_at=seen.created_at.timestamp(),
+        expires_at=seen.expires_at.timestamp() if seen.expires_at else None,
+        api_ahead=seen.ahead,
+        sighting=step.now(),
+        not_before=None if seen.retry_after is None else step.now() + seen.retry_after,
+        refusal=None,
+        refused_since=None,
+        absences=0,
+        unidentified=0,
+        create_not_found=0,
+        organization=seen.organization or step.batch.organization,
+        workspace=seen.workspace or (None if seen.organization else step.batch.workspace),
+    )
+    if claimed:
+        record = step.batch
+        step.tell(signals.batch_created, batch_id=seen.id, requests=record.sending, round=len(record.rounds))
+    return claimed
+
+
+def api_ahead(step: Step, seen: api.Batch) -> float:
+    """Return the seconds by which the API's clock is ahead of the store's, by the answer that just showed a batch."""
+    return rules.ahead(seen.date, step.now())
+
+
+def not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> str:
+    """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
+    step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
+    record, settings, now = step.batch, step.settings, step.now()
+    assert record.batch_id is not None
+    # One that was created elsewhere, and not seen yet, may be of any age, and may not be there at all.
+    known = record.created_at is not None
+    born = record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
+    step.record(not_found=record.not_found + 1)
+    if exc.error_type is None:
+        raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
+    sighting = record.sighting or born
+    # Nothing says yet that a batch found by search is ours: only the listing can.
+    grace = 0.0 if record.provisional else settings.not_found_grace if known else settings.create_settle
+
+    def means() -> str:
+        return rules.not_found_means(
+            now=now,
+            created_at=born,
+            last_sighting=sighting,
+            grace=grace,
+            absences=record.absences,
+            absences_limit=settings.listings,
+        )
+
+    meaning = means()
+    if meaning == "ask_list":
+        since = now - rules.RETENTION if record.created_at is None else record.created_at - settings.clock_skew
+        step.pace.check()
+        with step.pace.heeded():
+            listed = api.list_since(step.client, since, timeout=settings.timeout)
+            shown = any(seen.id == record.batch_id for seen in listed)
+        if shown:
+            step.record(sighting=step.now(), absences=0, unidentified=0)
+            raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
+        counted = "absences" if credentials.proves_absence(step) else "unidentified"
+        step.record(**{counted: getattr(record, counted) + 1})
+        meaning = means()
+    # One that was created elsewhere, and never seen, is not sent again whatever its absence means.
+    if known and meaning != "propagation" and not credentials.proves_absence(step):
+        why = credentials.check_unproven(step, sighting, record.unidentified)
+        raise errors.NotFoundError(f"{exc}; {record.unidentified} listings do not show it, but {why}", *exc.args[1:])
+    if meaning == "lost" and record.provisional:
+        return give_back(step, f"{exc}; it is in no listing")
+    if meaning == "lost":
+        return without_batch(
+            step,
+            "lost",
+            errors.BatchLost(
+                f"{exc}; batch {record.batch_id} was "
+                + (f"last seen at {clock(sighting)} " if known else "never seen ")
+                + f"and is missing from {record.absences} complete listings",
+                *exc.args[1:],
+            ),
+        )
+    ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
+    raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
+
+
+def without_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> str:
+    """There is no batch to wait for: its requests fall back, or the job fails."""
+    if step.batch.rounds:  # what it was to hold has the outcomes of the round before
+        step.record(state=state)
+        step.note(state, f"{state}: {error}", level=logging.WARNING)
+        return f"{state}: {error}"
+    if step.settings.fallback == "off":
+        return step.fail(error)
+    count = step.batch.count
+    outcome = result_rows.errored(error.error_type or "not_found_error", str(error), error.request_id)
+    # Nothing in the batch has a result: every request is eligible.
+    step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
+    step.note(state, f"{state}: {error}", level=logging.WARNING)
+    return f"{state}: {error}"
+
+
+def give_back(step: Step, why: str) -> str:
+    """The batch found by search is somebody else's: let go of it. ``fetch_results`` then begins another turn."""
+    record = step.batch
+    foreign = record.batch_id
+    assert foreign is not None
+    step.note("given_back", f"{why}; giving the batch back", level=logging.WARNING)
+    step.release(
+        foreign,
+        state="creating",
+        rejected_ids=[*record.rejected_ids, foreign],
+        batch_id=None,
+        provisional=False,
+        ambiguous_at=step.now(),
+        create_looks=0,
+        unidentified=0,
+        told={},
+        turn=record.turn + 1,
+        **({} if record.rounds else {"attempt": 0, "counts": {}}),
+    )
+    return f"gave {foreign} back: {why}"

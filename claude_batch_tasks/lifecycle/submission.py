@@ -1,0 +1,220 @@
+"""The handing over of a job's requests: into the store, before anything is sent."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery import Celery
+
+from claude_batch_tasks.errors import (
+    BatchTasksError,
+    InvalidRequests,
+    InvalidSettings,
+    ResultsMissing,
+    StoreUnavailable,
+)
+from claude_batch_tasks.formatting import many
+from claude_batch_tasks.jobs import estimating
+from claude_batch_tasks.lifecycle import resubmission, result_hooks
+from claude_batch_tasks.pricing.prices import Prices
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Store, history, lost_records, open_store
+from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire.custom_ids import Index
+
+
+def submit(
+    app: Celery,
+    job_id: str,
+    requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any],
+    *,
+    canvas: str = "{}",
+    queue: str | None = None,
+    route: str | None = None,
+    headers: str | None = None,
+    delay: float = 0,
+    expires_at: float | None = None,
+) -> JobRecord:
+    """Put a job's requests into the store; nothing is sent yet. On any error nothing stays behind.
+
+    Args:
+        job_id: the task id of its ``run_batch``.
+        options: the job's own settings, and ``client``, the alias of the account.
+        canvas: what follows it in the caller's Celery canvas, as ``line.canvas`` encodes it.
+        queue: the name of the queue its messages are to go to.
+        route: where they are to go in full, as ``routing`` encodes it.
+        headers: what they carry beside Celery's own, as ``headers`` encodes it.
+        delay: seconds until the job is to start.
+        expires_at: when it is too late for it to start, epoch seconds.
+
+    Raises:
+        InvalidRequests, InvalidSettings: what is wrong with them.
+        BatchTasksError: there is a job of that id already.
+        StoreUnavailable: the store does not answer.
+    """
+    options = dict(options)
+    alias = options.pop("client", "default")
+    called = options.pop("on_result", None)
+    on_result = result_hooks.encoded(called)
+    result_hooks.check(app, called)
+    settings = Settings.of(app)
+    if options.get("deadline") is not None:
+        options["deadline"] = seconds_until(options["deadline"], lambda: open_store(settings).now())
+    settings = settings.override(options)
+    settings.check_client(alias)
+    store = open_store(settings)
+    nonce, index = secrets.token_hex(8), Index()
+    batches: list[BatchRecord] = []
+    models: set[str] = set()
+    unknown: Counter[str] = Counter()
+    pieces = batch_requests.cut(
+        requests,
+        nonce=nonce,
+        index=index,
+        max_requests=settings.max_requests_per_batch,
+        max_bytes=settings.max_bytes_per_batch,
+        models=models,
+    )
+    try:
+        prices = None if settings.max_cost is None else settings.price_list
+        store.stage(job_id, nonce, _noted(pieces, batches, prices, unknown))
+        total = sum(batch.count for batch in batches)
+        if settings.max_cost is not None:
+            _check_cost(batches, settings.max_cost, estimating.reasons(unknown))
+        store.stage_index(job_id, nonce, index.parts())
+        job = JobRecord(
+            nonce=nonce,
+            requests=total,
+            batches=len(batches),
+            models=len(models),
+            client=alias,
+            queue=queue,
+            route=route,
+            headers=headers,
+            options=options,
+            canvas=canvas,
+            on_result=on_result,
+            submitted_at=store.now(),
+            expires_at=expires_at,
+        )
+        if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
+            raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
+    except BaseException:
+        # If the store does not answer now either, what is staged expires.
+        with suppress(StoreUnavailable):
+            store.discard(job_id, nonce, len(batches))
+            if (made := store.job(job_id)) is not None and made.nonce == nonce:
+                store.delete(job_id)  # only the answer was lost
+        raise
+    told = {"requests": total, "batches": len(batches), "client": alias, "queue": queue}
+    history.note(
+        store,
+        Unit(job_id),
+        "submitted",
+        f"submitted: {many(total, 'request')} in {many(len(batches), 'batch')}",
+        **told,
+    )
+    return job
+
+
+def _noted(
+    pieces: Iterable[batch_requests.Piece], batches: list[BatchRecord], prices: Prices | None, unknown: Counter[str]
+) -> Iterator[batch_requests.Piece]:
+    """The pieces, while the batches they make up are noted; with what a budget must have for these, by the prices.
+
+    Args:
+        unknown: learns what has no known size.
+    """
+    for piece in pieces:
+        if piece.batch == len(batches):
+            first = batches[-1].first + batches[-1].count if batches else 0
+            batches.append(BatchRecord(first=first, count=0, body_bytes=sum(map(len, batch_requests.ENVELOPE)) - 1))
+        batch = batches[-1]
+        if prices is not None:
+            found = estimating.batch_need(batch_requests.params_of(piece.body), prices)
+            if not isinstance(found, estimating.BatchNeed):
+                number, (field, why) = found
+                index, custom_id = batch.first + batch.count + number, piece.custom_ids[number]
+                raise InvalidRequests(
+                    f"max_cost cannot be kept: {why}, or leave max_cost out (requests[{index}].{field}, "
+                    f"custom_id {custom_id!r}). Nothing was stored or sent",
+                    [[index, custom_id, field, why]],
+                )
+            batch.least, batch.most = (batch.least or 0) + found.input, (batch.most or 0) + found.most
+            unknown.update(found.unknown)
+        batch.count += len(piece.custom_ids)
+        batch.body_bytes += len(piece.body) + 1
+        yield piece
+
+
+def _check_cost(batches: list[BatchRecord], max_cost: float, unknown: str) -> None:
+    """Refuse a job whose input alone may cost more than it is allowed to.
+
+    Args:
+        unknown: what has no known size.
+    """
+    least, most = (sum(getattr(batch, name) or 0 for batch in batches) / 1e9 for name in ("least", "most"))
+    if least <= max_cost:
+        return
+    text = f"the input alone costs about ${least:,.4g}, more than max_cost (${max_cost:,.4g})"
+    if unknown:
+        text = (
+            f"the input alone may cost ${least:,.4g}, more than max_cost (${max_cost:,.4g}): {unknown}, and each "
+            "counts as much as fits into the model's context window. Send text in place of them, or raise max_cost"
+        )
+    raise InvalidRequests(f"{text}; up to ${most:,.4g} with the longest answers. Nothing was stored or sent")
+
+
+def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
+    """A deadline as the seconds that are left, where it is a moment.
+
+    Raises:
+        InvalidSettings: it has no time zone.
+    """
+    if isinstance(deadline, str):
+        with suppress(ValueError):
+            deadline = datetime.fromisoformat(deadline.replace("Z", "+00:00"))
+    if isinstance(deadline, timedelta):
+        return deadline.total_seconds()
+    if not isinstance(deadline, datetime):
+        return deadline
+    if deadline.tzinfo is None:
+        raise InvalidSettings(f"run_batch option deadline must have a time zone, not {deadline!r}")
+    return max(deadline.timestamp() - now(), 0.0)
+
+
+def body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The body of a batch's create, in pieces; as long as its record says."""
+    pieces = resubmission.pieces(store, job_id, job, batch, record) if record.rounds else store.bodies(job_id, batch)
+    yield batch_requests.ENVELOPE[0]
+    for number, piece in enumerate(pieces):
+        if number:
+            yield b","
+        yield piece
+    yield batch_requests.ENVELOPE[1]
+
+
+def whole_body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+    """The same, but its last piece comes only where all are as long together as the record says.
+
+    Raises:
+        ResultsMissing: its requests are not all there; what was sent by then is no whole body.
+    """
+    size, last = 0, b""
+    try:
+        for piece in body(store, job_id, job, batch, record):
+            if last:
+                yield last
+            size, last = size + len(piece), piece
+    except ResultsMissing:
+        size = -1
+    if size != (record.smaller_bytes if record.rounds else record.body_bytes):
+        raise lost_records.of_requests(store, job_id, job, batch, record)
+    yield last

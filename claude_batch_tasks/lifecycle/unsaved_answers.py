@@ -1,0 +1,156 @@
+"""Answers that are paid for, on disk, until the store takes them.
+
+Where ``spool_dir`` is set, a worker writes the answers of the Messages API there that its store has not taken for some
+seconds. Any worker with that directory brings them into the store as soon as that answers, and deletes them. A file is
+whole or not there, is readable by its owner only, and is encrypted like what the store keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from claude_batch_tasks import metrics
+from claude_batch_tasks.errors import BatchTasksError, InvalidSettings
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.results import reader
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.store.encryption import Cipher
+
+log = get_logger(__name__)
+
+_ENDING = ".answer"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An answer that waits for the store."""
+
+    job_id: str
+    batch: int
+    lane: int
+    place: int
+    outcome: bytes
+    spent: int | None
+
+
+_decode = msgspec.msgpack.Decoder(Answer).decode
+
+
+def check(settings: Settings) -> None:
+    """See that answers can be written.
+
+    Raises:
+        InvalidSettings: they cannot; the text says why.
+    """
+    if settings.spool_dir is None:
+        return
+    try:
+        Path(settings.spool_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=settings.spool_dir, prefix=".check-"):
+            pass
+    except OSError as exc:
+        raise InvalidSettings(f"claude_batch_spool_dir: {settings.spool_dir} cannot be written to: {exc}") from None
+
+
+def write(settings: Settings, answer: Answer) -> bool:
+    """Write an answer to disk; False if there is no directory for it, or it could not be written."""
+    if settings.spool_dir is None:
+        return False
+    folder, name = Path(settings.spool_dir), _name(answer)
+    data = _cipher(settings).encrypt(zstandard.compress(msgspec.msgpack.encode(answer), 1), name)
+    temporary = ""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number, temporary = tempfile.mkstemp(dir=folder, prefix=".")  # for its owner only
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / name)
+        _sync(folder)
+    except OSError as exc:
+        log.error("an answer that is paid for could not be written to %s: %s; it is kept in memory", folder, exc)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        return False
+    return True
+
+
+def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
+    """Bring into the store what waits on disk; returns how many answers it took.
+
+    An answer whose batch was closed without it stays there under the ending ``.late``.
+
+    Args:
+        limit: files looked at; default: all.
+
+    Raises:
+        StoreUnavailable: the store does not answer; what it did not take stays on disk.
+    """
+    taken = 0
+    for path in islice(_waiting(settings), limit):
+        try:
+            data = _cipher(settings).decrypt(path.read_bytes(), path.name)
+            answer = _decode(zstandard.decompress(data))
+        except FileNotFoundError:  # another worker was faster
+            continue
+        except (OSError, ValueError, msgspec.MsgspecError, zstandard.ZstdError, BatchTasksError) as exc:
+            log.error("the answer in %s cannot be read, and stays there: %s", path, exc)
+            continue
+        unit = Unit(answer.job_id, answer.batch, answer.lane)
+        if store.save_outcome(unit, answer.place, answer.outcome, spent=answer.spent):
+            metrics.count("cost_dollars", spending.dollars(answer.spent or 0), source="messages")
+            taken += 1
+        elif _was_given_up(store, answer):
+            late = path.with_suffix(".late")
+            text = "%s: request %d was closed without its answer, which is paid for: %s"
+            log.error(text, unit, answer.place, late, extra=history.fields(unit, "late_answer"))
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(late)
+            continue
+        path.unlink(missing_ok=True)
+    if taken:
+        log.warning("%d answers that are paid for, and waited on disk, are in the store", taken)
+    return taken
+
+
+def _waiting(settings: Settings) -> Iterator[Path]:
+    if settings.spool_dir is not None:
+        with contextlib.suppress(OSError):
+            yield from sorted(Path(settings.spool_dir).glob(f"*{_ENDING}"))
+
+
+def _was_given_up(store: Store, answer: Answer) -> bool:
+    """Whether the request has an outcome without this answer, or its job is gone."""
+    found = store.outcomes_of(answer.job_id, answer.batch, [answer.place]).get(answer.place)
+    return found is None or reader.kept(found) is not None
+
+
+def _name(answer: Answer) -> str:
+    """The same for each copy of an answer; the job id is the caller's, and may hold anything."""
+    job = blake2b(answer.job_id.encode(), digest_size=16).hexdigest()
+    return f"{job}-{answer.batch}-{answer.place}{_ENDING}"
+
+
+def _cipher(settings: Settings) -> Cipher:
+    return Cipher(settings.encryption_key or ())
+
+
+def _sync(folder: Path) -> None:
+    """See that the name of a new file is on disk as well."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

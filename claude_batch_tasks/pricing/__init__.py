@@ -1,0 +1,1 @@
+"""What requests cost: prices, what one request may cost, what answers have cost."""

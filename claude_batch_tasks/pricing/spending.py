@@ -1,0 +1,160 @@
+"""What a job's answers have cost: their usage added up by model, and priced once.
+
+Costs are kept as ``{model: exact decimal of USD as text, or None}``. What has no known price (a model, fast mode, an
+answer without usage) has a name of its own there, so that it hides nothing of what is known.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+from claude_batch_tasks.pricing.prices import Prices, Used
+
+Costs = dict[str, "str | None"]
+
+#: The smallest part of a dollar that budgets count in.
+_NANO = 1_000_000_000
+
+#: What an answer that does not say so is listed under.
+_NO_MODEL = "unknown"
+
+
+class Usage(Protocol):
+    """The usage of one answer."""
+
+    @property
+    def used(self) -> Used: ...
+
+
+class Charge(NamedTuple):
+    """A part of an answer's usage that has one price."""
+
+    model: str
+    used: Used
+    factor: Decimal = Decimal(1)
+    """How much more than listed its tokens cost."""
+    input_of_one: int | None = None
+    """Input tokens of a single prompt, where the usage is the sum over several."""
+    unpriced: str | None = None
+    """What it is called where its price is not known."""
+
+
+class Meter:
+    """Adds up what answers of one kind cost.
+
+    Args:
+        batch: they come from a batch, at half the price.
+        at: when they were asked for, epoch seconds.
+    """
+
+    def __init__(self, prices: Prices, *, batch: bool, at: float | None = None) -> None:
+        self._prices, self._batch, self._at = prices, batch, at
+        #: By name, model, step of its prices and factor: the sums, the input of one answer, and how many there are.
+        self._sums: dict[tuple[str, str | None, int, Decimal], tuple[list[int], int, list[int]]] = {}
+
+    def add(self, model: str | None, usages: Iterable[Usage | None]) -> None:
+        """Count answers of a model; one without usage, or without a model, has no price."""
+        steps = self._prices.steps(model, at=self._at) if model else ()
+        parts: dict[tuple[str, str | None, int], list[Used]] = {}
+        for usage in usages:
+            if usage is None or not model:
+                parts.setdefault((_NO_MODEL, None, 0), []).append(Used())
+                continue
+            used = usage.used
+            step = bisect_left(steps, used.total_input) if steps else 0
+            parts.setdefault((model, model, step), []).append(used)
+        for key, part in parts.items():
+            self._add((*key, Decimal(1)), part, part[0].total_input)
+
+    def add_charge(self, charge: Charge) -> None:
+        """Count a part of an answer."""
+        if charge.unpriced is not None:
+            self._add((charge.unpriced, None, 0, charge.factor), [charge.used], 0)
+            return
+        prompt = charge.used.total_input if charge.input_of_one is None else charge.input_of_one
+        step = bisect_left(self._prices.steps(charge.model, at=self._at), prompt)
+        self._add((charge.model, charge.model, step, charge.factor), [charge.used], prompt)
+
+    def window(self, model: str) -> int | None:
+        """Return how many tokens a prompt for a model usually has at most; None: that is not known."""
+        return self._prices.window(model)
+
+    def _add(self, key: tuple[str, str | None, int, Decimal], part: list[Used], input_of_one: int) -> None:
+        sums, _, count = self._sums.setdefault(key, ([0] * len(Used._fields), input_of_one, [0]))
+        sums[:] = map(sum, zip(sums, *part, strict=True))
+        count[0] += len(part)
+
+    def costs(self) -> Costs:
+        """What they have cost so far."""
+        found: Costs = {}
+        for key in self._sums:
+            cost = self._cost(key)
+            found = merged(found, {key[0]: None if cost is None else str(cost)})
+        return found
+
+    def unpriced(self) -> dict[str, int]:
+        """How many answers, or parts of some, have no known price, by what ``costs`` calls them."""
+        found: Counter[str] = Counter()
+        for key, (_, _, count) in self._sums.items():
+            if self._cost(key) is None:
+                found[key[0]] += count[0]
+        return dict(found)
+
+    def _cost(self, key: tuple[str, str | None, int, Decimal]) -> Decimal | None:
+        _, model, _, factor = key
+        sums, input_of_one, _ = self._sums[key]
+        if model is None:
+            return None
+        return self._prices.cost(
+            model, Used(*sums), batch=self._batch, at=self._at, input_of_one=input_of_one, factor=factor
+        )
+
+
+def merged(*parts: Mapping[str, str | None]) -> Costs:
+    """The sum of costs; what holds something unknown is not known."""
+    found: Costs = {}
+    for part in parts:
+        for model, cost in part.items():
+            if model not in found:
+                found[model] = cost
+            else:
+                had = found[model]
+                found[model] = None if had is None or cost is None else str(Decimal(had) + Decimal(cost))
+    return found
+
+
+def total(costs: Mapping[str, str | None]) -> Decimal | None:
+    """USD in all; None if the price of a model is not known."""
+    known = [Decimal(cost) for cost in costs.values() if cost is not None]
+    return sum(known, Decimal(0)) if len(known) == len(costs) else None
+
+
+def known_total(costs: Mapping[str, str | None]) -> Decimal:
+    """Add up what is known, in USD."""
+    return sum((Decimal(cost) for cost in costs.values() if cost is not None), Decimal(0))
+
+
+def known(parts: Iterable[Mapping[str, str | None]]) -> dict[str, Decimal | None]:
+    """Add up what is known, in USD by model; None: nothing of that model's is."""
+    found: dict[str, Decimal | None] = {}
+    for part in parts:
+        for model, cost in part.items():
+            had = found.setdefault(model, None)
+            if cost is not None:
+                found[model] = (had or Decimal(0)) + Decimal(cost)
+    return found
+
+
+def dollars(nano: int) -> float:
+    """Nano-dollars as what they are of a dollar."""
+    return nano / _NANO
+
+
+def nano(dollars: Decimal | float) -> int:
+    """As whole nano-dollars, rounded up: budgets count in them."""
+    return math.ceil(Decimal(str(dollars)) * _NANO)

@@ -1,0 +1,105 @@
+"""The AsyncResult of a job: whoever waits on it is told also where the store or the result back end lost something."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult
+from celery.states import FAILURE, READY_STATES, SUCCESS
+
+from claude_batch_tasks import errors
+from claude_batch_tasks.formatting import job_gone
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
+
+#: Seconds between two questions to the store, and for how long it must say otherwise than the result back end.
+_EVERY, _CERTAIN = 5.0, 10.0
+
+#: Seconds for which a job may be absent that this process has not seen in the store. It may be in another at first: a
+#: message that is to put it there is still on its way.
+_UNSEEN = 30.0
+
+
+if TYPE_CHECKING:
+    _AsyncResult = AsyncResult[Any]
+else:  # before Celery 5.6 it takes no parameter
+    _AsyncResult = AsyncResult
+
+
+class JobResult(_AsyncResult):
+    """As Celery's, but a job that its store has lost (FLUSHALL, a failover without it) ends with ``JobNotFound``.
+
+    Nobody has a message for such a job, so that nobody would end it. And one whose result the back end has lost ends as
+    the store says.
+
+    Args:
+        expected: the job is in the store, or was; else it counts as lost only when it was seen there: a later link of
+            a chain is put into it when its turn comes.
+    """
+
+    _seen = False
+    _odd_since: float | None = None
+    _next_question = 0.0
+
+    def __init__(self, id: str, *args: Any, expected: bool = False, **kwargs: Any) -> None:
+        self._expected = expected
+        super().__init__(id, *args, **kwargs)
+
+    def expect(self) -> None:
+        """The job is in the store."""
+        self._seen = True
+
+    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Any:
+        """As Celery's.
+
+        Raises:
+            JobNotFound: the store has lost the job.
+        """
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _EVERY if ends is None else ends - time.monotonic()
+            try:
+                return super().get(max(min(left, _EVERY), 0), propagate, *args, **options)
+            except CeleryTimeoutError:
+                if left <= _EVERY and ends is not None:
+                    raise
+                # Says how the job has ended, if it is lost.
+                self._get_task_meta()
+
+    def _get_task_meta(self) -> dict[str, Any]:
+        meta: dict[str, Any] = super()._get_task_meta()  # type: ignore[misc]
+        now = time.monotonic()
+        if meta["status"] in READY_STATES or now < self._next_question:
+            return meta
+        self._next_question = now + _EVERY
+        try:
+            ending = self._ending()
+        except errors.BatchTasksError:  # the store does not answer, which says nothing
+            return meta
+        if ending is None:
+            self._odd_since = None
+            return meta
+        self._odd_since = self._odd_since or now
+        if now - self._odd_since < (_CERTAIN if self._seen else _UNSEEN):
+            return meta
+        status = FAILURE if isinstance(ending, Exception) else SUCCESS
+        meta = {"status": status, "result": ending, "traceback": None, "children": [], "task_id": self.id}
+        self._set_cache(meta)  # type: ignore[attr-defined]
+        self.on_ready(self)
+        return meta
+
+    def _ending(self) -> Any:
+        """How the job has ended although the back end does not say so; None: for all one knows it runs."""
+        store, job_id = open_store(Settings.of(self.app)), str(self.id)
+        job = store.job(job_id)
+        if job is None:
+            return errors.JobNotFound(job_gone(job_id)) if self._seen or self._expected else None
+        self._seen = True
+        if job.state in ("completed", "canceled"):
+            return job.summary  # its result has expired there, or was evicted
+        if job.state == "failed":
+            names = (batch.error[0] for batch in store.batch_records(job_id) if batch is not None and batch.error)
+            return errors.named(next(names, "StepFailed"))(job.error or "the job failed")
+        return None

@@ -1,0 +1,501 @@
+"""Outcomes as they are read back: from the rows of a result file, from the Messages API, or by default."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
+from itertools import count
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.errors import JobNotFound, ResultsMissing
+from claude_batch_tasks.formatting import job_gone, shortened
+from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.store import Store, lost_records
+from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
+
+Type = Literal["succeeded", "errored", "expired", "canceled"]
+Source = Literal["batch", "resubmitted", "messages"]
+Order = Literal["stored", "request"]
+
+
+class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one request."""
+
+    custom_id: str
+    """The id you gave it."""
+    type: Type
+    source: Source
+    """Where the outcome comes from: the batch, a smaller one after it, or the Messages API."""
+    message: dict[str, Any] | None = None
+    """Anthropic's message, as its API spells it; only if it succeeded."""
+    error: dict[str, Any] | None = None
+    """``{"type", "message"}`` and, where known, ``"request_id"``; only if it errored."""
+    note: str | None = None
+    """Why it did not get another chance, or not all there are, although it deserved one; and which of its values differ
+    from what came, because Python cannot hold that."""
+    raw: bytes | None = None
+    """If some differ: the line as it came."""
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The message's token counts."""
+        return (self.message or {}).get("usage")
+
+    @property
+    def text(self) -> str:
+        """The message's text blocks, joined; empty if there is no message."""
+        blocks = (self.message or {}).get("content")
+        texts = [
+            block.get("text")
+            for block in (blocks if isinstance(blocks, list) else ())
+            if isinstance(block, dict) and block.get("type") == "text"
+        ]
+        return "".join(text for text in texts if isinstance(text, str))
+
+
+class Outcome(NamedTuple):
+    """What is stored of one request's outcome."""
+
+    place: int
+    """The request's position in its batch."""
+    source: Source
+    row: result_rows.Row
+    line: bytes
+    """As a result file of Anthropic's has it; only what stands under ``result`` counts."""
+    note: str | None = None
+    """Why it was not sent again."""
+
+
+class Reader:
+    """Reads what one batch's requests came to, in constant memory but for the batch's custom_ids.
+
+    It counts: where it finds fewer outcomes than the batch's record says there are, it raises ``ResultsMissing``, after
+    those that it found. What may be out of date because a later outcome is missing is not among them.
+    """
+
+    def __init__(self, store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
+        self._store, self._job_id, self._job, self._number, self._batch = store, job_id, job, number, batch
+
+    def results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
+        """Every outcome, or those of one type, as applications see them."""
+        for outcome in self.outcomes(only, order):
+            yield as_result(self.custom_id(outcome), outcome)
+
+    def custom_id(self, outcome: Outcome) -> str:
+        """As the caller knows it."""
+        return outcome.row.custom_id if self._job.adopted else self._custom_ids[outcome.place]
+
+    def outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
+        """Every outcome, or those of one type: as they are stored, or in the order of the requests.
+
+        Raises:
+            ResultsMissing: not all are there that the batch's record counts.
+        """
+        found = (outcome for outcome in self._stored() if only in (None, outcome.row.type))
+        return _in_order(found, self._batch.count) if order == "request" else found
+
+    def outcome(self, place: int, custom_id: str) -> Outcome | None:
+        """The outcome of the request of that position; looks at few pieces."""
+        found = self.chosen({place: custom_id})
+        return next(found, None)
+
+    def chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
+        """The outcomes of some requests; those that may still be sent again are left out.
+
+        Args:
+            places: their positions, to the custom_id of each.
+
+        Raises:
+            ResultsMissing: one that the batch's record counts is not there.
+        """
+        batch = self._batch
+        # Where a key is gone, the rows of an earlier download must not pass for those of the last.
+        if batch.layers and self._store.missing_keys(
+            self._job_id, self._number, lost_records.layer_names(batch, "rows", "pieces")
+        ):
+            yield from self._among_all(places)
+            return
+        wanted, notes = dict(places), dict[int, str]()
+        for place, stored in self._store.outcomes_of(self._job_id, self._number, list(places)).items():
+            if found := _from_messages(place, stored):
+                del wanted[place]
+                yield found
+            else:
+                notes[place] = _note(stored)
+        lost = self._answers_lost()
+        for attempt, round_ in batch.layers:
+            pieces = self._store.pieces(self._job_id, self._number, attempt, wanted)
+            for number in sorted(set(pieces.values())):
+                ids = {
+                    self._wire_id(place, round_, wanted[place]): place for place, in_ in pieces.items() if in_ == number
+                }
+                piece = self._store.piece_of_results(self._job_id, self._number, attempt, number)
+                for row, line in _rows_of(piece, ids):
+                    place = ids[row.custom_id]
+                    del wanted[place]
+                    if lost and place not in notes and _open(row):
+                        raise self._missing(lost, lost)
+                    found = self._noted(Outcome(place, _source(round_), row, line), notes)
+                    if batch.final or place in notes or not _open(row):
+                        yield found
+        if wanted and not batch.layers:
+            self._check_that_it_is_there()
+            if lost and not notes.keys() >= wanted.keys():
+                raise self._missing(lost, lost)
+            for place in wanted if batch.final else notes:
+                if default := self._default(place):
+                    yield self._noted(default, notes)
+        elif wanted and batch.error is None:
+            raise self._missing(len(wanted))
+
+    def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
+        """Some outcomes, found by reading all."""
+        settled = self._store.outcomes_of(self._job_id, self._number, list(places))
+        for outcome in self._stored():
+            place = outcome.place
+            if place in places and (self._batch.final or place in settled or not _open(outcome.row)):
+                yield outcome
+
+    def _answers_lost(self) -> int:
+        """How many outcomes of the Messages API are not there."""
+        if not (self._batch.stored or self._batch.answered):
+            return 0
+        stored = self._store.count_outcomes(self._job_id, self._number)
+        return lost_records.answers_lost(self._batch, stored=stored, answers=stored)
+
+    def _missing(self, count: int, answers: int = 0) -> Exception:
+        return lost_records.of_outcomes(self._store, self._job_id, self._job, self._number, self._batch, count, answers)
+
+    def _wire_id(self, place: int, round_: int, custom_id: str) -> str:
+        if self._job.adopted:
+            return custom_id
+        return batch_requests.wire_id(batch_requests.round_nonce(self._job.nonce, round_), self._batch.first + place)
+
+    @cached_property
+    def _custom_ids(self) -> Ids:
+        """The batch's, by position."""
+        return names(self._store, self._job_id, self._job, self._number, self._batch)
+
+    def _stored(self) -> Iterator[Outcome]:
+        """Those from the Messages API, then what they do not replace: of each round, the last first."""
+        batch = self._batch
+        replaced, notes = bytearray(batch.count), {}
+        for place, stored in self._store.outcomes(self._job_id, self._number):
+            if replaced[place]:
+                continue
+            if found := _from_messages(place, stored):
+                replaced[place] = True
+                yield found
+            else:
+                notes[place] = _note(stored)
+        answers = sum(replaced)
+        lost = lost_records.answers_lost(batch, stored=answers + len(notes), answers=answers)
+        if not batch.layers:
+            self._check_that_it_is_there()
+            for place in range(batch.count):
+                if not replaced[place] and (place in notes or not lost) and (found := self._default(place)):
+                    yield self._noted(found, notes)
+            if lost:
+                raise self._missing(lost, lost)
+            return
+        yield from self._rows(replaced, notes, lost)
+
+    def _rows(self, replaced: bytearray, notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
+        """The rows that nothing later replaces.
+
+        Args:
+            replaced: what has a later outcome, by position.
+            lost: outcomes of the Messages API that are not there, of requests that deserved another chance.
+        """
+        batch, arrival, short, withheld = self._batch, count(), 0, 0
+        for attempt, round_ in batch.layers:
+            found = 0
+            nonce = batch_requests.round_nonce(self._job.nonce, round_)
+            for piece in self._store.results(self._job_id, self._number, attempt):
+                for row, line in result_rows.rows(piece, skip_others=True):
+                    # The requests of an adopted batch are numbered as their rows came.
+                    index = next(arrival) if self._job.adopted else batch_requests.index_of(nonce, row.custom_id)
+                    place = -1 if index is None else index - batch.first
+                    if not 0 <= place < batch.count:
+                        continue  # no row of this batch; what should be there instead is missing
+                    found += 1
+                    if not replaced[place]:
+                        replaced[place] = True
+                        if ((lost and place not in notes) or short) and _open(row):
+                            withheld += 1
+                        else:
+                            yield self._noted(Outcome(place, _source(round_), row, line), notes)
+            expected = lost_records.rows_expected(batch, attempt, round_)
+            if expected is None:
+                expected = self._rows_mapped(attempt)
+            short += max(expected - found, 0)
+        absent = replaced.count(0) if batch.error is None else short
+        if absent or withheld or lost or short:
+            raise self._missing(max(absent + withheld, lost, short), lost)
+
+    def _rows_mapped(self, attempt: int) -> int:
+        """How many rows an attempt has, by the map of their pieces; 0: that is gone, and nothing says so."""
+        return len(self._store.pieces(self._job_id, self._number, attempt, range(self._batch.count)))
+
+    def _noted(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
+        """With why it was not sent again, if it deserved that."""
+        if self._batch.layers and not _open(outcome.row):
+            return outcome
+        return outcome._replace(note=notes.get(outcome.place, self._batch.note))
+
+    def _check_that_it_is_there(self) -> None:
+        """What the Messages API came to looks as if there were none when the job is deleted meanwhile."""
+        if self._store.job(self._job_id) is None:
+            raise JobNotFound(job_gone(self._job_id))
+
+    def _default(self, place: int) -> Outcome | None:
+        """What became of every request of a batch that has no rows."""
+        if self._batch.outcome is None:
+            return None
+        line = _as_line(msgspec.json.encode(self._batch.outcome))
+        return Outcome(place, "batch", result_rows.row(line), line)
+
+
+def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
+    """Return an outcome as applications see it."""
+    row, (result, odd) = outcome.row, _parsed(outcome.line)
+    kind = row.type
+    message: Any = result.get("message")
+    error: dict[str, Any] | None = None
+    if kind != "errored":
+        pass
+    elif not result:
+        error = {"type": row.error_type, "message": odd}
+    elif row.known:
+        error = result_rows.error_of(result)
+    else:
+        name = shortened(str(result["type"]), result_rows.LONGEST_NAME)
+        error = {"type": row.error_type, "message": f"a result of type {name!r}", "result": result}
+    return RequestResult(
+        custom_id=custom_id,
+        type=kind,  # type: ignore[arg-type]
+        source=outcome.source,
+        message=message if kind == "succeeded" and isinstance(message, dict) else None,
+        error=error,
+        note="; ".join(filter(None, (outcome.note, odd))) if odd else outcome.note,
+        raw=outcome.line if odd else None,
+    )
+
+
+def _parsed(line: bytes) -> tuple[dict[str, Any], str | None]:
+    """Return what stands under ``result``, and what of it is not as it came; nothing if the line is not JSON."""
+    try:
+        values, odd = lenient_json.read(line)
+        result: dict[str, Any] = values["result"]
+        if result["type"]:
+            return result, odd
+        reason = "it has no type"
+    except (LookupError, TypeError):
+        reason = "it has no type"
+    except ValueError as exc:
+        reason = str(exc)
+    return {}, f"the result cannot be read: {reason}"
+
+
+def as_line(custom_id: str, outcome: Outcome) -> bytes:
+    """Return an outcome as a line of strict JSON: Anthropic's own, under the caller's custom_id, and its source.
+
+    What of Anthropic's is not JSON is given as text, and a ``note`` says so.
+    """
+    source = outcome.source.encode()
+    if outcome.row.unreadable:
+        _, odd = _parsed(outcome.line)
+        result = lenient_json.encode({"type": outcome.row.type, "raw": outcome.line.decode(errors="replace")})
+    else:
+        result, odd = _member(outcome.line, "result")
+    note = b',"note":%s' % lenient_json.encode(odd) if odd else b""
+    return b'{"custom_id":%s,"source":"%s","result":%s%s}' % (_text(custom_id), source, result, note)
+
+
+def message_json(outcome: Outcome) -> bytes:
+    """Return an outcome's message as strict JSON in one line.
+
+    Raises:
+        ValueError: the outcome has none that can be read.
+    """
+    return _member(_member(outcome.line, "result")[0], "message")[0]
+
+
+def _text(text: str) -> bytes:
+    """Return a text as JSON."""
+    try:
+        return msgspec.json.encode(text)
+    except UnicodeEncodeError:
+        return lenient_json.encode(text)
+
+
+_KEPT = b'{"kept":'
+
+
+class Kept(msgspec.Struct):
+    """A request that keeps the outcome it had."""
+
+    kept: str
+    """Why."""
+    tried: bool
+    """It was sent, and was refused or may have been answered."""
+
+
+_decode_kept = msgspec.json.Decoder(Kept).decode
+
+
+def kept_outcome(note: str, *, tried: bool) -> bytes:
+    """The stored form of a Messages API try that changed nothing.
+
+    Args:
+        note: why.
+        tried: it was sent all the same.
+    """
+    return msgspec.json.encode(Kept(note, tried))
+
+
+def kept(stored: bytes) -> Kept | None:
+    """What a stored outcome says, if it is one that changed nothing."""
+    return _decode_kept(stored) if stored.startswith(_KEPT) else None
+
+
+def message_outcome(message: bytes) -> bytes:
+    """The stored form of an answer of the Messages API."""
+    return b'{"type":"succeeded","message":%s}' % message
+
+
+def error_outcome(error_type: str, message: str, request_id: str | None) -> bytes:
+    """The stored form of a refusal of the Messages API."""
+    return msgspec.json.encode(result_rows.errored(error_type, message, request_id))
+
+
+class _Result(msgspec.Struct):
+    result: msgspec.Raw
+
+
+class _Message(msgspec.Struct):
+    message: msgspec.Raw
+
+
+_MEMBERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "result": msgspec.json.Decoder(_Result),
+    "message": msgspec.json.Decoder(_Message),
+}
+
+
+def _member(data: bytes, name: str) -> tuple[bytes, str | None]:
+    """Return a member of an object as strict JSON in one line, as it is if it is that, and a note if it is not."""
+    with suppress(*lenient_json.REFUSED):
+        found = bytes(getattr(_MEMBERS[name].decode(data), name))
+        found.decode()
+        # In JSON these stand between values only.
+        return found.replace(b"\n", b" ").replace(b"\r", b" "), None
+    return lenient_json.strict(data, name)
+
+
+def _from_messages(place: int, stored: bytes) -> Outcome | None:
+    """What the Messages API came to; None if the request keeps the outcome it had."""
+    if stored.startswith(_KEPT):
+        return None
+    return Outcome(place, "messages", as_row(stored), _as_line(stored))
+
+
+def as_row(stored: bytes) -> result_rows.Row:
+    """Return an outcome of the Messages API as a row of a result file."""
+    return result_rows.any_row(_as_line(stored))
+
+
+def _note(stored: bytes) -> str:
+    found = kept(stored)
+    return sys.intern(found.kept) if found else ""  # mostly the same for thousands
+
+
+def _open(row: result_rows.Row) -> bool:
+    """Whether a request that ended so deserves another chance."""
+    return row.result.type != "succeeded" and rules.second_chance(row.type, row.error_type)
+
+
+def _source(round_: int) -> Source:
+    return "resubmitted" if round_ else "batch"
+
+
+def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[result_rows.Row, bytes]]:
+    """Those rows of a piece that are wanted."""
+    if len(wanted) == 1:
+        # Hardly anybody writes an id with escapes: most lines need not be decoded.
+        needle = f'"{next(iter(wanted))}"'.encode(errors="surrogatepass")
+        for line in piece.split(b"\n"):
+            for found in result_rows.rows(line, skip_others=True) if needle in line else ():
+                if found[0].custom_id in wanted:
+                    yield found
+                    return
+    if piece:
+        yield from (found for found in result_rows.rows(piece, skip_others=True) if found[0].custom_id in wanted)
+
+
+def _as_line(result: bytes) -> bytes:
+    return b'{"custom_id":"","result":%s}' % result
+
+
+def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
+    """In the order of the requests, by way of a temporary file; in memory 17 bytes per request."""
+    ends, sources = array("Q", bytes(8 * count)), bytearray(count)
+    starts = array("Q", ends)
+    notes: dict[int, str] = {}
+    names: tuple[Source, ...] = ("batch", "resubmitted", "messages")
+    with tempfile.TemporaryFile(prefix="claude-batch-") as file:
+        at = 0
+        for outcome in outcomes:
+            starts[outcome.place], sources[outcome.place] = at, names.index(outcome.source)
+            at += file.write(outcome.line)
+            ends[outcome.place] = at
+            if outcome.note is not None:
+                notes[outcome.place] = outcome.note
+        for place in range(count):
+            if ends[place]:
+                file.seek(starts[place])
+                line = file.read(ends[place] - starts[place])
+                yield Outcome(place, names[sources[place]], result_rows.any_row(line), line, notes.get(place))
+
+
+def names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
+    """A batch's custom_ids, by position.
+
+    Raises:
+        ResultsMissing: they are not all there.
+    """
+    try:
+        found = Ids(store.custom_ids(job_id, number))
+    except ResultsMissing:
+        found = Ids([])
+    if len(found) != batch.count:
+        raise lost_records.of_names(store, job_id, job, number, batch)
+    return found
+
+
+class Ids:
+    """A batch's custom_ids by position: the bytes of all of them and where each ends, not one object each."""
+
+    def __init__(self, pieces: Iterable[list[str]]) -> None:
+        self._text = bytearray()
+        self._ends = array("Q", [0])
+        for ids in pieces:
+            for custom_id in ids:
+                self._text += custom_id.encode()
+                self._ends.append(len(self._text))
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[place] for place in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, place: int) -> str:
+        return self._text[self._ends[place] : self._ends[place + 1]].decode()

@@ -1,0 +1,486 @@
+"""Every ``claude_batch_*`` setting: name, default, unit, meaning.
+
+A setting is read from the app's configuration, whatever that is made of: ``claude_batch_poll_min``,
+``CLAUDE_BATCH_POLL_MIN`` (Django, Flask), ``CELERY_CLAUDE_BATCH_POLL_MIN`` (with Django's namespace, and where there is
+none). The ready-made app reads the environment (``CLAUDE_BATCH_POLL_MIN``).
+Most can be overridden for one job by a keyword of ``run_batch``: ``run_batch.delay(requests, poll_max=30)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import math
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from celery import Celery
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.pricing.prices import Prices, check_overrides
+from claude_batch_tasks.settings import encryption_keys, redis_urls, spelling
+from claude_batch_tasks.settings.redis_urls import redis_url
+from claude_batch_tasks.settings.spelling import CELERY, PREFIX
+
+_DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
+_MOST = 1_000_000_000
+#: What access rules cannot name, and what leaves the hash tag of the keys behind it without effect.
+_NO_PREFIX = re.compile(r"[^{]*\{\}|.*\s", re.DOTALL)
+_DEFAULT_URL = "redis://localhost:6379/0"
+#: What may go into a header as it is.
+_HEADER = re.compile(r"[\w.:-]{1,200}", re.ASCII)
+
+
+def _setting(
+    default: Any,
+    meaning: str,
+    *,
+    least: float = 0,
+    per_job: bool = True,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
+    """A field with what ``validate`` and the documentation need to know of it."""
+    return field(
+        **({"default_factory": default} if callable(default) else {"default": default}),
+        repr=not secret,
+        metadata={"meaning": meaning, "least": least, "per_job": per_job, "choices": choices},
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force, each under its name without the prefix. Durations are seconds, fractions allowed."""
+
+    store_url: str | None = _setting(
+        None,
+        "URL of the Redis that keeps jobs, prompts and results; default: the result back end's, else the broker's",
+        per_job=False,
+        secret=True,
+    )
+    store_prefix: str | None = _setting(
+        None,
+        "what all keys of the store begin with, for projects that share a database; default: the `global_keyprefix` of "
+        "the result back end's or the broker's transport options, else nothing",
+        per_job=False,
+    )
+    encryption_key: tuple[str, ...] | None = _setting(
+        None,
+        "key with which prompts, answers and custom_ids are encrypted in the store: 32 bytes in base64, as "
+        "`openssl rand -base64 32` makes one; several (a list, or commas between): the first encrypts, all decrypt",
+        per_job=False,
+        secret=True,
+    )
+    poll_min: float = _setting(5.0, "shortest interval between two looks at a batch, seconds", least=0.01)
+    poll_max: float = _setting(120.0, "longest interval between two looks at a batch, seconds", least=0.01)
+    retry_min: float = _setting(2.0, "upper bound of the first countdown after a failure, seconds", least=0.01)
+    retry_max: float = _setting(300.0, "upper bound of every countdown after a failure, seconds", least=0.01)
+    not_found_grace: float = _setting(
+        900.0, "seconds since the batch was last seen during which a 404 counts as propagation delay"
+    )
+    listings: int = _setting(
+        3, "complete listings a batch must be missing from before it counts as lost or as never created", least=1
+    )
+    create_not_found_limit: int = _setting(5, "404s in a row on create before the batch falls back or fails", least=1)
+    create_settle: float = _setting(
+        120.0, "seconds for which a create without an answer is searched for before it counts as never stored"
+    )
+    on_unresolved_create: Literal["resubmit", "fail"] = _setting(
+        "resubmit",
+        "when that search has found nothing: resubmit, or fail the job and leave the choice to a person",
+        choices=("resubmit", "fail"),
+    )
+    """A batch that was stored shows in the account's listings, so after ``create_settle`` seconds and ``listings``
+    complete listings it was almost certainly never stored: sending it again costs nothing twice, and nobody has to
+    get up at night. What remains is a listing that lags by more than ``create_settle``; whoever would rather lose the
+    night than pay for such a batch twice makes that longer, or says ``fail``."""
+    proxy_error_grace: float = _setting(
+        21_600.0,
+        "seconds for which a refusal that is not in the API's own form (a challenge page, a proxy's 401) is waited out "
+        "before the job fails, to be resumed",
+    )
+    clock_skew: float = _setting(
+        300.0,
+        "seconds by which Anthropic's clock may differ from the store's, beyond what its answers say of it, when an "
+        "unanswered create is searched for",
+    )
+    results_limit: int = _setting(10, "downloads of a result file that does not add up before giving up", least=1)
+    fallback: Literal["messages", "off"] = _setting(
+        "messages",
+        "what is left after that goes through the Messages API at full price; off: it does not",
+        choices=("messages", "off"),
+    )
+    max_fallback_requests: int = _setting(
+        1000, "requests of one job that may go through the Messages API; the rest keep their outcome"
+    )
+    messages_limit: int = _setting(
+        8, "refusals (429, overloaded, 404) of one Messages API request before it keeps its outcome", least=1
+    )
+    retries: int = _setting(
+        2, "smaller batches, one after the other, in which what failed for a passing reason is sent again at half price"
+    )
+    deadline: float | None = _setting(
+        None,
+        "seconds from the submission on (for one job also a datetime) by which answers are wanted: what a smaller "
+        "batch would bring too late goes through the Messages API at once",
+    )
+    max_fallback_cost: float | None = _setting(
+        None, "US dollars that one job's requests through the Messages API may cost; the rest keep their outcome"
+    )
+    max_cost: float | None = _setting(
+        None, "US dollars that one job may cost in all; nothing more is sent when they are spent"
+    )
+    max_messages_in_flight: int = _setting(
+        64, "calls of the Messages API that all workers make at a time, for one account and model", least=1
+    )
+    prices: Mapping[str, Mapping[str, float]] = _setting(
+        dict,
+        "model -> US dollars per million tokens at the Messages API, in place of what genai-prices has: input_mtok, "
+        "output_mtok, and where they differ from Anthropic's usual multiples cache_read_mtok, cache_write_mtok, "
+        "cache_write_1h_mtok",
+        per_job=False,
+    )
+    max_wait: float | None = _setting(
+        None, "seconds after which a job gives up waiting, without canceling; none: never", least=0.01
+    )
+    max_requests_per_batch: int = _setting(100_000, "requests in one batch (Anthropic's limit: 100,000)", least=1)
+    max_bytes_per_batch: int = _setting(
+        256_000_000, "bytes in the body of one create (Anthropic's limit: 256 MB)", least=1000
+    )
+    max_batches_in_flight: int = _setting(
+        5,
+        "batches of one job that are at Anthropic at a time; its queues take 200,000 to 500,000 requests, by tier",
+        least=1,
+    )
+    result_ttl: float = _setting(604_800.0, "seconds a job's payloads, results and record outlive its end", least=1)
+    timeout: float = _setting(60.0, "seconds without a byte before a look or a download counts as failed", least=0.01)
+    lease: float = _setting(
+        20.0, "seconds after which a step whose worker died may be taken over (a living one renews)", least=0.5
+    )
+    max_step_failures: int = _setting(
+        10,
+        "times in a row that a step may be broken off (by an exception no rule is for, a time limit, a killed worker) "
+        "before its batch fails with that reason; what was paid for is kept, and the job can be resumed",
+        least=1,
+    )
+    recover_every: float = _setting(
+        15.0, "seconds between two looks of a worker for messages that the broker lost", least=0.1, per_job=False
+    )
+    recover_after: float = _setting(
+        30.0,
+        "seconds by which a message must be overdue before it counts as lost and is sent again",
+        least=0.1,
+        per_job=False,
+    )
+    spool_dir: str | None = _setting(
+        None,
+        "directory on a disk that outlives the worker, to which answers of the Messages API are written that the store "
+        "does not take for some seconds; any worker with that directory brings them into the store. none: they are "
+        "kept in the worker's memory until the store takes them",
+        per_job=False,
+    )
+    client_factories: Mapping[str, str] = _setting(
+        lambda: {"default": _DEFAULT_FACTORY},
+        "alias -> dotted path of a callable that returns an anthropic.Anthropic",
+        per_job=False,
+    )
+    workspace_id: str | None = _setting(
+        None, "workspace that a job's calls name (`wrkspc_...`), for a credential that may use more than one"
+    )
+    user_profile_id: str | None = _setting(
+        None, "user profile that a job's requests are attributed to, at their create and at the Messages API"
+    )
+    betas: tuple[str, ...] = _setting(
+        (), "beta versions that all calls of a job ask for, such as `output-300k-2026-03-24`"
+    )
+    instruments: tuple[str, ...] = _setting(
+        (),
+        "where a worker's metrics go: prometheus, opentelemetry, dotted paths of classes of your own (see "
+        "docs/howto/monitoring.md)",
+        per_job=False,
+    )
+    metrics_port: int | None = _setting(
+        None, "port on which a worker serves its metrics to Prometheus; none: it does not", least=1, per_job=False
+    )
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+        if self.store_url is not None:
+            object.__setattr__(self, "store_url", redis_url(self.store_url))
+        for low, high in (("poll_min", "poll_max"), ("retry_min", "retry_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise InvalidSettings(f"{PREFIX}{low} is greater than {PREFIX}{high}")
+        for name, limit in (("max_requests_per_batch", 100_000), ("max_bytes_per_batch", 256_000_000)):
+            if getattr(self, name) > limit:
+                raise InvalidSettings(f"{PREFIX}{name} is over Anthropic's limit of {limit:,}")
+
+    @classmethod
+    def of(cls, app: Celery) -> Settings:
+        """The settings of a Celery app.
+
+        Raises:
+            InvalidSettings: an unknown ``claude_batch_*`` name or a value that makes no sense.
+        """
+        given = spelling.configured(app)
+        for name, (key, _) in given.items():
+            _check_known(name, key)
+        try:
+            values = {name: each.value for name, each in given.items()}
+            if isinstance(values.get("store_url"), str):
+                values["store_url"] = redis_urls.completed(app, values["store_url"])
+            settings = cls(**values)
+            if settings.store_prefix is None:
+                settings = dataclasses.replace(settings, store_prefix=redis_urls.key_prefix(app))
+            if settings.store_url is None:
+                return dataclasses.replace(settings, store_url=default_store_url(app))
+        except InvalidSettings as exc:
+            raise InvalidSettings(spelling.in_its_words(app, str(exc), NAMES, given)) from None
+        return settings
+
+    def check_key(self, name: str | None) -> None:
+        """The encryption key of that name is among ours.
+
+        Raises:
+            KeyMissing: it is not; what it has encrypted is kept.
+        """
+        encryption_keys.check_key_name(encryption_keys.decode_keys(self.encryption_key or ()), name)
+
+    @property
+    def price_list(self) -> Prices:
+        """What models cost."""
+        return _price_list(json.dumps(self.prices))
+
+    def override(self, options: Mapping[str, Any]) -> Settings:
+        """These settings with a job's own options over them.
+
+        Raises:
+            InvalidSettings: an unknown option, one that cannot be set per job, or a value that makes no sense.
+        """
+        per_job = {f.name for f in dataclasses.fields(self) if f.metadata["per_job"]}
+        return dataclasses.replace(
+            self, **{_known(name, per_job, "run_batch option "): value for name, value in options.items()}
+        )
+
+    def check_client(self, alias: str) -> None:
+        """There is such an account.
+
+        Raises:
+            InvalidSettings: there is none.
+        """
+        if alias not in self.client_factories:
+            known = ", ".join(sorted(self.client_factories))
+            raise InvalidSettings(f"client {alias!r} is not in claude_batch_client_factories; known: {known}")
+
+
+#: The settings by name.
+FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+NAMES = frozenset(FIELDS)
+
+
+@functools.lru_cache(maxsize=32)
+def _price_list(overrides: str) -> Prices:
+    return Prices(json.loads(overrides))
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The ``claude_batch_*`` settings found in the environment as ``CLAUDE_BATCH_*``, checked.
+
+    Raises:
+        InvalidSettings: an unknown name or a value that makes no sense, named as the environment spells it.
+    """
+    given = spelling.unique(((key, value) for key, value in environ.items() if value != ""), ("", CELERY))
+    found = {}
+    for name, (key, value) in given.items():
+        try:
+            found[PREFIX + name] = _checked(FIELDS[_known(name, NAMES, PREFIX)], value)
+        except InvalidSettings as exc:
+            raise InvalidSettings(f"{key} in the environment: {exc}") from None
+    return found
+
+
+def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """All settings of the ready-made app, as an environment gives them; ``celeryconfig.py`` starts from the same.
+
+    Raises:
+        InvalidSettings: a ``CLAUDE_BATCH_*`` variable is unknown or makes no sense.
+    """
+    broker = environ.get("CELERY_BROKER_URL") or _DEFAULT_URL
+    backend = environ.get("CELERY_RESULT_BACKEND") or (
+        broker if broker.startswith(("redis", "valkey")) else _DEFAULT_URL
+    )
+    return {
+        "broker_url": broker,
+        "result_backend": backend,
+        "broker_connection_retry_on_startup": True,
+        # Celery would end the worker after a hundred tries.
+        "broker_connection_max_retries": None,
+        # For a result back end that is a Redis: Celery would wait for two minutes.
+        "redis_socket_timeout": 10.0,
+        "redis_socket_connect_timeout": 5.0,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 10,
+        "broker_transport_options": {
+            # Four times our longest hop; what a killed worker held is handed out again after this long.
+            "visibility_timeout": 2400,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+        },
+        "enable_utc": True,
+        "timezone": "UTC",
+        # A batch may run for 24 hours, and its result must still be there when somebody asks.
+        "result_expires": 7 * 86_400,
+        "result_extended": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_send_sent_event": True,
+        "task_track_started": True,
+        # True would kill the steps that run when the broker's connection is lost: a create among them would have to be
+        # searched for, and where the result back end is gone as well, Celery 5.7 stores a job as REVOKED.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": True,
+        "worker_soft_shutdown_timeout": 30,
+        **from_environment(environ),
+    }
+
+
+def prices_of(app: Celery) -> Any:
+    """Return the app's own prices, for which nothing else needs to be set."""
+    given = spelling.configured(app).get("prices")
+    return (given and given.value) or {}
+
+
+def visibility_timeout(app: Celery) -> float:
+    """Seconds after which the app's broker hands out an unacknowledged message again."""
+    options = app.conf.broker_transport_options or {}
+    return float(options.get("visibility_timeout", rules.DEFAULT_VISIBILITY_TIMEOUT))
+
+
+def _known(name: str, names: Collection[str], prefix: str) -> str:
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(names))}"
+    raise InvalidSettings(f"unknown setting {prefix}{name}{hint}")
+
+
+def _check_known(name: str, key: str) -> None:
+    """Refuse a name that is none of ours.
+
+    Args:
+        key: as it is spelled where it was found.
+    """
+    try:
+        _known(name, NAMES, PREFIX)
+    except InvalidSettings as exc:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        right = spelling.respelled(key, name, close[0]) if close else ""
+        more = f" Write {right} in place of {key}" if right and key != PREFIX + name else ""
+        raise InvalidSettings(f"{exc}{more}") from None
+
+
+def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
+    """A setting's value in its type, read from text where it came from the environment."""
+    name, kind = PREFIX + f.name, str(f.type)
+
+    def wrong(expected: str) -> InvalidSettings:
+        given = repr(value) if f.repr else f"of type {type(value).__name__}"  # there may be a password in it
+        return InvalidSettings(f"{name} must be {expected}, not {given} ({f.metadata['meaning']})")
+
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if "None" in kind:
+            return None
+        raise wrong("set")
+    if kind.startswith("Literal"):
+        choices = f.metadata["choices"]
+        if value not in choices:
+            raise wrong(" or ".join(map(repr, choices)))
+        return value
+    if f.name == "prices":
+        try:
+            return check_overrides(value)
+        except ValueError as exc:
+            raise InvalidSettings(f"{name}: {exc}") from None
+    if kind.startswith("Mapping"):
+        return _factories(value, wrong)
+    if kind.startswith("tuple"):
+        if f.name == "encryption_key":
+            return _keys(value)
+        names = _names(value, wrong)
+        if f.name == "betas" and not all(_HEADER.fullmatch(name) for name in names):
+            raise wrong("a list of names of beta versions")
+        return names
+    if kind.startswith("str"):
+        if not isinstance(value, str):
+            raise wrong("a text")
+        if f.name in ("workspace_id", "user_profile_id") and not _HEADER.fullmatch(value):
+            raise wrong("an id as the Console shows it")
+        if f.name == "store_prefix" and _NO_PREFIX.match(value):
+            raise wrong("without spaces and without {}")
+        return value
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+        if kind.startswith("int"):
+            if number != int(number):
+                raise ValueError
+            number = int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise wrong("a whole number" if kind.startswith("int") else "a number") from None
+    if not math.isfinite(number) or not f.metadata["least"] <= number <= _MOST:
+        raise wrong(f"from {f.metadata['least']} to {_MOST:,}")
+    return number
+
+
+def _names(value: Any, wrong: Any) -> tuple[str, ...]:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise wrong("a list of names")
+    return tuple(dict.fromkeys(names))
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    """The keys that a text or a list names. What is wrong with one is said without it."""
+    texts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    try:
+        texts = tuple(texts)
+        encryption_keys.decode_keys(texts)
+    except (TypeError, ValueError, AttributeError):
+        raise InvalidSettings(
+            f"{encryption_keys.SETTING} must be 32 bytes in base64, or several of them; "
+            "make one with: openssl rand -base64 32"
+        ) from None
+    return texts
+
+
+def _factories(value: Any, wrong: Any) -> Mapping[str, str]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise wrong("a JSON object of alias: dotted path") from None
+    if not isinstance(value, Mapping) or not all("." in str(path) for path in value.values()):
+        raise wrong("a mapping of alias to dotted path")
+    return {"default": _DEFAULT_FACTORY, **{str(alias): str(path) for alias, path in value.items()}}
+
+
+def default_store_url(app: Celery) -> str:
+    """The URL of the result back end, else of the broker, if one of them is a Redis.
+
+    Raises:
+        InvalidSettings: neither is.
+    """
+    if (url := redis_urls.result_backend_url(app) or redis_urls.broker_url(app)) is not None:
+        return url
+    raise InvalidSettings(
+        f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to; "
+        "set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"
+    )

@@ -1,0 +1,189 @@
+"""Whose account a job is on: a job begun on one is never taken for absent, or begun again, on another.
+
+A job remembers a keyed hash of the credential its first create was sent with, and the organization and workspace that
+the API named when it answered. Every later answer is compared with those. What is *seen* can be believed. What is *not
+seen* may be out of the client's sight: it proves something only where the API names the job's own account, or where
+the client has the very key that the job was begun with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from claude_batch_tasks import api, errors, rules
+from claude_batch_tasks.api import identity
+from claude_batch_tasks.formatting import clock
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import BatchRecord, JobRecord
+
+if TYPE_CHECKING:
+    from claude_batch_tasks.settings import Settings
+    from claude_batch_tasks.steps.step import Step
+
+log = get_logger(__name__)
+
+
+def caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account], None]) -> api.Caller:
+    """Return the client of a job, with what the job adds to its calls.
+
+    Args:
+        answered: called with the account that each answer names.
+
+    Raises:
+        InvalidSettings, PermanentError: there is no such client.
+    """
+    client = api.client(job.client, settings.client_factories)
+    return api.Caller(client, settings.workspace_id, settings.user_profile_id, settings.betas, answered)
+
+
+def name(client: api.Caller, settings: Settings, job: JobRecord) -> str:
+    """Return what the store calls the account of a job."""
+    return api.account_name(
+        client.client,
+        alias=f"{job.client} {settings.client_factories.get(job.client)}",
+        workspace=settings.workspace_id,
+        account=api.Account(job.organization, job.workspace),
+    )
+
+
+def known(job: JobRecord, batch: BatchRecord | None) -> api.Account:
+    """Return the account of a batch, as the API named it at its create; else the job's."""
+    if batch is None or batch.organization in (None, job.organization):
+        return api.Account(job.organization, (batch and batch.workspace) or job.workspace)
+    return api.Account(batch.organization, batch.workspace)
+
+
+def difference(mine: api.Account, seen: api.Account) -> str | None:
+    """Say how an account that an answer names differs from the job's; None where nothing says that it does."""
+    for what, ours, theirs in zip(("organization", "workspace"), mine, seen, strict=True):
+        if ours and theirs and ours != theirs:
+            return f"its {what} is {theirs}, the job's {ours}"
+    return None
+
+
+def compare(step: Step, seen: api.Account, mine: api.Account | None = None) -> None:
+    """Compare the account that an answer names with the one that is known.
+
+    Args:
+        mine: the one that is known; default: that of the step's batch.
+
+    Raises:
+        AccountChanged: it is another.
+    """
+    step.seen = seen
+    if (differs := difference(mine or known(step.job, step.batch), seen)) is not None:
+        raise errors.AccountChanged(_what(step, differs))
+
+
+def compare_with_job(step: Step, seen: api.Account) -> None:
+    """Compare the account that answered a call that spends money with the job's, once what it brought is stored.
+
+    Raises:
+        AccountChanged: it is another.
+    """
+    compare(step, seen, api.Account(step.job.organization, step.job.workspace))
+
+
+def learn(step: Step, seen: api.Account) -> None:
+    """Make the account on which the API has acted for the job the job's own, if none is yet."""
+    job = step.job
+    for field, value in seen._asdict().items():
+        if value and getattr(job, field) is None and difference(known(job, None), seen) is None:
+            setattr(job, field, step.store.settle(step.unit.job_id, field, value))
+            vars(step).pop("account", None)  # the store may call it by another name from now on
+
+
+def same(step: Step) -> bool:
+    """Return whether this worker's client signs in as the job's first did; the first to ask makes it the job's own."""
+    client, job = step.client, step.job
+    mine, whole = _hashes(step, client)
+    if job.account is None:
+        job.account = step.store.settle(step.unit.job_id, "account", mine)
+        job.identity = step.store.settle(step.unit.job_id, "identity", whole)
+    return mine == job.account and job.identity in (None, whole)
+
+
+def proven(step: Step, seen: api.Account) -> None:
+    """The API has shown this worker the job's batch, so its credential is one of the job's account."""
+    learn(step, seen)
+    if not same(step):
+        log.info("%s: another credential of the same account", step.where, extra=step.fields("account"))
+        _remember(step)
+
+
+def check_to_spend(step: Step) -> api.Account:
+    """Nothing is sent on another account than the job's. Returns the account, where the API had to be asked.
+
+    Raises:
+        AccountChanged: the credential is another, and the API does not say that its account is the same.
+        ApiError: the API was asked whose the credential is, and did not answer.
+    """
+    mine = same(step)
+    if not mine and step.job.organization is None and _nothing_exists(step):
+        _remember(step)  # with the credential before nothing was created
+        mine = True
+    if mine and identity.has_secret(step.client.client):
+        return api.Account()
+    organization = step.job.organization
+    if mine or organization is not None:
+        seen = api.identify(step.client, timeout=step.settings.timeout)
+        if organization in (None, seen.organization):
+            return seen
+    raise errors.AccountChanged(_what(step, "nothing was sent on it"))
+
+
+def proves_absence(step: Step) -> bool:
+    """Return whether what the last answer did not show is not on the job's account."""
+    mine = known(step.job, step.batch)
+    if mine.organization is not None and step.seen == mine:
+        return True
+    return same(step) and identity.has_secret(step.client.client)
+
+
+def check_unproven(step: Step, since: float, listings: int) -> str:
+    """Go on waiting for what listings do not show, where they prove nothing; what there is to say of it.
+
+    Args:
+        since: when there was a sign of it last, epoch seconds.
+        listings: how many did not show it.
+
+    Raises:
+        AccountChanged: the credential is another than the job's, and so many listings were enough.
+        WaitExceeded: a batch does not live that long, and the job has no limit of its own.
+    """
+    if listings >= step.settings.listings and not same(step):
+        raise errors.AccountChanged(_what(step, "what it does not show may still run, and nothing was sent again"))
+    why = (
+        f"nothing says that client {step.job.client!r} is on the account of the job (no answer names it), so what it "
+        "does not show may still be there, and nothing is sent again"
+    )
+    since = max(since, step.job.resumed_at or 0.0)
+    if step.deadline is None and step.now() >= since + rules.BATCH_LIFETIME:
+        raise errors.WaitExceeded(f"{step.where} was not seen since {clock(since)}, and {why}")
+    return why
+
+
+def _remember(step: Step) -> None:
+    """Make the credential of this worker's client the job's."""
+    step.job.account, step.job.identity = _hashes(step, step.client)
+    step.store.update_job(step.unit.job_id, account=step.job.account, identity=step.job.identity)
+
+
+def _nothing_exists(step: Step) -> bool:
+    """Nothing of the job was created, or may have been, or was sent through the Messages API."""
+    batches = step.store.batches(step.unit.job_id)
+    return not any(batch.batch_id or batch.intent_at or batch.rounds or batch.granted for batch in batches)
+
+
+def _hashes(step: Step, client: api.Caller) -> tuple[str, str]:
+    """Of the credential alone, as 0.2.0 has it, and of all that tells its account."""
+    nonce = step.job.nonce
+    return api.credential(client.client, nonce), identity.keyed_hash(client.client, nonce, client.workspace_id)
+
+
+def _what(step: Step, why: str) -> str:
+    client = f"client {step.job.client!r}"
+    if same(step):
+        return f"{step.where} was begun on another account than {client} is on now, and {why}"
+    return f"{step.where} was begun with another credential than {client} has on this worker, and {why}"

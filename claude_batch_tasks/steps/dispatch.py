@@ -1,0 +1,113 @@
+"""The messages of units that wait, made from the ledger: when a unit is due, and again where the broker lost one."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.settings import Settings, visibility_timeout
+from claude_batch_tasks.steps import message_chain, message_headers, publishing
+from claude_batch_tasks.store import Store, history, open_store
+
+log = get_logger(__name__)
+
+#: Held while a worker's threads do anything: a pool child forked in the middle of it would inherit locks that nobody in
+#: the child ever releases (of the event dispatcher, of connection pools), and hang for good.
+no_fork = threading.Lock()
+os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
+
+#: Messages sent between two looks for more. Few: the first of many polls that are due may spare the others theirs.
+_AT_ONCE = 50
+
+#: Seconds between two looks where more is due than is to be sent.
+_BETWEEN = 0.1
+
+#: Seconds before a message that cannot be made is tried again.
+_PAUSE = 60.0
+
+
+def send_due(app: Celery) -> float:
+    """Send the messages of some of the units that are due now; returns the seconds until it is to be called again.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+        kombu.exceptions.OperationalError: the broker does not; what was not sent waits again.
+    """
+    with no_fork:
+        store = open_store(Settings.of(app))
+        units, pause = store.due(_AT_ONCE)
+    for number, unit in enumerate(units):
+        try:
+            with no_fork:  # for each by itself: forks wait no longer than one message takes
+                send(app, store, unit, store.position(unit))
+        except OperationalError:
+            store.wait_again(units[number:], rules.LONGEST_IN_BROKER)
+            raise
+        except StoreUnavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001 - its own fault, such as an unknown queue; not that of the others
+            note_not_sent(store, unit, exc)
+            store.wait_again([unit], _PAUSE)
+    if len(units) == _AT_ONCE:
+        return 0.0
+    # Whatever comes to wait meanwhile waits at least as long.
+    return min(rules.LONGEST_IN_BROKER, rules.LONGEST_IN_BROKER if pause is None else max(pause, _BETWEEN))
+
+
+def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
+    """Send the message that a unit at this position waits for; False if it waits for none.
+
+    It is tried once, so that who holds ``no_fork`` holds it for no longer than one time-out; the next look tries again.
+
+    Args:
+        due_at: of a message that was lost, when it was due: what is left until then is its countdown. A unit that
+            waited without a message carries on under the id of the task that waits.
+    """
+    job = store.job(unit.job_id)
+    over = position >= (message_chain.ENDED if unit.batch is None else message_chain.DONE)
+    if job is None or job.state == "revoked" or over:
+        store.unschedule(unit)
+        return False
+    if job.state == "staged" and unit.batch is not None:
+        return False  # the message its job begins with comes first
+    with publishing.fixed_headers(message_headers.of(job)):
+        sent = _send(app, store, job, unit, position, due_at)
+    if sent and job.not_sent is not None:
+        history.forget_not_sent(store, unit.job_id)
+    return sent
+
+
+def note_not_sent(store: Store, unit: Unit, exc: Exception) -> None:
+    """Tell that a unit's message cannot be made."""
+    if (job := store.job(unit.job_id)) is not None:
+        history.note_not_sent(store, unit, "its next step", exc, job)
+
+
+def _send(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:
+    countdown = 0.0 if due_at is None else max(due_at - store.now(), 0.0)
+    if unit.batch is None:
+        if job.state == "staged" and countdown > rules.longest_hop(visibility_timeout(app)):
+            return False  # begun too early it would be paid too early; it is lost if it does not come when it is due
+        if job.state == "staged":
+            message_chain.beginning(app, job, unit.job_id, countdown).apply_async(retry=False)
+        elif job.through >= job.batches:
+            message_chain.publish(
+                job, unit.job_id, message_chain.steps(app, unit.job_id, job, 0, since=message_chain.DONE), retry=False
+            )
+        else:
+            return False  # it waits for its batches, not for a message
+    elif unit.lane is not None:
+        message_chain.message(app, job, unit, position, countdown).apply_async(retry=False)
+    else:
+        batch = store.batch(unit.job_id, unit.batch)
+        rest = message_chain.steps(app, unit.job_id, job, unit.batch, since=position, countdown=countdown)
+        same_task = batch.task_id if batch and due_at is None else None
+        message_chain.publish(job, unit.job_id, rest, task_id=same_task, retry=False)
+    return True

@@ -1,0 +1,108 @@
+"""What a job's records add up to: counts, the next look, progress while it runs, the summary at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.wire import result_rows
+
+
+def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
+    """How many requests ended how, over batches; without those that are still to be sent again."""
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        counts.update({name: batch.counts.get(name, 0) for name in result_rows.OUTCOMES})
+        if not batch.final and not batch.done and batch.eligible:
+            counts.subtract(batch.open)
+    return counts
+
+
+def unaccounted(batch: BatchRecord) -> int:
+    """How many requests of a batch that is through have no stored outcome."""
+    if not batch.layers and batch.outcome is None:
+        return batch.count
+    return batch.count - sum(batch.counts.get(name, 0) for name in result_rows.OUTCOMES)
+
+
+def next_look(batches: Sequence[BatchRecord]) -> float | None:
+    """When the earliest look at a batch still running is due, in epoch seconds."""
+    return min((b.due_at for b in batches if b.due_at is not None and not b.done), default=None)
+
+
+def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
+    """The meta shown under the job's id while it runs: counts and ids, never a prompt."""
+    counts = tally(batches)
+    due = moment(next_look(batches))
+    return {
+        "state": "running",
+        "requests": job.requests,
+        "processing": max(job.requests - sum(counts.values()), 0),
+        **{name: counts[name] for name in result_rows.OUTCOMES},
+        "batches": job.batches,
+        "batches_done": sum(batch.done for batch in batches),
+        "batch_ids": batch_ids(batches),
+        "looks": sum(batch.looks for batch in batches),
+        "not_found": sum(batch.not_found for batch in batches),
+        "next_look": due.isoformat() if due else None,
+    }
+
+
+def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> dict[str, Any]:
+    """The summary of an ended job: a small dict of JSON's types; times are ISO 8601 in UTC."""
+    # What the API counted is no outcome of ours where its results were not published.
+    counts = tally([batch for batch in batches if batch.layers or batch.outcome is not None])
+    usage: Counter[str] = Counter(dict.fromkeys(result_rows.USAGE, 0))
+    for batch in batches:
+        usage.update(batch.usage)
+    costs_so_far = cost(batches)
+    failed = any(batch.error or unaccounted(batch) for batch in batches)
+    started, ended = moment(job.started_at), moment(ended_at)
+    return {
+        "job_id": job_id,
+        "state": "failed" if failed else "canceled" if job.cancel_requested else "completed",
+        "requests": job.requests,
+        **{name: counts[name] for name in result_rows.OUTCOMES},
+        "resubmitted": sum(batch.resubmitted for batch in batches),
+        "fallback": sum(batch.answered for batch in batches),
+        "fallback_skipped": sum(batch.skipped for batch in batches),
+        "stopped": job.stopped,
+        "batch_ids": batch_ids(batches),
+        "usage": dict(usage),
+        **costs_so_far,
+        "started_at": started.isoformat() if started else None,
+        "ended_at": ended.isoformat() if ended else None,
+    }
+
+
+def cost(batches: Sequence[BatchRecord]) -> dict[str, Any]:
+    """Say what answers have cost so far, in US dollars: what is known of it, and what that leaves out.
+
+    Returns:
+        ``cost``, None if nothing is known; ``cost_by_model``, None where a price is not known; ``cost_unknown``, how
+        many answers are behind each of these.
+    """
+    by_model = spending.known(batch.costs for batch in batches)
+    amounts = [each for each in by_model.values() if each is not None]
+    counted = sum((Counter(batch.unpriced) for batch in batches), Counter[str]())
+    unpriced = sorted({model for batch in batches for model, each in batch.costs.items() if each is None})
+    return {
+        "cost": float(sum(amounts)) if amounts or not by_model else None,
+        "cost_by_model": {model: None if each is None else float(each) for model, each in by_model.items()},
+        "cost_unknown": {model: counted.get(model) for model in unpriced},
+    }
+
+
+def batch_ids(batches: Sequence[BatchRecord]) -> list[str]:
+    """Anthropic's ids of all batches of a job, the smaller ones that followed included."""
+    ids = (id_ for batch in batches for id_ in (*(round.batch_id for round in batch.rounds), batch.batch_id))
+    return [id_ for id_ in ids if id_]
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Epoch seconds as a datetime in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

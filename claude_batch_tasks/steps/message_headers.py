@@ -1,0 +1,147 @@
+"""Message headers that a job's ``run_batch`` was sent with: every message of the job, and what follows it, has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from celery.app.task import Context
+from celery.signals import after_task_publish
+from kombu.utils import json
+
+from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.store import history
+
+log = get_logger(__name__)
+
+#: The most bytes of headers, as JSON, that a job carries.
+MOST = 65_536
+
+#: Celery's own, and what brokers add on the way.
+_PROTOCOL = {
+    *vars(Context),
+    "lang",
+    "task",
+    "argsrepr",
+    "kwargsrepr",
+    "compression",
+    "step",
+    "unsaved",
+    "attempt",
+    "comes_back",
+    "not_followed",
+    "ends_here",
+    "failing_since",
+}
+_FOREIGN = (
+    "claude_batch_",
+    "x-death",
+    "x-first-death-",
+    "x-last-death-",
+    "x-delivery-count",
+    "x-acquired-count",
+    "x-opt-",
+)
+
+#: The headers of the message of ``run_batch`` that is being sent, once it was.
+_sent: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("claude_batch_sent", default=None)
+
+
+def encode(headers: Mapping[str, Any] | None) -> str | None:
+    """Return a caller's headers as they are stored with a job.
+
+    Raises:
+        InvalidSettings: they are too large, or hold what JSON cannot carry.
+    """
+    if not headers:
+        return None
+    try:
+        text = json.dumps(dict(headers))
+    except (TypeError, ValueError) as exc:
+        text = f"run_batch option headers must be a mapping that JSON can carry: {exc}. Nothing was stored or sent"
+        raise InvalidSettings(text) from None
+    if (size := len(text.encode())) > MOST:
+        raise InvalidSettings(
+            f"run_batch option headers has {size:,} bytes as JSON; every message of the job carries them, and "
+            f"{MOST:,} is the most. Nothing was stored or sent"
+        )
+    return text
+
+
+def of(job: JobRecord) -> dict[str, Any]:
+    """Return the headers of a job."""
+    found: dict[str, Any] = json.loads(job.headers) if job.headers else {}
+    return found
+
+
+def option(job: JobRecord) -> dict[str, Any]:
+    """Return the option of ``apply_async`` that gives a message the job's headers."""
+    found = of(job)
+    return {"headers": found} if found else {}
+
+
+def added(job_id: str, job: JobRecord, message: Mapping[str, Any] | Context) -> str | None:
+    """Return a job's headers with those that its message has besides: a handler of Celery's signals put them in.
+
+    Args:
+        message: the headers it was sent with, or the request as which a worker got it.
+    """
+    found = {**of(job), **_own(vars(message) if isinstance(message, Context) else message)}
+    try:
+        return encode(found)
+    except InvalidSettings as exc:
+        extra = history.fields(Unit(job_id), "headers")
+        log.warning("job %s: its later messages lack headers that its first one has: %s", job_id, exc, extra=extra)
+        return job.headers
+
+
+def pass_on(request: Any) -> None:
+    """Give the headers of a task's message to what is linked to it."""
+    headers = _own(vars(request))
+    if headers:
+        request.callbacks = [_with(headers, task) for task in request.callbacks or ()] or None
+        request.errbacks = [_with(headers, task) for task in request.errbacks or ()] or None
+
+
+@contextmanager
+def observed() -> Iterator[list[Mapping[str, Any]]]:
+    """Yield a list that gets the headers of the message of ``run_batch`` that is sent meanwhile."""
+    seen: list[Mapping[str, Any]] = []
+    around, token = _sent.get(), _sent.set(seen)
+    try:
+        yield seen
+    finally:
+        _sent.reset(token)
+        if around is not None:
+            around.extend(seen)
+
+
+@after_task_publish.connect(sender="claude_batch_tasks.run_batch")
+def _observe(headers: Mapping[str, Any] | None = None, **_: Any) -> None:
+    if (seen := _sent.get()) is not None:
+        seen.append(dict(headers or {}))
+
+
+def _own(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is neither Celery's, nor a broker's, nor ours; Sentry has its own in a mapping of that name."""
+    nested = headers.get("headers")
+    found = {**headers, **(nested if isinstance(nested, Mapping) else {})}
+    stamps = headers.get("stamped_headers") or ()
+    own = {}
+    for name, value in found.items():
+        if name not in _PROTOCOL and name not in stamps and not name.startswith(("_protected", "__", *_FOREIGN)):
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                continue
+            own[name] = value
+    return own
+
+
+def _with(headers: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    options = task.get("options") or {}
+    return {**task, "options": {**options, "headers": {**headers, **(options.get("headers") or {})}}}

@@ -1,0 +1,111 @@
+"""The result back end as our tasks use it: one that does not answer, or refuses, ends no step."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kombu.exceptions import EncodeError
+
+from claude_batch_tasks import errors
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.steps import publishing
+
+log = get_logger(__name__)
+
+#: Seconds for which a back end that failed is not told how single steps go: each try may take minutes.
+_PAUSE = 30.0
+
+_RUN_BATCH, _FINISH_JOB = "claude_batch_tasks.run_batch", "claude_batch_tasks.finish_job"
+
+#: Until when, by ``time.monotonic``.
+_paused_until = 0.0
+
+
+class Forgiving:
+    """A result back end whose failures are logged.
+
+    Celery would end the task, and mark what follows it as failed. What a job ends with is stored again later: its
+    request then says ``unsaved``.
+
+    Args:
+        backend: Celery's.
+        courtesy: nobody waits for what is stored.
+    """
+
+    def __init__(self, backend: Any, *, courtesy: bool) -> None:
+        self._backend = backend
+        self._courtesy = courtesy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def __reduce__(self) -> Any:
+        return self._backend.__reduce__()
+
+    def mark_as_done(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's."""
+        return self._store("mark_as_done", task_id, args, kwargs)
+
+    def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's."""
+        return self._store("mark_as_failure", task_id, args, kwargs)
+
+    def mark_as_retry(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's."""
+        return self._store("mark_as_retry", task_id, args, kwargs)
+
+    def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
+        global _paused_until
+        if self._courtesy and time.monotonic() < _paused_until:
+            return None
+        try:
+            return getattr(self._backend, method)(task_id, *args, **kwargs)
+        except Exception as exc:
+            if isinstance(exc, EncodeError) and method == "mark_as_done" and not self._courtesy:
+                raise  # Celery makes a failure of it
+            if method == "mark_as_failure" and publishing.is_outage(self._backend.app, exc) is False:
+                # How it went is stored; what is linked to its failure cannot be sent, however often it is tried.
+                text = "what is linked to the failure of task %s was not sent: %s: %s"
+                log.exception(text, task_id, type(exc).__name__, exc)
+                return None
+            log.warning("the result back end did not take how task %s went: %s: %s", task_id, type(exc).__name__, exc)
+            _paused_until = time.monotonic() + _PAUSE
+            if (request := _request_of(method, args, kwargs)) is not None:
+                request.unsaved = True
+            return None
+
+
+def _request_of(method: str, args: Any, kwargs: Any) -> Any:
+    return kwargs.get("request") or (args[1] if method == "mark_as_done" and len(args) > 1 else None)
+
+
+class OfJobs(Forgiving):
+    """The one of tasks that are a part of a job: only an error of this package is a failure of it.
+
+    Celery stores a failure of a task for all that follows it in its chain, and the last of these is what the caller
+    waits for. What only broke a step off (no memory, no thread, a time limit) is no failure of the job.
+    """
+
+    def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's, for an error of this package, and for one that keeps what follows a job from being sent."""
+        exc = args[0] if args else kwargs.get("exc")
+        ends = isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(kwargs.get("request"))
+        return super().mark_as_failure(task_id, *args, **kwargs) if ends else None
+
+    def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
+        """Store it as of the task that was called: some back ends keep its name."""
+        request = _request_of(method, args, kwargs)
+        name = getattr(request, "task", None)
+        if name != _FINISH_JOB:
+            return super()._store(method, task_id, args, kwargs)
+        request.task = _RUN_BATCH
+        try:
+            return super()._store(method, task_id, args, kwargs)
+        finally:
+            request.task = name
+
+
+def is_not_followed(request: Any) -> bool:
+    """Return whether a task's failure is that what follows its job cannot be sent."""
+    return bool(getattr(request, "not_followed", False))

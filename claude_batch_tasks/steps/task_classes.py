@@ -1,0 +1,130 @@
+"""Task classes made for each app: ours around the app's own, which a project may have given its tasks.
+
+The app's class (Django's, Flask's, a project's own) comes between two of ours. The outer one guards the call and moves
+a step on; the app's ``__call__`` surrounds the whole step; the inner one is what is really called, and really sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from celery import Celery, Task, _state
+from celery.local import Proxy
+from celery.result import AsyncResult
+from kombu.utils.imports import symbol_by_name
+
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.steps import publishing
+
+if TYPE_CHECKING:
+    from claude_batch_tasks.steps.step import BatchTask
+
+    _Task = Task[Any, Any]
+else:
+    _Task = Task
+
+log = get_logger(__name__)
+
+_T = TypeVar("_T")
+_B = TypeVar("_B", bound="BatchTask")
+
+
+class InnerTask(_Task):
+    """What comes after the app's own task class."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.request.called_directly:
+            return super().__call__(*args, **kwargs)
+        # In eager mode Celery's own would put an empty request over that of the task.
+        return self.run(*args, **kwargs)
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
+    ) -> AsyncResult[Any]:
+        """Send as Celery does, in bounded time; whatever keeps the broker from taking it is an OperationalError."""
+        if not self.app.conf.task_always_eager:
+            options.setdefault("serializer", publishing.serializer(self.app))
+        with publishing.bounded(self.app, {**options, **by_name(more)}) as bounded:
+            sent: AsyncResult[Any] = super().apply_async(args, kwargs, task_id=task_id, **bounded)
+            return sent
+
+
+def by_name(more: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what follows the first three arguments of ``apply_async`` as options."""
+    return dict(zip(("producer", "link", "link_error", "shadow"), more, strict=False))
+
+
+def _class_beside(app: Celery, base: type[BatchTask], name: str) -> type:
+    """Return the app's task class; Celery's, if it or ours would take an attribute of the other for its own."""
+    ours, theirs = (
+        {own for cls in made.__mro__ if not issubclass(Task, cls) for own in vars(cls)} for made in (base, app.Task)
+    )
+    clash = sorted(own for own in ours & theirs if not own.startswith("__") and not hasattr(Task, own))
+    if not clash:
+        return app.Task
+    text = (
+        "%s does not obey the app's task class, %s: attributes of it have the names of ours (%s). Give them other names"
+    )
+    log.warning(text, name, app.Task.__mro__[1].__qualname__, ", ".join(clash))
+    return type("Task", (Task,), {"abstract": True})
+
+
+def _request_class(base: type[BatchTask], theirs: Any) -> dict[str, Any]:
+    """Return the class that holds a message in a worker, if the app's task class has one of its own."""
+    if theirs.Request == Task.Request:
+        return {}
+    ours, own = symbol_by_name(base.Request), symbol_by_name(theirs.Request)
+    return {"Request": type(ours.__name__, (ours, own), {})}
+
+
+def call_as_task(app: Celery, fun: Callable[[], _T]) -> _T:
+    """Call a function; if it fails, once more inside the ``__call__`` of the app's task class, as in a task."""
+    try:
+        return fun()
+    except Exception:
+        inside: list[_T] = []
+        made: Any = type(
+            "CallAsTask",
+            (app.Task,),
+            {"name": f"{__name__}.call_as_task", "run": staticmethod(lambda: inside.append(fun()))},
+        )
+        with suppress(Exception):  # then the first failure is what there is to say
+            made.bind(app)
+            made()()
+        if not inside:
+            raise
+        return inside[0]
+
+
+def job_task(*, base: type[_B], name: str, **options: Any) -> Callable[[Callable[..., Any]], _B]:
+    """Make a task of a function in every app, as ``celery.shared_task`` does, with a class that is also the app's own.
+
+    Args:
+        base: the outer class; its ``inner`` is the inner one.
+        name: of the task.
+        options: more attributes of the task.
+    """
+
+    def make(fun: Callable[..., Any], app: Celery) -> None:
+        theirs = type("AppTask", (_class_beside(app, base, name),), {"abstract": True, "__module__": __name__})
+        own = {"abstract": True, "__module__": base.__module__, "app_class": theirs, **_request_class(base, theirs)}
+        made: type = type(str(base.__name__), (base, theirs, base.inner), own)
+        task: Any = app._task_from_fun(fun, name=name, base=made, bind=True, **options)
+        if "body" not in vars(task):
+            # The app's class may call ``run`` by itself.
+            task.body, task.run = task.run, task.drive
+
+    def register(fun: Callable[..., Any]) -> _B:
+        _state.connect_on_app_finalize(lambda app: make(fun, app))
+        for app in _state._get_active_apps():  # type: ignore[attr-defined]
+            if app.finalized:
+                with app._finalize_mutex:
+                    make(fun, app)
+        task: Any = Proxy(lambda: _state.get_current_app().tasks[name])
+        return task  # type: ignore[no-any-return]
+
+    return register

@@ -1,0 +1,107 @@
+"""How a worker holds a step's message: the end of an attempt is not the job's, and countdowns are its own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from billiard.exceptions import TimeLimitExceeded
+from celery.signals import task_revoked
+from celery.worker import state
+from celery.worker.request import Request
+
+from claude_batch_tasks import errors
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.steps.message_chain import NAME, request_of
+from claude_batch_tasks.store import history
+
+log = get_logger(__name__)
+
+#: The header with the seconds for which a step's message is to wait.
+COUNTDOWN = "claude_batch_countdown"
+
+
+class StepRequest(Request):
+    """A step's message, as a worker holds it.
+
+    Celery would store a failure for every task in the rest of its chain; the last of these has the job's own id, so
+    whoever waits for the job would be told that it has failed.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Celery makes a moment of a countdown, by the sender's clock, which may be an hour ahead of this one's."""
+        super().__init__(*args, **options)
+        countdown = self.request_dict.get(COUNTDOWN)
+        if self.eta is not None and countdown is not None:
+            assert self.app is not None
+            self._eta = self.app.now() + timedelta(seconds=countdown)
+
+    def revoked(self) -> bool:
+        """Return whether it is not to be run. A job that is revoked goes no further than the step that runs by then.
+
+        A revoke names the job's id, which the messages between its first and its last do not have.
+        """
+        request: Any = self
+        job_id = self.args[0] if self.args else None
+        if not isinstance(job_id, str) or job_id == self.id or job_id not in state.revoked or request._already_revoked:
+            return bool(super().revoked())
+        try:
+            self._end_job(job_id)
+        except errors.BatchTasksError as exc:
+            extra = history.fields(Unit(job_id), "waiting")
+            log.warning("job %s was revoked, and ends at its next step: %s", job_id, exc, extra=extra)
+            return False
+        state.task_ready(self)
+        self.acknowledge()
+        request._already_revoked = True
+        return True
+
+    def _end_job(self, job_id: str) -> None:
+        """Tell of a job that runs that it was revoked: once, as Celery does."""
+        assert self.app is not None
+        task: Any = self.app.tasks[NAME + "run_batch"]
+        store, _, job = task.open(job_id)
+        if job is None or not store.update_job(job_id, only="running", state="revoked", ended_at=store.now()):
+            return
+        text = "job %s was revoked; its batches that are at Anthropic go on there, and nothing more is sent"
+        log.warning(text, job_id, extra=history.fields(Unit(job_id), "finished", state="revoked"))
+        request, how = request_of(job, job_id), {"terminated": False, "signum": None, "expired": False}
+        events: Any = getattr(self, "_eventer", None)
+        if events and events.enabled and task.send_events:
+            events.send("task-revoked", uuid=job_id, **how)
+        task.backend.mark_as_revoked(job_id, "revoked", request=request, store_result=not request.ignore_result)
+        task_revoked.send(sender=task, request=request, **how)
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
+        """Deal with a lack of memory as with a lost process; a time limit is dealt with in ``on_timeout``."""
+        exception = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
+        if isinstance(exception, MemoryError):
+            # Celery would end the whole worker.
+            state.task_ready(self)
+            self.reject(requeue=True)
+        elif not isinstance(exception, TimeLimitExceeded):
+            super().on_failure(exc_info, *args, **kwargs)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Give the message back: whoever gets it takes the step over when the lease of the killed process ends."""
+        if soft:
+            super().on_timeout(soft, timeout)
+            return
+        state.task_ready(self)
+        job_id = str(self.args[0] if self.args else self.id)
+        text = "job %s: hard time limit (%g s) exceeded for %s[%s]; another attempt follows"
+        extra = history.fields(Unit(job_id), "interrupted")
+        log.warning(text, job_id, timeout, self.name, self.id, extra=extra)
+        self.reject(requeue=True)
+
+
+class EndRequest(StepRequest):
+    """The message that ends a job: run as the task that was called, whose name signals and trackers then know it by."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take the place of a message of ``run_batch``; what it is called on its way stays, for older workers."""
+        super().__init__(*args, **options)
+        assert self.app is not None
+        self._type: str = NAME + "run_batch"
+        self._task = self.app.tasks[self._type]

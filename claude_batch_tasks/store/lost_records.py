@@ -1,0 +1,290 @@
+"""What the store must have of a job, and what a reader says where it has lost some of it.
+
+A Redis that evicts takes single keys, at any moment. Whoever reads outcomes counts them, and whoever finds fewer than
+the job's records say raises what is made here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Literal
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissing, StoreUnavailable
+from claude_batch_tasks.formatting import clock, job_gone, many
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.wire import batch_requests
+
+Absence = Literal["job gone", "lost", "fetched again", "derived", "harmless", "repaired"]
+
+#: What it means that a key of a job is not there.
+#: ``job gone``: everybody who asks for the job gets JobNotFound.
+#: ``lost``: it cannot be had again; whoever needs it gets ResultsMissing.
+#: ``fetched again``: likewise, until a worker has downloaded it once more, which is not billed.
+#: ``derived``: readers find out from other keys what it says.
+#: ``repaired``: steps or the workers' watch make it anew, or end what needs it, without paying for anything twice.
+#: ``harmless``: nobody's outcome, and nothing that is paid for, depends on it.
+OF_A_JOB: dict[str, Absence] = {
+    "job": "job gone",
+    "batch": "repaired",
+    "body": "lost",  # requests(); a batch that was not created fails before anything of it is sent
+    "ids": "lost",
+    "outcomes": "lost",
+    "rows": "fetched again",
+    "sizes": "derived",  # from ids
+    "index": "derived",  # from ids; an adopted job's from its rows
+    "pieces": "derived",  # from rows
+    "eligible": "repaired",  # with the rows, before a step needs it
+    "to_send": "repaired",  # what was in it is not sent: it may have been
+    "sent": "repaired",
+    "lanes": "repaired",
+    "money": "repaired",  # nothing more is paid for where a limit is set
+    "refused": "harmless",
+    "announced": "harmless",  # on_result may be called a second time with the same ids
+    "given_up": "harmless",  # an answer that comes late does not replace what was written in its place
+    "history": "harmless",
+    "staging": "lost",  # the job is not made
+}
+
+#: And of one of all jobs' keys.
+OF_ALL_JOBS: dict[str, Absence] = {
+    "due": "repaired",
+    "waiting": "repaired",
+    "jobs": "repaired",
+    "schema": "repaired",
+    "restore": "harmless",  # the next who reads asks again
+    "first": "harmless",
+    "deleted": "harmless",
+    "owner": "harmless",  # what another job finds instead is confirmed by the ids in its results
+    "account": "harmless",
+    "held": "harmless",
+    "late": "harmless",
+    "pace": "harmless",
+    "census": "harmless",
+}
+
+#: Keys that an error names.
+_NAMED = 5
+
+#: Downloads of a batch whose record is gone that may be in the store: the next is not to be taken for one of them.
+_ATTEMPTS = 20
+
+#: What is to be done about a Redis that loses what it was given.
+_ADVICE = "Let its Redis evict nothing: maxmemory-policy noeviction."
+
+
+def rows_expected(batch: BatchRecord, attempt: int, round_: int) -> int | None:
+    """How many rows a published attempt has; None: that is not known."""
+    if (known := batch.rows.get(str(attempt))) is not None:
+        return known
+    # An earlier release did not count them; what is published and did not fail is whole.
+    if batch.error is not None and round_ == len(batch.rounds):
+        return None
+    return batch.rounds[round_ - 1].eligible if round_ else batch.count
+
+
+def answers_lost(batch: BatchRecord, *, stored: int, answers: int) -> int:
+    """How many outcomes of the Messages API are not there.
+
+    Args:
+        stored: requests that have one, or the reason why they have none.
+        answers: those that have one.
+    """
+    return max(batch.stored - stored, batch.answered - answers if batch.final else 0, 0)
+
+
+def layer_names(batch: BatchRecord, *names: str) -> list[str]:
+    """The names of such keys, one for each published attempt."""
+    return [f"{name}:{attempt}" for attempt, _ in batch.layers for name in names]
+
+
+def of_outcomes(
+    store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord, missing: int, answers: int = 0
+) -> BatchTasksError:
+    """What a reader raises that found fewer outcomes of a batch than its record counts.
+
+    Args:
+        missing: how many.
+        answers: of these, how many came through the Messages API.
+    """
+    if store.job(job_id) is None:
+        return JobNotFound(job_gone(job_id))
+    now = store.batch(job_id, number)
+    if now is not None and now.layers != batch.layers:
+        return ResultsMissing(f"{_name(job_id, job, number)} was fetched again while it was read; read it once more")
+    rows = store.missing_keys(job_id, number, layer_names(batch, "rows"))
+    keys = rows + (store.missing_keys(job_id, number, ["outcomes"]) if answers else [])
+    text = f"{_name(job_id, job, number)}: {_are_gone(missing, 'outcome', batch.count, keys)}."
+    if answers:
+        text += f" {answers:,} of them came through the Messages API: they were paid for, and cannot be fetched again."
+    if missing > answers or rows:
+        text += f" {_fetched_again(store, job_id, batch)}"
+    return ResultsMissing(f"{text} {_ADVICE}", missing, keys)
+
+
+def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
+    """What a reader raises that cannot say which outcome is which request's."""
+    if store.job(job_id) is None:
+        return JobNotFound(job_gone(job_id))
+    keys = store.missing_keys(job_id, number, ["ids"])
+    text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'custom_id', batch.count, keys)}."
+    if batch.batch_id:
+        text += (
+            f" The answers are in {batch.batch_id} at Anthropic{_until(batch)}, where each custom_id ends with the "
+            f"position of its request in the job, from {batch.first} on."
+        )
+    return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
+
+
+def of_requests(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
+    """What is raised where a batch's requests are not all there."""
+    if store.job(job_id) is None:
+        return JobNotFound(job_gone(job_id))
+    keys = store.missing_keys(job_id, number, ["body", "ids"])
+    text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'request', batch.count, keys)}."
+    return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
+
+
+def of_records(job_id: str, job: JobRecord, records: Sequence[BatchRecord | None]) -> ResultsMissing | None:
+    """What a reader of the whole job raises where records of batches are gone, or the job has ended without them."""
+    gone = [number for number, record in enumerate(records) if record is None]
+    if gone:
+        known = sum(record.count for record in records if record is not None)
+        keys = [f"claude_batch:{{{job_id}}}:batch:{number}" for number in gone[:_NAMED]]
+        missing = max(job.requests - known, 0)
+        return ResultsMissing(
+            f"job {job_id}: the records of {len(gone):,} of its {many(job.batches, 'batch')} are gone from the store "
+            f"({', '.join(keys)}), and with them where the outcomes of {many(missing, 'request')} are. To fetch again "
+            f"what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). {_ADVICE}",
+            missing,
+            keys,
+        )
+    if job.state in ("completed", "canceled"):
+        left = [record for record in records if record is not None and not record.done]
+        if missing := sum(record.count for record in left):
+            return ResultsMissing(
+                f"job {job_id}: it ended without the outcomes of {many(missing, 'request')} in {len(left):,} of its "
+                f"{many(job.batches, 'batch')}. To go on where it stands, which creates nothing a second time: "
+                f"BatchJob({job_id!r}).resume()",
+                missing,
+            )
+    return None
+
+
+def extent(
+    store: Store, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None], number: int
+) -> tuple[int, int]:
+    """The first request of a batch whose record is gone, and how many there are.
+
+    Raises:
+        ResultsMissing: nothing is left that says so.
+    """
+    before = records[number - 1] if number else None
+    if before is not None:
+        first = before.first + before.count
+    else:
+        first = sum(extent(store, job_id, job, records, number - 1)) if number else 0
+    if number + 1 == job.batches:
+        return first, job.requests - first
+    after = records[number + 1]
+    return first, (after.first - first if after is not None else sum(map(len, store.custom_ids(job_id, number))))
+
+
+def batches_to_restore(store: Store, job_id: str, records: Sequence[BatchRecord | None]) -> list[int]:
+    """Batches of which a worker may fetch something again."""
+    return [
+        number
+        for number, record in enumerate(records)
+        if (
+            record is not None
+            and record.batch_id is not None
+            and record.layers
+            and store.now() < (record.created_at or math.inf) + rules.RETENTION
+            and store.missing_keys(job_id, number, layer_names(record, "rows", "pieces", "eligible"))
+        )
+    ]
+
+
+def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
+    """Put a record that has failed in the place of each batch's that is gone, so that the job can end; how many.
+
+    Where the history says which batch it was at Anthropic, that is in the record: the job can be resumed to fetch it.
+    """
+    records = store.batch_records(job_id)
+    gone = [number for number, record in enumerate(records) if record is None]
+    if not gone:
+        return 0
+    created, further = _from_history(store, job_id)
+    for number in gone:
+        try:
+            first, count = extent(store, job_id, job, records, number)
+        except ResultsMissing:
+            first = count = 0
+        batch_id = created.get(number)
+        begun = number < job.admitted
+        what = f"the record of batch {number + 1}, {many(count, 'request')}, is gone from the store"
+        record = BatchRecord(
+            first=first,
+            count=count,
+            body_bytes=sum(map(len, batch_requests.ENVELOPE)) - 1,
+            state="failed",
+            batch_id=batch_id,
+            intent_at=job.started_at if begun and batch_id is None else None,
+            attempt=_ATTEMPTS,
+            read_only=number in further,
+            error=["ResultsMissing", [what, count, [f"claude_batch:{{{job_id}}}:batch:{number}"]]],
+            done=True,
+        )
+        with suppress(ResultsMissing):
+            for piece in store.bodies(job_id, number):
+                record.body_bytes += len(piece) + 1
+        if store.replace_batch(job_id, number, record, job.batches):
+            history.note(store, Unit(job_id, number), "failed", what, level=logging.WARNING, batch_id=batch_id)
+    return len(gone)
+
+
+def _from_history(store: Store, job_id: str) -> tuple[dict[int, str], set[int]]:
+    """What a job's history says of its batches: their ids at Anthropic, and which were sent again in part."""
+    created: dict[int, str] = {}
+    further: set[int] = set()
+    for event in store.history(job_id):
+        if event.batch is None:
+            continue
+        batch_id = event.details.get("batch_id")
+        if event.event in ("resubmitted", "messages"):
+            further.add(event.batch)
+        elif event.event == "given_back":
+            created.pop(event.batch, None)
+        elif event.event in ("created", "adopted", "seen", "ended") and batch_id and event.batch not in further:
+            created[event.batch] = batch_id
+    return created, further
+
+
+def _name(job_id: str, job: JobRecord, number: int) -> str:
+    return f"job {job_id}, batch {number + 1} of {job.batches}"
+
+
+def _are_gone(missing: int, what: str, count: int, keys: Sequence[str]) -> str:
+    named = ", ".join(keys[:_NAMED]) + (f" and {len(keys) - _NAMED} more" if keys[_NAMED:] else "")
+    return f"{missing:,} of {many(count, what)} are gone from the store" + (f" ({named})" if named else "")
+
+
+def _until(batch: BatchRecord) -> str:
+    return f" until {clock(batch.created_at + rules.RETENTION)}" if batch.created_at is not None else ""
+
+
+def _fetched_again(store: Store, job_id: str, batch: BatchRecord) -> str:
+    """That a worker fetches it again; one is asked to."""
+    until = math.inf if batch.created_at is None else batch.created_at + rules.RETENTION
+    if store.now() > until:
+        return f"Anthropic kept them until {clock(until)}: they cannot be had again."
+    with suppress(StoreUnavailable):  # it may be for reading only
+        store.ask_to_restore(job_id)
+    return (
+        f"They are at Anthropic{_until(batch)}, and workers fetch them again by themselves, free of charge; "
+        f"BatchJob({job_id!r}).resume() has it done at once."
+    )

@@ -1,0 +1,282 @@
+"""What a job sends: validation, wire ids, and cutting into batches by count and exact bytes.
+
+One pass over the caller's iterable, holding one piece (about a megabyte) and a few bytes per request at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from claude_batch_tasks.errors import InvalidRequests
+from claude_batch_tasks.wire import plain_json, request_fields
+from claude_batch_tasks.wire.custom_ids import Index
+
+#: The body of a create is these two around the requests, which are joined by commas.
+ENVELOPE = (b'{"requests":[', b"]}")
+
+PIECE_BYTES = 1_000_000
+PROBLEMS_SHOWN = 20
+LONGEST_CUSTOM_ID = 512
+
+
+class Piece(NamedTuple):
+    """A run of neighbouring requests of one batch, as they go on the wire."""
+
+    batch: int
+    custom_ids: list[str]
+    body: bytes
+    """The requests as JSON, joined by commas, without a comma at either end."""
+
+
+def wire_id(nonce: str, index: int) -> str:
+    """The ``custom_id`` sent to Anthropic (``^[a-zA-Z0-9_-]{1,64}$``) for the job's request of that index."""
+    return f"cbt-{nonce}-{index}"
+
+
+def round_nonce(nonce: str, round_: int) -> str:
+    """The nonce of the wire ids that are sent in a job's batches of that round: rows say which of them they are of."""
+    return f"{nonce}-{round_}" if round_ else nonce
+
+
+def index_of(nonce: str, custom_id: str) -> int | None:
+    """The index in a wire id of this job; ``None`` for a custom_id that is not one."""
+    _, _, digits = custom_id.rpartition("-")
+    try:
+        index = int(digits)
+    except ValueError:
+        return None
+    # int() takes more than one spelling of a number, and other alphabets' digits.
+    return index if custom_id == f"cbt-{nonce}-{index}" else None
+
+
+def cut(
+    requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    *,
+    nonce: str,
+    index: Index,
+    max_requests: int,
+    max_bytes: int,
+    models: set[str] | None = None,
+) -> Iterator[Piece]:
+    """Validate requests and cut them into pieces of batches.
+
+    Args:
+        requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
+        nonce: goes into the wire ids, so that a batch can be recognised as this job's.
+        index: an empty one; it learns where every custom_id is.
+        max_requests: requests a batch may hold.
+        max_bytes: bytes the body of a batch's create may have, envelope included.
+        models: learns which models there are.
+
+    Raises:
+        InvalidRequests: after the last request, with all that is wrong; what was yielded must then be thrown away.
+    """
+    envelope = len(ENVELOPE[0]) + len(ENVELOPE[1])
+    problems: list[list[Any]] = []
+    more = 0
+    batch = count = size = piece_size = 0
+    ids: list[str] = []
+    items: list[bytes] = []
+    number = -1
+    for number, request in enumerate(_as_requests(requests)):
+        custom_id, params, body, wrong = _validate(request)
+        usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
+        if usable and custom_id is not None and not index.add(custom_id, number):
+            wrong.append(("custom_id", "occurs more than once"))
+        item = b""
+        if not wrong:
+            item = _item(wire_id(nonce, number), body)
+            if len(item) + envelope > max_bytes:
+                wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {max_bytes - envelope:,}"))
+        for name, text in wrong:
+            if len(problems) < PROBLEMS_SHOWN:
+                problems.append([number, custom_id, name, text])
+            else:
+                more += 1
+        if problems:
+            items, ids = [], []
+            continue
+        assert custom_id is not None
+        if models is not None:
+            models.add(params["model"])
+        added = len(item) + (1 if count else 0)
+        full = count == max_requests or envelope + size + added > max_bytes
+        if items and (full or piece_size + len(item) > PIECE_BYTES):
+            yield Piece(batch, ids, b",".join(items))
+            items, ids, piece_size = [], [], 0
+        if full:
+            batch, count, size, added = batch + 1, 0, 0, len(item)
+        items.append(item)
+        ids.append(custom_id)
+        count, size, piece_size = count + 1, size + added, piece_size + len(item) + 1
+    if number < 0:
+        problems.append([None, None, "requests", "the job is empty"])
+    if problems:
+        raise InvalidRequests(_describe(problems, more), problems, more)
+    yield Piece(batch, ids, b",".join(items))
+
+
+def pick(body: bytes, positions: Iterable[int]) -> list[bytes]:
+    """The ``params``, as JSON, of the requests at these positions of a piece's body."""
+    params = params_of(body)
+    return [params[position] for position in positions]
+
+
+def params_of(body: bytes) -> list[bytes]:
+    """The ``params``, as JSON, of all requests of a piece's body."""
+    return [bytes(item.params) for item in _decode_items(b"[" + body + b"]")]
+
+
+def again(body: bytes, positions: Iterable[int], wire_ids: Iterable[str]) -> list[bytes]:
+    """The requests at these positions of a piece's body, as they go on the wire under other ids."""
+    params = pick(body, positions)
+    return [_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
+
+
+def _item(custom_id: str, params: bytes) -> bytes:
+    return b'{"custom_id":"%s","params":%s}' % (custom_id.encode(), params)
+
+
+class _Item(msgspec.Struct):
+    params: msgspec.Raw
+
+
+_decode_items = msgspec.json.Decoder(list[_Item]).decode
+
+
+def _as_requests(requests: Any) -> Iterator[Any]:
+    if isinstance(requests, Mapping):
+        if isinstance(requests.get("custom_id"), str):
+            raise InvalidRequests(
+                "requests is one request, and must be a list: write [request]; nothing was stored or sent"
+            )
+        # The body of a create, as the SDK and curl send it.
+        if len(requests) == 1 and isinstance(inner := requests.get("requests"), (list, tuple)):
+            yield from inner
+            return
+        for custom_id, params in requests.items():
+            yield {"custom_id": custom_id, "params": params}
+    elif isinstance(requests, Iterable) and not isinstance(requests, (str, bytes, bytearray, type)):
+        yield from requests
+    else:
+        raise InvalidRequests(
+            f"requests must be an iterable of {{custom_id, params}} or a mapping of custom_id to params, "
+            f"not {_named(requests)}; nothing was stored or sent"
+        )
+
+
+def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
+    """The custom_id (None if unusable), the params plain and as JSON, and what is wrong as (field, text)."""
+    # dict by itself first, here and below: asking for the abstract class takes ten times as long.
+    if not isinstance(request, dict) and not isinstance(request := _read(request), Mapping):
+        return None, None, b"", [("request", f"must be an object with custom_id and params, not {_named(request)}")]
+    wrong = [
+        (str(name), request_fields.outside(name))
+        for name in request
+        if name not in _FIELDS and not plain_json.is_omitted(request[name])
+    ]
+    custom_id = request.get("custom_id")
+    if custom_id is None or plain_json.is_omitted(custom_id):
+        wrong.append(("custom_id", "is missing"))
+        custom_id = None
+    elif not isinstance(custom_id, str) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
+        text = f"must be a string of 1 to {LONGEST_CUSTOM_ID} characters"
+        wrong.append(("custom_id", text if isinstance(custom_id, str) else f"{text}, not {_named(custom_id)}"))
+        custom_id = custom_id[:80] + "..." if isinstance(custom_id, str) and custom_id else None
+    elif not _encodable(custom_id):
+        wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
+        custom_id = None
+    else:
+        custom_id = str.__str__(custom_id)  # plain, where it is of a class of its own (numpy's, Django's)
+    given = request.get("params")
+    if given is None or plain_json.is_omitted(given):
+        return custom_id, None, b"", [*wrong, ("params", "is missing")]
+    if not isinstance(given, dict) and not isinstance(given := _read(given), Mapping):
+        return custom_id, None, b"", [*wrong, ("params", f"must be an object, not {_named(given)}")]
+    params, body, without_form = plain_json.encode(given, "params")
+    if without_form:
+        wrong += without_form
+    if params is not None and not _is_complete(params):
+        _check(params, wrong)
+    return custom_id, params, body, wrong
+
+
+def _is_complete(params: dict[str, Any]) -> bool:
+    """Return whether nothing is wrong with params that are plain: all at once, for most of them."""
+    try:
+        return (
+            type(params["model"]) is str
+            and params["model"] != ""
+            and type(params["max_tokens"]) is int
+            and params["max_tokens"] > 0
+            and type(params["messages"]) is list
+            and params["messages"] != []
+            and request_fields.SPECIAL.isdisjoint(params)
+        )
+    except KeyError:
+        return False
+
+
+def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
+    """Note what would make a request fail whose params are plain; a field that is noted already has the value None."""
+    told = {field for field, _ in wrong} if wrong else _NOTHING
+    if not (model := params.get("model")):
+        if "params.model" not in told:
+            wrong.append(("params.model", "is missing"))
+    elif type(model) is not str:
+        wrong.append(("params.model", "must be a text"))
+    if (max_tokens := params.get("max_tokens")) is None:
+        if "params.max_tokens" not in told:
+            wrong.append(("params.max_tokens", "is missing"))
+    elif type(max_tokens) is not int or max_tokens < 1:
+        wrong.append(("params.max_tokens", "must be a whole number of at least 1 in a batch"))
+    if not (messages := params.get("messages")):
+        if "params.messages" not in told:
+            wrong.append(("params.messages", "is missing"))
+    elif type(messages) is not list:
+        wrong.append(("params.messages", "must be a list of messages"))
+    if not request_fields.SPECIAL.isdisjoint(params):
+        misplaced = list(request_fields.misplaced(params))
+        places = tuple(field for field, _ in misplaced)
+        wrong[:] = [found for found in wrong if not found[0].startswith(places)] + misplaced
+
+
+def _read(value: Any) -> Any:
+    """What the SDK makes of a pydantic model; anything else as it is."""
+    try:
+        return plain_json.dumped(value)
+    except Exception:  # noqa: BLE001 - pydantic's, or of the user's own serializers
+        return value
+
+
+def _named(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+_FIELDS = ("custom_id", "params")
+_NOTHING: frozenset[str] = frozenset()
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _describe(problems: list[list[Any]], more: int) -> str:
+    lines = [f"  {_place(index, custom_id, field)} {text}" for index, custom_id, field, text in problems]
+    if more:
+        lines.append(f"  and {more:,} more")
+    return "\n".join([f"{len(problems) + more:,} problem(s) in the requests; nothing was stored or sent:", *lines])
+
+
+def _place(index: int | None, custom_id: str | None, field: str) -> str:
+    if index is None:
+        return f"{field}:"
+    pointer = f"requests[{index}]" + (f".{field}" if field != "request" else "")
+    return f"{pointer} (custom_id {custom_id!r})" if custom_id is not None else pointer
