@@ -33,8 +33,7 @@ from celery.app import backends
 from celery.backends.redis import RedisBackend
 from kombu import transport as kombu_transport
 from kombu.transport import redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError
 
 from claude_batch_tasks import steady
 from claude_batch_tasks.logs import get_logger

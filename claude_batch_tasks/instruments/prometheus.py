@@ -16,8 +16,7 @@ import prometheus_client
 from billiard.process import current_process
 from celery import Celery
 from prometheus_client import values
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.core import Metric as Family
+from prometheus_client.core import GaugeMetricFamily, Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 

@@ -17,10 +17,12 @@ from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.formatting import many
 from claude_batch_tasks.pricing import input_sizes, spending
-from claude_batch_tasks.pricing.input_sizes import DOCUMENT as DOCUMENT
-from claude_batch_tasks.pricing.input_sizes import IMAGE as IMAGE
-from claude_batch_tasks.pricing.input_sizes import PER_MESSAGE as PER_MESSAGE
-from claude_batch_tasks.pricing.input_sizes import Inputs
+from claude_batch_tasks.pricing.input_sizes import (
+    DOCUMENT as DOCUMENT,
+    IMAGE as IMAGE,
+    PER_MESSAGE as PER_MESSAGE,
+    Inputs,
+)
 from claude_batch_tasks.pricing.prices import Prices, Used, check_overrides, geo_factor
 from claude_batch_tasks.settings import prices_of
 from claude_batch_tasks.wire import batch_requests

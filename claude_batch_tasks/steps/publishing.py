@@ -20,8 +20,10 @@ from celery.canvas import group, maybe_signature
 from celery.exceptions import BackendError, ImproperlyConfigured, TaskError
 from kombu import pools
 from kombu.exceptions import OperationalError, SerializationError
-from kombu.serialization import prepare_accept_content
-from kombu.serialization import registry as serializers  # type: ignore[attr-defined]
+from kombu.serialization import (
+    prepare_accept_content,
+    registry as serializers,  # type: ignore[attr-defined]
+)
 
 from claude_batch_tasks import transport
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, TryLater

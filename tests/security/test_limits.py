@@ -200,7 +200,7 @@ class TestAStream:
     @pytest.fixture(autouse=True)
     def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What takes its time is the reading of millions of events."""
-        monkeypatch.setattr(rules, "STREAM_BYTES", 500_000)
+        monkeypatch.setattr("claude_batch_tasks.rules.response_limits.STREAM_BYTES", 500_000)
 
     def test_of_events_without_end_is_left(self, server: Hostile, client: anthropic.Anthropic) -> None:
         server.answers(head(200), for_ever(b'event: ping\ndata: {"type": "ping"}\n\n'))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from claude_batch_tasks.wire import custom_ids
 from claude_batch_tasks.wire.custom_ids import Index

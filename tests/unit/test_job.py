@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery, Task
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port

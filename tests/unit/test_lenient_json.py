@@ -7,8 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from claude_batch_tasks.wire import lenient_json
 from tests.odd_answers import ODD, Odd, nested

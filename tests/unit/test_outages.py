@@ -128,7 +128,7 @@ def test_a_store_that_is_away_is_tried_again_soon_however_long_the_countdowns_ar
 
 
 def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("claude_batch_tasks.rules.OUTAGE_RETRY_MAX", 0.01)
+    monkeypatch.setattr("claude_batch_tasks.rules.retries.OUTAGE_RETRY_MAX", 0.01)
     over, calls = threading.Event(), 0
 
     def work() -> float:

@@ -14,8 +14,7 @@ from typing import Any
 import genai_prices
 import pytest
 from genai_prices.types import Tier, TieredPrices
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from claude_batch_tasks.pricing import prices as prices_module
 from claude_batch_tasks.pricing.prices import Prices, Used, check_overrides

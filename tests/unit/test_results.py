@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.pricing.prices import Prices, Used

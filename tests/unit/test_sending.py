@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.records import BatchRecord, JobRecord, Need, Taken, Unit
