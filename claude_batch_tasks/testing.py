@@ -6,7 +6,7 @@ import sys
 
 #: What is kept for the life of a process, by module; each is emptied, and filled again when it is needed.
 KEPT = {
-    "api": ("_client", "_renewed", "_replaced", "_slots"),
+    "api.clients": ("_client", "_renewed", "_replaced", "_slots"),
     "metrics": ("_told",),
     "pricing.prices": ("_listed", "_window"),
     "steps.publishing": ("_pools",),

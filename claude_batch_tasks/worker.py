@@ -60,6 +60,7 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
             raise errors.InvalidSettings("\n".join(wrong))
         unsaved_answers.check(settings)
         instruments.set_up(sender, settings.instruments)
+        api.load_sdk()  # once, before the pool is forked
     except errors.InvalidSettings as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
 

@@ -20,9 +20,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import anthropic
-
 from claude_batch_tasks import rules
+from claude_batch_tasks.api.sdk import anthropic
 from claude_batch_tasks.errors import ApiError
 
 #: Asked for, because each piece of it can be unpacked within a limit. The HTTP library unpacks whatever is installed.

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import anthropic
+from claude_batch_tasks.api.sdk import anthropic
 
 WORKSPACE = "anthropic-workspace-id"
 

@@ -20,9 +20,9 @@ from celery.canvas import group, maybe_signature
 from celery.exceptions import BackendError, ImproperlyConfigured, TaskError
 from kombu import pools
 from kombu.exceptions import OperationalError, SerializationError
-from kombu.serialization import (
+from kombu.serialization import (  # type: ignore[attr-defined]
     prepare_accept_content,
-    registry as serializers,  # type: ignore[attr-defined]
+    registry as serializers,
 )
 
 from claude_batch_tasks import transport

@@ -102,7 +102,11 @@ class Points:
             if inspect.isfunction(method) and not name.startswith("_") and name != "now":  # it hardly ever asks
                 setattr(RedisStore, name, self._around(method, f"store.{name}"))
         for name, function in list(vars(api).items()):
-            if not inspect.isfunction(function) or name.startswith("_") or function.__module__ != api.__name__:
+            if (
+                not inspect.isfunction(function)
+                or name.startswith("_")
+                or not function.__module__.startswith(api.__name__)
+            ):
                 continue
             # All that calls Anthropic takes the client; hashes of its credential call nobody.
             others = ("credential", "account_name", "results", "create")

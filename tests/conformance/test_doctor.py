@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner
 
-from claude_batch_tasks import api
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.cli import claude_batch
 from tests.conformance.bench import Configuration, Servers, bench, servers
 from tests.conformance.suite import FIRST, runs
@@ -45,7 +45,7 @@ def _parameters() -> Iterator[object]:
 
 @pytest.mark.parametrize(("configuration", "refused"), list(_parameters()))
 def test_its_exit_code_fits(configuration: Configuration, refused: bool, found: Servers, tmp_path: Path) -> None:
-    api._client.cache_clear()
+    clients._client.cache_clear()
     with bench(found, FIRST, configuration, tmp_path) as made:
         command = CliRunner().invoke(claude_batch, ["doctor"], obj=Context(made.app))
     wrong = re.findall(r"\[claude_batch\.(E\d+)\]", command.output)

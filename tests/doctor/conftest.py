@@ -15,7 +15,7 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner
 
-from claude_batch_tasks import api
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.embedded import RedisServer, Worker
@@ -75,7 +75,7 @@ def make_app(healthy: Set, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     monkeypatch.setenv("ANTHROPIC_BASE_URL", healthy.simulator.url)
     # The worker is there: it may take its time, and where there is none, nobody waits long for it.
     monkeypatch.setattr(workers, "REST", 0.3)
-    api._client.cache_clear()
+    clients._client.cache_clear()
     with ExitStack() as stack:
 
         def make(**changes: Any) -> Celery:
@@ -94,7 +94,7 @@ def make_app(healthy: Set, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
             return app
 
         yield make
-    api._client.cache_clear()
+    clients._client.cache_clear()
 
 
 class Said(NamedTuple):

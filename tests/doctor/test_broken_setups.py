@@ -16,7 +16,7 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
-from claude_batch_tasks import api
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.embedded import RedisServer, free_port
 from tests.doctor.conftest import KEY, PASSWORD, Said, Set, answering
@@ -239,7 +239,7 @@ def test_a_worker_with_another_store(healthy: Set, make_app: MakeApp, doctor_say
 
 
 def test_a_worker_with_other_settings(make_app: MakeApp, doctor_says: DoctorSays) -> None:
-    factories = {"tenant": "claude_batch_tasks.api.default_client"}
+    factories = {"tenant": "claude_batch_tasks.api.clients.default_client"}
     said = doctor_says(make_app(claude_batch_poll_max=77, claude_batch_client_factories=factories), "workers")
     assert said.ids == ["W206", "E207"]
     assert "has other settings than this process: poll_max. Steps use the worker's" in said.text
@@ -311,7 +311,7 @@ def test_a_key_of_a_form_that_none_has(
     app = make_app()
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     monkeypatch.setenv(variable, key)
-    api._client.cache_clear()
+    clients._client.cache_clear()
     said = doctor_says(app, "anthropic")
     assert (said.ids, said.exit_code) == (["E316"], 1)
     assert variable in said.text
@@ -373,7 +373,7 @@ def test_a_process_without_a_key_is_told_that_only_workers_need_one(
 ) -> None:
     app = make_app()
     monkeypatch.delenv("ANTHROPIC_API_KEY")
-    api._client.cache_clear()
+    clients._client.cache_clear()
     said = doctor_says(app, "anthropic", "--strict")
     assert (said.ids, said.exit_code) == ([], 0)
     assert "this process has no key" in said.text

@@ -20,6 +20,7 @@ from celery import Celery
 from celery.states import READY_STATES
 
 from claude_batch_tasks import BatchJob, api, run_batch
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.settings import Settings
 from tests.security.clients import FAILING
@@ -192,7 +193,7 @@ def test_no_object_shows_the_key(seen: Seen, monkeypatch: pytest.MonkeyPatch) ->
         shown += [repr(job), repr(job.status()), repr(job.history())]
     for name, value in {"ANTHROPIC_API_KEY": KEY, "HOSTILE_URL": "http://h"}.items():
         monkeypatch.setenv(name, value)
-    api._client.cache_clear()
+    clients._client.cache_clear()
     shown.append(repr(api.client("echo", {"echo": "tests.security.clients.echo"})))
     for text in shown:
         assert KEY not in text

@@ -16,7 +16,8 @@ import redis
 import zstandard
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, adopt, api, run_batch
+from claude_batch_tasks import BatchJob, adopt, run_batch
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.errors import InvalidSettings, KeyMissing, PayloadDamaged, StoreUnavailable
 from claude_batch_tasks.settings import Settings, from_environment
 from claude_batch_tasks.simulator import Fault, Simulator
@@ -136,11 +137,11 @@ class TestAJob:
     @pytest.fixture
     def keyed(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-eager")
-        api._client.cache_clear()  # another test's, whose server is gone
+        clients._client.cache_clear()  # another test's, whose server is gone
         app = make_app(redis_url, A)
         app.set_current()
         yield app
-        api._client.cache_clear()
+        clients._client.cache_clear()
         app.close()
 
     def requests(self) -> dict[str, Any]:

@@ -15,10 +15,11 @@ PROGRAM = """
 import sys, threading, time
 import anthropic
 import claude_batch_tasks.tasks
+from claude_batch_tasks.api import calls
 from claude_batch_tasks import api, errors
 
 AT_ONCE = 8
-http = api._transport(anthropic.DefaultHttpxClient)
+http = calls._transport(anthropic.DefaultHttpxClient)
 together = threading.Barrier(AT_ONCE)
 
 def answer(request):

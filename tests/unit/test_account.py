@@ -12,7 +12,7 @@ import anthropic
 import pytest
 
 from claude_batch_tasks import api, errors, rules
-from claude_batch_tasks.api import Account
+from claude_batch_tasks.api import Account, clients
 from claude_batch_tasks.lifecycle import sightings
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
@@ -37,15 +37,15 @@ class Unsigned(anthropic.Anthropic):
 @pytest.fixture
 def make_step(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Step]]:
     """``make_step({"batch_id": "msgbatch_1"}, key=None, organization="o")``: of a batch, a client, a job."""
-    clients = SimpleNamespace(made=None)
+    made = SimpleNamespace(made=None)
     module = type(sys)("account_clients")
-    module.make = lambda: clients.made  # type: ignore[attr-defined]
+    module.make = lambda: made.made  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def make(batch: dict[str, Any], *, key: str | None = "a key", **job: Any) -> Step:
-        api._client.cache_clear()
+        clients._client.cache_clear()
         kind = anthropic.Anthropic if key else Unsigned
-        clients.made = kind(base_url="http://127.0.0.1:9", api_key=key or "unused")
+        made.made = kind(base_url="http://127.0.0.1:9", api_key=key or "unused")
         record = store.job(JOB)
         if record is None:
             own = {"nonce": "n", "requests": 4, "batches": 1, "submitted_at": 0.0, "state": "running", **job}
@@ -58,7 +58,7 @@ def make_step(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
         return Step(store, Settings(**found), record, BATCH, "me", (JOB, 0, 0, 0), object())
 
     yield make
-    api._client.cache_clear()
+    clients._client.cache_clear()
 
 
 def shows(monkeypatch: pytest.MonkeyPatch, seen: Account, *batches: api.Batch) -> list[float]:

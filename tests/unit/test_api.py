@@ -22,6 +22,7 @@ import anthropic
 import pytest
 
 from claude_batch_tasks import api, errors, rules
+from claude_batch_tasks.api import calls, clients
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.results import reader
 from tests import odd_answers
@@ -221,7 +222,7 @@ class TestACall:
 
     @pytest.mark.parametrize("endpoint", ["create", "retrieve"])
     def test_may_be_answered_by_a_transport_that_reads_nothing(self, endpoint: str) -> None:
-        http = api._transport(anthropic.DefaultHttpxClient)
+        http = calls._transport(anthropic.DefaultHttpxClient)
         transport = http.MockTransport(lambda request: http.Response(200, json=BATCH, headers={"request-id": "req_1"}))
         with anthropic.Anthropic(api_key=KEY, http_client=http.Client(transport=transport), max_retries=0) as client:
             batch = CALLS[endpoint](client)
@@ -763,8 +764,8 @@ class TestAStream:
         with pytest.raises(errors.AmbiguousError):  # what was cut off was needed
             stream(client)
         server.answers = [streamed(SPOKEN, spoken("msg_2", "anew"), STOP)]
-        caplog.set_level(logging.WARNING, api.log.name)
-        api.log.disabled = False  # by an app's own logging, in a test before this one
+        caplog.set_level(logging.WARNING, calls.log.name)
+        calls.log.disabled = False  # by an app's own logging, in a test before this one
         message = stream(client)
         assert (message["id"], message["content"]) == ("msg_2", [{"type": "text", "text": "anew"}])
         assert "msg_1 was left out, and may be billed too" in caplog.text
@@ -1009,9 +1010,9 @@ class TestTheClientOfAnAccount:
         (tmp_path / "shop_clients.py").write_text(FACTORIES.format(url=server.url))
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "shop_clients", raising=False)
-        api._client.cache_clear()
+        clients._client.cache_clear()
         yield
-        api._client.cache_clear()
+        clients._client.cache_clear()
 
     def client(self, name: str) -> anthropic.Anthropic:
         return api.client("tenant-b", {"tenant-b": f"shop_clients.{name}"})
@@ -1077,11 +1078,11 @@ class TestTheDefaultClient:
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        api._client.cache_clear()
+        clients._client.cache_clear()
         yield
-        api._client.cache_clear()
+        clients._client.cache_clear()
 
-    FACTORIES = {"default": "claude_batch_tasks.api.default_client"}  # noqa: RUF012
+    FACTORIES = {"default": "claude_batch_tasks.api.clients.default_client"}  # noqa: RUF012
 
     def test_has_key_and_address_from_the_environment(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)

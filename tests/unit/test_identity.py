@@ -14,7 +14,7 @@ import pytest
 from test_api import BATCH, PARAMS, Server, answer, failure
 
 from claude_batch_tasks import api, errors
-from claude_batch_tasks.api import identity
+from claude_batch_tasks.api import clients, identity
 
 newer = pytest.mark.skipif(not hasattr(anthropic, "CredentialsError"), reason="this SDK has keys and tokens only")
 
@@ -34,14 +34,14 @@ def client_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calla
     """``client_of(factory)``: as a worker has it, under the alias ``a``."""
     module = type(sys)("identity_clients")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    api._client.cache_clear()
+    clients._client.cache_clear()
 
     def client_of(factory: Callable[[], Any]) -> anthropic.Anthropic:
         module.make = factory  # type: ignore[attr-defined]
         return api.client("a", {"a": "identity_clients.make"})
 
     yield client_of
-    api._client.cache_clear()
+    clients._client.cache_clear()
 
 
 def provider(token: str = "a token of one hour", expires_at: int | None = None) -> Any:
@@ -169,7 +169,7 @@ class TestTheIdentityOfAClient:
         assert client._token_cache is not None
         client._token_cache.get_token()
         assert "never-to-be-seen" not in identity.kind(client)
-        assert "[key]" in api._hidden("refused: sk-secret-token-never-to-be-seen", client)
+        assert "[key]" in clients.hide_secrets("refused: sk-secret-token-never-to-be-seen", client)
 
 
 class TestAClient:
@@ -193,7 +193,7 @@ class TestAClient:
             lambda: AnthropicFoundry(api_key="x", resource="r"),
             lambda: anthropic.AnthropicBedrock(aws_region="us-east-1", aws_access_key="a", aws_secret_key="b"),
         ):
-            api._client.cache_clear()
+            clients._client.cache_clear()
             with pytest.raises(errors.BatchesUnsupported, match=r"Anthropic(Foundry|Bedrock) has no Message Batches"):
                 client_of(make)
 
@@ -277,8 +277,8 @@ class TestARefusedToken:
     def test_of_a_call_that_began_before_says_nothing_of_the_new_one(self, server: Server, client: Any) -> None:
         """Calls are made side by side, and each of them is refused."""
         made = client()
-        assert api._renew(made, 0.0)
-        assert api._renew(made, 0.0)
+        assert clients.renew_credential(made, 0.0)
+        assert clients.renew_credential(made, 0.0)
         assert client() is made
 
     def test_that_cannot_be_had_was_not_sent(self, server: Server, client_of: Any) -> None:

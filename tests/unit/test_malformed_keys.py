@@ -9,7 +9,7 @@ import anthropic
 import pytest
 
 from claude_batch_tasks import api, errors
-from claude_batch_tasks.api import identity
+from claude_batch_tasks.api import clients, identity
 
 KEY = "sk-ant-never-to-be-seen-1234"
 VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
@@ -27,9 +27,9 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     GIVEN.clear()
-    api._client.cache_clear()
+    clients._client.cache_clear()
     yield
-    api._client.cache_clear()
+    clients._client.cache_clear()
 
 
 def refused() -> str:

@@ -12,7 +12,8 @@ import anthropic
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, adopt, api, errors, run_batch
+from claude_batch_tasks import BatchJob, adopt, errors, run_batch
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Simulator
 from claude_batch_tasks.store import open_store_at
@@ -238,7 +239,7 @@ print(adopt("{elsewhere(simulator, ["a", "b"])}", app=app, poll_min=0.1).get()["
 def test_without_a_worker_they_run_here_and_now(
     app: Celery, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api._client.cache_clear()  # another test's, whose server is gone
+    clients._client.cache_clear()  # another test's, whose server is gone
     app.conf.update(task_always_eager=True, task_store_eager_result=True)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.url)
@@ -253,4 +254,4 @@ def test_without_a_worker_they_run_here_and_now(
     simulator.end()
     assert job.resume(max_wait=60).get()["succeeded"] == 2
     assert job.status().state == "completed"
-    api._client.cache_clear()
+    clients._client.cache_clear()

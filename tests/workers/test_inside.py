@@ -9,7 +9,8 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
-from claude_batch_tasks import BatchJob, api, run_batch
+from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.simulator import Simulator
 from tests.support import FAST, wait_until
 from tests.workers.rig import requests
@@ -20,12 +21,12 @@ pytestmark = pytest.mark.workers
 @pytest.fixture
 def here(app: Celery, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """The app, with the settings that a worker of its own process needs."""
-    api._client.cache_clear()  # another test's, whose server is gone
+    clients._client.cache_clear()  # another test's, whose server is gone
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-test-key-never-to-be-seen")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.url)
     app.conf.update({name.lower(): float(value) for name, value in FAST.items()})
     yield app
-    api._client.cache_clear()
+    clients._client.cache_clear()
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])

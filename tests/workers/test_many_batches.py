@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import BatchJob, api, errors, run_batch
+from claude_batch_tasks import BatchJob, errors, run_batch
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
@@ -193,7 +194,7 @@ def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
     app: Celery, redis_url: str, redis_server: Any, trickle: type[Trickle]
 ) -> None:
     """The lease is renewed however long it takes; once it is somebody else's, the download is given up."""
-    api._client.cache_clear()
+    clients._client.cache_clear()
     job_id, unit = "a-long-one", Unit("a-long-one", 0)
     record = submission.submit(app, job_id, requests("job", 1000), {"lease": 0.6})
     trickle.nonce = record.nonce

@@ -1,0 +1,260 @@
+"""Calls of the Message Batches API."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.api.calls import LONG_TIMEOUT, account_of, answered_at, mapped_errors, request_id_of, send
+from claude_batch_tasks.api.clients import Account, Client
+from claude_batch_tasks.errors import (
+    TransientError,
+)
+from claude_batch_tasks.wire import lenient_json
+
+BATCHES_PATH = "/v1/messages/batches"
+_PAGE = 1000
+_CHUNK = 65_536
+
+#: More requests than any batch has; a number beyond is none.
+_MOST_REQUESTS = 10**9
+
+#: It becomes a part of addresses, keys and log lines.
+_BatchId = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:-]{1,200}\Z")]
+
+#: No store takes half a surrogate pair.
+_WHOLE = r"\A[^\ud800-\udfff]*\Z"
+_Status = Annotated[str, msgspec.Meta(max_length=100, pattern=_WHOLE)]
+_Cursor = Annotated[str, msgspec.Meta(pattern=_WHOLE)]
+_STATES = ("processing", "succeeded", "errored", "canceled", "expired")
+_T = TypeVar("_T")
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """A Message Batch as the API describes it, as far as we use it."""
+
+    id: _BatchId
+    processing_status: _Status
+    counts: dict[str, Any] | None = msgspec.field(default=None, name="request_counts")
+    created_at: datetime
+    expires_at: datetime | None = None
+    ended_at: datetime | None = None
+    archived_at: datetime | None = None
+    organization: Any = None
+    workspace: Any = None
+    """What the API called those of the credential in the answer's headers."""
+    hold: float | None = None
+    """Seconds for which the answer asks all calls on the account to wait."""
+    date: float | None = msgspec.field(default=None, name="our_date")
+    """The time by the API's clock, epoch seconds, when it answered."""
+    ahead: float = msgspec.field(default=0.0, name="our_ahead")
+    """Seconds by which that clock is ahead of the one that ``list_since`` was given."""
+    retry_after: float | None = None
+    """Seconds before which the answer asks not to be asked for again."""
+    call: dict[str, Any] = {}
+    """The call that showed it by itself: ``request_id`` (what Anthropic's support asks for) and ``seconds``."""
+
+    def __post_init__(self) -> None:
+        # Python takes a time without a zone for the machine's own, and compares it with no other.
+        for name in ("created_at", "expires_at", "ended_at", "archived_at"):
+            if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
+                setattr(self, name, moment.replace(tzinfo=timezone.utc))
+        # Of an answer's head and of how it came; a body has no say in them.
+        self.organization = self.workspace = self.hold = self.retry_after = self.date = None
+        self.ahead, self.call = 0.0, {}
+        found = (self.counts or {}).items()
+        self.counts = {name: n for name, n in found if type(n) is int and 0 <= n <= _MOST_REQUESTS}
+
+    @property
+    def account(self) -> Account:
+        """Whose it is, as the API says."""
+        return Account(self.organization, self.workspace)
+
+    @property
+    def running(self) -> bool:
+        """It has not ended, whatever else its status may be called."""
+        return self.processing_status != "ended"
+
+    @property
+    def request_counts(self) -> dict[str, int]:
+        """How many requests are in which state."""
+        return self.counts or {}
+
+    def may_hold(self, count: int) -> bool:
+        """Whether it may be a batch of ``count`` requests: the states that the API documents add up to that, or all."""
+        counts = self.request_counts
+        return count in (sum(counts.get(name, 0) for name in _STATES), sum(counts.values()))
+
+
+class Page(msgspec.Struct):
+    """A page of the account's batches, newest first."""
+
+    data: list[Batch]
+    has_more: bool | None = False
+    last_id: _Cursor | None = None
+    unreadable: int = 0
+    """Entries that are left out, because they are not as the API documents them."""
+    date: float | None = msgspec.field(default=None, name="our_date")
+    """The time by the API's clock, epoch seconds, when it answered."""
+    hold: float | None = None
+    """Seconds for which the answer asks all calls on the account to wait."""
+    retry_after: float | None = None
+    """Seconds before which the answer asks not to be asked for again."""
+
+    @property
+    def oldest(self) -> float:
+        """Every batch created from then on (epoch seconds) is in this page or in one before it."""
+        if not self.has_more:
+            return 0.0
+        return self.data[-1].created_at.timestamp() if self.data else math.inf
+
+
+class _RoughPage(msgspec.Struct):
+    data: list[msgspec.Raw]
+    has_more: bool | None = False
+    last_id: _Cursor | None = None
+
+
+# Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads that
+# do so at once end the process.
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {cls: msgspec.json.Decoder(cls) for cls in (Batch, Page, _RoughPage)}
+
+
+def create(client: Client, body: Iterable[bytes], size: int) -> Batch:
+    """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
+    with mapped_errors("create", client) as since:
+        response = send(client, "create", BATCHES_PATH, LONG_TIMEOUT, post=(body, size))
+        return _batch(client, response, since)
+
+
+def retrieve(client: Client, batch_id: str, *, timeout: float) -> Batch:
+    """Look at one batch."""
+    with mapped_errors("retrieve", client) as since:
+        response = send(client, "retrieve", f"{BATCHES_PATH}/{batch_id}", timeout)
+        return _batch(client, response, since)
+
+
+def cancel(client: Client, batch_id: str, *, timeout: float) -> Batch:
+    """Ask for a batch to be canceled; what was processed keeps its results."""
+    with mapped_errors("cancel", client):
+        response = send(client, "cancel", f"{BATCHES_PATH}/{batch_id}/cancel", timeout, post=(None, 0))
+        return _decode(response, Batch)
+
+
+def pages(client: Client, *, timeout: float) -> Iterator[Page]:
+    """The account's batches, newest first, page by page."""
+    after: str | None = None
+    cursors: set[str] = set()
+    while True:
+        params: dict[str, Any] = {"limit": _PAGE} | ({"after_id": after} if after else {})
+        with mapped_errors("list", client):
+            response = send(client, "list", BATCHES_PATH, timeout, params=params)
+            page = read_page(response)
+            now = answered_at(response.headers)
+            page.date = rules.date(response.headers)
+            page.hold = rules.hold_back(response.status_code, response.headers, now)
+            page.retry_after = rules.retry_after(response.headers, now)
+        yield page
+        if not page.has_more:
+            return
+        after = page.last_id or (page.data[-1].id if page.data else None)
+        if after is None or after in cursors or len(cursors) >= rules.PAGES:
+            raise TransientError("list: the pages broke off before their end")
+        cursors.add(after)
+
+
+def list_since(
+    client: Client, since: float, *, timeout: float, now: Callable[[], float] | None = None
+) -> Iterator[Batch]:
+    """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages.
+
+    Args:
+        now: the clock that ``since`` is by. Where the API's own is behind, batches are listed from earlier on; where it
+            is ahead they are not listed from later on, as an answer's ``Date`` may be a gateway's.
+
+    Raises:
+        TransientError: besides what a call raises: an entry cannot be read, so that nothing can be said of absence.
+    """
+    for page in pages(client, timeout=timeout):
+        if page.unreadable:
+            raise TransientError(f"list: {page.unreadable} of its entries cannot be read")
+        ahead = rules.ahead(page.date, now()) if now is not None else 0.0
+        first = since + min(ahead, 0.0)
+        for batch in page.data:
+            if batch.created_at.timestamp() >= first:
+                batch.ahead = ahead
+                yield batch
+        if page.oldest < first:
+            return
+
+
+@contextlib.contextmanager
+def results(client: Client, batch_id: str, *, timeout: float) -> Iterator[Iterator[bytes]]:
+    """The result file as a stream of byte chunks, from one GET.
+
+    Not the SDK's ``results()``: that makes a second, hidden ``retrieve`` and follows the batch's ``results_url`` to
+    whatever host it names, with the key. This path is on the configured ``base_url``.
+    """
+    with mapped_errors("results", client):
+        path = f"{BATCHES_PATH}/{batch_id}/results"
+        response = send(client, "results", path, timeout, stream=True, accept="application/binary")
+    with contextlib.closing(response):
+        yield _read(client, response)
+
+
+def _read(client: Client, response: Any) -> Iterator[bytes]:
+    with mapped_errors("results", client, begun=True):
+        yield from response.iter_bytes(_CHUNK)
+
+
+def _batch(client: Client, response: Any, since: float) -> Batch:
+    batch = _decode(response, Batch)
+    batch.organization, batch.workspace = account_of(response.headers, client)
+    now = answered_at(response.headers)
+    batch.date = rules.date(response.headers)
+    batch.hold = rules.hold_back(response.status_code, response.headers, now)
+    batch.retry_after = rules.retry_after(response.headers, now)
+    # Not the response's own: there is none where a transport answers from memory.
+    batch.call = {
+        "request_id": request_id_of(client, response.headers.get("request-id")),
+        "seconds": round(time.perf_counter() - since, 3),
+    }
+    return batch
+
+
+def read_page(response: Any) -> Page:
+    try:
+        return _decode(response, Page)
+    except msgspec.DecodeError:
+        rough = _decode(response, _RoughPage)
+    page = Page(data=[], has_more=rough.has_more, last_id=rough.last_id)
+    for entry in rough.data:
+        try:
+            page.data.append(_decode_json(entry, Batch))
+        except lenient_json.REFUSED:
+            page.unreadable += 1
+    return page
+
+
+def _decode(response: Any, cls: type[_T]) -> _T:
+    try:
+        return _decode_json(response.content, cls)
+    except lenient_json.REFUSED:
+        # A page of a proxy with status 200, for one. It keeps no word of the body: that may be somebody's text.
+        raise msgspec.DecodeError("the answer is not the API's JSON") from None
+
+
+def _decode_json(data: bytes | msgspec.Raw, cls: type[_T]) -> _T:
+    found: _T
+    try:
+        found = _DECODERS[cls].decode(data)
+    except lenient_json.REFUSED:
+        found = msgspec.convert(lenient_json.read(bytes(data))[0], cls)
+    return found

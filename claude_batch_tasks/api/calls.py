@@ -1,0 +1,317 @@
+"""One attempt of one call, and which error of ours whatever comes back is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import NoneType
+from typing import Any
+
+import msgspec
+
+from claude_batch_tasks import metrics, rules
+from claude_batch_tasks.api import body_limits, error_reasons, identity
+from claude_batch_tasks.api.clients import (
+    Account,
+    Caller,
+    Client,
+    hide_secrets,
+    ignore_account,
+    keep_credential,
+    renew_credential,
+    sdk_client,
+)
+from claude_batch_tasks.api.sdk import anthropic
+from claude_batch_tasks.errors import (
+    ApiError,
+    BatchTasksError,
+    InvalidSettings,
+    PermanentError,
+    TransientError,
+)
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.wire import lenient_json
+
+log = get_logger(__name__)
+_ORGANIZATION = "anthropic-organization-id"
+_USER_PROFILE = "anthropic-user-profile-id"
+_BETA = "anthropic-beta"
+
+#: A create carries up to 256 MB and a message may take minutes to write: the SDK's own default for both.
+LONG_TIMEOUT = 600.0
+_CONNECT = 10.0
+
+#: What httpx and httpx2 raise before a request has left: nobody is there, a proxy makes no tunnel, or it cannot be sent
+#: as it is.
+_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
+_UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
+
+#: What is raised while a client signs a request because it is not set up, and stays so.
+_WRONGLY_SET_UP = (RuntimeError, ImportError, LookupError, AttributeError)
+_LONGEST_MESSAGE = 500
+LONGEST_NAME = 200
+
+
+@contextlib.contextmanager
+def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = False) -> Iterator[float]:
+    """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors; measure the call.
+
+    Gives when it began, by ``time.perf_counter``.
+
+    Args:
+        begun: it is the rest of an answer, of which the beginning was measured.
+    """
+    failure: ApiError
+    since = time.perf_counter()
+    try:
+        yield since
+    except body_limits.Unsent as exc:
+        cause = exc.__cause__
+        assert cause is not None
+        raise cause from None  # the server never had all of it, whatever the exception is
+    except ApiError as exc:
+        failure = exc
+    except anthropic.APIStatusError as exc:
+        failure = error_from_status(endpoint, exc, client)
+        if exc.status_code != 401:
+            keep_credential(client, since)
+        elif renew_credential(client, since):
+            failure = _again(failure)
+    except (anthropic.APIConnectionError, msgspec.DecodeError) as exc:
+        cause = exc.__cause__ or exc
+        name = type(cause).__name__
+        if isinstance(cause, BatchTasksError):
+            raise cause from None  # the body's source failed, so the server never had all of it
+        if name in _UNSENDABLE:
+            # Without its text, which quotes what is wrong with the address or the key.
+            failure = PermanentError(f"{endpoint}: the client cannot send it ({name})")
+        else:
+            failure = rules.classify(endpoint, None, sent=name not in _NOT_SENT)(f"{endpoint}: {_name(cause, client)}")
+    except (anthropic.AnthropicError, TypeError, ValueError) as exc:
+        # Raised before anything is sent: no credentials, or parameters the client itself refuses.
+        kind = TransientError if _passes(exc) else PermanentError
+        failure = kind(f"{endpoint}: the client refused to send: {hide_secrets(str(exc), client)[:_LONGEST_MESSAGE]}")
+    except Exception as exc:
+        if _while_signing(exc):
+            kind = PermanentError if isinstance(exc, _WRONGLY_SET_UP) else TransientError
+            raise kind(f"{endpoint}: the client could not sign in, and sent nothing: {_name(exc, client)}") from None
+        # Failures while a body is read come raw from the transport, in classes that differ between SDK versions.
+        if type(exc).__name__ in _UNSENDABLE:
+            raise PermanentError(f"{endpoint}: the client cannot send it ({type(exc).__name__})") from None
+        if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
+            raise
+        failure = rules.classify(endpoint, None)(f"{endpoint}: {_name(exc, client)} while the answer was read")
+    else:
+        if not begun:
+            keep_credential(client, since)
+            metrics.observe("api_seconds", time.perf_counter() - since, endpoint=endpoint, status="200")
+        return
+    if begun:
+        metrics.count("broken_answers", endpoint=endpoint)
+    else:
+        status = str(failure.status or "none")
+        metrics.observe("api_seconds", time.perf_counter() - since, endpoint=endpoint, status=status)
+    if failure.status == 404:
+        metrics.count("not_found", endpoint=endpoint)
+    raise failure from None
+
+
+def answered_at(headers: Mapping[str, str]) -> float:
+    """The time by which an answer's own times are to be read: the API's own clock, where it shows that."""
+    found = rules.date(headers)
+    return time.time() if found is None else found  # noqa: TID251 - there is no other
+
+
+def _passes(exc: Exception) -> bool:
+    """Whether the exchange of a workload's identity for a token failed for a reason that passes."""
+    if type(exc).__name__ != "WorkloadIdentityError":
+        return False
+    status = getattr(exc, "status_code", None)
+    return exc.__cause__ is not None if status is None else rules.classify("list", status, own=True) is TransientError
+
+
+def _while_signing(exc: Exception) -> bool:
+    """Whether it was raised while the SDK's client prepared a request, by whoever knows the credential."""
+    frames = traceback.walk_tb(exc.__traceback__)
+    return any(frame.f_code.co_name in ("_prepare_options", "_prepare_request") for frame, _ in frames)
+
+
+def _again(refused: ApiError) -> ApiError:
+    """A refusal of a token that the next call will not sign in with."""
+    failure = TransientError(*refused.args)
+    failure.organization, failure.workspace = refused.organization, refused.workspace
+    return failure
+
+
+def account_of(headers: Mapping[str, str], client: Client | None = None) -> Account:
+    names = (headers.get(_ORGANIZATION), headers.get(identity.WORKSPACE))
+    return Account(*(hide_secrets(name, client)[:LONGEST_NAME] if name else None for name in names))
+
+
+def request_id_of(client: Client, given: str | None) -> str | None:
+    return hide_secrets(given, client)[:LONGEST_NAME] if given else None
+
+
+def error_from_status(endpoint: rules.Endpoint, exc: anthropic.APIStatusError, client: Client) -> ApiError:
+    try:
+        body = exc.response.content
+    except Exception:  # noqa: BLE001 - an unread or broken body: the status says enough
+        body = b""
+    return error_from_answer(endpoint, exc.status_code, body, exc.response.headers, client)
+
+
+def error_from_answer(endpoint: rules.Endpoint, given: int, content: bytes, headers: Any, client: Client) -> ApiError:
+    """Return the error that an answer is; in a stream that began well, an event of it."""
+    error, request_id = _own_form(content)
+    error_type, code = error.get("type"), None
+    if error_type is not None:
+        details = error.get("details")
+        message, code = error.get("message"), details.get("error_code") if isinstance(details, dict) else None
+        code = code if isinstance(code, str) else None
+        status = rules.STATUS_OF.get(error_type, 500) if given < 300 else given
+        error_type = hide_secrets(error_type[:LONGEST_NAME], client)
+        source = error_type
+    else:
+        status = 500 if given < 300 else given
+        message = error_reasons.reason_of(content, headers.get("content-type"))
+        source = "(not in the API's own form)" if message else ""
+    said = f": {hide_secrets(message, client)[:_LONGEST_MESSAGE]}" if message else " without a message of its own"
+    failure = rules.classify(endpoint, status, own=error_type is not None, error_type=error_type)(
+        f"{endpoint}: Anthropic answered {status} {source}".rstrip() + said,
+        status,
+        error_type,
+        request_id_of(client, headers.get("request-id") or request_id),
+        rules.retry_after(headers, answered_at(headers)),
+    )
+    failure.organization, failure.workspace = account_of(headers, client)
+    failure.code = code
+    failure.limits = rules.limits(headers)
+    hold = rules.messages_hold if endpoint == "messages" else rules.hold_back
+    failure.hold = hold(status, headers, answered_at(headers))
+    return failure
+
+
+def _own_form(content: bytes) -> tuple[dict[str, Any], str | None]:
+    """Return the ``error`` and the ``request_id`` of a body in the API's own form; else nothing.
+
+    That is an object with ``"type": "error"`` and an ``error`` whose ``type`` is one that Anthropic documents, or is
+    named as those are: what stands in front of the API has other forms.
+    """
+    try:
+        body, _ = lenient_json.read(content)
+        error, request_id = body["error"], body.get("request_id")
+        kind, message = error["type"], error.get("message")
+        own = body["type"] == "error" and (kind in rules.STATUS_OF or kind.endswith("_error"))
+        if own and isinstance(message, (str, NoneType)):
+            return error, request_id if isinstance(request_id, str) else None
+    except (*lenient_json.REFUSED, LookupError, TypeError, AttributeError):
+        pass  # a proxy's page, a broken body
+    return {}, None
+
+
+def _transport(client_type: type) -> Any:
+    """The HTTP library under the SDK's client: httpx for 0.x, httpx2 from 1.0 on."""
+    for cls in client_type.__mro__:
+        if (name := cls.__module__.partition(".")[0]) in ("httpx", "httpx2"):
+            return importlib.import_module(name)
+    raise InvalidSettings(f"the client's HTTP library ({client_type.__module__}) is not known")
+
+
+def _raw(client: anthropic.Anthropic) -> Any:
+    """What ``cast_to`` must be for the SDK to hand over the response as it came."""
+    return _transport(type(client._client)).Response
+
+
+def send(
+    client: Client,
+    endpoint: rules.Endpoint,
+    path: str,
+    timeout: float,
+    *,
+    post: tuple[Iterable[bytes] | None, int] | None = None,
+    stream: bool = False,
+    accept: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    on_account: Callable[[Account], None] = ignore_account,
+) -> Any:
+    """One attempt of a call; the response as it came, its body unread if it is streamed.
+
+    Args:
+        post: a POST, with the pieces of this JSON, and its size. In pieces, because the SDK writes a body that it is
+            given whole into its log, at DEBUG.
+    """
+    content, size = post or (None, 0)
+    body = None if content is None else _Body(content)
+    sdk = sdk_client(client)
+    headers = {"Accept-Encoding": body_limits.CODING} | ({"Accept": accept} if accept else {}) | _own(client, endpoint)
+    more: dict[str, Any] = {"stream": True, "stream_cls": anthropic.Stream[Any]} if stream else {}
+    if body is not None:
+        headers |= {"Content-Type": "application/json", "Content-Length": str(size)}
+        more["content"] = body
+    options: dict[str, Any] = {
+        "timeout": anthropic.Timeout(timeout, connect=min(timeout, _CONNECT)),
+        # Before 2.x the SDK sends its key along, to whatever host.
+        "follow_redirects": False,
+        # Not of a copy of the client: a subclass may have a constructor that the SDK's copies do not know.
+        "max_retries": 0,
+        "headers": headers,
+    }
+    if params is not None:
+        options["params"] = params
+    method: Any = sdk.get if post is None else sdk.post
+    if isinstance(client, Caller) and endpoint not in ("create", "messages"):
+        on_account = client.answered
+    with body_limits.bounded(sdk, endpoint, stream=stream and endpoint == "messages"):
+        try:
+            response = method(path, cast_to=_raw(sdk), options=options, **more)
+        except anthropic.APIStatusError as exc:
+            _report_account(account_of(exc.response.headers, client), on_account)
+            raise
+        except anthropic.APIConnectionError as exc:
+            cause = exc.__cause__ or exc
+            if body is None or body.begun or isinstance(cause, BatchTasksError) or type(cause).__name__ in _UNSENDABLE:
+                raise
+            # A provider of tokens, for one, raises whatever it likes.
+            raise TransientError(f"{endpoint}: nothing was sent: {_name(cause, client)}") from None
+    _report_account(account_of(response.headers, client), on_account)
+    return response
+
+
+def _report_account(account: Account, on_account: Callable[[Account], None]) -> None:
+    """Count an answer by the account that it names, and have that compared."""
+    organization, workspace = account
+    metrics.count("account_answers", organization=organization or "none", workspace=workspace or "none")
+    on_account(account)
+
+
+class _Body:
+    """The pieces of a body, and whether any of it was asked for: else whoever was called cannot have acted on it."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces, self.begun = pieces, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.begun = True
+        yield from self._pieces
+
+
+def _own(client: Client, endpoint: rules.Endpoint) -> dict[str, str]:
+    """The headers that a job adds to its calls, under the names that the client's own have."""
+    if not isinstance(client, Caller) or not (client.workspace_id or client.user_profile_id or client.betas):
+        return {}
+    known = {name.lower(): name for name in client.client.default_headers}
+    betas = client.betas
+    if betas and isinstance(already := client.client.default_headers.get(known.get(_BETA, "")), str):
+        betas = tuple(dict.fromkeys([*(name.strip() for name in already.split(",")), *betas]))
+    found = {identity.WORKSPACE: client.workspace_id, _BETA: ",".join(betas)}
+    if endpoint in ("create", "messages"):
+        found[_USER_PROFILE] = client.user_profile_id
+    return {known.get(name, name): value for name, value in found.items() if value}
+
+
+def _name(exc: BaseException, client: Client) -> str:
+    text = hide_secrets(str(exc), client)[:_LONGEST_MESSAGE]
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

@@ -1,0 +1,146 @@
+"""Calls of the Messages API."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.api.calls import LONG_TIMEOUT, error_from_answer, log, mapped_errors, send
+from claude_batch_tasks.api.clients import Account, Client, hide_secrets, ignore_account
+from claude_batch_tasks.api.server_sent_events import Message, events, is_needed
+from claude_batch_tasks.errors import (
+    AmbiguousError,
+    ApiError,
+)
+from claude_batch_tasks.wire import lenient_json
+
+#: Under a status of success: an error, and the beginning of a stream that was not asked for.
+_NO_MESSAGES = ("error", "message_start")
+
+
+class Answer(NamedTuple):
+    """An answer of the Messages API."""
+
+    message: bytes
+    """As JSON."""
+    limits: dict[str, tuple[int, int]]
+    """What it says of the rate limits; see ``policy.limits``."""
+
+
+def create_message(
+    client: Client, params: bytes, *, stream: bool = False, on_account: Callable[[Account], None] = ignore_account
+) -> Answer:
+    """Send one request through the Messages API.
+
+    The params go as they are: the SDK's ``messages.create`` refuses what it does not know and long ``max_tokens``.
+
+    Args:
+        stream: let the answer come as it is written; it is put together here.
+        on_account: called with the account that the answer names, an error's too, before it is read.
+    """
+    if stream:
+        # At the end: of a name that is there twice the last one counts, and "stream": false is allowed in a batch.
+        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', on_account)
+    with mapped_errors("messages", client):
+        response = send(
+            client, "messages", "/v1/messages", LONG_TIMEOUT, post=(iter([params]), len(params)), on_account=on_account
+        )
+        return _whole(client, response, bytes(response.content).removeprefix(codecs.BOM_UTF8))
+
+
+def _whole(client: Client, response: Any, body: bytes) -> Answer:
+    """Return an answer that came in one piece.
+
+    Raises:
+        ApiError: it is an error, under the status 200: there are gateways that do so.
+    """
+    message = _parsed(body)
+    if message.get("error") and "content" not in message:
+        raise error_from_answer("messages", response.status_code, body, response.headers, client)
+    if message.get("type") in _NO_MESSAGES:
+        raise msgspec.DecodeError("the answer is not the API's JSON of a message")
+    return Answer(body, rules.limits(response.headers))
+
+
+def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]) -> Answer:
+    """An answer that comes as server-sent events."""
+    message = Message()
+    with mapped_errors("messages", client):
+        # The status is that of the answer's beginning; what fails from here on has been answered in part.
+        post = iter([body]), len(body)
+        response = send(
+            client,
+            "messages",
+            "/v1/messages",
+            LONG_TIMEOUT,
+            stream=True,
+            post=post,
+            accept="text/event-stream",
+            on_account=on_account,
+        )
+        limits = rules.limits(response.headers)
+    try:
+        with mapped_errors("messages", client, begun=True):
+            if response.headers.get("content-type", "").startswith("application/json"):
+                # There are gateways that stream nothing.
+                return _whole(client, response, b"".join(response.iter_bytes()))
+            # In the sizes they come in: a cut must not take along what came before it.
+            for name, data in events(response.iter_bytes()):
+                event = _event(name, data)
+                if event.get("type", "error") == "error" and event.get("error"):
+                    raise error_from_answer("messages", response.status_code, data, response.headers, client)
+                message.add(event)
+                if message.over:  # whatever comes after that, or does not come, takes nothing from it
+                    break
+            whole = message.whole()
+            for dropped in message.dropped:
+                log.warning(
+                    "messages: a stream began anew with another message; %s was left out, and may be billed too",
+                    hide_secrets(dropped, client),
+                )
+            return Answer(whole, limits)
+    except ApiError as exc:
+        if message.begun and not isinstance(exc, AmbiguousError):
+            raise AmbiguousError(f"{exc}, after a part of the answer", *exc.args[1:]) from None
+        raise
+    finally:
+        with contextlib.suppress(Exception):
+            response.close()
+
+
+def _event(name: str, data: bytes) -> dict[str, Any]:
+    """Return an event of a stream; an empty one for what is none, such as ``[DONE]``.
+
+    Raises:
+        DecodeError: it cannot be read, and the message is not whole without it.
+    """
+    if name == "message_stop":  # needs no data
+        return {"type": name}
+    try:
+        event = _parsed(data)
+    except msgspec.DecodeError:
+        if is_needed(name, data):
+            raise
+        return {}
+    return event if "type" in event or not name else {"type": name, **event}
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """An answer of the Messages API, or an event of one, as plain values.
+
+    One that Python cannot hold is paid for all the same.
+    """
+    if sum(map(data.count, (b",", b"[", b"{"))) > rules.ANSWER_VALUES:
+        raise msgspec.DecodeError("the answer has more parts than any of the API's")
+    try:
+        value = lenient_json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise msgspec.DecodeError("the answer is not the API's JSON")
+    return value

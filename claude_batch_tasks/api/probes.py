@@ -1,0 +1,85 @@
+"""Free calls that tell who answers, and on whose account."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from claude_batch_tasks.api.batches import BATCHES_PATH, read_page
+from claude_batch_tasks.api.calls import account_of, error_from_status, mapped_errors, send
+from claude_batch_tasks.api.clients import Account, Client
+from claude_batch_tasks.api.sdk import anthropic
+from claude_batch_tasks.errors import (
+    ApiError,
+)
+
+
+def identify(client: Client, *, timeout: float) -> Account:
+    """Ask the API, at no cost, whose account a client is of; what it does not say is None."""
+    with mapped_errors("list", client):
+        response = send(client, "list", BATCHES_PATH, timeout, params={"limit": 1})
+        return account_of(response.headers, client)
+
+
+class Knock(NamedTuple):
+    """What came back when the API was asked for one batch."""
+
+    status: int
+    headers: Mapping[str, str]
+    error: ApiError | None
+    is_page: bool
+    """It is a page of batches, as only the API gives it."""
+
+    @property
+    def account(self) -> Account:
+        """Whose it is, as the API says."""
+        return account_of(self.headers)
+
+
+def knock(client: Client, *, timeout: float) -> Knock:
+    """Ask for one batch, which costs nothing, and tell whatever is answered.
+
+    Raises:
+        ApiError: nothing was.
+    """
+    with mapped_errors("list", client):
+        try:
+            response = send(client, "list", BATCHES_PATH, timeout, params={"limit": 1})
+        except anthropic.APIStatusError as exc:
+            return Knock(exc.status_code, exc.response.headers, error_from_status("list", exc, client), False)
+        try:
+            read_page(response)
+        except msgspec.DecodeError:
+            return Knock(response.status_code, response.headers, None, False)
+        return Knock(response.status_code, response.headers, None, True)
+
+
+class Elsewhere(NamedTuple):
+    """What a route of the API beside those of batches answered."""
+
+    status: int
+    is_json: bool
+
+
+def ask_elsewhere(client: Client, *, timeout: float) -> list[Elsewhere]:
+    """Ask routes of the API beside those of batches, at no cost; what answered, if anything did."""
+    found = []
+    for path, body in (("/v1/models", None), ("/v1/messages/count_tokens", b"{}")):
+        post = None if body is None else (iter([body]), len(body))
+        with contextlib.suppress(ApiError), mapped_errors("list", client):
+            try:
+                answer = send(client, "list", path, timeout, post=post)
+            except anthropic.APIStatusError as exc:
+                answer = exc.response
+            found.append(Elsewhere(answer.status_code, _is_object(answer)))
+    return found
+
+
+def _is_object(answer: Any) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(answer.content), dict)
+    except Exception:  # noqa: BLE001 - a page, a broken body
+        return False
