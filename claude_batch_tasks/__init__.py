@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from claude_batch_tasks import errors, signals
-    from claude_batch_tasks.jobs.batch_job import BatchJob, BatchStatus, JobStatus, adopt, list_jobs
+    from claude_batch_tasks.jobs.batch_job import BatchJob, adopt, list_jobs
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
+    from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
     from claude_batch_tasks.records import HistoryEvent
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.tasks.run_batch import run_batch
@@ -33,10 +34,10 @@ __version__ = "0.2.0"
 # pay a second for the SDK.
 _HOME = {
     "BatchJob": "jobs.batch_job",
-    "BatchStatus": "jobs.batch_job",
+    "BatchStatus": "jobs.job_status",
     "Estimate": "jobs.estimating",
     "HistoryEvent": "records",
-    "JobStatus": "jobs.batch_job",
+    "JobStatus": "jobs.job_status",
     "RequestResult": "results.reader",
     "adopt": "jobs.batch_job",
     "estimate": "jobs.estimating",

@@ -13,7 +13,7 @@ KEPT = {
     "settings.redis_urls": ("_redis_url", "address_of"),
     "steps.result_backend": ("_paused_until",),
     "settings.model": ("_price_list",),
-    "steps.step": ("_next_report",),
+    "steps.step_task": ("_next_report",),
     "store.prefixed": ("client_class",),
     "store.redis": ("_open",),
     "transport": ("_refusing",),

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from claude_batch_tasks.cli import shown
-from claude_batch_tasks.jobs.batch_job import JobStatus
+from claude_batch_tasks.jobs.job_status import JobStatus
 
 
 class Bar(Progress):

@@ -9,8 +9,8 @@ from itertools import chain, islice
 import click
 
 from claude_batch_tasks.formatting import unpriced, words
-from claude_batch_tasks.jobs.batch_job import BatchStatus, JobStatus
 from claude_batch_tasks.jobs.estimating import Estimate
+from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
 from claude_batch_tasks.records import HistoryEvent
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 

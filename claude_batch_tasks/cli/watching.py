@@ -14,7 +14,8 @@ import click
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.cli import claude_batch, common, exits, shown
-from claude_batch_tasks.jobs.batch_job import BatchJob, JobStatus
+from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from celery import Celery
 
 from claude_batch_tasks.checks.problems import Finding
 from claude_batch_tasks.doctor import workers
-from claude_batch_tasks.jobs.batch_job import BatchJob, JobStatus
+from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.estimating import estimate
+from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent
 from claude_batch_tasks.settings import Settings
 

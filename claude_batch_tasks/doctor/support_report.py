@@ -21,7 +21,8 @@ from claude_batch_tasks.checks import configuration
 from claude_batch_tasks.checks.versions import versions
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.formatting import unpriced, words
-from claude_batch_tasks.jobs.batch_job import BatchJob, JobStatus
+from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent, JobRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.settings.redis_urls import address_of

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from claude_batch_tasks import rules
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.formatting import many
-from claude_batch_tasks.pricing import input_sizes, spending
 from claude_batch_tasks.pricing.input_sizes import (
     DOCUMENT as DOCUMENT,
     IMAGE as IMAGE,
     PER_MESSAGE as PER_MESSAGE,
-    Inputs,
 )
-from claude_batch_tasks.pricing.prices import Prices, Used, check_overrides, geo_factor
+from claude_batch_tasks.pricing.prices import Prices, check_overrides
+from claude_batch_tasks.pricing.request_bounds import PricedRequest, reasons, sum_known
 from claude_batch_tasks.settings import prices_of
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
@@ -31,8 +26,6 @@ from claude_batch_tasks.wire.custom_ids import Index
 #: Anthropic's limits; the settings of a project may cut batches smaller, which changes no price.
 _MOST_REQUESTS = 100_000
 _MOST_BYTES = 256_000_000
-
-_ENDLESS = Decimal("Infinity")
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,24 +64,6 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return f"at least {_shown(self.at_least)}; {self.reasons} ({most})"
 
 
-class Unbounded(NamedTuple):
-    """Why nothing can be said of what a request may cost at most."""
-
-    field: str
-    """Which field of it."""
-    why: str
-    """A sentence's beginning, and what to do: ``... is not known; add ...``."""
-
-
-class Need(NamedTuple):
-    """What a budget must have for a request, in USD."""
-
-    input: Decimal
-    """For its input; where the size of a part is not known, for as much as fits into the model's context window."""
-    most: Decimal
-    """For its input at a token a byte, and the longest answer: it cannot cost more."""
-
-
 def estimate(
     requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
     *,
@@ -119,19 +94,19 @@ def estimate(
     for piece in pieces:
         for params in map(msgspec.json.decode, batch_requests.params_of(piece.body)):
             model = str(params["model"])
-            found = _Request(params, known, batch=True)
+            found = PricedRequest(params, known, batch=True)
             batch, messages = found.range(), found.through_messages().range()
             totals.update(requests=1, input=found.inputs.tokens, output=params["max_tokens"])
             unknown.update(found.unknown)
             at_least += found.least()
-            cost[model] = _sum(cost.get(model, Decimal()), batch[1] if batch else None)
-            fallback[model] = _sum(fallback.get(model, Decimal()), messages[1] if messages else None)
+            cost[model] = sum_known(cost.get(model, Decimal()), batch[1] if batch else None)
+            fallback[model] = sum_known(fallback.get(model, Decimal()), messages[1] if messages else None)
     return Estimate(
         requests=totals["requests"],
         input_tokens=totals["input"],
         max_output_tokens=totals["output"],
-        cost=_usd(_sum(*cost.values())),
-        fallback_cost=_usd(_sum(*fallback.values())),
+        cost=_usd(sum_known(*cost.values())),
+        fallback_cost=_usd(sum_known(*fallback.values())),
         by_model={model: _usd(amount) for model, amount in cost.items()},
         at_least=float(at_least) if unknown else None,
         unknown=dict(unknown),
@@ -143,188 +118,6 @@ def _configured() -> Any:
         return prices_of(configured_app())
     except InvalidSettings:  # there are several apps, and nothing says which is meant
         return {}
-
-
-def tokens_of(params: Mapping[str, Any]) -> int:
-    """The estimated input tokens of one request; of JSON of any shape."""
-    return input_sizes.measure(params).tokens
-
-
-def bounds(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:
-    """Estimate the least and the most that one request may cost, in USD; ``None``: the price is not known.
-
-    The least: its input, without any discount for cached tokens. The most: ``max_tokens`` of output with it, and the
-    input at the dearest price of cache writes that the request asks for; what has no known size as large as it may be,
-    and infinity where nothing limits it.
-    """
-    return _Request(params, prices, batch=batch).range()
-
-
-def need(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> Need | Unbounded:
-    """Say what a budget must have for one request; or why that is not known."""
-    return _Request(params, prices, batch=batch).need()
-
-
-class BatchNeed(NamedTuple):
-    """What a budget must have for several requests, in nano-dollars."""
-
-    input: int
-    most: int
-    unknown: Counter[str]
-    """The parts of them whose size is not known, as ``Estimate.unknown`` has them."""
-
-
-def batch_need(requests: Iterable[bytes], prices: Prices) -> BatchNeed | tuple[int, Unbounded]:
-    """Say what a budget must have for requests in a batch; or which of them has no limit, and why.
-
-    Args:
-        requests: the params of each, as JSON.
-    """
-    needed = most = 0
-    unknown: Counter[str] = Counter()
-    for number, params in enumerate(map(json.loads, requests)):
-        request = _Request(params, prices, batch=True)
-        found = request.need()
-        if isinstance(found, Unbounded):
-            return number, found
-        needed, most = needed + spending.nano(found.input), most + spending.nano(found.most)
-        unknown.update(request.unknown)
-    return BatchNeed(needed, most, unknown)
-
-
-class _Request:
-    """One request, as far as money is concerned."""
-
-    def __init__(self, params: Mapping[str, Any], prices: Prices, *, batch: bool) -> None:
-        self.inputs: Inputs = input_sizes.measure(params)
-        self._prices, self._batch = prices, batch
-        self._model, self._output = str(params["model"]), params["max_tokens"]
-        self._factor = None if params.get("speed") == "fast" else geo_factor(params.get("inference_geo"))
-        self._fast, self._fallbacks = params.get("speed") == "fast", params.get("fallbacks")
-
-    @property
-    def unknown(self) -> dict[str, int]:
-        """What has no known size or price, and how often."""
-        found = dict(self.inputs.unknown)
-        if self.inputs.endless is not None:
-            found[f"request with {self.inputs.endless[1]}"] = 1
-        elif self.inputs.prompts > 1:
-            found["request with server tools"] = 1
-        if self.inputs.compacted:
-            found["request with compaction"] = 1
-        if self._fallbacks:
-            found["request with fallback models"] = 1
-        if self._unpriced() is not None:
-            found[f"request of {self._model}{' in fast mode' if self._fast else ''}"] = 1
-        return found
-
-    def through_messages(self) -> _Request:
-        """The same request at the price of the Messages API."""
-        other = copy.copy(self)
-        other._batch = False
-        return other
-
-    def least(self) -> Decimal:
-        """What it costs without its answer, and without what is not known."""
-        if self._unpriced() is not None:
-            return Decimal()
-        return self._prompt(self._model, self.inputs.tokens - self.inputs.assumed, 0, ttl=None) or Decimal()
-
-    def range(self) -> tuple[Decimal, Decimal] | None:
-        """The least and the most, by the estimate; None: the price is not known."""
-        if self._unpriced() is not None:
-            return None
-        least = self._prompt(self._model, self.inputs.tokens, 0, ttl=None)
-        assert least is not None
-        needed = self._limit(self._largest_prompt(self.inputs.tokens), self._output, ttl=self.inputs.ttl)
-        return least, _ENDLESS if isinstance(needed, Unbounded) else max(needed, least)
-
-    def need(self) -> Need | Unbounded:
-        """What a budget must have for it; or why that is not known."""
-        if (unpriced := self._unpriced()) is not None:
-            return unpriced
-        needed = self._limit(self._largest_prompt(self.inputs.tokens), 0, ttl=None)
-        if isinstance(needed, Unbounded):
-            return needed
-        most = self._limit(self._largest_prompt(self.inputs.most), self._output, ttl=self.inputs.ttl)
-        assert isinstance(most, Decimal)
-        return Need(needed, max(most, needed))
-
-    def _unpriced(self) -> Unbounded | None:
-        if self._fast:
-            return Unbounded("params.speed", "what fast mode costs is not known; leave it out")
-        if self._factor is None:
-            return Unbounded("params.inference_geo", "what inference there costs is not known; leave it out")
-        if not self._prices.known(self._model):
-            return Unbounded("params.model", f"what {self._model} costs is not known; add it to claude_batch_prices")
-        return None
-
-    def _largest_prompt(self, tokens: int) -> int | None:
-        """Input tokens of one prompt at most, where those of the parts of known size are so many; None: no limit."""
-        window = self._prices.window(self._model, widest=True)
-        if self.inputs.unknown or self.inputs.prompts > 1:
-            return window
-        return tokens if window is None else min(tokens, window)
-
-    def _limit(self, prompt: int | None, output: int, *, ttl: str | None) -> Decimal | Unbounded:
-        """What all its prompts cost, if each is as large as that, and has an answer of so many tokens."""
-        found = self.inputs
-        if found.endless is not None:
-            field, what = found.endless
-            todo = "limit its uses" if field == "params.tools" else "leave them out"
-            return Unbounded(field, f"nothing limits how many prompts {what} may take; {todo}")
-        if prompt is None:
-            field = "params.tools" if not found.unknown else "params.messages"
-            return Unbounded(field, f"the context window of {self._model} is not known; send the content itself")
-        parts = [(found.prompts, self._prompt(self._model, prompt, output, ttl=ttl))]
-        if found.compacted:
-            written = rules.LONGEST_MESSAGE if output else 0
-            parts.append((found.prompts, self._prompt(self._model, prompt, written, ttl=ttl)))
-        for advisor in found.advisors:
-            window = self._prices.window(advisor.model, widest=True)
-            longest = rules.LONGEST_MESSAGE if advisor.output_tokens is None else advisor.output_tokens
-            cost = None if window is None else self._prompt(advisor.model, window, longest if output else 0, ttl="1h")
-            parts.append((advisor.uses, cost))
-        for fallback in self._fallbacks if isinstance(self._fallbacks, list) else [self._fallbacks]:
-            if fallback is not None:
-                model = fallback.get("model") if isinstance(fallback, dict) else None
-                parts.append((found.prompts, self._prompt(str(model), prompt, output, ttl=ttl) if model else None))
-        total = Decimal()
-        for times, cost in parts:
-            if cost is None:
-                return Unbounded(
-                    "params.tools" if found.advisors else "params.fallbacks",
-                    "what the other models cost that may answer is not known; add them to claude_batch_prices",
-                )
-            total += times * cost
-        searches = self._prices.cost(self._model, Used(web_searches=found.searches), batch=self._batch)
-        return total + (searches or 0)
-
-    def _prompt(self, model: str, tokens: int, output: int, *, ttl: str | None) -> Decimal | None:
-        """What one prompt of so many tokens and its answer cost; None: the price is not known."""
-        field = {None: "input_tokens", "5m": "cache_write_5m", "1h": "cache_write_1h"}[ttl]
-        used = Used(output_tokens=output, **{field: tokens})
-        return self._prices.cost(model, used, batch=self._batch, factor=self._factor or Decimal(1))
-
-
-def reasons(unknown: Mapping[str, int]) -> str:
-    """Say in words what has no known size or price."""
-    parts: list[str] = []
-    for what, count in unknown.items():
-        if what.startswith("request"):
-            rest = what.removeprefix("request")
-            why = " whose price is not known" if rest.startswith(" of ") else ", which may take more than one prompt"
-            parts.append(f"{many(count, 'request')}{rest}{why}")
-        else:
-            name, _, more = what.partition(" ")
-            parts.append(f"{many(count, name)}{' ' + more if more else ''} whose size is not known")
-    return "; ".join(parts)
-
-
-def _sum(*amounts: Decimal | None) -> Decimal | None:
-    """None: one of them is not known."""
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known, Decimal()) if len(known) == len(amounts) else None
 
 
 def _usd(amount: Decimal | None) -> float | None:

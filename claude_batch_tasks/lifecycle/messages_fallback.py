@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 from claude_batch_tasks import api, errors, metrics, rules, signals
 from claude_batch_tasks.api import body_limits
-from claude_batch_tasks.jobs import estimating
 from claude_batch_tasks.lifecycle import resubmission, unsaved_answers
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.pricing import request_bounds, spending
 from claude_batch_tasks.records import Need, Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import credentials, message_chain
@@ -317,13 +316,13 @@ class Lane:
             return None
         least = most = None
         if self._limit is not None or self._total is not None:
-            found = estimating.need(values, step.settings.price_list, batch=False)
-            if isinstance(found, estimating.Need):
+            found = request_bounds.need(values, step.settings.price_list, batch=False)
+            if isinstance(found, request_bounds.Need):
                 least, most = spending.nano(found.input), spending.nano(found.most)
             elif step.settings.price_list.known(model):
                 self._keep(place, f"its cost has no limit: {found.why}", tried=False)
                 return None
-        need = Need(estimating.tokens_of(values), least, most)
+        need = Need(request_bounds.tokens_of(values), least, most)
         return _Request(place, params, model, max_tokens, f"{step.account}:messages:{model}", need)
 
     def _hold(self) -> None:

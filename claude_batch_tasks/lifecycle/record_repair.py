@@ -22,7 +22,7 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials, dispatch, message_chain
 from claude_batch_tasks.steps.rate_limit import Pace
 from claude_batch_tasks.store import Store, history, lost_records, open_store
-from claude_batch_tasks.wire import batch_requests, result_rows
+from claude_batch_tasks.wire import batch_requests, completeness
 
 if TYPE_CHECKING:
     from claude_batch_tasks.steps.step import Step
@@ -88,7 +88,7 @@ def _fetch(
     if batch_id is None:
         return 0
     then = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=past)
-    checked = result_rows.AdoptedCompleteness if job.adopted else result_rows.Completeness
+    checked = completeness.AdoptedCompleteness if job.adopted else completeness.Completeness
     seen = checked(
         batch_requests.round_nonce(job.nonce, round_),
         record.first,
@@ -103,7 +103,7 @@ def _fetch(
         raise errors.ResultsMissing(
             f"the result file of {batch_id} has {seen.distinct:,} of {seen.expected:,} results", seen.expected
         )
-    parts = seen.index.parts() if isinstance(seen, result_rows.AdoptedCompleteness) else ()
+    parts = seen.index.parts() if isinstance(seen, completeness.AdoptedCompleteness) else ()
     store.restore_results(
         job_id,
         number,

@@ -18,7 +18,7 @@ from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.wire import batch_requests
-from claude_batch_tasks.wire.result_rows import Completeness
+from claude_batch_tasks.wire.completeness import Completeness
 
 
 def nonce(job: JobRecord, record: BatchRecord) -> str:

@@ -19,8 +19,8 @@ from claude_batch_tasks.errors import (
     StoreUnavailable,
 )
 from claude_batch_tasks.formatting import many
-from claude_batch_tasks.jobs import estimating
 from claude_batch_tasks.lifecycle import resubmission, result_hooks
+from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
@@ -87,7 +87,7 @@ def submit(
         store.stage(job_id, nonce, _noted(pieces, batches, prices, unknown))
         total = sum(batch.count for batch in batches)
         if settings.max_cost is not None:
-            _check_cost(batches, settings.max_cost, estimating.reasons(unknown))
+            _check_cost(batches, settings.max_cost, request_bounds.reasons(unknown))
         store.stage_index(job_id, nonce, index.parts())
         job = JobRecord(
             nonce=nonce,
@@ -138,8 +138,8 @@ def _noted(
             batches.append(BatchRecord(first=first, count=0, body_bytes=sum(map(len, batch_requests.ENVELOPE)) - 1))
         batch = batches[-1]
         if prices is not None:
-            found = estimating.batch_need(batch_requests.params_of(piece.body), prices)
-            if not isinstance(found, estimating.BatchNeed):
+            found = request_bounds.batch_need(batch_requests.params_of(piece.body), prices)
+            if not isinstance(found, request_bounds.BatchNeed):
                 number, (field, why) = found
                 index, custom_id = batch.first + batch.count + number, piece.custom_ids[number]
                 raise InvalidRequests(

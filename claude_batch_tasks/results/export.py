@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from claude_batch_tasks.results.reader import Order, Reader, Type, as_line, as_result, message_json
-from claude_batch_tasks.wire import result_rows
+from claude_batch_tasks.wire import token_usage
 
 #: Rows of one row group of a Parquet file, and bytes of their messages, which are held in memory.
 _GROUP = 5_000
@@ -48,7 +48,7 @@ def parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order
     if isinstance(file, _Text):
         raise TypeError("a Parquet file is binary; open it with 'wb'")
     text = pyarrow.string()
-    types = {name: pyarrow.int64() if name in result_rows.USAGE else text for name in _COLUMNS}
+    types = {name: pyarrow.int64() if name in token_usage.USAGE else text for name in _COLUMNS}
     schema = pyarrow.schema(list(types.items()))
     found = (_flat(reader, only, order) for reader in readers)
     rows = (row for some in found for row in some)
@@ -120,7 +120,7 @@ class _Text(io.RawIOBase):
 
 _COLUMNS = (
     *("custom_id", "type", "source", "text", "stop_reason", "model"),
-    *result_rows.USAGE,
+    *token_usage.USAGE,
     *("error_type", "error_message", "message"),
 )
 
@@ -130,7 +130,7 @@ def _flat(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str,
         result = as_result(reader.custom_id(outcome), outcome)
         message, error = result.message or {}, result.error or {}
         yield {
-            **result_rows.usage_of(message.get("usage")),
+            **token_usage.usage_of(message.get("usage")),
             "custom_id": _text(result.custom_id),
             "type": result.type,
             "source": result.source,

@@ -101,7 +101,7 @@ def classify(
     own form is none: Anthropic documents it as "an unexpected error" and "timed out while processing", and nowhere
     that it is not billed. 520, 503 and 524 were recorded at the API's own host after the answer was made. A 404 comes
     from whoever finds nothing at the address, so that nothing ran; in another form than the API's it says nothing of a
-    batch, see ``sightings.not_found``. A 403 that is not the API's own was recorded there too, and passed by itself:
+    batch, see ``lifecycle.not_found``. A 403 that is not the API's own was recorded there too, and passed by itself:
     see ``is_foreign_refusal`` for how long reading calls wait for that.
 
     Args:

@@ -28,7 +28,7 @@ from claude_batch_tasks.settings import encryption_keys, redis_urls, spelling
 from claude_batch_tasks.settings.redis_urls import redis_url
 from claude_batch_tasks.settings.spelling import CELERY, PREFIX
 
-_DEFAULT_FACTORY = "claude_batch_tasks.api.clients.default_client"
+_DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
 _MOST = 1_000_000_000
 #: What access rules cannot name, and what leaves the hash tag of the keys behind it without effect.
 _NO_PREFIX = re.compile(r"[^{]*\{\}|.*\s", re.DOTALL)

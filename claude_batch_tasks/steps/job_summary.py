@@ -9,7 +9,7 @@ from typing import Any
 
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.wire import result_rows
+from claude_batch_tasks.wire import result_rows, token_usage
 
 
 def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
@@ -56,7 +56,7 @@ def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended
     """The summary of an ended job: a small dict of JSON's types; times are ISO 8601 in UTC."""
     # What the API counted is no outcome of ours where its results were not published.
     counts = tally([batch for batch in batches if batch.layers or batch.outcome is not None])
-    usage: Counter[str] = Counter(dict.fromkeys(result_rows.USAGE, 0))
+    usage: Counter[str] = Counter(dict.fromkeys(token_usage.USAGE, 0))
     for batch in batches:
         usage.update(batch.usage)
     costs_so_far = cost(batches)

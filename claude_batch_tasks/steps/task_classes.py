@@ -19,7 +19,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.steps import publishing
 
 if TYPE_CHECKING:
-    from claude_batch_tasks.steps.step import BatchTask
+    from claude_batch_tasks.steps.batch_task import BatchTask
 
     _Task = Task[Any, Any]
 else:

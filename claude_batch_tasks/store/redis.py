@@ -55,7 +55,7 @@ from claude_batch_tasks.store.prefixed import client_class
 from claude_batch_tasks.store.schema import PREFIX
 from claude_batch_tasks.store.survey import Survey
 from claude_batch_tasks.wire import batch_requests
-from claude_batch_tasks.wire.result_rows import MISSING
+from claude_batch_tasks.wire.completeness import MISSING
 
 #: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
 _LATE = f"{PREFIX}:late"

@@ -9,9 +9,16 @@ from celery.exceptions import Ignore
 from claude_batch_tasks import api, errors, rules, signals
 from claude_batch_tasks.api import body_limits
 from claude_batch_tasks.formatting import many
-from claude_batch_tasks.jobs import estimating
-from claude_batch_tasks.lifecycle import gateway_errors, polling, record_repair, resubmission, sightings, submission
-from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.lifecycle import (
+    gateway_errors,
+    not_found,
+    polling,
+    reconciliation,
+    record_repair,
+    resubmission,
+    submission,
+)
+from claude_batch_tasks.pricing import request_bounds, spending
 from claude_batch_tasks.steps import credentials
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.step import LeaseLost, Step
@@ -54,7 +61,7 @@ class CreateBatch(InFlightTask):
     def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
         try:
             gateway_errors.remember(self.step)
-            return sightings.without_batch(self.step, "unsent", error)
+            return not_found.handle_missing_batch(self.step, "unsent", error)
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:
@@ -80,7 +87,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     self.not_yet_due()
     # However long its first message was in a queue, a job is begun; what had to wait longer need not be.
     waited = record.due_at or record.intent_at or batch >= step.settings.max_batches_in_flight
-    if record.intent_at is not None and sightings.reconcile(step):
+    if record.intent_at is not None and reconciliation.reconcile(step):
         return f"adopted {record.batch_id}"
     if step.job.cancel_requested or (record.rounds and step.job.stopped):
         outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
@@ -117,7 +124,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     except errors.AmbiguousError as exc:
         # It may be stored where this answer came from.
         named = {"organization": exc.organization, "workspace": exc.workspace} if exc.organization else {}
-        step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **named, **sightings.refusal_of(step, exc))
+        step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **named, **reconciliation.refusal_of(step, exc))
         credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
     except errors.NotFoundError as exc:
@@ -133,7 +140,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
         if record.create_not_found >= step.settings.create_not_found_limit:
             gateway_errors.check_listing(step)
-            return sightings.without_batch(step, "unsent", errors.CreateNotFound(*exc.args))
+            return not_found.handle_missing_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
     except errors.ResultsMissing:
         step.record(state="staged", intent_at=None, organization=None, workspace=None)
@@ -145,8 +152,8 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
             # It does not pass while anybody waits: a spend limit comes as 429. After a 401 another token is asked for.
             raise errors.PermanentError(*exc.args) from None
         raise
-    created.ahead = sightings.api_ahead(step, created)
-    sightings.created(step, created)
+    created.ahead = reconciliation.api_ahead(step, created)
+    reconciliation.created(step, created)
     step.pace.heed(created.hold)
     told = {"requests": record.sending, "round": len(record.rounds)}
     step.note("created", f"created, {many(record.sending, 'request')}", **told, **created.call)
@@ -167,8 +174,8 @@ def _affordable(step: Step) -> bool:
     note, answer = f"the rest of max_cost (${limit:,.4g}) does not cover its input", "no"
     if record.least is None or record.most is None:
         params = resubmission.params(step.store, step.unit.job_id, step.unit.batch or 0, record)
-        found = estimating.batch_need(params, step.settings.price_list)
-        if isinstance(found, estimating.BatchNeed):
+        found = request_bounds.batch_need(params, step.settings.price_list)
+        if isinstance(found, request_bounds.BatchNeed):
             step.record(least=found.input, most=found.most)
         else:
             note = f"max_cost cannot be kept: {found[1].why}"

@@ -21,7 +21,8 @@ from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import message_chain
 from claude_batch_tasks.steps.message_chain import DONE, NAME
-from claude_batch_tasks.steps.step import Step, StepTask
+from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.steps.step_task import StepTask
 from claude_batch_tasks.steps.task_classes import job_task
 from claude_batch_tasks.wire import result_rows
 

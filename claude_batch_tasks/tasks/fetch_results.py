@@ -7,13 +7,14 @@ from typing import Any
 
 from claude_batch_tasks import api, errors, metrics, rules, signals
 from claude_batch_tasks.formatting import words
-from claude_batch_tasks.lifecycle import record_repair, resubmission, sightings
+from claude_batch_tasks.lifecycle import not_found, record_repair, resubmission
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.steps.message_chain import NAME
-from claude_batch_tasks.steps.step import LeaseLost, Step, StepTask
+from claude_batch_tasks.steps.step import LeaseLost, Step
+from claude_batch_tasks.steps.step_task import StepTask
 from claude_batch_tasks.steps.task_classes import job_task
 from claude_batch_tasks.tasks.fall_back import _another_turn
-from claude_batch_tasks.wire import result_rows
+from claude_batch_tasks.wire import completeness
 
 
 @job_task(base=StepTask, rank=2, last_look=rules.LAST_LOOK, name=NAME + "fetch_results")
@@ -30,7 +31,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         record_repair.mend(step)
     step.pace.check()
     step.record(attempt=record.attempt + 1)
-    checked = result_rows.AdoptedCompleteness if step.job.adopted else result_rows.Completeness
+    checked = completeness.AdoptedCompleteness if step.job.adopted else completeness.Completeness
     seen = checked(
         resubmission.nonce(step.job, record),
         record.first,
@@ -44,11 +45,11 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             pieces = seen.keep(step.while_held(chunks))
             step.store.write_results(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
-        ended = sightings.not_found(step, exc, "results")
+        ended = not_found.handle_not_found(step, exc, "results")
         return _another_turn(self, step) if record.turn > turn else ended
     if record.provisional and seen.all_foreign:
         step.store.discard_results(job_id, batch, record.attempt)
-        sightings.give_back(step, "every row is foreign")
+        not_found.release_batch(step, "every row is foreign")
         return _another_turn(self, step)
     step.record(sighting=step.now(), refused_since=None)
     try:
@@ -71,11 +72,11 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     return f"fetched: {words(seen.tallies)}"
 
 
-def _publish(step: Step, seen: result_rows.Completeness) -> None:
+def _publish(step: Step, seen: completeness.Completeness) -> None:
     record = step.batch
     changes = {"state": "fetched", "provisional": False, "intent_at": None, **resubmission.merged(record, seen)}
     rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-    if isinstance(seen, result_rows.AdoptedCompleteness):
+    if isinstance(seen, completeness.AdoptedCompleteness):
         rows["index"] = seen.index.parts()
     earlier = [round.attempt for round in record.rounds]
     if not step.store.publish(step.unit, step.owner, record.attempt, keep=earlier, **rows, **changes):

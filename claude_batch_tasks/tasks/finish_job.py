@@ -18,7 +18,8 @@ from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.result_backend import is_not_followed
-from claude_batch_tasks.steps.step import JobEnded, StepTask
+from claude_batch_tasks.steps.step import JobEnded
+from claude_batch_tasks.steps.step_task import StepTask
 from claude_batch_tasks.steps.task_classes import job_task
 from claude_batch_tasks.store import lost_records
 from claude_batch_tasks.wire import result_rows

@@ -9,9 +9,9 @@ from claude_batch_tasks.lifecycle import record_repair, recovery
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.batch_task import BatchTask
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.rate_limit import Pace
-from claude_batch_tasks.steps.step import BatchTask
 from claude_batch_tasks.steps.task_classes import job_task
 from claude_batch_tasks.store import history
 

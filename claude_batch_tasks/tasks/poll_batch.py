@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from claude_batch_tasks import api, errors, metrics, rules, signals
 from claude_batch_tasks.formatting import words
-from claude_batch_tasks.lifecycle import polling, sightings
+from claude_batch_tasks.lifecycle import not_found, polling, reconciliation
 from claude_batch_tasks.steps import credentials
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.step import Step
@@ -42,7 +42,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     try:
         seen, seen_at = polling.look(step)
     except errors.NotFoundError as exc:
-        return sightings.not_found(step, exc, "retrieve")
+        return not_found.handle_not_found(step, exc, "retrieve")
     if step.job.adopted:
         _meet(step, seen)
     step.record(
@@ -59,22 +59,22 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if not record.provisional:
         credentials.proven(step, seen.account)
     elif step.store.holder(seen.id) != step.unit:
-        return sightings.give_back(step, "another job knows that it is its own")
+        return not_found.release_batch(step, "another job knows that it is its own")
     elif seen.processing_status != "ended":
         with suppress(errors.ApiError):
-            sightings.look_elsewhere(step)
+            reconciliation.look_elsewhere(step)
     if seen.processing_status != "ended":
         waited = sum(seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES)
         status = seen.processing_status.replace("_", " ")
         raise not_canceled or errors.BatchInProgress(f"{status}: {waited:,} of {record.sending:,}")
     if seen.archived_at is not None and record.provisional:
-        return sightings.give_back(step, "it is archived")
+        return not_found.release_batch(step, "it is archived")
     if seen.archived_at is not None:
-        return sightings.without_batch(
+        return not_found.handle_missing_batch(
             step, "lost", errors.BatchArchived(f"batch {seen.id} is archived; its results are gone")
         )
-    if record.provisional and sightings.is_ours(step, seen) is False:
-        return sightings.give_back(step, "its rows are another's")
+    if record.provisional and reconciliation.is_ours(step, seen) is False:
+        return not_found.release_batch(step, "its rows are another's")
     told = {name: seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES}
     step.record(state="ended", told=told, **({} if record.rounds else {"counts": told}))
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
@@ -107,7 +107,9 @@ def _meet(step: Step, seen: api.Batch) -> None:
     record, count = step.batch, sum(seen.request_counts.values())
     if record.created_at is None:
         step.store.keep(step.unit.job_id)
-        if not step.claim(seen.id, created_at=seen.created_at.timestamp(), api_ahead=sightings.api_ahead(step, seen)):
+        if not step.claim(
+            seen.id, created_at=seen.created_at.timestamp(), api_ahead=reconciliation.api_ahead(step, seen)
+        ):
             holder = step.store.holder(seen.id)
             raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
         step.record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)

@@ -27,9 +27,11 @@ from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing, routing
+from claude_batch_tasks.steps.job_task import JobTask, stops_worker
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.result_backend import is_not_followed
-from claude_batch_tasks.steps.step import JobTask, publish_progress, reason_of, stops_worker
+from claude_batch_tasks.steps.step import reason_of
+from claude_batch_tasks.steps.step_task import publish_progress
 from claude_batch_tasks.steps.task_classes import InnerTask, by_name, job_task
 from claude_batch_tasks.store import Store, history, open_store
 from claude_batch_tasks.tasks.finish_job import FinishJob

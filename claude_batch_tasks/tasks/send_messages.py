@@ -12,7 +12,7 @@ from claude_batch_tasks.formatting import words
 from claude_batch_tasks.lifecycle import messages_fallback, result_hooks
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.steps.message_chain import DONE, NAME
-from claude_batch_tasks.steps.step import StepTask
+from claude_batch_tasks.steps.step_task import StepTask
 from claude_batch_tasks.steps.task_classes import job_task
 
 

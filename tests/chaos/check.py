@@ -13,11 +13,10 @@ import redis
 from celery import Celery
 
 from claude_batch_tasks import BatchJob
-from claude_batch_tasks.jobs import estimating
-from claude_batch_tasks.jobs.batch_job import RequestResult
+from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord
-from claude_batch_tasks.results.reader import Kept
+from claude_batch_tasks.results.reader import Kept, RequestResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Journal, PromptRecord
 from claude_batch_tasks.store import open_store_at
@@ -169,10 +168,10 @@ def _money(seen: Evidence, job: Job, job_id: str, summary: Mapping[str, Any]) ->
     if left := {name: value for name, value in money.items() if name.endswith("reserved") and value != "0"}:
         yield f"still reserved: {left}"
     needs = [
-        estimating.need(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
+        request_bounds.need(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
         for place in range(job.requests)
     ]
-    message = max(float(need.most) for need in needs if isinstance(need, estimating.Need))
+    message = max(float(need.most) for need in needs if isinstance(need, request_bounds.Need))
     size = min(job.requests, int(job.options.get("max_requests_per_batch", job.requests)))
     for option, pool, more in (
         ("max_fallback_cost", "fallback_", message),

@@ -239,7 +239,7 @@ def test_a_worker_with_another_store(healthy: Set, make_app: MakeApp, doctor_say
 
 
 def test_a_worker_with_other_settings(make_app: MakeApp, doctor_says: DoctorSays) -> None:
-    factories = {"tenant": "claude_batch_tasks.api.clients.default_client"}
+    factories = {"tenant": "claude_batch_tasks.api.default_client"}
     said = doctor_says(make_app(claude_batch_poll_max=77, claude_batch_client_factories=factories), "workers")
     assert said.ids == ["W206", "E207"]
     assert "has other settings than this process: poll_max. Steps use the worker's" in said.text

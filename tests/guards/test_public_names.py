@@ -34,7 +34,7 @@ NAMES = {
 PATHS = {
     **dict.fromkeys((f"claude_batch_tasks.tasks.{name.rpartition('.')[2]}" for name in TASKS), "function"),
     "claude_batch_tasks.__version__": "str",
-    "claude_batch_tasks.api.clients.default_client": "function",
+    "claude_batch_tasks.api.default_client": "function",
     "claude_batch_tasks.app": "module",
     "claude_batch_tasks.app.app": "Celery",
     "claude_batch_tasks.census.readings": "function",

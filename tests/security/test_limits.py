@@ -14,7 +14,7 @@ import zstandard
 
 from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.wire import batch_requests
-from claude_batch_tasks.wire.result_rows import Completeness
+from claude_batch_tasks.wire.completeness import Completeness
 from tests.security.hostile import KEY, Body, Hostile, error, for_ever, head, packed, packed_twice
 
 #: Bytes that a call may take at most, whatever it is answered: a few times the longest answer there is.

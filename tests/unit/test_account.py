@@ -13,7 +13,7 @@ import pytest
 
 from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.api import Account, clients
-from claude_batch_tasks.lifecycle import sightings
+from claude_batch_tasks.lifecycle import not_found, reconciliation
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials
@@ -79,9 +79,9 @@ def long_ago(**own: Any) -> dict[str, Any]:
     return {"state": "in_progress", "batch_id": "msgbatch_1", "created_at": then, "sighting": then, **own}
 
 
-def not_found(step: Step, seen: Account = SILENT) -> str:
+def answer_not_found(step: Step, seen: Account = SILENT) -> str:
     credentials.compare(step, seen)
-    return sightings.not_found(step, errors.NotFoundError("retrieve: 404", 404, "not_found_error"), "retrieve")
+    return not_found.handle_not_found(step, errors.NotFoundError("retrieve: 404", 404, "not_found_error"), "retrieve")
 
 
 class TestABatchThatIsNotShown:
@@ -100,8 +100,8 @@ class TestABatchThatIsNotShown:
         shows(monkeypatch, seen)
         step = make_step(long_ago(), key=key, **job)
         with pytest.raises(errors.NotFoundError):
-            not_found(step, seen)
-        assert not_found(step, seen).startswith("lost")
+            answer_not_found(step, seen)
+        assert answer_not_found(step, seen).startswith("lost")
         assert step.batch.unidentified == 0
 
     @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ class TestABatchThatIsNotShown:
         step = make_step(long_ago(), key=None, **job)
         for _ in range(5):
             with pytest.raises(errors.NotFoundError, match="nothing says that client 'default' is on the account"):
-                not_found(step, seen)
+                answer_not_found(step, seen)
         assert len(made) == step.batch.unidentified == 5
         assert step.batch.absences == 0
 
@@ -128,25 +128,25 @@ class TestABatchThatIsNotShown:
         step = make_step(long_ago(), key=None, **job)
         for _ in range(3):
             with pytest.raises(errors.NotFoundError):
-                not_found(step)
+                answer_not_found(step)
         shows(monkeypatch, MINE)
         with pytest.raises(errors.NotFoundError):
-            not_found(step, MINE)
-        assert not_found(step, MINE).startswith("lost")
+            answer_not_found(step, MINE)
+        assert answer_not_found(step, MINE).startswith("lost")
 
     def test_is_given_up_after_a_day_at_last(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         shows(monkeypatch, SILENT)
         then = time.time() - rules.BATCH_LIFETIME - 1
         step = make_step(long_ago(created_at=then, sighting=then), key=None)
         with pytest.raises(errors.WaitExceeded, match=r"was not seen since .*, and nothing says that client"):
-            not_found(step)
+            answer_not_found(step)
 
     def test_is_waited_for_anew_when_the_job_was_resumed(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         shows(monkeypatch, SILENT)
         then = time.time() - rules.BATCH_LIFETIME - 1
         step = make_step(long_ago(created_at=then, sighting=then), key=None, resumed_at=time.time())
         with pytest.raises(errors.NotFoundError):
-            not_found(step)
+            answer_not_found(step)
 
     @pytest.mark.parametrize("seen", [OTHER, Account("o", "v")])
     @pytest.mark.parametrize("key", ["a key", None])
@@ -157,7 +157,7 @@ class TestABatchThatIsNotShown:
         made = shows(monkeypatch, seen)
         step = make_step(long_ago(), key=key, organization="o", workspace="w")
         with pytest.raises(errors.AccountChanged, match=r"its (organization|workspace) is [pv]\w*, the job's [ow]"):
-            not_found(step, seen)
+            answer_not_found(step, seen)
         assert made == []
 
     def test_is_compared_with_where_its_own_create_went(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +171,9 @@ class TestABatchThatIsNotShown:
         assert credentials.same(make_step(long_ago()))
         step = make_step({}, key="another key")
         with pytest.raises(errors.NotFoundError):
-            not_found(step)
+            answer_not_found(step)
         with pytest.raises(errors.AccountChanged, match="what it does not show may still run"):
-            not_found(step)
+            answer_not_found(step)
         assert len(made) == 2
 
 
@@ -188,8 +188,8 @@ class TestACreateThatWasNotAnswered:
         shows(monkeypatch, MINE)
         step = make_step(self.sent(organization="o", workspace="w"), key=None)
         with pytest.raises(errors.CreateUnresolved):
-            sightings.reconcile(step)
-        assert sightings.reconcile(step) is False
+            reconciliation.reconcile(step)
+        assert reconciliation.reconcile(step) is False
         assert (step.batch.intent_at, step.batch.organization) == (None, None)
 
     def test_is_not_repeated_where_it_does_not(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +197,9 @@ class TestACreateThatWasNotAnswered:
         step = make_step(self.sent(organization="o", workspace="w"), key=None)
         for _ in range(5):
             with pytest.raises(errors.CreateUnresolved):
-                sightings.reconcile(step)
+                reconciliation.reconcile(step)
         with pytest.raises(errors.CreateUnresolved, match="nothing says that client"):
-            sightings.reconcile(step)
+            reconciliation.reconcile(step)
         assert step.batch.create_looks == 0
         assert step.batch.intent_at is not None
 
@@ -207,7 +207,7 @@ class TestACreateThatWasNotAnswered:
         shows(monkeypatch, OTHER)
         step = make_step(self.sent(organization="o", workspace="w"), key=None)
         with pytest.raises(errors.AccountChanged):
-            sightings.reconcile(step)
+            reconciliation.reconcile(step)
 
 
 class TestBeforeAnythingIsPaid:

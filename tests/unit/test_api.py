@@ -1082,7 +1082,7 @@ class TestTheDefaultClient:
         yield
         clients._client.cache_clear()
 
-    FACTORIES = {"default": "claude_batch_tasks.api.clients.default_client"}  # noqa: RUF012
+    FACTORIES = {"default": "claude_batch_tasks.api.default_client"}  # noqa: RUF012
 
     def test_has_key_and_address_from_the_environment(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)

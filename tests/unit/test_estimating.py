@@ -12,21 +12,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from claude_batch_tasks.errors import InvalidRequests
-from claude_batch_tasks.jobs.estimating import (
-    DOCUMENT,
-    IMAGE,
-    PER_MESSAGE,
-    BatchNeed,
-    Estimate,
-    Need,
-    Unbounded,
-    batch_need,
-    bounds,
-    estimate,
-    need,
-    tokens_of,
-)
+from claude_batch_tasks.jobs.estimating import Estimate, estimate
+from claude_batch_tasks.pricing.input_sizes import DOCUMENT, IMAGE, PER_MESSAGE
 from claude_batch_tasks.pricing.prices import Prices
+from claude_batch_tasks.pricing.request_bounds import BatchNeed, Need, Unbounded, batch_need, bounds, need, tokens_of
 
 HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens; cache: write 1.25, for an hour 2
 MINE = {"mine": {"input_mtok": 10, "output_mtok": 100}}

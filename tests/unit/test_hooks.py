@@ -23,7 +23,7 @@ from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.tasks.fall_back import _close, _final
 from claude_batch_tasks.wire.batch_requests import wire_id
-from claude_batch_tasks.wire.result_rows import Completeness
+from claude_batch_tasks.wire.completeness import Completeness
 
 JOB = "job-1"
 COUNT = 25

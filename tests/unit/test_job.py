@@ -22,7 +22,7 @@ from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.store.schema import SCHEMA
 from claude_batch_tasks.wire.batch_requests import wire_id
-from claude_batch_tasks.wire.result_rows import Completeness
+from claude_batch_tasks.wire.completeness import Completeness
 
 JOB = "job-1"
 PROMPT = "SECRET-PROMPT"

@@ -22,8 +22,8 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import publishing
+from claude_batch_tasks.steps.batch_task import retry_limits
 from claude_batch_tasks.steps.result_backend import Forgiving
-from claude_batch_tasks.steps.step import _retry_limits
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)
@@ -122,13 +122,13 @@ class TestSendingAMessage:
 
 def test_a_store_that_is_away_is_tried_again_soon_however_long_the_countdowns_are() -> None:
     settings = Settings(store_url="redis://localhost:1/0", retry_min=60, retry_max=900)
-    assert _retry_limits(settings, StoreUnavailable("away")) == (15, 15)
-    assert _retry_limits(settings, OperationalError("away")) == (15, 15)
-    assert _retry_limits(settings, ValueError()) == (60, 900)
+    assert retry_limits(settings, StoreUnavailable("away")) == (15, 15)
+    assert retry_limits(settings, OperationalError("away")) == (15, 15)
+    assert retry_limits(settings, ValueError()) == (60, 900)
 
 
 def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("claude_batch_tasks.rules.retries.OUTAGE_RETRY_MAX", 0.01)
+    monkeypatch.setattr("claude_batch_tasks.rules.OUTAGE_RETRY_MAX", 0.01)
     over, calls = threading.Event(), 0
 
     def work() -> float:

@@ -27,7 +27,7 @@ from claude_batch_tasks.results import export, reader
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.wire import lenient_json
 from claude_batch_tasks.wire.batch_requests import wire_id
-from claude_batch_tasks.wire.result_rows import AdoptedCompleteness, Completeness
+from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
 from tests.odd_answers import ODD, RESULTS, UNREADABLE, check, message, succeeded
 
 JOB = "job-1"

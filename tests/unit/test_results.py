@@ -13,9 +13,9 @@ from hypothesis import given, strategies as st
 
 from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.pricing.prices import Prices, Used
-from claude_batch_tasks.wire import result_rows
+from claude_batch_tasks.wire import completeness, result_rows
 from claude_batch_tasks.wire.batch_requests import round_nonce, wire_id
-from claude_batch_tasks.wire.result_rows import Completeness
+from claude_batch_tasks.wire.completeness import Completeness
 from tests.odd_answers import ODD, RESULTS, UNREADABLE, Odd, succeeded
 
 NONCE = "0123456789abcdef"
@@ -385,7 +385,7 @@ class TestCompleteness:
         file = [line_of(index, **long) + b"\n" for index in (12, 10, 99, 13, 11)]
         pieces = list(seen.keep(file))
         assert [wire_id(NONCE, 10 + place).encode() in pieces[seen.pieces[place]] for place in range(4)] == [True] * 4
-        assert seen.pieces[4] == result_rows.MISSING
+        assert seen.pieces[4] == completeness.MISSING
         assert len(pieces) > 1
 
     def test_adds_up_what_the_answers_cost(self) -> None:
@@ -503,7 +503,7 @@ class TestCompletenessOfALaterRound:
     def test_is_reached_with_the_requests_that_it_holds(self) -> None:
         seen = self.seen(self.line_of(5), self.line_of(1, "expired"), self.line_of(4))
         assert seen.complete
-        assert list(seen.pieces) == [result_rows.MISSING, 0, result_rows.MISSING, result_rows.MISSING, 0, 0]
+        assert list(seen.pieces) == [completeness.MISSING, 0, completeness.MISSING, completeness.MISSING, 0, 0]
         assert list(seen.eligible) == [1]
         seen.check({"succeeded": 2, "expired": 1})
 

@@ -17,8 +17,8 @@ from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire.completeness import Completeness
 from claude_batch_tasks.wire.custom_ids import Index
-from claude_batch_tasks.wire.result_rows import Completeness
 
 NONCE = "0123456789abcdef"
 PER_BATCH = 12

@@ -218,7 +218,7 @@ class TestFromTheEnvironment:
         )
         factories = found.pop("claude_batch_client_factories")
         assert factories["tenant-b"] == "shop.clients.tenant_b"
-        assert factories["default"] == "claude_batch_tasks.api.clients.default_client"
+        assert factories["default"] == "claude_batch_tasks.api.default_client"
         assert found == {
             "claude_batch_poll_min": 0.5,
             "claude_batch_listings": 2,

@@ -13,7 +13,8 @@ from celery import Celery
 from claude_batch_tasks import errors, tasks
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import step
+from claude_batch_tasks.steps import step_task
+from claude_batch_tasks.steps.step import LeaseLost, Step
 
 
 class TestPatience:
@@ -23,7 +24,7 @@ class TestPatience:
     def test_ends_when_it_is_over_and_last_looks_have_been_made(self, waited: float, more: float, ends: bool) -> None:
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, started_at=time.time() - waited)
         store: Any = SimpleNamespace(now=time.time)
-        running = step.Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
+        running = Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
         with pytest.raises(errors.WaitExceeded) if ends else contextlib.nullcontext():
             running.check_patience(more)
 
@@ -33,11 +34,11 @@ class TestSomethingLong:
         """What was made of its parts so far must not pass for the whole."""
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
         store: Any = None
-        running = step.Step(store, Settings(), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
+        running = Step(store, Settings(), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
         parts = running.while_held([1, 2, 3])
         assert next(parts) == 1
         running.lost.set()
-        with pytest.raises(step.LeaseLost):
+        with pytest.raises(LeaseLost):
             next(parts)
 
 
@@ -55,13 +56,13 @@ class TestProgress:
 
         store: Any = SimpleNamespace(renew=lambda *_: True, batches=batches)
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
-        monkeypatch.setattr(step, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
+        monkeypatch.setattr(step_task, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
         with Celery("progress", set_as_current=False) as app:
             app.loader.import_task_module("claude_batch_tasks.tasks")
             task = app.tasks[tasks.poll_batch.name]
             task.push_request()
             unit, args = Unit(f"takes {seconds}"), ("job", 0, 0, 0)
-            task.request.step = step.Step(store, Settings(), job, unit, "me", args, task)
+            task.request.step = Step(store, Settings(), job, unit, "me", args, task)
             begun = time.monotonic()
             while time.monotonic() < begun + 1.5:
                 task.report("looked")

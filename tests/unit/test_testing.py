@@ -29,7 +29,7 @@ STAYS = {
     "transport._kept",  # messages that are to be given back
 }
 
-FACTORIES = {"default": "claude_batch_tasks.api.clients.default_client", "own": f"{__name__}.make"}
+FACTORIES = {"default": "claude_batch_tasks.api.default_client", "own": f"{__name__}.make"}
 
 
 def make() -> anthropic.Anthropic:

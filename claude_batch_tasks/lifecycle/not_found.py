@@ -1,0 +1,109 @@
+"""What a 404 on a batch means, and how a batch that is not ours, or is lost, is let go of."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from claude_batch_tasks import api, errors, rules, signals
+from claude_batch_tasks.formatting import clock
+from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.wire import result_rows
+
+
+def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> str:
+    """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
+    step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
+    record, settings, now = step.batch, step.settings, step.now()
+    assert record.batch_id is not None
+    # One that was created elsewhere, and not seen yet, may be of any age, and may not be there at all.
+    known = record.created_at is not None
+    born = record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
+    step.record(not_found=record.not_found + 1)
+    if exc.error_type is None:
+        raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
+    sighting = record.sighting or born
+    # Nothing says yet that a batch found by search is ours: only the listing can.
+    grace = 0.0 if record.provisional else settings.not_found_grace if known else settings.create_settle
+
+    def means() -> str:
+        return rules.not_found_means(
+            now=now,
+            created_at=born,
+            last_sighting=sighting,
+            grace=grace,
+            absences=record.absences,
+            absences_limit=settings.listings,
+        )
+
+    meaning = means()
+    if meaning == "ask_list":
+        since = now - rules.RETENTION if record.created_at is None else record.created_at - settings.clock_skew
+        step.pace.check()
+        with step.pace.heeded():
+            listed = api.list_since(step.client, since, timeout=settings.timeout)
+            shown = any(seen.id == record.batch_id for seen in listed)
+        if shown:
+            step.record(sighting=step.now(), absences=0, unidentified=0)
+            raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
+        counted = "absences" if credentials.proves_absence(step) else "unidentified"
+        step.record(**{counted: getattr(record, counted) + 1})
+        meaning = means()
+    # One that was created elsewhere, and never seen, is not sent again whatever its absence means.
+    if known and meaning != "propagation" and not credentials.proves_absence(step):
+        why = credentials.check_unproven(step, sighting, record.unidentified)
+        raise errors.NotFoundError(f"{exc}; {record.unidentified} listings do not show it, but {why}", *exc.args[1:])
+    if meaning == "lost" and record.provisional:
+        return release_batch(step, f"{exc}; it is in no listing")
+    if meaning == "lost":
+        return handle_missing_batch(
+            step,
+            "lost",
+            errors.BatchLost(
+                f"{exc}; batch {record.batch_id} was "
+                + (f"last seen at {clock(sighting)} " if known else "never seen ")
+                + f"and is missing from {record.absences} complete listings",
+                *exc.args[1:],
+            ),
+        )
+    ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
+    raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
+
+
+def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> str:
+    """There is no batch to wait for: its requests fall back, or the job fails."""
+    if step.batch.rounds:  # what it was to hold has the outcomes of the round before
+        step.record(state=state)
+        step.note(state, f"{state}: {error}", level=logging.WARNING)
+        return f"{state}: {error}"
+    if step.settings.fallback == "off":
+        return step.fail(error)
+    count = step.batch.count
+    outcome = result_rows.errored(error.error_type or "not_found_error", str(error), error.request_id)
+    # Nothing in the batch has a result: every request is eligible.
+    step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
+    step.note(state, f"{state}: {error}", level=logging.WARNING)
+    return f"{state}: {error}"
+
+
+def release_batch(step: Step, why: str) -> str:
+    """The batch found by search is somebody else's: let go of it. ``fetch_results`` then begins another turn."""
+    record = step.batch
+    foreign = record.batch_id
+    assert foreign is not None
+    step.note("given_back", f"{why}; giving the batch back", level=logging.WARNING)
+    step.release(
+        foreign,
+        state="creating",
+        rejected_ids=[*record.rejected_ids, foreign],
+        batch_id=None,
+        provisional=False,
+        ambiguous_at=step.now(),
+        create_looks=0,
+        unidentified=0,
+        told={},
+        turn=record.turn + 1,
+        **({} if record.rounds else {"attempt": 0, "counts": {}}),
+    )
+    return f"gave {foreign} back: {why}"

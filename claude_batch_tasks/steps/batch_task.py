@@ -1,0 +1,165 @@
+"""What all tasks of this package share: settings, the store, retries and how a message is sent back."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import Task
+from celery.exceptions import Ignore, Reject, Retry
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import errors, rules
+from claude_batch_tasks.formatting import duration
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import (
+    message_chain,
+    result_backend,
+)
+from claude_batch_tasks.steps.task_classes import InnerTask
+from claude_batch_tasks.store import Store, history, open_store
+
+if TYPE_CHECKING:
+    _Task = Task[Any, Any]
+else:
+    _Task = Task
+
+log = get_logger(__name__)
+
+
+#: What an app's annotations may put in place of a task's own.
+_HOOKS = {"__call__", "apply_async", "before_start", "on_success", "on_failure", "on_retry", "after_return"}
+
+
+class BatchTask(_Task):
+    """The delivery settings all our tasks need, whatever the app's own are, and one place where countdowns are made."""
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    # Ids and small numbers; what an app pickles of its own tasks is no reason for workers to unpickle ours, as long as
+    # they take JSON at all: see ``publishing.serializer``.
+    serializer = "json"
+    max_retries = None
+    ignore_result = True
+    store_errors_even_if_ignored = True
+    # A late duplicate must not put STARTED over the state under which the job has ended.
+    track_started = False
+    autoretry_for = (errors.TryLater, OperationalError)
+    # What an app's task class says of retries is for tasks that count them.
+    dont_autoretry_for = ()
+    retry_backoff = False
+    retry_kwargs: Mapping[str, Any] = MappingProxyType({})
+    #: What no annotation changes.
+    unchanged: tuple[str, ...] = ("max_retries", "ignore_result", "serializer")
+    #: The app's own task class, as this task has it.
+    app_class: type
+    #: What comes after the app's own task class.
+    inner: type[InnerTask] = InnerTask
+    #: The decorated function, which retries what passes by itself.
+    body: Callable[..., Any]
+    Request = "claude_batch_tasks.steps.time_limit:StepRequest"
+    #: How the app's result back end is told of it.
+    back_end: type[result_backend.Forgiving] = result_backend.Forgiving
+
+    @classmethod
+    def annotate(cls) -> None:
+        """What an app's ``task_annotations`` say of all its tasks must not end a job after three looks, or unheard."""
+        ours = {name: getattr(cls, name) for name in cls.unchanged}
+        super().annotate()
+        for name, value in ours.items():
+            setattr(cls, name, value)
+        for name in _HOOKS & vars(cls).keys():
+            # In place of what the app's class has, as for any task; not in place of ours.
+            setattr(cls.app_class, name, vars(cls)[name])
+            delattr(cls, name)
+
+    @property
+    def backend(self) -> Any:
+        """The result back end, whose failures end no task of ours."""
+        return self.back_end(super().backend, courtesy=self.ignore_result)
+
+    @backend.setter
+    def backend(self, value: Any) -> None:
+        self._backend = value
+
+    def drive(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; this is its ``run``, which the ``__call__`` of an app's task class may call by itself."""
+        return self.body(*args, **kwargs)
+
+    @property
+    def store(self) -> Store:
+        """The store of the app."""
+        return open_store(Settings.of(self.app))
+
+    def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
+        """The store, the settings in force for a job, and the job."""
+        settings, store = Settings.of(self.app), self.store
+        found = store.job(job_id)
+        return store, settings.override(found.options) if found else settings, found
+
+    def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **_: Any) -> NoReturn:
+        """Come back after the countdown that policy gives this error; in eager mode, who called hears of it instead.
+
+        Args:
+            exc: why.
+            countdown: of an app's task class, whose ``__call__`` puts the task off.
+        """
+        if self.request.is_eager and exc is not None:
+            raise exc
+        if countdown is not None:
+            raise self.come_back(countdown, type(exc).__name__ if exc else "put off by the app's task class")
+        retry_min, retry_max = retry_limits(Settings.of(self.app), exc)
+        wait = rules.backoff(
+            self.request.retries + 1,
+            retry_min=retry_min,
+            retry_max=retry_max,
+            at_least=getattr(exc, "retry_after", None),
+            rand=random.random(),
+        )
+        raise self.come_back(wait, exc)
+
+    @contextlib.contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Come back without a trace in the result back end, for a task whose id is the job's.
+
+        Celery would store RETRY: over PROGRESS, and by a duplicate that comes late over the FAILURE the job ended with.
+        """
+        try:
+            yield
+        except Retry as retry:
+            if self.request.is_eager:
+                raise
+            extra = history.fields(Unit(str(self.request.id)), "waiting")
+            log.info("%s[%s]: waiting: %s", self.name, self.request.id, retry.exc, extra=extra)
+            raise Ignore("comes back") from None
+
+    def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
+        """Publish this task's next message, one hop at most from now; the Retry to raise."""
+        waiting = errors.Waiting(f"{reason}; next look in {duration(wait)}")
+        args = tuple(self.request.args or ()) if args is None else args
+        try:
+            return _Task.retry(  # not that of the app's class: this message must be sent
+                self,
+                args=args,
+                kwargs=dict(self.request.kwargs or {}),
+                exc=waiting,
+                countdown=wait if self.request.is_eager else message_chain.hop(self.app, wait),
+                throw=False,
+            )
+        except Reject as reject:
+            # The broker did not take the message. Celery would drop this one too, and the job with it.
+            raise Reject(getattr(reject, "reason", None), requeue=True) from None
+
+
+def retry_limits(settings: Settings, exc: Exception | None) -> tuple[float, float]:
+    """Return the upper bounds of the first and of every countdown after an error."""
+    most = settings.retry_max
+    if isinstance(exc, (errors.StoreUnavailable, OperationalError)):
+        most = min(most, rules.OUTAGE_RETRY_MAX)
+    return min(settings.retry_min, most), most

@@ -1,0 +1,624 @@
+"""How a task behaves as a step of a job: its lease, its countdowns, and how it ends.
+
+A message stands for one position in the life of its unit (a batch, a request, the job). It takes the unit's lease,
+runs, publishes the next message, and only then moves the unit on and gives the lease up: in any other order a
+process that dies in between loses the job or doubles it. What is to wait longer than a moment is left in the store
+instead, in one step, and gets its next message when it is due. A message at an older position is a duplicate and ends
+quietly; one that meets a living lease comes back when that would expire; one that meets an expired lease takes over.
+
+A unit moves on only after its step ran to its end (``StepTask.pass_on``). Whatever else is raised, in the step or
+around it, leaves the unit where it was: ``StepTask.come_back_after`` counts it and runs the step again after a
+countdown, and after ``max_step_failures`` in a row the batch fails with that reason."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from celery import Task, signature
+from celery.canvas import Signature
+from celery.exceptions import Ignore, Reject, Retry
+from celery.states import READY_STATES
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import errors, rules, steady
+from claude_batch_tasks.formatting import duration, job_gone
+from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.records import Flight, JobRecord, Lease, Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import (
+    job_summary,
+    message_chain,
+    message_headers,
+    publishing,
+    routing,
+)
+from claude_batch_tasks.steps.batch_task import retry_limits
+from claude_batch_tasks.steps.job_task import JobTask, stops_worker
+from claude_batch_tasks.steps.step import JobEnded, LeaseLost, NoThread, Step, call_details, reason_of
+from claude_batch_tasks.steps.time_limit import COUNTDOWN
+from claude_batch_tasks.store import history, lost_records
+
+log = get_logger(__name__)
+
+#: When this process may show a job's progress again, by ``time.monotonic``.
+_next_report: dict[str, float] = {}
+
+#: Why a step comes back although all is well.
+_NOTHING_NEW = (
+    errors.BatchInProgress,
+    errors.FallbackInProgress,
+    errors.MoreToSend,
+    errors.NotDue,
+    errors.HeldBack,
+)
+
+
+class StepTask(JobTask):
+    """One step in the life of a batch. Its arguments: job id, batch number, turn, sequence number."""
+
+    abstract = True
+    #: Which of create, poll, fetch (0, 1, 2) it is.
+    rank = 0
+    # A step of a job that has begun is never too old: it would end the job unheard.
+    expires = None
+    unchanged = (*JobTask.unchanged, "expires")
+    #: Whether it is the last its unit goes through.
+    last = False
+    #: Whether the job's patience ends it: it then does not come back once more.
+    waits = True
+    #: Seconds past that in which it does, where it could not see whether the batch has ended, or not have its results.
+    last_look = 0.0
+
+    @property
+    def step(self) -> Step:
+        """The step that is running; kept on the request, which is each thread's own."""
+        step = getattr(self.request, "step", None)
+        assert isinstance(step, Step)
+        return step
+
+    def position(self, turn: int, seq: int) -> int:
+        """Where a message stands in the life of its unit."""
+        return message_chain.position(turn, self.rank, seq)
+
+    def after(self, turn: int) -> int:
+        """Where the unit stands when this step is through."""
+        return message_chain.position(turn, self.rank + 1)
+
+    def unit(self, job_id: str, batch: int, turn: int) -> Unit:
+        """What the step's lease is for."""
+        return Unit(job_id, batch)
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Publish the step's message; its countdown goes by the clock of whoever gets it, or by the broker's."""
+        countdown = options.get("countdown")
+        if countdown is not None and not message_chain.broker_counts(self.app):
+            options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
+        return self.send(*args, **options)
+
+    def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
+        """Run the step; its end is the task's."""
+        while True:
+            try:
+                return self._guarded(job_id, batch, turn, seq)
+            except JobEnded as end:
+                raise end.error from None
+            except Retry as retry:
+                if not self.request.is_eager:
+                    raise
+                # Eager mode has no broker to wait in; it is the one place where anything of ours sleeps.
+                time.sleep(float(str(retry.when or 0)))
+                seq += 1
+
+    def _guarded(self, *args: Any) -> Any:
+        """Run the step; whatever breaks it off leaves its unit where it was."""
+        try:
+            value = self.call_inside(*args)
+            self.pass_on(value)
+            return value
+        except (Ignore, Reject, Retry, JobEnded):
+            raise
+        except BaseException as exc:
+            if stops_worker(exc):
+                self._release(args)
+                raise
+            return self.come_back_after(exc, args)
+
+    def work(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
+        """Run the step with its unit's lease, if that can be had."""
+        args = (job_id, batch, turn, seq)
+        try:
+            step = self._begin(args)
+        except errors.StoreUnavailable as exc:
+            if self.request.is_eager:
+                raise JobEnded(exc) from None
+            return super().retry(exc=exc)
+        if isinstance(step, Lease):
+            return self._without_lease(step, args)
+        setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
+        if step.failures >= self._most_failures(step.settings):
+            value = self._give_up(step)
+        else:
+            with _renewed(step):
+                value = self._attempt(step)
+        return value
+
+    def _begin(self, args: tuple[str, int, int, int]) -> Step | Lease:
+        """Take the lease for a message: the step that is to run, or why none is.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        job_id, batch, turn, seq = args
+        store, settings, job_record = self.open(job_id)
+        if job_record is None:
+            return Lease("gone")
+        if self.request.is_eager and settings.max_wait is None:
+            settings = settings.override({"max_wait": rules.EAGER_MAX_WAIT})
+        self.check(job_record)
+        unit = self.unit(job_id, batch, turn)
+        owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
+        lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+        if lease.state == "gone":
+            # Its batch's record alone is gone: in its place comes one that ends the batch.
+            lost_records.replace_lost_batches(store, job_id, job_record)
+            lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+        if lease.state not in ("taken", "taken_over"):
+            return lease
+        step = Step(store, settings, job_record, unit, owner, args, self)
+        step.failures, step.failure = lease.failures, lease.failure
+        return step
+
+    def check(self, job: JobRecord) -> None:
+        """Raise Ignore where the job has nothing for this message to do."""
+        if job.state == "revoked":
+            raise Ignore("the job was revoked")
+
+    def _without_lease(self, lease: Lease, args: tuple[str, int, int, int]) -> NoReturn:
+        """End a message that may not act: a duplicate, one that somebody is at, one whose job is gone."""
+        unit = self.unit(*args[:3])
+        if lease.state == "gone":
+            self.gone(args[0])
+        if lease.state == "busy":
+            raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)
+        log.info("%s: duplicate message of %s ends here", unit, self.name, extra=history.fields(unit, "duplicate"))
+        raise Ignore("duplicate")
+
+    def gone(self, job_id: str) -> NoReturn:
+        """The store has no such job: whoever waits for it is told. (Celery fails the rest of a failed task's chain.)"""
+        extra = history.fields(Unit(job_id), "gone")
+        log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
+        if self.told(job_id) or self.store.was_deleted(job_id):
+            raise Ignore("the job is gone from the store")
+        raise JobEnded(errors.JobNotFound(job_gone(job_id)))
+
+    # -- a step that was broken off
+
+    def come_back_after(self, exc: BaseException, args: tuple[Any, ...]) -> Any:
+        """Have a step that was broken off run again after a countdown, from where its unit was.
+
+        Args:
+            exc: what broke it off: no memory, no thread, a time limit, an error of somebody's signal handler, a defect.
+            args: the message's.
+
+        Raises:
+            Ignore: its unit has moved on already, or another worker has it.
+            Retry: it comes back.
+            Reject: neither store nor broker take anything: the broker is to hand the message out again.
+            JobEnded: it was broken off too often.
+        """
+        step: Step | None = getattr(self.request, "step", None)
+        reason = reason_of(exc)
+        self.log_broken_off(self.unit(*args[:3]), reason)
+        if step is not None and step.released:
+            raise Ignore("the step had ended")
+        try:
+            step = self._begun(step, args)
+            if step.failures >= self._most_failures(step.settings):
+                # What surrounds the step does not let it end by itself.
+                value = self._give_up(step)
+                self.pass_on(value)
+                return value
+            wait = self._wait_broken_off(step, args, reason)
+        except (Ignore, Retry, JobEnded):
+            raise
+        except BaseException as again:
+            if stops_worker(again):
+                raise
+            self.retry_by_broker(reason)
+        waiting = errors.Waiting(f"{reason}; next attempt in {duration(wait)}")
+        raise Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
+
+    def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
+        """Return the step that was broken off, with its lease; if it had not begun, it begins for that."""
+        if step is None:
+            begun = self._begin(args)
+            if isinstance(begun, Lease):
+                self._without_lease(begun, args)
+            step = begun
+            setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
+        return step
+
+    def _wait_broken_off(self, step: Step, args: tuple[Any, ...], reason: str) -> float:
+        """Let the unit wait in the store, with one more failure on its record; for how many seconds."""
+        _, _, turn, seq = args
+        failures = step.failures + 1
+        position = self.position(turn, seq + 1)
+        if self.request.is_eager:
+            step.store.advance(step.unit, step.owner, position, step_failures=failures, step_failure=reason)
+            return 0.0
+        wait = rules.backoff(
+            failures,
+            retry_min=step.settings.retry_min,
+            retry_max=step.settings.retry_max,
+            at_least=None,
+            rand=random.random(),
+        )
+        due_at = step.now() + wait
+        kept = step.store.wait(step.unit, step.owner, position, due_at, step_failures=failures, step_failure=reason)
+        step.released = True
+        if not kept:
+            raise Ignore("taken over")
+        return wait
+
+    def _most_failures(self, settings: Settings) -> int:
+        """How often in a row the step may be broken off. Nobody waits for countdowns in eager mode."""
+        return 1 if self.request.is_eager else settings.max_step_failures
+
+    def _give_up(self, step: Step) -> Any:
+        """The step was broken off too often: the batch fails with the reason."""
+        return self.failed(self.broken_off(step.failure, step.failures))
+
+    def _release(self, args: tuple[Any, ...]) -> None:
+        """The worker is being stopped, and gives the message back: the next to get it need not wait for the lease."""
+        step: Step | None = getattr(self.request, "step", None)
+        if step is not None and not step.released:
+            with contextlib.suppress(Exception):
+                step.store.advance(step.unit, step.owner, self.position(*args[2:]))
+
+    def told(self, job_id: str) -> str | None:
+        """The state at which the job's AsyncResult is known to have ended."""
+        try:
+            state = str(self.AsyncResult(job_id).state)
+        except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer: then it is told again
+            return None
+        return state if state in READY_STATES else None
+
+    def _attempt(self, step: Step) -> Any:
+        """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
+        try:
+            self._check_key(step)
+            return self.body(*step.args)
+        except (LeaseLost, errors.JobNotFound):
+            self._check_job(step)
+            extra = step.fields("taken_over")
+            log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
+            raise Ignore("taken over") from None
+        except errors.BatchTasksError as exc:
+            return self.failed(exc)
+
+    def _check_job(self, step: Step) -> None:
+        """Nobody has the lease of what is gone."""
+        with contextlib.suppress(errors.StoreUnavailable):
+            job = step.store.job(step.unit.job_id)
+            if job is None:
+                self.gone(step.unit.job_id)
+            lost_records.replace_lost_batches(step.store, step.unit.job_id, job)
+
+    def _check_key(self, step: Step) -> None:
+        """Nothing is paid for, and nothing written, by a worker that could not read or would not encrypt it."""
+        if step.unit.batch is None:
+            return
+        try:
+            step.settings.check_key(step.job.sealed_by)
+        except errors.KeyMissing as exc:
+            # Here, and not before: only of what ``run`` raises does Celery see that it passes.
+            with contextlib.suppress(errors.StoreUnavailable):
+                if step.batch.state == "failed":
+                    return
+            log.warning("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
+            self.retry(exc=exc)
+
+    def failed(self, error: errors.BatchTasksError) -> str:
+        """The step met an error that does not pass: the batch ends, the chain goes on, the last link reports it."""
+        try:
+            return self.step.fail(error, done=self.last)
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            self.later(exc)
+
+    def due(self) -> float | None:
+        """When the unit is to be looked at again, in epoch seconds."""
+        return self.step.batch.due_at
+
+    def failures(self) -> int:
+        """Failures of the step in a row so far."""
+        return self.step.batch.failures
+
+    def not_yet_due(self) -> None:
+        """Go back to waiting when this message came early: by a broker that took a part of a longer countdown only."""
+        due = self.due()
+        # Nobody waits for what was canceled.
+        if due is not None and due - self.step.now() > 0.05 and not self.step.job.cancel_requested:
+            raise errors.NotDue("waiting")
+
+    def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
+        """Come back, unless the job has waited long enough: what is due by then is done, and not waited for again.
+
+        Raises:
+            WaitExceeded: it has.
+            PermanentError: what it met does not pass either.
+        """
+        if getattr(self.request, "step", None) is None:  # the app's task class puts it off
+            super().retry(*args, exc=exc, **options)
+        self.step.check_refusals(exc)
+        if self.request.is_eager:
+            self._check_eager_failures(exc)
+        # Another's listing may be the last look at this batch as well.
+        if self.waits and not isinstance(exc, errors.ListingUnderWay):
+            self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
+        self.later(exc)
+
+    def _check_eager_failures(self, exc: Exception | None) -> None:
+        """Wait for the end of failures, but not for long: in eager mode somebody's program, or test, stands still.
+
+        Raises:
+            WaitExceeded: they have gone on for too long.
+        """
+        if isinstance(exc, (*_NOTHING_NEW, errors.CreateUnresolved)):
+            self.request.update(failing_since=None)
+            return
+        since = getattr(self.request, "failing_since", None)
+        if since is None:
+            self.request.update(failing_since=steady.now())
+        elif steady.now() - since >= rules.EAGER_MAX_FAILING:
+            longest = duration(rules.EAGER_MAX_FAILING)
+            raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
+
+    def later(self, exc: Exception | None) -> NoReturn:
+        """Come back after the wait that policy gives this error; the unit waits in the store, or in a message."""
+        step = self.step
+        now = step.now()
+        try:
+            wait, failures = self.wait_after(exc, now)
+        except errors.StoreUnavailable as away:
+            wait, failures = retry_limits(step.settings, away)[1] * random.random(), self.request.retries + 1
+        wait = step.bound_wait(wait, getattr(exc, "retry_after", None))
+        for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
+            if limit is not None and limit > now:
+                wait = min(wait, limit - now)
+        job_id, batch, turn, seq = step.args
+        position, due_at = self.position(turn, seq + 1), now + wait
+        self.report(f"{exc}; next look in {duration(wait)}", due_at)
+        if self.stay(wait, position, failures=failures, task_id=self.request.id, **step.ran):
+            waiting = errors.Waiting(f"{exc}; next look in {duration(wait)}")
+            retry = Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
+        else:
+            retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
+            # Where the store does not answer, the next message moves the unit on by itself.
+            with contextlib.suppress(errors.StoreUnavailable):
+                step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran)
+            step.released = True
+        self._tell_why(exc, str(retry.exc), wait)
+        raise retry
+
+    def _tell_why(self, exc: Exception | None, text: str, wait: float) -> None:
+        """Why the step comes back. That nothing has changed stands in the log alone: the history is bounded."""
+        step, countdown = self.step, round(wait, 1)
+        if isinstance(exc, _NOTHING_NEW):
+            log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
+        else:
+            event: history.Event = "not_found" if isinstance(exc, errors.NotFoundError) else "retry"
+            step.note(event, text, countdown=countdown, **call_details(exc))
+
+    def wait_after(self, exc: Exception | None, now: float) -> tuple[float, int]:
+        """For how many seconds to wait after this error, and how many failures in a row that makes."""
+        step, settings = self.step, self.step.settings
+        if isinstance(exc, errors.NotDue):
+            return max((self.due() or now) - now, 0), self.failures()
+        if isinstance(exc, (errors.BatchInProgress, errors.FallbackInProgress)):
+            return self.look_interval(now), 0
+        if isinstance(exc, errors.MoreToSend):
+            return exc.retry_after or 0.0, 0
+        if isinstance(exc, errors.HeldBack):
+            return (exc.retry_after or 0) * (1 + random.random() / 4), self.failures()
+        failures = self.failures() + (not isinstance(exc, errors.CreateUnresolved))
+        if isinstance(exc, errors.CreateUnresolved):
+            # Not exponentially: listings may be due until ``create_settle`` is over, and one answer ends the search.
+            wait = rules.look_interval(
+                now - (step.batch.ambiguous_at or now),
+                poll_min=settings.retry_min,
+                poll_max=settings.retry_max,
+                rand=random.random(),
+            )
+            return max(wait, exc.retry_after or 0), failures
+        retry_min, retry_max = retry_limits(settings, exc)
+        wait = rules.backoff(
+            failures,
+            retry_min=retry_min,
+            retry_max=retry_max,
+            at_least=getattr(exc, "retry_after", None),
+            rand=random.random(),
+        )
+        return wait, failures
+
+    def look_interval(self, now: float) -> float:
+        """How long until the next look at what is on its way and is not known to take any time."""
+        settings = self.step.settings
+        return rules.look_interval(0, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random())
+
+    def flight(self) -> tuple[str, Flight] | None:
+        """The account and the batch whose poll the unit waits for, if that is what it waits for."""
+        return None
+
+    def stay(self, wait: float, position: int, **changes: Any) -> bool:
+        """Let the unit wait in the store, at this position; False if that is not to be, or cannot be."""
+        if self.request.is_eager or not message_chain.stays(self.app, wait):
+            return False
+        step = self.step
+        try:
+            account, flight = self.flight() or ("", None)
+            done = step.store.wait(
+                step.unit, step.owner, position, step.now() + wait, account=account, flight=flight, **changes
+            )
+        except errors.StoreUnavailable:
+            return False
+        step.released = True
+        if not done:
+            self._check_job(step)
+            raise Ignore("taken over")
+        return True
+
+    def report(self, line: str, due_at: float | None = None) -> None:
+        """Show progress under the id the caller holds: in the result back end, and as an event for Flower.
+
+        Of a job of thousands of batches not each time: it takes a twentieth of a process's time at most.
+        """
+        step, begun = self.step, time.thread_time()
+        if time.monotonic() < _next_report.get(step.unit.job_id, 0):
+            return
+        try:
+            # Another may have taken over and ended the job, over which PROGRESS must not be written.
+            if not step.store.renew(step.unit, step.owner, step.settings.lease):
+                return
+            batches = step.store.batches(step.unit.job_id)
+        except (errors.StoreUnavailable, errors.ResultsMissing):
+            return
+        if step.unit.batch is not None and due_at is not None:
+            batches[step.unit.batch].due_at = due_at
+        publish_progress(self, step.unit.job_id, step.job, lambda: job_summary.progress(step.job, batches), line)
+        now = time.monotonic()
+        for job_id, moment in list(_next_report.items()):
+            if moment <= now:
+                _next_report.pop(job_id, None)
+        _next_report[step.unit.job_id] = now + 20 * (time.thread_time() - begun)
+
+    def pass_on(self, value: Any) -> None:
+        """Publish the chain's next message, then move the unit on; or let it wait for that message in the store.
+
+        Nothing else moves a unit on, and it is called after the step ran to its end.
+        """
+        try:
+            pause = self.pause()
+        except errors.StoreUnavailable:
+            pause = self.step.settings.poll_min
+        if pause and self.stay(pause, self.after(self.step.args[2]), failures=0, task_id=None, **self.step.ran):
+            self.request.chain = None
+            return
+        self.publish_next(value, pause)
+        self.move_on()
+
+    def pause(self) -> float:
+        """Seconds between this step and the next."""
+        return 0.0
+
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish the chain's next message.
+
+        Celery would publish it after the task's end, where a broker that does not take it ends the chain for good.
+        """
+        request = self.request
+        if request.chain and not request.is_eager:
+            rest: list[Any] = list(request.chain)  # in reverse, as Celery keeps it
+            following = signature(rest.pop(), app=self.app)
+            try:
+                if pause:
+                    following.set(countdown=message_chain.hop(self.app, pause))
+                following.set(**self.options_of_next(following))
+                own = dict(following.options)
+                parent_id = own.get("parent_id") or request.id  # the job's end has the job's
+                following.apply_async((value,), chain=rest, parent_id=parent_id, root_id=request.root_id)
+            except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
+                if publishing.is_outage(self.app, exc) is False:
+                    history.note_not_sent(self.step.store, self.step.unit, str(following.task), exc, self.step.job)
+                self.later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
+            if self.step.job.not_sent is not None:
+                history.forget_not_sent(self.step.store, self.step.unit.job_id)
+            request.chain = None
+
+    def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
+        """Return the options that send the chain's next message after the job's."""
+        job = self.step.job
+        return {**message_headers.option(job), **routing.follow(self.app, job, str(following.task), following.args)}
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing, as below: to the app's task class a step is neither the start nor the end of a task."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Do nothing."""
+
+    def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Do nothing."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Do nothing."""
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """What was raised outside the step itself, before Celery called it or after, breaks it off as well."""
+        if isinstance(exc, errors.BatchTasksError):
+            return
+        with contextlib.suppress(Exception):  # if this fails too, its message is found lost
+            args = (*args, 0, 0, 0)[:4]
+            self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
+
+    def move_on(self) -> None:
+        """Give the lease up: the unit is where this step leaves it."""
+        if step := getattr(self.request, "step", None):
+            with contextlib.suppress(errors.StoreUnavailable):
+                step.store.advance(
+                    step.unit,
+                    step.owner,
+                    self.after(step.args[2]),
+                    through=self.last,
+                    failures=0,
+                    due_at=None,
+                    **step.ran,
+                )
+            step.released = True
+
+
+def publish_progress(
+    task: Task[Any, Any], job_id: str, job: JobRecord, count: Callable[[], dict[str, Any]], text: str
+) -> None:
+    """Write PROGRESS onto the job's AsyncResult and tell Flower. It is a courtesy: no failure of it stops a step."""
+    try:
+        meta = count()
+        if not message_chain.ignores_result(job):
+            task.backend.store_result(job_id, meta, "PROGRESS")
+        if task.request.hostname and not task.request.is_eager:
+            counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
+            with publishing.event_dispatcher(task.app, task.request.hostname) as events:
+                events.send("task-progress", uuid=job_id, result=f"{counts}; {text}")
+    except Exception as exc:  # noqa: BLE001 - any back end, any broker
+        extra = history.fields(Unit(job_id), "progress")
+        log.warning("job %s: progress could not be shown: %s", job_id, exc, extra=extra)
+
+
+@contextlib.contextmanager
+def _renewed(step: Step) -> Iterator[None]:
+    """Keep a living owner's lease from expiring while its step runs, however long a download or a create takes."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(step.settings.lease / 3):
+            with contextlib.suppress(errors.StoreUnavailable):
+                if not step.store.renew(step.unit, step.owner, step.settings.lease):
+                    step.lost.set()
+                    return
+                for hold in tuple(step.also_held):
+                    hold()
+
+    try:
+        threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()
+    except RuntimeError as exc:
+        raise NoThread(f"this worker cannot start a thread ({exc}): raise its limit of processes or threads") from None
+    try:
+        yield
+    finally:
+        done.set()

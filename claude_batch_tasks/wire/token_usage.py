@@ -1,0 +1,189 @@
+"""The ``usage`` of answers: which counters are added up, and what they cost."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from decimal import Decimal
+from itertools import product
+from typing import Annotated, Any
+
+import msgspec
+
+from claude_batch_tasks.pricing.prices import Used, geo_factor
+from claude_batch_tasks.pricing.spending import Charge
+
+#: The counters of ``usage`` that are added up for a job's summary.
+USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+#: More tokens than any answer has. Sums of such counts, and what they cost, stay within 64 bits.
+_MOST_TOKENS = 10**9
+
+#: Anything else is read as odd usage is.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
+
+
+class _CacheCreation(msgspec.Struct, gc=False):
+    ephemeral_1h_input_tokens: _Count | None = None
+
+
+class _ServerToolUse(msgspec.Struct, gc=False):
+    web_search_requests: _Count | None = None
+    web_fetch_requests: _Count | None = None
+
+    @property
+    def runs(self) -> int:
+        """How often tools ran."""
+        return (self.web_search_requests or 0) + (self.web_fetch_requests or 0)
+
+
+class _Counters(msgspec.Struct, gc=False):
+    input_tokens: _Count | None = None
+    output_tokens: _Count | None = None
+    cache_creation_input_tokens: _Count | None = None
+    cache_read_input_tokens: _Count | None = None
+    cache_creation: _CacheCreation | None = None
+    server_tool_use: _ServerToolUse | None = None
+
+    @property
+    def used(self) -> Used:
+        """What of them costs something."""
+        written, tools = self.cache_creation_input_tokens or 0, self.server_tool_use
+        # Of what was written to the cache; the rest of it is the five-minute kind.
+        longer = min((self.cache_creation.ephemeral_1h_input_tokens or 0) if self.cache_creation else 0, written)
+        return Used(
+            self.input_tokens or 0,
+            self.output_tokens or 0,
+            self.cache_read_input_tokens or 0,
+            written - longer,
+            longer,
+            (tools.web_search_requests or 0) if tools else 0,
+        )
+
+    @property
+    def tokens(self) -> Used:
+        """What of them is tokens."""
+        return self.used._replace(web_searches=0)
+
+
+class _Iteration(_Counters, gc=False):
+    """What one prompt within a request used: of the model itself, or of what works for it."""
+
+    type: str | None = None
+    model: str | None = None
+
+
+class Usage(_Counters, gc=False):
+    iterations: list[_Iteration] | None = None
+    inference_geo: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the listed prices of its model hold for its counters as they are."""
+        tools = self.server_tool_use
+        return (
+            self.iterations is None
+            and (tools is None or not tools.runs)
+            and (self.service_tier, self.inference_geo, self.speed) in _USUAL
+        )
+
+    def charges(self, model: str, window: int | None) -> list[Charge]:
+        """Return what it is charged for.
+
+        Args:
+            model: whose answer it belongs to.
+            window: tokens of a prompt for that model at most.
+        """
+        odd = _odd_price(self.speed, self.service_tier, self.inference_geo)
+        factor = geo_factor(self.inference_geo) or Decimal(1)
+        tools = self.server_tool_use or _ServerToolUse()
+        charges = _charges_of_iterations(self, model)
+        if charges is None:
+            # A loop of server tools sums up its prompts; none is longer than the window.
+            prompt = self.tokens.total_input // (1 + tools.runs)
+            largest = (prompt if window is None else min(prompt, window)) if tools.runs else None
+            charges = [Charge(model, self.tokens, input_of_one=largest)]
+        if odd is not None:
+            charges = [charge._replace(unpriced=charge.unpriced or f"{charge.model} ({odd})") for charge in charges]
+        if tools.web_search_requests:
+            charges.append(Charge(model, Used(web_searches=tools.web_search_requests)))
+        return [charge._replace(factor=factor) for charge in charges]
+
+
+_USUAL_GEO = (None, "", "global", "not_available")
+_USUAL_TIER = (None, "standard", "batch")
+_USUAL_SPEED = (None, "standard")
+_USUAL = frozenset(product(_USUAL_TIER, _USUAL_GEO, _USUAL_SPEED))
+
+
+def _odd_price(speed: str | None, tier: str | None, geo: str | None) -> str | None:
+    """What makes the price of an answer's tokens another than the listed one, and not a known one."""
+    if speed not in _USUAL_SPEED:
+        return f"speed {speed}"
+    if tier not in _USUAL_TIER:
+        return f"service tier {tier}"
+    return f"inference in {geo}" if geo_factor(geo) is None else None
+
+
+def _charges_of_iterations(usage: Usage, model: str) -> list[Charge] | None:
+    """The charges by the prompts that made up an answer; None: they are not listed.
+
+    The counters beside the list leave out what compaction, an advisor and a fallback model used, and may sum up the
+    prompts of a tool loop. An attempt that was declined before it had any output is not charged.
+    """
+    entries = usage.iterations or []
+    fell_back = any(entry.type == "fallback_message" for entry in entries)
+    charges = []
+    for entry in entries:
+        name = entry.model or model
+        if fell_back and entry.type == "message" and (entry.output_tokens or 0) <= _NO_OUTPUT:
+            continue
+        known = entry.type in ("message", "compaction") or (entry.type in _OF_OTHERS and entry.model is not None)
+        charges.append(Charge(name, entry.tokens, unpriced=None if known else f"{name} ({entry.type})"))
+    if any(entry.type == "message" for entry in entries):
+        return charges
+    by_fallback = [entry.tokens for entry in entries if entry.type == "fallback_message"]
+    if by_fallback and Used(*map(sum, zip(*by_fallback, strict=True))) == usage.tokens:
+        return charges
+    return [Charge(model, usage.tokens), *charges] if entries else None
+
+
+#: Output tokens of what was declined before it said anything, at most: the first one is counted when it begins.
+_NO_OUTPUT = 1
+
+#: Entries that another model than the answer's is charged for.
+_OF_OTHERS = ("advisor_message", "fallback_message")
+
+
+def read_usage(raw: Any) -> Usage | None:
+    """As much of an odd usage as can be read."""
+    if not isinstance(raw, dict):
+        return None
+    usage = msgspec.convert(usage_of(raw), Usage)
+    for name in ("inference_geo", "service_tier", "speed"):
+        value = raw.get(name)
+        setattr(usage, name, value if value is None or isinstance(value, str) else "unreadable")
+    entries = raw.get("iterations")
+    if entries:
+        usage.iterations = [_read_iteration(entry) for entry in (entries if isinstance(entries, list) else [entries])]
+    with suppress(msgspec.ValidationError):
+        usage.cache_creation = msgspec.convert(raw.get("cache_creation"), _CacheCreation | None)
+    with suppress(msgspec.ValidationError):
+        usage.server_tool_use = msgspec.convert(raw.get("server_tool_use"), _ServerToolUse | None)
+    return usage
+
+
+def _read_iteration(raw: Any) -> _Iteration:
+    try:
+        return msgspec.convert(raw, _Iteration)
+    except msgspec.ValidationError:
+        return _Iteration(type="unreadable")
+
+
+def usage_of(raw: Any) -> dict[str, int]:
+    """The counters of USAGE in a message's ``usage``."""
+    if not isinstance(raw, dict):
+        return {}
+    counts = {name: raw.get(name) for name in USAGE}
+    return {name: n for name, n in counts.items() if type(n) is int and 0 <= n <= _MOST_TOKENS}
