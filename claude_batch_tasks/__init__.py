@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from claude_batch_tasks._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from claude_batch_tasks import errors, signals
     from claude_batch_tasks.jobs.batch_job import BatchJob, adopt, list_jobs
@@ -28,7 +30,6 @@ __all__ = [
     "run_batch",
     "signals",
 ]
-__version__ = "0.2.0"
 
 # On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
 # pay a second for the SDK.

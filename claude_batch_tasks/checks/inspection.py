@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from claude_batch_tasks import __version__
+from claude_batch_tasks._version import __version__
 from claude_batch_tasks.checks import configuration
 from claude_batch_tasks.checks.versions import versions
 from claude_batch_tasks.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-from claude_batch_tasks import __version__
+from claude_batch_tasks._version import __version__
 
 #: What a job goes through beside ourselves.
 _PACKAGES = ("anthropic", "httpx", "httpx2", "celery", "kombu", "redis", "amqp", "msgspec")

@@ -12,7 +12,7 @@ from uuid import uuid4
 import redis
 from celery import Celery
 
-from claude_batch_tasks import __version__
+from claude_batch_tasks._version import __version__
 from claude_batch_tasks.checks import configuration, inspection, problems
 from claude_batch_tasks.checks.problems import Finding, ok
 from claude_batch_tasks.doctor import servers

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import control
 from .answers import Message, error_json, message
@@ -31,6 +32,21 @@ logger = logging.getLogger("claude_batch_tasks.simulator")
 
 #: Bodies over this size are read in a thread, so that other calls are answered meanwhile. Bytes.
 LARGE_BODY = 1_000_000
+
+
+class Protocol(H11Protocol):
+    """uvicorn's HTTP protocol, with the connection within reach of the application.
+
+    It puts the transport into `request.state.transport`, so that a fault can close the connection.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # asyncio does this itself only where the listening socket was made with an explicit protocol; without it
+        # every answer waits 40 ms for a delayed acknowledgement.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # uvicorn gives every request a copy of this as scope["state"].
+        self.app_state = {**self.app_state, "transport": transport}
+        super().connection_made(transport)
 
 
 class HangUp(Exception):

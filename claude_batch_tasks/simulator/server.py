@@ -186,8 +186,7 @@ def server(scenario: Scenario, log_level: str = "warning") -> uvicorn.Server:
     """A uvicorn server of the simulator, to be run with `server.run(sockets=[listen(...)])`."""
     import uvicorn
 
-    from .app import build
-    from .protocol import Protocol
+    from .app import Protocol, build
 
     return uvicorn.Server(
         uvicorn.Config(

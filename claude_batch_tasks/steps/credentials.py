@@ -9,19 +9,42 @@ the client has the very key that the job was begun with.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.api import identity
 from claude_batch_tasks.formatting import clock
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchRecord, JobRecord
-
-if TYPE_CHECKING:
-    from claude_batch_tasks.settings import Settings
-    from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Store
 
 log = get_logger(__name__)
+
+
+class Step(Protocol):
+    """What is asked of a step here; ``steps.step.Step`` is one."""
+
+    seen: api.Account
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def job(self) -> JobRecord: ...
+    @property
+    def batch(self) -> BatchRecord: ...
+    @property
+    def unit(self) -> Unit: ...
+    @property
+    def client(self) -> api.Caller: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def where(self) -> str: ...
+    def now(self) -> float: ...
+    def fields(self, event: str, **details: Any) -> dict[str, Any]: ...
 
 
 def caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account], None]) -> api.Caller:

@@ -19,8 +19,6 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.steps import publishing
 
 if TYPE_CHECKING:
-    from claude_batch_tasks.steps.batch_task import BatchTask
-
     _Task = Task[Any, Any]
 else:
     _Task = Task
@@ -28,7 +26,7 @@ else:
 log = get_logger(__name__)
 
 _T = TypeVar("_T")
-_B = TypeVar("_B", bound="BatchTask")
+_B = TypeVar("_B", bound="Task[Any, Any]")
 
 
 class InnerTask(_Task):
@@ -58,7 +56,7 @@ def by_name(more: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(("producer", "link", "link_error", "shadow"), more, strict=False))
 
 
-def _class_beside(app: Celery, base: type[BatchTask], name: str) -> type:
+def _class_beside(app: Celery, base: Any, name: str) -> type:
     """Return the app's task class; Celery's, if it or ours would take an attribute of the other for its own."""
     ours, theirs = (
         {own for cls in made.__mro__ if not issubclass(Task, cls) for own in vars(cls)} for made in (base, app.Task)
@@ -73,7 +71,7 @@ def _class_beside(app: Celery, base: type[BatchTask], name: str) -> type:
     return type("Task", (Task,), {"abstract": True})
 
 
-def _request_class(base: type[BatchTask], theirs: Any) -> dict[str, Any]:
+def _request_class(base: Any, theirs: Any) -> dict[str, Any]:
     """Return the class that holds a message in a worker, if the app's task class has one of its own."""
     if theirs.Request == Task.Request:
         return {}
@@ -110,9 +108,10 @@ def job_task(*, base: type[_B], name: str, **options: Any) -> Callable[[Callable
     """
 
     def make(fun: Callable[..., Any], app: Celery) -> None:
+        ours: Any = base
         theirs = type("AppTask", (_class_beside(app, base, name),), {"abstract": True, "__module__": __name__})
         own = {"abstract": True, "__module__": base.__module__, "app_class": theirs, **_request_class(base, theirs)}
-        made: type = type(str(base.__name__), (base, theirs, base.inner), own)
+        made: type = type(str(base.__name__), (base, theirs, ours.inner), own)
         task: Any = app._task_from_fun(fun, name=name, base=made, bind=True, **options)
         if "body" not in vars(task):
             # The app's class may call ``run`` by itself.
