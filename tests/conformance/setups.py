@@ -174,7 +174,7 @@ def beat(app: Celery) -> None:
 
 def security(app: Celery) -> None:
     """Sign messages."""
-    from tests.workers.test_serializers import certify
+    from tests.integration.test_serializers import certify
 
     folder = Path(os.environ["CONFORMANCE_SECURITY"])
     if not (folder / "key").exists():

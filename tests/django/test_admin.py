@@ -19,7 +19,7 @@ from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
 from tests.django.conftest import Login
-from tests.workers.rig import requests
+from tests.integration.rig import requests
 
 JOBS = "/admin/claude_batch/job/"
 

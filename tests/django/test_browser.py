@@ -13,8 +13,8 @@ from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import WaitExceeded
 from claude_batch_tasks.simulator import Fault, Simulator
 from tests.django import project
+from tests.integration.rig import requests
 from tests.support import wait_until
-from tests.workers.rig import requests
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect

@@ -19,8 +19,8 @@ from claude_batch_tasks.lifecycle import record_repair
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.tasks import cancel_batch, create_batch, finish_job, recover_jobs
 from tests.frameworks import bases
+from tests.integration.rig import requests
 from tests.support import wait_until
-from tests.workers.rig import requests
 
 RUN_BATCH = "claude_batch_tasks.run_batch"
 

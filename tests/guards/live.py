@@ -22,9 +22,9 @@ from claude_batch_tasks import BatchJob, adopt, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.instruments.gauges import readings
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
+from tests.integration.rig import requests
 from tests.support import inherited, wait_until
 from tests.upgrades.monitor import Monitor
-from tests.workers.rig import requests
 
 KEY = "sk-ant-test-key-never-to-be-seen"
 

@@ -16,7 +16,7 @@ from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
-from tests.workers.rig import requests
+from tests.integration.rig import requests
 
 NOW = 1_000_000.0
 

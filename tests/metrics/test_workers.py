@@ -20,8 +20,8 @@ from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.simulator.journal import Journal
+from tests.integration.rig import account_for, requests
 from tests.support import FAST, inherited, wait_until
-from tests.workers.rig import account_for, requests
 
 pytestmark = pytest.mark.workers
 

@@ -23,11 +23,11 @@ from claude_batch_tasks import BatchJob, api, run_batch
 from claude_batch_tasks.api import clients
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.settings import Settings
+from tests.integration.rig import set_up
 from tests.security.clients import FAILING
 from tests.security.hostile import KEY, Hostile, error, head
 from tests.security.test_sealing import A, B, make_app, values
 from tests.support import FAST, inherited, wait_until
-from tests.workers.rig import set_up
 
 pytestmark = pytest.mark.workers
 

@@ -36,9 +36,9 @@ from claude_batch_tasks.instruments import gauges
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.store import open_store_at
+from tests.integration.rig import requests
 from tests.support import FAST, inherited, wait_until
 from tests.upgrades.monitor import Monitor, touched
-from tests.workers.rig import requests
 
 META = b"celery-task-meta-"
 KEY = "sk-ant-test-key-never-to-be-seen"
@@ -292,7 +292,7 @@ def main(path: Path) -> None:
         }
         text = json.dumps(found, indent=1)
         # What it was recorded on is nobody's business.
-        for folder in (sys.prefix, str(Path(submission.__file__).parents[1])):
+        for folder in (sys.prefix, str(Path(submission.__file__).parents[2])):
             text = text.replace(folder, "")
         text = text.replace(f"@{socket.gethostname()}", "@recorder")
         path.write_bytes(gzip.compress(text.encode(), mtime=0))

@@ -11,8 +11,8 @@ from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
 from claude_batch_tasks.store import schema
+from tests.integration.rig import requests
 from tests.support import wait_until
-from tests.workers.rig import requests
 
 pytestmark = pytest.mark.workers
 

@@ -17,9 +17,9 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, list_jobs
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
+from tests.integration.rig import account_for
 from tests.support import FAST, inherited, wait_until
 from tests.upgrades.dump import ENCRYPTION_KEY, KEY, QUEUES, Dump, load
-from tests.workers.rig import account_for
 
 pytestmark = pytest.mark.workers
 

@@ -1,0 +1,250 @@
+"""``claude-batch`` as people run it: beside a worker, in pipes, on a terminal, interrupted."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from celery import Celery
+from click.testing import CliRunner, Result
+
+from claude_batch_tasks import BatchJob, list_jobs
+from claude_batch_tasks.cli import claude_batch
+from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.simulator import Outcome, Simulator
+from tests.integration.rig import requests
+from tests.support import FAST, inherited, wait_until
+
+pytestmark = [pytest.mark.latest, pytest.mark.workers]
+
+PROGRAM = str(Path(sys.executable).with_name("claude-batch"))
+
+
+class World:
+    """A worker that all of these tests share, and commands beside it."""
+
+    def __init__(self, simulator: Simulator, app: Celery, env: dict[str, str], folder: Path) -> None:
+        self.simulator, self.app, self.env, self.folder = simulator, app, env, folder
+
+    def run(self, *args: str, input: str | None = None) -> Result:
+        """A command in this process."""
+        result = CliRunner().invoke(claude_batch, args, input=input)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    def execute(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """A process of its own, until it ends."""
+        return subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=60, **{"env": self.env, **options}
+        )
+
+    @contextmanager
+    def running(self, *args: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+        """``claude-batch`` in a process of its own, to be talked to."""
+        with subprocess.Popen([PROGRAM, *args], env=self.env, cwd=self.folder, text=True, **options) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+class Terminal:
+    """One that shows standard error and asks, while standard output goes elsewhere."""
+
+    def __init__(self) -> None:
+        self._here, end = pty.openpty()
+        self.shown = ""
+        self.ends: dict[str, Any] = {"stdin": end, "stderr": end, "stdout": subprocess.PIPE, "start_new_session": True}
+        self._reader = threading.Thread(target=self._read)
+
+    def type(self, text: str) -> None:
+        os.write(self._here, f"{text}\n".encode())
+
+    def _read(self) -> None:
+        with suppress(OSError), os.fdopen(self._here, "rb", buffering=0) as here:
+            while piece := here.read(10_000):
+                self.shown += piece.decode(errors="replace")
+
+    def __enter__(self) -> Terminal:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.ends["stdin"])
+        self._reader.join()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("cli")
+    with ExitStack() as stack:
+        redis, simulator = stack.enter_context(RedisServer()), stack.enter_context(Simulator("healthy"))
+        places = {"CELERY_BROKER_URL": redis.url, "CELERY_RESULT_BACKEND": redis.url}
+        env = {**inherited(), **FAST, **simulator.env, **places}
+        worker = Worker(env, folder / "worker.log")
+        stack.callback(worker.stop, kill=True)
+        worker.start()
+        app = Celery("tests", broker=redis.url, backend=redis.url, set_as_current=False)
+        app.loader.import_task_module("claude_batch_tasks.tasks")
+        # Commands know neither the API nor its key.
+        yield World(simulator, app, {**inherited(), **places}, folder)
+        gc.collect()
+        app.close()
+
+
+@pytest.fixture
+def world(shared: World) -> World:
+    shared.app.set_current()
+    shared.simulator.reset("healthy")
+    return shared
+
+
+def lines(name: str, count: int) -> str:
+    """The requests of a job as JSON lines."""
+    made = requests(name, count).items()
+    return "".join(json.dumps({"custom_id": custom_id, "params": params}) + "\n" for custom_id, params in made)
+
+
+def test_a_job_from_a_file_to_its_results(world: World) -> None:
+    (world.folder / "requests.jsonl").write_text(lines("file", 300))
+    job_id = world.run("submit", str(world.folder / "requests.jsonl"), "--quiet").output.strip()
+    watched = world.run("watch", job_id)
+    assert watched.exit_code == 0
+    assert f"Job {job_id} completed: 300 succeeded" in watched.output
+    assert re.search(r"\d\d:\d\d:\d\d  batch 0: fetched, 300 succeeded\n", watched.output)
+    status = json.loads(world.run("status", job_id, "--json").output)
+    assert (status["state"], status["succeeded"], status["summary"]["succeeded"]) == ("completed", 300, 300)
+    assert {"submitted", "created", "fetched", "finished"} <= {event["event"] for event in status["history"]}
+
+    rows = [json.loads(row) for row in world.run("results", job_id).output.splitlines()]
+    assert {row["custom_id"] for row in rows} == set(requests("file", 300))
+    assert world.run("results", job_id, "--type", "errored").output == ""
+    assert world.run("results", job_id, "-o", str(world.folder / "r.parquet"), "--format", "parquet").exit_code == 0
+    assert (world.folder / "r.parquet").read_bytes().startswith(b"PAR1")
+    # Whoever reads the first of them only is left in peace.
+    cut = world.execute("bash", "-c", f"set -o pipefail; '{PROGRAM}' results {job_id} | head -c 14")
+    assert (cut.stdout, cut.stderr, cut.returncode) == ('{"custom_id":"', "", 141)
+    full = world.execute("bash", "-c", f"'{PROGRAM}' results {job_id} > /dev/full")
+    assert full.returncode == 1
+    assert full.stderr.startswith("Error: cannot write to standard output: No space left on device.")
+    assert full.stderr.count("\n") == 1
+
+    assert world.run("delete", job_id).exit_code == 0
+    assert world.run("status", job_id).exit_code == 4
+
+
+def test_a_job_from_standard_input_that_is_waited_for(world: World) -> None:
+    """Nothing but the job's last status is on standard output; that one request failed is the exit code."""
+    failing = Outcome("errored", error="invalid_request_error", count=1)
+    world.simulator.behave(outcomes=(failing,))
+    ended = world.execute(PROGRAM, "submit", "-", "--wait", "--json", input=lines("stdin", 3))
+    status = json.loads(ended.stdout)
+    assert (status["state"], status["succeeded"], status["errored"]) == ("completed", 2, 1)
+    assert "created, 3 requests" in ended.stderr
+    assert f"Its results: claude-batch results {status['job_id']}\n" in ended.stderr
+    assert ended.returncode == 3
+
+
+def test_ctrl_c_leaves_the_job_running(world: World) -> None:
+    world.simulator.behave(processing_seconds=3600)
+    job_id = world.run("submit", "-", "--quiet", input=lines("interrupted", 2)).output.strip()
+    with world.running("watch", job_id, stderr=subprocess.PIPE) as watching:
+        assert watching.stderr is not None
+        for line in watching.stderr:
+            if "created" in line:
+                break
+        watching.send_signal(signal.SIGINT)
+        told = watching.stderr.read()
+        assert watching.wait(20) == 130
+    assert f"Job {job_id} goes on." in told
+    assert f"\n  claude-batch watch {job_id}\n" in told
+    assert BatchJob(job_id, world.app).status().state == "running"
+    refused = world.run("delete", job_id)
+    assert (refused.exit_code, f"claude-batch cancel {job_id}" in refused.output) == (1, True)
+
+    assert world.run("cancel", job_id).exit_code == 0
+    assert world.run("watch", job_id).exit_code == 3
+    assert BatchJob(job_id, world.app).status().state == "canceled"
+    assert "nothing was canceled" in world.run("cancel", job_id).output
+
+
+def test_ctrl_c_before_the_last_line_sends_nothing(world: World) -> None:
+    before = len(list(list_jobs(app=world.app)))
+    with world.running("submit", "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        # More than fits into a pipe, so it is reading.
+        process.stdin.write(lines("unfinished", 10_000))
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(timeout=20)
+    assert (process.returncode, out, told) == (130, "", "\nInterrupted: nothing was sent, and nothing is kept.\n")
+    assert len(list(list_jobs(app=world.app))) == before
+
+
+def test_a_job_that_gave_up_waiting_is_resumed(world: World) -> None:
+    world.simulator.behave(processing_seconds=3600)
+    job_id = world.run("submit", "-", "-q", "-s", "max_wait=0.5", input=lines("resumed", 2)).output.strip()
+    failed = world.run("watch", job_id)
+    assert failed.exit_code == 1
+    assert f"To take it up again: claude-batch resume {job_id}\n" in failed.output
+    assert "failed" in world.run("list", "--state", "failed").output
+    assert "State      failed: " in world.run("status", job_id).output
+    assert world.run("resume", job_id, "-s", "max_wait=none").exit_code == 0
+    world.simulator.end()
+    assert world.run("watch", job_id, "--quiet").output == ""
+    assert BatchJob(job_id, world.app).status().succeeded == 2
+
+
+def test_a_batch_from_elsewhere_is_adopted(world: World) -> None:
+    client = anthropic.Anthropic(base_url=world.simulator.url, api_key="sk-ant-simulated")
+    made = client.messages.batches.create(
+        requests=[{"custom_id": "mine", "params": requests("elsewhere", 1)["elsewhere 0"]}]  # type: ignore[typeddict-item]
+    )
+    job_id = world.run("adopt", made.id, "--quiet").output.strip()
+    assert world.run("watch", job_id, "--quiet").exit_code == 0
+    assert json.loads(world.run("results", job_id).output)["custom_id"] == "mine"
+    again = world.run("adopt", made.id)
+    assert (again.exit_code, job_id in again.output) == (1, True)
+
+
+def test_the_same_commands_under_celery(world: World) -> None:
+    urls = f"broker={world.app.conf.broker_url!r}, backend={world.app.conf.result_backend!r}"
+    (world.folder / "proj.py").write_text(f"from celery import Celery\napp = Celery('proj', {urls})\n")
+    job_id = world.run("submit", "-", "--quiet", input=lines("celery", 1)).output.strip()
+    celery = (sys.executable, "-m", "celery", "-A", "proj", "claude-batch")
+    bare = {name: value for name, value in world.env.items() if not name.startswith("CELERY_")}
+    listed = world.execute(*celery, "list", "--json", "--limit", "1", env=bare)
+    assert json.loads(listed.stdout)["job_id"] == job_id
+    missing = world.execute(*celery, "status", "nosuch", env=bare)
+    assert (missing.returncode, missing.stderr.startswith("Error: no job nosuch in the store")) == (4, True)
+
+
+def test_a_terminal_shows_a_bar_and_asks(world: World) -> None:
+    world.simulator.behave(processing_seconds=3600)
+    (world.folder / "requests.jsonl").write_text(lines("terminal", 4))
+    with Terminal() as terminal:
+        with world.running("submit", "requests.jsonl", "--wait", **terminal.ends) as waiting:
+            wait_until(lambda: "━" in terminal.shown and "4 processing" in terminal.shown)
+            assert waiting.stdout is not None
+            job_id = waiting.stdout.readline().rstrip("\n")
+            with world.running("cancel", job_id, **terminal.ends) as canceling:
+                terminal.type("n")
+                assert canceling.wait(40) == 1
+            assert BatchJob(job_id, world.app).status().state == "running"
+            world.run("cancel", job_id)
+            assert waiting.wait(40) == 3
+        wait_until(lambda: f"claude-batch results {job_id}" in terminal.shown)
+    assert f"Cancel job {job_id}, of 4 requests? [y/N]:" in terminal.shown
