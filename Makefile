@@ -19,7 +19,8 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test test-slow test-release test-lowest chaos conformance bench screenshots docs lint audit format clean
+.PHONY: help demo simulator test test-slow test-release test-lowest chaos conformance bench screenshots docs lint shape audit \
+	format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,10 +58,15 @@ bench: $(VENV)/.installed  ## Measure submit, create, fetch and read next to bas
 docs: $(VENV)/.installed  ## Build the documentation, build/docs/index.html; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going --quiet -b html docs build/docs $(ARGS)
 
-lint: $(VENV)/.installed  ## Check style, formatting and types
+lint: $(VENV)/.installed  ## Check style, formatting, types, layers and shape
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python tools/shape.py --check
+
+shape: $(VENV)/.installed  ## Print the shape of the package as figures; ARGS="--show circles"
+	$(VENV)/bin/python tools/shape.py $(ARGS)
 
 audit: $(VENV)/.installed  ## Look for known vulnerabilities of what we stand on; says so where that cannot be asked
 	$(VENV)/bin/python .ci/audit.py

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import anthropic
 from celery import Celery
 
 from claude_batch_tasks import api, rules
 from claude_batch_tasks.api import identity
+from claude_batch_tasks.api.sdk import anthropic
 from claude_batch_tasks.checks import configuration, problems
 from claude_batch_tasks.checks.problems import Finding, Problem, ok
 from claude_batch_tasks.doctor import servers
