@@ -32,16 +32,16 @@ simulator: $(VENV)/.installed  ## Serve Anthropic's Message Batches API locally
 	$(VENV)/bin/claude-batch simulator --port $(SIMULATOR_PORT) $(ARGS)
 
 test: $(VENV)/.installed  ## Run the tests on the latest supported versions
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow and not release" $(ARGS)
 
-test-slow: $(VENV)/.installed  ## Run what takes long: chaos, every outage and exception, benchmarks
-	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not release" $(ARGS)
+test-slow: $(VENV)/.installed  ## Run what takes long: chaos, outages, stops, frameworks, every kind of account
+	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m slow $(ARGS)
 
-test-release: $(VENV)/.installed  ## Run what is left: every option of Celery's with every broker and pool
+test-release: $(VENV)/.installed  ## Run the rest: every option of Celery's with every broker and pool, benchmarks
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m release $(ARGS)
 
 test-lowest: $(LOWEST)/.installed  ## Run what needs no workers on the lowest supported versions
-	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not latest and not workers" $(ARGS)
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not release and not latest and not workers" $(ARGS)
 
 chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weather; SEEDS=1000, FIRST=0, PROCESSES=2
 	$(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES) $(ARGS)

@@ -10,7 +10,7 @@ from benchmarks.__main__ import GROUPS, LONG
 from benchmarks.measure import run
 from benchmarks.servers import servers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

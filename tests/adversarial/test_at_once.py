@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(600)]
 
 #: What a worker's process does, in a process of its own: msgspec fills in what it knows of a type when that is first
 #: decoded, and a thread that comes upon it half filled in ends the process (SIGSEGV, msgspec 0.22).

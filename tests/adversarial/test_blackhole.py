@@ -87,7 +87,7 @@ def test_packets_to_everything_vanish(bench: Bench) -> None:
     vanish(bench, WHICH, 8, old_ones_too=False)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("old_ones_too", [False, True], ids=["connections stay dead", "connections live again"])
 @pytest.mark.parametrize("which", WHICH)
 def test_packets_to_one_server_vanish_for_a_minute(bench: Bench, which: str, old_ones_too: bool) -> None:

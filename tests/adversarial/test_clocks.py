@@ -100,8 +100,8 @@ def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
 @pytest.mark.parametrize(
     "shifts",
     [
-        pytest.param((HOUR,), id="ahead", marks=pytest.mark.slow),
-        pytest.param((-HOUR,), id="behind", marks=pytest.mark.slow),
+        pytest.param((HOUR,), id="ahead", marks=pytest.mark.release),
+        pytest.param((-HOUR,), id="behind", marks=pytest.mark.release),
         pytest.param((HOUR, -HOUR), id="both"),
     ],
 )

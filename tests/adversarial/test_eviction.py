@@ -129,7 +129,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield Bench(stack, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("when", ["submit", "download", "fallback"])
 def test_nothing_is_lost_silently_or_paid_twice(bench: Bench, when: str, policy: str) -> None:

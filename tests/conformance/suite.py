@@ -40,8 +40,7 @@ def marks(row: Row, lane: Lane) -> list[pytest.MarkDecorator]:
     """Return what keeps it out of ``make test``, and out of CI as well."""
     if lane == FIRST and (row.everywhere or row.quick):
         return []
-    in_ci = lane == FIRST or row.configuration == USUAL
-    return [pytest.mark.slow] if in_ci else [pytest.mark.slow, pytest.mark.release]
+    return [pytest.mark.release]
 
 
 def verdict(row: Row, seen: Mapping[str, Mapping[str, Any]]) -> str:

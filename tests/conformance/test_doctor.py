@@ -39,7 +39,7 @@ def _parameters() -> Iterator[object]:
     for number, configuration in enumerate(CONFIGURATIONS):
         rows = [row for row in _ROWS if row.configuration == configuration]
         refused = all(row.refused for row in rows)
-        marks = [] if refused or number == 0 else [pytest.mark.slow]
+        marks = [] if refused or number == 0 else [pytest.mark.release]
         yield pytest.param(configuration, refused, id=rows[0].name, marks=marks)
 
 
