@@ -1,7 +1,7 @@
-"""Gateways without Message Batches: how one is recognised, and that it is remembered for the account.
+"""Gateways without Message Batches: how one is recognised, and how it is remembered for the account.
 
-Who has found one out tells the other workers, so that later jobs need one free call to know. Where it is not certain
-that nothing was created, nothing is sent another way.
+A worker that has found such a gateway tells the other workers, so that later jobs need only one free call to know. If
+it is not certain that nothing was created, nothing is sent another way.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.steps.step import Step
 
-#: Seconds for which it is remembered; meanwhile each create is preceded by a list call.
+#: Seconds for which such a gateway is remembered; meanwhile a list call precedes each create.
 REMEMBERED = 3600.0
 
-#: It is certain when batches could not be listed so often in a row, for so many times ``create_settle``, while other
-#: routes are answered: what passes by itself has passed by then.
+#: It is certain that a gateway has no batches when list calls failed so often in a row, for so many times
+#: ``create_settle``, while other routes are answered: failures that pass by themselves have passed by then.
 _SEARCHES = 10
 _CERTAIN = 5
 
 
 def check(step: Step) -> None:
-    """Go on to a create, unless the account is known for a gateway that has no batches, and still has none.
+    """Raise an error before a create if the account's gateway is remembered as one without batches, and still is one.
 
     Raises:
-        BatchesUnsupported: it has none; nothing was created.
-        ApiError: it was asked, and did not answer.
+        BatchesUnsupported: the gateway has no batches; nothing was created.
+        ApiError: the gateway was asked, and did not answer.
     """
     if step.store.held_back(_name(step)) > step.now():
         answer = api.knock(step.client, timeout=step.settings.timeout)
@@ -32,10 +32,10 @@ def check(step: Step) -> None:
 
 
 def check_listing(step: Step) -> None:
-    """After a create that was answered 404 for good: whether batches cannot be listed either.
+    """Check, after a create that was answered 404 for good, whether list calls are unsupported too.
 
     Raises:
-        BatchesUnsupported: they cannot; nothing was created.
+        BatchesUnsupported: batches cannot be listed; nothing was created.
     """
     try:
         answer = api.knock(step.client, timeout=step.settings.timeout)
@@ -46,14 +46,14 @@ def check_listing(step: Step) -> None:
 
 
 def check_search(step: Step, exc: errors.ApiError) -> None:
-    """A search for what a create may have made was not answered with a list: whether there is none.
+    """Check, when a search for a created batch was not answered with a list, whether the gateway has no batches.
 
     Args:
-        exc: what it was answered with.
+        exc: the answer to the search.
 
     Raises:
-        BatchesUnsupported: there is none. Nothing was created where the create was answered that there is no such
-            route; else the batch keeps its intent, and nothing is sent in its place.
+        BatchesUnsupported: the gateway has no batches. Nothing was created if the create was answered that there is no
+            such route; otherwise the batch keeps its intent, and nothing is sent in its place.
     """
     record, settings = step.batch, step.settings
     refusal = errors.rebuild(*record.refusal) if record.refusal is not None else None
@@ -86,12 +86,12 @@ def _is_there(answer: api.Elsewhere) -> bool:
 
 
 def remember(step: Step) -> None:
-    """Tell later creates on the account that there are no batches."""
+    """Record for later creates on the account that its gateway has no batches."""
     step.store.hold_back(_name(step), step.now() + REMEMBERED)
 
 
 def _is_absent(answer: api.Knock) -> bool:
-    """Return whether this is no answer of a server that has batches."""
+    """Return whether a server that has batches would not answer so."""
     if answer.status in rules.NO_ROUTE:
         return True
     if answer.error is None:

@@ -1,4 +1,4 @@
-"""The error a job ends with: what happened, what was kept, and what to do next."""
+"""The error of a failed job: what happened, what was kept, and what to do next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.wire import result_rows
 
-#: Batches of a failed job that its error names.
+#: The most batches of a failed job that its error names.
 _NAMED = 5
 
 
@@ -22,16 +22,16 @@ def of(
     summary: dict[str, Any],
     own: errors.BatchTasksError | None = None,
 ) -> errors.BatchTasksError | None:
-    """The first failed batch's error, with what was kept and what to do.
+    """Return the error of the first failed batch, with what was kept and what to do; None if nothing failed.
 
     Args:
-        own: what failed the job itself, if no batch did.
+        own: the job's own error, if no batch failed.
     """
     failed = [
         (number, record) for number, record in enumerate(batches) if record.error or job_summary.unaccounted(record)
     ]
     if failed:
-        # What was not even tried because of another batch's error says less than that.
+        # The error of a batch that was not even tried, because of another batch's error, says less than that error.
         number, record = next(((n, each) for n, each in failed if _has_status(each)), failed[0])
         error = _error_of(record)
         name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
@@ -56,12 +56,14 @@ def of(
 
 
 def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) -> Exception:
-    """Return the error of a job that has ended, and what follows it cannot be sent: of the same class, with advice.
+    """Return the error, with advice, for a job that has ended but whose following tasks cannot be sent.
+
+    It has the class of the cause where possible.
 
     Args:
-        state: in which it has ended.
-        names: of the tasks that follow it.
-        exc: why not.
+        state: the state in which the job has ended.
+        names: the names of the tasks that follow it.
+        exc: the cause.
     """
     handle = f"BatchJob({step.unit.job_id!r})"
     what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
@@ -87,20 +89,20 @@ def _error_of(record: BatchRecord) -> errors.BatchTasksError:
 
 
 class Paid(NamedTuple):
-    """How many requests of a failed job may have been paid for: what to do next depends on it."""
+    """How many requests of a failed job may have been paid for: the advice depends on it."""
 
     answered: int
-    """Have an outcome here."""
+    """Requests with an outcome in the store."""
     waiting: int
-    """Are, or may be, in batches at Anthropic, and have no outcome here."""
+    """Requests that are, or may be, in batches at Anthropic, and have no outcome in the store."""
     lost: int
-    """Were in batches whose results cannot be had."""
+    """Requests that were in batches whose results cannot be fetched."""
     unsent: int
-    """Are in batches that were never created."""
+    """Requests in batches that were never created."""
 
     @classmethod
     def of(cls, batches: list[BatchRecord]) -> Paid:
-        """Count them."""
+        """Count the requests of these batches."""
         answered = waiting = lost = unsent = 0
         for record in batches:
             failed = bool(record.error or job_summary.unaccounted(record))
@@ -119,7 +121,7 @@ class Paid(NamedTuple):
 
     @property
     def some(self) -> int:
-        """All that may have been paid for."""
+        """All requests that may have been paid for."""
         return self.answered + self.waiting + self.lost
 
 
@@ -152,7 +154,7 @@ def _is_lost(record: BatchRecord) -> bool:
 
 
 def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
-    """What to do next, so that nothing is paid for twice."""
+    """Say what to do next, so that nothing is paid for twice."""
     resume = f"{handle}.resume()"
     if isinstance(error, errors.BatchesUnsupported) and error.status is not None:
         way = (

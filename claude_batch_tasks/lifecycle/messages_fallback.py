@@ -1,9 +1,9 @@
-"""The requests of a batch on their way through the Messages API.
+"""The requests of a batch that go through the Messages API.
 
-They wait in one place, and a few messages at a time, the batch's lanes, take from there what may be sent now: what
-the account's limits, the calls in flight on it and the job's budget allow, all asked in one step, which writes down
-that the request is about to be sent. A lane makes several calls at the same time. When nothing may be sent it lets go
-of its worker, and comes back later.
+They wait in one queue. A few messages, the batch's senders, take from it the requests that may be sent now: those that
+the account's limits, the calls in flight on it and the job's budget allow. One step of the store checks all of these
+and records that the request is about to be sent. A sender makes several calls at the same time. When nothing may be
+sent, it releases its worker and comes back later.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from claude_batch_tasks.wire import batch_requests, result_rows
 
 log = get_logger(__name__)
 
-#: Requests that are looked at in one go, and how often where none of them may be sent now.
+#: Requests that are examined at a time, and how many times when none of them may be sent now.
 _AHEAD = 16
 _LOOKS = 4
 
-#: Seconds between two tries of what the store must not miss.
+#: Seconds between two tries of a call of the store that must not be missed.
 _PAUSES = (0.2, 0.5, 1, 2, 4, 8)
-#: What a request errored with of which the store has lost whether it was answered.
+#: The error type of a request of which the store has lost whether it was answered.
 _UNKNOWN = "answer_lost"
 _GONE = (
     "the store has lost what became of its call through the Messages API, if one was made; it may have been billed, so "
@@ -48,13 +48,13 @@ _GONE = (
 
 _LOST = "the answer to its call through the Messages API was lost"
 
-#: Seconds between tries to store an answer, the last of them again and again; after the first ones it goes to disk,
-#: where there is a place for it.
+#: Seconds between tries to store an answer; the last value repeats. After these tries, the answer is written to disk,
+#: if there is a directory for it.
 _SAVE_AGAIN = (0.2, 0.5, 1.0, 2.0)
 _SAVE_AGAIN_MAX = 2.0
 
-#: Seconds between two tries to send something, at least (lanes that wait for the same do not come all at once), and at
-#: most: what was looked at may have to wait for long, and something else not.
+#: Seconds between two tries to send something: at least (senders that wait for the same thing do not all come back at
+#: once), and at most: an examined request may have to wait for long, and another one not.
 _SHORTEST = 0.1
 _LONGEST = 5.0
 
@@ -69,16 +69,16 @@ class _Request(NamedTuple):
 
 
 def units(step: Step) -> list[Unit]:
-    """The lanes of the step's batch."""
+    """Return the senders of the step's batch."""
     record = step.batch
     count = min(rules.LANES, record.granted or 0)
     return [Unit(step.unit.job_id, step.unit.batch, record.first_lane + lane) for lane in range(count)]
 
 
 def all_ended(step: Step) -> bool:
-    """Whether no lane of the step's batch has anything to do any more, or is still to tell what it did."""
+    """Return whether no sender of the step's batch has anything left to do or to report."""
     found = units(step)
-    # Where the record of the lanes is gone, one that nobody awaits has ended too.
+    # If the record of the senders is gone, one that nobody awaits has ended too.
     return all(
         position >= message_chain.DONE or (position < 0 and not awaited)
         for position, awaited in zip(map(step.store.position, found), step.store.awaited(found), strict=True)
@@ -86,7 +86,7 @@ def all_ended(step: Step) -> bool:
 
 
 def bury(step: Step) -> bool:
-    """What lanes that have ended have sent and nobody waits for is lost; whether anything waits to be sent."""
+    """Give up calls of ended senders whose answers no process awaits; return whether requests still wait to be sent."""
     unsaved_answers.bring_in(step.settings, step.store)
     for lane in units(step):
         for place in step.store.left_behind(lane):
@@ -95,10 +95,10 @@ def bury(step: Step) -> bool:
 
 
 def account_for(step: Step) -> int:
-    """End those requests of which nothing says any more whether they were sent, and how; how many.
+    """End the requests of which no record says whether and how they were answered; return how many.
 
-    They may have been answered and billed, so they are not sent again, and what they had come to before is not passed
-    off as how they ended.
+    They may have been answered and billed. So they are not sent again, and their earlier outcomes are not shown as
+    their final ones.
     """
     store, job_id, batch = step.store, step.unit.job_id, step.unit.batch or 0
     granted, stored = step.batch.granted or 0, store.count_outcomes(job_id, batch)
@@ -115,16 +115,16 @@ def account_for(step: Step) -> int:
     for place in unknown:
         store.save_outcome(step.unit, place, reader.error_outcome(_UNKNOWN, _GONE, None))
     if unknown:
-        step.record(stored=store.count_outcomes(job_id, batch))  # those that are gone are not counted any more
+        step.record(stored=store.count_outcomes(job_id, batch))  # outcomes that are gone are not counted any more
         step.note("unsent", f"{len(unknown):,} requests: {_GONE}", level=logging.ERROR)
     return len(unknown)
 
 
 class Lane:
-    """One run of a lane.
+    """One run of a sender.
 
     Args:
-        step: its step.
+        step: the sender's step.
     """
 
     def __init__(self, step: Step) -> None:
@@ -136,22 +136,22 @@ class Lane:
         self._piece: tuple[int, list[bytes]] = (0, [])
         self._looked_at: list[_Request] = []
         self._running: dict[Future[float], _Request] = {}
-        #: How long the last calls took.
+        #: The seconds that the last calls took.
         self._seconds: list[float] = []
         self._lock = threading.Lock()
-        #: Calls whose answers the store has not taken yet.
+        #: The positions of requests whose answers the store has not taken yet.
         self._unsaved: set[int] = set()
-        #: The worker is being stopped.
+        #: Set when the worker is being stopped.
         self._ending = threading.Event()
-        #: The ids of calls that were answered 404, of which nobody was told yet.
+        #: The request ids of calls that were answered 404, and not reported yet.
         self._not_found: list[str | None] = []
-        #: What requests have come to in this run.
+        #: The number of requests by outcome in this run.
         self.done: Counter[str] = Counter()
-        #: The positions of these.
+        #: The positions of these requests.
         self.final: list[int] = []
 
     def run(self) -> float | None:
-        """Send what may be sent; the seconds until there may be more, None: there is none.
+        """Send what may be sent; return the seconds until more may be sent, or None if nothing is left.
 
         Raises:
             StoreUnavailable: the store does not answer.
@@ -172,33 +172,34 @@ class Lane:
                 pause = self._fill(client) if time.monotonic() < until and not step.lost.is_set() else 0.0
                 if not self._running:
                     return min((seconds for seconds in (pause, doubt) if seconds is not None), default=None)
-                # Something may be sent before one of these is through.
+                # Something may be sent before one of these calls has finished.
                 done, _ = wait(self._running, timeout=pause or None, return_when=FIRST_COMPLETED)
                 self._tell()
                 for call in done:
                     del self._running[call]
                     self._seconds = [*self._seconds[-20:], call.result()]
         except Exception:
-            wait(self._running)  # these are paid for; but a worker that is being stopped does not wait for them
+            wait(self._running)  # these calls are paid for; but a worker that is being stopped does not wait for them
             self._tell()
             raise
         except BaseException:
-            self._ending.set()  # what is answered goes to disk, where there is a place for it
+            self._ending.set()  # answers go to disk, if there is a directory for them
             deadline = time.monotonic() + _SAVE_AGAIN_MAX
             while self._unsaved and time.monotonic() < deadline:
                 time.sleep(0.05)
             raise
 
     def _tell(self) -> None:
-        """Send the signals about calls, in the thread in which the step runs and in which receivers expect to be."""
+        """Send the signals about calls from the thread in which the step runs, where receivers expect to be called."""
         while self._not_found:
             request_id = self._not_found.pop()
             self._step.tell(signals.not_found_seen, batch_id=None, endpoint="messages", request_id=request_id)
 
     def _miss_answers(self) -> float | None:
-        """Give up the answers to calls of an earlier run that nobody stores; the seconds until that may be, if not yet.
+        """Give up the answers to an earlier run's calls that nobody stores; return the seconds until that is allowed.
 
-        Whoever made the calls may still live, and store the answers as soon as the store takes them.
+        None means that nothing is left to give up. Whoever made the calls may still live, and store the answers as soon
+        as the store takes them.
         """
         step, now = self._step, self._step.now()
         unsaved_answers.bring_in(step.settings, step.store)
@@ -215,7 +216,7 @@ class Lane:
         return None
 
     def _begin(self, client: api.Caller, request: _Request, mark: str) -> None:
-        """Make one call, in a thread."""
+        """Start one call in a thread."""
         call: Future[float] = Future()
 
         def run() -> None:
@@ -226,22 +227,22 @@ class Lane:
 
         self._running[call] = request
         try:
-            # Not of a pool: Python waits for those at its exit.
-            # In the context in which the step runs: a client may need it for each call.
+            # Not a thread of a pool: Python waits for those at its exit. It runs in the context of the step: a client
+            # may need that for each call.
             inside = copy_context().run
             threading.Thread(target=inside, args=(run,), name="claude-batch-call", daemon=True).start()
-        except RuntimeError:  # no thread is to be had: this one makes the call
+        except RuntimeError:  # no thread can be started: this one makes the call
             run()
 
     def _fill(self, client: api.Caller) -> float | None:
-        """Begin as many calls as may be; the seconds until one more may be, None: nothing is left to be sent."""
+        """Begin as many calls as may be made; return the seconds until one more may be, None if nothing is left."""
         step, store = self._step, self._step.store
         width = rules.width(min(self._seconds, default=None))
-        # What may not be sent now holds up nothing of another model.
+        # A model that must wait does not delay requests of another model.
         shut: dict[str, float] = {}
         looks = 0
         while len(self._running) < width:
-            if self._unsaved:  # nothing more is paid for while there is nowhere to put it
+            if self._unsaved:  # nothing more is paid for while there is no place to store it
                 return _SAVE_AGAIN[1]
             if not self._looked_at:
                 places, pause = store.to_send(step.unit.job_id, step.unit.batch or 0, _AHEAD)
@@ -264,7 +265,7 @@ class Lane:
                     total=self._total,
                 )
                 if taken.state in ("wait", "reserved"):
-                    # Others wait for the same.
+                    # Other senders wait for the same thing.
                     jitter = min(taken.seconds, _SHORTEST) * random.random() * rules.LANES
                     shut[request.pace] = min(max(taken.seconds, _SHORTEST), _LONGEST) + jitter
                     if taken.state == "reserved" or step.job.models == 1:
@@ -297,7 +298,7 @@ class Lane:
         return " or ".join(f"{name} (${limit:,.4g})" for name, limit in limits.items() if limit is not None)
 
     def _prepare(self, place: int) -> _Request | None:
-        """What sending a request takes; None: it cannot be sent this way."""
+        """Return what is needed to send a request; None if it cannot be sent this way."""
         step = self._step
         first, piece = self._piece
         if not first <= place < first + len(piece):
@@ -326,12 +327,12 @@ class Lane:
         return _Request(place, params, model, max_tokens, f"{step.account}:messages:{model}", need)
 
     def _hold(self) -> None:
-        """The calls under way still are."""
+        """Renew the records of the calls that are running."""
         paces = {request.place: request.pace for request in list(self._running.values())}
         self._step.store.sending(self._step.unit, paces, self._step.settings.lease)
 
     def _send(self, client: api.Caller, request: _Request, mark: str) -> float:
-        """Make one call, and store what comes of it; how long it took."""
+        """Make one call and store its outcome; return the seconds it took."""
         step, begun = self._step, time.monotonic()
         limits: dict[str, tuple[int, int]] = {}
         refused, hold, output = False, None, None
@@ -351,7 +352,7 @@ class Lane:
             outcome = reader.message_outcome(answer.message)
             try:
                 output, spent = self._cost(outcome, request)
-            except Exception:  # nothing about prices may cost an answer that is paid for
+            except Exception:  # no fault of the prices may lose an answer that is paid for
                 extra = step.fields("price")
                 log.exception("%s: what request %d cost could not be computed", step.where, request.place, extra=extra)
                 spent = None
@@ -370,7 +371,7 @@ class Lane:
             self._put_back_unsent(request.place)
         except errors.ApiError as exc:
             limits, hold = exc.limits, exc.hold
-            # A token that was refused says nothing of how many calls there may be.
+            # A refused token says nothing about how many calls are allowed.
             refused = isinstance(exc, errors.TransientError) and exc.status != 401
             self._refused(request, exc)
         except Exception as exc:
@@ -396,7 +397,7 @@ class Lane:
         return time.monotonic() - begun
 
     def _confirm(self, place: int) -> None:
-        """See that a request is still to be sent by this lane; the store is waited for a little."""
+        """Ensure that a request is still this sender's to send; wait a little for the store."""
         for pause in _PAUSES:
             try:
                 return self._step.confirm_lease(place)
@@ -405,7 +406,7 @@ class Lane:
         return self._step.confirm_lease(place)
 
     def _put_back_unsent(self, place: int) -> None:
-        """Have a request sent later of which nothing was sent, because the store could not say that it may be."""
+        """Put a request back into the queue: nothing of it was sent, because the store could not say that it may be."""
         while not self._ending.is_set():
             with suppress(errors.StoreUnavailable):
                 self._step.store.put_back(self._step.unit, place, 0.0, self._step.settings.messages_limit)
@@ -413,14 +414,14 @@ class Lane:
             self._ending.wait(_SAVE_AGAIN_MAX)
 
     def _compare(self, seen: api.Account) -> None:
-        """Stop the job where what it sent was answered by another account than its own."""
+        """Stop the job if another account than its own answered a call."""
         try:
             credentials.compare_with_job(self._step, seen)
         except errors.AccountChanged as exc:
             self._step.stop(str(exc))
 
     def _cost(self, outcome: bytes, request: _Request) -> tuple[int | None, int | None]:
-        """Output tokens of an answer, and what it cost in nano-dollars; None: not known."""
+        """Return the output tokens of an answer and its cost in nano-dollars; None for what is not known."""
         message = reader.as_row(outcome).result.message
         if message is None or message.usage is None:
             return None, None
@@ -431,11 +432,11 @@ class Lane:
         return message.usage.output_tokens or 0, None if cost is None else spending.nano(cost)
 
     def _refused(self, request: _Request, exc: errors.ApiError) -> None:
-        """The call was not charged for: it is made again later, or it is of no use, or no call is."""
+        """Handle a call that was not charged for: retry it later, close its request, or stop the job."""
         step, place = self._step, request.place
         if exc.status == 404:
             self._not_found.append(exc.request_id)
-        token_refused = exc.status == 401 and isinstance(exc, errors.TryLater)  # another is asked for
+        token_refused = exc.status == 401 and isinstance(exc, errors.TryLater)  # another token is requested
         if not token_refused and rules.concerns_account(
             exc.error_type, str(exc), status=exc.status or 0, code=exc.code
         ):
@@ -473,7 +474,10 @@ class Lane:
         self._save(place, reader.kept_outcome(note, tried=tried), "kept", spent=spent, given_up=given_up)
 
     def _save(self, place: int, outcome: bytes, kind: str, *, spent: int | None, given_up: bool = False) -> None:
-        """Store an outcome. An answer is paid for, so the store is waited for as long as this process lives."""
+        """Store an outcome.
+
+        An answer is paid for, so this waits for the store as long as the process lives.
+        """
         step, unit, paid = self._step, self._step.unit, kind != "kept"
         answer = unsaved_answers.Answer(unit.job_id, unit.batch or 0, unit.lane or 0, place, outcome, spent)
         try:

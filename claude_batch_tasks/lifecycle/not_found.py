@@ -1,4 +1,4 @@
-"""What a 404 on a batch means, and how a batch that is not ours, or is lost, is let go of."""
+"""How a 404 for a batch is judged, and how a batch that is not ours, or is lost, is released."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from claude_batch_tasks.wire import result_rows
 
 
 def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> str:
-    """A 404 on retrieve or results: come back, unless the batch is lost; then what it leads to."""
+    """Handle a 404 on retrieve or results: raise it to poll again, or return what follows if the batch is lost."""
     step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
     record, settings, now = step.batch, step.settings, step.now()
     assert record.batch_id is not None
-    # One that was created elsewhere, and not seen yet, may be of any age, and may not be there at all.
+    # A batch that was created elsewhere, and not seen yet, may be of any age, and may not exist at all.
     known = record.created_at is not None
     born = record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
     step.record(not_found=record.not_found + 1)
     if exc.error_type is None:
         raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
     sighting = record.sighting or born
-    # Nothing says yet that a batch found by search is ours: only the listing can.
+    # Nothing proves yet that a batch found by search is ours: only the list call can.
     grace = 0.0 if record.provisional else settings.not_found_grace if known else settings.create_settle
 
     def means() -> str:
@@ -50,7 +50,7 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
         counted = "absences" if credentials.proves_absence(step) else "unidentified"
         step.record(**{counted: getattr(record, counted) + 1})
         meaning = means()
-    # One that was created elsewhere, and never seen, is not sent again whatever its absence means.
+    # A batch that was created elsewhere, and never seen, is not sent again whatever its absence means.
     if known and meaning != "propagation" and not credentials.proves_absence(step):
         why = credentials.check_unproven(step, sighting, record.unidentified)
         raise errors.NotFoundError(f"{exc}; {record.unidentified} listings do not show it, but {why}", *exc.args[1:])
@@ -72,8 +72,8 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
 
 
 def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> str:
-    """There is no batch to wait for: its requests fall back, or the job fails."""
-    if step.batch.rounds:  # what it was to hold has the outcomes of the round before
+    """Handle a batch that does not exist: its requests fall back, or the job fails."""
+    if step.batch.rounds:  # the requests of this batch have the outcomes of the round before
         step.record(state=state)
         step.note(state, f"{state}: {error}", level=logging.WARNING)
         return f"{state}: {error}"
@@ -88,7 +88,7 @@ def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: er
 
 
 def release_batch(step: Step, why: str) -> str:
-    """The batch found by search is somebody else's: let go of it. ``fetch_results`` then begins another turn."""
+    """Release a batch found by search that is somebody else's; ``fetch_results`` then begins another generation."""
     record = step.batch
     foreign = record.batch_id
     assert foreign is not None

@@ -1,8 +1,8 @@
-"""Looking at batches: by one listing at all that are in flight on an account, or where they are few, at each by itself.
+"""Polls of batches: one list call for all batches in flight on an account, or a retrieve of each if there are few.
 
-Whichever poll finds the last listing too old for its batch makes the next one, one at a time. It goes back as far as
-the oldest batch that is due for a look, answers those that are in it by putting off their next look, and wakes the
-polls of those that have ended. What it does not show is retrieved by itself: not listed is not gone.
+A poll that finds the last list call too old for its batch makes the next one, one at a time. The call goes back as far
+as the oldest batch that is due for a poll. It postpones the next poll of the running batches it shows, and wakes the
+polls of those that have ended. A batch that it does not show is retrieved by itself: not listed does not mean gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from claude_batch_tasks.steps.step import Step
 
 log = get_logger(__name__)
 
-#: Seconds after which a poll that met another's listing comes back.
+#: Seconds after which a poll comes back that met the list call of another.
 _ANOTHERS = 2.0
 
 _encode = msgspec.json.encode
@@ -30,20 +30,20 @@ _decode = msgspec.json.Decoder(api.Batch).decode
 
 
 def look(step: Step) -> tuple[api.Batch, float]:
-    """The step's batch, and when the API showed it so (epoch seconds).
+    """Poll the step's batch; return it, and when the API showed it so (epoch seconds).
 
     Raises:
         ApiError: the API does not show it.
-        HeldBack: it is not to be asked now.
+        HeldBack: the API must not be asked now.
     """
     record, now = step.batch, step.now()
     assert record.batch_id is not None
-    # What is special about a batch is found out by itself.
+    # A batch with special circumstances is retrieved by itself.
     if record.created_at is not None and not record.provisional:
         entry, taken_at, since = step.store.listed(step.account, record.batch_id)
         listed = _decode(entry) if entry is not None else None
         fresh = taken_at > record.created_at - record.api_ahead and _schedule(step)(flight(step), taken_at, 0.0) > now
-        # The last look of a job that gives up is one that was made when its patience was over.
+        # The last poll of a job that gives up is one that was made after its deadline.
         fresh = fresh or (step.deadline is not None and taken_at >= step.deadline)
         if listed is not None and (fresh or not listed.running):
             return listed, taken_at
@@ -61,7 +61,7 @@ def look(step: Step) -> tuple[api.Batch, float]:
 
 
 def next_look(step: Step) -> float:
-    """When the step's batch, which still ran when it was last seen, is to be looked at again (epoch seconds)."""
+    """Return when a batch that was running when it was last seen is to be polled again (epoch seconds)."""
     record = step.batch
     seen_at = record.sighting or step.now()
     at = _schedule(step)(flight(step), seen_at, random.random())
@@ -69,10 +69,10 @@ def next_look(step: Step) -> float:
 
 
 def _check_asked(step: Step, now: float) -> None:
-    """Leave the batch alone until the moment that the API named when it last showed it.
+    """Keep the batch from being polled before the moment that the API named when it last showed it.
 
     Raises:
-        HeldBack: that has not come; nobody waits for a cancel, and the job has not waited long enough.
+        HeldBack: that moment has not come, no cancel is requested, and the job's deadline has not passed.
     """
     wait = (step.batch.not_before or 0.0) - now
     if wait > 0 and not step.job.cancel_requested and (step.deadline is None or now < step.deadline):
@@ -80,12 +80,12 @@ def _check_asked(step: Step, now: float) -> None:
 
 
 def _not_before(moment: float | None, at: float, deadline: float | None) -> float:
-    """Return when a look planned for ``at`` is due where the API asked for none before a moment."""
+    """Return when a poll planned for ``at`` is due, if the API asked for none before a moment."""
     return max(at, min(moment or 0.0, math.inf if deadline is None else deadline))
 
 
 def flight(step: Step) -> Flight:
-    """The step's batch, as the schedule needs to know it."""
+    """Return the data of the step's batch that the schedule needs."""
     record, settings = step.batch, step.settings
     assert record.batch_id is not None
     return Flight(
@@ -101,7 +101,7 @@ def flight(step: Step) -> Flight:
 
 
 def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
-    """The function that says when a batch is due again after it was seen running: flight, seen when, rand."""
+    """Return the function that computes when a running batch is due again, from flight, time last seen, and rand."""
 
     @functools.cache
     def usual(requests: int) -> float | None:
@@ -123,18 +123,18 @@ def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
 
 
 def _worthwhile(step: Step) -> bool:
-    """Whether there are enough batches in flight for a listing, and listings work."""
+    """Return whether enough batches are in flight for a list call, and list calls work."""
     if step.store.in_flight(step.account) + 1 < rules.SHARE_FROM:
         return False
     return step.store.held_back(f"{step.account}:list") <= step.now()
 
 
 def _list(step: Step) -> tuple[api.Batch | None, float]:
-    """List the account's batches for all that are due; what that shows of the step's own, and when it was begun.
+    """List the account's batches for all due polls; return the step's own, if shown, and when the call was begun.
 
     Raises:
-        ListingUnderWay: another does.
-        HeldBack: the API is not to be asked now.
+        ListingUnderWay: another task makes a list call.
+        HeldBack: the API must not be asked now.
     """
     step.pace.check()
     if not step.store.hold_listing(step.account, step.owner, step.settings.lease):
@@ -166,7 +166,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
 
 
 def _pause_after(step: Step, failures: int, exc: errors.ApiError) -> float:
-    """Seconds before listing is tried again after so many failures in a row."""
+    """Return the seconds before the next list call after so many failures in a row."""
     settings = step.settings
     return rules.backoff(
         failures,
@@ -178,7 +178,7 @@ def _pause_after(step: Step, failures: int, exc: errors.ApiError) -> float:
 
 
 class _Listing:
-    """One listing, and the waits it changes."""
+    """One list call, and the polls that it postpones."""
 
     def __init__(self, step: Step) -> None:
         self.own: api.Batch | None = None
@@ -187,14 +187,14 @@ class _Listing:
         self._schedule = _schedule(step)
         found = step.store.flights(step.account)
         self._flights = {flight.batch_id: (unit, flight) for unit, (flight, _) in found.items()}
-        #: When each was due before, and is due now.
+        #: When each batch was due before, and when it is due now.
         self._was = {flight.batch_id: due for flight, due in found.values()}
         self._due = dict(self._was)
         self._seen: set[str] = set()
         self._ended = False
-        #: Around what is seen and put off: the thread that renews the lease holds what is not.
+        #: Guards what was seen and postponed: the thread that renews the lease postpones the rest.
         self._lock = threading.Lock()
-        #: What the listing is made for, and how far back that goes.
+        #: The batches that the list call is made for, and how far back it must go.
         self._wanted = {step.batch.batch_id}
         self._since = step.batch.created_at or self.taken_at
         for flight, due in found.values():
@@ -204,14 +204,14 @@ class _Listing:
                 self._since = min(self._since, flight.created_at)
 
     def make(self) -> None:
-        """Page back in time until everything wanted is found, or is older than what is listed."""
+        """Read pages back in time until every wanted batch is found, or is older than the pages."""
         self.hold()
         pages = 0
         for page in api.pages(self._step.client, timeout=self._step.settings.timeout):
             self._step.pace.heed(page.hold)
             self._take(page, first=not pages)
             pages += 1
-            # No more pages than what is still wanted would cost one by one.
+            # No more pages than the retrieves that the missing batches would cost.
             if page.oldest < self._since or len(self._wanted) < pages:
                 break
             if page.hold is not None:
@@ -219,7 +219,7 @@ class _Listing:
                 exc.hold = page.hold
                 raise exc
         self.end()
-        # What is wanted and was not found is looked at by itself.
+        # A wanted batch that was not found is retrieved by itself.
         self._keep({}, self._since)
         held = self._held()
         self._put_off({name: self._was[name] for name in held if name in self._wanted}, alone=True)
@@ -227,7 +227,7 @@ class _Listing:
         log.info("listed with %d calls for %d batches in flight", pages, len(self._flights) + 1)
 
     def give_up(self, hold: float | None) -> None:
-        """What was put off is due again when it was, but not while calls are held back."""
+        """Restore the earlier due times of what was postponed, but not to before the end of a pause."""
         self.end()
         earliest = 0.0 if hold is None else self._step.now() + hold
         spread = (hold or 0.0) / 4
@@ -236,7 +236,7 @@ class _Listing:
         )
 
     def hold(self) -> None:
-        """Nobody else looks at what this listing may show, for as long as a lease is good; again with each renewal."""
+        """Keep others from polling what this list call may show, for the time of a lease, and again at each renewal."""
         lease = self._step.settings.lease
         until = self._step.now() + lease
         with self._lock:
@@ -247,7 +247,7 @@ class _Listing:
                 )
 
     def end(self) -> None:
-        """It holds nothing any more."""
+        """Stop postponing polls."""
         with self._lock:
             self._ended = True
 

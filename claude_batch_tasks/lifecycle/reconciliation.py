@@ -1,6 +1,6 @@
-"""Whether an unanswered create made a batch: the account is searched for it.
+"""The search for a batch after a create without an answer.
 
-Unknown is not absent: only complete listings of the account may say that a batch is not there.
+Unknown is not absent: only complete list calls of the account may prove that a batch does not exist.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from claude_batch_tasks.steps import credentials
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.wire import batch_requests, result_rows
 
-#: So many rows without one of ours say that a batch is another's.
+#: A batch with so many rows, none of them ours, is another's.
 _TELLING = 1000
 
 
 def reconcile(step: Step) -> bool:
-    """A create went out and no answer came back: whether the batch it made was found.
+    """Return whether a create that went out without an answer made a batch, which was then found.
 
-    False: it was never stored, and may be sent again.
+    False: the batch was never stored, and may be sent again.
 
     Raises:
-        CreateUnresolved: it cannot be told yet.
-        CreateUnconfirmed: it was not found, and is not to be sent again.
-        PermanentError: it was not found, and would be refused again by what is in front of the API.
-        BatchesUnsupported: there is nothing that lists batches.
+        CreateUnresolved: it is not known yet whether a batch was stored.
+        CreateUnconfirmed: the batch was not found, and must not be sent again.
+        PermanentError: it was not found, and something in front of the API would refuse it again.
+        BatchesUnsupported: nothing there lists batches.
         AccountChanged: it was not found, on what may be another account.
     """
     record, settings = step.batch, step.settings
     assert record.intent_at is not None
     looked_at = step.now()
-    if record.ambiguous_at is None:  # whoever sent it died, or the job was taken up again
+    if record.ambiguous_at is None:  # the worker that sent it died, or the job was resumed
         step.record(unanswered_at=record.unanswered_at or looked_at, ambiguous_at=looked_at)
     assert record.ambiguous_at is not None
     settled = looked_at - record.ambiguous_at >= settings.create_settle
@@ -45,7 +45,7 @@ def reconcile(step: Step) -> bool:
     except errors.ApiError as exc:
         gateway_errors.check_search(step, exc)
         raise
-    # Listings of what may be another account count for themselves: they prove nothing.
+    # List calls on what may be another account are counted separately: they prove nothing.
     counted = "create_looks" if credentials.proves_absence(step) else "unidentified"
     last = settled and getattr(record, counted) + 1 >= settings.listings
     undecided = 0
@@ -57,8 +57,8 @@ def reconcile(step: Step) -> bool:
         proof = is_ours(step, seen)
         if proof is False:
             step.record(rejected_ids=[*record.rejected_ids, seen.id])
-        # One made at another time than the create may be ours by a clock that is wrong; it is more likely the batch
-        # of somebody who is searching as well, and is left to them while there is time.
+        # A batch that was made at another time than the create may be ours if a clock is wrong. It is more likely that
+        # of another job that is searching too, and is left to that job while there is time.
         elif proof or (standing == "free" and (last or _made_within(step, seen))):
             if _adopt(step, seen, sure=proof is True, instead_of=holder):
                 metrics.count("orphan_searches", found="batch")
@@ -86,14 +86,14 @@ def reconcile(step: Step) -> bool:
     _check_refusal(step)
     text = f"the create at {clock(record.intent_at)} was never stored, and is sent again"
     step.note("unsent", text, level=logging.WARNING)
-    # Listings were answered; whether creates are, the next one shows.
+    # List calls were answered; the next create shows whether creates are.
     answered = {"refused_since": None} if record.refusal is None else {}
     step.record(intent_at=None, ambiguous_at=None, organization=None, workspace=None, **answered)
     return False
 
 
 def refusal_of(step: Step, exc: errors.AmbiguousError) -> dict[str, Any]:
-    """Return what changes in the record where something in front of the API seems to have refused the create."""
+    """Return the changes in the record if something in front of the API seems to have refused the create."""
     if not rules.is_foreign_refusal(exc.status, exc.error_type):
         return {"refusal": None}
     refusal = [errors.PermanentError.__name__, list(exc.args)]
@@ -101,10 +101,12 @@ def refusal_of(step: Step, exc: errors.AmbiguousError) -> dict[str, Any]:
 
 
 def _check_refusal(step: Step) -> None:
-    """Send a create again that was refused by something in front of the API only where that may pass, and in time.
+    """Raise the refusal of something in front of the API, unless it may still pass by itself.
+
+    A create whose refusal may still pass is sent again.
 
     Raises:
-        PermanentError: it is not sent again; nothing was created.
+        PermanentError: the create is not sent again; nothing was created.
     """
     record = step.batch
     if record.refusal is None:
@@ -120,7 +122,7 @@ def _check_refusal(step: Step) -> None:
 
 
 def look_elsewhere(step: Step) -> None:
-    """The batch found by search still runs, and may be another's: maybe ours is one that has ended."""
+    """Search for another batch if the one found by search still runs: it may be another's, and ours may have ended."""
     record = step.batch
     for seen in _candidates(step):
         if seen.id == record.batch_id or _standing(step, seen.id, step.store.holder(seen.id)) == "taken":
@@ -136,9 +138,9 @@ def look_elsewhere(step: Step) -> None:
 
 
 def _candidates(step: Step) -> list[api.Batch]:
-    """The account's batches that may be this one, the likeliest first: the one made soonest after the intent.
+    """List the account's batches that may be this one, the likeliest first: the one created soonest after the intent.
 
-    Then, as clocks differ, those made before it, the latest first.
+    Because clocks differ, batches created before the intent follow, the latest first.
     """
     record, settings = step.batch, step.settings
     intent = record.intent_at or 0.0
@@ -152,7 +154,7 @@ def _candidates(step: Step) -> list[api.Batch]:
 
 
 def is_ours(step: Step, seen: api.Batch) -> bool | None:
-    """What the first rows of an ended batch say; None: it has not ended, or does not show them now."""
+    """Return whether the first rows of an ended batch are ours; None if it has not ended, or does not show them now."""
     if seen.processing_status != "ended":
         return None
     found, record = None, step.batch
@@ -161,7 +163,7 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
             first = chain.from_iterable(map(result_rows.rows, result_rows.blocks(chunks)))
             for row, _ in islice(first, _TELLING):
                 index = batch_requests.index_of(resubmission.nonce(step.job, record), row.custom_id)
-                # The nonce is the whole job's: its other batches may be of the same size.
+                # The whole job has one nonce: its other batches may be of the same size.
                 if index is not None and 0 <= index - record.first < record.count:
                     return True
                 found = False
@@ -171,7 +173,7 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
 
 
 def _made_within(step: Step, seen: api.Batch) -> bool:
-    """Whether the batch was made while the create was under way, give or take how exact clocks are."""
+    """Return whether the batch was created while the create was under way, within the precision of clocks."""
     record = step.batch
     assert record.intent_at is not None
     until = record.unanswered_at or step.now()
@@ -180,7 +182,7 @@ def _made_within(step: Step, seen: api.Batch) -> bool:
 
 
 def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
-    """Take the batch for ours; False if another was faster. ``sure``: it cannot be another's."""
+    """Take a found batch for ours; return False if another was faster."""
     if not created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
         return False
     text = f"found by search{'' if sure else '; its results will confirm it'}"
@@ -189,9 +191,10 @@ def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None =
 
 
 def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free", "doubtful", "taken"]:
-    """Whether a batch may be adopted. ``doubtful``: another has it, but did not create it: its rows will tell.
+    """Judge whether a batch may be recovered as this job's.
 
-    A holder that is gone, has ended without knowing, or holds another batch by now, holds nothing.
+    ``doubtful``: another job has it, but did not create it: its rows will tell. A holder that is gone, that ended
+    without knowing, or that holds another batch by now, holds nothing.
     """
     if holder is None or holder == step.unit:
         return "free"
@@ -210,19 +213,19 @@ def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free",
 def created(
     step: Step, seen: api.Batch, *, provisional: bool = False, instead_of: Unit | None = None, force: bool = True
 ) -> bool:
-    """The batch exists under this id; False if it is another's.
+    """Record that the batch exists under this id; return False if it is another's.
 
     Args:
-        provisional: it was found by search, and the results have not confirmed it yet.
-        instead_of: who may have it, and holds nothing.
-        force: whoever took it for theirs was wrong.
+        provisional: the batch was found by search, and its results have not confirmed it yet.
+        instead_of: the unit that may have it on record, and holds nothing.
+        force: a unit that claimed it was wrong.
     """
     claimed = step.claim(
         seen.id,
         instead_of=instead_of,
         force=force,
         state="in_progress",
-        # An adopted batch may prove to be a stranger's; then the search goes on from the same moment.
+        # A recovered batch may prove to be a stranger's; then the search goes on from the same moment.
         intent_at=step.batch.intent_at if provisional else None,
         ambiguous_at=None,
         batch_id=seen.id,
@@ -247,5 +250,5 @@ def created(
 
 
 def api_ahead(step: Step, seen: api.Batch) -> float:
-    """Return the seconds by which the API's clock is ahead of the store's, by the answer that just showed a batch."""
+    """Return by how many seconds the API's clock is ahead of the store's, from the answer that just showed a batch."""
     return rules.ahead(seen.date, step.now())

@@ -1,4 +1,4 @@
-"""What workers do about records that the store has lost: fetch rows again, end what cannot go on, tell who waits.
+"""The repair of records that the store has lost: fetch rows again, end what cannot go on, tell those who wait.
 
 Fetching is not billed. Nothing here creates a batch, or sends a request a second time.
 """
@@ -29,34 +29,35 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-#: Jobs, and batches of each, that are looked through in one go of the workers' watch.
+#: Jobs, and batches of each job, that the workers' watch checks at a time.
 _JOBS, _BATCHES = 20, 50
 
-#: Jobs that are looked at for whether they run, the newest first, and the seconds by which the next round goes back.
+#: The most jobs that are checked for whether they run, the newest first, and the seconds by which the next round goes
+#: back.
 _NEWEST, _OVERLAP = 10_000, 600.0
 
-#: Seconds between two tries to fetch again what is missing of a job, unless somebody asks for it.
+#: Seconds between two tries to fetch the missing results of a job again, unless somebody asks for them.
 _AGAIN = 600.0
 
-#: Seconds for which a job must be absent before those who wait for it are told, once in so many seconds.
+#: Seconds for which a job must be absent before those who wait for it are told, and seconds between two such reports.
 _CERTAIN, _TOLD = 10.0, 3600.0
 
-#: Seconds between two rounds of the watch, at most: who waits for a job that is gone is told within a minute.
+#: The most seconds between two rounds of the watch: whoever waits for a job that is gone is told within a minute.
 _LONGEST = 15.0
 
 
 def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: str, job: JobRecord, number: int) -> int:
-    """Download those rows of a batch again that are gone from the store; how many.
+    """Download the rows of a batch again that are gone from the store; return how many.
 
     Raises:
-        ResultsMissing: they are not what they were.
+        ResultsMissing: the rows are not complete any more.
         ApiError: the API does not give them.
     """
     settings.check_key(job.sealed_by)
     record, fetched = store.batch(job_id, number), 0
     if record is None:
         return 0
-    for attempt, round_ in reversed(record.layers):  # a round's places follow from the one before
+    for attempt, round_ in reversed(record.layers):  # the positions of a round follow from the round before
         names = [f"{name}:{attempt}" for name in ("rows", "pieces", "eligible")]
         names += [f"index:{attempt}"] if job.adopted else []
         expected = lost_records.rows_expected(record, attempt, round_)
@@ -117,11 +118,11 @@ def _fetch(
 
 
 def mend(step: Step) -> None:
-    """Fetch again what a step needs of the batch's earlier results, if it is gone.
+    """Fetch the batch's earlier results again if the step needs them and they are gone.
 
     Raises:
-        TransientError: not yet.
-        ResultsMissing: it cannot be had.
+        TransientError: they could not be fetched yet.
+        ResultsMissing: they cannot be fetched at all.
     """
     record, limit = step.batch, step.settings.results_limit
     if not record.layers or not step.store.missing_keys(
@@ -141,18 +142,18 @@ def mend(step: Step) -> None:
 
 
 def restore(app: Celery, job_id: str) -> dict[str, Any] | None:
-    """Fetch again what is missing of a job that has ended; its summary.
+    """Fetch what is missing of a finished job again; return the job's summary.
 
     Raises:
         JobNotFound: there is no such job.
-        ResultsMissing, ApiError: as ``fetch_again``.
+        ResultsMissing, ApiError: as for ``fetch_again``.
     """
     settings = Settings.of(app)
     store = open_store(settings)
     if (job := store.job(job_id)) is None:
         raise errors.JobNotFound(f"job {job_id} is gone from the store")
     settings = settings.override(job.options)
-    client = credentials.caller(settings, job, lambda _: None)  # the ids in the rows say whose they are
+    client = credentials.caller(settings, job, lambda _: None)  # the ids in the rows prove whose they are
     pace = Pace(store, credentials.name(client, settings, job))
     failure: errors.BatchTasksError | None = None
     for number in lost_records.batches_to_restore(store, job_id, store.batch_records(job_id)):
@@ -161,7 +162,7 @@ def restore(app: Celery, job_id: str) -> dict[str, Any] | None:
             with pace.heeded():
                 fetch_again(store, settings, client, job_id, job, number)
         except errors.ApiError as exc:
-            failure = exc  # of one batch; the others are had all the same
+            failure = exc  # of one batch; the others are fetched all the same
         except errors.ResultsMissing as exc:
             failure = failure or exc
     if failure is not None:
@@ -170,22 +171,23 @@ def restore(app: Celery, job_id: str) -> dict[str, Any] | None:
 
 
 class Watch:
-    """What a worker's main process looks after: it knows jobs that run, and looks through others now and then."""
+    """The watch in a worker's main process: it knows the running jobs, and checks other jobs now and then."""
 
     def __init__(self) -> None:
         self._running: dict[str, JobRecord] = {}
-        #: Of jobs that ran and are not in the store any more: their records, and since when.
+        #: Jobs that ran and are gone from the store: their records, and since when they are absent.
         self._absent: dict[str, tuple[JobRecord, float]] = {}
-        #: Those of both whose first message was sent: after a rollback it never is, and what is in the store expires.
+        #: The jobs of both kinds whose first message was sent. After a rollback it never is, and what is in the store
+        #: expires.
         self._sent: set[str] = set()
         self._looked_at = 0.0
 
     def look(self, app: Celery) -> float:
-        """Have everything repaired that can be; returns the seconds until it is to be called again.
+        """Start every repair that is possible; return the seconds until the next call.
 
         Raises:
             StoreUnavailable: the store does not answer.
-            kombu.exceptions.OperationalError: the broker does not.
+            kombu.exceptions.OperationalError: the broker does not answer.
         """
         settings = Settings.of(app)
         with dispatch.no_fork:
@@ -195,7 +197,7 @@ class Watch:
         with dispatch.no_fork:
             self._tell_of_lost_jobs(app, store)
         for job_id in store.sample_jobs(_JOBS):
-            with dispatch.no_fork:  # for each by itself: forks wait no longer than one takes
+            with dispatch.no_fork:  # one job at a time: forks wait no longer than one takes
                 _look_through(store, job_id)
         with dispatch.no_fork:
             for job_id in store.to_restore(_JOBS):
@@ -204,12 +206,15 @@ class Watch:
         return min(settings.recover_every, _LONGEST)
 
     def _remember(self, store: Store) -> None:
-        """Which jobs run, and which of those that did are gone. After the first time only new ones are read."""
+        """Record which jobs run, and which running jobs are gone.
+
+        After the first call only new jobs are read.
+        """
         known = {**self._running, **{job_id: record for job_id, (record, _) in self._absent.items()}}
         since, self._looked_at = self._looked_at - _OVERLAP, store.now()
         newest = store.job_ids()
         for _ in range(_NEWEST):
-            with dispatch.no_fork:  # for each by itself
+            with dispatch.no_fork:  # one job at a time
                 record = store.job(job_id) if (job_id := next(newest, None)) is not None else None
                 if job_id is None or (record is not None and record.submitted_at < since):
                     break
@@ -231,7 +236,7 @@ class Watch:
         self._running, self._absent = known, absent
 
     def _tell_of_lost_jobs(self, app: Celery, store: Store) -> None:
-        """A job that was there and is not: its last task ends it, with everything that Celery does then."""
+        """Send the last task of a job that has disappeared: it ends the job, with everything that Celery does then."""
         now = time.monotonic()
         for job_id, (record, since) in list(self._absent.items()):
             if now - since < _CERTAIN:
@@ -252,7 +257,7 @@ class Watch:
 
 
 def _look_through(store: Store, job_id: str) -> None:
-    """Have a job repaired that has lost something."""
+    """Schedule the repair of a job that has lost something."""
     if (job := store.job(job_id)) is None:
         return
     if job.state == "running":
@@ -264,7 +269,7 @@ def _look_through(store: Store, job_id: str) -> None:
 
 
 def _reschedule(store: Store, job_id: str, job: JobRecord) -> None:
-    """Have those units of a running job due again that are in no schedule; ``recovery`` does the rest."""
+    """Schedule the units of a running job that are in no schedule; ``recovery`` does the rest."""
     first = random.randrange(max(job.admitted - _BATCHES, 0) + 1)
     numbers = range(first, min(first + _BATCHES, job.admitted))
     if store.missing_keys(job_id, None, [f"batch:{number}" for number in numbers]):

@@ -1,8 +1,8 @@
-"""Messages that the broker lost are sent again.
+"""The recovery of messages that the broker lost.
 
-A worker that is killed in the moment in which it takes a message from Redis, a broker that is flushed, a queue that is
-purged: the ledger knows which message should have acted by when. A copy of one that was merely late ends quietly, by
-its position.
+Examples: a worker that is killed in the moment in which it takes a message from Redis, a broker that is flushed, a
+queue that is purged. The ledger knows which message should have acted by when. A copy of a message that was merely late
+ends quietly, because of its position.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from claude_batch_tasks.store import history, open_store
 
 log = get_logger(__name__)
 
-#: Messages sent again in one go by the workers' own watch; the rest follows in the next.
+#: Messages that the workers' watch sends again at a time; the rest follows in the next round.
 _AT_ONCE = 1000
 
-#: Answers on disk that are brought into the store in one go: forks wait for that.
+#: Answers on disk that are brought into the store at a time: forks wait for that.
 _FILES_AT_ONCE = 100
 
 
 def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
-    """Send again what seems lost; returns the number of messages sent.
+    """Send messages again that seem lost; return how many were sent.
 
     Args:
-        after: seconds a message must be overdue; 0: every one that the broker should have, with what is left of its
+        after: seconds a message must be overdue; 0: every message that the broker should have, with the rest of its
             countdown.
-        limit: the number of units looked at, the longest overdue first; default: all.
+        limit: the number of units to check, the longest overdue first; default: all.
 
     Raises:
         StoreUnavailable: the store does not answer.
-        kombu.exceptions.OperationalError: the broker does not.
+        kombu.exceptions.OperationalError: the broker does not answer.
     """
     sent = 0
     with dispatch.no_fork:
         store = open_store(Settings.of(app))
         overdue = store.overdue(store.now() - after if after else math.inf, limit or 1_000_000_000)
     for unit in overdue:
-        with dispatch.no_fork:  # for each by itself: forks wait no longer than one message takes
+        with dispatch.no_fork:  # one unit at a time: forks wait no longer than one message takes
             if (lost := store.lost(unit, after)) is None:
                 continue
             try:
@@ -67,9 +67,10 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
 
 
 def watch(app: Celery) -> float:
-    """What all workers do as long as they run; the store tells only one of them of each message.
+    """Run what all workers do as long as they run; the store gives each lost message to only one of them.
 
-    Returns the seconds until it is to be called again.
+    Returns:
+        The seconds until the next call.
     """
     settings = Settings.of(app)
     with dispatch.no_fork:

@@ -1,7 +1,7 @@
-"""Another chance at half the price: what is left of a batch is sent again as a smaller one, a few times at most.
+"""Resubmission at half the price: the open requests of a batch are sent again as a smaller one, a few times at most.
 
-Rounds are counted from 0, the batch as it was handed over. Each has wire ids of its own, so that rows say which
-round's they are, and the rows of the last round that has some are a request's outcome.
+Rounds are counted from 0, the batch as it was submitted. Each round has wire ids of its own, so that rows say to which
+round they belong. The outcome of a request is its row in the last round that has one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from claude_batch_tasks.wire.completeness import Completeness
 
 
 def nonce(job: JobRecord, record: BatchRecord) -> str:
-    """The nonce in the wire ids of the batch that is at Anthropic, or is to be."""
+    """Return the nonce in the wire ids of the batch that is, or will be, at Anthropic."""
     return batch_requests.round_nonce(job.nonce, len(record.rounds))
 
 
 def places(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
-    """The positions of the requests in the batch that is at Anthropic, or is to be, in their order."""
+    """Return the positions of the requests in the batch that is, or will be, at Anthropic, in their order."""
     if not record.rounds:
         return range(record.count)
     past = record.rounds[-1]
@@ -35,10 +35,10 @@ def places(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequen
 
 
 def left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
-    """The positions of the requests that deserve another chance, in their order."""
+    """Return the positions of the requests that are eligible for resubmission or fallback, in their order."""
     if not record.layers:
         return range(record.count)
-    # Before it has rows of its own, the last round's are what is left.
+    # Before the batch has rows of its own, the eligible requests are those of the last round.
     expected = record.eligible if record.published is not None else record.rounds[-1].eligible
     return _positions(store.eligible(job_id, batch, record.layers[0][0]), expected)
 
@@ -54,7 +54,7 @@ def _positions(packed: bytes, expected: int) -> Sequence[int]:
 
 
 def pieces(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
-    """The requests of a smaller batch as they go on the wire, in pieces, joined by commas."""
+    """Yield the requests of a smaller batch in their wire form, in chunks, joined by commas."""
     name = nonce(job, record)
     for first, body, chosen in _chosen(store, job_id, batch, places(store, job_id, batch, record)):
         ids = (batch_requests.wire_id(name, record.first + first + at) for at in chosen)
@@ -62,7 +62,7 @@ def pieces(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchR
 
 
 def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> dict[str, Any]:
-    """What changes in a batch's record when the next round begins."""
+    """Return the changes in a batch's record when the next round begins."""
     assert record.published is not None
     past = Round(
         batch_id=record.batch_id,
@@ -91,16 +91,16 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
         "smaller_bytes": sum(bodies) + len(bodies) - 1 + sum(map(len, batch_requests.ENVELOPE)),
         "turn": record.turn + 1,
         "attempts_before": record.attempt,
-        # However the next search goes: this one is not what it looks for.
+        # However the next search ends: it does not look for this batch.
         "rejected_ids": [*record.rejected_ids, *([record.batch_id] if record.batch_id else [])],
     }
 
 
 def staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], bytes]]:
-    """The pieces of a batch as it was handed over: custom_ids, and the requests as they go on the wire.
+    """Yield the chunks of a batch as it was submitted: custom_ids, and the requests in their wire form.
 
     Raises:
-        ResultsMissing: they are not all there.
+        ResultsMissing: some chunks are gone.
     """
     nothing: Any = object()
     for ids, body in zip_longest(store.custom_ids(job_id, batch), store.bodies(job_id, batch), fillvalue=nothing):
@@ -110,13 +110,13 @@ def staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], b
 
 
 def params(store: Store, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
-    """The params, as JSON, of the requests that deserve another chance."""
+    """Yield the params, as JSON, of the requests that are eligible for resubmission or fallback."""
     for _, body, chosen in _chosen(store, job_id, batch, left(store, job_id, batch, record)):
         yield from batch_requests.pick(body, chosen)
 
 
 def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
-    """What a batch has come to with the rows of its present round: these replace what was left of the last."""
+    """Combine the rows of a batch's present round with the last round's: they replace the open requests of that."""
     changes: dict[str, Any] = {
         "counts": dict(seen.tallies),
         "usage": dict(seen.usage),
@@ -130,7 +130,7 @@ def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         return changes
     past = record.rounds[-1]
     counts = Counter(past.counts)
-    if seen.complete:  # else the job fails, and nobody knows which of the last are replaced
+    if seen.complete:  # otherwise the job fails, and nobody knows which rows of the last round are replaced
         counts.subtract(past.open)
         counts.update(seen.tallies)
     changes |= {
@@ -144,7 +144,7 @@ def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
 
 
 def sources(record: BatchRecord) -> Counter[tuple[str, str]]:
-    """How many requests ended how, and by which batch's results: the first one's, or those of a smaller one."""
+    """Count the requests by outcome and by source: the results of the first batch, or those of a smaller one."""
     own = Counter(record.counts)
     if record.rounds and record.resubmitted:
         own = Counter(record.rounds[0].counts)
@@ -156,7 +156,7 @@ def sources(record: BatchRecord) -> Counter[tuple[str, str]]:
 
 
 def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
-    """The pieces that hold some of the requests wanted: where each begins, and which of its requests they are."""
+    """Yield the chunks that hold wanted requests: where each begins, its body, and which of its requests are wanted."""
     first = at = 0
     for ids, body in staged(store, job_id, batch):
         end = bisect_left(wanted, first + len(ids), lo=at)

@@ -24,25 +24,26 @@ if TYPE_CHECKING:  # it needs the SDK, which takes a second to import
 
 log = get_logger(__name__)
 
-#: Ids in one call: with custom_ids of usual length some twenty kilobytes.
+#: Ids in one call: with custom_ids of usual length about twenty kilobytes.
 CHUNK = 1000
 
-#: The most bytes of one call's message as a broker gets it: what SQS takes. It encodes as base64 twice, body and all.
+#: The most bytes of one call's message as a broker gets it: the limit of SQS. Its transport encodes as base64 twice,
+#: body and all.
 MOST = 262_144
 
-#: What a message has beside its body and the job's headers: Celery's own, with two texts of the arguments (1 KB each),
-#: and the broker's properties.
+#: The bytes of a message beside its body and the job's headers: Celery's own headers, with two texts of the arguments
+#: (1 KB each), and the broker's properties.
 _ENVELOPE = 6_144
 
-#: Options of a signature that stand in its message.
+#: Options of a signature that are sent in its message.
 _LINKS = {"link", "link_error", "chain", "chord"}
 
 
 def encoded(signature: Any) -> str | None:
-    """A signature as it is stored with the job; None if there is none.
+    """Encode a signature in the form in which it is stored with the job; return None if there is none.
 
     Raises:
-        InvalidSettings: it is no signature, or holds what JSON cannot carry.
+        InvalidSettings: the value is no signature, or holds what JSON cannot carry.
     """
     if signature is None:
         return None
@@ -60,13 +61,13 @@ def encoded(signature: Any) -> str | None:
 
 
 def check(app: Celery, signature: Any) -> None:
-    """See that a job's ``on_result`` can be called, where the app knows its task.
+    """Check that a job's ``on_result`` can be called, if the app knows its task.
 
     Args:
-        signature: that ``encoded`` takes.
+        signature: a signature that ``encoded`` accepts.
 
     Raises:
-        InvalidSettings: it takes other arguments.
+        InvalidSettings: the task takes other arguments.
     """
     if signature is None:
         return
@@ -86,7 +87,7 @@ def check(app: Celery, signature: Any) -> None:
 
 
 def _first_tasks(signature: Any) -> Iterator[Any]:
-    """Yield the tasks of a signature that get the arguments it is called with."""
+    """Yield the tasks of a signature that receive the arguments of the call."""
     if isinstance(signature, (_chain, group, chord)):
         tasks = signature.tasks
         for task in list(tasks)[:1] if isinstance(signature, _chain) else tasks:
@@ -101,15 +102,15 @@ def _shown(value: Any) -> str:
 
 
 def announce(step: Step, places: Iterable[int]) -> None:
-    """Call the job's ``on_result`` with the ids of those of the batch's requests that it was not called with yet.
+    """Call the job's ``on_result`` with the ids of those of the batch's requests that were not announced yet.
 
     Args:
-        places: positions of requests whose outcome is final.
+        places: the positions of requests whose outcome is final.
 
     Raises:
-        TransientError: the broker does not take the messages; those that it did take are not repeated.
+        TransientError: the broker does not take the messages; those that it took are not repeated.
         JobNotFound: the job is gone.
-        ResultsMissing: its custom_ids are.
+        ResultsMissing: its custom_ids are gone.
     """
     if step.job.on_result is None or step.job.on_result_error is not None:
         return
@@ -133,38 +134,38 @@ def announce(step: Step, places: Iterable[int]) -> None:
             return
         chunk, new = new[: len(ids)], new[len(ids) :]
         try:
-            # Before what the signature has of its own, as Celery calls what is linked.
+            # Our arguments come before those of the signature, as Celery calls linked tasks.
             with publishing.bounded(app, {}) as options:
                 call.clone(args=(job_id, ids)).apply_async(**route, **options)
         except Exception as exc:
             if not isinstance(exc, OperationalError) and step.task.request.is_eager:
-                # It ran here, and how it ends is its own affair.
+                # The task ran here; how it ends does not concern the job.
                 log.exception("%s: on_result failed", step.where, extra=step.fields("on_result"))
                 continue
             outage = publishing.is_outage(app, exc)
             if outage is False or (outage is None and step.batch.failures >= step.settings.max_step_failures):
                 _give_up(step, f"{type(exc).__name__}: {exc}")
                 return
-            # Whatever the broker's client raises.
+            # Any error that the broker's client raises.
             raise errors.TransientError(f"on_result was not called: {type(exc).__name__}") from None
         step.store.announce(job_id, batch, chunk)
         log.info("%s: on_result called with %d ids", step.where, len(ids), extra=step.fields("on_result"))
 
 
 def _give_up(step: Step, reason: str) -> None:
-    """Call the job's ``on_result`` no more, and say so once."""
+    """Stop calling the job's ``on_result``, and report that once."""
     task = json.loads(step.job.on_result or "{}").get("task")
     text = (
         f"{step.unit}: on_result ({task}) cannot be called: {reason}. It is not called again for this job, which goes "
         f"on. Its outcomes are kept: BatchJob({step.unit.job_id!r}).results()"
     )
     step.job.on_result_error = step.store.settle(step.unit.job_id, "on_result_error", text)
-    if step.job.on_result_error == text:  # else another batch said so before
+    if step.job.on_result_error == text:  # otherwise another batch reported it before
         step.note("not_sent", text.removeprefix(f"{step.unit}: "), level=logging.ERROR)
 
 
 def _chunks(custom_ids: list[str], measure: Callable[[list[str]], int]) -> Iterator[tuple[list[str], int]]:
-    """Yield as many ids at a time as one call takes, one at least, and the bytes of its message."""
+    """Yield as many ids as one call takes, at least one, with the size of its message in bytes."""
     begin = 0
     while chunk := custom_ids[begin : begin + CHUNK]:
         while (size := measure(chunk)) > MOST and len(chunk) > 1:
@@ -174,13 +175,13 @@ def _chunks(custom_ids: list[str], measure: Callable[[list[str]], int]) -> Itera
 
 
 def _meter(app: Celery, call: Any, job_id: str) -> Callable[[list[str]], int]:
-    """Return what says how many bytes the message of a call with such ids has at most, as a broker gets it."""
+    """Return a function that computes the most bytes that the message of a call with given ids has at a broker."""
     task: Any = app.tasks.get(call.task)
     own = dict(call.options)
     serializer = own.get("serializer") or getattr(task, "serializer", None) or app.conf.task_serializer
-    # What follows it stands in its message, with its arguments.
+    # Tasks that follow the call are sent in its message, with its arguments.
     embedded = json.loads(kombu_json.dumps(dict(call))) if len(own.keys() & _LINKS) or call.subtask_type else {}
-    # Twice: Sentry's are there a second time.
+    # Twice: Sentry repeats its headers.
     headers = 2 * len(kombu_json.dumps(own.get("headers") or {}).encode()) + _ENVELOPE
 
     def measure(custom_ids: list[str]) -> int:

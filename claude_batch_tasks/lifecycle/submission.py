@@ -1,4 +1,4 @@
-"""The handing over of a job's requests: into the store, before anything is sent."""
+"""The submission of a job's requests: into the store, before anything is sent."""
 
 from __future__ import annotations
 
@@ -42,21 +42,23 @@ def submit(
     delay: float = 0,
     expires_at: float | None = None,
 ) -> JobRecord:
-    """Put a job's requests into the store; nothing is sent yet. On any error nothing stays behind.
+    """Store a job's requests; nothing is sent yet.
+
+    After any error nothing is left behind.
 
     Args:
         job_id: the task id of its ``run_batch``.
         options: the job's own settings, and ``client``, the alias of the account.
-        canvas: what follows it in the caller's Celery canvas, as ``line.canvas`` encodes it.
-        queue: the name of the queue its messages are to go to.
-        route: where they are to go in full, as ``routing`` encodes it.
-        headers: what they carry beside Celery's own, as ``headers`` encodes it.
+        canvas: what follows it in the caller's Celery canvas, as ``message_chain.canvas`` encodes it.
+        queue: the name of the queue for its messages.
+        route: the full route of its messages, as ``routing.encode`` encodes it.
+        headers: the headers of its messages beside Celery's own, as ``message_headers.encode`` encodes them.
         delay: seconds until the job is to start.
         expires_at: when it is too late for it to start, epoch seconds.
 
     Raises:
-        InvalidRequests, InvalidSettings: what is wrong with them.
-        BatchTasksError: there is a job of that id already.
+        InvalidRequests, InvalidSettings: the text says what is wrong with them.
+        BatchTasksError: there is already a job with that id.
         StoreUnavailable: the store does not answer.
     """
     options = dict(options)
@@ -107,7 +109,7 @@ def submit(
         if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
     except BaseException:
-        # If the store does not answer now either, what is staged expires.
+        # If the store does not answer now either, the staged requests expire.
         with suppress(StoreUnavailable):
             store.discard(job_id, nonce, len(batches))
             if (made := store.job(job_id)) is not None and made.nonce == nonce:
@@ -127,10 +129,10 @@ def submit(
 def _noted(
     pieces: Iterable[batch_requests.Piece], batches: list[BatchRecord], prices: Prices | None, unknown: Counter[str]
 ) -> Iterator[batch_requests.Piece]:
-    """The pieces, while the batches they make up are noted; with what a budget must have for these, by the prices.
+    """Yield the chunks while recording the batches that they form, with the budget that these need at the prices.
 
     Args:
-        unknown: learns what has no known size.
+        unknown: collects the parts whose size is not known.
     """
     for piece in pieces:
         if piece.batch == len(batches):
@@ -155,10 +157,10 @@ def _noted(
 
 
 def _check_cost(batches: list[BatchRecord], max_cost: float, unknown: str) -> None:
-    """Refuse a job whose input alone may cost more than it is allowed to.
+    """Refuse a job whose input alone may cost more than its limit.
 
     Args:
-        unknown: what has no known size.
+        unknown: the parts whose size is not known.
     """
     least, most = (sum(getattr(batch, name) or 0 for batch in batches) / 1e9 for name in ("least", "most"))
     if least <= max_cost:
@@ -173,10 +175,10 @@ def _check_cost(batches: list[BatchRecord], max_cost: float, unknown: str) -> No
 
 
 def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
-    """A deadline as the seconds that are left, where it is a moment.
+    """Convert a deadline that is a moment into the seconds that are left; return other values unchanged.
 
     Raises:
-        InvalidSettings: it has no time zone.
+        InvalidSettings: the deadline has no time zone.
     """
     if isinstance(deadline, str):
         with suppress(ValueError):
@@ -191,7 +193,7 @@ def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
 
 
 def body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
-    """The body of a batch's create, in pieces; as long as its record says."""
+    """Yield the body of a batch's create in chunks; its length is in the batch's record."""
     pieces = resubmission.pieces(store, job_id, job, batch, record) if record.rounds else store.bodies(job_id, batch)
     yield batch_requests.ENVELOPE[0]
     for number, piece in enumerate(pieces):
@@ -202,10 +204,10 @@ def body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRec
 
 
 def whole_body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
-    """The same, but its last piece comes only where all are as long together as the record says.
+    """Yield the same body, but its last chunk only if the total length is that of the record.
 
     Raises:
-        ResultsMissing: its requests are not all there; what was sent by then is no whole body.
+        ResultsMissing: some requests are gone; what was sent until then is no complete body.
     """
     size, last = 0, b""
     try:

@@ -1,8 +1,8 @@
-"""Answers that are paid for, on disk, until the store takes them.
+"""Paid answers that wait on disk until the store takes them.
 
-Where ``spool_dir`` is set, a worker writes the answers of the Messages API there that its store has not taken for some
-seconds. Any worker with that directory brings them into the store as soon as that answers, and deletes them. A file is
-whole or not there, is readable by its owner only, and is encrypted like what the store keeps.
+If ``spool_dir`` is set, a worker writes those answers of the Messages API there that its store has not taken for some
+seconds. Any worker with that directory brings them into the store as soon as it answers, and deletes them. A file is
+either complete or absent, is readable by its owner only, and is encrypted like the payloads in the store.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _decode = msgspec.msgpack.Decoder(Answer).decode
 
 
 def check(settings: Settings) -> None:
-    """See that answers can be written.
+    """Check that answers can be written to disk.
 
     Raises:
-        InvalidSettings: they cannot; the text says why.
+        InvalidSettings: they cannot be written; the text says why.
     """
     if settings.spool_dir is None:
         return
@@ -64,7 +64,7 @@ def check(settings: Settings) -> None:
 
 
 def write(settings: Settings, answer: Answer) -> bool:
-    """Write an answer to disk; False if there is no directory for it, or it could not be written."""
+    """Write an answer to disk; return False if there is no directory for it, or it could not be written."""
     if settings.spool_dir is None:
         return False
     folder, name = Path(settings.spool_dir), _name(answer)
@@ -88,12 +88,12 @@ def write(settings: Settings, answer: Answer) -> bool:
 
 
 def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
-    """Bring into the store what waits on disk; returns how many answers it took.
+    """Move answers from disk into the store; return how many it took.
 
-    An answer whose batch was closed without it stays there under the ending ``.late``.
+    An answer whose batch was closed without it stays on disk with the suffix ``.late``.
 
     Args:
-        limit: files looked at; default: all.
+        limit: the number of files to read; default: all.
 
     Raises:
         StoreUnavailable: the store does not answer; what it did not take stays on disk.
@@ -132,13 +132,13 @@ def _waiting(settings: Settings) -> Iterator[Path]:
 
 
 def _was_given_up(store: Store, answer: Answer) -> bool:
-    """Whether the request has an outcome without this answer, or its job is gone."""
+    """Return whether the request has an outcome without this answer, or its job is gone."""
     found = store.outcomes_of(answer.job_id, answer.batch, [answer.place]).get(answer.place)
     return found is None or reader.kept(found) is not None
 
 
 def _name(answer: Answer) -> str:
-    """The same for each copy of an answer; the job id is the caller's, and may hold anything."""
+    """Return the file name, the same for each copy of an answer; the caller's job id may hold any character."""
     job = blake2b(answer.job_id.encode(), digest_size=16).hexdigest()
     return f"{job}-{answer.batch}-{answer.place}{_ENDING}"
 
@@ -148,7 +148,7 @@ def _cipher(settings: Settings) -> Cipher:
 
 
 def _sync(folder: Path) -> None:
-    """See that the name of a new file is on disk as well."""
+    """Ensure that the name of a new file is on disk as well."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

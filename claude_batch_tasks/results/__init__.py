@@ -1,1 +1,1 @@
-"""How results are read back."""
+"""The code that reads results back."""

@@ -1,4 +1,4 @@
-"""The AsyncResult of a job: whoever waits on it is told also where the store or the result back end lost something."""
+"""The AsyncResult of a job: it also reports what the store or the result back end lost."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from claude_batch_tasks.formatting import job_gone
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
 
-#: Seconds between two questions to the store, and for how long it must say otherwise than the result back end.
+#: Seconds between two queries of the store, and for how long the store must differ from the result back end.
 _EVERY, _CERTAIN = 5.0, 10.0
 
-#: Seconds for which a job may be absent that this process has not seen in the store. It may be in another at first: a
-#: message that is to put it there is still on its way.
+#: Seconds for which a job may be absent that this process has not seen in the store. At first it may exist only
+#: elsewhere: the message that puts it into the store is still on its way.
 _UNSEEN = 30.0
 
 
@@ -29,14 +29,14 @@ else:  # before Celery 5.6 it takes no parameter
 
 
 class JobResult(_AsyncResult):
-    """As Celery's, but a job that its store has lost (FLUSHALL, a failover without it) ends with ``JobNotFound``.
+    """Celery's AsyncResult, except that a job that its store has lost ends with ``JobNotFound``.
 
-    Nobody has a message for such a job, so that nobody would end it. And one whose result the back end has lost ends as
-    the store says.
+    A store loses a job by FLUSHALL, or by a failover without it. Nobody has a message for such a job, so nobody would
+    end it. A job whose result the back end has lost ends as the store says.
 
     Args:
-        expected: the job is in the store, or was; else it counts as lost only when it was seen there: a later link of
-            a chain is put into it when its turn comes.
+        expected: the job is, or was, in the store. Otherwise it counts as lost only after it was seen there: a later
+            link of a chain is put into the store when its turn comes.
     """
 
     _seen = False
@@ -48,11 +48,11 @@ class JobResult(_AsyncResult):
         super().__init__(id, *args, **kwargs)
 
     def expect(self) -> None:
-        """The job is in the store."""
+        """Record that the job is in the store."""
         self._seen = True
 
     def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Any:
-        """As Celery's.
+        """Return the result as Celery's AsyncResult does.
 
         Raises:
             JobNotFound: the store has lost the job.
@@ -65,7 +65,7 @@ class JobResult(_AsyncResult):
             except CeleryTimeoutError:
                 if left <= _EVERY and ends is not None:
                     raise
-                # Says how the job has ended, if it is lost.
+                # This tells how the job has ended, if it is lost.
                 self._get_task_meta()
 
     def _get_task_meta(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class JobResult(_AsyncResult):
         self._next_question = now + _EVERY
         try:
             ending = self._ending()
-        except errors.BatchTasksError:  # the store does not answer, which says nothing
+        except errors.BatchTasksError:  # the store does not answer, which proves nothing
             return meta
         if ending is None:
             self._odd_since = None
@@ -91,7 +91,7 @@ class JobResult(_AsyncResult):
         return meta
 
     def _ending(self) -> Any:
-        """How the job has ended although the back end does not say so; None: for all one knows it runs."""
+        """Return how the job has ended although the back end does not say so; None if it may still run."""
         store, job_id = open_store(Settings.of(self.app)), str(self.id)
         job = store.job(job_id)
         if job is None:

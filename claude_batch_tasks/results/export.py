@@ -1,4 +1,4 @@
-"""A job's outcomes as a file: JSON lines, or Parquet for pandas, Arrow, DuckDB and the like."""
+"""The export of a job's outcomes to a file: JSON lines, or Parquet for pandas, Arrow, DuckDB and the like."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 from claude_batch_tasks.results.reader import Order, Reader, Type, as_line, as_result, message_json
 from claude_batch_tasks.wire import token_usage
 
-#: Rows of one row group of a Parquet file, and bytes of their messages, which are held in memory.
+#: Rows of one row group of a Parquet file, and bytes of the messages in it; these are held in memory.
 _GROUP = 5_000
 _GROUP_BYTES = 64_000_000
 
@@ -73,7 +73,7 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield group
 
 
-#: The formats there are.
+#: The supported formats.
 FORMATS: dict[str, Callable[[Iterator[Reader], IO[bytes], Type | None, Order], int]] = {
     "jsonl": jsonl,
     "parquet": parquet,
@@ -82,9 +82,9 @@ FORMATS: dict[str, Callable[[Iterator[Reader], IO[bytes], Type | None, Order], i
 
 @contextmanager
 def opened(file: Any) -> Iterator[IO[bytes]]:
-    """A file to write bytes to. One given by its path comes into being, or is replaced, only when all is written."""
+    """Open a file for bytes; one given by its path is created or replaced only when everything is written."""
     if not isinstance(file, (str, os.PathLike)):
-        # All kinds of text files have an encoding, also those that are no TextIOBase.
+        # All kinds of text files have an encoding, even those that are no TextIOBase.
         binary: Any = _Text(file) if hasattr(file, "encoding") or isinstance(file, io.TextIOBase) else file
         yield binary
         return
@@ -105,7 +105,7 @@ def opened(file: Any) -> Iterator[IO[bytes]]:
 
 
 class _Text(io.RawIOBase):
-    """A text file as one that takes the bytes of whole lines."""
+    """A text file wrapped as one that accepts the bytes of whole lines."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -144,5 +144,5 @@ def _flat(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str,
 
 
 def _text(value: Any) -> str | None:
-    """What Arrow takes: it knows no lone surrogates, which an answer may hold."""
+    """Return the text in a form that Arrow accepts: without lone surrogates, which an answer may hold."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else None

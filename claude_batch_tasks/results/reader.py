@@ -1,4 +1,4 @@
-"""Outcomes as they are read back: from the rows of a result file, from the Messages API, or by default."""
+"""The reader of outcomes: from the rows of a result file, from the Messages API, or by default."""
 
 from __future__ import annotations
 
@@ -61,62 +61,62 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(NamedTuple):
-    """What is stored of one request's outcome."""
+    """The stored outcome of one request."""
 
     place: int
     """The request's position in its batch."""
     source: Source
     row: result_rows.Row
     line: bytes
-    """As a result file of Anthropic's has it; only what stands under ``result`` counts."""
+    """A line as in Anthropic's result files; only the part under ``result`` counts."""
     note: str | None = None
     """Why it was not sent again."""
 
 
 class Reader:
-    """Reads what one batch's requests came to, in constant memory but for the batch's custom_ids.
+    """A reader of one batch's outcomes, in constant memory except for the batch's custom_ids.
 
-    It counts: where it finds fewer outcomes than the batch's record says there are, it raises ``ResultsMissing``, after
-    those that it found. What may be out of date because a later outcome is missing is not among them.
+    It counts: if it finds fewer outcomes than the batch's record says, it raises ``ResultsMissing`` after the outcomes
+    it found. An outcome that may be out of date, because a later one is missing, is not among these.
     """
 
     def __init__(self, store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
         self._store, self._job_id, self._job, self._number, self._batch = store, job_id, job, number, batch
 
     def results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
-        """Every outcome, or those of one type, as applications see them."""
+        """Yield every outcome, or those of one type, in the form that applications see."""
         for outcome in self.outcomes(only, order):
             yield as_result(self.custom_id(outcome), outcome)
 
     def custom_id(self, outcome: Outcome) -> str:
-        """As the caller knows it."""
+        """Return the custom_id of an outcome as the caller knows it."""
         return outcome.row.custom_id if self._job.adopted else self._custom_ids[outcome.place]
 
     def outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
-        """Every outcome, or those of one type: as they are stored, or in the order of the requests.
+        """Return every outcome, or those of one type, as they are stored or in the order of the requests.
 
         Raises:
-            ResultsMissing: not all are there that the batch's record counts.
+            ResultsMissing: some outcomes that the batch's record counts are gone.
         """
         found = (outcome for outcome in self._stored() if only in (None, outcome.row.type))
         return _in_order(found, self._batch.count) if order == "request" else found
 
     def outcome(self, place: int, custom_id: str) -> Outcome | None:
-        """The outcome of the request of that position; looks at few pieces."""
+        """Return the outcome of the request at that position; this reads only few chunks."""
         found = self.chosen({place: custom_id})
         return next(found, None)
 
     def chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
-        """The outcomes of some requests; those that may still be sent again are left out.
+        """Yield the outcomes of some requests, without those that may still be sent again.
 
         Args:
-            places: their positions, to the custom_id of each.
+            places: the requests' positions, each with its custom_id.
 
         Raises:
-            ResultsMissing: one that the batch's record counts is not there.
+            ResultsMissing: an outcome that the batch's record counts is gone.
         """
         batch = self._batch
-        # Where a key is gone, the rows of an earlier download must not pass for those of the last.
+        # If a key is gone, the rows of an earlier download must not be taken for those of the last.
         if batch.layers and self._store.missing_keys(
             self._job_id, self._number, lost_records.layer_names(batch, "rows", "pieces")
         ):
@@ -156,7 +156,7 @@ class Reader:
             raise self._missing(len(wanted))
 
     def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
-        """Some outcomes, found by reading all."""
+        """Find some outcomes by reading all."""
         settled = self._store.outcomes_of(self._job_id, self._number, list(places))
         for outcome in self._stored():
             place = outcome.place
@@ -164,7 +164,7 @@ class Reader:
                 yield outcome
 
     def _answers_lost(self) -> int:
-        """How many outcomes of the Messages API are not there."""
+        """Return how many outcomes of the Messages API are missing."""
         if not (self._batch.stored or self._batch.answered):
             return 0
         stored = self._store.count_outcomes(self._job_id, self._number)
@@ -180,11 +180,11 @@ class Reader:
 
     @cached_property
     def _custom_ids(self) -> Ids:
-        """The batch's, by position."""
+        """The batch's custom_ids by position."""
         return names(self._store, self._job_id, self._job, self._number, self._batch)
 
     def _stored(self) -> Iterator[Outcome]:
-        """Those from the Messages API, then what they do not replace: of each round, the last first."""
+        """Yield the outcomes of the Messages API, then the rows that these do not replace, the last round's first."""
         batch = self._batch
         replaced, notes = bytearray(batch.count), {}
         for place, stored in self._store.outcomes(self._job_id, self._number):
@@ -208,11 +208,12 @@ class Reader:
         yield from self._rows(replaced, notes, lost)
 
     def _rows(self, replaced: bytearray, notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
-        """The rows that nothing later replaces.
+        """Yield the rows that no later outcome replaces.
 
         Args:
-            replaced: what has a later outcome, by position.
-            lost: outcomes of the Messages API that are not there, of requests that deserved another chance.
+            replaced: which requests have a later outcome, by position.
+            notes: why a request was not sent again, by position.
+            lost: the number of missing outcomes of the Messages API, all of eligible requests.
         """
         batch, arrival, short, withheld = self._batch, count(), 0, 0
         for attempt, round_ in batch.layers:
@@ -220,11 +221,11 @@ class Reader:
             nonce = batch_requests.round_nonce(self._job.nonce, round_)
             for piece in self._store.results(self._job_id, self._number, attempt):
                 for row, line in result_rows.rows(piece, skip_others=True):
-                    # The requests of an adopted batch are numbered as their rows came.
+                    # The requests of an adopted batch are numbered in the order of their rows.
                     index = next(arrival) if self._job.adopted else batch_requests.index_of(nonce, row.custom_id)
                     place = -1 if index is None else index - batch.first
                     if not 0 <= place < batch.count:
-                        continue  # no row of this batch; what should be there instead is missing
+                        continue  # no row of this batch; the row that should be there instead is missing
                     found += 1
                     if not replaced[place]:
                         replaced[place] = True
@@ -241,22 +242,25 @@ class Reader:
             raise self._missing(max(absent + withheld, lost, short), lost)
 
     def _rows_mapped(self, attempt: int) -> int:
-        """How many rows an attempt has, by the map of their pieces; 0: that is gone, and nothing says so."""
+        """Return how many rows an attempt has by the map of its chunks; 0 if the map is gone."""
         return len(self._store.pieces(self._job_id, self._number, attempt, range(self._batch.count)))
 
     def _noted(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
-        """With why it was not sent again, if it deserved that."""
+        """Add the note why a request was not sent again, if it was eligible for that."""
         if self._batch.layers and not _open(outcome.row):
             return outcome
         return outcome._replace(note=notes.get(outcome.place, self._batch.note))
 
     def _check_that_it_is_there(self) -> None:
-        """What the Messages API came to looks as if there were none when the job is deleted meanwhile."""
+        """Raise an error if the job is gone.
+
+        A job that is deleted meanwhile looks like one without outcomes of the Messages API.
+        """
         if self._store.job(self._job_id) is None:
             raise JobNotFound(job_gone(self._job_id))
 
     def _default(self, place: int) -> Outcome | None:
-        """What became of every request of a batch that has no rows."""
+        """Return the outcome that every request has of a batch without rows."""
         if self._batch.outcome is None:
             return None
         line = _as_line(msgspec.json.encode(self._batch.outcome))
@@ -264,7 +268,7 @@ class Reader:
 
 
 def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
-    """Return an outcome as applications see it."""
+    """Return an outcome in the form that applications see."""
     row, (result, odd) = outcome.row, _parsed(outcome.line)
     kind = row.type
     message: Any = result.get("message")
@@ -290,7 +294,7 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
 
 
 def _parsed(line: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return what stands under ``result``, and what of it is not as it came; nothing if the line is not JSON."""
+    """Return the object under ``result``, and what of it differs from the line; empty if the line is not JSON."""
     try:
         values, odd = lenient_json.read(line)
         result: dict[str, Any] = values["result"]
@@ -307,7 +311,7 @@ def _parsed(line: bytes) -> tuple[dict[str, Any], str | None]:
 def as_line(custom_id: str, outcome: Outcome) -> bytes:
     """Return an outcome as a line of strict JSON: Anthropic's own, under the caller's custom_id, and its source.
 
-    What of Anthropic's is not JSON is given as text, and a ``note`` says so.
+    If a part of Anthropic's line is not JSON, it is written as text, and a ``note`` says so.
     """
     source = outcome.source.encode()
     if outcome.row.unreadable:
@@ -323,13 +327,13 @@ def message_json(outcome: Outcome) -> bytes:
     """Return an outcome's message as strict JSON in one line.
 
     Raises:
-        ValueError: the outcome has none that can be read.
+        ValueError: the outcome has no message that can be read.
     """
     return _member(_member(outcome.line, "result")[0], "message")[0]
 
 
 def _text(text: str) -> bytes:
-    """Return a text as JSON."""
+    """Encode a text as JSON."""
     try:
         return msgspec.json.encode(text)
     except UnicodeEncodeError:
@@ -340,39 +344,39 @@ _KEPT = b'{"kept":'
 
 
 class Kept(msgspec.Struct):
-    """A request that keeps the outcome it had."""
+    """A request whose outcome stays unchanged."""
 
     kept: str
-    """Why."""
+    """The reason."""
     tried: bool
-    """It was sent, and was refused or may have been answered."""
+    """Whether it was sent, and then refused or perhaps answered."""
 
 
 _decode_kept = msgspec.json.Decoder(Kept).decode
 
 
 def kept_outcome(note: str, *, tried: bool) -> bytes:
-    """The stored form of a Messages API try that changed nothing.
+    """Encode the result of a Messages API try that left the outcome unchanged.
 
     Args:
-        note: why.
-        tried: it was sent all the same.
+        note: the reason.
+        tried: the request was sent all the same.
     """
     return msgspec.json.encode(Kept(note, tried))
 
 
 def kept(stored: bytes) -> Kept | None:
-    """What a stored outcome says, if it is one that changed nothing."""
+    """Decode a stored outcome if it is one that left the outcome unchanged; return None otherwise."""
     return _decode_kept(stored) if stored.startswith(_KEPT) else None
 
 
 def message_outcome(message: bytes) -> bytes:
-    """The stored form of an answer of the Messages API."""
+    """Encode an answer of the Messages API for the store."""
     return b'{"type":"succeeded","message":%s}' % message
 
 
 def error_outcome(error_type: str, message: str, request_id: str | None) -> bytes:
-    """The stored form of a refusal of the Messages API."""
+    """Encode a refusal of the Messages API for the store."""
     return msgspec.json.encode(result_rows.errored(error_type, message, request_id))
 
 
@@ -391,17 +395,17 @@ _MEMBERS: dict[str, msgspec.json.Decoder[Any]] = {
 
 
 def _member(data: bytes, name: str) -> tuple[bytes, str | None]:
-    """Return a member of an object as strict JSON in one line, as it is if it is that, and a note if it is not."""
+    """Return a member of an object as strict JSON in one line, with a note if it had to be changed."""
     with suppress(*lenient_json.REFUSED):
         found = bytes(getattr(_MEMBERS[name].decode(data), name))
         found.decode()
-        # In JSON these stand between values only.
+        # In JSON these characters stand only between values.
         return found.replace(b"\n", b" ").replace(b"\r", b" "), None
     return lenient_json.strict(data, name)
 
 
 def _from_messages(place: int, stored: bytes) -> Outcome | None:
-    """What the Messages API came to; None if the request keeps the outcome it had."""
+    """Decode an outcome of the Messages API; return None if the request's outcome stays unchanged."""
     if stored.startswith(_KEPT):
         return None
     return Outcome(place, "messages", as_row(stored), _as_line(stored))
@@ -414,11 +418,11 @@ def as_row(stored: bytes) -> result_rows.Row:
 
 def _note(stored: bytes) -> str:
     found = kept(stored)
-    return sys.intern(found.kept) if found else ""  # mostly the same for thousands
+    return sys.intern(found.kept) if found else ""  # mostly the same text for thousands of requests
 
 
 def _open(row: result_rows.Row) -> bool:
-    """Whether a request that ended so deserves another chance."""
+    """Return whether a request with such a row is eligible for resubmission or fallback."""
     return row.result.type != "succeeded" and rules.second_chance(row.type, row.error_type)
 
 
@@ -427,9 +431,9 @@ def _source(round_: int) -> Source:
 
 
 def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[result_rows.Row, bytes]]:
-    """Those rows of a piece that are wanted."""
+    """Yield the wanted rows of a chunk."""
     if len(wanted) == 1:
-        # Hardly anybody writes an id with escapes: most lines need not be decoded.
+        # Almost nobody writes an id with escapes, so most lines need not be decoded.
         needle = f'"{next(iter(wanted))}"'.encode(errors="surrogatepass")
         for line in piece.split(b"\n"):
             for found in result_rows.rows(line, skip_others=True) if needle in line else ():
@@ -445,7 +449,7 @@ def _as_line(result: bytes) -> bytes:
 
 
 def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
-    """In the order of the requests, by way of a temporary file; in memory 17 bytes per request."""
+    """Order outcomes like the requests, by means of a temporary file; this needs 17 bytes of memory per request."""
     ends, sources = array("Q", bytes(8 * count)), bytearray(count)
     starts = array("Q", ends)
     notes: dict[int, str] = {}
@@ -466,10 +470,10 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
 
 
 def names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
-    """A batch's custom_ids, by position.
+    """Return a batch's custom_ids by position.
 
     Raises:
-        ResultsMissing: they are not all there.
+        ResultsMissing: some custom_ids are gone.
     """
     try:
         found = Ids(store.custom_ids(job_id, number))
@@ -481,7 +485,7 @@ def names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRe
 
 
 class Ids:
-    """A batch's custom_ids by position: the bytes of all of them and where each ends, not one object each."""
+    """A batch's custom_ids by position: the bytes of all of them and where each ends, not one object for each."""
 
     def __init__(self, pieces: Iterable[list[str]]) -> None:
         self._text = bytearray()

@@ -1,1 +1,1 @@
-"""How one message of a job runs: its lease, its countdowns, what follows it, and how a job ends."""
+"""How one message of a job runs: its lease, its countdowns, the messages that follow it, and the job's end."""

@@ -1,4 +1,4 @@
-"""What all tasks of this package share: settings, the store, retries and how a message is sent back."""
+"""The base class of all tasks of this package: settings, the store, retries, and how a message is published again."""
 
 from __future__ import annotations
 
@@ -32,56 +32,59 @@ else:
 log = get_logger(__name__)
 
 
-#: What an app's annotations may put in place of a task's own.
+#: The methods of a task that an app's annotations may replace.
 _HOOKS = {"__call__", "apply_async", "before_start", "on_success", "on_failure", "on_retry", "after_return"}
 
 
 class BatchTask(_Task):
-    """The delivery settings all our tasks need, whatever the app's own are, and one place where countdowns are made."""
+    """The base of all our tasks: delivery settings that hold in every app, and the one place that makes countdowns."""
 
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
-    # Ids and small numbers; what an app pickles of its own tasks is no reason for workers to unpickle ours, as long as
-    # they take JSON at all: see ``publishing.serializer``.
+    # Our messages hold ids and small numbers. An app that pickles its own tasks gives no reason for workers to unpickle
+    # ours, as long as they accept JSON at all: see ``publishing.serializer``.
     serializer = "json"
     max_retries = None
     ignore_result = True
     store_errors_even_if_ignored = True
-    # A late duplicate must not put STARTED over the state under which the job has ended.
+    # A late duplicate must not write STARTED over the state with which the job has ended.
     track_started = False
     autoretry_for = (errors.TryLater, OperationalError)
-    # What an app's task class says of retries is for tasks that count them.
+    # Retry settings of an app's task class are for tasks that count their retries.
     dont_autoretry_for = ()
     retry_backoff = False
     retry_kwargs: Mapping[str, Any] = MappingProxyType({})
-    #: What no annotation changes.
+    #: The attributes that no annotation changes.
     unchanged: tuple[str, ...] = ("max_retries", "ignore_result", "serializer")
-    #: The app's own task class, as this task has it.
+    #: The app's own task class, as this task inherits it.
     app_class: type
-    #: What comes after the app's own task class.
+    #: The class that stands behind the app's own task class.
     inner: type[InnerTask] = InnerTask
-    #: The decorated function, which retries what passes by itself.
+    #: The decorated function, with automatic retries for errors that pass by themselves.
     body: Callable[..., Any]
     Request = "claude_batch_tasks.steps.time_limit:StepRequest"
-    #: How the app's result back end is told of it.
+    #: The wrapper through which results are written to the app's result back end.
     back_end: type[result_backend.Forgiving] = result_backend.Forgiving
 
     @classmethod
     def annotate(cls) -> None:
-        """What an app's ``task_annotations`` say of all its tasks must not end a job after three looks, or unheard."""
+        """Apply the app's annotations, except those that would break a job.
+
+        ``task_annotations`` for all tasks must not end a job after three polls, or without a report.
+        """
         ours = {name: getattr(cls, name) for name in cls.unchanged}
         super().annotate()
         for name, value in ours.items():
             setattr(cls, name, value)
         for name in _HOOKS & vars(cls).keys():
-            # In place of what the app's class has, as for any task; not in place of ours.
+            # An annotation replaces a method of the app's class, as for any task. It does not replace ours.
             setattr(cls.app_class, name, vars(cls)[name])
             delattr(cls, name)
 
     @property
     def backend(self) -> Any:
-        """The result back end, whose failures end no task of ours."""
+        """The result back end; its failures end no task of ours."""
         return self.back_end(super().backend, courtesy=self.ignore_result)
 
     @backend.setter
@@ -89,7 +92,7 @@ class BatchTask(_Task):
         self._backend = value
 
     def drive(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task; this is its ``run``, which the ``__call__`` of an app's task class may call by itself."""
+        """Run the task; this is its ``run``, which the ``__call__`` of an app's task class may call itself."""
         return self.body(*args, **kwargs)
 
     @property
@@ -98,17 +101,17 @@ class BatchTask(_Task):
         return open_store(Settings.of(self.app))
 
     def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
-        """The store, the settings in force for a job, and the job."""
+        """Return the store, the settings in force for a job, and the job."""
         settings, store = Settings.of(self.app), self.store
         found = store.job(job_id)
         return store, settings.override(found.options) if found else settings, found
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **_: Any) -> NoReturn:
-        """Come back after the countdown that policy gives this error; in eager mode, who called hears of it instead.
+        """Retry after the countdown that policy gives this error; in eager mode, raise the error to the caller instead.
 
         Args:
-            exc: why.
-            countdown: of an app's task class, whose ``__call__`` puts the task off.
+            exc: the reason.
+            countdown: set where the ``__call__`` of an app's task class postpones the task.
         """
         if self.request.is_eager and exc is not None:
             raise exc
@@ -126,9 +129,9 @@ class BatchTask(_Task):
 
     @contextlib.contextmanager
     def quietly(self) -> Iterator[None]:
-        """Come back without a trace in the result back end, for a task whose id is the job's.
+        """Wrap a retry so that it leaves no trace in the result back end, for a task whose id is the job's.
 
-        Celery would store RETRY: over PROGRESS, and by a duplicate that comes late over the FAILURE the job ended with.
+        Celery would store RETRY: over PROGRESS, and, by a late duplicate, over the FAILURE with which the job ended.
         """
         try:
             yield
@@ -140,11 +143,11 @@ class BatchTask(_Task):
             raise Ignore("comes back") from None
 
     def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
-        """Publish this task's next message, one hop at most from now; the Retry to raise."""
+        """Publish this task's next message, at most one hop from now, and return the Retry to raise."""
         waiting = errors.Waiting(f"{reason}; next look in {duration(wait)}")
         args = tuple(self.request.args or ()) if args is None else args
         try:
-            return _Task.retry(  # not that of the app's class: this message must be sent
+            return _Task.retry(  # not the app class's retry: this message must be sent
                 self,
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
@@ -153,12 +156,12 @@ class BatchTask(_Task):
                 throw=False,
             )
         except Reject as reject:
-            # The broker did not take the message. Celery would drop this one too, and the job with it.
+            # The broker did not take the message. Celery would drop this message too, and the job with it.
             raise Reject(getattr(reject, "reason", None), requeue=True) from None
 
 
 def retry_limits(settings: Settings, exc: Exception | None) -> tuple[float, float]:
-    """Return the upper bounds of the first and of every countdown after an error."""
+    """Return the upper bound of the first countdown, and that of every countdown, after an error."""
     most = settings.retry_max
     if isinstance(exc, (errors.StoreUnavailable, OperationalError)):
         most = min(most, rules.OUTAGE_RETRY_MAX)

@@ -1,9 +1,9 @@
-"""Whose account a job is on: a job begun on one is never taken for absent, or begun again, on another.
+"""The account of a job: a job that was started on one account is never declared absent, or started again, on another.
 
-A job remembers a keyed hash of the credential its first create was sent with, and the organization and workspace that
-the API named when it answered. Every later answer is compared with those. What is *seen* can be believed. What is *not
-seen* may be out of the client's sight: it proves something only where the API names the job's own account, or where
-the client has the very key that the job was begun with.
+A job remembers a keyed hash of the credential with which its first create was sent, and the organization and workspace
+that the API named in its answer. Every later answer is compared with those. What an answer *shows* can be believed.
+What it does *not show* may only be invisible to this client: that proves something only where the API names the job's
+own account, or where the client has the very key with which the job was started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class Step(Protocol):
-    """What is asked of a step here; ``steps.step.Step`` is one."""
+    """The attributes of a step that this module uses; ``steps.step.Step`` has them."""
 
     seen: api.Account
 
@@ -48,10 +48,10 @@ class Step(Protocol):
 
 
 def caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account], None]) -> api.Caller:
-    """Return the client of a job, with what the job adds to its calls.
+    """Return the client of a job, with the parameters that the job adds to its calls.
 
     Args:
-        answered: called with the account that each answer names.
+        answered: is called with the account that each answer names.
 
     Raises:
         InvalidSettings, PermanentError: there is no such client.
@@ -61,7 +61,7 @@ def caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account],
 
 
 def name(client: api.Caller, settings: Settings, job: JobRecord) -> str:
-    """Return what the store calls the account of a job."""
+    """Return the name of the job's account in the store."""
     return api.account_name(
         client.client,
         alias=f"{job.client} {settings.client_factories.get(job.client)}",
@@ -71,14 +71,14 @@ def name(client: api.Caller, settings: Settings, job: JobRecord) -> str:
 
 
 def known(job: JobRecord, batch: BatchRecord | None) -> api.Account:
-    """Return the account of a batch, as the API named it at its create; else the job's."""
+    """Return the account that the API named when the batch was created, or else the job's account."""
     if batch is None or batch.organization in (None, job.organization):
         return api.Account(job.organization, (batch and batch.workspace) or job.workspace)
     return api.Account(batch.organization, batch.workspace)
 
 
 def difference(mine: api.Account, seen: api.Account) -> str | None:
-    """Say how an account that an answer names differs from the job's; None where nothing says that it does."""
+    """Say how the account that an answer names differs from the job's; None if nothing shows a difference."""
     for what, ours, theirs in zip(("organization", "workspace"), mine, seen, strict=True):
         if ours and theirs and ours != theirs:
             return f"its {what} is {theirs}, the job's {ours}"
@@ -86,13 +86,13 @@ def difference(mine: api.Account, seen: api.Account) -> str | None:
 
 
 def compare(step: Step, seen: api.Account, mine: api.Account | None = None) -> None:
-    """Compare the account that an answer names with the one that is known.
+    """Compare the account that an answer names with the known account.
 
     Args:
-        mine: the one that is known; default: that of the step's batch.
+        mine: the known account; default: that of the step's batch.
 
     Raises:
-        AccountChanged: it is another.
+        AccountChanged: the answer names another account.
     """
     step.seen = seen
     if (differs := difference(mine or known(step.job, step.batch), seen)) is not None:
@@ -100,25 +100,25 @@ def compare(step: Step, seen: api.Account, mine: api.Account | None = None) -> N
 
 
 def compare_with_job(step: Step, seen: api.Account) -> None:
-    """Compare the account that answered a call that spends money with the job's, once what it brought is stored.
+    """Compare the account that answered a call that spends money with the job's; call this once the answer is stored.
 
     Raises:
-        AccountChanged: it is another.
+        AccountChanged: the answer came from another account.
     """
     compare(step, seen, api.Account(step.job.organization, step.job.workspace))
 
 
 def learn(step: Step, seen: api.Account) -> None:
-    """Make the account on which the API has acted for the job the job's own, if none is yet."""
+    """Make the account on which the API acted for the job the job's own, if the job has none yet."""
     job = step.job
     for field, value in seen._asdict().items():
         if value and getattr(job, field) is None and difference(known(job, None), seen) is None:
             setattr(job, field, step.store.settle(step.unit.job_id, field, value))
-            vars(step).pop("account", None)  # the store may call it by another name from now on
+            vars(step).pop("account", None)  # the store may have another name for it from now on
 
 
 def same(step: Step) -> bool:
-    """Return whether this worker's client signs in as the job's first did; the first to ask makes it the job's own."""
+    """Return whether this client has the job's first credential; the first worker to ask sets it for the job."""
     client, job = step.client, step.job
     mine, whole = _hashes(step, client)
     if job.account is None:
@@ -128,7 +128,7 @@ def same(step: Step) -> bool:
 
 
 def proven(step: Step, seen: api.Account) -> None:
-    """The API has shown this worker the job's batch, so its credential is one of the job's account."""
+    """Remember this worker's credential: the API showed it the job's batch, so it belongs to the job's account."""
     learn(step, seen)
     if not same(step):
         log.info("%s: another credential of the same account", step.where, extra=step.fields("account"))
@@ -136,15 +136,15 @@ def proven(step: Step, seen: api.Account) -> None:
 
 
 def check_to_spend(step: Step) -> api.Account:
-    """Nothing is sent on another account than the job's. Returns the account, where the API had to be asked.
+    """Ensure that money is spent only on the job's account; return the account if the API had to be asked for it.
 
     Raises:
-        AccountChanged: the credential is another, and the API does not say that its account is the same.
-        ApiError: the API was asked whose the credential is, and did not answer.
+        AccountChanged: the credential is another one, and the API does not say that its account is the same.
+        ApiError: the API was asked for the credential's account, and did not answer.
     """
     mine = same(step)
     if not mine and step.job.organization is None and _nothing_exists(step):
-        _remember(step)  # with the credential before nothing was created
+        _remember(step)  # with the earlier credential nothing was created
         mine = True
     if mine and identity.has_secret(step.client.client):
         return api.Account()
@@ -157,7 +157,7 @@ def check_to_spend(step: Step) -> api.Account:
 
 
 def proves_absence(step: Step) -> bool:
-    """Return whether what the last answer did not show is not on the job's account."""
+    """Return whether the job's account does not have what the last answer did not show."""
     mine = known(step.job, step.batch)
     if mine.organization is not None and step.seen == mine:
         return True
@@ -165,15 +165,15 @@ def proves_absence(step: Step) -> bool:
 
 
 def check_unproven(step: Step, since: float, listings: int) -> str:
-    """Go on waiting for what listings do not show, where they prove nothing; what there is to say of it.
+    """Check whether to go on waiting when list calls do not show a batch but prove nothing; return the reason.
 
     Args:
-        since: when there was a sign of it last, epoch seconds.
-        listings: how many did not show it.
+        since: when there was last a sign of the batch, epoch seconds.
+        listings: how many list calls did not show it.
 
     Raises:
-        AccountChanged: the credential is another than the job's, and so many listings were enough.
-        WaitExceeded: a batch does not live that long, and the job has no limit of its own.
+        AccountChanged: the credential is not the job's, and the number of list calls has reached the limit.
+        WaitExceeded: no batch lives that long, and the job has no limit of its own.
     """
     if listings >= step.settings.listings and not same(step):
         raise errors.AccountChanged(_what(step, "what it does not show may still run, and nothing was sent again"))
@@ -194,13 +194,13 @@ def _remember(step: Step) -> None:
 
 
 def _nothing_exists(step: Step) -> bool:
-    """Nothing of the job was created, or may have been, or was sent through the Messages API."""
+    """Return whether the job cannot have created anything, and sent nothing through the Messages API."""
     batches = step.store.batches(step.unit.job_id)
     return not any(batch.batch_id or batch.intent_at or batch.rounds or batch.granted for batch in batches)
 
 
 def _hashes(step: Step, client: api.Caller) -> tuple[str, str]:
-    """Of the credential alone, as 0.2.0 has it, and of all that tells its account."""
+    """Return two hashes: of the credential alone, as 0.2.0 stores it, and of everything that identifies its account."""
     nonce = step.job.nonce
     return api.credential(client.client, nonce), identity.keyed_hash(client.client, nonce, client.workspace_id)
 

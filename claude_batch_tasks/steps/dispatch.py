@@ -1,4 +1,4 @@
-"""The messages of units that wait, made from the ledger: when a unit is due, and again where the broker lost one."""
+"""The messages of waiting units, made from the ledger: when a unit is due, and again if the broker lost its message."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from claude_batch_tasks.store import Store, history, open_store
 
 log = get_logger(__name__)
 
-#: Held while a worker's threads do anything: a pool child forked in the middle of it would inherit locks that nobody in
-#: the child ever releases (of the event dispatcher, of connection pools), and hang for good.
+#: Held while a worker's threads do anything. A pool child that is forked in the middle of it would inherit locks (of
+#: the event dispatcher, of connection pools) that nobody in the child ever releases, and would hang for good.
 no_fork = threading.Lock()
 os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
 
-#: Messages sent between two looks for more. Few: the first of many polls that are due may spare the others theirs.
+#: Messages sent between two queries for due units. Few: the first of many due polls may spare the others theirs.
 _AT_ONCE = 50
 
-#: Seconds between two looks where more is due than is to be sent.
+#: Seconds between two queries while more units are due than are sent at once.
 _BETWEEN = 0.1
 
 #: Seconds before a message that cannot be made is tried again.
@@ -34,18 +34,18 @@ _PAUSE = 60.0
 
 
 def send_due(app: Celery) -> float:
-    """Send the messages of some of the units that are due now; returns the seconds until it is to be called again.
+    """Send the messages of some of the units that are due now; return the seconds until the next call of this function.
 
     Raises:
         StoreUnavailable: the store does not answer.
-        kombu.exceptions.OperationalError: the broker does not; what was not sent waits again.
+        kombu.exceptions.OperationalError: the broker does not answer; units whose messages were not sent wait again.
     """
     with no_fork:
         store = open_store(Settings.of(app))
         units, pause = store.due(_AT_ONCE)
     for number, unit in enumerate(units):
         try:
-            with no_fork:  # for each by itself: forks wait no longer than one message takes
+            with no_fork:  # one unit at a time: forks wait no longer than one message takes
                 send(app, store, unit, store.position(unit))
         except OperationalError:
             store.wait_again(units[number:], rules.LONGEST_IN_BROKER)
@@ -57,18 +57,19 @@ def send_due(app: Celery) -> float:
             store.wait_again([unit], _PAUSE)
     if len(units) == _AT_ONCE:
         return 0.0
-    # Whatever comes to wait meanwhile waits at least as long.
+    # A unit that begins to wait in the meantime waits at least as long.
     return min(rules.LONGEST_IN_BROKER, rules.LONGEST_IN_BROKER if pause is None else max(pause, _BETWEEN))
 
 
 def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
-    """Send the message that a unit at this position waits for; False if it waits for none.
+    """Send the message that a unit at this position waits for; return False if it waits for none.
 
-    It is tried once, so that who holds ``no_fork`` holds it for no longer than one time-out; the next look tries again.
+    The message is tried once, so that whoever holds ``no_fork`` holds it for no longer than one time-out. The next call
+    of ``send_due`` tries again.
 
     Args:
-        due_at: of a message that was lost, when it was due: what is left until then is its countdown. A unit that
-            waited without a message carries on under the id of the task that waits.
+        due_at: of a lost message, when it was due: the time left until then is its countdown. A unit that waited
+            without a message continues under the id of the waiting task.
     """
     job = store.job(unit.job_id)
     over = position >= (message_chain.ENDED if unit.batch is None else message_chain.DONE)
@@ -76,7 +77,7 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
         store.unschedule(unit)
         return False
     if job.state == "staged" and unit.batch is not None:
-        return False  # the message its job begins with comes first
+        return False  # the first message of its job comes first
     with publishing.fixed_headers(message_headers.of(job)):
         sent = _send(app, store, job, unit, position, due_at)
     if sent and job.not_sent is not None:
@@ -85,7 +86,7 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
 
 
 def note_not_sent(store: Store, unit: Unit, exc: Exception) -> None:
-    """Tell that a unit's message cannot be made."""
+    """Record that a unit's message cannot be made."""
     if (job := store.job(unit.job_id)) is not None:
         history.note_not_sent(store, unit, "its next step", exc, job)
 
@@ -94,7 +95,7 @@ def _send(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, 
     countdown = 0.0 if due_at is None else max(due_at - store.now(), 0.0)
     if unit.batch is None:
         if job.state == "staged" and countdown > rules.longest_hop(visibility_timeout(app)):
-            return False  # begun too early it would be paid too early; it is lost if it does not come when it is due
+            return False  # started early, it would be paid early; if it does not come when it is due, it counts as lost
         if job.state == "staged":
             message_chain.beginning(app, job, unit.job_id, countdown).apply_async(retry=False)
         elif job.through >= job.batches:

@@ -1,4 +1,4 @@
-"""What a job's records add up to: counts, the next look, progress while it runs, the summary at its end."""
+"""The figures that a job's records add up to: counts, the next poll, progress while it runs, the summary at its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from claude_batch_tasks.wire import result_rows, token_usage
 
 
 def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
-    """How many requests ended how, over batches; without those that are still to be sent again."""
+    """Count how many requests ended in which way, over all batches, without those that are still to be sent again."""
     counts: Counter[str] = Counter()
     for batch in batches:
         counts.update({name: batch.counts.get(name, 0) for name in result_rows.OUTCOMES})
@@ -23,19 +23,19 @@ def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
 
 
 def unaccounted(batch: BatchRecord) -> int:
-    """How many requests of a batch that is through have no stored outcome."""
+    """Return how many requests of a finished batch have no stored outcome."""
     if not batch.layers and batch.outcome is None:
         return batch.count
     return batch.count - sum(batch.counts.get(name, 0) for name in result_rows.OUTCOMES)
 
 
 def next_look(batches: Sequence[BatchRecord]) -> float | None:
-    """When the earliest look at a batch still running is due, in epoch seconds."""
+    """Return when the earliest poll of a running batch is due, in epoch seconds."""
     return min((b.due_at for b in batches if b.due_at is not None and not b.done), default=None)
 
 
 def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
-    """The meta shown under the job's id while it runs: counts and ids, never a prompt."""
+    """Return the meta that is shown under the job's id while it runs: counts and ids, never a prompt."""
     counts = tally(batches)
     due = moment(next_look(batches))
     return {
@@ -53,8 +53,8 @@ def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
 
 
 def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> dict[str, Any]:
-    """The summary of an ended job: a small dict of JSON's types; times are ISO 8601 in UTC."""
-    # What the API counted is no outcome of ours where its results were not published.
+    """Return the summary of a finished job: a small dict of JSON types; times are ISO 8601 in UTC."""
+    # The API's counts are not our outcomes if its results were not published.
     counts = tally([batch for batch in batches if batch.layers or batch.outcome is not None])
     usage: Counter[str] = Counter(dict.fromkeys(token_usage.USAGE, 0))
     for batch in batches:
@@ -80,11 +80,11 @@ def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended
 
 
 def cost(batches: Sequence[BatchRecord]) -> dict[str, Any]:
-    """Say what answers have cost so far, in US dollars: what is known of it, and what that leaves out.
+    """Sum the known cost of the answers so far, in US dollars, and count the answers whose cost is not known.
 
     Returns:
-        ``cost``, None if nothing is known; ``cost_by_model``, None where a price is not known; ``cost_unknown``, how
-        many answers are behind each of these.
+        ``cost``, None if nothing is known; ``cost_by_model``, None for a model whose price is not known;
+            ``cost_unknown``, the number of answers behind each such model.
     """
     by_model = spending.known(batch.costs for batch in batches)
     amounts = [each for each in by_model.values() if each is not None]
@@ -98,11 +98,11 @@ def cost(batches: Sequence[BatchRecord]) -> dict[str, Any]:
 
 
 def batch_ids(batches: Sequence[BatchRecord]) -> list[str]:
-    """Anthropic's ids of all batches of a job, the smaller ones that followed included."""
+    """Return Anthropic's ids of all batches of a job, including the smaller batches that followed."""
     ids = (id_ for batch in batches for id_ in (*(round.batch_id for round in batch.rounds), batch.batch_id))
     return [id_ for id_ in ids if id_]
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """Epoch seconds as a datetime in UTC."""
+    """Return epoch seconds as a datetime in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

@@ -1,4 +1,4 @@
-"""A task of a job: how its run begins, and what becomes of a run that was broken off."""
+"""The base class of a job's tasks: how a run begins, and what happens to an interrupted run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from claude_batch_tasks.store import history
 log = get_logger(__name__)
 
 
-#: What ends a run of a task without a defect.
+#: The exceptions that end a run of a task without a defect.
 _ENDINGS = (Ignore, Reject, Retry, JobEnded)
 
 
 class JobTask(BatchTask):
-    """A task whose end the caller of a job waits for, at the end of its chain or under the job's own id."""
+    """A task whose end the caller of a job waits for, as the last link of its chain or under the job's own id."""
 
     abstract = True
     back_end = result_backend.OfJobs
@@ -41,23 +41,23 @@ class JobTask(BatchTask):
         except (Ignore, Reject, Retry) as exc:
             end = exc
         except BaseException:
-            args, kwargs = (), {}  # an earlier release's have prompts in them, and trackers show what frames hold
+            args, kwargs = (), {}  # messages of an earlier release hold prompts, and trackers show what frames hold
             raise
-        # Celery sends a copy of all frames, and the text of all exceptions before this one, to the worker's main
-        # process: 60 KB for one look at a batch. What a pipe does not hold (64 KB) keeps this process waiting, and a
-        # stop that meets it there hangs (Celery 5.7.0).
+        # Celery sends a copy of all frames, and the text of all earlier exceptions, to the worker's main process: 60 KB
+        # for one poll of a batch. If a pipe (64 KB) cannot hold that, this process waits, and a stop of the worker at
+        # that moment hangs (Celery 5.7.0).
         end.__cause__ = end.__context__ = None
         raise end.with_traceback(None)
 
     def go_on(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what the message asks for; what it raises is the end of the task."""
+        """Run what the message asks for; an exception raised here is the end of the task."""
         raise NotImplementedError
 
     def check_call(self) -> None:
-        """Let nobody but Celery call the task.
+        """Refuse a call of the task that does not come from Celery.
 
         Raises:
-            TypeError: it was called as a function.
+            TypeError: the task was called as a function.
         """
         request: Any = self.request
         if request.called_directly or getattr(request, "attempt", None) is not None:
@@ -65,15 +65,15 @@ class JobTask(BatchTask):
         request.attempt = Attempt()
 
     def not_callable(self) -> str:
-        """Return what a direct call is told."""
+        """Return the error text for a direct call."""
         return f"{self.name} is a step of a job; workers call it. Nothing was done"
 
     def call_inside(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task inside the ``__call__`` of the app's task class.
 
         Raises:
-            Ignore, Retry, Reject, JobEnded: how the run ended, whatever the class made of it.
-            NotRun: the class did not run it.
+            Ignore, Retry, Reject, JobEnded: how the run ended, even if the class swallowed it.
+            NotRun: the class did not run the task.
         """
         attempt: Attempt = getattr(self.request, "attempt")  # noqa: B009 - an attribute of ours on Celery's request
         attempt.ran, attempt.ended_by, value = False, None, None
@@ -94,7 +94,7 @@ class JobTask(BatchTask):
             attempt.ended_by = None  # it refers to frames that refer to it
 
     def drive(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task; to what surrounds it, only a failure of the job is an exception."""
+        """Run the task; code around it sees an exception only if the job has failed."""
         attempt: Attempt | None = getattr(self.request, "attempt", None)
         if attempt is None:
             raise TypeError(self.not_callable())
@@ -113,29 +113,29 @@ class JobTask(BatchTask):
         return value
 
     def work(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what the task is for."""
+        """Run the body of the task."""
         return self.body(*args, **kwargs)
 
     def send(self, *args: Any, **options: Any) -> AsyncResult[Any]:
-        """Send a message of a job under way, at once: it is not for the app's task class to put off or to change."""
+        """Send a message of a running job at once; the app's task class must not postpone or change it."""
         task: Any = self
         return InnerTask.apply_async(task, *args, **options)
 
     def log_broken_off(self, unit: Unit, reason: str) -> None:
-        """Say what broke a task off, with the traceback of the exception that is being handled."""
-        with contextlib.suppress(Exception):  # a handler of somebody's log may be what broke it off
+        """Log what interrupted a task, with the traceback of the exception that is being handled."""
+        with contextlib.suppress(Exception):  # the interruption may come from a log handler of somebody else
             extra = history.fields(unit, "broken_off")
             text = "%s: %s was broken off: %s\n%s"
             log.warning(text, unit, self.name, reason, traceback.format_exc(), extra=extra)
 
     def broken_off(self, reason: str | None, times: int) -> errors.StepFailed:
-        """The error of a task that was broken off too often."""
+        """Return the error of a task that was interrupted too often."""
         reason = reason or "its worker was killed, or lost its lease"
         often = "" if self.request.is_eager else f", {times:,} times in a row (max_step_failures)"
         return errors.StepFailed(f"{self.name.rpartition('.')[2]} was broken off: {reason}{often}")
 
     def retry_by_broker(self, reason: str) -> NoReturn:
-        """Come back in a message, where the store cannot be asked; the broker keeps this one if it takes no other."""
+        """Retry by a message, because the store cannot be asked; a broker that takes no new one keeps this one."""
         if self.request.is_eager:
             raise JobEnded(errors.StepFailed(reason))
         try:
@@ -149,16 +149,16 @@ class JobTask(BatchTask):
 
 
 def stops_worker(exc: BaseException) -> bool:
-    """Whether this is how a worker (or its user, in eager mode) ends what runs, and not an error of it.
+    """Return whether a worker (or its user, in eager mode) stops the running code in this way, so that it is no error.
 
-    A pool's process that gets a signal exits with a code of its own (billiard), which nobody's ``sys.exit()`` has.
+    A pool process that gets a signal exits with a code of its own (billiard), which no ``sys.exit()`` uses.
     """
     if isinstance(exc, (KeyboardInterrupt, GeneratorExit, WorkerShutdown, WorkerTerminate)):
         return True
-    if type(exc).__name__ == "GreenletExit":  # gevent's and eventlet's, which need not be installed
+    if type(exc).__name__ == "GreenletExit":  # of gevent and eventlet, which need not be installed
         return True
     return isinstance(exc, SystemExit) and exc.code in _EXITS_ON_SIGNAL
 
 
-#: The exit codes of a pool's process that was stopped by a signal.
+#: The exit codes of a pool process that was stopped by a signal.
 _EXITS_ON_SIGNAL = {-(256 - number) for number in signal.valid_signals()}

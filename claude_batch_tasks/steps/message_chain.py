@@ -1,7 +1,7 @@
-"""The line a batch goes through: where each message stands in it, and how what is left of it is published.
+"""The chain of a batch: the position of each message in it, and how the remaining messages are published.
 
-A position is a number: the place of a message in the life of its unit. The steps of a batch carry the rest of their
-line as a Celery chain; a line can be begun at any position, so a message that the broker lost can be sent again.
+A position is a number: where a message stands in the life of its unit. Each step of a batch carries the rest of its
+chain as a Celery chain. A chain can begin at any position, so a message that the broker lost can be sent again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from claude_batch_tasks.steps import message_headers, routing
 
 NAME = "claude_batch_tasks."
 
-#: What a turn goes through; a step's rank is its place here.
+#: The steps of one generation; a step's number is its index here.
 _TURN = ("create_batch", "poll_batch", "fetch_results", "fall_back")
 _STRIDE = 1_000_000
 
-#: The position of a batch or a lane that is through.
+#: The position of a batch or a sender that has finished.
 DONE = 10**15
 
 #: The position of a job whose result Celery has stored.
 ENDED = 1
 
-#: What of the options of ``apply_async`` is the job's, and so its last task's, by what a request calls it: its place in
-#: the caller's canvas, and what is told of it.
+#: The options of ``apply_async`` that belong to the job, and so to its last task, with their names in a request: its
+#: place in the caller's canvas, and how it is reported.
 _CANVAS = {
     "link": "callbacks",
     "link_error": "errbacks",
@@ -52,20 +52,20 @@ _CANVAS = {
     "reply_to": "reply_to",
 }
 
-#: What of these is left out: the default.
+#: Default values, which are left out.
 _ABSENT: tuple[Any, ...] = (None, [], ())
 
 
 def position(turn: int, rank: int, seq: int = 0) -> int:
-    """Of a step's message: which turn, which of its steps, and the message's own sequence number."""
+    """Return the position of a step's message: of a generation, a step in it, and a message of that step."""
     return (turn * len(_TURN) + rank) * _STRIDE + seq
 
 
 def canvas(of: Mapping[str, Any] | Any) -> str:
-    """The canvas of ``run_batch`` from the options it is sent with, or from the request it arrives as; JSON.
+    """Return the canvas of ``run_batch`` as JSON, from the options it is sent with or from the request it arrives as.
 
     Raises:
-        TypeError: an argument in it that JSON cannot carry.
+        TypeError: the canvas holds an argument that JSON cannot carry.
     """
     if isinstance(of, Mapping):
         options = of
@@ -86,18 +86,18 @@ def stamps(job: JobRecord) -> dict[str, Any]:
 
 
 def ignores_result(job: JobRecord) -> bool:
-    """Return whether nothing is to be stored under the job's id: ``ignore_result=True``."""
+    """Return whether nothing may be stored under the job's id (``ignore_result=True``)."""
     return bool(_canvas(job).get("ignore_result"))
 
 
 def steps(
     app: Celery, job_id: str, job: JobRecord, batch: int, *, since: int = 0, turn: int = 0, countdown: float = 0
 ) -> list[Signature[Any]]:
-    """The messages of a batch's line from a position on; the last is ``finish_job`` under the job's own id.
+    """Return the messages of a batch's chain from a position on; the last is ``finish_job`` under the job's own id.
 
     Args:
-        since: the position; of a batch that nobody has begun, -1 or 0.
-        countdown: seconds before the first is due.
+        since: the position; -1 or 0 for a batch that was not begun.
+        countdown: seconds before the first message is due.
     """
     signatures = []
     if since < DONE:
@@ -105,7 +105,7 @@ def steps(
         for number, name in enumerate(_TURN[rank:]):
             seq = 0 if number else max(since, 0) % _STRIDE
             signatures.append(_step(app, job, name, job_id, batch, turn, seq))
-    # To logs and Flower the last link is what the caller began: they know it by the same id.
+    # In logs and in Flower, the last link is the task that the caller began: it has the same id there.
     finish = _step(app, job, "finish_job", job_id).set(task_id=job_id, shadow=NAME + "run_batch")
     signatures.append(finish.set(**{name: value for name, value in _canvas(job).items() if name != "chain"}))
     signatures[0].set(**_later(app, countdown))
@@ -115,11 +115,11 @@ def steps(
 def publish(
     job: JobRecord, job_id: str, signatures: list[Signature[Any]], *, task_id: str | None = None, **options: Any
 ) -> None:
-    """Send the first of a line's messages; it carries the rest, and what comes after the job in the caller's chain.
+    """Publish the first message of a chain; it carries the rest, and what follows the job in the caller's chain.
 
     Args:
-        task_id: of a task that waited, and goes on.
-        options: more of ``apply_async``'s.
+        task_id: the id of a waiting task that continues.
+        options: more options of ``apply_async``.
     """
     first, *rest = signatures
     placed = _canvas(job)
@@ -134,17 +134,18 @@ def publish(
 
 
 def run_steps(job: JobRecord, lines: list[list[Signature[Any]]]) -> None:
-    """Go through a job's lines here and now, one after the other, up to the job's end."""
+    """Run a job's chains in this process, one after the other, up to the job's end."""
     for step in (step for steps in lines for step in steps):
         step.set(**message_headers.option(job))
     with allow_join_result():
         for steps in lines:
-            # Apart from the job's end: where a step begins another turn, Celery leaves out what follows it here.
+            # Without the job's end: if a step begins another generation, Celery leaves out the steps that follow it
+            # here.
             chain(*steps[:-1]).apply()
 
 
 def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
-    """Go through a job's lines here and now, and through its end; return what the last of all tasks does."""
+    """Run a job's chains and its end in this process; return what the very last task returns."""
     run_steps(job, lines)
     following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
     with allow_join_result():
@@ -152,13 +153,13 @@ def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
 
 
 def message(app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: float = 0) -> Signature[Any]:
-    """The message of a lane of a batch's requests on their way through the Messages API."""
+    """Return the message of a sender, which sends requests of a batch through the Messages API."""
     step = _step(app, job, "send_messages", unit.job_id, unit.batch, unit.lane, max(since, 0))
     return step.set(**message_headers.option(job), **_later(app, countdown))
 
 
 def beginning(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) -> Signature[Any]:
-    """The message a job begins with, as the caller sent it."""
+    """Return the first message of a job, as the caller sent it."""
     signature = app.signature(NAME + "run_batch", kwargs={"job_id": job_id}, immutable=True)
     if job.expires_at is not None:
         signature.set(expires=datetime.fromtimestamp(job.expires_at, timezone.utc))
@@ -172,7 +173,7 @@ def beginning(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) ->
 
 
 def restoring(app: Celery, job: JobRecord, job_id: str) -> Signature[Any]:
-    """The message of fetching again what the store has lost of a job's results."""
+    """Return the message that has lost results of a job fetched again."""
     signature = app.signature(NAME + "recover_jobs", kwargs={"job_id": job_id}, immutable=True)
     return signature.set(
         **{"ignore_result": False, **message_headers.option(job), **routing.follow(app, job, NAME + "recover_jobs")}
@@ -180,7 +181,7 @@ def restoring(app: Celery, job: JobRecord, job_id: str) -> Signature[Any]:
 
 
 def hop(app: Celery, wait: float) -> float:
-    """The countdown a message may carry when the wait is this long: a part of it where the broker could not hold it."""
+    """Return the countdown for a message that waits this long: only a part of it if the broker could not hold it."""
     seconds = min(wait, rules.longest_hop(visibility_timeout(app)))
     if broker_counts(app):
         # RabbitMQ's native delay counts in whole seconds and refuses a countdown between 0 and 1.
@@ -189,17 +190,17 @@ def hop(app: Celery, wait: float) -> float:
 
 
 def broker_counts(app: Celery) -> bool:
-    """Whether the broker may wait for what is left of a countdown by itself: RabbitMQ."""
+    """Return whether the broker itself may wait for the rest of a countdown: RabbitMQ."""
     return urlsplit(str(app.conf.broker_url)).scheme in ("amqp", "amqps", "pyamqp", "librabbitmq")
 
 
 def stays(app: Celery, wait: float) -> bool:
-    """Whether a wait is spent in the store: it is long enough, or the broker could not hold it."""
+    """Return whether a unit spends a wait in the store: the wait is long enough, or the broker could not hold it."""
     return wait > min(rules.LONGEST_IN_BROKER, rules.longest_hop(visibility_timeout(app)))
 
 
 def request_of(job: JobRecord, job_id: str) -> Context:
-    """Return what Celery knows of the task that stands for the job, while none of its messages is at hand."""
+    """Return Celery's view of the task that stands for the job, while none of the job's messages is at hand."""
     placed = _canvas(job)
     known = {theirs: placed.get(ours) for ours, theirs in _CANVAS.items()}
     return Context({**known, "id": job_id, "task": NAME + "run_batch", "root_id": placed.get("root_id") or job_id})

@@ -1,4 +1,4 @@
-"""Message headers that a job's ``run_batch`` was sent with: every message of the job, and what follows it, has them."""
+"""Message headers of a job's ``run_batch``: every message of the job, and every task that follows it, gets them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = get_logger(__name__)
 #: The most bytes of headers, as JSON, that a job carries.
 MOST = 65_536
 
-#: Celery's own, and what brokers add on the way.
+#: Celery's own headers, and those that brokers add on the way.
 _PROTOCOL = {
     *vars(Context),
     "lang",
@@ -47,15 +47,15 @@ _FOREIGN = (
     "x-opt-",
 )
 
-#: The headers of the message of ``run_batch`` that is being sent, once it was.
+#: Collects the headers of a message of ``run_batch`` once it was sent.
 _sent: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("claude_batch_sent", default=None)
 
 
 def encode(headers: Mapping[str, Any] | None) -> str | None:
-    """Return a caller's headers as they are stored with a job.
+    """Encode a caller's headers in the form in which they are stored with a job.
 
     Raises:
-        InvalidSettings: they are too large, or hold what JSON cannot carry.
+        InvalidSettings: the headers are too large, or hold what JSON cannot carry.
     """
     if not headers:
         return None
@@ -85,10 +85,10 @@ def option(job: JobRecord) -> dict[str, Any]:
 
 
 def added(job_id: str, job: JobRecord, message: Mapping[str, Any] | Context) -> str | None:
-    """Return a job's headers with those that its message has besides: a handler of Celery's signals put them in.
+    """Return a job's headers with those that signal handlers of Celery added to its message.
 
     Args:
-        message: the headers it was sent with, or the request as which a worker got it.
+        message: the headers that were sent, or the request that a worker received.
     """
     found = {**of(job), **_own(vars(message) if isinstance(message, Context) else message)}
     try:
@@ -100,7 +100,7 @@ def added(job_id: str, job: JobRecord, message: Mapping[str, Any] | Context) -> 
 
 
 def pass_on(request: Any) -> None:
-    """Give the headers of a task's message to what is linked to it."""
+    """Give the headers of a task's message to the tasks that are linked to it."""
     headers = _own(vars(request))
     if headers:
         request.callbacks = [_with(headers, task) for task in request.callbacks or ()] or None
@@ -109,7 +109,7 @@ def pass_on(request: Any) -> None:
 
 @contextmanager
 def observed() -> Iterator[list[Mapping[str, Any]]]:
-    """Yield a list that gets the headers of the message of ``run_batch`` that is sent meanwhile."""
+    """Yield a list that collects the headers of the messages of ``run_batch`` that are sent in the meantime."""
     seen: list[Mapping[str, Any]] = []
     around, token = _sent.get(), _sent.set(seen)
     try:
@@ -127,7 +127,7 @@ def _observe(headers: Mapping[str, Any] | None = None, **_: Any) -> None:
 
 
 def _own(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is neither Celery's, nor a broker's, nor ours; Sentry has its own in a mapping of that name."""
+    """Return the headers that are neither Celery's, a broker's, nor ours; Sentry nests its own under ``headers``."""
     nested = headers.get("headers")
     found = {**headers, **(nested if isinstance(nested, Mapping) else {})}
     stamps = headers.get("stamped_headers") or ()

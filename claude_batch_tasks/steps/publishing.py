@@ -1,7 +1,7 @@
-"""How messages are sent: in bounded time, whatever the app's own connections allow, and with one error for all brokers.
+"""How messages are published: in bounded time in every app, and with one error for all brokers.
 
-A connection from which nothing comes any more must hold up neither a step nor the worker's main process. An app's
-connections have no time-outs unless its settings say so; those that our messages go over always have.
+A dead connection must block neither a step nor the worker's main process. An app's connections have no time-outs unless
+its settings say so; the connections that carry our messages always have.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from kombu.serialization import (  # type: ignore[attr-defined]
 from claude_batch_tasks import transport
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, TryLater
 
-#: Time-outs of a RabbitMQ's connections. Only a confirmed message is known to be there: what is sent on a connection
-#: from which nothing comes any more seems to have been sent.
+#: Time-outs of RabbitMQ connections. Only a confirmed message is known to have arrived: a message on a dead connection
+#: looks as if it had been sent.
 TIMEOUTS = {"read_timeout": transport.ANSWER_TIMEOUT, "write_timeout": transport.ANSWER_TIMEOUT}
 _RABBITMQ = {"confirm_publish": True, **TIMEOUTS}
 
-#: A missing argument, a queue or a task that the app does not know, what no serializer can carry.
+#: A missing argument, a queue or a task that the app does not know, a value that no serializer can carry.
 _UNMAKEABLE = (
     TypeError,
     ValueError,
@@ -45,7 +45,7 @@ _UNMAKEABLE = (
     BatchTasksError,
 )
 
-#: By app: its pool of producers with time-outs, and the errors of its broker.
+#: For each app: its pool of producers with time-outs, and the errors of its broker.
 _pools: WeakKeyDictionary[Celery, tuple[Any, tuple[type[Exception], ...]]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
@@ -60,10 +60,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def serializer(app: Celery) -> str:
-    """Return the serializer of our messages: JSON, or that of the app's tasks where its workers accept no JSON.
+    """Return the serializer of our messages: JSON, or that of the app's tasks if its workers accept no JSON.
 
     Raises:
-        InvalidSettings: they accept neither, or messages have no place for what follows a task in its chain.
+        InvalidSettings: the workers accept neither, or messages have no place for the rest of a chain.
     """
     conf = app.conf
     if conf.task_protocol == 1:
@@ -85,10 +85,10 @@ def serializer(app: Celery) -> str:
 
 
 def check_serializer(app: Celery, name: str | None) -> None:
-    """Refuse a serializer of a call that the app's workers do not accept.
+    """Refuse the serializer of a call if the app's workers do not accept it.
 
     Raises:
-        InvalidSettings: they do not.
+        InvalidSettings: the workers do not accept it.
     """
     accepted, encoder = prepare_accept_content(app.conf.accept_content), serializers._encoders.get(name)
     if encoder is not None and accepted is not None and encoder.content_type not in accepted:
@@ -99,13 +99,13 @@ def check_serializer(app: Celery, name: str | None) -> None:
         )
 
 
-#: What messages that are sent now have among their headers, whatever handlers of signals make of these.
+#: The headers that every message sent now must have, whatever signal handlers change.
 _fixed: ContextVar[Mapping[str, Any]] = ContextVar("claude_batch_fixed_headers", default={})  # noqa: B039
 
 
 @contextmanager
 def fixed_headers(headers: Mapping[str, Any]) -> Iterator[None]:
-    """Keep these headers on what is sent: outside a job's tasks, handlers of signals have another tenant or trace."""
+    """Keep these headers on what is sent: outside a job's tasks, signal handlers have another tenant or trace."""
     token = _fixed.set(headers)
     try:
         yield
@@ -114,7 +114,7 @@ def fixed_headers(headers: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _Fixing:
-    """A producer that puts headers back."""
+    """A producer that restores fixed headers."""
 
     def __init__(self, producer: Any, headers: Mapping[str, Any]) -> None:
         self._producer, self._headers = producer, headers
@@ -123,9 +123,9 @@ class _Fixing:
         return getattr(self._producer, name)
 
     def publish(self, body: Any, headers: Any = None, **options: Any) -> Any:
-        """Publish as kombu's producer does."""
+        """Publish as kombu's producer does, with the fixed headers."""
         headers = dict(headers or {})
-        if "task" in headers:  # an event is sent by it too
+        if "task" in headers:  # events use this producer too
             headers.update(self._headers)
             if isinstance(headers.get("headers"), Mapping):  # Sentry's
                 headers["headers"] = {**headers["headers"], **self._headers}
@@ -137,7 +137,7 @@ def bounded(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     """Yield the options with which ``apply_async`` sends a message in bounded time.
 
     Args:
-        options: those given; a producer or a connection among them is kept.
+        options: the given options; a producer or a connection among them is kept.
 
     Raises:
         OperationalError: the broker did not take the message, for whatever reason.
@@ -178,7 +178,7 @@ def is_outage(app: Celery, exc: BaseException) -> bool | None:
 
 @contextmanager
 def event_dispatcher(app: Celery, hostname: str | None) -> Iterator[Any]:
-    """Yield what sends an event, over the connection that messages are sent over."""
+    """Yield a dispatcher of events that uses the connection of our messages."""
     producers, _ = _producers(app)
     with (
         producers.acquire(block=True) as producer,
@@ -188,12 +188,12 @@ def event_dispatcher(app: Celery, hostname: str | None) -> Iterator[Any]:
 
 
 def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[str, Any]) -> None:
-    """Send what is linked to a task that succeeded, and the next task of its chain, as Celery does after a task's end.
+    """Send the tasks linked to a task that succeeded, and the next task of its chain, as Celery does when a task ends.
 
     Args:
-        request: of the task.
-        value: what it returns.
-        headers: of the next task's message, beside those it has itself.
+        request: the task's request.
+        value: the task's return value.
+        headers: headers for the next task's message; its own come first.
     """
     options: dict[str, Any] = {"parent_id": request.id, "root_id": request.root_id or request.id}
     if app.conf.task_inherit_parent_priority:
@@ -229,7 +229,8 @@ def _producers(app: Celery) -> tuple[Any, tuple[type[Exception], ...]]:
             pool = pools.producers[connection]
             pool.limit = app.pool.limit
             errors = {*connection.connection_errors, *connection.channel_errors, MessageNacked}
-            # For kombu's Redis transport it is one; but it may also be a queue that the app does not know.
+            # kombu's Redis transport counts it as a connection error, but it may also be a queue that the app does not
+            # know.
             errors.discard(KeyError)
             found = _pools[app] = pool, tuple(errors)
         return found

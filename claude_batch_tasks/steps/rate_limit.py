@@ -1,4 +1,4 @@
-"""Anthropic's rate limits: what one answer asks for, all workers' calls on the account heed."""
+"""Anthropic's rate limits: when one answer asks for fewer calls, all workers on the account observe it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Kind = Literal["create", "look"]
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast an account's batches may be called for, in common to all workers.
+    """The rate limits of an account's batch calls, shared by all workers.
 
-    A create that was refused holds creates back (a queue that is full says nothing of looks), anything else all calls.
+    A refused create pauses only creates (a full queue says nothing about polls); any other refusal pauses all calls.
     The Messages API has limits of its own.
     """
 
@@ -26,19 +26,19 @@ class Pace:
     account: str
 
     def check(self, kind: Kind = "look") -> None:
-        """Make no call while the account's calls are held back.
+        """Raise an error while the account's calls are paused.
 
         Raises:
-            HeldBack: until when.
+            HeldBack: the calls are paused; the text says until when.
         """
         until = self.store.held_back(self.account, self._name(kind))
         if (wait := until - self.store.now()) > 0:
-            wait = min(wait, rules.LONGEST_HOLD)  # whatever the clock of the worker that was asked
+            wait = min(wait, rules.LONGEST_HOLD)  # whatever the clock of the worker that met the limit
             raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {clock(until)}", wait)
 
     @contextmanager
     def heeded(self, kind: Kind = "look") -> Iterator[None]:
-        """Around a call: an error that asks for fewer calls holds them back, for everybody."""
+        """Wrap a call: an error that asks for fewer calls pauses the calls of all workers."""
         try:
             yield
         except errors.ApiError as exc:
@@ -46,7 +46,7 @@ class Pace:
             raise
 
     def heed(self, hold: float | None, kind: Kind = "look") -> None:
-        """Hold calls back for that many seconds, if any."""
+        """Pause calls for that many seconds, if any."""
         if hold is not None:
             self.store.hold_back(self._name(kind), self.store.now() + hold)
 

@@ -13,24 +13,24 @@ from claude_batch_tasks.steps import publishing
 
 log = get_logger(__name__)
 
-#: Seconds for which a back end that failed is not told how single steps go: each try may take minutes.
+#: Seconds without reports of single steps to a back end that failed: each try may take minutes.
 _PAUSE = 30.0
 
 _RUN_BATCH, _FINISH_JOB = "claude_batch_tasks.run_batch", "claude_batch_tasks.finish_job"
 
-#: Until when, by ``time.monotonic``.
+#: The end of the pause, by ``time.monotonic``.
 _paused_until = 0.0
 
 
 class Forgiving:
-    """A result back end whose failures are logged.
+    """A result back end whose failures are only logged.
 
-    Celery would end the task, and mark what follows it as failed. What a job ends with is stored again later: its
-    request then says ``unsaved``.
+    Celery would end the task, and mark the tasks that follow it as failed. The result of a job is stored again later:
+    its request then has ``unsaved`` set.
 
     Args:
-        backend: Celery's.
-        courtesy: nobody waits for what is stored.
+        backend: Celery's back end.
+        courtesy: nobody waits for the stored value.
     """
 
     def __init__(self, backend: Any, *, courtesy: bool) -> None:
@@ -44,15 +44,15 @@ class Forgiving:
         return self._backend.__reduce__()
 
     def mark_as_done(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As Celery's."""
+        """Store a success as Celery's back end does."""
         return self._store("mark_as_done", task_id, args, kwargs)
 
     def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As Celery's."""
+        """Store a failure as Celery's back end does."""
         return self._store("mark_as_failure", task_id, args, kwargs)
 
     def mark_as_retry(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As Celery's."""
+        """Store a retry as Celery's back end does."""
         return self._store("mark_as_retry", task_id, args, kwargs)
 
     def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
@@ -63,9 +63,9 @@ class Forgiving:
             return getattr(self._backend, method)(task_id, *args, **kwargs)
         except Exception as exc:
             if isinstance(exc, EncodeError) and method == "mark_as_done" and not self._courtesy:
-                raise  # Celery makes a failure of it
+                raise  # Celery turns it into a failure
             if method == "mark_as_failure" and publishing.is_outage(self._backend.app, exc) is False:
-                # How it went is stored; what is linked to its failure cannot be sent, however often it is tried.
+                # The failure is stored. The tasks linked to it cannot be sent, however often that is tried.
                 text = "what is linked to the failure of task %s was not sent: %s: %s"
                 log.exception(text, task_id, type(exc).__name__, exc)
                 return None
@@ -81,20 +81,20 @@ def _request_of(method: str, args: Any, kwargs: Any) -> Any:
 
 
 class OfJobs(Forgiving):
-    """The one of tasks that are a part of a job: only an error of this package is a failure of it.
+    """The result back end of a job's tasks: only an error of this package is a failure.
 
-    Celery stores a failure of a task for all that follows it in its chain, and the last of these is what the caller
-    waits for. What only broke a step off (no memory, no thread, a time limit) is no failure of the job.
+    Celery stores the failure of a task for all tasks that follow in its chain, and the caller waits for the last of
+    these. What only interrupted a step (no memory, no thread, a time limit) is no failure of the job.
     """
 
     def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As Celery's, for an error of this package, and for one that keeps what follows a job from being sent."""
+        """Store an error of this package, or one that stops the job's following tasks from being sent; skip others."""
         exc = args[0] if args else kwargs.get("exc")
         ends = isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(kwargs.get("request"))
         return super().mark_as_failure(task_id, *args, **kwargs) if ends else None
 
     def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
-        """Store it as of the task that was called: some back ends keep its name."""
+        """Store the result under the name of the task that the caller knows: some back ends keep the name."""
         request = _request_of(method, args, kwargs)
         name = getattr(request, "task", None)
         if name != _FINISH_JOB:
@@ -107,5 +107,5 @@ class OfJobs(Forgiving):
 
 
 def is_not_followed(request: Any) -> bool:
-    """Return whether a task's failure is that what follows its job cannot be sent."""
+    """Return whether a task failed because the tasks that follow its job cannot be sent."""
     return bool(getattr(request, "not_followed", False))

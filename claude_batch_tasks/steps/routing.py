@@ -1,4 +1,4 @@
-"""Where the messages of a job go: all of them to where the message of its ``run_batch`` went."""
+"""Routes of a job's messages: all of them go where the message of its ``run_batch`` went."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from claude_batch_tasks.records import JobRecord
 
 RUN_BATCH = "claude_batch_tasks.run_batch"
 
-#: What of the options of ``apply_async`` says where a message goes, and how it is handled there.
+#: The options of ``apply_async`` that say where a message goes, and how it is handled there.
 _DESTINATION = ("queue", "exchange", "exchange_type", "routing_key")
 _ROUTE = (*_DESTINATION, "priority", "delivery_mode", "compression")
 
-#: The name of no task.
+#: A name that no task has.
 _NOBODY = "nobody.calls_a_task_so"
 
-#: RabbitMQ's exchanges for messages that wait begin so; where a message came from is not where such a one goes.
+#: The prefix of RabbitMQ's exchanges for waiting messages. A message that arrived by such an exchange says nothing of
+#: its route.
 _DELAYED = "celery_delayed_"
 
 
 def find_route(
     app: Celery, options: Mapping[str, Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return the route of a job's ``run_batch``: what was ``given`` for it, and what ``task_routes`` ``found``.
+    """Return the route of a job's ``run_batch``: the options ``given`` for it, and those ``found`` in ``task_routes``.
 
     Args:
-        options: those of ``apply_async``.
-        args: of the task, for routers that look at them.
-        kwargs: of the task.
+        options: the options of ``apply_async``.
+        args: the task's arguments, for routers that read them.
+        kwargs: the task's keyword arguments.
     """
     given = _route_of({**_own_options(app, RUN_BATCH), **_set(options)})
     return {"given": given, "found": _look_up(app, RUN_BATCH, args, dict(kwargs or {}), given) or {}}
 
 
 def find_route_of_message(delivery: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Return the route of a message of ``run_batch`` that a worker got, from its delivery information."""
+    """Return the route of a message of ``run_batch`` that a worker received, from its delivery information."""
     delivery = delivery or {}
     exchange, key = delivery.get("exchange"), delivery.get("routing_key")
     found = {"priority": delivery["priority"]} if delivery.get("priority") else {}
@@ -53,12 +54,12 @@ def find_route_of_message(delivery: Mapping[str, Any] | None) -> dict[str, dict[
 
 
 def encode(route: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a route as JSON, with queues and exchanges that the app need not know."""
+    """Encode a route as JSON, in full, so that the app need not know its queues and exchanges."""
     return json.dumps({kind: {name: _plain(value) for name, value in part.items()} for kind, part in route.items()})
 
 
 def queue_name(route: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the name of the queue a route leads to, where it names one."""
+    """Return the name of the queue of a route, if the route names one."""
     queue = merged(route).get("queue")
     name = getattr(queue, "name", queue)
     return None if name is None else str(name)
@@ -70,10 +71,10 @@ def merged(route: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def rerouted(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the route of a job whose first message is sent with other options than it was handed over with.
+    """Return the route of a job whose first message is sent with other options than those it was submitted with.
 
     Args:
-        options: those that the app's task class has made of the caller's.
+        options: the caller's options as the app's task class changed them.
     """
     route, again = _decoded(job), find_route(app, options)
     return route if encode({"given": route["given"]}) == encode({"given": again["given"]}) else again
@@ -82,8 +83,8 @@ def rerouted(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> dict[st
 def follow(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     """Return the options of ``apply_async`` that send a task of a job to where its ``run_batch`` went.
 
-    What ``task_routes`` says of the task itself comes before what it says of ``run_batch``. A route for all that no
-    other is for, such as ``"*"``, says nothing of it.
+    A route in ``task_routes`` for the task itself comes before the route of ``run_batch``. A catch-all route such as
+    ``"*"`` does not count as the task's own.
     """
     route = _decoded(job)
     if name != RUN_BATCH and route["found"]:
@@ -94,16 +95,16 @@ def follow(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -
 
 
 def portable(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as a message can carry them: with the names of queues and exchanges."""
+    """Return options in a form that a message can carry: with the names of queues and exchanges."""
     return {name: value.name if isinstance(value, (Queue, Exchange)) else value for name, value in options.items()}
 
 
 def follow_unless_routed(app: Celery, job: JobRecord, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with which an application's task follows a job; what it has of its own comes first.
+    """Return the options with which an application's task follows a job; the task's own options come first.
 
     Args:
-        name: of the task.
-        options: of its signature.
+        name: the task's name.
+        options: the options of its signature.
     """
     own = _route_of({**(_look_up(app, name, (), {}, {}) or {}), **_own_options(app, name), **_set(options)})
     route = merged(_decoded(job))
@@ -124,7 +125,7 @@ def _decoded(job: JobRecord) -> dict[str, dict[str, Any]]:
 def _look_up(
     app: Celery, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Return what ``task_routes`` says of a task; None: nothing."""
+    """Return the route of a task in ``task_routes``; None if there is none."""
     task: Any = app.tasks.get(name)
     found: Any = app.amqp.router.lookup_route(name, args, kwargs, dict(options), task)
     if not found:
@@ -133,14 +134,14 @@ def _look_up(
 
 
 def _look_up_any(app: Celery) -> dict[str, Any] | None:
-    """Return what ``task_routes`` says of a task that it cannot know."""
-    with suppress(Exception):  # a router may know all names there are, and what to do with each
+    """Return the route in ``task_routes`` for a task that it cannot know."""
+    with suppress(Exception):  # a router may know every name, and raise for others
         return _look_up(app, _NOBODY, (), {}, {})
     return None
 
 
 def _own_options(app: Celery, name: str) -> dict[str, Any]:
-    """Return what the task's class and ``task_annotations`` say of its messages."""
+    """Return the message options of the task's class and of ``task_annotations``."""
     task: Any = app.tasks.get(name)
     return _set(task._get_exec_options()) if task is not None else {}
 

@@ -1,4 +1,4 @@
-"""A step of a job while it runs: its lease, its records, and what it says and records."""
+"""A step of a job while it runs: its lease, its records, and the events it reports."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class LeaseLost(Exception):
 
 
 class JobEnded(Exception):
-    """The job has failed, and this task is the one that tells Celery: ``error`` is what the caller's ``get()`` raises.
+    """The job has failed, and this task reports it to Celery: ``error`` is what the caller's ``get()`` raises.
 
-    Nothing else that a step raises may reach Celery as a failure. It is an error of this package, or why what follows
-    the job cannot be sent.
+    Nothing else that a step raises may reach Celery as a failure. The error is one of this package, or says why the
+    tasks that follow the job cannot be sent.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -52,17 +52,20 @@ class NotRun(RuntimeError):
 
 @dataclass
 class Attempt:
-    """How one run of a task went inside the ``__call__`` of the app's task class, whatever that made of it."""
+    """How one run of a task went inside the ``__call__`` of the app's task class, whatever that class reports."""
 
     ran: bool = False
-    """To its end."""
+    """The task ran to its end."""
     ended_by: BaseException | None = None
-    """What ended it otherwise."""
+    """The exception that ended it otherwise."""
 
 
 @dataclass
 class Step:
-    """What a running step knows and may do. Every write is refused once the lease is somebody else's."""
+    """The state and operations of a running step.
+
+    Every write is refused once another owner has the lease.
+    """
 
     store: Store
     settings: Settings
@@ -70,31 +73,31 @@ class Step:
     unit: Unit
     owner: str
     args: tuple[str, int, int, int]
-    """The message's: job id, batch number, turn, sequence number."""
+    """The arguments of the message: job id, batch number, generation, sequence number."""
     task: Any
-    """What runs it; what signals are sent by."""
+    """The task that runs the step; the sender of signals."""
     lost: threading.Event = field(default_factory=threading.Event)
-    """The lease is known to be somebody else's."""
+    """Set when another owner is known to have the lease."""
     also_held: list[Callable[[], None]] = field(default_factory=list)
-    """What is to be done whenever the lease is renewed, in the thread that does."""
+    """Functions to call whenever the lease is renewed, in the thread that renews it."""
     seen: api.Account = field(default_factory=api.Account)
     """The account that the last answer of the API named."""
     failures: int = 0
-    """How often in a row the step was broken off, before this attempt."""
+    """How often in a row the step was interrupted, before this attempt."""
     failure: str | None = None
-    """What broke it off the last time; None: its worker was killed, or lost the lease."""
+    """What interrupted it the last time; None: its worker was killed, or lost the lease."""
     through: int | None = None
-    """How many of the job's batches were through when this step ended its own; None: it did not."""
+    """How many of the job's batches had finished when this step finished its own; None: it did not finish it."""
     released: bool = False
-    """The unit has moved on, or waits: nothing that is raised from now on concerns it."""
+    """The unit has advanced, or waits: nothing that is raised from now on concerns it."""
 
     def now(self) -> float:
-        """The time, epoch seconds, by the clock that all workers go by: the store's."""
+        """Return the time in epoch seconds, by the clock that all workers use: the store's."""
         return self.store.now()
 
     @cached_property
     def batch(self) -> BatchRecord:
-        """The batch's record as of now; ``record`` keeps it up to date."""
+        """The current record of the batch; ``record`` keeps it up to date."""
         batch = self.store.batch(self.unit.job_id, self.unit.batch or 0)
         if batch is None:
             raise errors.JobNotFound(f"job {self.unit.job_id} is gone from the store")
@@ -107,12 +110,12 @@ class Step:
 
     @cached_property
     def account(self) -> str:
-        """What the store calls the account of that client."""
+        """The name of that client's account in the store."""
         return credentials.name(self.client, self.settings, self.job)
 
     @property
     def pace(self) -> Pace:
-        """What the account's rate limits allow."""
+        """The account's rate limits."""
         return Pace(self.store, self.account)
 
     @cached_property
@@ -121,14 +124,14 @@ class Step:
         return self.store.past(self.account)
 
     def confirm_lease(self, place: int | None = None) -> None:
-        """Renew the lease now, however long this process slept: the last thing before what is paid for is sent.
+        """Renew the lease now, however long this process slept; call this last before sending what costs money.
 
         Args:
-            place: of the request that is about to be sent, which must still be the lane's.
+            place: the position of the request that is about to be sent, which must still belong to the sender.
 
         Raises:
-            LeaseLost: it is somebody else's.
-            StoreUnavailable: it is not known whose it is.
+            LeaseLost: another owner has the lease.
+            StoreUnavailable: the owner of the lease is not known.
         """
         lease = self.settings.lease
         while True:
@@ -139,18 +142,18 @@ class Step:
                 held = self.store.confirm(self.unit, self.owner, place, lease)
             if not held:
                 raise LeaseLost
-            if steady.now() - asked < lease / 2:  # else this process slept after it was told
+            if steady.now() - asked < lease / 2:  # else this process slept after the answer
                 return
 
     def while_held(self, parts: Iterable[_T]) -> Iterator[_T]:
-        """The parts of something long, up to the moment in which the lease is lost."""
+        """Yield the parts of something long until the lease is lost."""
         for part in parts:
             if self.lost.is_set():
                 raise LeaseLost
             yield part
 
     def record(self, **changes: Any) -> None:
-        """Write to the record of the unit."""
+        """Write changes to the record of the unit."""
         if changes.get("done"):
             recorded = self.through = self.store.end_batch(self.unit, self.owner, **changes)
         else:
@@ -161,7 +164,7 @@ class Step:
             self._note(changes)
 
     def claim(self, batch_id: str, /, *, instead_of: Unit | None = None, force: bool = False, **changes: Any) -> bool:
-        """Make a batch of Anthropic's this one, in one with changes to its record; False if it is another's."""
+        """Claim a batch at Anthropic for this unit and change the record, in one step; False if another has it."""
         holder = self.store.claim(self.unit, self.owner, batch_id, instead_of=instead_of, force=force, **changes)
         if holder is None:
             raise LeaseLost
@@ -170,7 +173,7 @@ class Step:
         return holder == self.unit
 
     def release(self, batch_id: str, /, **changes: Any) -> None:
-        """It is not this one, in one with changes to its record."""
+        """Release a batch that is not this unit's and change the record, in one step."""
         if not self.store.release(self.unit, self.owner, batch_id, **changes):
             raise LeaseLost
         self._note(changes)
@@ -180,12 +183,12 @@ class Step:
             setattr(self.batch, name, value)
 
     def fail(self, error: errors.BatchTasksError, *, done: bool = False) -> str:
-        """End the batch before its time; the job reports the error when its other batches are through.
+        """Fail the batch before its time; the job reports the error when its other batches have finished.
 
         Args:
             done: no step comes after this one.
         """
-        # What the API counted is no outcome of ours where its results were not published.
+        # The API's counts are not our outcomes if its results were not published.
         counts = self.batch.counts if self.batch.layers else {}
         self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
         self.note(
@@ -195,20 +198,20 @@ class Step:
 
     @property
     def ran(self) -> dict[str, Any]:
-        """What changes in the record of a unit whose step was broken off before, and has run now."""
+        """The changes in the record of a unit whose step was interrupted before, and has run now."""
         return {"step_failures": 0, "step_failure": None} if self.failures else {}
 
     @property
     def deadline(self) -> float | None:
-        """When the job gives up waiting, in epoch seconds."""
+        """The deadline (``max_wait``) at which the job gives up waiting, in epoch seconds."""
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
         return None if limit is None or begun is None else begun + limit
 
     def bound_wait(self, wait: float, at_least: float | None = None) -> float:
-        """Return for how long to wait; in eager mode, where a caller is blocked, a share of the time the job has run.
+        """Return how long to wait; in eager mode, where a caller is blocked, a share of the time the job has run.
 
         Args:
-            at_least: what the API asked for.
+            at_least: the wait that the API asked for.
         """
         if not self.task.request.is_eager:
             return wait
@@ -217,26 +220,27 @@ class Step:
         return min(wait, max(share, rules.EAGER_MIN_WAIT, at_least or 0.0))
 
     def check_patience(self, more: float = 0.0, met: Exception | None = None) -> None:
-        """Go on only while the job has patience, or ran out of it less than ``more`` seconds ago.
+        """Raise an error if the job's deadline passed ``more`` seconds ago or earlier.
 
         Args:
-            met: what there would be to wait for.
+            more: seconds allowed past the deadline.
+            met: the error after which the step would wait.
 
         Raises:
-            WaitExceeded: it has none any more.
+            WaitExceeded: the deadline has passed.
         """
         if self.deadline is not None and self.now() >= self.deadline + more:
             last = f"; at the end: {met}" if met else ""
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s){last}")
 
     def check_refusals(self, met: Exception | None) -> None:
-        """Wait for the end of refusals by something in front of the API, but not for ever.
+        """Wait until something in front of the API stops refusing calls, but not for ever.
 
         Args:
-            met: why the step is to come back.
+            met: the reason why the step would retry.
 
         Raises:
-            PermanentError: they have gone on for ``proxy_error_grace`` seconds.
+            PermanentError: the refusals have gone on for ``proxy_error_grace`` seconds.
         """
         if not isinstance(met, (errors.TransientError, errors.NotFoundError)) or self.unit.lane is not None:
             return
@@ -250,21 +254,21 @@ class Step:
             raise errors.PermanentError(f"{met}; so for {duration(now - since)} (proxy_error_grace)", *met.args[1:])
 
     def tell(self, signal: Signal, **more: Any) -> None:
-        """Send a signal about the job, and the batch if it is about one."""
+        """Send a signal about the job, with the batch number if the unit has one."""
         batch = {} if self.unit.batch is None else {"batch": self.unit.batch}
         signal.send(sender=self.task, job_id=self.unit.job_id, **batch, **more)
 
     def note(self, event: history.Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
-        """Tell what happened to the unit, in the log and in the job's history; see ``history.note``."""
+        """Record an event of the unit in the log and in the job's history; see ``history.note``."""
         history.note(self.store, self.unit, event, text, level=level, **{"batch_id": self._batch_id, **details})
 
     def fields(self, event: str, **details: Any) -> dict[str, Any]:
-        """The ``extra`` of a line in the log that is about the unit."""
+        """Return the ``extra`` of a log line about the unit."""
         known = {"batch_id": self._batch_id} if self._batch_id else {}
         return history.fields(self.unit, event, **known, **details)
 
     def stop(self, reason: str) -> None:
-        """Nothing more of the job is to be paid for; what was stopped once stays so, for the first reason."""
+        """Stop the job from spending more; a job that was stopped once stays stopped, for the first reason."""
         had, self.job.stopped = self.job.stopped, self.store.settle(self.unit.job_id, "stopped", reason)
         if had is None:
             self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.WARNING)
@@ -276,12 +280,12 @@ class Step:
 
     @property
     def _batch_id(self) -> str | None:
-        known: BatchRecord | None = vars(self).get("batch")  # no line in a log is worth a call of the store
+        known: BatchRecord | None = vars(self).get("batch")  # no log line is worth a call of the store
         return known.batch_id if known and self.unit.batch is not None and self.unit.lane is None else None
 
 
 def reason_of(exc: BaseException) -> str:
-    """What broke a step off, without a text that may hold a part of a prompt."""
+    """Say what interrupted a step, without any text that may hold a part of a prompt."""
     name = type(exc).__name__
     if isinstance(exc, (NoThread, NotRun)):
         return str(exc)
@@ -295,7 +299,7 @@ def reason_of(exc: BaseException) -> str:
 
 
 def call_details(exc: Exception | None) -> dict[str, Any]:
-    """What is told of a call that failed."""
+    """Return the details of a failed call for the log."""
     if not isinstance(exc, errors.ApiError):
         return {}
     return {"endpoint": exc.endpoint, "status": exc.status, "request_id": exc.request_id}

@@ -1,14 +1,15 @@
-"""How a task behaves as a step of a job: its lease, its countdowns, and how it ends.
+"""The base class of a job's steps: its lease, its countdowns, and how it ends.
 
-A message stands for one position in the life of its unit (a batch, a request, the job). It takes the unit's lease,
-runs, publishes the next message, and only then moves the unit on and gives the lease up: in any other order a
-process that dies in between loses the job or doubles it. What is to wait longer than a moment is left in the store
-instead, in one step, and gets its next message when it is due. A message at an older position is a duplicate and ends
-quietly; one that meets a living lease comes back when that would expire; one that meets an expired lease takes over.
+A message stands for one position in the life of its unit (a batch, a sender, the job). It takes the unit's lease, runs,
+publishes the next message, and only then advances the unit and gives the lease up. In any other order, a process that
+dies in between loses the job or doubles it. A unit that waits longer than a moment is left in the store instead, in one
+step, and gets its next message when it is due. A message at an older position is a duplicate and ends quietly; one that
+meets a living lease comes back when that would expire; one that meets an expired lease takes over.
 
-A unit moves on only after its step ran to its end (``StepTask.pass_on``). Whatever else is raised, in the step or
-around it, leaves the unit where it was: ``StepTask.come_back_after`` counts it and runs the step again after a
-countdown, and after ``max_step_failures`` in a row the batch fails with that reason."""
+A unit advances only after its step ran to its end (``StepTask.pass_on``). Any other exception, in the step or around
+it, leaves the unit where it was: ``StepTask.come_back_after`` counts it and runs the step again after a countdown, and
+after ``max_step_failures`` in a row the batch fails with that reason.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ log = get_logger(__name__)
 #: When this process may show a job's progress again, by ``time.monotonic``.
 _next_report: dict[str, float] = {}
 
-#: Why a step comes back although all is well.
+#: Reasons for a step to wait although all is well.
 _NOTHING_NEW = (
     errors.BatchInProgress,
     errors.FallbackInProgress,
@@ -60,49 +61,53 @@ _NOTHING_NEW = (
 
 
 class StepTask(JobTask):
-    """One step in the life of a batch. Its arguments: job id, batch number, turn, sequence number."""
+    """One step in the life of a batch.
+
+    Its arguments: job id, batch number, generation, sequence number.
+    """
 
     abstract = True
-    #: Which of create, poll, fetch (0, 1, 2) it is.
+    #: The number of the step: create, poll, fetch, fall back (0, 1, 2, 3).
     rank = 0
-    # A step of a job that has begun is never too old: it would end the job unheard.
+    # A step of a started job never expires: that would end the job without a report.
     expires = None
     unchanged = (*JobTask.unchanged, "expires")
-    #: Whether it is the last its unit goes through.
+    #: Whether this is the last step of its unit.
     last = False
-    #: Whether the job's patience ends it: it then does not come back once more.
+    #: Whether the job's deadline ends the step, which then does not come back once more.
     waits = True
-    #: Seconds past that in which it does, where it could not see whether the batch has ended, or not have its results.
+    #: Seconds past the deadline during which it still comes back, if it could not see whether the batch has ended, or
+    #: could not get its results.
     last_look = 0.0
 
     @property
     def step(self) -> Step:
-        """The step that is running; kept on the request, which is each thread's own."""
+        """The running step; kept on the request, which each thread has for itself."""
         step = getattr(self.request, "step", None)
         assert isinstance(step, Step)
         return step
 
     def position(self, turn: int, seq: int) -> int:
-        """Where a message stands in the life of its unit."""
+        """Return the position of a message in the life of its unit."""
         return message_chain.position(turn, self.rank, seq)
 
     def after(self, turn: int) -> int:
-        """Where the unit stands when this step is through."""
+        """Return the position of the unit when this step has finished."""
         return message_chain.position(turn, self.rank + 1)
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
-        """What the step's lease is for."""
+        """Return the unit whose lease the step takes."""
         return Unit(job_id, batch)
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Publish the step's message; its countdown goes by the clock of whoever gets it, or by the broker's."""
+        """Publish the step's message; its countdown goes by the clock of the receiving worker, or by the broker's."""
         countdown = options.get("countdown")
         if countdown is not None and not message_chain.broker_counts(self.app):
             options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
         return self.send(*args, **options)
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
-        """Run the step; its end is the task's."""
+        """Run the step; the end of the step is the end of the task."""
         while True:
             try:
                 return self._guarded(job_id, batch, turn, seq)
@@ -111,12 +116,12 @@ class StepTask(JobTask):
             except Retry as retry:
                 if not self.request.is_eager:
                     raise
-                # Eager mode has no broker to wait in; it is the one place where anything of ours sleeps.
+                # Eager mode has no broker to wait in; it is the one place where our code sleeps.
                 time.sleep(float(str(retry.when or 0)))
                 seq += 1
 
     def _guarded(self, *args: Any) -> Any:
-        """Run the step; whatever breaks it off leaves its unit where it was."""
+        """Run the step; whatever interrupts it leaves its unit where it was."""
         try:
             value = self.call_inside(*args)
             self.pass_on(value)
@@ -130,7 +135,7 @@ class StepTask(JobTask):
             return self.come_back_after(exc, args)
 
     def work(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
-        """Run the step with its unit's lease, if that can be had."""
+        """Run the step with its unit's lease, if the lease is free."""
         args = (job_id, batch, turn, seq)
         try:
             step = self._begin(args)
@@ -149,7 +154,7 @@ class StepTask(JobTask):
         return value
 
     def _begin(self, args: tuple[str, int, int, int]) -> Step | Lease:
-        """Take the lease for a message: the step that is to run, or why none is.
+        """Take the lease for a message; return the step to run, or the lease that says why none is run.
 
         Raises:
             StoreUnavailable: the store does not answer.
@@ -165,7 +170,7 @@ class StepTask(JobTask):
         owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
         lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
         if lease.state == "gone":
-            # Its batch's record alone is gone: in its place comes one that ends the batch.
+            # Only the batch's record is gone: a new record replaces it, which ends the batch.
             lost_records.replace_lost_batches(store, job_id, job_record)
             lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
         if lease.state not in ("taken", "taken_over"):
@@ -175,12 +180,12 @@ class StepTask(JobTask):
         return step
 
     def check(self, job: JobRecord) -> None:
-        """Raise Ignore where the job has nothing for this message to do."""
+        """Raise Ignore if the job has nothing for this message to do."""
         if job.state == "revoked":
             raise Ignore("the job was revoked")
 
     def _without_lease(self, lease: Lease, args: tuple[str, int, int, int]) -> NoReturn:
-        """End a message that may not act: a duplicate, one that somebody is at, one whose job is gone."""
+        """End a message that may not act: a duplicate, one whose unit another worker has, one whose job is gone."""
         unit = self.unit(*args[:3])
         if lease.state == "gone":
             self.gone(args[0])
@@ -190,27 +195,31 @@ class StepTask(JobTask):
         raise Ignore("duplicate")
 
     def gone(self, job_id: str) -> NoReturn:
-        """The store has no such job: whoever waits for it is told. (Celery fails the rest of a failed task's chain.)"""
+        """End a message whose job is gone from the store, and report that to whoever waits for it.
+
+        Celery fails the rest of a failed task's chain.
+        """
         extra = history.fields(Unit(job_id), "gone")
         log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
         if self.told(job_id) or self.store.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
         raise JobEnded(errors.JobNotFound(job_gone(job_id)))
 
-    # -- a step that was broken off
+    # -- a step that was interrupted
 
     def come_back_after(self, exc: BaseException, args: tuple[Any, ...]) -> Any:
-        """Have a step that was broken off run again after a countdown, from where its unit was.
+        """Run an interrupted step again after a countdown, from where its unit was.
 
         Args:
-            exc: what broke it off: no memory, no thread, a time limit, an error of somebody's signal handler, a defect.
-            args: the message's.
+            exc: what interrupted it: no memory, no thread, a time limit, an error of somebody's signal handler, a
+                defect.
+            args: the arguments of the message.
 
         Raises:
-            Ignore: its unit has moved on already, or another worker has it.
-            Retry: it comes back.
-            Reject: neither store nor broker take anything: the broker is to hand the message out again.
-            JobEnded: it was broken off too often.
+            Ignore: its unit has advanced already, or another worker has it.
+            Retry: the step runs again later.
+            Reject: neither store nor broker take anything: the broker delivers the message again.
+            JobEnded: the step was interrupted too often.
         """
         step: Step | None = getattr(self.request, "step", None)
         reason = reason_of(exc)
@@ -220,7 +229,7 @@ class StepTask(JobTask):
         try:
             step = self._begun(step, args)
             if step.failures >= self._most_failures(step.settings):
-                # What surrounds the step does not let it end by itself.
+                # The code around the step does not let it end by itself.
                 value = self._give_up(step)
                 self.pass_on(value)
                 return value
@@ -235,7 +244,7 @@ class StepTask(JobTask):
         raise Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
 
     def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
-        """Return the step that was broken off, with its lease; if it had not begun, it begins for that."""
+        """Return the interrupted step with its lease; begin it for that if it had not begun."""
         if step is None:
             begun = self._begin(args)
             if isinstance(begun, Lease):
@@ -245,7 +254,7 @@ class StepTask(JobTask):
         return step
 
     def _wait_broken_off(self, step: Step, args: tuple[Any, ...], reason: str) -> float:
-        """Let the unit wait in the store, with one more failure on its record; for how many seconds."""
+        """Let the unit wait in the store, with one more failure in its record; return for how many seconds."""
         _, _, turn, seq = args
         failures = step.failures + 1
         position = self.position(turn, seq + 1)
@@ -267,22 +276,25 @@ class StepTask(JobTask):
         return wait
 
     def _most_failures(self, settings: Settings) -> int:
-        """How often in a row the step may be broken off. Nobody waits for countdowns in eager mode."""
+        """Return how often in a row the step may be interrupted.
+
+        Nobody waits for countdowns in eager mode.
+        """
         return 1 if self.request.is_eager else settings.max_step_failures
 
     def _give_up(self, step: Step) -> Any:
-        """The step was broken off too often: the batch fails with the reason."""
+        """Fail the batch with the reason, because the step was interrupted too often."""
         return self.failed(self.broken_off(step.failure, step.failures))
 
     def _release(self, args: tuple[Any, ...]) -> None:
-        """The worker is being stopped, and gives the message back: the next to get it need not wait for the lease."""
+        """Release the lease when the worker is stopped, so that the message's next worker need not wait for it."""
         step: Step | None = getattr(self.request, "step", None)
         if step is not None and not step.released:
             with contextlib.suppress(Exception):
                 step.store.advance(step.unit, step.owner, self.position(*args[2:]))
 
     def told(self, job_id: str) -> str | None:
-        """The state at which the job's AsyncResult is known to have ended."""
+        """Return the final state of the job's AsyncResult; None if it is not known to have ended."""
         try:
             state = str(self.AsyncResult(job_id).state)
         except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer: then it is told again
@@ -303,7 +315,7 @@ class StepTask(JobTask):
             return self.failed(exc)
 
     def _check_job(self, step: Step) -> None:
-        """Nobody has the lease of what is gone."""
+        """End the message if its job is gone, and replace lost batch records: nobody has the lease of what is gone."""
         with contextlib.suppress(errors.StoreUnavailable):
             job = step.store.job(step.unit.job_id)
             if job is None:
@@ -311,13 +323,13 @@ class StepTask(JobTask):
             lost_records.replace_lost_batches(step.store, step.unit.job_id, job)
 
     def _check_key(self, step: Step) -> None:
-        """Nothing is paid for, and nothing written, by a worker that could not read or would not encrypt it."""
+        """Ensure that this worker can read and encrypt the job's payloads, before it pays for or writes anything."""
         if step.unit.batch is None:
             return
         try:
             step.settings.check_key(step.job.sealed_by)
         except errors.KeyMissing as exc:
-            # Here, and not before: only of what ``run`` raises does Celery see that it passes.
+            # Here, and not before: Celery retries only what ``run`` raises.
             with contextlib.suppress(errors.StoreUnavailable):
                 if step.batch.state == "failed":
                     return
@@ -325,7 +337,7 @@ class StepTask(JobTask):
             self.retry(exc=exc)
 
     def failed(self, error: errors.BatchTasksError) -> str:
-        """The step met an error that does not pass: the batch ends, the chain goes on, the last link reports it."""
+        """End the batch because of an error that does not pass; the chain goes on, and its last link reports it."""
         try:
             return self.step.fail(error, done=self.last)
         except LeaseLost:
@@ -334,42 +346,42 @@ class StepTask(JobTask):
             self.later(exc)
 
     def due(self) -> float | None:
-        """When the unit is to be looked at again, in epoch seconds."""
+        """Return when the unit is due again, in epoch seconds."""
         return self.step.batch.due_at
 
     def failures(self) -> int:
-        """Failures of the step in a row so far."""
+        """Return the number of failures of the step in a row so far."""
         return self.step.batch.failures
 
     def not_yet_due(self) -> None:
-        """Go back to waiting when this message came early: by a broker that took a part of a longer countdown only."""
+        """Raise NotDue if this message came early, by a broker that held only a part of a longer countdown."""
         due = self.due()
-        # Nobody waits for what was canceled.
+        # Nobody waits for a canceled job.
         if due is not None and due - self.step.now() > 0.05 and not self.step.job.cancel_requested:
             raise errors.NotDue("waiting")
 
     def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
-        """Come back, unless the job has waited long enough: what is due by then is done, and not waited for again.
+        """Retry, unless the job's deadline has passed: a step due by then still runs, but is not waited for again.
 
         Raises:
-            WaitExceeded: it has.
-            PermanentError: what it met does not pass either.
+            WaitExceeded: the deadline has passed.
+            PermanentError: the error does not pass by itself either.
         """
-        if getattr(self.request, "step", None) is None:  # the app's task class puts it off
+        if getattr(self.request, "step", None) is None:  # the app's task class postpones the task
             super().retry(*args, exc=exc, **options)
         self.step.check_refusals(exc)
         if self.request.is_eager:
             self._check_eager_failures(exc)
-        # Another's listing may be the last look at this batch as well.
+        # The list call of another task may be the last poll of this batch too.
         if self.waits and not isinstance(exc, errors.ListingUnderWay):
             self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
         self.later(exc)
 
     def _check_eager_failures(self, exc: Exception | None) -> None:
-        """Wait for the end of failures, but not for long: in eager mode somebody's program, or test, stands still.
+        """Limit how long failures go on in eager mode, where somebody's program, or test, stands still.
 
         Raises:
-            WaitExceeded: they have gone on for too long.
+            WaitExceeded: the failures have gone on for too long.
         """
         if isinstance(exc, (*_NOTHING_NEW, errors.CreateUnresolved)):
             self.request.update(failing_since=None)
@@ -382,7 +394,7 @@ class StepTask(JobTask):
             raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
 
     def later(self, exc: Exception | None) -> NoReturn:
-        """Come back after the wait that policy gives this error; the unit waits in the store, or in a message."""
+        """Retry after the wait that policy gives this error; the unit waits in the store, or in a message."""
         step = self.step
         now = step.now()
         try:
@@ -401,7 +413,7 @@ class StepTask(JobTask):
             retry = Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
         else:
             retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
-            # Where the store does not answer, the next message moves the unit on by itself.
+            # If the store does not answer, the next message advances the unit itself.
             with contextlib.suppress(errors.StoreUnavailable):
                 step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran)
             step.released = True
@@ -409,7 +421,7 @@ class StepTask(JobTask):
         raise retry
 
     def _tell_why(self, exc: Exception | None, text: str, wait: float) -> None:
-        """Why the step comes back. That nothing has changed stands in the log alone: the history is bounded."""
+        """Log why the step waits; only the log records that nothing has changed, because the history is bounded."""
         step, countdown = self.step, round(wait, 1)
         if isinstance(exc, _NOTHING_NEW):
             log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
@@ -418,7 +430,7 @@ class StepTask(JobTask):
             step.note(event, text, countdown=countdown, **call_details(exc))
 
     def wait_after(self, exc: Exception | None, now: float) -> tuple[float, int]:
-        """For how many seconds to wait after this error, and how many failures in a row that makes."""
+        """Return the seconds to wait after this error, and the number of failures in a row including it."""
         step, settings = self.step, self.step.settings
         if isinstance(exc, errors.NotDue):
             return max((self.due() or now) - now, 0), self.failures()
@@ -430,7 +442,7 @@ class StepTask(JobTask):
             return (exc.retry_after or 0) * (1 + random.random() / 4), self.failures()
         failures = self.failures() + (not isinstance(exc, errors.CreateUnresolved))
         if isinstance(exc, errors.CreateUnresolved):
-            # Not exponentially: listings may be due until ``create_settle`` is over, and one answer ends the search.
+            # Not exponentially: list calls may be due until ``create_settle`` is over, and one answer ends the search.
             wait = rules.look_interval(
                 now - (step.batch.ambiguous_at or now),
                 poll_min=settings.retry_min,
@@ -449,16 +461,16 @@ class StepTask(JobTask):
         return wait, failures
 
     def look_interval(self, now: float) -> float:
-        """How long until the next look at what is on its way and is not known to take any time."""
+        """Return the seconds until the next poll of a batch of which no typical duration is known."""
         settings = self.step.settings
         return rules.look_interval(0, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random())
 
     def flight(self) -> tuple[str, Flight] | None:
-        """The account and the batch whose poll the unit waits for, if that is what it waits for."""
+        """Return the account and the batch whose poll the unit waits for; None if it waits for something else."""
         return None
 
     def stay(self, wait: float, position: int, **changes: Any) -> bool:
-        """Let the unit wait in the store, at this position; False if that is not to be, or cannot be."""
+        """Put the unit into the store to wait at this position; return False if it must not or cannot wait there."""
         if self.request.is_eager or not message_chain.stays(self.app, wait):
             return False
         step = self.step
@@ -476,15 +488,15 @@ class StepTask(JobTask):
         return True
 
     def report(self, line: str, due_at: float | None = None) -> None:
-        """Show progress under the id the caller holds: in the result back end, and as an event for Flower.
+        """Show progress under the id that the caller holds: in the result back end, and as an event for Flower.
 
-        Of a job of thousands of batches not each time: it takes a twentieth of a process's time at most.
+        In a job of thousands of batches not each time: it takes at most a twentieth of a process's time.
         """
         step, begun = self.step, time.thread_time()
         if time.monotonic() < _next_report.get(step.unit.job_id, 0):
             return
         try:
-            # Another may have taken over and ended the job, over which PROGRESS must not be written.
+            # Another worker may have taken over and ended the job; PROGRESS must not be written over its result.
             if not step.store.renew(step.unit, step.owner, step.settings.lease):
                 return
             batches = step.store.batches(step.unit.job_id)
@@ -500,9 +512,9 @@ class StepTask(JobTask):
         _next_report[step.unit.job_id] = now + 20 * (time.thread_time() - begun)
 
     def pass_on(self, value: Any) -> None:
-        """Publish the chain's next message, then move the unit on; or let it wait for that message in the store.
+        """Publish the chain's next message, then advance the unit; or let it wait for that message in the store.
 
-        Nothing else moves a unit on, and it is called after the step ran to its end.
+        Nothing else advances a unit, and this is called only after the step ran to its end.
         """
         try:
             pause = self.pause()
@@ -515,7 +527,7 @@ class StepTask(JobTask):
         self.move_on()
 
     def pause(self) -> float:
-        """Seconds between this step and the next."""
+        """Return the seconds between this step and the next."""
         return 0.0
 
     def publish_next(self, value: Any, pause: float = 0) -> None:
@@ -532,7 +544,7 @@ class StepTask(JobTask):
                     following.set(countdown=message_chain.hop(self.app, pause))
                 following.set(**self.options_of_next(following))
                 own = dict(following.options)
-                parent_id = own.get("parent_id") or request.id  # the job's end has the job's
+                parent_id = own.get("parent_id") or request.id  # the job's end has the job's parent
                 following.apply_async((value,), chain=rest, parent_id=parent_id, root_id=request.root_id)
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
                 if publishing.is_outage(self.app, exc) is False:
@@ -543,32 +555,32 @@ class StepTask(JobTask):
             request.chain = None
 
     def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
-        """Return the options that send the chain's next message after the job's."""
+        """Return the options that send the chain's next message where the job's messages go."""
         job = self.step.job
         return {**message_headers.option(job), **routing.follow(self.app, job, str(following.task), following.args)}
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Do nothing, as below: to the app's task class a step is neither the start nor the end of a task."""
+        """Skip the app's hook, as all hooks below: for the app's task class a step neither begins nor ends a task."""
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Do nothing."""
+        """Skip the app's hook."""
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Do nothing."""
+        """Skip the app's hook."""
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Do nothing."""
+        """Skip the app's hook."""
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """What was raised outside the step itself, before Celery called it or after, breaks it off as well."""
+        """Count an exception that was raised outside the step, before Celery called it or after, as an interruption."""
         if isinstance(exc, errors.BatchTasksError):
             return
-        with contextlib.suppress(Exception):  # if this fails too, its message is found lost
+        with contextlib.suppress(Exception):  # if this fails too, the message is found lost later
             args = (*args, 0, 0, 0)[:4]
             self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
 
     def move_on(self) -> None:
-        """Give the lease up: the unit is where this step leaves it."""
+        """Release the lease, and leave the unit at the position after this step."""
         if step := getattr(self.request, "step", None):
             with contextlib.suppress(errors.StoreUnavailable):
                 step.store.advance(
@@ -586,7 +598,7 @@ class StepTask(JobTask):
 def publish_progress(
     task: Task[Any, Any], job_id: str, job: JobRecord, count: Callable[[], dict[str, Any]], text: str
 ) -> None:
-    """Write PROGRESS onto the job's AsyncResult and tell Flower. It is a courtesy: no failure of it stops a step."""
+    """Write PROGRESS to the job's AsyncResult and send an event to Flower; a failure of either does not stop a step."""
     try:
         meta = count()
         if not message_chain.ignores_result(job):

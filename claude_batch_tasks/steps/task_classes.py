@@ -1,7 +1,8 @@
-"""Task classes made for each app: ours around the app's own, which a project may have given its tasks.
+"""Task classes made for each app: ours around the app's own class, which a project may have set for its tasks.
 
-The app's class (Django's, Flask's, a project's own) comes between two of ours. The outer one guards the call and moves
-a step on; the app's ``__call__`` surrounds the whole step; the inner one is what is really called, and really sent.
+The app's class (Django's, Flask's, a project's own) comes between two of ours. The outer one guards the call and
+advances a step; the app's ``__call__`` surrounds the whole step; the inner one makes the real call, and the real
+publication.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ _B = TypeVar("_B", bound="Task[Any, Any]")
 
 
 class InnerTask(_Task):
-    """What comes after the app's own task class."""
+    """The class that stands behind the app's own task class."""
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
-        # In eager mode Celery's own would put an empty request over that of the task.
+        # In eager mode, Celery's own would put an empty request over that of the task.
         return self.run(*args, **kwargs)
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
     ) -> AsyncResult[Any]:
-        """Send as Celery does, in bounded time; whatever keeps the broker from taking it is an OperationalError."""
+        """Send as Celery does, but in bounded time; whatever keeps the broker from taking it is an OperationalError."""
         if not self.app.conf.task_always_eager:
             options.setdefault("serializer", publishing.serializer(self.app))
         with publishing.bounded(self.app, {**options, **by_name(more)}) as bounded:
@@ -52,12 +53,12 @@ class InnerTask(_Task):
 
 
 def by_name(more: tuple[Any, ...]) -> dict[str, Any]:
-    """Return what follows the first three arguments of ``apply_async`` as options."""
+    """Return the arguments of ``apply_async`` after the first three as options."""
     return dict(zip(("producer", "link", "link_error", "shadow"), more, strict=False))
 
 
 def _class_beside(app: Celery, base: Any, name: str) -> type:
-    """Return the app's task class; Celery's, if it or ours would take an attribute of the other for its own."""
+    """Return the app's task class; Celery's if attributes of the app's class and of ours have the same names."""
     ours, theirs = (
         {own for cls in made.__mro__ if not issubclass(Task, cls) for own in vars(cls)} for made in (base, app.Task)
     )
@@ -80,7 +81,7 @@ def _request_class(base: Any, theirs: Any) -> dict[str, Any]:
 
 
 def call_as_task(app: Celery, fun: Callable[[], _T]) -> _T:
-    """Call a function; if it fails, once more inside the ``__call__`` of the app's task class, as in a task."""
+    """Call a function; if it fails, call it once more inside the ``__call__`` of the app's task class, as in a task."""
     try:
         return fun()
     except Exception:
@@ -90,7 +91,7 @@ def call_as_task(app: Celery, fun: Callable[[], _T]) -> _T:
             (app.Task,),
             {"name": f"{__name__}.call_as_task", "run": staticmethod(lambda: inside.append(fun()))},
         )
-        with suppress(Exception):  # then the first failure is what there is to say
+        with suppress(Exception):  # then the first failure is raised
             made.bind(app)
             made()()
         if not inside:
@@ -99,11 +100,11 @@ def call_as_task(app: Celery, fun: Callable[[], _T]) -> _T:
 
 
 def job_task(*, base: type[_B], name: str, **options: Any) -> Callable[[Callable[..., Any]], _B]:
-    """Make a task of a function in every app, as ``celery.shared_task`` does, with a class that is also the app's own.
+    """Make a function a task in every app, as ``celery.shared_task`` does, with a class that is also the app's own.
 
     Args:
         base: the outer class; its ``inner`` is the inner one.
-        name: of the task.
+        name: the task's name.
         options: more attributes of the task.
     """
 
@@ -114,7 +115,7 @@ def job_task(*, base: type[_B], name: str, **options: Any) -> Callable[[Callable
         made: type = type(str(base.__name__), (base, theirs, ours.inner), own)
         task: Any = app._task_from_fun(fun, name=name, base=made, bind=True, **options)
         if "body" not in vars(task):
-            # The app's class may call ``run`` by itself.
+            # The app's class may call ``run`` itself.
             task.body, task.run = task.run, task.drive
 
     def register(fun: Callable[..., Any]) -> _B:

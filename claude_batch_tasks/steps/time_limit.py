@@ -1,4 +1,4 @@
-"""How a worker holds a step's message: the end of an attempt is not the job's, and countdowns are its own."""
+"""How a worker holds a step's message: the end of an attempt is not the end of the job, and countdowns are our own."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from claude_batch_tasks.store import history
 
 log = get_logger(__name__)
 
-#: The header with the seconds for which a step's message is to wait.
+#: The header with the seconds for which a step's message must wait.
 COUNTDOWN = "claude_batch_countdown"
 
 
 class StepRequest(Request):
     """A step's message, as a worker holds it.
 
-    Celery would store a failure for every task in the rest of its chain; the last of these has the job's own id, so
+    Celery would store a failure for every task in the rest of its chain. The last of these has the job's own id, so
     whoever waits for the job would be told that it has failed.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Celery makes a moment of a countdown, by the sender's clock, which may be an hour ahead of this one's."""
+        """Compute the due time by this worker's clock; Celery uses the sender's, which may be an hour ahead."""
         super().__init__(*args, **options)
         countdown = self.request_dict.get(COUNTDOWN)
         if self.eta is not None and countdown is not None:
@@ -38,9 +38,9 @@ class StepRequest(Request):
             self._eta = self.app.now() + timedelta(seconds=countdown)
 
     def revoked(self) -> bool:
-        """Return whether it is not to be run. A job that is revoked goes no further than the step that runs by then.
+        """Return whether the message must not run; a revoked job ends at the latest after the step that is running.
 
-        A revoke names the job's id, which the messages between its first and its last do not have.
+        A revoke names the job's id, which only the job's first and last messages have.
         """
         request: Any = self
         job_id = self.args[0] if self.args else None
@@ -58,7 +58,7 @@ class StepRequest(Request):
         return True
 
     def _end_job(self, job_id: str) -> None:
-        """Tell of a job that runs that it was revoked: once, as Celery does."""
+        """Report once that a running job was revoked, as Celery does."""
         assert self.app is not None
         task: Any = self.app.tasks[NAME + "run_batch"]
         store, _, job = task.open(job_id)
@@ -74,7 +74,7 @@ class StepRequest(Request):
         task_revoked.send(sender=task, request=request, **how)
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
-        """Deal with a lack of memory as with a lost process; a time limit is dealt with in ``on_timeout``."""
+        """Handle a lack of memory like a lost process; ``on_timeout`` handles a time limit."""
         exception = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
         if isinstance(exception, MemoryError):
             # Celery would end the whole worker.
@@ -84,7 +84,7 @@ class StepRequest(Request):
             super().on_failure(exc_info, *args, **kwargs)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Give the message back: whoever gets it takes the step over when the lease of the killed process ends."""
+        """Return the message to the broker; its next receiver takes over when the killed process's lease ends."""
         if soft:
             super().on_timeout(soft, timeout)
             return
@@ -97,10 +97,10 @@ class StepRequest(Request):
 
 
 class EndRequest(StepRequest):
-    """The message that ends a job: run as the task that was called, whose name signals and trackers then know it by."""
+    """The message that ends a job, run as ``run_batch``: signals and trackers know it by the name of that task."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Take the place of a message of ``run_batch``; what it is called on its way stays, for older workers."""
+        """Run the message as one of ``run_batch``; its name on the wire stays, for older workers."""
         super().__init__(*args, **options)
         assert self.app is not None
         self._type: str = NAME + "run_batch"

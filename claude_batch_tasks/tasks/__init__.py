@@ -1,10 +1,9 @@
 """The Celery tasks, one module each, in the order in which a batch lives.
 
 ``run_batch`` → ``create_batch`` → ``poll_batch`` → ``fetch_results`` → ``fall_back`` → ``finish_job``. From
-``fall_back`` a batch may go through the three before it again, smaller; what is left then goes through the Messages
-API in ``send_messages``. Each batch of a job goes through a chain of its own; the last link of every chain is
-``finish_job`` under the id that ``run_batch.delay()`` returned. The batch that is the last to end sends it; the others
-drop it.
+``fall_back`` a batch may go through the three before it again, smaller; the rest then goes through the Messages API in
+``send_messages``. Each batch of a job has a chain of its own. The last link of every chain is ``finish_job`` under the
+id that ``run_batch.delay()`` returned. The batch that finishes last sends it; the others drop it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``create_batch``: creates the batch at Anthropic, once."""
+"""The task ``create_batch``, which creates the batch at Anthropic, once."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from claude_batch_tasks.wire import result_rows
 
 
 class CreateBatch(InFlightTask):
-    """``create_batch``: the first look comes a while after it."""
+    """The task ``create_batch``: the first poll comes a while after it."""
 
     abstract = True
     rank = 0
 
     def failed(self, error: errors.BatchTasksError) -> str:
-        """That a batch cannot be created takes nothing from what there is.
+        """Handle a batch that cannot be created, without harm to what the job already has.
 
-        What all creates of the account meet ends the job; what there is of it is kept, and it can be taken up again.
+        A refusal that all creates of the account meet stops the job; its outcomes are kept, and it can be resumed.
         """
         step, refused = self.step, _concerns_account(error)
         smaller = bool(step.batch.rounds)
@@ -68,7 +68,7 @@ class CreateBatch(InFlightTask):
             self.later(exc)
 
     def pause(self) -> float:
-        """Until the schedule's first look, if there is a batch to look at."""
+        """Return the seconds until the first scheduled poll; 0 if there is no batch to poll."""
         return max(polling.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
 
 
@@ -80,12 +80,13 @@ def _concerns_account(error: errors.BatchTasksError) -> bool:
 
 @job_task(base=CreateBatch, name=NAME + "create_batch")
 def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
-    """Create the batch at Anthropic, once: the intent is written first, and an unclear answer is searched for."""
+    """Create the batch at Anthropic, once: write the intent first, and search for the batch after an unclear answer."""
     step, record = self.step, self.step.batch
     if record.state not in ("staged", "creating"):
         return f"nothing to create: {record.state}"
     self.not_yet_due()
-    # However long its first message was in a queue, a job is begun; what had to wait longer need not be.
+    # However long a job's first message was in a queue, the job is started. A batch that had to wait longer need not
+    # be.
     waited = record.due_at or record.intent_at or batch >= step.settings.max_batches_in_flight
     if record.intent_at is not None and reconciliation.reconcile(step):
         return f"adopted {record.batch_id}"
@@ -101,7 +102,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     seen = credentials.check_to_spend(step)
     record_repair.mend(step)
     if step.store.missing_keys(job_id, batch, ("body", "ids")):
-        # Before anything is sent: answers whose custom_ids are gone would be of no use to anybody.
+        # Before anything is sent: answers whose custom_ids are gone would be useless.
         raise lost_records.of_requests(step.store, job_id, step.job, batch, record)
     if not _affordable(step):
         return "no money is left for it"
@@ -122,7 +123,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         with step.pace.heeded("create"), body_limits.confirmed(step.confirm_lease):
             created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
-        # It may be stored where this answer came from.
+        # The batch may be stored on the account that this answer came from.
         named = {"organization": exc.organization, "workspace": exc.workspace} if exc.organization else {}
         step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **named, **reconciliation.refusal_of(step, exc))
         credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
@@ -149,7 +150,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         step.record(state="staged", intent_at=None, organization=None, workspace=None)
         credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         if isinstance(exc, errors.TransientError) and exc.status != 401 and _concerns_account(exc):
-            # It does not pass while anybody waits: a spend limit comes as 429. After a 401 another token is asked for.
+            # It does not pass while anybody waits: a spend limit comes as 429. After a 401, another token is requested.
             raise errors.PermanentError(*exc.args) from None
         raise
     created.ahead = reconciliation.api_ahead(step, created)
@@ -163,10 +164,10 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
 
 
 def _affordable(step: Step) -> bool:
-    """Whether the batch may be paid for; if not, its requests keep the outcome they have, or end as errored.
+    """Return whether the batch may be paid for; if not, its requests keep their outcomes, or end as errored.
 
     Raises:
-        HeldBack: what is on its way has to show first what it costs.
+        HeldBack: the cost of the batches that are running must be known first.
     """
     record, limit = step.batch, step.settings.max_cost
     if limit is None:

@@ -1,4 +1,4 @@
-"""``fall_back``: sends what deserves another chance once more, and ends the batch."""
+"""The task ``fall_back``, which sends requests again that are eligible for it, and ends the batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from claude_batch_tasks.wire import result_rows
 
 
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
-    """Go through create, poll, fetch and what follows again, when that is due."""
+    """Run create, poll, fetch and the steps after them again, when that is due."""
     number = step.unit.batch or 0
     at, wait = message_chain.position(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
     if task.request.is_eager:
@@ -46,12 +46,12 @@ def _another_turn(task: StepTask, step: Step) -> NoReturn:
     raise Ignore("begun anew")
 
 
-#: What the record of a batch says whose earlier steps have not all run.
+#: The states of a batch whose earlier steps have not all run.
 _BEFORE_FALL_BACK = ("staged", "creating", "in_progress", "canceling", "ended")
 
 
 class FallBack(StepTask):
-    """``fall_back``: the last step of a batch."""
+    """The task ``fall_back``: the last step of a batch."""
 
     abstract = True
     rank = 3
@@ -59,24 +59,24 @@ class FallBack(StepTask):
     waits = False
 
     def after(self, turn: int) -> int:
-        """The end of the batch's life."""
+        """Return the position at the end of the batch's life."""
         return DONE
 
     def publish_next(self, value: Any, pause: float = 0) -> None:
-        """Publish the message that ends the job, unless other batches are on their way.
+        """Publish the message that ends the job, unless other batches are still running.
 
-        It has the job's id, under which handlers of signals, tracers and Flask keep what belongs to a task: two such at
-        once would take each other's.
+        That message has the job's id, under which signal handlers, tracers and Flask keep what belongs to a task: two
+        such messages at once would take each other's data.
         """
         if not self.request.is_eager and not self._is_last():
             self.request.chain = None
         super().publish_next(value, pause)
 
     def _is_last(self) -> bool:
-        """Return whether the batch is the last of its job to end; of two that may both be it, both are."""
+        """Return whether the batch is the last of its job to finish; if two may both be the last, both are."""
         step = self.step
         through = step.through or None
-        if through is None and step.job.batches > 1:  # it ended in an earlier run of this step, or the job is gone
+        if through is None and step.job.batches > 1:  # it finished in an earlier run of this step, or the job is gone
             with suppress(errors.StoreUnavailable):
                 job = step.store.job(step.unit.job_id)
                 through = None if job is None else job.through
@@ -85,17 +85,17 @@ class FallBack(StepTask):
 
 @job_task(base=FallBack, name=NAME + "fall_back")
 def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
-    """Send what deserves another chance once more: as a smaller batch, then through the Messages API; wait for that."""
+    """Send eligible requests again, as a smaller batch, then through the Messages API; wait for their outcomes."""
     step, record = self.step, self.step.batch
     if record.turn <= turn and record.state in _BEFORE_FALL_BACK:
-        # A worker of an earlier release moved it past a step that had not run.
+        # A worker of an earlier release advanced it past a step that had not run.
         step.note("retry", f"not through: {record.state}; going through its steps again", level=logging.WARNING)
         step.record(turn=turn + 1)
     if record.turn > turn:
         return _another_turn(self, step)
     chance = "none"
     if not record.final:
-        # The lane that was the last to end has woken it, before its time.
+        # The last sender to finish has woken it, before its time.
         if not (record.messages_out and messages_fallback.all_ended(step)):
             self.not_yet_due()
         record_repair.mend(step)
@@ -106,7 +106,7 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
         if chance == "resubmit":
             _resubmit(step)
             return _another_turn(self, step)
-    # Once: if the message of the one that follows is lost, the ledger knows that it is due.
+    # Once: if the message of the following batch is lost, the ledger knows that it is due.
     if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
         since = step.store.position(Unit(job_id, following))
         message_chain.publish(step.job, job_id, message_chain.steps(self.app, job_id, step.job, following, since=since))
@@ -119,7 +119,7 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
 
 
 def _settle(step: Step) -> None:
-    """What the batch has cost, as far as is known: the most it may have cost, where it may exist and has no results."""
+    """Record the known cost of the batch: the most it may have cost if it may exist and has no results."""
     record = step.batch
     if step.settings.max_cost is None or record.most is None:
         return
@@ -129,13 +129,13 @@ def _settle(step: Step) -> None:
     exists = record.batch_id is not None or record.intent_at is not None
     unpriced = record.published is not None and None in record.costs.values()
     if unpriced or (exists and (record.published is None or record.state == "failed")):
-        # What is not known may have cost as much as was reserved for it.
+        # An unknown cost may be as high as the reservation.
         spent = max(spent, record.most or 0)
     step.store.settle_cost(step.unit, len(record.rounds), spent)
 
 
 def _chance(step: Step) -> str:
-    """How what is left of the batch is to be sent again: ``resubmit``, ``messages`` or ``none``."""
+    """Decide how the open requests of the batch are sent again: ``resubmit``, ``messages`` or ``none``."""
     record, settings, now = step.batch, step.settings, step.now()
     if record.state == "failed" or step.job.adopted or not record.eligible or step.job.cancel_requested:
         return "none"
@@ -148,7 +148,7 @@ def _chance(step: Step) -> str:
     deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
     limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
     return rules.next_chance(
-        # Where there are no rows, the API did not take the batch, or lost it.
+        # If there are no rows, the API did not accept the batch, or lost it.
         rounds=len(record.rounds) if record.published is not None else settings.retries,
         retries=settings.retries,
         fallback=settings.fallback,
@@ -157,7 +157,7 @@ def _chance(step: Step) -> str:
 
 
 def _final(step: Step) -> Iterator[int]:
-    """The positions of the batch's requests that are not to be sent again."""
+    """Return the positions of the batch's requests that are not sent again."""
     left = bytearray(step.batch.count)
     for place in resubmission.left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
         left[place] = True
@@ -165,7 +165,7 @@ def _final(step: Step) -> Iterator[int]:
 
 
 def _resubmit(step: Step) -> None:
-    """Begin the next round."""
+    """Begin the next round: resubmit the open requests as a smaller batch."""
     record, store, settings = step.batch, step.store, step.settings
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     changes = resubmission.begin(store, job_id, step.job, batch, record)
@@ -184,10 +184,10 @@ def _resubmit(step: Step) -> None:
 
 
 def _send_the_rest(task: FallBack, step: Step) -> None:
-    """Have the rest sent through the Messages API, as far as the job's limit goes.
+    """Have the rest sent through the Messages API, up to the job's limit.
 
     Raises:
-        FallbackInProgress: not all of it has come back.
+        FallbackInProgress: some requests have no outcome yet.
     """
     record, store, settings = step.batch, step.store, step.settings
     job_id, batch = step.unit.job_id, step.unit.batch or 0
@@ -204,7 +204,7 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
             messages_fallback.account_for(step)
             return
         messages_fallback.account_for(step)
-        # All lanes have ended, and left some of it: whoever had it died, or put it back too late.
+        # All senders have finished, and left some requests: the sender that had these died, or put them back too late.
         step.record(messages_out=False, first_lane=record.first_lane + rules.LANES)
     if not record.messages_out:
         text = f"{record.granted:,} of {record.eligible:,} requests go through the Messages API"
@@ -218,13 +218,13 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
     left = store.under_way(job_id, batch)
     if not left and task.request.is_eager:
         return
-    if not left:  # lanes that wait have nothing to wait for
+    if not left:  # senders that wait have nothing to wait for
         store.wake(messages_fallback.units(step))
     raise errors.FallbackInProgress(f"fallback: {record.granted - left:,} of {record.granted:,} through")
 
 
 def _close(step: Step) -> None:
-    """The batch has its final outcomes: count them as a reader will see them."""
+    """Close the batch with its final outcomes, and count these as a reader will see them."""
     record = step.batch
     if not record.final:
         figures, sources = _final_figures(step)
@@ -237,7 +237,7 @@ def _close(step: Step) -> None:
 
 
 def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], int]]:
-    """What changes in its record, and how many requests ended how and where."""
+    """Return the changes in the batch's record, and the number of requests by outcome and source."""
     record = step.batch
     if not record.granted and not record.read_only:
         return {"skipped": record.eligible} if record.note is not None else {}, resubmission.sources(record)

@@ -1,4 +1,4 @@
-"""``fetch_results``: downloads, checks and publishes the results."""
+"""The task ``fetch_results``, which downloads, checks and publishes the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from claude_batch_tasks.wire import completeness
 
 @job_task(base=StepTask, rank=2, last_look=rules.LAST_LOOK, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
-    """Download, check and publish the batch's results; again if they do not add up."""
+    """Download, check and publish the batch's results; download them again if they do not add up."""
     step, record = self.step, self.step.batch
     if record.turn > turn:
         return _another_turn(self, step)

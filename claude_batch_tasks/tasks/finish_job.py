@@ -1,4 +1,4 @@
-"""``finish_job``: ends the job when all its batches are through."""
+"""The task ``finish_job``, which ends the job when all its batches have finished."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from claude_batch_tasks.wire import result_rows
 
 log = get_logger(__name__)
 
-#: Seconds before a job's result is stored again that the result back end did not take.
+#: Seconds before a job's result is stored again that the result back end did not accept.
 _RESULT_AGAIN = 5.0
 
 
 class FinishJob(StepTask):
-    """``finish_job``: ends the job, when all batches are through.
+    """The task ``finish_job``: it ends the job when all its batches have finished.
 
     A worker runs it as ``run_batch``, which is the task that the caller knows.
     """
@@ -44,57 +44,57 @@ class FinishJob(StepTask):
 
     @property
     def send_events(self) -> bool:  # type: ignore[override]
-        """Return what the task says that is known by the job's id."""
+        """The value of ``run_batch``, which is known by the job's id."""
         return bool(self.app.tasks[NAME + "run_batch"].send_events)
 
     @property
     def trail(self) -> bool:  # type: ignore[override]
-        """Return what the task says that is known by the job's id."""
+        """The value of ``run_batch``, which is known by the job's id."""
         return bool(self.app.tasks[NAME + "run_batch"].trail)
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
-        """The job."""
+        """Return the unit of the job."""
         return Unit(job_id)
 
     def position(self, turn: int, seq: int) -> int:
-        """It has no sequence: coming back is no new position."""
+        """Return 0: the unit has no sequence, and a retry is no new position."""
         return 0
 
     def after(self, turn: int) -> int:
-        """The end of the job's life."""
+        """Return the position at the end of the job's life."""
         return message_chain.ENDED
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
-        """End the job, quietly where another is to end it, and with the job's headers on what is linked to it."""
+        """End the job: quietly if another message ends it, and with the job's headers on the tasks linked to it."""
         message_headers.pass_on(self.request)
         with self.quietly():
             return super().go_on(job_id, batch, turn, seq)
 
     def check(self, job: JobRecord) -> None:
-        """Go on only where all batches are through: those of an earlier release send one each."""
+        """Raise Ignore unless all batches have finished: each batch of an earlier release sends such a message."""
         super().check(job)
         if job.through < job.batches:
             raise Ignore("other batches of the job are still on their way")
 
     def failed(self, error: errors.BatchTasksError) -> Any:
-        """The job's failure is this task's own, for ``get()`` and ``link_error``; how it has ended already stays."""
+        """Fail the job as this task's own failure, for ``get()`` and ``link_error``; a job that has ended stays so."""
         job = self.step.job
         return self.end(None if job.ended_at is not None else error)
 
     def end(self, own: errors.BatchTasksError | None = None) -> dict[str, Any]:
-        """End the job, and let its payloads expire in time; its summary.
+        """End the job, and let its payloads expire in time; return its summary.
 
-        Nothing is a completed job whose outcomes do not add up to its requests.
+        A job whose outcomes do not add up to its requests is not completed.
 
         Args:
-            own: what failed the job itself, if no batch did.
+            own: the job's own error, if no batch failed.
 
         Raises:
             JobEnded: the job has failed.
         """
         step, job_id = self.step, self.step.unit.job_id
         had = step.job
-        if own is None and had.error is not None:  # what ended it is in its text alone
+        if own is None and had.error is not None:  # only the text of its error is stored
             own = errors.StepFailed(had.error)
         lost_records.replace_lost_batches(step.store, job_id, had)
         batches = step.store.batches(job_id)
@@ -102,7 +102,7 @@ class FinishJob(StepTask):
         error = job_failure.of(step, batches, summary, own)
         if error is not None:
             summary["state"] = "failed"
-        # Before it has ended: from then on it may be taken up again, and must not expire.
+        # Before the end is recorded: from then on the job may be resumed, and must not expire.
         step.store.expire(job_id, step.settings.result_ttl)
         step.store.update_job(
             job_id,
@@ -115,7 +115,7 @@ class FinishJob(StepTask):
             metrics.count("jobs_ended", state=summary["state"])
         counts = {name: summary[name] for name in result_rows.OUTCOMES}
         text, level = f"{summary['state']}, {words(counts)}", logging.INFO
-        if error is None and had.stopped is not None:  # a job that fails says so by failing
+        if error is None and had.stopped is not None:  # a failed job reports this with its error
             text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
         step.note("finished", text, level=level, state=summary["state"], counts=counts)
         step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
@@ -124,16 +124,20 @@ class FinishJob(StepTask):
         return summary
 
     def pass_on(self, value: Any) -> None:
-        """Publish what follows the job in the caller's chain. It is through only when Celery has stored its result."""
+        """Publish the tasks that follow the job in the caller's chain.
+
+        The job has finished only when Celery has stored its result.
+        """
         self.publish_next(value)
 
     def publish_next(self, value: Any, pause: float = 0) -> None:
-        """Publish what is linked to the job, and the next task of the caller's chain; they have the job's headers.
+        """Publish the tasks linked to the job, and the next task of the caller's chain, with the job's headers.
 
-        Celery would do it after this task's end, where an outage of the broker is the end of the chain.
+        Celery would do it after this task's end, where an outage of the broker ends the chain.
 
         Raises:
-            JobEnded: they cannot be sent, however often it is tried: to the caller that is a failure, as of every task.
+            JobEnded: they cannot be sent, however often it is tried: for the caller that is a failure, as of every
+                task.
         """
         request, step = self.request, self.step
         if request.is_eager or not (request.callbacks or request.chain):
@@ -144,7 +148,7 @@ class FinishJob(StepTask):
         except Exception as exc:
             outage = publishing.is_outage(self.app, exc)
             if outage is None and step.failures < self._most_failures(step.settings):
-                raise  # which breaks the step off, and is counted
+                raise  # this interrupts the step, and is counted
             if outage:
                 self.later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
             setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
@@ -156,26 +160,26 @@ class FinishJob(StepTask):
         request.callbacks = request.chain = None
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Its result is stored, or it comes back."""
+        """Finish the unit if the result is stored; otherwise the task comes back."""
         if not self._unsaved():
             self.move_on()
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """The job's error is stored, or it comes back; or the step was broken off."""
+        """Finish the unit if the job's error is stored; otherwise the task comes back, or its step was interrupted."""
         if not (isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(self.request)):
             super().on_failure(exc, task_id, args, kwargs, einfo)
         elif not self._unsaved():
             self.move_on()
 
     def _unsaved(self) -> bool:
-        """Whether the result back end did not take how the job ended; if so, it is tried again later."""
+        """Retry later if the result back end did not accept the job's end; return whether that is so."""
         step = getattr(self.request, "step", None)
         if not getattr(self.request, "unsaved", False) or step is None or self.request.is_eager:
             return False
         try:
             self.come_back(_RESULT_AGAIN, "the result back end did not take the job's result")
             step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
-        except (Reject, errors.StoreUnavailable) as exc:  # then it is found lost
+        except (Reject, errors.StoreUnavailable) as exc:  # then the message is found lost later
             log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
         self.request.comes_back = True  # type: ignore[attr-defined]
         return True
@@ -185,7 +189,8 @@ class FinishJob(StepTask):
 def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     job = self.step.job
-    # Under its id may stand what is not how it ended: REVOKED, or a failure that an earlier release took for its own.
+    # The state stored under its id may not be how it ended: REVOKED, or a failure that an earlier release took for its
+    # own.
     if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
         self.move_on()
         raise Ignore("duplicate")

@@ -1,4 +1,4 @@
-"""What the steps have in common after which a batch may be in flight."""
+"""The base class of the steps after which a batch may be in flight."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from claude_batch_tasks.steps.step_task import StepTask
 
 
 class InFlightTask(StepTask):
-    """A step after which the batch may be in flight: a listing may spare it its next look."""
+    """A step after which the batch may be in flight: a list call may spare it its next poll."""
 
     abstract = True
 
     def flight(self) -> tuple[str, Flight] | None:
-        """The batch, if listings tell it apart and may speak for it."""
+        """Return the account and the batch if list calls can identify it and stand for its polls; None otherwise."""
         record = self.step.batch
         if record.state not in ("in_progress", "canceling") or record.provisional or record.created_at is None:
             return None

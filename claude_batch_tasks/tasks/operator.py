@@ -1,4 +1,4 @@
-"""Tasks that operators send: cancel a batch now, send lost messages again."""
+"""The tasks that operators send: cancel a batch now, send lost messages again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from claude_batch_tasks.store import history
 
 @job_task(base=BatchTask, name=NAME + "cancel_batch")
 def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
-    """Ask Anthropic to cancel a batch now; ``poll_batch`` would at its next look."""
+    """Request the cancellation of a batch from Anthropic now; ``poll_batch`` would request it at its next poll."""
     store, settings, record = self.open(job_id)
     found = store.batch(job_id, batch)
     if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
@@ -44,18 +44,20 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
 
 @job_task(base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
 def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -> Any:
-    """Send again the messages of running jobs that the broker lost. Safe at any time, from several places at once.
+    """Send the messages of running jobs again that the broker lost.
 
-    Workers do it by themselves every ``recover_every`` seconds; this is for a schedule or a caller of your own.
+    It is safe at any time, from several places at once.
+
+    Workers do this themselves every ``recover_every`` seconds; this task is for a schedule or a caller of your own.
 
     Args:
-        after: seconds a message must be overdue to count as lost; 0: everything that waits gets another copy, of
-            which the ledger lets one act.
+        after: seconds a message must be overdue to count as lost; 0: everything that waits gets another copy, of which
+            the ledger lets only one act.
         job_id: do this instead: download again, free of charge, what the store has lost of the results of this job,
-            which has ended; returns its summary.
+            which has ended; the task returns its summary.
 
     Raises:
-        ResultsMissing: what was lost cannot be had again.
+        ResultsMissing: what was lost cannot be downloaded again.
     """
     if job_id is None:
         return f"{recovery.recover(self.app, after)} messages sent again"

@@ -1,4 +1,4 @@
-"""``poll_batch``: looks at the batch until it has ended."""
+"""The task ``poll_batch``, which polls the batch until it has ended."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from claude_batch_tasks.wire import result_rows
 
 
 class PollBatch(InFlightTask):
-    """``poll_batch``: a look at a batch, and the wait for the next."""
+    """The task ``poll_batch``: one poll of a batch, and the wait for the next."""
 
     abstract = True
     rank = 1
     last_look = rules.LAST_LOOK
 
     def look_interval(self, now: float) -> float:
-        """As the schedule has it."""
+        """Return the seconds until the next poll by the schedule."""
         return max(polling.next_look(self.step) - now, 0)
 
 
 @job_task(base=PollBatch, name=NAME + "poll_batch")
 def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
-    """Look at the batch; come back after a countdown until it has ended."""
+    """Poll the batch; come back after a countdown until it has ended."""
     step, record = self.step, self.step.batch
     if record.state not in ("in_progress", "canceling"):
         return f"nothing to look at: {record.state}"
     assert record.batch_id is not None
     not_canceled = None
-    # Not before the results have confirmed it: it may be another application's.
+    # Not before the results have confirmed the batch: it may be another application's.
     if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
         not_canceled = _cancel(step, record.batch_id)
     try:
@@ -88,9 +88,9 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
 
 
 def _cancel(step: Step, batch_id: str) -> errors.ApiError | None:
-    """Ask for the batch to be canceled; why that is to be done again, if the batch has not ended by itself.
+    """Cancel the batch; return the error after which that must be tried again, if the batch has not ended by itself.
 
-    What does not pass is a refusal because it has ended, or the look meets it as well.
+    A permanent refusal means that the batch has ended, or the poll meets it too.
     """
     step.pace.check()
     try:
@@ -103,7 +103,7 @@ def _cancel(step: Step, batch_id: str) -> errors.ApiError | None:
 
 
 def _meet(step: Step, seen: api.Batch) -> None:
-    """A look at a batch created elsewhere says how many requests it has, and since when."""
+    """Learn from a poll of a batch created elsewhere how many requests it has, and when it was created."""
     record, count = step.batch, sum(seen.request_counts.values())
     if record.created_at is None:
         step.store.keep(step.unit.job_id)

@@ -1,4 +1,4 @@
-"""``run_batch``: takes the requests over, begins the job, and ends it under the id that the caller has."""
+"""The task ``run_batch``, which takes the requests, begins the job, and ends it under the id that the caller has."""
 
 from __future__ import annotations
 
@@ -38,22 +38,25 @@ from claude_batch_tasks.tasks.finish_job import FinishJob
 
 log = get_logger(__name__)
 
-#: The job that is being handed over, and its record: the app's task class sends it, at once or later.
+#: The job that is being submitted, and its record: the app's task class sends it, at once or later.
 _staged: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", default=None)
 
 
 class SendJob(InnerTask):
-    """Sends the message of ``run_batch``, when the app's task class lets it: after a commit, or never."""
+    """The class that sends the message of ``run_batch`` when the app's task class lets it: after a commit, or never."""
 
     abstract = True
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
     ) -> AsyncResult[Any]:
-        """Send it. From then on its messages are missed when they do not come."""
+        """Send the message of the job.
+
+        From then on, a message of the job that does not come counts as lost.
+        """
         kwargs, options = dict(kwargs or {}), {**options, **by_name(more)}
         store = open_store(Settings.of(self.app))
-        if "job_id" not in kwargs:  # the app's class has other ways to here than ``apply_async``
+        if "job_id" not in kwargs:  # the app's class can get here without our ``apply_async``
             task_id = task_id or uuid()
             record = stage(self.app, task_id, tuple(args or ()), kwargs, options)
             args, kwargs = (), {"job_id": task_id}
@@ -61,7 +64,7 @@ class SendJob(InnerTask):
             record = staged[1]
         else:
             found = store.job(kwargs["job_id"])
-            if found is None:  # what was staged has expired: its worker says so
+            if found is None:  # the staged requests have expired: the worker of the message reports it
                 return super().apply_async(args, kwargs, task_id=task_id, **options)
             record = found
         job_id: str = kwargs["job_id"]
@@ -91,10 +94,10 @@ class SendJob(InnerTask):
 def stage(
     app: Celery, job_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
 ) -> JobRecord:
-    """Check what ``run_batch`` is called with, and put it into the store.
+    """Check the arguments of ``run_batch``, and put its requests into the store.
 
     Raises:
-        TypeError, InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
+        TypeError, InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
         StoreUnavailable: the store does not answer; nothing was stored or sent.
     """
     kwargs = dict(kwargs)
@@ -134,7 +137,7 @@ def _has_arrived(store: Store, job_id: str) -> bool:
 
 
 class RunBatch(JobTask):
-    """``run_batch``: puts the requests into the store before anything is sent, so that messages carry only ids."""
+    """The task ``run_batch``: it stores the requests before anything is sent, so that messages carry only ids."""
 
     abstract = True
     ignore_result = False
@@ -143,10 +146,10 @@ class RunBatch(JobTask):
 
     @property
     def __trace__(self) -> Callable[..., Any] | None:
-        """Return what Celery runs a message with.
+        """The function with which Celery runs a message.
 
-        ``task_prerun`` and ``task_postrun`` are told of a job's id once, when it ends: handlers keep contexts and spans
-        by it. The message that begins the job has the id as well, and is run under another.
+        ``task_prerun`` and ``task_postrun`` are called once with a job's id, when it ends: handlers keep contexts and
+        spans by that id. The message that begins the job has the same id, and is therefore run under another one.
         """
         return self._trace
 
@@ -177,7 +180,7 @@ class RunBatch(JobTask):
 
     @contextmanager
     def _ending(self) -> Iterator[FinishJob | None]:
-        """Yield what ends the job, with this task's request, if that is what its message asks for."""
+        """Yield the task that ends the job, with this task's request, if the message asks for that; None otherwise."""
         request = self.request
         if getattr(request, "task", None) != NAME + "finish_job" and not getattr(request, "ends_here", False):
             yield None
@@ -192,14 +195,17 @@ class RunBatch(JobTask):
             _state._task_stack.pop()  # type: ignore[attr-defined]
 
     def end_here(self, job_id: str) -> Any:
-        """End a job of eager mode in the task that was called: it is one task, and fails once. Its summary."""
+        """End a job of eager mode inside the task that was called, and return its summary.
+
+        It is one task, and fails once.
+        """
         setattr(self.request, "ends_here", True)  # noqa: B010 - an attribute of ours on Celery's request
         with self._ending() as finish:
             assert finish is not None
             return finish.go_on(job_id)
 
     def not_callable(self) -> str:
-        """Return what a direct call is told."""
+        """Return the error text for a direct call."""
         return (
             "run_batch cannot be called as a function: a job is run by workers. Submit it with "
             "run_batch.delay(requests), or run_batch.apply_async((requests,), {...}). Nothing was stored or sent"
@@ -236,13 +242,13 @@ class RunBatch(JobTask):
             "jobs: group(run_batch.s(requests) for requests in ...). Nothing was stored or sent"
         )
 
-    # -- what the app's task class is told: the start and the end of a job, as of any task
+    # -- hooks of the app's task class: they see the start and the end of a job, as of any task
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Do nothing yet: what the app's class raises there must not lose the job."""
+        """Skip the app's hook for now: an exception raised there must not lose the job."""
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """End the job, and tell the app's task class."""
+        """End the job, and call the hook of the app's task class."""
         with self._ending() as finish:
             if finish is not None:
                 finish.on_success(retval, task_id, args, kwargs)
@@ -250,7 +256,7 @@ class RunBatch(JobTask):
             super().on_success(retval, task_id, *self._shown(args, kwargs))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """End the job, and tell the app's task class; what broke its message off is no failure of it."""
+        """End the job, and call the app's hook; an interruption of the job's message is no failure of the job."""
         with self._ending() as finish:
             if finish is not None:
                 finish.on_failure(exc, task_id, args, kwargs, einfo)
@@ -258,12 +264,12 @@ class RunBatch(JobTask):
             super().on_failure(exc, task_id, *self._shown(args, kwargs), einfo)
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Tell the app's task class."""
+        """Call the hook of the app's task class."""
         if self._has_ended(retval if status == FAILURE else None):
             super().after_return(status, retval, str(self.request.id), *self._shown(args, kwargs), einfo)
 
     def _has_ended(self, exc: Any = None) -> bool:
-        """Whether the job is at its end: Celery has stored how it ended, and it does not come back for that."""
+        """Return whether the job has ended: Celery has stored how, and the task does not come back to store it."""
         if getattr(self.request, "comes_back", False):
             return False
         if exc is None or self.request.is_eager or isinstance(exc, (errors.BatchTasksError, EncodeError)):
@@ -271,23 +277,23 @@ class RunBatch(JobTask):
         return is_not_followed(self.request)
 
     def _shown(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Return the arguments that the app's task class is told of: no prompts, unless they are in this process."""
+        """Return the arguments that the app's task class sees: no prompts, unless they are in this process."""
         return (args, kwargs) if self.request.is_eager else ((), {"job_id": str(self.request.id)})
 
     def _forget_requests(self) -> None:
-        """Take the requests out of a message that fails: trackers show its arguments, and what its frames hold."""
+        """Remove the requests from a message that fails: trackers show its arguments, and what its frames hold."""
         request: Any = self.request
         if request.args:
             if isinstance(request.args, list):
                 request.args[:] = ["(requests)"]
-            else:  # as pickle has it
+            else:  # as from pickle
                 request.update(args=("(requests)",))
         if "requests" in (request.kwargs or {}):
             request.kwargs["requests"] = "(requests)"
-        request.update(argsrepr=None, kwargsrepr=None)  # it is made anew of what there is
+        request.update(argsrepr=None, kwargsrepr=None)  # they are made anew from the arguments
 
     def come_back_after(self, exc: BaseException, job_id: str | None) -> NoReturn:
-        """Come back, so that the job is begun; after ``max_step_failures`` it fails, and nothing of it was sent."""
+        """Retry, so that the job is begun; after ``max_step_failures`` it fails, and nothing of it was sent."""
         reason, failures = reason_of(exc), self.request.retries + 1
         unit = Unit(job_id or str(self.request.id))
         self.log_broken_off(unit, reason)
@@ -301,7 +307,7 @@ class RunBatch(JobTask):
         self.retry_by_broker(reason)
 
     def _fail(self, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
-        """End the job before it was begun; None if there is none, or if it was begun."""
+        """End the job before it was begun; return None if it was begun meanwhile."""
         job = self.store.job(unit.job_id)
         if job is None:
             return error
@@ -320,22 +326,22 @@ class RunBatch(JobTask):
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
     ) -> AsyncResult[Any]:
-        """Check the requests and put them into the store; then have the app's task class send the job's message.
+        """Check the requests and store them; then have the app's task class send the job's message.
 
-        A class that sends after a commit sends it then; after a rollback, what is in the store expires.
+        A class that sends after a commit sends it then; after a rollback, the stored requests expire.
 
         Returns:
-            What the app's task class does: the job's AsyncResult, if it is not a class that sends later.
+            The return value of the app's task class: the job's AsyncResult, unless the class sends later.
 
         Raises:
-            InvalidRequests, InvalidSettings: what is wrong; nothing was stored or sent.
+            InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
             StoreUnavailable: the store does not answer; nothing was stored or sent.
         """
         args, kwargs, options = tuple(args or ()), dict(kwargs or {}), {**options, **by_name(more)}
         if "job_id" in kwargs:
             return self.send(args, kwargs, task_id=task_id, **options)
         if self.app.main == "default":
-            # Celery's implicit app, in a program that configured none: the ready-made one knows broker and settings.
+            # Celery's implicit app, in a program that configured none: the ready-made app knows broker and settings.
             return configured_app().tasks[self.name].apply_async(args, kwargs, task_id=task_id, **options)
         task_id = task_id or uuid()
         record = stage(self.app, task_id, args, kwargs, options)
@@ -347,14 +353,14 @@ class RunBatch(JobTask):
                 raise  # eager: the job ran, and this is how it ended
             except Exception:
                 if not (self.app.conf.task_always_eager or seen):
-                    _has_arrived(self.store, task_id)  # the app's task class refused it: it is not to stay
+                    _has_arrived(self.store, task_id)  # the app's task class refused it, so it must not stay
                 raise
             finally:
                 _staged.reset(token)
         return _expected(sent)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
-        """Whoever waits on it is told when the store has lost the job."""
+        """Return the job's AsyncResult, which also reports that the store has lost the job."""
         return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
 
 
@@ -367,7 +373,7 @@ def _run_message(
 
 
 def _expected(sent: AsyncResult[Any]) -> AsyncResult[Any]:
-    """Return what the app's task class did, for a job that was put into the store."""
+    """Return the app's return value, after marking an AsyncResult in it as that of a stored job."""
     if isinstance(sent, JobResult):
         sent.expect()
     return sent
@@ -407,15 +413,15 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     if record.ended_at is not None:
         raise Ignore("duplicate")
     store.keep(job_id)
-    if (now := store.job(job_id)) is not None and now.ended_at is not None:  # just before it was kept
+    if (now := store.job(job_id)) is not None and now.ended_at is not None:  # ended just before this
         store.expire(job_id, settings.result_ttl)
         raise Ignore("duplicate")
     if record.state == "staged":
         record.started_at, record.canvas = store.now(), message_chain.canvas(self.request)
-        if record.route is None and record.queue is None:  # handed over by an earlier release
+        if record.route is None and record.queue is None:  # submitted by an earlier release
             record.route = routing.encode(routing.find_route_of_message(self.request.delivery_info))
         record.headers = message_headers.added(job_id, record, self.request)
-        # The others follow, each when one is through: see fall_back.
+        # The other batches follow, each when one has finished: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
         record.admitted = min(record.batches, limit)
         store.schedule([Unit(job_id), *(Unit(job_id, number) for number in range(record.admitted))], record.started_at)
@@ -436,7 +442,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     if self.request.is_eager:
         message_chain.run_steps(record, lines)
         return self.end_here(job_id)
-    # What follows the job, and is linked to it, follows its last task now.
+    # The tasks that follow the job, or are linked to it, follow its last task from now on.
     self.request.callbacks = self.request.chain = None
     for steps in lines:
         message_chain.publish(record, job_id, steps)
@@ -444,10 +450,10 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
 
 
 def _refuse_limits(options: Mapping[str, Any]) -> None:
-    """Refuse a limit for one run of a task, which would not be one for the job.
+    """Refuse a limit for one run of a task, which would not limit the job.
 
     Raises:
-        InvalidSettings: there is one.
+        InvalidSettings: such a limit was given.
     """
     if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
         raise errors.InvalidSettings(
@@ -461,7 +467,7 @@ def _delay(app: Celery, options: Mapping[str, Any]) -> float:
     """Return the seconds from now at which a task with these options is to start, as Celery's workers read them.
 
     Raises:
-        InvalidSettings: eta is no moment.
+        InvalidSettings: eta is not a moment.
     """
     if (countdown := options.get("countdown")) or (eta := options.get("eta")) is None:
         return float(countdown or 0)
@@ -472,7 +478,7 @@ def _expiry(app: Celery, options: Mapping[str, Any]) -> float | None:
     """Return when it is too late for a task with these options to start, epoch seconds, as Celery's workers read it.
 
     Raises:
-        InvalidSettings: expires is no moment, and no number of seconds.
+        InvalidSettings: expires is neither a moment nor a number of seconds.
     """
     expires = options.get("expires")
     if expires is None or (isinstance(expires, Real) and not isinstance(expires, bool)):

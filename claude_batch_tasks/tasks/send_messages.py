@@ -1,4 +1,4 @@
-"""``send_messages``: sends requests through the Messages API."""
+"""The task ``send_messages``, which sends requests through the Messages API."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from claude_batch_tasks.steps.task_classes import job_task
 
 
 class SendMessages(StepTask):
-    """``send_messages``: its unit is a lane, its arguments job id, batch number, lane, sequence number.
+    """The task ``send_messages``: its unit is a sender.
 
-    The lane stands where other steps have the turn.
+    Its arguments are job id, batch number, sender, sequence number: the sender stands where other steps have the
+    generation.
     """
 
     abstract = True
@@ -27,34 +28,34 @@ class SendMessages(StepTask):
     waits = False
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
-        """The lane."""
+        """Return the unit of the sender."""
         return Unit(job_id, batch, turn)
 
     def position(self, turn: int, seq: int) -> int:
-        """Only its own sequence number counts."""
+        """Return the message's own sequence number, which alone counts."""
         return seq
 
     def after(self, turn: int) -> int:
-        """The end of the lane's life."""
+        """Return the position at the end of the sender's life."""
         return DONE
 
     def due(self) -> float | None:
-        """When the lane may send again."""
+        """Return when the sender may send again."""
         return self.step.store.lane(self.step.unit).due_at
 
     def failures(self) -> int:
-        """Of the store or the broker, in a row."""
+        """Return the failures of the store or the broker in a row."""
         return self.step.store.lane(self.step.unit).failures
 
     def report(self, line: str, due_at: float | None = None) -> None:
-        """``fall_back`` reports for all of them."""
+        """Skip the report: ``fall_back`` reports for all senders."""
 
     def gone(self, job_id: str) -> NoReturn:
-        """``fall_back`` tells whoever waits for the job."""
+        """End the message quietly: ``fall_back`` reports it to whoever waits for the job."""
         raise Ignore("the job is gone from the store")
 
     def failed(self, error: errors.BatchTasksError) -> str:
-        """What is left keeps the outcomes it had: an error here must not end the batch."""
+        """Stop the job, and leave unsent requests with their earlier outcomes: an error here must not end the batch."""
         step = self.step
         try:
             step.stop(str(error))
@@ -64,7 +65,10 @@ class SendMessages(StepTask):
         return f"stopped: {error}"
 
     def move_on(self) -> None:
-        """The last lane to end wakes the others, which have nothing left to wait for, and ``fall_back``."""
+        """Release the lease; the last sender to finish wakes ``fall_back`` and the other senders.
+
+        These have nothing left to wait for.
+        """
         super().move_on()
         if step := getattr(self.request, "step", None):
             with suppress(errors.StoreUnavailable):
@@ -76,8 +80,8 @@ class SendMessages(StepTask):
 def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: int = 0) -> str:
     """Send requests through the Messages API, as many as may be sent now, and store each outcome as it arrives.
 
-    A call whose answer was lost may have been answered and billed, so it is not made a second time: the request keeps
-    the outcome it had.
+    A call whose answer was lost may have been answered and billed, so it is not made a second time: the outcome of the
+    request stays unchanged.
     """
     step = self.step
     if step.store.under_way(job_id, batch):
