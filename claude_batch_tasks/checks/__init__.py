@@ -1,1 +1,1 @@
-"""What settings, and one look at the servers, tell of a set-up."""
+"""The checks of a set-up that need only its settings and one poll of its servers."""

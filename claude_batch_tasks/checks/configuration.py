@@ -1,6 +1,6 @@
-"""Settings and servers that would hurt: what a worker warns of at its start, and ``doctor`` says with the rest.
+"""The checks of settings and servers that a worker makes at its start, and that ``doctor`` makes among others.
 
-Nothing here stops a worker. The ``of_`` functions decide; ``warn`` asks and logs.
+Nothing here stops a worker. The ``of_`` functions decide what is a finding; ``warn`` asks the servers and logs.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ from claude_batch_tasks.store.prefixed import client_class
 
 log = get_logger(__name__)
 
-#: Seconds a server may take to answer; a worker's start waits for it.
+#: The deadline, in seconds, for a server's answer; a worker's start waits for it.
 PATIENCE = 2.0
 
-#: Seconds for which a connection may be silent before somebody who waits for a job would notice.
+#: Seconds for which a connection may be silent before a caller that waits for a job would notice.
 _LONG_SILENCE = 30
 
-#: Seconds that a create or a download of a large batch may take, or a long answer of the Messages API; and any other
-#: step, which makes a call or two of at most ``timeout`` seconds.
+#: Seconds that a step may take. Long steps are a create or a download of a large batch, and a long answer of the
+#: Messages API. Any other step makes one or two calls of at most ``timeout`` seconds.
 _LONG_STEP = 600
 _STEP = 120
 _LONG_STEPS = ("create_batch", "fetch_results", "send_messages")
 
-#: Celery's own default; more is somebody's choice.
+#: Celery's own default; a project that has more has chosen it.
 _PREFETCH = 4
 
-#: The oldest server that knows all commands of the store.
+#: The oldest version of a server that has all commands of the store.
 _OLDEST = (6, 2)
 
-#: The part of its memory from which on a server is nearly full.
+#: The part of its memory limit from which on a server is nearly full.
 _NEARLY = 0.8
 
-#: Findings that name settings as they are written already.
+#: Findings whose texts name settings already as the project writes them.
 _SPELLED = {one.id for one in (problems.INVALID_SETTINGS, problems.NOT_IN_FORCE, problems.LOOKS_LIKE_OURS)}
 
 LOSSES = {
@@ -78,23 +78,23 @@ LOSSES = {
 
 
 class Server(NamedTuple):
-    """A Redis that the app uses: its URLs, by what it is used as (``store``, ``broker``, ``result back end``)."""
+    """A Redis that the app uses, with its URL for each role: ``store``, ``broker`` or ``result back end``."""
 
     urls: dict[str, str]
 
     @property
     def roles(self) -> list[str]:
-        """As what it is used."""
+        """The roles in which the app uses the server."""
         return list(self.urls)
 
     @property
     def url(self) -> str:
-        """One of its URLs; they differ in the database at most."""
+        """The first of the server's URLs; they differ at most in the database."""
         return next(iter(self.urls.values()))
 
     @property
     def name(self) -> str:
-        """As findings call it; no password."""
+        """The server's name in findings, without a password."""
         return _named(self.roles, redis_address(self.url))
 
 
@@ -105,12 +105,12 @@ def _named(roles: Sequence[str], where: str) -> str:
 
 
 def of_server(roles: Sequence[str], where: str, info: Mapping[str, Any]) -> list[Finding]:
-    """What the ``INFO`` of a Redis gives reason to warn of.
+    """Return the findings from the ``INFO`` of a Redis.
 
     Args:
-        roles: what it is used as: ``store``, ``broker`` or both.
-        where: its address.
-        info: all of it; what is missing is not warned of.
+        roles: the roles of the server: ``store``, ``broker``, ``result back end``, or several of them.
+        where: the server's address.
+        info: the whole answer to ``INFO``; a missing field leads to no finding.
     """
     server, loss = _named(roles, where), LOSSES[roles[0]]
     found = []
@@ -122,7 +122,7 @@ def of_server(roles: Sequence[str], where: str, info: Mapping[str, Any]) -> list
     if str(info.get("aof_enabled", 1)) == "0":
         found.append(problems.NO_APPEND_ONLY_FILE.found(server=server, loss=loss))
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory") or 0)
-    # One that evicts is full by its nature.
+    # A server that evicts is normally full.
     if limit and policy == "noeviction" and used >= _NEARLY * limit:
         problem = problems.NEARLY_FULL if used < limit else problems.FULL
         leads = "jobs can neither be submitted nor go on"
@@ -139,27 +139,29 @@ def of_server(roles: Sequence[str], where: str, info: Mapping[str, Any]) -> list
     return found
 
 
-#: What Celery and kombu raise for an address whose kind they do not know, or whose package is not installed.
+#: The exceptions of Celery and kombu for an address of an unknown kind, or of a kind whose package is not installed.
 UNUSABLE = (ImportError, LookupError, ValueError, AttributeError, ImproperlyConfigured)
 
-#: Where the address of each is set.
+#: The setting that has the address of each role.
 SETTINGS = {"store": "claude_batch_store_url", "broker": "broker_url", "result back end": "result_backend"}
 
 
 def of_transport(guarded: bool) -> list[Finding]:
-    """What a Redis broker's transport gives reason to warn of.
+    """Return the findings about the transport of a Redis broker.
 
     Args:
-        guarded: whether it is one of ``claude_batch_tasks.transport``.
+        guarded: whether the transport is one of ``claude_batch_tasks.transport``.
     """
     return [] if guarded else [problems.ENDED_BY_RESTARTS.found()]
 
 
 def of_silence(role: str, seconds: Any, setting: str) -> list[Finding]:
-    """Return what the seconds for which a silent connection is waited on give reason to warn of; None: for ever.
+    """Return a finding if the app waits too long on a silent connection.
 
     Args:
-        setting: how they are made fewer.
+        role: the role of the server.
+        seconds: how long the app waits; None: for ever, which leads to no finding.
+        setting: the setting that makes the time shorter.
     """
     limit = _number(seconds)
     if limit is None or 0 < limit <= _LONG_SILENCE:
@@ -168,12 +170,12 @@ def of_silence(role: str, seconds: Any, setting: str) -> list[Finding]:
 
 
 def of_visibility_timeout(seconds: float) -> list[Finding]:
-    """What the seconds after which the broker hands out an unacknowledged message again give reason to warn of."""
+    """Return a finding if the broker delivers an unacknowledged message again after too few seconds."""
     return [] if seconds >= _LONG_STEP else [problems.SHORT_VISIBILITY_TIMEOUT.found(seconds=seconds)]
 
 
 def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
-    """What the app's own Celery settings give reason to warn of."""
+    """Return the findings about the app's own Celery settings."""
     found = []
     if conf.get("worker_cancel_long_running_tasks_on_connection_loss"):
         found.append(problems.KILLED_STEPS.found())
@@ -188,7 +190,7 @@ def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
     tasks = conf.get("task_serializer")
     if accepted and not any(_accepts(accepted, name) for name in ("json", tasks) if name):
         found.append(problems.NO_SERIALIZER.found(accepted=accepted, used=tasks, right=["json", *accepted]))
-        tasks = None  # which says it all
+        tasks = None  # this finding covers the serializer of tasks
     sent = (("task_serializer", tasks, accepted), ("result_serializer", conf.get("result_serializer"), results))
     for serializer, used, taken in sent:
         if used and taken and not _accepts(taken, used):
@@ -209,10 +211,10 @@ def of_settings(conf: Mapping[str, Any]) -> list[Finding]:
 
 
 def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[Finding]:
-    """What annotations (``task_annotations``) or settings made of our tasks gives reason to warn of.
+    """Return the findings about our tasks as annotations (``task_annotations``) or settings have changed them.
 
     Args:
-        tasks: by name.
+        tasks: the app's tasks, by name.
         limits: the worker's ``time_limit`` and ``soft_time_limit``, for tasks without their own.
     """
     found = []
@@ -233,7 +235,7 @@ def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> li
 
 
 def _number(value: Any) -> float | None:
-    """A number, or a duration in seconds, however it is given."""
+    """Return a number, or a duration in seconds, as a float; None stays None."""
     return value.total_seconds() if isinstance(value, timedelta) else None if value is None else float(value)
 
 
@@ -255,18 +257,18 @@ def _megabytes(size: int) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """One of them, how many more there are, and the verb."""
+    """Return the first name, how many more there are, and the verb: ``a is``, ``a and 2 more are``."""
     more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
     return f"{names[0]}{more}"
 
 
 def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
-    """What the app's servers and settings give reason to warn of.
+    """Yield the findings about the app's servers and settings.
 
-    A server that does not answer in time, or refuses ``INFO``, is passed over; what cannot be checked is a finding.
+    A server that does not answer in time, or refuses ``INFO``, is skipped. A check that fails is a finding itself.
 
     Args:
-        worker: the one that starts, whose command line may say otherwise than the app's settings.
+        worker: the worker that starts; its command line may differ from the app's settings.
     """
     prefix = readable(app).store_prefix or ""
     found = isolated("servers", lambda: (finding for server in servers(app) for finding in _forgets(server, prefix)))
@@ -276,14 +278,14 @@ def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
 
 
 def static(app: Celery, worker: Any = None) -> Iterator[Finding]:
-    """What the settings alone give reason to warn of; nobody is asked."""
+    """Yield the findings about the settings alone, without asking any server."""
     for check in (_settings, _unread_settings, _factories, _transport, _result_back_end, _celery_settings, _tasks):
         found = isolated(check.__name__.strip("_").replace("_", " "), partial(check, app, worker))
         yield from in_its_words(app, found)
 
 
 def in_its_words(app: Celery, found: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield findings with settings spelled as they have to be where the app reads them: by Django in capitals."""
+    """Yield the findings with settings spelled as the app reads them: in capitals if Django holds them."""
     for one in found:
         if one.id in _SPELLED:
             yield one
@@ -293,22 +295,25 @@ def in_its_words(app: Celery, found: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What a check finds, and whatever it raises as a finding: settings may be anything, and one hides no others."""
+    """Yield what a check finds, and a finding in place of any exception.
+
+    Settings may have any value, and a check that fails must not hide the findings of others.
+    """
     try:
         yield from check()
     except Exception as exc:  # noqa: BLE001
-        # Its text may hold a part of an address, and that a password.
+        # The exception's text may contain a part of an address, and so a password.
         yield problems.UNCHECKED.found(what=what, error=type(exc).__name__)
 
 
 def warn(worker: Any) -> None:
-    """Log what a worker that starts has to warn of; never raises."""
+    """Log the findings about a worker that starts; nothing is raised."""
     for finding in findings(worker.app, worker):
         log.log(finding.level, f"claude_batch_tasks: %s ({finding.id})", finding)  # one text for each kind
 
 
 def servers(app: Celery) -> list[Server]:
-    """The Redis servers that the app uses, each once."""
+    """Return the Redis servers that the app uses, each once."""
     found: dict[str, Server] = {}
     urls: dict[str, Callable[[], str | None]] = {
         "store": lambda: readable(app).store_url,
@@ -317,17 +322,17 @@ def servers(app: Celery) -> list[Server]:
     }
     for role, of_role in urls.items():
         url = None
-        with suppress(InvalidSettings):  # which the settings' own check has said
+        with suppress(InvalidSettings):  # the check of the settings reports it
             url = of_role()
         if url is not None:
             parts = urlsplit(url)
-            # Another password may be wrong where the first is right.
+            # URLs with different passwords stay apart: one may be right and the other wrong.
             found.setdefault(parts.netloc or parts.path, Server({})).urls[role] = url
     return list(found.values())
 
 
 def readable(app: Celery) -> Settings:
-    """The app's settings without those that make no sense; the store's address may be missing."""
+    """Return the app's settings without the invalid ones; the store's address may be missing."""
     with suppress(InvalidSettings):
         return Settings.of(app)
     kept: dict[str, Any] = {}
@@ -345,10 +350,10 @@ def readable(app: Celery) -> Settings:
 
 
 def of_prefixes(server: Server, client: redis.Redis, ours: str) -> list[Finding]:
-    """Say which jobs in the store's database this app may take for its own, and does not."""
+    """Return a finding for each other prefix in the store's database whose jobs may belong to this app."""
     try:
         found = neglected_prefixes(client, ours)
-    except redis.ResponseError:  # it may not look
+    except redis.ResponseError:  # the user may not read key names
         return []
     return [problems.OTHER_PREFIX.found(server=server.name, theirs=theirs, ours=ours) for theirs in found]
 
@@ -364,7 +369,7 @@ def _forgets(server: Server, prefix: str) -> list[Finding]:
 
 
 def connected(url: str, prefix: str = "") -> redis.Redis:
-    """A client that waits for no more than ``PATIENCE`` seconds."""
+    """Return a Redis client that waits for at most ``PATIENCE`` seconds."""
     limits = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry": Retry(NoBackoff(), 0)}
     return redis_urls.connect(url, limits, kind=client_class(prefix))
 
@@ -418,7 +423,7 @@ def _result_back_end(app: Celery, worker: Any) -> Iterator[Finding]:
 
 
 def of_silent_servers(app: Celery) -> Iterator[Finding]:
-    """How long servers are waited for from which nothing comes any more."""
+    """Yield the findings about how long the app waits for servers that have fallen silent."""
     with suppress(*UNUSABLE):
         kind, seconds = app.connection_for_read().get_transport_cls().driver_type, app.conf.broker_heartbeat
         if kind == "amqp" and (seconds := silent_broker.heartbeat(seconds)):
@@ -429,14 +434,14 @@ def of_silent_servers(app: Celery) -> Iterator[Finding]:
 
 
 def result_back_end(app: Celery) -> type:
-    """The class of the result back end. An instance might connect."""
+    """Return the class of the result back end; an instance might connect."""
     by_url: Any = backends.by_url(app.conf.result_backend or "disabled", app.loader)
     used: type = by_url[0]
     return used
 
 
 def unusable_result_back_end(app: Celery, exc: Exception) -> Finding:
-    """It is of a kind that is not known or not installed, or its address is none."""
+    """Return the finding for a result back end whose kind is unknown or not installed, or whose address is invalid."""
     error = _why_unusable(exc, app.conf.result_backend)
     return problems.UNUSABLE_URL.found(role="result back end", setting="result_backend", error=error)
 
@@ -454,14 +459,17 @@ def _tasks(app: Celery, worker: Any) -> list[Finding]:
 
 
 def masked(text: str) -> str:
-    """A text without what stands between ``//`` and ``@`` in addresses, and without passwords that follow a ``?``."""
-    # A password that is not quoted as it should be may have both signs in it.
+    """Return a text without what stands between ``//`` and ``@`` in addresses, and without passwords after a ``?``."""
+    # A password that is not quoted properly may contain both signs.
     text = re.sub(r"//\S*@", "//***@", text)
     return re.sub(r"(?i)([?&]\w*(?:pass|secret|token|key|sentinel_kwargs)\w*=)[^&\s]*", r"\1***", text)
 
 
 def _why_unusable(exc: Exception, urls: Any) -> str:
-    """What is wrong with an address; of one that cannot be read, nothing that may be a part of its password."""
+    """Return what is wrong with an address.
+
+    The text quotes nothing of an address that cannot be parsed, since that may be a part of its password.
+    """
     try:
         for url in _several(urls):
             _ = urlsplit(str(url)).port

@@ -1,6 +1,6 @@
-"""What a worker tells ``doctor`` of itself: a remote control command of Celery's, ``claude_batch``.
+"""The remote control command ``claude_batch`` of Celery, with which a worker reports about itself to ``doctor``.
 
-No setting's value travels, only digests that tell whether two are the same.
+No value of a setting is sent, only digests that show whether two values are the same.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from claude_batch_tasks.store.schema import PREFIX
 
 COMMAND = "claude_batch"
 
-#: Of these another finding tells more.
+#: Settings about which another finding says more; no digest of them is sent.
 _TOLD_ELSEWHERE = ("store_url", "client_factories")
 
 
 def mark(token: str) -> str:
-    """The key in the caller's store by which a worker knows that its own is the same."""
+    """Return the key in the caller's store by which a worker recognizes that it uses the same store."""
     return f"{PREFIX}:doctor:{token}"
 
 
 def store_name(settings: Settings) -> str:
-    """The store's host, port and database."""
+    """Return the store's host, port and database."""
     url = settings.store_url or ""
     return f"{redis_address(url)}/{database_of(url)}" if url else "none"
 
 
 def described(settings: Settings) -> dict[str, str]:
-    """A digest of each setting's value."""
+    """Return a digest of each setting's value, by the setting's name."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     return {
         name: hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
@@ -48,14 +48,14 @@ def described(settings: Settings) -> dict[str, str]:
 
 
 def register() -> None:
-    """Have this process, which is a worker, answer the command."""
+    """Register the command, so that this process, which is a worker, answers it."""
     from celery.worker.control import inspect_command
 
     inspect_command(name=COMMAND, args=[("token", str)])(_answer)
 
 
 def _answer(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
-    """The release, and whether settings and store are the caller's."""
+    """Return the worker's release, and what shows whether its settings and store are the caller's."""
     settings = Settings.of(state.app)
     assert settings.store_url is not None
     try:

@@ -1,7 +1,7 @@
-"""What may be wrong with a set-up: every problem that workers warn of and that ``doctor`` finds, as data.
+"""The problems that a set-up may have: all that workers warn of and that ``doctor`` finds, as data.
 
-Each says what is wrong, what it leads to, and the setting or command that mends it. The ids stay: people search for
-them, and Django's ``SILENCED_SYSTEM_CHECKS`` names them.
+Each says what is wrong, what it leads to, and the setting or command that fixes it. The ids never change: people search
+for them, and Django's ``SILENCED_SYSTEM_CHECKS`` names them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 
 class Finding(NamedTuple):
-    """What a check found.
+    """The result of a check: a problem, or the statement that all is well.
 
-    ``id``: that of the problem, such as ``claude_batch.W004``; empty where all is well. ``level``: ``logging.ERROR``,
-    ``logging.WARNING``, or ``logging.INFO`` where all is well. ``text``: what is wrong, and what it leads to. ``hint``:
+    ``id``: the problem's id, such as ``claude_batch.W004``; empty if all is well. ``level``: ``logging.ERROR``,
+    ``logging.WARNING``, or ``logging.INFO`` if all is well. ``text``: what is wrong, and what it leads to. ``hint``:
     what to do.
     """
 
@@ -26,7 +26,7 @@ class Finding(NamedTuple):
 
     @property
     def status(self) -> str:
-        """``ok``, ``warning`` or ``error``."""
+        """The level as a word: ``ok``, ``warning`` or ``error``."""
         return "ok" if self.level < logging.WARNING else "warning" if self.level < logging.ERROR else "error"
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A kind of finding; text and hint name in braces what differs from one to the next."""
+    """A kind of finding; text and hint have names in braces for what differs between its findings."""
 
     number: str
     text: str
@@ -42,25 +42,25 @@ class Problem(NamedTuple):
 
     @property
     def id(self) -> str:
-        """As Django spells the ids of its checks."""
+        """The problem's id, spelled like the ids of Django's checks."""
         return f"claude_batch.{self.number}"
 
     @property
     def level(self) -> int:
-        """Of ``logging``."""
+        """The level of ``logging``: ``ERROR`` if the number begins with E, else ``WARNING``."""
         return logging.ERROR if self.number.startswith("E") else logging.WARNING
 
     def found(self, **values: Any) -> Finding:
-        """The finding, with what its text and hint leave open."""
+        """Return the finding, with values for the names in text and hint."""
         return Finding(self.id, self.level, self.text.format_map(values), self.hint.format_map(values))
 
 
 def ok(text: str) -> Finding:
-    """What is as it should be."""
+    """Return a finding that says that something is as it should be."""
     return Finding("", logging.INFO, text)
 
 
-# -- settings: what can be said without asking anybody
+# -- settings: checked without asking any server
 
 INVALID_SETTINGS = Problem(
     "E001",
@@ -449,5 +449,5 @@ UNCHECKED = Problem(
 
 
 def catalogue() -> Iterator[Problem]:
-    """All of them, in the order of this page."""
+    """Yield all problems, in the order of this module."""
     yield from (value for value in globals().values() if isinstance(value, Problem))

@@ -1,4 +1,4 @@
-"""Jobs in the store's database that begin with another prefix: another project's, or this one's by mistake."""
+"""The check for jobs in the store's database under another prefix: another project's, or this one's by mistake."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 from claude_batch_tasks.store.prefixed import glob_escaped
 from claude_batch_tasks.store.schema import PREFIX
 
-#: Pages of key names that are looked through, and how many each is of.
+#: How many pages of key names are read at most, and how many names a page has.
 _PAGES, _PAGE = 100, 1000
 
-#: Seconds by which what another prefix's workers have to do is late before nobody seems to do it.
+#: Seconds by which work under another prefix must be overdue before it seems that no worker does it.
 _LATE = 600
 
 
 def neglected_prefixes(client: Any, ours: str) -> list[str]:
-    """Return the other prefixes under which there are jobs that a mistake about the prefix would explain.
+    """Return the other prefixes whose jobs may be there because of a wrong prefix.
 
-    There is nothing yet under ours, or nobody does what is due under theirs.
+    This is likely if there is no job yet under our prefix, or if work under the other prefix is overdue.
 
     Args:
-        client: one without a prefix.
+        client: a Redis client without a prefix.
         ours: the prefix of this app.
     """
     end = f"{PREFIX}:due"

@@ -1,7 +1,7 @@
-"""How a worker finds out that its RabbitMQ has fallen silent, and connects again. Celery's defaults take minutes.
+"""The step of a worker that notices a silent RabbitMQ and connects again. Celery's defaults take minutes.
 
-Where packets vanish, nobody hears that a connection is dead. Celery's loop would wait on it for an answer without end.
-And the broker would keep the worker's control queue for it, and so end the worker when it connects again.
+If packets are lost, neither side learns that a connection is dead. Celery's loop would wait for an answer for ever.
+The broker would keep the worker's control queue for the dead connection, and so end the worker when it connects again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from claude_batch_tasks.steps import publishing
 
 log = get_logger(__name__)
 
-#: Seconds between two heartbeats, where ``broker_heartbeat`` is not set. Either side gives a connection up after two
-#: that are missing. Only the worker's loop sends them: connections that tasks publish on keep Celery's default.
+#: Seconds between two heartbeats if ``broker_heartbeat`` is not set. Either side gives up a connection after two
+#: missing heartbeats. Only the worker's loop sends them: connections on which tasks publish keep Celery's default.
 HEARTBEAT = 10
 
 #: Seconds to wait for a control queue that the broker keeps for the lost connection.
@@ -28,12 +28,12 @@ _LOCKED = 6 * HEARTBEAT
 
 
 def heartbeat(configured: float | None) -> float | None:
-    """Return the seconds between two heartbeats of a worker's connection, from what ``broker_heartbeat`` says."""
+    """Return the seconds between two heartbeats of a worker's connection, for a value of ``broker_heartbeat``."""
     return HEARTBEAT if configured == NAMESPACES["broker"]["heartbeat"].default else configured
 
 
 class NoticeSilence(bootsteps.Step):
-    """Gives a worker's own connections to RabbitMQ time-outs and shorter heartbeats."""
+    """A bootstep that gives a worker's own connections to RabbitMQ time-outs and shorter heartbeats."""
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
@@ -71,6 +71,6 @@ def _is_locked(connection: Any, name: str) -> bool:
             channel.queue_declare(name, passive=True)
     except ResourceLocked:
         return True
-    except ChannelError:  # there is none
+    except ChannelError:  # there is no such queue
         return False
     return False

@@ -1,6 +1,6 @@
-"""Settings of ours that somebody has written where the app does not read them: a limit that is not in force.
+"""The check for settings of ours in places where the app does not read them, such as a limit that is not in force.
 
-Looked at are Django's settings, the config of Flask apps, the environment, and the app's own configuration.
+It reads Django's settings, the config of Flask apps, the environment, and the app's own configuration.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.settings import FIELDS, NAMES, Settings, spelling
 from claude_batch_tasks.settings.spelling import CELERY, PREFIX
 
-#: What a prefix is made of that frameworks, and people who use them, put before a setting.
+#: The words in a prefix that frameworks, and people who use them, put before the name of a setting.
 _WORDS = ("celery", "django", "flask")
 
-#: How much a name must resemble one of ours to be a misspelled one: after our prefix, and with it.
+#: How similar a name must be to one of ours to count as misspelled: the part after our prefix, and the whole name.
 _ALIKE = 0.8
 _ALIKE_WITH_PREFIX = 0.9
 
@@ -33,7 +33,10 @@ _Items = list[tuple[str, Any]]
 
 
 class _Place(NamedTuple):
-    """Where settings are written, why one of them is not in force, and ``fix(key, name)``: what to do about it."""
+    """A place where settings are written.
+
+    ``why``: why a setting there is not in force. ``fix(key, name)``: what to do about it.
+    """
 
     title: str
     why: str
@@ -42,10 +45,10 @@ class _Place(NamedTuple):
 
 
 def findings(app: Celery, settings: Settings) -> Iterator[Finding]:
-    """Yield what is written somewhere as a setting of ours, also misspelled, and is not in force.
+    """Yield a finding for each setting of ours, also a misspelled one, that is written somewhere and not in force.
 
     Args:
-        settings: those in force.
+        settings: the settings in force.
     """
     found = set()
     for place in _places(app):
@@ -78,7 +81,7 @@ def _shown(settings: Settings, name: str) -> str:
 def _meant(app: Celery, key: str) -> tuple[str | None, bool]:
     """Return the name of the setting that a key is meant for, and whether it may be for something else.
 
-    It may be where there are words before our prefix that no framework puts there.
+    It may be for something else if there are words before our prefix that no framework puts there.
     """
     before, ours, name = key.lower().partition(PREFIX)
     if not ours:
@@ -104,13 +107,13 @@ def _closest(name: str, names: Collection[str], cutoff: float) -> str | None:
 
 
 def _prefixes_of_others(app: Celery) -> set[str]:
-    """Return the namespaces of the program's other Celery apps, which read these for themselves."""
+    """Return the namespaces of the program's other Celery apps, which read those settings themselves."""
     others = [one for one in _state._get_active_apps() if one.namespace]  # type: ignore[attr-defined]
     return {spelling.prefixes(one)[1] for one in others} - set(spelling.prefixes(app))
 
 
 def _places(app: Celery) -> Iterator[_Place]:
-    """Yield all places, with what each has that resembles a setting of ours and is not read."""
+    """Yield all places, each with its items that resemble a setting of ours and are not read."""
     maps = [_alike(mapping, mapping.__getitem__) for mapping in spelling.maps(app)]
     ours = spelling.prefixes(app)
     read = [item for items in maps for item in items if spelling.name_of(item[0], ours) is not None]
@@ -165,7 +168,7 @@ def _of_flask(app: Celery, unread: Callable[[Iterable[tuple[str, Any]]], _Items]
 
 
 def _nested(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, _Items]]:
-    """Yield the mappings and classes that hold Celery's settings, with what resembles ours in them."""
+    """Yield the names of mappings and classes that hold Celery's settings, with their items that resemble ours."""
     for outer, inner in items:
         if "celery" in outer.lower() and isinstance(inner, (Mapping, type)):
             held = dict(inner if isinstance(inner, Mapping) else vars(inner))
@@ -173,7 +176,7 @@ def _nested(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, _Items]]:
 
 
 def _read_by_flask(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the modules and classes from which Flask has taken what they have in capitals."""
+    """Yield the modules and classes from which Flask has read the names in capitals, with all their items."""
     for name, module in list(sys.modules.items()):
         held = dict(getattr(module, "__dict__", {}))
         own = [one for one in held.values() if type(one) is type and one.__module__ == name]
@@ -201,7 +204,7 @@ def _is_ready_made(app: Celery) -> bool:
 
 
 def _alike(keys: Iterable[Any], get: Callable[[str], Any]) -> _Items:
-    """Return what may be a setting of ours, if misspelled; nothing else is touched."""
+    """Return the items that may be a setting of ours, perhaps misspelled; no other value is read."""
     return [(key, get(key)) for key in keys if "claud" in (lower := str(key).lower()) or "batch" in lower]
 
 
@@ -210,8 +213,8 @@ def _flask_apps(app: Celery) -> list[Any]:
     flask = sys.modules.get("flask")
     if flask is None:
         return []
-    gc.collect()  # an app that nobody holds any more is none
-    # By its class: isinstance() would have lazy objects of other packages made.
+    gc.collect()  # removes apps that nothing refers to any more
+    # By class: isinstance() would create the lazy objects of other packages.
     apps: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), flask.Flask)]
     return [one for one in apps if app in (_celery_apps(one) or [app])]
 

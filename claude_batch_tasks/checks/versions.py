@@ -1,4 +1,4 @@
-"""Which versions of what are at work in this process."""
+"""The versions of Python and of the packages in this process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from importlib import metadata
 
 from claude_batch_tasks._version import __version__
 
-#: What a job goes through beside ourselves.
+#: The packages besides ours that a job goes through.
 _PACKAGES = ("anthropic", "httpx", "httpx2", "celery", "kombu", "redis", "amqp", "msgspec")
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of every package that is installed and that a job goes through."""
+    """Return the versions of Python, of this package, and of each installed package that a job goes through."""
     found = {
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        # That which runs: of an editable installation the metadata may be an older release's.
+        # The version of the code that runs: an editable installation may have the metadata of an older release.
         "claude-batch-tasks": __version__,
     }
     for package in _PACKAGES:

@@ -1,6 +1,6 @@
-"""``claude-batch ...``, also reachable as ``celery -A proj claude-batch ...`` through Celery's plugin entry point.
+"""The command ``claude-batch``, also ``celery -A proj claude-batch`` through Celery's plugin entry point.
 
-Every `celery` command imports this module, so the commands' own are imported when one of theirs is called.
+Every `celery` command imports this module. So the modules of the subcommands are imported only when one is called.
 """
 
 from __future__ import annotations
@@ -74,5 +74,5 @@ def claude_batch(ctx: click.Context, app_name: str | None = None) -> None:
 
 
 def main() -> None:
-    """The ``claude-batch`` command."""
+    """Run the ``claude-batch`` command."""
     claude_batch(prog_name="claude-batch")

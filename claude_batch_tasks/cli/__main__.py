@@ -1,4 +1,4 @@
-"""``python -m claude_batch_tasks.cli``."""
+"""The entry point of ``python -m claude_batch_tasks.cli``."""
 
 from claude_batch_tasks.cli import main
 

@@ -10,7 +10,7 @@ from claude_batch_tasks.jobs.job_status import JobStatus
 
 
 class Bar(Progress):
-    """How far a job is."""
+    """A bar that shows how far a job is."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -25,6 +25,6 @@ class Bar(Progress):
         self._bar = self.add_task("", total=None)
 
     def show(self, status: JobStatus) -> None:
-        """As of now."""
-        # An adopted job's requests are not known before its batch was seen.
+        """Show a status of the job."""
+        # The number of an adopted job's requests is not known before its batch was seen.
         self.update(self._bar, total=status.requests or None, completed=status.done, description=shown.progress(status))

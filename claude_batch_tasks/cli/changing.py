@@ -1,4 +1,4 @@
-"""``claude-batch cancel``, ``resume``, ``delete``, ``adopt`` and ``recover``: what changes a job's fate."""
+"""The commands that change jobs: ``claude-batch cancel``, ``resume``, ``delete``, ``adopt`` and ``recover``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands share: the app, the job, options, and where output goes."""
+"""The parts that commands share: the app, the job, options, and output."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def app_of(ctx: click.Context) -> Celery:
-    """The Celery app meant: that of `celery -A` or `claude-batch -A`, else the configured one."""
-    app = getattr(ctx.obj, "app", None)  # celery's own
+    """Return the Celery app of `celery -A` or `claude-batch -A`, else the configured one."""
+    app = getattr(ctx.obj, "app", None)  # that of the `celery` command
     name = _app_name(ctx)
     # As for a worker, the project and its celeryconfig.py may be in the working directory.
     with cwd_in_path():
@@ -34,7 +34,7 @@ def app_of(ctx: click.Context) -> Celery:
 
 
 def sending_app(ctx: click.Context) -> Celery:
-    """The app meant, with its tasks and ours, which take a second to import."""
+    """Return the command's app with its tasks and ours, which take a second to import."""
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
     app = app_of(ctx)
@@ -44,20 +44,20 @@ def sending_app(ctx: click.Context) -> Celery:
 
 
 def _app_name(ctx: click.Context) -> str | None:
-    """What follows -A."""
+    """Return the value of the option -A, if it is given."""
     root = ctx.find_root().params
     name = root.get("app_name") or root.get("app")
     return name if isinstance(name, str) else None
 
 
 def worker_command(ctx: click.Context, app: Celery, queue: str | None = None) -> str:
-    """How to start a worker that takes the app's jobs."""
+    """Return the command that starts a worker for the app's jobs."""
     name = _app_name(ctx) or ("claude_batch_tasks.app" if app.main == "claude_batch_tasks" else app.main or "APP")
     return f"celery -A {name} worker" + (f" -Q {queue}" if queue else "")
 
 
 def again(ctx: click.Context, command: str) -> str:
-    """A command of ours as it is to be typed, under the program and with the app of this one."""
+    """Return a command of ours as the user has to type it, with the program and the app of the present command."""
     name = _app_name(ctx)
     with_app = f" -A {name}" if name else ""
     ours = ctx.find_root().command.name == "claude-batch"
@@ -65,22 +65,22 @@ def again(ctx: click.Context, command: str) -> str:
 
 
 def job_of(ctx: click.Context, job_id: str) -> BatchJob:
-    """The job of that id, in the store of the app meant."""
+    """Return the job with that id, in the store of the command's app."""
     return BatchJob(job_id, app_of(ctx))
 
 
 def say(text: str) -> None:
-    """For whoever watches: to standard error."""
+    """Print a text for the user to standard error."""
     click.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON, to standard output."""
+    """Print a value as one line of JSON to standard output."""
     click.echo(msgspec.json.encode(value))
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask, if somebody is there to answer.
+    """Ask the user to confirm, if standard input is a terminal.
 
     Raises:
         Abort: the answer is no.
@@ -90,10 +90,10 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def checked(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
-    """Per-job settings in their types; a ``deadline``, which may be a moment, as it is.
+    """Return per-job settings in their types; a ``deadline``, which may be a point in time, stays as it is.
 
     Raises:
-        InvalidSettings: one is unknown or makes no sense.
+        InvalidSettings: a setting is unknown or makes no sense.
     """
     settings = Settings.of(app).override({name: value for name, value in options.items() if name != "deadline"})
     return {name: value if name == "deadline" else getattr(settings, name) for name, value in options.items()}
@@ -108,7 +108,7 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 
 
 def settings_option(command: _F) -> _F:
-    """``-s max_wait=7200``, any number of times, as ``options``."""
+    """Add the option ``-s max_wait=7200``, any number of times, as ``options``."""
     return click.option(
         "-s",
         "--set",
@@ -121,20 +121,20 @@ def settings_option(command: _F) -> _F:
 
 
 def job_argument(command: _F) -> _F:
-    """JOB."""
+    """Add the argument JOB, as ``job_id``."""
     return click.argument("job_id", metavar="JOB")(command)
 
 
 def json_option(command: _F) -> _F:
-    """``--json``."""
+    """Add the option ``--json``, as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def quiet_option(command: _F) -> _F:
-    """``--quiet``."""
+    """Add the option ``--quiet``."""
     return click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")(command)
 
 
 def yes_option(command: _F) -> _F:
-    """``--yes``."""
+    """Add the option ``--yes``."""
     return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)

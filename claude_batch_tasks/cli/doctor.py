@@ -1,4 +1,4 @@
-"""``claude-batch doctor`` and ``claude-batch report``."""
+"""The commands ``claude-batch doctor`` and ``claude-batch report``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How commands end: their exit codes, and expected errors in words instead of a traceback."""
+"""The exit codes of commands, and the messages that expected errors give instead of a traceback."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _MEANING = {
     UNREACHABLE: "the store or the broker does not answer; trying again is safe",
     INTERRUPTED: "interrupted with Ctrl-C; a job that was submitted goes on",
 }
-#: For the help: one line for each, which click is not to join.
+#: The text for the help, with one line for each code; ``\b`` keeps click from joining them.
 DESCRIPTION = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in _MEANING.items())
 
 _BROKEN_PIPE = 141
-"""As of a program that SIGPIPE ends: whoever read has enough."""
+"""The code of a program that SIGPIPE ends: the reader of the output wants no more."""
 
 
 class Failure(click.ClickException):
-    """What went wrong, in words, and the exit code."""
+    """An error with a message for the user and an exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ def explained() -> Iterator[None]:
     """Turn expected errors into a message and an exit code."""
     try:
         yield
-        if sys.stdout is not None:  # of a program that was started without one
+        if sys.stdout is not None:  # None if the program was started without standard output
             sys.stdout.flush()
     except BrokenPipeError:
         give_up_output()
@@ -61,12 +61,12 @@ def explained() -> Iterator[None]:
 
 
 def sentence(exc: Exception) -> str:
-    """What it says, with one full stop at its end."""
+    """Return the text of an error, with one full stop at its end."""
     return f"{str(exc).rstrip('.')}."
 
 
 def give_up_output() -> None:
-    """Standard output takes nothing more; Python flushes it once more when it ends, and would complain."""
+    """Discard all further standard output; Python flushes it once more when it ends, and would complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

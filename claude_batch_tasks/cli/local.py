@@ -1,4 +1,4 @@
-"""``claude-batch demo`` and ``simulator``: what runs on this machine alone."""
+"""The commands ``claude-batch demo`` and ``simulator``, which run on this machine alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``claude-batch list`` and ``status``: what the store knows, at this moment."""
+"""The commands ``claude-batch list`` and ``status``, which show what the store knows at this moment."""
 
 from __future__ import annotations
 

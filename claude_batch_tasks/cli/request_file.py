@@ -1,6 +1,6 @@
 """Files of requests: JSON lines, a JSON array or ``{"requests": [...]}``, in UTF-8 or UTF-16, packed or not.
 
-Nothing is held but one request and some blocks of the file.
+Only one request and some blocks of the file are in memory.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import IO, Any
 import msgspec
 import zstandard
 
-#: Bytes of a request; a batch holds fewer.
+#: The most bytes that a request may have; not even a whole batch may have more.
 LONGEST = 256_000_000
 
 _BLOCK = 65_536
 
-#: Bytes by which a form is told.
+#: How many bytes at the beginning of a file are read to recognize its form.
 _HEAD = 256
 
-#: How a packed file begins, what it is, what unpacks it here, and the command that does.
+#: How a packed file begins, what it is called, what unpacks it here, and the command that unpacks it.
 _PACKED: tuple[tuple[bytes, str, Callable[[], Any], str], ...] = (
     (b"\x1f\x8b", "gzip", partial(zlib.decompressobj, wbits=31), "gzip -dc"),
     (b"\x28\xb5\x2f\xfd", "zstd", lambda: zstandard.ZstdDecompressor().decompressobj(), "zstd -dc --long=31"),
@@ -59,7 +59,7 @@ _BODY = re.compile(rb'\s*\{\s*"requests"\s*:\s*\[')
 
 
 class Unreadable(Exception):
-    """What cannot be read.
+    """An input that cannot be read.
 
     Args:
         why: where and why, as the rest of a sentence.
@@ -72,7 +72,7 @@ class Unreadable(Exception):
 
 
 class RequestFile:
-    """The requests of a file, one at a time; afterwards known by where they stood.
+    """The requests of a file, read one at a time; ``place`` tells afterwards where each one stood.
 
     Args:
         name: what the file is called; ``None``: it is standard input.
@@ -110,13 +110,13 @@ class RequestFile:
             yield from self._of_lines(blocks)
 
     def place(self, index: int) -> str:
-        """Where the request of that index stood."""
+        """Return the place in the file where the request with that index stood."""
         if not self._lines:
             return f"requests[{index}]"
         return f"line {index + 1 + bisect_right(self._blank, index)}"
 
     def _hint(self, command: str, on_pipe: str) -> str:
-        """How to bring the file into a form that is read."""
+        """Return a hint how to bring the file into a form that can be read."""
         if self._name is None:
             return f"To read it: ... | {on_pipe} | {self._command} -"
         name = shlex.quote(self._name)
@@ -124,7 +124,7 @@ class RequestFile:
         return f"To read it: {first} | {self._command} -"
 
     def _unpacked(self, blocks: Iterator[bytes], packing: str, make: Callable[[], Any]) -> Iterator[bytes]:
-        """Give what is in a packed file, of which several may stand one after the other."""
+        """Yield the content of a packed file, which may consist of several packed files in a row."""
         unpacker = make()
         try:
             for block in blocks:
@@ -139,7 +139,7 @@ class RequestFile:
             raise Unreadable(f"is a {packing} file that is cut off before its end; it is not whole")
 
     def _recoded(self, blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-        """Give a text in UTF-8."""
+        """Yield a text in UTF-8."""
         decoder = codecs.getincrementaldecoder(encoding)()
         try:
             for block in blocks:
@@ -172,7 +172,7 @@ class RequestFile:
             yield value
 
     def _elements(self, blocks: Iterator[bytes], form: re.Match[bytes]) -> Iterator[Any]:
-        """Give the elements of an array, which the file is, or which is all that its object has."""
+        """Yield the elements of an array, which is the whole file or the only field of the file's object."""
         text = _Text(blocks, form.end())
         number = 0
         if text.next() != "]":
@@ -200,28 +200,28 @@ class RequestFile:
 
 
 class _Text:
-    """The rest of a text, which is read as far as it is needed."""
+    """The rest of a text, which is read only as far as it is needed."""
 
     def __init__(self, blocks: Iterator[bytes], start: int) -> None:
         self._blocks, self._decode = blocks, codecs.getincrementaldecoder("utf-8")().decode
         self._text, self._at = "", 0
-        # What is skipped is ASCII.
+        # The skipped part is ASCII, with one byte for each character.
         self._fill(start + 1)
         self._at = start
 
     def next(self) -> str:
-        """Return the next character that is no space, and stay before it; at the end an empty text."""
+        """Return the next character that is no space, and stay before it; at the end, return an empty text."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text) or not self._fill(1):
                 return self._text[self._at : self._at + 1]
 
     def step(self) -> None:
-        """Go on after that character."""
+        """Go past the next character."""
         self._at += 1
 
     def value(self, number: int) -> Any:
-        """Return the next value, and go on after it."""
+        """Return the next value, and go past it."""
         self.next()
         while True:
             try:
@@ -239,7 +239,7 @@ class _Text:
                 return value
 
     def _fill(self, more: int) -> bool:
-        """Read at least so many characters more; False: there are none."""
+        """Read at least so many more characters; return False if there are none."""
         parts, size = [self._text[self._at :]], 0
         self._at = 0
         try:
@@ -260,7 +260,7 @@ _decode_value = json.JSONDecoder().raw_decode
 
 
 def _begun(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return how a file begins, and its blocks with that as the first."""
+    """Return the beginning of a file, and its blocks, of which that beginning is the first."""
     head = b""
     for block in blocks:
         head += block
@@ -270,7 +270,7 @@ def _begun(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Give the lines; of one that is too long no more than that shows."""
+    """Yield the lines; a line that is too long is the last, and only read until that shows."""
     begun: list[bytes] = []
     size = 0
     for block in blocks:

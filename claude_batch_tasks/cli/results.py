@@ -1,4 +1,4 @@
-"""``claude-batch results``: a job's outcomes as they are exported."""
+"""The command ``claude-batch results``, which exports a job's outcomes."""
 
 from __future__ import annotations
 

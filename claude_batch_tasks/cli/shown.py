@@ -1,4 +1,4 @@
-"""How jobs look to people, as lines of text; ``click.echo`` takes their colours off where nobody sees them."""
+"""The lines of text that show jobs to people; ``click.echo`` removes their colours if output is not a terminal."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _COLOURS = {
 
 
 def jobs(found: Iterable[JobStatus]) -> Iterator[str]:
-    """A table of 80 columns, a line for each job as it comes."""
+    """Yield a table of 80 columns, with a line for each job as it comes."""
     jobs = iter(found)
-    first = list(islice(jobs, 1))  # should the store not answer, nothing is shown
+    first = list(islice(jobs, 1))  # if the store does not answer, nothing is shown
     yield click.style(f"{'JOB':36}  {'STATE':11} REQUESTS FAILED      COST  AGE", bold=True)
     for job in chain(first, jobs):
         state = f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
@@ -45,7 +45,7 @@ def jobs(found: Iterable[JobStatus]) -> Iterator[str]:
 
 
 def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
-    """All that is known of a job."""
+    """Yield lines with all that is known about a job."""
     yield f"{click.style('Job', bold=True)}        {job.job_id}"
     yield f"State      {_coloured(job.state)}{f': {job.error}' if job.error else ''}"
     yield f"Requests   {job.requests:,}: {progress(job)}"
@@ -88,19 +88,19 @@ def _batch(number: int, batch: BatchStatus) -> Iterator[str]:
 
 
 def event(event: HistoryEvent) -> str:
-    """A line of the timeline."""
+    """Return a line of the timeline."""
     batch = "" if event.batch is None else f"batch {event.batch}: "
     return f"{click.style(_moment(event.at), dim=True)}  {batch}{click.style(event.text, fg=_COLOURS.get(event.event))}"
 
 
 def size(job: JobStatus) -> str:
-    """How large a job is."""
+    """Return how large a job is."""
     batches = len(job.batches)
     return f"{_number(job.requests, 'request')} in {_number(batches, 'batch', 'batches')}"
 
 
 def progress(job: JobStatus) -> str:
-    """How far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next look in 40 s``."""
+    """Return how far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next look in 40 s``."""
     counts = {name: getattr(job, name) for name in (*OUTCOMES, "processing")}
     parts = [words(counts) if job.requests else "not known before the first look"]
     if job.not_found:
@@ -111,12 +111,12 @@ def progress(job: JobStatus) -> str:
 
 
 def ending(job: JobStatus) -> str:
-    """How a job ended."""
+    """Return how a job ended."""
     return f"Job {job.job_id} {_coloured(job.state)}: {job.error or progress(job)} ({_cost(job)})"
 
 
 def estimate(found: Estimate) -> Iterator[str]:
-    """What a job would cost."""
+    """Yield lines with what a job would cost."""
     yield f"Requests            {found.requests:,}"
     yield f"Input tokens        about {found.input_tokens:,}"
     yield f"Output tokens       at most {found.max_output_tokens:,}"
@@ -156,7 +156,7 @@ def _usd(cost: float | None) -> str:
 
 
 def _moment(moment: datetime) -> str:
-    """In the time zone of whoever looks."""
+    """Format a point in time in the time zone of this machine."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 

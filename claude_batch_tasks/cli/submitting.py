@@ -1,4 +1,4 @@
-"""``claude-batch submit`` and ``estimate``: requests from a file, or from standard input."""
+"""The commands ``claude-batch submit`` and ``estimate``, which read requests from a file or standard input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from claude_batch_tasks.jobs.estimating import estimate as estimated
 from claude_batch_tasks.settings import prices_of
 from claude_batch_tasks.steps import message_chain
 
-#: Requests after which a terminal is told how many there were.
+#: How many requests are read before the number read so far is printed to a terminal.
 _TELL = 20_000
 
 _FILE = click.argument("file", type=click.File("rb"))
@@ -65,7 +65,7 @@ def submit(
             task.apply_async((requests,), told, task_id=job.id, **route)
     except OperationalError as exc:
         raise _unsent(f"the broker or the result back end did not answer: {exits.sentence(exc)}") from None
-    except RuntimeError as exc:  # so newer Celery says it
+    except RuntimeError as exc:  # newer Celery raises this
         if "result store" not in str(exc):
             raise
         raise _unsent("the result back end did not answer.") from None
@@ -81,7 +81,7 @@ def submit(
             return
         status = job.status()
     except errors.StoreUnavailable as exc:
-        # Not with the code that says that trying again is safe.
+        # Not with the exit code that says that trying again is safe.
         raise exits.Failure(f"job {job.id} is submitted, but now {exits.sentence(exc)} {to_follow}") from None
     if as_json:
         common.print_json(status)
@@ -132,7 +132,7 @@ def estimate(ctx: click.Context, file: IO[bytes], as_json: bool) -> None:
 
 @contextmanager
 def _requests(ctx: click.Context, file: IO[bytes], quiet: bool) -> Iterator[Iterable[Any]]:
-    """The requests in a file; what is wrong with them is told by where they stand."""
+    """Yield the requests in a file; errors in them are reported with their place in the file."""
     name = getattr(file, "name", "<stdin>")
     name = None if name == "<stdin>" else str(name)
     where = name or "standard input"
@@ -147,7 +147,7 @@ def _requests(ctx: click.Context, file: IO[bytes], quiet: bool) -> Iterator[Iter
 
 
 def _told(requests: Iterable[Any]) -> Iterator[Any]:
-    """The requests, while a terminal is told how many were read."""
+    """Yield the requests, and print to a terminal how many were read."""
     number = 0
     for number, request in enumerate(requests, 1):
         if number % _TELL == 0:
@@ -158,7 +158,7 @@ def _told(requests: Iterable[Any]) -> Iterator[Any]:
 
 
 def _described(exc: errors.InvalidRequests, requests: RequestFile, name: str) -> str:
-    """What is wrong with the requests, by where they stand."""
+    """Describe what is wrong with the requests, with their places in the file."""
     if not exc.problems:
         return str(exc)
     found = []

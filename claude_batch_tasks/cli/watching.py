@@ -1,4 +1,4 @@
-"""``claude-batch watch``, and what `submit --wait` does after it: stay with a job until it ends."""
+"""The command ``claude-batch watch``, which follows a job until it ends; `submit --wait` ends with the same."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from claude_batch_tasks.records import HistoryEvent
 if TYPE_CHECKING:
     from claude_batch_tasks.cli.bar import Bar
 
-#: Seconds between two looks at the store: the first, and the longest.
+#: Seconds between two polls of the store: the first time, and the longest.
 _FIRST, _LONGEST = 0.2, 2.0
 
-#: Seconds after which a job that nobody has begun, or at which nothing was done when it was due, is worth a remark.
+#: Seconds after which there is a remark on a job that no worker has started, or whose next step is overdue.
 _UNBEGUN, _OVERDUE = 5.0, 60.0
 
 #: Seconds for which a store that has answered before may be silent.
 _PATIENCE = 120.0
 
-#: Seconds between two lines on progress, where there is no bar.
+#: Seconds between two lines on progress, if there is no bar.
 _REPORT = 30.0
 
 
@@ -48,10 +48,10 @@ def watch(ctx: click.Context, job_id: str, as_json: bool, quiet: bool) -> None:
 
 
 def follow(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool, queue: str | None = None) -> None:
-    """Show on standard error what happens to a job until it ends; the exit code says how it did.
+    """Show on standard error what happens to a job until it ends; the exit code says how it ended.
 
     Args:
-        queue: the queue it was submitted to, if it is not the usual one.
+        queue: the queue that the job was submitted to, if it is not the usual one.
     """
     try:
         for status in _unseen(job) if quiet else _shown(job, common.worker_command(ctx, common.app_of(ctx), queue)):
@@ -76,7 +76,7 @@ def _unseen(job: BatchJob) -> Iterator[JobStatus]:
 
 
 def _shown(job: BatchJob, worker: str) -> Iterator[JobStatus]:
-    """Each status, once it is shown: by a bar, where standard error is a terminal, else by a line now and then."""
+    """Show and yield each status: with a bar if standard error is a terminal, else with a line now and then."""
     reported, said, remarked = time.monotonic(), "", False
     with _bar() as bar:
         for status, news in _looks(job):
@@ -103,7 +103,7 @@ def _bar() -> AbstractContextManager[Bar | None]:
 
 
 def _looks(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]]:
-    """The job's status, and what has happened since the one before, until it has ended."""
+    """Yield the job's status and the events since the status before, until the job has ended."""
     seen: set[tuple[datetime, str, int | None, str]] = set()
     wait, answered = _FIRST, -math.inf
     while True:
@@ -124,7 +124,7 @@ def _looks(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]]:
 
 
 def _remark(status: JobStatus, worker: str) -> str | None:
-    """What may keep the job from going on."""
+    """Return a remark on what may keep the job from going on; None if there is nothing to say."""
     now = datetime.now(timezone.utc)
     if status.state == "staged" and (now - status.submitted_at).total_seconds() > _UNBEGUN:
         return f"No worker has taken the job yet. If none runs, start one: {worker}"

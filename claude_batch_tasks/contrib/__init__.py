@@ -1,1 +1,1 @@
-"""What fits this package into frameworks; none of it is imported by the rest."""
+"""The integrations of this package into frameworks; the rest of the package imports none of them."""

@@ -1,4 +1,4 @@
-"""``claude-batch demo``: one job from beginning to end on embedded parts, with everything that happens shown live."""
+"""The demo ``claude-batch demo``: one job from beginning to end on embedded parts, with all that happens shown live."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OUTCOMES = (
     Outcome("errored", error="overloaded_error", count=2),
     Outcome("errored", error="invalid_request_error", count=1, attempts=1),
 )
-#: How long the batch takes in which what expired is sent again.
+#: Seconds that the second batch takes, in which expired requests are sent again.
 _SECOND_BATCH = 3.0
 _PLAIN_LOOP_PATIENCE = 45.0
 _STEPS = {"create_batch", "poll_batch", "fetch_results", "fall_back"}
@@ -50,7 +50,7 @@ def run(*, scenario: str, count: int, real: bool, model: str, console: Console |
     """Start a Redis, the simulator and a worker with two processes; run a job; end all of them again.
 
     Raises:
-        RuntimeError: a part cannot be started, or ``real`` without a key.
+        RuntimeError: a part cannot be started, or ``real`` is set and there is no key.
     """
     if console is None:
         console = Console(highlight=False)
@@ -203,9 +203,10 @@ def _conclude(console: Console, app: Celery, result: AsyncResult[Any], simulator
 
 
 class _PlainLoop(threading.Thread):
-    """What most people write first, with the SDK's defaults, against a simulator of its own.
+    """The loop that most people write first, with the SDK's defaults, against a simulator of its own.
 
-    Each exception that would have ended it is noted down, and a patient person starts it again where it fell.
+    Each exception that would have ended it is recorded, and the loop goes on where it failed, as if a patient person
+    had started it again.
     """
 
     def __init__(self, url: str, count: int, model: str) -> None:
@@ -239,7 +240,7 @@ class _PlainLoop(threading.Thread):
             time.sleep(1)
 
     def conclude(self, console: Console) -> None:
-        """Wait for it, and say where it fell."""
+        """Wait for the loop to end, and print where it failed."""
         self.join(_PLAIN_LOOP_PATIENCE)
         console.print("\n[bold]Meanwhile, the SDK's plain loop[/] (create, retrieve every second, results):")
         for at, call, error in self.falls[:1]:

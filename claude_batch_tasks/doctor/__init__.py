@@ -1,7 +1,7 @@
-"""What is wrong with a set-up, and what mends it: settings, servers, workers and the way to Anthropic.
+"""The examination of a set-up: settings, servers, workers and the way to Anthropic.
 
-The same checks serve ``claude-batch doctor`` and Django's system checks; a worker makes those of ``checks`` at its
-start. Nothing here costs anything, and nothing shows a password or a key.
+It says what is wrong, and how to fix it. The same checks serve ``claude-batch doctor`` and Django's system checks; a
+worker makes those of ``checks`` at its start. No check costs anything, and none shows a password or a key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["CHECKS", "Check", "Finding", "examine", "findings"]
 
 
 class Check(NamedTuple):
-    """One part of the examination; ``asks``: it goes out to servers, workers or Anthropic."""
+    """One part of the examination; ``asks``: whether it asks servers, workers or Anthropic."""
 
     name: str
     run: Callable[[Celery], Iterable[Finding]]
@@ -45,7 +45,7 @@ def _shown(value: int | float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-#: The settings that end something: costs, requests, time, tries.
+#: The settings that limit something: costs, requests, time, attempts.
 LIMITS = [
     name for name in FIELDS if name.startswith("max_") or name.endswith("_limit") or name in ("retries", "deadline")
 ]
@@ -59,10 +59,12 @@ CHECKS = (
 
 
 def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, list[Finding]]]:
-    """Each part of the examination by name, with what it found, all that is well included; none hides another.
+    """Yield the name of each part of the examination with its findings, also those that say that all is well.
+
+    A part that fails does not hide the others.
 
     Args:
-        parts: the names of those to be made; default: all.
+        parts: the names of the parts to run; default: all.
     """
     app.loader.import_default_modules()
     for check in CHECKS:
@@ -72,10 +74,10 @@ def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, lis
 
 
 def findings(app: Celery, *, servers: bool) -> list[Finding]:
-    """What is wrong.
+    """Return the warnings and errors.
 
     Args:
-        servers: ask servers, workers and Anthropic, which takes some seconds; False: look at the settings alone.
+        servers: ask servers, workers and Anthropic, which takes some seconds; False: check the settings alone.
     """
     parts = [check.name for check in CHECKS if servers or not check.asks]
     return [one for _, found in examine(app, parts) for one in found if one.level >= logging.WARNING]

@@ -1,4 +1,4 @@
-"""The way to Anthropic: one call for each client that lists a batch, and costs nothing."""
+"""The check of the way to Anthropic: one list call for each client, which costs nothing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from claude_batch_tasks.errors import ApiError, BatchesUnsupported, InvalidSetti
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import task_classes
 
-#: Seconds for the call.
+#: The deadline of the call, in seconds.
 _PATIENCE = 10.0
 
-#: What the text of a call that was not answered says, and what that is.
+#: Words in the error text of a call without an answer, and the problem that they show.
 _UNANSWERED = (
     (("proxy",), problems.REFUSED_BY_PROXY),
     (("certificate", "ssl", "tls"), problems.TLS),
@@ -32,7 +32,7 @@ _UNANSWERED = (
     (("",), problems.NOBODY_THERE),
 )
 
-#: What a list of batches is answered with by a gateway that has none, where other routes are there.
+#: The statuses with which a gateway without Message Batches may answer a list call, although it has other routes.
 _NO_BATCHES = (200, 404, 405, 500)
 
 _STATUS: dict[int, Problem] = {
@@ -44,7 +44,7 @@ _STATUS: dict[int, Problem] = {
 
 
 def check(app: Celery) -> Iterator[Finding]:
-    """Every client that the settings name."""
+    """Check every client that the settings name."""
     settings = configuration.readable(app)
     for alias in settings.client_factories:
         yield from configuration.isolated(f"client {alias!r}", partial(_client, app, alias, settings))
@@ -52,7 +52,7 @@ def check(app: Celery) -> Iterator[Finding]:
 
 def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
     factory = settings.client_factories[alias]
-    if api.unusable(factory):  # which the settings' own check has said
+    if api.unusable(factory):  # the check of the settings reports it
         return
     try:
         client = task_classes.call_as_task(app, partial(api.client, alias, settings.client_factories))
@@ -107,7 +107,7 @@ def _refusal(answer: api.Knock, about: dict[str, Any], client: anthropic.Anthrop
     if status == 501 or (status in _NO_BATCHES and _answers_elsewhere(client)):
         return problems.NO_BATCH_ROUTES.found(**about, status=status)
     if 300 <= status < 400:
-        # The path may hold what is nobody's business.
+        # Only the host: the path may contain something confidential.
         location = urlsplit(answer.headers.get("location", "")).hostname or "itself"
         return problems.REDIRECTED.found(**about, status=status, location=location)
     why = str(error or status).removeprefix("list: ")
@@ -122,7 +122,7 @@ def _refusal(answer: api.Knock, about: dict[str, Any], client: anthropic.Anthrop
 
 
 def _answers_elsewhere(client: anthropic.Anthropic) -> bool:
-    """Return whether some other route of the API is there."""
+    """Return whether the host answers on some other route of the API."""
     found = api.ask_elsewhere(client, timeout=_PATIENCE)
     return any(one.is_json and one.status < 500 and one.status not in rules.NO_ROUTE for one in found)
 

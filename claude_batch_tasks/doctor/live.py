@@ -1,4 +1,4 @@
-"""One tiny batch from end to end through the real pipeline."""
+"""The live test: one tiny batch from end to end through the real pipeline."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent
 from claude_batch_tasks.settings import Settings
 
-#: Seconds between two looks at the job.
+#: Seconds between two polls of the job.
 _EVERY = 0.5
 
-#: Seconds after which a job that no worker has taken is remarked upon.
+#: Seconds after which there is a warning that no worker has taken the job.
 _UNTAKEN = 15.0
 
 
 def requests(model: str) -> list[dict[str, Any]]:
-    """The one request."""
+    """Return the one request of the test, in a list."""
     params = {"model": model, "max_tokens": 16, "messages": [{"role": "user", "content": "Say OK."}]}
     return [{"custom_id": "doctor", "params": params}]
 
 
 def cost(app: Celery, model: str) -> float | None:
-    """US dollars at most; None: the model's price is not known."""
+    """Return what the test costs at most, in US dollars; None if the model's price is not known."""
     return estimate(requests(model), prices=Settings.of(app).prices).cost
 
 
 def obstacles(app: Celery) -> list[Finding]:
-    """Why no worker would take it, if so."""
+    """Return the findings because of which no worker would take the job; an empty list if there are none."""
     return [finding for finding in workers.check(app) if finding.level >= logging.ERROR]
 
 
 def submit(app: Celery, model: str, client: str) -> BatchJob:
-    """Send it. What fails is not sent again: the way there is what is tried."""
+    """Submit the job. A request that fails is not sent again, since the test is about the way to the API."""
     task: Any = app.tasks["claude_batch_tasks.run_batch"]
     result = task.delay(requests(model), client=client, retries=0, fallback="off")
     return BatchJob(result.id, app)
@@ -50,12 +50,12 @@ def submit(app: Celery, model: str, client: str) -> BatchJob:
 def follow(
     job: BatchJob, timeout: float, tell: Callable[[HistoryEvent], None], warn: Callable[[str], None]
 ) -> JobStatus:
-    """Watch the job until it has ended or the time is over; the last that was seen of it.
+    """Follow the job until it has ended or the time is over, and return its last status.
 
     Args:
         timeout: seconds.
-        tell: called with each event of its history.
-        warn: called with a text once, if no worker takes it.
+        tell: called with each event of the job's history.
+        warn: called once with a text, if no worker takes the job.
     """
     begun, told, warned = time.monotonic(), 0, False
     while True:

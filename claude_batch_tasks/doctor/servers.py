@@ -1,4 +1,4 @@
-"""The store, the broker and the result back end: whether they answer, let us in, and keep what they are given."""
+"""The checks of store, broker and result back end: whether they answer, accept our user, and keep their data."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from claude_batch_tasks.settings.redis_urls import database_of, redis_address
 from claude_batch_tasks.store.prefixed import glob_escaped
 from claude_batch_tasks.store.schema import PREFIX
 
-#: Seconds by which clocks may differ that nobody sets.
+#: Seconds by which clocks may differ that are not synchronized.
 DRIFT = 10.0
 
 _STALLED = "jobs can neither be submitted nor go on"
 _LEADS = {"store": _STALLED, "broker": _STALLED, "result back end": "result.get() and result.state fail"}
 
-#: Every command that the store sends, with arguments that leave nothing behind but what is removed at the end.
+#: Every command that the store sends. The keys that they write are removed at the end; nothing else is left behind.
 PROBES = """
 SET {key} 1 PX 60000 | INCR {key} | GET {key} | GETRANGE {key} 0 1 | SETBIT {key} 7 1 | EXISTS {key} | EXPIRE {key} 60
 | PEXPIRE {key} 60000 | PTTL {key} | PERSIST {key} | RENAME {key} {key} | HSET {key}:h a 1 | HSETNX {key}:h b 1 | HGET
@@ -44,10 +44,10 @@ HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a 
 | EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z {key}:s
 """
 
-#: What the text of a failed connection says, why that is, and what to do.
+#: Words in the error text of a failed connection, the cause, and what to do.
 _CAUSES = (
     (
-        ("no master found",),  # which goes on with what it was asked with, such as socket_timeout
+        ("no master found",),  # first, since the text goes on with options such as socket_timeout
         "its Sentinels do not answer, or know no master of that name",
         "Start them, or correct {setting} and master_name",
     ),
@@ -79,7 +79,7 @@ _CAUSES = (
 
 
 def check(app: Celery) -> Iterator[Finding]:
-    """Every server that the app uses."""
+    """Check every server that the app uses."""
     found, prefix = configuration.servers(app), configuration.readable(app).store_prefix or ""
     for server in found:
         yield from configuration.isolated(server.name, partial(_redis, server, prefix))
@@ -92,7 +92,7 @@ def check(app: Celery) -> Iterator[Finding]:
 
 
 def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:
-    """What keeps a server from answering, by what its client says."""
+    """Return the finding for a server that does not answer, with the cause that the client's error shows."""
     error = " ".join(f"{type(exc).__name__}: {configuration.masked(str(exc))}".split())
     why, fix = next((why, fix) for words, why, fix in _CAUSES if any(word in error.lower() for word in words))
     found = {"why": why.format(error=error), "fix": fix.format(setting=setting)}
@@ -100,7 +100,10 @@ def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Findin
 
 
 class Drift(NamedTuple):
-    """By how many seconds two clocks differ, and how: ``ours`` from that side, ``theirs`` from the other."""
+    """The difference between two clocks in seconds, and its direction.
+
+    ``ours``: ``ahead of`` or ``behind``, said of this machine's clock. ``theirs``: the same, said of the other clock.
+    """
 
     seconds: float
     ours: str
@@ -108,7 +111,12 @@ class Drift(NamedTuple):
 
 
 def drift(theirs: float, before: float) -> Drift | None:
-    """How this machine's clock differs from one that was read since ``before``; None: it does not."""
+    """Return how this machine's clock differs from another; None if they differ by no more than ``DRIFT``.
+
+    Args:
+        theirs: the time of the other clock, in epoch seconds.
+        before: the time of this machine's clock just before the other was read, in epoch seconds.
+    """
     ahead = (before + time.time()) / 2 - theirs
     if abs(ahead) <= DRIFT:
         return None
@@ -162,7 +170,7 @@ def _missing_databases(server: Server) -> list[Finding]:
                 database, about = database_of(url), {"setting": configuration.SETTINGS[role], "leads": _LEADS[role]}
                 found.append(problems.NO_DATABASE.found(server=server.name, database=database, **about))
         except (redis.RedisError, OSError):
-            break  # which is said when it is asked for more
+            break  # the next request to the server reports it
     return found
 
 
@@ -177,11 +185,11 @@ def _described(told: dict[str, Any], database: int) -> str:
 
 
 def _refused(server: Server, client: Any, about: dict[str, Any], prefix: str) -> Iterator[Finding]:
-    """What the store's user may not do, or nobody may at present."""
+    """Yield findings about what the store's user may not do, or what no user may do at present."""
     key = f"{prefix}{PREFIX}:doctor:{uuid4().hex}"
     probes = [probe.strip().format(key=key).split() for probe in PROBES.split("|")]
     options = client.connection_pool.connection_kwargs
-    if options.get("db"):  # redis-py sends SELECT where it connects, and could not if that is forbidden
+    if options.get("db"):  # redis-py sends SELECT when it connects, and cannot connect if that is forbidden
         probes.insert(0, ["SELECT", str(options["db"])])
         options["db"] = 0
         client.connection_pool.reset()
@@ -213,7 +221,7 @@ def _refused(server: Server, client: Any, about: dict[str, Any], prefix: str) ->
 
 
 def _is_forbidden(answer: Any) -> bool:
-    """Return whether the server's access rules refuse a command; EXEC is refused in words of its own."""
+    """Return whether the server's access rules refuse a command; the error for EXEC has a text of its own."""
     return isinstance(answer, redis.exceptions.NoPermissionError) or "NOPERM" in str(answer)
 
 
@@ -228,10 +236,10 @@ def _clock(server: Server, client: Any) -> Iterator[Finding]:
 
 
 def _other_broker(app: Celery) -> Iterator[Finding]:
-    """One that is no Redis, or one that is reached through Sentinels."""
+    """Check a broker that is not Redis, or that is reached through Sentinels."""
     try:
         unconnected = quick_connection(app)
-    except configuration.UNUSABLE:  # which the settings' own check has said
+    except configuration.UNUSABLE:  # the check of the settings reports it
         return
     with unconnected as connection:
         name = f"the broker ({configuration.masked(connection.as_uri())})"
@@ -250,17 +258,17 @@ def _other_broker(app: Celery) -> Iterator[Finding]:
 
 
 def broker_version(connection: Any) -> str:
-    """What the broker says it is, if it does: ``: RabbitMQ 3.13.1``."""
+    """Return the product and version that the broker reports, as ``: RabbitMQ 3.13.1``; empty if it reports none."""
     told = getattr(connection.connection, "server_properties", None) or {}
     return f": {told['product']} {told['version']}" if "version" in told else ""
 
 
 @contextmanager
 def broker(app: Celery) -> Iterator[Any]:
-    """A connection to the broker, or None where it does not answer."""
+    """Yield a connection to the broker, or None if it does not answer."""
     try:
         connection = quick_connection(app).ensure_connection(max_retries=1, interval_start=0)
-    except Exception:  # noqa: BLE001 - of any broker's client; what is wrong with it is said elsewhere
+    except Exception:  # noqa: BLE001 - of any broker's client; another check reports the cause
         yield None
         return
     with connection:
@@ -268,9 +276,9 @@ def broker(app: Celery) -> Iterator[Any]:
 
 
 def quick_connection(app: Celery) -> Any:
-    """A connection to the broker that gives up soon."""
+    """Return a connection to the broker that gives up soon."""
     redis_like = app.connection_for_write().get_transport_cls().driver_type == "redis"
-    # Where it is closed, kombu 5.5 may wait for an answer that it has read already.
+    # When it is closed, kombu 5.5 may wait for an answer that it has read already.
     limits = (
         {"socket_connect_timeout": configuration.PATIENCE, "socket_timeout": configuration.PATIENCE}
         if redis_like
@@ -280,10 +288,13 @@ def quick_connection(app: Celery) -> Any:
 
 
 def _other_result_back_end(app: Celery) -> Iterator[Finding]:
-    """One that is no Redis by its address, asked for a result that is not there."""
+    """Check a result back end that is not Redis by its address.
+
+    A database is only connected to; any other back end is asked for a result that does not exist.
+    """
     try:
         used = configuration.result_back_end(app)
-    except configuration.UNUSABLE:  # which the settings' own check has said
+    except configuration.UNUSABLE:  # the check of the settings reports it
         return
     if used in (DisabledBackend, RPCBackend):
         return
@@ -318,7 +329,10 @@ def _is_database(back_end: type) -> bool:
 
 
 def _connect(app: Celery) -> None:
-    """The back end itself would make its tables, and try a database that is away for longer than we wait."""
+    """Connect to the database of a result back end.
+
+    The back end itself would create its tables, and would retry a missing database for longer than we wait.
+    """
     from sqlalchemy import create_engine
 
     made: Any = backends.by_url(app.conf.result_backend, app.loader)

@@ -1,4 +1,4 @@
-"""What happened to one job, and on which versions: one block of Markdown to paste into a support ticket.
+"""The report on one job and the versions in use: one block of Markdown to paste into a support ticket.
 
 It has no prompt, no answer, no key, no password, and no name of a host.
 """
@@ -28,19 +28,19 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.settings.redis_urls import address_of
 from claude_batch_tasks.store import open_store
 
-#: Outcomes that are read for their kind of error.
+#: How many outcomes are read at most to count the types of errors.
 _ERRORS = 1_000
 
 
 def report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]] | None = None) -> str:
-    """The block.
+    """Return the report as Markdown.
 
     Args:
-        workers: the versions each worker told, by its name.
+        workers: the versions that each worker reported, by the worker's name.
 
     Raises:
         JobNotFound: the store has no such job.
-        StoreUnavailable: it does not answer.
+        StoreUnavailable: the store does not answer.
     """
     job = BatchJob(job_id, app)
     status, settings = job.status(), Settings.of(app)
@@ -111,7 +111,7 @@ def _versions(app: Celery, workers: Mapping[str, Mapping[str, str]]) -> dict[str
 
 
 def _servers(app: Celery) -> dict[str, str]:
-    """The kind and version of each."""
+    """Return the kind and version of each server, by its roles."""
     found = {}
     for server in configuration.servers(app):
         try:
@@ -135,7 +135,10 @@ def _servers(app: Celery) -> dict[str, str]:
 
 
 def _different(settings: Settings, options: Mapping[str, Any]) -> dict[str, str]:
-    """Numbers and choices by their value; of what may hold more than that, only that it is set."""
+    """Return the settings that differ from their defaults, by name.
+
+    Numbers, choices and the aliases of clients are shown. Any other setting may hold more, and is shown as ``set``.
+    """
     found = {}
     for field in dataclasses.fields(settings):
         default: Any = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -168,7 +171,7 @@ def _batches(status: JobStatus) -> list[str]:
 
 
 def _latencies(history: Iterable[HistoryEvent]) -> list[str]:
-    """Of each batch that was created, from one stage to the next."""
+    """Return a table of the times from one stage to the next, for each batch that was created."""
     rows = ["| batch | create took | first seen after | ended after | results after that |", "|---|---|---|---|---|"]
     stages: dict[tuple[int | None, str], dict[str, HistoryEvent]] = {}
     for event in history:
@@ -189,7 +192,7 @@ def _between(seen: Mapping[str, HistoryEvent], begin: str, end: str) -> str:
 
 
 def _not_found(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
-    """By endpoint: how many, and when, counted from the batch's create."""
+    """Return a table of the 404s by endpoint: how many, and when, counted from the batch's create."""
     created: dict[int | None, datetime] = {}
     met: dict[str, list[str]] = {}
     for event in history:
@@ -216,7 +219,7 @@ def _timeline(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
 
 
 def _shown(details: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Those that the text does not have."""
+    """Yield the details that the event's text does not have."""
     names = {"seconds": "call took", "countdown": "countdown"}
     for name in ("endpoint", "status", "request_id", "seconds", "countdown"):
         if name in details:
@@ -229,7 +232,7 @@ def _kinds_of_errors(job: BatchJob) -> dict[str, int]:
 
 
 def _hosts(app: Celery) -> set[str]:
-    """What the app's servers are called."""
+    """Return the host names of the app's servers."""
     settings = Settings.of(app)
     assert settings.store_url is not None
     urls: list[Any] = [f"//{host}" for host, _ in address_of(settings.store_url).hosts]
@@ -241,9 +244,9 @@ def _hosts(app: Celery) -> set[str]:
 
 
 def _without(hosts: Iterable[str], text: str) -> str:
-    # A gateway's is not among the app's, and OpenSSL quotes it: "certificate is not valid for 'gateway.example'".
+    # A gateway is none of the app's servers, and OpenSSL quotes it: "certificate is not valid for 'gateway.example'".
     text = re.sub(r"(?<=not valid for ')[^'\n]+", "<host>", text)
     for host in hosts:
-        # A host without a dot may be called like anything else ("redis").
+        # A host name without a dot may also be an ordinary word ("redis").
         text = re.sub(rf"\b{re.escape(host)}" + (r"\b" if "." in host else r"(?=:\d)"), "<host>", text)
     return text

@@ -1,4 +1,4 @@
-"""The workers: whether there are any, whether they take our jobs, and whether they are set up as this process is."""
+"""The checks of workers: whether any run, whether they take our jobs, and whether they are set up as this process."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import routing
 from claude_batch_tasks.steps.message_chain import NAME
 
-#: Seconds within which a worker must answer; and, once one has, the others.
+#: Seconds within which a worker must answer, and within which the others must answer once one has.
 FIRST = 3.0
 REST = 1.0
 
 
 def check(app: Celery) -> Iterator[Finding]:
-    """All workers that answer at the app's broker."""
+    """Check all workers that answer at the app's broker."""
     from claude_batch_tasks import tasks  # noqa: F401 - so that the app knows them
 
     with servers.broker(app) as connection:
@@ -63,12 +63,12 @@ def check(app: Celery) -> Iterator[Finding]:
 
 
 def _name(app: Celery) -> str:
-    """What is likely to follow ``celery -A``."""
+    """Return what is likely to follow ``celery -A``."""
     return "claude_batch_tasks.app" if app.main == "claude_batch_tasks" else str(app.main or "APP")
 
 
 def versions(app: Celery) -> dict[str, dict[str, str]]:
-    """What each worker that answers has installed."""
+    """Return the versions that each worker that answers has installed, by the worker's name."""
     answers = _ask(app, inspection.COMMAND, token="")
     return {name: answer["versions"] for name, answer in answers.items() if "versions" in answer}
 
@@ -82,8 +82,8 @@ def _ask(
     timeout: float = REST,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """What workers answer to a command, by their name."""
-    # On a connection of its own: in kombu 5.5 one that was left at the first answer does not bring the next.
+    """Send a remote control command to workers, and return their answers by the worker's name."""
+    # On a connection of its own: in kombu 5.5 a connection that was left after one answer does not bring the next.
     with servers.broker(app) as connection:
         if connection is None:
             return {}
@@ -100,7 +100,7 @@ def _ask(
 
 
 def _queues(app: Celery) -> dict[str, list[str]]:
-    """The queues that our tasks are sent to, and which tasks."""
+    """Return the queues that our tasks are sent to, each with the names of its tasks."""
     app.finalize(auto=True)
     job = JobRecord(nonce="", requests=0, batches=0, submitted_at=0, route=routing.encode(routing.find_route(app, {})))
     queues = defaultdict(list)
@@ -113,7 +113,7 @@ def _queues(app: Celery) -> dict[str, list[str]]:
 
 
 def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
-    """What workers say of themselves, next to what this process has."""
+    """Compare what workers report about themselves with this process, and yield the findings."""
     settings, token = configuration.readable(app), uuid4().hex
     marked = False
     if settings.store_url is not None:
@@ -132,13 +132,13 @@ def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
 def of_worker(
     worker: str, answer: Mapping[str, Any], settings: Settings, *, marked: bool, asked: float
 ) -> list[Finding]:
-    """What a worker's answer gives reason to warn of.
+    """Return the findings from a worker's answer.
 
     Args:
-        answer: as ``inspection`` gives it; empty: there was none.
-        settings: those of this process.
-        marked: whether its store has the mark that the worker was to look for.
-        asked: when, in epoch seconds.
+        answer: the answer of ``inspection``; empty if the worker gave none.
+        settings: the settings of this process.
+        marked: whether the store of this process has the mark that the worker searches for.
+        asked: when the workers were asked, in epoch seconds.
     """
     if "version" not in answer:
         return [problems.SILENT_WORKER.found(worker=worker)]
@@ -151,7 +151,7 @@ def of_worker(
         ours = inspection.store_name(settings)
         found.append(problems.OTHER_STORE.found(worker=worker, theirs=answer["store"], ours=ours))
     here, theirs = inspection.described(settings), answer["settings"]
-    # One that another release does not know is no difference.
+    # A setting that another release does not know is no difference.
     if different := [name for name, value in here.items() if theirs.get(name, value) != value]:
         found.append(problems.OTHER_SETTINGS.found(worker=worker, differences=", ".join(different)))
     for alias in sorted(set(settings.client_factories) - set(answer["clients"])):

@@ -1,4 +1,4 @@
-"""The instruments of a worker: made from ``claude_batch_instruments`` before its pool is, ended with the worker."""
+"""The instruments of a worker: made from ``claude_batch_instruments`` before its pool, and ended with the worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from claude_batch_tasks import metrics
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.metrics import Instruments
 
-#: Our own, by name.
+#: Our own instruments, by name.
 _OURS = {
     "prometheus": "claude_batch_tasks.instruments.prometheus.Prometheus",
     "opentelemetry": "claude_batch_tasks.instruments.opentelemetry.OpenTelemetry",
@@ -21,25 +21,28 @@ _OURS = {
 
 
 def connect() -> None:
-    """Have Celery tell of processes that begin and end; ``set_up`` and ``begin`` are called by ``worker``."""
+    """Connect to Celery's signals of pool processes that begin and of workers that end.
+
+    ``worker`` calls ``set_up`` and ``begin``.
+    """
     signals.worker_process_init.connect(_forked)
     signals.worker_shutdown.connect(_end)
 
 
 def set_up(worker: Any, names: Iterable[str]) -> None:
-    """Make the instruments of a worker that is about to begin.
+    """Make the instruments of a worker that is about to start.
 
     Raises:
-        InvalidSettings: one cannot be had.
+        InvalidSettings: one of the instruments cannot be made.
     """
-    from celery.concurrency import prefork  # here, and not wherever jobs are sent from
+    from celery.concurrency import prefork  # here, since processes that only submit jobs do not need it
 
     forks = issubclass(get_implementation(worker.pool_cls), prefork.TaskPool)
     metrics.use([_made(name, worker.app, forks) for name in names])
 
 
 def begin() -> None:
-    """The worker's pool is there."""
+    """Start the instruments, when the worker's pool exists."""
     for instruments in metrics.in_use():
         instruments.begin()
 
@@ -50,7 +53,7 @@ def _made(name: str, app: Celery, forks: bool) -> Instruments:
     except InvalidSettings:
         raise
     except Exception as exc:
-        # Whatever it is: of what a receiver of worker_init raises, Celery says nothing.
+        # Any exception: Celery says nothing about what a receiver of worker_init raises.
         raise InvalidSettings(f"claude_batch_instruments: {name} cannot be made: {type(exc).__name__}: {exc}") from exc
 
 

@@ -1,7 +1,7 @@
-"""What there is now, of all jobs together: the gauges.
+"""The gauges: statistics of all jobs together, at this moment.
 
-They are read from the store, so each worker tells the same. Of all that ask one reads it through, four times a minute
-at most; the others are told what that one found.
+They are read from the store, so each worker reports the same. Only one process reads the whole store, four times a
+minute at most; the others get what it found.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from claude_batch_tasks.store import Store, open_store
 
 log = get_logger(__name__)
 
-#: Seconds for which what was found is told to all, and after which it is forgotten where nobody has found out more.
+#: Seconds for which the statistics are given to all, and after which they are dropped if there are no newer ones.
 FRESH, KEPT = 15.0, 60.0
 
-#: Seconds after which what is due, and nobody has taken, is overdue: a message takes a moment.
+#: Seconds after which work that is due and not taken is overdue: a message takes a moment.
 GRACE = 5.0
 
 _IN_FLIGHT = ("in_progress", "canceling")
@@ -35,13 +35,13 @@ _ENDED = ("completed", "canceled", "failed", "revoked")
 
 _Figure = tuple[str, dict[str, str], float]
 _encode = msgspec.json.encode
-# Made here, where there is one thread; see store.redis.
+# Made at import, while there is one thread; see store.redis.
 _decode = msgspec.json.Decoder(list[_Figure]).decode
 _T = TypeVar("_T")
 
 
 def readings(app: Celery) -> list[Reading]:
-    """The present value of each gauge; none where the store does not answer, or nobody has found out yet."""
+    """Return the present value of each gauge; none if the store does not answer, or has no statistics yet."""
     try:
         with dispatch.no_fork:
             store = open_store(Settings.of(app))
@@ -56,12 +56,12 @@ def readings(app: Celery) -> list[Reading]:
     except StoreUnavailable as exc:
         log.warning("gauges are missing: %s", exc)
         return []
-    # Another release may have found out what this one does not know.
+    # Another release may have stored a gauge that this one does not know.
     return [Reading(METRICS[name], labels, value) for name, labels, value in _decode(found) if name in METRICS]
 
 
 class Census:
-    """Adds up what it is shown: jobs, the batches begun of those that have not ended, then what is late."""
+    """Statistics that grow with what is counted: jobs, the started batches of unfinished jobs, then what is late."""
 
     def __init__(self, now: float) -> None:
         self._now = now
@@ -69,15 +69,15 @@ class Census:
         self._batches = Counter(dict.fromkeys(get_args(BatchState), 0))
         self._oldest = self._unseen = self._overdue_for = 0.0
         self._overdue = 0
-        #: Seconds, or None: all that has ended was fetched.
+        #: Seconds until the results of the first unfetched batch expire; None: there is no such batch.
         self._left: float | None = None
         #: Jobs that wait for a message of their own; the others, which run, wait for those of their batches.
         self._waiting: set[str] = set()
-        #: What was sent again, and not taken: it is in no hurry by the index.
+        #: Units whose message was sent again and not taken: by the index, they are not late.
         self._missed: set[Unit] = set()
 
     def job(self, job_id: str, job: JobGlance) -> bool:
-        """Count a job; whether its batches are to be counted as well, those that were begun."""
+        """Count a job, and return whether its started batches are to be counted as well."""
         self._jobs[job.state] += 1
         if job.state in _ENDED:
             return False
@@ -100,7 +100,7 @@ class Census:
             self._unseen = max(self._unseen, self._now - (batch.sighting or batch.created_at))
 
     def late(self, unit: Unit, due_at: float) -> None:
-        """Count what is due and was not taken."""
+        """Count a unit that is due and was not taken."""
         if unit not in self._missed and (unit.batch is not None or unit.job_id in self._waiting):
             self._overdue += 1
             self._overdue_for = max(self._overdue_for, self._now - due_at)
@@ -111,7 +111,7 @@ class Census:
             self._missed.add(unit)
 
     def figures(self) -> list[_Figure]:
-        """Name, labels and value of each gauge."""
+        """Return the name, labels and value of each gauge."""
         found: list[_Figure] = [("jobs", {"state": state}, count) for state, count in self._jobs.items()]
         found += [("batches", {"state": state}, count) for state, count in self._batches.items()]
         single = {
@@ -125,10 +125,10 @@ class Census:
 
 
 def take(store: Store, now: float) -> Census:
-    """Read the store through.
+    """Read the whole store, and return the statistics.
 
     Raises:
-        StoreUnavailable: it does not answer.
+        StoreUnavailable: the store does not answer.
     """
     census = Census(now)
     for jobs in _unforked(store.glance_at_jobs()):
@@ -144,7 +144,7 @@ def take(store: Store, now: float) -> Census:
 
 
 def _unforked(pages: Iterator[_T]) -> Iterator[_T]:
-    """The pages; in a worker's main process forks wait no longer than one takes."""
+    """Yield the pages; in a worker's main process, a fork waits no longer than one page takes."""
     while True:
         with dispatch.no_fork:
             page = next(pages, None)

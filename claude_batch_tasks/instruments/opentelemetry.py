@@ -1,6 +1,7 @@
-"""OpenTelemetry: its API alone. Where figures go is said by the MeterProvider that the application sets.
+"""The instruments for OpenTelemetry, which use its API alone.
 
-Instruments made before there is one take their provider when it is set, in each process of a pool for itself.
+The MeterProvider that the application sets decides where figures go. Instruments that are made before there is a
+provider use it as soon as it is set, in each process of a pool separately.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observati
 from claude_batch_tasks.instruments import gauges
 from claude_batch_tasks.metrics import METRICS, Instruments, Metric
 
-#: What exporters add to a name that has it already (``s``) or not at all (braces); in ``1`` gauges were ratios to them.
+#: Units that leave names as they are: exporters add no ``s`` to a name that has its unit already, and never add what is
+#: in braces. With the unit ``1``, they would take gauges for ratios.
 _UNITS = {"seconds": "s", "dollars": "{USD}", "": ""}
 
 
 class OpenTelemetry(Instruments):
-    """``claude_batch_instruments = ["opentelemetry"]``."""
+    """The instruments of ``claude_batch_instruments = ["opentelemetry"]``."""
 
     def __init__(self, app: Celery, *, forks: bool) -> None:
         super().__init__(app, forks=forks)

@@ -1,7 +1,8 @@
-"""Prometheus, through ``prometheus_client``: one page for all processes of a worker, served by its main process.
+"""The instruments for Prometheus, made with ``prometheus_client``.
 
-The processes of a pool keep their figures in files, in a folder of the worker's, and the page adds them up. A pool of
-threads is one process, and its figures are in ``prometheus_client.REGISTRY``.
+A worker's main process serves one page for all its processes. The processes of a pool keep their figures in files, in a
+folder of the worker, and the page adds them up. A pool of threads is one process, and its figures are in
+``prometheus_client.REGISTRY``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Prometheus(Instruments):
-    """``claude_batch_instruments = ["prometheus"]``; the page is at ``claude_batch_metrics_port``, if that is set."""
+    """The instruments of ``claude_batch_instruments = ["prometheus"]``.
+
+    The page is at the port ``claude_batch_metrics_port``, if that is set.
+    """
 
     def __init__(self, app: Celery, *, forks: bool) -> None:
         super().__init__(app, forks=forks)
@@ -48,13 +52,13 @@ class Prometheus(Instruments):
                 os.environ[_FOLDER] = self._folder.name
             os.makedirs(os.environ[_FOLDER], exist_ok=True)
             self._registry.register(_Files(os.environ[_FOLDER]))
-            # It looks for the folder when it is imported, which may have been long ago. Its own rule, a file for each
-            # process id, would leave one behind for each process that was replaced (--max-tasks-per-child).
+            # prometheus_client reads the folder's name when it is imported, which may have been long ago. Its own rule,
+            # a file for each process id, would leave a file for each process that was replaced (--max-tasks-per-child).
             values.ValueClass = values.MultiProcessValue(functools.partial(_place_in_pool, self._pid))  # type: ignore[no-untyped-call]
         for metric in METRICS.values():
             if metric.kind != "gauge":
-                _family(metric.name)  # now, where there is one thread
-                # From 0 on: of a counter that begins with its first event, Prometheus does not see that it grew.
+                _family(metric.name)  # now, while there is one thread
+                # Counters begin at 0: if one appears with its first event, Prometheus does not see that it grew.
                 for labels in metric.all_labels():
                     _child(metric, labels)
 
@@ -84,12 +88,12 @@ class Prometheus(Instruments):
             log.info("metrics are served at port %d", port)
 
     def forked(self) -> None:
-        """The port is the main process's alone, however long this one lives."""
+        """Close the port in a forked process: it belongs to the main process alone, however long this one lives."""
         if self._server is not None and os.getpid() != self._pid:
             self._server.socket.close()
 
     def end(self) -> None:
-        """Give back the port and the folder."""
+        """Release the port and the folder."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -100,7 +104,7 @@ class Prometheus(Instruments):
 
 
 class Gauges(Collector):
-    """The gauges, for a registry that is served by another process than a worker's.
+    """The gauges, for a registry that a process other than a worker serves.
 
     >>> prometheus_client.REGISTRY.register(Gauges(app))
     """
@@ -109,12 +113,12 @@ class Gauges(Collector):
         self._app = app
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """What they are called."""
+        """Return the gauges without values."""
         known = (metric for metric in METRICS.values() if metric.kind == "gauge")
         return [GaugeMetricFamily(metric.full_name, metric.help, labels=list(metric.labels)) for metric in known]
 
     def collect(self) -> list[GaugeMetricFamily]:
-        """Their present values."""
+        """Return the gauges with their present values."""
         families = {family.name: family for family in self.describe()}
         for metric, labels, value in gauges.readings(self._app):
             families[metric.full_name].add_metric([labels[name] for name in metric.labels], value)
@@ -122,7 +126,7 @@ class Gauges(Collector):
 
 
 class _Files(Collector):
-    """What all processes have counted."""
+    """The figures that all processes of the pool have counted."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -146,5 +150,11 @@ def _child(metric: Metric, labels: Mapping[str, str]) -> Any:
 
 
 def _place_in_pool(worker: int) -> str:
-    """The process that takes a dead one's place in the pool goes on with its file. ``worker``: its process id."""
+    """Return a name for this process by its place in the pool.
+
+    A process that replaces a dead one has its place, and so goes on with its file.
+
+    Args:
+        worker: the process id of the worker.
+    """
     return f"{worker}-{getattr(current_process(), 'index', 'main')}"

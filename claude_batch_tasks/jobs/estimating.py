@@ -1,4 +1,4 @@
-"""What a job would cost, estimated from its requests alone: no network, no store and no Celery app are needed."""
+"""The estimate of a job's cost from its requests alone: no network, no store and no Celery app are needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from claude_batch_tasks.settings import prices_of
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
 
-#: Anthropic's limits; the settings of a project may cut batches smaller, which changes no price.
+#: Anthropic's limits for a batch; a project's settings may make batches smaller, which changes no price.
 _MOST_REQUESTS = 100_000
 _MOST_BYTES = 256_000_000
 
@@ -116,7 +116,7 @@ def estimate(
 def _configured() -> Any:
     try:
         return prices_of(configured_app())
-    except InvalidSettings:  # there are several apps, and nothing says which is meant
+    except InvalidSettings:  # there are several apps, and none of them is named
         return {}
 
 

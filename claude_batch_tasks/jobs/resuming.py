@@ -1,6 +1,6 @@
-"""Jobs that do not begin with their requests: one that is taken up again, and one made of a batch created elsewhere.
+"""Jobs that do not begin with requests: a job that is resumed, and a job made of a batch that was created elsewhere.
 
-Both only write to the store; workers find there what is due.
+Both only write to the store, where workers find what is due.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from claude_batch_tasks.store import Store, history, lost_records, open_store
 
 log = get_logger(__name__)
 
-#: Anthropic's ids of batches; anything else would be an address of something else.
+#: The form of Anthropic's batch ids; any other text could make the URL that of something else.
 _BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
 
-#: Seconds in which a batch's owner is written down.
+#: Seconds that the lease lasts while a batch's owner is recorded.
 _MOMENT = 60.0
 
 
 def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Any]:
-    """Take a job that failed up again where it stands: what it had created is looked at, never created again.
+    """Resume a failed job where it stands: the batches that it has created are polled, and never created again.
 
-    Likewise one that ended otherwise, of which requests have no outcome.
+    A job that ended otherwise is resumed too if some of its requests have no outcome.
 
     Args:
-        options: the job's settings from now on, over those it had.
+        options: the job's settings from now on; they override those it had.
 
     Raises:
-        JobNotResumable: it runs, has all its outcomes, or what it needs is gone.
+        JobNotResumable: the job runs, is revoked or has all its outcomes, or what it needs is gone.
         InvalidSettings: an option is unknown or makes no sense.
         StoreUnavailable: the store does not answer.
     """
@@ -74,7 +74,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     settings = settings.override(job.options)
     if job.adopted:
         _check_no_fallback(options)
-    # From here on none was ever begun, and each waits for its turn.
+    # No batch from this number on was ever started, and each waits for its quota.
     unbegun = job.batches
     while unbegun and unbegun - 1 in failed and not _begun(batches[unbegun - 1]):
         unbegun -= 1
@@ -105,8 +105,8 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     if app.conf.task_always_eager:
         return _run_eagerly(app, store, job_id, job, now_due)
     try:
-        # Under its id there is how it ended, which get() would tell.
-        if succeeded:  # over which nothing is stored
+        # The result back end has how the job ended, and get() would return that.
+        if succeeded:  # back ends do not overwrite a success
             app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
             app.backend.forget(job_id)
         if not message_chain.ignores_result(job):
@@ -118,9 +118,12 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
 
 
 def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> AsyncResult[Any] | None:
-    """Have a worker download what the store has lost of an ended job's rows; None: nothing that could be had so is.
+    """Have a worker download the rows of an ended job that the store has lost.
 
-    The job stays as it has ended: what follows it has run.
+    The job stays as it has ended, since what follows it has already run.
+
+    Returns:
+        The result of the worker's task; None if there is nothing that can be restored this way.
     """
     records = store.batch_records(job_id)
     if None in records or not lost_records.batches_to_restore(store, job_id, records):
@@ -129,13 +132,13 @@ def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> Asyn
 
     task_id = uuid()
     message_chain.restoring(app, job, job_id).apply_async(task_id=task_id)
-    return app.tasks[message_chain.NAME + "recover_jobs"].AsyncResult(task_id)  # the app's task class may return none
+    return app.tasks[message_chain.NAME + "recover_jobs"].AsyncResult(task_id)  # apply_async() may return None
 
 
 def _with_lost_batches(store: Store, job_id: str, job: JobRecord) -> JobRecord:
-    """A job that has ended, and whose records of batches are gone, as a failed one that can be resumed.
+    """Mark an ended job as failed if records of its batches are gone, so that it can be resumed, and return it.
 
-    What follows it has run, and does not run again.
+    What follows the job has already run, and does not run again.
     """
     if lost_records.replace_lost_batches(store, job_id, job):
         store.update_job(job_id, only=job.state, state="failed", canvas="{}")
@@ -148,16 +151,16 @@ def _begun(batch: BatchRecord) -> bool:
 
 
 def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
-    """The position from which a failed batch goes on, and what changes in its record."""
+    """Return the position from which a failed batch goes on, and the changes in its record."""
     turn = batch.turn + 1
     state, rank = ("in_progress", 1) if batch.batch_id else ("creating" if batch.intent_at else "staged", 0)
     fresh = BatchRecord(first=batch.first, count=batch.count, body_bytes=batch.body_bytes)
     fresh.first_lane = batch.first_lane + rules.LANES
-    if batch.rounds:  # what it had come to before this round stays
+    if batch.rounds:  # the totals from before this round stay
         past = batch.rounds[-1]
         for name in ("counts", "usage", "costs", "unpriced", "eligible", "open"):
             setattr(fresh, name, getattr(past, name))
-    # What counts towards giving up begins anew; what is known of the batch stays.
+    # Counters that lead to giving up begin anew; what is known about the batch stays.
     forgotten = (
         "create_not_found", "ambiguous_at", "create_looks", "refusal", "refused_since", "cancel_sent", "absences",
         "counts", "failures", "due_at", "task_id", "told", "usage", "costs", "unpriced", "outcome", "eligible", "open",
@@ -177,8 +180,8 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
     """Make a job of a batch that was created elsewhere.
 
     Raises:
-        ValueError: it is no id of a batch.
-        BatchTasksError: another job has the batch.
+        ValueError: ``batch_id`` is not the id of a batch.
+        BatchTasksError: the batch belongs to another job.
         InvalidSettings: an option is unknown or makes no sense.
         StoreUnavailable: the store does not answer.
     """
@@ -206,7 +209,7 @@ def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: M
     )
     batch = BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
     unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position(0, 1)
-    # Its first look keeps it. Should this process die here, a worker finds that nobody is at it.
+    # The job expires unless its first poll keeps it. If this process dies here, a worker finds it without an owner.
     store.create_job(job_id, job, [batch], settings.result_ttl, staged=False)
     try:
         store.schedule([unit], now)
@@ -231,13 +234,13 @@ def _check_no_fallback(options: Mapping[str, Any]) -> None:
 
 
 def _nobody(store: Store, batch_id: str) -> Unit | None:
-    """Who is written down as the batch's owner, and is gone from the store."""
+    """Return the recorded owner of the batch if its job is gone from the store, else None."""
     holder = store.holder(batch_id)
     return holder if holder is not None and store.job(holder.job_id) is None else None
 
 
 def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches: list[int]) -> AsyncResult[Any]:
-    """Run it here and now; how it ended."""
+    """Run the batches of a job in this process, and return how the job ended."""
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
     since = {number: store.position(Unit(job_id, number)) for number in sorted(batches)}

@@ -1,4 +1,4 @@
-"""What the answers look like: messages, lines of results, errors. Structs, since 100,000 are made for a download."""
+"""The simulator's answers: messages, lines of results, errors. They are structs, since a download makes 100,000."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from .prompts import BEGINNING, Prompt
 from .script import Behaviour
 
-#: What `ResultsStyle.unknown_fields` adds at every level.
+#: The fields that `ResultsStyle.unknown_fields` adds at every level.
 UNKNOWN = {"unknown": True}
 UNKNOWN_BLOCK = {"type": "simulated_block", "payload": [1, {"two": None}]}
 
@@ -58,7 +58,7 @@ class Line(Struct, gc=False):
 
 
 def message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"], behaviour: Behaviour) -> Message:
-    """The answer to a prompt: its echo, always the same."""
+    """Return the answer to a prompt: its echo, always the same."""
     text = (BEGINNING + prompt.echo).ljust(behaviour.answer_chars, ".")
     content: list[Any] = [Text(text)]
     if behaviour.results.unknown_fields and tier == "batch":

@@ -1,4 +1,4 @@
-"""The HTTP side: Anthropic's endpoints, with the faults that strike them."""
+"""The HTTP side of the simulator: Anthropic's endpoints, with the faults that strike them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ LARGE_BODY = 1_000_000
 
 
 class Protocol(H11Protocol):
-    """uvicorn's HTTP protocol, with the connection within reach of the application.
+    """The HTTP protocol of uvicorn, which gives the application access to the connection.
 
     It puts the transport into `request.state.transport`, so that a fault can close the connection.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        # asyncio does this itself only where the listening socket was made with an explicit protocol; without it
-        # every answer waits 40 ms for a delayed acknowledgement.
+        # asyncio does this itself only if the listening socket was made with an explicit protocol; without it, every
+        # answer waits 40 ms for a delayed acknowledgement.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # uvicorn gives every request a copy of this as scope["state"].
         self.app_state = {**self.app_state, "transport": transport}
@@ -50,7 +50,7 @@ class Protocol(H11Protocol):
 
 
 class HangUp(Exception):
-    """Close the connection now. `abruptly` with a TCP reset."""
+    """The exception that closes the connection now; `abruptly`: with a TCP reset."""
 
     def __init__(self, abruptly: bool = False) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class HangUp(Exception):
 
 @dataclass
 class Reply:
-    """An answer in units (the whole body, lines, events) that a fault may cut between or inside of."""
+    """An answer in units (the whole body, lines, events); a fault may cut it between units or inside one."""
 
     units: Iterable[bytes]
     count: int = 1
@@ -72,7 +72,7 @@ class Reply:
 
 @dataclass
 class Work:
-    """What to do for a call. Faults count apart by `subject`, a batch's number or a prompt's hash."""
+    """The work of a call. Faults count separately for each `subject`, a batch's number or a prompt's hash."""
 
     act: Callable[[], Awaitable[Reply]]
     subject: str = ""
@@ -80,7 +80,7 @@ class Work:
 
 
 def build(scenario: Scenario) -> Starlette:
-    """The simulator as an ASGI application. Dropping connections needs `protocol.Protocol`."""
+    """Build the simulator as an ASGI application. Dropping connections needs `Protocol`."""
 
     def api(path: str, endpoint: Endpoint, method: str) -> Route:
         async def serve(request: Request) -> Response:
@@ -109,7 +109,7 @@ async def _no_such_page(request: Request, _: Exception) -> Response:
 
 
 async def _serve(request: Request, endpoint: Endpoint) -> Response:
-    """Answer one call: who is it, what does it ask for, what goes wrong, do it."""
+    """Answer one call: find its account, prepare its work, choose the faults, and do the work."""
     world: World = request.app.state.world
     retries = request.headers.get("x-stainless-retry-count", "")
     call = Call(
@@ -150,7 +150,11 @@ async def _serve(request: Request, endpoint: Endpoint) -> Response:
 
 
 def identify(request: Request) -> tuple[str, str]:
-    """Account and organization of a call. Batches belong to an account: a key and a workspace."""
+    """Return the account and organization of a call. Batches belong to an account: a key and a workspace.
+
+    Raises:
+        ApiError: the call has no key or no API version.
+    """
     key = request.headers.get("x-api-key") or ""
     authorization = request.headers.get("authorization", "")
     if not key and authorization.lower().startswith("bearer "):
@@ -166,7 +170,11 @@ def identify(request: Request) -> tuple[str, str]:
 
 
 async def _prepare(request: Request, endpoint: Endpoint, world: World, call: Call) -> Work:
-    """Read a call as far as nothing changes by it. Raises ApiError for what is refused at once."""
+    """Read a call, as far as this changes nothing.
+
+    Raises:
+        ApiError: the call is refused at once.
+    """
     account = call.account
     behaviour = world.behaviour
     version = request.headers["anthropic-version"]
@@ -194,7 +202,7 @@ async def _prepare(request: Request, endpoint: Endpoint, world: World, call: Cal
 
     batch = world.find(account, request.path_params["batch_id"])
     if batch is None:
-        # Faults see also calls for batches that do not exist: a 500 comes before anything is looked up.
+        # Faults also see calls for batches that do not exist: a 500 comes before any lookup.
         missing = ApiError("not_found_error", "Not found")
         return Work(lambda: _raise(missing), subject=request.path_params["batch_id"])
     acts = {"retrieve": _retrieve, "cancel": _cancel, "delete": _delete, "results": _results}
@@ -207,8 +215,13 @@ async def _raise(error: ApiError) -> NoReturn:
 
 
 async def _read_body(request: Request, limit: int) -> bytearray:
-    """The body, at most `limit` bytes. A longer one is read to its end and thrown away: many clients cannot
-    read an answer while they are still sending."""
+    """Read the body, at most `limit` bytes.
+
+    A longer body is read to its end and thrown away: many clients cannot read an answer while they are still sending.
+
+    Raises:
+        ApiError: the body is longer.
+    """
     body = bytearray()
     size = 0
     async for chunk in request.stream():
@@ -222,7 +235,7 @@ async def _read_body(request: Request, limit: int) -> bytearray:
     return body
 
 
-# What each endpoint does
+# The work of each endpoint
 
 
 async def _retrieve(request: Request, world: World, batch: Batch) -> Reply:
@@ -294,7 +307,7 @@ async def _answer(world: World, account: str, prompt: Prompt, stream: bool) -> R
 
 
 def _events(answer: Message) -> Iterator[bytes]:
-    """A message as server-sent events."""
+    """Yield a message as server-sent events."""
 
     def event(kind: str, **data: Any) -> bytes:
         return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **data}))
@@ -317,7 +330,11 @@ def _events(answer: Message) -> Iterator[bytes]:
 
 
 async def _act_under(faults: list[Fault], work: Work) -> tuple[Reply, Fault | None]:
-    """Do the work and let the faults strike before, after or in the answer."""
+    """Run the work, and let the faults strike before, after or in the answer.
+
+    Returns:
+        The answer, and the fault that cuts it, if there is one.
+    """
     fault = next((f for f in faults if f.effect != "delay"), None)
     late = [f.seconds for f in faults if f.effect == "delay" and f.commit]
     await asyncio.sleep(sum(f.seconds for f in faults if f.effect == "delay" and not f.commit))
@@ -342,7 +359,7 @@ def _strike(fault: Fault) -> Reply:
 
 
 async def _hang_up(request: Request, abruptly: bool) -> Response:
-    """Close the connection. What is returned goes nowhere."""
+    """Close the connection. The response that is returned goes nowhere."""
     transport: asyncio.Transport | None = getattr(request.state, "transport", None)
     if transport is not None:
         connection = transport.get_extra_info("socket")
@@ -406,13 +423,13 @@ async def _stream(request: Request, pieces: Iterator[bytes]) -> AsyncIterator[by
             # Making a large body must not keep other calls waiting.
             await asyncio.sleep(0)
     except HangUp as end:
-        # Time for what was sent to arrive: a reset may overtake it.
+        # Gives what was sent time to arrive: a reset may overtake it.
         await asyncio.sleep(0.05)
         await _hang_up(request, end.abruptly)
 
 
 def _pieces(units: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of `size`; what was made before a HangUp still comes first."""
+    """Yield the same bytes in chunks of `size`; what was made before a HangUp still comes first."""
     buffer = bytearray()
     try:
         for unit in units:

@@ -1,4 +1,4 @@
-"""One batch: a pure function of time, and its results as JSON lines."""
+"""A batch as a pure function of time, and its results as JSON lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def new_id(prefix: str) -> str:
-    """An id like Anthropic's, `msgbatch_01...`. Random, so that no two servers or resets share any."""
+    """Return an id like Anthropic's, `msgbatch_01...`. It is random, so that no two servers or resets share one."""
     return f"{prefix}01" + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(22))
 
 
@@ -31,7 +31,7 @@ def rfc3339(at: float | None) -> str | None:
 
 
 class Bill(Struct):
-    """What became of the requests processed so far. Only those that succeeded are charged, and have tokens."""
+    """The outcomes of the requests processed so far. Only those that succeeded are charged, and have tokens."""
 
     outcomes: Counter[str] = msgspec.field(default_factory=Counter)
     by_model: dict[str, Tokens] = msgspec.field(default_factory=lambda: defaultdict(Tokens))
@@ -48,11 +48,11 @@ class Bill(Struct):
 
 
 class Batch:
-    """A batch's life follows from the moments below; nothing runs. All times are simulated epoch seconds."""
+    """A batch, whose state follows from the times below; nothing runs. All times are simulated epoch seconds."""
 
     def __init__(self, number: int, account: str, prompts: list[Prompt], created: float, behaviour: Behaviour) -> None:
         self.id = new_id("msgbatch_")
-        #: Counts the batches of the simulator from 1.
+        #: The batch's number in the simulator, from 1.
         self.number = number
         self.account = account
         self.prompts = prompts
@@ -63,14 +63,14 @@ class Batch:
         self.seconds = rng.uniform(*span) if isinstance(span, tuple) else float(span)
         self.expires = created + behaviour.expires_seconds
         self.cancel_asked: float | None = None
-        #: Deleted by its owner, or forgotten through the control API.
+        #: Whether the owner deleted the batch, or the control API forgot it.
         self.gone = False
         self.downloads = 0
         self._bill = Bill()
 
     @property
     def end(self) -> float:
-        """When processing ends, or ended."""
+        """The time at which processing ends, or ended."""
         end = min(self.created + self.seconds, self.expires)
         if self.cancel_asked is not None:
             end = min(end, self.cancel_asked + self.behaviour.cancel_seconds)
@@ -88,27 +88,27 @@ class Batch:
         return "in_progress" if self.cancel_asked is None else "canceling"
 
     def processed(self, now: float) -> int:
-        """How many requests have been processed: one after another, spread evenly over the time."""
+        """Return how many requests have been processed: one after another, spread evenly over the time."""
         until = min(now, self.end, now if self.cancel_asked is None else self.cancel_asked)
-        # Not by the difference alone: at today's epoch seconds it may come out a hair short of the whole.
+        # Not by the difference alone: with today's epoch seconds, rounding may make it slightly too small.
         if until >= self.created + self.seconds:
             return len(self.prompts)
         return int(len(self.prompts) * (until - self.created) / self.seconds)
 
     def rest(self, now: float) -> str:
-        """What became of the requests that have not been processed."""
+        """Return the outcome of the requests that have not been processed."""
         if not self.ended(now):
             return "processing"
         return "canceled" if self.end < self.expires else "expired"
 
     def outcomes(self, now: float) -> Iterator[str]:
-        """What became of each request: "succeeded", "expired", "canceled", an error type, or "processing"."""
+        """Yield the outcome of each request: "succeeded", "expired", "canceled", an error type, or "processing"."""
         done, rest = self.processed(now), self.rest(now)
         for index, prompt in enumerate(self.prompts):
             yield prompt.outcome if index < done else rest
 
     def tally(self, now: float) -> dict[str, int]:
-        """`request_counts`: all are processing until the whole batch has ended."""
+        """Return `request_counts`: all requests are processing until the whole batch has ended."""
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         if not self.ended(now):
             counts["processing"] = len(self.prompts)
@@ -120,12 +120,12 @@ class Batch:
         return counts
 
     def bill(self, now: float) -> Bill:
-        """Kept between looks: only what was processed since the last one is added."""
+        """Return the bill. It is kept between calls: only what was processed since the last call is added."""
         self._bill.add(self.prompts[self._bill.outcomes.total() : self.processed(now)])
         return self._bill
 
     def json(self, now: float, base_url: str) -> dict[str, Any]:
-        """The batch as the API shows it."""
+        """Return the batch as the API shows it."""
         ended = self.ended(now)
         archived = self.archived(now)
         url = self.behaviour.results.url.replace("{id}", self.id)
@@ -147,7 +147,7 @@ class Batch:
         return shown
 
     def lines(self, now: float) -> tuple[int, Iterator[bytes]]:
-        """How many result lines there are, and the lines without their ends, in a new order each time."""
+        """Return how many result lines there are, and the lines without their ends, in a new order each time."""
         style = self.behaviour.results
         self.downloads += 1
         rng = Random(f"{self.behaviour.seed}:{self.number}:{self.downloads}")
@@ -166,7 +166,7 @@ class Batch:
                 prompt = self.prompts[index]
                 line = Line(prompt.custom_id, self._result(prompt, prompt.outcome if index < done else rest, index))
             else:
-                # A line of another batch is the mirror of one of ours under a name that was never sent.
+                # A line of another batch is made from a prompt of ours, under a custom_id that was never sent.
                 prompt = self.prompts[(-1 - index) % len(self.prompts)]
                 line = Line(f"foreign-{-index}", self._result(prompt, "succeeded", index))
             if self.behaviour.results.unknown_fields:

@@ -1,4 +1,4 @@
-"""`claude-batch simulator`: a local Message Batches API for demos and tests."""
+"""The command `claude-batch simulator`: a local Message Batches API for demos and tests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def simulator(
     if not quiet:
         logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
         logging.getLogger("claude_batch_tasks.simulator").setLevel(logging.INFO)
-        # What listens everywhere is reached locally by its name.
+        # A server that listens on all addresses is reached locally as localhost.
         shown = "localhost" if host in ("0.0.0.0", "::") else host
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
         click.echo(f"Simulating the Message Batches API at {url} (scenario {chosen.name}). Ctrl-C stops it.\n")

@@ -41,11 +41,11 @@ class Reset(Struct, forbid_unknown_fields=True):
 
 
 class Advance(Struct, forbid_unknown_fields=True):
-    #: Move the clock forward.
+    #: Seconds by which the clock moves forward.
     seconds: float = 0.0
-    #: End a batch now, every request processed: its id, or `*` for all.
+    #: The id of a batch that ends now, with every request processed; `*` for all.
     end: str = ""
-    #: Let a batch expire now, what was not processed yet with it.
+    #: The id of a batch that expires now, with the requests that are not processed yet; `*` for all.
     expire: str = ""
 
 
@@ -99,7 +99,7 @@ def _get(name: str, answer: Callable[[Request, World], object]) -> Route:
 
 
 def _post(name: str, body: type[T], change: Callable[[World, T], None] | None) -> Route:
-    """A change of the world; without `change` a new world."""
+    """Return the route that changes the world; without `change`, it makes a new world."""
 
     async def serve(request: Request) -> Response:
         try:

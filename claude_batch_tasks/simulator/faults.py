@@ -1,4 +1,4 @@
-"""Which faults strike a call."""
+"""The faults in force, and the choice of those that strike a call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .script import Endpoint, Fault
 
 
 class Moment(NamedTuple):
-    """Where in time a call happens: now, when the simulator started, when its batch was created and ended."""
+    """The times that matter for a call: now, the simulator's start, and its batch's creation and end."""
 
     now: float
     started: float
@@ -28,7 +28,7 @@ class Installed:
         self.fired: Counter[str] = Counter()
 
     def matches(self, endpoint: Endpoint, subject: str, moment: Moment, seed: int) -> bool:
-        """Count a call, and say whether the fault strikes it."""
+        """Count a call, and return whether the fault strikes it."""
         fault = self.fault
         if fault.endpoint not in (endpoint, "any") or not self._in_window(endpoint, moment):
             return False
@@ -69,11 +69,11 @@ class FaultBook:
         self.installed += [Installed(fault, len(self.installed) + n) for n, fault in enumerate(faults)]
 
     def strike(self, endpoint: Endpoint, subject: str, moment: Moment) -> list[Fault]:
-        """The faults that strike this call: any number of delays, and at most one other."""
+        """Return the faults that strike this call: any number of delays, and at most one other."""
         struck: list[Fault] = []
         ended = False
         for rule in self.installed:
-            # Every fault sees every call, also one that an earlier fault has already decided.
+            # Every fault counts every call, also a call that an earlier fault has already decided.
             if not rule.matches(endpoint, subject, moment, self.seed):
                 continue
             if rule.fault.effect != "delay":
@@ -86,7 +86,7 @@ class FaultBook:
 
 
 def chance(probability: float, *key: object) -> bool:
-    """A draw that depends on its key only, so that it is the same in whatever order calls arrive."""
+    """Draw with this probability. The draw depends only on the key: it is the same in whatever order calls arrive."""
     if probability >= 1:
         return True
     return random.Random(":".join(map(str, key))).random() < probability

@@ -1,4 +1,4 @@
-"""What the simulator remembers for tests: every call, and what was sent and paid for each prompt."""
+"""The records that the simulator keeps for tests: every call, and what was sent and paid for each prompt."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from .script import Behaviour, Endpoint, Fault
 
-# Calls and prompts come in masses and are in no reference cycle: the garbage collector is kept off them.
+# There are many calls and prompts, and none is in a reference cycle: the garbage collector does not track them.
 
 
 class Call(Struct, gc=False):
-    """One call of the API. `status` is 0 where the connection was closed without an answer."""
+    """One call of the API. `status` is 0 if the connection was closed without an answer."""
 
     number: int
     #: Simulated epoch seconds.
@@ -34,9 +34,9 @@ class Call(Struct, gc=False):
 
 
 class PromptRecord(Struct, gc=False):
-    """What happened to one prompt, which is known by a hash of its canonical params (see `Prompt.digest`).
+    """The history of one prompt, which is known by a hash of its canonical params (see `Prompt.digest`).
 
-    Requests with equal params are one prompt: give each its own text where payments are to be told apart.
+    Requests with equal params are one prompt: give each its own text if you must tell their payments apart.
     """
 
     digest: str
@@ -59,7 +59,7 @@ class PromptRecord(Struct, gc=False):
 
 class BatchRecord(Struct):
     id: str
-    #: Counts the batches of the simulator from 1.
+    #: The batch's number in the simulator, from 1.
     number: int
     account: str
     status: str
@@ -75,12 +75,12 @@ class BatchRecord(Struct):
 
 
 class Tokens(Struct, gc=False):
-    """Tokens that are charged, apart by what they cost."""
+    """Tokens that are charged, divided by what they cost."""
 
-    #: Of prompts, neither written to the prompt cache nor read from it.
+    #: Tokens of prompts, neither written to the prompt cache nor read from it.
     input: int = 0
     output: int = 0
-    #: Of prompts, written to the cache for five minutes, for an hour, and read from it.
+    #: Tokens of prompts: written to the cache for five minutes, written to it for an hour, and read from it.
     cache_write_5m: int = 0
     cache_write_1h: int = 0
     cache_read: int = 0
@@ -137,7 +137,7 @@ class Totals(Struct):
 
 class FaultRecord(Struct):
     fault: Fault
-    #: Over all batches.
+    #: The counts are over all batches.
     seen: int
     fired: int
 

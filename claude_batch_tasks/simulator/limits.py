@@ -1,4 +1,4 @@
-"""The rate limits of the Messages API. In real time, which `Behaviour.minute_seconds` compresses."""
+"""The rate limits of the Messages API, in real time, which `Behaviour.minute_seconds` compresses."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from .batch import rfc3339
 from .prompts import ApiError
 from .script import MESSAGE_OF, Behaviour
 
-#: What the headers say of limits that are not enforced.
+#: The limits that the headers show for those that are not enforced.
 USUAL = {"requests": 4000, "input-tokens": 2_000_000, "output-tokens": 400_000}
-#: From this limit on, the remaining tokens are told in thousands.
+#: From this limit on, the headers round the remaining tokens to thousands.
 ROUNDED_FROM = 10_000
 
 
 class Limits:
-    """What one account has used of its limits. They begin unused with its first call."""
+    """The used part of one account's limits. Nothing is used before its first call."""
 
     def __init__(self) -> None:
         self._began = self._settled = time.monotonic()
-        #: Of the limits that are enforced. May be more than a limit: an answer is as long as it is.
+        #: The used amount of each enforced limit. It may exceed the limit: an answer counts in full.
         self._used: dict[str, float] = {}
 
     def admit(self, behaviour: Behaviour, input_tokens: int) -> None:
-        """Count a call with so many input tokens. Raises ApiError where a limit forbids it."""
-        # How long an answer will be is not known before it: one token that is left is enough.
+        """Count a call with so many input tokens.
+
+        Raises:
+            ApiError: a limit forbids the call.
+        """
+        # The length of an answer is not known beforehand: one remaining token is enough.
         needs = {"requests": 1, "input-tokens": input_tokens, "output-tokens": 1}
         self._settle(behaviour)
         waits = [
@@ -48,10 +52,10 @@ class Limits:
         self._use("output-tokens", output_tokens)
 
     def headers(self, behaviour: Behaviour) -> dict[str, str]:
-        """What an answer says about the limits now."""
+        """Return the headers that describe the limits at this moment."""
         self._settle(behaviour)
         limits = enforced(behaviour)
-        # Limit, what remains of it, seconds until all of it does.
+        # For each: the limit, what remains of it, and the seconds until all of it remains.
         rows: dict[str, tuple[int, int, float]] = {}
         for what, usual in USUAL.items():
             if what in limits:
@@ -72,7 +76,7 @@ class Limits:
         return headers
 
     def _settle(self, behaviour: Behaviour) -> None:
-        """Give back what has become free since the last look."""
+        """Release what has become free since the last call."""
         minute = behaviour.minute_seconds
         before, self._settled = self._settled, time.monotonic()
         new_window = (self._settled - self._began) // minute > (before - self._began) // minute
@@ -90,7 +94,7 @@ class Limits:
             self._used[what] += amount
 
     def _seconds(self, behaviour: Behaviour, limit: int, amount: float) -> float:
-        """Real seconds until so much of what is used is free again."""
+        """Return the real seconds until this amount of what is used is free again."""
         minute = behaviour.minute_seconds
         if behaviour.messages_limit == "bucket":
             return amount * minute / limit
@@ -98,7 +102,7 @@ class Limits:
 
 
 def enforced(behaviour: Behaviour) -> dict[str, int]:
-    """The limits that are, by their names in the headers."""
+    """Return the limits that are enforced, by their names in the headers."""
     limits = {
         "requests": behaviour.messages_per_minute,
         "input-tokens": behaviour.input_tokens_per_minute,

@@ -1,4 +1,4 @@
-"""Reading requests: what is refused at once, what becomes an errored line, and what a prompt is known by."""
+"""The reading of requests: what is refused at once, what becomes an errored line, and what identifies a prompt."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class ApiError(Exception):
 
 
 class Prefix(Struct, gc=False):
-    """The part of a request that goes to the prompt cache: all up to its last block with `cache_control`."""
+    """The part of a request that goes to the prompt cache: everything up to its last block with `cache_control`."""
 
     digest: bytes
     tokens: int
     ttl: Literal["5m", "1h"]
-    #: It is read from the cache, rather than written to it.
+    #: Whether it is read from the cache, rather than written to it.
     cached: bool = False
 
 
 class Prompt(Struct, gc=False):
-    """What is kept of one request. Has no references to others: the garbage collector need not look at it."""
+    """The part of one request that is kept. It refers to no other, so the garbage collector need not track it."""
 
     custom_id: str
     #: Hash of the canonical params, the same in a batch and through the Messages API, streamed or not.
@@ -57,14 +57,14 @@ class Prompt(Struct, gc=False):
     #: A token for every four characters; for the answer at most `max_tokens`, at least one.
     input_tokens: int
     output_tokens: int
-    #: Of the input tokens, those that the prompt cache has to do with.
+    #: The part of the input tokens that concerns the prompt cache.
     prefix: Prefix | None = None
     #: "succeeded", "expired", "canceled", or the type of an error.
     outcome: str = "succeeded"
     message: str = ""
 
     def tokens(self) -> Tokens:
-        """What an answer costs."""
+        """Return the tokens that are charged for an answer."""
         tokens = Tokens(self.input_tokens, self.output_tokens)
         if (prefix := self.prefix) is not None:
             tokens.input -= prefix.tokens
@@ -87,7 +87,7 @@ class _CreateBody(Struct):
 
 
 class Judge:
-    """Decides the outcomes of one call's requests by the rules of `behaviour.outcomes`.
+    """The judge that decides the outcomes of one call's requests by the rules of `behaviour.outcomes`.
 
     `attempts` says how often each prompt was sent this way before, by digest.
     """
@@ -103,7 +103,7 @@ class Judge:
         ]
 
     def decide(self, custom_id: str, digest: bytes, text: str) -> tuple[str, str]:
-        """The outcome ("succeeded", "expired", "canceled" or an error type) and an error's message."""
+        """Return the outcome ("succeeded", "expired", "canceled" or an error type) and an error's message."""
         for number, rule, search in self.rules:
             attempt = self.attempts[digest]
             if (
@@ -127,8 +127,13 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prompt]:
-    """The requests of a create call, with their outcomes. Raises ApiError for what Anthropic refuses at once;
-    invalid `params` are not: such a request gets an errored outcome."""
+    """Return the requests of a create call, with their outcomes.
+
+    Invalid `params` are not refused at once: such a request gets an errored outcome.
+
+    Raises:
+        ApiError: Anthropic refuses the call at once.
+    """
     limit = judge.behaviour.max_requests
     try:
         items = _read_create(body).requests
@@ -166,7 +171,7 @@ def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prom
 
 
 def custom_id_problem(custom_id: object, seen: set[str]) -> str:
-    """What Anthropic would refuse about a custom_id, or nothing."""
+    """Return what Anthropic would refuse about a custom_id; an empty text if it is valid."""
     if custom_id is UNSET:
         return "Field required"
     if not isinstance(custom_id, str):
@@ -183,7 +188,7 @@ def custom_id_problem(custom_id: object, seen: set[str]) -> str:
 
 
 def read_message(body: bytes | bytearray, judge: Judge, version: str) -> tuple[Prompt, bool]:
-    """The prompt of a Messages call, and whether it asks for a stream."""
+    """Return the prompt of a Messages call, and whether it asks for a stream."""
     try:
         params = _read_params(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -193,7 +198,10 @@ def read_message(body: bytes | bytearray, judge: Judge, version: str) -> tuple[P
 
 
 def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, version: str) -> Prompt:
-    """What is kept of one request, a batch's where it has a custom_id. Takes `stream` out of `params`."""
+    """Return what is kept of one request, which is a batch's if it has a custom_id.
+
+    `stream` is removed from `params`.
+    """
     problem = find_problem(params, version, in_batch=custom_id is not None)
     params.pop("stream", None)
     canonical = _canonical(params)
@@ -206,12 +214,12 @@ def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, ver
     return Prompt(
         custom_id=custom_id or "",
         digest=digest,
-        # One string for all requests.
+        # Interned: one string for all requests.
         model=sys.intern(str(params.get("model", ""))),
         echo=echo,
         input_tokens=max(1, len(canonical) // 4),
         output_tokens=max(1, min(length // 4, max_tokens)),
-        # A key as it is written: in a text, its quotes would be escaped.
+        # Only a key is written like this: in a text, its quotes would be escaped.
         prefix=find_prefix(params) if b'"cache_control":' in canonical and not problem else None,
         outcome=outcome,
         message=message,
@@ -219,8 +227,11 @@ def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, ver
 
 
 def find_prefix(params: dict[str, Any]) -> Prefix | None:
-    """What the prompt cache keeps of valid params: tools, system and messages, in this order, up to the last
-    block with `cache_control`. Marks before that one do not matter."""
+    """Return the part of valid params that the prompt cache keeps.
+
+    That is tools, system and messages, in this order, up to the last block with `cache_control`. Marks before that one
+    do not matter.
+    """
     parts = [(name, params[name]) for name in ("tools", "system") if params.get(name)]
     parts += [(message["role"], message["content"]) for message in params["messages"]]
     for number in reversed(range(len(parts))):
@@ -236,7 +247,7 @@ def find_prefix(params: dict[str, Any]) -> Prefix | None:
 
 
 def _without_marks(blocks: Any) -> Any:
-    """The same content: where it is marked, and for how long, makes no other prefix."""
+    """Return the same content without its marks: where it is marked, and for how long, makes no other prefix."""
     if not isinstance(blocks, list):
         return blocks
     unmarked = []
@@ -248,7 +259,7 @@ def _without_marks(blocks: Any) -> Any:
 
 
 def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[ErrorType, str] | None:
-    """What Anthropic would refuse about `params`: error type and message."""
+    """Return what Anthropic would refuse about `params`: error type and message; None if they are valid."""
     model = params.get("model", UNSET)
     if not isinstance(model, str):
         return "invalid_request_error", f"model: {_missing(model, 'string')}"
@@ -286,7 +297,7 @@ def _missing(value: object, expected: str) -> str:
 
 
 def last_user_text(messages: list[dict[str, Any]]) -> str:
-    """The text of the last user message."""
+    """Return the text of the last user message."""
     content = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
     if isinstance(content, str):
         return content

@@ -1,5 +1,7 @@
-"""The pytest fixtures `claude_batch_simulator` and `claude_batch_simulator_factory`. The simulator is loaded
-only when a test asks for one of them. After each test that used the package, what it keeps in the process is forgotten.
+"""The pytest fixtures `claude_batch_simulator` and `claude_batch_simulator_factory`.
+
+The simulator is loaded only when a test asks for one of them. After each test that used the package, all that the
+package keeps in the process is forgotten.
 
     def test_my_pipeline(claude_batch_simulator):
         claude_batch_simulator.reset("results-404")
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    """Have no test see the clients and connections of another; nothing is loaded for it."""
+    """Reset the package, so that no test sees the clients and connections of another; nothing is loaded for it."""
     if "claude_batch_tasks.settings" in sys.modules:
         importlib.import_module("claude_batch_tasks.testing").reset()
 
@@ -40,14 +42,14 @@ def _claude_batch_simulator_server() -> Iterator[Simulator]:
 
 @pytest.fixture
 def claude_batch_simulator(_claude_batch_simulator_server: Simulator) -> Simulator:
-    """A running simulator, empty and healthy at the start of each test; `reset(scenario)` chooses another."""
+    """Return a running simulator, empty and healthy at the start of each test; `reset(scenario)` chooses another."""
     _claude_batch_simulator_server.reset("healthy")
     return _claude_batch_simulator_server
 
 
 @pytest.fixture
 def claude_batch_simulator_factory() -> Iterator[Callable[[str | Scenario], Simulator]]:
-    """Starts as many simulators as a test wants: `factory("storm")`. They stop when it ends."""
+    """Yield a function that starts a simulator, any number of times: `factory("storm")`. They stop with the test."""
     from .server import Simulator, missing_packages
 
     if missing := missing_packages():

@@ -1,4 +1,4 @@
-"""The named scenarios: `claude-batch simulator --list-scenarios`."""
+"""The named scenarios, which `claude-batch simulator --list-scenarios` lists."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ISSUE_1432_SCALE = 10
 _CREATE_404 = (Fault("create", "status", status=404, calls=(1, 2), name="create 404"),)
 
 # The report: created; retrieve 404 at +1 s, in progress at +41 s, 404 again at +121 s, ended at +161 s.
-# A look between those is answered like its neighbour. The counted faults are for clients that look so seldom
-# that they would miss a window: everyone meets each 404 at least once.
+# A poll between those is answered like its neighbour. The counted faults are for clients that poll so rarely
+# that they would miss a window: every client meets each 404 at least once.
 _RETRIEVE_404 = (
     Fault("retrieve", "status", status=404, before=20 / ISSUE_1432_SCALE, name="retrieve 404 after create"),
     Fault("retrieve", "status", status=404, calls=(1,), name="retrieve 404 at first look"),
@@ -134,7 +134,11 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def named(name: str) -> Scenario:
-    """The scenario of this name. Raises LookupError with the names there are."""
+    """Return the scenario of this name.
+
+    Raises:
+        LookupError: there is no such scenario; the text has the names that exist.
+    """
     try:
         return SCENARIOS[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""What a simulator is told to do: outcomes, timing, faults. Plain values, also JSON for the control API."""
+"""The instructions for a simulator: outcomes, timing, faults. Plain values, also JSON for the control API."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _TYPE_OF: dict[int, ErrorType] = {status: kind for kind, status in STATUS_OF.ite
 
 
 def error_type(status: int) -> ErrorType:
-    """The error type that usually comes with an HTTP status."""
+    """Return the error type that usually comes with an HTTP status."""
     return _TYPE_OF.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
 class Value(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base of everything a user hands to the simulator: frozen, and strict when read from JSON."""
+    """The base of all values that a user gives to the simulator: frozen, and strict when read from JSON."""
 
 
 class Fault(Value, frozen=True):

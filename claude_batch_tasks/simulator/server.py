@@ -1,4 +1,4 @@
-"""Running a simulator: `Simulator` starts one, `Control` steers one that runs anywhere."""
+"""The classes that run a simulator: `Simulator` starts one, `Control` controls one that runs anywhere."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Simulator(Control):
 
 
 def server(scenario: Scenario, log_level: str = "warning") -> uvicorn.Server:
-    """A uvicorn server of the simulator, to be run with `server.run(sockets=[listen(...)])`."""
+    """Return a uvicorn server of the simulator, to be run with `server.run(sockets=[listen(...)])`."""
     import uvicorn
 
     from .app import Protocol, build
@@ -200,7 +200,7 @@ def server(scenario: Scenario, log_level: str = "warning") -> uvicorn.Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            # Longer than clients keep idle connections: else one is closed now and then just as it is used.
+            # Longer than clients keep idle connections; otherwise one is sometimes closed just as it is used.
             timeout_keep_alive=600,
             timeout_graceful_shutdown=1,
         )
@@ -208,7 +208,7 @@ def server(scenario: Scenario, log_level: str = "warning") -> uvicorn.Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. The port is known, and connections wait in it, before the server runs."""
+    """Return a listening socket. Its port is known, and connections wait in it, before the server runs."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=512)
     listener.set_inheritable(False)
@@ -216,7 +216,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def missing_packages() -> list[str]:
-    """What the extra `simulator` would install and is not here."""
+    """Return the packages of the extra `simulator` that are not installed."""
     return [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
 
 
@@ -226,6 +226,6 @@ def require_extra() -> None:
 
 
 def _child_env() -> dict[str, str]:
-    """The child must import this very package, installed or not."""
+    """Return the environment of the child, which must import this very package, installed or not."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}

@@ -1,4 +1,4 @@
-"""All that the simulator knows between two resets."""
+"""The world of the simulator: all that it knows between two resets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .script import Behaviour, Fault, Scenario
 
 
 class World:
-    """Batches, calls and the clock of one scenario. Used from the server's event loop only."""
+    """The batches, calls and clock of one scenario. It is used only from the server's event loop."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.behaviour = scenario.behaviour
         self.faults = FaultBook(scenario.faults, scenario.behaviour.seed)
-        #: By id, in order of creation, the deleted ones too.
+        #: All batches by id, in order of creation, also the deleted ones.
         self.batches: dict[str, Batch] = {}
         #: The calls of the Messages API that were carried out, or failed with their outcome.
         self.messages: list[Prompt] = []
@@ -37,7 +37,7 @@ class World:
     # The clock
 
     def now(self) -> float:
-        """Simulated epoch seconds."""
+        """Return the simulated epoch seconds."""
         at, since = self._origin
         return at + (time.monotonic() - since) * self.behaviour.clock_speed
 
@@ -69,7 +69,11 @@ class World:
         return batch if batch and batch.account == account and not batch.gone else None
 
     def page(self, account: str, after_id: str | None, before_id: str | None, limit: int) -> tuple[list[Batch], bool]:
-        """One page of a listing, newest first, and whether there are more in its direction."""
+        """Return one page of a list call, newest first, and whether there are more batches in its direction.
+
+        Raises:
+            ApiError: there are two cursors, or the one that is given is invalid.
+        """
         if after_id and before_id:
             raise ApiError("invalid_request_error", "Only one of after_id and before_id may be given")
         now = self.now()
@@ -81,14 +85,18 @@ class World:
                 raise ApiError("invalid_request_error", f"{name}: Invalid cursor '{cursor}'")
             batches = [b for b in batches if (b.number < number if after_id else b.number > number)]
         batches = [b for b in batches if not b.gone and now >= b.created + b.behaviour.list_lag_seconds]
-        # Oldest first here: back in time takes the newest of them, forward those next to the cursor.
+        # Oldest first here: a page back in time has the newest of them, a page forward those next to the cursor.
         page = batches[:limit] if before_id else batches[-limit:]
         return page[::-1], len(page) < len(batches)
 
     # Messages
 
     def admit(self, account: str, prompt: Prompt) -> None:
-        """Count a call of the Messages API. Raises ApiError where the account's rate limits forbid it."""
+        """Count a call of the Messages API.
+
+        Raises:
+            ApiError: the account's rate limits forbid the call.
+        """
         tokens = prompt.input_tokens
         if prompt.prefix is not None and (account, prompt.model, prompt.prefix.digest) in self._cache:
             tokens -= prompt.prefix.tokens
@@ -98,7 +106,7 @@ class World:
         return self._limits[account].headers(self.behaviour)
 
     def send(self, account: str, prompt: Prompt) -> None:
-        """Note a call of the Messages API that gets an answer, or is refused with its outcome."""
+        """Record a call of the Messages API that gets an answer, or is refused with its outcome."""
         self._use_cache(account, [prompt])
         if prompt.outcome == "succeeded":
             self._limits[account].answered(self.behaviour, prompt.output_tokens)
@@ -107,8 +115,10 @@ class World:
         self._count_attempts("messages", [prompt])
 
     def _use_cache(self, account: str, prompts: list[Prompt]) -> None:
-        """Decide, in their order, which of the requests that succeed find their prefix in the cache. All of a
-        batch at its creation, so that it does not depend on when anyone looks."""
+        """Decide, in their order, which of the requests that succeed find their prefix in the cache.
+
+        For all requests of a batch, this is decided at its creation, so that it does not depend on when anyone polls.
+        """
         for prompt in prompts:
             if prompt.prefix is not None and prompt.outcome == "succeeded":
                 key = (account, prompt.model, prompt.prefix.digest)
@@ -116,11 +126,11 @@ class World:
                 self._cache.add(key)
 
     def _count_attempts(self, via: str, prompts: list[Prompt]) -> None:
-        # Only where a rule asks for it: 100,000 digests are not kept for nothing.
+        # Only if a rule needs them: 100,000 digests are not kept for nothing.
         if any(rule.attempts for rule in self.behaviour.outcomes):
             self.attempts[via].update(prompt.digest for prompt in prompts)
 
-    # What tests ask
+    # Answers for tests
 
     def state(self) -> State:
         return State(
@@ -134,7 +144,7 @@ class World:
         )
 
     def journal(self, since: int = 0, prompts: bool = True) -> Journal:
-        """The calls after number `since`; `prompts=False` leaves out what is long for large batches."""
+        """Return the calls after number `since`; `prompts=False` leaves out the prompts, which may be many."""
         records = self._prompt_records() if prompts else []
         return Journal(self.calls[since:], records, self._batch_records(), self._totals())
 
@@ -204,7 +214,11 @@ class World:
 
 
 def chosen(world: World, batch_id: str) -> Iterable[Batch]:
-    """The batches that a control call means: one by id, or with `*` all."""
+    """Return the batches that a control call means: one by id, or all with `*`.
+
+    Raises:
+        ApiError: there is no batch with that id.
+    """
     if batch_id == "*":
         return world.batches.values()
     if batch_id not in world.batches:

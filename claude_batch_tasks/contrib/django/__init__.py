@@ -1,1 +1,4 @@
-"""Tasks, system checks and an admin page of jobs: ``"claude_batch_tasks.contrib.django"`` in ``INSTALLED_APPS``."""
+"""The Django app, with tasks, system checks and admin pages of jobs.
+
+It needs ``"claude_batch_tasks.contrib.django"`` in ``INSTALLED_APPS``.
+"""

@@ -1,7 +1,7 @@
-"""The admin's pages of jobs: a list, a page for each, and the buttons that cancel one or take it up again.
+"""The admin's pages of jobs: a list, a page for each job, and the buttons that cancel or resume one.
 
-They show ids, counts and what happened, and no prompt and no answer: whoever may look after jobs need not be somebody
-who may read what they are about.
+They show ids, counts and events, but no prompt and no answer: a user who may manage jobs may not be allowed to read
+their content.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from claude_batch_tasks.records import JobState
 
 _MEDIA = forms.Media(css={"all": ["claude_batch/admin.css"]}, js=["claude_batch/admin.js"])
 
-#: Jobs on a page of the list; batches, and entries of the history, on a page of a job.
+#: How many jobs a page of the list has; how many batches, and entries of the history, a page of a job has.
 JOBS, ROWS = 25, 100
 
 
 class Action(NamedTuple):
-    """What a button does."""
+    """A button on the page of a job, and what it does."""
 
     name: str
     label: str
     states: tuple[JobState, ...]
-    """Of jobs that have the button."""
+    """The states in which a job has the button."""
     do: Callable[[BatchJob], Any]
     done: str
     consequences: str
@@ -71,7 +71,7 @@ ACTIONS = {
 
 @admin.register(Job)
 class JobAdmin(admin.ModelAdmin):
-    """For an admin site of your own: ``site.register(Job, JobAdmin)``.
+    """The admin of jobs; for an admin site of your own: ``site.register(Job, JobAdmin)``.
 
     Permissions: ``claude_batch.view_job``, ``claude_batch.cancel_job``, ``claude_batch.retry_job``.
     """
@@ -101,27 +101,27 @@ class JobAdmin(admin.ModelAdmin):
         return False
 
     def may(self, request: HttpRequest, action: str) -> bool:
-        """Whether the user may press that button."""
+        """Return whether the user may press that button."""
         may: bool = request.user.has_perm(f"{self.opts.app_label}.{action}_{self.opts.model_name}")
         return may
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Job:
-        """The store is asked by whoever needs more of it than its id."""
+        """Return the job with only its id; callers that need more ask the store."""
         return Job(id=object_id)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The jobs, the newest first, a page at a time."""
+        """Show the jobs, the newest first, one page at a time."""
         self._check_may_view(request)
         states = get_args(JobState)
         state = request.GET.get("state")
         before = _moment(request.GET.get("before"))
         context: dict[str, Any] = {"states": states, "state": state if state in states else None, "before": before}
-        # Of a list's own page Django's template wants to know these.
+        # Django's template for the page of a list needs these.
         context |= {"cl": {"opts": self.opts}, "actions_on_top": True}
         try:
             chosen = None if context["state"] is None else (context["state"],)
             jobs = list(list_jobs(states=chosen, before=before, limit=JOBS + 1))
-            # A microsecond more, since the moment of a job in the store is finer than that.
+            # A microsecond more, since the store keeps a job's time more exactly than that.
             older = jobs[JOBS].submitted_at + timedelta(microseconds=1) if len(jobs) > JOBS else None
             context |= {"jobs": jobs[:JOBS], "older": older and older.timestamp()}
         except BatchTasksError as exc:
@@ -132,7 +132,7 @@ class JobAdmin(admin.ModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """A job: how far it is, its batches, what happened to it."""
+        """Show a job: how far it is, its batches, and its history."""
         self._check_may_view(request)
         job_id = unquote(object_id)
         context: dict[str, Any] = {
@@ -156,7 +156,7 @@ class JobAdmin(admin.ModelAdmin):
         return self._page(request, "change_form", context | (extra_context or {}))
 
     def action_view(self, request: HttpRequest, object_id: str, action: str) -> HttpResponse:
-        """Asks whether it is meant, and does it."""
+        """Ask the user to confirm an action, and do it once it is confirmed."""
         if not self.may(request, action):
             raise PermissionDenied
         self._check_may_view(request)
@@ -192,7 +192,7 @@ class JobAdmin(admin.ModelAdmin):
         return self._page(request, "confirmation", context)
 
     def _page(self, request: HttpRequest, name: str, context: Mapping[str, Any]) -> HttpResponse:
-        """A page, or of one that changes the part that does."""
+        """Return a page, or only the part of it that changes, if the browser asks for that (``live``)."""
         request.current_app = self.admin_site.name
         names = [f"{name}_live", name] if "live" in request.GET else [name]
         own = {
@@ -214,7 +214,7 @@ class JobAdmin(admin.ModelAdmin):
 
 
 def _moment(seconds: str | None) -> datetime | None:
-    """Of the epoch seconds in an address, if that is what they are."""
+    """Return the point in time of epoch seconds in an address; None if they are not valid."""
     try:
         return datetime.fromtimestamp(float(seconds or ""), timezone.utc)
     except (ValueError, OverflowError, OSError):

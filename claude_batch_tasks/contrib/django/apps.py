@@ -1,4 +1,4 @@
-"""The app's place in a Django project."""
+"""The configuration of the Django app."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from claude_batch_tasks.contrib.django import checks
 
 
 class ClaudeBatchConfig(AppConfig):
-    """Its label is ``claude_batch``: permissions are named ``claude_batch.view_job``."""
+    """The app's configuration; its label is ``claude_batch``, so permissions are named ``claude_batch.view_job``."""
 
     name = "claude_batch_tasks.contrib.django"
     label = "claude_batch"

@@ -1,6 +1,6 @@
-"""Django's system checks: what ``claude-batch doctor`` finds, said by ``manage.py check``.
+"""The system checks with which Django's ``manage.py check`` reports what ``claude-batch doctor`` finds.
 
-Those that every command makes look at settings alone. ``manage.py check --deploy`` asks the servers, the workers and
+The checks that every command makes read settings alone. ``manage.py check --deploy`` asks the servers, the workers and
 Anthropic as well.
 """
 
@@ -19,24 +19,24 @@ from claude_batch_tasks.errors import InvalidSettings
 if TYPE_CHECKING:
     from claude_batch_tasks.checks.problems import Finding
 
-#: ``manage.py check --tag claude_batch`` makes no other checks.
+#: The tag of these checks: ``manage.py check --tag claude_batch`` makes no others.
 TAG = "claude_batch"
 
 
 def of_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """What can be said without asking anybody."""
-    from claude_batch_tasks.checks import configuration  # with it the SDK is loaded
+    """Return messages about the settings, without asking any server."""
+    from claude_batch_tasks.checks import configuration  # this import loads the SDK
 
     try:
         app = configured_app()
     except InvalidSettings as exc:
         return [Error(str(exc), id="claude_batch.E401")]
-    # In this order: the first has Celery read its settings.
+    # In this order: the first makes Celery read its settings.
     return [*_messages(configuration.static(app)), *_of_project(app)]
 
 
 def of_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """What is wrong beyond that, when servers, workers and Anthropic are asked; takes some seconds."""
+    """Return what else is wrong, after asking servers, workers and Anthropic, which takes some seconds."""
     from claude_batch_tasks import doctor
     from claude_batch_tasks.checks import configuration
 
@@ -49,7 +49,7 @@ def of_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
 
 
 def _of_project(app: Celery) -> Iterator[CheckMessage]:
-    """What only a Django project can get wrong."""
+    """Yield messages about errors that only a Django project can have."""
     if app.main == "claude_batch_tasks":
         yield Warning(
             "This project has no Celery app, so the ready-made one is used: it reads the environment, and not Django's "

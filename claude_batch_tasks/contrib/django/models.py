@@ -1,4 +1,4 @@
-"""What Django's permissions and admin hang on to; jobs live in the store, and not in the database."""
+"""The model that Django's permissions and admin need; jobs live in the store, and not in the database."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from django.db import models
 
 
 class _Nothing(models.Manager):
-    """Finds nothing, and does not ask the database: there is no table."""
+    """A manager that finds nothing and does not ask the database: there is no table."""
 
     def get_queryset(self) -> Any:
         return super().get_queryset().none()
 
 
 class Job(models.Model):
-    """A job by its id, which has no table."""
+    """A job, known by its id; the model has no table."""
 
     id = models.CharField(primary_key=True, max_length=255)
 

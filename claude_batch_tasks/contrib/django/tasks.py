@@ -1,4 +1,4 @@
-"""Where ``app.autodiscover_tasks()`` of a project looks for an installed app's tasks."""
+"""The module in which ``app.autodiscover_tasks()`` of a project searches for an installed app's tasks."""
 
 from __future__ import annotations
 

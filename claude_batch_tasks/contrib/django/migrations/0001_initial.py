@@ -1,4 +1,4 @@
-"""Makes no table; with it Django makes the permissions."""
+"""The migration that makes Django create the permissions; it creates no table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """The permissions."""
+    """The migration of the permissions."""
 
     initial = True
     dependencies = ()

@@ -1,4 +1,4 @@
-"""Numbers as the admin's pages of jobs write them."""
+"""The template filters that format numbers on the admin's pages of jobs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ register.filter("unpriced", formatting.unpriced)
 
 @register.filter
 def thousands(number: int) -> str:
-    """1,000,000."""
+    """Format a number with separators: 1,000,000."""
     return f"{number:,}"
 
 
 @register.filter
 def dollars(cost: float | None) -> str:
-    """$0.0123, as many digits as tell something."""
+    """Format a cost in US dollars with as many digits as matter: $0.0123."""
     if cost is None:
         return "unknown"
     if cost >= 1:
