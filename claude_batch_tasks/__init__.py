@@ -1,4 +1,4 @@
-"""Anthropic Message Batches from Celery: ``run_batch.delay(requests)``, and ``BatchJob`` for what comes of it."""
+"""Anthropic Message Batches from Celery: ``run_batch.delay(requests)``, and ``BatchJob`` for the state and results."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ __all__ = [
     "signals",
 ]
 
-# On first use: every `celery` command and every pytest run loads this package through its entry points, and must not
-# pay a second for the SDK.
+# Imported on first use: every `celery` command and every pytest run loads this package through its entry points, and
+# must not spend a second on importing the SDK.
 _HOME = {
     "BatchJob": "jobs.batch_job",
     "BatchStatus": "jobs.job_status",

@@ -1,7 +1,7 @@
 """A ready-made Celery app for people who have none: ``celery -A claude_batch_tasks.app worker``.
 
 Broker and result back end come from ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND``, our own settings from
-``CLAUDE_BATCH_*``; a ``celeryconfig.py`` in the working directory is laid over these.
+``CLAUDE_BATCH_*``. A ``celeryconfig.py`` in the working directory overrides these.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def _settings() -> dict[str, Any]:
 
 transport.install()
 app = Celery("claude_batch_tasks", include=["claude_batch_tasks.tasks"])
-# Not add_defaults(): those would have precedence over a configuration object.
+# Not add_defaults(): defaults added that way would have precedence over a configuration object.
 app.config_from_object(_settings())

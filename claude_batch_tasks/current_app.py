@@ -1,4 +1,4 @@
-"""Which Celery app is meant where nobody says so."""
+"""The Celery app that is used if the caller names none."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from claude_batch_tasks.errors import InvalidSettings
 
 
 def configured_app() -> Celery:
-    """Return the program's current Celery app, else the only one it has, else the ready-made one.
+    """Return the program's current Celery app, else the only app it has, else the ready-made one.
 
-    Celery's current app is each thread's own, and in a thread (or a program) without one it is an implicit app which
-    knows no broker and no settings.
+    Each thread has its own current app in Celery. In a thread (or a program) without one it is an implicit app, which
+    has no broker and no settings.
 
     Raises:
         InvalidSettings: this thread has no current app, and the program has several.

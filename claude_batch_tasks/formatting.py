@@ -1,4 +1,4 @@
-"""How logs, errors and Flower say counts, moments and durations."""
+"""How logs, errors and Flower write counts, times and durations."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Mapping
 
 
 def words(counts: Mapping[str, int]) -> str:
-    """Counts: ``34 succeeded, 3 expired``."""
+    """Format counts: ``34 succeeded, 3 expired``."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
 
 
 def many(count: int, name: str) -> str:
-    """A count of things: ``1 request``, ``1,200 requests``, ``3 batches``."""
+    """Format a count of things: ``1 request``, ``1,200 requests``, ``3 batches``."""
     plural = "es" if name.endswith("ch") else "s"
     return f"{count:,} {name}{'' if count == 1 else plural}"
 
 
 def unpriced(unknown: Mapping[str, int | None]) -> str:
-    """Answers whose price is not known: ``3 answers whose price is not known (claude-x: 2, claude-y: 1)``."""
+    """Format answers whose price is not known: ``3 answers whose price is not known (claude-x: 2, claude-y: 1)``."""
     if not unknown:
         return ""
     counted = [count for count in unknown.values() if count is not None]
@@ -28,17 +28,17 @@ def unpriced(unknown: Mapping[str, int | None]) -> str:
 
 
 def clock(moment: float) -> str:
-    """A moment in epoch seconds."""
+    """Format a time in epoch seconds."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def duration(seconds: float) -> str:
-    """A few seconds, or many: ``2.5 s``, ``120 s``."""
+    """Format a short or a long duration: ``2.5 s``, ``120 s``."""
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def span(seconds: float) -> str:
-    """How long something is kept: ``7 days``, ``36 hours``, ``90 s``."""
+    """Format how long something is kept: ``7 days``, ``36 hours``, ``90 s``."""
     for length, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {name}"
@@ -46,13 +46,13 @@ def span(seconds: float) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """Return the beginning of somebody else's text, as every log and store takes it: without half surrogate pairs."""
+    """Cut a foreign text to ``longest`` characters, without half surrogate pairs, which no log and no store accepts."""
     text = text[:longest]
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def job_gone(job_id: str) -> str:
-    """What it means that the store has no such job."""
+    """Explain to the user what it means that the store has no such job."""
     return (
         f"job {job_id} is gone from the store: it expired or was deleted, or its Redis lost it. "
         "What it had created goes on at Anthropic: see the Console; adopt() fetches the results of a batch there"

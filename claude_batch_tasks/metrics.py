@@ -1,7 +1,7 @@
-"""What is measured: every metric as data, and the two functions with which steps tell what happens.
+"""Metrics: every metric as data, and the two functions with which steps report what happens.
 
-It goes to the instruments of this process, which a worker makes from ``claude_batch_instruments``; there are none by
-default. What there is now, the gauges, is read from the store instead: see ``census``.
+Values go to the instruments of this process, which a worker makes from ``claude_batch_instruments``; by default there
+are none. Gauges, the present values, are read from the store instead: see ``census``.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ _SOURCES = ("batch", "resubmitted", "messages")
 
 
 class Metric(NamedTuple):
-    """One metric. Its unit is a part of its name, as Prometheus has it: ``seconds``, ``dollars`` (US), else a count."""
+    """One metric. Its unit is a part of its name, as in Prometheus: ``seconds``, ``dollars`` (US), else a count."""
 
     name: str
     """Without our prefix, and without what a back end appends."""
     kind: Literal["counter", "histogram", "gauge"]
     help: str
     labels: Mapping[str, tuple[str, ...]] = {}
-    """Each with its values; empty: what they are is up to the API."""
+    """The possible values of each label; empty: the API decides what they are."""
     buckets: tuple[float, ...] = ()
-    """Upper bounds, of a histogram."""
+    """Upper bounds of a histogram's buckets."""
 
     @property
     def full_name(self) -> str:
-        """As OpenTelemetry calls it."""
+        """The name in OpenTelemetry."""
         return PREFIX + self.name
 
     @property
     def exposed_name(self) -> str:
-        """As Prometheus stores it; of a histogram, what comes before ``_bucket``, ``_sum`` and ``_count``."""
+        """The name in Prometheus; for a histogram, the part before ``_bucket``, ``_sum`` and ``_count``."""
         return self.full_name + ("_total" if self.kind == "counter" else "")
 
     @property
     def unit(self) -> str:
-        """``seconds``, ``dollars``, or empty: so many of something."""
+        """``seconds``, ``dollars``, or empty for a plain count."""
         last = self.name.rpartition("_")[2]
         return last if last in ("seconds", "dollars") else ""
 
     def all_labels(self) -> list[dict[str, str]]:
-        """Each combination of labels that may occur; none where that is not known."""
+        """Return each combination of labels that may occur; an empty list if the values of a label are not known."""
         combinations = itertools.product(*self.labels.values())
         return [dict(zip(self.labels, combination, strict=True)) for combination in combinations]
 
 
-#: By name.
+#: All metrics by name.
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -157,33 +157,33 @@ class Reading(NamedTuple):
 
 
 class Instruments(ABC):
-    """Where the figures of a process go; the base of classes that ``claude_batch_instruments`` names.
+    """The receiver of a process's metrics; the base of classes that ``claude_batch_instruments`` names.
 
-    One is made in a worker's main process before its pool is. Pool processes have copies of it. Gauges it may read at
-    any time, in any process: ``census.readings(self.app)``.
+    An instance is made in a worker's main process before its pool is, and pool processes have copies of it. It may read
+    gauges at any time, in any process: ``census.readings(self.app)``.
     """
 
     def __init__(self, app: Celery, *, forks: bool) -> None:
-        """``forks``: the pool's processes are forked from this one (prefork)."""
+        """Keep the app, and in ``forks`` whether the pool's processes are forked from this one (prefork)."""
         self.app = app
         self.forks = forks
 
     @abstractmethod
     def count(self, metric: Metric, amount: float, labels: Mapping[str, str]) -> None:
-        """Add to a counter. From any thread."""
+        """Add to a counter. May be called from any thread."""
 
     @abstractmethod
     def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        """Add a value to a histogram. From any thread."""
+        """Add a value to a histogram. May be called from any thread."""
 
     def begin(self) -> None:  # noqa: B027 - most have nothing to do
-        """The worker's pool is there, and this is its main process."""
+        """Start work in the worker's main process, once its pool exists."""
 
     def forked(self) -> None:  # noqa: B027
-        """This is a new process of the pool."""
+        """Start work in a new process of the pool."""
 
     def end(self) -> None:  # noqa: B027
-        """The worker has ended."""
+        """Finish work, because the worker has ended."""
 
 
 _instruments: tuple[Instruments, ...] = ()
@@ -191,13 +191,13 @@ _told: set[type] = set()
 
 
 def use(instruments: Iterable[Instruments]) -> None:
-    """Have what happens in this process told to these, and to no others."""
+    """Send what happens in this process to these instruments only."""
     global _instruments
     _instruments = tuple(instruments)
 
 
 def in_use() -> tuple[Instruments, ...]:
-    """Those of this process."""
+    """Return the instruments of this process."""
     return _instruments
 
 

@@ -1,4 +1,4 @@
-"""What the store keeps of jobs and batches, and what it answers with: plain structs."""
+"""Plain structs of jobs and batches: what the store keeps, and what it answers with."""
 
 from __future__ import annotations
 
@@ -8,75 +8,79 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 BatchState = Literal["staged", "creating", "in_progress", "canceling", "ended", "fetched", "unsent", "lost", "failed"]
-"""``creating``: the intent is written, no id is known. ``unsent``: never created. ``lost``: beyond finding.
-``failed``: a permanent error, in ``error``."""
+"""``creating``: the intent is written, no id is known. ``unsent``: never created. ``lost``: it cannot be found any
+more. ``failed``: a permanent error, in ``error``."""
 
 JobState = Literal["staged", "running", "completed", "canceled", "failed", "revoked"]
 
 
 class JobRecord(msgspec.Struct, kw_only=True):
-    """What one ``run_batch`` call handed over. Times are epoch seconds."""
+    """The record of a job, made by one ``run_batch`` call. Times are epoch seconds."""
 
     nonce: str
     requests: int
     batches: int
     models: int = 1
-    """How many models its requests are for."""
+    """Number of models that its requests are for."""
     client: str = "default"
     queue: str | None = None
-    """The name of the queue ``run_batch`` was sent to, which steps run by an earlier release follow."""
+    """The name of the queue that ``run_batch`` was sent to; steps run by an earlier release use it."""
     route: str | None = None
-    """Where ``run_batch`` and all messages of the job are sent to, as ``routing`` encodes it; None: to ``queue``."""
+    """Where ``run_batch`` and all messages of the job are sent, as ``routing`` encodes it; None: to ``queue``."""
     headers: str | None = None
-    """The message headers that ``run_batch`` was sent with beside Celery's own, as ``headers`` encodes them."""
+    """The message headers that ``run_batch`` was sent with in addition to Celery's own, as ``message_headers`` encodes
+    them."""
     options: dict[str, Any] = {}
     canvas: str = "{}"
-    """Where the job stands in the caller's Celery canvas (links, chain, chord), as ``line`` encodes it."""
+    """The job's place in the caller's Celery canvas (links, chain, chord), as ``message_chain`` encodes it."""
     account: str | None = None
-    """Keyed hash of the credential its first create was sent with."""
+    """Keyed hash of the credential that its first create was sent with."""
     organization: str | None = None
-    """What the API called that credential's organization, if it said so."""
+    """The organization of that credential, if the API named it."""
     workspace: str | None = None
-    """What it called its workspace."""
+    """The workspace of that credential, if the API named it."""
     identity: str | None = None
-    """Keyed hash of all that tells that credential's account; see ``identity``."""
+    """Keyed hash of everything that identifies that credential's account; see ``identity``."""
     adopted: bool = False
-    """It is made of a batch created elsewhere: the custom_ids at Anthropic are its own, its requests are not here."""
+    """Whether it was made of a batch created elsewhere. Then the custom_ids at Anthropic are its own, and its requests
+    are not in the store."""
     sealed_by: str | None = None
-    """The name of the key its payloads were sealed with when it was handed over."""
+    """The name of the key with which its payloads were encrypted when it was submitted."""
     state: JobState = "staged"
     submitted_at: float
     started_at: float | None = None
     resumed_at: float | None = None
-    """When it was last taken up again after it had failed; its patience counts from then."""
+    """When it was last resumed after it had failed; ``max_wait`` counts from then."""
     ended_at: float | None = None
     cancel_requested: bool = False
     admitted: int = 0
-    """Batches begun, from the first on; each that is through makes room for another."""
+    """Number of batches that were started, from the first on; each that is finished at Anthropic makes room for
+    another."""
     through: int = 0
-    """Batches that are done; kept by the store, so that each that ends needs not read all the others."""
+    """Number of batches that are done. The store counts them, so that a batch that ends need not read all the
+    others."""
     fallback_granted: int = 0
     on_result: str | None = None
-    """The task to be called with the ids of requests that have their final outcome, as a Celery signature in JSON."""
+    """The task that is called with the ids of requests that have their final outcome, as a Celery signature in JSON."""
     stopped: str | None = None
-    """Why nothing more of the job is paid for: what its account, or this worker's, has met."""
+    """Why nothing more is paid for this job: an error that its account, or this worker's account, got."""
     summary: dict[str, Any] | None = None
     error: str | None = None
     """Why the job failed, in full."""
     not_sent: str | None = None
-    """Why a message of the job, or what follows it, cannot be sent."""
+    """Why a message of the job, or the message of what follows the job, cannot be sent."""
     on_result_error: str | None = None
-    """Why ``on_result`` is not called any more."""
+    """Why ``on_result`` is no longer called."""
     expires_at: float | None = None
-    """When it is too late for the job to begin; epoch seconds."""
+    """When it is too late for the job to start; epoch seconds."""
 
 
 class Round(msgspec.Struct, kw_only=True):
-    """What a batch had come to when what was left of it was sent again as a smaller one."""
+    """The state of a batch at the moment when its eligible requests were sent again as a smaller batch."""
 
     batch_id: str | None
     attempt: int
-    """The download whose rows are published."""
+    """The download whose rows are the published results."""
     counts: dict[str, int]
     usage: dict[str, int]
     costs: dict[str, str | None]
@@ -86,163 +90,167 @@ class Round(msgspec.Struct, kw_only=True):
 
 
 class BatchRecord(msgspec.Struct, kw_only=True):
-    """One batch of a job, and how far its steps have come. Times are epoch seconds."""
+    """The record of one batch of a job, and of how far its steps have come. Times are epoch seconds."""
 
     first: int
-    """Index in the job of its first request."""
+    """Index in the job of the batch's first request."""
     count: int
     body_bytes: int
-    """Exact bytes of the create body, envelope included."""
+    """Exact bytes of the create body, including the envelope."""
     least: int | None = None
     most: int | None = None
-    """What a budget must have for its input, and for all of it at most, nano-dollars, where the job's cost is
-    limited."""
+    """How much money a budget must have left for its input, and at most for all of it, in nano-dollars; set if the
+    job's cost is limited."""
     state: BatchState = "staged"
     turn: int = 0
-    """How often its steps were begun anew: for what is sent again as a smaller batch, after an adopted batch proved to
-    be somebody else's, or when the job was taken up again."""
+    """Generation: how many times its steps were started anew. That happens when requests are sent again as a smaller
+    batch, when an adopted batch turns out to be somebody else's, and when the job is resumed."""
 
     rounds: list[Round] = []
-    """The batches before the present one, which is smaller and made of what was left of the last."""
+    """The batches before the present one. Each is followed by a smaller batch of those of its requests that were sent
+    again."""
     smaller: int | None = None
     smaller_bytes: int = 0
-    """Requests in the present one, and the exact bytes of its create body; None: it is the first."""
+    """Number of requests in the present smaller batch, and the exact bytes of its create body; None: it is the first
+    batch."""
 
     intent_at: float | None = None
-    """When the create now under way was about to be sent."""
+    """When the present create was about to be sent."""
     create_not_found: int = 0
-    """404s on create in a row."""
+    """Number of 404s in a row on create."""
     unanswered_at: float | None = None
-    """When it was clear that no answer to it would come: if it was stored, then before."""
+    """When it was clear that the create would not be answered: if the batch was stored, then before this time."""
     ambiguous_at: float | None = None
-    """Since when the search for it goes on."""
+    """When the search for the batch of that create began."""
     create_looks: int = 0
-    """Complete listings since then that did not show it."""
+    """Number of complete list calls since then that did not show it."""
     refusal: list[Any] | None = None
-    """``[class name in errors, arguments]``: how something in front of the API refused that create. It may have been
-    stored all the same; if it was not, the batch may end with this."""
+    """``[class name in errors, arguments]``: how something in front of the API refused that create. The batch may have
+    been stored all the same; if it was not, it may end with this error."""
     refused_since: float | None = None
-    """Since when calls are refused so, in a row."""
+    """Since when calls are refused like that, in a row."""
     rejected_ids: list[str] = []
-    """Batches that looked like ours but are not."""
+    """Ids of batches that looked like ours but are not."""
     organization: str | None = None
     workspace: str | None = None
-    """Where its create went, as the API named it."""
+    """The organization and workspace to which its create went, as the API named them."""
     unidentified: int = 0
-    """Listings in a row that did not show it, of a client that may be on another account; they prove nothing."""
+    """Number of list calls in a row that did not show it, made by a client that may be on another account; they prove
+    nothing."""
 
     batch_id: str | None = None
     provisional: bool = False
-    """The id was found by search, and the results have not confirmed it yet."""
+    """Whether the id was found by search and is not yet confirmed by the results."""
     created_at: float | None = None
     expires_at: float | None = None
-    """These two are by the API's clock, all other times by the store's."""
+    """``created_at`` and ``expires_at`` are by the API's clock, all other times by the store's."""
     api_ahead: float = 0.0
     """Seconds by which the API's clock was ahead of the store's when it first showed the batch."""
     cancel_sent: bool = False
     sighting: float | None = None
-    """When the API last confirmed that the batch exists."""
+    """Last seen: when the API last confirmed that the batch exists."""
     not_before: float | None = None
-    """When the API asked for the next look, at the earliest, as it last showed the batch."""
+    """The earliest time for the next poll that the API asked for when it last showed the batch."""
     absences: int = 0
-    """Complete listings in a row, past the grace, that did not show it."""
+    """Number of complete list calls in a row, after the grace period, that did not show it."""
     told: dict[str, int] = {}
-    """The API's ``request_counts`` when it had ended."""
+    """The API's ``request_counts`` after the batch had ended."""
     counts: dict[str, int] = {}
-    """Outcomes of its requests: at first as the API told, then as the result files have them."""
+    """Outcomes of its requests: at first as the API reported them, then as the result files have them."""
 
     looks: int = 0
     not_found: int = 0
-    """404s in all, whichever endpoint."""
+    """Number of all 404s, from any endpoint."""
     failures: int = 0
-    """Failures of the present step in a row; the backoff is computed from it."""
+    """Number of failures of the present step in a row; the backoff is computed from it."""
     step_failures: int = 0
-    """How often in a row the present step was broken off: by an exception that no rule is for, or with its worker."""
+    """How many times in a row the present step was interrupted: by an exception for which there is no rule, or because
+    its worker died."""
     step_failure: str | None = None
-    """What broke it off the last time."""
+    """What interrupted it the last time."""
     due_at: float | None = None
-    """When the present step is to look again, as it was last said; a listing may have changed it since."""
+    """When the present step runs next, as it was last reported; a list call may have changed it since."""
     task_id: str | None = None
-    """Of the task that waits: its next message carries on under the same id."""
+    """Id of the waiting task: its next message has the same id."""
 
     attempt: int = 0
-    """Downloads of the result file begun."""
+    """Number of downloads of the result file that were started."""
     attempts_before: int = 0
-    """Those before the job was taken up again, which do not count towards giving up."""
+    """Number of downloads before the job was resumed, which do not count towards the limit."""
     published: int | None = None
-    """The attempt whose rows are the batch's results."""
+    """The download attempt whose rows are the batch's results."""
     usage: dict[str, int] = {}
     costs: dict[str, str | None] = {}
     """USD by model, as exact decimals; None: the price is not known."""
     unpriced: dict[str, int] = {}
-    """How many answers, or parts of some, are behind each None."""
+    """Number of answers, or parts of answers, behind each None in ``costs``."""
     outcome: dict[str, Any] | None = None
     """``{"type", "error"}`` for every request that has no result row of its own."""
     granted: int | None = None
-    """Requests the job's fallback limit left to this batch; None: not asked yet."""
+    """Number of requests that the job's fallback limit allows for this batch; None: not asked yet."""
     messages_out: bool = False
-    """All of the granted requests wait to be sent through the Messages API; if not, they are entered again."""
+    """Whether all allowed requests are queued for the Messages API; if not, they are queued again."""
     first_lane: int = 0
-    """The number of the first lane they go through. Lanes that have ended are never begun again."""
+    """The number of its first sender to the Messages API. Senders that have ended are never started again."""
     eligible: int = 0
-    """Requests that deserve another chance."""
+    """Number of requests that may be sent again."""
     open: dict[str, int] = {}
-    """How those have ended so far."""
+    """Number of eligible requests by their outcome so far."""
     final: bool = False
-    """Its requests have their final outcomes."""
+    """Whether its requests have their final outcomes."""
     done: bool = False
-    """Nothing is left to be done for this batch."""
+    """Whether nothing is left to be done for this batch."""
     made_room: bool = False
-    """It is through at Anthropic, and the job's next batch, if any, was begun in its place."""
+    """Whether it is finished at Anthropic, and the job's next batch, if any, was started in its place."""
     resubmitted: int = 0
-    """Requests whose outcome came from a smaller batch."""
+    """Number of requests whose outcome came from a smaller batch."""
     answered: int = 0
-    """Requests whose outcome came through the Messages API."""
+    """Number of requests whose outcome came through the Messages API."""
     stored: int = 0
-    """Requests for which the store was given an outcome of the Messages API, or the reason why there is none."""
+    """Number of requests for which the store got an outcome of the Messages API, or the reason why there is none."""
     rows: dict[str, int] = {}
-    """How many rows each published attempt has."""
+    """Number of rows of each published attempt."""
     read_only: bool = False
-    """Its record was lost and made anew: nothing of it is sent again."""
+    """Whether its record was lost and made anew: nothing of it is sent again."""
     skipped: int = 0
-    """Requests that deserved another chance and did not get one, or not all there are."""
+    """Number of eligible requests that were not sent again, or not in every way that there is."""
     note: str | None = None
-    """Why not."""
+    """Why they were skipped."""
     error: list[Any] | None = None
-    """``[class name in errors, arguments]`` of what ended the batch before its time."""
+    """``[class name in errors, arguments]`` of the error that ended the batch early."""
 
     @property
     def sending(self) -> int:
-        """Requests in the present batch at Anthropic."""
+        """Number of requests in the present batch at Anthropic."""
         return self.count if self.smaller is None else self.smaller
 
     @property
     def layers(self) -> list[tuple[int, int]]:
-        """Which download's rows are to be read, and of which round, the latest first: it has the last word."""
+        """The downloads whose rows are read, and their rounds, the latest first: its rows have precedence."""
         past = [(round.attempt, number) for number, round in enumerate(self.rounds)]
         own = [] if self.published is None else [(self.published, len(self.rounds))]
         return [*own, *reversed(past)]
 
 
 class LaneRecord(msgspec.Struct, kw_only=True):
-    """One of the lanes in which a batch's requests go through the Messages API. Times are epoch seconds."""
+    """The record of one of the senders of a batch's requests to the Messages API. Times are epoch seconds."""
 
     failures: int = 0
-    """Failures of its step in a row: of the store, or of the broker."""
+    """Number of failures of its step in a row, of the store or of the broker."""
     due_at: float | None = None
     missing_since: float | None = None
-    """Since when answers to calls of an earlier run are missed."""
+    """Since when answers to calls of an earlier run are missing."""
 
 
 class Unit(NamedTuple):
-    """What a lease is for: a batch of a job, one of the lanes of its requests to the Messages API, or the job."""
+    """The object of a lease: a batch of a job, one of the senders of its requests to the Messages API, or the job."""
 
     job_id: str
     batch: int | None = None
     lane: int | None = None
 
     def __str__(self) -> str:
-        """As logs name it."""
+        """Return the name of the unit in logs."""
         text = f"job {self.job_id}"
         if self.batch is not None:
             text += f" batch {self.batch}"
@@ -252,49 +260,53 @@ class Unit(NamedTuple):
 
 
 class Lease(msgspec.Struct):
-    """What taking a lease came to. ``stale``: the message is a duplicate of one already acted on. ``busy``: somebody
-    living is at it, for ``remaining`` seconds at most. ``taken_over``: the last owner never finished. ``gone``: the job
-    has expired or was deleted."""
+    """The outcome of taking a lease.
+
+    ``stale``: the message is a duplicate of one that was already handled. ``busy``: a live worker is working on it, for
+    at most ``remaining`` seconds. ``taken_over``: the last owner never finished. ``gone``: the job has expired or was
+    deleted.
+    """
 
     state: Literal["taken", "taken_over", "busy", "stale", "gone"]
     remaining: float = 0.0
     failures: int = 0
-    """How often in a row the unit's step was broken off: so the record says, or the last owner never finished."""
+    """How many times in a row the unit's step was interrupted, from the record or because the last owner never
+    finished."""
     failure: str | None = None
-    """What broke it off the last time, if the record says so."""
+    """What interrupted it the last time, if the record says so."""
 
 
 class Lost(NamedTuple):
-    """A unit whose message seems to be lost: the position it is at, and when a message should have acted on it."""
+    """A unit whose message seems to be lost: its present position, and when a message should have acted on it."""
 
     position: int
     due_at: float
 
 
 class JobGlance(NamedTuple):
-    """What figures over all jobs need of a job's record."""
+    """The part of a job's record that statistics over all jobs need."""
 
     state: JobState
     batches: int
     admitted: int
-    """From this batch on all are staged."""
+    """All batches from this number on are staged."""
     through: int
     missed: float | None
-    """When its message was due, where it was sent again and nobody has taken any."""
+    """When its message was due, if it was sent again and no worker has taken it."""
 
 
 class BatchGlance(NamedTuple):
-    """What they need of a batch's."""
+    """The part of a batch's record that statistics over all jobs need."""
 
     state: BatchState
     created_at: float | None
     sighting: float | None
     missed: float | None
-    """As a job's."""
+    """When its message was due, if it was sent again and no worker has taken it."""
 
 
 class Flight(msgspec.Struct, array_like=True, kw_only=True):
-    """A batch whose poll waits, as the schedule needs to know it. Times are epoch seconds."""
+    """A batch that waits for its next poll, with the data that the schedule needs. Times are epoch seconds."""
 
     batch_id: str
     created_at: float
@@ -305,7 +317,7 @@ class Flight(msgspec.Struct, array_like=True, kw_only=True):
     deadline: float | None
     """When its job gives up waiting."""
     api_ahead: float = 0.0
-    """Seconds by which the API's clock, whose times the first two are, is ahead of the store's."""
+    """Seconds by which the API's clock, by which ``created_at`` and ``expires_at`` are, is ahead of the store's."""
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,23 +335,27 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Need(NamedTuple):
-    """What one request takes of the limits it is under."""
+    """How much one request takes of its limits."""
 
     tokens: int
-    """Input tokens, estimated."""
+    """Estimated input tokens."""
     least: int | None
     most: int | None
-    """What a budget must have for its input, and for all of it at most, nano-dollars; None: it is not known."""
+    """How much money a budget must have left for its input, and at most for all of it, in nano-dollars; None: not
+    known."""
 
 
 class Taken(NamedTuple):
-    """What asking for a request to be sent came to. ``taken``: it is to be sent now, by whoever asked. ``wait``: not
-    before ``seconds``, for what its pace allows, or (``reserved``) for what others turn out to cost. ``gone``: another
-    has it. ``taken_over``: another has the lane. Else it is not to be sent at all: ``stopped``, ``canceled``,
-    ``budget`` (no money is left for it), ``price`` (its price is not known), ``lost`` (what the job has spent is gone
-    from the store)."""
+    """The outcome of asking whether a request may be sent now.
+
+    ``taken``: the caller sends it now. ``wait``: not before ``seconds``, because of the rate limit. ``reserved``: not
+    before ``seconds``, because it depends on what other requests turn out to cost. ``gone``: another task has the
+    request. ``taken_over``: another task has the sender. In all other states the request is not sent: ``stopped``,
+    ``canceled``, ``budget`` (no money is left for it), ``price`` (its price is not known), ``lost`` (the store has lost
+    what the job has spent).
+    """
 
     state: Literal["taken", "wait", "reserved", "gone", "taken_over", "stopped", "canceled", "budget", "price", "lost"]
     seconds: float = 0.0
     mark: str = ""
-    """How much had been sent by then, for ``answered``."""
+    """How much had been sent by then; passed to ``answered``."""

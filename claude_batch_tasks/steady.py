@@ -1,4 +1,4 @@
-"""A clock of this machine that nobody sets: it goes on at the same pace, also while the machine is suspended."""
+"""A clock of this machine that is never set: it runs at a constant rate, also while the machine is suspended."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def now() -> float:
-    """Return its seconds, of which only differences say anything."""
+    """Return the clock's seconds, of which only differences have a meaning."""
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)

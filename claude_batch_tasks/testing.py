@@ -1,10 +1,10 @@
-"""For tests of applications: what a process keeps from one job to the next, and how to have it forget that."""
+"""A reset for tests of applications: it discards what a process keeps from one job to the next."""
 
 from __future__ import annotations
 
 import sys
 
-#: What is kept for the life of a process, by module; each is emptied, and filled again when it is needed.
+#: What is kept for the life of a process, by module. Each is emptied by ``reset``, and filled again when it is needed.
 KEPT = {
     "api.clients": ("_client", "_renewed", "_replaced", "_slots"),
     "metrics": ("_told",),

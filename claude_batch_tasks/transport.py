@@ -1,18 +1,18 @@
-"""kombu's Redis transport, for workers that outlive a restart of their Redis, a full one, and one that falls silent.
+"""kombu's Redis transport for workers that survive a restart of their Redis, a full Redis, and one that falls silent.
 
-When its connection is lost, a worker of Celery 5.7 closes it twice. The second time kombu has no address any more for
-giving back what the worker holds, or for acknowledging it later: an AttributeError ends the worker, and what it held
-stays unseen for the whole visibility timeout. Here that is one more connection error, which the worker survives, and
-what it held goes back into its queues as soon as the broker answers again.
+When its connection is lost, a worker of Celery 5.7 closes it twice. The second time kombu no longer has the address
+that it needs to give back what the worker holds, or to acknowledge it later: an AttributeError ends the worker, and the
+messages that it held are invisible for the whole visibility timeout. With this transport that is one more connection
+error, which the worker survives, and the messages go back into their queues as soon as the broker answers again.
 
 A Redis that refuses commands for a while (its memory or its disk is full, it is a replica during a failover, it is
-loading) ends a worker of any Celery: for kombu that is no connection error. Here it is one, so the worker connects
-again, at growing intervals, until the Redis accepts writes.
+loading) ends a worker of any Celery, because kombu does not treat that as a connection error. This transport does, so
+the worker connects again, at growing intervals, until the Redis accepts writes.
 
-And a connection from which nothing comes any more, because packets vanish, holds up a worker for ever. Here every
-connection has time-outs and keep-alive, unless ``broker_transport_options`` says otherwise.
+A connection on which nothing arrives any more, because packets vanish, blocks a worker for ever. With this transport
+every connection has time-outs and keep-alive, unless ``broker_transport_options`` says otherwise.
 
-The ready-made app uses it. An app of your own does with one line, beside ``Celery(...)``::
+The ready-made app uses it. An app of your own uses it with one line, beside ``Celery(...)``::
 
     claude_batch_tasks.transport.install()
 """
@@ -44,14 +44,14 @@ log = get_logger(__name__)
 ANSWER_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 5.0
 
-#: Keep-alive for connections on which nothing is asked: after 15 s of silence the peer has 15 s to show a sign of life.
+#: Keep-alive for connections without traffic: after 15 s of silence the peer has 15 s to answer a probe.
 KEEPALIVE = {
     getattr(socket, name): value
     for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
     if hasattr(socket, name)
 }
 
-#: Time-outs of a Redis broker's connections, as ``broker_transport_options`` has them.
+#: Time-outs of a Redis broker's connections, under their names in ``broker_transport_options``.
 TIMEOUTS: dict[str, Any] = {
     "socket_timeout": ANSWER_TIMEOUT,
     "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -63,7 +63,8 @@ TIMEOUTS: dict[str, Any] = {
 #: Seconds between two checks whether the answer to a consumer's BRPOP is overdue.
 _CHECK_BRPOP_EVERY = 2.0
 
-#: How a Redis says that it refuses a command for a while. What redis-py has a class for, it says without that word.
+#: Words by which a Redis says that it refuses a command for a while. Errors for which redis-py has a class lack that
+#: word.
 _REFUSED = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|READONLY|UNBLOCKED|LOADING|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|BUSY)\b")
 _REFUSED_CLASSES = {"OutOfMemoryError", "ReadOnlyError", "ClusterDownError", "MasterDownError", "TryAgainError"}
 
@@ -75,30 +76,33 @@ def is_refused_for_now(exc: ResponseError) -> bool:
 
 @dataclass
 class _Kept:
-    """What is to be given back, by delivery tag."""
+    """The messages that are to be given back, by delivery tag."""
 
     held: dict[str, float] = field(default_factory=dict)  # since when
     popped: dict[str, Any] = field(default_factory=dict)  # the message, which may be nowhere else by now
 
 
-#: By process and broker. It outlives the connection: a new one has new objects throughout.
+#: The messages by process and broker. They outlive the connection: a new connection has new objects throughout.
 _kept: defaultdict[tuple[Any, ...], _Kept] = defaultdict(_Kept)
 
 
 class QoS(redis.QoS):
-    """The messages a channel holds, none of which is dropped because the broker does not answer."""
+    """The messages that a channel holds; none of them is dropped because the broker does not answer."""
 
     channel: Any
     _delivered: Any
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
-        # A forked child has no business with what its parent held.
+        # The process is a part of the key, so that a forked child does not give back what its parent held.
         self._kept = _kept[(*channel._address(), channel.global_keyprefix, channel.unacked_key)]
         self._broker_errors = (*channel.connection_errors, channel.ResponseError)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message as held. One that is popped already and cannot be noted would be lost."""
+        """Record a message as held.
+
+        A message that was already popped and cannot be recorded would be lost, so it is kept in this process.
+        """
         message.held_since = steady.now()
         try:
             super().append(message, delivery_tag)
@@ -107,7 +111,7 @@ class QoS(redis.QoS):
             raise
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give back all that is held, now or later."""
+        """Give back all messages that are held, now or later."""
         try:
             with self.channel.conn_or_acquire(client) as connected:
                 for tag in list(self._delivered):
@@ -119,18 +123,18 @@ class QoS(redis.QoS):
             self._delivered.clear()
 
     def catch_up(self: Any) -> None:
-        """Give back what could not be given back when an earlier connection was lost."""
+        """Give back the messages that could not be given back when an earlier connection was lost."""
         kept, count = self._kept, len(self._kept.held) + len(self._kept.popped)
         if not count:
             return
         with self.channel.conn_or_acquire() as client:
             for tag, since in list(kept.held.items()):
-                # When the visibility timeout is over, any worker may have it, under the same tag.
+                # After the visibility timeout any worker may have the message, under the same tag.
                 if steady.now() - since < self.visibility_timeout:
                     self.restore_by_tag(tag, client)
                 kept.held.pop(tag, None)
             while kept.popped:
-                tag, message = kept.popped.popitem()  # before the call: with gevent, others may come along meanwhile
+                tag, message = kept.popped.popitem()  # before the call: with gevent, another may run meanwhile
                 try:
                     self._push(tag, message, client)
                 except BaseException:
@@ -141,20 +145,20 @@ class QoS(redis.QoS):
     def _push(self: Any, tag: str, message: Any, client: Any) -> None:
         info = message.delivery_info
         with client.pipeline() as pipe:
-            self._remove_from_indices(tag, pipe)  # perhaps only the answer was lost
+            self._remove_from_indices(tag, pipe)  # the last try may have worked, and only its answer was lost
             self.channel._do_restore_message(message._raw, info["exchange"], info["routing_key"], pipe)
             pipe.execute()
 
 
 def distrustful(base: Any, *, replaced: bool = True) -> Any:
-    """Return a class of redis-py connections that does not trust one on which nothing came for long.
+    """Return a class of redis-py connections that does not trust a connection after a long silence.
 
-    Where packets vanished, all connections there were are dead, and each would take a time-out to find out. A new one
-    costs a millisecond.
+    After packets have vanished, all existing connections are dead, and each would need a time-out to notice it. A new
+    connection costs a millisecond.
 
     Args:
-        base: the class of redis-py.
-        replaced: whether it may be replaced before a command; kombu has to know of each that it polls.
+        base: the connection class of redis-py.
+        replaced: whether a connection may be replaced before a command; kombu must know each connection that it polls.
     """
 
     class Connection(base):  # type: ignore[misc]
@@ -189,7 +193,7 @@ _refusing: dict[tuple[Any, ...], float] = {}
 
 
 class Bounded:
-    """A channel that never waits for ever, and for which a refusal that passes is a lost connection."""
+    """A channel that never waits for ever, and that treats a temporary refusal as a lost connection."""
 
     socket_timeout: Any = TIMEOUTS["socket_timeout"]
     socket_connect_timeout: Any = TIMEOUTS["socket_connect_timeout"]
@@ -200,7 +204,7 @@ class Bounded:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # kombu has asked for a sign of life on a connection that only consumers need again, who make it anew.
+        # kombu has tested a connection that only consumers need, and they make a new one.
         if self._async_pool is not None:
             self._async_pool.disconnect()
         try:
@@ -215,7 +219,7 @@ class Bounded:
         return os.getpid(), broker.hostname, broker.port, broker.virtual_host
 
     def _check_writable(self: Any) -> None:
-        """Refuse to connect as long as the broker refuses writes, so that the worker tries at growing intervals."""
+        """Refuse to connect while the broker refuses writes, so that the worker tries again at growing intervals."""
         if (address := self._address()) not in _refusing:
             return
         with self.conn_or_acquire() as client:
@@ -228,7 +232,7 @@ class Bounded:
 
     def _connparams(self: Any, asynchronous: bool = False) -> dict[str, Any]:
         broker = self.connection.client
-        if broker.transport_cls == "valkeys" and not broker.ssl:  # kombu knows this of rediss:// only
+        if broker.transport_cls == "valkeys" and not broker.ssl:  # kombu does this for rediss:// only
             broker.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
         address = self._address()
@@ -251,29 +255,30 @@ class Bounded:
         return params
 
     def _brpop_start(self: Any, timeout: float | None = None) -> None:
-        # In a worker's loop only, which comes back here by itself; a caller that drains its own connection does not.
+        # Only in a worker's event loop, which calls this method again by itself; a caller that drains its own
+        # connection does not.
         if self.client.connection.doubtful and hasattr(self.connection.cycle, "_claude_batch_check"):
             self.client.connection.disconnect()
             if not hasattr(self.connection.cycle, "maybe_check_brpop_health"):  # before kombu 5.7
                 raise RedisConnectionError("the connection to the broker was idle for long; it is made anew")
-            return  # kombu connects again, and comes back here
+            return  # kombu connects again, and calls this method again
         super()._brpop_start(*(() if timeout is None else (timeout,)))  # type: ignore[misc]
         self._brpop_sent_at = time.monotonic()
 
     def check_brpop(self: Any) -> None:
-        """Raise if the answer to BRPOP is overdue; for versions of kombu that do not look (before 5.7)."""
+        """Raise if the answer to BRPOP is overdue; for versions of kombu that do not check it (before 5.7)."""
         limit = getattr(self, "brpop_timeout", 1) + (self.health_check_interval or 0)
         if self._in_poll and limit and self._brpop_sent_at and time.monotonic() - self._brpop_sent_at > limit:
             raise RedisConnectionError(f"the broker has not answered for more than {limit:.0f} s")
 
 
 class _Watched:
-    """A transport that notices a consumer's connection from which nothing comes any more."""
+    """A transport that notices when nothing arrives any more on a consumer's connection."""
 
     def register_with_event_loop(self: Any, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)  # type: ignore[misc]
         check = getattr(self.cycle, "maybe_check_brpop_health", self._check_brpop)
-        # With the connection, Celery ends what was registered for it; the versions before 5.7 do not.
+        # Celery cancels what was registered for a connection when that ends; versions before 5.7 do not.
         if (earlier := getattr(self.cycle, "_claude_batch_check", None)) is not None:
             earlier.cancel()
         self.cycle._claude_batch_check = loop.call_repeatedly(_CHECK_BRPOP_EVERY, check)
@@ -284,40 +289,40 @@ class _Watched:
 
 
 class BoundedChannel(Bounded, redis.Channel):
-    """kombu's, with time-outs."""
+    """kombu's channel, with time-outs."""
 
 
 class BoundedTransport(_Watched, redis.Transport):
-    """kombu's, with time-outs; for Celery before 5.7."""
+    """kombu's transport, with time-outs; for Celery before 5.7."""
 
     Channel = BoundedChannel
 
 
 class BoundedSentinelChannel(Bounded, redis.SentinelChannel):
-    """kombu's, with time-outs."""
+    """kombu's channel for Sentinels, with time-outs."""
 
 
 class BoundedSentinelTransport(_Watched, redis.SentinelTransport):
-    """kombu's, with time-outs; for Celery before 5.7."""
+    """kombu's transport for Sentinels, with time-outs; for Celery before 5.7."""
 
     Channel = BoundedSentinelChannel
 
 
 class _Guarded(Bounded):
-    """What a channel does besides kombu's."""
+    """A channel that survives a second close and gives messages back, in addition to the time-outs."""
 
     QoS: Any = QoS
 
     def _get_pool(self: Any, asynchronous: bool = False) -> Any:
-        """Connections to the broker: refused in the way that every caller knows when the channel was closed before."""
+        """Return connections to the broker; raise a connection error if the channel was already closed."""
         if self.connection is None or self.connection.client is None:
             raise ConnectionError("the connection to the broker was lost, and is closed")
         return super()._get_pool(asynchronous)  # type: ignore[misc]
 
     def _brpop_start(self: Any, timeout: float | None = None) -> None:
-        """Ask for messages: the consumer's queues are declared by then, and the broker is known to be there."""
+        """Ask for messages. By then the consumer's queues are declared, and the broker is known to answer."""
         try:
-            if isinstance(self.qos, QoS):  # not with the option ack_emulation=False: it holds nothing
+            if isinstance(self.qos, QoS):  # not with the option ack_emulation=False: then no messages are held
                 self.qos.catch_up()
         except self.ResponseError as exc:
             log.warning("the broker answers, but takes nothing back: %s", exc)
@@ -325,27 +330,27 @@ class _Guarded(Bounded):
 
 
 class Channel(_Guarded, redis.Channel):
-    """kombu's, guarded."""
+    """kombu's channel, guarded."""
 
 
 class Transport(_Watched, redis.Transport):
-    """kombu's, with guarded channels."""
+    """kombu's transport, with guarded channels."""
 
     Channel = Channel
 
 
 class SentinelChannel(_Guarded, redis.SentinelChannel):
-    """kombu's, guarded."""
+    """kombu's channel for Sentinels, guarded."""
 
 
 class SentinelTransport(_Watched, redis.SentinelTransport):
-    """kombu's, with guarded channels."""
+    """kombu's transport for Sentinels, with guarded channels."""
 
     Channel = SentinelChannel
 
 
 class ValkeyBackend(RedisBackend):
-    """Celery's, for ``valkey://`` and ``valkeys://`` too."""
+    """Celery's Redis result back end, for ``valkey://`` and ``valkeys://`` too."""
 
     def _params_from_url(self, url: str, defaults: Any) -> Any:
         return super()._params_from_url(_as_redis(url), defaults)  # type: ignore[misc]
@@ -355,20 +360,20 @@ def _as_redis(url: str) -> str:
     return url.replace("valkey", "redis", 1) if url.startswith(("valkey://", "valkeys://")) else url
 
 
-#: The schemes of a Redis that is no Sentinel.
+#: The schemes of a Redis without Sentinels.
 _PLAIN = ("redis", "rediss", "valkey", "valkeys")
 
 
 def install() -> None:
-    """Have every Redis URL of this process mean these transports; call it before the worker connects.
+    """Register these transports for every Redis URL in this process; call it before the worker connects.
 
-    ``broker_transport`` would do for ``redis://`` only: with it ``rediss://`` loses its TLS, ``redis+socket://``
+    ``broker_transport`` would work for ``redis://`` only: with it ``rediss://`` loses its TLS, ``redis+socket://``
     ignores it, and Flower takes it for the scheme of the broker's URL.
 
     ``valkey://`` and ``valkeys://`` (with TLS) become schemes of brokers and result back ends, too.
 
-    Before Celery 5.7 they give nothing back: there a worker keeps its countdowns through a lost connection, and a
-    message given back would run twice.
+    Before Celery 5.7 the transports do not give messages back: such a worker keeps its countdowns through a lost
+    connection, and a message that was given back would run twice.
     """
     plain: type[Any] = Transport
     sentinel: type[Any] = SentinelTransport

@@ -1,4 +1,4 @@
-"""What a worker does beside its tasks: checks at its start, messages that are due or lost, and what a revoke means."""
+"""The work of a worker besides its tasks: checks at its start, due and lost messages, and revoked jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from claude_batch_tasks.store import history, open_store
 
 log = get_logger(__name__)
 
-#: A byte in common to a worker's main process and its pool: whether one of them has looked at the clients.
+#: A byte that a worker's main process shares with its pool: whether one of them has checked the clients.
 _checked: mmap.mmap | None = None
 
 #: The tasks that carry a job's own id.
@@ -35,16 +35,19 @@ _OF_THE_JOB = (NAME + "run_batch", NAME + "finish_job")
 
 
 def connect() -> None:
-    """Have Celery call what is here; in a process that is no worker, it never does."""
+    """Connect the functions of this module to Celery's signals.
+
+    In a process that is not a worker, Celery never calls them.
+    """
     signals.worker_init.connect(_check_settings)
-    # worker_init comes before the worker's log is set up
+    # not worker_init, which comes before the worker's log is set up
     signals.celeryd_after_setup.connect(_check_store)
     signals.celeryd_after_setup.connect(_check_servers)
     signals.worker_process_init.connect(_check_clients_of_pool)
     instruments.connect()
     signals.task_revoked.connect(_revoked)
     signals.task_postrun.connect(_let_go)
-    # As shared_task does: for apps that are made later, and for those that are there.
+    # As shared_task does it: for apps that are made later, and for apps that already exist.
     _state.connect_on_app_finalize(_add_step)
     for app in _state._get_active_apps():  # type: ignore[attr-defined]
         if app.finalized:
@@ -52,7 +55,7 @@ def connect() -> None:
 
 
 def _check_settings(sender: Any = None, **_: Any) -> None:
-    """Refuse to start on settings that make no sense, rather than fail at the first job."""
+    """Refuse to start if settings make no sense, rather than fail at the first job."""
     try:
         settings = Settings.of(sender.app)
         unread = unread_settings.findings(sender.app, settings)
@@ -66,7 +69,7 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
 
 
 def _check_store(instance: Any = None, **_: Any) -> None:
-    """Refuse to start on a newer release's store, and bring an earlier one's up to date before anything is done."""
+    """Refuse to start on the store of a newer release, and first bring an earlier release's store up to date."""
     try:
         open_store(Settings.of(instance.app)).check_schema()
     except errors.StoreTooNew as exc:
@@ -82,7 +85,7 @@ def _check_servers(instance: Any = None, **_: Any) -> None:
 
 
 def _check_clients_of_pool(**_: Any) -> None:
-    """Look at the clients in one of the pool's processes: what a factory makes may not survive a fork."""
+    """Check the clients in one of the pool's processes: what a factory makes may not survive a fork."""
     if _checked is not None and not _checked[0]:
         _checked[0] = 1
         app: Celery = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -90,7 +93,7 @@ def _check_clients_of_pool(**_: Any) -> None:
 
 
 def _check_clients(app: Celery) -> None:
-    """Say which clients have no Message Batches: jobs of theirs are refused before anything is created."""
+    """Log which clients have no Message Batches: their jobs are refused before anything is created."""
     factories = configuration.readable(app).client_factories
     for alias in factories:
         try:
@@ -99,7 +102,7 @@ def _check_clients(app: Celery) -> None:
             found = problems.NO_BATCHES.found(alias=alias, error=exc)
             log.error(f"claude_batch_tasks: %s ({found.id})", found)
         except errors.BatchTasksError:
-            log.debug("client %r cannot be made on this worker", alias)  # others may have what it needs
+            log.debug("client %r cannot be made on this worker", alias)  # other workers may have what it needs
 
 
 def _add_step(app: Celery) -> None:
@@ -108,12 +111,13 @@ def _add_step(app: Celery) -> None:
 
 
 class WhatIsDue(bootsteps.StartStopStep):
-    """Sends the messages of what is due and of what was lost, in threads of the worker's main process.
+    """A worker step that sends due messages, and recovers lost ones, in threads of the worker's main process.
 
-    A step and no signal: not every worker sends ``worker_ready`` (that of ``celery.contrib.testing`` does not).
+    It is a step and not a signal handler, because not every worker sends ``worker_ready`` (that of
+    ``celery.contrib.testing`` does not).
     """
 
-    requires = ("celery.worker.components:Pool",)  # whose processes are forked before the threads begin
+    requires = ("celery.worker.components:Pool",)  # its processes are forked before the threads start
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -131,12 +135,12 @@ class WhatIsDue(bootsteps.StartStopStep):
         _keep_doing("claude-batch-records", lambda: watch.look(app), over, "lost records could not be looked for")
 
     def close(self, worker: Any) -> None:
-        """The worker is about to stop, warm or cold."""
+        """Stop the threads, because the worker is about to stop, warm or cold."""
         self._over.set()
 
 
 def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, failed: str) -> None:
-    """Do it in a thread of the worker's main process until that is over, each time after the seconds it returns."""
+    """Call ``work`` in a thread of the worker's main process until ``over`` is set, and wait the seconds it returns."""
 
     def run() -> None:
         pause, failures, since = 0.0, 0, 0.0
@@ -147,7 +151,7 @@ def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, fai
             except (errors.StoreUnavailable, OperationalError) as exc:
                 failures += 1
                 pause = min(2.0**failures, rules.OUTAGE_RETRY_MAX)
-                if failures == 1:  # once for each outage, however long it is
+                if failures == 1:  # logged once for each outage, however long it is
                     since = begun
                     log.warning(f"{failed}: %s; it is tried again until it can be", exc)
             except Exception:
@@ -162,10 +166,10 @@ def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, fai
 
 
 def _let_go(sender: Any = None, retval: Any = None, state: Any = None, **_: Any) -> None:
-    """A task that came back, or ended as a duplicate, leaves no frames behind.
+    """Release the frames of a task that was retried, or that ended as a duplicate.
 
-    Its exception refers to a frame of Celery's in which it is a variable, so both, and what Celery copied of the frames
-    (350 KB for one look at a batch), would stay until Python looks for cycles everywhere: processes grew by 200 MB
+    The task's exception refers to a frame of Celery in which it is a variable. Both, and what Celery copied of the
+    frames (350 KB for one poll), would stay in memory until Python's full garbage collection: processes grew by 200 MB
     (measured with Celery 5.7.0 on Python 3.11).
     """
     if (
@@ -177,12 +181,12 @@ def _let_go(sender: Any = None, retval: Any = None, state: Any = None, **_: Any)
 
 
 def _revoked(sender: Any = None, request: Any = None, signum: Any = None, **_: Any) -> None:
-    """A revoked job is at its end: what it has stored expires, its batches go on at Anthropic, nobody looks at them."""
+    """Mark a revoked job as ended: its stored data expires; its batches go on at Anthropic and are no longer polled."""
     if getattr(sender, "name", None) not in _OF_THE_JOB:
         return
     if isinstance(signum, str):
-        # Nobody revoked it. Celery (5.7) says so of a step that it killed when the broker's connection was lost, if the
-        # result back end did not answer either: there signum is the text of an exception, not a number.
+        # This job was not revoked. Celery (5.7) sends this signal for a step that it killed when the broker connection
+        # was lost, if the result back end did not answer either: then signum is the text of an exception, not a number.
         extra = history.fields(Unit(request.id), "interrupted")
         log.warning(
             "job %s: a lost connection ended its step; it goes on when that is found lost", request.id, extra=extra

@@ -1,7 +1,7 @@
-"""The only package that talks to Anthropic, through the official SDK's client, and the only one that sees its errors.
+"""The calls of Anthropic's API, through the official SDK's client. No other package talks to Anthropic.
 
-Every call makes one attempt (``max_retries=0``) and ends in a value or in one of our exceptions. What the SDK
-raises stays here: stored by Celery it could not be decoded (0.96) or would carry the API key (2.x).
+Every call makes one attempt (``max_retries=0``), and returns a value or raises one of our exceptions. Exceptions of
+the SDK do not leave this package: stored by Celery they could not be decoded (0.96) or would carry the API key (2.x).
 """
 
 from __future__ import annotations

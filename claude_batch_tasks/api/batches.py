@@ -23,13 +23,13 @@ BATCHES_PATH = "/v1/messages/batches"
 _PAGE = 1000
 _CHUNK = 65_536
 
-#: More requests than any batch has; a number beyond is none.
+#: More requests than any batch has; a larger number is ignored.
 _MOST_REQUESTS = 10**9
 
-#: It becomes a part of addresses, keys and log lines.
+#: An id becomes a part of URLs, keys and log lines.
 _BatchId = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:-]{1,200}\Z")]
 
-#: No store takes half a surrogate pair.
+#: No store accepts half a surrogate pair.
 _WHOLE = r"\A[^\ud800-\udfff]*\Z"
 _Status = Annotated[str, msgspec.Meta(max_length=100, pattern=_WHOLE)]
 _Cursor = Annotated[str, msgspec.Meta(pattern=_WHOLE)]
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class Batch(msgspec.Struct, kw_only=True):
-    """A Message Batch as the API describes it, as far as we use it."""
+    """A Message Batch as the API describes it, with the fields that we use."""
 
     id: _BatchId
     processing_status: _Status
@@ -49,24 +49,24 @@ class Batch(msgspec.Struct, kw_only=True):
     archived_at: datetime | None = None
     organization: Any = None
     workspace: Any = None
-    """What the API called those of the credential in the answer's headers."""
+    """The organization and workspace of the credential, as the API named them in the answer's headers."""
     hold: float | None = None
-    """Seconds for which the answer asks all calls on the account to wait."""
+    """Seconds for which the answer asks all calls on the account to pause."""
     date: float | None = msgspec.field(default=None, name="our_date")
-    """The time by the API's clock, epoch seconds, when it answered."""
+    """The time by the API's clock when it answered, epoch seconds."""
     ahead: float = msgspec.field(default=0.0, name="our_ahead")
     """Seconds by which that clock is ahead of the one that ``list_since`` was given."""
     retry_after: float | None = None
-    """Seconds before which the answer asks not to be asked for again."""
+    """Seconds for which the answer asks us not to repeat the call."""
     call: dict[str, Any] = {}
-    """The call that showed it by itself: ``request_id`` (what Anthropic's support asks for) and ``seconds``."""
+    """The call that showed this batch alone: ``request_id`` (which Anthropic's support asks for) and ``seconds``."""
 
     def __post_init__(self) -> None:
-        # Python takes a time without a zone for the machine's own, and compares it with no other.
+        # Python reads a time without a zone as the machine's own time, and cannot compare it with one that has a zone.
         for name in ("created_at", "expires_at", "ended_at", "archived_at"):
             if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
                 setattr(self, name, moment.replace(tzinfo=timezone.utc))
-        # Of an answer's head and of how it came; a body has no say in them.
+        # These fields come from the answer's headers and from how it came; a body must not set them.
         self.organization = self.workspace = self.hold = self.retry_after = self.date = None
         self.ahead, self.call = 0.0, {}
         found = (self.counts or {}).items()
@@ -74,21 +74,24 @@ class Batch(msgspec.Struct, kw_only=True):
 
     @property
     def account(self) -> Account:
-        """Whose it is, as the API says."""
+        """The account that the API named."""
         return Account(self.organization, self.workspace)
 
     @property
     def running(self) -> bool:
-        """It has not ended, whatever else its status may be called."""
+        """Whether the batch has not ended, whatever else its status may be called."""
         return self.processing_status != "ended"
 
     @property
     def request_counts(self) -> dict[str, int]:
-        """How many requests are in which state."""
+        """Number of requests in each state."""
         return self.counts or {}
 
     def may_hold(self, count: int) -> bool:
-        """Whether it may be a batch of ``count`` requests: the states that the API documents add up to that, or all."""
+        """Return whether this may be a batch of ``count`` requests.
+
+        That is so if the states that the API documents add up to ``count``, or all states do.
+        """
         counts = self.request_counts
         return count in (sum(counts.get(name, 0) for name in _STATES), sum(counts.values()))
 
@@ -100,17 +103,17 @@ class Page(msgspec.Struct):
     has_more: bool | None = False
     last_id: _Cursor | None = None
     unreadable: int = 0
-    """Entries that are left out, because they are not as the API documents them."""
+    """Number of entries that are left out because they are not as the API documents them."""
     date: float | None = msgspec.field(default=None, name="our_date")
-    """The time by the API's clock, epoch seconds, when it answered."""
+    """The time by the API's clock when it answered, epoch seconds."""
     hold: float | None = None
-    """Seconds for which the answer asks all calls on the account to wait."""
+    """Seconds for which the answer asks all calls on the account to pause."""
     retry_after: float | None = None
-    """Seconds before which the answer asks not to be asked for again."""
+    """Seconds for which the answer asks us not to repeat the call."""
 
     @property
     def oldest(self) -> float:
-        """Every batch created from then on (epoch seconds) is in this page or in one before it."""
+        """The time (epoch seconds) from which on every created batch is in this page or in one before it."""
         if not self.has_more:
             return 0.0
         return self.data[-1].created_at.timestamp() if self.data else math.inf
@@ -122,8 +125,8 @@ class _RoughPage(msgspec.Struct):
     last_id: _Cursor | None = None
 
 
-# Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads that
-# do so at once end the process.
+# Made at import, in a single thread: msgspec (0.22) analyzes a type when that is first decoded, and two threads that do
+# so at once crash the process.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {cls: msgspec.json.Decoder(cls) for cls in (Batch, Page, _RoughPage)}
 
 
@@ -135,21 +138,21 @@ def create(client: Client, body: Iterable[bytes], size: int) -> Batch:
 
 
 def retrieve(client: Client, batch_id: str, *, timeout: float) -> Batch:
-    """Look at one batch."""
+    """Poll one batch."""
     with mapped_errors("retrieve", client) as since:
         response = send(client, "retrieve", f"{BATCHES_PATH}/{batch_id}", timeout)
         return _batch(client, response, since)
 
 
 def cancel(client: Client, batch_id: str, *, timeout: float) -> Batch:
-    """Ask for a batch to be canceled; what was processed keeps its results."""
+    """Ask for a batch to be canceled; requests that were already processed keep their results."""
     with mapped_errors("cancel", client):
         response = send(client, "cancel", f"{BATCHES_PATH}/{batch_id}/cancel", timeout, post=(None, 0))
         return _decode(response, Batch)
 
 
 def pages(client: Client, *, timeout: float) -> Iterator[Page]:
-    """The account's batches, newest first, page by page."""
+    """Yield the account's batches, newest first, page by page."""
     after: str | None = None
     cursors: set[str] = set()
     while True:
@@ -173,14 +176,15 @@ def pages(client: Client, *, timeout: float) -> Iterator[Page]:
 def list_since(
     client: Client, since: float, *, timeout: float, now: Callable[[], float] | None = None
 ) -> Iterator[Batch]:
-    """Every batch of the account created at or after ``since`` (epoch seconds), newest first, over all pages.
+    """Yield all batches of the account created at or after ``since`` (epoch seconds), newest first, from all pages.
 
     Args:
-        now: the clock that ``since`` is by. Where the API's own is behind, batches are listed from earlier on; where it
-            is ahead they are not listed from later on, as an answer's ``Date`` may be a gateway's.
+        now: the clock that ``since`` refers to. If the API's clock is behind it, batches are listed from an earlier
+            time on. If the API's clock is ahead, the time is not changed, because an answer's ``Date`` may be a
+            gateway's.
 
     Raises:
-        TransientError: besides what a call raises: an entry cannot be read, so that nothing can be said of absence.
+        TransientError: a call failed for a passing reason, or an entry cannot be read, so that absence proves nothing.
     """
     for page in pages(client, timeout=timeout):
         if page.unreadable:
@@ -197,10 +201,10 @@ def list_since(
 
 @contextlib.contextmanager
 def results(client: Client, batch_id: str, *, timeout: float) -> Iterator[Iterator[bytes]]:
-    """The result file as a stream of byte chunks, from one GET.
+    """Open the result file as a stream of byte chunks, from one GET.
 
-    Not the SDK's ``results()``: that makes a second, hidden ``retrieve`` and follows the batch's ``results_url`` to
-    whatever host it names, with the key. This path is on the configured ``base_url``.
+    The SDK's ``results()`` is not used: it makes a second, hidden ``retrieve``, and follows the batch's ``results_url``
+    to any host that it names, with the key. This path is on the configured ``base_url``.
     """
     with mapped_errors("results", client):
         path = f"{BATCHES_PATH}/{batch_id}/results"
@@ -221,7 +225,7 @@ def _batch(client: Client, response: Any, since: float) -> Batch:
     batch.date = rules.date(response.headers)
     batch.hold = rules.hold_back(response.status_code, response.headers, now)
     batch.retry_after = rules.retry_after(response.headers, now)
-    # Not the response's own: there is none where a transport answers from memory.
+    # Measured here: a response has no time of its own if a transport answers from memory.
     batch.call = {
         "request_id": request_id_of(client, response.headers.get("request-id")),
         "seconds": round(time.perf_counter() - since, 3),
@@ -247,7 +251,7 @@ def _decode(response: Any, cls: type[_T]) -> _T:
     try:
         return _decode_json(response.content, cls)
     except lenient_json.REFUSED:
-        # A page of a proxy with status 200, for one. It keeps no word of the body: that may be somebody's text.
+        # For example a proxy's page with status 200. The error has no word of the body, which may be somebody's text.
         raise msgspec.DecodeError("the answer is not the API's JSON") from None
 
 

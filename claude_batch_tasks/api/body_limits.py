@@ -1,9 +1,9 @@
-"""The bodies of calls: what is paid for is sent whole only by its owner, and no answer is larger than it may be.
+"""Bodies of calls: a paid request is sent completely only by its owner, and no answer is larger than its limit.
 
-The last part of a request is held back until its sender has proved that the request is still its own. A server acts on
-whole requests only, so a sender that slept meanwhile, and proves it no longer, has sent nothing.
+The last part of a request is withheld until its sender has proved that the request is still its own. A server acts on
+whole requests only. So a sender that slept meanwhile, and can no longer prove it, has sent nothing.
 
-Answers are unpacked and counted as they come: none is larger in memory than ``policy`` allows. Whoever answers in
+Answers are unpacked and counted as they come: none is larger in memory than ``rules.body_limit`` allows. A server in
 Anthropic's place (a gateway, a proxy, somebody who took its address) may send a few kilobytes that unpack to gigabytes,
 or a body without end.
 """
@@ -24,7 +24,8 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.api.sdk import anthropic
 from claude_batch_tasks.errors import ApiError
 
-#: Asked for, because each piece of it can be unpacked within a limit. The HTTP library unpacks whatever is installed.
+#: The requested coding, because each part of it can be unpacked within a limit. The HTTP library unpacks any coding for
+#: which a package is installed.
 CODING = "gzip"
 
 #: Bytes unpacked at a time.
@@ -36,24 +37,24 @@ class _Call:
     endpoint: rules.Endpoint
     stream: bool
     unsent: Exception | None = None
-    """Why its body was not sent to the end."""
+    """Why its body was not sent completely."""
 
 
-#: The most that is held back of a body: the network takes it in one go.
+#: Bytes of a body that are withheld at most: the network takes them in one go.
 _AT_ONCE = 1024
 
-#: The call of ours that is being made; others that go through the same HTTP client are left alone.
+#: The call that we are making; other calls through the same HTTP client are not changed.
 _call: ContextVar[_Call | None] = ContextVar("claude_batch_call", default=None)
 
-#: What proves that it is still to be made.
+#: The function that proves that the call is still to be made.
 _confirm: ContextVar[Callable[[], None] | None] = ContextVar("claude_batch_confirm", default=None)
 
 
 @contextmanager
 def confirmed(confirm: Callable[[], None]) -> Iterator[None]:
-    """Have a call inside proved to be still its sender's: before its last part is sent, ``confirm`` is called.
+    """Call ``confirm`` before the last part of the call inside is sent, to prove that the call is still its sender's.
 
-    If that raises, or the body's source does, the connection is closed over an incomplete body, and the call raises
+    If ``confirm`` or the body's source raises, the connection is closed over an incomplete body, and the call raises
     the same.
     """
     token = _confirm.set(confirm)
@@ -64,15 +65,18 @@ def confirmed(confirm: Callable[[], None]) -> Iterator[None]:
 
 
 class Unsent(Exception):
-    """Carries, as its cause, what broke a request off before its last part was sent; the client did not raise it."""
+    """A request was stopped before its last part was sent.
+
+    Its cause is the exception that stopped it, which the client did not raise.
+    """
 
 
 @contextmanager
 def bounded(client: anthropic.Anthropic, endpoint: rules.Endpoint, *, stream: bool = False) -> Iterator[None]:
-    """Around a call: its answer is bounded, whether it is read here, later, or (an error's) by the SDK.
+    """Limit the answer of a call inside, whether it is read here, later, or (an error's) by the SDK.
 
     Args:
-        stream: it is a Messages answer that comes as server-sent events.
+        stream: whether the answer is a message that comes as server-sent events.
     """
     for name, hook in (("request", _hold_back), ("response", _bind)):
         hooks = client._client.event_hooks[name]
@@ -91,14 +95,17 @@ def bounded(client: anthropic.Anthropic, endpoint: rules.Endpoint, *, stream: bo
 
 
 def _hold_back(request: Any) -> None:
-    """Called by the HTTP client for every request, when its headers are complete (signed, for one)."""
+    """Keep back the last part of a request until the call is confirmed.
+
+    The HTTP client calls this for every request, when its headers are complete (signed, for one).
+    """
     call, confirm = _call.get(), _confirm.get()
     if call is not None and confirm is not None and not isinstance(request.stream, _Confirmed):
         request.stream = _body(_library(request))(call, confirm, request.stream)
 
 
 class _Confirmed:
-    """What the HTTP client reads the body of a request from; it writes each part by itself."""
+    """The body of a request as the HTTP client reads it, part by part; it confirms the call before the last part."""
 
     def __init__(self, call: _Call, confirm: Callable[[], None], parts: Iterable[bytes]) -> None:
         self._call, self._confirm, self._parts = call, confirm, parts
@@ -122,15 +129,18 @@ class _Confirmed:
 
 
 def _bind(response: Any) -> None:
-    """Called by the HTTP client for every answer, before its body is read."""
+    """Limit the body of an answer.
+
+    The HTTP client calls this for every answer, before its body is read.
+    """
     if (call := _call.get()) is None:
         return
-    # So that nobody else unpacks it.
+    # Removed, so that the HTTP library does not unpack it.
     coding = response.headers.pop("content-encoding", "identity").strip().lower()
     unknown = coding not in ("identity", "gzip", "x-gzip", "deflate")
     limit = rules.body_limit(call.endpoint, stream=call.stream)
     if response.status_code >= 300:
-        # The status says what happened, and must not be lost over the rest.
+        # The status says what happened, and must not be lost because of the body.
         limit = limit._replace(size=0 if unknown else rules.ERROR_BYTES, cut=True)
     elif unknown:
         raise _refused(call, f"is coded as {coding[:40]!r}, which was not asked for")
@@ -143,7 +153,7 @@ def _refused(call: _Call, what: str) -> ApiError:
 
 
 class _Bounded:
-    """What the HTTP client reads a body from."""
+    """The body of an answer as the HTTP client reads it, within limits."""
 
     def __init__(self, call: _Call, limit: rules.BodyLimit, stream: Any, parts: Iterable[bytes]) -> None:
         self._call, self._limit, self._stream, self._parts = call, limit, stream, parts
@@ -162,7 +172,7 @@ class _Bounded:
 
     @property
     def elapsed(self) -> Any:
-        """What a response of httpx2 asks its stream for; that of httpx is told."""
+        """The time that a response of httpx2 reads from its stream; httpx sets it on the response."""
         return getattr(self._stream, "elapsed", None)
 
     def close(self) -> None:
@@ -181,15 +191,15 @@ def _body(library: str) -> Any:
 
 @functools.cache
 def _stream(library: str) -> Any:
-    """The class of such a body for one of the HTTP libraries."""
+    """Return the class of an answer's body for one of the HTTP libraries."""
     return type("Bounded", (_Bounded, importlib.import_module(library).SyncByteStream), {})
 
 
 def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """A gzip, zlib or deflate stream, unpacked in pieces.
+    """Unpack a gzip, zlib or deflate stream in parts.
 
     Raises:
-        zlib.error: it is none, or breaks off.
+        zlib.error: it is not such a stream, or breaks off.
     """
     unpack, first = None, b""
     for chunk in chunks:
@@ -202,12 +212,12 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
             yield unpack.decompress(chunk, _PIECE)
             chunk = unpack.unconsumed_tail
     if unpack is not None and not unpack.eof:
-        yield unpack.flush()  # a few bytes, of which the last piece had no room
+        yield unpack.flush()  # a few bytes for which the last part had no room
     if first and (unpack is None or not unpack.eof):
         raise zlib.error("it breaks off")
 
 
 def _wbits(first: bytes) -> int:
-    """What a stream is, by its beginning: some servers send ``deflate`` without a header."""
+    """Return the window size for a stream by its beginning: some servers send ``deflate`` without a header."""
     headed = first.startswith(b"\x1f\x8b") or (first[0] & 15 == 8 and int.from_bytes(first[:2], "big") % 31 == 0)
     return zlib.MAX_WBITS | 32 if headed else -zlib.MAX_WBITS

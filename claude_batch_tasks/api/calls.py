@@ -1,4 +1,4 @@
-"""One attempt of one call, and which error of ours whatever comes back is."""
+"""One attempt of one call, and the translation of every failure into one of our errors."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ _ORGANIZATION = "anthropic-organization-id"
 _USER_PROFILE = "anthropic-user-profile-id"
 _BETA = "anthropic-beta"
 
-#: A create carries up to 256 MB and a message may take minutes to write: the SDK's own default for both.
+#: Seconds. A create carries up to 256 MB, and a message may take minutes to write: this is the SDK's own default for
+#: both.
 LONG_TIMEOUT = 600.0
 _CONNECT = 10.0
 
-#: What httpx and httpx2 raise before a request has left: nobody is there, a proxy makes no tunnel, or it cannot be sent
-#: as it is.
+#: Exceptions of httpx and httpx2 before a request has left: the server or proxy cannot be reached, or the request
+#: cannot be sent in this form.
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
 _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
-#: What is raised while a client signs a request because it is not set up, and stays so.
+#: Exceptions while a client signs a request that mean that it is not set up correctly, which does not pass by itself.
 _WRONGLY_SET_UP = (RuntimeError, ImportError, LookupError, AttributeError)
 _LONGEST_MESSAGE = 500
 LONGEST_NAME = 200
@@ -57,12 +58,12 @@ LONGEST_NAME = 200
 
 @contextlib.contextmanager
 def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = False) -> Iterator[float]:
-    """Turn whatever the SDK, its transport or a body that is not JSON raises into one of our errors; measure the call.
+    """Translate what the SDK, its transport or a body that is not JSON raises into one of our errors; time the call.
 
-    Gives when it began, by ``time.perf_counter``.
+    The context is the time when the call began, by ``time.perf_counter``.
 
     Args:
-        begun: it is the rest of an answer, of which the beginning was measured.
+        begun: whether this is the rest of an answer whose beginning was timed.
     """
     failure: ApiError
     since = time.perf_counter()
@@ -71,7 +72,7 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
     except body_limits.Unsent as exc:
         cause = exc.__cause__
         assert cause is not None
-        raise cause from None  # the server never had all of it, whatever the exception is
+        raise cause from None  # the server never got all of it, whatever the exception is
     except ApiError as exc:
         failure = exc
     except anthropic.APIStatusError as exc:
@@ -84,9 +85,9 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
         cause = exc.__cause__ or exc
         name = type(cause).__name__
         if isinstance(cause, BatchTasksError):
-            raise cause from None  # the body's source failed, so the server never had all of it
+            raise cause from None  # the body's source failed, so the server never got all of it
         if name in _UNSENDABLE:
-            # Without its text, which quotes what is wrong with the address or the key.
+            # Without the exception's text, which quotes what is wrong with the address or the key.
             failure = PermanentError(f"{endpoint}: the client cannot send it ({name})")
         else:
             failure = rules.classify(endpoint, None, sent=name not in _NOT_SENT)(f"{endpoint}: {_name(cause, client)}")
@@ -98,7 +99,7 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
         if _while_signing(exc):
             kind = PermanentError if isinstance(exc, _WRONGLY_SET_UP) else TransientError
             raise kind(f"{endpoint}: the client could not sign in, and sent nothing: {_name(exc, client)}") from None
-        # Failures while a body is read come raw from the transport, in classes that differ between SDK versions.
+        # Failures while a body is read come directly from the transport, in classes that differ between SDK versions.
         if type(exc).__name__ in _UNSENDABLE:
             raise PermanentError(f"{endpoint}: the client cannot send it ({type(exc).__name__})") from None
         if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
@@ -120,13 +121,13 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
 
 
 def answered_at(headers: Mapping[str, str]) -> float:
-    """The time by which an answer's own times are to be read: the API's own clock, where it shows that."""
+    """Return the time against which an answer's own times are read: by the API's clock, if the answer shows it."""
     found = rules.date(headers)
     return time.time() if found is None else found  # noqa: TID251 - there is no other
 
 
 def _passes(exc: Exception) -> bool:
-    """Whether the exchange of a workload's identity for a token failed for a reason that passes."""
+    """Return whether the exchange of a workload's identity for a token failed for a reason that passes."""
     if type(exc).__name__ != "WorkloadIdentityError":
         return False
     status = getattr(exc, "status_code", None)
@@ -134,13 +135,13 @@ def _passes(exc: Exception) -> bool:
 
 
 def _while_signing(exc: Exception) -> bool:
-    """Whether it was raised while the SDK's client prepared a request, by whoever knows the credential."""
+    """Return whether an exception was raised while the SDK's client prepared a request and looked up its credential."""
     frames = traceback.walk_tb(exc.__traceback__)
     return any(frame.f_code.co_name in ("_prepare_options", "_prepare_request") for frame, _ in frames)
 
 
 def _again(refused: ApiError) -> ApiError:
-    """A refusal of a token that the next call will not sign in with."""
+    """Turn the refusal of a token into a transient error: the next call signs in with another one."""
     failure = TransientError(*refused.args)
     failure.organization, failure.workspace = refused.organization, refused.workspace
     return failure
@@ -158,13 +159,13 @@ def request_id_of(client: Client, given: str | None) -> str | None:
 def error_from_status(endpoint: rules.Endpoint, exc: anthropic.APIStatusError, client: Client) -> ApiError:
     try:
         body = exc.response.content
-    except Exception:  # noqa: BLE001 - an unread or broken body: the status says enough
+    except Exception:  # noqa: BLE001 - the body was not read, or is broken: the status says enough
         body = b""
     return error_from_answer(endpoint, exc.status_code, body, exc.response.headers, client)
 
 
 def error_from_answer(endpoint: rules.Endpoint, given: int, content: bytes, headers: Any, client: Client) -> ApiError:
-    """Return the error that an answer is; in a stream that began well, an event of it."""
+    """Return our error for an answer, or for an error event in a stream that began well."""
     error, request_id = _own_form(content)
     error_type, code = error.get("type"), None
     if error_type is not None:
@@ -195,10 +196,10 @@ def error_from_answer(endpoint: rules.Endpoint, given: int, content: bytes, head
 
 
 def _own_form(content: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return the ``error`` and the ``request_id`` of a body in the API's own form; else nothing.
+    """Return the ``error`` and the ``request_id`` of a body in the API's own form, else an empty dict and None.
 
-    That is an object with ``"type": "error"`` and an ``error`` whose ``type`` is one that Anthropic documents, or is
-    named as those are: what stands in front of the API has other forms.
+    The API's own form is an object with ``"type": "error"`` and an ``error`` whose ``type`` is one that Anthropic
+    documents, or ends like those. Gateways and proxies in front of the API use other forms.
     """
     try:
         body, _ = lenient_json.read(content)
@@ -208,12 +209,12 @@ def _own_form(content: bytes) -> tuple[dict[str, Any], str | None]:
         if own and isinstance(message, (str, NoneType)):
             return error, request_id if isinstance(request_id, str) else None
     except (*lenient_json.REFUSED, LookupError, TypeError, AttributeError):
-        pass  # a proxy's page, a broken body
+        pass  # a proxy's HTML page, a broken body
     return {}, None
 
 
 def _transport(client_type: type) -> Any:
-    """The HTTP library under the SDK's client: httpx for 0.x, httpx2 from 1.0 on."""
+    """Return the HTTP library under the SDK's client: httpx for 0.x, httpx2 from 1.0 on."""
     for cls in client_type.__mro__:
         if (name := cls.__module__.partition(".")[0]) in ("httpx", "httpx2"):
             return importlib.import_module(name)
@@ -221,7 +222,7 @@ def _transport(client_type: type) -> Any:
 
 
 def _raw(client: anthropic.Anthropic) -> Any:
-    """What ``cast_to`` must be for the SDK to hand over the response as it came."""
+    """Return the ``cast_to`` with which the SDK hands over the response as it came."""
     return _transport(type(client._client)).Response
 
 
@@ -237,11 +238,11 @@ def send(
     params: Mapping[str, Any] | None = None,
     on_account: Callable[[Account], None] = ignore_account,
 ) -> Any:
-    """One attempt of a call; the response as it came, its body unread if it is streamed.
+    """Make one attempt of a call; return the response as it came, with its body unread if it is streamed.
 
     Args:
-        post: a POST, with the pieces of this JSON, and its size. In pieces, because the SDK writes a body that it is
-            given whole into its log, at DEBUG.
+        post: makes it a POST, with the parts of this JSON, and its size. The body is in parts because the SDK writes a
+            whole body into its log, at DEBUG.
     """
     content, size = post or (None, 0)
     body = None if content is None else _Body(content)
@@ -253,9 +254,9 @@ def send(
         more["content"] = body
     options: dict[str, Any] = {
         "timeout": anthropic.Timeout(timeout, connect=min(timeout, _CONNECT)),
-        # Before 2.x the SDK sends its key along, to whatever host.
+        # Before 2.x the SDK sends its key along to any host.
         "follow_redirects": False,
-        # Not of a copy of the client: a subclass may have a constructor that the SDK's copies do not know.
+        # Set here, not on a copy of the client: a subclass may have a constructor that the SDK's copies do not know.
         "max_retries": 0,
         "headers": headers,
     }
@@ -274,21 +275,21 @@ def send(
             cause = exc.__cause__ or exc
             if body is None or body.begun or isinstance(cause, BatchTasksError) or type(cause).__name__ in _UNSENDABLE:
                 raise
-            # A provider of tokens, for one, raises whatever it likes.
+            # For example, a provider of tokens may raise any exception.
             raise TransientError(f"{endpoint}: nothing was sent: {_name(cause, client)}") from None
     _report_account(account_of(response.headers, client), on_account)
     return response
 
 
 def _report_account(account: Account, on_account: Callable[[Account], None]) -> None:
-    """Count an answer by the account that it names, and have that compared."""
+    """Count an answer by the account that it names, and pass the account to ``on_account``."""
     organization, workspace = account
     metrics.count("account_answers", organization=organization or "none", workspace=workspace or "none")
     on_account(account)
 
 
 class _Body:
-    """The pieces of a body, and whether any of it was asked for: else whoever was called cannot have acted on it."""
+    """The parts of a body, and whether any of them was read: if not, the server cannot have acted on the request."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces, self.begun = pieces, False
@@ -299,7 +300,7 @@ class _Body:
 
 
 def _own(client: Client, endpoint: rules.Endpoint) -> dict[str, str]:
-    """The headers that a job adds to its calls, under the names that the client's own have."""
+    """Return the headers that a job adds to its calls, under the names of the client's own headers."""
     if not isinstance(client, Caller) or not (client.workspace_id or client.user_profile_id or client.betas):
         return {}
     known = {name.lower(): name for name in client.client.default_headers}

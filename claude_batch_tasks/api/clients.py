@@ -1,4 +1,4 @@
-"""Clients of the SDK: made by factories, kept while their credential is accepted, and named without it."""
+"""Clients of the SDK: factories make them, and they are kept as long as their credential is accepted."""
 
 from __future__ import annotations
 
@@ -24,34 +24,35 @@ from claude_batch_tasks.errors import (
     PermanentError,
 )
 
-#: The code of an error of ours: a key or a header of a client has a form that cannot be right.
+#: The code of our error for a client whose key or header has a form that cannot be right.
 MALFORMED = "malformed_credential"
 
-#: Characters that a key has at least.
+#: The least number of characters in a key.
 _SHORTEST_KEY = 8
 
-#: Anthropic's keys and tokens look like this, whoever's they are.
+#: What all of Anthropic's keys and tokens look like.
 _KEY = re.compile(r"sk-ant-[\w-]+")
 _HIDDEN = "[key]"
 
 
 class Account(NamedTuple):
-    """Whose account an answer came from, as its headers name it."""
+    """The account that an answer came from, as its headers name it."""
 
     organization: str | None = None
     workspace: str | None = None
 
 
 def ignore_account(account: Account) -> None:
-    """What an answer says of its account is compared with nothing."""
+    """Accept any account: it is compared with nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Caller:
-    """A client as a job uses it: what the job's calls carry besides, and who hears of which account each answer is.
+    """A client as a job uses it, with the headers that the job adds to its calls.
 
-    ``answered`` is called with every answer, errors included, of calls that are free. Of those that spend money
-    (``create``, ``create_message``) the account comes with the value or the error: what is paid is kept first.
+    ``answered`` is called with the account that each answer to a free call names, errors included. For calls that spend
+    money (``create``, ``create_message``) the account comes with the value or the error, so that what was paid for is
+    stored first.
     """
 
     client: anthropic.Anthropic
@@ -65,18 +66,18 @@ Client: TypeAlias = "anthropic.Anthropic | Caller"
 
 
 def default_client() -> anthropic.Anthropic:
-    """Return a client with what the SDK finds in the environment: a key, a token, a profile or a workload identity."""
+    """Return a client with the key, token, profile or workload identity that the SDK finds in the environment."""
     return anthropic.Anthropic()
 
 
 def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
-    """The client of an alias, kept for as long as its factory and the environment, which that reads, stay the same.
+    """Return the client of an alias, the same one until its factory or the environment, which factories read, changes.
 
-    Cached by process id because a client used before a fork answers with another task's response.
+    Clients are cached by process id, because a client that was used before a fork answers with another task's response.
 
     Raises:
         InvalidSettings: the factory cannot be imported or does not return a client.
-        PermanentError: the factory raised; most often there are no credentials.
+        PermanentError: the factory raised an exception, most often because there are no credentials.
     """
     if alias not in factories:
         raise InvalidSettings(f"client {alias!r} is not in this worker's claude_batch_client_factories")
@@ -89,7 +90,7 @@ def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
 
 
 class _Slot:
-    """Where the client of an alias is kept until its credential is refused, or would be another's."""
+    """The place of an alias's client until its credential is refused or its factory would make another client."""
 
     def __init__(self, alias: str, factory: str) -> None:
         self.alias, self.factory = alias, factory
@@ -97,20 +98,24 @@ class _Slot:
         self.made_of: Any = None
 
     def would_be_made_of(self) -> Any:
-        """Return what tells whether the factory would make the same client: itself, and the environment, as a hash."""
+        """Return a value that stays equal as long as the factory would make the same client.
+
+        It consists of the factory itself, and of the environment as a hash.
+        """
         module, _, name = self.factory.rpartition(".")
         with contextlib.suppress(Exception):
-            # A module may also make one each time it is asked; such ones are all the same.
+            # A module's ``__getattr__`` may make a new factory on each access; it then has no entry in ``vars``, and
+            # counts as unchanged.
             return vars(importlib.import_module(module)).get(name), hash(frozenset(os.environ.items()))
         return None
 
 
 _slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
 
-#: When a client's token was thrown away because it was refused, by ``time.perf_counter``, until a call succeeds again.
+#: When a client's token was discarded because it was refused, by ``time.perf_counter``; kept until a call succeeds.
 _renewed: weakref.WeakKeyDictionary[anthropic.Anthropic, float] = weakref.WeakKeyDictionary()
 
-#: Clients in whose place their factory has made others, with another key.
+#: Clients that were replaced by new ones from their factory, with another key.
 _replaced: weakref.WeakSet[anthropic.Anthropic] = weakref.WeakSet()
 
 
@@ -148,18 +153,18 @@ def sdk_client(client: Client) -> anthropic.Anthropic:
 
 
 def renew_credential(client: Client, since: float) -> bool:
-    """Have the next call sign in anew after a 401; whether that may help.
+    """Make the next call sign in anew after a 401; return whether that may help.
 
-    A token that was refused is thrown away once. If what comes in its place is refused as well, or if it was a key, the
-    client's factory is asked for another: one with another key may help, and else the client is forgotten.
+    A token that was refused is discarded once. If the next token is refused as well, or if it was a key, the client's
+    factory makes a new client. A client with another key may help; otherwise the client is forgotten.
 
     Args:
-        since: when the call that was refused began.
+        since: when the refused call began.
     """
     sdk = sdk_client(client)
     before = _renewed.get(sdk)
     if sdk in _replaced or (before is not None and since < before):
-        return True  # the call was made with what has been thrown away since
+        return True  # the call was made with a credential that was discarded meanwhile
     if identity.drop_token(sdk) and before is None:
         _renewed[sdk] = time.perf_counter()
         return True
@@ -175,7 +180,11 @@ def renew_credential(client: Client, since: float) -> bool:
 
 
 def keep_credential(client: Client, since: float) -> None:
-    """The credential of a call that began then was not refused."""
+    """Record that the credential was not refused in a call.
+
+    Args:
+        since: when the call began.
+    """
     sdk = sdk_client(client)
     if (before := _renewed.get(sdk)) is not None and since >= before:
         _renewed.pop(sdk, None)
@@ -187,7 +196,7 @@ def _import(factory: str) -> Any:
 
 
 def unusable(factory: str) -> str | None:
-    """Why a client factory cannot be imported or called, if so; it is not called."""
+    """Return why a client factory cannot be imported or called, else None; the factory is not called."""
     try:
         return None if callable(_import(factory)) else "it is not callable"
     except Exception as exc:  # noqa: BLE001 - the user's module, which may raise anything
@@ -195,9 +204,9 @@ def unusable(factory: str) -> str | None:
 
 
 def credential(client: anthropic.Anthropic, key: str) -> str:
-    """A keyed hash of a client's address and of the key or token it has; neither can be had from it.
+    """Return a keyed hash of a client's address and its key or token; neither can be computed from it.
 
-    It is as 0.2.0 computed it. For what else tells accounts apart see ``identity.keyed_hash``.
+    It is computed as in 0.2.0. See ``identity.keyed_hash`` for what else tells accounts apart.
     """
     parts = (str(client.base_url), client.api_key or "", client.auth_token or "")
     return hashlib.blake2b("\n".join(parts).encode(), key=key.encode(), digest_size=16).hexdigest()
@@ -206,15 +215,16 @@ def credential(client: anthropic.Anthropic, key: str) -> str:
 def account_name(
     client: anthropic.Anthropic, *, alias: str = "", workspace: str | None = None, account: Account | None = None
 ) -> str:
-    """What the store calls the account of a client: a hash, for what all jobs on it have in common.
+    """Return the store's name for the account of a client: a hash, for data that all jobs on the account share.
 
-    Headers of the client's own tell accounts apart as well: one of them may name a workspace, or a tenant of a gateway.
-    A client without a secret of its own goes by what the API called its account, and until that is known by its alias.
+    The client's own headers tell accounts apart as well: one of them may name a workspace, or a tenant of a gateway. A
+    client without a secret of its own is identified by the account that the API named, and before that is known by its
+    alias.
 
     Args:
-        alias: the client's, and where its factory is.
-        workspace: the one that a job's calls name in place of the client's own.
-        account: what the API called it.
+        alias: the client's alias, and the path of its factory.
+        workspace: the workspace that a job's calls name in place of the client's own.
+        account: the account that the API named.
     """
     own = sorted(f"{name.lower()}: {value}" for name, value in getattr(client, "_custom_headers", {}).items())
     parts = [credential(client, "account"), *own]
@@ -227,19 +237,19 @@ def account_name(
 
 
 def host(client: anthropic.Anthropic) -> str:
-    """Where a client calls."""
+    """Return the host that a client calls."""
     return client.base_url.netloc.decode()
 
 
 def without_credentials(error: ApiError) -> bool:
-    """Whether a client could not be made, or did not call, because it has no key."""
+    """Return whether a client could not be made, or did not call, because it has no key."""
     return "authentication method" in str(error) or "api_key" in str(error)
 
 
 def hide_secrets(text: str, client: Client | None = None) -> str:
-    """A text of somebody else's without keys: there are gateways that quote the one they refuse."""
+    """Hide the keys in a foreign text: some gateways quote the key that they refuse."""
     for secret in identity.to_hide(sdk_client(client)) if client is not None else ():
-        # A placeholder, such as "x", is no secret, and stands in many words.
+        # A placeholder such as "x" is not a secret, and occurs in many words.
         text = text.replace(secret, _HIDDEN) if len(secret) >= _SHORTEST_KEY else text
-    # No store and no log takes half a surrogate pair.
+    # No store and no log accepts half a surrogate pair.
     return _KEY.sub(_HIDDEN, text).encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Why something in front of the API refused a call, out of whatever it answered with."""
+"""The reason why something in front of the API refused a call, taken from the body of its answer."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-#: Where gateways put their reason, in lower case: AWS and Kong (``message``), FastAPI (``detail``, a list of ``msg``),
-#: problem documents (``title``, ``detail``), OAuth (``error``, ``error_description``), Apigee (``fault``).
+#: Fields in which gateways put their reason, in lower case: AWS and Kong (``message``), FastAPI (``detail``, a list of
+#: ``msg``), problem documents (``title``, ``detail``), OAuth (``error``, ``error_description``), Apigee (``fault``).
 _FIELDS = (
     "title", "error", "errors", "fault", "faultstring", "message", "msg", "detail", "details", "error_description",
     "reason",
 )  # fmt: skip
 _LISTS = ("errors", "detail", "details")
 
-#: Values that are worth showing, and how deep they may be.
+#: The most values that are shown, and how deep in the body they may be.
 _MOST = 3
 _DEEPEST = 4
 
-#: Characters of a page's first line, which unlike a named field may be anything.
+#: The most characters of the first line of a text, which unlike a named field may hold anything.
 _LONGEST_LINE = 200
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -29,8 +29,8 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 def reason_of(body: bytes, content_type: str | None) -> str | None:
     """Return the reason that a body gives, as one line; None: it gives none.
 
-    Of JSON that is what stands in fields for it, of a page its title, of plain text the first line. What else there is
-    may quote the request.
+    For JSON the reason is taken from fields for reasons, for an HTML page from its title, for plain text from the first
+    line. The rest is left out, because it may quote the request.
     """
     try:
         text = body.decode()

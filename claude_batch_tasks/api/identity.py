@@ -1,10 +1,10 @@
-"""Whose client it is, as far as that can be told without asking: its kind, host, workspace, and what it signs in with.
+"""The identity of a client, as far as it is known without a call: its kind, host, workspace and credential.
 
-A key or a token that stands in the client is a secret of one account, and tells accounts apart. A provider of tokens, a
-profile or a cloud's own identity does not: the next token may be another account's. Such a client is identified by
-what the API says of it; until then it shares nothing with clients of another provider.
+A key or a token in the client is a secret of one account, and tells accounts apart. A provider of tokens, a profile or
+a cloud's own identity does not: the next token may belong to another account. Such a client is identified by what the
+API says of it; until then it shares nothing with clients of another provider.
 
-Whatever is secret leaves this module inside a keyed hash only.
+Secrets leave this module only inside a keyed hash.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from claude_batch_tasks.api.sdk import anthropic
 
 WORKSPACE = "anthropic-workspace-id"
 
-#: Headers of a client's own whose names say that they tell accounts, or tenants of a gateway, apart.
+#: Names of a client's own headers that tell accounts, or tenants of a gateway, apart.
 _TELLING = re.compile(r"auth|key|token|secret|tenant|workspace|org|account|project|customer|team", re.IGNORECASE)
 
-#: Headers in which a client signs in.
+#: Headers that hold a client's credential.
 _SIGNED_IN = ("authorization", "x-api-key")
 
-#: Where the SDK finds what it signs in with.
+#: Environment variables in which the SDK finds a credential.
 _VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTES = "'\"`\u2018\u2019\u201c\u201d"
 
-#: Attributes of clients and of the SDK's providers that name an account, and are no secrets.
+#: Attributes of clients and of the SDK's providers that name an account and are not secret.
 _NAMES = (
     "_profile", "_config_path", "_federation_rule_id", "_organization_id", "_service_account_id", "_workspace_id",
     "service_account_email", "_env_var",
@@ -43,17 +43,17 @@ _CONFIG_NAMES = ("organization_id", "workspace_id", "federation_rule_id", "servi
 
 
 def keyed_hash(client: anthropic.Anthropic, key: str, workspace: str | None = None) -> str:
-    """Return a keyed hash of everything that tells a client's account; nothing can be had from it.
+    """Return a keyed hash of everything that identifies a client's account; none of it can be computed from the hash.
 
     Args:
         key: what the hash is for, such as a job's nonce.
-        workspace: the one that the calls name in place of the client's own.
+        workspace: the workspace that the calls name in place of the client's own.
     """
     return digest([*_parts(client), f"workspace {workspace or requested_workspace(client)}"], key)
 
 
 def digest(parts: list[str], key: str = "") -> str:
-    """Return a keyed hash of some texts."""
+    """Return a keyed hash of texts."""
     return hashlib.blake2b("\n".join(parts).encode(), key=key.encode()[:64], digest_size=16).hexdigest()
 
 
@@ -64,12 +64,12 @@ def requested_workspace(client: anthropic.Anthropic) -> str | None:
 
 
 def has_secret(client: anthropic.Anthropic) -> bool:
-    """Return whether a client signs in with a secret of its own, which is one account's for as long as it is good."""
+    """Return whether a client signs in with a secret of its own, which belongs to one account while it is valid."""
     return bool(secrets(client))
 
 
 def secrets(client: anthropic.Anthropic) -> list[str]:
-    """Return what a client signs in with, where that stands in the client."""
+    """Return the key, token or header with which a client signs in, if the client itself holds it."""
     if getattr(client, "custom_auth", None) is not None or getattr(client._client, "auth", None) is not None:
         provider = getattr(client, "credentials", None)
         token = getattr(provider, "_token", None) if type(provider).__name__ == "StaticToken" else None
@@ -79,7 +79,7 @@ def secrets(client: anthropic.Anthropic) -> list[str]:
     sent, own = _headers(client), getattr(client, "_custom_headers", {})
     known = [str(value) for name, value in own.items() if name.lower() in _SIGNED_IN]
     known += [key for key in (client.api_key, client.auth_token) if key]
-    # A subclass may have a way of its own to sign in, beside a key that is never sent.
+    # A subclass may sign in another way, beside a key that is never sent.
     return [key for key in known if any(key in str(sent.get(name)) for name in _SIGNED_IN)]
 
 
@@ -94,7 +94,7 @@ def to_hide(client: anthropic.Anthropic) -> set[str]:
 
 
 def kind(client: anthropic.Anthropic) -> str:
-    """Say what a client is, for people."""
+    """Describe a client for people."""
     name = type(client).__name__
     if has_secret(client):
         return name
@@ -103,7 +103,7 @@ def kind(client: anthropic.Anthropic) -> str:
 
 
 def why_no_batches(made: Any) -> str | None:
-    """Return why no batch can be created with what a factory returned, if it is a client for such a platform."""
+    """Return why a client cannot create batches, if a factory returned a client for a platform without them."""
     if isinstance(made, anthropic.Anthropic):
         if getattr(made.messages, "batches", None) is not None:
             return None
@@ -116,7 +116,7 @@ def why_no_batches(made: Any) -> str | None:
 
 
 def why_malformed(client: anthropic.Anthropic) -> str | None:
-    """Say what is wrong with the form of a client's key, token or headers, if anything, without showing any of it."""
+    """Return what is wrong with the form of a client's key, token or headers, without showing them; None: nothing."""
     sent = _headers(client)
     for name, value in sent.items():
         if not _HEADER_NAME.fullmatch(name):
@@ -129,7 +129,7 @@ def why_malformed(client: anthropic.Anthropic) -> str | None:
         if name == "authorization" and text.partition(" ")[0].lower() == "bearer":
             text = text[len("bearer") + 1 :]
         if name in _SIGNED_IN:
-            # Another credential may be sent beside an empty key.
+            # An empty key is allowed if another credential is sent.
             if not text and name == "x-api-key" and sent.get("authorization"):
                 continue
             if fault := _fault(text, secret=True):
@@ -153,7 +153,7 @@ def _what_signs_in(client: anthropic.Anthropic, text: str) -> str:
 
 
 def _fault(text: str, *, secret: bool) -> str | None:
-    """Say what is wrong with the form of a header's text."""
+    """Return what is wrong with the form of a header's text; None: nothing."""
     bare = text.strip()
     if not bare:
         return "is empty" if not text else "is blank"
@@ -179,16 +179,16 @@ def _fault(text: str, *, secret: bool) -> str | None:
 
 
 def drop_token(client: anthropic.Anthropic) -> bool:
-    """Have the next call sign in with a new token; whether the client gets tokens at all."""
+    """Make the next call sign in with a new token; return whether the client uses tokens at all."""
     cache = getattr(client, "_token_cache", None)
     if cache is not None:
         cache.invalidate()
         return True
-    state = getattr(client, "_creds_state", None)  # Google's; a token provider is asked at each call
+    state = getattr(client, "_creds_state", None)  # Google's client; a token provider is asked at each call
     if (credentials := getattr(state, "credentials", None)) is not None:
         credentials.token = None
     if (sessions := getattr(sys.modules.get("anthropic.lib.aws._auth"), "_get_session", None)) is not None:
-        sessions.cache_clear()  # botocore's, which read their credentials once
+        sessions.cache_clear()  # sessions of botocore, which read their credentials once
     return not has_secret(client)
 
 
@@ -210,15 +210,15 @@ def _telling(values: Mapping[str, Any] | None) -> list[str]:
 
 
 def _headers(client: anthropic.Anthropic) -> dict[str, Any]:
-    """The headers of each call, by their names in small letters."""
+    """Return the headers of each call, by their names in lower case."""
     try:
         return {name.lower(): value for name, value in client.default_headers.items()}
-    except Exception:  # noqa: BLE001 - a subclass may ask anybody for them
+    except Exception:  # noqa: BLE001 - a subclass may compute them in any way
         return {}
 
 
 def _provider(client: anthropic.Anthropic) -> Any:
-    """Who gives a client its tokens."""
+    """Return the object that gives a client its tokens."""
     given = getattr(client, "credentials", None) or getattr(client, "_token_provider", None)
     provider = given or getattr(client, "google_credentials", None)
     while isinstance(provider, functools.partial):

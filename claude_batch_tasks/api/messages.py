@@ -19,7 +19,8 @@ from claude_batch_tasks.errors import (
 )
 from claude_batch_tasks.wire import lenient_json
 
-#: Under a status of success: an error, and the beginning of a stream that was not asked for.
+#: Types that are not a message under a status of success: an error, and the beginning of a stream that was not
+#: requested.
 _NO_MESSAGES = ("error", "message_start")
 
 
@@ -27,9 +28,9 @@ class Answer(NamedTuple):
     """An answer of the Messages API."""
 
     message: bytes
-    """As JSON."""
+    """The message as JSON."""
     limits: dict[str, tuple[int, int]]
-    """What it says of the rate limits; see ``policy.limits``."""
+    """What the answer says about the rate limits; see ``rules.limits``."""
 
 
 def create_message(
@@ -37,14 +38,15 @@ def create_message(
 ) -> Answer:
     """Send one request through the Messages API.
 
-    The params go as they are: the SDK's ``messages.create`` refuses what it does not know and long ``max_tokens``.
+    The params are sent unchanged: the SDK's ``messages.create`` refuses fields that it does not know, and large
+    ``max_tokens``.
 
     Args:
-        stream: let the answer come as it is written; it is put together here.
-        on_account: called with the account that the answer names, an error's too, before it is read.
+        stream: whether the answer is streamed as it is written; it is put together here.
+        on_account: called with the account that the answer (or the error) names, before the answer is read.
     """
     if stream:
-        # At the end: of a name that is there twice the last one counts, and "stream": false is allowed in a batch.
+        # At the end, because the last of two equal names counts, and "stream": false is allowed in a batch.
         return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', on_account)
     with mapped_errors("messages", client):
         response = send(
@@ -54,10 +56,10 @@ def create_message(
 
 
 def _whole(client: Client, response: Any, body: bytes) -> Answer:
-    """Return an answer that came in one piece.
+    """Return an answer that was not streamed.
 
     Raises:
-        ApiError: it is an error, under the status 200: there are gateways that do so.
+        ApiError: it is an error under the status 200, as some gateways send it.
     """
     message = _parsed(body)
     if message.get("error") and "content" not in message:
@@ -68,10 +70,10 @@ def _whole(client: Client, response: Any, body: bytes) -> Answer:
 
 
 def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]) -> Answer:
-    """An answer that comes as server-sent events."""
+    """Send one request, and return its answer from server-sent events."""
     message = Message()
     with mapped_errors("messages", client):
-        # The status is that of the answer's beginning; what fails from here on has been answered in part.
+        # The status belongs to the beginning of the answer; if something fails after that, a part has been answered.
         post = iter([body]), len(body)
         response = send(
             client,
@@ -87,15 +89,15 @@ def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]
     try:
         with mapped_errors("messages", client, begun=True):
             if response.headers.get("content-type", "").startswith("application/json"):
-                # There are gateways that stream nothing.
+                # Some gateways do not stream.
                 return _whole(client, response, b"".join(response.iter_bytes()))
-            # In the sizes they come in: a cut must not take along what came before it.
+            # Chunks in the sizes in which they come: a connection that breaks must not take along what came before.
             for name, data in events(response.iter_bytes()):
                 event = _event(name, data)
                 if event.get("type", "error") == "error" and event.get("error"):
                     raise error_from_answer("messages", response.status_code, data, response.headers, client)
                 message.add(event)
-                if message.over:  # whatever comes after that, or does not come, takes nothing from it
+                if message.over:  # what comes after that, or does not come, is of no importance
                     break
             whole = message.whole()
             for dropped in message.dropped:
@@ -114,12 +116,12 @@ def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]
 
 
 def _event(name: str, data: bytes) -> dict[str, Any]:
-    """Return an event of a stream; an empty one for what is none, such as ``[DONE]``.
+    """Return an event of a stream; return an empty one for data that is no event, such as ``[DONE]``.
 
     Raises:
-        DecodeError: it cannot be read, and the message is not whole without it.
+        DecodeError: the event cannot be read, and the message is incomplete without it.
     """
-    if name == "message_stop":  # needs no data
+    if name == "message_stop":  # this event needs no data
         return {"type": name}
     try:
         event = _parsed(data)
@@ -131,9 +133,9 @@ def _event(name: str, data: bytes) -> dict[str, Any]:
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
-    """An answer of the Messages API, or an event of one, as plain values.
+    """Return an answer of the Messages API, or an event of one, as plain values.
 
-    One that Python cannot hold is paid for all the same.
+    An answer that Python cannot hold is paid for all the same, so it is read without limits on numbers and nesting.
     """
     if sum(map(data.count, (b",", b"[", b"{"))) > rules.ANSWER_VALUES:
         raise msgspec.DecodeError("the answer has more parts than any of the API's")

@@ -1,4 +1,4 @@
-"""Free calls that tell who answers, and on whose account."""
+"""Free calls that tell which server answers, and for which account."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from claude_batch_tasks.errors import (
 
 
 def identify(client: Client, *, timeout: float) -> Account:
-    """Ask the API, at no cost, whose account a client is of; what it does not say is None."""
+    """Ask the API, at no cost, whose account a client uses; a part that the API does not name is None."""
     with mapped_errors("list", client):
         response = send(client, "list", BATCHES_PATH, timeout, params={"limit": 1})
         return account_of(response.headers, client)
 
 
 class Knock(NamedTuple):
-    """What came back when the API was asked for one batch."""
+    """The result of a probe: what came back when the API was asked for one batch."""
 
     status: int
     headers: Mapping[str, str]
     error: ApiError | None
     is_page: bool
-    """It is a page of batches, as only the API gives it."""
+    """Whether the answer is a page of batches, as only the API gives it."""
 
     @property
     def account(self) -> Account:
-        """Whose it is, as the API says."""
+        """The account that the API named."""
         return account_of(self.headers)
 
 
 def knock(client: Client, *, timeout: float) -> Knock:
-    """Ask for one batch, which costs nothing, and tell whatever is answered.
+    """Probe the API: ask for one batch, which costs nothing, and return whatever is answered.
 
     Raises:
-        ApiError: nothing was.
+        ApiError: nothing was answered.
     """
     with mapped_errors("list", client):
         try:
@@ -58,14 +58,14 @@ def knock(client: Client, *, timeout: float) -> Knock:
 
 
 class Elsewhere(NamedTuple):
-    """What a route of the API beside those of batches answered."""
+    """The answer of a route of the API other than those of batches."""
 
     status: int
     is_json: bool
 
 
 def ask_elsewhere(client: Client, *, timeout: float) -> list[Elsewhere]:
-    """Ask routes of the API beside those of batches, at no cost; what answered, if anything did."""
+    """Ask other routes of the API than those of batches, at no cost; return the answers, if there are any."""
     found = []
     for path, body in (("/v1/models", None), ("/v1/messages/count_tokens", b"{}")):
         post = None if body is None else (iter([body]), len(body))
@@ -81,5 +81,5 @@ def ask_elsewhere(client: Client, *, timeout: float) -> list[Elsewhere]:
 def _is_object(answer: Any) -> bool:
     try:
         return isinstance(msgspec.json.decode(answer.content), dict)
-    except Exception:  # noqa: BLE001 - a page, a broken body
+    except Exception:  # noqa: BLE001 - an HTML page, a broken body
         return False

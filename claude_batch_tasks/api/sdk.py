@@ -1,6 +1,6 @@
-"""The official SDK, imported when it is first used.
+"""The official SDK, which is imported when it is first used.
 
-An application that only submits jobs never calls Anthropic, and importing the SDK takes it a second.
+An application that only submits jobs never calls Anthropic, and importing the SDK would cost it a second.
 """
 
 from __future__ import annotations
@@ -24,5 +24,8 @@ __all__ = ["anthropic", "load_sdk"]
 
 
 def load_sdk() -> None:
-    """Import the SDK now, such as before a worker forks its pool: so the processes share its memory."""
+    """Import the SDK now.
+
+    A worker calls this before it forks its pool, so that the processes share the SDK's memory.
+    """
     importlib.import_module("anthropic")

@@ -1,4 +1,4 @@
-"""A message of the Messages API put together from the events it is streamed as."""
+"""Messages of the Messages API, put together from the server-sent events in which they are streamed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from msgspec import DecodeError
 
 from claude_batch_tasks.wire import lenient_json
 
-#: Where what a delta of a content block adds belongs; texts are joined. (Streaming guide of the Messages API.)
+#: The field to which each type of delta of a content block is appended; texts are joined. (Streaming guide of the
+#: Messages API.)
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
-#: Where the JSON of a tool's input does, which is read when it is there.
+#: The field for the JSON of a tool's input, which is parsed when it is complete.
 _INPUT = "input"
 
 _LAST = b"message_stop"
@@ -25,20 +26,20 @@ _LONGEST_ID = 100
 _END_OF_LINE = re.compile(rb"\r\n|\n|\r")
 
 
-#: Events without which a message is not whole, or not known to have failed.
+#: Events that must be readable: without one of them a message is incomplete, or its failure is not seen.
 _NEEDED = {"message_start", "content_block_start", "content_block_delta", "message_delta", "message_stop", "error"}
 
 
 def is_needed(name: str, data: bytes) -> bool:
-    """Whether what cannot be read is, by its name or (without one) by its look, an event that must not be missing."""
+    """Return whether unreadable data is an event that must not be missing: by its name or, without one, by its look."""
     return name in _NEEDED or (name in ("", "message") and data.lstrip().startswith(b"{"))
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
     """Yield the name (or "") and the data of each server-sent event of a stream.
 
-    Not the SDK's ``Stream``: it copies what it has of an event for every line that comes, so that one without end holds
-    a process for hours.
+    The SDK's ``Stream`` is not used: it copies what it has of an event for every line that comes, so that an event
+    without end would block a process for hours.
     """
     name, data = "", list[bytes]()
     for line in _lines(chunks):
@@ -54,10 +55,10 @@ def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines without what they end with: CR, LF or both, which may come apart.
+    """Yield lines without their ends: CR, LF or both, which may come in separate chunks.
 
-    Where the stream breaks off, an event that is all there but for its last line end or the empty line after it is
-    ended before that is raised.
+    If the stream breaks off, an event of which only the last line end or the empty line after it is missing is
+    completed first; then the exception is raised.
     """
     held: list[bytes] = []
     after_return = False
@@ -71,9 +72,9 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 yield b"".join(held)
                 held = [lines.pop()]
                 yield from lines
-    except Exception as exc:  # noqa: BLE001 - of the transport; raised below
+    except Exception as exc:  # noqa: BLE001 - an error of the transport; raised below
         failure = exc
-    # Nothing but the last event is of any use then.
+    # Only the last event is of any use then.
     if _LAST in (rest := b"".join(held)):
         yield rest
     yield b""
@@ -82,38 +83,38 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Message:
-    """The message so far. Fields and blocks that nobody knows yet are kept as they came.
+    """The message so far. Unknown fields and blocks are kept as they came.
 
-    A ``message_start`` with another id than the one before begins the message anew: something in between has asked a
-    second time. One with the same id repeats it. From a second beginning on nothing may be missing or come twice, as
-    what is left of the first would look like that.
+    A ``message_start`` with another id than the one before begins the message anew: something between us and the API
+    has asked a second time. One with the same id repeats the first. After a second beginning no event may be missing or
+    come twice, because events that remain of the first message would look like that.
     """
 
     def __init__(self) -> None:
-        #: It is over: its ``message_stop`` has come.
+        #: Whether the message is over: its ``message_stop`` has come.
         self.over = False
-        #: Ids of the messages that were begun before it.
+        #: Ids of the messages that were begun before this one.
         self.dropped: tuple[str, ...] = ()
         self._message: dict[str, Any] | None = None
         self._forget_content()
 
     def _forget_content(self) -> None:
         self._blocks: dict[int, dict[str, Any]] = {}
-        #: The pieces of each field of a block that comes in pieces.
+        #: The parts of each field of a block that comes in parts.
         self._parts: dict[tuple[int, str], list[str]] = {}
         self._grown: set[int] = set()
         self._stopped: set[int] = set()
 
     @property
     def begun(self) -> bool:
-        """A part of it has come, and may be charged for."""
+        """Whether a part of the message has come, and may be charged for."""
         return self._message is not None
 
     def add(self, event: Any) -> None:
-        """The next event, as the plain values of its JSON.
+        """Add the next event, as the plain values of its JSON.
 
         Raises:
-            DecodeError: it is not as the API documents it.
+            DecodeError: the event is not as the API documents it.
         """
         with _documented():
             self._add(event)
@@ -134,7 +135,7 @@ class Message:
         elif kind == "content_block_stop":
             self._stop(event["index"])
         elif kind == "message_delta":
-            # Usage is cumulative: what is named here has grown, the rest stays.
+            # Usage is cumulative: counters that the event names have grown, the others stay.
             self._message.update(event.get("delta") or {})
             self._message["usage"] = _renewed(self._message.get("usage"), event.get("usage"))
             self._message.update({n: v for n, v in event.items() if n not in ("type", "delta", "usage")})
@@ -158,16 +159,16 @@ class Message:
         self._stopped.add(index)
 
     def _check_rest(self) -> None:
-        """Of a message that was begun anew, every block is there and has ended."""
+        """Check, if the message was begun anew, that every block is there and has ended."""
         whole = set(range(len(self._blocks)))
         if self.dropped and not (whole and whole == self._blocks.keys() == self._stopped):
             raise ValueError("blocks are missing")
 
     def whole(self) -> bytes:
-        """The message as JSON.
+        """Return the message as JSON.
 
         Raises:
-            DecodeError: the stream has ended before it.
+            DecodeError: the stream has ended before the message.
         """
         if self._message is None or not self.over:
             raise DecodeError("the stream has ended before the message")
@@ -182,13 +183,13 @@ class Message:
             return lenient_json.encode({**self._message, **self._served_by(content), "content": content})
 
     def _served_by(self, content: list[dict[str, Any]]) -> dict[str, str]:
-        """Return the model that has answered, where that is not the one that was asked, which the stream begins with.
+        """Return the model that has answered, if it is not the requested one, which the stream names at its beginning.
 
-        A ``fallback`` block names the next one, where the one before had begun to answer; an entry of
-        ``usage.iterations`` the last one in any case.
+        A ``fallback`` block names the next model if the one before had begun to answer. An entry of
+        ``usage.iterations`` names the last model in any case.
         """
         served: list[Any] = []
-        with suppress(LookupError, TypeError, AttributeError):  # no answer is worth less for it
+        with suppress(LookupError, TypeError, AttributeError):  # a malformed answer is still kept
             served += [block["to"]["model"] for block in content if block.get("type") == "fallback"]
         with suppress(LookupError, TypeError, AttributeError):
             entries = (self._message or {})["usage"]["iterations"]
@@ -221,14 +222,14 @@ def _documented() -> Iterator[None]:
 
 
 def _renewed(had: Any, new: Any) -> dict[str, Any]:
-    """Return what was known with what is known now over it; null says nothing."""
+    """Return the known values, replaced by the new ones; null does not replace a value."""
     return {**(had or {}), **{name: value for name, value in (new or {}).items() if value is not None}}
 
 
 def _read(text: str) -> Any:
-    """Return the input of a tool; as much of it as there is, where ``max_tokens`` has cut it off.
+    """Return the input of a tool, or as much of it as there is if ``max_tokens`` has cut it off.
 
-    What is no JSON at all is wrapped as Anthropic's guide to fine-grained tool streaming has it.
+    Text that is not JSON at all is wrapped as in Anthropic's guide to fine-grained tool streaming.
     """
     try:
         return lenient_json.loads(text)

@@ -1,1 +1,1 @@
-"""What requests cost: prices, what one request may cost, what answers have cost."""
+"""Prices: what models charge, what one request may cost, and what answers have cost."""

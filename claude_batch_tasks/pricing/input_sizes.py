@@ -1,7 +1,7 @@
-"""What a request makes a model read: how much of it the request's own bytes tell, and what they do not.
+"""How much input a request gives a model: what the request's own bytes tell, and what they do not.
 
-Text is bounded by its bytes and an image by what Anthropic scales it down to. A file, an address, a PDF or what a
-server tool finds may have any size: these are counted by name, so that nobody takes a guess for a limit.
+Text is bounded by its bytes, and an image by the size to which Anthropic scales it down. A file, a URL, a PDF or what a
+server tool finds may have any size. These are counted by name, so that nobody mistakes a guess for a limit.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import msgspec
 TEXT_BYTES = 3.5
 PER_MESSAGE = 4
 
-#: Tokens that come with a message, and with tools, at most. (Tokens of text are never more than its bytes.)
+#: The most tokens that are added with a message, and with tools. (Text never has more tokens than bytes.)
 _PER_MESSAGE_AT_MOST = 16
 _WITH_TOOLS_AT_MOST = 2_000
 
-#: Tokens of an image at most, whatever its bytes: of older models, and of those since Opus 4.7.
+#: The most tokens of an image, whatever its bytes: for older models, and for models since Opus 4.7.
 IMAGE = 1_600
 LARGE_IMAGE = 4_784
 _SMALL_IMAGES = re.compile(
     r"claude-(?:v?[0-3]\b|instant|(?:opus|sonnet|haiku)-4(?:[-.@](?:[0-6](?!\d)|\d{8})|$)|4-(?:opus|sonnet)|4[-.][1-6]-)"
 )
 
-#: Tokens that a document whose size is not known is taken for, at least, and bytes of a PDF that make about one.
+#: Tokens that are assumed, at least, for a document of unknown size, and bytes of a PDF that make about one token.
 DOCUMENT = 2_000
 DOCUMENT_BYTES = 25
 
-#: Tools that Anthropic defines and the caller runs: nothing comes back to the model within the request.
+#: Tools that Anthropic defines and the caller runs: their results do not reach the model within the same request.
 _RUN_BY_CALLER = ("custom", "bash_", "text_editor_", "computer_", "memory_", "browser_")
 
-#: Blocks that hold words of the model, whatever these look like.
+#: Types of blocks that hold the model's own words, whatever these look like.
 _WORDS = ("tool_use", "server_tool_use", "mcp_tool_use", "thinking", "redacted_thinking")
 
 
@@ -46,35 +46,35 @@ class Advisor(NamedTuple):
     model: str
     uses: int
     output_tokens: int | None
-    """At most, each time; None: as many as the model can give."""
+    """The most output tokens each time; None: as many as the model can give."""
 
 
 class Inputs(NamedTuple):
-    """What a request makes a model read."""
+    """What a request gives a model as input."""
 
     tokens: int
-    """Estimated, of one prompt."""
+    """Estimated tokens of one prompt."""
     assumed: int
-    """Of these, what parts of unknown size were taken for."""
+    """How many of these are assumed for parts of unknown size."""
     most: int
-    """At most, of the parts of one prompt whose size is known."""
+    """The most tokens of those parts of one prompt whose size is known."""
     ttl: str | None
-    """For how long it is to be cached at most: ``5m``, ``1h`` or not."""
+    """The longest cache lifetime that the request asks for: ``5m`` or ``1h``; None: it asks for no cache."""
     unknown: Mapping[str, int]
-    """Parts whose size is not known here: what they are, and how many."""
+    """Number of parts whose size is not known here, by what they are."""
     endless: tuple[str, str] | None
-    """The field that lets a server tool prompt the model again and again without a limit, and what it is."""
+    """The field that lets a server tool prompt the model again and again without a limit, and the name of the tool."""
     prompts: int
-    """How often the model is prompted at most, where that has a limit."""
+    """How often the model is prompted at most, if that has a limit."""
     searches: int
-    """Web searches at most."""
+    """The most web searches."""
     advisors: tuple[Advisor, ...]
     compacted: bool
-    """Whether the prompt may be summed up before it is answered, which is billed beside the answer."""
+    """Whether the prompt may be summarized before it is answered, which is billed in addition to the answer."""
 
 
 def measure(params: Mapping[str, Any]) -> Inputs:
-    """Measure the input of one request; of JSON of any shape."""
+    """Measure the input of one request; the JSON may have any shape."""
     found = _Measured(str(params.get("model")))
     messages = params.get("messages")
     for message in messages if isinstance(messages, list) else [messages]:
@@ -98,7 +98,7 @@ def measure(params: Mapping[str, Any]) -> Inputs:
 
 
 class _Measured:
-    """What was found so far."""
+    """The sums over those parts of a request that were measured so far."""
 
     def __init__(self, model: str) -> None:
         self.marks: list[Any] = []
@@ -110,7 +110,7 @@ class _Measured:
         self._advisors: list[Advisor] = []
 
     def inputs(self) -> Inputs:
-        """All of it."""
+        """Return all that was measured."""
         asked = [mark for mark in self.marks if mark]
         ttl = "1h" if any(isinstance(mark, dict) and mark.get("ttl") == "1h" for mark in asked) else "5m"
         return Inputs(
@@ -134,7 +134,7 @@ class _Measured:
 
     def walk(self, todo: list[Any]) -> None:
         """Add content: texts, blocks, and lists of these."""
-        # A list of what is still to be looked at, and no recursion: there is no telling how deep it is nested.
+        # A list of parts that are still to be measured instead of recursion: the nesting may have any depth.
         while todo:
             part = todo.pop()
             if isinstance(part, str):
@@ -147,7 +147,7 @@ class _Measured:
                 self._size += _bytes(part)
 
     def _add_block(self, block: dict[str, Any]) -> list[Any]:
-        """Add a block of content; what of it is still to be looked at."""
+        """Add a block of content; return those parts of it that are still to be measured."""
         self.marks.append(block.get("cache_control"))
         kind = block.get("type")
         if kind == "text":
@@ -165,7 +165,7 @@ class _Measured:
         return []
 
     def _add_inner(self, todo: list[Any], *, named: dict[str, Any]) -> None:
-        """Add what a block that was counted by its bytes refers to beside them."""
+        """Add what a block, which was counted by its bytes, refers to in addition."""
         self._add_file(named)
         while todo:
             part = todo.pop()
@@ -190,7 +190,7 @@ class _Measured:
         self._most += self._image
 
     def _add_source(self, source: Any) -> list[Any]:
-        """Add the source of a document; what of it is still to be looked at."""
+        """Add the source of a document; return those parts of it that are still to be measured."""
         source = source if isinstance(source, dict) else {}
         kind = source.get("type")
         if kind == "text":
@@ -199,14 +199,14 @@ class _Measured:
             return [source.get("content")]
         name = {"base64": "PDF", "file": "file", "url": "document by URL"}.get(str(kind), "document")
         self.unknown[name] += 1
-        # Base64 has four characters for three bytes; a url or a file has none of them here.
+        # Base64 has four characters for three bytes; a URL or a file has no data here.
         assumed = max(DOCUMENT, len(str(source.get("data", ""))) * 3 // 4 // DOCUMENT_BYTES)
         self._tokens += assumed
         self._assumed += assumed
         return []
 
     def add_tools(self, tools: Any) -> None:
-        """Add the definitions of tools, and what those that Anthropic runs may lead to."""
+        """Add the definitions of tools, and the prompts and searches that Anthropic's own tools may cause."""
         if not tools:
             return
         self._most += _WITH_TOOLS_AT_MOST
@@ -235,10 +235,10 @@ def _count(value: Any) -> int | None:
 
 
 def _bytes(value: Any) -> int:
-    """The length of a text in UTF-8, or of anything else as JSON."""
+    """Return the length of a text in UTF-8, or of any other value as JSON."""
     if isinstance(value, str):
         return len(value.encode(errors="surrogatepass"))
     try:
         return len(msgspec.json.encode(value))
     except (TypeError, ValueError, RecursionError):
-        return 0  # nothing that could be sent
+        return 0  # it cannot be sent

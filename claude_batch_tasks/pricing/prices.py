@@ -1,6 +1,6 @@
-"""What usage costs: the prices of a package that keeps them, or the operator's own, and the batch discount.
+"""What usage costs: prices from the package ``genai-prices`` or the operator's own, and the batch discount.
 
-Costs are exact USD. A model whose price is not known has no cost, which is something else than a cost of nothing.
+Costs are exact USD. A model whose price is not known has no cost (None), which is not the same as a cost of 0.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from genai_prices.types import TieredPrices
 
-#: What an override may hold: USD per million tokens through the Messages API, and per thousand searches.
+#: Fields of an override: USD per million tokens through the Messages API, and per thousand searches.
 REQUIRED = ("input_mtok", "output_mtok")
 OPTIONAL = ("cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok", "web_searches_kcount")
 
-#: Prices of cached tokens as shares of the input price where none of their own is known, and of a thousand searches,
-#: as Anthropic documents them.
+#: Prices of cached tokens as shares of the input price, for models without cache prices of their own, and the price of
+#: a thousand searches, as Anthropic documents them.
 _OF_INPUT = {
     "cache_read_mtok": Decimal("0.1"),
     "cache_write_mtok": Decimal("1.25"),
@@ -33,11 +33,11 @@ _OF_INPUT = {
 }
 _WEB_SEARCHES = Decimal(10)
 
-#: What tokens cost more than listed where inference stays in the US; ``usage.inference_geo`` and the parameter of that
-#: name say so. Any other place has no price that is known.
+#: The factor on the listed prices of tokens, by where inference ran: ``usage.inference_geo`` and the parameter of that
+#: name say where. For any other place the price is not known.
 _GEO = {None: Decimal(1), "": Decimal(1), "global": Decimal(1), "not_available": Decimal(1), "us": Decimal("1.1")}
 
-#: Models that a beta header lets read more than their usual window, and how much.
+#: Models that read more than their usual context window with a beta header, and how many tokens.
 _WIDENED = ("claude-sonnet-4",)
 _WIDE_WINDOW = 1_000_000
 
@@ -46,7 +46,7 @@ _SNAPSHOT = re.compile(r"-[0-9]{8}\Z")
 
 
 class Used(NamedTuple):
-    """The counters of usage that cost something; ``input_tokens`` as Anthropic counts them, without cached ones."""
+    """The counters of usage that cost something; ``input_tokens`` are without cached ones, as Anthropic counts them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -57,12 +57,12 @@ class Used(NamedTuple):
 
     @property
     def total_input(self) -> int:
-        """Input tokens, cached ones included."""
+        """Input tokens, including cached ones."""
         return self.input_tokens + self.cache_read + self.cache_write_5m + self.cache_write_1h
 
 
 class _Rates(NamedTuple):
-    """USD for one of each, through the Messages API."""
+    """USD for one token or one search, through the Messages API."""
 
     input: Decimal
     output: Decimal
@@ -80,46 +80,46 @@ class _Tariff(NamedTuple):
 
 
 def geo_factor(geo: Any) -> Decimal | None:
-    """Return how much more tokens cost for where inference ran; None: that is not known."""
+    """Return the factor on token prices for where inference ran; None: the price there is not known."""
     return _GEO.get(geo) if geo is None or isinstance(geo, str) else None
 
 
 class Prices:
-    """What models cost.
+    """The prices of models.
 
     Args:
-        overrides: prices by model as ``check_overrides`` returns them; they win over the known ones, and hold for the
-            model of that very name and its dated snapshots (``<name>-YYYYMMDD``).
+        overrides: prices by model as ``check_overrides`` returns them; they have precedence over the listed prices, and
+            apply to the model of exactly that name and to its dated snapshots (``<name>-YYYYMMDD``).
     """
 
     def __init__(self, overrides: Mapping[str, Mapping[str, float]] = {}) -> None:
-        # By way of str: what was written, and not the binary fraction next to it.
+        # Through str: the number as it was written, not the binary fraction next to it.
         self._own = {
             model: _tariff({name: Decimal(str(price)) for name, price in prices.items()})
             for model, prices in overrides.items()
         }
 
     def known(self, model: str) -> bool:
-        """Whether the model has a price today."""
+        """Return whether the model has a price today."""
         return self._tariff(model, None) is not None
 
     def steps(self, model: str, *, at: float | None = None) -> tuple[int, ...]:
-        """The totals of input tokens of one request, cached ones included, above which its prices change.
+        """Return the totals of input tokens of one request, including cached ones, above which its prices change.
 
         Args:
             at: epoch seconds; default: now.
 
         Returns:
-            ascending; empty if the prices are flat or not known.
+            Ascending numbers; empty if the prices are flat or not known.
         """
         tariff = self._tariff(model, at)
         return tariff.steps if tariff is not None else ()
 
     def window(self, model: str, *, widest: bool = False) -> int | None:
-        """Return how many tokens of input a prompt for a model may have; None: that is not known.
+        """Return the most input tokens that a prompt for a model may have; None: that is not known.
 
         Args:
-            widest: with every beta header there is.
+            widest: the window with every known beta header.
         """
         known = _window(model)
         wider = widest and (model.startswith(_WIDENED) or bool(self.steps(model)))
@@ -135,14 +135,14 @@ class Prices:
         input_of_one: int | None = None,
         factor: Decimal = Decimal(1),
     ) -> Decimal | None:
-        """What usage costs, in USD; ``None``: the price of the model is not known.
+        """Return what usage costs, in USD; ``None``: the price of the model is not known.
 
         Args:
-            used: of one request, or the sum over several that are on the same step of the prices.
-            batch: at the price of batches.
-            at: epoch seconds, since prices change; default: now.
-            input_of_one: input tokens of one of several requests, cached ones included, which says what step it is.
-            factor: how much more than listed the tokens cost.
+            used: the usage of one request, or the sum over several requests that are on the same step of the prices.
+            batch: whether the price of batches applies.
+            at: epoch seconds at which the price applies, since prices change; default: now.
+            input_of_one: input tokens of one of several requests, including cached ones, which decides the step.
+            factor: the factor on the listed prices of tokens.
         """
         tariff = self._tariff(model, at)
         if tariff is None:
@@ -156,7 +156,7 @@ class Prices:
             + used.cache_write_5m * rates.cache_write_5m
             + used.cache_write_1h * rates.cache_write_1h
         )
-        # Batches halve the price of all tokens, cached ones too, and not that of searches.
+        # Batches halve the price of all tokens, including cached ones, but not that of searches.
         return (tokens / 2 if batch else tokens) * factor + used.web_searches * rates.web_search
 
     def _tariff(self, model: str, at: float | None) -> _Tariff | None:
@@ -167,13 +167,13 @@ class Prices:
 
 
 def check_overrides(value: Any) -> dict[str, dict[str, float]]:
-    """Prices by model, as ``Prices`` takes them.
+    """Return prices by model, as ``Prices`` takes them.
 
     Args:
         value: a mapping of model to a mapping with REQUIRED and any of OPTIONAL, or that as JSON text.
 
     Raises:
-        ValueError: it is something else; names the model and the field.
+        ValueError: the value has another form; the text names the model and the field.
     """
     if isinstance(value, str):
         try:
@@ -211,8 +211,8 @@ def _number(model: str, name: str, price: Any) -> float:
 
 @lru_cache(maxsize=1024)
 def _listed(model: str, day: int) -> _Tariff | None:
-    """What a model costs on a day, counted since the epoch: prices change from one day to the next, UTC."""
-    # Here, because importing it takes longer than importing all of this package.
+    """Return the listed prices of a model on a day, counted since the epoch: prices change at midnight UTC."""
+    # Imported here, because that takes longer than importing all of this package.
     from genai_prices import Usage, calc_price
 
     moment = datetime.fromtimestamp(day * _DAY, timezone.utc)
@@ -220,7 +220,7 @@ def _listed(model: str, day: int) -> _Tariff | None:
         found = calc_price(Usage(), model, provider_id="anthropic", genai_request_timestamp=moment).model_price
     except LookupError:
         return None
-    # Not every release knows every name.
+    # Not every release of genai-prices has every field.
     return _tariff({name: getattr(found, name, None) for name in REQUIRED + OPTIONAL})
 
 
@@ -235,7 +235,7 @@ def _window(model: str) -> int | None:
 
 
 def _tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | None:
-    """None: what is required is not there."""
+    """Return the tariff of a model from its prices; None: a required price is missing."""
     known = {name: price for name, price in prices.items() if price is not None}
     if not all(name in known for name in REQUIRED):
         return None
@@ -246,7 +246,7 @@ def _tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | No
 
 
 def _above(step: int, price: Decimal | TieredPrices) -> Decimal:
-    """The price of requests just above a step."""
+    """Return the price of requests just above a step."""
     if isinstance(price, Decimal):
         return price
     reached = [tier for tier in price.tiers if tier.start <= step]

@@ -1,4 +1,4 @@
-"""What one request may cost: the least and the most, and what a budget must have for it."""
+"""What one request may cost: the least and the most, and how much money a budget must have left for it."""
 
 from __future__ import annotations
 
@@ -24,57 +24,60 @@ _ENDLESS = Decimal("Infinity")
 
 
 class Unbounded(NamedTuple):
-    """Why nothing can be said of what a request may cost at most."""
+    """The reason why there is no upper bound on what a request may cost."""
 
     field: str
-    """Which field of it."""
+    """The field of the request that causes it."""
     why: str
-    """A sentence's beginning, and what to do: ``... is not known; add ...``."""
+    """The beginning of a sentence, and what to do: ``... is not known; add ...``."""
 
 
 class Need(NamedTuple):
-    """What a budget must have for a request, in USD."""
+    """How much money a budget must have left for a request, in USD."""
 
     input: Decimal
-    """For its input; where the size of a part is not known, for as much as fits into the model's context window."""
+    """For its input; for parts of unknown size, as much as fits into the model's context window."""
     most: Decimal
-    """For its input at a token a byte, and the longest answer: it cannot cost more."""
+    """For its input at one token per byte, and the longest answer: the request cannot cost more."""
 
 
 def tokens_of(params: Mapping[str, Any]) -> int:
-    """The estimated input tokens of one request; of JSON of any shape."""
+    """Estimate the input tokens of one request; the JSON may have any shape."""
     return input_sizes.measure(params).tokens
 
 
 def bounds(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:
     """Estimate the least and the most that one request may cost, in USD; ``None``: the price is not known.
 
-    The least: its input, without any discount for cached tokens. The most: ``max_tokens`` of output with it, and the
-    input at the dearest price of cache writes that the request asks for; what has no known size as large as it may be,
-    and infinity where nothing limits it.
+    The least is the price of the input, without any discount for cached tokens. The most adds ``max_tokens`` of output,
+    and takes the input at the highest price of cache writes that the request asks for. Parts of unknown size count as
+    large as they may be, and the most is infinity if nothing limits them.
     """
     return PricedRequest(params, prices, batch=batch).range()
 
 
 def need(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> Need | Unbounded:
-    """Say what a budget must have for one request; or why that is not known."""
+    """Return how much money a budget must have left for one request, or why that is not known."""
     return PricedRequest(params, prices, batch=batch).need()
 
 
 class BatchNeed(NamedTuple):
-    """What a budget must have for several requests, in nano-dollars."""
+    """How much money a budget must have left for several requests, in nano-dollars."""
 
     input: int
     most: int
     unknown: Counter[str]
-    """The parts of them whose size is not known, as ``Estimate.unknown`` has them."""
+    """Parts of the requests whose size is not known, as in ``Estimate.unknown``."""
 
 
 def batch_need(requests: Iterable[bytes], prices: Prices) -> BatchNeed | tuple[int, Unbounded]:
-    """Say what a budget must have for requests in a batch; or which of them has no limit, and why.
+    """Return how much money a budget must have left for the requests of a batch.
 
     Args:
         requests: the params of each, as JSON.
+
+    Returns:
+        The sums; or, for the first request without an upper bound, its number and the reason.
     """
     needed = most = 0
     unknown: Counter[str] = Counter()
@@ -89,7 +92,7 @@ def batch_need(requests: Iterable[bytes], prices: Prices) -> BatchNeed | tuple[i
 
 
 class PricedRequest:
-    """One request, as far as money is concerned."""
+    """The cost of one request: what it may read and write, and the prices of that."""
 
     def __init__(self, params: Mapping[str, Any], prices: Prices, *, batch: bool) -> None:
         self.inputs: Inputs = input_sizes.measure(params)
@@ -100,7 +103,7 @@ class PricedRequest:
 
     @property
     def unknown(self) -> dict[str, int]:
-        """What has no known size or price, and how often."""
+        """Number of parts, or of requests, that have no known size or price, by what they are."""
         found = dict(self.inputs.unknown)
         if self.inputs.endless is not None:
             found[f"request with {self.inputs.endless[1]}"] = 1
@@ -115,19 +118,19 @@ class PricedRequest:
         return found
 
     def through_messages(self) -> PricedRequest:
-        """The same request at the price of the Messages API."""
+        """Return the same request at the price of the Messages API."""
         other = copy.copy(self)
         other._batch = False
         return other
 
     def least(self) -> Decimal:
-        """What it costs without its answer, and without what is not known."""
+        """Return what the request costs without its answer, and without the parts of unknown size."""
         if self._unpriced() is not None:
             return Decimal()
         return self._prompt(self._model, self.inputs.tokens - self.inputs.assumed, 0, ttl=None) or Decimal()
 
     def range(self) -> tuple[Decimal, Decimal] | None:
-        """The least and the most, by the estimate; None: the price is not known."""
+        """Estimate the least and the most that the request costs; None: the price is not known."""
         if self._unpriced() is not None:
             return None
         least = self._prompt(self._model, self.inputs.tokens, 0, ttl=None)
@@ -136,7 +139,7 @@ class PricedRequest:
         return least, _ENDLESS if isinstance(needed, Unbounded) else max(needed, least)
 
     def need(self) -> Need | Unbounded:
-        """What a budget must have for it; or why that is not known."""
+        """Return how much money a budget must have left for the request, or why that is not known."""
         if (unpriced := self._unpriced()) is not None:
             return unpriced
         needed = self._limit(self._largest_prompt(self.inputs.tokens), 0, ttl=None)
@@ -156,14 +159,14 @@ class PricedRequest:
         return None
 
     def _largest_prompt(self, tokens: int) -> int | None:
-        """Input tokens of one prompt at most, where those of the parts of known size are so many; None: no limit."""
+        """Return the most input tokens of one prompt, with ``tokens`` in its parts of known size; None: no limit."""
         window = self._prices.window(self._model, widest=True)
         if self.inputs.unknown or self.inputs.prompts > 1:
             return window
         return tokens if window is None else min(tokens, window)
 
     def _limit(self, prompt: int | None, output: int, *, ttl: str | None) -> Decimal | Unbounded:
-        """What all its prompts cost, if each is as large as that, and has an answer of so many tokens."""
+        """Return what all prompts cost if each has ``prompt`` input tokens and an answer of ``output`` tokens."""
         found = self.inputs
         if found.endless is not None:
             field, what = found.endless
@@ -197,14 +200,14 @@ class PricedRequest:
         return total + (searches or 0)
 
     def _prompt(self, model: str, tokens: int, output: int, *, ttl: str | None) -> Decimal | None:
-        """What one prompt of so many tokens and its answer cost; None: the price is not known."""
+        """Return what one prompt of ``tokens`` and its answer cost; None: the price is not known."""
         field = {None: "input_tokens", "5m": "cache_write_5m", "1h": "cache_write_1h"}[ttl]
         used = Used(output_tokens=output, **{field: tokens})
         return self._prices.cost(model, used, batch=self._batch, factor=self._factor or Decimal(1))
 
 
 def reasons(unknown: Mapping[str, int]) -> str:
-    """Say in words what has no known size or price."""
+    """Describe in words what has no known size or price."""
     parts: list[str] = []
     for what, count in unknown.items():
         if what.startswith("request"):
@@ -218,6 +221,6 @@ def reasons(unknown: Mapping[str, int]) -> str:
 
 
 def sum_known(*amounts: Decimal | None) -> Decimal | None:
-    """None: one of them is not known."""
+    """Sum the amounts; return None if one of them is not known."""
     known = [amount for amount in amounts if amount is not None]
     return sum(known, Decimal()) if len(known) == len(amounts) else None

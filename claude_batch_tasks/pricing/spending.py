@@ -1,7 +1,7 @@
-"""What a job's answers have cost: their usage added up by model, and priced once.
+"""What a job's answers have cost: their usage is added up by model, and then priced once.
 
-Costs are kept as ``{model: exact decimal of USD as text, or None}``. What has no known price (a model, fast mode, an
-answer without usage) has a name of its own there, so that it hides nothing of what is known.
+Costs are kept as ``{model: exact decimal of USD as text, or None}``. Usage without a known price (a model, fast mode,
+an answer without usage) has a name of its own there, so that it does not hide the costs that are known.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from claude_batch_tasks.pricing.prices import Prices, Used
 
 Costs = dict[str, "str | None"]
 
-#: The smallest part of a dollar that budgets count in.
+#: How many of the units that budgets count in make one dollar.
 _NANO = 1_000_000_000
 
-#: What an answer that does not say so is listed under.
+#: The name under which an answer without a model is listed.
 _NO_MODEL = "unknown"
 
 
@@ -37,28 +37,29 @@ class Charge(NamedTuple):
     model: str
     used: Used
     factor: Decimal = Decimal(1)
-    """How much more than listed its tokens cost."""
+    """The factor on the listed prices of its tokens."""
     input_of_one: int | None = None
-    """Input tokens of a single prompt, where the usage is the sum over several."""
+    """Input tokens of a single prompt, if the usage is the sum over several."""
     unpriced: str | None = None
-    """What it is called where its price is not known."""
+    """The name under which it is listed if its price is not known."""
 
 
 class Meter:
-    """Adds up what answers of one kind cost.
+    """A sum of what answers of one kind cost.
 
     Args:
-        batch: they come from a batch, at half the price.
-        at: when they were asked for, epoch seconds.
+        batch: whether the answers come from a batch, at half the price.
+        at: when the answers were requested, epoch seconds.
     """
 
     def __init__(self, prices: Prices, *, batch: bool, at: float | None = None) -> None:
         self._prices, self._batch, self._at = prices, batch, at
-        #: By name, model, step of its prices and factor: the sums, the input of one answer, and how many there are.
+        #: The key is name, model, step of the model's prices, and factor; the value is the sums, the input of one
+        #: answer, and the number of answers.
         self._sums: dict[tuple[str, str | None, int, Decimal], tuple[list[int], int, list[int]]] = {}
 
     def add(self, model: str | None, usages: Iterable[Usage | None]) -> None:
-        """Count answers of a model; one without usage, or without a model, has no price."""
+        """Count answers of a model; an answer without usage or without a model has no price."""
         steps = self._prices.steps(model, at=self._at) if model else ()
         parts: dict[tuple[str, str | None, int], list[Used]] = {}
         for usage in usages:
@@ -81,7 +82,7 @@ class Meter:
         self._add((charge.model, charge.model, step, charge.factor), [charge.used], prompt)
 
     def window(self, model: str) -> int | None:
-        """Return how many tokens a prompt for a model usually has at most; None: that is not known."""
+        """Return the most tokens that a prompt for a model usually has; None: that is not known."""
         return self._prices.window(model)
 
     def _add(self, key: tuple[str, str | None, int, Decimal], part: list[Used], input_of_one: int) -> None:
@@ -90,7 +91,7 @@ class Meter:
         count[0] += len(part)
 
     def costs(self) -> Costs:
-        """What they have cost so far."""
+        """Return what the answers have cost so far."""
         found: Costs = {}
         for key in self._sums:
             cost = self._cost(key)
@@ -98,7 +99,7 @@ class Meter:
         return found
 
     def unpriced(self) -> dict[str, int]:
-        """How many answers, or parts of some, have no known price, by what ``costs`` calls them."""
+        """Count the answers, or parts of answers, that have no known price, by their name in ``costs``."""
         found: Counter[str] = Counter()
         for key, (_, _, count) in self._sums.items():
             if self._cost(key) is None:
@@ -116,7 +117,7 @@ class Meter:
 
 
 def merged(*parts: Mapping[str, str | None]) -> Costs:
-    """The sum of costs; what holds something unknown is not known."""
+    """Sum costs by model; the sum is None if one of its parts is None."""
     found: Costs = {}
     for part in parts:
         for model, cost in part.items():
@@ -129,18 +130,18 @@ def merged(*parts: Mapping[str, str | None]) -> Costs:
 
 
 def total(costs: Mapping[str, str | None]) -> Decimal | None:
-    """USD in all; None if the price of a model is not known."""
+    """Return the sum over all models, in USD; None if the price of a model is not known."""
     known = [Decimal(cost) for cost in costs.values() if cost is not None]
     return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
 
 def known_total(costs: Mapping[str, str | None]) -> Decimal:
-    """Add up what is known, in USD."""
+    """Add up the known costs of all models, in USD."""
     return sum((Decimal(cost) for cost in costs.values() if cost is not None), Decimal(0))
 
 
 def known(parts: Iterable[Mapping[str, str | None]]) -> dict[str, Decimal | None]:
-    """Add up what is known, in USD by model; None: nothing of that model's is."""
+    """Add up the known costs by model, in USD; None: no cost of that model is known."""
     found: dict[str, Decimal | None] = {}
     for part in parts:
         for model, cost in part.items():
@@ -151,10 +152,10 @@ def known(parts: Iterable[Mapping[str, str | None]]) -> dict[str, Decimal | None
 
 
 def dollars(nano: int) -> float:
-    """Nano-dollars as what they are of a dollar."""
+    """Convert nano-dollars to dollars."""
     return nano / _NANO
 
 
 def nano(dollars: Decimal | float) -> int:
-    """As whole nano-dollars, rounded up: budgets count in them."""
+    """Convert dollars to whole nano-dollars, rounded up: budgets count in them."""
     return math.ceil(Decimal(str(dollars)) * _NANO)

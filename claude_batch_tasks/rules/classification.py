@@ -1,4 +1,4 @@
-"""What an answer of the API, or of whoever stands in front of it, means."""
+"""What an answer means: the API's own, or one from a proxy or gateway in front of it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Literal
 
 from claude_batch_tasks import errors
 
-#: Refusals that pass by themselves, whoever they come from: time-out, conflict, too early, too many.
+#: Refusals that pass by themselves, whoever sends them: time-out, conflict, too early, too many requests.
 _PASSING_REFUSALS = {408, 409, 425, 429}
 
-#: Redirects that leave it to the caller to send the request elsewhere: nothing was done with it here.
+#: Redirects: the server did nothing with the request, and the caller would have to send it elsewhere.
 _REDIRECTS = {301, 302, 307, 308}
 
-#: What whoever has no such route answers; 501 is definite, whoever it comes from.
+#: What a server answers that has no such route. 501 is definite, whoever sends it.
 NO_ROUTE = (404, 405, 501)
 _NOT_IMPLEMENTED = 501
 
-#: What Cloudflare, in front of the API, answers when it could not connect to it: the request has not arrived there.
+#: What Cloudflare, in front of the API, answers when it could not connect to the API: the request did not arrive there.
 _NOT_REACHED = 522
 
-#: Own 4xx that are about the one request alone: another one of the same account may be answered.
+#: The API's own 4xx that are about one request alone: another request of the same account may be answered.
 _ABOUT_THE_REQUEST = {400, 413, 422}
 
 #: The HTTP status that Anthropic sends with each ``error.type``; an event of a stream has only the type.
@@ -37,9 +37,9 @@ STATUS_OF = {
     "overloaded_error": 529,
 }
 
-#: What an account meets with whatever it sends: by HTTP status, by ``error.type`` in a result file (where
-#: ``permission_error`` may be about one model), by ``error.details.error_code`` (the SDK's typed errors), and by the
-#: words of errors of any type: low credit comes as ``invalid_request_error``, in thousands of rows.
+#: Errors that the account gets for everything it sends. They are recognized by HTTP status, by ``error.type`` in a
+#: result file (where ``permission_error`` may be about one model), by ``error.details.error_code`` (the SDK's typed
+#: errors), and by the words of errors of any type: low credit comes as ``invalid_request_error``, in thousands of rows.
 _ACCOUNT_STATUS = {401, 402, 403}
 _ACCOUNT_TYPES = {"authentication_error", "billing_error"}
 _ACCOUNT_CODES = {
@@ -59,7 +59,8 @@ _ACCOUNT_CODES = {
     "workspace_human_review_disabled",
 }
 
-#: What codes that are not known yet have in their names where they are of this kind; not what is a request's own.
+#: Parts of names by which codes of this kind that we do not know yet are recognized, and codes that concern a single
+#: request instead.
 _ACCOUNT_CODE = re.compile(
     r"account|api_key|billing|cmek|contract|credit|key_creator|not_member|on_hold|organization|payment|quota|spend"
     r"|subscription|suspended|workspace"
@@ -76,10 +77,11 @@ Endpoint = Literal["create", "retrieve", "list", "results", "cancel", "messages"
 def classify(
     endpoint: Endpoint, status: int | None, *, own: bool = False, error_type: str | None = None, sent: bool = True
 ) -> type[errors.ApiError]:
-    """Return which of our errors an answer is. This is the one table of what every status means.
+    """Return the class of our error for an answer. This is the one table of what every status means.
 
-    It goes by the HTTP status and by whether the body is in the API's own form, because the SDK's exception classes
-    differ between the supported versions, and because a proxy, a gateway or Cloudflare may answer in the API's place.
+    The decision uses the HTTP status and whether the body is in the API's own form. It does not use the SDK's exception
+    classes, which differ between the supported versions, and it allows for a proxy, a gateway or Cloudflare that
+    answers in the API's place.
 
     ================================ ========== ========== ==========
     answer                           create     messages   the others
@@ -96,18 +98,19 @@ def classify(
     everything else, and no answer   ambiguous  ambiguous  transient
     ================================ ========== ========== ==========
 
-    Redirects are not followed: for what spends money the address is wrong, for a look they may be a passing page.
-    What costs money is repeated only after an answer that is known to mean "not executed". A 500 or 504 in the API's
-    own form is none: Anthropic documents it as "an unexpected error" and "timed out while processing", and nowhere
-    that it is not billed. 520, 503 and 524 were recorded at the API's own host after the answer was made. A 404 comes
-    from whoever finds nothing at the address, so that nothing ran; in another form than the API's it says nothing of a
-    batch, see ``lifecycle.not_found``. A 403 that is not the API's own was recorded there too, and passed by itself:
-    see ``is_foreign_refusal`` for how long reading calls wait for that.
+    Redirects are not followed. For a call that spends money they mean that the address is wrong; for a poll they may be
+    a temporary page. A call that costs money is repeated only after an answer that is known to mean "not executed". A
+    500 or 504 in the API's own form does not mean that: Anthropic documents them as "an unexpected error" and "timed
+    out while processing", and does not say that they are not billed. 520, 503 and 524 were recorded at the API's own
+    host after the answer was made. A 404 means that nothing ran, because the server found nothing at the address. A 404
+    that is not in the API's own form says nothing about a batch, see ``lifecycle.not_found``. A 403 that is not the
+    API's own was recorded at its host too, and passed by itself: see ``is_foreign_refusal`` for how long reading calls
+    wait.
 
     Args:
-        endpoint: what was called; only ``create`` and ``messages`` spend money.
-        status: the HTTP status; None: no answer, or one of status 200 that cannot be read.
-        own: the body is in the API's own form.
+        endpoint: which endpoint was called; only ``create`` and ``messages`` spend money.
+        status: the HTTP status; None: no answer, or an answer of status 200 that cannot be read.
+        own: whether the body is in the API's own form.
         error_type: the ``error.type`` of such a body.
         sent: False if the request certainly never left (connection refused, no free connection).
     """
@@ -125,13 +128,14 @@ def classify(
 
 
 def is_foreign_refusal(status: int | None, error_type: str | None) -> bool:
-    """Whether an error is a refusal (3xx, 4xx, 501) by something in front of the API that may never pass.
+    """Return whether an error is a refusal (3xx, 4xx, 501) by something in front of the API that may never pass.
 
-    Such as a challenge page, a login page, a gateway's own 401. Reading calls wait for its end for
-    ``proxy_error_grace`` seconds.
+    Examples are a challenge page, a login page and a gateway's own 401. Reading calls wait up to ``proxy_error_grace``
+    seconds for such a refusal to end.
 
     Args:
-        status, error_type: the error's; only what is in the API's own form has a type.
+        status: the HTTP status of the error.
+        error_type: its ``error.type``; only an error in the API's own form has one.
     """
     if error_type is not None or status is None or status in _PASSING_REFUSALS:
         return False
@@ -139,25 +143,25 @@ def is_foreign_refusal(status: int | None, error_type: str | None) -> bool:
 
 
 def may_pass(status: int | None) -> bool:
-    """Whether a foreign refusal of a create is worth another create: of these only a 403 passed by itself."""
+    """Return whether a create may be repeated after a foreign refusal: of these only a 403 passed by itself."""
     return status == 403
 
 
 def concerns_request(status: int | None) -> bool:
-    """Whether a permanent error is about the one request alone, which then has errored."""
+    """Return whether a permanent error is about one request alone, which then counts as errored."""
     return status in _ABOUT_THE_REQUEST
 
 
 def concerns_account(
     error_type: str | None, message: str | None, *, status: int | None = None, code: str | None = None
 ) -> bool:
-    """Whether all that the account sends meets this error: bad credentials, no credit, a spend limit, a hold.
+    """Return whether everything the account sends gets this error (credentials, credit, spend limit, account on hold).
 
-    A 403 that is not in the API's own form (it has no type) is none: it may be a challenge page, which passes.
+    A 403 that is not in the API's own form (it has no type) does not count: it may be a challenge page, which passes.
 
     Args:
         error_type, message, code: Anthropic's ``error.type``, ``error.message``, ``error.details.error_code``.
-        status: the HTTP status; None: it stands in a result file.
+        status: the HTTP status; None: the error is in a result file.
     """
     if (status in _ACCOUNT_STATUS and (status, error_type) != (403, None)) or code in _ACCOUNT_CODES:
         return True

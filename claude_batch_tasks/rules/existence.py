@@ -1,4 +1,4 @@
-"""What a 404 means, how long batches and results exist, and how the clocks of both sides compare."""
+"""What a 404 means, how long batches and results exist, and how far the two clocks differ."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ RETENTION = 29 * 86_400.0
 #: Anthropic ends a batch 24 hours after it was created.
 BATCH_LIFETIME = 86_400.0
 
-#: Seconds by which clocks that are set by NTP may differ, with what a ``Date`` leaves out and the way of an answer.
+#: Seconds by which clocks that are set by NTP may differ, including the fractions that a ``Date`` leaves out and the
+#: time an answer travels.
 EXACT = 2.0
 
-#: Downloads of a result file that has every row but not the tallies of the batch, before the rows are believed.
+#: Downloads of a result file that has every row but not the counts that the batch reports, before we trust the rows.
 TALLY_DOWNLOADS = 3
 
 
 def date(headers: Mapping[str, str]) -> float | None:
-    """Return the time by the clock of whoever answered: its ``Date``, and the ``Age`` of what a cache had kept.
+    """Return the time by the answering server's clock: its ``Date``, plus the ``Age`` if a cache had kept the answer.
 
-    ``None`` if it does not say so readably.
+    Returns:
+        Epoch seconds; ``None`` if the headers have no readable date.
     """
     try:
         return parsedate_to_datetime(headers["date"]).timestamp() + min(max(float(headers.get("age", 0)), 0.0), 86_400)
@@ -33,7 +35,7 @@ def date(headers: Mapping[str, str]) -> float | None:
 def ahead(date: float | None, now: float) -> float:
     """Return by how many seconds the clock that showed ``date`` is ahead of the one that shows ``now``.
 
-    0 where they differ by no more than that comes to, or it is not known.
+    The result is 0 if they differ by no more than ``EXACT``, or if ``date`` is None.
     """
     found = 0.0 if date is None else date - now
     return found if abs(found) > EXACT else 0.0
@@ -42,10 +44,12 @@ def ahead(date: float | None, now: float) -> float:
 def not_found_means(
     *, now: float, created_at: float, last_sighting: float, grace: float, absences: int, absences_limit: int
 ) -> Literal["propagation", "ask_list", "lost"]:
-    """What a 404 on retrieve or results means.
+    """Decide what a 404 on retrieve or results means.
 
-    ``propagation``: the batch was seen less than ``grace`` seconds ago. ``ask_list``: too long ago to assume it; only
-    a complete listing may tell. ``lost``: missing from ``absences_limit`` complete listings, or older than retention.
+    Returns:
+        ``propagation``: the batch was seen less than ``grace`` seconds ago. ``ask_list``: that is too long ago, and
+        only a complete list call can tell. ``lost``: ``absences_limit`` complete list calls did not show it, or it is
+        older than the retention.
     """
     if now - created_at > RETENTION:
         return "lost"

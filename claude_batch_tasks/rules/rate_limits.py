@@ -1,4 +1,4 @@
-"""What answers say of rate limits, and how many calls are made at the same time."""
+"""What answers say about rate limits, and how many calls are made at the same time."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-#: A 429 without a Retry-After holds all calls on the account back for the first of these, seconds; one with it for no
-#: less than the second, and no answer for longer than the third.
+#: Seconds. A 429 without a Retry-After pauses all calls on the account for the first of these; a 429 with one for at
+#: least the second; and no answer pauses them for longer than the third.
 HOLD = 10.0
 SHORTEST_HOLD = 1.0
 LONGEST_HOLD = 600.0
 
-#: Through so many messages at a time, side by side, the requests of a batch go through the Messages API.
+#: Number of senders, each with its own Celery message, that work side by side on a batch's requests to the Messages
+#: API.
 LANES = 8
 
-#: Calls that one of them makes at the same time, at least and at most: as many as the quickest of the last calls takes
-#: of these moments (seconds). What one process sends one after the other fast enough needs no more, and what is under
-#: way when a process is killed is lost.
+#: The least and the most calls that one sender makes at the same time. The number is how many times ``QUICK`` seconds
+#: fit into the duration of the quickest recent call. A sender whose calls are fast enough one after the other needs no
+#: more, and calls that run when a process is killed are lost.
 NARROW, WIDE = 2, 16
 QUICK = 0.02
 
-#: Seconds for which one of them makes new calls before it lets other tasks have its worker.
+#: Seconds for which a sender starts new calls before it gives its worker to other tasks.
 SLICE = 10.0
 
-#: Calls in flight that an account's limits are tried with at first.
+#: Calls in flight with which an account's limits are tried at first.
 FIRST_IN_FLIGHT = 8
 
-#: A 429 of the Messages API holds its calls back for no less, seconds: what its Retry-After says may be rounded down.
+#: A 429 of the Messages API pauses its calls for at least so many seconds: its Retry-After may be rounded down.
 SHORTEST_MESSAGES_HOLD = 0.1
 
-#: What the Messages API limits by the minute, as its headers call it.
+#: What the Messages API limits per minute, under the names in its headers.
 RATES = ("requests", "tokens", "input-tokens", "output-tokens")
 _ABSURD = 10**12
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds a response asks us to wait: ``retry-after-ms``, else ``Retry-After`` as seconds or HTTP date.
+    """Return the seconds a response asks us to wait: ``retry-after-ms``, else ``Retry-After`` as seconds or HTTP date.
 
-    ``None`` if it asks nothing or says something unreadable. Never negative, never more than ten minutes: whoever must
-    wait longer is told so again.
+    Returns:
+        From 0 to ten minutes (a longer wait is asked for again by the next answer); ``None`` if the headers ask for
+        nothing or cannot be read.
     """
     for name, read in (
         ("retry-after-ms", lambda value: float(value) / 1000),
@@ -57,9 +59,10 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def hold_back(status: int, headers: Mapping[str, str], now: float) -> float | None:
-    """For how many seconds an answer asks all calls on its account to wait; None: it does not.
+    """Return for how many seconds an answer asks all calls on its account to pause; None: it does not.
 
-    A 429 does, and so does an answer that says that no request is left (``anthropic-ratelimit-requests-remaining``).
+    A 429 asks for it, and so does an answer that says that no request is left
+    (``anthropic-ratelimit-requests-remaining``).
     """
     if status == 429:
         wait = retry_after(headers, now)
@@ -68,14 +71,16 @@ def hold_back(status: int, headers: Mapping[str, str], now: float) -> float | No
 
 
 def width(seconds: float | None) -> int:
-    """How many calls one process makes at the same time when the quickest of its last ones took so long."""
+    """Return how many calls one sender makes at the same time if the quickest of its last calls took ``seconds``."""
     return NARROW if seconds is None else min(max(math.ceil(seconds / QUICK), NARROW), WIDE)
 
 
 def limits(headers: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """What an answer of the Messages API says of its rate limits: how much a minute, how much is left.
+    """Return what an answer of the Messages API says about its rate limits: how much per minute, and how much is left.
 
-    By ``requests``, ``tokens``, ``input-tokens`` and ``output-tokens``, each only if it says so readably.
+    Returns:
+        ``(limit, remaining)`` by ``requests``, ``tokens``, ``input-tokens`` and ``output-tokens``; a name is missing if
+        its headers cannot be read.
     """
     found = {}
     for name in RATES:
@@ -89,7 +94,7 @@ def limits(headers: Mapping[str, str]) -> dict[str, tuple[int, int]]:
 
 
 def messages_hold(status: int, headers: Mapping[str, str], now: float) -> float | None:
-    """For how many seconds a refusal asks all calls of the Messages API for its model to wait; None: it does not."""
+    """Return for how many seconds a refusal asks all Messages API calls for its model to pause; None: it does not."""
     if status != 429:
         return None
     wait = retry_after(headers, now)

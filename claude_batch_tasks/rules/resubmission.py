@@ -7,28 +7,28 @@ from typing import Literal
 
 from claude_batch_tasks.rules.polling import ALIKE, KNOWN_ENOUGH
 
-#: What is eligible is sent again after the countdown of so many failures in a row, one more for each round before.
+#: Eligible requests are sent again after the countdown of so many failures in a row, plus one for each earlier round.
 RESUBMIT_AFTER = 4
 
-#: Seconds a batch takes where none of its size is known: Anthropic says that most end within the hour.
+#: Seconds that a batch takes if no past batch of similar size is known: Anthropic says that most end within the hour.
 USUAL_BATCH = 3600.0
 
-#: Outcomes of single requests that deserve another chance, by Anthropic's ``error.type``. Documented rule
-#: (batch processing guide): an ``invalid_request_error`` needs another body; "any other error" may be sent again.
-#: Of these we leave out what no repetition mends: authentication, billing and permission.
+#: Errors, by Anthropic's ``error.type``, after which a single request is resubmitted. Documented rule (batch processing
+#: guide): an ``invalid_request_error`` needs another body; "any other error" may be sent again. We leave out those that
+#: repeating does not fix: authentication, billing and permission.
 _PASSING_ERRORS = {"overloaded_error", "api_error", "timeout_error", "rate_limit_error"}
 
 
 def second_chance(outcome: str, error_type: str | None) -> bool:
-    """Whether a request that ended so may be sent again: it expired, or failed for a cause that passes."""
+    """Return whether a request with this outcome may be sent again: it expired, or failed for a cause that passes."""
     return outcome == "expired" or (outcome == "errored" and error_type in _PASSING_ERRORS)
 
 
 def next_chance(*, rounds: int, retries: int, fallback: str, in_time: bool) -> Literal["resubmit", "messages", "none"]:
-    """How what is eligible after ``rounds`` smaller batches is sent again: at the lower price first.
+    """Decide how the eligible requests are sent again after ``rounds`` smaller batches: at the lower price first.
 
     Args:
-        in_time: another batch would come in time.
+        in_time: whether another batch would probably end before the deadline.
     """
     if rounds < retries and in_time:
         return "resubmit"
@@ -36,9 +36,10 @@ def next_chance(*, rounds: int, retries: int, fallback: str, in_time: bool) -> L
 
 
 def in_time(left: float | None, past: Sequence[tuple[int, float]], requests: int) -> bool:
-    """Whether a batch of so many requests ends within ``left`` seconds (None: there is time enough), most likely.
+    """Return whether a batch of ``requests`` requests probably ends within ``left`` seconds (None: there is no limit).
 
-    As long as the slowest of the past ones of its size takes, where enough are known; else an hour.
+    The batch is expected to take as long as the slowest past batch of similar size if enough of these are known, else
+    an hour.
     """
     if left is None:
         return True

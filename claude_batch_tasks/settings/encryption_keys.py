@@ -1,4 +1,4 @@
-"""Keys that a store encrypts with: how settings spell them, and what records call them."""
+"""Encryption keys of a store: how settings spell them, and under which names records mention them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from claude_batch_tasks.errors import InvalidSettings, KeyMissing
 
 SETTING = "claude_batch_encryption_key"
 
-#: Bytes of a key's name.
+#: Number of bytes of a key's name.
 NAME_SIZE = 4
 
 
 def decode_key(text: str) -> bytes:
-    """Return the 32 bytes of a key from its base64, of either alphabet.
+    """Return the 32 bytes of a key from its base64, in the standard or the URL-safe alphabet.
 
     Raises:
-        ValueError: the text is no such key.
+        ValueError: the text is not such a key.
     """
     raw = base64.b64decode(text.strip().translate(str.maketrans("-_", "+/")), validate=True)
     if len(raw) != 32:
@@ -31,8 +31,8 @@ def decode_keys(texts: Sequence[str]) -> dict[bytes, bytes]:
     """Return keys by their names, in the order given.
 
     Raises:
-        ValueError: a text is no key.
-        InvalidSettings: there are keys, and the package ``cryptography`` is not installed.
+        ValueError: a text is not a key.
+        InvalidSettings: there are keys, but the package ``cryptography`` is not installed.
     """
     if texts and importlib.util.find_spec("cryptography") is None:
         raise InvalidSettings(f"{SETTING} needs: pip install 'claude-batch-tasks[encryption]'")
@@ -40,15 +40,15 @@ def decode_keys(texts: Sequence[str]) -> dict[bytes, bytes]:
 
 
 def key_name(raw: bytes) -> bytes:
-    """Return what records call a key; the key cannot be computed from it."""
+    """Return the name under which records mention a key; the key cannot be computed from it."""
     return blake2b(raw, digest_size=NAME_SIZE, person=b"claude_batch_key").digest()
 
 
 def check_key_name(names: Collection[bytes], name: str | None) -> None:
-    """Check that the key of that name is among these; None: nothing was encrypted.
+    """Check that the key of that name is among ``names``; None: nothing was encrypted.
 
     Raises:
-        KeyMissing: it is not.
+        KeyMissing: it is not among them.
     """
     if name is not None and bytes.fromhex(name) not in names:
         which = "has others" if names else "is not set"

@@ -1,4 +1,4 @@
-"""A queue of free connections that gives the next one to whoever has waited longest."""
+"""A queue of free connections that gives the next one to the thread that has waited longest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _Turn:
-    """A thread that waits, and what it was given."""
+    """A waiting thread, and the item that it was given."""
 
     def __init__(self) -> None:
         self.given = threading.Event()
@@ -17,15 +17,15 @@ class _Turn:
 
 
 class FairQueue:
-    """What redis-py's ``BlockingConnectionPool`` takes as its ``queue_class``.
+    """A ``queue_class`` for redis-py's ``BlockingConnectionPool``.
 
-    With ``queue.LifoQueue``, a thread that puts a connection back and asks again at once has it before those that wait
-    are awake: one that reads results for minutes kept a lease from being renewed.
+    With ``queue.LifoQueue``, a thread that puts a connection back and asks again at once gets it before the waiting
+    threads are awake. A thread that read results for minutes thus kept a lease from being renewed.
     """
 
     def __init__(self, maxsize: int) -> None:
         self.maxsize = maxsize
-        #: The free ones; redis-py looks at them here.
+        #: The free connections; redis-py reads this attribute.
         self.queue: list[Any] = []
         self._waiting: deque[_Turn] = deque()
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class FairQueue:
         """Give an item to the thread that has waited longest; keep it if none waits.
 
         Raises:
-            Full: there are ``maxsize`` free ones already.
+            Full: there are already ``maxsize`` free items.
         """
         with self._lock:
             if len(self.queue) >= self.maxsize:
@@ -45,12 +45,13 @@ class FairQueue:
         """Return the item that was put last, or wait for one.
 
         Args:
-            block: always true, as redis-py has it.
+            block: redis-py always passes true.
             timeout: seconds; None: for ever.
 
         Returns:
-            The item; after the timeout None, which has redis-py make another connection. Whoever had the one is stuck,
-            or was broken off by a time limit between taking it and giving it back: then nobody would ever have it.
+            The item; after the timeout None, on which redis-py makes another connection. The thread that has the first
+            one is stuck, or a time limit interrupted it before it gave the connection back, so that it never comes
+            back.
         """
         turn = _Turn()
         try:

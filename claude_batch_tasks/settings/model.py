@@ -1,9 +1,9 @@
 """Every ``claude_batch_*`` setting: name, default, unit, meaning.
 
-A setting is read from the app's configuration, whatever that is made of: ``claude_batch_poll_min``,
-``CLAUDE_BATCH_POLL_MIN`` (Django, Flask), ``CELERY_CLAUDE_BATCH_POLL_MIN`` (with Django's namespace, and where there is
-none). The ready-made app reads the environment (``CLAUDE_BATCH_POLL_MIN``).
-Most can be overridden for one job by a keyword of ``run_batch``: ``run_batch.delay(requests, poll_max=30)``.
+A setting is read from the app's configuration, whatever that is made of, under one of these names:
+``claude_batch_poll_min``, ``CLAUDE_BATCH_POLL_MIN`` (Django, Flask), ``CELERY_CLAUDE_BATCH_POLL_MIN`` (with Django's
+namespace, and without a namespace). The ready-made app reads the environment (``CLAUDE_BATCH_POLL_MIN``).
+Most settings can be overridden for one job by a keyword of ``run_batch``: ``run_batch.delay(requests, poll_max=30)``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from claude_batch_tasks.settings.spelling import CELERY, PREFIX
 
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
 _MOST = 1_000_000_000
-#: What access rules cannot name, and what leaves the hash tag of the keys behind it without effect.
+#: Prefixes that are refused: those that access rules cannot name, and those that make the hash tag of the keys after
+#: them ineffective.
 _NO_PREFIX = re.compile(r"[^{]*\{\}|.*\s", re.DOTALL)
 _DEFAULT_URL = "redis://localhost:6379/0"
-#: What may go into a header as it is.
+#: Texts that may be sent in a header unchanged.
 _HEADER = re.compile(r"[\w.:-]{1,200}", re.ASCII)
 
 
@@ -46,7 +47,7 @@ def _setting(
     choices: tuple[str, ...] = (),
     secret: bool = False,
 ) -> Any:
-    """A field with what ``validate`` and the documentation need to know of it."""
+    """Return a dataclass field with the metadata that ``_checked`` and the documentation need."""
     return field(
         **({"default_factory": default} if callable(default) else {"default": default}),
         repr=not secret,
@@ -56,7 +57,7 @@ def _setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in force, each under its name without the prefix. Durations are seconds, fractions allowed."""
+    """The settings of an app, each under its name without the prefix. Durations are seconds, with fractions allowed."""
 
     store_url: str | None = _setting(
         None,
@@ -96,10 +97,10 @@ class Settings:
         "when that search has found nothing: resubmit, or fail the job and leave the choice to a person",
         choices=("resubmit", "fail"),
     )
-    """A batch that was stored shows in the account's listings, so after ``create_settle`` seconds and ``listings``
-    complete listings it was almost certainly never stored: sending it again costs nothing twice, and nobody has to
-    get up at night. What remains is a listing that lags by more than ``create_settle``; whoever would rather lose the
-    night than pay for such a batch twice makes that longer, or says ``fail``."""
+    """A batch that was stored shows in the account's list calls. After ``create_settle`` seconds and ``listings``
+    complete list calls without it, the batch was almost certainly never stored: sending it again costs nothing twice,
+    and no person has to act at night. The remaining risk is a list call that lags by more than ``create_settle``. Who
+    would rather lose a night than pay twice for such a batch sets a longer ``create_settle``, or ``fail``."""
     proxy_error_grace: float = _setting(
         21_600.0,
         "seconds for which a refusal that is not in the API's own form (a challenge page, a proxy's 401) is waited out "
@@ -223,10 +224,10 @@ class Settings:
 
     @classmethod
     def of(cls, app: Celery) -> Settings:
-        """The settings of a Celery app.
+        """Return the settings of a Celery app.
 
         Raises:
-            InvalidSettings: an unknown ``claude_batch_*`` name or a value that makes no sense.
+            InvalidSettings: a ``claude_batch_*`` name is unknown, or a value makes no sense.
         """
         given = spelling.configured(app)
         for name, (key, _) in given.items():
@@ -245,23 +246,23 @@ class Settings:
         return settings
 
     def check_key(self, name: str | None) -> None:
-        """The encryption key of that name is among ours.
+        """Check that we have the encryption key of that name.
 
         Raises:
-            KeyMissing: it is not; what it has encrypted is kept.
+            KeyMissing: we do not have it; what is encrypted with it is kept.
         """
         encryption_keys.check_key_name(encryption_keys.decode_keys(self.encryption_key or ()), name)
 
     @property
     def price_list(self) -> Prices:
-        """What models cost."""
+        """The prices of models: the operator's own, else the listed ones."""
         return _price_list(json.dumps(self.prices))
 
     def override(self, options: Mapping[str, Any]) -> Settings:
-        """These settings with a job's own options over them.
+        """Return these settings with a job's own options in place of theirs.
 
         Raises:
-            InvalidSettings: an unknown option, one that cannot be set per job, or a value that makes no sense.
+            InvalidSettings: an option is unknown or cannot be set per job, or a value makes no sense.
         """
         per_job = {f.name for f in dataclasses.fields(self) if f.metadata["per_job"]}
         return dataclasses.replace(
@@ -269,10 +270,10 @@ class Settings:
         )
 
     def check_client(self, alias: str) -> None:
-        """There is such an account.
+        """Check that a client factory has this alias.
 
         Raises:
-            InvalidSettings: there is none.
+            InvalidSettings: no client factory has it.
         """
         if alias not in self.client_factories:
             known = ", ".join(sorted(self.client_factories))
@@ -290,10 +291,10 @@ def _price_list(overrides: str) -> Prices:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The ``claude_batch_*`` settings found in the environment as ``CLAUDE_BATCH_*``, checked.
+    """Return the ``claude_batch_*`` settings found in the environment as ``CLAUDE_BATCH_*``, checked.
 
     Raises:
-        InvalidSettings: an unknown name or a value that makes no sense, named as the environment spells it.
+        InvalidSettings: a name is unknown, or a value makes no sense; the text has the name as the environment has it.
     """
     given = spelling.unique(((key, value) for key, value in environ.items() if value != ""), ("", CELERY))
     found = {}
@@ -306,7 +307,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """All settings of the ready-made app, as an environment gives them; ``celeryconfig.py`` starts from the same.
+    """Return all settings of the ready-made app from an environment; a ``celeryconfig.py`` may begin with the same.
 
     Raises:
         InvalidSettings: a ``CLAUDE_BATCH_*`` variable is unknown or makes no sense.
@@ -319,15 +320,16 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "broker_url": broker,
         "result_backend": backend,
         "broker_connection_retry_on_startup": True,
-        # Celery would end the worker after a hundred tries.
+        # By default, Celery ends the worker after a hundred tries.
         "broker_connection_max_retries": None,
-        # For a result back end that is a Redis: Celery would wait for two minutes.
+        # For a result back end that is a Redis: by default, Celery waits for two minutes.
         "redis_socket_timeout": 10.0,
         "redis_socket_connect_timeout": 5.0,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 10,
         "broker_transport_options": {
-            # Four times our longest hop; what a killed worker held is handed out again after this long.
+            # Four times our longest countdown; messages that a killed worker held are handed out again after so many
+            # seconds.
             "visibility_timeout": 2400,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
@@ -341,8 +343,9 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_send_sent_event": True,
         "task_track_started": True,
-        # True would kill the steps that run when the broker's connection is lost: a create among them would have to be
-        # searched for, and where the result back end is gone as well, Celery 5.7 stores a job as REVOKED.
+        # True would kill the steps that run when the broker connection is lost. If one of them is a create, its batch
+        # would have to be searched for; and if the result back end is unreachable as well, Celery 5.7 stores a job as
+        # REVOKED.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": True,
@@ -352,13 +355,13 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def prices_of(app: Celery) -> Any:
-    """Return the app's own prices, for which nothing else needs to be set."""
+    """Return the app's own prices; no other setting needs to be set for that."""
     given = spelling.configured(app).get("prices")
     return (given and given.value) or {}
 
 
 def visibility_timeout(app: Celery) -> float:
-    """Seconds after which the app's broker hands out an unacknowledged message again."""
+    """Return the seconds after which the app's broker hands out an unacknowledged message again."""
     options = app.conf.broker_transport_options or {}
     return float(options.get("visibility_timeout", rules.DEFAULT_VISIBILITY_TIMEOUT))
 
@@ -372,10 +375,10 @@ def _known(name: str, names: Collection[str], prefix: str) -> str:
 
 
 def _check_known(name: str, key: str) -> None:
-    """Refuse a name that is none of ours.
+    """Refuse a name that is not one of our settings.
 
     Args:
-        key: as it is spelled where it was found.
+        key: the name as it is spelled where it was found.
     """
     try:
         _known(name, NAMES, PREFIX)
@@ -387,11 +390,11 @@ def _check_known(name: str, key: str) -> None:
 
 
 def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
-    """A setting's value in its type, read from text where it came from the environment."""
+    """Return a setting's value in the setting's type, converted if it is text, as from the environment."""
     name, kind = PREFIX + f.name, str(f.type)
 
     def wrong(expected: str) -> InvalidSettings:
-        given = repr(value) if f.repr else f"of type {type(value).__name__}"  # there may be a password in it
+        given = repr(value) if f.repr else f"of type {type(value).__name__}"  # the value may hold a password
         return InvalidSettings(f"{name} must be {expected}, not {given} ({f.metadata['meaning']})")
 
     if value is None or (isinstance(value, str) and value.lower() == "none"):
@@ -448,7 +451,7 @@ def _names(value: Any, wrong: Any) -> tuple[str, ...]:
 
 
 def _keys(value: Any) -> tuple[str, ...]:
-    """The keys that a text or a list names. What is wrong with one is said without it."""
+    """Return the keys in a text or a list. The error for a wrong key does not show the key."""
     texts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
     try:
         texts = tuple(texts)
@@ -473,10 +476,10 @@ def _factories(value: Any, wrong: Any) -> Mapping[str, str]:
 
 
 def default_store_url(app: Celery) -> str:
-    """The URL of the result back end, else of the broker, if one of them is a Redis.
+    """Return the URL of the result back end, else of the broker, if one of them is a Redis.
 
     Raises:
-        InvalidSettings: neither is.
+        InvalidSettings: neither is a Redis.
     """
     if (url := redis_urls.result_backend_url(app) or redis_urls.broker_url(app)) is not None:
         return url

@@ -1,7 +1,7 @@
-"""The addresses of Redis servers, as Celery, kombu and redis-py spell them, and clients of what they name.
+"""URLs of Redis servers, as Celery, kombu and redis-py spell them, and clients for these servers.
 
-An address is kept in one form, with all that a connection needs as options in it: TLS and Sentinel too, which Celery
-has in settings of their own. Each option is passed on to redis-py, overruled, or refused by its name.
+A URL is kept in one form, with everything that a connection needs as options in it. This includes TLS and Sentinel, for
+which Celery has separate settings. Each option is passed on to redis-py, overruled, or refused by its name.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ SCHEMES = {
     "sentinel": "sentinel",
 }
 
-#: What the store has its own way of: it reads bytes.
+#: Options that the store overrules, because it reads bytes.
 _OVERRULED = {"decode_responses", "encoding", "encoding_errors", "legacy_responses"}
 
-#: Options of kombu's in a broker's URL, which are nothing to the store.
+#: Options of kombu in a broker's URL, which the store ignores.
 _KOMBU = {"connect_timeout", "heartbeat", "login_method", "failover_strategy", "transport_options"}
 
 _SENTINEL = {"master_name", "sentinel_kwargs", "min_other_sentinels"}
 
-#: Connections of one process to the store, unless its URL says otherwise. Threads take turns: no call takes long.
+#: Connections of one process to the store, unless its URL sets another number. Threads share them in turn: no call
+#: takes long.
 MOST_CONNECTIONS = 1
 
-#: Seconds for which a thread waits for its turn.
+#: Seconds for which a thread waits for a free connection.
 _PATIENCE = 20
 
 _FALSE, _TRUE = ("0", "f", "false", "n", "no"), ("1", "t", "true", "y", "yes")
@@ -79,7 +80,7 @@ def _mapping(text: str) -> dict[str, Any]:
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = redis.connection.URL_QUERY_ARGUMENT_PARSERS  # type: ignore[assignment]
 
-#: What is passed on, and how it is read.
+#: Options that are passed on, and how each is read.
 _PASSED: dict[str, Callable[[str], Any]] = {
     "db": int,
     **dict.fromkeys(("username", "password", "client_name", "lib_name", "lib_version"), str),
@@ -102,7 +103,7 @@ _PASSED: dict[str, Callable[[str], Any]] = {
 
 
 class Address(NamedTuple):
-    """What a URL says: where the server is (or its Sentinels are), and the options of a connection, read."""
+    """The content of a URL: the address of the server (or of its Sentinels), and the parsed options of a connection."""
 
     scheme: str
     hosts: tuple[tuple[str, int], ...]
@@ -110,11 +111,11 @@ class Address(NamedTuple):
 
 
 def redis_url(url: str, extra: Mapping[str, str] | None = None) -> str:
-    """Return a broker's, a result back end's or a store's URL in the one form.
+    """Return the URL of a broker, a result back end or a store in the one form.
 
     Args:
-        url: as Celery has it; several Sentinels with semicolons between.
-        extra: options that hold where the URL does not have them.
+        url: as Celery accepts it; several Sentinels are separated by semicolons.
+        extra: options that apply if the URL does not have them.
 
     Raises:
         InvalidSettings: it is not the URL of a Redis, or has an option that cannot be passed on.
@@ -168,7 +169,7 @@ def _ports_are_right(scheme: str, netloc: str) -> bool:
 
 
 def _checked(options: Mapping[str, str]) -> dict[str, str]:
-    """The options that are passed on, each as a text that its reader takes."""
+    """Return the options that are passed on, each as a text that its parser accepts."""
     found = {}
     for name, value in options.items():
         if name in _OVERRULED:
@@ -180,26 +181,26 @@ def _checked(options: Mapping[str, str]) -> dict[str, str]:
             )
         try:
             read = _PASSED[name](value)
-        except Exception:  # noqa: BLE001 - a class that is named may raise anything
+        except Exception:  # noqa: BLE001 - a class that an option names may raise anything
             raise InvalidSettings(f"claude_batch_store_url: the value of the option {name} makes no sense") from None
         found[name] = str(read).lower() if isinstance(read, bool) else read if name == "ssl_cert_reqs" else value
     return found
 
 
 def _check_known_to_client(url: str) -> None:
-    """An older redis-py does not know every option."""
+    """Refuse options that the installed redis-py does not know."""
     kind, options = _connection(address_of(url))
     try:
         kind(**options)
     except TypeError as exc:
         raise InvalidSettings(f"claude_batch_store_url: redis-py {redis.__version__} cannot use it: {exc}") from None
     except (redis.RedisError, ValueError, OSError):
-        pass  # said by whoever connects
+        pass  # reported by the code that connects
 
 
 @functools.lru_cache(maxsize=64)
 def address_of(url: str) -> Address:
-    """Read a URL in the one form."""
+    """Parse a URL that is in the one form."""
     parts = urlsplit(url)
     options = {name: _PASSED[name](value) for name, value in parse_qsl(parts.query, keep_blank_values=True)}
     for name, value in (("username", parts.username), ("password", parts.password)):
@@ -217,7 +218,7 @@ def address_of(url: str) -> Address:
 
 
 def redis_address(url: str) -> str:
-    """Return what logs and errors call a Redis: host and port, or the socket's path; no password."""
+    """Return how logs and errors name a Redis: host and port, or the socket's path; without the password."""
     found = address_of(redis_url(url))
     if found.scheme == "unix":
         return found.hosts[0][0]
@@ -226,15 +227,15 @@ def redis_address(url: str) -> str:
 
 
 def database_of(url: str) -> int:
-    """Return the number of the database."""
+    """Return the number of the database that a URL names."""
     return int(address_of(redis_url(url)).options.get("db", 0))
 
 
 def _connection(found: Address) -> tuple[type[Any], dict[str, Any]]:
-    """The class of a connection, and what it is made with, but for the pool of one by way of Sentinels."""
+    """Return the class of a connection and its arguments; ``connect`` adapts both for connections through Sentinels."""
     options = {name: value for name, value in found.options.items() if name not in (*_SENTINEL, "ssl")}
     options.pop("max_connections", None)
-    if "credential_provider" in options:  # redis-py takes one or the other
+    if "credential_provider" in options:  # redis-py accepts one or the other
         options.pop("username", None)
         options.pop("password", None)
     if found.scheme == "unix":
@@ -250,12 +251,12 @@ def connect(
     wrapped: Callable[[type[Any]], type[Any]] = lambda kind: kind,
     kind: type[redis.Redis] = redis.Redis,
 ) -> redis.Redis:
-    """Return a client of what a URL names; it does not decode, and connects when it is first used.
+    """Return a client of the server that a URL names; it does not decode, and connects when it is first used.
 
     Args:
-        url: in any form.
-        defaults: options that hold where the URL does not have them.
-        wrapped: makes the class of connections from redis-py's.
+        url: the URL in any form.
+        defaults: options that apply if the URL does not have them.
+        wrapped: makes the class of connections from redis-py's class.
         kind: the class of the client.
     """
     found = address_of(redis_url(url))
@@ -266,7 +267,7 @@ def connect(
         options["max_connections"] = found.options.get("max_connections", MOST_CONNECTIONS)
         options |= {"connection_class": wrapped(plain), "queue_class": FairQueue, "timeout": _PATIENCE}
         return kind.from_pool(redis.BlockingConnectionPool(**options))  # type: ignore[no-untyped-call]
-    if limit := found.options.get("max_connections"):  # of a pool that refuses one more: none by default
+    if limit := found.options.get("max_connections"):  # this pool refuses one more; by default it has no limit
         options["max_connections"] = limit
     for name in ("host", "port"):
         del options[name]
@@ -301,7 +302,7 @@ def broker_url(app: Celery, *, read: bool = False) -> str | None:
 
 
 def completed(app: Celery, url: str) -> str:
-    """Return a store's own URL; where it names Sentinels, with what the app knows of these."""
+    """Return a store's own URL; if it names Sentinels, add the Sentinel options that the app has."""
     known: dict[str, str] = {}
     if url.startswith("sentinel:"):
         for options in (app.conf.broker_transport_options, app.conf.result_backend_transport_options):
@@ -318,7 +319,7 @@ def key_prefix(app: Celery) -> str:
 
 
 def _of_app(urls: Any, tls: Any, options: dict[str, str], unwanted: set[str] = frozenset()) -> str | None:  # type: ignore[assignment]
-    # A broker may be several, for failover; the store is the first.
+    # A broker may have several URLs, for failover; the store uses the first.
     url = str(urls[0] if isinstance(urls, (list, tuple)) and urls else urls)
     scheme = SCHEMES.get(urlsplit(url).scheme)
     if scheme is None:

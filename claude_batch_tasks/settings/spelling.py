@@ -13,21 +13,21 @@ from claude_batch_tasks.errors import InvalidSettings
 
 PREFIX = "claude_batch_"
 
-#: Celery's own prefix: of old settings in capitals, and of its variables in the environment.
+#: Celery's own prefix, for its old settings in capitals and for its environment variables.
 CELERY = "celery_"
 
 _WORD = re.compile(r"(?<![\w.*~])[a-z]+(?:_[a-z0-9]+)+(?![\w.])", re.ASCII)
 
 
 class Given(NamedTuple):
-    """A setting as somebody has written it: its name there, and its value."""
+    """A setting as the user wrote it: its key there, and its value."""
 
     key: str
     value: Any
 
 
 def prefixes(app: Celery) -> tuple[str, str]:
-    """Return what may stand before ``claude_batch_`` in an app's configuration, in lower case."""
+    """Return what may precede ``claude_batch_`` in the keys of an app's configuration, in lower case."""
     namespace: str | None = app.namespace  # type: ignore[attr-defined]
     return "", f"{namespace.rstrip('_')}_".lower() if namespace else CELERY
 
@@ -36,18 +36,18 @@ def name_of(key: Any, allowed: Iterable[str]) -> str | None:
     """Return the name of a setting without our prefix; None: the key has another prefix, or is not ours.
 
     Args:
-        key: in capitals or not.
-        allowed: what may stand before our prefix.
+        key: the key, in capitals or not.
+        allowed: what may precede our prefix.
     """
     before, ours, name = str(key).lower().partition(PREFIX)
     return name if ours and before in allowed else None
 
 
 def unique(items: Iterable[tuple[Any, Any]], allowed: Iterable[str]) -> dict[str, Given]:
-    """Return our settings among the items of one place by their names, unknown names included.
+    """Return our settings in one place by their names, including unknown names.
 
     Raises:
-        InvalidSettings: one is spelled in two ways, with two values.
+        InvalidSettings: a setting is spelled in two ways, with two values.
     """
     found: dict[str, Given] = {}
     for key, value in items:
@@ -60,13 +60,13 @@ def unique(items: Iterable[tuple[Any, Any]], allowed: Iterable[str]) -> dict[str
 
 
 def configured(app: Celery) -> dict[str, Given]:
-    """Return our settings in an app's configuration by their names, unknown names included.
+    """Return our settings in an app's configuration by their names, including unknown names.
 
-    What Celery gives precedence among its own settings has it here: what was assigned to ``app.conf``, then defaults
-    that were added, then the configuration object.
+    The order of precedence is that of Celery's own settings: values assigned to ``app.conf``, then defaults that were
+    added, then the configuration object.
 
     Raises:
-        InvalidSettings: one is spelled in two ways in the same place, with two values.
+        InvalidSettings: a setting is spelled in two ways in the same place, with two values.
     """
     allowed = prefixes(app)
     found: dict[str, Given] = {}
@@ -77,19 +77,19 @@ def configured(app: Celery) -> dict[str, Given]:
 
 
 def maps(app: Celery) -> list[Mapping[Any, Any]]:
-    """Return what an app's configuration is made of, without Celery's defaults; the first has precedence."""
+    """Return the parts of an app's configuration, without Celery's defaults; the first part has precedence."""
     app.conf.finalize()
     chained: list[Mapping[Any, Any]] = app.conf.maps or []
     return chained[:-1]
 
 
 def from_framework(app: Celery) -> bool:
-    """Return whether an app reads Django's settings or a whole Flask config, which keep names in capitals alone."""
+    """Return whether an app reads Django's settings or a whole Flask config, which keep only names in capitals."""
     return any(name in mapping for mapping in maps(app) for name in ("INSTALLED_APPS", "PROPAGATE_EXCEPTIONS"))
 
 
 def spelled(app: Celery, name: str) -> str:
-    """Return a setting of ours or of Celery's as an app's configuration has to spell it."""
+    """Return the name of one of our or Celery's settings as an app's configuration must spell it."""
     before = prefixes(app)[1]
     if namespace := app.namespace:  # type: ignore[attr-defined]
         return (before + name).upper() if namespace.isupper() else before + name
@@ -97,17 +97,17 @@ def spelled(app: Celery, name: str) -> str:
 
 
 def respelled(key: str, name: str, right: str) -> str:
-    """Return a key with the right name in place of the one at its end, in capitals where that was."""
+    """Return a key with the right name in place of the name at its end, in capitals if the rest of the key is."""
     before = key[: len(key) - len(name)]
     return before + (right.upper() if before.isupper() else right)
 
 
 def in_its_words(app: Celery, text: str, known: Collection[str], given: Mapping[str, Given] | None = None) -> str:
-    """Return a text with the settings that it names spelled as an app's configuration has to spell them.
+    """Return a text in which every setting is spelled as the app's configuration must spell it.
 
     Args:
         known: the names of our settings.
-        given: those that are set, which keep the spelling they have.
+        given: the settings that are set, which keep their spelling.
     """
 
     def in_place(word: re.Match[str]) -> str:

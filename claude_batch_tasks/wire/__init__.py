@@ -1,1 +1,1 @@
-"""The bytes of requests and of result files: how they are checked, cut and read."""
+"""The bytes of requests and of result files: how they are checked, divided and read."""

@@ -1,6 +1,7 @@
-"""What a job sends: validation, wire ids, and cutting into batches by count and exact bytes.
+"""The requests that a job sends: validation, wire ids, and dividing them into batches by count and exact bytes.
 
-One pass over the caller's iterable, holding one piece (about a megabyte) and a few bytes per request at a time.
+The caller's iterable is read once. At a time, one chunk (about a megabyte) and a few bytes per request are held in
+memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.wire import plain_json, request_fields
 from claude_batch_tasks.wire.custom_ids import Index
 
-#: The body of a create is these two around the requests, which are joined by commas.
+#: The body of a create begins and ends with these two; the requests are between them, joined by commas.
 ENVELOPE = (b'{"requests":[', b"]}")
 
 PIECE_BYTES = 1_000_000
@@ -23,7 +24,7 @@ LONGEST_CUSTOM_ID = 512
 
 
 class Piece(NamedTuple):
-    """A run of neighbouring requests of one batch, as they go on the wire."""
+    """A chunk of neighboring requests of one batch, as they are sent."""
 
     batch: int
     custom_ids: list[str]
@@ -32,23 +33,23 @@ class Piece(NamedTuple):
 
 
 def wire_id(nonce: str, index: int) -> str:
-    """The ``custom_id`` sent to Anthropic (``^[a-zA-Z0-9_-]{1,64}$``) for the job's request of that index."""
+    """Return the ``custom_id`` (``^[a-zA-Z0-9_-]{1,64}$``) that Anthropic gets for the job's request ``index``."""
     return f"cbt-{nonce}-{index}"
 
 
 def round_nonce(nonce: str, round_: int) -> str:
-    """The nonce of the wire ids that are sent in a job's batches of that round: rows say which of them they are of."""
+    """Return the nonce of the wire ids in a job's batches of a round: from a row's id one can tell its round."""
     return f"{nonce}-{round_}" if round_ else nonce
 
 
 def index_of(nonce: str, custom_id: str) -> int | None:
-    """The index in a wire id of this job; ``None`` for a custom_id that is not one."""
+    """Return the index in a wire id of this job; ``None`` for any other custom_id."""
     _, _, digits = custom_id.rpartition("-")
     try:
         index = int(digits)
     except ValueError:
         return None
-    # int() takes more than one spelling of a number, and other alphabets' digits.
+    # int() accepts several spellings of a number, and digits of other alphabets.
     return index if custom_id == f"cbt-{nonce}-{index}" else None
 
 
@@ -61,18 +62,18 @@ def cut(
     max_bytes: int,
     models: set[str] | None = None,
 ) -> Iterator[Piece]:
-    """Validate requests and cut them into pieces of batches.
+    """Validate requests and divide them into chunks of batches.
 
     Args:
         requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
-        nonce: goes into the wire ids, so that a batch can be recognised as this job's.
-        index: an empty one; it learns where every custom_id is.
+        nonce: a part of the wire ids, by which a batch is recognized as this job's.
+        index: an empty index, to which every custom_id is added.
         max_requests: requests a batch may hold.
         max_bytes: bytes the body of a batch's create may have, envelope included.
-        models: learns which models there are.
+        models: a set to which the model of every request is added.
 
     Raises:
-        InvalidRequests: after the last request, with all that is wrong; what was yielded must then be thrown away.
+        InvalidRequests: raised after the last request, with all problems; what was yielded must then be discarded.
     """
     envelope = len(ENVELOPE[0]) + len(ENVELOPE[1])
     problems: list[list[Any]] = []
@@ -120,18 +121,18 @@ def cut(
 
 
 def pick(body: bytes, positions: Iterable[int]) -> list[bytes]:
-    """The ``params``, as JSON, of the requests at these positions of a piece's body."""
+    """Return the ``params``, as JSON, of the requests at these positions of a chunk's body."""
     params = params_of(body)
     return [params[position] for position in positions]
 
 
 def params_of(body: bytes) -> list[bytes]:
-    """The ``params``, as JSON, of all requests of a piece's body."""
+    """Return the ``params``, as JSON, of all requests of a chunk's body."""
     return [bytes(item.params) for item in _decode_items(b"[" + body + b"]")]
 
 
 def again(body: bytes, positions: Iterable[int], wire_ids: Iterable[str]) -> list[bytes]:
-    """The requests at these positions of a piece's body, as they go on the wire under other ids."""
+    """Return the requests at these positions of a chunk's body, as they are sent under other ids."""
     params = pick(body, positions)
     return [_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
 
@@ -153,7 +154,7 @@ def _as_requests(requests: Any) -> Iterator[Any]:
             raise InvalidRequests(
                 "requests is one request, and must be a list: write [request]; nothing was stored or sent"
             )
-        # The body of a create, as the SDK and curl send it.
+        # This is the body of a create, as the SDK and curl send it.
         if len(requests) == 1 and isinstance(inner := requests.get("requests"), (list, tuple)):
             yield from inner
             return
@@ -169,8 +170,8 @@ def _as_requests(requests: Any) -> Iterator[Any]:
 
 
 def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
-    """The custom_id (None if unusable), the params plain and as JSON, and what is wrong as (field, text)."""
-    # dict by itself first, here and below: asking for the abstract class takes ten times as long.
+    """Return the custom_id (None if unusable), the plain params, their JSON, and what is wrong as (field, text)."""
+    # The check for dict comes first, here and below: a check for the abstract class takes ten times as long.
     if not isinstance(request, dict) and not isinstance(request := _read(request), Mapping):
         return None, None, b"", [("request", f"must be an object with custom_id and params, not {_named(request)}")]
     wrong = [
@@ -190,7 +191,7 @@ def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str
         wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
         custom_id = None
     else:
-        custom_id = str.__str__(custom_id)  # plain, where it is of a class of its own (numpy's, Django's)
+        custom_id = str.__str__(custom_id)  # a plain str, in place of a subclass (numpy's, Django's)
     given = request.get("params")
     if given is None or plain_json.is_omitted(given):
         return custom_id, None, b"", [*wrong, ("params", "is missing")]
@@ -205,7 +206,7 @@ def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str
 
 
 def _is_complete(params: dict[str, Any]) -> bool:
-    """Return whether nothing is wrong with params that are plain: all at once, for most of them."""
+    """Return whether plain params are certainly right: one quick check that suffices for most requests."""
     try:
         return (
             type(params["model"]) is str
@@ -221,7 +222,10 @@ def _is_complete(params: dict[str, Any]) -> bool:
 
 
 def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
-    """Note what would make a request fail whose params are plain; a field that is noted already has the value None."""
+    """Append to ``wrong`` what would make a request with plain params fail.
+
+    A field that is already in ``wrong`` has the value None.
+    """
     told = {field for field, _ in wrong} if wrong else _NOTHING
     if not (model := params.get("model")):
         if "params.model" not in told:
@@ -245,7 +249,7 @@ def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
 
 
 def _read(value: Any) -> Any:
-    """What the SDK makes of a pydantic model; anything else as it is."""
+    """Return what the SDK makes of a pydantic model; return any other value unchanged."""
     try:
         return plain_json.dumped(value)
     except Exception:  # noqa: BLE001 - pydantic's, or of the user's own serializers

@@ -1,4 +1,4 @@
-"""Whether a result file is complete: every request has one row."""
+"""Checks that a result file is complete: every request has exactly one row."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from claude_batch_tasks.wire.result_rows import (
 )
 from claude_batch_tasks.wire.token_usage import USAGE
 
-#: Rows are stored in pieces of about this many bytes.
+#: Rows are stored in chunks of about this many bytes.
 _PIECE = 1_000_000
 
-#: In place of a piece's number: there is none.
+#: Stands in place of a chunk's number where there is none.
 MISSING = 2**32 - 1
 
 
 class Completeness:
-    """What of a batch's result file has been seen: which requests have a result, tallies, and what did not belong.
+    """What was seen of a batch's result file: which requests have a result, counts, and rows that did not belong.
 
-    Five bytes per request.
+    It takes five bytes per request.
 
     Args:
-        nonce: the job's, in this round; recognises its wire ids.
+        nonce: the job's nonce in this round; with it the job's wire ids are recognized.
         first: index in the job of the first request.
-        count: requests from there on of which the batch may hold some.
-        places: positions of those that it holds; default: all.
-        prices: what they cost.
+        count: how many requests from there on may be in the batch.
+        places: positions of the requests that are in the batch; default: all.
+        prices: what models cost.
         at: when the batch was created, epoch seconds.
     """
 
@@ -66,14 +66,14 @@ class Completeness:
         self.tallies: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
         self.distinct = self.duplicates = self.foreign = self.broken = self.unknown = 0
-        #: Results of the batch that are not JSON; they count as its results.
+        #: Results of the batch that are not JSON; they count as results.
         self.unreadable = 0
-        #: For each request, the number of the piece that holds its result, or MISSING.
+        #: For each request, the number of the chunk that holds its result, or MISSING.
         self.pieces = array("I", [MISSING]) * count
-        #: Positions of the requests that deserve another chance, and how they have ended.
+        #: Positions of the requests that may be sent again, and how many ended with which outcome.
         self.eligible = array("I")
         self.open: Counter[str] = Counter()
-        #: What an error says that whatever the account sends meets.
+        #: The message of an error that the account gets for everything it sends.
         self.stopped: str | None = None
         self._said: str | None = None
         self.meter = Meter(prices or Prices(), batch=True, at=at)
@@ -84,13 +84,13 @@ class Completeness:
                 self._held[place] = True
 
     def place(self, custom_id: str) -> int | None:
-        """The position of the request that a row is for; None: it is none of the batch's."""
+        """Return the position of the request that a row is for; None: the request is not in this batch."""
         index = batch_requests.index_of(self.nonce, custom_id)
         place = -1 if index is None else index - self.first
         return place if 0 <= place < self.count and (self._held is None or self._held[place]) else None
 
     def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """What of a result file is to be kept, in pieces: the rows that are this batch's, once each."""
+        """Yield the rows to store, in chunks: those that belong to this batch, once each."""
         number = 0
         try:
             for block in blocks(chunks, _PIECE):
@@ -104,15 +104,15 @@ class Completeness:
 
     @property
     def _surplus(self) -> int:
-        """Lines that are none of the batch's results; a file that goes on and on with them has no end."""
+        """Number of lines that are no results of this batch; reading stops when there are too many of them."""
         return self.duplicates + self.foreign + self.broken
 
     def _keep(self, block: bytes, number: int) -> bytes:
-        # At LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
+        # Split at LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
         raw = block.rstrip(b"\n").split(b"\n")
         found: Iterable[Row | None] | None = decode_rows(block, raw)
         if odd := found is None:
-            # A last line that does not end was perhaps cut off.
+            # A last line without a line end may have been cut off.
             cut = None if block.endswith(b"\n") else raw[-1]
             raw = not_blank(raw)
             found = [self._readable(line, whole=line is not cut) for line in raw]
@@ -126,7 +126,7 @@ class Completeness:
     def _readable(self, line: bytes, *, whole: bool) -> Row | None:
         with suppress(ValueError):
             return row(line)
-        # A second name may be that of a second result in the same line.
+        # A second ``custom_id`` may belong to a second result in the same line.
         found = salvage(line) if whole and line.count(b'"custom_id"') == 1 else None
         if found is not None and self.place(found.custom_id) is not None:
             return found
@@ -134,7 +134,7 @@ class Completeness:
         return None
 
     def _add(self, row: Row, number: int) -> bool:
-        """Whether a row is this batch's, and the first for its request."""
+        """Record a row; return whether it belongs to this batch and is the first for its request."""
         place = self.place(row.custom_id)
         if place is None:
             self.foreign += 1
@@ -148,11 +148,11 @@ class Completeness:
         return True
 
     def _judge(self, row: Row, place: int) -> None:
-        """What becomes of a request that did not succeed."""
+        """Record what follows for a request that did not succeed."""
         if self.stopped is None and row.type == "errored":
             said = row.error_message
             if rules.concerns_account(row.error_type, said):
-                # A bad request may quote somebody's words; that two say the very same is no accident.
+                # One bad request may quote somebody's words; if two errors say exactly the same, it is no accident.
                 if said == self._said or rules.concerns_account(row.error_type, None):
                     kind = shortened(row.error_type or "", LONGEST_NAME)
                     self.stopped = f"{kind}: {shortened(said, LONGEST_MESSAGE) if said else said}"
@@ -175,19 +175,19 @@ class Completeness:
 
     @property
     def complete(self) -> bool:
-        """Every request has exactly one result."""
+        """Whether every request has exactly one result."""
         return self.distinct == self.expected
 
     @property
     def all_foreign(self) -> bool:
-        """There are results, and not one of them is this job's: it is somebody else's batch."""
+        """Whether there are results and none of them is this job's: the batch belongs to somebody else."""
         return self.foreign > 0 and not self.distinct
 
     def check(self, request_counts: dict[str, int]) -> None:
-        """Compare with the batch's own ``request_counts``.
+        """Compare the rows with the batch's own ``request_counts``.
 
         Raises:
-            ResultsIncomplete: rows are missing or broken, or the tallies differ.
+            ResultsIncomplete: rows are missing or broken, or the counts differ.
         """
         if not self.complete or self.broken or self.unreadable:
             raise ResultsIncomplete(
@@ -195,24 +195,25 @@ class Completeness:
                 f" {self.foreign} foreign, {self.broken + self.unreadable} unreadable lines)"
             )
         counted = {name: request_counts.get(name, 0) for name in OUTCOMES}
-        # An outcome unknown to this version is counted under a name unknown to it, so there is nothing to compare.
+        # The batch counts an outcome that this version does not know under a name it does not know, so nothing can be
+        # compared.
         if not self.unknown and any(counted.values()) and counted != {n: self.tallies[n] for n in OUTCOMES}:
             raise ResultsIncomplete(f"the result file counts {dict(self.tallies)}, the batch says {counted}")
 
 
 class AdoptedCompleteness(Completeness):
-    """Of a batch that was created elsewhere: whose custom_ids come as they come, each of them once.
+    """The completeness of a batch that was created elsewhere: its custom_ids are not known before, each occurs once.
 
-    Sixteen bytes per request.
+    It takes sixteen bytes per request.
     """
 
     def __init__(self, nonce: str, first: int, count: int, **options: Any) -> None:
         super().__init__(nonce, first, count, **options)
-        #: The custom_ids so far, by the order in which they came.
+        #: The custom_ids so far, in the order in which they came.
         self.index = Index()
 
     def place(self, custom_id: str) -> int | None:
-        """By order of arrival; of one that came before, its own."""
+        """Return the next free position for a new custom_id, and its own position for one that came before."""
         new = len(self.index)
         if new < self.count and self.index.add(custom_id, new):
             return new

@@ -1,7 +1,7 @@
-"""Which request of a job has which custom_id: duplicates while it is handed over, and the way back afterwards.
+"""Which request of a job has which custom_id: finds duplicates at submission, and requests by custom_id afterwards.
 
-Twelve bytes per request instead of the text: the first eight of its digest, and the index. Two of a million different
-ids share those eight bytes in one job of thirty million.
+A request takes twelve bytes instead of its text: the first eight bytes of its digest, and the index. In a job of a
+million ids, the chance that two of them share those eight bytes is one in thirty million.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _ENTRY = _DIGEST + 4
 
 
 class Index:
-    """The index of every custom_id of a job that is being handed over."""
+    """The index of every custom_id of a job that is being submitted."""
 
     def __init__(self) -> None:
-        # Searched from end to end, so they must be short: at a million ids about 240 entries each.
+        # Each bucket is searched from end to end, so it must be short: a million ids give about 240 entries per bucket.
         self._buckets: dict[int, bytearray] = {}
         self._count = 0
 
@@ -26,7 +26,7 @@ class Index:
         return self._count
 
     def add(self, custom_id: str, index: int) -> bool:
-        """Remember an id; False if it is there already."""
+        """Remember an id; return False if it is already there."""
         digest = _digest(custom_id)
         bucket = self._buckets.setdefault(_bucket(digest), bytearray())
         if _find(bucket, digest) is not None:
@@ -37,23 +37,23 @@ class Index:
         return True
 
     def find(self, custom_id: str) -> int | None:
-        """The index of an id, if it is there."""
+        """Return the index of an id, or None if it is not there."""
         digest = _digest(custom_id)
         return _find(self._buckets.get(_bucket(digest), b""), digest)
 
     def parts(self) -> Iterator[tuple[int, bytes]]:
-        """What is to be stored: up to 256 parts under their numbers."""
+        """Yield what is to be stored: up to 256 parts, each with its number."""
         for number, keys in groupby(sorted(self._buckets), key=lambda key: key >> 4):
             yield number, b"".join(self._buckets[key] for key in keys)
 
 
 def part(custom_id: str) -> int:
-    """The number of the part that holds an id."""
+    """Return the number of the part that holds an id."""
     return _digest(custom_id)[0]
 
 
 def find(entries: bytes, custom_id: str) -> int | None:
-    """The index of an id in its part; that it is the very id remains to be seen."""
+    """Return the index of an id in its part; the caller must check that it is really this id."""
     return _find(entries, _digest(custom_id))
 
 
@@ -67,6 +67,6 @@ def _digest(custom_id: str) -> bytes:
 
 def _find(entries: bytes | bytearray, digest: bytes) -> int | None:
     at = entries.find(digest)
-    while at >= 0 and at % _ENTRY:  # across two entries
+    while at >= 0 and at % _ENTRY:  # found across two entries
         at = entries.find(digest, at + 1)
     return None if at < 0 else int.from_bytes(entries[at + _DIGEST : at + _ENTRY], "little")

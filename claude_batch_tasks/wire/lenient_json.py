@@ -1,6 +1,6 @@
-"""JSON read and written whatever it holds: numbers and nesting without limit, and small breaches of the format.
+"""JSON that is read and written without limits on numbers and nesting, and with small violations of the format.
 
-Slower than the usual readers, so these are asked first. Nothing here recurses: nesting costs no stack.
+It is slower than the usual readers, so these are tried first. Nothing here is recursive: nesting costs no stack.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import msgspec
 
-#: Levels of nesting that become lists and dicts. Python's own encoders and copiers manage several times as many.
+#: Levels of nesting that become lists and dicts. Python's own encoders and copiers can handle several times as many.
 DEPTH = 100
 
-#: What asks for a decision: a number, a word that is no JSON (NaN, Infinity, others), a list or dict below DEPTH, and
-#: strings with half a surrogate pair or with an escape that JSON does not have.
+#: Kinds of values that need a decision: a number, a word that is no JSON (NaN, Infinity, others), a list or dict below
+#: DEPTH, and strings with half a surrogate pair or with an escape that JSON does not have.
 Odd = Literal["number", "constant", "word", "deep", "surrogate", "escape"]
 
-#: Digits of an integer that Python converts, unless an application has it convert fewer.
+#: Digits of an integer that Python converts, unless an application sets a lower limit.
 _DIGITS = 4300
 
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -33,13 +33,13 @@ _BRACKETS_OR_QUOTE = re.compile(r'[\[{]+|[\]}]+|"')
 _ESCAPE = re.compile(r'\\(?:(u[0-9a-fA-F]{4}|["\\/bfnrt])|)')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-#: Takes control characters in strings, which JSON does not.
+#: This decoder accepts control characters in strings, which JSON does not allow.
 _STRINGS = json.JSONDecoder(strict=False)
 
 
 _decode = msgspec.json.Decoder().decode
 
-#: What msgspec raises of a text that it cannot read; before 0.20 its errors were no ValueErrors.
+#: What msgspec raises for a text that it cannot read; before 0.20 its errors were not ValueErrors.
 REFUSED = (msgspec.DecodeError, ValueError, RecursionError)
 
 
@@ -48,13 +48,13 @@ class BreaksOff(ValueError):
 
 
 class Raw(str):
-    """A part of a JSON text, which stays as it is."""
+    """A part of a JSON text that is kept as it is."""
 
     __slots__ = ()
 
 
 def loads(data: bytes | str) -> Any:
-    """Return the values of a JSON text; ``encode`` writes them without loss.
+    """Return the values of a JSON text, such that ``encode`` writes them without loss.
 
     Parts that Python cannot hold are ``Raw``.
 
@@ -69,10 +69,10 @@ def loads(data: bytes | str) -> Any:
 
 
 def read(data: bytes | str) -> tuple[Any, str | None]:
-    """Return the values of a JSON text, and a note about those that differ from what the text says.
+    """Return the values of a JSON text, and a note about values that differ from what the text says.
 
-    Integers with more digits than Python converts, and what is nested deeper than DEPTH, are text. Larger numbers than
-    a float holds are infinite.
+    Integers with more digits than Python converts, and values nested deeper than DEPTH, become text. Numbers that are
+    too large for a float become infinite.
 
     Raises:
         ValueError: the text is not JSON.
@@ -102,10 +102,10 @@ def read(data: bytes | str) -> tuple[Any, str | None]:
 
 
 def strict(data: bytes, name: str) -> tuple[bytes, str | None]:
-    """Return a member of a JSON object as strict JSON in one line, and a note about what is not as it came.
+    """Return a member of a JSON object as strict JSON in one line, and a note about what was changed in it.
 
     Raises:
-        ValueError: the text is not JSON, or no object that has this member.
+        ValueError: the text is not JSON, or not an object with this member.
     """
     notes: dict[str, None] = {}
 
@@ -125,7 +125,7 @@ def strict(data: bytes, name: str) -> tuple[bytes, str | None]:
 
 
 def encode(value: Any) -> bytes:
-    """Write values as JSON; ``Raw`` parts as they are."""
+    """Write values as JSON, with ``Raw`` parts unchanged."""
     parts: list[str] = []
     todo = [value]
     while todo:
@@ -145,7 +145,7 @@ def encode(value: Any) -> bytes:
         else:
             parts.append(json.dumps(value))
     text = "".join(parts)
-    if not text.isascii():  # of a ``Raw`` part
+    if not text.isascii():  # from a ``Raw`` part
         text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     return text.encode()
 
@@ -161,7 +161,7 @@ _NOTES: dict[Odd, str] = {
 
 
 def _joined(notes: dict[str, None]) -> str | None:
-    # Bounded, as an answer may hold numbers of as many lengths as it likes.
+    # The list is cut, because an answer may hold numbers of any number of lengths.
     return "; ".join(list(notes)[:10]) or None
 
 
@@ -178,7 +178,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _number(text: str) -> int | float | str:
-    """Convert a number; an integer of more digits than Python converts stays text."""
+    """Convert a number; return an integer with more digits than Python converts as text."""
     found = _NUMBER.match(text)
     if found is None or found["fraction"]:
         return float(text)
@@ -189,11 +189,11 @@ def _number(text: str) -> int | float | str:
 
 
 def _unchanged(kind: Odd, text: str) -> Any:
-    """Keep what ``encode`` could not write again as it came."""
+    """Keep as ``Raw`` what ``encode`` could not write again in the same form."""
     if kind in ("surrogate", "escape"):
         return text
     short = kind == "number" and len(text) < 19 and text.lstrip("-").isdigit()
-    # Line ends can only be space between values here.
+    # Line ends can only be white space between values here.
     return int(text) if short else Raw(text.replace("\n", " ").replace("\r", " "))
 
 
@@ -201,9 +201,9 @@ def _parse(text: str, convert: Callable[[Odd, str], Any]) -> Any:
     """Return the value of a text.
 
     Args:
-        convert: gives the value of what is odd, and of every number.
+        convert: returns the value for everything that is odd, and for every number.
     """
-    # What is open around the place that is read, each with the name of what follows in it.
+    # The lists and dicts that are open around the current position, each with the name of the next value in it.
     around: list[tuple[Any, str]] = []
     at = _skip_space(text, 0)
     while True:
@@ -222,7 +222,7 @@ def _parse(text: str, convert: Callable[[Odd, str], Any]) -> Any:
             value, at = _string(text, at, convert)
         else:
             value, at = _bare(text, at, convert, alone=not around)
-        # The value has ended, and with it perhaps what it is in.
+        # The value has ended, and perhaps also the list or dict that holds it.
         while True:
             at = _skip_space(text, at)
             if not around:
@@ -260,7 +260,7 @@ def _skip_space(text: str, at: int) -> int:
 
 
 def _name(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
-    """Return the name that stands there, and where its value begins."""
+    """Return the name at this position, and where its value begins."""
     if text[at : at + 1] != '"':
         raise _not_json(text, at)
     name, at = _string(text, at, convert)
@@ -271,13 +271,13 @@ def _name(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, 
 
 
 def _string(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
-    """Return the string that stands there, and where it ends."""
+    """Return the string at this position, and where it ends."""
     value: str
     try:
         value, end = _STRINGS.raw_decode(text, at)
     except ValueError:
         end = _end_of_string(text, at)
-        # A backslash that begins no escape is one.
+        # A backslash that does not begin an escape stands for itself.
         mended = _ESCAPE.sub(lambda escape: escape[0] if escape[1] else "\\\\", text[at:end])
         value = convert("escape", _STRINGS.decode(mended))
     if not value.isascii() and _SURROGATE.search(value):
@@ -286,7 +286,7 @@ def _string(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str
 
 
 def _bare(text: str, at: int, convert: Callable[[Odd, str], Any], *, alone: bool) -> tuple[Any, int]:
-    """Return the number or word that stands there, and where it ends; a word alone is no JSON."""
+    """Return the number or word at this position, and where it ends; a text of one unknown word is not JSON."""
     found = _BARE.match(text, at)
     if found is None:
         raise _not_json(text, at)

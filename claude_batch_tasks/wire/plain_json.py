@@ -1,6 +1,6 @@
-"""Values as JSON: what the SDK's ``client.messages.batches.create`` sends of them, and what has no JSON form.
+"""Values as JSON: what the SDK's ``client.messages.batches.create`` would send, and which values have no JSON form.
 
-The SDK itself is not imported: what hands jobs over needs none.
+The SDK itself is not imported: a process that only submits jobs does not need it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 
 import msgspec
 
-#: A name is shown as ``.name`` if it looks like this, else quoted, and no longer than so many characters.
+#: A name is shown as ``.name`` if it looks like this, else in quotes; it is cut after so many characters.
 _NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 _LONGEST_NAME = 64
 
-#: Sequences that are no lists.
+#: Sequences that are not written as lists.
 _NO_LISTS = (str, bytes, bytearray, memoryview, UserString, io.IOBase, os.PathLike)
 
 #: Kinds of numpy's scalars that are numbers or truth values.
@@ -35,20 +35,21 @@ _NUMBERS = ("b", "i", "u", "f")
 
 
 def encode(value: Any, where: str) -> tuple[Any, bytes, list[tuple[str, str]]]:
-    """Return a value in JSON's own types, as compact JSON, and what of it has no JSON form.
-
-    The last has each place, such as ``params.messages[0].content``, and what is wrong there; then there is no JSON, and
-    None stands in each of these places.
+    """Return a value in JSON's own types, the same as compact JSON, and the places in it that have no JSON form.
 
     Args:
-        where: what the value is called.
+        where: the name of the value in messages.
+
+    Returns:
+        The value, its JSON, and for each wrong place its path, such as ``params.messages[0].content``, and what is
+        wrong there. If there is such a place, the JSON is empty, and the value has None there.
     """
     # msgspec writes null for NaN, and dates, bytes and sets in forms of its own.
     try:
         if is_plain(value):
             return value, msgspec.json.encode(value), []
     except (RecursionError, ValueError):
-        pass  # the walk below says where
+        pass  # the walk below finds the place
     walk = _Walk()
     try:
         plain = walk.plain(value, where)
@@ -58,10 +59,10 @@ def encode(value: Any, where: str) -> tuple[Any, bytes, list[tuple[str, str]]]:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether it consists of the very types that JSON has, so that every encoder writes the same."""
+    """Return whether a value consists of exactly the types that JSON has, so that every encoder writes the same."""
     kind = type(value)
     if kind is dict:
-        # Texts, which are most of it, without a call, which takes longer.
+        # Texts, which are the most frequent values, are checked without a call, because a call takes longer.
         for name, inner in value.items():
             if type(name) is not str or not (type(inner) is str or is_plain(inner)):
                 return False
@@ -74,13 +75,13 @@ def is_plain(value: Any) -> bool:
 
 
 def is_omitted(value: Any) -> bool:
-    """Return whether it is the SDK's ``omit`` or ``NOT_GIVEN``, which stand for a field that is not there."""
+    """Return whether a value is the SDK's ``omit`` or ``NOT_GIVEN``, which stand for a missing field."""
     kind = type(value)
     return kind.__name__ in ("Omit", "NotGiven") and kind.__module__.partition(".")[0] == "anthropic"
 
 
 def dumped(value: Any) -> Any:
-    """Return what the SDK sends of a pydantic model, such as a content block of an answer; anything else as it is."""
+    """Return what the SDK sends for a pydantic model, such as a content block of an answer; return others unchanged."""
     if isinstance(value, type) or not callable(getattr(value, "model_dump", None)):
         return value
     excluded = getattr(value, "__api_exclude__", None)
@@ -89,21 +90,21 @@ def dumped(value: Any) -> Any:
 
 
 class _Walk:
-    """One pass over a value that makes it plain and notes what has no JSON form."""
+    """One pass over a value that makes it plain and records what has no JSON form."""
 
     def __init__(self) -> None:
         self.wrong: list[tuple[str, str]] = []
         self._open: set[int] = set()
 
     def plain(self, value: Any, where: str) -> Any:
-        """Return a value in JSON's own types; None in place of what has none."""
+        """Return a value in JSON's own types, with None in place of what has no JSON form."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, type):
             return self._refuse(where, _of_class(value))
         if isinstance(value, str):
             return self._text(value, where)
-        # As the standard library writes them, whatever a class of its own says.
+        # As the standard library writes them, whatever methods a subclass has.
         if isinstance(value, int):
             return self._integer(int.__index__(value), where)
         if isinstance(value, float):
@@ -185,7 +186,7 @@ class _Walk:
         return self.plain(found, where)
 
     def _content(self, file: Any, where: str) -> Any:
-        """Return what is left to read in a file, as base64."""
+        """Return the rest of a file, read and encoded as base64."""
         if isinstance(file, os.PathLike) and not isinstance(file, pathlib.Path):
             return self._refuse(where, f"is {_kind(file)}; write a pathlib.Path or an open file")
         try:
@@ -230,7 +231,7 @@ def _of_class(cls: type) -> str:
 
 
 def _of_instance(value: Any) -> str:
-    """Say why something has no JSON form, and what to write in its place."""
+    """Explain why a value has no JSON form, and what to write in its place."""
     if is_omitted(value):
         return f"is the SDK's {type(value).__name__}, which may stand for a field alone; leave it out"
     hint = next(hint for applies, hint in _HINTS if applies(value))

@@ -1,6 +1,6 @@
-"""Fields that are no part of a request in a batch, and where what they say belongs.
+"""Fields that do not belong into a request of a batch, and where they belong.
 
-The API takes a batch without looking into ``params``: hours later each of its rows has errored.
+The API accepts a batch without looking into ``params``: hours later each of its rows has errored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FORMAT = (
 )
 _VERSION = "goes into a header that the SDK sends; leave it out"
 
-#: Fields that no value is allowed for.
+#: Fields that are not allowed, whatever their value.
 _NEVER = {
     "anthropic-beta": _BETAS,
     "anthropic-version": _VERSION,
@@ -48,7 +48,7 @@ _NEVER = {
     "workspace_id": "goes into a header: leave it out, and write run_batch.delay(requests, workspace_id=...)",
 }
 
-#: Fields of the Messages API that a batch does not take, but without a value.
+#: Fields of the Messages API that a batch accepts only without a value.
 _NOT_IN_BATCHES = {
     "fallbacks": "is not for batches: leave it out, and submit what was refused again with another model",
     "speed": "is not for batches: leave it out",
@@ -57,12 +57,12 @@ _NOT_IN_BATCHES = {
 
 _BILLING = "billing_policy"
 
-#: Names that are worth a closer look.
+#: Names of fields that need a closer look.
 SPECIAL = frozenset((*_NEVER, *_NOT_IN_BATCHES, _BILLING))
 
 
 def misplaced(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give the fields of a request's params that would make it fail, and why."""
+    """Yield the fields of a request's params that would make it fail, each with the reason."""
     for name, value in params.items():
         if name in _NEVER:
             yield f"params.{name}" if name.isidentifier() else f'params["{name}"]', _NEVER[name]
@@ -73,7 +73,7 @@ def misplaced(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def outside(name: Any) -> str:
-    """Say what to do with a field of a request beside ``custom_id`` and ``params``."""
+    """Explain what to do with a field of a request beside ``custom_id`` and ``params``."""
     text = "is not a field of a batch request"
     if name in _NEVER and name != "custom_id":
         return f"{text}; it {_NEVER[name]}"

@@ -1,4 +1,4 @@
-"""A batch's result file: reading JSON lines from bytes, decoding as little as needed, and checking completeness."""
+"""The rows of a batch's result file: splitting the bytes into lines, and decoding as little of them as needed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from claude_batch_tasks.pricing.spending import Meter
 from claude_batch_tasks.wire import lenient_json
 from claude_batch_tasks.wire.token_usage import USAGE, Usage, read_usage
 
-#: The outcomes of a request, in Anthropic's words.
+#: The outcomes of a request, under Anthropic's names.
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
 
-#: The ``error.type`` of a result that is not JSON, so that not even its type is known.
+#: The ``error.type`` that we give to a result that is not JSON, so that not even its type is known.
 UNREADABLE = "unreadable_result"
 
-#: Characters of a model's name, an error's type and an error's message that go into records and logs.
+#: The most characters of a model's name or an error's type, and of an error's message, in records and logs.
 LONGEST_NAME, LONGEST_MESSAGE = 200, 500
 
 
 def count_answers(meter: Meter, answers: Iterable[_Message | None]) -> None:
-    """Add to a meter what answers used."""
+    """Add the usage of answers to a meter."""
     by_model: dict[str | None, list[Usage | None]] = {}
     for answer in answers:
         model, usage = (answer.model or None, answer.usage) if answer is not None else (None, None)
@@ -65,7 +65,7 @@ class _Result(msgspec.Struct, gc=False):
 
 
 class Row(msgspec.Struct, gc=False):
-    """One line of a result file, decoded no further than it is looked at."""
+    """One line of a result file, decoded only as far as its fields are used."""
 
     custom_id: str
     result: _Result
@@ -77,12 +77,12 @@ class Row(msgspec.Struct, gc=False):
 
     @property
     def type(self) -> str:
-        """One of OUTCOMES; ``errored`` for a type nobody knows yet."""
+        """One of OUTCOMES; ``errored`` for a type that this version does not know."""
         return self.result.type if self.known else "errored"
 
     @property
     def error_type(self) -> str | None:
-        """Anthropic's ``error.type``, if it errored."""
+        """Anthropic's ``error.type``, if the request errored."""
         if not self.known:
             return "unknown_result_type"
         error = self.result.error
@@ -92,19 +92,19 @@ class Row(msgspec.Struct, gc=False):
 
     @property
     def unreadable(self) -> bool:
-        """Whether it was salvaged from a line that is not JSON."""
+        """Whether the row was salvaged from a line that is not JSON."""
         error = self.result.error
         return error is not None and error.error is not None and error.error.type == UNREADABLE
 
     @property
     def error_message(self) -> str | None:
-        """Anthropic's ``error.message``, if it errored and says so."""
+        """Anthropic's ``error.message``, if the request errored and has one."""
         error = self.result.error
         return error.error.message if error is not None and error.error is not None else None
 
     @property
     def usage(self) -> dict[str, int]:
-        """The counters of USAGE that it has."""
+        """Those counters of USAGE that the row has."""
         usage = self.result.message.usage if self.result.message else None
         return {name: count for name in USAGE if (count := getattr(usage, name, None)) is not None}
 
@@ -113,14 +113,14 @@ _decoder = msgspec.json.Decoder(Row)
 
 
 class EndlessLine(ValueError):
-    """A line is longer than any of a result file."""
+    """A line is longer than any line of a result file may be."""
 
 
 def blocks(chunks: Iterable[bytes], least: int = 1, longest: int = rules.ANSWER_BYTES) -> Iterator[bytes]:
-    """A byte stream in runs of whole lines, each given out as soon as at least so many bytes have come.
+    """Yield a byte stream in blocks of whole lines, each as soon as at least ``least`` bytes have come.
 
     Raises:
-        EndlessLine: one has more than ``longest`` bytes; what came before it was given out.
+        EndlessLine: a line has more than ``longest`` bytes; the lines before it were yielded.
     """
     held: list[bytes] = []
     size = 0
@@ -142,13 +142,13 @@ def blocks(chunks: Iterable[bytes], least: int = 1, longest: int = rules.ANSWER_
 
 
 def rows(block: bytes, *, skip_others: bool = False) -> Iterator[tuple[Row, bytes]]:
-    """Return the lines of a block, decoded and as they are.
+    """Yield the lines of a block, each decoded and as it is.
 
     Args:
-        skip_others: leave out lines that are no result of anybody's.
+        skip_others: leave out lines that are not results.
 
     Raises:
-        ValueError: one of them is no result line; what came before it was given out.
+        ValueError: a line is not a result line; the lines before it were yielded.
     """
     raw = block.rstrip(b"\n").split(b"\n")
     decoded = decode_rows(block, raw)
@@ -170,21 +170,21 @@ def not_blank(lines: list[bytes]) -> list[bytes]:
 
 
 def decode_rows(block: bytes, raw: list[bytes]) -> list[Row] | None:
-    """All lines of a block at once, as they are if none is blank or broken; None: look at them one by one."""
+    """Decode all lines of a block at once; return None if one is blank or broken, so that each is decoded by itself."""
     try:
         decoded = _decoder.decode_lines(block)
     except lenient_json.REFUSED:
         return None
     if len(decoded) != len(raw):
         return None
-    # The decoder looks for values, not for lines: two in one line make up for one that is broken over two.
+    # The decoder looks for values, not for lines: two values in one line would make up for one that is broken over two.
     if not all(row.custom_id.encode() in line for row, line in zip(decoded, raw, strict=True)):
         return None
     return decoded
 
 
 def read(line: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return a line as plain Python values, and a note about those that differ from what it says.
+    """Return a line as plain Python values, and a note about values that differ from what the line says.
 
     Raises:
         ValueError: the line is not a JSON object.
@@ -199,7 +199,7 @@ def row(line: bytes) -> Row:
     """Decode one line.
 
     Raises:
-        ValueError: not a result line.
+        ValueError: the line is not a result line.
     """
     with suppress(*lenient_json.REFUSED):
         return _decoder.decode(line)
@@ -219,10 +219,10 @@ def row(line: bytes) -> Row:
 
 
 def any_row(line: bytes) -> Row:
-    """Decode one line, or what there is of it.
+    """Decode one line, or its beginning if the rest cannot be read.
 
     Raises:
-        ValueError: not a result line, and not even the beginning of one.
+        ValueError: the line is not a result line, and not even the beginning of one.
     """
     try:
         return row(line)
@@ -237,7 +237,7 @@ _TYPE = re.compile(rb'"result"\s*:\s*\{\s*"type"\s*:\s*"(%s)"' % "|".join(OUTCOM
 
 
 def salvage(line: bytes) -> Row | None:
-    """Tell whose result a line is that is no result line, and of which type, by how it begins; None: nobody's."""
+    """Decode the beginning of a broken result line: whose result it is, and its type; None: that cannot be told."""
     begins, kind = _CUSTOM_ID.match(line), _TYPE.search(line)
     if begins is None:
         return None
@@ -249,7 +249,7 @@ def salvage(line: bytes) -> Row | None:
 
 
 def error_of(result: dict[str, Any]) -> dict[str, Any]:
-    """The inner ``{"type", "message"}`` of a result's (or an error answer's) ``error``, with its request id."""
+    """Return the inner ``{"type", "message"}`` of a result's (or an error answer's) ``error``, with its request id."""
     outer = result.get("error")
     if not isinstance(outer, dict) or not outer:
         return {"type": None, "message": str(outer or "the result does not say why")}
@@ -259,6 +259,6 @@ def error_of(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def errored(error_type: str, message: str, request_id: str | None) -> dict[str, Any]:
-    """A result that errored, as Anthropic's result file spells it."""
+    """Return a result that errored, in the form of Anthropic's result file."""
     error = {"type": "error", "error": {"type": error_type, "message": message}, "request_id": request_id}
     return {"type": "errored", "error": error}

@@ -1,4 +1,4 @@
-"""The ``usage`` of answers: which counters are added up, and what they cost."""
+"""The ``usage`` of answers: which counters are added up, and what they are charged as."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from claude_batch_tasks.pricing.spending import Charge
 #: The counters of ``usage`` that are added up for a job's summary.
 USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
-#: More tokens than any answer has. Sums of such counts, and what they cost, stay within 64 bits.
+#: More tokens than any answer has. Sums of such counts, and their costs, fit into 64 bits.
 _MOST_TOKENS = 10**9
 
-#: Anything else is read as odd usage is.
+#: A counter; any other value makes the usage odd, see ``read_usage``.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
 
 
@@ -32,7 +32,7 @@ class _ServerToolUse(msgspec.Struct, gc=False):
 
     @property
     def runs(self) -> int:
-        """How often tools ran."""
+        """How many times tools ran."""
         return (self.web_search_requests or 0) + (self.web_fetch_requests or 0)
 
 
@@ -46,9 +46,9 @@ class _Counters(msgspec.Struct, gc=False):
 
     @property
     def used(self) -> Used:
-        """What of them costs something."""
+        """The counters that cost something."""
         written, tools = self.cache_creation_input_tokens or 0, self.server_tool_use
-        # Of what was written to the cache; the rest of it is the five-minute kind.
+        # Tokens written to the cache for an hour; the rest is written for five minutes.
         longer = min((self.cache_creation.ephemeral_1h_input_tokens or 0) if self.cache_creation else 0, written)
         return Used(
             self.input_tokens or 0,
@@ -61,12 +61,12 @@ class _Counters(msgspec.Struct, gc=False):
 
     @property
     def tokens(self) -> Used:
-        """What of them is tokens."""
+        """The counters of tokens that cost something."""
         return self.used._replace(web_searches=0)
 
 
 class _Iteration(_Counters, gc=False):
-    """What one prompt within a request used: of the model itself, or of what works for it."""
+    """The usage of one prompt within a request: of the model itself, or of another one that works for it."""
 
     type: str | None = None
     model: str | None = None
@@ -80,7 +80,7 @@ class Usage(_Counters, gc=False):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the listed prices of its model hold for its counters as they are."""
+        """Whether the listed prices of its model apply to its counters as they are."""
         tools = self.server_tool_use
         return (
             self.iterations is None
@@ -89,18 +89,18 @@ class Usage(_Counters, gc=False):
         )
 
     def charges(self, model: str, window: int | None) -> list[Charge]:
-        """Return what it is charged for.
+        """Return the charges that the usage consists of.
 
         Args:
-            model: whose answer it belongs to.
-            window: tokens of a prompt for that model at most.
+            model: the model that gave the answer.
+            window: the most tokens of a prompt for that model.
         """
         odd = _odd_price(self.speed, self.service_tier, self.inference_geo)
         factor = geo_factor(self.inference_geo) or Decimal(1)
         tools = self.server_tool_use or _ServerToolUse()
         charges = _charges_of_iterations(self, model)
         if charges is None:
-            # A loop of server tools sums up its prompts; none is longer than the window.
+            # A loop of server tools sums up its prompts; none of these is longer than the window.
             prompt = self.tokens.total_input // (1 + tools.runs)
             largest = (prompt if window is None else min(prompt, window)) if tools.runs else None
             charges = [Charge(model, self.tokens, input_of_one=largest)]
@@ -118,7 +118,7 @@ _USUAL = frozenset(product(_USUAL_TIER, _USUAL_GEO, _USUAL_SPEED))
 
 
 def _odd_price(speed: str | None, tier: str | None, geo: str | None) -> str | None:
-    """What makes the price of an answer's tokens another than the listed one, and not a known one."""
+    """Return why the price of an answer's tokens is not the listed one and not known; None: it is known."""
     if speed not in _USUAL_SPEED:
         return f"speed {speed}"
     if tier not in _USUAL_TIER:
@@ -127,7 +127,7 @@ def _odd_price(speed: str | None, tier: str | None, geo: str | None) -> str | No
 
 
 def _charges_of_iterations(usage: Usage, model: str) -> list[Charge] | None:
-    """The charges by the prompts that made up an answer; None: they are not listed.
+    """Return the charges by the prompts that made up an answer; None: the usage does not list them.
 
     The counters beside the list leave out what compaction, an advisor and a fallback model used, and may sum up the
     prompts of a tool loop. An attempt that was declined before it had any output is not charged.
@@ -149,15 +149,16 @@ def _charges_of_iterations(usage: Usage, model: str) -> list[Charge] | None:
     return [Charge(model, usage.tokens), *charges] if entries else None
 
 
-#: Output tokens of what was declined before it said anything, at most: the first one is counted when it begins.
+#: The most output tokens of an attempt that was declined before it said anything: the first token is counted when the
+#: output begins.
 _NO_OUTPUT = 1
 
-#: Entries that another model than the answer's is charged for.
+#: Types of entries that are charged at the price of another model than the answer's.
 _OF_OTHERS = ("advisor_message", "fallback_message")
 
 
 def read_usage(raw: Any) -> Usage | None:
-    """As much of an odd usage as can be read."""
+    """Read as much of an odd usage as possible."""
     if not isinstance(raw, dict):
         return None
     usage = msgspec.convert(usage_of(raw), Usage)
@@ -182,7 +183,7 @@ def _read_iteration(raw: Any) -> _Iteration:
 
 
 def usage_of(raw: Any) -> dict[str, int]:
-    """The counters of USAGE in a message's ``usage``."""
+    """Return the counters of USAGE in a message's ``usage``."""
     if not isinstance(raw, dict):
         return {}
     counts = {name: raw.get(name) for name in USAGE}
