@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
+import msgspec.structs
 
 BatchState = Literal["staged", "creating", "in_progress", "canceling", "ended", "fetched", "unsent", "lost", "failed"]
 """``creating``: the intent is written, no id is known. ``unsent``: never created. ``lost``: it cannot be found any
@@ -89,134 +90,193 @@ class Round(msgspec.Struct, kw_only=True):
     unpriced: dict[str, int] = {}
 
 
-class BatchRecord(msgspec.Struct, kw_only=True):
-    """The record of one batch of a job, and of how far its steps have come. Times are epoch seconds."""
+_T = TypeVar("_T")
 
-    first: int
+Event = Literal["round", "resume"]
+"""What begins a batch's steps anew: a ``round`` with a smaller batch, or a ``resume`` of the job."""
+
+
+class Change(NamedTuple):
+    """What a new round, and what resuming the job, does to a field of a batch's record.
+
+    ``keep``: nothing. ``reset``: the field gets its default. ``set``: it gets a value that is computed there.
+    """
+
+    round: Literal["keep", "reset", "set"]
+    resume: Literal["keep", "reset", "set"]
+
+
+Kept = Annotated[_T, Change(round="keep", resume="keep")]
+"""About the batch as it was handed over, or counted over all that was done for it."""
+OfRound = Annotated[_T, Change(round="reset", resume="keep")]
+"""About the present batch at Anthropic, which a resumed job goes on with."""
+OfRun = Annotated[_T, Change(round="keep", resume="reset")]
+"""About the way to the end, which a resumed job goes again."""
+OfBoth = Annotated[_T, Change(round="reset", resume="reset")]
+"""Counted towards giving up on the present batch."""
+SetByRound = Annotated[_T, Change(round="set", resume="keep")]
+SetByResume = Annotated[_T, Change(round="keep", resume="set")]
+SetByBoth = Annotated[_T, Change(round="set", resume="set")]
+
+
+class _HandedOver(msgspec.Struct, kw_only=True):
+    """The part of a batch's record that is written when the job is handed over."""
+
+    first: Kept[int]
     """Index in the job of the batch's first request."""
-    count: int
-    body_bytes: int
+    count: Kept[int]
+    body_bytes: Kept[int]
     """Exact bytes of the create body, including the envelope."""
-    least: int | None = None
-    most: int | None = None
+    least: OfRound[int | None] = None
+    most: OfRound[int | None] = None
     """How much money a budget must have left for its input, and at most for all of it, in nano-dollars; set if the
     job's cost is limited."""
-    state: BatchState = "staged"
-    turn: int = 0
+
+
+class _Repeated(_HandedOver, kw_only=True):
+    """The part that says how many times its steps were started anew."""
+
+    state: Annotated[BatchState, Change(round="reset", resume="set")] = "staged"
+    turn: SetByBoth[int] = 0
     """Generation: how many times its steps were started anew. That happens when requests are sent again as a smaller
     batch, when an adopted batch turns out to be somebody else's, and when the job is resumed."""
-
-    rounds: list[Round] = []
+    rounds: SetByRound[list[Round]] = []
     """The batches before the present one. Each is followed by a smaller batch of those of its requests that were sent
     again."""
-    smaller: int | None = None
-    smaller_bytes: int = 0
+    smaller: SetByRound[int | None] = None
+    smaller_bytes: SetByRound[int] = 0
     """Number of requests in the present smaller batch, and the exact bytes of its create body; None: it is the first
     batch."""
 
-    intent_at: float | None = None
+
+class _Created(_Repeated, kw_only=True):
+    """The part that the create writes, and the search for a create that was not answered."""
+
+    intent_at: OfRound[float | None] = None
     """When the present create was about to be sent."""
-    create_not_found: int = 0
+    create_not_found: OfBoth[int] = 0
     """Number of 404s in a row on create."""
-    unanswered_at: float | None = None
+    unanswered_at: OfRound[float | None] = None
     """When it was clear that the create would not be answered: if the batch was stored, then before this time."""
-    ambiguous_at: float | None = None
+    ambiguous_at: OfBoth[float | None] = None
     """When the search for the batch of that create began."""
-    create_looks: int = 0
+    create_looks: OfBoth[int] = 0
     """Number of complete list calls since then that did not show it."""
-    refusal: list[Any] | None = None
+    refusal: OfBoth[list[Any] | None] = None
     """``[class name in errors, arguments]``: how something in front of the API refused that create. The batch may have
     been stored all the same; if it was not, it may end with this error."""
-    refused_since: float | None = None
+    refused_since: OfBoth[float | None] = None
     """Since when calls are refused like that, in a row."""
-    rejected_ids: list[str] = []
+    rejected_ids: SetByRound[list[str]] = []
     """Ids of batches that looked like ours but are not."""
-    organization: str | None = None
-    workspace: str | None = None
+    organization: OfRound[str | None] = None
+    workspace: OfRound[str | None] = None
     """The organization and workspace to which its create went, as the API named them."""
-    unidentified: int = 0
+    unidentified: OfBoth[int] = 0
     """Number of list calls in a row that did not show it, made by a client that may be on another account; they prove
     nothing."""
 
-    batch_id: str | None = None
-    provisional: bool = False
-    """Whether the id was found by search and is not yet confirmed by the results."""
-    created_at: float | None = None
-    expires_at: float | None = None
-    """``created_at`` and ``expires_at`` are by the API's clock, all other times by the store's."""
-    api_ahead: float = 0.0
-    """Seconds by which the API's clock was ahead of the store's when it first showed the batch."""
-    cancel_sent: bool = False
-    sighting: float | None = None
-    """Last seen: when the API last confirmed that the batch exists."""
-    not_before: float | None = None
-    """The earliest time for the next poll that the API asked for when it last showed the batch."""
-    absences: int = 0
-    """Number of complete list calls in a row, after the grace period, that did not show it."""
-    told: dict[str, int] = {}
-    """The API's ``request_counts`` after the batch had ended."""
-    counts: dict[str, int] = {}
-    """Outcomes of its requests: at first as the API reported them, then as the result files have them."""
 
-    looks: int = 0
-    not_found: int = 0
+class _Polled(_Created, kw_only=True):
+    """The part that polls write: what the API last showed."""
+
+    batch_id: OfRound[str | None] = None
+    provisional: OfRound[bool] = False
+    """Whether the id was found by search and is not yet confirmed by the results."""
+    created_at: OfRound[float | None] = None
+    expires_at: OfRound[float | None] = None
+    """``created_at`` and ``expires_at`` are by the API's clock, all other times by the store's."""
+    api_ahead: Kept[float] = 0.0
+    """Seconds by which the API's clock was ahead of the store's when it first showed the batch."""
+    cancel_sent: OfBoth[bool] = False
+    sighting: OfRound[float | None] = None
+    """Last seen: when the API last confirmed that the batch exists."""
+    not_before: OfRound[float | None] = None
+    """The earliest time for the next poll that the API asked for when it last showed the batch."""
+    absences: OfBoth[int] = 0
+    """Number of complete list calls in a row, after the grace period, that did not show it."""
+    told: OfBoth[dict[str, int]] = {}
+    """The API's ``request_counts`` after the batch had ended."""
+    counts: SetByResume[dict[str, int]] = {}
+    """Outcomes of its requests: at first as the API reported them, then as the result files have them."""
+    looks: Kept[int] = 0
+    not_found: Kept[int] = 0
     """Number of all 404s, from any endpoint."""
-    failures: int = 0
+
+
+class _Waiting(_Polled, kw_only=True):
+    """The part of the step that is at work, or waits."""
+
+    failures: OfRun[int] = 0
     """Number of failures of the present step in a row; the backoff is computed from it."""
-    step_failures: int = 0
+    step_failures: OfRun[int] = 0
     """How many times in a row the present step was interrupted: by an exception for which there is no rule, or because
     its worker died."""
-    step_failure: str | None = None
+    step_failure: OfRun[str | None] = None
     """What interrupted it the last time."""
-    due_at: float | None = None
+    due_at: OfRun[float | None] = None
     """When the present step runs next, as it was last reported; a list call may have changed it since."""
-    task_id: str | None = None
+    task_id: OfRun[str | None] = None
     """Id of the waiting task: its next message has the same id."""
 
-    attempt: int = 0
+
+class _Fetched(_Waiting, kw_only=True):
+    """The part that is written when results are downloaded."""
+
+    attempt: Kept[int] = 0
     """Number of downloads of the result file that were started."""
-    attempts_before: int = 0
+    attempts_before: SetByBoth[int] = 0
     """Number of downloads before the job was resumed, which do not count towards the limit."""
-    published: int | None = None
+    published: OfRound[int | None] = None
     """The download attempt whose rows are the batch's results."""
-    usage: dict[str, int] = {}
-    costs: dict[str, str | None] = {}
+    usage: SetByResume[dict[str, int]] = {}
+    costs: SetByResume[dict[str, str | None]] = {}
     """USD by model, as exact decimals; None: the price is not known."""
-    unpriced: dict[str, int] = {}
+    unpriced: SetByResume[dict[str, int]] = {}
     """Number of answers, or parts of answers, behind each None in ``costs``."""
-    outcome: dict[str, Any] | None = None
+    outcome: OfRun[dict[str, Any] | None] = None
     """``{"type", "error"}`` for every request that has no result row of its own."""
-    granted: int | None = None
-    """Number of requests that the job's fallback limit allows for this batch; None: not asked yet."""
-    messages_out: bool = False
-    """Whether all allowed requests are queued for the Messages API; if not, they are queued again."""
-    first_lane: int = 0
-    """The number of its first sender to the Messages API. Senders that have ended are never started again."""
-    eligible: int = 0
-    """Number of requests that may be sent again."""
-    open: dict[str, int] = {}
-    """Number of eligible requests by their outcome so far."""
-    final: bool = False
-    """Whether its requests have their final outcomes."""
-    done: bool = False
-    """Whether nothing is left to be done for this batch."""
-    made_room: bool = False
-    """Whether it is finished at Anthropic, and the job's next batch, if any, was started in its place."""
-    resubmitted: int = 0
-    """Number of requests whose outcome came from a smaller batch."""
-    answered: int = 0
-    """Number of requests whose outcome came through the Messages API."""
-    stored: int = 0
-    """Number of requests for which the store got an outcome of the Messages API, or the reason why there is none."""
-    rows: dict[str, int] = {}
+    rows: Kept[dict[str, int]] = {}
     """Number of rows of each published attempt."""
-    read_only: bool = False
-    """Whether its record was lost and made anew: nothing of it is sent again."""
-    skipped: int = 0
+    eligible: SetByResume[int] = 0
+    """Number of requests that may be sent again."""
+    open: SetByResume[dict[str, int]] = {}
+    """Number of eligible requests by their outcome so far."""
+
+
+class _Sent(_Fetched, kw_only=True):
+    """The part of requests that are sent again, or go through the Messages API."""
+
+    granted: Kept[int | None] = None
+    """Number of requests that the job's fallback limit allows for this batch; None: not asked yet."""
+    messages_out: OfRun[bool] = False
+    """Whether all allowed requests are queued for the Messages API; if not, they are queued again."""
+    first_lane: SetByResume[int] = 0
+    """The number of its first sender to the Messages API. Senders that have ended are never started again."""
+    resubmitted: Kept[int] = 0
+    """Number of requests whose outcome came from a smaller batch."""
+    answered: Kept[int] = 0
+    """Number of requests whose outcome came through the Messages API."""
+    stored: Kept[int] = 0
+    """Number of requests for which the store got an outcome of the Messages API, or the reason why there is none."""
+    skipped: OfRun[int] = 0
     """Number of eligible requests that were not sent again, or not in every way that there is."""
-    note: str | None = None
+    note: OfRun[str | None] = None
     """Why they were skipped."""
-    error: list[Any] | None = None
+
+
+class BatchRecord(_Sent, kw_only=True):
+    """The record of one batch of a job, in a part for each of its steps. Times are epoch seconds."""
+
+    final: OfRun[bool] = False
+    """Whether its requests have their final outcomes."""
+    done: OfRun[bool] = False
+    """Whether nothing is left to be done for this batch."""
+    made_room: OfRun[bool] = False
+    """Whether it is finished at Anthropic, and the job's next batch, if any, was started in its place."""
+    read_only: Kept[bool] = False
+    """Whether its record was lost and made anew: nothing of it is sent again."""
+    error: OfRun[list[Any] | None] = None
     """``[class name in errors, arguments]`` of the error that ended the batch early."""
 
     @property
@@ -230,6 +290,16 @@ class BatchRecord(msgspec.Struct, kw_only=True):
         past = [(round.attempt, number) for number, round in enumerate(self.rounds)]
         own = [] if self.published is None else [(self.published, len(self.rounds))]
         return [*own, *reversed(past)]
+
+
+def reset_fields(event: Event) -> dict[str, Any]:
+    """Return the fields of a batch's record that an event resets, with their defaults."""
+    hints = get_type_hints(BatchRecord, include_extras=True)
+    return {
+        each.name: each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
+        for each in msgspec.structs.fields(BatchRecord)
+        if getattr(hints[each.name].__metadata__[0], event) == "reset"
+    }
 
 
 class LaneRecord(msgspec.Struct, kw_only=True):

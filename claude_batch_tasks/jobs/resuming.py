@@ -18,7 +18,7 @@ from celery.utils import uuid
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit, reset_fields
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain, routing
@@ -154,25 +154,17 @@ def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
     """Return the position from which a failed batch goes on, and the changes in its record."""
     turn = batch.turn + 1
     state, rank = ("in_progress", 1) if batch.batch_id else ("creating" if batch.intent_at else "staged", 0)
-    fresh = BatchRecord(first=batch.first, count=batch.count, body_bytes=batch.body_bytes)
-    fresh.first_lane = batch.first_lane + rules.LANES
-    if batch.rounds:  # the totals from before this round stay
-        past = batch.rounds[-1]
-        for name in ("counts", "usage", "costs", "unpriced", "eligible", "open"):
-            setattr(fresh, name, getattr(past, name))
-    # Counters that lead to giving up begin anew; what is known about the batch stays.
-    forgotten = (
-        "create_not_found", "ambiguous_at", "create_looks", "refusal", "refused_since", "cancel_sent", "absences",
-        "counts", "failures", "due_at", "task_id", "told", "usage", "costs", "unpriced", "outcome", "eligible", "open",
-        "final", "done", "made_room", "skipped", "note", "error", "messages_out", "first_lane",
-        "step_failures", "step_failure", "unidentified",
-    )  # fmt: skip
-    changes = {name: getattr(fresh, name) for name in forgotten}
+    # The totals from before this round stay.
+    past: Any = batch.rounds[-1] if batch.rounds else BatchRecord(first=0, count=0, body_bytes=0)
+    totals = {name: getattr(past, name) for name in ("counts", "usage", "costs", "unpriced", "eligible", "open")}
     return message_chain.position(turn, rank), {
         "state": state,
         "turn": turn,
         "attempts_before": batch.attempt,
-        **changes,
+        "first_lane": batch.first_lane + rules.LANES,
+        # Counters that lead to giving up begin anew; what is known about the batch stays.
+        **reset_fields("resume"),
+        **totals,
     }
 
 

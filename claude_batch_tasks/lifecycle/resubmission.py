@@ -15,7 +15,7 @@ from typing import Any
 
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.records import BatchRecord, JobRecord, Round
+from claude_batch_tasks.records import BatchRecord, JobRecord, Round, reset_fields
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.completeness import Completeness
@@ -74,18 +74,11 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
         eligible=record.eligible,
         open=record.open,
     )
-    fresh = BatchRecord(first=record.first, count=record.count, body_bytes=record.body_bytes)
-    forgotten = (
-        "state", "least", "most", "intent_at", "create_not_found", "unanswered_at", "ambiguous_at", "create_looks",
-        "refusal", "refused_since", "batch_id", "provisional", "created_at", "expires_at", "cancel_sent", "sighting",
-        "not_before", "absences", "told", "published", "organization", "workspace", "unidentified",
-    )  # fmt: skip
-    changes = {name: getattr(fresh, name) for name in forgotten}
     rounds = [*record.rounds, past]
     following = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=rounds)
     bodies = [len(piece) for piece in pieces(store, job_id, job, batch, following)]
     return {
-        **changes,
+        **reset_fields("round"),
         "rounds": rounds,
         "smaller": record.eligible,
         "smaller_bytes": sum(bodies) + len(bodies) - 1 + sum(map(len, batch_requests.ENVELOPE)),

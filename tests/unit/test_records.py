@@ -1,0 +1,52 @@
+"""What a new round, and what resuming a job, does to each field of a batch's record."""
+
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+import msgspec
+import pytest
+
+from claude_batch_tasks.records import BatchRecord, Change, Event, reset_fields
+
+HINTS = get_type_hints(BatchRecord, include_extras=True)
+
+
+@pytest.mark.parametrize("name", BatchRecord.__struct_fields__)
+def test_a_field_declares_what_becomes_of_it(name: str) -> None:
+    declared = [each for each in getattr(HINTS[name], "__metadata__", ()) if isinstance(each, Change)]
+    assert len(declared) == 1, f"BatchRecord.{name} says neither Kept nor what resets it"
+
+
+@pytest.mark.parametrize("event", get_args(Event))
+def test_a_field_that_is_reset_has_a_default(event: Event) -> None:
+    defaults = {each.name: each.required for each in msgspec.structs.fields(BatchRecord)}
+    assert not [name for name in reset_fields(event) if defaults[name]]
+
+
+def test_what_a_round_resets_is_what_0_2_0_reset() -> None:
+    assert reset_fields("round") == {
+        "state": "staged",
+        **dict.fromkeys(("least", "most", "intent_at", "unanswered_at", "ambiguous_at", "refusal", "refused_since")),
+        **dict.fromkeys(("batch_id", "created_at", "expires_at", "sighting", "not_before", "published")),
+        **dict.fromkeys(("organization", "workspace")),
+        **dict.fromkeys(("create_not_found", "create_looks", "absences", "unidentified"), 0),
+        **dict.fromkeys(("provisional", "cancel_sent"), False),
+        "told": {},
+    }
+
+
+def test_what_a_resume_resets_is_what_0_2_0_reset() -> None:
+    assert reset_fields("resume") == {
+        **dict.fromkeys(("ambiguous_at", "refusal", "refused_since", "due_at", "task_id", "outcome", "note", "error")),
+        **dict.fromkeys(("create_not_found", "create_looks", "absences", "unidentified", "failures"), 0),
+        **dict.fromkeys(("step_failures", "skipped"), 0),
+        **dict.fromkeys(("cancel_sent", "messages_out", "final", "done", "made_room"), False),
+        "step_failure": None,
+        "told": {},
+    }
+
+
+def test_defaults_are_not_shared() -> None:
+    reset_fields("round")["told"]["succeeded"] = 1
+    assert reset_fields("round")["told"] == {}
