@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from claude_batch_tasks.jobs.batch_job import BatchJob, adopt, list_jobs
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
     from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
-    from claude_batch_tasks.records import HistoryEvent
+    from claude_batch_tasks.records import HistoryEvent, Summary
     from claude_batch_tasks.results.reader import RequestResult
+    from claude_batch_tasks.settings.job_options import JobOptions
     from claude_batch_tasks.tasks.run_batch import run_batch
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "BatchStatus",
     "Estimate",
     "HistoryEvent",
+    "JobOptions",
     "JobStatus",
     "RequestResult",
+    "Summary",
     "adopt",
     "errors",
     "estimate",
@@ -38,8 +41,10 @@ _HOME = {
     "BatchStatus": "jobs.job_status",
     "Estimate": "jobs.estimating",
     "HistoryEvent": "records",
+    "JobOptions": "settings.job_options",
     "JobStatus": "jobs.job_status",
     "RequestResult": "results.reader",
+    "Summary": "records",
     "adopt": "jobs.batch_job",
     "estimate": "jobs.estimating",
     "list_jobs": "jobs.batch_job",
@@ -47,9 +52,11 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in ("errors", "signals"):
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # else a name that is misspelled would be one of any type
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        if name in ("errors", "signals"):
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

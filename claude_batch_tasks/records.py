@@ -8,11 +8,60 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 import msgspec
 import msgspec.structs
 
+# That of `typing` is refused by pydantic, and so by FastAPI, before Python 3.12.
+from typing_extensions import TypedDict
+
 BatchState = Literal["staged", "creating", "in_progress", "canceling", "ended", "fetched", "unsent", "lost", "failed"]
 """``creating``: the intent is written, no id is known. ``unsent``: never created. ``lost``: it cannot be found any
 more. ``failed``: a permanent error, in ``error``."""
 
 JobState = Literal["staged", "running", "completed", "canceled", "failed", "revoked"]
+
+
+class TokenCounts(TypedDict):
+    """The tokens of a job's answers, as Anthropic counts them."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+
+
+class Costs(TypedDict):
+    """What answers have cost, in US dollars."""
+
+    cost: float | None
+    """What is known of it; None: nothing is."""
+    cost_by_model: dict[str, float | None]
+    """``cost`` by model; None: the price is not known."""
+    cost_unknown: dict[str, int | None]
+    """How many answers have a price that is not known, by model; None: an older release did not count them."""
+
+
+class Summary(Costs):
+    """How a job has ended: what ``result.get()`` returns. Times are ISO 8601 in UTC."""
+
+    job_id: str
+    state: Literal["completed", "canceled", "failed"]
+    """Of a job that has ``failed``, ``get()`` raises the error; ``status().summary`` and ``job_finished`` have this."""
+    requests: int
+    succeeded: int
+    errored: int
+    expired: int
+    canceled: int
+    resubmitted: int
+    """Outcomes that came from a smaller batch, which what had failed was sent again in."""
+    fallback: int
+    """Outcomes that came through the Messages API."""
+    fallback_skipped: int
+    """Requests that deserved another chance and were not sent again for want of budget."""
+    stopped: str | None
+    """Why nothing more was sent for this job, if so."""
+    batch_ids: list[str]
+    usage: TokenCounts
+    started_at: str | None
+    """None where it failed before it was begun."""
+    ended_at: str
 
 
 class JobRecord(msgspec.Struct, kw_only=True):

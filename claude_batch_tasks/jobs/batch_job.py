@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
-from typing import IO, Any, get_args
+from typing import IO, TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 from celery import Celery
@@ -20,7 +20,7 @@ from claude_batch_tasks.errors import JobNotFound, JobRunning, RequestNotFound, 
 from claude_batch_tasks.jobs import resuming
 from claude_batch_tasks.jobs.job_status import JobStatus, batch_status_of
 from claude_batch_tasks.lifecycle import resubmission
-from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, JobState, Unit
+from claude_batch_tasks.records import BatchRecord, Costs, HistoryEvent, JobRecord, JobState, Summary, Unit
 from claude_batch_tasks.results import export
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.results.reader import Ids, Order, Reader, RequestResult, Type, as_result, names
@@ -29,6 +29,11 @@ from claude_batch_tasks.steps import job_summary, message_headers, routing
 from claude_batch_tasks.store import history, lost_records, open_store
 from claude_batch_tasks.wire import batch_requests, custom_ids
 from claude_batch_tasks.wire.result_rows import OUTCOMES
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from claude_batch_tasks.settings.job_options import JobSettings
 
 _ENDED = ("completed", "canceled", "failed", "revoked")
 
@@ -48,7 +53,7 @@ class BatchJob:
         self.job_id = job_id
         self._app = app or configured_app()
         self._store = open_store(Settings.of(self._app))
-        self._result: AsyncResult[Any] | None = None
+        self._result: AsyncResult[Summary] | None = None
         """What to wait for, where it is not the job's own: ``task_always_eager`` had it run in this process, and no
         result back end knows of it, or what it had lost is fetched again."""
 
@@ -65,7 +70,7 @@ class BatchJob:
         counts: Mapping[str, int] = job_summary.tally(batches)
         ended, costs = job.state in _ENDED, job_summary.cost(batches)
         if len(batches) < len(records) and job.summary:
-            counts = costs = job.summary  # it was made when all were there
+            counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
         return JobStatus(
             job_id=self.job_id,
             state=job.state,
@@ -89,7 +94,7 @@ class BatchJob:
             started_at=job_summary.moment(job.started_at),
             ended_at=job_summary.moment(job.ended_at),
             error=job.error,
-            summary=job.summary,
+            summary=cast("Summary | None", job.summary),
         )
 
     def history(self) -> list[HistoryEvent]:
@@ -280,7 +285,7 @@ class BatchJob:
                 (self.job_id, number), **message_headers.option(job), **routing.follow(self._app, job, task.name)
             )
 
-    def resume(self, **options: Any) -> AsyncResult[Any]:
+    def resume(self, **options: Unpack[JobSettings]) -> AsyncResult[Summary]:
         """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.
 
         A batch that exists is looked at, never created again; one whose create was not answered is searched for first.
@@ -300,15 +305,14 @@ class BatchJob:
         self._result = resuming.resume(self._app, self.job_id, self._job(), options)
         return self._result
 
-    def get(self, timeout: float | None = None, **options: Any) -> dict[str, Any]:
+    def get(self, timeout: float | None = None, **options: Any) -> Summary:
         """Wait for the summary: ``AsyncResult(job_id).get(timeout=...)``, which takes the same options.
 
         Raises:
             JobNotFound: the store has no such job (any more), and no result of it is known.
         """
         found = self._result or JobResult(self.job_id, app=self._app, expected=True)
-        summary: dict[str, Any] = found.get(timeout=timeout, **options)
-        return summary
+        return found.get(timeout=timeout, **options)
 
     @property
     def id(self) -> str:
@@ -352,7 +356,12 @@ class BatchJob:
 
 
 def adopt(
-    batch_id: str, *, client: str = "default", queue: str | None = None, app: Celery | None = None, **options: Any
+    batch_id: str,
+    *,
+    client: str = "default",
+    queue: str | None = None,
+    app: Celery | None = None,
+    **options: Unpack[JobSettings],
 ) -> BatchJob:
     """Make a job of a batch that was created elsewhere (in the Console, by a script): poll, fetch, results.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -65,7 +65,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def estimate(
-    requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    requests: batch_requests.Requests,
     *,
     prices: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Estimate:

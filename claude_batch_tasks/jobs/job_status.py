@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
 import msgspec
 
-from claude_batch_tasks.records import BatchRecord, JobState
+from claude_batch_tasks.records import BatchRecord, BatchState, JobState, Summary
 from claude_batch_tasks.steps import job_summary
 
 
@@ -15,7 +15,8 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One batch of a job, as last seen."""
 
     batch_id: str | None
-    state: str
+    state: BatchState | Literal["done", "missing"]
+    """Of its steps; ``done``: nothing is left to be done for it; ``missing``: its record is gone from the store."""
     requests: int
     looks: int
     not_found: int
@@ -61,7 +62,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None
     ended_at: datetime | None
     error: str | None
-    summary: dict[str, Any] | None
+    summary: Summary | None
     """What ``result.get()`` returns, once the job has ended."""
 
     @property

@@ -18,7 +18,7 @@ from celery.utils import uuid
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit, reset_fields
+from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit, reset_fields
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain, routing
@@ -33,7 +33,7 @@ _BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
 _MOMENT = 60.0
 
 
-def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Any]:
+def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Summary]:
     """Resume a failed job where it stands: the batches that it has created are polled, and never created again.
 
     A job that ended otherwise is resumed too if some of its requests have no outcome.
@@ -117,7 +117,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     return JobResult(job_id, app=app, expected=True)
 
 
-def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> AsyncResult[Any] | None:
+def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> AsyncResult[Summary] | None:
     """Have a worker download the rows of an ended job that the store has lost.
 
     The job stays as it has ended, since what follows it has already run.
@@ -168,7 +168,9 @@ def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
     }
 
 
-def adopt(app: Celery, batch_id: str, client: str, queue: str | None, options: Mapping[str, Any]) -> AsyncResult[Any]:
+def adopt(
+    app: Celery, batch_id: str, client: str, queue: str | None, options: Mapping[str, Any]
+) -> AsyncResult[Summary]:
     """Make a job of a batch that was created elsewhere.
 
     Raises:
@@ -231,13 +233,16 @@ def _nobody(store: Store, batch_id: str) -> Unit | None:
     return holder if holder is not None and store.job(holder.job_id) is None else None
 
 
-def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches: list[int]) -> AsyncResult[Any]:
+def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches: list[int]) -> AsyncResult[Summary]:
     """Run the batches of a job in this process, and return how the job ended."""
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
     since = {number: store.position(Unit(job_id, number)) for number in sorted(batches)}
     lines = [message_chain.steps(app, job_id, job, number, since=position) for number, position in since.items()]
+    value: Any
+    state: str
     try:
-        return EagerResult(job_id, message_chain.run_eagerly(job, lines), SUCCESS)
+        value, state = message_chain.run_eagerly(job, lines), SUCCESS
     except errors.BatchTasksError as exc:
-        return EagerResult(job_id, exc, FAILURE)
+        value, state = exc, FAILURE
+    return EagerResult(job_id, value, state)

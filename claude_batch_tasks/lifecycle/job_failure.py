@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.formatting import clock, many, span
-from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.records import BatchRecord, JobRecord, Summary
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.wire import result_rows
@@ -19,7 +19,7 @@ _NAMED = 5
 def of(
     step: Step,
     batches: list[BatchRecord],
-    summary: dict[str, Any],
+    summary: Summary,
     own: errors.BatchTasksError | None = None,
 ) -> errors.BatchTasksError | None:
     """Return the error of the first failed batch, with what was kept and what to do; None if nothing failed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from celery import Celery
 from celery.states import READY_STATES
@@ -17,7 +17,7 @@ from claude_batch_tasks import api, errors
 from claude_batch_tasks.formatting import many
 from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials, dispatch, message_chain
 from claude_batch_tasks.steps.rate_limit import Pace
@@ -141,7 +141,7 @@ def mend(step: Step) -> None:
         raise errors.TransientError(f"rows are gone from the store: {exc}") from None
 
 
-def restore(app: Celery, job_id: str) -> dict[str, Any] | None:
+def restore(app: Celery, job_id: str) -> Summary | None:
     """Fetch what is missing of a finished job again; return the job's summary.
 
     Raises:
@@ -167,7 +167,7 @@ def restore(app: Celery, job_id: str) -> dict[str, Any] | None:
             failure = failure or exc
     if failure is not None:
         raise failure
-    return job.summary
+    return cast("Summary | None", job.summary)
 
 
 class Watch:

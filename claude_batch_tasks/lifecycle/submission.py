@@ -32,7 +32,7 @@ from claude_batch_tasks.wire.custom_ids import Index
 def submit(
     app: Celery,
     job_id: str,
-    requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    requests: batch_requests.Requests,
     options: Mapping[str, Any],
     *,
     canvas: str = "{}",

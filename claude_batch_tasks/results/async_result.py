@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
@@ -11,6 +11,7 @@ from celery.states import FAILURE, READY_STATES, SUCCESS
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.formatting import job_gone
+from claude_batch_tasks.records import Summary
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
 
@@ -23,7 +24,7 @@ _UNSEEN = 30.0
 
 
 if TYPE_CHECKING:
-    _AsyncResult = AsyncResult[Any]
+    _AsyncResult = AsyncResult[Summary]
 else:  # before Celery 5.6 it takes no parameter
     _AsyncResult = AsyncResult
 
@@ -51,7 +52,7 @@ class JobResult(_AsyncResult):
         """Record that the job is in the store."""
         self._seen = True
 
-    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Any:
+    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Summary:
         """Return the result as Celery's AsyncResult does.
 
         Raises:
@@ -90,7 +91,7 @@ class JobResult(_AsyncResult):
         self.on_ready(self)
         return meta
 
-    def _ending(self) -> Any:
+    def _ending(self) -> Summary | errors.BatchTasksError | None:
         """Return how the job has ended although the back end does not say so; None if it may still run."""
         store, job_id = open_store(Settings.of(self.app)), str(self.id)
         job = store.job(job_id)
@@ -98,7 +99,7 @@ class JobResult(_AsyncResult):
             return errors.JobNotFound(job_gone(job_id)) if self._seen or self._expected else None
         self._seen = True
         if job.state in ("completed", "canceled"):
-            return job.summary  # its result has expired there, or was evicted
+            return cast("Summary", job.summary)  # its result has expired there, or was evicted
         if job.state == "failed":
             names = (batch.error[0] for batch in store.batch_records(job_id) if batch is not None and batch.error)
             return errors.named(next(names, "StepFailed"))(job.error or "the job failed")

@@ -20,7 +20,7 @@ from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.store import Store, lost_records
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
 
-Type = Literal["succeeded", "errored", "expired", "canceled"]
+Type = result_rows.OutcomeType
 Source = Literal["batch", "resubmitted", "messages"]
 Order = Literal["stored", "request"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal, cast
 
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.records import BatchRecord, Costs, JobRecord, Summary, TokenCounts
 from claude_batch_tasks.wire import result_rows, token_usage
 
 
@@ -52,34 +52,39 @@ def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
     }
 
 
-def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> dict[str, Any]:
+def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> Summary:
     """Return the summary of a finished job: a small dict of JSON types; times are ISO 8601 in UTC."""
     # The API's counts are not our outcomes if its results were not published.
     counts = tally([batch for batch in batches if batch.layers or batch.outcome is not None])
     usage: Counter[str] = Counter(dict.fromkeys(token_usage.USAGE, 0))
     for batch in batches:
         usage.update(batch.usage)
-    costs_so_far = cost(batches)
     failed = any(batch.error or unaccounted(batch) for batch in batches)
-    started, ended = moment(job.started_at), moment(ended_at)
+    started, ended = moment(job.started_at), datetime.fromtimestamp(ended_at, timezone.utc)
+    state: Literal["completed", "canceled", "failed"] = (
+        "failed" if failed else "canceled" if job.cancel_requested else "completed"
+    )
     return {
         "job_id": job_id,
-        "state": "failed" if failed else "canceled" if job.cancel_requested else "completed",
+        "state": state,
         "requests": job.requests,
-        **{name: counts[name] for name in result_rows.OUTCOMES},
+        "succeeded": counts["succeeded"],
+        "errored": counts["errored"],
+        "expired": counts["expired"],
+        "canceled": counts["canceled"],
         "resubmitted": sum(batch.resubmitted for batch in batches),
         "fallback": sum(batch.answered for batch in batches),
         "fallback_skipped": sum(batch.skipped for batch in batches),
         "stopped": job.stopped,
         "batch_ids": batch_ids(batches),
-        "usage": dict(usage),
-        **costs_so_far,
+        "usage": cast("TokenCounts", dict(usage)),
+        **cost(batches),
         "started_at": started.isoformat() if started else None,
-        "ended_at": ended.isoformat() if ended else None,
+        "ended_at": ended.isoformat(),
     }
 
 
-def cost(batches: Sequence[BatchRecord]) -> dict[str, Any]:
+def cost(batches: Sequence[BatchRecord]) -> Costs:
     """Sum the known cost of the answers so far, in US dollars, and count the answers whose cost is not known.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from celery.exceptions import Ignore, Reject
 from celery.states import FAILURE, SUCCESS
@@ -14,7 +14,7 @@ from claude_batch_tasks import errors, metrics, signals
 from claude_batch_tasks.formatting import words
 from claude_batch_tasks.lifecycle import job_failure
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.result_backend import is_not_followed
@@ -81,7 +81,7 @@ class FinishJob(StepTask):
         job = self.step.job
         return self.end(None if job.ended_at is not None else error)
 
-    def end(self, own: errors.BatchTasksError | None = None) -> dict[str, Any]:
+    def end(self, own: errors.BatchTasksError | None = None) -> Summary:
         """End the job, and let its payloads expire in time; return its summary.
 
         A job whose outcomes do not add up to its requests is not completed.
@@ -98,7 +98,8 @@ class FinishJob(StepTask):
             own = errors.StepFailed(had.error)
         lost_records.replace_lost_batches(step.store, job_id, had)
         batches = step.store.batches(job_id)
-        summary = had.summary or job_summary.summarize(job_id, had, batches, step.now())
+        written = cast("Summary | None", had.summary)
+        summary = written or job_summary.summarize(job_id, had, batches, step.now())
         error = job_failure.of(step, batches, summary, own)
         if error is not None:
             summary["state"] = "failed"
@@ -113,7 +114,7 @@ class FinishJob(StepTask):
         )
         if had.ended_at is None:
             metrics.count("jobs_ended", state=summary["state"])
-        counts = {name: summary[name] for name in result_rows.OUTCOMES}
+        counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
         text, level = f"{summary['state']}, {words(counts)}", logging.INFO
         if error is None and had.stopped is not None:  # a failed job reports this with its error
             text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
@@ -186,7 +187,7 @@ class FinishJob(StepTask):
 
 
 @job_task(base=FinishJob, name=NAME + "finish_job")
-def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> dict[str, Any]:
+def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Summary:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     job = self.step.job
     # The state stored under its id may not be how it ended: REVOKED, or a failure that an earlier release took for its

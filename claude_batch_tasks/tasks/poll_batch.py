@@ -75,7 +75,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         )
     if record.provisional and reconciliation.is_ours(step, seen) is False:
         return not_found.release_batch(step, "its rows are another's")
-    told = {name: seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES}
+    told: dict[str, int] = {name: seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES}
     step.record(state="ended", told=told, **({} if record.rounds else {"counts": told}))
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
     if seen.ended_at is not None and not step.job.cancel_requested and in_time:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from numbers import Real
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Celery, _state
 from celery.exceptions import Ignore, Reject, Retry
@@ -23,7 +23,7 @@ from claude_batch_tasks import errors
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing, routing
@@ -35,6 +35,15 @@ from claude_batch_tasks.steps.step_task import publish_progress
 from claude_batch_tasks.steps.task_classes import InnerTask, by_name, job_task
 from claude_batch_tasks.store import Store, history, open_store
 from claude_batch_tasks.tasks.finish_job import FinishJob
+
+if TYPE_CHECKING:
+    from celery.canvas import Signature
+    from celery.result import EagerResult
+    from typing_extensions import Unpack
+
+    from claude_batch_tasks.settings.job_options import JobOptions
+    from claude_batch_tasks.tasks.call_types import Arguments, NamedArguments, SendOptions
+    from claude_batch_tasks.wire.batch_requests import Requests
 
 log = get_logger(__name__)
 
@@ -143,6 +152,38 @@ class RunBatch(JobTask):
     ignore_result = False
     inner = SendJob
     _trace: Callable[..., Any] | None = None
+
+    if TYPE_CHECKING:  # Celery's own, or the app's task class's, is what is called
+
+        def delay(self, requests: Requests, **options: Unpack[JobOptions]) -> AsyncResult[Summary]: ...
+
+        def s(self, requests: Requests = ..., **options: Unpack[JobOptions]) -> Signature[Summary]: ...
+
+        def si(self, requests: Requests, **options: Unpack[JobOptions]) -> Signature[Summary]: ...
+
+        def signature(  # type: ignore[override]
+            self, args: Arguments | None = None, kwargs: JobOptions | NamedArguments | None = None, **options: Any
+        ) -> Signature[Summary]: ...
+
+        def apply(  # type: ignore[override]
+            self,
+            args: Arguments | None = None,
+            kwargs: JobOptions | NamedArguments | None = None,
+            *more: Any,
+            **options: Any,
+        ) -> EagerResult[Summary]: ...
+
+        # Where the app's task class is Django's.
+        def delay_on_commit(self, requests: Requests, **options: Unpack[JobOptions]) -> None: ...
+
+        def apply_async_on_commit(
+            self,
+            args: Arguments | None = None,
+            kwargs: JobOptions | NamedArguments | None = None,
+            task_id: str | None = None,
+            *more: Any,
+            **options: Unpack[SendOptions],
+        ) -> None: ...
 
     @property
     def __trace__(self) -> Callable[..., Any] | None:
@@ -323,9 +364,14 @@ class RunBatch(JobTask):
         history.note(self.store, unit, "failed", text, level=logging.WARNING)
         return errors.StepFailed(text)
 
-    def apply_async(
-        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
-    ) -> AsyncResult[Any]:
+    def apply_async(  # type: ignore[override]  # a job takes its requests, and what JobOptions has
+        self,
+        args: Arguments | None = None,
+        kwargs: JobOptions | NamedArguments | None = None,
+        task_id: str | None = None,
+        *more: Any,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[Summary]:
         """Check the requests and store them; then have the app's task class send the job's message.
 
         A class that sends after a commit sends it then; after a rollback, the stored requests expire.
@@ -337,18 +383,19 @@ class RunBatch(JobTask):
             InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
             StoreUnavailable: the store does not answer; nothing was stored or sent.
         """
-        args, kwargs, options = tuple(args or ()), dict(kwargs or {}), {**options, **by_name(more)}
-        if "job_id" in kwargs:
-            return self.send(args, kwargs, task_id=task_id, **options)
+        given, named = tuple(args or ()), dict(kwargs or {})
+        sending: dict[str, Any] = {**options, **by_name(more)}
+        if "job_id" in named:
+            return self.send(given, named, task_id=task_id, **sending)
         if self.app.main == "default":
             # Celery's implicit app, in a program that configured none: the ready-made app knows broker and settings.
-            return configured_app().tasks[self.name].apply_async(args, kwargs, task_id=task_id, **options)
+            return configured_app().tasks[self.name].apply_async(given, named, task_id=task_id, **sending)
         task_id = task_id or uuid()
-        record = stage(self.app, task_id, args, kwargs, options)
+        record = stage(self.app, task_id, given, named, sending)
         with message_headers.observed() as seen:
             token = _staged.set((task_id, record))
             try:
-                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **options)
+                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **sending)
             except errors.BatchTasksError:
                 raise  # eager: the job ran, and this is how it ended
             except Exception:
@@ -372,7 +419,7 @@ def _run_message(
     return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
 
 
-def _expected(sent: AsyncResult[Any]) -> AsyncResult[Any]:
+def _expected(sent: AsyncResult[Summary]) -> AsyncResult[Summary]:
     """Return the app's return value, after marking an AsyncResult in it as that of a stored job."""
     if isinstance(sent, JobResult):
         sent.expect()
@@ -387,10 +434,11 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
         options: ``client``, the alias of an account; ``on_result``, a signature called as ``(job_id, custom_ids)`` with
             up to 1,000 ids at a time of requests whose outcome is final; and any per-job setting of
-            ``settings.Settings`` by its name, such as ``fallback="off"``.
+            ``settings.Settings`` by its name, such as ``fallback="off"``. ``JobOptions`` has them all, with their
+            types.
 
     Returns:
-        A dict: ``job_id, state, requests, succeeded, errored, expired, canceled, resubmitted, fallback,
+        A dict, ``Summary``: ``job_id, state, requests, succeeded, errored, expired, canceled, resubmitted, fallback,
         fallback_skipped, stopped, batch_ids, usage, cost, cost_by_model, cost_unknown, started_at, ended_at``;
         ``state`` is ``completed`` or ``canceled``, costs are US dollars.
 

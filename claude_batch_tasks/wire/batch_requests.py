@@ -7,13 +7,16 @@ memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.wire import plain_json, request_fields
 from claude_batch_tasks.wire.custom_ids import Index
+
+#: What a job is made of: ``{"custom_id": ..., "params": {...}}`` each, or a mapping of custom_id to params.
+Requests: TypeAlias = Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]
 
 #: The body of a create begins and ends with these two; the requests are between them, joined by commas.
 ENVELOPE = (b'{"requests":[', b"]}")
@@ -54,7 +57,7 @@ def index_of(nonce: str, custom_id: str) -> int | None:
 
 
 def cut(
-    requests: Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    requests: Requests,
     *,
     nonce: str,
     index: Index,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,8 +15,15 @@ from claude_batch_tasks.pricing.spending import Meter
 from claude_batch_tasks.wire import lenient_json
 from claude_batch_tasks.wire.token_usage import USAGE, Usage, read_usage
 
+OutcomeType = Literal["succeeded", "errored", "expired", "canceled"]
+
 #: The outcomes of a request, under Anthropic's names.
-OUTCOMES = ("succeeded", "errored", "expired", "canceled")
+OUTCOMES: tuple[OutcomeType, ...] = (
+    "succeeded",
+    "errored",
+    "expired",
+    "canceled",
+)
 
 #: The ``error.type`` that we give to a result that is not JSON, so that not even its type is known.
 UNREADABLE = "unreadable_result"

@@ -17,6 +17,7 @@ from typing import Any
 import click
 import msgspec
 from celery.utils.dispatch import Signal
+from typing_extensions import is_typeddict
 
 import claude_batch_tasks
 from claude_batch_tasks import cli, metrics, signals, simulator
@@ -184,6 +185,8 @@ def _python() -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
+    if is_typeddict(value):
+        return {"keys": sorted(value.__required_keys__ | value.__optional_keys__)}
     if isinstance(value, type):
         names = getattr(value, "__struct_fields__", ())
         members = {name: found for name, found in inspect.getmembers(value) if _is_public(name, value)}

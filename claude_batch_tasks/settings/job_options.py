@@ -1,0 +1,65 @@
+"""What one job may be given, as type checkers read it: ``run_batch.delay(requests, max_wait=7200)``.
+
+What each of them means stands beside the setting of its name, in ``settings.model``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+# That of `typing` is refused by pydantic, and so by FastAPI, before Python 3.12.
+from typing_extensions import TypedDict
+
+
+class JobSettings(TypedDict, total=False):
+    """Settings of one job, which ``run_batch``, ``adopt`` and ``BatchJob.resume`` take by keyword."""
+
+    poll_min: float
+    poll_max: float
+    retry_min: float
+    retry_max: float
+    not_found_grace: float
+    listings: int
+    create_not_found_limit: int
+    create_settle: float
+    on_unresolved_create: Literal["resubmit", "fail"]
+    proxy_error_grace: float
+    clock_skew: float
+    results_limit: int
+    fallback: Literal["messages", "off"]
+    max_fallback_requests: int
+    messages_limit: int
+    retries: int
+    deadline: float | datetime | timedelta | str | None
+    """Seconds, or the moment itself: as a datetime with a time zone, or as ISO 8601 text, which JSON can carry."""
+    max_fallback_cost: float | None
+    max_cost: float | None
+    max_messages_in_flight: int
+    max_wait: float | None
+    max_requests_per_batch: int
+    max_bytes_per_batch: int
+    max_batches_in_flight: int
+    result_ttl: float
+    timeout: float
+    lease: float
+    max_step_failures: int
+    workspace_id: str | None
+    user_profile_id: str | None
+    betas: list[str] | tuple[str, ...] | str
+    """Names; as a text with commas between them."""
+
+
+class JobOptions(JobSettings, total=False):
+    """What ``run_batch`` takes beside the requests, by keyword: in ``.delay()``, ``.s()`` and ``.si()``.
+
+    >>> options: JobOptions = {"fallback": "off", "max_cost": 25.0}
+    >>> run_batch.delay(requests, **options)
+    >>> run_batch.apply_async((requests,), options, queue="nightly")
+    """
+
+    client: str
+    """The alias of an account, one of the setting ``client_factories``."""
+    on_result: Mapping[str, Any] | None
+    """The signature of a task, called as ``(job_id, custom_ids)`` with the ids of requests whose outcome is final."""

@@ -1,0 +1,1 @@
+"""What type checkers say of code that uses the package: lines that must pass, and lines that must not."""

@@ -1,0 +1,171 @@
+"""Calls as applications write them. Neither checker finds fault with any line, and each sees the types that are named.
+
+It is checked, and never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+
+from anthropic.types.messages.batch_create_params import Request
+from celery import chain, group
+from celery.canvas import Signature
+from celery.result import AsyncResult, EagerResult
+from typing_extensions import Unpack, assert_type
+
+from claude_batch_tasks import (
+    BatchJob,
+    BatchStatus,
+    HistoryEvent,
+    JobOptions,
+    JobStatus,
+    RequestResult,
+    Summary,
+    adopt,
+    errors,
+    list_jobs,
+    run_batch,
+    tasks,
+)
+
+PARAMS: dict[str, Any] = {"model": "m", "max_tokens": 1, "messages": []}
+REQUESTS = [{"custom_id": "a", "params": PARAMS}]
+
+
+def stream() -> Iterator[dict[str, Any]]:
+    yield from REQUESTS
+
+
+def kinds_of_requests(of_the_sdk: list[Request], objects: list[dict[str, object]]) -> None:
+    run_batch.delay(REQUESTS)
+    run_batch.delay(requests=REQUESTS)
+    run_batch.delay(stream())
+    run_batch.delay({"custom_id": "a", "params": PARAMS} for _ in range(3))
+    run_batch.delay({"a": PARAMS, "b": {"model": "m"}})
+    run_batch.delay({text: {"model": "m", "messages": [{"role": "user", "content": text}]} for text in "ab"})
+    run_batch.delay([{"custom_id": "a", "params": {"model": "m"}}], retries=1)
+    run_batch.delay(of_the_sdk)
+    run_batch.delay(objects)
+
+
+def kinds_of_options(on_result: Signature[Any], loose: dict[str, Any]) -> None:
+    run_batch.delay(
+        REQUESTS,
+        client="other",
+        on_result=on_result,
+        fallback="off",
+        max_wait=7200,
+        max_cost=12.5,
+        max_fallback_cost=None,
+        listings=2,
+        on_unresolved_create="fail",
+        betas=["some-beta"],
+        workspace_id="wrkspc_1",
+    )
+    run_batch.delay(REQUESTS, deadline=3600)
+    run_batch.delay(REQUESTS, deadline=timedelta(hours=8))
+    run_batch.delay(REQUESTS, deadline=datetime.now(timezone.utc))
+    run_batch.delay(REQUESTS, deadline="2030-01-01T00:00:00Z")
+    run_batch.delay(REQUESTS, betas=("one", "two"))
+    run_batch.delay(REQUESTS, on_result={"task": "shop.save", "args": [], "kwargs": {}})
+    options: JobOptions = {"fallback": "off", "retries": 1}
+    run_batch.delay(REQUESTS, **options)
+    run_batch.delay(REQUESTS, **loose)
+    run_batch.apply_async((REQUESTS,), options)
+    run_batch.signature((REQUESTS,), options)
+
+
+def passed_on(requests: list[dict[str, Any]], **options: Unpack[JobOptions]) -> AsyncResult[Summary]:
+    return run_batch.delay(requests, **options)
+
+
+def apply_async() -> None:
+    assert_type(run_batch.apply_async((REQUESTS,)), AsyncResult[Summary])
+    run_batch.apply_async([REQUESTS])
+    run_batch.apply_async(kwargs={"requests": REQUESTS, "fallback": "off"})
+    run_batch.apply_async((REQUESTS,), {"fallback": "off", "deadline": timedelta(hours=8)}, "an-id")
+    run_batch.apply_async(
+        (stream(),),
+        task_id="an-id",
+        queue="nightly",
+        countdown=5,
+        expires=datetime.now(timezone.utc),
+        priority=3,
+        headers={"x-tenant": "a"},
+        link=run_batch.s(),
+        link_error=[run_batch.s()],
+        ignore_result=True,
+    )
+    assert_type(run_batch.apply((REQUESTS,), {"retries": 0}), EagerResult[Summary])
+    run_batch.delay_on_commit(REQUESTS, fallback="off")
+    run_batch.apply_async_on_commit((REQUESTS,), {"fallback": "off"}, task_id="an-id", queue="nightly")
+
+
+def canvas() -> None:
+    assert_type(run_batch.s(), Signature[Summary])
+    assert_type(run_batch.s(REQUESTS, fallback="off"), Signature[Summary])
+    assert_type(run_batch.si(REQUESTS, retries=0), Signature[Summary])
+    assert_type(run_batch.signature((REQUESTS,), {"retries": 0}, queue="nightly"), Signature[Summary])
+    assert_type(run_batch.s(REQUESTS).apply_async(queue="nightly"), AsyncResult[Summary])
+    chain(run_batch.s(REQUESTS), run_batch.s(max_wait=60))
+    group(run_batch.s(each) for each in [REQUESTS])
+
+
+def summary() -> None:
+    result = run_batch.delay(REQUESTS)
+    assert_type(result, AsyncResult[Summary])
+    assert_type(result.id, str)
+    found = result.get(timeout=90_000)
+    assert_type(found, Summary)
+    assert_type(found["job_id"], str)
+    assert_type(found["state"], Literal["completed", "canceled", "failed"])
+    assert_type(found["requests"] + found["succeeded"] + found["errored"] + found["expired"] + found["canceled"], int)
+    assert_type(found["resubmitted"] + found["fallback"] + found["fallback_skipped"], int)
+    assert_type(found["stopped"], str | None)
+    assert_type(found["batch_ids"], list[str])
+    assert_type(found["usage"]["input_tokens"] + found["usage"]["output_tokens"], int)
+    assert_type(found["usage"]["cache_creation_input_tokens"] + found["usage"]["cache_read_input_tokens"], int)
+    assert_type(found["cost"], float | None)
+    assert_type(found["cost_by_model"], dict[str, float | None])
+    assert_type(found["cost_unknown"], dict[str, int | None])
+    assert_type(found["started_at"], str | None)
+    assert_type(found["ended_at"], str)
+
+
+def jobs() -> None:
+    job = BatchJob("an-id")
+    assert_type(job.get(timeout=5), Summary)
+    assert_type(job.resume(max_wait=86_400, deadline=timedelta(hours=1)).get(), Summary)
+    assert_type(adopt("msgbatch_1", client="other", queue="nightly", max_wait=86_400), BatchJob)
+    assert_type(job.history(), list[HistoryEvent])
+    status = job.status()
+    assert_type(status, JobStatus)
+    assert_type(status.state, Literal["staged", "running", "completed", "canceled", "failed", "revoked"])
+    assert_type(status.batches, tuple[BatchStatus, ...])
+    assert_type(status.cost, float | None)
+    assert_type(status.next_look, datetime | None)
+    assert_type(status.summary, Summary | None)
+    assert_type(status.done, int)
+    assert_type(list_jobs(states=["running"]), Iterator[JobStatus])
+    if status.batches[0].state == "missing":
+        raise errors.JobNotFound("gone")
+
+
+def results() -> None:
+    for result in BatchJob("an-id").results(type="succeeded", order="request"):
+        assert_type(result, RequestResult)
+        assert_type(result.custom_id, str)
+        assert_type(result.type, Literal["succeeded", "errored", "expired", "canceled"])
+        assert_type(result.source, Literal["batch", "resubmitted", "messages"])
+        assert_type(result.message, dict[str, Any] | None)
+        assert_type(result.error, dict[str, Any] | None)
+        assert_type(result.usage, dict[str, Any] | None)
+        assert_type(result.text, str)
+        assert_type(result.note, str | None)
+        assert_type(result.raw, bytes | None)
+
+
+def by_its_module() -> None:
+    assert_type(tasks.run_batch.delay(REQUESTS).get(), Summary)
