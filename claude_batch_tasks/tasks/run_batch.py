@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from functools import partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery import Celery, _state
+from celery import _state
 from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 from celery.states import FAILURE
 from celery.utils import uuid
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import EncodeError
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.lifecycle import submission
-from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import JobRecord, Summary, Unit
+from claude_batch_tasks.records import Summary, Unit
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing, routing
+from claude_batch_tasks.steps import job_summary, message_chain, message_headers, routing
 from claude_batch_tasks.steps.job_task import JobTask, stops_worker
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.result_backend import is_not_followed
 from claude_batch_tasks.steps.step import reason_of
 from claude_batch_tasks.steps.step_task import publish_progress
-from claude_batch_tasks.steps.task_classes import InnerTask, by_name, job_task
-from claude_batch_tasks.store import Store, history, open_store
+from claude_batch_tasks.steps.task_classes import by_name, job_task
+from claude_batch_tasks.store import history
 from claude_batch_tasks.tasks.finish_job import FinishJob
 
 if TYPE_CHECKING:
@@ -44,105 +39,7 @@ if TYPE_CHECKING:
     from claude_batch_tasks.settings.job_options import JobOptions
     from claude_batch_tasks.tasks.call_types import Arguments, NamedArguments, SendOptions
     from claude_batch_tasks.wire.batch_requests import Requests
-
-log = get_logger(__name__)
-
-#: The job that is being submitted, and its record: the app's task class sends it, at once or later.
-_staged: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", default=None)
-
-
-class SendJob(InnerTask):
-    """The class that sends the message of ``run_batch`` when the app's task class lets it: after a commit, or never."""
-
-    abstract = True
-
-    def apply_async(
-        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
-    ) -> AsyncResult[Any]:
-        """Send the message of the job.
-
-        From then on, a message of the job that does not come counts as lost.
-        """
-        kwargs, options = dict(kwargs or {}), {**options, **by_name(more)}
-        store = open_store(Settings.of(self.app))
-        if "job_id" not in kwargs:  # the app's class can get here without our ``apply_async``
-            task_id = task_id or uuid()
-            record = stage(self.app, task_id, tuple(args or ()), kwargs, options)
-            args, kwargs = (), {"job_id": task_id}
-        elif (staged := _staged.get()) is not None and staged[0] == kwargs["job_id"]:
-            record = staged[1]
-        else:
-            found = store.job(kwargs["job_id"])
-            if found is None:  # the staged requests have expired: the worker of the message reports it
-                return super().apply_async(args, kwargs, task_id=task_id, **options)
-            record = found
-        job_id: str = kwargs["job_id"]
-        if self.app.conf.task_always_eager:
-            return super().apply_async(args, kwargs, task_id=job_id, **options)
-        route, delay = routing.rerouted(self.app, record, options), _delay(self.app, options)
-        if (encoded := routing.encode(route)) != record.route:  # the app's class sends it elsewhere
-            store.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
-        options |= routing.merged(route)
-        shown = f"({record.requests} requests in {record.batches} batches,)"
-        try:
-            with message_headers.observed() as seen:
-                sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
-        except Exception:
-            if not _has_arrived(store, job_id):
-                raise
-            extra = history.fields(Unit(job_id), "sent")
-            log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
-            return self.AsyncResult(job_id)
-        with suppress(errors.StoreUnavailable):
-            store.schedule([Unit(job_id)], store.now() + delay)
-            if seen and (carried := message_headers.added(job_id, record, seen[-1])) != record.headers:
-                store.update_job(job_id, only="staged", headers=carried)
-        return sent
-
-
-def stage(
-    app: Celery, job_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-) -> JobRecord:
-    """Check the arguments of ``run_batch``, and put its requests into the store.
-
-    Raises:
-        TypeError, InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
-        StoreUnavailable: the store does not answer; nothing was stored or sent.
-    """
-    kwargs = dict(kwargs)
-    if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
-        raise TypeError("run_batch takes the requests, and options by keyword. Nothing was stored or sent")
-    requests = args[0] if args else kwargs.pop("requests")
-    _refuse_limits(options)
-    delay, expires_at = _delay(app, options), _expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options})
-    if not app.conf.task_always_eager:
-        publishing.serializer(app)
-        publishing.check_serializer(app, options.get("serializer"))
-    route = routing.find_route(app, options, (requests,), kwargs)
-    return submission.submit(
-        app,
-        job_id,
-        requests,
-        kwargs,
-        canvas=message_chain.canvas({**options, **routing.merged(route)}),
-        queue=routing.queue_name(route),
-        route=routing.encode(route),
-        headers=message_headers.encode(options.get("headers")),
-        delay=delay,
-        expires_at=expires_at,
-    )
-
-
-def _has_arrived(store: Store, job_id: str) -> bool:
-    """Return whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
-    try:
-        if not store.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
-            return store.job(job_id) is not None
-        store.delete(job_id)
-    except errors.StoreUnavailable:
-        extra = history.fields(Unit(job_id), "left_behind")
-        log.warning("job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra)
-    return False
+from claude_batch_tasks.tasks.send_job import SendJob, has_arrived, stage_job, staged_job
 
 
 class RunBatch(JobTask):
@@ -391,19 +288,19 @@ class RunBatch(JobTask):
             # Celery's implicit app, in a program that configured none: the ready-made app knows broker and settings.
             return configured_app().tasks[self.name].apply_async(given, named, task_id=task_id, **sending)
         task_id = task_id or uuid()
-        record = stage(self.app, task_id, given, named, sending)
+        record = stage_job(self.app, task_id, given, named, sending)
         with message_headers.observed() as seen:
-            token = _staged.set((task_id, record))
+            token = staged_job.set((task_id, record))
             try:
                 sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **sending)
             except errors.BatchTasksError:
                 raise  # eager: the job ran, and this is how it ended
             except Exception:
                 if not (self.app.conf.task_always_eager or seen):
-                    _has_arrived(self.store, task_id)  # the app's task class refused it, so it must not stay
+                    has_arrived(self.store, task_id)  # the app's task class refused it, so it must not stay
                 raise
             finally:
-                _staged.reset(token)
+                staged_job.reset(token)
         return _expected(sent)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
@@ -495,51 +392,3 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     for steps in lines:
         message_chain.publish(record, job_id, steps)
     raise Ignore("its steps end it")
-
-
-def _refuse_limits(options: Mapping[str, Any]) -> None:
-    """Refuse a limit for one run of a task, which would not limit the job.
-
-    Raises:
-        InvalidSettings: such a limit was given.
-    """
-    if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
-        raise errors.InvalidSettings(
-            f"run_batch option {given[0]} limits one run of a task, and a job takes many: it would not limit the job. "
-            "Use max_wait, which does (run_batch.delay(requests, max_wait=7200)); limits of single runs are those of "
-            "task_annotations. Nothing was stored or sent"
-        )
-
-
-def _delay(app: Celery, options: Mapping[str, Any]) -> float:
-    """Return the seconds from now at which a task with these options is to start, as Celery's workers read them.
-
-    Raises:
-        InvalidSettings: eta is not a moment.
-    """
-    if (countdown := options.get("countdown")) or (eta := options.get("eta")) is None:
-        return float(countdown or 0)
-    return max(_moment(app, "eta", eta) - time.time(), 0)  # noqa: TID251 - as Celery has it
-
-
-def _expiry(app: Celery, options: Mapping[str, Any]) -> float | None:
-    """Return when it is too late for a task with these options to start, epoch seconds, as Celery's workers read it.
-
-    Raises:
-        InvalidSettings: expires is neither a moment nor a number of seconds.
-    """
-    expires = options.get("expires")
-    if expires is None or (isinstance(expires, Real) and not isinstance(expires, bool)):
-        return None if expires is None else time.time() + float(expires)  # noqa: TID251 - as Celery has it
-    return _moment(app, "expires", expires)
-
-
-def _moment(app: Celery, name: str, value: Any) -> float:
-    try:
-        read: Any = maybe_iso8601(value if isinstance(value, str) else value.isoformat())
-        moment = maybe_make_aware(read, app.timezone)
-    except (AttributeError, TypeError, ValueError):
-        kind = "a datetime or one as ISO 8601 text" + (", or a number of seconds" if name == "expires" else "")
-        text = f"run_batch option {name} must be {kind}, not {value!r}. Nothing was stored or sent"
-        raise errors.InvalidSettings(text) from None
-    return float(moment.timestamp())
