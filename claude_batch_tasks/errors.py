@@ -189,12 +189,12 @@ class ApiError(BatchTasksError):
 class TransientError(ApiError, TryLater):
     """It passes: 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body, a proxy's refusal.
 
-    See ``policy.classify`` for what an answer means.
+    See ``rules.classify`` for what an answer means.
     """
 
 
 class NotFoundError(ApiError, TryLater):
-    """404, which this API also gives for batches that exist; ``policy`` says what it means at this age."""
+    """404, which this API also gives for batches that exist; ``rules`` says what it means at this age."""
 
 
 class AmbiguousError(ApiError, TryLater):

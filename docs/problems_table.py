@@ -1,4 +1,4 @@
-"""Writes the tables of docs/howto/troubleshooting.md, from problems.py: ``python docs/problems_table.py``."""
+"""Writes the tables of docs/howto/troubleshooting.md, from checks/problems.py: ``python docs/problems_table.py``."""
 
 from __future__ import annotations
 

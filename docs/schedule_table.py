@@ -1,4 +1,4 @@
-"""Writes the schedule into docs/explanation/waiting.md, from policy.py: ``python docs/schedule_table.py``."""
+"""Writes the schedule into docs/explanation/waiting.md, from rules/polling.py: ``python docs/schedule_table.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the table of settings into docs/reference/settings.md, from settings.py: ``python docs/settings_table.py``."""
+"""Writes the table of settings into docs/reference/settings.md: ``python docs/settings_table.py``."""
 
 from __future__ import annotations
 
