@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
@@ -27,8 +29,14 @@ napoleon_use_rtype = False
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", _draw_pictures)
     app.connect("autodoc-process-docstring", _spare_sentences, priority=400)
     app.connect("sphinx-click-process-description", _from_help)
+
+
+def _draw_pictures(app: Sphinx) -> None:
+    """The picture of the layers, from the import contract; it is in the repository too, for readers on GitHub."""
+    runpy.run_path(str(Path(app.srcdir) / "architecture_picture.py"))["draw"]()
 
 
 def _spare_sentences(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

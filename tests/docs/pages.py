@@ -23,8 +23,8 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-#: Blocks of these languages are for people: diagrams, output, links between pages.
-PROSE = {"text", "{toctree}", "{eval-rst}", "{click}"}
+#: Blocks of these languages are for people: diagrams, output, links between pages; diffs have a test of their own.
+PROSE = {"text", "diff", "{toctree}", "{eval-rst}", "{click}"}
 
 _MARK = re.compile(r"<!-- (not run|a terminal of its own|python)(?:: ?(.*?))? ?-->", re.DOTALL)
 _FILE = re.compile(r"(?:# |<!-- )(\w[\w./-]*\.\w+)(, at the end)?(?: -->)?$")

@@ -13,7 +13,8 @@ from tests.support import inherited
 
 ROOT = Path(__file__).parents[2]
 
-#: What users read and copy from. The changelog names what there was; the scripts in docs/ are the project's own.
+#: What users read and copy from. The changelog names what there was; the scripts in docs/ and docs/contributing are the
+#: project's own.
 TEXTS = sorted(
     path
     for pattern in (
@@ -28,6 +29,7 @@ TEXTS = sorted(
         "*.yml",
     )
     for path in ROOT.glob(pattern)
+    if "contributing" not in path.parts
 )
 
 _DOTTED = re.compile(r"(?<![\w./-])claude_batch_tasks((?:\.[A-Za-z_]\w*)+)(?::(\w+))?(?![\w/])")
