@@ -1,7 +1,7 @@
 """Metrics: every metric as data, and the two functions with which steps report what happens.
 
 Values go to the instruments of this process, which a worker makes from ``claude_batch_instruments``; by default there
-are none. Gauges, the present values, are read from the store instead: see ``census``.
+are none. Gauges, the present values, are read from the store instead: see ``instruments.gauges``.
 """
 
 from __future__ import annotations
