@@ -20,7 +20,7 @@ def _job_id(bench: Bench) -> str:
 
 def prepare(bench: Bench) -> None:
     """Stage the job that ``ours`` creates the batch of."""
-    submission.submit(world.app(bench), _job_id(bench), material.requests(bench.records), {})
+    submission.submit_job(world.app(bench), _job_id(bench), material.requests(bench.records), {})
     open_store_at(bench.redis_url).update_job(_job_id(bench), state="running", admitted=1)
 
 

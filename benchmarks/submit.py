@@ -14,7 +14,7 @@ def ours(bench: Bench) -> None:
     app = world.app(bench)
     material.text(0, 10)
     with bench.measure():
-        submission.submit(app, f"submitted-{bench.records}", material.requests(bench.records), {})
+        submission.submit_job(app, f"submitted-{bench.records}", material.requests(bench.records), {})
     _note(bench, f"submitted-{bench.records}")
 
 
@@ -23,7 +23,7 @@ def ours_small(bench: Bench) -> None:
     app = world.app(bench)
     material.text(0, 10)
     with bench.measure():
-        submission.submit(app, f"small-{bench.records}", material.requests(bench.records, 60), {})
+        submission.submit_job(app, f"small-{bench.records}", material.requests(bench.records, 60), {})
     _note(bench, f"small-{bench.records}")
 
 

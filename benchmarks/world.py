@@ -52,7 +52,7 @@ def job_id(records: int) -> str:
 def prepare(bench: Bench) -> None:
     """Stage a job of small requests, write the result file of its batch, and leave the batch ended at Anthropic."""
     count, folder = bench.records, Path(os.environ["BENCHMARK_FOLDER"])
-    staged = submission.submit(app(bench), job_id(count), material.requests(count, 60), {})
+    staged = submission.submit_job(app(bench), job_id(count), material.requests(count, 60), {})
     with (folder / f"{batch_id(count)}.jsonl").open("wb") as file:
         for number in range(count):
             # Not in order: that of a result file is not promised.

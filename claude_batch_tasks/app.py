@@ -21,7 +21,7 @@ def _settings() -> dict[str, Any]:
     if importlib.util.find_spec("celeryconfig") is not None:
         own = vars(importlib.import_module("celeryconfig"))
         settings.update({name: value for name, value in own.items() if name.islower() and not name.startswith("_")})
-        ours = spelling.unique(own.items(), ("", spelling.CELERY))
+        ours = spelling.find_unique(own.items(), ("", spelling.CELERY))
         settings.update({spelling.PREFIX + name: each.value for name, each in ours.items()})
     return settings
 

@@ -189,7 +189,7 @@ class ApiError(BatchTasksError):
 class TransientError(ApiError, TryLater):
     """It passes: 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body, a proxy's refusal.
 
-    See ``rules.classify`` for what an answer means.
+    See ``rules.classify_answer`` for what an answer means.
     """
 
 

@@ -7,6 +7,6 @@ import time
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
-def now() -> float:
+def monotonic_now() -> float:
     """Return the clock's seconds, of which only differences have a meaning."""
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)

@@ -103,7 +103,7 @@ class QoS(redis.QoS):
 
         A message that was already popped and cannot be recorded would be lost, so it is kept in this process.
         """
-        message.held_since = steady.now()
+        message.held_since = steady.monotonic_now()
         try:
             super().append(message, delivery_tag)
         except self._broker_errors:
@@ -130,7 +130,7 @@ class QoS(redis.QoS):
         with self.channel.conn_or_acquire() as client:
             for tag, since in list(kept.held.items()):
                 # After the visibility timeout any worker may have the message, under the same tag.
-                if steady.now() - since < self.visibility_timeout:
+                if steady.monotonic_now() - since < self.visibility_timeout:
                     self.restore_by_tag(tag, client)
                 kept.held.pop(tag, None)
             while kept.popped:

@@ -61,7 +61,7 @@ def _check_settings(sender: Any = None, **_: Any) -> None:
         unread = unread_settings.findings(sender.app, settings)
         if wrong := [str(finding) for finding in unread if finding.level >= logging.ERROR]:
             raise errors.InvalidSettings("\n".join(wrong))
-        unsaved_answers.check(settings)
+        unsaved_answers.check_folder(settings)
         instruments.set_up(sender, settings.instruments)
         api.load_sdk()  # once, before the pool is forked
     except errors.InvalidSettings as exc:
@@ -121,7 +121,7 @@ class WhatIsDue(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        inspection.register()
+        inspection.register_command()
         self._over = threading.Event()
 
     def start(self, worker: Any) -> None:
@@ -130,7 +130,9 @@ class WhatIsDue(bootsteps.StartStopStep):
         if not issubclass(worker.pool_cls, Prefork):
             _check_clients_of_pool()
         _keep_doing("claude-batch-ticker", lambda: dispatch.send_due(app), over, "what is due could not be sent")
-        _keep_doing("claude-batch-recovery", lambda: recovery.watch(app), over, "lost messages could not be looked for")
+        _keep_doing(
+            "claude-batch-recovery", lambda: recovery.watch_records(app), over, "lost messages could not be looked for"
+        )
         watch = record_repair.Watch()
         _keep_doing("claude-batch-records", lambda: watch.look(app), over, "lost records could not be looked for")
 

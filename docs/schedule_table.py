@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from random import Random
 
-from claude_batch_tasks.rules import BATCH_LIFETIME, look_interval
+from claude_batch_tasks.rules import BATCH_LIFETIME, poll_interval
 from claude_batch_tasks.settings import Settings
 
 PAGE = Path(__file__).parent / "explanation" / "waiting.md"
@@ -38,7 +38,7 @@ def _watch(end: float, usual: float | None, rng: Random) -> tuple[int, float]:
     """How many looks until the end is seen, and how long after it."""
     bounds, at, looks = {"poll_min": Settings().poll_min, "poll_max": Settings().poll_max}, 0.0, 0
     while looks == 0 or at < end:
-        at += look_interval(at, **bounds, rand=rng.random(), overdue=at - BATCH_LIFETIME, usual=usual)
+        at += poll_interval(at, **bounds, rand=rng.random(), overdue=at - BATCH_LIFETIME, usual=usual)
         looks += 1
     return looks, at - end
 

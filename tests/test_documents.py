@@ -64,7 +64,7 @@ def test_the_page_on_another_chance_says_what_is_sent_again() -> None:
     known = {*rules.STATUS_OF, "anything else"}
     assert {kind for outcome, kind in told if outcome == "errored"} == known
     assert {outcome for outcome, _ in told} == set(OUTCOMES)
-    assert {key: rules.second_chance(*key) for key in told} == told
+    assert {key: rules.deserves_resubmission(*key) for key in told} == told
 
 
 def test_the_page_on_a_jobs_story_has_every_event() -> None:

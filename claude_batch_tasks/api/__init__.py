@@ -23,18 +23,18 @@ from claude_batch_tasks.api.clients import (
     Client as Client,
     account_name as account_name,
     client as client,
-    credential as credential,
     default_client as default_client,
-    host as host,
-    unusable as unusable,
+    hash_credential as hash_credential,
+    host_of as host_of,
+    why_unusable as why_unusable,
     without_credentials as without_credentials,
 )
 from claude_batch_tasks.api.messages import Answer as Answer, create_message as create_message
 from claude_batch_tasks.api.probes import (
     Elsewhere as Elsewhere,
-    Knock as Knock,
+    ProbeAnswer as ProbeAnswer,
     ask_elsewhere as ask_elsewhere,
-    identify as identify,
-    knock as knock,
+    identify_account as identify_account,
+    probe_api as probe_api,
 )
 from claude_batch_tasks.api.sdk import load_sdk as load_sdk

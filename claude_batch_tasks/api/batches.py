@@ -12,7 +12,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from claude_batch_tasks import rules
-from claude_batch_tasks.api.calls import LONG_TIMEOUT, account_of, answered_at, mapped_errors, request_id_of, send
+from claude_batch_tasks.api.calls import (
+    LONG_TIMEOUT,
+    account_of,
+    answered_at,
+    mapped_errors,
+    request_id_of,
+    send_request,
+)
 from claude_batch_tasks.api.clients import Account, Client
 from claude_batch_tasks.errors import (
     TransientError,
@@ -133,22 +140,22 @@ _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {cls: msgspec.json.Decoder(cl
 def create(client: Client, body: Iterable[bytes], size: int) -> Batch:
     """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
     with mapped_errors("create", client) as since:
-        response = send(client, "create", BATCHES_PATH, LONG_TIMEOUT, post=(body, size))
-        return _batch(client, response, since)
+        response = send_request(client, "create", BATCHES_PATH, LONG_TIMEOUT, post=(body, size))
+        return _decode_batch(client, response, since)
 
 
 def retrieve(client: Client, batch_id: str, *, timeout: float) -> Batch:
     """Poll one batch."""
     with mapped_errors("retrieve", client) as since:
-        response = send(client, "retrieve", f"{BATCHES_PATH}/{batch_id}", timeout)
-        return _batch(client, response, since)
+        response = send_request(client, "retrieve", f"{BATCHES_PATH}/{batch_id}", timeout)
+        return _decode_batch(client, response, since)
 
 
 def cancel(client: Client, batch_id: str, *, timeout: float) -> Batch:
     """Ask for a batch to be canceled; requests that were already processed keep their results."""
     with mapped_errors("cancel", client):
-        response = send(client, "cancel", f"{BATCHES_PATH}/{batch_id}/cancel", timeout, post=(None, 0))
-        return _decode(response, Batch)
+        response = send_request(client, "cancel", f"{BATCHES_PATH}/{batch_id}/cancel", timeout, post=(None, 0))
+        return _decode_answer(response, Batch)
 
 
 def pages(client: Client, *, timeout: float) -> Iterator[Page]:
@@ -158,12 +165,12 @@ def pages(client: Client, *, timeout: float) -> Iterator[Page]:
     while True:
         params: dict[str, Any] = {"limit": _PAGE} | ({"after_id": after} if after else {})
         with mapped_errors("list", client):
-            response = send(client, "list", BATCHES_PATH, timeout, params=params)
+            response = send_request(client, "list", BATCHES_PATH, timeout, params=params)
             page = read_page(response)
             now = answered_at(response.headers)
-            page.date = rules.date(response.headers)
-            page.hold = rules.hold_back(response.status_code, response.headers, now)
-            page.retry_after = rules.retry_after(response.headers, now)
+            page.date = rules.date_of_answer(response.headers)
+            page.hold = rules.pause_of_account(response.status_code, response.headers, now)
+            page.retry_after = rules.read_retry_after(response.headers, now)
         yield page
         if not page.has_more:
             return
@@ -189,7 +196,7 @@ def list_since(
     for page in pages(client, timeout=timeout):
         if page.unreadable:
             raise TransientError(f"list: {page.unreadable} of its entries cannot be read")
-        ahead = rules.ahead(page.date, now()) if now is not None else 0.0
+        ahead = rules.clock_offset(page.date, now()) if now is not None else 0.0
         first = since + min(ahead, 0.0)
         for batch in page.data:
             if batch.created_at.timestamp() >= first:
@@ -208,23 +215,23 @@ def results(client: Client, batch_id: str, *, timeout: float) -> Iterator[Iterat
     """
     with mapped_errors("results", client):
         path = f"{BATCHES_PATH}/{batch_id}/results"
-        response = send(client, "results", path, timeout, stream=True, accept="application/binary")
+        response = send_request(client, "results", path, timeout, stream=True, accept="application/binary")
     with contextlib.closing(response):
-        yield _read(client, response)
+        yield _read_chunks(client, response)
 
 
-def _read(client: Client, response: Any) -> Iterator[bytes]:
+def _read_chunks(client: Client, response: Any) -> Iterator[bytes]:
     with mapped_errors("results", client, begun=True):
         yield from response.iter_bytes(_CHUNK)
 
 
-def _batch(client: Client, response: Any, since: float) -> Batch:
-    batch = _decode(response, Batch)
+def _decode_batch(client: Client, response: Any, since: float) -> Batch:
+    batch = _decode_answer(response, Batch)
     batch.organization, batch.workspace = account_of(response.headers, client)
     now = answered_at(response.headers)
-    batch.date = rules.date(response.headers)
-    batch.hold = rules.hold_back(response.status_code, response.headers, now)
-    batch.retry_after = rules.retry_after(response.headers, now)
+    batch.date = rules.date_of_answer(response.headers)
+    batch.hold = rules.pause_of_account(response.status_code, response.headers, now)
+    batch.retry_after = rules.read_retry_after(response.headers, now)
     # Measured here: a response has no time of its own if a transport answers from memory.
     batch.call = {
         "request_id": request_id_of(client, response.headers.get("request-id")),
@@ -235,9 +242,9 @@ def _batch(client: Client, response: Any, since: float) -> Batch:
 
 def read_page(response: Any) -> Page:
     try:
-        return _decode(response, Page)
+        return _decode_answer(response, Page)
     except msgspec.DecodeError:
-        rough = _decode(response, _RoughPage)
+        rough = _decode_answer(response, _RoughPage)
     page = Page(data=[], has_more=rough.has_more, last_id=rough.last_id)
     for entry in rough.data:
         try:
@@ -247,7 +254,7 @@ def read_page(response: Any) -> Page:
     return page
 
 
-def _decode(response: Any, cls: type[_T]) -> _T:
+def _decode_answer(response: Any, cls: type[_T]) -> _T:
     try:
         return _decode_json(response.content, cls)
     except lenient_json.REFUSED:

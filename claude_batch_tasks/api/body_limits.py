@@ -149,7 +149,7 @@ def _bind(response: Any) -> None:
 
 
 def _refused(call: _Call, what: str) -> ApiError:
-    return rules.classify(call.endpoint, None)(f"{call.endpoint}: the answer {what}; it was not read further")
+    return rules.classify_answer(call.endpoint, None)(f"{call.endpoint}: the answer {what}; it was not read further")
 
 
 class _Bounded:

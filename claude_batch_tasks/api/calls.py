@@ -80,7 +80,7 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
         if exc.status_code != 401:
             keep_credential(client, since)
         elif renew_credential(client, since):
-            failure = _again(failure)
+            failure = _as_transient(failure)
     except (anthropic.APIConnectionError, msgspec.DecodeError) as exc:
         cause = exc.__cause__ or exc
         name = type(cause).__name__
@@ -90,21 +90,27 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
             # Without the exception's text, which quotes what is wrong with the address or the key.
             failure = PermanentError(f"{endpoint}: the client cannot send it ({name})")
         else:
-            failure = rules.classify(endpoint, None, sent=name not in _NOT_SENT)(f"{endpoint}: {_name(cause, client)}")
+            failure = rules.classify_answer(endpoint, None, sent=name not in _NOT_SENT)(
+                f"{endpoint}: {_describe_exception(cause, client)}"
+            )
     except (anthropic.AnthropicError, TypeError, ValueError) as exc:
         # Raised before anything is sent: no credentials, or parameters the client itself refuses.
-        kind = TransientError if _passes(exc) else PermanentError
+        kind = TransientError if _may_pass(exc) else PermanentError
         failure = kind(f"{endpoint}: the client refused to send: {hide_secrets(str(exc), client)[:_LONGEST_MESSAGE]}")
     except Exception as exc:
         if _while_signing(exc):
             kind = PermanentError if isinstance(exc, _WRONGLY_SET_UP) else TransientError
-            raise kind(f"{endpoint}: the client could not sign in, and sent nothing: {_name(exc, client)}") from None
+            raise kind(
+                f"{endpoint}: the client could not sign in, and sent nothing: {_describe_exception(exc, client)}"
+            ) from None
         # Failures while a body is read come directly from the transport, in classes that differ between SDK versions.
         if type(exc).__name__ in _UNSENDABLE:
             raise PermanentError(f"{endpoint}: the client cannot send it ({type(exc).__name__})") from None
         if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
             raise
-        failure = rules.classify(endpoint, None)(f"{endpoint}: {_name(exc, client)} while the answer was read")
+        failure = rules.classify_answer(endpoint, None)(
+            f"{endpoint}: {_describe_exception(exc, client)} while the answer was read"
+        )
     else:
         if not begun:
             keep_credential(client, since)
@@ -122,16 +128,20 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
 
 def answered_at(headers: Mapping[str, str]) -> float:
     """Return the time against which an answer's own times are read: by the API's clock, if the answer shows it."""
-    found = rules.date(headers)
+    found = rules.date_of_answer(headers)
     return time.time() if found is None else found  # noqa: TID251 - there is no other
 
 
-def _passes(exc: Exception) -> bool:
+def _may_pass(exc: Exception) -> bool:
     """Return whether the exchange of a workload's identity for a token failed for a reason that passes."""
     if type(exc).__name__ != "WorkloadIdentityError":
         return False
     status = getattr(exc, "status_code", None)
-    return exc.__cause__ is not None if status is None else rules.classify("list", status, own=True) is TransientError
+    return (
+        exc.__cause__ is not None
+        if status is None
+        else rules.classify_answer("list", status, own=True) is TransientError
+    )
 
 
 def _while_signing(exc: Exception) -> bool:
@@ -140,7 +150,7 @@ def _while_signing(exc: Exception) -> bool:
     return any(frame.f_code.co_name in ("_prepare_options", "_prepare_request") for frame, _ in frames)
 
 
-def _again(refused: ApiError) -> ApiError:
+def _as_transient(refused: ApiError) -> ApiError:
     """Turn the refusal of a token into a transient error: the next call signs in with another one."""
     failure = TransientError(*refused.args)
     failure.organization, failure.workspace = refused.organization, refused.workspace
@@ -180,17 +190,17 @@ def error_from_answer(endpoint: rules.Endpoint, given: int, content: bytes, head
         message = error_reasons.reason_of(content, headers.get("content-type"))
         source = "(not in the API's own form)" if message else ""
     said = f": {hide_secrets(message, client)[:_LONGEST_MESSAGE]}" if message else " without a message of its own"
-    failure = rules.classify(endpoint, status, own=error_type is not None, error_type=error_type)(
+    failure = rules.classify_answer(endpoint, status, own=error_type is not None, error_type=error_type)(
         f"{endpoint}: Anthropic answered {status} {source}".rstrip() + said,
         status,
         error_type,
         request_id_of(client, headers.get("request-id") or request_id),
-        rules.retry_after(headers, answered_at(headers)),
+        rules.read_retry_after(headers, answered_at(headers)),
     )
     failure.organization, failure.workspace = account_of(headers, client)
     failure.code = code
-    failure.limits = rules.limits(headers)
-    hold = rules.messages_hold if endpoint == "messages" else rules.hold_back
+    failure.limits = rules.read_rate_limits(headers)
+    hold = rules.pause_of_model if endpoint == "messages" else rules.pause_of_account
     failure.hold = hold(status, headers, answered_at(headers))
     return failure
 
@@ -213,7 +223,7 @@ def _own_form(content: bytes) -> tuple[dict[str, Any], str | None]:
     return {}, None
 
 
-def _transport(client_type: type) -> Any:
+def _http_library(client_type: type) -> Any:
     """Return the HTTP library under the SDK's client: httpx for 0.x, httpx2 from 1.0 on."""
     for cls in client_type.__mro__:
         if (name := cls.__module__.partition(".")[0]) in ("httpx", "httpx2"):
@@ -221,12 +231,12 @@ def _transport(client_type: type) -> Any:
     raise InvalidSettings(f"the client's HTTP library ({client_type.__module__}) is not known")
 
 
-def _raw(client: anthropic.Anthropic) -> Any:
+def _response_class(client: anthropic.Anthropic) -> Any:
     """Return the ``cast_to`` with which the SDK hands over the response as it came."""
-    return _transport(type(client._client)).Response
+    return _http_library(type(client._client)).Response
 
 
-def send(
+def send_request(
     client: Client,
     endpoint: rules.Endpoint,
     path: str,
@@ -247,7 +257,11 @@ def send(
     content, size = post or (None, 0)
     body = None if content is None else _Body(content)
     sdk = sdk_client(client)
-    headers = {"Accept-Encoding": body_limits.CODING} | ({"Accept": accept} if accept else {}) | _own(client, endpoint)
+    headers = (
+        {"Accept-Encoding": body_limits.CODING}
+        | ({"Accept": accept} if accept else {})
+        | _headers_of_job(client, endpoint)
+    )
     more: dict[str, Any] = {"stream": True, "stream_cls": anthropic.Stream[Any]} if stream else {}
     if body is not None:
         headers |= {"Content-Type": "application/json", "Content-Length": str(size)}
@@ -267,7 +281,7 @@ def send(
         on_account = client.answered
     with body_limits.bounded(sdk, endpoint, stream=stream and endpoint == "messages"):
         try:
-            response = method(path, cast_to=_raw(sdk), options=options, **more)
+            response = method(path, cast_to=_response_class(sdk), options=options, **more)
         except anthropic.APIStatusError as exc:
             _report_account(account_of(exc.response.headers, client), on_account)
             raise
@@ -276,7 +290,7 @@ def send(
             if body is None or body.begun or isinstance(cause, BatchTasksError) or type(cause).__name__ in _UNSENDABLE:
                 raise
             # For example, a provider of tokens may raise any exception.
-            raise TransientError(f"{endpoint}: nothing was sent: {_name(cause, client)}") from None
+            raise TransientError(f"{endpoint}: nothing was sent: {_describe_exception(cause, client)}") from None
     _report_account(account_of(response.headers, client), on_account)
     return response
 
@@ -299,7 +313,7 @@ class _Body:
         yield from self._pieces
 
 
-def _own(client: Client, endpoint: rules.Endpoint) -> dict[str, str]:
+def _headers_of_job(client: Client, endpoint: rules.Endpoint) -> dict[str, str]:
     """Return the headers that a job adds to its calls, under the names of the client's own headers."""
     if not isinstance(client, Caller) or not (client.workspace_id or client.user_profile_id or client.betas):
         return {}
@@ -313,6 +327,6 @@ def _own(client: Client, endpoint: rules.Endpoint) -> dict[str, str]:
     return {known.get(name, name): value for name, value in found.items() if value}
 
 
-def _name(exc: BaseException, client: Client) -> str:
+def _describe_exception(exc: BaseException, client: Client) -> str:
     text = hide_secrets(str(exc), client)[:_LONGEST_MESSAGE]
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

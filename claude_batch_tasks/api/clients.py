@@ -84,7 +84,7 @@ def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
     slot = _client(alias, factories[alias], os.getpid())
     made_of = slot.would_be_made_of()
     if (found := slot.client) is None or slot.made_of != made_of:
-        found = slot.client = _make(alias, factories[alias])
+        found = slot.client = _make_client(alias, factories[alias])
         slot.made_of = made_of
     return found
 
@@ -126,9 +126,9 @@ def _client(alias: str, factory: str, pid: int) -> _Slot:
     return slot
 
 
-def _make(alias: str, factory: str) -> anthropic.Anthropic:
+def _make_client(alias: str, factory: str) -> anthropic.Anthropic:
     try:
-        make = _import(factory)
+        make = _import_factory(factory)
     except (ImportError, AttributeError) as exc:
         raise InvalidSettings(
             f"the client factory {factory!r} of {alias!r} cannot be imported: {hide_secrets(str(exc))}"
@@ -172,7 +172,7 @@ def renew_credential(client: Client, since: float) -> bool:
     for slot in [slot for slot in _slots if slot.client is sdk]:
         slot.client = None
         with contextlib.suppress(BatchTasksError):
-            made = _make(slot.alias, slot.factory)
+            made = _make_client(slot.alias, slot.factory)
             if identity.keyed_hash(made, "") != identity.keyed_hash(sdk, ""):
                 slot.client = made
                 _replaced.add(sdk)
@@ -190,20 +190,20 @@ def keep_credential(client: Client, since: float) -> None:
         _renewed.pop(sdk, None)
 
 
-def _import(factory: str) -> Any:
+def _import_factory(factory: str) -> Any:
     module, _, name = factory.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
-def unusable(factory: str) -> str | None:
+def why_unusable(factory: str) -> str | None:
     """Return why a client factory cannot be imported or called, else None; the factory is not called."""
     try:
-        return None if callable(_import(factory)) else "it is not callable"
+        return None if callable(_import_factory(factory)) else "it is not callable"
     except Exception as exc:  # noqa: BLE001 - the user's module, which may raise anything
         return f"{type(exc).__name__}: {hide_secrets(str(exc))}"
 
 
-def credential(client: anthropic.Anthropic, key: str) -> str:
+def hash_credential(client: anthropic.Anthropic, key: str) -> str:
     """Return a keyed hash of a client's address and its key or token; neither can be computed from it.
 
     It is computed as in 0.2.0. See ``identity.keyed_hash`` for what else tells accounts apart.
@@ -227,7 +227,7 @@ def account_name(
         account: the account that the API named.
     """
     own = sorted(f"{name.lower()}: {value}" for name, value in getattr(client, "_custom_headers", {}).items())
-    parts = [credential(client, "account"), *own]
+    parts = [hash_credential(client, "account"), *own]
     if not identity.has_secret(client):
         named = account is not None and account.organization is not None
         parts += [repr(tuple(account or ())) if named else f"{alias} {identity.keyed_hash(client, 'account')}"]
@@ -236,7 +236,7 @@ def account_name(
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def host(client: anthropic.Anthropic) -> str:
+def host_of(client: anthropic.Anthropic) -> str:
     """Return the host that a client calls."""
     return client.base_url.netloc.decode()
 

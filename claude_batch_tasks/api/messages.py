@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from claude_batch_tasks import rules
-from claude_batch_tasks.api.calls import LONG_TIMEOUT, error_from_answer, log, mapped_errors, send
+from claude_batch_tasks.api.calls import LONG_TIMEOUT, error_from_answer, log, mapped_errors, send_request
 from claude_batch_tasks.api.clients import Account, Client, hide_secrets, ignore_account
 from claude_batch_tasks.api.server_sent_events import Message, events, is_needed
 from claude_batch_tasks.errors import (
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     message: bytes
     """The message as JSON."""
     limits: dict[str, tuple[int, int]]
-    """What the answer says about the rate limits; see ``rules.limits``."""
+    """What the answer says about the rate limits; see ``rules.read_rate_limits``."""
 
 
 def create_message(
@@ -47,35 +47,35 @@ def create_message(
     """
     if stream:
         # At the end, because the last of two equal names counts, and "stream": false is allowed in a batch.
-        return _streamed(client, params.rstrip()[:-1] + b',"stream":true}', on_account)
+        return _streamed_answer(client, params.rstrip()[:-1] + b',"stream":true}', on_account)
     with mapped_errors("messages", client):
-        response = send(
+        response = send_request(
             client, "messages", "/v1/messages", LONG_TIMEOUT, post=(iter([params]), len(params)), on_account=on_account
         )
-        return _whole(client, response, bytes(response.content).removeprefix(codecs.BOM_UTF8))
+        return _complete_answer(client, response, bytes(response.content).removeprefix(codecs.BOM_UTF8))
 
 
-def _whole(client: Client, response: Any, body: bytes) -> Answer:
+def _complete_answer(client: Client, response: Any, body: bytes) -> Answer:
     """Return an answer that was not streamed.
 
     Raises:
         ApiError: it is an error under the status 200, as some gateways send it.
     """
-    message = _parsed(body)
+    message = _parse_object(body)
     if message.get("error") and "content" not in message:
         raise error_from_answer("messages", response.status_code, body, response.headers, client)
     if message.get("type") in _NO_MESSAGES:
         raise msgspec.DecodeError("the answer is not the API's JSON of a message")
-    return Answer(body, rules.limits(response.headers))
+    return Answer(body, rules.read_rate_limits(response.headers))
 
 
-def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]) -> Answer:
+def _streamed_answer(client: Client, body: bytes, on_account: Callable[[Account], None]) -> Answer:
     """Send one request, and return its answer from server-sent events."""
     message = Message()
     with mapped_errors("messages", client):
         # The status belongs to the beginning of the answer; if something fails after that, a part has been answered.
         post = iter([body]), len(body)
-        response = send(
+        response = send_request(
             client,
             "messages",
             "/v1/messages",
@@ -85,15 +85,15 @@ def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]
             accept="text/event-stream",
             on_account=on_account,
         )
-        limits = rules.limits(response.headers)
+        limits = rules.read_rate_limits(response.headers)
     try:
         with mapped_errors("messages", client, begun=True):
             if response.headers.get("content-type", "").startswith("application/json"):
                 # Some gateways do not stream.
-                return _whole(client, response, b"".join(response.iter_bytes()))
+                return _complete_answer(client, response, b"".join(response.iter_bytes()))
             # Chunks in the sizes in which they come: a connection that breaks must not take along what came before.
             for name, data in events(response.iter_bytes()):
-                event = _event(name, data)
+                event = _read_event(name, data)
                 if event.get("type", "error") == "error" and event.get("error"):
                     raise error_from_answer("messages", response.status_code, data, response.headers, client)
                 message.add(event)
@@ -115,7 +115,7 @@ def _streamed(client: Client, body: bytes, on_account: Callable[[Account], None]
             response.close()
 
 
-def _event(name: str, data: bytes) -> dict[str, Any]:
+def _read_event(name: str, data: bytes) -> dict[str, Any]:
     """Return an event of a stream; return an empty one for data that is no event, such as ``[DONE]``.
 
     Raises:
@@ -124,7 +124,7 @@ def _event(name: str, data: bytes) -> dict[str, Any]:
     if name == "message_stop":  # this event needs no data
         return {"type": name}
     try:
-        event = _parsed(data)
+        event = _parse_object(data)
     except msgspec.DecodeError:
         if is_needed(name, data):
             raise
@@ -132,7 +132,7 @@ def _event(name: str, data: bytes) -> dict[str, Any]:
     return event if "type" in event or not name else {"type": name, **event}
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parse_object(data: bytes) -> dict[str, Any]:
     """Return an answer of the Messages API, or an event of one, as plain values.
 
     An answer that Python cannot hold is paid for all the same, so it is read without limits on numbers and nesting.

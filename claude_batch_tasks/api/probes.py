@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from claude_batch_tasks.api.batches import BATCHES_PATH, read_page
-from claude_batch_tasks.api.calls import account_of, error_from_status, mapped_errors, send
+from claude_batch_tasks.api.calls import account_of, error_from_status, mapped_errors, send_request
 from claude_batch_tasks.api.clients import Account, Client
 from claude_batch_tasks.api.sdk import anthropic
 from claude_batch_tasks.errors import (
@@ -17,14 +17,14 @@ from claude_batch_tasks.errors import (
 )
 
 
-def identify(client: Client, *, timeout: float) -> Account:
+def identify_account(client: Client, *, timeout: float) -> Account:
     """Ask the API, at no cost, whose account a client uses; a part that the API does not name is None."""
     with mapped_errors("list", client):
-        response = send(client, "list", BATCHES_PATH, timeout, params={"limit": 1})
+        response = send_request(client, "list", BATCHES_PATH, timeout, params={"limit": 1})
         return account_of(response.headers, client)
 
 
-class Knock(NamedTuple):
+class ProbeAnswer(NamedTuple):
     """The result of a probe: what came back when the API was asked for one batch."""
 
     status: int
@@ -39,7 +39,7 @@ class Knock(NamedTuple):
         return account_of(self.headers)
 
 
-def knock(client: Client, *, timeout: float) -> Knock:
+def probe_api(client: Client, *, timeout: float) -> ProbeAnswer:
     """Probe the API: ask for one batch, which costs nothing, and return whatever is answered.
 
     Raises:
@@ -47,14 +47,14 @@ def knock(client: Client, *, timeout: float) -> Knock:
     """
     with mapped_errors("list", client):
         try:
-            response = send(client, "list", BATCHES_PATH, timeout, params={"limit": 1})
+            response = send_request(client, "list", BATCHES_PATH, timeout, params={"limit": 1})
         except anthropic.APIStatusError as exc:
-            return Knock(exc.status_code, exc.response.headers, error_from_status("list", exc, client), False)
+            return ProbeAnswer(exc.status_code, exc.response.headers, error_from_status("list", exc, client), False)
         try:
             read_page(response)
         except msgspec.DecodeError:
-            return Knock(response.status_code, response.headers, None, False)
-        return Knock(response.status_code, response.headers, None, True)
+            return ProbeAnswer(response.status_code, response.headers, None, False)
+        return ProbeAnswer(response.status_code, response.headers, None, True)
 
 
 class Elsewhere(NamedTuple):
@@ -71,7 +71,7 @@ def ask_elsewhere(client: Client, *, timeout: float) -> list[Elsewhere]:
         post = None if body is None else (iter([body]), len(body))
         with contextlib.suppress(ApiError), mapped_errors("list", client):
             try:
-                answer = send(client, "list", path, timeout, post=post)
+                answer = send_request(client, "list", path, timeout, post=post)
             except anthropic.APIStatusError as exc:
                 answer = exc.response
             found.append(Elsewhere(answer.status_code, _is_object(answer)))

@@ -337,7 +337,7 @@ def readable(app: Celery) -> Settings:
         return Settings.of(app)
     kept: dict[str, Any] = {}
     with suppress(InvalidSettings):
-        for name, given in spelling.configured(app).items():
+        for name, given in spelling.read_configured(app).items():
             with suppress(InvalidSettings, TypeError):
                 Settings(**{**kept, name: given.value})
                 kept[name] = given.value
@@ -371,7 +371,7 @@ def _forgets(server: Server, prefix: str) -> list[Finding]:
 def connected(url: str, prefix: str = "") -> redis.Redis:
     """Return a Redis client that waits for at most ``PATIENCE`` seconds."""
     limits = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry": Retry(NoBackoff(), 0)}
-    return redis_urls.connect(url, limits, kind=client_class(prefix))
+    return redis_urls.connect_redis(url, limits, kind=client_class(prefix))
 
 
 def _settings(app: Celery, worker: Any) -> Iterator[Finding]:
@@ -387,7 +387,7 @@ def _unread_settings(app: Celery, worker: Any) -> Iterator[Finding]:
 
 def _factories(app: Celery, worker: Any) -> Iterator[Finding]:
     for alias, factory in readable(app).client_factories.items():
-        if error := api.unusable(factory):
+        if error := api.why_unusable(factory):
             yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=error)
 
 
@@ -426,7 +426,7 @@ def of_silent_servers(app: Celery) -> Iterator[Finding]:
     """Yield the findings about how long the app waits for servers that have fallen silent."""
     with suppress(*UNUSABLE):
         kind, seconds = app.connection_for_read().get_transport_cls().driver_type, app.conf.broker_heartbeat
-        if kind == "amqp" and (seconds := silent_broker.heartbeat(seconds)):
+        if kind == "amqp" and (seconds := silent_broker.heartbeat_of(seconds)):
             yield from of_silence("broker", 2 * seconds, "broker_heartbeat = 10")
     with suppress(*UNUSABLE):
         if issubclass(result_back_end(app), RedisBackend):

@@ -26,7 +26,7 @@ COMMAND = "claude_batch"
 _TOLD_ELSEWHERE = ("store_url", "client_factories")
 
 
-def mark(token: str) -> str:
+def mark_worker(token: str) -> str:
     """Return the key in the caller's store by which a worker recognizes that it uses the same store."""
     return f"{PREFIX}:doctor:{token}"
 
@@ -37,7 +37,7 @@ def store_name(settings: Settings) -> str:
     return f"{redis_address(url)}/{database_of(url)}" if url else "none"
 
 
-def described(settings: Settings) -> dict[str, str]:
+def describe_worker(settings: Settings) -> dict[str, str]:
     """Return a digest of each setting's value, by the setting's name."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     return {
@@ -47,7 +47,7 @@ def described(settings: Settings) -> dict[str, str]:
     }
 
 
-def register() -> None:
+def register_command() -> None:
     """Register the command, so that this process, which is a worker, answers it."""
     from celery.worker.control import inspect_command
 
@@ -60,7 +60,7 @@ def _answer(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
     assert settings.store_url is not None
     try:
         with configuration.connected(settings.store_url, settings.store_prefix or "") as client:
-            sees = bool(client.exists(mark(token)))
+            sees = bool(client.exists(mark_worker(token)))
     except (redis.RedisError, OSError):
         sees = None
     return {
@@ -69,6 +69,6 @@ def _answer(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
         "now": time.time(),
         "store": store_name(settings),
         "sees": sees,
-        "settings": described(settings),
+        "settings": describe_worker(settings),
         "clients": sorted(settings.client_factories),
     }

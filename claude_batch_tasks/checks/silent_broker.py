@@ -27,7 +27,7 @@ HEARTBEAT = 10
 _LOCKED = 6 * HEARTBEAT
 
 
-def heartbeat(configured: float | None) -> float | None:
+def heartbeat_of(configured: float | None) -> float | None:
     """Return the seconds between two heartbeats of a worker's connection, for a value of ``broker_heartbeat``."""
     return HEARTBEAT if configured == NAMESPACES["broker"]["heartbeat"].default else configured
 
@@ -40,7 +40,7 @@ class NoticeSilence(bootsteps.Step):
         app = consumer.app
         if app.connection_for_read().get_transport_cls().driver_type != "amqp":
             return
-        consumer.amqheartbeat = heartbeat(consumer.amqheartbeat)
+        consumer.amqheartbeat = heartbeat_of(consumer.amqheartbeat)
         options = {**publishing.TIMEOUTS, **(app.conf.broker_transport_options or {})}
 
         def for_read(**kwargs: Any) -> Any:

@@ -88,7 +88,7 @@ def _meant(app: Celery, key: str) -> tuple[str | None, bool]:
         return _misspelled(app, key.lower()), False
     if before in _prefixes_of_others(app):
         return None, False
-    words = {*_WORDS, *spelling.prefixes(app)[1].split("_")}
+    words = {*_WORDS, *spelling.list_prefixes(app)[1].split("_")}
     foreign = not all(difflib.get_close_matches(word, words, n=1) for word in before.split("_") if word)
     if name in NAMES:
         return name, foreign
@@ -96,7 +96,7 @@ def _meant(app: Celery, key: str) -> tuple[str | None, bool]:
 
 
 def _misspelled(app: Celery, key: str) -> str | None:
-    for before in {CELERY, *spelling.prefixes(app)}:
+    for before in {CELERY, *spelling.list_prefixes(app)}:
         key = key.removeprefix(before)
     close = _closest(key, [PREFIX + name for name in NAMES], _ALIKE_WITH_PREFIX)
     return close and close.removeprefix(PREFIX)
@@ -109,13 +109,13 @@ def _closest(name: str, names: Collection[str], cutoff: float) -> str | None:
 def _prefixes_of_others(app: Celery) -> set[str]:
     """Return the namespaces of the program's other Celery apps, which read those settings themselves."""
     others = [one for one in _state._get_active_apps() if one.namespace]  # type: ignore[attr-defined]
-    return {spelling.prefixes(one)[1] for one in others} - set(spelling.prefixes(app))
+    return {spelling.list_prefixes(one)[1] for one in others} - set(spelling.list_prefixes(app))
 
 
 def _places(app: Celery) -> Iterator[_Place]:
     """Yield all places, each with its items that resemble a setting of ours and are not read."""
-    maps = [_alike(mapping, mapping.__getitem__) for mapping in spelling.maps(app)]
-    ours = spelling.prefixes(app)
+    maps = [_alike(mapping, mapping.__getitem__) for mapping in spelling.list_maps(app)]
+    ours = spelling.list_prefixes(app)
     read = [item for items in maps for item in items if spelling.name_of(item[0], ours) is not None]
 
     def unread(items: Iterable[tuple[str, Any]]) -> _Items:
@@ -186,11 +186,11 @@ def _read_by_flask(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, A
 
 
 def _write(app: Celery, where: str, key: str, name: str) -> str:
-    return _of_ready_made(app, name) or f"Write {spelling.spelled(app, PREFIX + name)} {where}"
+    return _of_ready_made(app, name) or f"Write {spelling.spell_setting(app, PREFIX + name)} {where}"
 
 
 def _assign(app: Celery, value: str, key: str, name: str) -> str:
-    if (given := spelling.configured(app).get(name)) is not None:
+    if (given := spelling.read_configured(app).get(name)) is not None:
         return f"{given.key} in the app's configuration says otherwise: leave one of the two out"
     return _of_ready_made(app, name) or f"Beside Celery(...): app.conf.{PREFIX}{name} = {value.format(key=key)}"
 

@@ -111,5 +111,5 @@ def recover(ctx: click.Context, after: float) -> None:
 
     Safe at any time: of several messages that say the same, one acts. Workers do it themselves for what is overdue.
     """
-    sent = recovery.recover(common.sending_app(ctx), after)
+    sent = recovery.recover_messages(common.sending_app(ctx), after)
     click.echo(f"{sent} message{'s' if sent != 1 else ''} sent again")

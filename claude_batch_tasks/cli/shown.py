@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 import click
 
-from claude_batch_tasks.formatting import unpriced, words
+from claude_batch_tasks.formatting import format_counts, format_unpriced
 from claude_batch_tasks.jobs.estimating import Estimate
 from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
 from claude_batch_tasks.records import HistoryEvent
@@ -51,7 +51,7 @@ def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
     yield f"Requests   {job.requests:,}: {progress(job)}"
     if job.resubmitted or job.fallback:
         again = {"from a smaller batch": job.resubmitted, "through the Messages API": job.fallback}
-        yield f"           of these {words(again)}"
+        yield f"           of these {format_counts(again)}"
     if job.fallback_skipped:
         yield f"           {job.fallback_skipped:,} more deserved another chance, for which the budget does not suffice"
     if job.stopped:
@@ -63,7 +63,7 @@ def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
     models = ", ".join(f"{model} {_usd(cost)}" for model, cost in job.cost_by_model.items())
     yield f"Cost       {_usd(job.cost)}{f' ({models})' if models else ''}"
     if job.cost_unknown:
-        yield f"           and {unpriced(job.cost_unknown)}"
+        yield f"           and {format_unpriced(job.cost_unknown)}"
     yield f"Submitted  {_moment(job.submitted_at)}"
     for name, moment in (("Started", job.started_at), ("Ended", job.ended_at)):
         if moment is not None:
@@ -102,7 +102,7 @@ def size(job: JobStatus) -> str:
 def progress(job: JobStatus) -> str:
     """Return how far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next look in 40 s``."""
     counts = {name: getattr(job, name) for name in (*OUTCOMES, "processing")}
-    parts = [words(counts) if job.requests else "not known before the first look"]
+    parts = [format_counts(counts) if job.requests else "not known before the first look"]
     if job.not_found:
         parts.append(f"404s: {job.not_found:,}")
     if job.ended_at is None and job.next_look is not None:

@@ -52,7 +52,7 @@ def check(app: Celery) -> Iterator[Finding]:
 
 def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
     factory = settings.client_factories[alias]
-    if api.unusable(factory):  # the check of the settings reports it
+    if api.why_unusable(factory):  # the check of the settings reports it
         return
     try:
         client = task_classes.call_as_task(app, partial(api.client, alias, settings.client_factories))
@@ -69,10 +69,10 @@ def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
         without_key = api.without_credentials(exc)
         yield _no_key(alias) if without_key else problems.FACTORY_FAILS.found(alias=alias, error=exc)
         return
-    about = {"alias": alias, "host": api.host(client)}
+    about = {"alias": alias, "host": api.host_of(client)}
     before = time.time()
     try:
-        answer = api.knock(client, timeout=_PATIENCE)
+        answer = api.probe_api(client, timeout=_PATIENCE)
     except ApiError as exc:
         if api.without_credentials(exc):
             yield _no_key(alias)
@@ -102,7 +102,7 @@ def _no_key(alias: str) -> Finding:
     )
 
 
-def _refusal(answer: api.Knock, about: dict[str, Any], client: anthropic.Anthropic) -> Finding:
+def _refusal(answer: api.ProbeAnswer, about: dict[str, Any], client: anthropic.Anthropic) -> Finding:
     status, error = answer.status, answer.error
     if status == 501 or (status in _NO_BATCHES and _answers_elsewhere(client)):
         return problems.NO_BATCH_ROUTES.found(**about, status=status)
@@ -127,7 +127,7 @@ def _answers_elsewhere(client: anthropic.Anthropic) -> bool:
     return any(one.is_json and one.status < 500 and one.status not in rules.NO_ROUTE for one in found)
 
 
-def _clock(answer: api.Knock, before: float, settings: Settings) -> Iterator[Finding]:
+def _clock(answer: api.ProbeAnswer, before: float, settings: Settings) -> Iterator[Finding]:
     try:
         theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except (TypeError, ValueError):

@@ -20,7 +20,7 @@ from celery import Celery
 from claude_batch_tasks.checks import configuration
 from claude_batch_tasks.checks.versions import versions
 from claude_batch_tasks.doctor import servers
-from claude_batch_tasks.formatting import unpriced, words
+from claude_batch_tasks.formatting import format_counts, format_unpriced
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent, JobRecord
@@ -80,7 +80,7 @@ def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
         "state": status.state,
         "error": status.error,
         "stopped": status.stopped,
-        "requests": f"{status.requests:,}: {words(counts)}, {status.processing:,} without an outcome",
+        "requests": f"{status.requests:,}: {format_counts(counts)}, {status.processing:,} without an outcome",
         "of these": f"{status.resubmitted:,} from a smaller batch, {status.fallback:,} through the Messages API",
         "client": record.client,
         "organization": record.organization,
@@ -88,7 +88,7 @@ def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
         "queue": record.queue,
         "models": ", ".join(status.cost_by_model) or None,
         "cost, US dollars": None if status.cost is None else f"{status.cost:.6f}",
-        "not in it": unpriced(status.cost_unknown) or None,
+        "not in it": format_unpriced(status.cost_unknown) or None,
         "submitted": f"{status.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
         "started": _since(status, status.started_at),
         "ended": _since(status, status.ended_at),

@@ -102,11 +102,13 @@ def _ask(
 def _queues(app: Celery) -> dict[str, list[str]]:
     """Return the queues that our tasks are sent to, each with the names of its tasks."""
     app.finalize(auto=True)
-    job = JobRecord(nonce="", requests=0, batches=0, submitted_at=0, route=routing.encode(routing.find_route(app, {})))
+    job = JobRecord(
+        nonce="", requests=0, batches=0, submitted_at=0, route=routing.encode_route(routing.find_route(app, {}))
+    )
     queues = defaultdict(list)
     for name in sorted(app.tasks, key=lambda name: (name != NAME + "run_batch", name)):
         if name.startswith(NAME):
-            queue = app.amqp.router.route(routing.follow(app, job, name), name).get("queue")
+            queue = app.amqp.router.route(routing.follow_route(app, job, name), name).get("queue")
             if queue is not None:
                 queues[str(getattr(queue, "name", queue))].append(name)
     return dict(queues)
@@ -121,7 +123,7 @@ def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
             suppress(redis.RedisError, OSError),
             configuration.connected(settings.store_url, settings.store_prefix or "") as client,
         ):
-            marked = bool(client.set(inspection.mark(token), "1", ex=60))
+            marked = bool(client.set(inspection.mark_worker(token), "1", ex=60))
     asked = time.time()
     answers = _ask(app, inspection.COMMAND, workers, timeout=FIRST, token=token)
     for worker in workers:
@@ -150,7 +152,7 @@ def of_worker(
     elif marked and not answer["sees"]:
         ours = inspection.store_name(settings)
         found.append(problems.OTHER_STORE.found(worker=worker, theirs=answer["store"], ours=ours))
-    here, theirs = inspection.described(settings), answer["settings"]
+    here, theirs = inspection.describe_worker(settings), answer["settings"]
     # A setting that another release does not know is no difference.
     if different := [name for name, value in here.items() if theirs.get(name, value) != value]:
         found.append(problems.OTHER_SETTINGS.found(worker=worker, differences=", ".join(different)))

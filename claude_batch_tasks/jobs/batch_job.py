@@ -67,8 +67,8 @@ class BatchJob:
     def _status(self, job: JobRecord) -> JobStatus:
         records = self._store.batch_records(self.job_id)
         batches = [record for record in records if record is not None]
-        counts: Mapping[str, int] = job_summary.tally(batches)
-        ended, costs = job.state in _ENDED, job_summary.cost(batches)
+        counts: Mapping[str, int] = job_summary.count_outcomes(batches)
+        ended, costs = job.state in _ENDED, job_summary.sum_costs(batches)
         if len(batches) < len(records) and job.summary:
             counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
         return JobStatus(
@@ -89,10 +89,10 @@ class BatchJob:
             cost=costs["cost"],
             cost_by_model=costs["cost_by_model"],
             cost_unknown=costs["cost_unknown"],
-            next_look=job_summary.moment(job_summary.next_look(batches)),
+            next_look=job_summary.to_datetime(job_summary.next_poll_at(batches)),
             submitted_at=datetime.fromtimestamp(job.submitted_at, timezone.utc),
-            started_at=job_summary.moment(job.started_at),
-            ended_at=job_summary.moment(job.ended_at),
+            started_at=job_summary.to_datetime(job.started_at),
+            ended_at=job_summary.to_datetime(job.ended_at),
             error=job.error,
             summary=cast("Summary | None", job.summary),
         )
@@ -254,8 +254,8 @@ class BatchJob:
         for number, record in enumerate(records):
             count = 0
             with suppress(ResultsMissing):
-                for ids, body in resubmission.staged(self._store, self.job_id, number):
-                    for custom_id, params in zip(ids, batch_requests.pick(body, range(len(ids))), strict=True):
+                for ids, body in resubmission.read_staged(self._store, self.job_id, number):
+                    for custom_id, params in zip(ids, batch_requests.pick_requests(body, range(len(ids))), strict=True):
                         yield {"custom_id": custom_id, "params": msgspec.json.decode(params)}
                     count += len(ids)
             total += count
@@ -282,7 +282,9 @@ class BatchJob:
         task = self._app.tasks[cancel_batch.name]
         for number in range(job.batches):
             task.apply_async(
-                (self.job_id, number), **message_headers.option(job), **routing.follow(self._app, job, task.name)
+                (self.job_id, number),
+                **message_headers.headers_option(job),
+                **routing.follow_route(self._app, job, task.name),
             )
 
     def resume(self, **options: Unpack[JobSettings]) -> AsyncResult[Summary]:

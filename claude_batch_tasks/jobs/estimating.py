@@ -18,7 +18,7 @@ from claude_batch_tasks.pricing.input_sizes import (
     PER_MESSAGE as PER_MESSAGE,
 )
 from claude_batch_tasks.pricing.prices import Prices, check_overrides
-from claude_batch_tasks.pricing.request_bounds import PricedRequest, reasons, sum_known
+from claude_batch_tasks.pricing.request_bounds import PricedRequest, describe_unknown, sum_known
 from claude_batch_tasks.settings import prices_of
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
@@ -55,7 +55,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reasons(self) -> str:
         """Why ``cost`` is no estimate: ``4 files whose size is not known``; empty if it is one."""
-        return reasons(self.unknown)
+        return describe_unknown(self.unknown)
 
     def __str__(self) -> str:
         if not self.unknown:
@@ -83,7 +83,7 @@ def estimate(
         ValueError: the prices make no sense.
     """
     known = Prices(check_overrides(_configured() if prices is None else prices))
-    pieces = batch_requests.cut(
+    pieces = batch_requests.cut_batches(
         requests, nonce=secrets.token_hex(8), index=Index(), max_requests=_MOST_REQUESTS, max_bytes=_MOST_BYTES
     )
     totals: Counter[str] = Counter()

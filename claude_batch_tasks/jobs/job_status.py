@@ -88,6 +88,6 @@ def batch_status_of(batch: BatchRecord | None) -> BatchStatus:
         requests=batch.count,
         looks=batch.looks,
         not_found=batch.not_found,
-        next_look=None if batch.done else job_summary.moment(batch.due_at),
+        next_look=None if batch.done else job_summary.to_datetime(batch.due_at),
         error=str(batch.error[1][0]) if batch.error else None,
     )

@@ -64,7 +64,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     failed = [
         number
         for number, batch in enumerate(batches)
-        if batch.error or not batch.done or job_summary.unaccounted(batch)
+        if batch.error or not batch.done or job_summary.count_unaccounted(batch)
     ]
     if job.state != "failed" and not failed:
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: it is {job.state}")
@@ -110,7 +110,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
             app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
             app.backend.forget(job_id)
         if not message_chain.ignores_result(job):
-            app.backend.store_result(job_id, job_summary.progress(job, store.batches(job_id)), "PROGRESS")
+            app.backend.store_result(job_id, job_summary.make_progress(job, store.batches(job_id)), "PROGRESS")
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)
@@ -131,7 +131,7 @@ def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> Asyn
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
     task_id = uuid()
-    message_chain.restoring(app, job, job_id).apply_async(task_id=task_id)
+    message_chain.make_recovery_message(app, job, job_id).apply_async(task_id=task_id)
     return app.tasks[message_chain.NAME + "recover_jobs"].AsyncResult(task_id)  # apply_async() may return None
 
 
@@ -157,11 +157,11 @@ def _again(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
     # The totals from before this round stay.
     past: Any = batch.rounds[-1] if batch.rounds else BatchRecord(first=0, count=0, body_bytes=0)
     totals = {name: getattr(past, name) for name in ("counts", "usage", "costs", "unpriced", "eligible", "open")}
-    return message_chain.position(turn, rank), {
+    return message_chain.position_of(turn, rank), {
         "state": state,
         "turn": turn,
         "attempts_before": batch.attempt,
-        "first_lane": batch.first_lane + rules.LANES,
+        "first_lane": batch.first_lane + rules.SENDERS,
         # Counters that lead to giving up begin anew; what is known about the batch stays.
         **reset_fields("resume"),
         **totals,
@@ -193,7 +193,7 @@ def adopt(
         batches=1,
         client=client,
         queue=routing.queue_name(route),
-        route=routing.encode(route),
+        route=routing.encode_route(route),
         options=options,
         adopted=True,
         state="running",
@@ -202,7 +202,7 @@ def adopt(
         admitted=1,
     )
     batch = BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
-    unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position(0, 1)
+    unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position_of(0, 1)
     # The job expires unless its first poll keeps it. If this process dies here, a worker finds it without an owner.
     store.create_job(job_id, job, [batch], settings.result_ttl, staged=False)
     try:
@@ -238,7 +238,7 @@ def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
     since = {number: store.position(Unit(job_id, number)) for number in sorted(batches)}
-    lines = [message_chain.steps(app, job_id, job, number, since=position) for number, position in since.items()]
+    lines = [message_chain.make_steps(app, job_id, job, number, since=position) for number, position in since.items()]
     value: Any
     state: str
     try:

@@ -18,7 +18,7 @@ _SEARCHES = 10
 _CERTAIN = 5
 
 
-def check(step: Step) -> None:
+def check_gateway(step: Step) -> None:
     """Raise an error before a create if the account's gateway is remembered as one without batches, and still is one.
 
     Raises:
@@ -26,7 +26,7 @@ def check(step: Step) -> None:
         ApiError: the gateway was asked, and did not answer.
     """
     if step.store.held_back(_name(step)) > step.now():
-        answer = api.knock(step.client, timeout=step.settings.timeout)
+        answer = api.probe_api(step.client, timeout=step.settings.timeout)
         if _is_absent(answer):
             raise _error(step, answer.status)
 
@@ -38,7 +38,7 @@ def check_listing(step: Step) -> None:
         BatchesUnsupported: batches cannot be listed; nothing was created.
     """
     try:
-        answer = api.knock(step.client, timeout=step.settings.timeout)
+        answer = api.probe_api(step.client, timeout=step.settings.timeout)
     except errors.ApiError:
         return
     if _is_absent(answer):
@@ -72,12 +72,12 @@ def check_search(step: Step, exc: errors.ApiError) -> None:
     if record.failures < _SEARCHES or searched_for < _CERTAIN * settings.create_settle:
         return
     try:
-        answer = api.knock(step.client, timeout=settings.timeout)
+        answer = api.probe_api(step.client, timeout=settings.timeout)
     except errors.ApiError:
         return
     elsewhere = api.ask_elsewhere(step.client, timeout=settings.timeout)
     if _is_absent(answer) and any(_is_there(one) for one in elsewhere):
-        remember(step)
+        remember_gateway(step)
         raise _error(step, answer.status)
 
 
@@ -85,12 +85,12 @@ def _is_there(answer: api.Elsewhere) -> bool:
     return answer.status in rules.NO_ROUTE or (answer.is_json and answer.status < 500)
 
 
-def remember(step: Step) -> None:
+def remember_gateway(step: Step) -> None:
     """Record for later creates on the account that its gateway has no batches."""
     step.store.hold_back(_name(step), step.now() + REMEMBERED)
 
 
-def _is_absent(answer: api.Knock) -> bool:
+def _is_absent(answer: api.ProbeAnswer) -> bool:
     """Return whether a server that has batches would not answer so."""
     if answer.status in rules.NO_ROUTE:
         return True

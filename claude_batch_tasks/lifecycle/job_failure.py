@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from claude_batch_tasks import errors, rules
-from claude_batch_tasks.formatting import clock, many, span
+from claude_batch_tasks.formatting import format_count, format_span, format_time
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.steps.step import Step
@@ -16,7 +16,7 @@ from claude_batch_tasks.wire import result_rows
 _NAMED = 5
 
 
-def of(
+def explain_failure(
     step: Step,
     batches: list[BatchRecord],
     summary: Summary,
@@ -28,7 +28,9 @@ def of(
         own: the job's own error, if no batch failed.
     """
     failed = [
-        (number, record) for number, record in enumerate(batches) if record.error or job_summary.unaccounted(record)
+        (number, record)
+        for number, record in enumerate(batches)
+        if record.error or job_summary.count_unaccounted(record)
     ]
     if failed:
         # The error of a batch that was not even tried, because of another batch's error, says less than that error.
@@ -49,7 +51,7 @@ def of(
     kept = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
     kept += [f"{answered:,} outcomes (.results())"] if answered else []
     if kept:
-        parts.append(f"Kept for {span(step.settings.result_ttl)}: {' and '.join(kept)}.")
+        parts.append(f"Kept for {format_span(step.settings.result_ttl)}: {' and '.join(kept)}.")
     parts += _what_became_of([record for _, record in failed])
     parts.append(_advice(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
     return type(error)(" ".join(parts), *error.args[1:])
@@ -68,8 +70,9 @@ def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) ->
     handle = f"BatchJob({step.unit.job_id!r})"
     what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
     text = (
-        f"{what}. Job {step.unit.job_id} is {state}, and its results are kept for {span(step.settings.result_ttl)} "
-        f"({handle}.results()). What follows it ({', '.join(names)}) was not sent: send it yourself, with "
+        f"{what}. Job {step.unit.job_id} is {state}, and its results are kept for "
+        f"{format_span(step.settings.result_ttl)} ({handle}.results()). "
+        f"What follows it ({', '.join(names)}) was not sent: send it yourself, with "
         f"{handle}.status().summary as its argument. Do not submit the requests again."
     )
     try:
@@ -84,7 +87,7 @@ def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) ->
 def _error_of(record: BatchRecord) -> errors.BatchTasksError:
     if record.error is not None:
         return errors.rebuild(*record.error)
-    missing = job_summary.unaccounted(record)
+    missing = job_summary.count_unaccounted(record)
     return errors.ResultsMissing(f"{missing:,} of its {record.count:,} requests have no outcome in the store")
 
 
@@ -105,7 +108,7 @@ class Paid(NamedTuple):
         """Count the requests of these batches."""
         answered = waiting = lost = unsent = 0
         for record in batches:
-            failed = bool(record.error or job_summary.unaccounted(record))
+            failed = bool(record.error or job_summary.count_unaccounted(record))
             known = sum(record.counts.get(name, 0) for name in result_rows.OUTCOMES) if failed else record.count
             if record.layers or record.answered:
                 answered += known
@@ -139,9 +142,9 @@ def _what_became_of(failed: list[BatchRecord]) -> Iterator[str]:
         names = ", ".join(map(str, there[:_NAMED])) + (f" and {len(there) - _NAMED:,} more" if there[_NAMED:] else "")
         yield f"{len(there):,} batches were not canceled; they go on, and their results stay, at Anthropic: {names}."
     if len(unanswered) == 1:
-        yield f"A create was sent at {clock(unanswered[0])} whose answer is not known: see the Console."
+        yield f"A create was sent at {format_time(unanswered[0])} whose answer is not known: see the Console."
     elif unanswered:
-        since = clock(min(unanswered))
+        since = format_time(min(unanswered))
         yield f"{len(unanswered):,} creates were sent, from {since} on, whose answers are not known: see the Console."
     if never == len(failed) == 1:
         yield "Nothing of this batch was created or billed."
@@ -194,7 +197,7 @@ def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobReco
 
 
 def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *, stopped: bool) -> str:
-    resume, unsent = f"{handle}.resume()", many(paid.unsent, "request")
+    resume, unsent = f"{handle}.resume()", format_count(paid.unsent, "request")
     only = f", which sends only the {unsent} that were never sent" if paid.some and paid.unsent else ""
     if error.status == 402:
         return f"Settle the billing of the account, then {resume}{only}."
@@ -208,9 +211,9 @@ def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *,
         return f"Mend what the message names, then {resume}; what was sent is not sent again."
     first = f"{resume} fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
     return (
-        f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. Mend what the "
-        f"message names. {first} only the {unsent} that have no outcome in {handle}.results(), or send these as they "
-        f"are with {resume}."
+        f"{format_count(paid.some, 'request')} may have been paid for, so do not submit all of them again. "
+        f"Mend what the message names. {first} only the {unsent} that have no outcome in "
+        f"{handle}.results(), or send these as they are with {resume}."
     )
 
 
@@ -223,8 +226,8 @@ def _advice_on_size(handle: str, paid: Paid) -> str:
         return f"{way}, and submit the requests again: run_batch.delay({handle}.requests(), max_bytes_per_batch=...)."
     first = f"{handle}.resume() fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
     return (
-        f"{many(paid.some, 'request')} may have been paid for, so do not submit all of them again. {way}. {first} only "
-        f"the {many(paid.unsent, 'request')} that have no outcome in {handle}.results()."
+        f"{format_count(paid.some, 'request')} may have been paid for, so do not submit all of them again. {way}. "
+        f"{first} only the {format_count(paid.unsent, 'request')} that have no outcome in {handle}.results()."
     )
 
 
@@ -238,9 +241,9 @@ def _advice_on_loss(error: errors.BatchLost, resume: str, paid: Paid, *, adopted
         )
     parts = ["Its results cannot be had any more." if archived else f"If the Console shows the batch: {resume}."]
     if others := paid.waiting + paid.unsent:
-        parts.append(f"{resume} goes on with {many(others, 'request')} of other batches; do that first.")
+        parts.append(f"{resume} goes on with {format_count(others, 'request')} of other batches; do that first.")
     parts.append(
-        f"{many(paid.lost, 'request')} of it have no outcome in the results. What Anthropic had processed of these is "
-        "paid for; to submit them again pays for it a second time."
+        f"{format_count(paid.lost, 'request')} of it have no outcome in the results. "
+        "What Anthropic had processed of these is paid for; to submit them again pays for it a second time."
     )
     return " ".join(parts)

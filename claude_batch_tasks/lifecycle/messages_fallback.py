@@ -68,16 +68,16 @@ class _Request(NamedTuple):
     need: Need
 
 
-def units(step: Step) -> list[Unit]:
+def list_senders(step: Step) -> list[Unit]:
     """Return the senders of the step's batch."""
     record = step.batch
-    count = min(rules.LANES, record.granted or 0)
+    count = min(rules.SENDERS, record.granted or 0)
     return [Unit(step.unit.job_id, step.unit.batch, record.first_lane + lane) for lane in range(count)]
 
 
 def all_ended(step: Step) -> bool:
     """Return whether no sender of the step's batch has anything left to do or to report."""
-    found = units(step)
+    found = list_senders(step)
     # If the record of the senders is gone, one that nobody awaits has ended too.
     return all(
         position >= message_chain.DONE or (position < 0 and not awaited)
@@ -85,16 +85,16 @@ def all_ended(step: Step) -> bool:
     )
 
 
-def bury(step: Step) -> bool:
+def fail_abandoned_calls(step: Step) -> bool:
     """Give up calls of ended senders whose answers no process awaits; return whether requests still wait to be sent."""
     unsaved_answers.bring_in(step.settings, step.store)
-    for lane in units(step):
+    for lane in list_senders(step):
         for place in step.store.left_behind(lane):
             step.store.save_outcome(lane, place, reader.kept_outcome(_LOST, tried=True), given_up=True)
     return bool(step.store.under_way(step.unit.job_id, step.unit.batch or 0))
 
 
-def account_for(step: Step) -> int:
+def end_unaccounted_requests(step: Step) -> int:
     """End the requests of which no record says whether and how they were answered; return how many.
 
     They may have been answered and billed. So they are not sent again, and their earlier outcomes are not shown as
@@ -110,7 +110,7 @@ def account_for(step: Step) -> int:
         if stored + store.under_way(job_id, batch) >= granted:
             return 0
     known = store.accounted(job_id, batch)
-    wanted = resubmission.left(store, job_id, batch, step.batch)[:granted]
+    wanted = resubmission.positions_left(store, job_id, batch, step.batch)[:granted]
     unknown = [place for place in wanted if place not in known]
     for place in unknown:
         store.save_outcome(step.unit, place, reader.error_outcome(_UNKNOWN, _GONE, None))
@@ -130,7 +130,7 @@ class Lane:
     def __init__(self, step: Step) -> None:
         self._step = step
         self._limit, self._total = (
-            None if dollars is None else spending.nano(dollars)
+            None if dollars is None else spending.to_nano_dollars(dollars)
             for dollars in (step.settings.max_fallback_cost, step.settings.max_cost)
         )
         self._piece: tuple[int, list[bytes]] = (0, [])
@@ -165,7 +165,7 @@ class Lane:
             step.stop(str(exc))
             step.store.drop(step.unit.job_id, step.unit.batch or 0)
             return doubt
-        until = time.monotonic() + rules.SLICE
+        until = time.monotonic() + rules.SENDER_TIME_SLICE
         step.also_held.append(self._hold)
         try:
             while True:
@@ -237,7 +237,7 @@ class Lane:
     def _fill(self, client: api.Caller) -> float | None:
         """Begin as many calls as may be made; return the seconds until one more may be, None if nothing is left."""
         step, store = self._step, self._step.store
-        width = rules.width(min(self._seconds, default=None))
+        width = rules.choose_concurrency(min(self._seconds, default=None))
         # A model that must wait does not delay requests of another model.
         shut: dict[str, float] = {}
         looks = 0
@@ -266,7 +266,7 @@ class Lane:
                 )
                 if taken.state in ("wait", "reserved"):
                     # Other senders wait for the same thing.
-                    jitter = min(taken.seconds, _SHORTEST) * random.random() * rules.LANES
+                    jitter = min(taken.seconds, _SHORTEST) * random.random() * rules.SENDERS
                     shut[request.pace] = min(max(taken.seconds, _SHORTEST), _LONGEST) + jitter
                     if taken.state == "reserved" or step.job.models == 1:
                         return shut[request.pace]
@@ -317,9 +317,9 @@ class Lane:
             return None
         least = most = None
         if self._limit is not None or self._total is not None:
-            found = request_bounds.need(values, step.settings.price_list, batch=False)
+            found = request_bounds.budget_need(values, step.settings.price_list, batch=False)
             if isinstance(found, request_bounds.Need):
-                least, most = spending.nano(found.input), spending.nano(found.most)
+                least, most = spending.to_nano_dollars(found.input), spending.to_nano_dollars(found.most)
             elif step.settings.price_list.known(model):
                 self._keep(place, f"its cost has no limit: {found.why}", tried=False)
                 return None
@@ -345,7 +345,7 @@ class Lane:
             confirmed = True
 
         try:
-            stream = rules.streams(request.model, request.max_tokens)
+            stream = rules.must_stream(request.model, request.max_tokens)
             with body_limits.confirmed(confirm):
                 answer = api.create_message(client, request.params, stream=stream, on_account=accounts.append)
             limits = answer.limits
@@ -358,7 +358,7 @@ class Lane:
                 spent = None
             self._save(request.place, outcome, "succeeded", spent=spent)
             for seen in accounts:
-                credentials.learn(step, seen)
+                credentials.learn_account(step, seen)
         except errors.AmbiguousError as exc:
             if rules.concerns_account(exc.error_type, str(exc), status=exc.status or 0, code=exc.code):
                 step.stop(str(exc))
@@ -428,8 +428,8 @@ class Lane:
         message.model = message.model or request.model
         meter = spending.Meter(self._step.settings.price_list, batch=False)
         result_rows.count_answers(meter, [message])
-        cost = spending.total(meter.costs())
-        return message.usage.output_tokens or 0, None if cost is None else spending.nano(cost)
+        cost = spending.total_cost(meter.costs())
+        return message.usage.output_tokens or 0, None if cost is None else spending.to_nano_dollars(cost)
 
     def _refused(self, request: _Request, exc: errors.ApiError) -> None:
         """Handle a call that was not charged for: retry it later, close its request, or stop the job."""
@@ -443,7 +443,7 @@ class Lane:
             step.stop(str(exc))
             self._keep(place, str(exc), tried=False, spent=0)
         elif isinstance(exc, errors.TryLater):
-            wait = rules.backoff(
+            wait = rules.retry_countdown(
                 step.store.refusals(step.unit, place) + 1,
                 retry_min=step.settings.retry_min,
                 retry_max=step.settings.retry_max,
@@ -489,7 +489,7 @@ class Lane:
                     waited = number >= len(_SAVE_AGAIN) or self._ending.is_set()
                     if waited and not paid:
                         raise
-                    if waited and unsaved_answers.write(step.settings, answer):
+                    if waited and unsaved_answers.write_answer(step.settings, answer):
                         text = "%s: the answer to request %d is on disk until the store takes it"
                         log.warning(text, step.where, place, extra=step.fields("held"))
                         return
@@ -508,4 +508,4 @@ class Lane:
             with self._lock:
                 self.done[kind] += 1
                 self.final.append(place)
-            metrics.count("cost_dollars", spending.dollars(spent or 0), source="messages")
+            metrics.count("cost_dollars", spending.to_dollars(spent or 0), source="messages")

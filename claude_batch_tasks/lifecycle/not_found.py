@@ -6,7 +6,7 @@ import logging
 from typing import Literal
 
 from claude_batch_tasks import api, errors, rules, signals
-from claude_batch_tasks.formatting import clock
+from claude_batch_tasks.formatting import format_time
 from claude_batch_tasks.steps import credentials
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.wire import result_rows
@@ -28,7 +28,7 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
     grace = 0.0 if record.provisional else settings.not_found_grace if known else settings.create_settle
 
     def means() -> str:
-        return rules.not_found_means(
+        return rules.judge_not_found(
             now=now,
             created_at=born,
             last_sighting=sighting,
@@ -62,7 +62,7 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
             "lost",
             errors.BatchLost(
                 f"{exc}; batch {record.batch_id} was "
-                + (f"last seen at {clock(sighting)} " if known else "never seen ")
+                + (f"last seen at {format_time(sighting)} " if known else "never seen ")
                 + f"and is missing from {record.absences} complete listings",
                 *exc.args[1:],
             ),
@@ -80,7 +80,7 @@ def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: er
     if step.settings.fallback == "off":
         return step.fail(error)
     count = step.batch.count
-    outcome = result_rows.errored(error.error_type or "not_found_error", str(error), error.request_id)
+    outcome = result_rows.errored_row(error.error_type or "not_found_error", str(error), error.request_id)
     # Nothing in the batch has a result: every request is eligible.
     step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
     step.note(state, f"{state}: {error}", level=logging.WARNING)

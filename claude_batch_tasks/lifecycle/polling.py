@@ -29,7 +29,7 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(api.Batch).decode
 
 
-def look(step: Step) -> tuple[api.Batch, float]:
+def poll_or_list(step: Step) -> tuple[api.Batch, float]:
     """Poll the step's batch; return it, and when the API showed it so (epoch seconds).
 
     Raises:
@@ -42,7 +42,9 @@ def look(step: Step) -> tuple[api.Batch, float]:
     if record.created_at is not None and not record.provisional:
         entry, taken_at, since = step.store.listed(step.account, record.batch_id)
         listed = _decode(entry) if entry is not None else None
-        fresh = taken_at > record.created_at - record.api_ahead and _schedule(step)(flight(step), taken_at, 0.0) > now
+        fresh = (
+            taken_at > record.created_at - record.api_ahead and _schedule(step)(flight_of(step), taken_at, 0.0) > now
+        )
         # The last poll of a job that gives up is one that was made after its deadline.
         fresh = fresh or (step.deadline is not None and taken_at >= step.deadline)
         if listed is not None and (fresh or not listed.running):
@@ -55,16 +57,16 @@ def look(step: Step) -> tuple[api.Batch, float]:
     step.pace.check()
     with step.pace.heeded():
         seen = api.retrieve(step.client, record.batch_id, timeout=step.settings.timeout)
-    step.pace.heed(seen.hold)
+    step.pace.observe_answer(seen.hold)
     metrics.count("looks", how="retrieve")
     return seen, step.now()
 
 
-def next_look(step: Step) -> float:
+def next_poll_at(step: Step) -> float:
     """Return when a batch that was running when it was last seen is to be polled again (epoch seconds)."""
     record = step.batch
     seen_at = record.sighting or step.now()
-    at = _schedule(step)(flight(step), seen_at, random.random())
+    at = _schedule(step)(flight_of(step), seen_at, random.random())
     return _not_before(record.not_before, at, step.deadline)
 
 
@@ -84,7 +86,7 @@ def _not_before(moment: float | None, at: float, deadline: float | None) -> floa
     return max(at, min(moment or 0.0, math.inf if deadline is None else deadline))
 
 
-def flight(step: Step) -> Flight:
+def flight_of(step: Step) -> Flight:
     """Return the data of the step's batch that the schedule needs."""
     record, settings = step.batch, step.settings
     assert record.batch_id is not None
@@ -105,10 +107,10 @@ def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
 
     @functools.cache
     def usual(requests: int) -> float | None:
-        return rules.usual_seconds(step.past, requests)
+        return rules.usual_batch_seconds(step.past, requests)
 
     def due(flight: Flight, seen_at: float, rand: float) -> float:
-        wait = rules.look_interval(
+        wait = rules.poll_interval(
             max(seen_at - (flight.created_at - flight.api_ahead), 0),
             poll_min=flight.poll_min,
             poll_max=flight.poll_max,
@@ -124,7 +126,7 @@ def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
 
 def _worthwhile(step: Step) -> bool:
     """Return whether enough batches are in flight for a list call, and list calls work."""
-    if step.store.in_flight(step.account) + 1 < rules.SHARE_FROM:
+    if step.store.in_flight(step.account) + 1 < rules.LIST_CALL_FROM:
         return False
     return step.store.held_back(f"{step.account}:list") <= step.now()
 
@@ -148,12 +150,12 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
     except errors.ApiError as exc:
         assert listing is not None
         failures = step.store.note_listing(step.account, failed=True)
-        hopeless = failures >= rules.LISTING_TRIES or isinstance(exc, errors.PermanentError)
+        hopeless = failures >= rules.LIST_CALL_TRIES or isinstance(exc, errors.PermanentError)
         pause = exc.hold if exc.hold is not None or hopeless else _pause_after(step, failures, exc)
         listing.give_up(pause)
         if hopeless:
             log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
-            step.store.hold_back(f"{step.account}:list", step.now() + rules.LISTING_PAUSE)
+            step.store.hold_back(f"{step.account}:list", step.now() + rules.LIST_CALL_PAUSE)
         if pause is not None and listing.own is None:
             raise errors.HeldBack(str(exc), pause) from None
     else:
@@ -168,7 +170,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
 def _pause_after(step: Step, failures: int, exc: errors.ApiError) -> float:
     """Return the seconds before the next list call after so many failures in a row."""
     settings = step.settings
-    return rules.backoff(
+    return rules.retry_countdown(
         failures,
         retry_min=settings.retry_min,
         retry_max=settings.retry_max,
@@ -199,7 +201,7 @@ class _Listing:
         self._since = step.batch.created_at or self.taken_at
         for flight, due in found.values():
             interval = self._schedule(flight, self.taken_at, 0.5) - self.taken_at
-            if due <= self.taken_at + interval * rules.SHARE_SLACK:
+            if due <= self.taken_at + interval * rules.LIST_CALL_SLACK:
                 self._wanted.add(flight.batch_id)
                 self._since = min(self._since, flight.created_at)
 
@@ -208,7 +210,7 @@ class _Listing:
         self.hold()
         pages = 0
         for page in api.pages(self._step.client, timeout=self._step.settings.timeout):
-            self._step.pace.heed(page.hold)
+            self._step.pace.observe_answer(page.hold)
             self._take(page, first=not pages)
             pages += 1
             # No more pages than the retrieves that the missing batches would cost.

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Any, Literal
 
 from claude_batch_tasks import api, errors, metrics, rules, signals
-from claude_batch_tasks.formatting import clock
+from claude_batch_tasks.formatting import format_time
 from claude_batch_tasks.lifecycle import gateway_errors, resubmission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.steps import credentials
@@ -21,7 +21,7 @@ from claude_batch_tasks.wire import batch_requests, result_rows
 _TELLING = 1000
 
 
-def reconcile(step: Step) -> bool:
+def reconcile_create(step: Step) -> bool:
     """Return whether a create that went out without an answer made a batch, which was then found.
 
     False: the batch was never stored, and may be sent again.
@@ -70,7 +70,7 @@ def reconcile(step: Step) -> bool:
     if undecided or not last or counted == "unidentified":
         metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
         text = (
-            f"it is not known whether the create at {clock(record.intent_at)} was stored; "
+            f"it is not known whether the create at {format_time(record.intent_at)} was stored; "
             f"{record.create_looks + record.unidentified} listings did not show it"
         )
         if last and counted == "unidentified":
@@ -79,12 +79,12 @@ def reconcile(step: Step) -> bool:
     metrics.count("orphan_searches", found="given_up")
     if settings.on_unresolved_create == "fail":
         raise errors.CreateUnconfirmed(
-            f"the create at {clock(record.intent_at)} was not answered, and {record.create_looks} listings over "
+            f"the create at {format_time(record.intent_at)} was not answered, and {record.create_looks} listings over "
             f"{looked_at - record.ambiguous_at:.0f} s did not show its batch; "
             "it is not sent again, as on_unresolved_create says"
         )
     _check_refusal(step)
-    text = f"the create at {clock(record.intent_at)} was never stored, and is sent again"
+    text = f"the create at {format_time(record.intent_at)} was never stored, and is sent again"
     step.note("unsent", text, level=logging.WARNING)
     # List calls were answered; the next create shows whether creates are.
     answered = {"refused_since": None} if record.refusal is None else {}
@@ -114,14 +114,14 @@ def _check_refusal(step: Step) -> None:
     refusal = errors.rebuild(*record.refusal)
     assert isinstance(refusal, errors.PermanentError)
     refused_for = step.now() - (record.refused_since or 0.0)
-    if rules.may_pass(refusal.status) and refused_for < step.settings.proxy_error_grace:
+    if rules.may_pass_by_itself(refusal.status) and refused_for < step.settings.proxy_error_grace:
         return
     text = f"{refusal}; {record.create_looks} listings show that nothing was created"
     step.record(state="staged", intent_at=None, ambiguous_at=None, refusal=None)
     raise errors.PermanentError(text, *refusal.args[1:])
 
 
-def look_elsewhere(step: Step) -> None:
+def search_again(step: Step) -> None:
     """Search for another batch if the one found by search still runs: it may be another's, and ours may have ended."""
     record = step.batch
     for seen in _candidates(step):
@@ -160,9 +160,9 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
     found, record = None, step.batch
     try:
         with step.pace.heeded(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
-            first = chain.from_iterable(map(result_rows.rows, result_rows.blocks(chunks)))
+            first = chain.from_iterable(map(result_rows.rows, result_rows.read_blocks(chunks)))
             for row, _ in islice(first, _TELLING):
-                index = batch_requests.index_of(resubmission.nonce(step.job, record), row.custom_id)
+                index = batch_requests.index_of(resubmission.nonce_of_round(step.job, record), row.custom_id)
                 # The whole job has one nonce: its other batches may be of the same size.
                 if index is not None and 0 <= index - record.first < record.count:
                     return True
@@ -178,12 +178,12 @@ def _made_within(step: Step, seen: api.Batch) -> bool:
     assert record.intent_at is not None
     until = record.unanswered_at or step.now()
     made_at = seen.created_at.timestamp() - seen.ahead
-    return record.intent_at - rules.EXACT <= made_at <= until + rules.EXACT
+    return record.intent_at - rules.CLOCK_TOLERANCE <= made_at <= until + rules.CLOCK_TOLERANCE
 
 
 def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
     """Take a found batch for ours; return False if another was faster."""
-    if not created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
+    if not record_created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
         return False
     text = f"found by search{'' if sure else '; its results will confirm it'}"
     step.note("adopted", text, level=logging.WARNING, requests=step.batch.sending, round=len(step.batch.rounds))
@@ -210,7 +210,7 @@ def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free",
     return "free" if job.ended_at is not None or batch.done or batch.state == "failed" else "doubtful"
 
 
-def created(
+def record_created(
     step: Step, seen: api.Batch, *, provisional: bool = False, instead_of: Unit | None = None, force: bool = True
 ) -> bool:
     """Record that the batch exists under this id; return False if it is another's.
@@ -251,4 +251,4 @@ def created(
 
 def api_ahead(step: Step, seen: api.Batch) -> float:
     """Return by how many seconds the API's clock is ahead of the store's, from the answer that just showed a batch."""
-    return rules.ahead(seen.date, step.now())
+    return rules.clock_offset(seen.date, step.now())

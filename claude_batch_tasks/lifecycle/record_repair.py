@@ -14,7 +14,7 @@ from celery import Celery
 from celery.states import READY_STATES
 
 from claude_batch_tasks import api, errors
-from claude_batch_tasks.formatting import many
+from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
@@ -67,7 +67,7 @@ def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: st
         log.warning(text, unit, ", ".join(gone), extra=history.fields(unit, "restored"))
         fetched += _fetch(store, settings, client, job_id, job, number, record, attempt, round_, expected)
     if fetched:
-        text = f"{many(fetched, 'result')} that the store had lost fetched again"
+        text = f"{format_count(fetched, 'result')} that the store had lost fetched again"
         history.note(store, Unit(job_id, number), "fetched", text, batch_id=record.batch_id)
     return fetched
 
@@ -94,7 +94,7 @@ def _fetch(
         batch_requests.round_nonce(job.nonce, round_),
         record.first,
         record.count,
-        places=resubmission.places(store, job_id, number, then) if past else None,
+        places=resubmission.positions_in_batch(store, job_id, number, then) if past else None,
     )
     copy = f":{uuid.uuid4().hex[:12]}"
     with api.results(client, batch_id, timeout=settings.timeout) as chunks:
@@ -117,7 +117,7 @@ def _fetch(
     return seen.distinct
 
 
-def mend(step: Step) -> None:
+def repair_records(step: Step) -> None:
     """Fetch the batch's earlier results again if the step needs them and they are gone.
 
     Raises:
@@ -141,7 +141,7 @@ def mend(step: Step) -> None:
         raise errors.TransientError(f"rows are gone from the store: {exc}") from None
 
 
-def restore(app: Celery, job_id: str) -> Summary | None:
+def restore_records(app: Celery, job_id: str) -> Summary | None:
     """Fetch what is missing of a finished job again; return the job's summary.
 
     Raises:
@@ -153,8 +153,8 @@ def restore(app: Celery, job_id: str) -> Summary | None:
     if (job := store.job(job_id)) is None:
         raise errors.JobNotFound(f"job {job_id} is gone from the store")
     settings = settings.override(job.options)
-    client = credentials.caller(settings, job, lambda _: None)  # the ids in the rows prove whose they are
-    pace = Pace(store, credentials.name(client, settings, job))
+    client = credentials.make_caller(settings, job, lambda _: None)  # the ids in the rows prove whose they are
+    pace = Pace(store, credentials.name_account(client, settings, job))
     failure: errors.BatchTasksError | None = None
     for number in lost_records.batches_to_restore(store, job_id, store.batch_records(job_id)):
         pace.check()
@@ -202,7 +202,7 @@ class Watch:
         with dispatch.no_fork:
             for job_id in store.to_restore(_JOBS):
                 if store.first(f"restore:{job_id}", _AGAIN) and (job := store.job(job_id)) is not None:
-                    message_chain.restoring(app, job, job_id).apply_async()
+                    message_chain.make_recovery_message(app, job, job_id).apply_async()
         return min(settings.recover_every, _LONGEST)
 
     def _remember(self, store: Store) -> None:
@@ -250,8 +250,8 @@ class Watch:
             ):
                 extra = history.fields(Unit(job_id), "gone")
                 log.warning("job %s is gone from the store; whoever waits for it is told", job_id, extra=extra)
-                message_chain.publish(
-                    record, job_id, message_chain.steps(app, job_id, record, 0, since=message_chain.DONE)
+                message_chain.publish_chain(
+                    record, job_id, message_chain.make_steps(app, job_id, record, 0, since=message_chain.DONE)
                 )
             del self._absent[job_id]
 

@@ -30,7 +30,7 @@ _AT_ONCE = 1000
 _FILES_AT_ONCE = 100
 
 
-def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
+def recover_messages(app: Celery, after: float = 0, limit: int | None = None) -> int:
     """Send messages again that seem lost; return how many were sent.
 
     Args:
@@ -51,7 +51,7 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
             if (lost := store.lost(unit, after)) is None:
                 continue
             try:
-                again = dispatch.send(app, store, unit, lost.position, due_at=lost.due_at)
+                again = dispatch.send_message(app, store, unit, lost.position, due_at=lost.due_at)
                 metrics.count("lost_messages", int(again))
             except (StoreUnavailable, OperationalError):
                 raise
@@ -66,7 +66,7 @@ def recover(app: Celery, after: float = 0, limit: int | None = None) -> int:
     return sent
 
 
-def watch(app: Celery) -> float:
+def watch_records(app: Celery) -> float:
     """Run what all workers do as long as they run; the store gives each lost message to only one of them.
 
     Returns:
@@ -77,5 +77,5 @@ def watch(app: Celery) -> float:
         store = open_store(settings)
         store.forget_expired()
         unsaved_answers.bring_in(settings, store, _FILES_AT_ONCE)
-    recover(app, settings.recover_after, _AT_ONCE)
+    recover_messages(app, settings.recover_after, _AT_ONCE)
     return settings.recover_every

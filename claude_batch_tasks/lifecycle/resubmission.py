@@ -21,12 +21,12 @@ from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.completeness import Completeness
 
 
-def nonce(job: JobRecord, record: BatchRecord) -> str:
+def nonce_of_round(job: JobRecord, record: BatchRecord) -> str:
     """Return the nonce in the wire ids of the batch that is, or will be, at Anthropic."""
     return batch_requests.round_nonce(job.nonce, len(record.rounds))
 
 
-def places(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+def positions_in_batch(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
     """Return the positions of the requests in the batch that is, or will be, at Anthropic, in their order."""
     if not record.rounds:
         return range(record.count)
@@ -34,7 +34,7 @@ def places(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequen
     return _positions(store.eligible(job_id, batch, past.attempt), past.eligible)
 
 
-def left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+def positions_left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
     """Return the positions of the requests that are eligible for resubmission or fallback, in their order."""
     if not record.layers:
         return range(record.count)
@@ -53,15 +53,15 @@ def _positions(packed: bytes, expected: int) -> Sequence[int]:
     return array("I", sorted(found))
 
 
-def pieces(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def read_chunks(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the requests of a smaller batch in their wire form, in chunks, joined by commas."""
-    name = nonce(job, record)
-    for first, body, chosen in _chosen(store, job_id, batch, places(store, job_id, batch, record)):
+    name = nonce_of_round(job, record)
+    for first, body, chosen in _chosen(store, job_id, batch, positions_in_batch(store, job_id, batch, record)):
         ids = (batch_requests.wire_id(name, record.first + first + at) for at in chosen)
-        yield b",".join(batch_requests.again(body, chosen, ids))
+        yield b",".join(batch_requests.rewrite_ids(body, chosen, ids))
 
 
-def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> dict[str, Any]:
+def begin_round(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> dict[str, Any]:
     """Return the changes in a batch's record when the next round begins."""
     assert record.published is not None
     past = Round(
@@ -76,7 +76,7 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
     )
     rounds = [*record.rounds, past]
     following = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=rounds)
-    bodies = [len(piece) for piece in pieces(store, job_id, job, batch, following)]
+    bodies = [len(piece) for piece in read_chunks(store, job_id, job, batch, following)]
     return {
         **reset_fields("round"),
         "rounds": rounds,
@@ -89,7 +89,7 @@ def begin(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRe
     }
 
 
-def staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], bytes]]:
+def read_staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], bytes]]:
     """Yield the chunks of a batch as it was submitted: custom_ids, and the requests in their wire form.
 
     Raises:
@@ -102,13 +102,13 @@ def staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], b
         yield ids, body
 
 
-def params(store: Store, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def read_params_left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the params, as JSON, of the requests that are eligible for resubmission or fallback."""
-    for _, body, chosen in _chosen(store, job_id, batch, left(store, job_id, batch, record)):
-        yield from batch_requests.pick(body, chosen)
+    for _, body, chosen in _chosen(store, job_id, batch, positions_left(store, job_id, batch, record)):
+        yield from batch_requests.pick_requests(body, chosen)
 
 
-def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
+def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
     """Combine the rows of a batch's present round with the last round's: they replace the open requests of that."""
     changes: dict[str, Any] = {
         "counts": dict(seen.tallies),
@@ -129,14 +129,14 @@ def merged(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
     changes |= {
         "counts": dict(counts),
         "usage": dict(Counter(past.usage) + seen.usage),
-        "costs": spending.merged(past.costs, changes["costs"]),
+        "costs": spending.merge_costs(past.costs, changes["costs"]),
         "unpriced": dict(Counter(past.unpriced) + Counter(changes["unpriced"])),
         "resubmitted": record.rounds[0].eligible if seen.complete else seen.distinct,
     }
     return changes
 
 
-def sources(record: BatchRecord) -> Counter[tuple[str, str]]:
+def count_sources(record: BatchRecord) -> Counter[tuple[str, str]]:
     """Count the requests by outcome and by source: the results of the first batch, or those of a smaller one."""
     own = Counter(record.counts)
     if record.rounds and record.resubmitted:
@@ -151,7 +151,7 @@ def sources(record: BatchRecord) -> Counter[tuple[str, str]]:
 def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
     """Yield the chunks that hold wanted requests: where each begins, its body, and which of its requests are wanted."""
     first = at = 0
-    for ids, body in staged(store, job_id, batch):
+    for ids, body in read_staged(store, job_id, batch):
         end = bisect_left(wanted, first + len(ids), lo=at)
         if end > at:
             yield first, body, [place - first for place in wanted[at:end]]

@@ -39,7 +39,7 @@ _ENVELOPE = 6_144
 _LINKS = {"link", "link_error", "chain", "chord"}
 
 
-def encoded(signature: Any) -> str | None:
+def encode_hook(signature: Any) -> str | None:
     """Encode a signature in the form in which it is stored with the job; return None if there is none.
 
     Raises:
@@ -60,11 +60,11 @@ def encoded(signature: Any) -> str | None:
     return text
 
 
-def check(app: Celery, signature: Any) -> None:
+def check_hook(app: Celery, signature: Any) -> None:
     """Check that a job's ``on_result`` can be called, if the app knows its task.
 
     Args:
-        signature: a signature that ``encoded`` accepts.
+        signature: a signature that ``encode_hook`` accepts.
 
     Raises:
         InvalidSettings: the task takes other arguments.
@@ -101,7 +101,7 @@ def _shown(value: Any) -> str:
     return text if len(text) < 40 else "..."
 
 
-def announce(step: Step, places: Iterable[int]) -> None:
+def announce_results(step: Step, places: Iterable[int]) -> None:
     """Call the job's ``on_result`` with the ids of those of the batch's requests that were not announced yet.
 
     Args:
@@ -122,10 +122,10 @@ def announce(step: Step, places: Iterable[int]) -> None:
     call = Signature.from_dict(json.loads(step.job.on_result), app=app)
     route = routing.follow_unless_routed(app, step.job, str(call.task), call.options)
     own = dict(call.options)
-    if carried := {**message_headers.of(step.job), **(own.get("headers") or {})}:
+    if carried := {**message_headers.headers_of(step.job), **(own.get("headers") or {})}:
         call.set(headers=carried)
     if not own.get("stamped_headers"):
-        call.set(**message_chain.stamps(step.job))
+        call.set(**message_chain.stamp_options(step.job))
     names = reader.names(step.store, job_id, step.job, batch, step.batch)
     for ids, size in _chunks([names[place] for place in new], _meter(app, call, job_id)):
         if size > MOST:

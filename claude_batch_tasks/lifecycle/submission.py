@@ -18,7 +18,7 @@ from claude_batch_tasks.errors import (
     ResultsMissing,
     StoreUnavailable,
 )
-from claude_batch_tasks.formatting import many
+from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.lifecycle import resubmission, result_hooks
 from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
@@ -29,7 +29,7 @@ from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
 
 
-def submit(
+def submit_job(
     app: Celery,
     job_id: str,
     requests: batch_requests.Requests,
@@ -49,10 +49,10 @@ def submit(
     Args:
         job_id: the task id of its ``run_batch``.
         options: the job's own settings, and ``client``, the alias of the account.
-        canvas: what follows it in the caller's Celery canvas, as ``message_chain.canvas`` encodes it.
+        canvas: what follows it in the caller's Celery canvas, as ``message_chain.encode_canvas`` encodes it.
         queue: the name of the queue for its messages.
-        route: the full route of its messages, as ``routing.encode`` encodes it.
-        headers: the headers of its messages beside Celery's own, as ``message_headers.encode`` encodes them.
+        route: the full route of its messages, as ``routing.encode_route`` encodes it.
+        headers: the headers of its messages beside Celery's own, as ``message_headers.encode_headers`` encodes them.
         delay: seconds until the job is to start.
         expires_at: when it is too late for it to start, epoch seconds.
 
@@ -64,8 +64,8 @@ def submit(
     options = dict(options)
     alias = options.pop("client", "default")
     called = options.pop("on_result", None)
-    on_result = result_hooks.encoded(called)
-    result_hooks.check(app, called)
+    on_result = result_hooks.encode_hook(called)
+    result_hooks.check_hook(app, called)
     settings = Settings.of(app)
     if options.get("deadline") is not None:
         options["deadline"] = seconds_until(options["deadline"], lambda: open_store(settings).now())
@@ -76,7 +76,7 @@ def submit(
     batches: list[BatchRecord] = []
     models: set[str] = set()
     unknown: Counter[str] = Counter()
-    pieces = batch_requests.cut(
+    pieces = batch_requests.cut_batches(
         requests,
         nonce=nonce,
         index=index,
@@ -89,7 +89,7 @@ def submit(
         store.stage(job_id, nonce, _noted(pieces, batches, prices, unknown))
         total = sum(batch.count for batch in batches)
         if settings.max_cost is not None:
-            _check_cost(batches, settings.max_cost, request_bounds.reasons(unknown))
+            _check_cost(batches, settings.max_cost, request_bounds.describe_unknown(unknown))
         store.stage_index(job_id, nonce, index.parts())
         job = JobRecord(
             nonce=nonce,
@@ -120,7 +120,7 @@ def submit(
         store,
         Unit(job_id),
         "submitted",
-        f"submitted: {many(total, 'request')} in {many(len(batches), 'batch')}",
+        f"submitted: {format_count(total, 'request')} in {format_count(len(batches), 'batch')}",
         **told,
     )
     return job
@@ -192,9 +192,11 @@ def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
     return max(deadline.timestamp() - now(), 0.0)
 
 
-def body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def read_body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the body of a batch's create in chunks; its length is in the batch's record."""
-    pieces = resubmission.pieces(store, job_id, job, batch, record) if record.rounds else store.bodies(job_id, batch)
+    pieces = (
+        resubmission.read_chunks(store, job_id, job, batch, record) if record.rounds else store.bodies(job_id, batch)
+    )
     yield batch_requests.ENVELOPE[0]
     for number, piece in enumerate(pieces):
         if number:
@@ -211,7 +213,7 @@ def whole_body(store: Store, job_id: str, job: JobRecord, batch: int, record: Ba
     """
     size, last = 0, b""
     try:
-        for piece in body(store, job_id, job, batch, record):
+        for piece in read_body(store, job_id, job, batch, record):
             if last:
                 yield last
             size, last = size + len(piece), piece

@@ -47,7 +47,7 @@ class Answer(msgspec.Struct, frozen=True):
 _decode = msgspec.msgpack.Decoder(Answer).decode
 
 
-def check(settings: Settings) -> None:
+def check_folder(settings: Settings) -> None:
     """Check that answers can be written to disk.
 
     Raises:
@@ -63,7 +63,7 @@ def check(settings: Settings) -> None:
         raise InvalidSettings(f"claude_batch_spool_dir: {settings.spool_dir} cannot be written to: {exc}") from None
 
 
-def write(settings: Settings, answer: Answer) -> bool:
+def write_answer(settings: Settings, answer: Answer) -> bool:
     """Write an answer to disk; return False if there is no directory for it, or it could not be written."""
     if settings.spool_dir is None:
         return False
@@ -110,7 +110,7 @@ def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
             continue
         unit = Unit(answer.job_id, answer.batch, answer.lane)
         if store.save_outcome(unit, answer.place, answer.outcome, spent=answer.spent):
-            metrics.count("cost_dollars", spending.dollars(answer.spent or 0), source="messages")
+            metrics.count("cost_dollars", spending.to_dollars(answer.spent or 0), source="messages")
             taken += 1
         elif _was_given_up(store, answer):
             late = path.with_suffix(".late")

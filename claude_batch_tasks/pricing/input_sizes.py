@@ -73,7 +73,7 @@ class Inputs(NamedTuple):
     """Whether the prompt may be summarized before it is answered, which is billed in addition to the answer."""
 
 
-def measure(params: Mapping[str, Any]) -> Inputs:
+def measure_inputs(params: Mapping[str, Any]) -> Inputs:
     """Measure the input of one request; the JSON may have any shape."""
     found = _Measured(str(params.get("model")))
     messages = params.get("messages")
@@ -138,13 +138,13 @@ class _Measured:
         while todo:
             part = todo.pop()
             if isinstance(part, str):
-                self._size += _bytes(part)
+                self._size += _count_bytes(part)
             elif isinstance(part, (list, tuple)):
                 todo += part
             elif isinstance(part, dict):
                 todo += self._add_block(part)
             elif part is not None:
-                self._size += _bytes(part)
+                self._size += _count_bytes(part)
 
     def _add_block(self, block: dict[str, Any]) -> list[Any]:
         """Add a block of content; return those parts of it that are still to be measured."""
@@ -159,7 +159,7 @@ class _Measured:
         elif kind == "document":
             return [block.get("title"), block.get("context"), *self._add_source(block.get("source"))]
         else:
-            self._size += _bytes(block)
+            self._size += _count_bytes(block)
             if kind not in _WORDS:
                 self._add_inner(list(block.values()), named=block)
         return []
@@ -211,7 +211,7 @@ class _Measured:
             return
         self._most += _WITH_TOOLS_AT_MOST
         for tool in tools if isinstance(tools, list) else [tools]:
-            self._size += _bytes(tool)
+            self._size += _count_bytes(tool)
             if isinstance(tool, dict):
                 self.marks.append(tool.get("cache_control"))
                 kind = tool.get("type")
@@ -219,7 +219,7 @@ class _Measured:
                     self._add_server_tool(str(tool.get("name") or kind), str(kind), tool)
 
     def _add_server_tool(self, name: str, kind: str, tool: dict[str, Any]) -> None:
-        uses = _count(tool.get("max_uses"))
+        uses = _count_parts(tool.get("max_uses"))
         if uses is None:
             self.endless = self.endless or ("params.tools", f"{name} without max_uses")
             return
@@ -227,14 +227,14 @@ class _Measured:
         if kind.startswith("web_search"):
             self._searches += uses
         elif kind.startswith("advisor"):
-            self._advisors.append(Advisor(str(tool.get("model")), uses, _count(tool.get("max_tokens"))))
+            self._advisors.append(Advisor(str(tool.get("model")), uses, _count_parts(tool.get("max_tokens"))))
 
 
-def _count(value: Any) -> int | None:
+def _count_parts(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _bytes(value: Any) -> int:
+def _count_bytes(value: Any) -> int:
     """Return the length of a text in UTF-8, or of any other value as JSON."""
     if isinstance(value, str):
         return len(value.encode(errors="surrogatepass"))

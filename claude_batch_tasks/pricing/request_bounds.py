@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from claude_batch_tasks import rules
-from claude_batch_tasks.formatting import many
+from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.pricing import input_sizes, spending
 from claude_batch_tasks.pricing.input_sizes import (
     DOCUMENT as DOCUMENT,
@@ -43,10 +43,10 @@ class Need(NamedTuple):
 
 def tokens_of(params: Mapping[str, Any]) -> int:
     """Estimate the input tokens of one request; the JSON may have any shape."""
-    return input_sizes.measure(params).tokens
+    return input_sizes.measure_inputs(params).tokens
 
 
-def bounds(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:
+def bound_cost(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:
     """Estimate the least and the most that one request may cost, in USD; ``None``: the price is not known.
 
     The least is the price of the input, without any discount for cached tokens. The most adds ``max_tokens`` of output,
@@ -56,7 +56,7 @@ def bounds(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> tuple[D
     return PricedRequest(params, prices, batch=batch).range()
 
 
-def need(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> Need | Unbounded:
+def budget_need(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> Need | Unbounded:
     """Return how much money a budget must have left for one request, or why that is not known."""
     return PricedRequest(params, prices, batch=batch).need()
 
@@ -86,7 +86,7 @@ def batch_need(requests: Iterable[bytes], prices: Prices) -> BatchNeed | tuple[i
         found = request.need()
         if isinstance(found, Unbounded):
             return number, found
-        needed, most = needed + spending.nano(found.input), most + spending.nano(found.most)
+        needed, most = needed + spending.to_nano_dollars(found.input), most + spending.to_nano_dollars(found.most)
         unknown.update(request.unknown)
     return BatchNeed(needed, most, unknown)
 
@@ -95,7 +95,7 @@ class PricedRequest:
     """The cost of one request: what it may read and write, and the prices of that."""
 
     def __init__(self, params: Mapping[str, Any], prices: Prices, *, batch: bool) -> None:
-        self.inputs: Inputs = input_sizes.measure(params)
+        self.inputs: Inputs = input_sizes.measure_inputs(params)
         self._prices, self._batch = prices, batch
         self._model, self._output = str(params["model"]), params["max_tokens"]
         self._factor = None if params.get("speed") == "fast" else geo_factor(params.get("inference_geo"))
@@ -206,17 +206,17 @@ class PricedRequest:
         return self._prices.cost(model, used, batch=self._batch, factor=self._factor or Decimal(1))
 
 
-def reasons(unknown: Mapping[str, int]) -> str:
+def describe_unknown(unknown: Mapping[str, int]) -> str:
     """Describe in words what has no known size or price."""
     parts: list[str] = []
     for what, count in unknown.items():
         if what.startswith("request"):
             rest = what.removeprefix("request")
             why = " whose price is not known" if rest.startswith(" of ") else ", which may take more than one prompt"
-            parts.append(f"{many(count, 'request')}{rest}{why}")
+            parts.append(f"{format_count(count, 'request')}{rest}{why}")
         else:
             name, _, more = what.partition(" ")
-            parts.append(f"{many(count, name)}{' ' + more if more else ''} whose size is not known")
+            parts.append(f"{format_count(count, name)}{' ' + more if more else ''} whose size is not known")
     return "; ".join(parts)
 
 

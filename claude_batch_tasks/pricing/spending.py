@@ -95,7 +95,7 @@ class Meter:
         found: Costs = {}
         for key in self._sums:
             cost = self._cost(key)
-            found = merged(found, {key[0]: None if cost is None else str(cost)})
+            found = merge_costs(found, {key[0]: None if cost is None else str(cost)})
         return found
 
     def unpriced(self) -> dict[str, int]:
@@ -116,7 +116,7 @@ class Meter:
         )
 
 
-def merged(*parts: Mapping[str, str | None]) -> Costs:
+def merge_costs(*parts: Mapping[str, str | None]) -> Costs:
     """Sum costs by model; the sum is None if one of its parts is None."""
     found: Costs = {}
     for part in parts:
@@ -129,18 +129,18 @@ def merged(*parts: Mapping[str, str | None]) -> Costs:
     return found
 
 
-def total(costs: Mapping[str, str | None]) -> Decimal | None:
+def total_cost(costs: Mapping[str, str | None]) -> Decimal | None:
     """Return the sum over all models, in USD; None if the price of a model is not known."""
     known = [Decimal(cost) for cost in costs.values() if cost is not None]
     return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
 
-def known_total(costs: Mapping[str, str | None]) -> Decimal:
+def total_known_cost(costs: Mapping[str, str | None]) -> Decimal:
     """Add up the known costs of all models, in USD."""
     return sum((Decimal(cost) for cost in costs.values() if cost is not None), Decimal(0))
 
 
-def known(parts: Iterable[Mapping[str, str | None]]) -> dict[str, Decimal | None]:
+def add_known_costs(parts: Iterable[Mapping[str, str | None]]) -> dict[str, Decimal | None]:
     """Add up the known costs by model, in USD; None: no cost of that model is known."""
     found: dict[str, Decimal | None] = {}
     for part in parts:
@@ -151,11 +151,11 @@ def known(parts: Iterable[Mapping[str, str | None]]) -> dict[str, Decimal | None
     return found
 
 
-def dollars(nano: int) -> float:
+def to_dollars(nano: int) -> float:
     """Convert nano-dollars to dollars."""
     return nano / _NANO
 
 
-def nano(dollars: Decimal | float) -> int:
+def to_nano_dollars(dollars: Decimal | float) -> int:
     """Convert dollars to whole nano-dollars, rounded up: budgets count in them."""
     return math.ceil(Decimal(str(dollars)) * _NANO)

@@ -10,7 +10,7 @@ from celery.result import AsyncResult
 from celery.states import FAILURE, READY_STATES, SUCCESS
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.formatting import job_gone
+from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.records import Summary
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
@@ -96,7 +96,7 @@ class JobResult(_AsyncResult):
         store, job_id = open_store(Settings.of(self.app)), str(self.id)
         job = store.job(job_id)
         if job is None:
-            return errors.JobNotFound(job_gone(job_id)) if self._seen or self._expected else None
+            return errors.JobNotFound(describe_missing_job(job_id)) if self._seen or self._expected else None
         self._seen = True
         if job.state in ("completed", "canceled"):
             return cast("Summary", job.summary)  # its result has expired there, or was evicted

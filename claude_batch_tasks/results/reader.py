@@ -15,7 +15,7 @@ import msgspec
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
-from claude_batch_tasks.formatting import job_gone, shortened
+from claude_batch_tasks.formatting import describe_missing_job, shorten_text
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.store import Store, lost_records
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
@@ -257,7 +257,7 @@ class Reader:
         A job that is deleted meanwhile looks like one without outcomes of the Messages API.
         """
         if self._store.job(self._job_id) is None:
-            raise JobNotFound(job_gone(self._job_id))
+            raise JobNotFound(describe_missing_job(self._job_id))
 
     def _default(self, place: int) -> Outcome | None:
         """Return the outcome that every request has of a batch without rows."""
@@ -280,7 +280,7 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
     elif row.known:
         error = result_rows.error_of(result)
     else:
-        name = shortened(str(result["type"]), result_rows.LONGEST_NAME)
+        name = shorten_text(str(result["type"]), result_rows.LONGEST_NAME)
         error = {"type": row.error_type, "message": f"a result of type {name!r}", "result": result}
     return RequestResult(
         custom_id=custom_id,
@@ -377,7 +377,7 @@ def message_outcome(message: bytes) -> bytes:
 
 def error_outcome(error_type: str, message: str, request_id: str | None) -> bytes:
     """Encode a refusal of the Messages API for the store."""
-    return msgspec.json.encode(result_rows.errored(error_type, message, request_id))
+    return msgspec.json.encode(result_rows.errored_row(error_type, message, request_id))
 
 
 class _Result(msgspec.Struct):
@@ -423,7 +423,7 @@ def _note(stored: bytes) -> str:
 
 def _open(row: result_rows.Row) -> bool:
     """Return whether a request with such a row is eligible for resubmission or fallback."""
-    return row.result.type != "succeeded" and rules.second_chance(row.type, row.error_type)
+    return row.result.type != "succeeded" and rules.deserves_resubmission(row.type, row.error_type)
 
 
 def _source(round_: int) -> Source:

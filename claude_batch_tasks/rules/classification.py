@@ -74,7 +74,7 @@ _ACCOUNT_WORDS = re.compile(
 Endpoint = Literal["create", "retrieve", "list", "results", "cancel", "messages"]
 
 
-def classify(
+def classify_answer(
     endpoint: Endpoint, status: int | None, *, own: bool = False, error_type: str | None = None, sent: bool = True
 ) -> type[errors.ApiError]:
     """Return the class of our error for an answer. This is the one table of what every status means.
@@ -142,7 +142,7 @@ def is_foreign_refusal(status: int | None, error_type: str | None) -> bool:
     return 300 <= status < 500 or status == _NOT_IMPLEMENTED
 
 
-def may_pass(status: int | None) -> bool:
+def may_pass_by_itself(status: int | None) -> bool:
     """Return whether a create may be repeated after a foreign refusal: of these only a 403 passed by itself."""
     return status == 403
 

@@ -14,13 +14,13 @@ BATCH_LIFETIME = 86_400.0
 
 #: Seconds by which clocks that are set by NTP may differ, including the fractions that a ``Date`` leaves out and the
 #: time an answer travels.
-EXACT = 2.0
+CLOCK_TOLERANCE = 2.0
 
 #: Downloads of a result file that has every row but not the counts that the batch reports, before we trust the rows.
 TALLY_DOWNLOADS = 3
 
 
-def date(headers: Mapping[str, str]) -> float | None:
+def date_of_answer(headers: Mapping[str, str]) -> float | None:
     """Return the time by the answering server's clock: its ``Date``, plus the ``Age`` if a cache had kept the answer.
 
     Returns:
@@ -32,16 +32,16 @@ def date(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def ahead(date: float | None, now: float) -> float:
-    """Return by how many seconds the clock that showed ``date`` is ahead of the one that shows ``now``.
+def clock_offset(date: float | None, now: float) -> float:
+    """Return by how many seconds the clock that showed ``date_of_answer`` is ahead of the one that shows ``now``.
 
-    The result is 0 if they differ by no more than ``EXACT``, or if ``date`` is None.
+    The result is 0 if they differ by no more than ``CLOCK_TOLERANCE``, or if ``date_of_answer`` is None.
     """
     found = 0.0 if date is None else date - now
-    return found if abs(found) > EXACT else 0.0
+    return found if abs(found) > CLOCK_TOLERANCE else 0.0
 
 
-def not_found_means(
+def judge_not_found(
     *, now: float, created_at: float, last_sighting: float, grace: float, absences: int, absences_limit: int
 ) -> Literal["propagation", "ask_list", "lost"]:
     """Decide what a 404 on retrieve or results means.

@@ -24,7 +24,7 @@ ANSWER_BYTES = 32_000_000
 STREAM_BYTES = 64_000_000
 
 #: Bytes of any other answer: a page of a list call has 1,000 batches of under 1,000 bytes each.
-LISTING_BYTES = 8_000_000
+LIST_BYTES = 8_000_000
 
 #: Bytes of an error's answer; the rest is not read.
 ERROR_BYTES = 1_000_000
@@ -34,7 +34,7 @@ ANSWER_VALUES = 2_000_000
 
 #: Seconds that an answer may take from its first byte to its last: of a poll, of a message, of a result file. 128,000
 #: tokens take an hour, and a file with 100,000 of the longest answers takes some hours.
-LOOK_SECONDS = 600
+CALL_SECONDS = 600
 ANSWER_SECONDS = 4 * 3600
 DOWNLOAD_SECONDS = 12 * 3600
 
@@ -62,9 +62,9 @@ def body_limit(endpoint: Endpoint, *, stream: bool = False) -> BodyLimit:
         return BodyLimit(None, DOWNLOAD_SECONDS)
     if endpoint == "messages":
         return BodyLimit(STREAM_BYTES if stream else ANSWER_BYTES, ANSWER_SECONDS)
-    return BodyLimit(LISTING_BYTES, LOOK_SECONDS)
+    return BodyLimit(LIST_BYTES, CALL_SECONDS)
 
 
-def streams(model: str, max_tokens: int) -> bool:
+def must_stream(model: str, max_tokens: int) -> bool:
     """Return whether an answer may take so long that it must be streamed."""
     return max_tokens > (_SLOW_UNSTREAMED if model in _SOONER_STREAMED else LONGEST_UNSTREAMED)

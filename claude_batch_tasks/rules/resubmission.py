@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from claude_batch_tasks.rules.polling import ALIKE, KNOWN_ENOUGH
+from claude_batch_tasks.rules.polling import MIN_SAMPLES, SIMILAR_SIZE_FACTOR
 
 #: Eligible requests are sent again after the countdown of so many failures in a row, plus one for each earlier round.
 RESUBMIT_AFTER = 4
@@ -19,12 +19,14 @@ USUAL_BATCH = 3600.0
 _PASSING_ERRORS = {"overloaded_error", "api_error", "timeout_error", "rate_limit_error"}
 
 
-def second_chance(outcome: str, error_type: str | None) -> bool:
+def deserves_resubmission(outcome: str, error_type: str | None) -> bool:
     """Return whether a request with this outcome may be sent again: it expired, or failed for a cause that passes."""
     return outcome == "expired" or (outcome == "errored" and error_type in _PASSING_ERRORS)
 
 
-def next_chance(*, rounds: int, retries: int, fallback: str, in_time: bool) -> Literal["resubmit", "messages", "none"]:
+def choose_next_attempt(
+    *, rounds: int, retries: int, fallback: str, in_time: bool
+) -> Literal["resubmit", "messages", "none"]:
     """Decide how the eligible requests are sent again after ``rounds`` smaller batches: at the lower price first.
 
     Args:
@@ -35,7 +37,7 @@ def next_chance(*, rounds: int, retries: int, fallback: str, in_time: bool) -> L
     return "messages" if fallback == "messages" else "none"
 
 
-def in_time(left: float | None, past: Sequence[tuple[int, float]], requests: int) -> bool:
+def ends_in_time(left: float | None, past: Sequence[tuple[int, float]], requests: int) -> bool:
     """Return whether a batch of ``requests`` requests probably ends within ``left`` seconds (None: there is no limit).
 
     The batch is expected to take as long as the slowest past batch of similar size if enough of these are known, else
@@ -43,5 +45,7 @@ def in_time(left: float | None, past: Sequence[tuple[int, float]], requests: int
     """
     if left is None:
         return True
-    alike = [seconds for count, seconds in past if count / ALIKE <= requests <= count * ALIKE]
-    return left >= (max(alike) if len(alike) >= KNOWN_ENOUGH else USUAL_BATCH)
+    alike = [
+        seconds for count, seconds in past if count / SIMILAR_SIZE_FACTOR <= requests <= count * SIMILAR_SIZE_FACTOR
+    ]
+    return left >= (max(alike) if len(alike) >= MIN_SAMPLES else USUAL_BATCH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: The longest countdown, seconds, whatever the broker allows (Celery's own advice is "several minutes").
-LONGEST_HOP = 600.0
+LONGEST_COUNTDOWN = 600.0
 
 #: Seconds after which Celery's Redis transport hands out a message again, unless the app sets another value.
 DEFAULT_VISIBILITY_TIMEOUT = 3600.0
@@ -23,10 +23,10 @@ EAGER_MAX_WAIT = 90_000.0
 EAGER_WAIT_SHARE, EAGER_MIN_WAIT = 0.25, 0.05
 
 #: Seconds past a job's deadline (``max_wait``) in which it still tries a last poll, and fetches what has ended.
-LAST_LOOK = 60.0
+LAST_POLL_SECONDS = 60.0
 
 
-def backoff(failures: int, *, retry_min: float, retry_max: float, at_least: float | None, rand: float) -> float:
+def retry_countdown(failures: int, *, retry_min: float, retry_max: float, at_least: float | None, rand: float) -> float:
     """Return the countdown after the ``failures``-th failure in a row: exponential, with full jitter.
 
     Args:
@@ -36,10 +36,10 @@ def backoff(failures: int, *, retry_min: float, retry_max: float, at_least: floa
     return max(ceiling * rand, at_least or 0.0)
 
 
-def longest_hop(visibility_timeout: float) -> float:
+def longest_countdown(visibility_timeout: float) -> float:
     """Return the longest countdown that one message may have: a quarter of the visibility timeout, 600 s at most.
 
     Redis delivers a message a second time if it waits longer than the visibility timeout, and with retries the copies
     multiply.
     """
-    return min(LONGEST_HOP, visibility_timeout / 4)
+    return min(LONGEST_COUNTDOWN, visibility_timeout / 4)

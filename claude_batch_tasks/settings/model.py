@@ -229,13 +229,13 @@ class Settings:
         Raises:
             InvalidSettings: a ``claude_batch_*`` name is unknown, or a value makes no sense.
         """
-        given = spelling.configured(app)
+        given = spelling.read_configured(app)
         for name, (key, _) in given.items():
             _check_known(name, key)
         try:
             values = {name: each.value for name, each in given.items()}
             if isinstance(values.get("store_url"), str):
-                values["store_url"] = redis_urls.completed(app, values["store_url"])
+                values["store_url"] = redis_urls.complete_url(app, values["store_url"])
             settings = cls(**values)
             if settings.store_prefix is None:
                 settings = dataclasses.replace(settings, store_prefix=redis_urls.key_prefix(app))
@@ -296,7 +296,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     Raises:
         InvalidSettings: a name is unknown, or a value makes no sense; the text has the name as the environment has it.
     """
-    given = spelling.unique(((key, value) for key, value in environ.items() if value != ""), ("", CELERY))
+    given = spelling.find_unique(((key, value) for key, value in environ.items() if value != ""), ("", CELERY))
     found = {}
     for name, (key, value) in given.items():
         try:
@@ -356,7 +356,7 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 def prices_of(app: Celery) -> Any:
     """Return the app's own prices; no other setting needs to be set for that."""
-    given = spelling.configured(app).get("prices")
+    given = spelling.read_configured(app).get("prices")
     return (given and given.value) or {}
 
 
@@ -384,7 +384,7 @@ def _check_known(name: str, key: str) -> None:
         _known(name, NAMES, PREFIX)
     except InvalidSettings as exc:
         close = difflib.get_close_matches(name, NAMES, n=1)
-        right = spelling.respelled(key, name, close[0]) if close else ""
+        right = spelling.respell_setting(key, name, close[0]) if close else ""
         more = f" Write {right} in place of {key}" if right and key != PREFIX + name else ""
         raise InvalidSettings(f"{exc}{more}") from None
 

@@ -232,7 +232,7 @@ def database_of(url: str) -> int:
 
 
 def _connection(found: Address) -> tuple[type[Any], dict[str, Any]]:
-    """Return the class of a connection and its arguments; ``connect`` adapts both for connections through Sentinels."""
+    """Return the class of a connection and its arguments; ``connect_redis`` adapts both for Sentinels."""
     options = {name: value for name, value in found.options.items() if name not in (*_SENTINEL, "ssl")}
     options.pop("max_connections", None)
     if "credential_provider" in options:  # redis-py accepts one or the other
@@ -245,7 +245,7 @@ def _connection(found: Address) -> tuple[type[Any], dict[str, Any]]:
     return redis.SSLConnection if tls else redis.Connection, {**options, "host": host, "port": port}
 
 
-def connect(
+def connect_redis(
     url: str,
     defaults: Mapping[str, Any],
     wrapped: Callable[[type[Any]], type[Any]] = lambda kind: kind,
@@ -301,7 +301,7 @@ def broker_url(app: Celery, *, read: bool = False) -> str | None:
     return _of_app(urls, conf.broker_use_ssl, _of_transport(conf.broker_transport_options), _KOMBU)
 
 
-def completed(app: Celery, url: str) -> str:
+def complete_url(app: Celery, url: str) -> str:
     """Return a store's own URL; if it names Sentinels, add the Sentinel options that the app has."""
     known: dict[str, str] = {}
     if url.startswith("sentinel:"):

@@ -26,7 +26,7 @@ class Given(NamedTuple):
     value: Any
 
 
-def prefixes(app: Celery) -> tuple[str, str]:
+def list_prefixes(app: Celery) -> tuple[str, str]:
     """Return what may precede ``claude_batch_`` in the keys of an app's configuration, in lower case."""
     namespace: str | None = app.namespace  # type: ignore[attr-defined]
     return "", f"{namespace.rstrip('_')}_".lower() if namespace else CELERY
@@ -43,7 +43,7 @@ def name_of(key: Any, allowed: Iterable[str]) -> str | None:
     return name if ours and before in allowed else None
 
 
-def unique(items: Iterable[tuple[Any, Any]], allowed: Iterable[str]) -> dict[str, Given]:
+def find_unique(items: Iterable[tuple[Any, Any]], allowed: Iterable[str]) -> dict[str, Given]:
     """Return our settings in one place by their names, including unknown names.
 
     Raises:
@@ -59,7 +59,7 @@ def unique(items: Iterable[tuple[Any, Any]], allowed: Iterable[str]) -> dict[str
     return found
 
 
-def configured(app: Celery) -> dict[str, Given]:
+def read_configured(app: Celery) -> dict[str, Given]:
     """Return our settings in an app's configuration by their names, including unknown names.
 
     The order of precedence is that of Celery's own settings: values assigned to ``app.conf``, then defaults that were
@@ -68,15 +68,15 @@ def configured(app: Celery) -> dict[str, Given]:
     Raises:
         InvalidSettings: a setting is spelled in two ways in the same place, with two values.
     """
-    allowed = prefixes(app)
+    allowed = list_prefixes(app)
     found: dict[str, Given] = {}
-    for mapping in maps(app):
+    for mapping in list_maps(app):
         items = ((key, mapping[key]) for key in mapping if name_of(key, allowed) is not None)
-        found = {**unique(items, allowed), **found}
+        found = {**find_unique(items, allowed), **found}
     return found
 
 
-def maps(app: Celery) -> list[Mapping[Any, Any]]:
+def list_maps(app: Celery) -> list[Mapping[Any, Any]]:
     """Return the parts of an app's configuration, without Celery's defaults; the first part has precedence."""
     app.conf.finalize()
     chained: list[Mapping[Any, Any]] = app.conf.maps or []
@@ -85,18 +85,18 @@ def maps(app: Celery) -> list[Mapping[Any, Any]]:
 
 def from_framework(app: Celery) -> bool:
     """Return whether an app reads Django's settings or a whole Flask config, which keep only names in capitals."""
-    return any(name in mapping for mapping in maps(app) for name in ("INSTALLED_APPS", "PROPAGATE_EXCEPTIONS"))
+    return any(name in mapping for mapping in list_maps(app) for name in ("INSTALLED_APPS", "PROPAGATE_EXCEPTIONS"))
 
 
-def spelled(app: Celery, name: str) -> str:
+def spell_setting(app: Celery, name: str) -> str:
     """Return the name of one of our or Celery's settings as an app's configuration must spell it."""
-    before = prefixes(app)[1]
+    before = list_prefixes(app)[1]
     if namespace := app.namespace:  # type: ignore[attr-defined]
         return (before + name).upper() if namespace.isupper() else before + name
     return _TO_OLD_KEY.get(name, name.upper()) if from_framework(app) else name
 
 
-def respelled(key: str, name: str, right: str) -> str:
+def respell_setting(key: str, name: str, right: str) -> str:
     """Return a key with the right name in place of the name at its end, in capitals if the rest of the key is."""
     before = key[: len(key) - len(name)]
     return before + (right.upper() if before.isupper() else right)
@@ -114,6 +114,6 @@ def in_its_words(app: Celery, text: str, known: Collection[str], given: Mapping[
         name = name_of(word[0], ("",)) or ""
         if given and name in given:
             return given[name].key
-        return spelled(app, word[0]) if name in known or word[0] in SETTING_KEYS else word[0]
+        return spell_setting(app, word[0]) if name in known or word[0] in SETTING_KEYS else word[0]
 
     return _WORD.sub(in_place, text)

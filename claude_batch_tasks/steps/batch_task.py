@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors, rules
-from claude_batch_tasks.formatting import duration
+from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
@@ -116,16 +116,16 @@ class BatchTask(_Task):
         if self.request.is_eager and exc is not None:
             raise exc
         if countdown is not None:
-            raise self.come_back(countdown, type(exc).__name__ if exc else "put off by the app's task class")
+            raise self.republish(countdown, type(exc).__name__ if exc else "put off by the app's task class")
         retry_min, retry_max = retry_limits(Settings.of(self.app), exc)
-        wait = rules.backoff(
+        wait = rules.retry_countdown(
             self.request.retries + 1,
             retry_min=retry_min,
             retry_max=retry_max,
             at_least=getattr(exc, "retry_after", None),
             rand=random.random(),
         )
-        raise self.come_back(wait, exc)
+        raise self.republish(wait, exc)
 
     @contextlib.contextmanager
     def quietly(self) -> Iterator[None]:
@@ -142,9 +142,9 @@ class BatchTask(_Task):
             log.info("%s[%s]: waiting: %s", self.name, self.request.id, retry.exc, extra=extra)
             raise Ignore("comes back") from None
 
-    def come_back(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
+    def republish(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
         """Publish this task's next message, at most one hop from now, and return the Retry to raise."""
-        waiting = errors.Waiting(f"{reason}; next look in {duration(wait)}")
+        waiting = errors.Waiting(f"{reason}; next look in {format_duration(wait)}")
         args = tuple(self.request.args or ()) if args is None else args
         try:
             return _Task.retry(  # not the app class's retry: this message must be sent
@@ -152,7 +152,7 @@ class BatchTask(_Task):
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
                 exc=waiting,
-                countdown=wait if self.request.is_eager else message_chain.hop(self.app, wait),
+                countdown=wait if self.request.is_eager else message_chain.limit_countdown(self.app, wait),
                 throw=False,
             )
         except Reject as reject:

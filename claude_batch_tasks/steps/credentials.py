@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from claude_batch_tasks import api, errors, rules
 from claude_batch_tasks.api import identity
-from claude_batch_tasks.formatting import clock
+from claude_batch_tasks.formatting import format_time
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
@@ -47,7 +47,7 @@ class Step(Protocol):
     def fields(self, event: str, **details: Any) -> dict[str, Any]: ...
 
 
-def caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account], None]) -> api.Caller:
+def make_caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account], None]) -> api.Caller:
     """Return the client of a job, with the parameters that the job adds to its calls.
 
     Args:
@@ -60,7 +60,7 @@ def caller(settings: Settings, job: JobRecord, answered: Callable[[api.Account],
     return api.Caller(client, settings.workspace_id, settings.user_profile_id, settings.betas, answered)
 
 
-def name(client: api.Caller, settings: Settings, job: JobRecord) -> str:
+def name_account(client: api.Caller, settings: Settings, job: JobRecord) -> str:
     """Return the name of the job's account in the store."""
     return api.account_name(
         client.client,
@@ -70,14 +70,14 @@ def name(client: api.Caller, settings: Settings, job: JobRecord) -> str:
     )
 
 
-def known(job: JobRecord, batch: BatchRecord | None) -> api.Account:
+def known_account(job: JobRecord, batch: BatchRecord | None) -> api.Account:
     """Return the account that the API named when the batch was created, or else the job's account."""
     if batch is None or batch.organization in (None, job.organization):
         return api.Account(job.organization, (batch and batch.workspace) or job.workspace)
     return api.Account(batch.organization, batch.workspace)
 
 
-def difference(mine: api.Account, seen: api.Account) -> str | None:
+def find_difference(mine: api.Account, seen: api.Account) -> str | None:
     """Say how the account that an answer names differs from the job's; None if nothing shows a difference."""
     for what, ours, theirs in zip(("organization", "workspace"), mine, seen, strict=True):
         if ours and theirs and ours != theirs:
@@ -85,7 +85,7 @@ def difference(mine: api.Account, seen: api.Account) -> str | None:
     return None
 
 
-def compare(step: Step, seen: api.Account, mine: api.Account | None = None) -> None:
+def compare_account(step: Step, seen: api.Account, mine: api.Account | None = None) -> None:
     """Compare the account that an answer names with the known account.
 
     Args:
@@ -95,8 +95,8 @@ def compare(step: Step, seen: api.Account, mine: api.Account | None = None) -> N
         AccountChanged: the answer names another account.
     """
     step.seen = seen
-    if (differs := difference(mine or known(step.job, step.batch), seen)) is not None:
-        raise errors.AccountChanged(_what(step, differs))
+    if (differs := find_difference(mine or known_account(step.job, step.batch), seen)) is not None:
+        raise errors.AccountChanged(_describe_change(step, differs))
 
 
 def compare_with_job(step: Step, seen: api.Account) -> None:
@@ -105,34 +105,34 @@ def compare_with_job(step: Step, seen: api.Account) -> None:
     Raises:
         AccountChanged: the answer came from another account.
     """
-    compare(step, seen, api.Account(step.job.organization, step.job.workspace))
+    compare_account(step, seen, api.Account(step.job.organization, step.job.workspace))
 
 
-def learn(step: Step, seen: api.Account) -> None:
+def learn_account(step: Step, seen: api.Account) -> None:
     """Make the account on which the API acted for the job the job's own, if the job has none yet."""
     job = step.job
     for field, value in seen._asdict().items():
-        if value and getattr(job, field) is None and difference(known(job, None), seen) is None:
+        if value and getattr(job, field) is None and find_difference(known_account(job, None), seen) is None:
             setattr(job, field, step.store.settle(step.unit.job_id, field, value))
             vars(step).pop("account", None)  # the store may have another name for it from now on
 
 
-def same(step: Step) -> bool:
+def uses_original_credential(step: Step) -> bool:
     """Return whether this client has the job's first credential; the first worker to ask sets it for the job."""
     client, job = step.client, step.job
-    mine, whole = _hashes(step, client)
+    mine, whole = _hash_credentials(step, client)
     if job.account is None:
         job.account = step.store.settle(step.unit.job_id, "account", mine)
         job.identity = step.store.settle(step.unit.job_id, "identity", whole)
     return mine == job.account and job.identity in (None, whole)
 
 
-def proven(step: Step, seen: api.Account) -> None:
+def remember_credential(step: Step, seen: api.Account) -> None:
     """Remember this worker's credential: the API showed it the job's batch, so it belongs to the job's account."""
-    learn(step, seen)
-    if not same(step):
+    learn_account(step, seen)
+    if not uses_original_credential(step):
         log.info("%s: another credential of the same account", step.where, extra=step.fields("account"))
-        _remember(step)
+        _store_credential(step)
 
 
 def check_to_spend(step: Step) -> api.Account:
@@ -142,26 +142,26 @@ def check_to_spend(step: Step) -> api.Account:
         AccountChanged: the credential is another one, and the API does not say that its account is the same.
         ApiError: the API was asked for the credential's account, and did not answer.
     """
-    mine = same(step)
+    mine = uses_original_credential(step)
     if not mine and step.job.organization is None and _nothing_exists(step):
-        _remember(step)  # with the earlier credential nothing was created
+        _store_credential(step)  # with the earlier credential nothing was created
         mine = True
     if mine and identity.has_secret(step.client.client):
         return api.Account()
     organization = step.job.organization
     if mine or organization is not None:
-        seen = api.identify(step.client, timeout=step.settings.timeout)
+        seen = api.identify_account(step.client, timeout=step.settings.timeout)
         if organization in (None, seen.organization):
             return seen
-    raise errors.AccountChanged(_what(step, "nothing was sent on it"))
+    raise errors.AccountChanged(_describe_change(step, "nothing was sent on it"))
 
 
 def proves_absence(step: Step) -> bool:
     """Return whether the job's account does not have what the last answer did not show."""
-    mine = known(step.job, step.batch)
+    mine = known_account(step.job, step.batch)
     if mine.organization is not None and step.seen == mine:
         return True
-    return same(step) and identity.has_secret(step.client.client)
+    return uses_original_credential(step) and identity.has_secret(step.client.client)
 
 
 def check_unproven(step: Step, since: float, listings: int) -> str:
@@ -175,21 +175,23 @@ def check_unproven(step: Step, since: float, listings: int) -> str:
         AccountChanged: the credential is not the job's, and the number of list calls has reached the limit.
         WaitExceeded: no batch lives that long, and the job has no limit of its own.
     """
-    if listings >= step.settings.listings and not same(step):
-        raise errors.AccountChanged(_what(step, "what it does not show may still run, and nothing was sent again"))
+    if listings >= step.settings.listings and not uses_original_credential(step):
+        raise errors.AccountChanged(
+            _describe_change(step, "what it does not show may still run, and nothing was sent again")
+        )
     why = (
         f"nothing says that client {step.job.client!r} is on the account of the job (no answer names it), so what it "
         "does not show may still be there, and nothing is sent again"
     )
     since = max(since, step.job.resumed_at or 0.0)
     if step.deadline is None and step.now() >= since + rules.BATCH_LIFETIME:
-        raise errors.WaitExceeded(f"{step.where} was not seen since {clock(since)}, and {why}")
+        raise errors.WaitExceeded(f"{step.where} was not seen since {format_time(since)}, and {why}")
     return why
 
 
-def _remember(step: Step) -> None:
+def _store_credential(step: Step) -> None:
     """Make the credential of this worker's client the job's."""
-    step.job.account, step.job.identity = _hashes(step, step.client)
+    step.job.account, step.job.identity = _hash_credentials(step, step.client)
     step.store.update_job(step.unit.job_id, account=step.job.account, identity=step.job.identity)
 
 
@@ -199,14 +201,14 @@ def _nothing_exists(step: Step) -> bool:
     return not any(batch.batch_id or batch.intent_at or batch.rounds or batch.granted for batch in batches)
 
 
-def _hashes(step: Step, client: api.Caller) -> tuple[str, str]:
+def _hash_credentials(step: Step, client: api.Caller) -> tuple[str, str]:
     """Return two hashes: of the credential alone, as 0.2.0 stores it, and of everything that identifies its account."""
     nonce = step.job.nonce
-    return api.credential(client.client, nonce), identity.keyed_hash(client.client, nonce, client.workspace_id)
+    return api.hash_credential(client.client, nonce), identity.keyed_hash(client.client, nonce, client.workspace_id)
 
 
-def _what(step: Step, why: str) -> str:
+def _describe_change(step: Step, why: str) -> str:
     client = f"client {step.job.client!r}"
-    if same(step):
+    if uses_original_credential(step):
         return f"{step.where} was begun on another account than {client} is on now, and {why}"
     return f"{step.where} was begun with another credential than {client} has on this worker, and {why}"

@@ -46,7 +46,7 @@ def send_due(app: Celery) -> float:
     for number, unit in enumerate(units):
         try:
             with no_fork:  # one unit at a time: forks wait no longer than one message takes
-                send(app, store, unit, store.position(unit))
+                send_message(app, store, unit, store.position(unit))
         except OperationalError:
             store.wait_again(units[number:], rules.LONGEST_IN_BROKER)
             raise
@@ -61,7 +61,7 @@ def send_due(app: Celery) -> float:
     return min(rules.LONGEST_IN_BROKER, rules.LONGEST_IN_BROKER if pause is None else max(pause, _BETWEEN))
 
 
-def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
+def send_message(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
     """Send the message that a unit at this position waits for; return False if it waits for none.
 
     The message is tried once, so that whoever holds ``no_fork`` holds it for no longer than one time-out. The next call
@@ -78,8 +78,8 @@ def send(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float 
         return False
     if job.state == "staged" and unit.batch is not None:
         return False  # the first message of its job comes first
-    with publishing.fixed_headers(message_headers.of(job)):
-        sent = _send(app, store, job, unit, position, due_at)
+    with publishing.fixed_headers(message_headers.headers_of(job)):
+        sent = _send_once(app, store, job, unit, position, due_at)
     if sent and job.not_sent is not None:
         history.forget_not_sent(store, unit.job_id)
     return sent
@@ -91,24 +91,27 @@ def note_not_sent(store: Store, unit: Unit, exc: Exception) -> None:
         history.note_not_sent(store, unit, "its next step", exc, job)
 
 
-def _send(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:
+def _send_once(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:
     countdown = 0.0 if due_at is None else max(due_at - store.now(), 0.0)
     if unit.batch is None:
-        if job.state == "staged" and countdown > rules.longest_hop(visibility_timeout(app)):
+        if job.state == "staged" and countdown > rules.longest_countdown(visibility_timeout(app)):
             return False  # started early, it would be paid early; if it does not come when it is due, it counts as lost
         if job.state == "staged":
-            message_chain.beginning(app, job, unit.job_id, countdown).apply_async(retry=False)
+            message_chain.make_first_message(app, job, unit.job_id, countdown).apply_async(retry=False)
         elif job.through >= job.batches:
-            message_chain.publish(
-                job, unit.job_id, message_chain.steps(app, unit.job_id, job, 0, since=message_chain.DONE), retry=False
+            message_chain.publish_chain(
+                job,
+                unit.job_id,
+                message_chain.make_steps(app, unit.job_id, job, 0, since=message_chain.DONE),
+                retry=False,
             )
         else:
             return False  # it waits for its batches, not for a message
     elif unit.lane is not None:
-        message_chain.message(app, job, unit, position, countdown).apply_async(retry=False)
+        message_chain.make_sender_message(app, job, unit, position, countdown).apply_async(retry=False)
     else:
         batch = store.batch(unit.job_id, unit.batch)
-        rest = message_chain.steps(app, unit.job_id, job, unit.batch, since=position, countdown=countdown)
+        rest = message_chain.make_steps(app, unit.job_id, job, unit.batch, since=position, countdown=countdown)
         same_task = batch.task_id if batch and due_at is None else None
-        message_chain.publish(job, unit.job_id, rest, task_id=same_task, retry=False)
+        message_chain.publish_chain(job, unit.job_id, rest, task_id=same_task, retry=False)
     return True

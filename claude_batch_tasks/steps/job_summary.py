@@ -12,7 +12,7 @@ from claude_batch_tasks.records import BatchRecord, Costs, JobRecord, Summary, T
 from claude_batch_tasks.wire import result_rows, token_usage
 
 
-def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
+def count_outcomes(batches: Sequence[BatchRecord]) -> Counter[str]:
     """Count how many requests ended in which way, over all batches, without those that are still to be sent again."""
     counts: Counter[str] = Counter()
     for batch in batches:
@@ -22,22 +22,22 @@ def tally(batches: Sequence[BatchRecord]) -> Counter[str]:
     return counts
 
 
-def unaccounted(batch: BatchRecord) -> int:
+def count_unaccounted(batch: BatchRecord) -> int:
     """Return how many requests of a finished batch have no stored outcome."""
     if not batch.layers and batch.outcome is None:
         return batch.count
     return batch.count - sum(batch.counts.get(name, 0) for name in result_rows.OUTCOMES)
 
 
-def next_look(batches: Sequence[BatchRecord]) -> float | None:
+def next_poll_at(batches: Sequence[BatchRecord]) -> float | None:
     """Return when the earliest poll of a running batch is due, in epoch seconds."""
     return min((b.due_at for b in batches if b.due_at is not None and not b.done), default=None)
 
 
-def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
+def make_progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
     """Return the meta that is shown under the job's id while it runs: counts and ids, never a prompt."""
-    counts = tally(batches)
-    due = moment(next_look(batches))
+    counts = count_outcomes(batches)
+    due = to_datetime(next_poll_at(batches))
     return {
         "state": "running",
         "requests": job.requests,
@@ -52,15 +52,15 @@ def progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
     }
 
 
-def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> Summary:
+def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> Summary:
     """Return the summary of a finished job: a small dict of JSON types; times are ISO 8601 in UTC."""
     # The API's counts are not our outcomes if its results were not published.
-    counts = tally([batch for batch in batches if batch.layers or batch.outcome is not None])
+    counts = count_outcomes([batch for batch in batches if batch.layers or batch.outcome is not None])
     usage: Counter[str] = Counter(dict.fromkeys(token_usage.USAGE, 0))
     for batch in batches:
         usage.update(batch.usage)
-    failed = any(batch.error or unaccounted(batch) for batch in batches)
-    started, ended = moment(job.started_at), datetime.fromtimestamp(ended_at, timezone.utc)
+    failed = any(batch.error or count_unaccounted(batch) for batch in batches)
+    started, ended = to_datetime(job.started_at), datetime.fromtimestamp(ended_at, timezone.utc)
     state: Literal["completed", "canceled", "failed"] = (
         "failed" if failed else "canceled" if job.cancel_requested else "completed"
     )
@@ -78,20 +78,20 @@ def summarize(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended
         "stopped": job.stopped,
         "batch_ids": batch_ids(batches),
         "usage": cast("TokenCounts", dict(usage)),
-        **cost(batches),
+        **sum_costs(batches),
         "started_at": started.isoformat() if started else None,
         "ended_at": ended.isoformat(),
     }
 
 
-def cost(batches: Sequence[BatchRecord]) -> Costs:
+def sum_costs(batches: Sequence[BatchRecord]) -> Costs:
     """Sum the known cost of the answers so far, in US dollars, and count the answers whose cost is not known.
 
     Returns:
-        ``cost``, None if nothing is known; ``cost_by_model``, None for a model whose price is not known;
+        ``sum_costs``, None if nothing is known; ``cost_by_model``, None for a model whose price is not known;
             ``cost_unknown``, the number of answers behind each such model.
     """
-    by_model = spending.known(batch.costs for batch in batches)
+    by_model = spending.add_known_costs(batch.costs for batch in batches)
     amounts = [each for each in by_model.values() if each is not None]
     counted = sum((Counter(batch.unpriced) for batch in batches), Counter[str]())
     unpriced = sorted({model for batch in batches for model, each in batch.costs.items() if each is None})
@@ -108,6 +108,6 @@ def batch_ids(batches: Sequence[BatchRecord]) -> list[str]:
     return [id_ for id_ in ids if id_]
 
 
-def moment(seconds: float | None) -> datetime | None:
+def to_datetime(seconds: float | None) -> datetime | None:
     """Return epoch seconds as a datetime in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

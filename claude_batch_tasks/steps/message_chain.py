@@ -56,12 +56,12 @@ _CANVAS = {
 _ABSENT: tuple[Any, ...] = (None, [], ())
 
 
-def position(turn: int, rank: int, seq: int = 0) -> int:
+def position_of(turn: int, rank: int, seq: int = 0) -> int:
     """Return the position of a step's message: of a generation, a step in it, and a message of that step."""
     return (turn * len(_TURN) + rank) * _STRIDE + seq
 
 
-def canvas(of: Mapping[str, Any] | Any) -> str:
+def encode_canvas(of: Mapping[str, Any] | Any) -> str:
     """Return the canvas of ``run_batch`` as JSON, from the options it is sent with or from the request it arrives as.
 
     Raises:
@@ -78,19 +78,19 @@ def canvas(of: Mapping[str, Any] | Any) -> str:
     return json.dumps(found)
 
 
-def stamps(job: JobRecord) -> dict[str, Any]:
+def stamp_options(job: JobRecord) -> dict[str, Any]:
     """Return the options of ``apply_async`` that give a message the job's stamps."""
-    placed = _canvas(job)
+    placed = _decode_canvas(job)
     names = placed.get("stamped_headers") or []
     return {"stamped_headers": names, **{name: placed[name] for name in names if name in placed}} if names else {}
 
 
 def ignores_result(job: JobRecord) -> bool:
     """Return whether nothing may be stored under the job's id (``ignore_result=True``)."""
-    return bool(_canvas(job).get("ignore_result"))
+    return bool(_decode_canvas(job).get("ignore_result"))
 
 
-def steps(
+def make_steps(
     app: Celery, job_id: str, job: JobRecord, batch: int, *, since: int = 0, turn: int = 0, countdown: float = 0
 ) -> list[Signature[Any]]:
     """Return the messages of a batch's chain from a position on; the last is ``finish_job`` under the job's own id.
@@ -104,15 +104,15 @@ def steps(
         turn, rank = divmod(max(since, 0) // _STRIDE, len(_TURN))
         for number, name in enumerate(_TURN[rank:]):
             seq = 0 if number else max(since, 0) % _STRIDE
-            signatures.append(_step(app, job, name, job_id, batch, turn, seq))
+            signatures.append(_make_step(app, job, name, job_id, batch, turn, seq))
     # In logs and in Flower, the last link is the task that the caller began: it has the same id there.
-    finish = _step(app, job, "finish_job", job_id).set(task_id=job_id, shadow=NAME + "run_batch")
-    signatures.append(finish.set(**{name: value for name, value in _canvas(job).items() if name != "chain"}))
-    signatures[0].set(**_later(app, countdown))
+    finish = _make_step(app, job, "finish_job", job_id).set(task_id=job_id, shadow=NAME + "run_batch")
+    signatures.append(finish.set(**{name: value for name, value in _decode_canvas(job).items() if name != "chain"}))
+    signatures[0].set(**_countdown_option(app, countdown))
     return signatures
 
 
-def publish(
+def publish_chain(
     job: JobRecord, job_id: str, signatures: list[Signature[Any]], *, task_id: str | None = None, **options: Any
 ) -> None:
     """Publish the first message of a chain; it carries the rest, and what follows the job in the caller's chain.
@@ -122,21 +122,21 @@ def publish(
         options: more options of ``apply_async``.
     """
     first, *rest = signatures
-    placed = _canvas(job)
+    placed = _decode_canvas(job)
     following = [
         *placed.get("chain", []),
-        *({**step, "options": routing.portable(step.options)} for step in reversed(rest)),
+        *({**step, "options": routing.make_portable(step.options)} for step in reversed(rest)),
     ]
     if task_id:
         options |= {"task_id": task_id, "retries": first.args[-1]}
-    options = {**message_headers.option(job), **options}
+    options = {**message_headers.headers_option(job), **options}
     first.apply_async(chain=following, root_id=placed.get("root_id") or job_id, **options)
 
 
 def run_steps(job: JobRecord, lines: list[list[Signature[Any]]]) -> None:
     """Run a job's chains in this process, one after the other, up to the job's end."""
     for step in (step for steps in lines for step in steps):
-        step.set(**message_headers.option(job))
+        step.set(**message_headers.headers_option(job))
     with allow_join_result():
         for steps in lines:
             # Without the job's end: if a step begins another generation, Celery leaves out the steps that follow it
@@ -147,42 +147,48 @@ def run_steps(job: JobRecord, lines: list[list[Signature[Any]]]) -> None:
 def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:
     """Run a job's chains and its end in this process; return what the very last task returns."""
     run_steps(job, lines)
-    following = [Signature.from_dict(task) for task in reversed(_canvas(job).get("chain", []))]
+    following = [Signature.from_dict(task) for task in reversed(_decode_canvas(job).get("chain", []))]
     with allow_join_result():
         return chain(lines[-1][-1], *following).apply().get()
 
 
-def message(app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: float = 0) -> Signature[Any]:
+def make_sender_message(
+    app: Celery, job: JobRecord, unit: Unit, since: int = 0, countdown: float = 0
+) -> Signature[Any]:
     """Return the message of a sender, which sends requests of a batch through the Messages API."""
-    step = _step(app, job, "send_messages", unit.job_id, unit.batch, unit.lane, max(since, 0))
-    return step.set(**message_headers.option(job), **_later(app, countdown))
+    step = _make_step(app, job, "send_messages", unit.job_id, unit.batch, unit.lane, max(since, 0))
+    return step.set(**message_headers.headers_option(job), **_countdown_option(app, countdown))
 
 
-def beginning(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) -> Signature[Any]:
+def make_first_message(app: Celery, job: JobRecord, job_id: str, countdown: float = 0) -> Signature[Any]:
     """Return the first message of a job, as the caller sent it."""
     signature = app.signature(NAME + "run_batch", kwargs={"job_id": job_id}, immutable=True)
     if job.expires_at is not None:
         signature.set(expires=datetime.fromtimestamp(job.expires_at, timezone.utc))
     return signature.set(
         task_id=job_id,
-        **message_headers.option(job),
-        **routing.follow(app, job, NAME + "run_batch"),
-        **_canvas(job),
-        **_later(app, countdown),
+        **message_headers.headers_option(job),
+        **routing.follow_route(app, job, NAME + "run_batch"),
+        **_decode_canvas(job),
+        **_countdown_option(app, countdown),
     )
 
 
-def restoring(app: Celery, job: JobRecord, job_id: str) -> Signature[Any]:
+def make_recovery_message(app: Celery, job: JobRecord, job_id: str) -> Signature[Any]:
     """Return the message that has lost results of a job fetched again."""
     signature = app.signature(NAME + "recover_jobs", kwargs={"job_id": job_id}, immutable=True)
     return signature.set(
-        **{"ignore_result": False, **message_headers.option(job), **routing.follow(app, job, NAME + "recover_jobs")}
+        **{
+            "ignore_result": False,
+            **message_headers.headers_option(job),
+            **routing.follow_route(app, job, NAME + "recover_jobs"),
+        }
     )
 
 
-def hop(app: Celery, wait: float) -> float:
+def limit_countdown(app: Celery, wait: float) -> float:
     """Return the countdown for a message that waits this long: only a part of it if the broker could not hold it."""
-    seconds = min(wait, rules.longest_hop(visibility_timeout(app)))
+    seconds = min(wait, rules.longest_countdown(visibility_timeout(app)))
     if broker_counts(app):
         # RabbitMQ's native delay counts in whole seconds and refuses a countdown between 0 and 1.
         return max(math.ceil(seconds), 1)
@@ -194,26 +200,28 @@ def broker_counts(app: Celery) -> bool:
     return urlsplit(str(app.conf.broker_url)).scheme in ("amqp", "amqps", "pyamqp", "librabbitmq")
 
 
-def stays(app: Celery, wait: float) -> bool:
+def waits_in_store(app: Celery, wait: float) -> bool:
     """Return whether a unit spends a wait in the store: the wait is long enough, or the broker could not hold it."""
-    return wait > min(rules.LONGEST_IN_BROKER, rules.longest_hop(visibility_timeout(app)))
+    return wait > min(rules.LONGEST_IN_BROKER, rules.longest_countdown(visibility_timeout(app)))
 
 
 def request_of(job: JobRecord, job_id: str) -> Context:
     """Return Celery's view of the task that stands for the job, while none of the job's messages is at hand."""
-    placed = _canvas(job)
+    placed = _decode_canvas(job)
     known = {theirs: placed.get(ours) for ours, theirs in _CANVAS.items()}
     return Context({**known, "id": job_id, "task": NAME + "run_batch", "root_id": placed.get("root_id") or job_id})
 
 
-def _step(app: Celery, job: JobRecord, name: str, *args: Any) -> Signature[Any]:
-    return app.signature(NAME + name, args=args, immutable=True).set(**routing.follow(app, job, NAME + name, args))
+def _make_step(app: Celery, job: JobRecord, name: str, *args: Any) -> Signature[Any]:
+    return app.signature(NAME + name, args=args, immutable=True).set(
+        **routing.follow_route(app, job, NAME + name, args)
+    )
 
 
-def _later(app: Celery, countdown: float) -> dict[str, Any]:
-    return {"countdown": hop(app, countdown)} if countdown > 0 else {}
+def _countdown_option(app: Celery, countdown: float) -> dict[str, Any]:
+    return {"countdown": limit_countdown(app, countdown)} if countdown > 0 else {}
 
 
-def _canvas(job: JobRecord) -> dict[str, Any]:
+def _decode_canvas(job: JobRecord) -> dict[str, Any]:
     placed: dict[str, Any] = json.loads(job.canvas)
     return placed

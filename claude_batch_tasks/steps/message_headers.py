@@ -51,7 +51,7 @@ _FOREIGN = (
 _sent: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("claude_batch_sent", default=None)
 
 
-def encode(headers: Mapping[str, Any] | None) -> str | None:
+def encode_headers(headers: Mapping[str, Any] | None) -> str | None:
     """Encode a caller's headers in the form in which they are stored with a job.
 
     Raises:
@@ -72,43 +72,43 @@ def encode(headers: Mapping[str, Any] | None) -> str | None:
     return text
 
 
-def of(job: JobRecord) -> dict[str, Any]:
+def headers_of(job: JobRecord) -> dict[str, Any]:
     """Return the headers of a job."""
     found: dict[str, Any] = json.loads(job.headers) if job.headers else {}
     return found
 
 
-def option(job: JobRecord) -> dict[str, Any]:
+def headers_option(job: JobRecord) -> dict[str, Any]:
     """Return the option of ``apply_async`` that gives a message the job's headers."""
-    found = of(job)
+    found = headers_of(job)
     return {"headers": found} if found else {}
 
 
-def added(job_id: str, job: JobRecord, message: Mapping[str, Any] | Context) -> str | None:
+def add_headers(job_id: str, job: JobRecord, message: Mapping[str, Any] | Context) -> str | None:
     """Return a job's headers with those that signal handlers of Celery added to its message.
 
     Args:
         message: the headers that were sent, or the request that a worker received.
     """
-    found = {**of(job), **_own(vars(message) if isinstance(message, Context) else message)}
+    found = {**headers_of(job), **_foreign_headers(vars(message) if isinstance(message, Context) else message)}
     try:
-        return encode(found)
+        return encode_headers(found)
     except InvalidSettings as exc:
         extra = history.fields(Unit(job_id), "headers")
         log.warning("job %s: its later messages lack headers that its first one has: %s", job_id, exc, extra=extra)
         return job.headers
 
 
-def pass_on(request: Any) -> None:
+def hand_on_headers(request: Any) -> None:
     """Give the headers of a task's message to the tasks that are linked to it."""
-    headers = _own(vars(request))
+    headers = _foreign_headers(vars(request))
     if headers:
-        request.callbacks = [_with(headers, task) for task in request.callbacks or ()] or None
-        request.errbacks = [_with(headers, task) for task in request.errbacks or ()] or None
+        request.callbacks = [_with_headers(headers, task) for task in request.callbacks or ()] or None
+        request.errbacks = [_with_headers(headers, task) for task in request.errbacks or ()] or None
 
 
 @contextmanager
-def observed() -> Iterator[list[Mapping[str, Any]]]:
+def observe_headers() -> Iterator[list[Mapping[str, Any]]]:
     """Yield a list that collects the headers of the messages of ``run_batch`` that are sent in the meantime."""
     seen: list[Mapping[str, Any]] = []
     around, token = _sent.get(), _sent.set(seen)
@@ -121,12 +121,12 @@ def observed() -> Iterator[list[Mapping[str, Any]]]:
 
 
 @after_task_publish.connect(sender="claude_batch_tasks.run_batch")
-def _observe(headers: Mapping[str, Any] | None = None, **_: Any) -> None:
+def _note_headers(headers: Mapping[str, Any] | None = None, **_: Any) -> None:
     if (seen := _sent.get()) is not None:
         seen.append(dict(headers or {}))
 
 
-def _own(headers: Mapping[str, Any]) -> dict[str, Any]:
+def _foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headers that are neither Celery's, a broker's, nor ours; Sentry nests its own under ``headers``."""
     nested = headers.get("headers")
     found = {**headers, **(nested if isinstance(nested, Mapping) else {})}
@@ -142,6 +142,6 @@ def _own(headers: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _with(headers: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+def _with_headers(headers: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
     options = task.get("options") or {}
     return {**task, "options": {**options, "headers": {**headers, **(options.get("headers") or {})}}}

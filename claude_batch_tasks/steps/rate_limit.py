@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from claude_batch_tasks import errors, rules
-from claude_batch_tasks.formatting import clock
+from claude_batch_tasks.formatting import format_time
 from claude_batch_tasks.store import Store
 
 Kind = Literal["create", "look"]
@@ -33,8 +33,8 @@ class Pace:
         """
         until = self.store.held_back(self.account, self._name(kind))
         if (wait := until - self.store.now()) > 0:
-            wait = min(wait, rules.LONGEST_HOLD)  # whatever the clock of the worker that met the limit
-            raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {clock(until)}", wait)
+            wait = min(wait, rules.LONGEST_PAUSE)  # whatever the clock of the worker that met the limit
+            raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {format_time(until)}", wait)
 
     @contextmanager
     def heeded(self, kind: Kind = "look") -> Iterator[None]:
@@ -42,10 +42,10 @@ class Pace:
         try:
             yield
         except errors.ApiError as exc:
-            self.heed(exc.hold, kind)
+            self.observe_answer(exc.hold, kind)
             raise
 
-    def heed(self, hold: float | None, kind: Kind = "look") -> None:
+    def observe_answer(self, hold: float | None, kind: Kind = "look") -> None:
         """Pause calls for that many seconds, if any."""
         if hold is not None:
             self.store.hold_back(self._name(kind), self.store.now() + hold)

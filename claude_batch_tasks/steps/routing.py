@@ -53,34 +53,34 @@ def find_route_of_message(delivery: Mapping[str, Any] | None) -> dict[str, dict[
     return {"given": {}, "found": found}
 
 
-def encode(route: Mapping[str, Mapping[str, Any]]) -> str:
+def encode_route(route: Mapping[str, Mapping[str, Any]]) -> str:
     """Encode a route as JSON, in full, so that the app need not know its queues and exchanges."""
     return json.dumps({kind: {name: _plain(value) for name, value in part.items()} for kind, part in route.items()})
 
 
 def queue_name(route: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return the name of the queue of a route, if the route names one."""
-    queue = merged(route).get("queue")
+    queue = merge_options(route).get("queue")
     name = getattr(queue, "name", queue)
     return None if name is None else str(name)
 
 
-def merged(route: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def merge_options(route: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the options that send ``run_batch`` itself."""
     return {**route["found"], **route["given"]}
 
 
-def rerouted(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def reroute_message(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the route of a job whose first message is sent with other options than those it was submitted with.
 
     Args:
         options: the caller's options as the app's task class changed them.
     """
     route, again = _decoded(job), find_route(app, options)
-    return route if encode({"given": route["given"]}) == encode({"given": again["given"]}) else again
+    return route if encode_route({"given": route["given"]}) == encode_route({"given": again["given"]}) else again
 
 
-def follow(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -> dict[str, Any]:
+def follow_route(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     """Return the options of ``apply_async`` that send a task of a job to where its ``run_batch`` went.
 
     A route in ``task_routes`` for the task itself comes before the route of ``run_batch``. A catch-all route such as
@@ -91,10 +91,10 @@ def follow(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] = ()) -
         own = _look_up(app, name, args, {}, {})
         if own is not None and own != _look_up_any(app):
             return route["given"]
-    return merged(route)
+    return merge_options(route)
 
 
-def portable(options: Mapping[str, Any]) -> dict[str, Any]:
+def make_portable(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options in a form that a message can carry: with the names of queues and exchanges."""
     return {name: value.name if isinstance(value, (Queue, Exchange)) else value for name, value in options.items()}
 
@@ -107,7 +107,7 @@ def follow_unless_routed(app: Celery, job: JobRecord, name: str, options: Mappin
         options: the options of its signature.
     """
     own = _route_of({**(_look_up(app, name, (), {}, {}) or {}), **_own_options(app, name), **_set(options)})
-    route = merged(_decoded(job))
+    route = merge_options(_decoded(job))
     if any(part in own for part in _DESTINATION):
         route = {part: value for part, value in route.items() if part not in _DESTINATION}
     return {part: value for part, value in route.items() if part not in own}

@@ -14,7 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.dispatch import Signal
 
 from claude_batch_tasks import api, errors, rules, steady
-from claude_batch_tasks.formatting import duration
+from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import (
@@ -106,12 +106,12 @@ class Step:
     @property
     def client(self) -> api.Caller:
         """The client of the job's account."""
-        return credentials.caller(self.settings, self.job, lambda seen: credentials.compare(self, seen))
+        return credentials.make_caller(self.settings, self.job, lambda seen: credentials.compare_account(self, seen))
 
     @cached_property
     def account(self) -> str:
         """The name of that client's account in the store."""
-        return credentials.name(self.client, self.settings, self.job)
+        return credentials.name_account(self.client, self.settings, self.job)
 
     @property
     def pace(self) -> Pace:
@@ -135,14 +135,14 @@ class Step:
         """
         lease = self.settings.lease
         while True:
-            asked = steady.now()
+            asked = steady.monotonic_now()
             if place is None:
                 held = self.store.renew(self.unit, self.owner, lease)
             else:
                 held = self.store.confirm(self.unit, self.owner, place, lease)
             if not held:
                 raise LeaseLost
-            if steady.now() - asked < lease / 2:  # else this process slept after the answer
+            if steady.monotonic_now() - asked < lease / 2:  # else this process slept after the answer
                 return
 
     def while_held(self, parts: Iterable[_T]) -> Iterator[_T]:
@@ -219,7 +219,7 @@ class Step:
         share = rules.EAGER_WAIT_SHARE * (self.now() - begun)
         return min(wait, max(share, rules.EAGER_MIN_WAIT, at_least or 0.0))
 
-    def check_patience(self, more: float = 0.0, met: Exception | None = None) -> None:
+    def check_deadline(self, more: float = 0.0, met: Exception | None = None) -> None:
         """Raise an error if the job's deadline passed ``more`` seconds ago or earlier.
 
         Args:
@@ -251,7 +251,9 @@ class Step:
             with contextlib.suppress(errors.StoreUnavailable):
                 self.record(refused_since=now)
         elif now - since >= grace:
-            raise errors.PermanentError(f"{met}; so for {duration(now - since)} (proxy_error_grace)", *met.args[1:])
+            raise errors.PermanentError(
+                f"{met}; so for {format_duration(now - since)} (proxy_error_grace)", *met.args[1:]
+            )
 
     def tell(self, signal: Signal, **more: Any) -> None:
         """Send a signal about the job, with the batch number if the unit has one."""

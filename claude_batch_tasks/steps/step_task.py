@@ -6,9 +6,9 @@ dies in between loses the job or doubles it. A unit that waits longer than a mom
 step, and gets its next message when it is due. A message at an older position is a duplicate and ends quietly; one that
 meets a living lease comes back when that would expire; one that meets an expired lease takes over.
 
-A unit advances only after its step ran to its end (``StepTask.pass_on``). Any other exception, in the step or around
-it, leaves the unit where it was: ``StepTask.come_back_after`` counts it and runs the step again after a countdown, and
-after ``max_step_failures`` in a row the batch fails with that reason.
+A unit advances only after its step ran to its end (``StepTask.publish_next_step``). Any other exception, in the step
+or around it, leaves the unit where it was: ``StepTask.republish_after`` counts it and runs the step again after a
+countdown, and after ``max_step_failures`` in a row the batch fails with that reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors, rules, steady
-from claude_batch_tasks.formatting import duration, job_gone
+from claude_batch_tasks.formatting import describe_missing_job, format_duration
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Flight, JobRecord, Lease, Unit
 from claude_batch_tasks.settings import Settings
@@ -89,11 +89,11 @@ class StepTask(JobTask):
 
     def position(self, turn: int, seq: int) -> int:
         """Return the position of a message in the life of its unit."""
-        return message_chain.position(turn, self.rank, seq)
+        return message_chain.position_of(turn, self.rank, seq)
 
     def after(self, turn: int) -> int:
         """Return the position of the unit when this step has finished."""
-        return message_chain.position(turn, self.rank + 1)
+        return message_chain.position_of(turn, self.rank + 1)
 
     def unit(self, job_id: str, batch: int, turn: int) -> Unit:
         """Return the unit whose lease the step takes."""
@@ -124,7 +124,7 @@ class StepTask(JobTask):
         """Run the step; whatever interrupts it leaves its unit where it was."""
         try:
             value = self.call_inside(*args)
-            self.pass_on(value)
+            self.publish_next_step(value)
             return value
         except (Ignore, Reject, Retry, JobEnded):
             raise
@@ -132,7 +132,7 @@ class StepTask(JobTask):
             if stops_worker(exc):
                 self._release(args)
                 raise
-            return self.come_back_after(exc, args)
+            return self.republish_after(exc, args)
 
     def work(self, job_id: str, batch: int, turn: int, seq: int) -> Any:
         """Run the step with its unit's lease, if the lease is free."""
@@ -190,7 +190,7 @@ class StepTask(JobTask):
         if lease.state == "gone":
             self.gone(args[0])
         if lease.state == "busy":
-            raise self.come_back(lease.remaining + 0.1, "another worker is at it", args)
+            raise self.republish(lease.remaining + 0.1, "another worker is at it", args)
         log.info("%s: duplicate message of %s ends here", unit, self.name, extra=history.fields(unit, "duplicate"))
         raise Ignore("duplicate")
 
@@ -203,11 +203,11 @@ class StepTask(JobTask):
         log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
         if self.told(job_id) or self.store.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
-        raise JobEnded(errors.JobNotFound(job_gone(job_id)))
+        raise JobEnded(errors.JobNotFound(describe_missing_job(job_id)))
 
     # -- a step that was interrupted
 
-    def come_back_after(self, exc: BaseException, args: tuple[Any, ...]) -> Any:
+    def republish_after(self, exc: BaseException, args: tuple[Any, ...]) -> Any:
         """Run an interrupted step again after a countdown, from where its unit was.
 
         Args:
@@ -231,7 +231,7 @@ class StepTask(JobTask):
             if step.failures >= self._most_failures(step.settings):
                 # The code around the step does not let it end by itself.
                 value = self._give_up(step)
-                self.pass_on(value)
+                self.publish_next_step(value)
                 return value
             wait = self._wait_broken_off(step, args, reason)
         except (Ignore, Retry, JobEnded):
@@ -240,7 +240,7 @@ class StepTask(JobTask):
             if stops_worker(again):
                 raise
             self.retry_by_broker(reason)
-        waiting = errors.Waiting(f"{reason}; next attempt in {duration(wait)}")
+        waiting = errors.Waiting(f"{reason}; next attempt in {format_duration(wait)}")
         raise Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
 
     def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
@@ -261,7 +261,7 @@ class StepTask(JobTask):
         if self.request.is_eager:
             step.store.advance(step.unit, step.owner, position, step_failures=failures, step_failure=reason)
             return 0.0
-        wait = rules.backoff(
+        wait = rules.retry_countdown(
             failures,
             retry_min=step.settings.retry_min,
             retry_max=step.settings.retry_max,
@@ -343,7 +343,7 @@ class StepTask(JobTask):
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:
-            self.later(exc)
+            self.retry_later(exc)
 
     def due(self) -> float | None:
         """Return when the unit is due again, in epoch seconds."""
@@ -374,8 +374,8 @@ class StepTask(JobTask):
             self._check_eager_failures(exc)
         # The list call of another task may be the last poll of this batch too.
         if self.waits and not isinstance(exc, errors.ListingUnderWay):
-            self.step.check_patience(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
-        self.later(exc)
+            self.step.check_deadline(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
+        self.retry_later(exc)
 
     def _check_eager_failures(self, exc: Exception | None) -> None:
         """Limit how long failures go on in eager mode, where somebody's program, or test, stands still.
@@ -388,12 +388,12 @@ class StepTask(JobTask):
             return
         since = getattr(self.request, "failing_since", None)
         if since is None:
-            self.request.update(failing_since=steady.now())
-        elif steady.now() - since >= rules.EAGER_MAX_FAILING:
-            longest = duration(rules.EAGER_MAX_FAILING)
+            self.request.update(failing_since=steady.monotonic_now())
+        elif steady.monotonic_now() - since >= rules.EAGER_MAX_FAILING:
+            longest = format_duration(rules.EAGER_MAX_FAILING)
             raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
 
-    def later(self, exc: Exception | None) -> NoReturn:
+    def retry_later(self, exc: Exception | None) -> NoReturn:
         """Retry after the wait that policy gives this error; the unit waits in the store, or in a message."""
         step = self.step
         now = step.now()
@@ -407,12 +407,12 @@ class StepTask(JobTask):
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
-        self.report(f"{exc}; next look in {duration(wait)}", due_at)
-        if self.stay(wait, position, failures=failures, task_id=self.request.id, **step.ran):
-            waiting = errors.Waiting(f"{exc}; next look in {duration(wait)}")
+        self.report(f"{exc}; next look in {format_duration(wait)}", due_at)
+        if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
+            waiting = errors.Waiting(f"{exc}; next look in {format_duration(wait)}")
             retry = Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
         else:
-            retry = self.come_back(wait, exc, (job_id, batch, turn, seq + 1))
+            retry = self.republish(wait, exc, (job_id, batch, turn, seq + 1))
             # If the store does not answer, the next message advances the unit itself.
             with contextlib.suppress(errors.StoreUnavailable):
                 step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran)
@@ -443,7 +443,7 @@ class StepTask(JobTask):
         failures = self.failures() + (not isinstance(exc, errors.CreateUnresolved))
         if isinstance(exc, errors.CreateUnresolved):
             # Not exponentially: list calls may be due until ``create_settle`` is over, and one answer ends the search.
-            wait = rules.look_interval(
+            wait = rules.poll_interval(
                 now - (step.batch.ambiguous_at or now),
                 poll_min=settings.retry_min,
                 poll_max=settings.retry_max,
@@ -451,7 +451,7 @@ class StepTask(JobTask):
             )
             return max(wait, exc.retry_after or 0), failures
         retry_min, retry_max = retry_limits(settings, exc)
-        wait = rules.backoff(
+        wait = rules.retry_countdown(
             failures,
             retry_min=retry_min,
             retry_max=retry_max,
@@ -463,15 +463,15 @@ class StepTask(JobTask):
     def look_interval(self, now: float) -> float:
         """Return the seconds until the next poll of a batch of which no typical duration is known."""
         settings = self.step.settings
-        return rules.look_interval(0, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random())
+        return rules.poll_interval(0, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random())
 
     def flight(self) -> tuple[str, Flight] | None:
         """Return the account and the batch whose poll the unit waits for; None if it waits for something else."""
         return None
 
-    def stay(self, wait: float, position: int, **changes: Any) -> bool:
+    def park_in_store(self, wait: float, position: int, **changes: Any) -> bool:
         """Put the unit into the store to wait at this position; return False if it must not or cannot wait there."""
-        if self.request.is_eager or not message_chain.stays(self.app, wait):
+        if self.request.is_eager or not message_chain.waits_in_store(self.app, wait):
             return False
         step = self.step
         try:
@@ -504,14 +504,14 @@ class StepTask(JobTask):
             return
         if step.unit.batch is not None and due_at is not None:
             batches[step.unit.batch].due_at = due_at
-        publish_progress(self, step.unit.job_id, step.job, lambda: job_summary.progress(step.job, batches), line)
+        publish_progress(self, step.unit.job_id, step.job, lambda: job_summary.make_progress(step.job, batches), line)
         now = time.monotonic()
         for job_id, moment in list(_next_report.items()):
             if moment <= now:
                 _next_report.pop(job_id, None)
         _next_report[step.unit.job_id] = now + 20 * (time.thread_time() - begun)
 
-    def pass_on(self, value: Any) -> None:
+    def publish_next_step(self, value: Any) -> None:
         """Publish the chain's next message, then advance the unit; or let it wait for that message in the store.
 
         Nothing else advances a unit, and this is called only after the step ran to its end.
@@ -520,11 +520,13 @@ class StepTask(JobTask):
             pause = self.pause()
         except errors.StoreUnavailable:
             pause = self.step.settings.poll_min
-        if pause and self.stay(pause, self.after(self.step.args[2]), failures=0, task_id=None, **self.step.ran):
+        if pause and self.park_in_store(
+            pause, self.after(self.step.args[2]), failures=0, task_id=None, **self.step.ran
+        ):
             self.request.chain = None
             return
         self.publish_next(value, pause)
-        self.move_on()
+        self.release_lease()
 
     def pause(self) -> float:
         """Return the seconds between this step and the next."""
@@ -541,7 +543,7 @@ class StepTask(JobTask):
             following = signature(rest.pop(), app=self.app)
             try:
                 if pause:
-                    following.set(countdown=message_chain.hop(self.app, pause))
+                    following.set(countdown=message_chain.limit_countdown(self.app, pause))
                 following.set(**self.options_of_next(following))
                 own = dict(following.options)
                 parent_id = own.get("parent_id") or request.id  # the job's end has the job's parent
@@ -549,7 +551,7 @@ class StepTask(JobTask):
             except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
                 if publishing.is_outage(self.app, exc) is False:
                     history.note_not_sent(self.step.store, self.step.unit, str(following.task), exc, self.step.job)
-                self.later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
+                self.retry_later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
             if self.step.job.not_sent is not None:
                 history.forget_not_sent(self.step.store, self.step.unit.job_id)
             request.chain = None
@@ -557,7 +559,10 @@ class StepTask(JobTask):
     def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
         """Return the options that send the chain's next message where the job's messages go."""
         job = self.step.job
-        return {**message_headers.option(job), **routing.follow(self.app, job, str(following.task), following.args)}
+        return {
+            **message_headers.headers_option(job),
+            **routing.follow_route(self.app, job, str(following.task), following.args),
+        }
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Skip the app's hook, as all hooks below: for the app's task class a step neither begins nor ends a task."""
@@ -579,7 +584,7 @@ class StepTask(JobTask):
             args = (*args, 0, 0, 0)[:4]
             self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
 
-    def move_on(self) -> None:
+    def release_lease(self) -> None:
         """Release the lease, and leave the unit at the position after this step."""
         if step := getattr(self.request, "step", None):
             with contextlib.suppress(errors.StoreUnavailable):

@@ -38,26 +38,30 @@ class StoreClock:
         Raises:
             StoreUnavailable: the store has not told the time to this process yet, and does not now.
         """
-        if self._ahead is None or steady.now() >= self._ask_at or abs(_own_ahead() - self._own_ahead) > _MOVED:
-            asked = steady.now()
+        if (
+            self._ahead is None
+            or steady.monotonic_now() >= self._ask_at
+            or abs(_own_ahead() - self._own_ahead) > _MOVED
+        ):
+            asked = steady.monotonic_now()
             try:
                 told = self._ask()
             except StoreUnavailable:
                 if self._ahead is None:
                     raise
-                self._ask_at, self._own_ahead = steady.now() + _AGAIN, _own_ahead()
+                self._ask_at, self._own_ahead = steady.monotonic_now() + _AGAIN, _own_ahead()
             else:
                 self.learn(told, asked)
         assert self._ahead is not None
-        return steady.now() + self._ahead
+        return steady.monotonic_now() + self._ahead
 
     def learn(self, told: float, asked: float) -> None:
         """The store answered that its clock shows ``told``.
 
         Args:
-            asked: when it was asked, by ``steady.now``.
+            asked: when it was asked, by ``steady.monotonic_now``.
         """
-        answered = steady.now()
+        answered = steady.monotonic_now()
         # It was told at some moment between the two, which may be far apart: the process may have slept.
         least, most = told - answered, told - asked
         self._ahead = (least + most) / 2 if self._ahead is None else min(max(self._ahead, least), most)
@@ -66,4 +70,4 @@ class StoreClock:
 
 def _own_ahead() -> float:
     """By how many seconds this machine's own clock is ahead of the steady one."""
-    return time.time() - steady.now()  # noqa: TID251
+    return time.time() - steady.monotonic_now()  # noqa: TID251

@@ -111,11 +111,11 @@ class Flights:
     @answering
     def due(self, limit: int) -> tuple[list[Unit], float | None]:
         numbers = (
-            rules.SHARE_FROM,
+            rules.LIST_CALL_FROM,
             rules.LONGEST_IN_BROKER,
-            rules.ASKED_IN_VAIN,
-            rules.UNTAKEN,
-            rules.SENT_AHEAD,
+            rules.MAX_VAIN_POLLS,
+            rules.UNCLAIMED_SECONDS,
+            rules.MAX_UNCLAIMED_MESSAGES,
         )
         members, following, now = self._due(keys=[WAITING, DUE, HELD], args=[limit, *numbers])
         pause = max(float(following) - float(now), 0) if following else None

@@ -14,7 +14,7 @@ from typing import Literal
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissing, StoreUnavailable
-from claude_batch_tasks.formatting import clock, job_gone, many
+from claude_batch_tasks.formatting import describe_missing_job, format_count, format_time
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.store import Store, history
 from claude_batch_tasks.wire import batch_requests
@@ -112,7 +112,7 @@ def of_outcomes(
         answers: of these, how many came through the Messages API.
     """
     if store.job(job_id) is None:
-        return JobNotFound(job_gone(job_id))
+        return JobNotFound(describe_missing_job(job_id))
     now = store.batch(job_id, number)
     if now is not None and now.layers != batch.layers:
         return ResultsMissing(f"{_name(job_id, job, number)} was fetched again while it was read; read it once more")
@@ -129,7 +129,7 @@ def of_outcomes(
 def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What a reader raises that cannot say which outcome is which request's."""
     if store.job(job_id) is None:
-        return JobNotFound(job_gone(job_id))
+        return JobNotFound(describe_missing_job(job_id))
     keys = store.missing_keys(job_id, number, ["ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'custom_id', batch.count, keys)}."
     if batch.batch_id:
@@ -143,7 +143,7 @@ def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: Batc
 def of_requests(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What is raised where a batch's requests are not all there."""
     if store.job(job_id) is None:
-        return JobNotFound(job_gone(job_id))
+        return JobNotFound(describe_missing_job(job_id))
     keys = store.missing_keys(job_id, number, ["body", "ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'request', batch.count, keys)}."
     return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
@@ -157,9 +157,9 @@ def of_records(job_id: str, job: JobRecord, records: Sequence[BatchRecord | None
         keys = [f"claude_batch:{{{job_id}}}:batch:{number}" for number in gone[:_NAMED]]
         missing = max(job.requests - known, 0)
         return ResultsMissing(
-            f"job {job_id}: the records of {len(gone):,} of its {many(job.batches, 'batch')} are gone from the store "
-            f"({', '.join(keys)}), and with them where the outcomes of {many(missing, 'request')} are. To fetch again "
-            f"what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). {_ADVICE}",
+            f"job {job_id}: the records of {len(gone):,} of its {format_count(job.batches, 'batch')} are gone from the "
+            f"store ({', '.join(keys)}), and with them where the outcomes of {format_count(missing, 'request')} are. "
+            f"To fetch again what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). {_ADVICE}",
             missing,
             keys,
         )
@@ -167,9 +167,9 @@ def of_records(job_id: str, job: JobRecord, records: Sequence[BatchRecord | None
         left = [record for record in records if record is not None and not record.done]
         if missing := sum(record.count for record in left):
             return ResultsMissing(
-                f"job {job_id}: it ended without the outcomes of {many(missing, 'request')} in {len(left):,} of its "
-                f"{many(job.batches, 'batch')}. To go on where it stands, which creates nothing a second time: "
-                f"BatchJob({job_id!r}).resume()",
+                f"job {job_id}: it ended without the outcomes of {format_count(missing, 'request')} "
+                f"in {len(left):,} of its {format_count(job.batches, 'batch')}. "
+                f"To go on where it stands, which creates nothing a second time: BatchJob({job_id!r}).resume()",
                 missing,
             )
     return None
@@ -226,7 +226,7 @@ def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
             first = count = 0
         batch_id = created.get(number)
         begun = number < job.admitted
-        what = f"the record of batch {number + 1}, {many(count, 'request')}, is gone from the store"
+        what = f"the record of batch {number + 1}, {format_count(count, 'request')}, is gone from the store"
         record = BatchRecord(
             first=first,
             count=count,
@@ -270,18 +270,18 @@ def _name(job_id: str, job: JobRecord, number: int) -> str:
 
 def _are_gone(missing: int, what: str, count: int, keys: Sequence[str]) -> str:
     named = ", ".join(keys[:_NAMED]) + (f" and {len(keys) - _NAMED} more" if keys[_NAMED:] else "")
-    return f"{missing:,} of {many(count, what)} are gone from the store" + (f" ({named})" if named else "")
+    return f"{missing:,} of {format_count(count, what)} are gone from the store" + (f" ({named})" if named else "")
 
 
 def _until(batch: BatchRecord) -> str:
-    return f" until {clock(batch.created_at + rules.RETENTION)}" if batch.created_at is not None else ""
+    return f" until {format_time(batch.created_at + rules.RETENTION)}" if batch.created_at is not None else ""
 
 
 def _fetched_again(store: Store, job_id: str, batch: BatchRecord) -> str:
     """That a worker fetches it again; one is asked to."""
     until = math.inf if batch.created_at is None else batch.created_at + rules.RETENTION
     if store.now() > until:
-        return f"Anthropic kept them until {clock(until)}: they cannot be had again."
+        return f"Anthropic kept them until {format_time(until)}: they cannot be had again."
     with suppress(StoreUnavailable):  # it may be for reading only
         store.ask_to_restore(job_id)
     return (

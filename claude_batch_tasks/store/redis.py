@@ -25,7 +25,7 @@ import zstandard
 
 from claude_batch_tasks import rules, steady, transport
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
-from claude_batch_tasks.formatting import job_gone
+from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.records import (
     BatchRecord,
     Flight,
@@ -286,7 +286,7 @@ class RedisStore(Survey):
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
         key, prefix = _unit(unit)
         keys = [key, _standing(unit), DUE, _LATE, WAITING]
-        asked = steady.now()
+        asked = steady.monotonic_now()
         found = self._acquire(keys=keys, args=[prefix, member(unit), position, owner, ttl])
         state, remaining, now, failures, failure = found
         self._clock.learn(float(now), asked)
@@ -780,7 +780,7 @@ class RedisStore(Survey):
     def _gone(self, job_id: str, key: str) -> JobNotFound | ResultsMissing:
         """What it means that a key is not there which should be."""
         if self.job(job_id) is None:
-            return JobNotFound(job_gone(job_id))
+            return JobNotFound(describe_missing_job(job_id))
         return ResultsMissing(f"{key} is gone from the store", None, [key])
 
     def _pack(self, data: bytes, place: str) -> bytes:
@@ -811,7 +811,7 @@ class RedisStore(Survey):
 
 @functools.lru_cache(maxsize=32)
 def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
-    client = redis_urls.connect(url, transport.TIMEOUTS, transport.distrustful, client_class(prefix))
+    client = redis_urls.connect_redis(url, transport.TIMEOUTS, transport.distrustful, client_class(prefix))
     return RedisStore(client, redis_urls.redis_address(url), Cipher(keys))
 
 

@@ -8,7 +8,7 @@ from celery.exceptions import Ignore
 
 from claude_batch_tasks import api, errors, rules, signals
 from claude_batch_tasks.api import body_limits
-from claude_batch_tasks.formatting import many
+from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.lifecycle import (
     gateway_errors,
     not_found,
@@ -55,21 +55,23 @@ class CreateBatch(InFlightTask):
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:
-            self.later(exc)
+            self.retry_later(exc)
         return f"unsent: {error}"
 
     def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
         try:
-            gateway_errors.remember(self.step)
+            gateway_errors.remember_gateway(self.step)
             return not_found.handle_missing_batch(self.step, "unsent", error)
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:
-            self.later(exc)
+            self.retry_later(exc)
 
     def pause(self) -> float:
         """Return the seconds until the first scheduled poll; 0 if there is no batch to poll."""
-        return max(polling.next_look(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
+        return (
+            max(polling.next_poll_at(self.step) - self.step.now(), 0) if self.step.batch.state == "in_progress" else 0.0
+        )
 
 
 def _concerns_account(error: errors.BatchTasksError) -> bool:
@@ -88,7 +90,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     # However long a job's first message was in a queue, the job is started. A batch that had to wait longer need not
     # be.
     waited = record.due_at or record.intent_at or batch >= step.settings.max_batches_in_flight
-    if record.intent_at is not None and reconciliation.reconcile(step):
+    if record.intent_at is not None and reconciliation.reconcile_create(step):
         return f"adopted {record.batch_id}"
     if step.job.cancel_requested or (record.rounds and step.job.stopped):
         outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
@@ -97,14 +99,14 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     if step.job.stopped is not None and step.job.stopped.startswith("create:"):
         raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
     if waited:
-        step.check_patience()
-    gateway_errors.check(step)
+        step.check_deadline()
+    gateway_errors.check_gateway(step)
     seen = credentials.check_to_spend(step)
-    record_repair.mend(step)
+    record_repair.repair_records(step)
     if step.store.missing_keys(job_id, batch, ("body", "ids")):
         # Before anything is sent: answers whose custom_ids are gone would be useless.
         raise lost_records.of_requests(step.store, job_id, step.job, batch, record)
-    if not _affordable(step):
+    if not _check_budget(step):
         return "no money is left for it"
     step.pace.check("create")
     client = step.client
@@ -154,16 +156,16 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
             raise errors.PermanentError(*exc.args) from None
         raise
     created.ahead = reconciliation.api_ahead(step, created)
-    reconciliation.created(step, created)
-    step.pace.heed(created.hold)
+    reconciliation.record_created(step, created)
+    step.pace.observe_answer(created.hold)
     told = {"requests": record.sending, "round": len(record.rounds)}
-    step.note("created", f"created, {many(record.sending, 'request')}", **told, **created.call)
+    step.note("created", f"created, {format_count(record.sending, 'request')}", **told, **created.call)
     credentials.compare_with_job(step, created.account)
-    credentials.proven(step, created.account)
+    credentials.remember_credential(step, created.account)
     return f"created {created.id}, {record.sending} requests"
 
 
-def _affordable(step: Step) -> bool:
+def _check_budget(step: Step) -> bool:
     """Return whether the batch may be paid for; if not, its requests keep their outcomes, or end as errored.
 
     Raises:
@@ -174,20 +176,25 @@ def _affordable(step: Step) -> bool:
         return True
     note, answer = f"the rest of max_cost (${limit:,.4g}) does not cover its input", "no"
     if record.least is None or record.most is None:
-        params = resubmission.params(step.store, step.unit.job_id, step.unit.batch or 0, record)
+        params = resubmission.read_params_left(step.store, step.unit.job_id, step.unit.batch or 0, record)
         found = request_bounds.batch_need(params, step.settings.price_list)
         if isinstance(found, request_bounds.BatchNeed):
             step.record(least=found.input, most=found.most)
         else:
             note = f"max_cost cannot be kept: {found[1].why}"
     if record.least is not None and record.most is not None:
-        answer = step.store.reserve(step.unit, len(record.rounds), record.least, record.most, spending.nano(limit))
+        answer = step.store.reserve(
+            step.unit, len(record.rounds), record.least, record.most, spending.to_nano_dollars(limit)
+        )
     if answer == "wait":
         raise errors.HeldBack("waiting for what the job's other batches cost (max_cost)", 2 * step.settings.poll_min)
     if answer == "lost":
         note = "what the job has spent is gone from the store, so max_cost cannot be kept"
     if answer in ("no", "lost"):
         step.note("unsent", f"not created: {note}", level=logging.WARNING)
-        outcome = {"outcome": result_rows.errored("budget_exceeded", note, None), "counts": {"errored": record.count}}
+        outcome = {
+            "outcome": result_rows.errored_row("budget_exceeded", note, None),
+            "counts": {"errored": record.count},
+        }
         step.record(state="unsent", note=note, **({} if record.rounds else outcome))
     return answer == "yes"

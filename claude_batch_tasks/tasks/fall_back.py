@@ -14,7 +14,7 @@ from celery.exceptions import Ignore
 from celery.result import allow_join_result
 
 from claude_batch_tasks import errors, metrics, rules
-from claude_batch_tasks.formatting import duration, words
+from claude_batch_tasks.formatting import format_counts, format_duration
 from claude_batch_tasks.lifecycle import messages_fallback, record_repair, resubmission, result_hooks
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import Unit
@@ -30,17 +30,17 @@ from claude_batch_tasks.wire import result_rows
 def _another_turn(task: StepTask, step: Step) -> NoReturn:
     """Run create, poll, fetch and the steps after them again, when that is due."""
     number = step.unit.batch or 0
-    at, wait = message_chain.position(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
+    at, wait = message_chain.position_of(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
     if task.request.is_eager:
-        steps = message_chain.steps(task.app, step.unit.job_id, step.job, number, since=at)
+        steps = message_chain.make_steps(task.app, step.unit.job_id, step.job, number, since=at)
         with allow_join_result():
             chain(*steps[:-1]).apply()
         raise Ignore("the new turn has run")
-    if not task.stay(wait, at, failures=0, task_id=None):
-        message_chain.publish(
+    if not task.park_in_store(wait, at, failures=0, task_id=None):
+        message_chain.publish_chain(
             step.job,
             step.unit.job_id,
-            message_chain.steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
+            message_chain.make_steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
         )
         step.store.advance(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
     raise Ignore("begun anew")
@@ -98,34 +98,36 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
         # The last sender to finish has woken it, before its time.
         if not (record.messages_out and messages_fallback.all_ended(step)):
             self.not_yet_due()
-        record_repair.mend(step)
-        _settle(step)
-        chance = "messages" if record.granted is not None else _chance(step)
+        record_repair.repair_records(step)
+        _record_cost(step)
+        chance = "messages" if record.granted is not None else _choose_next_attempt(step)
         if step.job.on_result is not None and record.state != "failed" and record.layers and record.granted is None:
-            result_hooks.announce(step, _final(step))
+            result_hooks.announce_results(step, _final_positions(step))
         if chance == "resubmit":
-            _resubmit(step)
+            _begin_round(step)
             return _another_turn(self, step)
     # Once: if the message of the following batch is lost, the ledger knows that it is due.
     if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
         since = step.store.position(Unit(job_id, following))
-        message_chain.publish(step.job, job_id, message_chain.steps(self.app, job_id, step.job, following, since=since))
+        message_chain.publish_chain(
+            step.job, job_id, message_chain.make_steps(self.app, job_id, step.job, following, since=since)
+        )
     if record.done:
         return "done"
     if chance == "messages":
         _send_the_rest(self, step)
-    _close(step)
-    return f"done: {words(record.counts)}; {record.answered:,} through the Messages API"
+    _close_batch(step)
+    return f"done: {format_counts(record.counts)}; {record.answered:,} through the Messages API"
 
 
-def _settle(step: Step) -> None:
+def _record_cost(step: Step) -> None:
     """Record the known cost of the batch: the most it may have cost if it may exist and has no results."""
     record = step.batch
     if step.settings.max_cost is None or record.most is None:
         return
     past = record.rounds[-1].costs if record.rounds else {}
     now = record.costs if record.published is not None else past
-    spent = spending.nano(spending.known_total(now) - spending.known_total(past))
+    spent = spending.to_nano_dollars(spending.total_known_cost(now) - spending.total_known_cost(past))
     exists = record.batch_id is not None or record.intent_at is not None
     unpriced = record.published is not None and None in record.costs.values()
     if unpriced or (exists and (record.published is None or record.state == "failed")):
@@ -134,7 +136,7 @@ def _settle(step: Step) -> None:
     step.store.settle_cost(step.unit, len(record.rounds), spent)
 
 
-def _chance(step: Step) -> str:
+def _choose_next_attempt(step: Step) -> str:
     """Decide how the open requests of the batch are sent again: ``resubmit``, ``messages`` or ``none``."""
     record, settings, now = step.batch, step.settings, step.now()
     if record.state == "failed" or step.job.adopted or not record.eligible or step.job.cancel_requested:
@@ -147,29 +149,29 @@ def _chance(step: Step) -> str:
         return "none"
     deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
     limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
-    return rules.next_chance(
+    return rules.choose_next_attempt(
         # If there are no rows, the API did not accept the batch, or lost it.
         rounds=len(record.rounds) if record.published is not None else settings.retries,
         retries=settings.retries,
         fallback=settings.fallback,
-        in_time=not limits or rules.in_time(min(limits), step.past, record.eligible),
+        in_time=not limits or rules.ends_in_time(min(limits), step.past, record.eligible),
     )
 
 
-def _final(step: Step) -> Iterator[int]:
+def _final_positions(step: Step) -> Iterator[int]:
     """Return the positions of the batch's requests that are not sent again."""
     left = bytearray(step.batch.count)
-    for place in resubmission.left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
+    for place in resubmission.positions_left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
         left[place] = True
     return (place for place in range(step.batch.count) if not left[place])
 
 
-def _resubmit(step: Step) -> None:
+def _begin_round(step: Step) -> None:
     """Begin the next round: resubmit the open requests as a smaller batch."""
     record, store, settings = step.batch, step.store, step.settings
     job_id, batch = step.unit.job_id, step.unit.batch or 0
-    changes = resubmission.begin(store, job_id, step.job, batch, record)
-    wait = rules.backoff(
+    changes = resubmission.begin_round(store, job_id, step.job, batch, record)
+    wait = rules.retry_countdown(
         len(record.rounds) + rules.RESUBMIT_AFTER,
         retry_min=settings.retry_min,
         retry_max=settings.retry_max,
@@ -177,7 +179,7 @@ def _resubmit(step: Step) -> None:
         rand=random.random(),
     )
     wait = step.bound_wait(wait)
-    text = f"{changes['smaller']:,} of its requests go into a smaller batch in {duration(wait)}"
+    text = f"{changes['smaller']:,} of its requests go into a smaller batch in {format_duration(wait)}"
     step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
     step.record(**changes, failures=0, due_at=step.now() + wait)
     metrics.count("smaller_batches")
@@ -200,30 +202,30 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
     if step.job.cancel_requested:
         store.drop(job_id, batch)
     if record.messages_out and messages_fallback.all_ended(step):
-        if not messages_fallback.bury(step):
-            messages_fallback.account_for(step)
+        if not messages_fallback.fail_abandoned_calls(step):
+            messages_fallback.end_unaccounted_requests(step)
             return
-        messages_fallback.account_for(step)
+        messages_fallback.end_unaccounted_requests(step)
         # All senders have finished, and left some requests: the sender that had these died, or put them back too late.
-        step.record(messages_out=False, first_lane=record.first_lane + rules.LANES)
+        step.record(messages_out=False, first_lane=record.first_lane + rules.SENDERS)
     if not record.messages_out:
         text = f"{record.granted:,} of {record.eligible:,} requests go through the Messages API"
         step.note("messages", text, requests=record.granted)
-        store.enter(job_id, batch, resubmission.left(store, job_id, batch, record)[: record.granted])
-        units = messages_fallback.units(step)[: 1 if task.request.is_eager else None]
+        store.enter(job_id, batch, resubmission.positions_left(store, job_id, batch, record)[: record.granted])
+        units = messages_fallback.list_senders(step)[: 1 if task.request.is_eager else None]
         store.schedule(units, step.now())
         for unit in units:
-            message_chain.message(task.app, step.job, unit).apply_async()
+            message_chain.make_sender_message(task.app, step.job, unit).apply_async()
         step.record(messages_out=True)
     left = store.under_way(job_id, batch)
     if not left and task.request.is_eager:
         return
     if not left:  # senders that wait have nothing to wait for
-        store.wake(messages_fallback.units(step))
+        store.wake(messages_fallback.list_senders(step))
     raise errors.FallbackInProgress(f"fallback: {record.granted - left:,} of {record.granted:,} through")
 
 
-def _close(step: Step) -> None:
+def _close_batch(step: Step) -> None:
     """Close the batch with its final outcomes, and count these as a reader will see them."""
     record = step.batch
     if not record.final:
@@ -232,7 +234,7 @@ def _close(step: Step) -> None:
         for (outcome, source), count in sources.items():
             metrics.count("requests", count, outcome=outcome, source=source)
     if record.state != "failed":
-        result_hooks.announce(step, range(record.count))
+        result_hooks.announce_results(step, range(record.count))
     step.record(done=True)
 
 
@@ -240,7 +242,7 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
     """Return the changes in the batch's record, and the number of requests by outcome and source."""
     record = step.batch
     if not record.granted and not record.read_only:
-        return {"skipped": record.eligible} if record.note is not None else {}, resubmission.sources(record)
+        return {"skipped": record.eligible} if record.note is not None else {}, resubmission.count_sources(record)
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     sources: Counter[tuple[str, str]] = Counter()
     usage: Counter[str] = Counter(record.usage)
@@ -264,7 +266,7 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
     changes = {
         "counts": dict(counts),
         "usage": dict(usage),
-        "costs": spending.merged(record.costs, meter.costs()),
+        "costs": spending.merge_costs(record.costs, meter.costs()),
         "unpriced": dict(Counter(record.unpriced) + Counter(meter.unpriced())),
         "answered": answered,
         "resubmitted": max(record.resubmitted - answered, 0),

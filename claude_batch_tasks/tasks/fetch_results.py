@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from claude_batch_tasks import api, errors, metrics, rules, signals
-from claude_batch_tasks.formatting import words
+from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import not_found, record_repair, resubmission
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.steps.message_chain import NAME
@@ -17,7 +17,7 @@ from claude_batch_tasks.tasks.fall_back import _another_turn
 from claude_batch_tasks.wire import completeness
 
 
-@job_task(base=StepTask, rank=2, last_look=rules.LAST_LOOK, name=NAME + "fetch_results")
+@job_task(base=StepTask, rank=2, last_look=rules.LAST_POLL_SECONDS, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
     """Download, check and publish the batch's results; download them again if they do not add up."""
     step, record = self.step, self.step.batch
@@ -28,15 +28,15 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     self.not_yet_due()
     assert record.batch_id is not None
     if record.rounds:
-        record_repair.mend(step)
+        record_repair.repair_records(step)
     step.pace.check()
     step.record(attempt=record.attempt + 1)
     checked = completeness.AdoptedCompleteness if step.job.adopted else completeness.Completeness
     seen = checked(
-        resubmission.nonce(step.job, record),
+        resubmission.nonce_of_round(step.job, record),
         record.first,
         record.count,
-        places=resubmission.places(step.store, job_id, batch, record) if record.rounds else None,
+        places=resubmission.positions_in_batch(step.store, job_id, batch, record) if record.rounds else None,
         prices=step.settings.price_list,
         at=record.created_at,
     )
@@ -63,18 +63,18 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             step.store.discard_results(job_id, batch, record.attempt)
             raise
         if not seen.complete:
-            _publish(step, seen)
+            _publish_results(step, seen)
             return step.fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
-    _publish(step, seen)
+    _publish_results(step, seen)
     step.tell(signals.results_published, batch_id=record.batch_id, counts=dict(seen.tallies), round=len(record.rounds))
     counts = dict(seen.tallies)
-    step.note("fetched", f"fetched, {words(counts)}", counts=counts, round=len(record.rounds))
-    return f"fetched: {words(seen.tallies)}"
+    step.note("fetched", f"fetched, {format_counts(counts)}", counts=counts, round=len(record.rounds))
+    return f"fetched: {format_counts(seen.tallies)}"
 
 
-def _publish(step: Step, seen: completeness.Completeness) -> None:
+def _publish_results(step: Step, seen: completeness.Completeness) -> None:
     record = step.batch
-    changes = {"state": "fetched", "provisional": False, "intent_at": None, **resubmission.merged(record, seen)}
+    changes = {"state": "fetched", "provisional": False, "intent_at": None, **resubmission.merge_rows(record, seen)}
     rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     if isinstance(seen, completeness.AdoptedCompleteness):
         rows["index"] = seen.index.parts()
@@ -84,6 +84,6 @@ def _publish(step: Step, seen: completeness.Completeness) -> None:
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
     source = "resubmitted" if record.rounds else "batch"
-    metrics.count("cost_dollars", float(spending.known_total(seen.meter.costs())), source=source)
+    metrics.count("cost_dollars", float(spending.total_known_cost(seen.meter.costs())), source=source)
     if seen.stopped is not None and not step.job.adopted:
         step.stop(seen.stopped)

@@ -11,7 +11,7 @@ from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import EncodeError, OperationalError
 
 from claude_batch_tasks import errors, metrics, signals
-from claude_batch_tasks.formatting import words
+from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import job_failure
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Summary, Unit
@@ -66,7 +66,7 @@ class FinishJob(StepTask):
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         """End the job: quietly if another message ends it, and with the job's headers on the tasks linked to it."""
-        message_headers.pass_on(self.request)
+        message_headers.hand_on_headers(self.request)
         with self.quietly():
             return super().go_on(job_id, batch, turn, seq)
 
@@ -99,8 +99,8 @@ class FinishJob(StepTask):
         lost_records.replace_lost_batches(step.store, job_id, had)
         batches = step.store.batches(job_id)
         written = cast("Summary | None", had.summary)
-        summary = written or job_summary.summarize(job_id, had, batches, step.now())
-        error = job_failure.of(step, batches, summary, own)
+        summary = written or job_summary.summarize_job(job_id, had, batches, step.now())
+        error = job_failure.explain_failure(step, batches, summary, own)
         if error is not None:
             summary["state"] = "failed"
         # Before the end is recorded: from then on the job may be resumed, and must not expire.
@@ -115,7 +115,7 @@ class FinishJob(StepTask):
         if had.ended_at is None:
             metrics.count("jobs_ended", state=summary["state"])
         counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
-        text, level = f"{summary['state']}, {words(counts)}", logging.INFO
+        text, level = f"{summary['state']}, {format_counts(counts)}", logging.INFO
         if error is None and had.stopped is not None:  # a failed job reports this with its error
             text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
         step.note("finished", text, level=level, state=summary["state"], counts=counts)
@@ -124,7 +124,7 @@ class FinishJob(StepTask):
             raise JobEnded(error)
         return summary
 
-    def pass_on(self, value: Any) -> None:
+    def publish_next_step(self, value: Any) -> None:
         """Publish the tasks that follow the job in the caller's chain.
 
         The job has finished only when Celery has stored its result.
@@ -145,13 +145,13 @@ class FinishJob(StepTask):
             return
         names = [str(task["task"]) for task in [*(request.callbacks or ()), *(request.chain or ())[-1:]]]
         try:
-            publishing.send_what_follows(self.app, request, value, message_headers.of(step.job))
+            publishing.send_what_follows(self.app, request, value, message_headers.headers_of(step.job))
         except Exception as exc:
             outage = publishing.is_outage(self.app, exc)
             if outage is None and step.failures < self._most_failures(step.settings):
                 raise  # this interrupts the step, and is counted
             if outage:
-                self.later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
+                self.retry_later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
             setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
             error = job_failure.of_what_follows(step, value["state"], names, exc)
             with suppress(errors.StoreUnavailable):
@@ -163,14 +163,14 @@ class FinishJob(StepTask):
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Finish the unit if the result is stored; otherwise the task comes back."""
         if not self._unsaved():
-            self.move_on()
+            self.release_lease()
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Finish the unit if the job's error is stored; otherwise the task comes back, or its step was interrupted."""
         if not (isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(self.request)):
             super().on_failure(exc, task_id, args, kwargs, einfo)
         elif not self._unsaved():
-            self.move_on()
+            self.release_lease()
 
     def _unsaved(self) -> bool:
         """Retry later if the result back end did not accept the job's end; return whether that is so."""
@@ -178,7 +178,7 @@ class FinishJob(StepTask):
         if not getattr(self.request, "unsaved", False) or step is None or self.request.is_eager:
             return False
         try:
-            self.come_back(_RESULT_AGAIN, "the result back end did not take the job's result")
+            self.republish(_RESULT_AGAIN, "the result back end did not take the job's result")
             step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
         except (Reject, errors.StoreUnavailable) as exc:  # then the message is found lost later
             log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
@@ -193,6 +193,6 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
     # The state stored under its id may not be how it ended: REVOKED, or a failure that an earlier release took for its
     # own.
     if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
-        self.move_on()
+        self.release_lease()
         raise Ignore("duplicate")
     return self.end()

@@ -17,4 +17,4 @@ class InFlightTask(StepTask):
         record = self.step.batch
         if record.state not in ("in_progress", "canceling") or record.provisional or record.created_at is None:
             return None
-        return self.step.account, polling.flight(self.step)
+        return self.step.account, polling.flight_of(self.step)

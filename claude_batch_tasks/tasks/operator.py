@@ -27,11 +27,11 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
         return "not before it is certain that the batch is this job's"
 
     def answered(seen: api.Account) -> None:
-        if (differs := credentials.difference(credentials.known(record, found), seen)) is not None:
+        if (differs := credentials.find_difference(credentials.known_account(record, found), seen)) is not None:
             raise errors.AccountChanged(f"client {record.client!r} is on another account: {differs}")
 
-    client = credentials.caller(settings, record, answered)
-    pace = Pace(store, credentials.name(client, settings, record))
+    client = credentials.make_caller(settings, record, answered)
+    pace = Pace(store, credentials.name_account(client, settings, record))
     pace.check()
     try:
         with pace.heeded():
@@ -60,9 +60,9 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
         ResultsMissing: what was lost cannot be downloaded again.
     """
     if job_id is None:
-        return f"{recovery.recover(self.app, after)} messages sent again"
+        return f"{recovery.recover_messages(self.app, after)} messages sent again"
     try:
-        return record_repair.restore(self.app, job_id)
+        return record_repair.restore_records(self.app, job_id)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if self.request.retries + 1 >= Settings.of(self.app).results_limit:
             text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"

@@ -6,7 +6,7 @@ import math
 from contextlib import suppress
 
 from claude_batch_tasks import api, errors, metrics, rules, signals
-from claude_batch_tasks.formatting import words
+from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import not_found, polling, reconciliation
 from claude_batch_tasks.steps import credentials
 from claude_batch_tasks.steps.message_chain import NAME
@@ -21,11 +21,11 @@ class PollBatch(InFlightTask):
 
     abstract = True
     rank = 1
-    last_look = rules.LAST_LOOK
+    last_look = rules.LAST_POLL_SECONDS
 
     def look_interval(self, now: float) -> float:
         """Return the seconds until the next poll by the schedule."""
-        return max(polling.next_look(self.step) - now, 0)
+        return max(polling.next_poll_at(self.step) - now, 0)
 
 
 @job_task(base=PollBatch, name=NAME + "poll_batch")
@@ -38,13 +38,13 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     not_canceled = None
     # Not before the results have confirmed the batch: it may be another application's.
     if step.job.cancel_requested and not record.cancel_sent and not record.provisional:
-        not_canceled = _cancel(step, record.batch_id)
+        not_canceled = _cancel_batch(step, record.batch_id)
     try:
-        seen, seen_at = polling.look(step)
+        seen, seen_at = polling.poll_or_list(step)
     except errors.NotFoundError as exc:
         return not_found.handle_not_found(step, exc, "retrieve")
     if step.job.adopted:
-        _meet(step, seen)
+        _learn_adopted_batch(step, seen)
     step.record(
         looks=record.looks + 1,
         sighting=seen_at,
@@ -57,12 +57,12 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if record.looks == 1:
         step.note("seen", f"seen, {seen.processing_status.replace('_', ' ')}", **seen.call)
     if not record.provisional:
-        credentials.proven(step, seen.account)
+        credentials.remember_credential(step, seen.account)
     elif step.store.holder(seen.id) != step.unit:
         return not_found.release_batch(step, "another job knows that it is its own")
     elif seen.processing_status != "ended":
         with suppress(errors.ApiError):
-            reconciliation.look_elsewhere(step)
+            reconciliation.search_again(step)
     if seen.processing_status != "ended":
         waited = sum(seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES)
         status = seen.processing_status.replace("_", " ")
@@ -83,11 +83,11 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         step.store.note_end(step.account, record.sending, max(took, 0.0))
         metrics.observe("batch_seconds", max(took, 0.0))
     step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
-    step.note("ended", f"ended, {words(told)}", counts=told, round=len(record.rounds), **seen.call)
-    return f"ended: {words(told)}"
+    step.note("ended", f"ended, {format_counts(told)}", counts=told, round=len(record.rounds), **seen.call)
+    return f"ended: {format_counts(told)}"
 
 
-def _cancel(step: Step, batch_id: str) -> errors.ApiError | None:
+def _cancel_batch(step: Step, batch_id: str) -> errors.ApiError | None:
     """Cancel the batch; return the error after which that must be tried again, if the batch has not ended by itself.
 
     A permanent refusal means that the batch has ended, or the poll meets it too.
@@ -102,7 +102,7 @@ def _cancel(step: Step, batch_id: str) -> errors.ApiError | None:
     return None
 
 
-def _meet(step: Step, seen: api.Batch) -> None:
+def _learn_adopted_batch(step: Step, seen: api.Batch) -> None:
     """Learn from a poll of a batch created elsewhere how many requests it has, and when it was created."""
     record, count = step.batch, sum(seen.request_counts.values())
     if record.created_at is None:

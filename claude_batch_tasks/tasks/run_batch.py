@@ -111,10 +111,10 @@ class RunBatch(JobTask):
                     raise
                 if isinstance(exc, errors.BatchTasksError) and not isinstance(exc, errors.InvalidSettings):
                     self._forget_requests()
-                    message_headers.pass_on(self.request)
+                    message_headers.hand_on_headers(self.request)
                     args, kwargs = (), {}
                     raise exc.with_traceback(None) from None
-                self.come_back_after(exc, kwargs.get("job_id"))
+                self.republish_after(exc, kwargs.get("job_id"))
 
     @contextmanager
     def _ending(self) -> Iterator[FinishJob | None]:
@@ -230,7 +230,7 @@ class RunBatch(JobTask):
             request.kwargs["requests"] = "(requests)"
         request.update(argsrepr=None, kwargsrepr=None)  # they are made anew from the arguments
 
-    def come_back_after(self, exc: BaseException, job_id: str | None) -> NoReturn:
+    def republish_after(self, exc: BaseException, job_id: str | None) -> NoReturn:
         """Retry, so that the job is begun; after ``max_step_failures`` it fails, and nothing of it was sent."""
         reason, failures = reason_of(exc), self.request.retries + 1
         unit = Unit(job_id or str(self.request.id))
@@ -240,7 +240,7 @@ class RunBatch(JobTask):
             if failures >= Settings.of(self.app).max_step_failures:
                 error = self._fail(unit, self.broken_off(reason, failures))
         if error is not None:
-            message_headers.pass_on(self.request)
+            message_headers.hand_on_headers(self.request)
             raise error
         self.retry_by_broker(reason)
 
@@ -253,7 +253,7 @@ class RunBatch(JobTask):
             f"job {unit.job_id} failed before it was begun: {error}. Its requests are kept, nothing was created or "
             f"billed. When its cause is gone: BatchJob({unit.job_id!r}).resume()."
         )
-        summary = {**job_summary.summarize(unit.job_id, job, [], self.store.now()), "state": "failed"}
+        summary = {**job_summary.summarize_job(unit.job_id, job, [], self.store.now()), "state": "failed"}
         ended = {"state": "failed", "ended_at": self.store.now(), "error": text, "summary": summary}
         if not self.store.update_job(unit.job_id, only="staged", **ended):
             return None
@@ -289,7 +289,7 @@ class RunBatch(JobTask):
             return configured_app().tasks[self.name].apply_async(given, named, task_id=task_id, **sending)
         task_id = task_id or uuid()
         record = stage_job(self.app, task_id, given, named, sending)
-        with message_headers.observed() as seen:
+        with message_headers.observe_headers() as seen:
             token = staged_job.set((task_id, record))
             try:
                 sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **sending)
@@ -301,7 +301,7 @@ class RunBatch(JobTask):
                 raise
             finally:
                 staged_job.reset(token)
-        return _expected(sent)
+        return _expect_end(sent)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
         """Return the job's AsyncResult, which also reports that the store has lost the job."""
@@ -316,7 +316,7 @@ def _run_message(
     return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
 
 
-def _expected(sent: AsyncResult[Summary]) -> AsyncResult[Summary]:
+def _expect_end(sent: AsyncResult[Summary]) -> AsyncResult[Summary]:
     """Return the app's return value, after marking an AsyncResult in it as that of a stored job."""
     if isinstance(sent, JobResult):
         sent.expect()
@@ -352,8 +352,8 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
             raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
         # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
         route = routing.find_route_of_message(self.request.delivery_info)
-        queue, found = routing.queue_name(route), routing.encode(route)
-        record = submission.submit(self.app, job_id, requests, options, queue=queue, route=found)
+        queue, found = routing.queue_name(route), routing.encode_route(route)
+        record = submission.submit_job(self.app, job_id, requests, options, queue=queue, route=found)
         settings = settings.override(record.options)
     if record.ended_at is not None:
         raise Ignore("duplicate")
@@ -362,10 +362,10 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         store.expire(job_id, settings.result_ttl)
         raise Ignore("duplicate")
     if record.state == "staged":
-        record.started_at, record.canvas = store.now(), message_chain.canvas(self.request)
+        record.started_at, record.canvas = store.now(), message_chain.encode_canvas(self.request)
         if record.route is None and record.queue is None:  # submitted by an earlier release
-            record.route = routing.encode(routing.find_route_of_message(self.request.delivery_info))
-        record.headers = message_headers.added(job_id, record, self.request)
+            record.route = routing.encode_route(routing.find_route_of_message(self.request.delivery_info))
+        record.headers = message_headers.add_headers(job_id, record, self.request)
         # The other batches follow, each when one has finished: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
         record.admitted = min(record.batches, limit)
@@ -381,14 +381,14 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         if store.update_job(job_id, only="staged", **begun):
             history.note(store, Unit(job_id), "started", "started")
             publish_progress(
-                self, job_id, record, lambda: job_summary.progress(record, store.batches(job_id)), "started"
+                self, job_id, record, lambda: job_summary.make_progress(record, store.batches(job_id)), "started"
             )
-    lines = [message_chain.steps(self.app, job_id, record, number) for number in range(record.admitted)]
+    lines = [message_chain.make_steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:
         message_chain.run_steps(record, lines)
         return self.end_here(job_id)
     # The tasks that follow the job, or are linked to it, follow its last task from now on.
     self.request.callbacks = self.request.chain = None
     for steps in lines:
-        message_chain.publish(record, job_id, steps)
+        message_chain.publish_chain(record, job_id, steps)
     raise Ignore("its steps end it")

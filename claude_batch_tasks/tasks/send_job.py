@@ -60,13 +60,13 @@ class SendJob(InnerTask):
         job_id: str = kwargs["job_id"]
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, task_id=job_id, **options)
-        route, delay = routing.rerouted(self.app, record, options), read_delay(self.app, options)
-        if (encoded := routing.encode(route)) != record.route:  # the app's class sends it elsewhere
+        route, delay = routing.reroute_message(self.app, record, options), read_delay(self.app, options)
+        if (encoded := routing.encode_route(route)) != record.route:  # the app's class sends it elsewhere
             store.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
-        options |= routing.merged(route)
+        options |= routing.merge_options(route)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
-            with message_headers.observed() as seen:
+            with message_headers.observe_headers() as seen:
                 sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
         except Exception:
             if not has_arrived(store, job_id):
@@ -76,7 +76,7 @@ class SendJob(InnerTask):
             return self.AsyncResult(job_id)
         with suppress(errors.StoreUnavailable):
             store.schedule([Unit(job_id)], store.now() + delay)
-            if seen and (carried := message_headers.added(job_id, record, seen[-1])) != record.headers:
+            if seen and (carried := message_headers.add_headers(job_id, record, seen[-1])) != record.headers:
                 store.update_job(job_id, only="staged", headers=carried)
         return sent
 
@@ -103,15 +103,15 @@ def stage_job(
         publishing.serializer(app)
         publishing.check_serializer(app, options.get("serializer"))
     route = routing.find_route(app, options, (requests,), kwargs)
-    return submission.submit(
+    return submission.submit_job(
         app,
         job_id,
         requests,
         kwargs,
-        canvas=message_chain.canvas({**options, **routing.merged(route)}),
+        canvas=message_chain.encode_canvas({**options, **routing.merge_options(route)}),
         queue=routing.queue_name(route),
-        route=routing.encode(route),
-        headers=message_headers.encode(options.get("headers")),
+        route=routing.encode_route(route),
+        headers=message_headers.encode_headers(options.get("headers")),
         delay=delay,
         expires_at=expires_at,
     )

@@ -8,7 +8,7 @@ from typing import NoReturn
 from celery.exceptions import Ignore
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.formatting import words
+from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import messages_fallback, result_hooks
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.steps.message_chain import DONE, NAME
@@ -61,19 +61,19 @@ class SendMessages(StepTask):
             step.stop(str(error))
             step.store.drop(step.unit.job_id, step.unit.batch or 0)
         except errors.StoreUnavailable as exc:
-            self.later(exc)
+            self.retry_later(exc)
         return f"stopped: {error}"
 
-    def move_on(self) -> None:
+    def release_lease(self) -> None:
         """Release the lease; the last sender to finish wakes ``fall_back`` and the other senders.
 
         These have nothing left to wait for.
         """
-        super().move_on()
+        super().release_lease()
         if step := getattr(self.request, "step", None):
             with suppress(errors.StoreUnavailable):
                 if not step.store.under_way(step.unit.job_id, step.unit.batch or 0):
-                    step.store.wake([*messages_fallback.units(step), Unit(step.unit.job_id, step.unit.batch)])
+                    step.store.wake([*messages_fallback.list_senders(step), Unit(step.unit.job_id, step.unit.batch)])
 
 
 @job_task(base=SendMessages, name=NAME + "send_messages")
@@ -89,8 +89,8 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     run = messages_fallback.Lane(step)
     pause = run.run()
     if run.final:
-        result_hooks.announce(step, run.final)
-    sent = words(run.done)
+        result_hooks.announce_results(step, run.final)
+    sent = format_counts(run.done)
     if pause is not None and step.deadline is not None and step.now() >= step.deadline:
         step.store.drop(job_id, batch)
     elif pause is not None:

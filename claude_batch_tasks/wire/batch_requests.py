@@ -56,7 +56,7 @@ def index_of(nonce: str, custom_id: str) -> int | None:
     return index if custom_id == f"cbt-{nonce}-{index}" else None
 
 
-def cut(
+def cut_batches(
     requests: Requests,
     *,
     nonce: str,
@@ -123,7 +123,7 @@ def cut(
     yield Piece(batch, ids, b",".join(items))
 
 
-def pick(body: bytes, positions: Iterable[int]) -> list[bytes]:
+def pick_requests(body: bytes, positions: Iterable[int]) -> list[bytes]:
     """Return the ``params``, as JSON, of the requests at these positions of a chunk's body."""
     params = params_of(body)
     return [params[position] for position in positions]
@@ -134,9 +134,9 @@ def params_of(body: bytes) -> list[bytes]:
     return [bytes(item.params) for item in _decode_items(b"[" + body + b"]")]
 
 
-def again(body: bytes, positions: Iterable[int], wire_ids: Iterable[str]) -> list[bytes]:
+def rewrite_ids(body: bytes, positions: Iterable[int], wire_ids: Iterable[str]) -> list[bytes]:
     """Return the requests at these positions of a chunk's body, as they are sent under other ids."""
-    params = pick(body, positions)
+    params = pick_requests(body, positions)
     return [_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
 
 
@@ -178,7 +178,7 @@ def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str
     if not isinstance(request, dict) and not isinstance(request := _read(request), Mapping):
         return None, None, b"", [("request", f"must be an object with custom_id and params, not {_named(request)}")]
     wrong = [
-        (str(name), request_fields.outside(name))
+        (str(name), request_fields.find_outside(name))
         for name in request
         if name not in _FIELDS and not plain_json.is_omitted(request[name])
     ]
@@ -246,7 +246,7 @@ def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
     elif type(messages) is not list:
         wrong.append(("params.messages", "must be a list of messages"))
     if not request_fields.SPECIAL.isdisjoint(params):
-        misplaced = list(request_fields.misplaced(params))
+        misplaced = list(request_fields.find_misplaced(params))
         places = tuple(field for field, _ in misplaced)
         wrong[:] = [found for found in wrong if not found[0].startswith(places)] + misplaced
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import ResultsIncomplete
-from claude_batch_tasks.formatting import shortened
+from claude_batch_tasks.formatting import shorten_text
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.pricing.spending import Meter
 from claude_batch_tasks.wire import batch_requests
@@ -21,12 +21,12 @@ from claude_batch_tasks.wire.result_rows import (
     OUTCOMES,
     EndlessLine,
     Row,
-    blocks,
     count_answers,
     decode_rows,
     not_blank,
+    read_blocks,
     row,
-    salvage,
+    salvage_row,
 )
 from claude_batch_tasks.wire.token_usage import USAGE
 
@@ -93,7 +93,7 @@ class Completeness:
         """Yield the rows to store, in chunks: those that belong to this batch, once each."""
         number = 0
         try:
-            for block in blocks(chunks, _PIECE):
+            for block in read_blocks(chunks, _PIECE):
                 if piece := self._keep(block, number):
                     yield piece
                     number += 1
@@ -127,7 +127,7 @@ class Completeness:
         with suppress(ValueError):
             return row(line)
         # A second ``custom_id`` may belong to a second result in the same line.
-        found = salvage(line) if whole and line.count(b'"custom_id"') == 1 else None
+        found = salvage_row(line) if whole and line.count(b'"custom_id"') == 1 else None
         if found is not None and self.place(found.custom_id) is not None:
             return found
         self.broken += 1
@@ -154,10 +154,10 @@ class Completeness:
             if rules.concerns_account(row.error_type, said):
                 # One bad request may quote somebody's words; if two errors say exactly the same, it is no accident.
                 if said == self._said or rules.concerns_account(row.error_type, None):
-                    kind = shortened(row.error_type or "", LONGEST_NAME)
-                    self.stopped = f"{kind}: {shortened(said, LONGEST_MESSAGE) if said else said}"
+                    kind = shorten_text(row.error_type or "", LONGEST_NAME)
+                    self.stopped = f"{kind}: {shorten_text(said, LONGEST_MESSAGE) if said else said}"
                 self._said = said
-        if rules.second_chance(row.type, row.error_type):
+        if rules.deserves_resubmission(row.type, row.error_type):
             self.eligible.append(place)
             self.open[row.type] += 1
 

@@ -61,7 +61,7 @@ _BILLING = "billing_policy"
 SPECIAL = frozenset((*_NEVER, *_NOT_IN_BATCHES, _BILLING))
 
 
-def misplaced(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def find_misplaced(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the fields of a request's params that would make it fail, each with the reason."""
     for name, value in params.items():
         if name in _NEVER:
@@ -72,7 +72,7 @@ def misplaced(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"params.{name}.bill_to", "is not for batches: leave it out, and your organization is billed"
 
 
-def outside(name: Any) -> str:
+def find_outside(name: Any) -> str:
     """Explain what to do with a field of a request beside ``custom_id`` and ``params``."""
     text = "is not a field of a batch request"
     if name in _NEVER and name != "custom_id":

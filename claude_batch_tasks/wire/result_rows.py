@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from claude_batch_tasks import rules
-from claude_batch_tasks.formatting import shortened
+from claude_batch_tasks.formatting import shorten_text
 from claude_batch_tasks.pricing.spending import Meter
 from claude_batch_tasks.wire import lenient_json
 from claude_batch_tasks.wire.token_usage import USAGE, Usage, read_usage
@@ -42,7 +42,7 @@ def count_answers(meter: Meter, answers: Iterable[_Message | None]) -> None:
         if model is None:
             meter.add(None, usages)
             continue
-        name = shortened(model, LONGEST_NAME)
+        name = shorten_text(model, LONGEST_NAME)
         odd = [usage for usage in usages if usage is not None and not usage.is_plain]
         meter.add(name, [usage for usage in usages if usage is None or usage.is_plain] if odd else usages)
         for usage in odd:
@@ -84,7 +84,7 @@ class Row(msgspec.Struct, gc=False):
 
     @property
     def type(self) -> str:
-        """One of OUTCOMES; ``errored`` for a type that this version does not know."""
+        """One of OUTCOMES; ``errored_row`` for a type that this version does not know."""
         return self.result.type if self.known else "errored"
 
     @property
@@ -123,7 +123,7 @@ class EndlessLine(ValueError):
     """A line is longer than any line of a result file may be."""
 
 
-def blocks(chunks: Iterable[bytes], least: int = 1, longest: int = rules.ANSWER_BYTES) -> Iterator[bytes]:
+def read_blocks(chunks: Iterable[bytes], least: int = 1, longest: int = rules.ANSWER_BYTES) -> Iterator[bytes]:
     """Yield a byte stream in blocks of whole lines, each as soon as at least ``least`` bytes have come.
 
     Raises:
@@ -234,7 +234,7 @@ def any_row(line: bytes) -> Row:
     try:
         return row(line)
     except ValueError:
-        if (found := salvage(line)) is not None:
+        if (found := salvage_row(line)) is not None:
             return found
         raise
 
@@ -243,7 +243,7 @@ _CUSTOM_ID = re.compile(rb'\s*\{\s*"custom_id"\s*:\s*"([^"\\]*)"')
 _TYPE = re.compile(rb'"result"\s*:\s*\{\s*"type"\s*:\s*"(%s)"' % "|".join(OUTCOMES).encode())
 
 
-def salvage(line: bytes) -> Row | None:
+def salvage_row(line: bytes) -> Row | None:
     """Decode the beginning of a broken result line: whose result it is, and its type; None: that cannot be told."""
     begins, kind = _CUSTOM_ID.match(line), _TYPE.search(line)
     if begins is None:
@@ -265,7 +265,7 @@ def error_of(result: dict[str, Any]) -> dict[str, Any]:
     return {**inner, "request_id": request_id} if request_id else dict(inner)
 
 
-def errored(error_type: str, message: str, request_id: str | None) -> dict[str, Any]:
+def errored_row(error_type: str, message: str, request_id: str | None) -> dict[str, Any]:
     """Return a result that errored, in the form of Anthropic's result file."""
     error = {"type": "error", "error": {"type": error_type, "message": message}, "request_id": request_id}
     return {"type": "errored", "error": error}

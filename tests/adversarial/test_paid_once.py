@@ -178,7 +178,7 @@ class Bench:
         def go_on() -> None:
             while not over.wait(0.3):
                 with suppress(StoreUnavailable, OperationalError):
-                    recovery.recover(self.app)
+                    recovery.recover_messages(self.app)
 
         thread = threading.Thread(target=go_on)
         thread.start()

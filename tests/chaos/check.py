@@ -168,7 +168,7 @@ def _money(seen: Evidence, job: Job, job_id: str, summary: Mapping[str, Any]) ->
     if left := {name: value for name, value in money.items() if name.endswith("reserved") and value != "0"}:
         yield f"still reserved: {left}"
     needs = [
-        request_bounds.need(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
+        request_bounds.budget_need(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
         for place in range(job.requests)
     ]
     message = max(float(need.most) for need in needs if isinstance(need, request_bounds.Need))

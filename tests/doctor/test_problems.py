@@ -64,7 +64,7 @@ def test_what_a_worker_answers_is_compared() -> None:
         "version": claude_batch_tasks.__version__,
         "sees": True,
         "store": "there:6379/0",
-        "settings": inspection.described(settings),
+        "settings": inspection.describe_worker(settings),
         "clients": ["default"],
     }
 
@@ -80,7 +80,10 @@ def test_what_a_worker_answers_is_compared() -> None:
         ({"version": "0.0.1"}, "w1 runs claude-batch-tasks 0.0.1"),
         ({"sees": None}, "w1 does not reach its store (there:6379/0)"),
         ({"sees": False}, "in another store (there:6379/0) than this process (here:6379/0)"),
-        ({"settings": inspection.described(Settings(poll_max=40))}, "other settings than this process: poll_max."),
+        (
+            {"settings": inspection.describe_worker(Settings(poll_max=40))},
+            "other settings than this process: poll_max.",
+        ),
         ({"clients": []}, "does not know the client 'default'"),
         ({"late": 60}, "the clock of w1 is 60 s behind this machine's"),
         ({"late": -60}, "the clock of w1 is 60 s ahead of this machine's"),

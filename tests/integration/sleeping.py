@@ -27,7 +27,7 @@ __all__ = ["app"]
 CREATES = ("first", "middle", "last", "proved", "unanswered")
 CALLS = ("taken", "taken_stream", "call_proved", "call_unanswered")
 
-_body, _create_message, _confirm_lease = submission.body, api.create_message, Step.confirm_lease
+_body, _create_message, _confirm_lease = submission.read_body, api.create_message, Step.confirm_lease
 _parts = body_limits._Confirmed.__iter__
 _sending = threading.local()
 
@@ -97,5 +97,5 @@ class _Sleepy:
 
 
 if "SLEEPS" in os.environ:  # a worker; who starts it imports this too
-    submission.body, api.create_message = body, create_message
+    submission.read_body, api.create_message = body, create_message
     Step.confirm_lease, body_limits._Confirmed.__iter__ = confirm_lease, parts_of  # type: ignore[method-assign]

@@ -213,8 +213,8 @@ class TestAJobThatEndedWithoutItsResults:
         wait_until(lambda: job.status().batches[0].batch_id)
         job._store.unschedule(Unit(result.id, 0))
         record: Any = job._store.job(result.id)
-        at = message_chain.position(0, 3)
-        message_chain.publish(record, result.id, message_chain.steps(app, result.id, record, 0, since=at))
+        at = message_chain.position_of(0, 3)
+        message_chain.publish_chain(record, result.id, message_chain.make_steps(app, result.id, record, 0, since=at))
         simulator.advance(7200)
         assert result.get(timeout=180)["succeeded"] == COUNT
         assert simulator.journal().totals.batches_created == 1

@@ -70,7 +70,7 @@ def test_ends_are_noticed_within_the_interval(app: Celery, start_worker: StartWo
         fetched = {call.batch_id: call.at for call in journal.calls_to("results", 200)}
         late = [fetched[batch.id] - (batch.ended_at or 0) for batch in journal.batches]
         # And a moment for the messages and the fetch, on a machine that has other things to do.
-        assert max(late) < every * (1 + rules.LOOK_JITTER) + 5
+        assert max(late) < every * (1 + rules.POLL_JITTER) + 5
         assert len(looks(simulator)) < 2 * len(jobs)
 
 

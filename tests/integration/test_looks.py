@@ -67,7 +67,7 @@ def test_a_rate_limit_that_leaves_no_room_for_listings(app: Celery, start_worker
         simulator.end()
         finish(simulator, jobs)
         lists = simulator.journal().calls_to("list")
-        assert len(lists) == rules.LISTING_TRIES
+        assert len(lists) == rules.LIST_CALL_TRIES
         assert all(later.at - sooner.at > 0.9 for sooner, later in itertools.pairwise(lists)), "and in no loop"
 
 

@@ -196,7 +196,7 @@ def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
     """The lease is renewed however long it takes; once it is somebody else's, the download is given up."""
     clients._client.cache_clear()
     job_id, unit = "a-long-one", Unit("a-long-one", 0)
-    record = submission.submit(app, job_id, requests("job", 1000), {"lease": 0.6})
+    record = submission.submit_job(app, job_id, requests("job", 1000), {"lease": 0.6})
     trickle.nonce = record.nonce
     store, client = open_store_at(redis_url), redis_server.client()
     store.update_job(job_id, state="running", started_at=time.time(), admitted=1)

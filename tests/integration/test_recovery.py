@@ -147,7 +147,7 @@ def test_at_any_time_and_from_many_places_at_once(
         jobs = {f"{n}": run_batch.delay(named(f"{n}"), **options) for n in range(6)}
         with ThreadPoolExecutor(4) as pool:
             while not all(result.ready() for result in jobs.values()):
-                list(pool.map(lambda _: recovery.recover(app), range(4)))
+                list(pool.map(lambda _: recovery.recover_messages(app), range(4)))
                 recover_jobs.delay()
                 time.sleep(0.1)
         for name, result in jobs.items():
@@ -167,7 +167,7 @@ def test_a_queue_that_is_merely_long(app: Celery, start_worker: Callable[..., Wo
         deadline = time.monotonic() + 3
         sent = 0
         while time.monotonic() < deadline:
-            sent += recovery.recover(app, after=0.2)
+            sent += recovery.recover_messages(app, after=0.2)
             time.sleep(0.05)
         assert len(jobs) <= sent <= 4 * len(jobs)
         start_worker(simulator.url, **NEVER)
@@ -180,8 +180,8 @@ def test_a_queue_that_is_merely_long(app: Celery, start_worker: Callable[..., Wo
 def test_what_was_never_sent_is_not_begun(app: Celery, redis_url: str) -> None:
     """Whoever called died between staging and sending, and never got an id: the requests expire."""
     job_id = "never-sent"
-    submission.submit(app, job_id, named("one"), {})
-    assert recovery.recover(app) == 0
+    submission.submit_job(app, job_id, named("one"), {})
+    assert recovery.recover_messages(app) == 0
     client = open_store_at(redis_url)._redis
     assert all(0 < client.ttl(key) <= 604_800 for key in client.keys("*never-sent*"))
 
@@ -193,7 +193,7 @@ def test_a_job_that_is_not_due_yet_is_not_begun(app: Celery, start_worker: Calla
         start_worker(simulator.url, **NEVER)
         begun = time.time()
         result = run_batch.apply_async((named("later"),), countdown=8)
-        assert recovery.recover(app) == 0
+        assert recovery.recover_messages(app) == 0
         result.get(timeout=180)
         [created] = simulator.journal().calls_to("create")
         assert created.at - begun > 7.5
@@ -206,7 +206,7 @@ def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Wo
         result.revoke()
         wait_until(lambda: BatchJob(result.id, app).status().state == "revoked")
         assert result.state == "REVOKED"
-        assert recovery.recover(app) == 0
+        assert recovery.recover_messages(app) == 0
         client = open_store_at(redis_url)._redis
         assert all(client.ttl(key) > 0 for key in client.keys(f"*{result.id}*"))
         assert simulator.journal().totals.batches_created == 0
@@ -217,7 +217,7 @@ def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Wo
         running.revoke()
         wait_until(lambda: running.state == "REVOKED")
         assert BatchJob(running.id, app).status().state == "revoked"
-        assert recovery.recover(app) == 0
+        assert recovery.recover_messages(app) == 0
 
 
 def test_a_job_whose_ledger_is_gone_says_so(

@@ -43,7 +43,7 @@ def client(request: pytest.FixtureRequest, server: Hostile) -> Iterator[anthropi
 def test_a_factory_that_quotes_it_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "quoting_factory.py").write_text(f"raise RuntimeError('no use for sk-ant-{'x' * 20}')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert api.unusable("quoting_factory.make") == "RuntimeError: no use for [key]"
+    assert api.why_unusable("quoting_factory.make") == "RuntimeError: no use for [key]"
 
 
 RESULTS = {"results": lambda client: api.results(client, "msgbatch_1", timeout=20).__enter__()}

@@ -52,7 +52,7 @@ def test_options_are_the_settings_of_a_job() -> None:
 
 
 def test_options_beside_settings_are_those_that_a_submission_reads() -> None:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(submission.submit)))
+    tree = ast.parse(textwrap.dedent(inspect.getsource(submission.submit_job)))
     read = {
         node.args[0].value
         for node in ast.walk(tree)
@@ -97,7 +97,7 @@ BATCH = BatchRecord(
 @pytest.mark.parametrize("batches", [[], [BATCH]])
 def test_a_summary_is_what_is_declared(batches: list[BatchRecord]) -> None:
     job = JobRecord(nonce="n", requests=2, batches=len(batches), submitted_at=1.0)
-    made = job_summary.summarize("j", job, batches, 60.0)
+    made = job_summary.summarize_job("j", job, batches, 60.0)
     assert msgspec.convert(made, Summary, strict=True) == made  # no key is missing, too many, or of another type
     assert list(made["usage"]) == list(token_usage.USAGE)
     assert set(result_rows.OUTCOMES) < made.keys()
@@ -128,7 +128,7 @@ def test_a_status_can_be_read_back_from_json() -> None:
         started_at=moment,
         ended_at=moment,
         error=None,
-        summary=job_summary.summarize("j", job, [BATCH], 60.0),
+        summary=job_summary.summarize_job("j", job, [BATCH], 60.0),
     )
     assert msgspec.json.decode(msgspec.json.encode(status), type=JobStatus) == status
 
@@ -137,7 +137,7 @@ def test_a_status_can_be_read_back_from_json() -> None:
 def test_pydantic_and_so_fastapi_takes_them() -> None:
     pydantic = pytest.importorskip("pydantic")
     job = JobRecord(nonce="n", requests=2, batches=1, submitted_at=1.0)
-    made = job_summary.summarize("j", job, [BATCH], 60.0)
+    made = job_summary.summarize_job("j", job, [BATCH], 60.0)
     assert pydantic.TypeAdapter(Summary).validate_python(made) == made
     options = pydantic.TypeAdapter(JobOptions)
     assert options.validate_python({"fallback": "off", "retries": 1}) == {"fallback": "off", "retries": 1}

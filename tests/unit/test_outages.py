@@ -198,7 +198,7 @@ class TestTheSpool:
 
     def test_holds_answers_until_the_store_takes_them(self, settings: Settings, store: RedisStore) -> None:
         for place in (0, 1, 2, 2):
-            assert unsaved_answers.write(settings, self.answer(place))
+            assert unsaved_answers.write_answer(settings, self.answer(place))
         (folder,) = {path.parent for path in Path(settings.spool_dir or "").iterdir()}
         assert len(list(folder.iterdir())) == 3
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
@@ -208,14 +208,14 @@ class TestTheSpool:
         assert unsaved_answers.bring_in(settings, store) == 0
 
     def test_keeps_what_the_store_does_not_take(self, settings: Settings) -> None:
-        unsaved_answers.write(settings, self.answer())
+        unsaved_answers.write_answer(settings, self.answer())
         away = RedisStore(redis.Redis(port=1), "away")
         with pytest.raises(StoreUnavailable):
             unsaved_answers.bring_in(settings, away)
         assert len(list(Path(settings.spool_dir or "").iterdir())) == 1
 
     def test_deletes_what_is_stored_already(self, settings: Settings, store: RedisStore) -> None:
-        unsaved_answers.write(settings, self.answer())
+        unsaved_answers.write_answer(settings, self.answer())
         store.save_outcome(LANE, 1, ANSWER)
         assert unsaved_answers.bring_in(settings, store) == 0
         assert list(Path(settings.spool_dir or "").iterdir()) == []
@@ -223,7 +223,7 @@ class TestTheSpool:
     def test_keeps_an_answer_whose_batch_was_closed_without_it(
         self, settings: Settings, store: RedisStore, caplog: pytest.LogCaptureFixture
     ) -> None:
-        unsaved_answers.write(settings, self.answer())
+        unsaved_answers.write_answer(settings, self.answer())
         store.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
         store._redis.hset(f"claude_batch:{{{JOB}}}:batch:0", "final", "true")
         assert unsaved_answers.bring_in(settings, store) == 0
@@ -232,10 +232,10 @@ class TestTheSpool:
         assert path.name in caplog.text
 
     def test_keeps_what_it_cannot_read(self, settings: Settings, store: RedisStore) -> None:
-        unsaved_answers.write(settings, self.answer())
+        unsaved_answers.write_answer(settings, self.answer())
         (path,) = Path(settings.spool_dir or "").iterdir()
         path.write_bytes(path.read_bytes()[:-3])
-        unsaved_answers.write(settings, self.answer(2))
+        unsaved_answers.write_answer(settings, self.answer(2))
         assert unsaved_answers.bring_in(settings, store) == 1
         assert path.exists()
 
@@ -243,7 +243,7 @@ class TestTheSpool:
         pytest.importorskip("cryptography")
         key = ("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",)
         sealing = Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path), encryption_key=key)
-        unsaved_answers.write(sealing, self.answer())
+        unsaved_answers.write_answer(sealing, self.answer())
         (path,) = tmp_path.glob("*.answer")
         assert path.read_bytes().startswith(b"sealed:")
         without_key = Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path))
@@ -255,9 +255,9 @@ class TestTheSpool:
     def test_is_refused_where_it_cannot_be_written(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(InvalidSettings, match="cannot be written"):
-            unsaved_answers.check(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))
+            unsaved_answers.check_folder(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))
 
     def test_is_refused_where_there_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "spool").write_text("")
         with pytest.raises(InvalidSettings, match="cannot be written"):
-            unsaved_answers.check(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))
+            unsaved_answers.check_folder(Settings(store_url="redis://localhost:1/0", spool_dir=str(tmp_path / "spool")))

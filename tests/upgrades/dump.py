@@ -74,8 +74,8 @@ def _credentials(text: str, then: str, today: str) -> dict[str, str]:
     before, after = _client(then), _client(today)
     hashes = {api.account_name(before): api.account_name(after)}
     for nonce in _NONCE.findall(text):
-        if (known := api.credential(before, nonce)) in text:  # of a job that has sent something
-            hashes[known] = api.credential(after, nonce)
+        if (known := api.hash_credential(before, nonce)) in text:  # of a job that has sent something
+            hashes[known] = api.hash_credential(after, nonce)
     assert len(hashes) > 1
     return hashes
 

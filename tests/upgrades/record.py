@@ -310,7 +310,7 @@ def _batches(url: str, recording: Recording, simulator: Simulator) -> Iterator[d
                 continue
             # That of which we have no id was made last.
             seen = known[record.batch_id] if record.batch_id else list(known.values())[-1]
-            sent = recording.bodies.get(job_id) or b"".join(submission.body(store, job_id, job, number, record))
+            sent = recording.bodies.get(job_id) or b"".join(submission.read_body(store, job_id, job, number, record))
             yield {
                 "id": seen.id,
                 "ended": seen.status == "ended",

@@ -222,7 +222,7 @@ class TestACall:
 
     @pytest.mark.parametrize("endpoint", ["create", "retrieve"])
     def test_may_be_answered_by_a_transport_that_reads_nothing(self, endpoint: str) -> None:
-        http = calls._transport(anthropic.DefaultHttpxClient)
+        http = calls._http_library(anthropic.DefaultHttpxClient)
         transport = http.MockTransport(lambda request: http.Response(200, json=BATCH, headers={"request-id": "req_1"}))
         with anthropic.Anthropic(api_key=KEY, http_client=http.Client(transport=transport), max_retries=0) as client:
             batch = CALLS[endpoint](client)
@@ -242,7 +242,7 @@ class TestACall:
         assert api.create_message(client, PARAMS).limits == {"requests": (50, 49)}
         server.answers = [failure(429, retry_after="0", **limits)]
         error = error_of(client, "messages")
-        assert (error.limits, error.hold) == ({"requests": (50, 49)}, rules.SHORTEST_MESSAGES_HOLD)
+        assert (error.limits, error.hold) == ({"requests": (50, 49)}, rules.SHORTEST_MESSAGES_PAUSE)
 
     def test_for_results_asks_the_configured_host_once(self, server: Server, client: Any) -> None:
         server.answers = [answer(body=b"x\r\n\xff\xe2\x80\xa8\ny")]

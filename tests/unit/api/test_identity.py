@@ -67,7 +67,7 @@ class TestTheNameOfAnAccount:
         import hashlib
 
         client = anthropic.Anthropic(base_url=URL, api_key="a key", default_headers={"X-Tenant": "b"})
-        whole = "\n".join([api.credential(client, "account"), "x-tenant: b"])
+        whole = "\n".join([api.hash_credential(client, "account"), "x-tenant: b"])
         expected = hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
         assert api.account_name(client) == api.account_name(client, alias="a", account=api.Account("o")) == expected
 

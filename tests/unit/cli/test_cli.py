@@ -322,7 +322,7 @@ class TestAJobInTheStore:
         self, run: Callable[..., Result], store: Store, app: Celery
     ) -> None:
         app.conf.update(broker_url=nowhere())
-        submission.submit(app, "job-1", [json.loads(line())], {})
+        submission.submit_job(app, "job-1", [json.loads(line())], {})
         canceled = run("cancel", "job-1")
         assert canceled.exit_code == 0
         assert "but it is noted" in canceled.output
@@ -344,7 +344,7 @@ class TestAJobInTheStore:
     def test_is_watched_through_a_restart_of_the_store(self, app: Celery) -> None:
         with RedisServer() as server, ThreadPoolExecutor(1) as pool:
             app.conf.claude_batch_store_url = server.url
-            submission.submit(app, "job-1", [json.loads(line())], {})
+            submission.submit_job(app, "job-1", [json.loads(line())], {})
             looks = watching._looks(BatchJob("job-1", app))
             assert next(looks)[0].state == "staged"
             server.stop(kill=True)

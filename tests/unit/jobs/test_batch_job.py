@@ -45,7 +45,7 @@ def stage(app: Celery, make_request: Any) -> Callable[..., BatchJob]:
     """``stage("a", "b", max_requests_per_batch=1)``: a job of these requests, not begun."""
 
     def stage(*custom_ids: str, **options: Any) -> BatchJob:
-        submission.submit(app, JOB, [make_request(i, text=f"{PROMPT} {i}") for i in custom_ids], options)
+        submission.submit_job(app, JOB, [make_request(i, text=f"{PROMPT} {i}") for i in custom_ids], options)
         return BatchJob(JOB, app)
 
     return stage
@@ -93,7 +93,7 @@ def succeeded(text: str = "hi") -> dict[str, Any]:
 
 class TestSubmitting:
     def test_stages_everything_under_the_job(self, app: Celery, store: Store, make_request: Any) -> None:
-        job = submission.submit(app, JOB, [make_request("a")], {"poll_min": 1, "client": "default"}, queue="slow")
+        job = submission.submit_job(app, JOB, [make_request("a")], {"poll_min": 1, "client": "default"}, queue="slow")
         assert (job.requests, job.batches, job.state, job.queue) == (1, 1, "staged", "slow")
         assert job.options == {"poll_min": 1}
         assert store.job(JOB) == job
@@ -112,7 +112,7 @@ class TestSubmitting:
         assert len(records) > 1 or not options
         first = 0
         for number, record in enumerate(records):
-            body = b"".join(submission.body(store, JOB, job, number, record))
+            body = b"".join(submission.read_body(store, JOB, job, number, record))
             assert len(body) == record.body_bytes <= options.get("max_bytes_per_batch", 256_000_000)
             assert len(json.loads(body)["requests"]) == record.count
             assert record.first == first
@@ -124,15 +124,15 @@ class TestSubmitting:
         job = store.job(JOB)
         assert job is not None
         [record] = store.batches(JOB)
-        sent = json.loads(b"".join(submission.body(store, JOB, job, 0, record)))["requests"]
+        sent = json.loads(b"".join(submission.read_body(store, JOB, job, 0, record)))["requests"]
         assert [request["custom_id"] for request in sent] == [wire_id(job.nonce, 0), wire_id(job.nonce, 1)]
 
     def test_counts_the_models(self, app: Celery, store: Store, make_request: Any) -> None:
         requests = [make_request(str(n), model=f"m{n % 3}") for n in range(7)]
-        assert submission.submit(app, JOB, requests, {}).models == store.job(JOB).models == 3  # type: ignore[union-attr]
+        assert submission.submit_job(app, JOB, requests, {}).models == store.job(JOB).models == 3  # type: ignore[union-attr]
 
     def test_gives_every_job_a_nonce_of_its_own(self, app: Celery, make_request: Any) -> None:
-        assert len({submission.submit(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
+        assert len({submission.submit_job(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
 
     @pytest.mark.parametrize("state", ["staged", "running", "completed"])
     def test_again_under_the_same_id_is_refused_and_changes_nothing(
@@ -151,7 +151,7 @@ class TestSubmitting:
     ) -> None:
         def submit(n: int) -> int | None:
             try:
-                submission.submit(
+                submission.submit_job(
                     app, JOB, (make_request(f"{n}-{m}") for m in range(50)), {"max_requests_per_batch": 7}
                 )
             except errors.BatchTasksError:
@@ -215,7 +215,7 @@ class TestMaxCost:
     def submit(self, app: Celery, make_request: Any, max_cost: float | None, *models: str, **options: Any) -> None:
         """Requests of 14 tokens in, estimated, and 51 at most (a token a byte), and 1,000 out."""
         requests = [make_request(str(n), text="x" * 35, model=m, max_tokens=1_000) for n, m in enumerate(models)]
-        submission.submit(app, JOB, requests, {"max_cost": max_cost, **options})
+        submission.submit_job(app, JOB, requests, {"max_cost": max_cost, **options})
 
     def test_has_what_each_batch_costs_noted(self, app: Celery, make_request: Any, store: Store) -> None:
         self.submit(app, make_request, 1, *[self.HAIKU] * 5, max_requests_per_batch=2)
@@ -322,9 +322,9 @@ class TestSubmittingThatFails:
         with monkeypatch.context() as patched:
             patched.setattr(type(store), "create_job", lost)
             with pytest.raises(errors.StoreUnavailable):
-                submission.submit(app, JOB, [make_request()], {})
+                submission.submit_job(app, JOB, [make_request()], {})
         assert keys() == set()
-        submission.submit(app, JOB, [make_request()], {})
+        submission.submit_job(app, JOB, [make_request()], {})
 
     def test_for_a_store_that_is_gone(self, make_request: Any) -> None:
         with RedisServer() as server:
@@ -337,13 +337,13 @@ class TestSubmittingThatFails:
                     yield make_request(str(n), text="x" * 5000)
 
             with pytest.raises(errors.StoreUnavailable):
-                submission.submit(app, JOB, requests(), {})
+                submission.submit_job(app, JOB, requests(), {})
             server.start()
             client = server.client()
             assert open_store_at(server.url).job(JOB) is None
             assert all(0 < client.ttl(key) <= 86_400 for key in client.keys("*{*"))
             # And when it is handed over again under the same id, nothing of the first time is mixed in.
-            submission.submit(app, JOB, [make_request("a")], {})
+            submission.submit_job(app, JOB, [make_request("a")], {})
             assert [request["custom_id"] for request in BatchJob(JOB, app).requests()] == ["a"]
 
 
@@ -354,7 +354,7 @@ class TestTheRequests:
             make_request("x" * 512, temperature=0.1, metadata={"n": 2**63, "f": 1e300, "t": True, "z": None}),
             *(make_request(str(n), text="x" * 300_000) for n in range(8)),
         ]
-        submission.submit(app, JOB, iter(handed_over), {"max_requests_per_batch": 4})
+        submission.submit_job(app, JOB, iter(handed_over), {"max_requests_per_batch": 4})
         assert list(BatchJob(JOB, app).requests()) == handed_over
 
     def test_hold_nothing_of_ours(self, stage: Any) -> None:
@@ -679,7 +679,7 @@ class TestTheSummary:
         return JobRecord(**{"nonce": "n", "requests": 5, "batches": 2, "submitted_at": 1.0, "started_at": 2.0, **own})
 
     def test_adds_the_batches_up(self) -> None:
-        summary = job_summary.summarize(JOB, self.record(), self.BATCHES, 60.0)
+        summary = job_summary.summarize_job(JOB, self.record(), self.BATCHES, 60.0)
         assert {name: summary[name] for name in ("succeeded", "errored", "expired", "canceled")} == {
             "succeeded": 2, "errored": 2, "expired": 1, "canceled": 0,
         }  # fmt: skip
@@ -701,13 +701,13 @@ class TestTheSummary:
     )
     def test_has_a_state(self, canceled: bool, error: Any, state: str) -> None:
         batch = BatchRecord(first=0, count=5, body_bytes=1, published=1, counts={"succeeded": 5}, error=error)
-        assert job_summary.summarize(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
+        assert job_summary.summarize_job(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
 
     def test_names_all_batches_and_what_they_cost(self) -> None:
         past = {"attempt": 1, "counts": {}, "usage": {}, "costs": {}, "eligible": 1, "open": {}}
         rounds = [Round(batch_id=name, **past) for name in ("msgbatch_0", None, "msgbatch_2")]
         batch = BatchRecord(first=0, count=5, body_bytes=1, rounds=rounds, batch_id="msgbatch_3", costs={"m": "0.1"})
-        summary = job_summary.summarize(JOB, self.record(stopped="no credit"), [batch, *self.BATCHES], 60.0)
+        summary = job_summary.summarize_job(JOB, self.record(stopped="no credit"), [batch, *self.BATCHES], 60.0)
         assert summary["batch_ids"] == ["msgbatch_0", "msgbatch_2", "msgbatch_3", "msgbatch_1"]
         assert (summary["cost"], summary["cost_by_model"], summary["stopped"]) == (0.1, {"m": 0.1}, "no credit")
 
@@ -715,16 +715,16 @@ class TestTheSummary:
         known: dict[str, Any] = {"first": 0, "count": 5, "body_bytes": 1, "counts": {"succeeded": 2, "expired": 3}}
         open_ = {"eligible": 2, "open": {"expired": 2}}
         for more, expired in (({}, 3), (open_, 1), ({**open_, "final": True}, 3), ({**open_, "done": True}, 3)):
-            counts = job_summary.tally([BatchRecord(**known, **more)])
+            counts = job_summary.count_outcomes([BatchRecord(**known, **more)])
             assert (counts["succeeded"], counts["expired"]) == (2, expired)
 
     def test_is_foretold_by_the_progress(self) -> None:
-        progress = job_summary.progress(self.record(), self.BATCHES)
+        progress = job_summary.make_progress(self.record(), self.BATCHES)
         assert (progress["requests"], progress["processing"], progress["batches_done"]) == (5, 0, 2)
         assert json.loads(json.dumps(progress)) == progress
 
     @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
     def test_never_counts_what_it_does_not_know(self, counts: list[dict[str, int]]) -> None:
         batches = [BatchRecord(first=0, count=1, body_bytes=1, counts=own) for own in counts]
-        assert set(job_summary.tally(batches)) <= {"succeeded", "errored", "expired", "canceled"}
-        assert job_summary.progress(self.record(), batches)["processing"] >= 0
+        assert set(job_summary.count_outcomes(batches)) <= {"succeeded", "errored", "expired", "canceled"}
+        assert job_summary.make_progress(self.record(), batches)["processing"] >= 0

@@ -15,7 +15,15 @@ from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.jobs.estimating import Estimate, estimate
 from claude_batch_tasks.pricing.input_sizes import DOCUMENT, IMAGE, PER_MESSAGE
 from claude_batch_tasks.pricing.prices import Prices
-from claude_batch_tasks.pricing.request_bounds import BatchNeed, Need, Unbounded, batch_need, bounds, need, tokens_of
+from claude_batch_tasks.pricing.request_bounds import (
+    BatchNeed,
+    Need,
+    Unbounded,
+    batch_need,
+    bound_cost,
+    budget_need,
+    tokens_of,
+)
 
 HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens; cache: write 1.25, for an hour 2
 MINE = {"mine": {"input_mtok": 10, "output_mtok": 100}}
@@ -110,7 +118,7 @@ class TestTokens:
     def test_odd_shapes_are_no_error(self, value: Any, system: Any, tools: Any) -> None:
         request = {"model": HAIKU, "max_tokens": 1, "messages": value, "system": system, "tools": tools}
         assert tokens_of(request) >= 0
-        least, most = bounds(request, Prices(), batch=True) or (1, 0)
+        least, most = bound_cost(request, Prices(), batch=True) or (1, 0)
         assert least <= most
         assert tokens_of({"model": value}) >= 0
 
@@ -130,7 +138,7 @@ class TestBounds:
     def test_the_input_alone_and_the_longest_answer(self, batch: bool, share: Decimal) -> None:
         request = params("x" * 350, max_tokens=1_000)
         input_usd = (100 + PER_MESSAGE) * Decimal("0.000001")
-        assert bounds(request, Prices(), batch=batch) == (input_usd * share, (input_usd + Decimal("0.005")) * share)
+        assert bound_cost(request, Prices(), batch=batch) == (input_usd * share, (input_usd + Decimal("0.005")) * share)
 
     @pytest.mark.parametrize(
         ("request_", "times"),
@@ -150,19 +158,19 @@ class TestBounds:
         ],
     )
     def test_the_dearest_price_of_cache_writes_that_is_asked_for(self, request_: Any, times: str) -> None:
-        found = bounds(request_, Prices(), batch=False)
+        found = bound_cost(request_, Prices(), batch=False)
         assert found is not None
         least, most = found
         assert least == tokens_of(request_) * Decimal("0.000001")
         assert most == least * Decimal(times) + Decimal("0.0005")
 
     def test_a_model_without_a_price(self) -> None:
-        assert bounds(params(model="mine"), Prices(), batch=True) is None
-        assert bounds(params(model="mine"), Prices(MINE), batch=True) is not None
+        assert bound_cost(params(model="mine"), Prices(), batch=True) is None
+        assert bound_cost(params(model="mine"), Prices(MINE), batch=True) is not None
 
     @pytest.mark.parametrize("model", [3, ["claude-x"], {"a": 1}])
     def test_a_model_that_is_no_name(self, model: Any) -> None:
-        assert bounds(params(model=model), Prices(), batch=True) is None
+        assert bound_cost(params(model=model), Prices(), batch=True) is None
 
 
 FILE = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
@@ -175,7 +183,7 @@ def server_tool(kind: str, **more: Any) -> dict[str, Any]:
 
 class TestWhatABudgetMustHave:
     def test_for_text_is_its_estimate_and_at_most_a_token_a_byte(self) -> None:
-        found = need(params("日" * 100, max_tokens=1_000), Prices(), batch=False)
+        found = budget_need(params("日" * 100, max_tokens=1_000), Prices(), batch=False)
         assert isinstance(found, Need)
         assert found.input == (86 + PER_MESSAGE) * Decimal("0.000001")
         assert found.most >= (300 + 5_000) * Decimal("0.000001")
@@ -186,21 +194,21 @@ class TestWhatABudgetMustHave:
     )
     def test_for_a_file_is_as_much_as_fits_into_a_prompt(self, model: str, tokens: int) -> None:
         prices = Prices({model: {"input_mtok": 2, "output_mtok": 10}})
-        found = need(params([FILE], model=model), prices, batch=True)
+        found = budget_need(params([FILE], model=model), prices, batch=True)
         assert found == Need(tokens * Decimal("0.000001"), tokens * Decimal("0.000001") + Decimal("0.0005"))
 
     def test_for_text_is_never_more_than_fits_into_a_prompt(self) -> None:
-        found = need(params("x" * 900_000), Prices(), batch=False)
+        found = budget_need(params("x" * 900_000), Prices(), batch=False)
         assert isinstance(found, Need)
         assert found.most == Decimal("0.2") + Decimal("0.0005")
 
     def test_for_server_tools_is_a_prompt_for_each_use(self) -> None:
-        found = need(params(model=OPUS, **server_tool("web_search", max_uses=4)), Prices(), batch=True)
+        found = budget_need(params(model=OPUS, **server_tool("web_search", max_uses=4)), Prices(), batch=True)
         assert found == Need(Decimal("2.54"), Decimal("2.54") + 5 * Decimal("0.00125"))  # a search is a cent
 
     def test_in_the_us_is_a_tenth_more(self) -> None:
         there, anywhere = (
-            need(params([FILE], model="claude-opus-4-6", inference_geo=geo), Prices(), batch=True)
+            budget_need(params([FILE], model="claude-opus-4-6", inference_geo=geo), Prices(), batch=True)
             for geo in ("us", "global")
         )
         assert isinstance(there, Need)
@@ -209,7 +217,7 @@ class TestWhatABudgetMustHave:
 
     def test_holds_what_compaction_and_other_models_take(self) -> None:
         alone, compacted, advised, fallen_back = (
-            need(params([FILE], model=OPUS, **more), Prices(), batch=True)
+            budget_need(params([FILE], model=OPUS, **more), Prices(), batch=True)
             for more in (
                 {},
                 {"context_management": {"edits": [{"type": "compact_20260112"}]}},
@@ -237,7 +245,7 @@ class TestWhatABudgetMustHave:
         ],
     )
     def test_is_not_said_where_nothing_limits_it(self, request_: Any, field: str, says: str) -> None:
-        found = need(request_, Prices({"own": {"input_mtok": 1, "output_mtok": 1}}), batch=True)
+        found = budget_need(request_, Prices({"own": {"input_mtok": 1, "output_mtok": 1}}), batch=True)
         assert isinstance(found, Unbounded)
         assert found.field == field
         assert says in found.why
@@ -324,7 +332,7 @@ class TestEstimate:
     def test_it_is_the_sum_of_the_upper_bounds(self, sizes: list[int], asked: Any) -> None:
         job = {str(n): params("x" * size, cache_control=asked) for n, size in enumerate(sizes)}
         for batch in (True, False):
-            found = [bounds(request, Prices(), batch=batch) for request in job.values()]
+            found = [bound_cost(request, Prices(), batch=batch) for request in job.values()]
             most = float(sum(pair[1] for pair in found if pair is not None))
             assert (estimate(job).cost if batch else estimate(job).fallback_cost) == most
         assert estimate(job).input_tokens == sum(map(tokens_of, job.values()))

@@ -44,7 +44,7 @@ def said(*batches: BatchRecord, stopped: str | None = None, adopted: bool = Fals
         adopted=adopted,
     )
     step: Any = SimpleNamespace(unit=Unit("j"), job=job, settings=Settings())
-    error = job_failure.of(step, list(batches), job_summary.summarize("j", job, batches, 2.0))
+    error = job_failure.explain_failure(step, list(batches), job_summary.summarize_job("j", job, batches, 2.0))
     assert error is not None
     return str(error)
 

@@ -39,7 +39,7 @@ class Job:
     def __init__(self, store: RedisStore) -> None:
         self.store, self.id = store, f"job-{next(_numbers)}"
         requests = ({"custom_id": f"r{n}", "params": params(n)} for n in range(2 * PER_BATCH))
-        cut = batch_requests.cut(requests, nonce=NONCE, index=Index(), max_requests=PER_BATCH, max_bytes=10**6)
+        cut = batch_requests.cut_batches(requests, nonce=NONCE, index=Index(), max_requests=PER_BATCH, max_bytes=10**6)
         store.stage(self.id, NONCE, cut)
         store.stage_index(self.id, NONCE, [(0, b"x")])
         self.record = JobRecord(nonce=NONCE, requests=2 * PER_BATCH, batches=2, submitted_at=1.0)
@@ -52,8 +52,8 @@ class Job:
     def publish(self, number: int, results: dict[int, dict[str, Any]], **changes: Any) -> None:
         """The results of a batch's present round, by position."""
         record = self.batches[number]
-        held = resubmission.places(self.store, self.id, number, record)
-        name = resubmission.nonce(self.record, record)
+        held = resubmission.positions_in_batch(self.store, self.id, number, record)
+        name = resubmission.nonce_of_round(self.record, record)
         places = held if record.rounds else None
         seen = Completeness(name, record.first, record.count, places=places, prices=Prices())
         lines = (
@@ -64,7 +64,7 @@ class Job:
         record.attempt += 1
         self.store.write_results(self.id, number, record.attempt, seen.keep(lines))
         assert seen.foreign == 0
-        self.change(number, published=record.attempt, **resubmission.merged(record, seen), **changes)
+        self.change(number, published=record.attempt, **resubmission.merge_rows(record, seen), **changes)
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
         assert self.store.publish(Unit(self.id, number), "me", record.attempt, **rows)
 
@@ -73,7 +73,7 @@ class Job:
         self.publish(number, {place: {"type": "expired"} for place in places})
 
     def begin(self, number: int) -> dict[str, Any]:
-        changes = resubmission.begin(self.store, self.id, self.record, number, self.batches[number])
+        changes = resubmission.begin_round(self.store, self.id, self.record, number, self.batches[number])
         self.change(number, **changes)
         return changes
 
@@ -82,7 +82,7 @@ class Job:
             setattr(self.batches[number], name, value)
 
     def body(self, number: int) -> bytes:
-        return b"".join(submission.body(self.store, self.id, self.record, number, self.batches[number]))
+        return b"".join(submission.read_body(self.store, self.id, self.record, number, self.batches[number]))
 
 
 @pytest.fixture
@@ -103,15 +103,15 @@ class TestTheRequestsOfASmallerBatch:
                 for place in places
             ]
             assert json.loads(job.body(1)) == {"requests": expected}
-            assert list(resubmission.places(job.store, job.id, 1, job.batches[1])) == places
+            assert list(resubmission.positions_in_batch(job.store, job.id, 1, job.batches[1])) == places
             if round_ == 1:
                 job.publish(1, {5: {"type": "canceled"}, 11: {"type": "expired"}, 4: {"type": "expired"}})
                 job.begin(1)
 
     def test_of_the_first_are_all(self, job: Job) -> None:
         record = job.batches[0]
-        assert resubmission.nonce(job.record, record) == NONCE
-        assert list(resubmission.places(job.store, job.id, 0, record)) == list(range(PER_BATCH))
+        assert resubmission.nonce_of_round(job.record, record) == NONCE
+        assert list(resubmission.positions_in_batch(job.store, job.id, 0, record)) == list(range(PER_BATCH))
         assert len(json.loads(job.body(0))["requests"]) == PER_BATCH
 
     @given(data=st.data())
@@ -134,20 +134,20 @@ class TestTheRequestsOfASmallerBatch:
 
     def test_that_are_left_have_their_params(self, job: Job) -> None:
         record = job.batches[1]
-        assert list(resubmission.left(job.store, job.id, 1, record)) == list(range(PER_BATCH))
-        assert len(list(resubmission.params(job.store, job.id, 1, record))) == PER_BATCH
+        assert list(resubmission.positions_left(job.store, job.id, 1, record)) == list(range(PER_BATCH))
+        assert len(list(resubmission.read_params_left(job.store, job.id, 1, record))) == PER_BATCH
         job.eligible(1, [7, 2])
         for begun in (False, True):  # also while a smaller batch of them is under way, or when it was never made
             if begun:
                 job.begin(1)
-            assert list(resubmission.left(job.store, job.id, 1, record)) == [2, 7]
-            found = [json.loads(each) for each in resubmission.params(job.store, job.id, 1, record)]
+            assert list(resubmission.positions_left(job.store, job.id, 1, record)) == [2, 7]
+            found = [json.loads(each) for each in resubmission.read_params_left(job.store, job.id, 1, record)]
             assert found == [params(PER_BATCH + place) for place in (2, 7)]
 
     def test_may_be_none(self, job: Job) -> None:
         job.publish(0, {})
-        assert list(resubmission.left(job.store, job.id, 0, job.batches[0])) == []
-        assert list(resubmission.params(job.store, job.id, 0, job.batches[0])) == []
+        assert list(resubmission.positions_left(job.store, job.id, 0, job.batches[0])) == []
+        assert list(resubmission.read_params_left(job.store, job.id, 0, job.batches[0])) == []
 
 
 class TestBeginningARound:
@@ -243,15 +243,17 @@ def test_what_a_smaller_batch_answered_is_told_apart() -> None:
         open={"errored": 2, "expired": 2},
     )
     record = BatchRecord(first=0, count=10, body_bytes=0, counts={"succeeded": 5, "errored": 3, "expired": 2})
-    assert resubmission.sources(record) == {(outcome, "batch"): count for outcome, count in record.counts.items()}
+    assert resubmission.count_sources(record) == {(outcome, "batch"): count for outcome, count in record.counts.items()}
     record = BatchRecord(
         first=0, count=10, body_bytes=0, rounds=[first], resubmitted=4, counts={"succeeded": 8, "errored": 2}
     )
-    assert resubmission.sources(record) == {
+    assert resubmission.count_sources(record) == {
         ("succeeded", "batch"): 5,
         ("errored", "batch"): 1,
         ("succeeded", "resubmitted"): 3,
         ("errored", "resubmitted"): 1,
     }
     never_created = BatchRecord(first=0, count=10, body_bytes=0, rounds=[first], counts=first.counts)
-    assert resubmission.sources(never_created) == {(outcome, "batch"): count for outcome, count in first.counts.items()}
+    assert resubmission.count_sources(never_created) == {
+        (outcome, "batch"): count for outcome, count in first.counts.items()
+    }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from claude_batch_tasks.pricing.input_sizes import IMAGE, LARGE_IMAGE, Advisor, measure
+from claude_batch_tasks.pricing.input_sizes import IMAGE, LARGE_IMAGE, Advisor, measure_inputs
 
 FILE = {"type": "file", "file_id": "file_1"}
 URL = {"type": "url", "url": "https://example.com/a.pdf"}
@@ -40,7 +40,7 @@ class TestPartsOfUnknownSize:
         ],
     )  # fmt: skip
     def test_are_counted_by_what_they_are(self, request_: Any, unknown: dict[str, int]) -> None:
-        assert dict(measure(request_).unknown) == unknown
+        assert dict(measure_inputs(request_).unknown) == unknown
 
     @pytest.mark.parametrize(
         "request_",
@@ -57,13 +57,13 @@ class TestPartsOfUnknownSize:
         ],
     )
     def test_are_none_where_bytes_or_pixels_limit_them(self, request_: Any) -> None:
-        found = measure(request_)
+        found = measure_inputs(request_)
         assert (dict(found.unknown), found.endless, found.prompts) == ({}, None, 1)
 
     @pytest.mark.parametrize("text", ["plain words", "日本語のテキスト", "🜲" * 50, "0f9e" * 30])
     def test_text_is_never_more_tokens_than_bytes(self, text: str) -> None:
-        assert measure(params(text)).most >= len(text.encode())
-        assert measure(params([{"type": "of_tomorrow", "text": text}])).most >= len(text.encode())
+        assert measure_inputs(params(text)).most >= len(text.encode())
+        assert measure_inputs(params([{"type": "of_tomorrow", "text": text}])).most >= len(text.encode())
 
 
 class TestAnImage:
@@ -86,9 +86,9 @@ class TestAnImage:
     )
     def test_has_no_more_tokens_than_the_model_looks_at(self, model: str, tokens: int) -> None:
         block = {"type": "image", "source": {"type": "base64", "data": "A" * 100_000}}
-        bare, one = (measure(params(content, model=model)) for content in ([], [block]))
+        bare, one = (measure_inputs(params(content, model=model)) for content in ([], [block]))
         assert (one.most - bare.most, one.tokens - bare.tokens) == (tokens, tokens)
-        nested = measure(params([{"type": "of_tomorrow", "inner": [block]}], model=model))
+        nested = measure_inputs(params([{"type": "of_tomorrow", "inner": [block]}], model=model))
         assert nested.most >= tokens
 
 
@@ -107,7 +107,7 @@ class TestPromptsThatFollowByThemselves:
         ],
     )
     def test_have_no_limit_where_nothing_gives_one(self, more: dict[str, Any], field: str) -> None:
-        endless = measure(params(**more)).endless
+        endless = measure_inputs(params(**more)).endless
         assert endless is not None
         assert endless[0] == field
 
@@ -123,7 +123,7 @@ class TestPromptsThatFollowByThemselves:
         ],
     )
     def test_are_none_with_tools_that_the_caller_runs(self, tool: dict[str, Any]) -> None:
-        found = measure(params(tools=[tool]))
+        found = measure_inputs(params(tools=[tool]))
         assert (found.endless, found.prompts) == (None, 1)
 
     def test_are_as_many_as_the_uses_allow(self) -> None:
@@ -132,6 +132,6 @@ class TestPromptsThatFollowByThemselves:
             {"type": "web_fetch_20260318", "name": "web_fetch", "max_uses": 2},
             {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5", "max_uses": 1, "max_tokens": 700},
         ]
-        found = measure(params(tools=tools))
+        found = measure_inputs(params(tools=tools))
         assert (found.prompts, found.searches) == (7, 3)
         assert found.advisors == (Advisor("claude-opus-5", 1, 700),)

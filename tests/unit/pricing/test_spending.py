@@ -70,8 +70,8 @@ class TestAMeter:
         before, after = (Meter(Prices(), batch=False, at=at) for at in (1_773_316_800, 1_773_446_400))
         for meter in (before, after):  # of claude-opus-4-6, on 2026-03-12 and 2026-03-14
             meter.add("claude-opus-4-6", [usage(150_000), usage(250_000)])
-        assert spending.total(before.costs()) == Decimal("3.25"), "above 200,000 it was twice as much"
-        assert spending.total(after.costs()) == 2
+        assert spending.total_cost(before.costs()) == Decimal("3.25"), "above 200,000 it was twice as much"
+        assert spending.total_cost(after.costs()) == 2
 
     @given(st.lists(st.tuples(st.sampled_from([HAIKU, STEPPED]), usages), max_size=12), st.booleans())
     def test_is_the_sum_of_its_answers(self, answers: list[tuple[str, Used]], batch: bool) -> None:
@@ -86,19 +86,22 @@ class TestAMeter:
 
 class TestCosts:
     def test_are_added_up_exactly(self) -> None:
-        assert spending.merged() == {}
-        assert spending.merged({"a": "0.1"}, {"a": "0.2", "b": "1"}, {"b": "1E-9"}) == {"a": "0.3", "b": "1.000000001"}
+        assert spending.merge_costs() == {}
+        assert spending.merge_costs({"a": "0.1"}, {"a": "0.2", "b": "1"}, {"b": "1E-9"}) == {
+            "a": "0.3",
+            "b": "1.000000001",
+        }
 
     def test_that_hold_something_unknown_are_not_known(self) -> None:
         for parts in (({"a": None}, {"a": "1"}), ({"a": "1"}, {"a": None}), ({"a": "1"}, {"a": None}, {"a": "1"})):
-            assert spending.merged(*parts, {"b": "2"}) == {"a": None, "b": "2"}
+            assert spending.merge_costs(*parts, {"b": "2"}) == {"a": None, "b": "2"}
 
     @pytest.mark.parametrize(
         ("each", "expected"),
         [({}, 0), ({"a": "0.1", "b": "0.2"}, Decimal("0.3")), ({"a": "0.1", "b": None}, None), ({"a": None}, None)],
     )
     def test_have_a_total_if_all_of_them_are_known(self, each: dict[str, str | None], expected: Decimal | None) -> None:
-        assert spending.total(each) == expected
+        assert spending.total_cost(each) == expected
 
     @pytest.mark.parametrize(
         ("dollars", "nano"),
@@ -113,4 +116,4 @@ class TestCosts:
         ],
     )
     def test_in_whole_nano_dollars_are_never_less(self, dollars: Decimal | float, nano: int) -> None:
-        assert spending.nano(dollars) == nano
+        assert spending.to_nano_dollars(dollars) == nano

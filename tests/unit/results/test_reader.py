@@ -81,7 +81,7 @@ def finish(store: Store) -> Callable[..., None]:
 def job(app: Celery, make_request: Any, finish: Any) -> BatchJob:
     """Three batches, all of them finished."""
     requests = (make_request(f"review {n}") for n in range(3 * PER_BATCH))
-    submission.submit(app, JOB, requests, {"max_requests_per_batch": PER_BATCH})
+    submission.submit_job(app, JOB, requests, {"max_requests_per_batch": PER_BATCH})
     for number in range(3):
         finish(number)
     return BatchJob(JOB, app)
@@ -95,11 +95,13 @@ def again(store: Store) -> Callable[..., None]:
         job, unit, record = store.job(JOB), Unit(JOB, 0), store.batch(JOB, 0)
         assert job is not None
         assert record is not None
-        store.record(unit, "test", **resubmission.begin(store, JOB, job, 0, record))
+        store.record(unit, "test", **resubmission.begin_round(store, JOB, job, 0, record))
         record = store.batch(JOB, 0)
         assert record is not None
-        attempt, name = record.attempt + 1, resubmission.nonce(job, record)
-        seen = Completeness(name, record.first, record.count, places=resubmission.places(store, JOB, 0, record))
+        attempt, name = record.attempt + 1, resubmission.nonce_of_round(job, record)
+        seen = Completeness(
+            name, record.first, record.count, places=resubmission.positions_in_batch(store, JOB, 0, record)
+        )
         lines = (
             json.dumps({"custom_id": wire_id(name, record.first + place), "result": result}).encode() + b"\n"
             for place, result in results.items()
@@ -108,7 +110,7 @@ def again(store: Store) -> Callable[..., None]:
         store.write_results(JOB, 0, attempt, seen.keep(lines))
         assert seen.complete
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-        known = {"state": "fetched", **resubmission.merged(record, seen), **changes}
+        known = {"state": "fetched", **resubmission.merge_rows(record, seen), **changes}
         keep = [round.attempt for round in record.rounds]
         assert store.publish(unit, "test", attempt, keep=keep, **rows, **known)
 
@@ -143,7 +145,7 @@ class TestResults:
         assert len(found) == 3 * PER_BATCH
 
     def test_of_a_batch_without_rows_come_in_order_too(self, app: Celery, make_request: Any, store: Store) -> None:
-        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(5)), {})
+        submission.submit_job(app, JOB, (make_request(f"review {n}") for n in range(5)), {})
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         unsent = {"outcome": {"type": "canceled"}, "counts": {"canceled": 5}, "final": True, "done": True}
         store.record(Unit(JOB, 0), "test", **unsent)
@@ -168,7 +170,7 @@ class TestResults:
     def test_may_be_read_while_the_job_runs(self, app: Celery, make_request: Any, finish: Any, store: Store) -> None:
         """Of complete batches only, whole ones, whatever is being written meanwhile."""
         requests = (make_request(f"review {n}") for n in range(6 * PER_BATCH))
-        submission.submit(app, JOB, requests, {"max_requests_per_batch": PER_BATCH})
+        submission.submit_job(app, JOB, requests, {"max_requests_per_batch": PER_BATCH})
         job, over, seen = BatchJob(JOB, app), threading.Event(), []
 
         def read() -> None:
@@ -201,7 +203,7 @@ class TestResults:
 
     def test_may_hold_what_strict_readers_refuse(self, app: Celery, make_request: Any, store: Store) -> None:
         """It is stored and paid for, so it is read somehow, and what comes after it as well."""
-        submission.submit(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
+        submission.submit_job(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
         record = store.job(JOB)
         assert record is not None
         texts = [b'"\xff\xfe"', rb'"\ud800"', b'"fine"']
@@ -245,7 +247,7 @@ class TestOddAnswers:
     @pytest.fixture
     def odd(self, app: Celery, make_request: Any, store: Store) -> BatchJob:
         """Every odd answer there is, in one batch."""
-        submission.submit(app, JOB, [make_request(name) for name in ALL], {})
+        submission.submit_job(app, JOB, [make_request(name) for name in ALL], {})
         record, unit = store.job(JOB), Unit(JOB, 0)
         assert record is not None
         lines = [
@@ -329,7 +331,7 @@ class TestOddAnswers:
 
     @pytest.mark.parametrize("pretty", [False, True])
     def test_may_be_the_messages_apis(self, app: Celery, make_request: Any, store: Store, pretty: bool) -> None:
-        submission.submit(app, JOB, [make_request(name) for name in ODD], {})
+        submission.submit_job(app, JOB, [make_request(name) for name in ODD], {})
         lost = {"outcome": {"type": "expired"}, "counts": {"succeeded": len(ODD)}, "final": True, "done": True}
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         store.record(Unit(JOB, 0), "test", **lost)
@@ -373,7 +375,7 @@ class TestOddAnswers:
 class TestOneResult:
     def test_is_found_in_whatever_batch_and_piece_it_is(self, app: Celery, make_request: Any, finish: Any) -> None:
         requests = (make_request(f"review {n}") for n in range(60))
-        submission.submit(app, JOB, requests, {"max_requests_per_batch": 25})
+        submission.submit_job(app, JOB, requests, {"max_requests_per_batch": 25})
         for number in range(3):
             finish(number, lambda n: answer(n, size=200_000))
         job = BatchJob(JOB, app)
@@ -401,7 +403,7 @@ FIRST = [GOOD, EXPIRED, OVERLOADED, EXPIRED, INVALID, EXPIRED]
 @pytest.fixture
 def six(app: Celery, make_request: Any, finish: Any) -> BatchJob:
     """A job of six requests, the batch of which is fetched; what is left of it may be sent again."""
-    submission.submit(app, JOB, [make_request(f"review {n}") for n in range(6)], {})
+    submission.submit_job(app, JOB, [make_request(f"review {n}") for n in range(6)], {})
     finish(0, lambda n: FIRST[n], final=False, done=False, eligible=4, open={"expired": 3, "errored": 1})
     return BatchJob(JOB, app)
 
@@ -469,7 +471,7 @@ class TestResultsOfSeveralRounds:
         job, record = store.job(JOB), store.batch(JOB, 0)
         assert job is not None
         assert record is not None
-        changes = resubmission.begin(store, JOB, job, 0, record)
+        changes = resubmission.begin_round(store, JOB, job, 0, record)
         store.record(Unit(JOB, 0), "test", **{**changes, "state": "unsent", "final": True, "done": True})
         assert {n: kind for n, (kind, _, _) in self.shown(six.results()).items()} == {
             0: "succeeded", 1: "succeeded", 2: "expired", 3: "errored", 4: "errored", 5: "errored",
@@ -497,7 +499,7 @@ class TestResultsByTheirIds:
         job, record = store.job(JOB), store.batch(JOB, 0)
         assert job is not None
         assert record is not None
-        store.record(Unit(JOB, 0), "test", **resubmission.begin(store, JOB, job, 0, record))
+        store.record(Unit(JOB, 0), "test", **resubmission.begin_round(store, JOB, job, 0, record))
         assert self.found(six) == [0, 4]
         with pytest.raises(errors.RequestNotFound, match="has no outcome yet"):
             six.result("review 1")
@@ -523,7 +525,7 @@ class TestResultsByTheirIds:
         self, app: Celery, make_request: Any, finish: Any, store: Store, monkeypatch: Any
     ) -> None:
         requests = (make_request(f"review {n}") for n in range(1500))
-        submission.submit(app, JOB, requests, {"max_requests_per_batch": 1200})
+        submission.submit_job(app, JOB, requests, {"max_requests_per_batch": 1200})
         for number in range(2):
             finish(number, lambda n: answer(n, size=2000 if n % 3 else 1))
         for name in ("results", "outcomes"):
@@ -552,7 +554,7 @@ class TestResultsByTheirIds:
     def test_of_a_batch_without_rows_are_the_messages_apis_and_then_its_own(
         self, app: Celery, make_request: Any, store: Store
     ) -> None:
-        submission.submit(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
+        submission.submit_job(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         store.record(Unit(JOB, 0), "test", state="lost", outcome=INVALID, note="no budget")
         job = BatchJob(JOB, app)
@@ -567,7 +569,7 @@ class TestResultsByTheirIds:
         self, app: Celery, make_request: Any, store: Store
     ) -> None:
         """``on_result`` is called with them at once."""
-        submission.submit(app, JOB, [make_request(f"review {n}") for n in range(2)], {})
+        submission.submit_job(app, JOB, [make_request(f"review {n}") for n in range(2)], {})
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         store.record(Unit(JOB, 0), "test", state="lost", outcome=INVALID)
         keep(store, 0, "refused 8 times")
@@ -666,7 +668,7 @@ class TestAnExport:
             {"type": "succeeded", "message": {"usage": {"input_tokens": -1}, "model": 7, "content": 5}},
             {"type": "errored", "error": {"type": ["x"]}},
         ]
-        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(4)), {})
+        submission.submit_job(app, JOB, (make_request(f"review {n}") for n in range(4)), {})
         finish(0, lambda n: odd[n])
         job, out = BatchJob(JOB, app), io.BytesIO()
         assert job.export(out, format="parquet", order="request") == 4
@@ -740,7 +742,7 @@ class TestDeleting:
 
     def test_ends_a_reader_of_what_has_no_rows_too(self, app: Celery, make_request: Any, store: Store) -> None:
         """All of it came through the Messages API; without that, it would look as if none of it had."""
-        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(600)), {})
+        submission.submit_job(app, JOB, (make_request(f"review {n}") for n in range(600)), {})
         lost = {"outcome": {"type": "errored", "error": {}}, "counts": {"succeeded": 600}, "final": True, "done": True}
         store.acquire(Unit(JOB, 0), 0, "test", 60)
         store.record(Unit(JOB, 0), "test", **lost)
@@ -758,7 +760,7 @@ class TestDeleting:
         assert {result.type for result in seen} == {"succeeded"}
 
     def test_ends_a_reader_with_a_word(self, app: Celery, make_request: Any, finish: Any, store: Store) -> None:
-        submission.submit(app, JOB, (make_request(f"review {n}") for n in range(20)), {})
+        submission.submit_job(app, JOB, (make_request(f"review {n}") for n in range(20)), {})
         finish(0, lambda n: answer(4 * n, size=200_000))
         store.update_job(JOB, state="completed")
         job = BatchJob(JOB, app)

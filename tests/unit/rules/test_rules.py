@@ -41,13 +41,13 @@ def expected(endpoint: str, status: int | None, error_type: str | None) -> type[
 class TestWhatAnAnswerMeans:
     @pytest.mark.parametrize("endpoint", ENDPOINTS)
     def test_a_request_that_never_left_may_be_sent_again(self, endpoint: Any) -> None:
-        assert rules.classify(endpoint, None, sent=False) is TRANSIENT
+        assert rules.classify_answer(endpoint, None, sent=False) is TRANSIENT
 
     @pytest.mark.parametrize("endpoint", ENDPOINTS)
     @pytest.mark.parametrize("error_type", [None, "overloaded_error", "api_error", "an_unheard_of_error"])
     def test_is_decided_for_every_status_and_form(self, endpoint: Any, error_type: str | None) -> None:
         for status in STATUSES:
-            found = rules.classify(endpoint, status, own=error_type is not None, error_type=error_type)
+            found = rules.classify_answer(endpoint, status, own=error_type is not None, error_type=error_type)
             assert found is expected(endpoint, status, error_type), status
 
     @pytest.mark.parametrize("endpoint", ["create", "messages"])
@@ -55,7 +55,7 @@ class TestWhatAnAnswerMeans:
         "status", [None, 303, 400, 401, 403, 408, 409, 413, 499, 500, 502, 503, 504, 520, 524, 529]
     )
     def test_what_is_not_the_apis_own_form_may_have_been_paid(self, endpoint: Any, status: int | None) -> None:
-        assert rules.classify(endpoint, status) is AMBIGUOUS
+        assert rules.classify_answer(endpoint, status) is AMBIGUOUS
 
     @pytest.mark.parametrize("endpoint", ["create", "messages"])
     @pytest.mark.parametrize(
@@ -64,22 +64,22 @@ class TestWhatAnAnswerMeans:
     def test_the_apis_own_word_that_it_failed_is_not_that_it_did_nothing(
         self, endpoint: Any, status: int, error_type: str
     ) -> None:
-        assert rules.classify(endpoint, status, own=True, error_type=error_type) is AMBIGUOUS
+        assert rules.classify_answer(endpoint, status, own=True, error_type=error_type) is AMBIGUOUS
 
     @pytest.mark.parametrize("endpoint", ["create", "messages"])
     def test_overloaded_in_the_apis_own_words_did_nothing(self, endpoint: Any) -> None:
-        assert rules.classify(endpoint, 529, own=True, error_type="overloaded_error") is TRANSIENT
+        assert rules.classify_answer(endpoint, 529, own=True, error_type="overloaded_error") is TRANSIENT
 
     @pytest.mark.parametrize("endpoint", READING)
     @pytest.mark.parametrize("status", [301, 400, 401, 403, 407, 413])
     def test_a_proxys_refusal_passes_where_nothing_is_spent(self, endpoint: Any, status: int) -> None:
-        assert rules.classify(endpoint, status) is TRANSIENT
+        assert rules.classify_answer(endpoint, status) is TRANSIENT
         assert rules.is_foreign_refusal(status, None), "up to a limit"
 
     @pytest.mark.parametrize("endpoint", READING)
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 410, 413, 422])
     def test_the_apis_own_refusal_does_not_pass(self, endpoint: Any, status: int) -> None:
-        assert rules.classify(endpoint, status, own=True, error_type="some_error") is PERMANENT
+        assert rules.classify_answer(endpoint, status, own=True, error_type="some_error") is PERMANENT
         assert not rules.is_foreign_refusal(status, "some_error")
 
     @pytest.mark.parametrize("status", [None, 200, 408, 409, 425, 429, 500, 502, 520, 529])
@@ -93,7 +93,7 @@ class TestWhatAnAnswerMeans:
         sent=st.booleans(),
     )
     def test_every_status_means_something(self, endpoint: Any, status: int | None, own: bool, sent: bool) -> None:
-        error = rules.classify(endpoint, status, own=own, error_type="x_error" if own else None, sent=sent)
+        error = rules.classify_answer(endpoint, status, own=own, error_type="x_error" if own else None, sent=sent)
         assert issubclass(error, errors.ApiError)
         assert issubclass(error, errors.TryLater) or own or status in (301, 302, 307, 308)
 
@@ -114,30 +114,30 @@ class TestRetryAfter:
         ],
     )
     def test_is_read_in_each_of_its_forms(self, headers: dict[str, str], seconds: float | None) -> None:
-        assert rules.retry_after(headers, NOW) == seconds
+        assert rules.read_retry_after(headers, NOW) == seconds
 
     @pytest.mark.parametrize("value", ["-5", "Sun, 22 Nov 2026 11:00:00 GMT", "-inf"])
     def test_in_the_past_is_now(self, value: str) -> None:
-        assert rules.retry_after({"retry-after": value}, NOW) == 0.0
+        assert rules.read_retry_after({"retry-after": value}, NOW) == 0.0
 
     @pytest.mark.parametrize("value", ["1e9", "inf", "4294967", "Sun, 22 Nov 2099 12:00:00 GMT"])
     def test_never_asks_for_more_than_ten_minutes(self, value: str) -> None:
-        assert rules.retry_after({"retry-after": value}, NOW) == rules.LONGEST_HOLD
+        assert rules.read_retry_after({"retry-after": value}, NOW) == rules.LONGEST_PAUSE
 
     @pytest.mark.parametrize("value", ["", "soon", "nan", "12 parsecs", "Sun, 99 Nov 2026 11:00:00 GMT"])
     @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
     def test_that_is_unreadable_asks_for_nothing(self, name: str, value: str) -> None:
-        assert rules.retry_after({name: value}, NOW) is None
+        assert rules.read_retry_after({name: value}, NOW) is None
 
     @given(value=st.text(max_size=40), name=st.sampled_from(["retry-after", "retry-after-ms"]))
     def test_is_never_an_error(self, name: str, value: str) -> None:
-        seconds = rules.retry_after({name: value}, NOW)
-        assert seconds is None or 0 <= seconds <= rules.LONGEST_HOLD
+        seconds = rules.read_retry_after({name: value}, NOW)
+        assert seconds is None or 0 <= seconds <= rules.LONGEST_PAUSE
 
     @given(when=st.datetimes(timezones=st.timezones()), text=st.sampled_from(["{}", "{} (comment)"]))
     def test_as_any_date_is_never_an_error(self, when: datetime, text: str) -> None:
-        seconds = rules.retry_after({"retry-after": text.format(format_datetime(when))}, NOW)
-        assert seconds is None or 0 <= seconds <= rules.LONGEST_HOLD
+        seconds = rules.read_retry_after({"retry-after": text.format(format_datetime(when))}, NOW)
+        assert seconds is None or 0 <= seconds <= rules.LONGEST_PAUSE
 
 
 class TestBackoff:
@@ -147,16 +147,16 @@ class TestBackoff:
     )
     def test_doubles_up_to_the_maximum(self, failures: int, ceiling: float) -> None:
         nearly_one = 1 - 2**-53
-        waits = rules.backoff(failures, retry_min=2, retry_max=300, at_least=None, rand=nearly_one)
+        waits = rules.retry_countdown(failures, retry_min=2, retry_max=300, at_least=None, rand=nearly_one)
         assert waits == pytest.approx(ceiling)
 
     def test_has_full_jitter(self) -> None:
-        assert rules.backoff(3, retry_min=2, retry_max=300, at_least=None, rand=0.0) == 0.0
-        assert rules.backoff(3, retry_min=2, retry_max=300, at_least=None, rand=0.5) == 4.0
+        assert rules.retry_countdown(3, retry_min=2, retry_max=300, at_least=None, rand=0.0) == 0.0
+        assert rules.retry_countdown(3, retry_min=2, retry_max=300, at_least=None, rand=0.5) == 4.0
 
     def test_never_comes_back_before_the_other_side_asked_for(self) -> None:
-        assert rules.backoff(1, retry_min=2, retry_max=300, at_least=60, rand=0.9) == 60
-        assert rules.backoff(9, retry_min=2, retry_max=300, at_least=1, rand=0.9) == 270
+        assert rules.retry_countdown(1, retry_min=2, retry_max=300, at_least=60, rand=0.9) == 60
+        assert rules.retry_countdown(9, retry_min=2, retry_max=300, at_least=1, rand=0.9) == 270
 
     @given(
         failures=st.integers(0, 10**9),
@@ -168,39 +168,39 @@ class TestBackoff:
     def test_stays_within_its_bounds(
         self, failures: int, low: float, high: float, at_least: float | None, rand: float
     ) -> None:
-        wait = rules.backoff(failures, retry_min=low, retry_max=high, at_least=at_least, rand=rand)
+        wait = rules.retry_countdown(failures, retry_min=low, retry_max=high, at_least=at_least, rand=rand)
         assert (at_least or 0) <= wait <= max(high, at_least or 0)
 
 
 class TestTheIntervalBetweenLooks:
     @pytest.mark.parametrize(("age", "interval"), [(0, 5), (30, 5), (600, 60), (1200, 120), (86_400, 120)])
     def test_grows_with_the_age_of_the_batch(self, age: float, interval: float) -> None:
-        assert rules.look_interval(age, poll_min=5, poll_max=120, rand=0.5) == interval
+        assert rules.poll_interval(age, poll_min=5, poll_max=120, rand=0.5) == interval
 
     def test_spreads_out(self) -> None:
-        intervals = [rules.look_interval(600, poll_min=5, poll_max=120, rand=n / 10) for n in range(10)]
+        intervals = [rules.poll_interval(600, poll_min=5, poll_max=120, rand=n / 10) for n in range(10)]
         assert len(set(intervals)) == 10
         assert min(intervals) == pytest.approx(54)
         assert max(intervals) < 66
 
     @given(age=st.floats(-1e6, 1e9), rand=st.floats(0, 1, exclude_max=True))
     def test_stays_within_its_bounds_even_if_clocks_differ(self, age: float, rand: float) -> None:
-        assert 5 <= rules.look_interval(age, poll_min=5, poll_max=120, rand=rand) <= 120
+        assert 5 <= rules.poll_interval(age, poll_min=5, poll_max=120, rand=rand) <= 120
 
     def test_is_longer_at_first_where_batches_of_this_size_take_long(self) -> None:
         known = {"poll_min": 5.0, "poll_max": 120.0, "rand": 0.5, "usual": 180.0}
-        assert rules.look_interval(0, **known) == 90
-        assert rules.look_interval(80, **known) == 10
-        assert rules.look_interval(89, **known) == pytest.approx(8.9)
-        assert rules.look_interval(0, **{**known, "usual": 3600.0}) == 120, "and still never longer than poll_max"
+        assert rules.poll_interval(0, **known) == 90
+        assert rules.poll_interval(80, **known) == 10
+        assert rules.poll_interval(89, **known) == pytest.approx(8.9)
+        assert rules.poll_interval(0, **{**known, "usual": 3600.0}) == 120, "and still never longer than poll_max"
 
     def test_looks_right_after_the_batch_must_have_ended_and_then_densely(self) -> None:
         known = {"poll_min": 5.0, "poll_max": 120.0, "rand": 0.5}
-        assert rules.look_interval(86_390, **known, overdue=-10) == 15
-        assert rules.look_interval(86_200, **known, overdue=-200) == 120
-        assert rules.look_interval(86_400, **known, overdue=0) == 5
-        assert rules.look_interval(86_500, **known, overdue=100) == 10
-        assert rules.look_interval(90_000, **known, overdue=3600) == 120
+        assert rules.poll_interval(86_390, **known, overdue=-10) == 15
+        assert rules.poll_interval(86_200, **known, overdue=-200) == 120
+        assert rules.poll_interval(86_400, **known, overdue=0) == 5
+        assert rules.poll_interval(86_500, **known, overdue=100) == 10
+        assert rules.poll_interval(90_000, **known, overdue=3600) == 120
 
     @given(
         age=st.floats(0, 1e6),
@@ -211,52 +211,59 @@ class TestTheIntervalBetweenLooks:
     def test_stays_within_its_bounds_whatever_is_known(
         self, age: float, rand: float, overdue: float | None, usual: float | None
     ) -> None:
-        assert 5 <= rules.look_interval(age, poll_min=5, poll_max=120, rand=rand, overdue=overdue, usual=usual) <= 120
+        assert 5 <= rules.poll_interval(age, poll_min=5, poll_max=120, rand=rand, overdue=overdue, usual=usual) <= 120
 
     @pytest.mark.parametrize("duration", [7, 120, 3600, 86_000])
     def test_notices_every_end_within_a_tenth_of_it_or_the_bounds(self, duration: float) -> None:
         for rand in (0.0, 0.3, 0.999):
             at = 0.0
             while at < duration:
-                at += rules.look_interval(at, poll_min=5, poll_max=120, rand=rand)
+                at += rules.poll_interval(at, poll_min=5, poll_max=120, rand=rand)
             assert at - duration <= min(max(duration * 0.11, 5), 120)
 
     @pytest.mark.parametrize(("visibility_timeout", "hop"), [(6, 1.5), (2400, 600), (3600, 600), (86_400, 600)])
     def test_is_taken_in_hops_the_broker_can_hold(self, visibility_timeout: float, hop: float) -> None:
-        assert rules.longest_hop(visibility_timeout) == hop
+        assert rules.longest_countdown(visibility_timeout) == hop
 
 
 class TestWhatIsKnownOfPastBatches:
     def test_is_nothing_before_there_are_some(self) -> None:
-        assert rules.usual_seconds([], 100) is None
-        assert rules.usual_seconds([(100, 60.0)] * 4, 100) is None
-        assert rules.usual_seconds([(100, 60.0)] * 5, 100) == 60
+        assert rules.usual_batch_seconds([], 100) is None
+        assert rules.usual_batch_seconds([(100, 60.0)] * 4, 100) is None
+        assert rules.usual_batch_seconds([(100, 60.0)] * 5, 100) == 60
 
     def test_is_how_long_the_quickest_of_about_the_same_size_took(self) -> None:
         past = [(100, 60.0 + n) for n in range(9)] + [(100_000, 3000.0 + n) for n in range(9)]
-        assert rules.usual_seconds(past, 100) == rules.usual_seconds(past, 30) == rules.usual_seconds(past, 400) == 60
-        assert rules.usual_seconds(past, 100_000) == 3000
-        assert rules.usual_seconds(past, 5_000) is None
+        assert (
+            rules.usual_batch_seconds(past, 100)
+            == rules.usual_batch_seconds(past, 30)
+            == rules.usual_batch_seconds(past, 400)
+            == 60
+        )
+        assert rules.usual_batch_seconds(past, 100_000) == 3000
+        assert rules.usual_batch_seconds(past, 5_000) is None
 
 
 class TestWhatHoldsCallsBack:
     def test_is_a_429_for_as_long_as_it_says(self) -> None:
-        assert rules.hold_back(429, {"retry-after": "7"}, NOW) == 7
-        assert rules.hold_back(429, {}, NOW) == rules.HOLD
-        assert rules.hold_back(429, {"retry-after": "0"}, NOW) == rules.SHORTEST_HOLD, "and it is not asked in a loop"
-        assert rules.hold_back(429, {"retry-after": "86400"}, NOW) == rules.LONGEST_HOLD
+        assert rules.pause_of_account(429, {"retry-after": "7"}, NOW) == 7
+        assert rules.pause_of_account(429, {}, NOW) == rules.DEFAULT_PAUSE
+        assert rules.pause_of_account(429, {"retry-after": "0"}, NOW) == rules.SHORTEST_PAUSE, (
+            "and it is not asked in a loop"
+        )
+        assert rules.pause_of_account(429, {"retry-after": "86400"}, NOW) == rules.LONGEST_PAUSE
 
     def test_is_an_answer_after_which_no_request_is_left(self) -> None:
         reset = datetime.fromtimestamp(NOW + 9, timezone.utc).isoformat().replace("+00:00", "Z")
         headers = {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": reset}
-        assert rules.hold_back(200, headers, NOW) == 9
-        assert rules.hold_back(200, {**headers, "anthropic-ratelimit-requests-remaining": "1"}, NOW) is None
-        assert rules.hold_back(200, {**headers, "anthropic-ratelimit-requests-reset": "soon"}, NOW) is None
-        assert rules.hold_back(200, headers, NOW + 60) == 0
+        assert rules.pause_of_account(200, headers, NOW) == 9
+        assert rules.pause_of_account(200, {**headers, "anthropic-ratelimit-requests-remaining": "1"}, NOW) is None
+        assert rules.pause_of_account(200, {**headers, "anthropic-ratelimit-requests-reset": "soon"}, NOW) is None
+        assert rules.pause_of_account(200, headers, NOW + 60) == 0
 
     @pytest.mark.parametrize("status", [200, 404, 500, 529])
     def test_is_nothing_else(self, status: int) -> None:
-        assert rules.hold_back(status, {"retry-after": "7"}, NOW) is None
+        assert rules.pause_of_account(status, {"retry-after": "7"}, NOW) is None
 
 
 class TestWhatA404Means:
@@ -264,7 +271,7 @@ class TestWhatA404Means:
 
     def means(self, **known: float) -> str:
         own: dict[str, Any] = {"now": NOW, "created_at": NOW - 3600, "last_sighting": NOW - 60, "grace": 900.0}
-        return rules.not_found_means(**{**own, "absences": 0, "absences_limit": 3, **known})
+        return rules.judge_not_found(**{**own, "absences": 0, "absences_limit": 3, **known})
 
     def test_soon_after_the_batch_was_seen_it_is_propagation(self) -> None:
         assert self.means() == "propagation"
@@ -317,7 +324,7 @@ class TestWhatA404Means:
 def test_only_what_failed_for_a_passing_reason_deserves_another_chance(
     outcome: str, error_type: str | None, again: bool
 ) -> None:
-    assert rules.second_chance(outcome, error_type) is again
+    assert rules.deserves_resubmission(outcome, error_type) is again
 
 
 #: What Anthropic says when an account may not spend, as of 2026.
@@ -403,19 +410,19 @@ class TestTheNextChance:
     def test_is_the_cheaper_one_while_there_is_time(
         self, rounds: int, retries: int, fallback: str, in_time: bool, chance: str
     ) -> None:
-        assert rules.next_chance(rounds=rounds, retries=retries, fallback=fallback, in_time=in_time) == chance
+        assert rules.choose_next_attempt(rounds=rounds, retries=retries, fallback=fallback, in_time=in_time) == chance
 
     def test_comes_in_time_if_the_slowest_batch_of_this_size_would(self) -> None:
         past = [(100, 60.0 + n) for n in range(5)] + [(100_000, 20_000.0)] * 5
-        assert rules.in_time(64, past, 100)
-        assert not rules.in_time(63.9, past, 100)
-        assert rules.in_time(20_000, past, 50_000)
+        assert rules.ends_in_time(64, past, 100)
+        assert not rules.ends_in_time(63.9, past, 100)
+        assert rules.ends_in_time(20_000, past, 50_000)
 
     @pytest.mark.parametrize("past", [[], [(100, 60.0)] * 4, [(10_000, 60.0)] * 9])
     def test_takes_an_hour_where_too_little_is_known(self, past: list[tuple[int, float]]) -> None:
-        assert rules.in_time(3600, past, 100)
-        assert not rules.in_time(3599, past, 100)
-        assert rules.in_time(None, past, 100)
+        assert rules.ends_in_time(3600, past, 100)
+        assert not rules.ends_in_time(3599, past, 100)
+        assert rules.ends_in_time(None, past, 100)
 
 
 class TestACallOfTheMessagesApi:
@@ -430,7 +437,7 @@ class TestACallOfTheMessagesApi:
         ],
     )
     def test_is_streamed_where_the_sdk_insists_on_it(self, model: str, max_tokens: int, streamed: bool) -> None:
-        assert rules.streams(model, max_tokens) is streamed
+        assert rules.must_stream(model, max_tokens) is streamed
         client: Any = anthropic.Anthropic(api_key="x", base_url="http://127.0.0.1:1", max_retries=0)
         with pytest.raises(ValueError if streamed else anthropic.APIConnectionError):
             client.messages.create(model=model, max_tokens=max_tokens, messages=[{"role": "user", "content": "x"}])
@@ -439,7 +446,7 @@ class TestACallOfTheMessagesApi:
         ("seconds", "width"), [(None, 2), (0.0, 2), (0.04, 2), (0.041, 3), (0.2, 10), (0.32, 16), (60.0, 16)]
     )
     def test_has_others_beside_it_as_long_as_it_takes(self, seconds: float | None, width: int) -> None:
-        assert rules.width(seconds) == width
+        assert rules.choose_concurrency(seconds) == width
 
 
 class TestTheLimitsOfTheMessagesApi:
@@ -447,11 +454,11 @@ class TestTheLimitsOfTheMessagesApi:
         return {f"anthropic-ratelimit-{name.replace('_', '-')}": value for name, value in named.items()}
 
     def test_are_read_each_with_what_is_left_of_it(self) -> None:
-        assert rules.limits({}) == {}
+        assert rules.read_rate_limits({}) == {}
         found = {}
-        for n, name in enumerate(rules.RATES):
+        for n, name in enumerate(rules.RATE_LIMITS):
             found |= self.headers(**{f"{name}-limit": str(50 + n), f"{name}-remaining": str(n)})
-        assert rules.limits(found) == {
+        assert rules.read_rate_limits(found) == {
             "requests": (50, 0), "tokens": (51, 1), "input-tokens": (52, 2), "output-tokens": (53, 3),
         }  # fmt: skip
 
@@ -467,21 +474,24 @@ class TestTheLimitsOfTheMessagesApi:
     )
     def test_are_left_out_where_they_are_not_whole(self, named: dict[str, str]) -> None:
         tokens = self.headers(tokens_limit="9", tokens_remaining="1")
-        assert rules.limits({**tokens, **self.headers(**named)}) == {"tokens": (9, 1)}
+        assert rules.read_rate_limits({**tokens, **self.headers(**named)}) == {"tokens": (9, 1)}
 
     def test_hold_calls_back_for_as_long_as_a_429_says(self) -> None:
-        assert rules.messages_hold(429, {"retry-after": "7"}, NOW) == 7
-        assert rules.messages_hold(429, {"retry-after": "0"}, NOW) == rules.SHORTEST_MESSAGES_HOLD
-        assert rules.messages_hold(429, {}, NOW) == rules.HOLD
+        assert rules.pause_of_model(429, {"retry-after": "7"}, NOW) == 7
+        assert rules.pause_of_model(429, {"retry-after": "0"}, NOW) == rules.SHORTEST_MESSAGES_PAUSE
+        assert rules.pause_of_model(429, {}, NOW) == rules.DEFAULT_PAUSE
 
     def test_hold_them_back_until_the_reset_where_no_request_is_left(self) -> None:
         reset = datetime.fromtimestamp(NOW + 9, timezone.utc).isoformat()
         headers = self.headers(requests_remaining="0", requests_reset=reset)
-        assert rules.messages_hold(429, headers, NOW) == 9
-        assert rules.messages_hold(429, {**headers, "retry-after": "3"}, NOW) == 3
-        assert rules.messages_hold(429, self.headers(requests_remaining="1", requests_reset=reset), NOW) == rules.HOLD
+        assert rules.pause_of_model(429, headers, NOW) == 9
+        assert rules.pause_of_model(429, {**headers, "retry-after": "3"}, NOW) == 3
+        assert (
+            rules.pause_of_model(429, self.headers(requests_remaining="1", requests_reset=reset), NOW)
+            == rules.DEFAULT_PAUSE
+        )
 
     @pytest.mark.parametrize("status", [200, 500, 529])
     def test_hold_nothing_back_otherwise(self, status: int) -> None:
         headers = {"retry-after": "7", **self.headers(requests_remaining="0")}
-        assert rules.messages_hold(status, headers, NOW) is None
+        assert rules.pause_of_model(status, headers, NOW) is None

@@ -13,7 +13,7 @@ import redis
 
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.settings.fair_queue import FairQueue
-from claude_batch_tasks.settings.redis_urls import connect
+from claude_batch_tasks.settings.redis_urls import connect_redis
 
 
 def full(size: int) -> FairQueue:
@@ -53,7 +53,7 @@ def test_who_has_waited_too_long_is_to_make_another():
 
 def test_a_connection_that_never_comes_back_keeps_nobody_waiting_for_ever(redis_server: RedisServer):
     """A time limit that is raised between taking it and giving it back loses it."""
-    client = connect(redis_server.url, {})
+    client = connect_redis(redis_server.url, {})
     pool: Any = client.connection_pool
     pool.timeout = 0.05
     pool.get_connection("PING")
@@ -97,7 +97,7 @@ def test_what_a_broken_off_wait_was_given_goes_on_to_the_next():
 
 def test_one_that_asks_all_the_time_keeps_no_other_waiting(redis_server: RedisServer):
     """The client has one connection: each of four threads gets about as much of it."""
-    client = connect(redis_server.url, {})
+    client = connect_redis(redis_server.url, {})
     over, counts = threading.Event(), [0] * 4
 
     def ask(number: int) -> None:
@@ -117,7 +117,7 @@ def test_one_that_asks_all_the_time_keeps_no_other_waiting(redis_server: RedisSe
 
 
 def test_a_pool_of_redis_py_takes_it_after_a_reset(redis_server: RedisServer):
-    pool: Any = connect(redis_server.url, {}).connection_pool
+    pool: Any = connect_redis(redis_server.url, {}).connection_pool
     client = redis.Redis(connection_pool=pool)
     client.ping()
     pool.disconnect()

@@ -13,7 +13,7 @@ from celery import Celery
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.settings import Settings, redis_urls
-from claude_batch_tasks.settings.redis_urls import connect, redis_address, redis_url
+from claude_batch_tasks.settings.redis_urls import connect_redis, redis_address, redis_url
 from claude_batch_tasks.store import open_store
 
 
@@ -27,8 +27,8 @@ def store_url(**conf: Any) -> str:
 
 def made_with(url: str) -> dict[str, Any]:
     return {
-        **connect(url, {}).connection_pool.connection_kwargs,
-        "class": connect(url, {}).connection_pool.connection_class,
+        **connect_redis(url, {}).connection_pool.connection_kwargs,
+        "class": connect_redis(url, {}).connection_pool.connection_class,
     }
 
 
@@ -83,7 +83,7 @@ class TestAnOption:
         assert store_url(broker_url=url, result_backend="rpc://") == "redis://h/1?socket_timeout=7"
 
     def test_may_say_how_many_connections(self) -> None:
-        assert connect("redis://h?max_connections=7", {}).connection_pool.max_connections == 7
+        assert connect_redis("redis://h?max_connections=7", {}).connection_pool.max_connections == 7
 
     @pytest.mark.parametrize("setting", ["claude_batch_store_url", "result_backend"])
     def test_to_decode_loses_nothing(self, setting: str, redis_server: RedisServer) -> None:
@@ -154,7 +154,7 @@ class TestSentinels:
         conf = {"result_backend": "rpc://", server if setting == "own" else setting: self.URL}
         transport = {"master_name": "m", "sentinel_kwargs": {"password": "s"}, "visibility_timeout": 3}
         url = store_url(**conf, **{options: transport})
-        pool = connect(url, {"socket_timeout": 2}).connection_pool
+        pool = connect_redis(url, {"socket_timeout": 2}).connection_pool
         assert isinstance(pool, redis.sentinel.SentinelConnectionPool)
         assert pool.service_name == "m"
         assert pool.connection_kwargs | {"username": "u", "password": "p", "db": 4} == pool.connection_kwargs
@@ -166,7 +166,7 @@ class TestSentinels:
 
     def test_may_have_all_in_their_url(self) -> None:
         url = f"{self.URL}?master_name=m&min_other_sentinels=1&ssl=true"
-        pool = connect(store_url(claude_batch_store_url=url), {}).connection_pool
+        pool = connect_redis(store_url(claude_batch_store_url=url), {}).connection_pool
         assert issubclass(pool.connection_class, redis.sentinel.SentinelManagedSSLConnection)
         assert pool.sentinel_manager.min_other_sentinels == 1
 

@@ -9,7 +9,7 @@ from celery import Celery
 from celery.app.defaults import SETTING_KEYS
 
 from claude_batch_tasks.settings import NAMES
-from claude_batch_tasks.settings.spelling import configured, in_its_words, spelled
+from claude_batch_tasks.settings.spelling import in_its_words, read_configured, spell_setting
 
 
 @pytest.mark.parametrize("namespace", [None, "CELERY", "QUEUE"])
@@ -21,16 +21,16 @@ def test_celery_reads_what_a_message_tells_users_of_django_to_write(
     for name in sorted(SETTING_KEYS):
         with Celery("spelled", set_as_current=False) as app:
             app.config_from_object(SimpleNamespace(INSTALLED_APPS=[]), namespace=namespace)
-            key = spelled(app, name)
+            key = spell_setting(app, name)
         assert key.isupper()
         with Celery("reads", set_as_current=False) as app:
             app.config_from_object(SimpleNamespace(INSTALLED_APPS=[], **{key: "value"}), namespace=namespace)
             assert app.conf[name] == "value", key
     for name in NAMES:
         with Celery("reads", set_as_current=False) as app:
-            key = spelled(app, f"claude_batch_{name}")
+            key = spell_setting(app, f"claude_batch_{name}")
             app.config_from_object(SimpleNamespace(INSTALLED_APPS=[], **{key: "value"}), namespace=namespace)
-            assert configured(app)[name].value == "value"
+            assert read_configured(app)[name].value == "value"
 
 
 def test_a_text_is_put_into_the_words_of_an_app() -> None:

@@ -80,7 +80,7 @@ def long_ago(**own: Any) -> dict[str, Any]:
 
 
 def answer_not_found(step: Step, seen: Account = SILENT) -> str:
-    credentials.compare(step, seen)
+    credentials.compare_account(step, seen)
     return not_found.handle_not_found(step, errors.NotFoundError("retrieve: 404", 404, "not_found_error"), "retrieve")
 
 
@@ -162,13 +162,13 @@ class TestABatchThatIsNotShown:
 
     def test_is_compared_with_where_its_own_create_went(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         step = make_step(long_ago(organization="p", workspace="w"), organization="o", workspace="w")
-        credentials.compare(step, OTHER)
+        credentials.compare_account(step, OTHER)
         with pytest.raises(errors.AccountChanged):
-            credentials.compare(step, MINE)
+            credentials.compare_account(step, MINE)
 
     def test_of_another_key_is_not_taken_for_lost(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         made = shows(monkeypatch, SILENT)
-        assert credentials.same(make_step(long_ago()))
+        assert credentials.uses_original_credential(make_step(long_ago()))
         step = make_step({}, key="another key")
         with pytest.raises(errors.NotFoundError):
             answer_not_found(step)
@@ -188,8 +188,8 @@ class TestACreateThatWasNotAnswered:
         shows(monkeypatch, MINE)
         step = make_step(self.sent(organization="o", workspace="w"), key=None)
         with pytest.raises(errors.CreateUnresolved):
-            reconciliation.reconcile(step)
-        assert reconciliation.reconcile(step) is False
+            reconciliation.reconcile_create(step)
+        assert reconciliation.reconcile_create(step) is False
         assert (step.batch.intent_at, step.batch.organization) == (None, None)
 
     def test_is_not_repeated_where_it_does_not(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +197,9 @@ class TestACreateThatWasNotAnswered:
         step = make_step(self.sent(organization="o", workspace="w"), key=None)
         for _ in range(5):
             with pytest.raises(errors.CreateUnresolved):
-                reconciliation.reconcile(step)
+                reconciliation.reconcile_create(step)
         with pytest.raises(errors.CreateUnresolved, match="nothing says that client"):
-            reconciliation.reconcile(step)
+            reconciliation.reconcile_create(step)
         assert step.batch.create_looks == 0
         assert step.batch.intent_at is not None
 
@@ -207,7 +207,7 @@ class TestACreateThatWasNotAnswered:
         shows(monkeypatch, OTHER)
         step = make_step(self.sent(organization="o", workspace="w"), key=None)
         with pytest.raises(errors.AccountChanged):
-            reconciliation.reconcile(step)
+            reconciliation.reconcile_create(step)
 
 
 class TestBeforeAnythingIsPaid:
@@ -219,7 +219,7 @@ class TestBeforeAnythingIsPaid:
             client.answered(told[-1])
             return told[-1]
 
-        monkeypatch.setattr(api, "identify", identify)
+        monkeypatch.setattr(api, "identify_account", identify)
         return told
 
     def test_nobody_is_asked_about_the_key_that_the_job_was_begun_with(self, make_step: Any, asked: Any) -> None:
@@ -244,7 +244,7 @@ class TestBeforeAnythingIsPaid:
         self, make_step: Any, asked: list[Account], key: str | None, job: dict[str, Any], seen: Account, may: bool
     ) -> None:
         asked.append(seen)
-        credentials.same(make_step({}, key="a key" if key else None, **job))
+        credentials.uses_original_credential(make_step({}, key="a key" if key else None, **job))
         step = make_step({}, key=key)
         if may:
             assert credentials.check_to_spend(step) == seen
@@ -259,22 +259,22 @@ class TestBeforeAnythingIsPaid:
         self, make_step: Any, batch: dict[str, Any], may: bool
     ) -> None:
         """The first one was refused, say."""
-        credentials.same(make_step(batch))
+        credentials.uses_original_credential(make_step(batch))
         step = make_step({}, key="another key")
         if not may:
             with pytest.raises(errors.AccountChanged, match="nothing was sent on it"):
                 credentials.check_to_spend(step)
             return
         credentials.check_to_spend(step)
-        assert credentials.same(make_step({}, key="another key"))
+        assert credentials.uses_original_credential(make_step({}, key="another key"))
 
     def test_a_job_of_the_first_release_keeps_its_credential(self, make_step: Any, asked: list[Account]) -> None:
         """That knew keys, and no identity beside them."""
-        known = api.credential(make_step({}).client.client, "n")
+        known = api.hash_credential(make_step({}).client.client, "n")
         make_step({}).store.update_job(JOB, account=known)
         step = make_step({})
         assert step.job.identity is None
-        assert credentials.same(step)
+        assert credentials.uses_original_credential(step)
         assert credentials.check_to_spend(step) == SILENT
 
 
@@ -282,9 +282,9 @@ class TestAnAccount:
     def test_is_learned_from_what_is_done_for_the_job(self, make_step: Any) -> None:
         step = make_step({}, key=None)
         name = step.account
-        credentials.proven(step, MINE)
+        credentials.remember_credential(step, MINE)
         assert (step.job.organization, step.job.workspace) == MINE
         assert step.account != name
-        credentials.learn(step, OTHER)
+        credentials.learn_account(step, OTHER)
         again = make_step({}, key=None)
         assert (again.job.organization, again.job.workspace) == MINE

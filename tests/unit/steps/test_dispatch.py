@@ -43,7 +43,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
         found.append(unit)
         return True
 
-    monkeypatch.setattr(dispatch, "send", send)
+    monkeypatch.setattr(dispatch, "send_message", send)
     return found
 
 
@@ -55,7 +55,7 @@ def test_one_that_cannot_be_sent_keeps_no_other_waiting(app: Celery, sent: list[
 
 def test_one_that_cannot_be_sent_again_keeps_no_other_lost(app: Celery, sent: list[Unit], store: RedisStore) -> None:
     store.due(10)  # whoever handed them out has died
-    assert recovery.recover(app) == 4
+    assert recovery.recover_messages(app) == 4
     assert sorted(sent) == [unit for unit in UNITS if unit != UNITS[2]]
 
 
@@ -63,7 +63,7 @@ def test_one_that_cannot_be_sent_again_keeps_no_other_lost(app: Celery, sent: li
 def test_what_was_not_sent_is_not_lost(
     error: Exception, app: Celery, store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "send", lambda *_, **__: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(dispatch, "send_message", lambda *_, **__: (_ for _ in ()).throw(error))
     with pytest.raises(type(error)):
         dispatch.send_due(app)
     if isinstance(error, OperationalError):

@@ -36,13 +36,15 @@ def test_neither_celerys_nor_ours_nor_a_brokers_are_carried() -> None:
         "claude_batch_countdown": 3, "x_tenant": "a", "headers": {"sentry-trace": "t"},
     }  # fmt: skip
     for seen in (message, Context(message)):
-        carried = message_headers.added("job", JOB, seen)
-        assert message_headers.of(JobRecord(nonce="n", requests=1, batches=1, submitted_at=0, headers=carried)) == {
+        carried = message_headers.add_headers("job", JOB, seen)
+        assert message_headers.headers_of(
+            JobRecord(nonce="n", requests=1, batches=1, submitted_at=0, headers=carried)
+        ) == {
             "x_tenant": "a",
             "sentry-trace": "t",
         }
 
 
 def test_too_many_put_in_by_a_handler_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    assert message_headers.added("job", JOB, {"x": "a" * 70_000}) is None
+    assert message_headers.add_headers("job", JOB, {"x": "a" * 70_000}) is None
     assert "lack headers" in caplog.text

@@ -137,10 +137,10 @@ class TestARequestThatIsTaken:
                         store.answered(lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY)
             return mine
 
-        with ThreadPoolExecutor(rules.LANES) as pool:
-            lanes = list(pool.map(run, range(rules.LANES)))
+        with ThreadPoolExecutor(rules.SENDERS) as pool:
+            lanes = list(pool.map(run, range(rules.SENDERS)))
         assert sorted(itertools.chain(*lanes)) == list(range(MANY))
-        assert [sorted(store.left_behind(Unit(job, 0, number))) for number in range(rules.LANES)] == [
+        assert [sorted(store.left_behind(Unit(job, 0, number))) for number in range(rules.SENDERS)] == [
             sorted(places) for places in lanes
         ]
 
@@ -604,7 +604,7 @@ class TestAJobsMoney:
 
         def run(number: int) -> list[str]:
             lane, rand, seen = Unit(job, 0, number), random.Random(number), []
-            for place in range(number, MANY, rules.LANES):
+            for place in range(number, MANY, rules.SENDERS):
                 most = rand.randint(2, dearest)
                 for _ in range(100):
                     taken = take(store, place, lane, least=most // 2, most=most, cap=MANY, limit=limit, total=total)
@@ -624,8 +624,8 @@ class TestAJobsMoney:
             return seen
 
         assert store.reserve(Unit(job, 1), 0, 1, 150, total) == "yes"
-        with ThreadPoolExecutor(rules.LANES) as pool:
-            states = set(itertools.chain(*pool.map(run, range(rules.LANES))))
+        with ThreadPoolExecutor(rules.SENDERS) as pool:
+            states = set(itertools.chain(*pool.map(run, range(rules.SENDERS))))
         assert {"taken", "budget"} <= states
         assert money(redis_client, pool="fallback_")[1] == 0
         assert money(redis_client)[1] == 150

@@ -26,7 +26,7 @@ class TestPatience:
         store: Any = SimpleNamespace(now=time.time)
         running = Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
         with pytest.raises(errors.WaitExceeded) if ends else contextlib.nullcontext():
-            running.check_patience(more)
+            running.check_deadline(more)
 
 
 class TestSomethingLong:

@@ -37,7 +37,7 @@ class Times:
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> Times:
     times = Times()
-    monkeypatch.setattr(steady, "now", lambda: times.steady)
+    monkeypatch.setattr(steady, "monotonic_now", lambda: times.steady)
     monkeypatch.setattr(time, "time", lambda: times.own)
     return times
 
@@ -125,11 +125,11 @@ class TestTheApisClock:
         ],
     )
     def test_is_in_the_head_of_an_answer(self, headers: dict[str, str], date: float | None) -> None:
-        assert rules.date(headers) == date
+        assert rules.date_of_answer(headers) == date
 
     @pytest.mark.parametrize(("date", "ahead"), [(None, 0), (1001.9, 0), (998.5, 0), (1060.0, 60), (940.0, -60)])
     def test_differs_by_more_than_a_header_leaves_out(self, date: float | None, ahead: float) -> None:
-        assert rules.ahead(date, 1000.0) == ahead
+        assert rules.clock_offset(date, 1000.0) == ahead
 
     def test_may_be_unknown_of_a_flight_of_an_earlier_release(self) -> None:
         known: dict[str, Any] = {"expires_at": None, "requests": 1, "poll_min": 1.0, "poll_max": 2.0, "deadline": 7.0}

@@ -15,7 +15,7 @@ from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Unit
 from claude_batch_tasks.store.redis import RedisStore
 
 ACCOUNT = "a1b2"
-MANY = rules.SHARE_FROM
+MANY = rules.LIST_CALL_FROM
 Keys = Callable[[], set[str]]
 
 
@@ -177,7 +177,7 @@ class TestManyInFlight:
     def test_are_waited_for_again_once_there_is_a_listing(self, store: RedisStore) -> None:
         for number in range(2 * MANY):
             waiting(store, number, 5.0, in_flight=True)
-        for _ in range(rules.ASKED_IN_VAIN):
+        for _ in range(rules.MAX_VAIN_POLLS):
             [unit] = store.due(1000)[0]
             store.acquire(unit, 6, "me", 600)
             time.sleep(rules.LONGEST_IN_BROKER + 0.05)
@@ -207,9 +207,11 @@ class TestManyInFlight:
         assert soon not in store.due(10)[0]
 
     def test_are_sent_as_they_are_taken(self, store: RedisStore) -> None:
-        units = [waiting(store, number, 5.0) for number in range(2 * rules.SENT_AHEAD)]
+        units = [waiting(store, number, 5.0) for number in range(2 * rules.MAX_UNCLAIMED_MESSAGES)]
         out = [unit for _ in range(20) for unit in store.due(50)[0]]
-        assert rules.SENT_AHEAD <= len(out) < 1.2 * rules.SENT_AHEAD, "and one each time, whatever is out"
+        assert rules.MAX_UNCLAIMED_MESSAGES <= len(out) < 1.2 * rules.MAX_UNCLAIMED_MESSAGES, (
+            "and one each time, whatever is out"
+        )
         for unit in out[:60]:
             store.acquire(unit, 6, "me", 600)
         more = [unit for _ in range(3) for unit in store.due(50)[0]]

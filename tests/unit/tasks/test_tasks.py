@@ -16,8 +16,8 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store.redis import RedisStore
-from claude_batch_tasks.tasks.create_batch import _affordable
-from claude_batch_tasks.tasks.fall_back import _chance, _settle
+from claude_batch_tasks.tasks.create_batch import _check_budget
+from claude_batch_tasks.tasks.fall_back import _choose_next_attempt, _record_cost
 from claude_batch_tasks.wire.batch_requests import Piece
 
 JOB = "job-1"
@@ -70,9 +70,9 @@ class TestWhatABatchHasCost:
         self, store: RedisStore, redis_client: redis.Redis, make_step: Any, batch: dict[str, Any], spent: int
     ) -> None:
         step = make_step(batch)
-        assert _affordable(step)
+        assert _check_budget(step)
         for _ in range(2):
-            _settle(step)
+            _record_cost(step)
         assert redis_client.hmget(f"claude_batch:{{{JOB}}}:money", "spent", "reserved") == [b"%d" % spent, b"0"]
 
     @pytest.mark.parametrize("state", ["failed", "lost"])
@@ -82,9 +82,9 @@ class TestWhatABatchHasCost:
     ) -> None:
         """No later step of it settles what it has cost."""
         step = make_step({"state": state, **known})
-        assert _affordable(step)
+        assert _check_budget(step)
         assert store.reserve(OTHER, 0, 1, MOST, LIMIT) == "wait"
-        _settle(step)
+        _record_cost(step)
         left = LIMIT - (MOST if known else 0)
         assert store.reserve(OTHER, 0, left + 1, left + 1, LIMIT) == "no"
         assert store.reserve(OTHER, 0, left, left, LIMIT) == "yes"
@@ -97,7 +97,7 @@ class TestWhatABatchHasCost:
             store.delete(JOB)
             pieces = [Piece(0, list("abcd"), body.replace(b"claude-haiku-4-5", model.encode()))]
             step = make_step({"state": "staged", "least": None, "most": None}, pieces=pieces)
-            assert _affordable(step) == (states[0] == "staged")
+            assert _check_budget(step) == (states[0] == "staged")
             assert (step.batch.state, step.batch.least) == states
         assert "what claude-xxxx-4-5 costs is not known" in (step.batch.note or "")
 
@@ -105,9 +105,9 @@ class TestWhatABatchHasCost:
         step = make_step({"state": "staged"})
         store.reserve(OTHER, 0, 1, MOST, LIMIT)
         with pytest.raises(errors.HeldBack, match="max_cost"):
-            _affordable(step)
+            _check_budget(step)
         store.settle_cost(OTHER, 0, LIMIT)
-        assert not _affordable(step)
+        assert not _check_budget(step)
         assert (step.batch.state, step.batch.counts) == ("unsent", {"errored": 4})
         assert "max_cost ($1)" in (step.batch.note or "")
         assert step.batch.outcome is not None
@@ -117,7 +117,7 @@ class TestWhatABatchHasCost:
         step = make_step({"state": "staged", "rounds": [round_()], "counts": {"expired": 4}})
         store.reserve(OTHER, 0, 1, MOST, LIMIT)
         store.settle_cost(OTHER, 0, LIMIT)
-        assert not _affordable(step)
+        assert not _check_budget(step)
         assert (step.batch.state, step.batch.counts, step.batch.outcome) == ("unsent", {"expired": 4}, None)
 
 
@@ -144,5 +144,5 @@ class TestTheChanceOfWhatIsLeft:
         self, make_step: Any, batch: dict[str, Any], more: dict[str, Any], chance: str
     ) -> None:
         step = make_step({"eligible": 2, "published": 1, **batch}, **more)
-        assert _chance(step) == chance
+        assert _choose_next_attempt(step) == chance
         assert step.batch.note == more.get("stopped")

@@ -32,7 +32,7 @@ jobs = st.lists(st.tuples(custom_ids, json_values), min_size=1, max_size=25, uni
 
 def cut(requests: Any, *, max_requests: int = 100_000, max_bytes: int = 256_000_000) -> list[batch_requests.Piece]:
     return list(
-        batch_requests.cut(requests, nonce=NONCE, index=Index(), max_requests=max_requests, max_bytes=max_bytes)
+        batch_requests.cut_batches(requests, nonce=NONCE, index=Index(), max_requests=max_requests, max_bytes=max_bytes)
     )
 
 
@@ -108,7 +108,9 @@ class TestCutting:
                 taken += 1
                 yield make_request(str(taken), text="x" * 400_000)
 
-        pieces = batch_requests.cut(endless(), nonce=NONCE, index=Index(), max_requests=100_000, max_bytes=256_000_000)
+        pieces = batch_requests.cut_batches(
+            endless(), nonce=NONCE, index=Index(), max_requests=100_000, max_bytes=256_000_000
+        )
         next(pieces)
         assert taken == 3
 
@@ -134,7 +136,7 @@ class TestCutting:
     def test_lets_single_params_be_picked_out_again(self, job: list[dict[str, Any]], data: st.DataObject) -> None:
         [piece] = cut(job)
         places = data.draw(st.lists(st.integers(0, len(job) - 1), max_size=5))
-        assert [json.loads(params) for params in batch_requests.pick(piece.body, places)] == [
+        assert [json.loads(params) for params in batch_requests.pick_requests(piece.body, places)] == [
             job[n]["params"] for n in places
         ]
 

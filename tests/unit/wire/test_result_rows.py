@@ -45,7 +45,7 @@ class TestBlocks:
     @given(chunked(), st.integers(1, 40))
     def test_hold_every_byte_and_end_with_a_line(self, data_and_chunks: tuple[bytes, list[bytes]], least: int) -> None:
         data, chunks = data_and_chunks
-        found = list(result_rows.blocks(chunks, least))
+        found = list(result_rows.read_blocks(chunks, least))
         assert b"".join(found) == data
         assert all(block.endswith(b"\n") for block in found[:-1])
         assert all(found)
@@ -55,12 +55,12 @@ class TestBlocks:
             yield b"a\nb\nc"
             pytest.fail("two lines were whole already")
 
-        assert next(result_rows.blocks(chunks())) == b"a\nb\n"
+        assert next(result_rows.read_blocks(chunks())) == b"a\nb\n"
 
     def test_are_about_as_long_as_wished_however_long_their_lines(self) -> None:
         text = b"x" * 2_000_000
         chunks = [text[n : n + 500] for n in range(0, len(text), 500)] + [b"\n", b"a\n", b"b\n"]
-        assert list(result_rows.blocks(chunks, 1_000)) == [text + b"\n", b"a\nb\n"]
+        assert list(result_rows.read_blocks(chunks, 1_000)) == [text + b"\n", b"a\nb\n"]
 
 
 class TestTheRowsOfABlock:

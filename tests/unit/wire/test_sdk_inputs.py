@@ -72,7 +72,7 @@ class Scalar:
 def sent(**params: Any) -> dict[str, Any]:
     """The params as they go on the wire."""
     own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], **params}
-    [piece] = batch_requests.cut(
+    [piece] = batch_requests.cut_batches(
         [{"custom_id": "a", "params": own}], nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6
     )
     found: dict[str, Any] = json.loads(piece.body)["params"]
@@ -81,7 +81,7 @@ def sent(**params: Any) -> dict[str, Any]:
 
 def refused(*requests: Any) -> InvalidRequests:
     with pytest.raises(InvalidRequests) as caught:
-        list(batch_requests.cut(requests, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6))
+        list(batch_requests.cut_batches(requests, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6))
     return caught.value
 
 
@@ -247,7 +247,9 @@ class TestWhatTheSdkTakes:
 
         params = Params(model="m", max_tokens=1, messages=[{"role": "user", "content": "x"}])
         for request in (Request(custom_id="a", params=params), {"custom_id": "a", "params": params}):
-            [piece] = batch_requests.cut([request], nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
+            [piece] = batch_requests.cut_batches(
+                [request], nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6
+            )
             assert json.loads(piece.body)["params"] == sent()
             assert piece.custom_ids == ["a"]
 
@@ -271,7 +273,7 @@ class TestWhatTheSdkTakes:
     def test_is_the_body_of_a_create(self) -> None:
         own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
         given = {"requests": [{"custom_id": "a", "params": own}]}
-        [piece] = batch_requests.cut(given, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
+        [piece] = batch_requests.cut_batches(given, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
         assert piece.custom_ids == ["a"]
 
 
@@ -351,7 +353,7 @@ class TestWhatHasNoJsonForm:
     def test_is_one_request_in_place_of_a_list(self) -> None:
         with pytest.raises(InvalidRequests, match=r"is one request.* \[request\]"):
             list(
-                batch_requests.cut(
+                batch_requests.cut_batches(
                     {"custom_id": "a", "params": {}}, nonce="0", index=Index(), max_requests=9, max_bytes=9
                 )
             )

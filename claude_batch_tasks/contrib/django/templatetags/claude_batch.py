@@ -7,7 +7,7 @@ from django import template
 from claude_batch_tasks import formatting
 
 register = template.Library()
-register.filter("unpriced", formatting.unpriced)
+register.filter("unpriced", formatting.format_unpriced)
 
 
 @register.filter
