@@ -64,6 +64,14 @@ class TryLater(BatchTasksError):
     retry_after: float | None = None
 
 
+class _After(TryLater):
+    """Try again after some seconds, which are the second argument."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.retry_after = args[1] if len(args) > 1 else None
+
+
 class Waiting(TryLater):
     """Why a task retries, in words for logs and Flower: what was seen, and when the next look is."""
 
@@ -76,7 +84,7 @@ class FallbackInProgress(TryLater):
     """Requests of the batch are still on their way through the Messages API."""
 
 
-class MoreToSend(TryLater):
+class MoreToSend(_After):
     """A lane has let go of its worker, and goes on after a while.
 
     Args:
@@ -84,16 +92,12 @@ class MoreToSend(TryLater):
         retry_after: seconds.
     """
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.retry_after = args[1] if len(args) > 1 else None
-
 
 class NotDue(TryLater):
     """The message came before its time."""
 
 
-class HeldBack(TryLater):
+class HeldBack(_After):
     """Anthropic asked for fewer calls, of this worker or of another, or does not list: all who would ask wait.
 
     Args:
@@ -101,21 +105,13 @@ class HeldBack(TryLater):
         retry_after: seconds.
     """
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.retry_after = args[1] if len(args) > 1 else None
-
 
 class ListingUnderWay(HeldBack):
     """Another task lists the account's batches right now; what it finds serves this one too."""
 
 
-class CreateUnresolved(TryLater):
+class CreateUnresolved(_After):
     """It is not known whether a create was stored; the account's batches are searched before anything is sent."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.retry_after = args[1] if len(args) > 1 else None
 
 
 class ResultsIncomplete(TryLater):

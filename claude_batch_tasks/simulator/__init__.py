@@ -11,10 +11,14 @@ deleted batch, another key's, and archived results.
 
 from __future__ import annotations
 
-from .journal import BatchRecord, Call, Journal, PromptRecord, State, Tokens, Totals
-from .scenarios import SCENARIOS
-from .script import Behaviour, Fault, Outcome, ResultsStyle, Scenario
-from .server import Control, Simulator
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .journal import BatchRecord, Call, Journal, PromptRecord, State, Tokens, Totals
+    from .scenarios import SCENARIOS
+    from .script import Behaviour, Fault, Outcome, ResultsStyle, Scenario
+    from .server import Control, Simulator
 
 __all__ = [
     "SCENARIOS",
@@ -33,3 +37,18 @@ __all__ = [
     "Tokens",
     "Totals",
 ]
+
+# On first use: every pytest run loads this package for its plugin, and most never start a simulator.
+_HOME = {
+    **dict.fromkeys(("BatchRecord", "Call", "Journal", "PromptRecord", "State", "Tokens", "Totals"), "journal"),
+    "SCENARIOS": "scenarios",
+    **dict.fromkeys(("Behaviour", "Fault", "Outcome", "ResultsStyle", "Scenario"), "script"),
+    **dict.fromkeys(("Control", "Simulator"), "server"),
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
