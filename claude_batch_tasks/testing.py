@@ -14,8 +14,8 @@ KEPT = {
     "steps.result_backend": ("_paused_until",),
     "settings.model": ("_price_list",),
     "steps.step_task": ("_next_report",),
-    "store.prefixed": ("client_class",),
-    "store.redis": ("_open",),
+    "store.redis.connection": ("client_class",),
+    "store.redis.store": ("_open",),
     "transport": ("_refusing",),
 }
 

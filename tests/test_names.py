@@ -24,6 +24,7 @@ from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.settings import FIELDS, NAMES
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.store import history
+from claude_batch_tasks.store.redis import keys
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "claude_batch_tasks"
@@ -253,12 +254,15 @@ def test_messages_name_what_there_is(tasks: set[str]) -> None:
 
 def test_fields_in_scripts_are_written_and_read() -> None:
     scripts = Counter(
-        word for path in (PACKAGE / "store").glob("*.lua") for word in re.findall(r"'([a-z_]+)'", path.read_text())
+        word
+        for path in (PACKAGE / "store").rglob("*.lua")
+        for namespace, word in re.findall(r"\b([A-Z][A-Z_]*)\.(\w+)", path.read_text())
+        if namespace in keys.FIELDS
     )
     python = {
         word
         for path, tree in SOURCES.items()
-        if path.parent.name == "store" or path.name == "records.py"
+        if ("store" in path.parts and path.name not in ("keys.py", "lua.py")) or path.name == "records.py"
         for word in re.findall(r"\w+", ast.unparse(tree))
     }
     assert {word for word, times in scripts.items() if times == 1 and word not in python} == set()

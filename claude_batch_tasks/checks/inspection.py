@@ -18,7 +18,7 @@ from claude_batch_tasks.checks import configuration
 from claude_batch_tasks.checks.versions import versions
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.settings.redis_urls import database_of, redis_address
-from claude_batch_tasks.store.schema import PREFIX
+from claude_batch_tasks.store.redis.keys import PREFIX
 
 COMMAND = "claude_batch"
 

@@ -5,6 +5,24 @@ Times are UTC epoch seconds, durations are seconds. ``rand`` is a number in [0, 
 
 from __future__ import annotations
 
+from claude_batch_tasks.rules.budget import (
+    RESERVED_WAIT as RESERVED_WAIT,
+    affordable as affordable,
+    affordable_twice as affordable_twice,
+)
+from claude_batch_tasks.rules.calls import (
+    MAX_REFUSED_PAUSE as MAX_REFUSED_PAUSE,
+    OUTPUT_SHARE as OUTPUT_SHARE,
+    REFILL as REFILL,
+    REFUSED_TOGETHER as REFUSED_TOGETHER,
+    SLOT_WAIT as SLOT_WAIT,
+    RateLimit as RateLimit,
+    calls_allowed as calls_allowed,
+    calls_need as calls_need,
+    refused_pause as refused_pause,
+    send_wait as send_wait,
+    usual_output as usual_output,
+)
 from claude_batch_tasks.rules.classification import (
     NO_ROUTE as NO_ROUTE,
     STATUS_OF as STATUS_OF,
@@ -23,6 +41,16 @@ from claude_batch_tasks.rules.existence import (
     clock_offset as clock_offset,
     date_of_answer as date_of_answer,
     judge_not_found as judge_not_found,
+)
+from claude_batch_tasks.rules.leases import (
+    LATENESS_LEFT as LATENESS_LEFT,
+    MAX_COPIES as MAX_COPIES,
+    MAX_LATENESS as MAX_LATENESS,
+    RESENT_JUST_NOW as RESENT_JUST_NOW,
+    lease_state as lease_state,
+    next_copy_after as next_copy_after,
+    seems_lost as seems_lost,
+    usual_lateness as usual_lateness,
 )
 from claude_batch_tasks.rules.polling import (
     FIRST_POLL_SHARE as FIRST_POLL_SHARE,
@@ -94,4 +122,10 @@ from claude_batch_tasks.rules.retries import (
     OUTAGE_RETRY_MAX as OUTAGE_RETRY_MAX,
     longest_countdown as longest_countdown,
     retry_countdown as retry_countdown,
+)
+from claude_batch_tasks.rules.shared_polls import (
+    Asked as Asked,
+    asks_for_list_call as asks_for_list_call,
+    handed_out_at_most as handed_out_at_most,
+    spared_until as spared_until,
 )

@@ -23,8 +23,8 @@ from celery.backends.base import Backend
 from kombu.transport import redis as transport
 
 from claude_batch_tasks import api
-from claude_batch_tasks.store.flights import Flights
 from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store.redis.flights import Flights
 
 #: The number of the Redis database for all that is not the workers' own.
 DATABASE = 9

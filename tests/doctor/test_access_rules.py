@@ -19,7 +19,7 @@ from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.store.redis import open_store_at
 
 STORE = Path(claude_batch_tasks.__file__).parent / "store"
-SENT_BY_LUA = set(re.findall(r"redis\.p?call\('(\w+)'", "".join(p.read_text() for p in STORE.glob("*.lua"))))
+SENT_BY_LUA = set(re.findall(r"redis\.p?call\('(\w+)'", "".join(p.read_text() for p in STORE.rglob("*.lua"))))
 PASSWORD = "a-password-never-to-be-seen"
 
 

@@ -135,7 +135,7 @@ class TestInTheStore:
         assert self.values(app)["jobs.staged"] == 0
 
     def test_pages_add_up(self, app: Celery, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("claude_batch_tasks.store.survey._PAGE", 2)
+        monkeypatch.setattr("claude_batch_tasks.store.redis.survey._PAGE", 2)
         for number in range(4):
             run_batch.delay(requests(f"job{number}", 1))
         store = open_store(Settings.of(app))

@@ -10,7 +10,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
-from claude_batch_tasks.store import schema
+from claude_batch_tasks.store.redis import schema
 from tests.integration.rig import requests
 from tests.support import wait_until
 

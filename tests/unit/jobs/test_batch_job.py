@@ -20,7 +20,7 @@ from claude_batch_tasks.records import BatchRecord, Round, Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import Store, open_store_at
-from claude_batch_tasks.store.schema import SCHEMA
+from claude_batch_tasks.store.redis.keys import SCHEMA
 from claude_batch_tasks.wire.batch_requests import wire_id
 from claude_batch_tasks.wire.completeness import Completeness
 

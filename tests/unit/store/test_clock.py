@@ -10,9 +10,9 @@ import pytest
 from claude_batch_tasks import rules, steady
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import Flight, Unit
-from claude_batch_tasks.store.clock import StoreClock
-from claude_batch_tasks.store.flights import _decode_flight, _encode
 from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store.redis.clock import StoreClock
+from claude_batch_tasks.store.redis.flights import _decode_flight, _encode
 
 
 class Times:

@@ -12,8 +12,8 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, list_jobs, run_batch
 from claude_batch_tasks.errors import StoreTooNew
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.store import open_store_at, schema
-from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store import open_store_at
+from claude_batch_tasks.store.redis import RedisStore, schema
 
 NEWER = {"version": 7, "least": schema.VERSION + 1}
 

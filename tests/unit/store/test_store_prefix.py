@@ -14,8 +14,8 @@ from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store.prefixed import _KEYLESS, _KEYS_ONLY
 from claude_batch_tasks.store.redis import open_store_at
+from claude_batch_tasks.store.redis.connection import _KEYLESS, _KEYS_ONLY
 
 
 def settings(**conf: Any) -> Settings:

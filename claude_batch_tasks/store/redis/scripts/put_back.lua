@@ -10,16 +10,16 @@
 -- Returns how often it was refused so far; 0 if somebody else has dealt with it.
 local sent = redis.call('HGET', KEYS[1], ARGV[1])
 -- Of a job that is over (revoked, most likely) nothing new is to stay.
-if not sent or redis.call('HGET', KEYS[5], 'state') ~= '"running"' then
+if not sent or redis.call('HGET', KEYS[5], JOB.state) ~= STATE.running then
   return 0
 end
 local times = redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
 if times >= tonumber(ARGV[3]) then
   return times
 end
-if string.match(sent, ' (%d+)$') then
-  settle(KEYS[4], 'fallback_', string.match(sent, ' (%d+)$'), '0')
-  settle(KEYS[4], '', string.match(sent, ' (%d+)$'), '0')
+if string.match(sent, SENT.most) then
+  settle(KEYS[4], MONEY.fallback, string.match(sent, SENT.most), '0')
+  settle(KEYS[4], MONEY.all, string.match(sent, SENT.most), '0')
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 local time = redis.call('TIME')

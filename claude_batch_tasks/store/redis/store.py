@@ -1,8 +1,8 @@
 """The store on Redis (or a server that speaks its protocol), the default.
 
 All keys of a job carry its id as hash tag. Record fields are JSON; pieces are zstandard frames of about a megabyte
-of plain bytes, one list element each, sealed where there is a key. The atomic steps are the Lua files beside this
-module.
+of plain bytes, one list element each, encrypted where there is a key. The atomic steps are the Lua files in
+``scripts``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import redis
 import zstandard
 
-from claude_batch_tasks import rules, steady, transport
+from claude_batch_tasks import steady, transport
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.records import (
@@ -40,41 +39,48 @@ from claude_batch_tasks.records import (
 )
 from claude_batch_tasks.settings import redis_urls
 from claude_batch_tasks.store.encryption import Cipher
-from claude_batch_tasks.store.flights import (
+from claude_batch_tasks.store.redis.connection import client_class
+from claude_batch_tasks.store.redis.encoding import changed_fields, changed_texts, read_record, whole_record
+from claude_batch_tasks.store.redis.flights import answering
+from claude_batch_tasks.store.redis.keys import (
     DUE,
+    FETCHED,
+    FLIGHTS,
     HELD,
+    JOBS,
+    LATE,
+    POSITION,
+    SENDING,
+    STAGED,
     WAITING,
-    answering,
-    flights_key,
+    account_key,
+    attempt_key,
+    batch_key,
+    call_member,
+    deleted_key,
+    history_keys,
+    index_key,
+    job_key,
     member,
+    money_key,
+    of_job,
+    owner_key,
     pace_keys,
+    position_field,
+    staging_index_key,
+    staging_key,
+    standing_key,
+    turn_field,
+    unit_key,
     unit_of,
 )
-from claude_batch_tasks.store.jobs import JOBS, history_keys
-from claude_batch_tasks.store.prefixed import client_class
-from claude_batch_tasks.store.schema import PREFIX
-from claude_batch_tasks.store.survey import Survey
+from claude_batch_tasks.store.redis.lua import FORCE, RELEASE, TAKE, THROUGH, WAIT, Script
+from claude_batch_tasks.store.redis.survey import Survey
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.completeness import MISSING
 
-#: By how many seconds messages were late lately. Where queues are long, copies of what is merely late make them longer.
-_LATE = f"{PREFIX}:late"
-
 #: As long as Anthropic keeps the results: later a batch is of no use to anybody.
 _CLAIM_TTL = 30 * 86_400
-
-#: The lists a batch is staged as.
-_STAGED = ("body", "ids", "sizes")
-
-#: What one download leaves: the rows, in which piece each is, and which deserve another chance.
-_FETCHED = ("rows", "pieces", "eligible", "index")
-
-#: What sending requests through the Messages API leaves: those that wait, were sent, how often each was refused, whose
-#: answers count as lost.
-_SENDING = ("to_send", "sent", "refused", "announced", "given_up")
-
-#: Digits of a request's position where positions are sorted as texts.
-_DIGITS = 7
 
 #: Records of batches that are read at a time.
 _RECORDS = 500
@@ -89,16 +95,6 @@ KEYS_NAMED = 20
 _UNFINISHED_TTL = 86_400
 
 _encode = msgspec.json.encode
-#: Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads
-#: that do so at once end the process.
-_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    cls: msgspec.json.Decoder(cls) for cls in (JobRecord, BatchRecord, LaneRecord)
-}
-#: Fields without which a record is none.
-_REQUIRED: dict[type, frozenset[str]] = {
-    cls: frozenset(field.name for field in msgspec.structs.fields(cls) if field.required) for cls in _DECODERS
-}
-_Record = TypeVar("_Record", JobRecord, BatchRecord, LaneRecord)
 _Item = TypeVar("_Item")
 
 
@@ -111,71 +107,68 @@ class RedisStore(Survey):
         cipher: encrypts chunks; default: nothing is encrypted.
     """
 
+    _acquire = Script("acquire")
+    _admit = Script("admit")
+    _answered = Script("answered")
+    _claim = Script("claim")
+    _confirm = Script("confirm")
+    _create = Script("create")
+    _enter = Script("enter")
+    _grant = Script("grant")
+    _lost = Script("lost")
+    _outcome = Script("money", "outcome")
+    _put_back = Script("money", "put_back")
+    _record = Script("record")
+    _replace = Script("replace")
+    _reserve = Script("money", "reserve")
+    _restore = Script("restore")
+    _resume = Script("resume")
+    _settle = Script("settle")
+    _take = Script("money", "take")
+    _update = Script("update")
+
     def __init__(self, client: redis.Redis, where: str, cipher: Cipher | None = None) -> None:
         super().__init__(client, where)
         self._cipher = cipher or Cipher()
-        self._acquire = self._script("acquire")
-        self._admit = self._script("admit")
-        self._answered = self._script("answered")
-        self._claim = self._script("claim")
-        self._confirm = self._script("confirm")
-        self._create = self._script("create")
-        self._enter = self._script("enter")
-        self._grant = self._script("grant")
-        self._lost = self._script("lost")
-        self._outcome = self._script("money", "outcome")
-        self._put_back = self._script("money", "put_back")
-        self._record = self._script("record")
-        self._replace = self._script("replace")
-        self._reserve = self._script("money", "reserve")
-        self._restore = self._script("restore")
-        self._resume = self._script("resume")
-        self._settle = self._script("settle")
-        self._take = self._script("money", "take")
-        self._update = self._script("update")
-
-    def _script(self, *names: str) -> Any:
-        folder = Path(__file__).parent
-        return self._redis.register_script("".join((folder / f"{name}.lua").read_text() for name in names))
 
     # -- jobs
 
     def stage(self, job_id: str, nonce: str, pieces: Iterable[batch_requests.Piece]) -> None:
         # Sealed for where they come to lie when the job exists.
         def packed(piece: batch_requests.Piece) -> bytes:
-            return self._pack(piece.body, _key(job_id, "batch", piece.batch, "body"))
+            return self._pack(piece.body, batch_key(job_id, piece.batch, "body"))
 
         for piece, body in _one_ahead(packed, pieces):
-            ids = self._pack(_encode(piece.custom_ids), _key(job_id, "batch", piece.batch, "ids"))
+            ids = self._pack(_encode(piece.custom_ids), batch_key(job_id, piece.batch, "ids"))
             values = (body, ids, len(piece.custom_ids))
-            keys = (_key(job_id, "staging", nonce, piece.batch, name) for name in _STAGED)
+            keys = (staging_key(job_id, nonce, piece.batch, name) for name in STAGED)
             self._push(dict(zip(keys, values, strict=True)))
 
     @answering
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
-        key = _key(job_id, "staging", nonce, "index")
+        key = staging_index_key(job_id, nonce)
         for number, entries in parts:
-            self._redis.hset(key, str(number), self._cipher.encrypt(entries, _key(job_id, "index")))
+            self._redis.hset(key, str(number), self._cipher.encrypt(entries, index_key(job_id)))
         self._redis.expire(key, _UNFINISHED_TTL)
 
     @answering
     def discard(self, job_id: str, nonce: str, batches: int) -> None:
-        lists = (_key(job_id, "staging", nonce, batch, name) for batch in range(batches) for name in _STAGED)
-        self._redis.unlink(_key(job_id, "staging", nonce, "index"), *lists)
+        lists = (staging_key(job_id, nonce, batch, name) for batch in range(batches) for name in STAGED)
+        self._redis.unlink(staging_index_key(job_id, nonce), *lists)
 
     @answering
     def create_job(
         self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
     ) -> bool:
-        lists = _STAGED if staged else ()
+        lists = STAGED if staged else ()
         job.sealed_by = self._cipher.key_name
-        keys = [_key(job_id, "job"), _key(job_id, "staging", job.nonce, "index"), _key(job_id, "index"), JOBS]
-        records = [_pairs(_fields(job))]
+        keys = [job_key(job_id), staging_index_key(job_id, job.nonce), index_key(job_id), JOBS]
+        records = [whole_record(job)]
         for number, batch in enumerate(batches):
-            records.append(_pairs(_fields(batch)))
-            keys.append(_key(job_id, "batch", number))
+            records.append(whole_record(batch))
+            keys.append(batch_key(job_id, number))
             for name in lists:
-                keys += [_key(job_id, "staging", job.nonce, number, name), _key(job_id, "batch", number, name)]
+                keys += [staging_key(job_id, job.nonce, number, name), batch_key(job_id, number, name)]
         made = self._create(keys=keys, args=[_whole(ttl), len(lists), job_id, job.submitted_at, *map(_encode, records)])
         if made < 0:
             raise JobNotFound(
@@ -186,30 +179,33 @@ class RedisStore(Survey):
 
     @answering
     def job(self, job_id: str) -> JobRecord | None:
-        return _load(JobRecord, self._redis.hgetall(_key(job_id, "job")))
+        return read_record(JobRecord, self._redis.hgetall(job_key(job_id)))
 
     @answering
     def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:
-        args = [_encode(only) if only else "", *_changed(changes)]
-        return bool(self._update(keys=[_key(job_id, "job")], args=args))
+        args = [_encode(only) if only else "", *changed_fields(changes)]
+        return bool(self._update(keys=[job_key(job_id)], args=args))
 
     @answering
     def resume(
         self, job_id: str, changes: Mapping[str, Any], batches: Mapping[int, tuple[bool, int, Mapping[str, Any]]]
     ) -> bool:
-        keys = [_key(job_id, "job"), DUE, WAITING]
-        args: list[Any] = [_encode(_texts(changes))]
+        keys = [job_key(job_id), DUE, WAITING]
+        args: list[Any] = [_encode(changed_texts(changes))]
         if not batches:  # only its end is to come once more
-            keys.append(_key(job_id, "job"))
-            args += [member(Unit(job_id)), _encode(_texts({"ended_at": None}))]
+            keys.append(job_key(job_id))
+            args += [member(Unit(job_id)), _encode(changed_texts({"ended_at": None}))]
         for number, (due, position, record) in batches.items():
-            keys.append(_key(job_id, "batch", number))
-            args += [member(Unit(job_id, number)) if due else "", _encode([*_texts(record), "position", str(position)])]
+            keys.append(batch_key(job_id, number))
+            args += [
+                member(Unit(job_id, number)) if due else "",
+                _encode([*changed_texts(record), POSITION, str(position)]),
+            ]
         return bool(self._resume(keys=[*keys, *self._keys(job_id)], args=args))
 
     @answering
     def settle(self, job_id: str, field: str, value: Any) -> Any:
-        return msgspec.json.decode(self._settle(keys=[_key(job_id, "job")], args=[field, _encode(value)]))
+        return msgspec.json.decode(self._settle(keys=[job_key(job_id)], args=[field, _encode(value)]))
 
     @answering
     def keep(self, job_id: str) -> None:
@@ -222,7 +218,7 @@ class RedisStore(Survey):
     @answering
     def delete(self, job_id: str, *, remember: bool = False) -> None:
         if remember:
-            self._redis.set(f"{PREFIX}:deleted:{job_id}", b"", ex=_UNFINISHED_TTL)
+            self._redis.set(deleted_key(job_id), b"", ex=_UNFINISHED_TTL)
         units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self.batch_records(job_id)))]
         self.wake(units[1:])  # and no listing speaks for them any more
         for index in (DUE, WAITING):
@@ -232,14 +228,14 @@ class RedisStore(Survey):
 
     @answering
     def was_deleted(self, job_id: str) -> bool:
-        return bool(self._redis.exists(f"{PREFIX}:deleted:{job_id}"))
+        return bool(self._redis.exists(deleted_key(job_id)))
 
     # -- batches, and the leases of their steps
 
     @answering
     def batches(self, job_id: str) -> list[BatchRecord]:
         found = self.batch_records(job_id)
-        if gone := [_key(job_id, "batch", number) for number, record in enumerate(found) if record is None]:
+        if gone := [batch_key(job_id, number) for number, record in enumerate(found) if record is None]:
             raise ResultsMissing(
                 f"the records of {len(gone):,} of the {len(found):,} batches of job {job_id} are gone from the store",
                 None,
@@ -255,37 +251,37 @@ class RedisStore(Survey):
         for start in range(0, len(numbers), _RECORDS):
             with self._redis.pipeline(transaction=False) as pipe:
                 for number in numbers[start : start + _RECORDS]:
-                    pipe.hgetall(_key(job_id, "batch", number))
-                found += [_load(BatchRecord, fields) for fields in pipe.execute()]
+                    pipe.hgetall(batch_key(job_id, number))
+                found += [read_record(BatchRecord, fields) for fields in pipe.execute()]
         return found
 
     @answering
     def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
-        hashes = [_key(job_id, "batch", number) for number in range(batches)]
-        keys = [_key(job_id, "job"), _key(job_id, "batch", batch), DUE, *hashes]
-        return bool(self._replace(keys=keys, args=[_encode(_pairs(_fields(record))), member(Unit(job_id))]))
+        hashes = [batch_key(job_id, number) for number in range(batches)]
+        keys = [job_key(job_id), batch_key(job_id, batch), DUE, *hashes]
+        return bool(self._replace(keys=keys, args=[_encode(whole_record(record)), member(Unit(job_id))]))
 
     @answering
     def position(self, unit: Unit) -> int:
-        key, prefix = _unit(unit)
-        return int(self._redis.hget(key, f"{prefix}position") or -1)
+        key, prefix = unit_key(unit)
+        return int(self._redis.hget(key, prefix + POSITION) or -1)
 
     @answering
     def batch(self, job_id: str, batch: int) -> BatchRecord | None:
-        return _load(BatchRecord, self._redis.hgetall(_key(job_id, "batch", batch)))
+        return read_record(BatchRecord, self._redis.hgetall(batch_key(job_id, batch)))
 
     @answering
     def lane(self, unit: Unit) -> LaneRecord:
         names = LaneRecord.__struct_fields__
-        key, prefix = _unit(unit)
+        key, prefix = unit_key(unit)
         values = self._redis.hmget(key, [prefix + name for name in names])
         fields = {n.encode(): v for n, v in zip(names, values, strict=True) if v is not None}
-        return _load(LaneRecord, fields) or LaneRecord()
+        return read_record(LaneRecord, fields) or LaneRecord()
 
     @answering
     def acquire(self, unit: Unit, position: int, owner: str, ttl: float) -> Lease:
-        key, prefix = _unit(unit)
-        keys = [key, _standing(unit), DUE, _LATE, WAITING]
+        key, prefix = unit_key(unit)
+        keys = [key, standing_key(unit), DUE, LATE, WAITING]
         asked = steady.monotonic_now()
         found = self._acquire(keys=keys, args=[prefix, member(unit), position, owner, ttl])
         state, remaining, now, failures, failure = found
@@ -309,7 +305,7 @@ class RedisStore(Survey):
     def advance(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
         # What comes after the last step of a batch is the job's.
         follower = "" if unit.batch is None or unit.lane is not None else member(Unit(unit.job_id))
-        due = f"through:{follower}" if through else changes.get("due_at") or 0
+        due = THROUGH + follower if through else changes.get("due_at") or 0
         return bool(self._write(unit, owner, changes, position=position, due=due))
 
     @answering
@@ -327,8 +323,8 @@ class RedisStore(Survey):
         changes["due_at"] = due_at
         # From then on, so that a moment that was reckoned a little wrong here is that far from now there, too.
         seconds = max(due_at - self.now(), 0)
-        listed = (flights_key(account), _encode(flight)) if flight is not None else (WAITING, "")
-        return bool(self._write(unit, owner, changes, position=position, due=seconds, wait="wait", listed=listed))
+        listed = (account_key(account, FLIGHTS), _encode(flight)) if flight is not None else (WAITING, "")
+        return bool(self._write(unit, owner, changes, position=position, due=seconds, wait=WAIT, listed=listed))
 
     def _write(
         self,
@@ -342,10 +338,10 @@ class RedisStore(Survey):
         wait: str = "",
         listed: tuple[str, bytes | str] = (WAITING, ""),
     ) -> int:
-        key, prefix = _unit(unit)
+        key, prefix = unit_key(unit)
         flights, flight = listed
-        args = [prefix, member(unit), owner, ttl, position, due, wait, flight, *_changed(changes)]
-        return int(self._record(keys=[key, DUE, _key(unit.job_id, "job"), WAITING, flights], args=args))
+        args = [prefix, member(unit), owner, ttl, position, due, wait, flight, *changed_fields(changes)]
+        return int(self._record(keys=[key, DUE, job_key(unit.job_id), WAITING, flights], args=args))
 
     # -- the index of what waits for a message
 
@@ -371,8 +367,8 @@ class RedisStore(Survey):
 
     @answering
     def lost(self, unit: Unit, after: float) -> Lost | None:
-        key, prefix = _unit(unit)
-        keys = [key, _standing(unit), DUE, _LATE, WAITING]
+        key, prefix = unit_key(unit)
+        keys = [key, standing_key(unit), DUE, LATE, WAITING]
         found = self._lost(keys=keys, args=[prefix, member(unit), after])
         return Lost(int(found[0]), float(found[1])) if found else None
 
@@ -380,13 +376,13 @@ class RedisStore(Survey):
 
     @answering
     def admit(self, job_id: str, batch: int) -> int | None:
-        keys = [_key(job_id, "job"), _key(job_id, "batch", batch), DUE]
+        keys = [job_key(job_id), batch_key(job_id, batch), DUE]
         admitted = self._admit(keys=keys, args=[member(Unit(job_id))])
         return None if admitted is None else int(admitted)
 
     @answering
     def grant(self, job_id: str, batch: int, wanted: int, limit: int) -> int:
-        return int(self._grant(keys=[_key(job_id, "job"), _key(job_id, "batch", batch)], args=[wanted, limit]))
+        return int(self._grant(keys=[job_key(job_id), batch_key(job_id, batch)], args=[wanted, limit]))
 
     # -- which batch id is whose
 
@@ -402,38 +398,38 @@ class RedisStore(Survey):
         force: bool = False,
         **changes: Any,
     ) -> Unit | None:
-        act = "force" if force else member(instead_of) if instead_of else "take"
+        act = FORCE if force else member(instead_of) if instead_of else TAKE
         return self._own(act, unit, owner, batch_id, changes)
 
     @answering
     def release(self, unit: Unit, owner: str, batch_id: str, /, **changes: Any) -> bool:
-        return self._own("release", unit, owner, batch_id, changes) is not None
+        return self._own(RELEASE, unit, owner, batch_id, changes) is not None
 
     def _own(self, act: str, unit: Unit, owner: str, batch_id: str, changes: dict[str, Any]) -> Unit | None:
-        key, _ = _unit(unit)
-        args = [act, owner, member(unit), _CLAIM_TTL, *_changed(changes)]
-        found = self._claim(keys=[key, f"{PREFIX}:owner:{batch_id}"], args=args)
+        key, _ = unit_key(unit)
+        args = [act, owner, member(unit), _CLAIM_TTL, *changed_fields(changes)]
+        found = self._claim(keys=[key, owner_key(batch_id)], args=args)
         return unit_of(found.decode()) if found else None
 
     @answering
     def holder(self, batch_id: str) -> Unit | None:
-        value = self._redis.get(f"{PREFIX}:owner:{batch_id}")
+        value = self._redis.get(owner_key(batch_id))
         return unit_of(value.decode()) if value else None
 
     # -- payloads
 
     @answering
     def bodies(self, job_id: str, batch: int) -> Iterator[bytes]:
-        yield from self._pieces(job_id, _key(job_id, "batch", batch, "body"))
+        yield from self._pieces(job_id, batch_key(job_id, batch, "body"))
 
     @answering
     def custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]:
-        for piece in self._pieces(job_id, _key(job_id, "batch", batch, "ids")):
+        for piece in self._pieces(job_id, batch_key(job_id, batch, "ids")):
             yield msgspec.json.decode(piece, type=list[str])
 
     @answering
     def index_part(self, job_id: str, part: int, *, batch: int | None = None, attempt: int | None = None) -> bytes:
-        key = _key(job_id, "index") if batch is None else _key(job_id, "batch", batch, f"index:{attempt}")
+        key = index_key(job_id) if batch is None else attempt_key(job_id, batch, "index", attempt)
         return self._cipher.decrypt(self._redis.hget(key, str(part)) or b"", key)
 
     @answering
@@ -447,7 +443,7 @@ class RedisStore(Survey):
         return place - at, piece
 
     def write_results(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
-        key = _key(job_id, "batch", batch, f"rows:{attempt}")
+        key = attempt_key(job_id, batch, "rows", attempt)
         try:
             for _, piece in _one_ahead(lambda piece: self._pack(piece, key), pieces):
                 self._push({key + copy: piece})
@@ -458,7 +454,7 @@ class RedisStore(Survey):
 
     @answering
     def discard_results(self, job_id: str, batch: int, attempt: int, *, copy: str = "") -> None:
-        self._redis.unlink(_key(job_id, "batch", batch, f"rows:{attempt}") + copy)
+        self._redis.unlink(attempt_key(job_id, batch, "rows", attempt) + copy)
 
     @answering
     def restore_results(
@@ -472,15 +468,15 @@ class RedisStore(Survey):
         eligible_places: bytes,
         index: Iterable[tuple[int, bytes]] = (),
     ) -> bool:
-        keys = [_key(job_id, "batch", batch, f"{name}:{attempt}") for name in _FETCHED]
+        keys = [attempt_key(job_id, batch, name, attempt) for name in FETCHED]
         args: list[Any] = [pieces, eligible_places]
         for number, part in index:
             args += [str(number), self._cipher.encrypt(part, keys[3])]
-        return bool(self._restore(keys=[_key(job_id, "job"), keys[0] + copy, *keys], args=args))
+        return bool(self._restore(keys=[job_key(job_id), keys[0] + copy, *keys], args=args))
 
     @answering
     def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
-        keys = [_key(job_id, *(("batch", batch) if batch is not None else ()), name) for name in names]
+        keys = [batch_key(job_id, batch, name) if batch is not None else of_job(job_id, name) for name in names]
         with self._redis.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.exists(key)
@@ -500,7 +496,7 @@ class RedisStore(Survey):
         keep: Iterable[int] = (),
         **changes: Any,
     ) -> bool:
-        keys = [_key(unit.job_id, "batch", unit.batch, f"{name}:{attempt}") for name in _FETCHED]
+        keys = [attempt_key(unit.job_id, unit.batch, name, attempt) for name in FETCHED]
         # Persist first: an attempt that is published must never expire, one that is not may stay a little longer.
         self._redis.persist(keys[0])
         for key, value in zip(keys[1:3], (pieces, eligible_places), strict=True):
@@ -517,15 +513,15 @@ class RedisStore(Survey):
 
     @answering
     def results(self, job_id: str, batch: int, attempt: int) -> Iterator[bytes]:
-        key = _key(job_id, "batch", batch, f"rows:{attempt}")
+        key = attempt_key(job_id, batch, "rows", attempt)
         if self._redis.exists(key):
             yield from self._pieces(job_id, key)
-        elif not self._redis.exists(_key(job_id, "batch", batch, f"pieces:{attempt}")):
+        elif not self._redis.exists(attempt_key(job_id, batch, "pieces", attempt)):
             raise self._gone(job_id, key)
 
     @answering
     def pieces(self, job_id: str, batch: int, attempt: int, places: Iterable[int]) -> dict[int, int]:
-        key, places = _key(job_id, "batch", batch, f"pieces:{attempt}"), list(places)
+        key, places = attempt_key(job_id, batch, "pieces", attempt), list(places)
         if len(places) > _RECORDS:
             whole = self._redis.get(key) or b""
             found = [whole[4 * place : 4 * place + 4] for place in places]
@@ -539,43 +535,43 @@ class RedisStore(Survey):
 
     @answering
     def piece_of_results(self, job_id: str, batch: int, attempt: int, number: int) -> bytes:
-        key = _key(job_id, "batch", batch, f"rows:{attempt}")
+        key = attempt_key(job_id, batch, "rows", attempt)
         piece = self._redis.lindex(key, number)
         return self._unpack(piece, key) if piece is not None else b""
 
     @answering
     def eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
-        return self._redis.get(_key(job_id, "batch", batch, f"eligible:{attempt}")) or b""
+        return self._redis.get(attempt_key(job_id, batch, "eligible", attempt)) or b""
 
     # -- money
 
     @answering
     def reserve(self, unit: Unit, turn: int, least: int, most: int, limit: int) -> Any:
         keys = self._money(unit)
-        answer = self._reserve(keys=keys, args=[f"{unit.batch}:{turn}", "", least, most, limit]).decode()
+        answer = self._reserve(keys=keys, args=[turn_field(unit, turn), "", least, most, limit]).decode()
         self._end_with_job(unit.job_id, keys[0])
         return answer
 
     @answering
     def settle_cost(self, unit: Unit, turn: int, spent: int) -> None:
-        self._reserve(keys=self._money(unit), args=[f"{unit.batch}:{turn}", spent])
+        self._reserve(keys=self._money(unit), args=[turn_field(unit, turn), spent])
 
     def _money(self, unit: Unit) -> list[str]:
-        return [_key(unit.job_id, "money"), _key(unit.job_id, "job")]
+        return [money_key(unit.job_id), job_key(unit.job_id)]
 
     # -- the Messages API
 
     @answering
     def enter(self, job_id: str, batch: int, places: Iterable[int]) -> None:
-        keys = [_key(job_id, "batch", batch, name) for name in ("to_send", "sent", "outcomes")]
-        members = map(_place, places)
+        keys = [batch_key(job_id, batch, name) for name in ("to_send", "sent", "outcomes")]
+        members = map(position_field, places)
         while some := list(islice(members, _RECORDS)):
             self._enter(keys=keys, args=some)
         self._end_with_job(job_id, keys[0])
 
     @answering
     def to_send(self, job_id: str, batch: int, limit: int) -> tuple[list[int], float | None]:
-        key = _key(job_id, "batch", batch, "to_send")
+        key = batch_key(job_id, batch, "to_send")
         seconds, microseconds = self._redis.time()
         now = seconds + microseconds / 1e6
         # Neighbours, which are in the same piece, from anywhere: others ask as well, and the first may have to wait.
@@ -589,7 +585,7 @@ class RedisStore(Survey):
 
     @answering
     def under_way(self, job_id: str, batch: int) -> int:
-        to_send, sent = (_key(job_id, "batch", batch, name) for name in ("to_send", "sent"))
+        to_send, sent = (batch_key(job_id, batch, name) for name in ("to_send", "sent"))
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.zcard(to_send)
             pipe.hlen(sent)
@@ -611,13 +607,13 @@ class RedisStore(Survey):
     ) -> Taken:
         hash_, calls = pace_keys(pace)
         names = ("to_send", "sent", "outcomes")
-        keys = [_key(unit.job_id, "batch", unit.batch, name) for name in names]
+        keys = [batch_key(unit.job_id, unit.batch, name) for name in names]
         state, milliseconds, mark = self._take(
-            keys=[*keys, _key(unit.job_id, "job"), _key(unit.job_id, "money"), hash_, calls, HELD, _unit(unit)[0]],
+            keys=[*keys, job_key(unit.job_id), money_key(unit.job_id), hash_, calls, HELD, unit_key(unit)[0]],
             args=[
-                *(_place(place), unit.lane or 0, _call(unit, place), pace, need.tokens),
+                *(position_field(place), unit.lane or 0, call_member(unit, place), pace, need.tokens),
                 *("" if n is None else n for n in (need.least, need.most)),
-                *(ttl, cap, rules.FIRST_IN_FLIGHT),
+                *(ttl, cap),
                 *("" if n is None else n for n in (limit, total)),
                 owner,
             ],
@@ -626,21 +622,21 @@ class RedisStore(Survey):
 
     @answering
     def confirm(self, unit: Unit, owner: str, place: int, ttl: float) -> bool:
-        key, prefix = _unit(unit)
-        args = [prefix, member(unit), owner, ttl, _place(place), unit.lane or 0]
-        return bool(self._confirm(keys=[key, _key(unit.job_id, "batch", unit.batch, "sent"), DUE], args=args))
+        key, prefix = unit_key(unit)
+        args = [prefix, member(unit), owner, ttl, position_field(place), unit.lane or 0]
+        return bool(self._confirm(keys=[key, batch_key(unit.job_id, unit.batch, "sent"), DUE], args=args))
 
     @answering
     def sending(self, unit: Unit, paces: Mapping[int, str], ttl: float) -> None:
         seconds, _ = self._redis.time()
         with self._redis.pipeline(transaction=False) as pipe:
             for place, pace in paces.items():
-                pipe.zadd(pace_keys(pace)[1], {_call(unit, place): seconds + ttl}, xx=True)
+                pipe.zadd(pace_keys(pace)[1], {call_member(unit, place): seconds + ttl}, xx=True)
             pipe.execute()
 
     @answering
     def left_behind(self, unit: Unit) -> list[int]:
-        sent = self._redis.hgetall(_key(unit.job_id, "batch", unit.batch, "sent"))
+        sent = self._redis.hgetall(batch_key(unit.job_id, unit.batch, "sent"))
         return [int(place) for place, lane in sent.items() if lane.split(b" ")[0] == str(unit.lane or 0).encode()]
 
     @answering
@@ -657,47 +653,47 @@ class RedisStore(Survey):
         cap: int,
         output: int | None = None,
     ) -> None:
-        args: list[Any] = [_call(unit, place), pace, mark, int(refused), "" if hold is None else hold, cap]
-        args += [rules.FIRST_IN_FLIGHT, "" if output is None else output]
+        args: list[Any] = [call_member(unit, place), pace, mark, int(refused), "" if hold is None else hold, cap]
+        args.append("" if output is None else output)
         for name, (a_minute, left) in limits.items():
             args += [name, a_minute, left]
         self._answered(keys=[*pace_keys(pace), HELD], args=args)
 
     @answering
     def refusals(self, unit: Unit, place: int) -> int:
-        return int(self._redis.hget(_key(unit.job_id, "batch", unit.batch, "refused"), _place(place)) or 0)
+        return int(self._redis.hget(batch_key(unit.job_id, unit.batch, "refused"), position_field(place)) or 0)
 
     @answering
     def put_back(self, unit: Unit, place: int, seconds: float, limit: int) -> int:
-        keys = [_key(unit.job_id, "batch", unit.batch, name) for name in ("sent", "to_send", "refused")]
-        keys += [_key(unit.job_id, "money"), _key(unit.job_id, "job")]
-        return int(self._put_back(keys=keys, args=[_place(place), seconds, limit]))
+        keys = [batch_key(unit.job_id, unit.batch, name) for name in ("sent", "to_send", "refused")]
+        keys += [money_key(unit.job_id), job_key(unit.job_id)]
+        return int(self._put_back(keys=keys, args=[position_field(place), seconds, limit]))
 
     @answering
     def save_outcome(
         self, unit: Unit, place: int, outcome: bytes, *, spent: int | None = None, given_up: bool = False
     ) -> bool:
         names = ("outcomes", "sent", "to_send", "given_up")
-        outcomes, sent, to_send, lost = (_key(unit.job_id, "batch", unit.batch, name) for name in names)
-        keys = [outcomes, _key(unit.job_id, "job"), sent, _key(unit.job_id, "money"), to_send, lost]
-        keys.append(_key(unit.job_id, "batch", unit.batch))
+        outcomes, sent, to_send, lost = (batch_key(unit.job_id, unit.batch, name) for name in names)
+        keys = [outcomes, job_key(unit.job_id), sent, money_key(unit.job_id), to_send, lost]
+        keys.append(batch_key(unit.job_id, unit.batch))
         packed = self._pack(outcome, f"{outcomes}:{place}")
-        args = [_place(place), packed, "" if spent is None else spent, int(given_up)]
+        args = [position_field(place), packed, "" if spent is None else spent, int(given_up)]
         return bool(self._outcome(keys=keys, args=args))
 
     @answering
     def outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
-        key = _key(job_id, "batch", batch, "outcomes")
+        key = batch_key(job_id, batch, "outcomes")
         for place, outcome in self._redis.hscan_iter(key, count=50):
             yield int(place), self._unpack(outcome, f"{key}:{int(place)}")
 
     @answering
     def count_outcomes(self, job_id: str, batch: int) -> int:
-        return int(self._redis.hlen(_key(job_id, "batch", batch, "outcomes")))
+        return int(self._redis.hlen(batch_key(job_id, batch, "outcomes")))
 
     @answering
     def accounted(self, job_id: str, batch: int) -> set[int]:
-        to_send, sent, outcomes = (_key(job_id, "batch", batch, name) for name in ("to_send", "sent", "outcomes"))
+        to_send, sent, outcomes = (batch_key(job_id, batch, name) for name in ("to_send", "sent", "outcomes"))
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.zrange(to_send, 0, -1)
             pipe.hkeys(sent)
@@ -706,10 +702,10 @@ class RedisStore(Survey):
 
     @answering
     def outcomes_of(self, job_id: str, batch: int, places: Sequence[int]) -> dict[int, bytes]:
-        key, found = _key(job_id, "batch", batch, "outcomes"), dict[int, bytes]()
+        key, found = batch_key(job_id, batch, "outcomes"), dict[int, bytes]()
         for start in range(0, len(places), _RECORDS):
             some = places[start : start + _RECORDS]
-            values = self._redis.hmget(key, list(map(_place, some)))
+            values = self._redis.hmget(key, list(map(position_field, some)))
             found |= {
                 place: self._unpack(value, f"{key}:{place}")
                 for place, value in zip(some, values, strict=True)
@@ -719,7 +715,7 @@ class RedisStore(Survey):
 
     @answering
     def drop(self, job_id: str, batch: int) -> int:
-        key = _key(job_id, "batch", batch, "to_send")
+        key = batch_key(job_id, batch, "to_send")
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.zcard(key)
             pipe.unlink(key)
@@ -729,11 +725,11 @@ class RedisStore(Survey):
 
     @answering
     def announced(self, job_id: str, batch: int) -> bytes:
-        return self._redis.get(_key(job_id, "batch", batch, "announced")) or b""
+        return self._redis.get(batch_key(job_id, batch, "announced")) or b""
 
     @answering
     def announce(self, job_id: str, batch: int, places: Iterable[int]) -> None:
-        key = _key(job_id, "batch", batch, "announced")
+        key = batch_key(job_id, batch, "announced")
         with self._redis.pipeline(transaction=False) as pipe:
             for place in places:
                 pipe.setbit(key, place, 1)
@@ -753,19 +749,19 @@ class RedisStore(Survey):
 
     def _end_with_job(self, job_id: str, *keys: str) -> None:
         """A job that is over (revoked, most likely) expires, and what is still written with it."""
-        if (left := self._redis.pttl(_key(job_id, "job"))) > 0:
+        if (left := self._redis.pttl(job_key(job_id))) > 0:
             for key in keys:
                 self._redis.pexpire(key, left)
 
     def _piece_with(self, job_id: str, batch: int, name: str, place: int) -> tuple[bytes, int]:
         """The piece of a staged list that the request of that position is in, and where it is in there."""
         starts = [0]
-        sizes = self._redis.lrange(_key(job_id, "batch", batch, "sizes"), 0, -1)
+        sizes = self._redis.lrange(batch_key(job_id, batch, "sizes"), 0, -1)
         # They follow from the custom_ids, should they be gone.
         for size in sizes or map(len, self.custom_ids(job_id, batch)):
             starts.append(starts[-1] + int(size))
         number = bisect_right(starts, place) - 1
-        return self._piece(job_id, _key(job_id, "batch", batch, name), number), place - starts[number]
+        return self._piece(job_id, batch_key(job_id, batch, name), number), place - starts[number]
 
     def _pieces(self, job_id: str, key: str) -> Iterator[bytes]:
         # What was staged has one piece at least.
@@ -790,17 +786,17 @@ class RedisStore(Survey):
         return zstandard.decompress(self._cipher.decrypt(piece, place))
 
     def _keys(self, job_id: str) -> Iterator[str]:
-        yield _key(job_id, "job")
-        yield _key(job_id, "index")
-        yield _key(job_id, "money")
+        yield job_key(job_id)
+        yield index_key(job_id)
+        yield money_key(job_id)
         yield from history_keys(job_id)
         for number, record in enumerate(self.batch_records(job_id)):
-            yield _key(job_id, "batch", number)
-            for name in (*_STAGED, "outcomes", "lanes", *_SENDING):
-                yield _key(job_id, "batch", number, name)
+            yield batch_key(job_id, number)
+            for name in (*STAGED, "outcomes", "lanes", *SENDING):
+                yield batch_key(job_id, number, name)
             for attempt in range(1, (_ATTEMPTS if record is None else record.attempt) + 1):
-                for name in _FETCHED:
-                    yield _key(job_id, "batch", number, f"{name}:{attempt}")
+                for name in FETCHED:
+                    yield attempt_key(job_id, number, name, attempt)
 
     def _each_key(self, job_id: str, command: str, *args: Any) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
@@ -818,58 +814,6 @@ def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
 def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:
     """The store behind a Redis URL, one per process: a connection made before a fork is not used after it."""
     return _open(url, keys, prefix, os.getpid())
-
-
-def _key(job_id: str, *parts: object) -> str:
-    return ":".join([f"{PREFIX}:{{{job_id}}}", *map(str, parts)])
-
-
-def _unit(unit: Unit) -> tuple[str, str]:
-    """The hash a unit is kept in, and the prefix of its fields there."""
-    if unit.batch is None:
-        return _key(unit.job_id, "job"), "lease:"
-    if unit.lane is None:
-        return _key(unit.job_id, "batch", unit.batch), ""
-    return _key(unit.job_id, "batch", unit.batch, "lanes"), f"{unit.lane}:"
-
-
-def _place(place: int) -> str:
-    return str(place).zfill(_DIGITS)
-
-
-def _call(unit: Unit, place: int) -> str:
-    """What the calls in flight call one."""
-    return f"{unit.batch}:{place}:{unit.job_id}"
-
-
-def _standing(unit: Unit) -> str:
-    """The hash without which the unit is gone: its own, but a lane's fields come into being with its lease."""
-    return _unit(unit)[0] if unit.lane is None else _key(unit.job_id, "job")
-
-
-def _texts(changes: Mapping[str, Any]) -> list[str]:
-    return _pairs({name: _encode(value) for name, value in changes.items()})
-
-
-def _changed(changes: dict[str, Any]) -> list[Any]:
-    return [part for name, value in changes.items() for part in (name, _encode(value))]
-
-
-def _pairs(fields: dict[str, bytes]) -> list[str]:
-    return [part for name, value in fields.items() for part in (name, value.decode())]
-
-
-def _fields(record: msgspec.Struct) -> dict[str, bytes]:
-    return {name: _encode(getattr(record, name)) for name in record.__struct_fields__}
-
-
-def _load(cls: type[_Record], fields: dict[bytes, bytes]) -> _Record | None:
-    known = {name.encode() for name in cls.__struct_fields__}
-    values = {name.decode(): msgspec.Raw(value) for name, value in fields.items() if name in known}
-    if not _REQUIRED[cls] <= values.keys():
-        return None  # gone, or what an earlier release wrote into a hash that had been evicted
-    found: _Record = _DECODERS[cls].decode(_encode(values))
-    return found
 
 
 def _whole(seconds: float) -> int:

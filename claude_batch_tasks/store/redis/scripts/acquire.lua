@@ -16,40 +16,41 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local text = string.format('%.6f', now)
 local key, prefix, member, position, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- Not EXISTS: what an earlier release wrote into a hash that had been evicted is no record.
-if redis.call('HEXISTS', KEYS[2], 'nonce') == 0 and redis.call('HEXISTS', KEYS[2], 'count') == 0 then
+if redis.call('HEXISTS', KEYS[2], JOB.nonce) == 0 and redis.call('HEXISTS', KEYS[2], BATCH.count) == 0 then
   redis.call('ZREM', KEYS[3], member)
   redis.call('ZREM', KEYS[5], member)
-  return {'gone', 0, text, 0, ''}
+  return {LEASED.gone, 0, text, 0, ''}
 end
-local fields = redis.call('HMGET', key, prefix .. 'position', prefix .. 'owner', prefix .. 'until')
+local fields = redis.call('HMGET', key, prefix .. LEASE.position, prefix .. LEASE.owner, prefix .. LEASE.ends)
 local current, holder, expiry = tonumber(fields[1] or '-1'), fields[2], tonumber(fields[3] or '0')
 if position < current then
-  return {'stale', 0, text, 0, ''}
+  return {LEASED.stale, 0, text, 0, ''}
 end
-local state = 'taken'
+local state = LEASED.taken
 if holder and position == current and holder ~= owner then
   if expiry > now then
-    return {'busy', math.ceil((expiry - now) * 1000), text, 0, ''}
+    return {LEASED.busy, math.ceil((expiry - now) * 1000), text, 0, ''}
   end
-  state = 'taken_over'
-  redis.call('HINCRBY', key, prefix .. 'step_failures', 1)
-  redis.call('HSET', key, prefix .. 'step_failure', 'null')
+  state = LEASED.taken_over
+  redis.call('HINCRBY', key, prefix .. LEASE.step_failures, 1)
+  redis.call('HSET', key, prefix .. LEASE.step_failure, 'null')
 end
 local ends = string.format('%.3f', now + tonumber(ARGV[5]))
-redis.call('HSET', key, prefix .. 'position', ARGV[3], prefix .. 'owner', owner, prefix .. 'until', ends)
-if redis.call('HDEL', key, prefix .. 'resent', prefix .. 'resent_at', prefix .. 'missed') == 0 and state == 'taken' then
+redis.call('HSET', key, prefix .. LEASE.position, ARGV[3], prefix .. LEASE.owner, owner, prefix .. LEASE.ends, ends)
+local resent = redis.call('HDEL', key, prefix .. LEASE.resent, prefix .. LEASE.resent_at, prefix .. LEASE.missed)
+if resent == 0 and state == LEASED.taken then
   -- Its own message, not a copy: how late it is says how long the queue is. Forgotten message by message.
   local late = now - tonumber(redis.call('ZSCORE', KEYS[3], member) or now)
-  late = math.min(math.max(late, tonumber(redis.call('GET', KEYS[4]) or '0') * 0.95), 600)
+  late = math.min(math.max(late, tonumber(redis.call('GET', KEYS[4]) or '0') * RULE.LATENESS_LEFT), RULE.MAX_LATENESS)
   redis.call('SET', KEYS[4], string.format('%.3f', late), 'EX', 120)
 end
 redis.call('ZADD', KEYS[3], ends, member)
 -- Whatever message this is, the unit waits no longer.
 redis.call('ZREM', KEYS[5], member)
-local flights = redis.call('HGET', key, prefix .. 'flights')
+local flights = redis.call('HGET', key, prefix .. LEASE.flights)
 if flights then
   redis.call('HDEL', flights, member)
-  redis.call('HDEL', key, prefix .. 'flights')
+  redis.call('HDEL', key, prefix .. LEASE.flights)
 end
-local broken = redis.call('HMGET', key, prefix .. 'step_failures', prefix .. 'step_failure')
+local broken = redis.call('HMGET', key, prefix .. LEASE.step_failures, prefix .. LEASE.step_failure)
 return {state, 0, text, tonumber(broken[1] or '0'), broken[2] or ''}

@@ -9,17 +9,24 @@ from typing import Any
 import msgspec
 
 from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
-from claude_batch_tasks.store.flights import DUE, answering, batch_key, unit_of
-from claude_batch_tasks.store.jobs import JOBS, Jobs, job_key
-from claude_batch_tasks.store.schema import PREFIX
-
-#: What was found out last, and that it is young enough.
-_FOUND, _FRESH = f"{PREFIX}:census", f"{PREFIX}:census:fresh"
+from claude_batch_tasks.store.redis.flights import answering
+from claude_batch_tasks.store.redis.jobs import Jobs
+from claude_batch_tasks.store.redis.keys import (
+    CENSUS,
+    CENSUS_FRESH,
+    DUE,
+    JOBS,
+    LEASE_PREFIX,
+    MISSED,
+    batch_key,
+    job_key,
+    unit_of,
+)
 
 #: Records that are read at a time.
 _PAGE = 500
 
-_OF_JOBS = ("state", "batches", "admitted", "through", "lease:missed")
+_OF_JOBS = ("state", "batches", "admitted", "through", LEASE_PREFIX + MISSED)
 _OF_BATCHES = BatchGlance._fields
 
 _decode = msgspec.json.decode
@@ -61,15 +68,15 @@ class Survey(Jobs):
 
     @answering
     def begin_census(self, ttl: float) -> bool:
-        return bool(self._redis.set(_FRESH, b"", nx=True, px=int(ttl * 1000)))
+        return bool(self._redis.set(CENSUS_FRESH, b"", nx=True, px=int(ttl * 1000)))
 
     @answering
     def keep_census(self, found: bytes, ttl: float) -> None:
-        self._redis.set(_FOUND, found, px=int(ttl * 1000))
+        self._redis.set(CENSUS, found, px=int(ttl * 1000))
 
     @answering
     def census(self) -> bytes | None:
-        found: bytes | None = self._redis.get(_FOUND)
+        found: bytes | None = self._redis.get(CENSUS)
         return found
 
 

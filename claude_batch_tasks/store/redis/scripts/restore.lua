@@ -9,7 +9,7 @@
 -- ARGV[2]  which deserve another chance
 -- ARGV[3..] part, entries, part, entries, ... of the index
 -- Returns 1 if it was done.
-if redis.call('HEXISTS', KEYS[1], 'nonce') == 0 or redis.call('EXISTS', KEYS[2]) == 0 then
+if redis.call('HEXISTS', KEYS[1], JOB.nonce) == 0 or redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
 end
 redis.call('RENAME', KEYS[2], KEYS[3])

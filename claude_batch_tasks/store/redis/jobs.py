@@ -6,20 +6,22 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
-import redis
 
 from claude_batch_tasks.records import HistoryEvent, JobState
-from claude_batch_tasks.store.flights import Flights, answering
-from claude_batch_tasks.store.schema import PREFIX, list_jobs
-
-#: Sorted set of all jobs, by when they were submitted. Those that have expired are in it for a while.
-JOBS = f"{PREFIX}:jobs"
-
-#: Sorted set of jobs of which something is missing that may be fetched again, by when that was found.
-_RESTORE = f"{PREFIX}:restore"
+from claude_batch_tasks.store.redis.flights import Flights, answering
+from claude_batch_tasks.store.redis.keys import (
+    FORGOTTEN,
+    JOBS,
+    RESTORE,
+    STATE,
+    first_key,
+    history_keys,
+    job_key,
+)
+from claude_batch_tasks.store.redis.lua import Script
+from claude_batch_tasks.store.redis.schema import list_jobs
 
 #: Seconds between two searches for jobs where none is listed.
 _LIST_EVERY = 3600.0
@@ -37,9 +39,7 @@ _decode_event = msgspec.json.Decoder(HistoryEvent).decode
 class Jobs(Flights):
     """The part of the Redis store that lists jobs and tells what happened to them."""
 
-    def __init__(self, client: redis.Redis, where: str) -> None:
-        super().__init__(client, where)
-        self._note = client.register_script((Path(__file__).parent / "note.lua").read_text())
+    _note = Script("note")
 
     @answering
     def job_ids(self, before: float = math.inf) -> Iterator[str]:
@@ -87,20 +87,20 @@ class Jobs(Flights):
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
-                pipe.hget(job_key(job_id), "state")
+                pipe.hget(job_key(job_id), STATE)
             return [None if state is None else msgspec.json.decode(state) for state in pipe.execute()]
 
     @answering
     def first(self, name: str, ttl: float) -> bool:
-        return bool(self._redis.set(f"{PREFIX}:first:{name}", b"", nx=True, px=int(ttl * 1000)))
+        return bool(self._redis.set(first_key(name), b"", nx=True, px=int(ttl * 1000)))
 
     @answering
     def ask_to_restore(self, job_id: str) -> None:
-        self._redis.zadd(_RESTORE, {job_id: self._redis.time()[0]}, nx=True)
+        self._redis.zadd(RESTORE, {job_id: self._redis.time()[0]}, nx=True)
 
     @answering
     def to_restore(self, limit: int) -> list[str]:
-        return [found.decode() for found, _ in self._redis.zpopmin(_RESTORE, limit)]
+        return [found.decode() for found, _ in self._redis.zpopmin(RESTORE, limit)]
 
     @answering
     def note(self, job_id: str, event: HistoryEvent) -> None:
@@ -113,7 +113,7 @@ class Jobs(Flights):
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.lrange(first, 0, -1)
             pipe.lrange(last, 0, -1)
-            pipe.hget(job_key(job_id), "forgotten")
+            pipe.hget(job_key(job_id), FORGOTTEN)
             begun, went_on, forgotten = pipe.execute()
         events, later = list(map(_decode_event, begun)), list(map(_decode_event, went_on))
         if forgotten and later:
@@ -121,13 +121,3 @@ class Jobs(Flights):
             text = f"{int(forgotten):,} entries are no longer kept"
             events.append(HistoryEvent(at=at, event="left_out", batch=None, text=text, details={}))
         return events + later
-
-
-def job_key(job_id: str) -> str:
-    """The hash of a job's record."""
-    return f"{PREFIX}:{{{job_id}}}:job"
-
-
-def history_keys(job_id: str) -> tuple[str, str]:
-    """The lists of a job's history: its beginning, its end."""
-    return f"{PREFIX}:{{{job_id}}}:history", f"{PREFIX}:{{{job_id}}}:history:last"

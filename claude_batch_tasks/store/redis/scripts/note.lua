@@ -8,7 +8,7 @@
 -- ARGV[2]  how many entries the beginning has
 -- ARGV[3]  how many the end has
 -- ARGV[4]  the job's id
-local submitted_at = redis.call('HGET', KEYS[1], 'submitted_at')
+local submitted_at = redis.call('HGET', KEYS[1], JOB.submitted_at)
 if not submitted_at then
   return
 end
@@ -20,7 +20,7 @@ end
 local count = redis.call('RPUSH', list, ARGV[1])
 if list == KEYS[3] and count > tonumber(ARGV[3]) then
   redis.call('LPOP', list)
-  redis.call('HINCRBY', KEYS[1], 'forgotten', 1)
+  redis.call('HINCRBY', KEYS[1], JOB.forgotten, 1)
 end
 local left = redis.call('PTTL', KEYS[1])
 if left > 0 then

@@ -9,26 +9,33 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import redis
 
-from claude_batch_tasks import rules
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import Flight, Unit
-from claude_batch_tasks.store.clock import StoreClock
-from claude_batch_tasks.store.schema import PREFIX, open_schema
-
-#: Sorted set of all units that wait for a message, by when it is due or, while somebody is at work, the lease ends.
-DUE = f"{PREFIX}:due"
-
-#: Sorted set of those whose message is made when it is due; until then there is none.
-WAITING = f"{PREFIX}:waiting"
-
-#: Sorted set: until when no call of a name is to be made.
-HELD = f"{PREFIX}:held"
+from claude_batch_tasks.store.redis import lua
+from claude_batch_tasks.store.redis.clock import StoreClock
+from claude_batch_tasks.store.redis.keys import (
+    ASKED,
+    DUE,
+    FAILED,
+    FLIGHTS,
+    HELD,
+    LISTED,
+    LISTING,
+    PAST,
+    SINCE,
+    TAKEN_AT,
+    WAITING,
+    account_key,
+    batch_key,
+    member,
+    unit_of,
+)
+from claude_batch_tasks.store.redis.schema import open_schema
 
 #: Past batches of an account that are remembered, and for how long nothing is said of it before it is forgotten.
 _PAST = 100
@@ -75,6 +82,9 @@ def answering(method: _Method) -> _Method:
 class Flights:
     """The part of the Redis store that concerns all jobs at once; an account is named by a text without colons."""
 
+    _due = lua.Script("due")
+    _postpone = lua.Script("postpone")
+
     def __init__(self, client: redis.Redis, where: str) -> None:
         # Typed loosely: redis-py types each reply as bytes or str, whichever the client decodes.
         self._redis: Any = client
@@ -83,10 +93,6 @@ class Flights:
         #: What the client puts in front of all keys but those in arguments of scripts.
         self._prefix: str = getattr(client, "key_prefix", "")
         self._clock = StoreClock(self._time)
-        scripts = Path(__file__).parent
-        self._due, self._postpone = (
-            client.register_script((scripts / f"{name}.lua").read_text()) for name in ("due", "postpone")
-        )
 
     def _open(self) -> None:
         if not self._opened:
@@ -110,20 +116,13 @@ class Flights:
 
     @answering
     def due(self, limit: int) -> tuple[list[Unit], float | None]:
-        numbers = (
-            rules.LIST_CALL_FROM,
-            rules.LONGEST_IN_BROKER,
-            rules.MAX_VAIN_POLLS,
-            rules.UNCLAIMED_SECONDS,
-            rules.MAX_UNCLAIMED_MESSAGES,
-        )
-        members, following, now = self._due(keys=[WAITING, DUE, HELD], args=[limit, *numbers])
+        members, following, now = self._due(keys=[WAITING, DUE, HELD], args=[limit])
         pause = max(float(following) - float(now), 0) if following else None
         return [unit_of(found.decode()) for found in members], pause
 
     @answering
     def wake(self, units: Iterable[Unit]) -> None:
-        self._postponed(((unit, 0) for unit in units), "woken")
+        self._postponed(((unit, 0) for unit in units), lua.WOKEN)
 
     @answering
     def wait_again(self, units: Iterable[Unit], seconds: float) -> None:
@@ -134,7 +133,7 @@ class Flights:
 
     @answering
     def postpone(self, due: Mapping[Unit, float], *, alone: bool = False, shown: float | None = None) -> None:
-        self._postponed(due.items(), "alone" if alone else "listed", "" if shown is None else repr(shown))
+        self._postponed(due.items(), lua.ALONE if alone else lua.LISTED, "" if shown is None else repr(shown))
 
     def _postponed(self, changes: Iterable[tuple[Unit, float]], how: str, shown: str = "") -> None:
         args = [
@@ -149,11 +148,11 @@ class Flights:
 
     @answering
     def in_flight(self, account: str) -> int:
-        return int(self._redis.hlen(flights_key(account)))
+        return int(self._redis.hlen(account_key(account, FLIGHTS)))
 
     @answering
     def flights(self, account: str) -> dict[Unit, tuple[Flight, float]]:
-        key = flights_key(account)
+        key = account_key(account, FLIGHTS)
         found = {name.decode(): value for name, value in self._redis.hgetall(key).items()}
         if not found:
             return {}
@@ -171,9 +170,9 @@ class Flights:
 
     @answering
     def hold_listing(self, account: str, owner: str, ttl: float) -> bool:
-        key, milliseconds = _key(account, "listing"), int(ttl * 1000)
+        key, milliseconds = account_key(account, LISTING), int(ttl * 1000)
         if self._redis.set(key, owner, nx=True, px=milliseconds):
-            self._redis.delete(_key(account, "asked"))
+            self._redis.delete(account_key(account, ASKED))
             return True
         if self._redis.get(key) != owner.encode():
             return False
@@ -181,13 +180,13 @@ class Flights:
 
     @answering
     def end_listing(self, account: str, owner: str) -> None:
-        key = _key(account, "listing")
+        key = account_key(account, LISTING)
         if self._redis.get(key) == owner.encode():
             self._redis.delete(key)
 
     @answering
     def note_listing(self, account: str, *, failed: bool) -> int:
-        key = _key(account, "failed")
+        key = account_key(account, FAILED)
         if not failed:
             self._redis.delete(key)
             return 0
@@ -200,17 +199,17 @@ class Flights:
     def add_page(
         self, account: str, entries: Mapping[str, bytes], *, taken_at: float, since: float, first: bool
     ) -> None:
-        key = _key(account, "listed")
+        key = account_key(account, LISTED)
         with self._redis.pipeline(transaction=True) as pipe:
             if first:
                 pipe.delete(key)
-            pipe.hset(key, mapping={**entries, "taken_at": repr(taken_at), "since": repr(since)})
+            pipe.hset(key, mapping={**entries, TAKEN_AT: repr(taken_at), SINCE: repr(since)})
             pipe.expire(key, 86_400)
             pipe.execute()
 
     @answering
     def listed(self, account: str, batch_id: str) -> tuple[bytes | None, float, float]:
-        entry, taken_at, since = self._redis.hmget(_key(account, "listed"), batch_id, "taken_at", "since")
+        entry, taken_at, since = self._redis.hmget(account_key(account, LISTED), batch_id, TAKEN_AT, SINCE)
         return entry, float(taken_at or 0), float(since or "inf")
 
     # -- what the account's calls have shown
@@ -226,7 +225,7 @@ class Flights:
 
     @answering
     def note_end(self, account: str, requests: int, seconds: float) -> None:
-        key = _key(account, "past")
+        key = account_key(account, PAST)
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.lpush(key, _encode((requests, round(seconds, 1))))
             pipe.ltrim(key, 0, _PAST - 1)
@@ -235,34 +234,4 @@ class Flights:
 
     @answering
     def past(self, account: str) -> list[tuple[int, float]]:
-        return [_decode_past(entry) for entry in self._redis.lrange(_key(account, "past"), 0, -1)]
-
-
-def member(unit: Unit) -> str:
-    """What an index calls a unit. The job id comes last: it is the caller's, and may hold anything."""
-    return ":".join("" if part is None else str(part) for part in (unit.batch, unit.lane, unit.job_id))
-
-
-def unit_of(name: str) -> Unit:
-    """The unit that an index calls so."""
-    batch, lane, job_id = name.split(":", 2)
-    return Unit(job_id, int(batch) if batch else None, int(lane) if lane else None)
-
-
-def batch_key(job_id: str, batch: int | None) -> str:
-    """The hash of a batch's record."""
-    return f"{PREFIX}:{{{job_id}}}:batch:{batch}"
-
-
-def flights_key(account: str) -> str:
-    """The hash of an account's batches in flight: those whose polls wait."""
-    return _key(account, "flights")
-
-
-def pace_keys(pace: str) -> tuple[str, str]:
-    """Where a pace of Messages calls is kept, and where those in flight are."""
-    return f"{PREFIX}:pace:{pace}", f"{PREFIX}:pace:{pace}:calls"
-
-
-def _key(account: str, name: str) -> str:
-    return f"{PREFIX}:account:{account}:{name}"
+        return [_decode_past(entry) for entry in self._redis.lrange(account_key(account, PAST), 0, -1)]

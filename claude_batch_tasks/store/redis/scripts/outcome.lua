@@ -15,21 +15,21 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
 end
 local stored = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-if stored == 1 and redis.call('HEXISTS', KEYS[7], 'count') == 1 then
-  redis.call('HINCRBY', KEYS[7], 'stored', 1)
+if stored == 1 and redis.call('HEXISTS', KEYS[7], BATCH.count) == 1 then
+  redis.call('HINCRBY', KEYS[7], BATCH.stored, 1)
 end
 if stored == 1 and ARGV[4] == '1' then
   redis.call('SADD', KEYS[6], ARGV[1])
-elseif stored == 0 and ARGV[4] == '0' and redis.call('HGET', KEYS[7], 'final') ~= 'true'
+elseif stored == 0 and ARGV[4] == '0' and redis.call('HGET', KEYS[7], BATCH.final) ~= 'true'
     and redis.call('SREM', KEYS[6], ARGV[1]) == 1 then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
   stored = 1
 end
-local most = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '', ' (%d+)$')
+local most = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '', SENT.most)
 if most then
   local spent = ARGV[3] ~= '' and ARGV[3] or most
-  settle(KEYS[4], 'fallback_', most, spent)
-  settle(KEYS[4], '', most, spent)
+  settle(KEYS[4], MONEY.fallback, most, spent)
+  settle(KEYS[4], MONEY.all, most, spent)
 end
 redis.call('HDEL', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])

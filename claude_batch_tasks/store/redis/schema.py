@@ -1,9 +1,9 @@
 """Which release's store this is, and what brings one that an earlier release has written up to date.
 
-Releases share a store while one replaces the other, so it has two numbers. ``version`` says what has been done to it:
-a process that knows of more does the rest, when it first uses the store. ``least`` is what a process must know to work
-on it at all. It is raised only where an earlier release would do harm, which its release notes then say; a new key or
-field is none, since each release leaves alone what it does not know.
+Releases share a store while one replaces the other, so it has two numbers; a process can raise them and not lower them.
+``version`` says what has been done to it: a process that knows of more does the rest, when it first uses the store.
+``least`` is what a process must know to work on it at all. It is raised only where an earlier release would do harm,
+which its release notes then say; a new key or field is none, since each release leaves alone what it does not know.
 """
 
 from __future__ import annotations
@@ -13,14 +13,9 @@ from typing import Any
 
 from claude_batch_tasks.errors import StoreTooNew
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.store.redis.keys import JOBS, SCHEMA, SUBMITTED_AT, job_key, job_of
 
 log = get_logger(__name__)
-
-#: What all our keys begin with.
-PREFIX = "claude_batch"
-
-#: Sorted set of the two numbers: no process sinks what another has raised. Not there: nothing, or written by 0.1.0.
-SCHEMA = f"{PREFIX}:schema"
 
 #: What this release makes of a store, and which releases may work beside it: all.
 VERSION, LEAST = 2, 1
@@ -51,16 +46,15 @@ def open_schema(client: Any, where: str) -> None:
 
 def list_jobs(client: Any) -> None:
     """List all jobs there are, by when they were submitted; from 1 to 2 none were."""
-    before, after = f"{PREFIX}:{{", "}:job"
-    keys = client.scan_iter(match=f"{before}*{after}", count=1000)
+    keys = client.scan_iter(match=job_key("*"), count=1000)
     while some := list(islice(keys, _PAGE)):
         with client.pipeline(transaction=False) as pipe:
             for key in some:
-                pipe.hget(key, "submitted_at")
+                pipe.hget(key, SUBMITTED_AT)
             submitted = zip(some, pipe.execute(), strict=True)
-        jobs = {key.decode()[len(before) : -len(after)]: float(at) for key, at in submitted if at is not None}
+        jobs = {job_of(key.decode()): float(at) for key, at in submitted if at is not None}
         if jobs:
-            client.zadd(f"{PREFIX}:jobs", jobs, nx=True)
+            client.zadd(JOBS, jobs, nx=True)
 
 
 #: Each may run again at any time, by several at once, after one that died in the middle, and beside earlier releases.

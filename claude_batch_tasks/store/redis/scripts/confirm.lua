@@ -10,11 +10,12 @@
 -- ARGV[6]  the lane
 -- Returns 1 if it is, 0 if the lane is somebody else's, or the request's fate was decided without its answer.
 local sent = redis.call('HGET', KEYS[2], ARGV[5])
-if redis.call('HGET', KEYS[1], ARGV[1] .. 'owner') ~= ARGV[3] or not sent or string.match(sent, '^%d+') ~= ARGV[6] then
+if redis.call('HGET', KEYS[1], ARGV[1] .. LEASE.owner) ~= ARGV[3]
+    or not sent or string.match(sent, SENT.lane) ~= ARGV[6] then
   return 0
 end
 local time = redis.call('TIME')
 local ends = string.format('%.3f', tonumber(time[1]) + tonumber(time[2]) / 1000000 + tonumber(ARGV[4]))
-redis.call('HSET', KEYS[1], ARGV[1] .. 'until', ends)
+redis.call('HSET', KEYS[1], ARGV[1] .. LEASE.ends, ends)
 redis.call('ZADD', KEYS[3], ends, ARGV[2])
 return 1

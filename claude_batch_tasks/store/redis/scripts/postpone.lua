@@ -6,19 +6,19 @@
 --          it waits for, and no listing speaks for it any more
 for i = 1, #ARGV, 5 do
   local member, key, due, how, shown = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local flights = redis.call('HGET', key, 'flights')
-  if (flights or how == 'woken') and redis.call('ZSCORE', KEYS[1], member) then
+  local flights = redis.call('HGET', key, BATCH.flights)
+  if (flights or how == POSTPONED.woken) and redis.call('ZSCORE', KEYS[1], member) then
     redis.call('ZADD', KEYS[1], due, member)
     redis.call('ZADD', KEYS[2], due, member)
-    if how ~= 'woken' then
-      redis.call('HSET', key, 'due_at', due)
+    if how ~= POSTPONED.woken then
+      redis.call('HSET', key, BATCH.due_at, due)
     end
-    if shown ~= '' and tonumber(shown) > (tonumber(redis.call('HGET', key, 'sighting')) or 0) then
-      redis.call('HSET', key, 'sighting', shown, 'absences', 0)
+    if shown ~= '' and tonumber(shown) > (tonumber(redis.call('HGET', key, BATCH.sighting)) or 0) then
+      redis.call('HSET', key, BATCH.sighting, shown, BATCH.absences, 0)
     end
   end
-  if flights and how ~= 'listed' then
+  if flights and how ~= POSTPONED.listed then
     redis.call('HDEL', flights, member)
-    redis.call('HDEL', key, 'flights')
+    redis.call('HDEL', key, BATCH.flights)
   end
 end

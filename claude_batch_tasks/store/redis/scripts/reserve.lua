@@ -7,36 +7,36 @@
 -- ARGV[4]  most
 -- ARGV[5]  limit
 -- Returns "yes", "wait", "no", or "lost": what the job has spent is not known any more; settling always says "yes".
-if redis.call('HEXISTS', KEYS[2], 'nonce') == 0 then
-  return 'no'
+if redis.call('HEXISTS', KEYS[2], JOB.nonce) == 0 then
+  return BUDGET.no
 end
 local had = redis.call('HGET', KEYS[1], ARGV[1])
-local settled = string.match(had or '', '^settled (%d+)$')
+local settled = string.match(had or '', SETTLED.cost)
 if ARGV[2] ~= '' then
   if settled then
-    add(KEYS[1], 'spent', tonumber(ARGV[2]) - tonumber(settled))
+    add(KEYS[1], MONEY.spent, tonumber(ARGV[2]) - tonumber(settled))
   elseif had then
-    settle(KEYS[1], '', had, ARGV[2])
+    settle(KEYS[1], MONEY.all, had, ARGV[2])
   end
   if had then
-    redis.call('HSET', KEYS[1], ARGV[1], 'settled ' .. ARGV[2])
+    redis.call('HSET', KEYS[1], ARGV[1], SETTLED.word .. ARGV[2])
   end
-  return 'yes'
+  return BUDGET.yes
 elseif had and not settled then
-  return 'yes'
+  return BUDGET.yes
 end
 if money_lost(KEYS[1], KEYS[2]) then
-  return 'lost'
+  return BUDGET.lost
 end
 if settled then
   -- It was given up, and proved never to have been created.
-  add(KEYS[1], 'spent', 0 - tonumber(settled))
+  add(KEYS[1], MONEY.spent, 0 - tonumber(settled))
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
-local answer = affordable(KEYS[1], '', ARGV[5], tonumber(ARGV[3]), tonumber(ARGV[4]))
-if answer == 'yes' then
+local answer = affordable(KEYS[1], MONEY.all, ARGV[5], tonumber(ARGV[3]), tonumber(ARGV[4]))
+if answer == BUDGET.yes then
   begin_money(KEYS[1], KEYS[2])
-  reserve(KEYS[1], '', ARGV[4])
+  reserve(KEYS[1], MONEY.all, ARGV[4])
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 end
 return answer

@@ -4,7 +4,7 @@
 -- ARGV[2]  value
 -- Returns the value it has.
 local had = redis.call('HGET', KEYS[1], ARGV[1])
-if (had and had ~= 'null') or redis.call('HEXISTS', KEYS[1], 'nonce') == 0 then
+if (had and had ~= 'null') or redis.call('HEXISTS', KEYS[1], JOB.nonce) == 0 then
   return had or 'null'
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])

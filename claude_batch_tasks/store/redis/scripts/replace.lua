@@ -6,23 +6,23 @@
 -- ARGV[1]   the record, as a JSON array: field, value, field, value, ...
 -- ARGV[2]   what the index calls the job
 -- Returns 1 if it was done, 0 if the batch has its record or the job is gone.
-if redis.call('HEXISTS', KEYS[1], 'nonce') == 0 or redis.call('HEXISTS', KEYS[2], 'count') == 1 then
+if redis.call('HEXISTS', KEYS[1], JOB.nonce) == 0 or redis.call('HEXISTS', KEYS[2], BATCH.count) == 1 then
   return 0
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], unpack(cjson.decode(ARGV[1])))
 local done = 0
 for at = 4, #KEYS do
-  if redis.call('HGET', KEYS[at], 'done') == 'true' then
+  if redis.call('HGET', KEYS[at], BATCH.done) == 'true' then
     done = done + 1
   end
 end
-redis.call('HSET', KEYS[1], 'through', tostring(done))
+redis.call('HSET', KEYS[1], JOB.through, tostring(done))
 local left = redis.call('PTTL', KEYS[1])
 if left > 0 then
   redis.call('PEXPIRE', KEYS[2], left)
 end
-if redis.call('HGET', KEYS[1], 'state') == '"running"' then
+if redis.call('HGET', KEYS[1], JOB.state) == STATE.running then
   -- Its chain has ended with its record: the job's last message is missed, and sent.
   redis.call('ZADD', KEYS[3], redis.call('TIME')[1], ARGV[2])
 end

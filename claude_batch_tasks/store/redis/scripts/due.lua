@@ -3,71 +3,66 @@
 -- KEYS[2]  the index of due units, which tells if no message of them comes
 -- KEYS[3]  the index of calls that are held back
 -- ARGV[1]  how many at most
--- ARGV[2]  from how many batches in flight on one account a listing looks at all of them
--- ARGV[3]  seconds that are left to a listing before the next batch asks for one
--- ARGV[4]  batches that asked, and no listing came of it, before the others are handed out as well
--- ARGV[5]  seconds for which one that nobody has taken yet (a long queue, a dead one) is waited for
--- ARGV[6]  how many may be out that nobody has taken, of the last ARGV[5] seconds; one is handed out all the same
 -- Returns {units, when the next is due or nothing, now}.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local text = string.format('%.3f', now)
-local later = now + tonumber(ARGV[3])
+local later = now + RULE.LONGEST_IN_BROKER
 
 -- Whether a batch is to ask for a listing, one at a time of those of its account and queue.
 local function asks(member, account, queue)
-  local key = account .. ':asked'
-  local asked = redis.call('HMGET', key, queue .. ':member', queue .. ':at', queue .. ':in_vain')
+  local key = account .. KEY.asked
+  local asked = redis.call('HMGET', key, queue .. ASKED.member, queue .. ASKED.at, queue .. ASKED.in_vain)
   local at, in_vain = tonumber(asked[2] or '0'), tonumber(asked[3] or '0')
-  if in_vain >= tonumber(ARGV[4]) then
+  if in_vain >= RULE.ASKED_IN_VAIN then
     return true
-  elseif now < at + tonumber(ARGV[3]) then
+  elseif now < at + RULE.LONGEST_IN_BROKER then
     return false
   elseif asked[1] and tonumber(redis.call('ZSCORE', KEYS[2], asked[1]) or '0') ~= at then
     in_vain = in_vain + 1  -- it was taken, and has made no listing
-  elseif asked[1] and now < at + tonumber(ARGV[5]) then
+  elseif asked[1] and now < at + RULE.UNTAKEN then
     return false
   end
-  redis.call('HSET', key, queue .. ':member', member, queue .. ':at', text, queue .. ':in_vain', in_vain)
+  redis.call('HSET', key, queue .. ASKED.member, member, queue .. ASKED.at, text, queue .. ASKED.in_vain, in_vain)
   redis.call('EXPIRE', key, 3600)
   return true
 end
 
 -- Of many batches in flight one is handed out, and the listing that it makes spares the others theirs: until when this
 -- one is spared, or nothing.
-local keys = string.match(KEYS[1], '^(.*):waiting$')
+local keys = string.match(KEYS[1], KEY.before_waiting)
 local function spared(member)
-  local batch, job = string.match(member, '^(%d+)::(.*)$')
-  local flights = batch and redis.call('HGET', keys .. ':{' .. job .. '}:batch:' .. batch, 'flights')
+  local batch, job = string.match(member, UNIT.of_batch)
+  local flights = batch and redis.call('HGET', keys .. KEY.before_job_id .. job .. KEY.batch .. batch, BATCH.flights)
   if not flights then
     return nil
   end
   -- One of a job that is over, or past its deadline, makes no listing.
   local flight = cjson.decode(redis.call('HGET', flights, member) or '[]')
-  local deadline = tonumber(flight[7]) or math.huge
-  local record = redis.call('HMGET', keys .. ':{' .. job .. '}:job', 'state', 'queue')
-  if deadline <= now or record[1] ~= '"running"' then
+  local deadline = tonumber(flight[FLIGHT.deadline]) or math.huge
+  local record = redis.call('HMGET', keys .. KEY.before_job_id .. job .. KEY.job, JOB.state, JOB.queue)
+  if deadline <= now or record[1] ~= STATE.running then
     return nil
   end
-  local account = string.match(flights, '^(.*):flights$')
+  local account = string.match(flights, KEY.before_flights)
   local name = string.match(account, '([^:]+)$')
   local held = tonumber(redis.call('ZSCORE', KEYS[3], name) or '0')
   if held > now then
     return math.min(held, deadline)
-  elseif redis.call('HLEN', flights) < tonumber(ARGV[2]) then
+  elseif redis.call('HLEN', flights) < RULE.SHARE_FROM then
     return nil
-  elseif tonumber(redis.call('ZSCORE', KEYS[3], name .. ':list') or '0') > now then
+  elseif tonumber(redis.call('ZSCORE', KEYS[3], name .. CALL.list) or '0') > now then
     return nil
-  elseif redis.call('EXISTS', account .. ':listing') == 1 or not asks(member, account, record[2] or '') then
+  elseif redis.call('EXISTS', account .. KEY.listing) == 1 or not asks(member, account, record[2] or '') then
     return later
   end
   return nil
 end
 
 -- No more are out than keep workers busy: what is new need not wait behind all that is due.
-local since = string.format('%.3f', now - tonumber(ARGV[5]))
+local since = string.format('%.3f', now - RULE.UNTAKEN)
 local out = redis.call('ZCOUNT', KEYS[2], since, text) - redis.call('ZCOUNT', KEYS[1], since, text)
-local limit = math.min(tonumber(ARGV[1]), math.max(tonumber(ARGV[6]) - out, 1))
+local limit = math.min(tonumber(ARGV[1]), math.max(RULE.SENT_AHEAD - out, 1))
 
 local found = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text, 'LIMIT', 0, 1000)) do

@@ -8,14 +8,14 @@
 -- ARGV[4]   seconds it is kept
 -- ARGV[5..] field, value, field, value, ... of the record, changed only if it is done
 -- Returns whose it is (after a release: this one's name); nothing if the lease is somebody else's.
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[2] then
+if redis.call('HGET', KEYS[1], LEASE.owner) ~= ARGV[2] then
   return false
 end
 local holder = redis.call('GET', KEYS[2])
-if ARGV[1] ~= 'force' and ARGV[1] ~= 'release' and holder and holder ~= ARGV[3] and holder ~= ARGV[1] then
+if ARGV[1] ~= CLAIM.force and ARGV[1] ~= CLAIM.release and holder and holder ~= ARGV[3] and holder ~= ARGV[1] then
   return holder
 end
-if ARGV[1] ~= 'release' then
+if ARGV[1] ~= CLAIM.release then
   redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
 elseif holder == ARGV[3] then
   redis.call('DEL', KEYS[2])

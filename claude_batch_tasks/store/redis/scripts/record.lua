@@ -16,15 +16,15 @@
 -- Returns 1 if it was done, and more if nothing is left to be done for the unit's batch: 1 and how many batches of the
 -- job are through. 0 if the lease is somebody else's.
 local key, prefix, member = KEYS[1], ARGV[1], ARGV[2]
-if redis.call('HGET', key, prefix .. 'owner') ~= ARGV[3] then
+if redis.call('HGET', key, prefix .. LEASE.owner) ~= ARGV[3] then
   return 0
 end
 local through = 0
 for i = 9, #ARGV, 2 do
   local field, value = prefix .. ARGV[i], ARGV[i + 1]
-  if field == 'done' and value == 'true' and redis.call('HEXISTS', KEYS[3], 'nonce') == 1 then
+  if field == BATCH.done and value == 'true' and redis.call('HEXISTS', KEYS[3], JOB.nonce) == 1 then
     local more = redis.call('HGET', key, field) == value and 0 or 1
-    through = redis.call('HINCRBY', KEYS[3], 'through', more)
+    through = redis.call('HINCRBY', KEYS[3], JOB.through, more)
   end
   redis.call('HSET', key, field, value)
 end
@@ -32,34 +32,34 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 if ARGV[4] ~= '' then
   local ends = string.format('%.3f', now + tonumber(ARGV[4]))
-  redis.call('HSET', key, prefix .. 'until', ends)
+  redis.call('HSET', key, prefix .. LEASE.ends, ends)
   redis.call('ZADD', KEYS[2], ends, member)
 end
 if ARGV[5] ~= '' then
-  redis.call('HSET', key, prefix .. 'position', ARGV[5])
-  redis.call('HDEL', key, prefix .. 'owner', prefix .. 'until')
-  local follower = string.match(ARGV[6], '^through:(.*)$')
+  redis.call('HSET', key, prefix .. LEASE.position, ARGV[5])
+  redis.call('HDEL', key, prefix .. LEASE.owner, prefix .. LEASE.ends)
+  local follower = string.match(ARGV[6], NEXT.through)
   if follower then
     redis.call('ZREM', KEYS[2], member)
     member = follower
     if follower ~= '' then
       -- That nothing came for the job while its batches were on their way is no sign that messages get lost.
-      redis.call('HDEL', KEYS[3], 'lease:resent', 'lease:resent_at', 'lease:missed')
+      redis.call('HDEL', KEYS[3], JOB_LEASE.resent, JOB_LEASE.resent_at, JOB_LEASE.missed)
     end
   end
   if member ~= '' then
     local due = tonumber(ARGV[6]) or 0
-    if ARGV[7] == 'wait' then
+    if ARGV[7] == NEXT.wait then
       due = now + due
     end
     due = string.format('%.3f', math.max(now, due))
     redis.call('ZADD', KEYS[2], due, member)
-    if ARGV[7] == 'wait' then
+    if ARGV[7] == NEXT.wait then
       redis.call('ZADD', KEYS[4], due, member)
     end
     if ARGV[8] ~= '' then
       redis.call('HSET', KEYS[5], member, ARGV[8])
-      redis.call('HSET', key, prefix .. 'flights', KEYS[5])
+      redis.call('HSET', key, prefix .. LEASE.flights, KEYS[5])
     end
   end
 end

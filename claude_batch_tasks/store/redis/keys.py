@@ -1,0 +1,304 @@
+"""The keys of the store in Redis, and the fields in them: the one map of them, for Python and for Lua.
+
+Workers of several releases share them: none may get another name, type or form. Words in capitals stand for what
+differs. ``JOB`` is in braces, a Redis Cluster's hash tag. What expires "with its job" does so from the moment the job
+is over; what "never" does is made smaller by those who use it.
+
+====================================  ======  ==================================================  ================
+key after claude_batch:               type    what                                                expires
+====================================  ======  ==================================================  ================
+{JOB}:job                             hash    ``JobRecord``, its lease (``lease:``), its          with its job
+                                              history's ``forgotten``, and ``money``: there is
+                                              that key
+{JOB}:index                           hash    part of the custom_ids to its entries               with its job
+{JOB}:history                         list    ``HistoryEvent``, the first                         with its job
+{JOB}:history:last                    list    ``HistoryEvent``, the last                          with its job
+{JOB}:money                           hash    what was spent and reserved, and by each batch's    with its job
+                                              turn
+{JOB}:staging:NONCE:index             hash    as ``index``, before there is a job                 after a day
+{JOB}:staging:NONCE:BATCH:body        list    as ``body``, likewise                               after a day
+{JOB}:staging:NONCE:BATCH:ids         list    as ``ids``, likewise                                after a day
+{JOB}:staging:NONCE:BATCH:sizes       list    as ``sizes``, likewise                              after a day
+{JOB}:batch:BATCH                     hash    ``BatchRecord``, its lease, and ``flights``: the    with its job
+                                              key it is listed under while it waits
+{JOB}:batch:BATCH:body                list    its requests, in pieces                             with its job
+{JOB}:batch:BATCH:ids                 list    their custom_ids, in the same pieces                with its job
+{JOB}:batch:BATCH:sizes               list    how many requests each piece has                    with its job
+{JOB}:batch:BATCH:rows:ATTEMPT        list    a download's rows, in pieces                        with its job; a
+                                                                                                  day, unpublished
+{JOB}:batch:BATCH:rows:ATTEMPT:TOKEN  list    those that are fetched again                        after a day
+{JOB}:batch:BATCH:pieces:ATTEMPT      string  in which piece each row is, 32-bit integers         with its job
+{JOB}:batch:BATCH:eligible:ATTEMPT    string  which rows deserve another chance, likewise         with its job
+{JOB}:batch:BATCH:index:ATTEMPT       hash    as the job's, where that has none                   with its job
+{JOB}:batch:BATCH:lanes               hash    ``LaneRecord`` and lease of each sender, ``LANE:``  with its job
+{JOB}:batch:BATCH:to_send             zset    position of a request by when it is due             with its job
+{JOB}:batch:BATCH:sent                hash    position to sender and what is reserved, ``LANE     with its job
+                                              MOST``
+{JOB}:batch:BATCH:refused             hash    position to how often it was refused                with its job
+{JOB}:batch:BATCH:outcomes            hash    position to outcome of the Messages API             with its job
+{JOB}:batch:BATCH:announced           string  a bit for each request of which ``on_result``       with its job
+                                              knows
+{JOB}:batch:BATCH:given_up            set     positions whose answers count as lost               with its job
+schema                                zset    ``version`` and ``least``; see ``schema``           never
+jobs                                  zset    all jobs by when they were submitted                never
+due                                   zset    units by when a message should act, or a lease      never
+                                              ends
+waiting                               zset    those whose message is made when it is due          never
+held                                  zset    names of calls by until when none is to be made     never
+late                                  string  seconds by which messages were late lately          after 2 minutes
+deleted:JOB                           string  somebody deleted that job                           after a day
+owner:BATCH_ID                        string  the unit whose batch of Anthropic's it is           after 30 days
+census                                string  figures over all jobs                               as it is told
+census:fresh                          string  that they are young enough                          as it is told
+restore                               zset    jobs to fetch something of again, by when it was    never
+                                              asked
+first:QUESTION                        string  somebody was the first to ask                       as it is told
+doctor:TOKEN                          string  what ``doctor`` tries commands on                   at once
+account:ACCOUNT:flights               hash    unit to ``Flight``: batches whose poll waits        never
+account:ACCOUNT:asked                 hash    of each queue who is to make a list call            after an hour
+                                              (``QUEUE:``)
+account:ACCOUNT:listing               string  who makes a list call now                           as it is told
+account:ACCOUNT:listed                hash    batch id to what it showed, ``taken_at``,           after a day
+                                              ``since``
+account:ACCOUNT:failed                string  list calls that failed in a row                     after 30 days
+account:ACCOUNT:past                  list    requests and seconds of past batches, in JSON       after 30 days
+pace:ACCOUNT:messages:MODEL           hash    a rate limit: what was sent, is left and allowed    after an hour
+pace:ACCOUNT:messages:MODEL:calls     zset    calls in flight, by until when they count as such   after an hour
+====================================  ======  ==================================================  ================
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, LaneRecord, Unit
+from claude_batch_tasks.rules import RATE_LIMITS
+
+#: What all keys begin with.
+PREFIX = "claude_batch"
+
+# -- keys of all jobs
+
+SCHEMA: Final = f"{PREFIX}:schema"
+JOBS: Final = f"{PREFIX}:jobs"
+DUE: Final = f"{PREFIX}:due"
+WAITING: Final = f"{PREFIX}:waiting"
+HELD: Final = f"{PREFIX}:held"
+LATE: Final = f"{PREFIX}:late"
+RESTORE: Final = f"{PREFIX}:restore"
+CENSUS: Final = f"{PREFIX}:census"
+CENSUS_FRESH: Final = f"{PREFIX}:census:fresh"
+
+# -- names in keys
+
+#: The lists a batch is staged as.
+STAGED = ("body", "ids", "sizes")
+
+#: What one download leaves: the rows, in which piece each is, which deserve another chance, and its custom_ids.
+FETCHED = ("rows", "pieces", "eligible", "index")
+
+#: What sending requests through the Messages API leaves: those that wait, were sent, how often each was refused, of
+#: which ``on_result`` knows, whose answers count as lost.
+SENDING = ("to_send", "sent", "refused", "announced", "given_up")
+
+
+#: What is kept of an account.
+FLIGHTS, LISTING, LISTED, ASKED, FAILED, PAST = "flights", "listing", "listed", "asked", "failed", "past"
+
+
+def of_job(job_id: str, *parts: object) -> str:
+    """Return one of the keys of a job."""
+    return ":".join([f"{PREFIX}:{{{job_id}}}", *map(str, parts)])
+
+
+def job_key(job_id: str) -> str:
+    """Return the hash of a job's record."""
+    return of_job(job_id, "job")
+
+
+def job_of(key: str) -> str:
+    """Return the job whose record's key it is."""
+    return key.removeprefix(f"{PREFIX}:{{").removesuffix("}:job")
+
+
+def index_key(job_id: str) -> str:
+    """Return the hash of a job's custom_ids."""
+    return of_job(job_id, "index")
+
+
+def money_key(job_id: str) -> str:
+    """Return the hash of what a job has spent."""
+    return of_job(job_id, "money")
+
+
+def history_keys(job_id: str) -> tuple[str, str]:
+    """Return the lists of a job's history: its beginning, its end."""
+    return of_job(job_id, "history"), of_job(job_id, "history", "last")
+
+
+def staging_key(job_id: str, nonce: str, batch: int, name: str) -> str:
+    """Return one of the lists a batch is staged as, before there is a job."""
+    return of_job(job_id, "staging", nonce, batch, name)
+
+
+def staging_index_key(job_id: str, nonce: str) -> str:
+    """Return the hash of custom_ids that are staged."""
+    return of_job(job_id, "staging", nonce, "index")
+
+
+def batch_key(job_id: str, batch: int | None, *parts: object) -> str:
+    """Return the hash of a batch's record, or another of the batch's keys."""
+    return of_job(job_id, "batch", batch, *parts)
+
+
+def attempt_key(job_id: str, batch: int | None, name: str, attempt: int | None) -> str:
+    """Return one of the keys that a download of a batch leaves."""
+    return batch_key(job_id, batch, f"{name}:{attempt}")
+
+
+def unit_key(unit: Unit) -> tuple[str, str]:
+    """Return the hash a unit is kept in, and what its fields begin with there."""
+    if unit.batch is None:
+        return job_key(unit.job_id), LEASE_PREFIX
+    if unit.lane is None:
+        return batch_key(unit.job_id, unit.batch), ""
+    return batch_key(unit.job_id, unit.batch, "lanes"), f"{unit.lane}:"
+
+
+def standing_key(unit: Unit) -> str:
+    """Return the hash without which a unit is gone: its own, but a sender's fields come into being with its lease."""
+    return unit_key(unit)[0] if unit.lane is None else job_key(unit.job_id)
+
+
+def deleted_key(job_id: str) -> str:
+    """Return what says that somebody deleted a job."""
+    return f"{PREFIX}:deleted:{job_id}"
+
+
+def owner_key(batch_id: str) -> str:
+    """Return what says whose a batch id is."""
+    return f"{PREFIX}:owner:{batch_id}"
+
+
+def first_key(name: str) -> str:
+    """Return what says that somebody was the first to ask something."""
+    return f"{PREFIX}:first:{name}"
+
+
+def account_key(account: str, name: str) -> str:
+    """Return one of the keys of an account."""
+    return f"{PREFIX}:account:{account}:{name}"
+
+
+def pace_keys(pace: str) -> tuple[str, str]:
+    """Return where a rate limit of Messages calls is kept, and where those in flight are."""
+    return f"{PREFIX}:pace:{pace}", f"{PREFIX}:pace:{pace}:calls"
+
+
+# -- members and values that are put together
+
+#: Digits of a request's position where positions are sorted as texts.
+_DIGITS = 7
+
+
+def position_field(place: int) -> str:
+    """Return what hashes and sets call a request's position."""
+    return str(place).zfill(_DIGITS)
+
+
+def member(unit: Unit) -> str:
+    """Return what an index calls a unit. The job id comes last: it is the caller's, and may hold anything."""
+    return ":".join("" if part is None else str(part) for part in (unit.batch, unit.lane, unit.job_id))
+
+
+def unit_of(name: str) -> Unit:
+    """Return the unit that an index calls so."""
+    batch, lane, job_id = name.split(":", 2)
+    return Unit(job_id, int(batch) if batch else None, int(lane) if lane else None)
+
+
+def call_member(unit: Unit, place: int) -> str:
+    """Return what the calls in flight call one."""
+    return f"{unit.batch}:{place}:{unit.job_id}"
+
+
+def turn_field(unit: Unit, turn: int) -> str:
+    """Return the field of a batch's reservation in the hash of its job's money."""
+    return f"{unit.batch}:{turn}"
+
+
+# -- fields
+
+#: What the fields of a job's own lease begin with.
+LEASE_PREFIX = "lease:"
+
+POSITION, MISSED, FORGOTTEN, SUBMITTED_AT, STATE = "position", "missed", "forgotten", "submitted_at", "state"
+TAKEN_AT, SINCE = "taken_at", "since"
+
+
+def stored_names(cls: type[msgspec.Struct]) -> dict[str, str]:
+    """Return what the fields of a record are called in its hash, by what Python calls them."""
+    return {field.name: field.encode_name for field in msgspec.structs.fields(cls)}
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+#: What a lease leaves in the hash of what it is for, behind the unit's prefix.
+LEASE = {
+    "ends": "until",
+    **_same("position", "owner", "resent", "resent_at", "missed", "step_failures", "step_failure", "flights"),
+}
+
+#: The fields of each hash by what Python and Lua call them; those of a record are its own, and some that only scripts
+#: know.
+FIELDS: dict[str, dict[str, str]] = {
+    "JOB": {**stored_names(JobRecord), **_same("forgotten", "money")},
+    "JOB_LEASE": {name: LEASE_PREFIX + stored for name, stored in LEASE.items()},
+    "BATCH": {**stored_names(BatchRecord), "flights": LEASE["flights"]},
+    "LANE": stored_names(LaneRecord),
+    "LEASE": LEASE,
+    #: ``spent`` and ``reserved`` behind one of the prefixes: of all the job may spend, or of the Messages API's share.
+    "MONEY": {"all": "", "fallback": "fallback_", **_same("spent", "reserved", "begun")},
+    #: ``limit`` and ``left`` are followed by the name of a limit.
+    "PACE": {
+        "limit": "limit:",
+        "left": "left:",
+        **_same("sent", "input", "output", "synced", "at", "allowed", "cut_at", "in_a_row", "usual_output"),
+    },
+    "LIMIT": {name.replace("-", "_"): name for name in RATE_LIMITS},
+    #: Behind the queue.
+    "ASKED": {"member": ":member", "at": ":at", "in_vain": ":in_vain"},
+}
+
+#: The places in an array that a value is packed as; Lua counts from one.
+PLACES: dict[str, dict[str, int]] = {
+    "FLIGHT": {name: number for number, name in enumerate(Flight.__struct_fields__, 1)},
+}
+
+#: Parts of keys, and patterns of texts that are put together, as Lua has them.
+PARTS: dict[str, dict[str, str]] = {
+    "KEY": {
+        "before_waiting": f"^(.*){WAITING.removeprefix(PREFIX)}$",
+        "before_flights": f"^(.*):{FLIGHTS}$",
+        "before_job_id": ":{",
+        "job": "}:job",
+        "batch": "}:batch:",
+        "asked": f":{ASKED}",
+        "listing": f":{LISTING}",
+    },
+    #: Behind the number of a sender.
+    "LANE_LEASE": {"owner": f":{LEASE['owner']}"},
+    #: Names of calls behind an account's.
+    "CALL": {"list": ":list"},
+    "UNIT": {"of_batch": "^(%d+)::(.*)$"},
+    #: A request that was sent: its sender and what is reserved for it.
+    "SENT": {"lane": "^%d+", "most": " (%d+)$"},
+    #: What a batch's turn has cost, once it is known; before, its field has the number that is reserved.
+    "SETTLED": {"word": "settled ", "cost": "^settled (%d+)$"},
+    #: How much of a rate limit was sent by a moment: requests, input and output.
+    "MARK": {"totals": "^(%S+) (%S+) (%S+)$"},
+}
