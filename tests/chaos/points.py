@@ -109,7 +109,7 @@ class Points:
             ):
                 continue
             # All that calls Anthropic takes the client; hashes of its credential call nobody.
-            others = ("credential", "account_name", "results", "create")
+            others = ("hash_credential", "account_name", "results", "create")
             if "client" in inspect.signature(function).parameters and name not in others:
                 setattr(api, name, self._around(function, f"api.{name}"))
         api.create = self._create(api.create)
