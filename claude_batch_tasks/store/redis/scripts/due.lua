@@ -14,13 +14,13 @@ local function asks(member, account, queue)
   local key = account .. KEY.asked
   local asked = redis.call('HMGET', key, queue .. ASKED.member, queue .. ASKED.at, queue .. ASKED.in_vain)
   local at, in_vain = tonumber(asked[2] or '0'), tonumber(asked[3] or '0')
-  if in_vain >= RULE.ASKED_IN_VAIN then
+  if in_vain >= RULE.MAX_VAIN_POLLS then
     return true
   elseif now < at + RULE.LONGEST_IN_BROKER then
     return false
   elseif asked[1] and tonumber(redis.call('ZSCORE', KEYS[2], asked[1]) or '0') ~= at then
     in_vain = in_vain + 1  -- it was taken, and has made no listing
-  elseif asked[1] and now < at + RULE.UNTAKEN then
+  elseif asked[1] and now < at + RULE.UNCLAIMED_SECONDS then
     return false
   end
   redis.call('HSET', key, queue .. ASKED.member, member, queue .. ASKED.at, text, queue .. ASKED.in_vain, in_vain)
@@ -49,7 +49,7 @@ local function spared(member)
   local held = tonumber(redis.call('ZSCORE', KEYS[3], name) or '0')
   if held > now then
     return math.min(held, deadline)
-  elseif redis.call('HLEN', flights) < RULE.SHARE_FROM then
+  elseif redis.call('HLEN', flights) < RULE.LIST_CALL_FROM then
     return nil
   elseif tonumber(redis.call('ZSCORE', KEYS[3], name .. CALL.list) or '0') > now then
     return nil
@@ -60,9 +60,9 @@ local function spared(member)
 end
 
 -- No more are out than keep workers busy: what is new need not wait behind all that is due.
-local since = string.format('%.3f', now - RULE.UNTAKEN)
+local since = string.format('%.3f', now - RULE.UNCLAIMED_SECONDS)
 local out = redis.call('ZCOUNT', KEYS[2], since, text) - redis.call('ZCOUNT', KEYS[1], since, text)
-local limit = math.min(tonumber(ARGV[1]), math.max(RULE.SENT_AHEAD - out, 1))
+local limit = math.min(tonumber(ARGV[1]), math.max(RULE.MAX_UNCLAIMED_MESSAGES - out, 1))
 
 local found = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text, 'LIMIT', 0, 1000)) do
