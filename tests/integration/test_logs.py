@@ -73,7 +73,12 @@ def test_a_failed_job_is_one_error_line_of_celerys_as_a_failed_task_is(
         ["claude_batch_tasks.run_batch", job.id, "PermanentError"],
         ["plain", plain.id, "ValueError"],
     ]
-    lines = [line for line in worker.log.read_text().splitlines() if ": ERROR/" in line]
+
+    def errors() -> list[str]:
+        return [line for line in worker.log.read_text().splitlines() if ": ERROR/" in line]
+
+    wait_until(lambda: len(errors()) >= 2)  # Celery writes the line after it has sent the signal
+    lines = errors()
     for name, task_id in (("plain", plain.id), ("claude_batch_tasks.run_batch", job.id)):
         [line] = [line for line in lines if task_id in line]
         assert f"Task {name}[{task_id}] raised unexpected: " in line
