@@ -20,7 +20,7 @@ from tests.adversarial.server import Answer, Manners, UnfriendlyServer
 from tests.adversarial.tasks import params
 from tests.support import wait_until
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.workers, pytest.mark.timeout(400)]
 
 NAMES = [
     "create_stored",

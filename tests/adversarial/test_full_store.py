@@ -23,7 +23,7 @@ from tests.adversarial.server import Account, Manners, UnfriendlyServer
 from tests.adversarial.tasks import params
 from tests.support import wait_until
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.workers, pytest.mark.timeout(400)]
 
 COUNT = 12
 SECRET = "prompt-never-to-be-seen"

@@ -15,7 +15,7 @@ from tests.adversarial.server import Answer, Manners, UnfriendlyServer
 from tests.integration.rig import requests
 from tests.support import wait_until
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.slow, pytest.mark.workers]
 
 OTHER = {"ANTHROPIC_API_KEY": "sk-ant-another-key-never-to-be-seen"}
 

@@ -21,7 +21,7 @@ from tests.integration.flights import nothing_waits
 from tests.integration.rig import requests
 from tests.support import wait_until
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.slow, pytest.mark.workers]
 
 StartWorker = Callable[..., Worker]
 KEY = "sk-ant-test-key-never-to-be-seen"

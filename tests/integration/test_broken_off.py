@@ -22,7 +22,7 @@ from tests.integration.breaks import KINDS, PLANS, SEEN
 from tests.integration.rig import account_for, requests
 from tests.support import wait_until
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers]
 
 #: Requests of a job, and jobs at a time.
 COUNT, AT_A_TIME = 4, 12

@@ -13,7 +13,7 @@ from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Simulator
 from tests.integration.rig import account_for, requests
 
-pytestmark = pytest.mark.workers
+pytestmark = [pytest.mark.slow, pytest.mark.workers]
 
 
 @pytest.mark.parametrize("scenario", ["create-404", "retrieve-404", "results-404", "issue-1432"])
