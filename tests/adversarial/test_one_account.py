@@ -138,7 +138,8 @@ class Jobs:
             # Listings within `create_settle` say nothing yet.
             wait_until(lambda: "nothing says that client" in " ".join(e.text for e in handle.history()), 120)
             wait_until(lambda: other.calls["list"] >= ENOUGH or job.result.ready(), 120)
-            assert handle.status().state == "running"
+            status = handle.status()
+            assert status.state == "running", status.error
         elif job.step == "fallback" and job.then == "silent" and job.unidentified:
             # Nothing is concluded from what does not show: what has expired is paid for the first time.
             assert job.result.get(timeout=200)["succeeded"] == 3
@@ -170,7 +171,7 @@ def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("place", range(len(cases(0))), ids=lambda place: "-".join(cases(0)[place][:2]))
 @pytest.mark.parametrize(
-    "jobs", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2, 3))], indirect=True, scope="module"
+    "jobs", [0, *(pytest.param(turn, marks=pytest.mark.release) for turn in (1, 2, 3))], indirect=True, scope="module"
 )
 def test_a_job_is_paid_once_whoever_comes_back(jobs: Jobs, place: int) -> None:
     jobs.check(list(jobs.jobs)[place])
