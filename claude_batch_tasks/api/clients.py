@@ -8,9 +8,10 @@ import hashlib
 import importlib
 import os
 import re
+import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -82,11 +83,41 @@ def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
     if alias not in factories:
         raise InvalidSettings(f"client {alias!r} is not in this worker's claude_batch_client_factories")
     slot = _client(alias, factories[alias], os.getpid())
-    made_of = slot.would_be_made_of()
-    if (found := slot.client) is None or slot.made_of != made_of:
-        found = slot.client = _make_client(alias, factories[alias])
-        slot.made_of = made_of
-    return found
+    with _one_at_a_time():
+        made_of = slot.would_be_made_of()
+        if (found := slot.client) is None or slot.made_of != made_of:
+            found = slot.client = _make_client(alias, factories[alias])
+            slot.made_of = made_of
+        return found
+
+
+#: Held while a factory runs and while the environment is compared. A factory may change the environment for a moment,
+#: and a client made by another thread meanwhile would have the wrong key.
+_turn = threading.RLock()
+
+#: Seconds for which a factory may keep others waiting: one that hangs must not stop the jobs of other accounts.
+_LONGEST_TURN = 30.0
+
+
+def _renew_turn() -> None:
+    """Make a new lock in a forked process, where the thread that held the old one does not exist."""
+    global _turn
+    _turn = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_turn)
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait until no other thread runs a factory, or one has run for too long."""
+    turn = _turn
+    held = turn.acquire(timeout=_LONGEST_TURN)
+    try:
+        yield
+    finally:
+        if held:
+            turn.release()
 
 
 class _Slot:
@@ -171,7 +202,7 @@ def renew_credential(client: Client, since: float) -> bool:
     _renewed.pop(sdk, None)
     for slot in [slot for slot in _slots if slot.client is sdk]:
         slot.client = None
-        with contextlib.suppress(BatchTasksError):
+        with contextlib.suppress(BatchTasksError), _one_at_a_time():
             made = _make_client(slot.alias, slot.factory)
             if identity.keyed_hash(made, "") != identity.keyed_hash(sdk, ""):
                 slot.client = made

@@ -171,7 +171,7 @@ def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("place", range(len(cases(0))), ids=lambda place: "-".join(cases(0)[place][:2]))
 @pytest.mark.parametrize(
-    "jobs", [0, *(pytest.param(turn, marks=pytest.mark.release) for turn in (1, 2, 3))], indirect=True, scope="module"
+    "jobs", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2, 3))], indirect=True, scope="module"
 )
 def test_a_job_is_paid_once_whoever_comes_back(jobs: Jobs, place: int) -> None:
     jobs.check(list(jobs.jobs)[place])
