@@ -177,11 +177,11 @@ def _until(seconds: float, over: Callable[[], bool]) -> Iterator[None]:
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[bytes], *, kill: bool, patience: float = 20.0) -> None:
+def _end(process: subprocess.Popen[bytes], *, kill: bool, timeout: float = 20.0) -> None:
     if process.poll() is None and not kill:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+            process.wait(timeout)
     # The whole group, because a killed main process leaves its pool's children behind.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -54,7 +54,7 @@ class Summary(Costs):
     fallback: int
     """Outcomes that came through the Messages API."""
     fallback_skipped: int
-    """Requests that deserved another chance and were not sent again for want of budget."""
+    """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
     stopped: str | None
     """Why nothing more was sent for this job, if so."""
     batch_ids: list[str]

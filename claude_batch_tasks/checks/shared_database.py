@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from claude_batch_tasks.store.redis.connection import glob_escaped
-from claude_batch_tasks.store.redis.keys import PREFIX
+from claude_batch_tasks.store.redis.keys import DUE, JOBS
 
 #: How many pages of key names are read at most, and how many names a page has.
 _PAGES, _PAGE = 100, 1000
@@ -23,14 +23,14 @@ def neglected_prefixes(client: Any, ours: str) -> list[str]:
         client: a Redis client without a prefix.
         ours: the prefix of this app.
     """
-    end = f"{PREFIX}:due"
+    end = DUE
     found, cursor = set[str](), 0
     for _ in range(_PAGES):
         cursor, keys = client.scan(cursor, match=f"*{glob_escaped(end)}", count=_PAGE)
         found |= {key.decode(errors="replace")[: -len(end)] for key in keys}
         if not cursor:
             break
-    ours_is_new = not client.exists(f"{ours}{PREFIX}:jobs")
+    ours_is_new = not client.exists(f"{ours}{JOBS}")
     before = client.time()[0] - _LATE
     return [
         prefix for prefix in sorted(found - {ours}) if ours_is_new or client.zcount(f"{prefix}{end}", "-inf", before)

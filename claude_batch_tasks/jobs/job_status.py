@@ -44,7 +44,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     fallback: int
     """Outcomes that came through the Messages API."""
     fallback_skipped: int
-    """Requests that deserved another chance and were not sent again for want of budget."""
+    """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
     stopped: str | None
     """Why nothing more is sent for this job, if so."""
     not_sent: str | None = None

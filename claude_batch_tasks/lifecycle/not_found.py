@@ -41,7 +41,7 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
     if meaning == "ask_list":
         since = now - rules.RETENTION if record.created_at is None else record.created_at - settings.clock_skew
         step.pace.check()
-        with step.pace.heeded():
+        with step.pace.observing():
             listed = api.list_since(step.client, since, timeout=settings.timeout)
             shown = any(seen.id == record.batch_id for seen in listed)
         if shown:

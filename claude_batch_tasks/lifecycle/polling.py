@@ -55,7 +55,7 @@ def poll_or_list(step: Step) -> tuple[api.Batch, float]:
                 return seen, taken_at
     _check_asked(step, now)
     step.pace.check()
-    with step.pace.heeded():
+    with step.pace.observing():
         seen = api.retrieve(step.client, record.batch_id, timeout=step.settings.timeout)
     step.pace.observe_answer(seen.hold)
     metrics.count("looks", how="retrieve")
@@ -145,7 +145,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
     try:
         listing = _Listing(step)
         step.also_held.append(listing.hold)
-        with step.pace.heeded():
+        with step.pace.observing():
             listing.make()
     except errors.ApiError as exc:
         assert listing is not None

@@ -145,7 +145,7 @@ def _candidates(step: Step) -> list[api.Batch]:
     record, settings = step.batch, step.settings
     intent = record.intent_at or 0.0
     step.pace.check()
-    with step.pace.heeded():
+    with step.pace.observing():
         since = intent - settings.clock_skew
         listed = api.list_since(step.client, since, timeout=settings.timeout, now=step.now)
         found = [seen for seen in listed if seen.may_hold(record.sending) and seen.id not in record.rejected_ids]
@@ -159,7 +159,7 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
         return None
     found, record = None, step.batch
     try:
-        with step.pace.heeded(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
+        with step.pace.observing(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
             first = chain.from_iterable(map(result_rows.rows, result_rows.read_blocks(chunks)))
             for row, _ in islice(first, _TELLING):
                 index = batch_requests.index_of(resubmission.nonce_of_round(step.job, record), row.custom_id)

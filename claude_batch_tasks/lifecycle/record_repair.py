@@ -131,7 +131,7 @@ def repair_records(step: Step) -> None:
         return
     step.pace.check()
     try:
-        with step.pace.heeded():
+        with step.pace.observing():
             fetch_again(step.store, step.settings, step.client, step.unit.job_id, step.job, step.unit.batch or 0)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if record.failures + 1 >= limit:
@@ -159,7 +159,7 @@ def restore_records(app: Celery, job_id: str) -> Summary | None:
     for number in lost_records.batches_to_restore(store, job_id, store.batch_records(job_id)):
         pace.check()
         try:
-            with pace.heeded():
+            with pace.observing():
                 fetch_again(store, settings, client, job_id, job, number)
         except errors.ApiError as exc:
             failure = exc  # of one batch; the others are fetched all the same

@@ -37,7 +37,7 @@ class Pace:
             raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {format_time(until)}", wait)
 
     @contextmanager
-    def heeded(self, kind: Kind = "look") -> Iterator[None]:
+    def observing(self, kind: Kind = "look") -> Iterator[None]:
         """Wrap a call: an error that asks for fewer calls pauses the calls of all workers."""
         try:
             yield

@@ -46,14 +46,6 @@ class Cipher:
         """The name of the key that encrypts; None: nothing is encrypted."""
         return next((name.hex() for name in self._ciphers), None)
 
-    def check_key_name(self, name: str | None) -> None:
-        """Check that there is the key of that name.
-
-        Raises:
-            KeyMissing: there is not.
-        """
-        check_key_name(self._ciphers, name)
-
     def encrypt(self, data: bytes, place: str) -> bytes:
         """Return a chunk that can be decrypted in this place only; without a key the data as it is."""
         for name, cipher in self._ciphers.items():
@@ -72,7 +64,7 @@ class Cipher:
             return chunk
         begin, end = len(_MAGIC) + NAME_SIZE, len(_MAGIC) + NAME_SIZE + _NONCE_SIZE
         name = chunk[len(_MAGIC) : begin]
-        self.check_key_name(name.hex())
+        check_key_name(self._ciphers, name.hex())
         try:
             return self._ciphers[name].decrypt(chunk[begin:end], chunk[end:], place.encode())
         except (self._damaged, ValueError):

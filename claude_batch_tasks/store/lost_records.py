@@ -17,6 +17,7 @@ from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissi
 from claude_batch_tasks.formatting import describe_missing_job, format_count, format_time
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.store.redis.keys import batch_key
 from claude_batch_tasks.wire import batch_requests
 
 Absence = Literal["job gone", "lost", "fetched again", "derived", "harmless", "repaired"]
@@ -154,7 +155,7 @@ def of_records(job_id: str, job: JobRecord, records: Sequence[BatchRecord | None
     gone = [number for number, record in enumerate(records) if record is None]
     if gone:
         known = sum(record.count for record in records if record is not None)
-        keys = [f"claude_batch:{{{job_id}}}:batch:{number}" for number in gone[:_NAMED]]
+        keys = [batch_key(job_id, number) for number in gone[:_NAMED]]
         missing = max(job.requests - known, 0)
         return ResultsMissing(
             f"job {job_id}: the records of {len(gone):,} of its {format_count(job.batches, 'batch')} are gone from the "
@@ -236,7 +237,7 @@ def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
             intent_at=job.started_at if begun and batch_id is None else None,
             attempt=_ATTEMPTS,
             read_only=number in further,
-            error=["ResultsMissing", [what, count, [f"claude_batch:{{{job_id}}}:batch:{number}"]]],
+            error=["ResultsMissing", [what, count, [batch_key(job_id, number)]]],
             done=True,
         )
         with suppress(ResultsMissing):

@@ -122,7 +122,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     )
     try:
         body = step.while_held(submission.whole_body(step.store, job_id, step.job, batch, record))
-        with step.pace.heeded("create"), body_limits.confirmed(step.confirm_lease):
+        with step.pace.observing("create"), body_limits.confirmed(step.confirm_lease):
             created = api.create(client, body, record.smaller_bytes if record.rounds else record.body_bytes)
     except errors.AmbiguousError as exc:
         # The batch may be stored on the account that this answer came from.

@@ -41,7 +41,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         at=record.created_at,
     )
     try:
-        with step.pace.heeded(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
+        with step.pace.observing(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
             pieces = seen.keep(step.while_held(chunks))
             step.store.write_results(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:

@@ -34,7 +34,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     pace = Pace(store, credentials.name_account(client, settings, record))
     pace.check()
     try:
-        with pace.heeded():
+        with pace.observing():
             seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
     except (errors.PermanentError, errors.AccountChanged) as exc:
         return f"refused: {exc}"

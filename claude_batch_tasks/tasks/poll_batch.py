@@ -94,7 +94,7 @@ def _cancel_batch(step: Step, batch_id: str) -> errors.ApiError | None:
     """
     step.pace.check()
     try:
-        with suppress(errors.PermanentError), step.pace.heeded():
+        with suppress(errors.PermanentError), step.pace.observing():
             api.cancel(step.client, batch_id, timeout=step.settings.timeout)
     except (errors.TransientError, errors.NotFoundError) as exc:
         return exc

@@ -1,9 +1,9 @@
 -- An answer came to a call of the Messages API.
 -- KEYS[1]  the pace
 -- KEYS[2]  its calls in flight
--- KEYS[3]  the index of calls that are held back
+-- KEYS[3]  the index of paused calls
 -- ARGV[1]  what the calls in flight call it
--- ARGV[2]  what the calls that are held back call the pace
+-- ARGV[2]  what the paused calls call the pace
 -- ARGV[3]  the mark it was sent with
 -- ARGV[4]  "1" if it was refused for a passing reason
 -- ARGV[5]  seconds in which no call is to be made, or ""

@@ -1,7 +1,7 @@
 -- Hand out units whose wait is over; each is handed out once.
 -- KEYS[1]  the index of units that wait without a message
 -- KEYS[2]  the index of due units, which tells if no message of them comes
--- KEYS[3]  the index of calls that are held back
+-- KEYS[3]  the index of paused calls
 -- ARGV[1]  how many at most
 -- Returns {units, when the next is due or nothing, now}.
 local time = redis.call('TIME')

@@ -6,12 +6,12 @@
 -- KEYS[5]   the job's money
 -- KEYS[6]   the pace: what calls have in common that are limited together
 -- KEYS[7]   its calls in flight, by until when they count as such
--- KEYS[8]   the index of calls that are held back
+-- KEYS[8]   the index of paused calls
 -- KEYS[9]   the lanes of the batch
 -- ARGV[1]   the request's position
 -- ARGV[2]   the lane
 -- ARGV[3]   what the calls in flight call it
--- ARGV[4]   what the calls that are held back call the pace
+-- ARGV[4]   what the paused calls call the pace
 -- ARGV[5]   input tokens
 -- ARGV[6,7] what it costs at least, and at most; "" if that is not known
 -- ARGV[8]   seconds for which it counts as in flight
