@@ -21,7 +21,7 @@ def _job_id(bench: Bench) -> str:
 def prepare(bench: Bench) -> None:
     """Stage the job that ``ours`` creates the batch of."""
     submission.submit_job(world.app(bench), _job_id(bench), material.requests(bench.records), {})
-    open_store_at(bench.redis_url).update_job(_job_id(bench), state="running", admitted=1)
+    open_store_at(bench.redis_url).jobs.update_job(_job_id(bench), state="running", admitted=1)
 
 
 def ours(bench: Bench) -> None:
@@ -30,7 +30,7 @@ def ours(bench: Bench) -> None:
     api.client("default", Settings.of(world.app(bench)).client_factories)
     with bench.measure():
         create_batch.apply((_job_id(bench), 0, 0, 0), throw=True)
-    batch = open_store_at(bench.redis_url).batch(_job_id(bench), 0)
+    batch = open_store_at(bench.redis_url).records.read_batch(_job_id(bench), 0)
     assert batch is not None
     assert batch.state == "in_progress", batch.state
 

@@ -23,7 +23,7 @@ def ours(bench: Bench) -> None:
     assert settings.price_list.known(material.MODEL)
     with bench.measure():
         fetch_results.apply((job_id, 0, 0, 0), throw=True)
-    batch = store.batch(job_id, 0)
+    batch = store.records.read_batch(job_id, 0)
     assert batch is not None
     assert batch.state == "fetched", batch.state
     rows, other = world.stored(bench, job_id, "rows"), world.stored(bench, job_id, "pieces", "eligible")

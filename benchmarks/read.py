@@ -15,8 +15,8 @@ from claude_batch_tasks.store import open_store_at
 def _job(bench: Bench) -> BatchJob:
     app = world.app(bench)
     store, unit = open_store_at(bench.redis_url), Unit(world.job_id(bench.records), 0)
-    store.acquire(unit, 10**16, "benchmark", 60)
-    store.record(unit, "benchmark", done=True)
+    store.leases.acquire_lease(unit, 10**16, "benchmark", 60)
+    store.leases.write_record(unit, "benchmark", done=True)
     return BatchJob(unit.job_id, app)
 
 
@@ -39,7 +39,7 @@ def errored(bench: Bench) -> None:
     job = _job(bench)
     unit = Unit(world.job_id(bench.records), 0)
     store = open_store_at(bench.redis_url)
-    store.record(unit, "benchmark", counts={"succeeded": bench.records - 1, "errored": 1})
+    store.leases.write_record(unit, "benchmark", counts={"succeeded": bench.records - 1, "errored": 1})
     with bench.measure():
         assert sum(1 for _ in job.results(type="errored")) == 0
 

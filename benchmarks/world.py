@@ -62,10 +62,12 @@ def prepare(bench: Bench) -> None:
     (folder / f"{batch_id(count)}.json").write_text(json.dumps(counts))
     store = open_store_at(bench.redis_url)
     unit = Unit(job_id(count), 0)
-    store.update_job(job_id(count), state="running", started_at=time.time(), admitted=1)
-    store.acquire(unit, 0, "benchmark", 60)
-    store.record(unit, "benchmark", state="ended", batch_id=batch_id(count), told=counts, created_at=time.time())
-    store.advance(unit, "benchmark", 0)
+    store.jobs.update_job(job_id(count), state="running", started_at=time.time(), admitted=1)
+    store.leases.acquire_lease(unit, 0, "benchmark", 60)
+    store.leases.write_record(
+        unit, "benchmark", state="ended", batch_id=batch_id(count), told=counts, created_at=time.time()
+    )
+    store.leases.advance_unit(unit, "benchmark", 0)
 
 
 def stored(bench: Bench, job_id: str, *kinds: str) -> float:

@@ -196,7 +196,7 @@ def _revoked(sender: Any = None, request: Any = None, signum: Any = None, **_: A
         return
     with suppress(errors.BatchTasksError):
         store, settings, _record = sender.open(request.id)
-        store.update_job(request.id, state="revoked", ended_at=store.now())
+        store.jobs.update_job(request.id, state="revoked", ended_at=store.now())
         metrics.count("jobs_ended", state="revoked")
-        store.unschedule(Unit(request.id))
-        store.expire(request.id, settings.result_ttl)
+        store.schedule.remove_unit(Unit(request.id))
+        store.jobs.expire_job(request.id, settings.result_ttl)

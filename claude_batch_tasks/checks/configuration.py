@@ -42,7 +42,7 @@ from claude_batch_tasks.settings import (
 )
 from claude_batch_tasks.settings.redis_urls import redis_address
 from claude_batch_tasks.steps.message_chain import NAME
-from claude_batch_tasks.store.redis.connection import client_class
+from claude_batch_tasks.store.redis.prefixing import client_class
 
 log = get_logger(__name__)
 

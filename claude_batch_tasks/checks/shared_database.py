@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from claude_batch_tasks.store.redis.connection import glob_escaped
 from claude_batch_tasks.store.redis.keys import DUE, JOBS
+from claude_batch_tasks.store.redis.prefixing import glob_escaped
 
 #: How many pages of key names are read at most, and how many names a page has.
 _PAGES, _PAGE = 100, 1000

@@ -22,8 +22,8 @@ from claude_batch_tasks.checks import configuration, problems
 from claude_batch_tasks.checks.configuration import Server
 from claude_batch_tasks.checks.problems import Finding, ok
 from claude_batch_tasks.settings.redis_urls import database_of, redis_address
-from claude_batch_tasks.store.redis.connection import glob_escaped
 from claude_batch_tasks.store.redis.keys import PREFIX
+from claude_batch_tasks.store.redis.prefixing import glob_escaped
 
 #: Seconds by which clocks may differ that are not synchronized.
 DRIFT = 10.0

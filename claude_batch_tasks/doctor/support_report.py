@@ -44,7 +44,7 @@ def report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]]
     """
     job = BatchJob(job_id, app)
     status, settings = job.status(), Settings.of(app)
-    record = open_store(settings).job(job_id)
+    record = open_store(settings).jobs.read_job(job_id)
     assert record is not None
     history = job.history()
     sections = {

@@ -45,14 +45,14 @@ def readings(app: Celery) -> list[Reading]:
     try:
         with dispatch.no_fork:
             store = open_store(Settings.of(app))
-            mine = store.begin_census(FRESH)
+            mine = store.statistics.begin_statistics(FRESH)
         if mine:
             found = _encode(take(store, store.now()).figures())
         with dispatch.no_fork:
             if mine:
-                store.keep_census(found, KEPT)
+                store.statistics.save_statistics(found, KEPT)
             else:
-                found = store.census() or b"[]"
+                found = store.statistics.read_statistics() or b"[]"
     except StoreUnavailable as exc:
         log.warning("gauges are missing: %s", exc)
         return []
@@ -131,13 +131,13 @@ def take(store: Store, now: float) -> Census:
         StoreUnavailable: the store does not answer.
     """
     census = Census(now)
-    for jobs in _unforked(store.glance_at_jobs()):
+    for jobs in _unforked(store.statistics.scan_jobs()):
         for job_id, job in jobs:
             if census.job(job_id, job):
-                for batches in _unforked(store.glance_at_batches(job_id, job.admitted)):
+                for batches in _unforked(store.statistics.scan_batches(job_id, job.admitted)):
                     for number, batch in batches:
                         census.batch(Unit(job_id, number), batch)
-    for units in _unforked(store.late(now - GRACE)):
+    for units in _unforked(store.schedule.scan_late(now - GRACE)):
         for unit, due_at in units:
             census.late(unit, due_at)
     return census

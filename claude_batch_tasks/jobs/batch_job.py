@@ -65,7 +65,7 @@ class BatchJob:
         return self._status(self._job())
 
     def _status(self, job: JobRecord) -> JobStatus:
-        records = self._store.batch_records(self.job_id)
+        records = self._store.records.find_batches(self.job_id)
         batches = [record for record in records if record is not None]
         counts: Mapping[str, int] = job_summary.count_outcomes(batches)
         ended, costs = job.state in _ENDED, job_summary.sum_costs(batches)
@@ -104,7 +104,7 @@ class BatchJob:
         says how many are not kept.
         """
         self._job()
-        return self._store.history(self.job_id)
+        return self._store.history.read_events(self.job_id)
 
     def results(
         self, type: Type | None = None, *, order: Order = "stored", ids: Iterable[str] | None = None
@@ -144,7 +144,7 @@ class BatchJob:
 
     def _places(self, ids: Iterable[str]) -> dict[int, dict[int, str]]:
         """Of those ids that the job has: by batch, the position of each."""
-        job, records = self._job(), self._store.batch_records(self.job_id)
+        job, records = self._job(), self._store.records.find_batches(self.job_id)
         if None in records and (error := lost_records.of_records(self.job_id, job, records)):
             raise error
         batches = [record for record in records if record is not None]
@@ -156,7 +156,7 @@ class BatchJob:
         absent: set[str] = set()
         for custom_id in ids:
             if (number := custom_ids.part(custom_id)) not in parts:
-                parts[number] = self._store.index_part(self.job_id, number, **with_results)
+                parts[number] = self._store.payloads.read_index(self.job_id, number, **with_results)
             if (where := custom_ids.find(parts[number], custom_id)) is not None:
                 batch = bisect_right(firsts, where) - 1
                 places.setdefault(batch, {})[where - firsts[batch]] = custom_id
@@ -178,8 +178,8 @@ class BatchJob:
         """Whether that an id is not in the index means nothing."""
         if job.adopted:
             attempt = batches[0].published
-            return attempt is not None and bool(self._store.missing_keys(self.job_id, 0, [f"index:{attempt}"]))
-        return bool(self._store.missing_keys(self.job_id, None, ["index"]))
+            return attempt is not None and bool(self._store.records.missing_keys(self.job_id, 0, [f"index:{attempt}"]))
+        return bool(self._store.records.missing_keys(self.job_id, None, ["index"]))
 
     def _search(self, job: JobRecord, batches: list[BatchRecord], ids: Collection[str]) -> dict[int, dict[int, str]]:
         """As ``_places``, without the index: all ids are read."""
@@ -199,7 +199,7 @@ class BatchJob:
 
     def _name(self, job: JobRecord, number: int, batch: BatchRecord, place: int) -> str:
         try:
-            return self._store.custom_id(self.job_id, number, place)
+            return self._store.payloads.find_custom_id(self.job_id, number, place)
         except (ResultsMissing, IndexError):
             return self._names(job, number, batch)[place]
 
@@ -207,7 +207,7 @@ class BatchJob:
         """The outcomes of requests that have a final one."""
         job = self._job()
         for number, wanted in places.items():
-            if (batch := self._store.batch(self.job_id, number)) is not None:
+            if (batch := self._store.records.read_batch(self.job_id, number)) is not None:
                 for outcome in Reader(self._store, self.job_id, job, number, batch).chosen(wanted):
                     yield as_result(wanted[outcome.place], outcome)
 
@@ -250,7 +250,7 @@ class BatchJob:
         return self._requests()
 
     def _requests(self) -> Iterator[dict[str, Any]]:
-        job, records, total = self._job(), self._store.batch_records(self.job_id), 0
+        job, records, total = self._job(), self._store.records.find_batches(self.job_id), 0
         for number, record in enumerate(records):
             count = 0
             with suppress(ResultsMissing):
@@ -275,10 +275,10 @@ class BatchJob:
         job = self._job()
         if job.state in _ENDED:
             return
-        self._store.update_job(self.job_id, cancel_requested=True)
+        self._store.jobs.update_job(self.job_id, cancel_requested=True)
         history.note(self._store, Unit(self.job_id), "cancel", "cancel asked for")
         # Should the messages get lost: the next look sees to it.
-        self._store.wake(Unit(self.job_id, number) for number in range(job.batches))
+        self._store.schedule.wake_units(Unit(self.job_id, number) for number in range(job.batches))
         task = self._app.tasks[cancel_batch.name]
         for number in range(job.batches):
             task.apply_async(
@@ -328,17 +328,17 @@ class BatchJob:
             JobRunning: it has not ended; nothing was removed.
         """
         # One that has not begun is revoked first: a worker that takes its message now must not pay for it.
-        if not self._store.update_job(self.job_id, only="staged", state="revoked", ended_at=self._store.now()):
+        if not self._store.jobs.update_job(self.job_id, only="staged", state="revoked", ended_at=self._store.now()):
             state = self._job().state
             if state not in _ENDED:
                 raise JobRunning(
                     f"job {self.job_id} is {state}, and what it pays for would be lost; "
                     "cancel() it, and delete it when it has ended"
                 )
-        self._store.delete(self.job_id, remember=True)
+        self._store.jobs.delete_job(self.job_id, remember=True)
 
     def _job(self) -> JobRecord:
-        if (job := self._store.job(self.job_id)) is None:
+        if (job := self._store.jobs.read_job(self.job_id)) is None:
             raise JobNotFound(
                 f"no job {self.job_id} in the store: it was never submitted there, or its record has expired"
             )
@@ -347,7 +347,7 @@ class BatchJob:
     def _readers(self, only: str | None, order: str) -> Iterator[Reader]:
         """Of the batches that are finished by now."""
         _check(only, order)
-        return self._counted_readers(self._job(), self._store.batch_records(self.job_id), only)
+        return self._counted_readers(self._job(), self._store.records.find_batches(self.job_id), only)
 
     def _counted_readers(self, job: JobRecord, records: list[BatchRecord | None], only: str | None) -> Iterator[Reader]:
         for number, batch in enumerate(records):
@@ -416,9 +416,9 @@ def list_jobs(
     if before is not None and before.tzinfo is None:
         raise ValueError(f"before must have a time zone, not {before!r}")
     app = app or configured_app()
-    ids = open_store(Settings.of(app)).job_ids(math.inf if before is None else before.timestamp())
+    ids = open_store(Settings.of(app)).jobs.job_ids(math.inf if before is None else before.timestamp())
     jobs = (BatchJob(job_id, app) for job_id in ids)
-    records = ((job, job._store.job(job.job_id)) for job in jobs)
+    records = ((job, job._store.jobs.read_job(job.job_id)) for job in jobs)
     chosen = ((job, record) for job, record in records if record and (states is None or record.state in states))
     return (job._status(record) for job, record in islice(chosen, limit))
 

@@ -56,11 +56,13 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         if (fetching := _fetch_again(app, store, job_id, job)) is not None:
             return fetching
         job = _with_lost_batches(store, job_id, job)
-    gone = [number for number, record in enumerate(store.batch_records(job_id)) if record is None]
-    if not job.adopted and any(len(store.missing_keys(job_id, number, ("body", "ids"))) == 2 for number in gone):
+    gone = [number for number, record in enumerate(store.records.find_batches(job_id)) if record is None]
+    if not job.adopted and any(
+        len(store.records.missing_keys(job_id, number, ("body", "ids"))) == 2 for number in gone
+    ):
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: some of what it needs has expired")
     lost_records.replace_lost_batches(store, job_id, job)
-    batches = store.batches(job_id)
+    batches = store.records.read_batches(job_id)
     failed = [
         number
         for number, batch in enumerate(batches)
@@ -97,11 +99,11 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         "on_result_error": None,
     }
     again = {number: _again(batches[number]) for number in failed}
-    if not store.resume(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
+    if not store.jobs.resume_job(job_id, changes, {number: (number in now_due, *again[number]) for number in failed}):
         raise errors.JobNotResumable(f"job {job_id} cannot be resumed: it has been already")
     text = f"resumed, {len(failed):,} of {job.batches:,} batches"
     history.note(store, Unit(job_id), "resumed", text, batches=len(failed))
-    job = store.job(job_id) or job
+    job = store.jobs.read_job(job_id) or job
     if app.conf.task_always_eager:
         return _run_eagerly(app, store, job_id, job, now_due)
     try:
@@ -110,7 +112,9 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
             app.backend.remove_pending_result(app.AsyncResult(job_id))  # type: ignore[attr-defined]
             app.backend.forget(job_id)
         if not message_chain.ignores_result(job):
-            app.backend.store_result(job_id, job_summary.make_progress(job, store.batches(job_id)), "PROGRESS")
+            app.backend.store_result(
+                job_id, job_summary.make_progress(job, store.records.read_batches(job_id)), "PROGRESS"
+            )
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)
@@ -125,7 +129,7 @@ def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> Asyn
     Returns:
         The result of the worker's task; None if there is nothing that can be restored this way.
     """
-    records = store.batch_records(job_id)
+    records = store.records.find_batches(job_id)
     if None in records or not lost_records.batches_to_restore(store, job_id, records):
         return None
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
@@ -141,8 +145,8 @@ def _with_lost_batches(store: Store, job_id: str, job: JobRecord) -> JobRecord:
     What follows the job has already run, and does not run again.
     """
     if lost_records.replace_lost_batches(store, job_id, job):
-        store.update_job(job_id, only=job.state, state="failed", canvas="{}")
-        return store.job(job_id) or job
+        store.jobs.update_job(job_id, only=job.state, state="failed", canvas="{}")
+        return store.jobs.read_job(job_id) or job
     return job
 
 
@@ -204,17 +208,17 @@ def adopt(
     batch = BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
     unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position_of(0, 1)
     # The job expires unless its first poll keeps it. If this process dies here, a worker finds it without an owner.
-    store.create_job(job_id, job, [batch], settings.result_ttl, staged=False)
+    store.jobs.create_job(job_id, job, [batch], settings.result_ttl, staged=False)
     try:
-        store.schedule([unit], now)
-        store.acquire(unit, position, owner, _MOMENT)
-        holder = store.claim(unit, owner, batch_id, instead_of=_nobody(store, batch_id))
+        store.schedule.add_units([unit], now)
+        store.leases.acquire_lease(unit, position, owner, _MOMENT)
+        holder = store.batch_ids.claim_id(unit, owner, batch_id, instead_of=_nobody(store, batch_id))
         if holder != unit:
             other = holder.job_id if holder else "another"
             raise errors.BatchTasksError(f"batch {batch_id} is that of job {other}: see BatchJob({other!r})")
-        store.wait(unit, owner, position, now)
+        store.leases.park_unit(unit, owner, position, now)
     except BaseException:
-        store.delete(job_id)
+        store.jobs.delete_job(job_id)
         raise
     history.note(store, Unit(job_id), "adopted", f"adopted {batch_id}", batch_id=batch_id, client=client)
     if app.conf.task_always_eager:
@@ -229,15 +233,15 @@ def _check_no_fallback(options: Mapping[str, Any]) -> None:
 
 def _nobody(store: Store, batch_id: str) -> Unit | None:
     """Return the recorded owner of the batch if its job is gone from the store, else None."""
-    holder = store.holder(batch_id)
-    return holder if holder is not None and store.job(holder.job_id) is None else None
+    holder = store.batch_ids.find_owner(batch_id)
+    return holder if holder is not None and store.jobs.read_job(holder.job_id) is None else None
 
 
 def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches: list[int]) -> AsyncResult[Summary]:
     """Run the batches of a job in this process, and return how the job ended."""
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 
-    since = {number: store.position(Unit(job_id, number)) for number in sorted(batches)}
+    since = {number: store.records.read_position(Unit(job_id, number)) for number in sorted(batches)}
     lines = [message_chain.make_steps(app, job_id, job, number, since=position) for number, position in since.items()]
     value: Any
     state: str

@@ -25,7 +25,7 @@ def check_gateway(step: Step) -> None:
         BatchesUnsupported: the gateway has no batches; nothing was created.
         ApiError: the gateway was asked, and did not answer.
     """
-    if step.store.held_back(_name(step)) > step.now():
+    if step.store.in_flight.paused_until(_name(step)) > step.now():
         answer = api.probe_api(step.client, timeout=step.settings.timeout)
         if _is_absent(answer):
             raise _error(step, answer.status)
@@ -87,7 +87,7 @@ def _is_there(answer: api.Elsewhere) -> bool:
 
 def remember_gateway(step: Step) -> None:
     """Record for later creates on the account that its gateway has no batches."""
-    step.store.hold_back(_name(step), step.now() + REMEMBERED)
+    step.store.in_flight.pause_calls(_name(step), step.now() + REMEMBERED)
 
 
 def _is_absent(answer: api.ProbeAnswer) -> bool:

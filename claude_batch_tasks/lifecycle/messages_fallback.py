@@ -81,7 +81,9 @@ def all_ended(step: Step) -> bool:
     # If the record of the senders is gone, one that nobody awaits has ended too.
     return all(
         position >= message_chain.DONE or (position < 0 and not awaited)
-        for position, awaited in zip(map(step.store.position, found), step.store.awaited(found), strict=True)
+        for position, awaited in zip(
+            map(step.store.records.read_position, found), step.store.schedule.are_scheduled(found), strict=True
+        )
     )
 
 
@@ -89,9 +91,9 @@ def fail_abandoned_calls(step: Step) -> bool:
     """Give up calls of ended senders whose answers no process awaits; return whether requests still wait to be sent."""
     unsaved_answers.bring_in(step.settings, step.store)
     for lane in list_senders(step):
-        for place in step.store.left_behind(lane):
-            step.store.save_outcome(lane, place, reader.kept_outcome(_LOST, tried=True), given_up=True)
-    return bool(step.store.under_way(step.unit.job_id, step.unit.batch or 0))
+        for place in step.store.message_queue.list_abandoned(lane):
+            step.store.message_queue.save_outcome(lane, place, reader.kept_outcome(_LOST, tried=True), given_up=True)
+    return bool(step.store.message_queue.count_unfinished(step.unit.job_id, step.unit.batch or 0))
 
 
 def end_unaccounted_requests(step: Step) -> int:
@@ -101,21 +103,23 @@ def end_unaccounted_requests(step: Step) -> int:
     their final ones.
     """
     store, job_id, batch = step.store, step.unit.job_id, step.unit.batch or 0
-    granted, stored = step.batch.granted or 0, store.count_outcomes(job_id, batch)
-    record, job = store.batch(job_id, batch) or step.batch, store.job(job_id) or step.job
+    granted, stored = step.batch.granted or 0, store.results.count_outcomes(job_id, batch)
+    record, job = store.records.read_batch(job_id, batch) or step.batch, store.jobs.read_job(job_id) or step.job
     if record.stored <= stored:
         over = job.cancel_requested or job.stopped is not None
         if over or (step.deadline is not None and step.now() >= step.deadline):
             return 0  # what was still to be sent was dropped on purpose
-        if stored + store.under_way(job_id, batch) >= granted:
+        if stored + store.message_queue.count_unfinished(job_id, batch) >= granted:
             return 0
-    known = store.accounted(job_id, batch)
+    known = store.message_queue.list_known(job_id, batch)
     wanted = resubmission.positions_left(store, job_id, batch, step.batch)[:granted]
     unknown = [place for place in wanted if place not in known]
     for place in unknown:
-        store.save_outcome(step.unit, place, reader.error_outcome(_UNKNOWN, _GONE, None))
+        store.message_queue.save_outcome(step.unit, place, reader.error_outcome(_UNKNOWN, _GONE, None))
     if unknown:
-        step.record(stored=store.count_outcomes(job_id, batch))  # outcomes that are gone are not counted any more
+        step.record(
+            stored=store.results.count_outcomes(job_id, batch)
+        )  # outcomes that are gone are not counted any more
         step.note("unsent", f"{len(unknown):,} requests: {_GONE}", level=logging.ERROR)
     return len(unknown)
 
@@ -163,7 +167,7 @@ class Lane:
             client = step.client
         except (errors.AccountChanged, errors.PermanentError, errors.InvalidSettings) as exc:
             step.stop(str(exc))
-            step.store.drop(step.unit.job_id, step.unit.batch or 0)
+            step.store.message_queue.drop_waiting(step.unit.job_id, step.unit.batch or 0)
             return doubt
         until = time.monotonic() + rules.SENDER_TIME_SLICE
         step.also_held.append(self._hold)
@@ -203,7 +207,10 @@ class Lane:
         """
         step, now = self._step, self._step.now()
         unsaved_answers.bring_in(step.settings, step.store)
-        places, since = step.store.left_behind(step.unit), step.store.lane(step.unit).missing_since
+        places, since = (
+            step.store.message_queue.list_abandoned(step.unit),
+            step.store.records.read_sender(step.unit).missing_since,
+        )
         if places and (since is None or since > now):
             step.record(missing_since=now)
             return step.settings.lease
@@ -245,7 +252,7 @@ class Lane:
             if self._unsaved:  # nothing more is paid for while there is no place to store it
                 return _SAVE_AGAIN[1]
             if not self._looked_at:
-                places, pause = store.to_send(step.unit.job_id, step.unit.batch or 0, _AHEAD)
+                places, pause = store.message_queue.list_due(step.unit.job_id, step.unit.batch or 0, _AHEAD)
                 if not places or looks == _LOOKS:
                     return min(shut.values(), default=0.0) if places else pause
                 self._looked_at = [found for place in places if (found := self._prepare(place)) is not None]
@@ -253,7 +260,7 @@ class Lane:
                 continue
             request = self._looked_at[0]
             if request.pace not in shut:
-                taken = store.take(
+                taken = store.message_queue.take_request(
                     step.unit,
                     step.owner,
                     request.place,
@@ -276,7 +283,7 @@ class Lane:
                 elif taken.state == "taken_over":
                     raise LeaseLost
                 elif taken.state in ("stopped", "canceled"):
-                    store.drop(step.unit.job_id, step.unit.batch or 0)
+                    store.message_queue.drop_waiting(step.unit.job_id, step.unit.batch or 0)
                     return None
                 elif taken.state == "price":
                     note = f"what {request.model} costs is not known: see claude_batch_prices"
@@ -303,7 +310,7 @@ class Lane:
         first, piece = self._piece
         if not first <= place < first + len(piece):
             try:
-                first, body = step.store.piece_of(step.unit.job_id, step.unit.batch or 0, place)
+                first, body = step.store.payloads.find_chunk(step.unit.job_id, step.unit.batch or 0, place)
             except errors.ResultsMissing as exc:
                 self._keep(place, f"it is not sent, for {exc}", tried=False)
                 return None
@@ -329,7 +336,7 @@ class Lane:
     def _hold(self) -> None:
         """Renew the records of the calls that are running."""
         paces = {request.place: request.pace for request in list(self._running.values())}
-        self._step.store.sending(self._step.unit, paces, self._step.settings.lease)
+        self._step.store.message_queue.renew_calls(self._step.unit, paces, self._step.settings.lease)
 
     def _send(self, client: api.Caller, request: _Request, mark: str) -> float:
         """Make one call and store its outcome; return the seconds it took."""
@@ -381,7 +388,7 @@ class Lane:
                 request.place, f"{type(exc).__name__}; it may have been billed, so it is not sent again", tried=True
             )
         finally:
-            step.store.answered(
+            step.store.message_queue.record_answer(
                 step.unit,
                 request.place,
                 request.pace,
@@ -409,7 +416,7 @@ class Lane:
         """Put a request back into the queue: nothing of it was sent, because the store could not say that it may be."""
         while not self._ending.is_set():
             with suppress(errors.StoreUnavailable):
-                self._step.store.put_back(self._step.unit, place, 0.0, self._step.settings.messages_limit)
+                self._step.store.message_queue.put_back(self._step.unit, place, 0.0, self._step.settings.messages_limit)
                 return
             self._ending.wait(_SAVE_AGAIN_MAX)
 
@@ -444,14 +451,14 @@ class Lane:
             self._keep(place, str(exc), tried=False, spent=0)
         elif isinstance(exc, errors.TryLater):
             wait = rules.retry_countdown(
-                step.store.refusals(step.unit, place) + 1,
+                step.store.message_queue.count_refusals(step.unit, place) + 1,
                 retry_min=step.settings.retry_min,
                 retry_max=step.settings.retry_max,
                 at_least=exc.retry_after,
                 rand=random.random(),
             )
             wait = step.bound_wait(wait, exc.retry_after)
-            times = step.store.put_back(step.unit, place, wait, step.settings.messages_limit)
+            times = step.store.message_queue.put_back(step.unit, place, wait, step.settings.messages_limit)
             extra = step.fields("refused", endpoint="messages", status=exc.status, request_id=exc.request_id)
             log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait, extra=extra)
             if times >= step.settings.messages_limit:
@@ -483,7 +490,7 @@ class Lane:
         try:
             for number, pause in enumerate(chain(_SAVE_AGAIN, repeat(_SAVE_AGAIN_MAX))):
                 try:
-                    stored = step.store.save_outcome(unit, place, outcome, spent=spent, given_up=given_up)
+                    stored = step.store.message_queue.save_outcome(unit, place, outcome, spent=spent, given_up=given_up)
                     break
                 except errors.StoreUnavailable as exc:
                     waited = number >= len(_SAVE_AGAIN) or self._ending.is_set()

@@ -40,7 +40,7 @@ def poll_or_list(step: Step) -> tuple[api.Batch, float]:
     assert record.batch_id is not None
     # A batch with special circumstances is retrieved by itself.
     if record.created_at is not None and not record.provisional:
-        entry, taken_at, since = step.store.listed(step.account, record.batch_id)
+        entry, taken_at, since = step.store.in_flight.find_listed(step.account, record.batch_id)
         listed = _decode(entry) if entry is not None else None
         fresh = (
             taken_at > record.created_at - record.api_ahead and _schedule(step)(flight_of(step), taken_at, 0.0) > now
@@ -126,9 +126,9 @@ def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
 
 def _worthwhile(step: Step) -> bool:
     """Return whether enough batches are in flight for a list call, and list calls work."""
-    if step.store.in_flight(step.account) + 1 < rules.LIST_CALL_FROM:
+    if step.store.in_flight.count_batches(step.account) + 1 < rules.LIST_CALL_FROM:
         return False
-    return step.store.held_back(f"{step.account}:list") <= step.now()
+    return step.store.in_flight.paused_until(f"{step.account}:list") <= step.now()
 
 
 def _list(step: Step) -> tuple[api.Batch | None, float]:
@@ -139,7 +139,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
         HeldBack: the API must not be asked now.
     """
     step.pace.check()
-    if not step.store.hold_listing(step.account, step.owner, step.settings.lease):
+    if not step.store.in_flight.lock_list_call(step.account, step.owner, step.settings.lease):
         raise errors.ListingUnderWay("another task looks at all batches of the account", _ANOTHERS)
     listing = None
     try:
@@ -149,21 +149,21 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
             listing.make()
     except errors.ApiError as exc:
         assert listing is not None
-        failures = step.store.note_listing(step.account, failed=True)
+        failures = step.store.in_flight.record_list_call(step.account, failed=True)
         hopeless = failures >= rules.LIST_CALL_TRIES or isinstance(exc, errors.PermanentError)
         pause = exc.hold if exc.hold is not None or hopeless else _pause_after(step, failures, exc)
         listing.give_up(pause)
         if hopeless:
             log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
-            step.store.hold_back(f"{step.account}:list", step.now() + rules.LIST_CALL_PAUSE)
+            step.store.in_flight.pause_calls(f"{step.account}:list", step.now() + rules.LIST_CALL_PAUSE)
         if pause is not None and listing.own is None:
             raise errors.HeldBack(str(exc), pause) from None
     else:
-        step.store.note_listing(step.account, failed=False)
+        step.store.in_flight.record_list_call(step.account, failed=False)
     finally:
         if listing is not None:
             listing.end()
-        step.store.end_listing(step.account, step.owner)
+        step.store.in_flight.unlock_list_call(step.account, step.owner)
     return listing.own, listing.taken_at
 
 
@@ -187,7 +187,7 @@ class _Listing:
         self.taken_at = step.now()
         self._step = step
         self._schedule = _schedule(step)
-        found = step.store.flights(step.account)
+        found = step.store.in_flight.list_batches(step.account)
         self._flights = {flight.batch_id: (unit, flight) for unit, (flight, _) in found.items()}
         #: When each batch was due before, and when it is due now.
         self._was = {flight.batch_id: due for flight, due in found.values()}
@@ -243,7 +243,7 @@ class _Listing:
         until = self._step.now() + lease
         with self._lock:
             if not self._ended:
-                self._step.store.hold_listing(self._step.account, self._step.owner, lease)
+                self._step.store.in_flight.lock_list_call(self._step.account, self._step.owner, lease)
                 self._put_off(
                     {name: until for name, due in self._due.items() if due < until and name not in self._seen}
                 )
@@ -282,8 +282,12 @@ class _Listing:
             self._seen.update(due, ended)
 
     def _keep(self, entries: dict[str, bytes], since: float, first: bool = False) -> None:
-        self._step.store.add_page(self._step.account, entries, taken_at=self.taken_at, since=since, first=first)
+        self._step.store.in_flight.add_page(
+            self._step.account, entries, taken_at=self.taken_at, since=since, first=first
+        )
 
     def _put_off(self, due: dict[str, float], *, alone: bool = False, shown: float | None = None) -> None:
-        self._step.store.postpone({self._flights[name][0]: at for name, at in due.items()}, alone=alone, shown=shown)
+        self._step.store.schedule.postpone_units(
+            {self._flights[name][0]: at for name, at in due.items()}, alone=alone, shown=shown
+        )
         self._due.update(due)

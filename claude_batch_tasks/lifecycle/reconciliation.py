@@ -50,7 +50,7 @@ def reconcile_create(step: Step) -> bool:
     last = settled and getattr(record, counted) + 1 >= settings.listings
     undecided = 0
     for seen in candidates:
-        holder = step.store.holder(seen.id)
+        holder = step.store.batch_ids.find_owner(seen.id)
         standing = _standing(step, seen.id, holder)
         if standing == "taken":
             continue
@@ -125,7 +125,7 @@ def search_again(step: Step) -> None:
     """Search for another batch if the one found by search still runs: it may be another's, and ours may have ended."""
     record = step.batch
     for seen in _candidates(step):
-        if seen.id == record.batch_id or _standing(step, seen.id, step.store.holder(seen.id)) == "taken":
+        if seen.id == record.batch_id or _standing(step, seen.id, step.store.batch_ids.find_owner(seen.id)) == "taken":
             continue
         if (proof := is_ours(step, seen)) is not None:
             if proof:
@@ -198,7 +198,10 @@ def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free",
     """
     if holder is None or holder == step.unit:
         return "free"
-    job, batch = step.store.job(holder.job_id), step.store.batch(holder.job_id, holder.batch or 0)
+    job, batch = (
+        step.store.jobs.read_job(holder.job_id),
+        step.store.records.read_batch(holder.job_id, holder.batch or 0),
+    )
     if batch is not None and any(round.batch_id == batch_id for round in batch.rounds):
         return "taken"
     if job is None or batch is None or batch.batch_id != batch_id:

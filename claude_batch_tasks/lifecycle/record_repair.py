@@ -54,14 +54,14 @@ def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: st
         ApiError: the API does not give them.
     """
     settings.check_key(job.sealed_by)
-    record, fetched = store.batch(job_id, number), 0
+    record, fetched = store.records.read_batch(job_id, number), 0
     if record is None:
         return 0
     for attempt, round_ in reversed(record.layers):  # the positions of a round follow from the round before
         names = [f"{name}:{attempt}" for name in ("rows", "pieces", "eligible")]
         names += [f"index:{attempt}"] if job.adopted else []
         expected = lost_records.rows_expected(record, attempt, round_)
-        if expected == 0 or not (gone := store.missing_keys(job_id, number, names)):
+        if expected == 0 or not (gone := store.records.missing_keys(job_id, number, names)):
             continue
         unit, text = Unit(job_id, number), "%s: gone from the store, fetched again: %s"
         log.warning(text, unit, ", ".join(gone), extra=history.fields(unit, "restored"))
@@ -98,14 +98,14 @@ def _fetch(
     )
     copy = f":{uuid.uuid4().hex[:12]}"
     with api.results(client, batch_id, timeout=settings.timeout) as chunks:
-        store.write_results(job_id, number, attempt, seen.keep(chunks), copy=copy)
+        store.results.write_rows(job_id, number, attempt, seen.keep(chunks), copy=copy)
     if not seen.distinct or seen.distinct < (seen.expected if expected is None else expected):
-        store.discard_results(job_id, number, attempt, copy=copy)
+        store.results.discard_rows(job_id, number, attempt, copy=copy)
         raise errors.ResultsMissing(
             f"the result file of {batch_id} has {seen.distinct:,} of {seen.expected:,} results", seen.expected
         )
     parts = seen.index.parts() if isinstance(seen, completeness.AdoptedCompleteness) else ()
-    store.restore_results(
+    store.results.restore_rows(
         job_id,
         number,
         attempt,
@@ -125,7 +125,7 @@ def repair_records(step: Step) -> None:
         ResultsMissing: they cannot be fetched at all.
     """
     record, limit = step.batch, step.settings.results_limit
-    if not record.layers or not step.store.missing_keys(
+    if not record.layers or not step.store.records.missing_keys(
         step.unit.job_id, step.unit.batch, lost_records.layer_names(record, "rows", "pieces", "eligible")
     ):
         return
@@ -150,13 +150,13 @@ def restore_records(app: Celery, job_id: str) -> Summary | None:
     """
     settings = Settings.of(app)
     store = open_store(settings)
-    if (job := store.job(job_id)) is None:
+    if (job := store.jobs.read_job(job_id)) is None:
         raise errors.JobNotFound(f"job {job_id} is gone from the store")
     settings = settings.override(job.options)
     client = credentials.make_caller(settings, job, lambda _: None)  # the ids in the rows prove whose they are
     pace = Pace(store, credentials.name_account(client, settings, job))
     failure: errors.BatchTasksError | None = None
-    for number in lost_records.batches_to_restore(store, job_id, store.batch_records(job_id)):
+    for number in lost_records.batches_to_restore(store, job_id, store.records.find_batches(job_id)):
         pace.check()
         try:
             with pace.observing():
@@ -192,16 +192,19 @@ class Watch:
         settings = Settings.of(app)
         with dispatch.no_fork:
             store = open_store(settings)
-            store.list_jobs_anew()
+            store.jobs.rebuild_list()
         self._remember(store)
         with dispatch.no_fork:
             self._tell_of_lost_jobs(app, store)
-        for job_id in store.sample_jobs(_JOBS):
+        for job_id in store.jobs.sample_jobs(_JOBS):
             with dispatch.no_fork:  # one job at a time: forks wait no longer than one takes
                 _look_through(store, job_id)
         with dispatch.no_fork:
-            for job_id in store.to_restore(_JOBS):
-                if store.first(f"restore:{job_id}", _AGAIN) and (job := store.job(job_id)) is not None:
+            for job_id in store.records.take_restore_requests(_JOBS):
+                if (
+                    store.statistics.is_first(f"restore:{job_id}", _AGAIN)
+                    and (job := store.jobs.read_job(job_id)) is not None
+                ):
                     message_chain.make_recovery_message(app, job, job_id).apply_async()
         return min(settings.recover_every, _LONGEST)
 
@@ -212,10 +215,10 @@ class Watch:
         """
         known = {**self._running, **{job_id: record for job_id, (record, _) in self._absent.items()}}
         since, self._looked_at = self._looked_at - _OVERLAP, store.now()
-        newest = store.job_ids()
+        newest = store.jobs.job_ids()
         for _ in range(_NEWEST):
             with dispatch.no_fork:  # one job at a time
-                record = store.job(job_id) if (job_id := next(newest, None)) is not None else None
+                record = store.jobs.read_job(job_id) if (job_id := next(newest, None)) is not None else None
                 if job_id is None or (record is not None and record.submitted_at < since):
                     break
             if record is not None:
@@ -223,8 +226,8 @@ class Watch:
         now, absent = time.monotonic(), {}
         with dispatch.no_fork:
             unsent = [job_id for job_id in known if job_id not in self._sent]
-            awaited = store.awaited([Unit(job_id) for job_id in unsent])
-            states = store.states(list(known))
+            awaited = store.schedule.are_scheduled([Unit(job_id) for job_id in unsent])
+            states = store.jobs.read_states(list(known))
         self._sent &= known.keys()
         self._sent.update(job_id for job_id, sent in zip(unsent, awaited, strict=True) if sent)
         self._sent.update(job_id for job_id, state in zip(known, states, strict=True) if state == "running")
@@ -244,8 +247,8 @@ class Watch:
             lost = job_id in self._sent
             if (
                 lost
-                and not store.was_deleted(job_id)
-                and store.first(f"told:{job_id}", _TOLD)
+                and not store.jobs.was_deleted(job_id)
+                and store.statistics.is_first(f"told:{job_id}", _TOLD)
                 and not _has_ended(app, job_id)
             ):
                 extra = history.fields(Unit(job_id), "gone")
@@ -258,28 +261,30 @@ class Watch:
 
 def _look_through(store: Store, job_id: str) -> None:
     """Schedule the repair of a job that has lost something."""
-    if (job := store.job(job_id)) is None:
+    if (job := store.jobs.read_job(job_id)) is None:
         return
     if job.state == "running":
         _reschedule(store, job_id, job)
     elif job.ended_at is not None and job.batches <= _BATCHES:
-        records = store.batch_records(job_id)
+        records = store.records.find_batches(job_id)
         if lost_records.batches_to_restore(store, job_id, records):
-            store.ask_to_restore(job_id)
+            store.records.request_restore(job_id)
 
 
 def _reschedule(store: Store, job_id: str, job: JobRecord) -> None:
     """Schedule the units of a running job that are in no schedule; ``recovery`` does the rest."""
     first = random.randrange(max(job.admitted - _BATCHES, 0) + 1)
     numbers = range(first, min(first + _BATCHES, job.admitted))
-    if store.missing_keys(job_id, None, [f"batch:{number}" for number in numbers]):
+    if store.records.missing_keys(job_id, None, [f"batch:{number}" for number in numbers]):
         lost_records.replace_lost_batches(store, job_id, job)
     units = [Unit(job_id), *(Unit(job_id, number) for number in numbers)]
-    absent = [unit for unit, there in zip(units, store.awaited(units), strict=True) if not there]
-    if lost := [unit for unit in absent if unit.batch is None or _goes_on(store.batch(job_id, unit.batch))]:
+    absent = [unit for unit, there in zip(units, store.schedule.are_scheduled(units), strict=True) if not there]
+    if lost := [
+        unit for unit in absent if unit.batch is None or _goes_on(store.records.read_batch(job_id, unit.batch))
+    ]:
         extra = history.fields(Unit(job_id), "rescheduled")
         log.warning("job %s: %d of its units were in no schedule; they are due again", job_id, len(lost), extra=extra)
-        store.schedule(lost, store.now())
+        store.schedule.add_units(lost, store.now())
 
 
 def _goes_on(record: BatchRecord | None) -> bool:

@@ -45,10 +45,10 @@ def recover_messages(app: Celery, after: float = 0, limit: int | None = None) ->
     sent = 0
     with dispatch.no_fork:
         store = open_store(Settings.of(app))
-        overdue = store.overdue(store.now() - after if after else math.inf, limit or 1_000_000_000)
+        overdue = store.schedule.list_overdue(store.now() - after if after else math.inf, limit or 1_000_000_000)
     for unit in overdue:
         with dispatch.no_fork:  # one unit at a time: forks wait no longer than one message takes
-            if (lost := store.lost(unit, after)) is None:
+            if (lost := store.schedule.find_lost(unit, after)) is None:
                 continue
             try:
                 again = dispatch.send_message(app, store, unit, lost.position, due_at=lost.due_at)
@@ -75,7 +75,7 @@ def watch_records(app: Celery) -> float:
     settings = Settings.of(app)
     with dispatch.no_fork:
         store = open_store(settings)
-        store.forget_expired()
+        store.jobs.forget_expired()
         unsaved_answers.bring_in(settings, store, _FILES_AT_ONCE)
     recover_messages(app, settings.recover_after, _AT_ONCE)
     return settings.recover_every

@@ -31,7 +31,7 @@ def positions_in_batch(store: Store, job_id: str, batch: int, record: BatchRecor
     if not record.rounds:
         return range(record.count)
     past = record.rounds[-1]
-    return _positions(store.eligible(job_id, batch, past.attempt), past.eligible)
+    return _positions(store.results.read_eligible(job_id, batch, past.attempt), past.eligible)
 
 
 def positions_left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
@@ -40,7 +40,7 @@ def positions_left(store: Store, job_id: str, batch: int, record: BatchRecord) -
         return range(record.count)
     # Before the batch has rows of its own, the eligible requests are those of the last round.
     expected = record.eligible if record.published is not None else record.rounds[-1].eligible
-    return _positions(store.eligible(job_id, batch, record.layers[0][0]), expected)
+    return _positions(store.results.read_eligible(job_id, batch, record.layers[0][0]), expected)
 
 
 def _positions(packed: bytes, expected: int) -> Sequence[int]:
@@ -96,7 +96,9 @@ def read_staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[st
         ResultsMissing: some chunks are gone.
     """
     nothing: Any = object()
-    for ids, body in zip_longest(store.custom_ids(job_id, batch), store.bodies(job_id, batch), fillvalue=nothing):
+    for ids, body in zip_longest(
+        store.payloads.read_custom_ids(job_id, batch), store.payloads.read_bodies(job_id, batch), fillvalue=nothing
+    ):
         if ids is nothing or body is nothing:
             raise ResultsMissing(f"the requests of batch {batch + 1} of job {job_id} are not all in the store any more")
         yield ids, body

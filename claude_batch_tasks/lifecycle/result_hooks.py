@@ -115,7 +115,7 @@ def announce_results(step: Step, places: Iterable[int]) -> None:
     if step.job.on_result is None or step.job.on_result_error is not None:
         return
     app, job_id, batch = step.task.app, step.unit.job_id, step.unit.batch or 0
-    bits = step.store.announced(job_id, batch)
+    bits = step.store.results.read_announced(job_id, batch)
     new = [place for place in places if not _is_set(bits, place)]
     if not new:
         return
@@ -148,7 +148,7 @@ def announce_results(step: Step, places: Iterable[int]) -> None:
                 return
             # Any error that the broker's client raises.
             raise errors.TransientError(f"on_result was not called: {type(exc).__name__}") from None
-        step.store.announce(job_id, batch, chunk)
+        step.store.results.mark_announced(job_id, batch, chunk)
         log.info("%s: on_result called with %d ids", step.where, len(ids), extra=step.fields("on_result"))
 
 
@@ -159,7 +159,7 @@ def _give_up(step: Step, reason: str) -> None:
         f"{step.unit}: on_result ({task}) cannot be called: {reason}. It is not called again for this job, which goes "
         f"on. Its outcomes are kept: BatchJob({step.unit.job_id!r}).results()"
     )
-    step.job.on_result_error = step.store.settle(step.unit.job_id, "on_result_error", text)
+    step.job.on_result_error = step.store.jobs.set_once(step.unit.job_id, "on_result_error", text)
     if step.job.on_result_error == text:  # otherwise another batch reported it before
         step.note("not_sent", text.removeprefix(f"{step.unit}: "), level=logging.ERROR)
 

@@ -86,11 +86,11 @@ def submit_job(
     )
     try:
         prices = None if settings.max_cost is None else settings.price_list
-        store.stage(job_id, nonce, _noted(pieces, batches, prices, unknown))
+        store.payloads.stage_requests(job_id, nonce, _noted(pieces, batches, prices, unknown))
         total = sum(batch.count for batch in batches)
         if settings.max_cost is not None:
             _check_cost(batches, settings.max_cost, request_bounds.describe_unknown(unknown))
-        store.stage_index(job_id, nonce, index.parts())
+        store.payloads.stage_index(job_id, nonce, index.parts())
         job = JobRecord(
             nonce=nonce,
             requests=total,
@@ -106,14 +106,14 @@ def submit_job(
             submitted_at=store.now(),
             expires_at=expires_at,
         )
-        if not store.create_job(job_id, job, batches, settings.result_ttl + delay):
+        if not store.jobs.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
     except BaseException:
         # If the store does not answer now either, the staged requests expire.
         with suppress(StoreUnavailable):
-            store.discard(job_id, nonce, len(batches))
-            if (made := store.job(job_id)) is not None and made.nonce == nonce:
-                store.delete(job_id)  # only the answer was lost
+            store.payloads.discard_staged(job_id, nonce, len(batches))
+            if (made := store.jobs.read_job(job_id)) is not None and made.nonce == nonce:
+                store.jobs.delete_job(job_id)  # only the answer was lost
         raise
     told = {"requests": total, "batches": len(batches), "client": alias, "queue": queue}
     history.note(
@@ -195,7 +195,9 @@ def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
 def read_body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the body of a batch's create in chunks; its length is in the batch's record."""
     pieces = (
-        resubmission.read_chunks(store, job_id, job, batch, record) if record.rounds else store.bodies(job_id, batch)
+        resubmission.read_chunks(store, job_id, job, batch, record)
+        if record.rounds
+        else store.payloads.read_bodies(job_id, batch)
     )
     yield batch_requests.ENVELOPE[0]
     for number, piece in enumerate(pieces):

@@ -109,7 +109,7 @@ def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
             log.error("the answer in %s cannot be read, and stays there: %s", path, exc)
             continue
         unit = Unit(answer.job_id, answer.batch, answer.lane)
-        if store.save_outcome(unit, answer.place, answer.outcome, spent=answer.spent):
+        if store.message_queue.save_outcome(unit, answer.place, answer.outcome, spent=answer.spent):
             metrics.count("cost_dollars", spending.to_dollars(answer.spent or 0), source="messages")
             taken += 1
         elif _was_given_up(store, answer):
@@ -133,7 +133,7 @@ def _waiting(settings: Settings) -> Iterator[Path]:
 
 def _was_given_up(store: Store, answer: Answer) -> bool:
     """Return whether the request has an outcome without this answer, or its job is gone."""
-    found = store.outcomes_of(answer.job_id, answer.batch, [answer.place]).get(answer.place)
+    found = store.results.find_outcomes(answer.job_id, answer.batch, [answer.place]).get(answer.place)
     return found is None or reader.kept(found) is not None
 
 

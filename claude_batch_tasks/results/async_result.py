@@ -94,13 +94,15 @@ class JobResult(_AsyncResult):
     def _ending(self) -> Summary | errors.BatchTasksError | None:
         """Return how the job has ended although the back end does not say so; None if it may still run."""
         store, job_id = open_store(Settings.of(self.app)), str(self.id)
-        job = store.job(job_id)
+        job = store.jobs.read_job(job_id)
         if job is None:
             return errors.JobNotFound(describe_missing_job(job_id)) if self._seen or self._expected else None
         self._seen = True
         if job.state in ("completed", "canceled"):
             return cast("Summary", job.summary)  # its result has expired there, or was evicted
         if job.state == "failed":
-            names = (batch.error[0] for batch in store.batch_records(job_id) if batch is not None and batch.error)
+            names = (
+                batch.error[0] for batch in store.records.find_batches(job_id) if batch is not None and batch.error
+            )
             return errors.named(next(names, "StepFailed"))(job.error or "the job failed")
         return None

@@ -117,13 +117,13 @@ class Reader:
         """
         batch = self._batch
         # If a key is gone, the rows of an earlier download must not be taken for those of the last.
-        if batch.layers and self._store.missing_keys(
+        if batch.layers and self._store.records.missing_keys(
             self._job_id, self._number, lost_records.layer_names(batch, "rows", "pieces")
         ):
             yield from self._among_all(places)
             return
         wanted, notes = dict(places), dict[int, str]()
-        for place, stored in self._store.outcomes_of(self._job_id, self._number, list(places)).items():
+        for place, stored in self._store.results.find_outcomes(self._job_id, self._number, list(places)).items():
             if found := _from_messages(place, stored):
                 del wanted[place]
                 yield found
@@ -131,12 +131,12 @@ class Reader:
                 notes[place] = _note(stored)
         lost = self._answers_lost()
         for attempt, round_ in batch.layers:
-            pieces = self._store.pieces(self._job_id, self._number, attempt, wanted)
+            pieces = self._store.results.find_chunks(self._job_id, self._number, attempt, wanted)
             for number in sorted(set(pieces.values())):
                 ids = {
                     self._wire_id(place, round_, wanted[place]): place for place, in_ in pieces.items() if in_ == number
                 }
-                piece = self._store.piece_of_results(self._job_id, self._number, attempt, number)
+                piece = self._store.results.read_chunk(self._job_id, self._number, attempt, number)
                 for row, line in _rows_of(piece, ids):
                     place = ids[row.custom_id]
                     del wanted[place]
@@ -157,7 +157,7 @@ class Reader:
 
     def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Find some outcomes by reading all."""
-        settled = self._store.outcomes_of(self._job_id, self._number, list(places))
+        settled = self._store.results.find_outcomes(self._job_id, self._number, list(places))
         for outcome in self._stored():
             place = outcome.place
             if place in places and (self._batch.final or place in settled or not _open(outcome.row)):
@@ -167,7 +167,7 @@ class Reader:
         """Return how many outcomes of the Messages API are missing."""
         if not (self._batch.stored or self._batch.answered):
             return 0
-        stored = self._store.count_outcomes(self._job_id, self._number)
+        stored = self._store.results.count_outcomes(self._job_id, self._number)
         return lost_records.answers_lost(self._batch, stored=stored, answers=stored)
 
     def _missing(self, count: int, answers: int = 0) -> Exception:
@@ -187,7 +187,7 @@ class Reader:
         """Yield the outcomes of the Messages API, then the rows that these do not replace, the last round's first."""
         batch = self._batch
         replaced, notes = bytearray(batch.count), {}
-        for place, stored in self._store.outcomes(self._job_id, self._number):
+        for place, stored in self._store.results.read_outcomes(self._job_id, self._number):
             if replaced[place]:
                 continue
             if found := _from_messages(place, stored):
@@ -219,7 +219,7 @@ class Reader:
         for attempt, round_ in batch.layers:
             found = 0
             nonce = batch_requests.round_nonce(self._job.nonce, round_)
-            for piece in self._store.results(self._job_id, self._number, attempt):
+            for piece in self._store.results.read_rows(self._job_id, self._number, attempt):
                 for row, line in result_rows.rows(piece, skip_others=True):
                     # The requests of an adopted batch are numbered in the order of their rows.
                     index = next(arrival) if self._job.adopted else batch_requests.index_of(nonce, row.custom_id)
@@ -243,7 +243,7 @@ class Reader:
 
     def _rows_mapped(self, attempt: int) -> int:
         """Return how many rows an attempt has by the map of its chunks; 0 if the map is gone."""
-        return len(self._store.pieces(self._job_id, self._number, attempt, range(self._batch.count)))
+        return len(self._store.results.find_chunks(self._job_id, self._number, attempt, range(self._batch.count)))
 
     def _noted(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
         """Add the note why a request was not sent again, if it was eligible for that."""
@@ -256,7 +256,7 @@ class Reader:
 
         A job that is deleted meanwhile looks like one without outcomes of the Messages API.
         """
-        if self._store.job(self._job_id) is None:
+        if self._store.jobs.read_job(self._job_id) is None:
             raise JobNotFound(describe_missing_job(self._job_id))
 
     def _default(self, place: int) -> Outcome | None:
@@ -476,7 +476,7 @@ def names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRe
         ResultsMissing: some custom_ids are gone.
     """
     try:
-        found = Ids(store.custom_ids(job_id, number))
+        found = Ids(store.payloads.read_custom_ids(job_id, number))
     except ResultsMissing:
         found = Ids([])
     if len(found) != batch.count:

@@ -103,7 +103,7 @@ class BatchTask(_Task):
     def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
         """Return the store, the settings in force for a job, and the job."""
         settings, store = Settings.of(self.app), self.store
-        found = store.job(job_id)
+        found = store.jobs.read_job(job_id)
         return store, settings.override(found.options) if found else settings, found
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **_: Any) -> NoReturn:

@@ -113,7 +113,7 @@ def learn_account(step: Step, seen: api.Account) -> None:
     job = step.job
     for field, value in seen._asdict().items():
         if value and getattr(job, field) is None and find_difference(known_account(job, None), seen) is None:
-            setattr(job, field, step.store.settle(step.unit.job_id, field, value))
+            setattr(job, field, step.store.jobs.set_once(step.unit.job_id, field, value))
             vars(step).pop("account", None)  # the store may have another name for it from now on
 
 
@@ -122,8 +122,8 @@ def uses_original_credential(step: Step) -> bool:
     client, job = step.client, step.job
     mine, whole = _hash_credentials(step, client)
     if job.account is None:
-        job.account = step.store.settle(step.unit.job_id, "account", mine)
-        job.identity = step.store.settle(step.unit.job_id, "identity", whole)
+        job.account = step.store.jobs.set_once(step.unit.job_id, "account", mine)
+        job.identity = step.store.jobs.set_once(step.unit.job_id, "identity", whole)
     return mine == job.account and job.identity in (None, whole)
 
 
@@ -192,12 +192,12 @@ def check_unproven(step: Step, since: float, listings: int) -> str:
 def _store_credential(step: Step) -> None:
     """Make the credential of this worker's client the job's."""
     step.job.account, step.job.identity = _hash_credentials(step, step.client)
-    step.store.update_job(step.unit.job_id, account=step.job.account, identity=step.job.identity)
+    step.store.jobs.update_job(step.unit.job_id, account=step.job.account, identity=step.job.identity)
 
 
 def _nothing_exists(step: Step) -> bool:
     """Return whether the job cannot have created anything, and sent nothing through the Messages API."""
-    batches = step.store.batches(step.unit.job_id)
+    batches = step.store.records.read_batches(step.unit.job_id)
     return not any(batch.batch_id or batch.intent_at or batch.rounds or batch.granted for batch in batches)
 
 

@@ -42,19 +42,19 @@ def send_due(app: Celery) -> float:
     """
     with no_fork:
         store = open_store(Settings.of(app))
-        units, pause = store.due(_AT_ONCE)
+        units, pause = store.schedule.take_due(_AT_ONCE)
     for number, unit in enumerate(units):
         try:
             with no_fork:  # one unit at a time: forks wait no longer than one message takes
-                send_message(app, store, unit, store.position(unit))
+                send_message(app, store, unit, store.records.read_position(unit))
         except OperationalError:
-            store.wait_again(units[number:], rules.LONGEST_IN_BROKER)
+            store.schedule.wait_again(units[number:], rules.LONGEST_IN_BROKER)
             raise
         except StoreUnavailable:
             raise
         except Exception as exc:  # noqa: BLE001 - its own fault, such as an unknown queue; not that of the others
             note_not_sent(store, unit, exc)
-            store.wait_again([unit], _PAUSE)
+            store.schedule.wait_again([unit], _PAUSE)
     if len(units) == _AT_ONCE:
         return 0.0
     # A unit that begins to wait in the meantime waits at least as long.
@@ -71,10 +71,10 @@ def send_message(app: Celery, store: Store, unit: Unit, position: int, *, due_at
         due_at: of a lost message, when it was due: the time left until then is its countdown. A unit that waited
             without a message continues under the id of the waiting task.
     """
-    job = store.job(unit.job_id)
+    job = store.jobs.read_job(unit.job_id)
     over = position >= (message_chain.ENDED if unit.batch is None else message_chain.DONE)
     if job is None or job.state == "revoked" or over:
-        store.unschedule(unit)
+        store.schedule.remove_unit(unit)
         return False
     if job.state == "staged" and unit.batch is not None:
         return False  # the first message of its job comes first
@@ -87,7 +87,7 @@ def send_message(app: Celery, store: Store, unit: Unit, position: int, *, due_at
 
 def note_not_sent(store: Store, unit: Unit, exc: Exception) -> None:
     """Record that a unit's message cannot be made."""
-    if (job := store.job(unit.job_id)) is not None:
+    if (job := store.jobs.read_job(unit.job_id)) is not None:
         history.note_not_sent(store, unit, "its next step", exc, job)
 
 
@@ -110,7 +110,7 @@ def _send_once(app: Celery, store: Store, job: JobRecord, unit: Unit, position: 
     elif unit.lane is not None:
         message_chain.make_sender_message(app, job, unit, position, countdown).apply_async(retry=False)
     else:
-        batch = store.batch(unit.job_id, unit.batch)
+        batch = store.records.read_batch(unit.job_id, unit.batch)
         rest = message_chain.make_steps(app, unit.job_id, job, unit.batch, since=position, countdown=countdown)
         same_task = batch.task_id if batch and due_at is None else None
         message_chain.publish_chain(job, unit.job_id, rest, task_id=same_task, retry=False)

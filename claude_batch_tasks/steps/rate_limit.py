@@ -31,7 +31,7 @@ class Pace:
         Raises:
             HeldBack: the calls are paused; the text says until when.
         """
-        until = self.store.held_back(self.account, self._name(kind))
+        until = self.store.in_flight.paused_until(self.account, self._name(kind))
         if (wait := until - self.store.now()) > 0:
             wait = min(wait, rules.LONGEST_PAUSE)  # whatever the clock of the worker that met the limit
             raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {format_time(until)}", wait)
@@ -48,7 +48,7 @@ class Pace:
     def observe_answer(self, hold: float | None, kind: Kind = "look") -> None:
         """Pause calls for that many seconds, if any."""
         if hold is not None:
-            self.store.hold_back(self._name(kind), self.store.now() + hold)
+            self.store.in_flight.pause_calls(self._name(kind), self.store.now() + hold)
 
     def _name(self, kind: Kind) -> str:
         return self.account if kind == "look" else f"{self.account}:{kind}"

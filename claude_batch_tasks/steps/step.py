@@ -98,7 +98,7 @@ class Step:
     @cached_property
     def batch(self) -> BatchRecord:
         """The current record of the batch; ``record`` keeps it up to date."""
-        batch = self.store.batch(self.unit.job_id, self.unit.batch or 0)
+        batch = self.store.records.read_batch(self.unit.job_id, self.unit.batch or 0)
         if batch is None:
             raise errors.JobNotFound(f"job {self.unit.job_id} is gone from the store")
         return batch
@@ -121,7 +121,7 @@ class Step:
     @cached_property
     def past(self) -> list[tuple[int, float]]:
         """The account's past batches: requests and seconds of each."""
-        return self.store.past(self.account)
+        return self.store.in_flight.past_durations(self.account)
 
     def confirm_lease(self, place: int | None = None) -> None:
         """Renew the lease now, however long this process slept; call this last before sending what costs money.
@@ -137,9 +137,9 @@ class Step:
         while True:
             asked = steady.monotonic_now()
             if place is None:
-                held = self.store.renew(self.unit, self.owner, lease)
+                held = self.store.leases.renew_lease(self.unit, self.owner, lease)
             else:
-                held = self.store.confirm(self.unit, self.owner, place, lease)
+                held = self.store.message_queue.confirm_request(self.unit, self.owner, place, lease)
             if not held:
                 raise LeaseLost
             if steady.monotonic_now() - asked < lease / 2:  # else this process slept after the answer
@@ -155,9 +155,9 @@ class Step:
     def record(self, **changes: Any) -> None:
         """Write changes to the record of the unit."""
         if changes.get("done"):
-            recorded = self.through = self.store.end_batch(self.unit, self.owner, **changes)
+            recorded = self.through = self.store.leases.end_batch(self.unit, self.owner, **changes)
         else:
-            recorded = self.store.record(self.unit, self.owner, **changes) or None
+            recorded = self.store.leases.write_record(self.unit, self.owner, **changes) or None
         if recorded is None:
             raise LeaseLost
         if self.unit.lane is None and self.unit.batch is not None:
@@ -165,7 +165,9 @@ class Step:
 
     def claim(self, batch_id: str, /, *, instead_of: Unit | None = None, force: bool = False, **changes: Any) -> bool:
         """Claim a batch at Anthropic for this unit and change the record, in one step; False if another has it."""
-        holder = self.store.claim(self.unit, self.owner, batch_id, instead_of=instead_of, force=force, **changes)
+        holder = self.store.batch_ids.claim_id(
+            self.unit, self.owner, batch_id, instead_of=instead_of, force=force, **changes
+        )
         if holder is None:
             raise LeaseLost
         if holder == self.unit:
@@ -174,7 +176,7 @@ class Step:
 
     def release(self, batch_id: str, /, **changes: Any) -> None:
         """Release a batch that is not this unit's and change the record, in one step."""
-        if not self.store.release(self.unit, self.owner, batch_id, **changes):
+        if not self.store.batch_ids.release_id(self.unit, self.owner, batch_id, **changes):
             raise LeaseLost
         self._note(changes)
 
@@ -271,7 +273,7 @@ class Step:
 
     def stop(self, reason: str) -> None:
         """Stop the job from spending more; a job that was stopped once stays stopped, for the first reason."""
-        had, self.job.stopped = self.job.stopped, self.store.settle(self.unit.job_id, "stopped", reason)
+        had, self.job.stopped = self.job.stopped, self.store.jobs.set_once(self.unit.job_id, "stopped", reason)
         if had is None:
             self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.WARNING)
 

@@ -168,11 +168,11 @@ class StepTask(JobTask):
         self.check(job_record)
         unit = self.unit(job_id, batch, turn)
         owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
-        lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+        lease = store.leases.acquire_lease(unit, self.position(turn, seq), owner, settings.lease)
         if lease.state == "gone":
             # Only the batch's record is gone: a new record replaces it, which ends the batch.
             lost_records.replace_lost_batches(store, job_id, job_record)
-            lease = store.acquire(unit, self.position(turn, seq), owner, settings.lease)
+            lease = store.leases.acquire_lease(unit, self.position(turn, seq), owner, settings.lease)
         if lease.state not in ("taken", "taken_over"):
             return lease
         step = Step(store, settings, job_record, unit, owner, args, self)
@@ -201,7 +201,7 @@ class StepTask(JobTask):
         """
         extra = history.fields(Unit(job_id), "gone")
         log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
-        if self.told(job_id) or self.store.was_deleted(job_id):
+        if self.told(job_id) or self.store.jobs.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
         raise JobEnded(errors.JobNotFound(describe_missing_job(job_id)))
 
@@ -259,7 +259,7 @@ class StepTask(JobTask):
         failures = step.failures + 1
         position = self.position(turn, seq + 1)
         if self.request.is_eager:
-            step.store.advance(step.unit, step.owner, position, step_failures=failures, step_failure=reason)
+            step.store.leases.advance_unit(step.unit, step.owner, position, step_failures=failures, step_failure=reason)
             return 0.0
         wait = rules.retry_countdown(
             failures,
@@ -269,7 +269,9 @@ class StepTask(JobTask):
             rand=random.random(),
         )
         due_at = step.now() + wait
-        kept = step.store.wait(step.unit, step.owner, position, due_at, step_failures=failures, step_failure=reason)
+        kept = step.store.leases.park_unit(
+            step.unit, step.owner, position, due_at, step_failures=failures, step_failure=reason
+        )
         step.released = True
         if not kept:
             raise Ignore("taken over")
@@ -291,7 +293,7 @@ class StepTask(JobTask):
         step: Step | None = getattr(self.request, "step", None)
         if step is not None and not step.released:
             with contextlib.suppress(Exception):
-                step.store.advance(step.unit, step.owner, self.position(*args[2:]))
+                step.store.leases.advance_unit(step.unit, step.owner, self.position(*args[2:]))
 
     def told(self, job_id: str) -> str | None:
         """Return the final state of the job's AsyncResult; None if it is not known to have ended."""
@@ -317,7 +319,7 @@ class StepTask(JobTask):
     def _check_job(self, step: Step) -> None:
         """End the message if its job is gone, and replace lost batch records: nobody has the lease of what is gone."""
         with contextlib.suppress(errors.StoreUnavailable):
-            job = step.store.job(step.unit.job_id)
+            job = step.store.jobs.read_job(step.unit.job_id)
             if job is None:
                 self.gone(step.unit.job_id)
             lost_records.replace_lost_batches(step.store, step.unit.job_id, job)
@@ -415,7 +417,9 @@ class StepTask(JobTask):
             retry = self.republish(wait, exc, (job_id, batch, turn, seq + 1))
             # If the store does not answer, the next message advances the unit itself.
             with contextlib.suppress(errors.StoreUnavailable):
-                step.store.advance(step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran)
+                step.store.leases.advance_unit(
+                    step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran
+                )
             step.released = True
         self._tell_why(exc, str(retry.exc), wait)
         raise retry
@@ -476,7 +480,7 @@ class StepTask(JobTask):
         step = self.step
         try:
             account, flight = self.flight() or ("", None)
-            done = step.store.wait(
+            done = step.store.leases.park_unit(
                 step.unit, step.owner, position, step.now() + wait, account=account, flight=flight, **changes
             )
         except errors.StoreUnavailable:
@@ -497,9 +501,9 @@ class StepTask(JobTask):
             return
         try:
             # Another worker may have taken over and ended the job; PROGRESS must not be written over its result.
-            if not step.store.renew(step.unit, step.owner, step.settings.lease):
+            if not step.store.leases.renew_lease(step.unit, step.owner, step.settings.lease):
                 return
-            batches = step.store.batches(step.unit.job_id)
+            batches = step.store.records.read_batches(step.unit.job_id)
         except (errors.StoreUnavailable, errors.ResultsMissing):
             return
         if step.unit.batch is not None and due_at is not None:
@@ -588,7 +592,7 @@ class StepTask(JobTask):
         """Release the lease, and leave the unit at the position after this step."""
         if step := getattr(self.request, "step", None):
             with contextlib.suppress(errors.StoreUnavailable):
-                step.store.advance(
+                step.store.leases.advance_unit(
                     step.unit,
                     step.owner,
                     self.after(step.args[2]),
@@ -625,7 +629,7 @@ def _renewed(step: Step) -> Iterator[None]:
     def renew() -> None:
         while not done.wait(step.settings.lease / 3):
             with contextlib.suppress(errors.StoreUnavailable):
-                if not step.store.renew(step.unit, step.owner, step.settings.lease):
+                if not step.store.leases.renew_lease(step.unit, step.owner, step.settings.lease):
                     step.lost.set()
                     return
                 for hold in tuple(step.also_held):

@@ -62,7 +62,7 @@ class StepRequest(Request):
         assert self.app is not None
         task: Any = self.app.tasks[NAME + "run_batch"]
         store, _, job = task.open(job_id)
-        if job is None or not store.update_job(job_id, only="running", state="revoked", ended_at=store.now()):
+        if job is None or not store.jobs.update_job(job_id, only="running", state="revoked", ended_at=store.now()):
             return
         text = "job %s was revoked; its batches that are at Anthropic go on there, and nothing more is sent"
         log.warning(text, job_id, extra=history.fields(Unit(job_id), "finished", state="revoked"))

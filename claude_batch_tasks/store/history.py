@@ -65,7 +65,9 @@ def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logg
     log.log(level, template, where(unit, details.get("batch_id")), text.removeprefix(kind), extra=extra)
     with suppress(StoreUnavailable):
         at = datetime.fromtimestamp(store.now(), timezone.utc)
-        store.note(unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details))
+        store.history.append_event(
+            unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details)
+        )
 
 
 def note_not_sent(store: Store, unit: Unit, task: str, exc: Exception, job: JobRecord) -> None:
@@ -81,14 +83,14 @@ def note_not_sent(store: Store, unit: Unit, task: str, exc: Exception, job: JobR
         trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
         log.warning("%s: a message cannot be sent\n%s", unit, trace, extra=fields(unit, "not_sent"))
         with suppress(StoreUnavailable):
-            store.update_job(unit.job_id, not_sent=text)
+            store.jobs.update_job(unit.job_id, not_sent=text)
         note(store, unit, "not_sent", text.removeprefix(f"{unit}: "), level=logging.ERROR, error=type(exc).__name__)
 
 
 def forget_not_sent(store: Store, job_id: str) -> None:
     """Note that messages of a job can be made again."""
     with suppress(StoreUnavailable):
-        store.update_job(job_id, not_sent=None)
+        store.jobs.update_job(job_id, not_sent=None)
 
 
 def where(unit: Unit, batch_id: str | None) -> str:

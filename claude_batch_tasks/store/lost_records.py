@@ -112,13 +112,13 @@ def of_outcomes(
         missing: how many.
         answers: of these, how many came through the Messages API.
     """
-    if store.job(job_id) is None:
+    if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
-    now = store.batch(job_id, number)
+    now = store.records.read_batch(job_id, number)
     if now is not None and now.layers != batch.layers:
         return ResultsMissing(f"{_name(job_id, job, number)} was fetched again while it was read; read it once more")
-    rows = store.missing_keys(job_id, number, layer_names(batch, "rows"))
-    keys = rows + (store.missing_keys(job_id, number, ["outcomes"]) if answers else [])
+    rows = store.records.missing_keys(job_id, number, layer_names(batch, "rows"))
+    keys = rows + (store.records.missing_keys(job_id, number, ["outcomes"]) if answers else [])
     text = f"{_name(job_id, job, number)}: {_are_gone(missing, 'outcome', batch.count, keys)}."
     if answers:
         text += f" {answers:,} of them came through the Messages API: they were paid for, and cannot be fetched again."
@@ -129,9 +129,9 @@ def of_outcomes(
 
 def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What a reader raises that cannot say which outcome is which request's."""
-    if store.job(job_id) is None:
+    if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
-    keys = store.missing_keys(job_id, number, ["ids"])
+    keys = store.records.missing_keys(job_id, number, ["ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'custom_id', batch.count, keys)}."
     if batch.batch_id:
         text += (
@@ -143,9 +143,9 @@ def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: Batc
 
 def of_requests(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What is raised where a batch's requests are not all there."""
-    if store.job(job_id) is None:
+    if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
-    keys = store.missing_keys(job_id, number, ["body", "ids"])
+    keys = store.records.missing_keys(job_id, number, ["body", "ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'request', batch.count, keys)}."
     return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
 
@@ -192,7 +192,9 @@ def extent(
     if number + 1 == job.batches:
         return first, job.requests - first
     after = records[number + 1]
-    return first, (after.first - first if after is not None else sum(map(len, store.custom_ids(job_id, number))))
+    return first, (
+        after.first - first if after is not None else sum(map(len, store.payloads.read_custom_ids(job_id, number)))
+    )
 
 
 def batches_to_restore(store: Store, job_id: str, records: Sequence[BatchRecord | None]) -> list[int]:
@@ -205,7 +207,7 @@ def batches_to_restore(store: Store, job_id: str, records: Sequence[BatchRecord 
             and record.batch_id is not None
             and record.layers
             and store.now() < (record.created_at or math.inf) + rules.RETENTION
-            and store.missing_keys(job_id, number, layer_names(record, "rows", "pieces", "eligible"))
+            and store.records.missing_keys(job_id, number, layer_names(record, "rows", "pieces", "eligible"))
         )
     ]
 
@@ -215,7 +217,7 @@ def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
 
     Where the history says which batch it was at Anthropic, that is in the record: the job can be resumed to fetch it.
     """
-    records = store.batch_records(job_id)
+    records = store.records.find_batches(job_id)
     gone = [number for number, record in enumerate(records) if record is None]
     if not gone:
         return 0
@@ -241,9 +243,9 @@ def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
             done=True,
         )
         with suppress(ResultsMissing):
-            for piece in store.bodies(job_id, number):
+            for piece in store.payloads.read_bodies(job_id, number):
                 record.body_bytes += len(piece) + 1
-        if store.replace_batch(job_id, number, record, job.batches):
+        if store.records.replace_batch(job_id, number, record, job.batches):
             history.note(store, Unit(job_id, number), "failed", what, level=logging.WARNING, batch_id=batch_id)
     return len(gone)
 
@@ -252,7 +254,7 @@ def _from_history(store: Store, job_id: str) -> tuple[dict[int, str], set[int]]:
     """What a job's history says of its batches: their ids at Anthropic, and which were sent again in part."""
     created: dict[int, str] = {}
     further: set[int] = set()
-    for event in store.history(job_id):
+    for event in store.history.read_events(job_id):
         if event.batch is None:
             continue
         batch_id = event.details.get("batch_id")
@@ -284,7 +286,7 @@ def _fetched_again(store: Store, job_id: str, batch: BatchRecord) -> str:
     if store.now() > until:
         return f"Anthropic kept them until {format_time(until)}: they cannot be had again."
     with suppress(StoreUnavailable):  # it may be for reading only
-        store.ask_to_restore(job_id)
+        store.records.request_restore(job_id)
     return (
         f"They are at Anthropic{_until(batch)}, and workers fetch them again by themselves, free of charge; "
         f"BatchJob({job_id!r}).resume() has it done at once."

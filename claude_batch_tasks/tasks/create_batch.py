@@ -103,7 +103,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     gateway_errors.check_gateway(step)
     seen = credentials.check_to_spend(step)
     record_repair.repair_records(step)
-    if step.store.missing_keys(job_id, batch, ("body", "ids")):
+    if step.store.records.missing_keys(job_id, batch, ("body", "ids")):
         # Before anything is sent: answers whose custom_ids are gone would be useless.
         raise lost_records.of_requests(step.store, job_id, step.job, batch, record)
     if not _check_budget(step):
@@ -183,7 +183,7 @@ def _check_budget(step: Step) -> bool:
         else:
             note = f"max_cost cannot be kept: {found[1].why}"
     if record.least is not None and record.most is not None:
-        answer = step.store.reserve(
+        answer = step.store.budget.reserve_cost(
             step.unit, len(record.rounds), record.least, record.most, spending.to_nano_dollars(limit)
         )
     if answer == "wait":

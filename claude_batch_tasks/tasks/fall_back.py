@@ -42,7 +42,7 @@ def _another_turn(task: StepTask, step: Step) -> NoReturn:
             step.unit.job_id,
             message_chain.make_steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
         )
-        step.store.advance(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
+        step.store.leases.advance_unit(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
     raise Ignore("begun anew")
 
 
@@ -78,7 +78,7 @@ class FallBack(StepTask):
         through = step.through or None
         if through is None and step.job.batches > 1:  # it finished in an earlier run of this step, or the job is gone
             with suppress(errors.StoreUnavailable):
-                job = step.store.job(step.unit.job_id)
+                job = step.store.jobs.read_job(step.unit.job_id)
                 through = None if job is None else job.through
         return through is None or through >= step.job.batches
 
@@ -107,8 +107,8 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
             _begin_round(step)
             return _another_turn(self, step)
     # Once: if the message of the following batch is lost, the ledger knows that it is due.
-    if not record.made_room and (following := step.store.admit(job_id, batch)) is not None:
-        since = step.store.position(Unit(job_id, following))
+    if not record.made_room and (following := step.store.schedule.start_next_batch(job_id, batch)) is not None:
+        since = step.store.records.read_position(Unit(job_id, following))
         message_chain.publish_chain(
             step.job, job_id, message_chain.make_steps(self.app, job_id, step.job, following, since=since)
         )
@@ -133,7 +133,7 @@ def _record_cost(step: Step) -> None:
     if unpriced or (exists and (record.published is None or record.state == "failed")):
         # An unknown cost may be as high as the reservation.
         spent = max(spent, record.most or 0)
-    step.store.settle_cost(step.unit, len(record.rounds), spent)
+    step.store.budget.record_cost(step.unit, len(record.rounds), spent)
 
 
 def _choose_next_attempt(step: Step) -> str:
@@ -194,13 +194,13 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
     record, store, settings = step.batch, step.store, step.settings
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     if record.granted is None:
-        record.granted = store.grant(job_id, batch, record.eligible, settings.max_fallback_requests)
+        record.granted = store.budget.reserve_quota(job_id, batch, record.eligible, settings.max_fallback_requests)
     if record.granted < record.eligible:
         step.record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
     if not record.granted:
         return
     if step.job.cancel_requested:
-        store.drop(job_id, batch)
+        store.message_queue.drop_waiting(job_id, batch)
     if record.messages_out and messages_fallback.all_ended(step):
         if not messages_fallback.fail_abandoned_calls(step):
             messages_fallback.end_unaccounted_requests(step)
@@ -211,17 +211,19 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
     if not record.messages_out:
         text = f"{record.granted:,} of {record.eligible:,} requests go through the Messages API"
         step.note("messages", text, requests=record.granted)
-        store.enter(job_id, batch, resubmission.positions_left(store, job_id, batch, record)[: record.granted])
+        store.message_queue.add_requests(
+            job_id, batch, resubmission.positions_left(store, job_id, batch, record)[: record.granted]
+        )
         units = messages_fallback.list_senders(step)[: 1 if task.request.is_eager else None]
-        store.schedule(units, step.now())
+        store.schedule.add_units(units, step.now())
         for unit in units:
             message_chain.make_sender_message(task.app, step.job, unit).apply_async()
         step.record(messages_out=True)
-    left = store.under_way(job_id, batch)
+    left = store.message_queue.count_unfinished(job_id, batch)
     if not left and task.request.is_eager:
         return
     if not left:  # senders that wait have nothing to wait for
-        store.wake(messages_fallback.list_senders(step))
+        store.schedule.wake_units(messages_fallback.list_senders(step))
     raise errors.FallbackInProgress(f"fallback: {record.granted - left:,} of {record.granted:,} through")
 
 
@@ -255,7 +257,7 @@ def _final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str],
             usage.update(outcome.row.usage)
             if outcome.row.type == "succeeded":
                 result_rows.count_answers(meter, [outcome.row.result.message])
-    for _, stored in step.store.outcomes(job_id, batch):
+    for _, stored in step.store.results.read_outcomes(job_id, batch):
         tried += (kept := reader.kept(stored)) is not None and kept.tried
     note = record.note or step.job.stopped
     if note is None and step.deadline is not None and step.now() >= step.deadline:

@@ -43,12 +43,12 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     try:
         with step.pace.observing(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
             pieces = seen.keep(step.while_held(chunks))
-            step.store.write_results(job_id, batch, record.attempt, pieces)
+            step.store.results.write_rows(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
         ended = not_found.handle_not_found(step, exc, "results")
         return _another_turn(self, step) if record.turn > turn else ended
     if record.provisional and seen.all_foreign:
-        step.store.discard_results(job_id, batch, record.attempt)
+        step.store.results.discard_rows(job_id, batch, record.attempt)
         not_found.release_batch(step, "every row is foreign")
         return _another_turn(self, step)
     step.record(sighting=step.now(), refused_since=None)
@@ -60,7 +60,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         step.note("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
         limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
         if downloads < (min(limit, rules.TALLY_DOWNLOADS) if seen.complete else limit):
-            step.store.discard_results(job_id, batch, record.attempt)
+            step.store.results.discard_rows(job_id, batch, record.attempt)
             raise
         if not seen.complete:
             _publish_results(step, seen)
@@ -79,7 +79,7 @@ def _publish_results(step: Step, seen: completeness.Completeness) -> None:
     if isinstance(seen, completeness.AdoptedCompleteness):
         rows["index"] = seen.index.parts()
     earlier = [round.attempt for round in record.rounds]
-    if not step.store.publish(step.unit, step.owner, record.attempt, keep=earlier, **rows, **changes):
+    if not step.store.results.publish_rows(step.unit, step.owner, record.attempt, keep=earlier, **rows, **changes):
         raise LeaseLost
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)

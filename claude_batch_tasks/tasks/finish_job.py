@@ -97,15 +97,15 @@ class FinishJob(StepTask):
         if own is None and had.error is not None:  # only the text of its error is stored
             own = errors.StepFailed(had.error)
         lost_records.replace_lost_batches(step.store, job_id, had)
-        batches = step.store.batches(job_id)
+        batches = step.store.records.read_batches(job_id)
         written = cast("Summary | None", had.summary)
         summary = written or job_summary.summarize_job(job_id, had, batches, step.now())
         error = job_failure.explain_failure(step, batches, summary, own)
         if error is not None:
             summary["state"] = "failed"
         # Before the end is recorded: from then on the job may be resumed, and must not expire.
-        step.store.expire(job_id, step.settings.result_ttl)
-        step.store.update_job(
+        step.store.jobs.expire_job(job_id, step.settings.result_ttl)
+        step.store.jobs.update_job(
             job_id,
             state=summary["state"],
             ended_at=step.now(),
@@ -155,7 +155,7 @@ class FinishJob(StepTask):
             setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
             error = job_failure.of_what_follows(step, value["state"], names, exc)
             with suppress(errors.StoreUnavailable):
-                step.store.update_job(step.unit.job_id, not_sent=str(error))
+                step.store.jobs.update_job(step.unit.job_id, not_sent=str(error))
             step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
             raise JobEnded(error) from None
         request.callbacks = request.chain = None
@@ -179,7 +179,7 @@ class FinishJob(StepTask):
             return False
         try:
             self.republish(_RESULT_AGAIN, "the result back end did not take the job's result")
-            step.store.advance(step.unit, step.owner, self.position(*step.args[2:]))
+            step.store.leases.advance_unit(step.unit, step.owner, self.position(*step.args[2:]))
         except (Reject, errors.StoreUnavailable) as exc:  # then the message is found lost later
             log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
         self.request.comes_back = True  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from claude_batch_tasks.store import history
 def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     """Request the cancellation of a batch from Anthropic now; ``poll_batch`` would request it at its next poll."""
     store, settings, record = self.open(job_id)
-    found = store.batch(job_id, batch)
+    found = store.records.read_batch(job_id, batch)
     if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
         return "nothing to cancel yet"
     if found.provisional:

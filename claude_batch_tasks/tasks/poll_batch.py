@@ -58,7 +58,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         step.note("seen", f"seen, {seen.processing_status.replace('_', ' ')}", **seen.call)
     if not record.provisional:
         credentials.remember_credential(step, seen.account)
-    elif step.store.holder(seen.id) != step.unit:
+    elif step.store.batch_ids.find_owner(seen.id) != step.unit:
         return not_found.release_batch(step, "another job knows that it is its own")
     elif seen.processing_status != "ended":
         with suppress(errors.ApiError):
@@ -80,7 +80,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
     if seen.ended_at is not None and not step.job.cancel_requested and in_time:
         took = (seen.ended_at - seen.created_at).total_seconds()
-        step.store.note_end(step.account, record.sending, max(took, 0.0))
+        step.store.in_flight.add_duration(step.account, record.sending, max(took, 0.0))
         metrics.observe("batch_seconds", max(took, 0.0))
     step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
     step.note("ended", f"ended, {format_counts(told)}", counts=told, round=len(record.rounds), **seen.call)
@@ -106,15 +106,15 @@ def _learn_adopted_batch(step: Step, seen: api.Batch) -> None:
     """Learn from a poll of a batch created elsewhere how many requests it has, and when it was created."""
     record, count = step.batch, sum(seen.request_counts.values())
     if record.created_at is None:
-        step.store.keep(step.unit.job_id)
+        step.store.jobs.persist_job(step.unit.job_id)
         if not step.claim(
             seen.id, created_at=seen.created_at.timestamp(), api_ahead=reconciliation.api_ahead(step, seen)
         ):
-            holder = step.store.holder(seen.id)
+            holder = step.store.batch_ids.find_owner(seen.id)
             raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
         step.record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
     if count not in (0, record.count):
-        step.store.update_job(step.unit.job_id, requests=count)
+        step.store.jobs.update_job(step.unit.job_id, requests=count)
         step.job.requests = count
         step.record(count=count)
     if not record.count and not seen.running:

@@ -246,7 +246,7 @@ class RunBatch(JobTask):
 
     def _fail(self, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
         """End the job before it was begun; return None if it was begun meanwhile."""
-        job = self.store.job(unit.job_id)
+        job = self.store.jobs.read_job(unit.job_id)
         if job is None:
             return error
         text = (
@@ -255,9 +255,9 @@ class RunBatch(JobTask):
         )
         summary = {**job_summary.summarize_job(unit.job_id, job, [], self.store.now()), "state": "failed"}
         ended = {"state": "failed", "ended_at": self.store.now(), "error": text, "summary": summary}
-        if not self.store.update_job(unit.job_id, only="staged", **ended):
+        if not self.store.jobs.update_job(unit.job_id, only="staged", **ended):
             return None
-        self.store.unschedule(unit)
+        self.store.schedule.remove_unit(unit)
         history.note(self.store, unit, "failed", text, level=logging.WARNING)
         return errors.StepFailed(text)
 
@@ -357,9 +357,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         settings = settings.override(record.options)
     if record.ended_at is not None:
         raise Ignore("duplicate")
-    store.keep(job_id)
-    if (now := store.job(job_id)) is not None and now.ended_at is not None:  # ended just before this
-        store.expire(job_id, settings.result_ttl)
+    store.jobs.persist_job(job_id)
+    if (now := store.jobs.read_job(job_id)) is not None and now.ended_at is not None:  # ended just before this
+        store.jobs.expire_job(job_id, settings.result_ttl)
         raise Ignore("duplicate")
     if record.state == "staged":
         record.started_at, record.canvas = store.now(), message_chain.encode_canvas(self.request)
@@ -369,7 +369,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         # The other batches follow, each when one has finished: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
         record.admitted = min(record.batches, limit)
-        store.schedule([Unit(job_id), *(Unit(job_id, number) for number in range(record.admitted))], record.started_at)
+        store.schedule.add_units(
+            [Unit(job_id), *(Unit(job_id, number) for number in range(record.admitted))], record.started_at
+        )
         begun = {
             "state": "running",
             "started_at": record.started_at,
@@ -378,10 +380,14 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
             "headers": record.headers,
             "admitted": record.admitted,
         }
-        if store.update_job(job_id, only="staged", **begun):
+        if store.jobs.update_job(job_id, only="staged", **begun):
             history.note(store, Unit(job_id), "started", "started")
             publish_progress(
-                self, job_id, record, lambda: job_summary.make_progress(record, store.batches(job_id)), "started"
+                self,
+                job_id,
+                record,
+                lambda: job_summary.make_progress(record, store.records.read_batches(job_id)),
+                "started",
             )
     lines = [message_chain.make_steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:

@@ -53,7 +53,7 @@ class SendJob(InnerTask):
         elif (staged := staged_job.get()) is not None and staged[0] == kwargs["job_id"]:
             record = staged[1]
         else:
-            found = store.job(kwargs["job_id"])
+            found = store.jobs.read_job(kwargs["job_id"])
             if found is None:  # the staged requests have expired: the worker of the message reports it
                 return super().apply_async(args, kwargs, task_id=task_id, **options)
             record = found
@@ -62,7 +62,7 @@ class SendJob(InnerTask):
             return super().apply_async(args, kwargs, task_id=job_id, **options)
         route, delay = routing.reroute_message(self.app, record, options), read_delay(self.app, options)
         if (encoded := routing.encode_route(route)) != record.route:  # the app's class sends it elsewhere
-            store.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
+            store.jobs.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
         options |= routing.merge_options(route)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
@@ -75,9 +75,9 @@ class SendJob(InnerTask):
             log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
             return self.AsyncResult(job_id)
         with suppress(errors.StoreUnavailable):
-            store.schedule([Unit(job_id)], store.now() + delay)
+            store.schedule.add_units([Unit(job_id)], store.now() + delay)
             if seen and (carried := message_headers.add_headers(job_id, record, seen[-1])) != record.headers:
-                store.update_job(job_id, only="staged", headers=carried)
+                store.jobs.update_job(job_id, only="staged", headers=carried)
         return sent
 
 
@@ -120,9 +120,9 @@ def stage_job(
 def has_arrived(store: Store, job_id: str) -> bool:
     """Return whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
     try:
-        if not store.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
-            return store.job(job_id) is not None
-        store.delete(job_id)
+        if not store.jobs.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
+            return store.jobs.read_job(job_id) is not None
+        store.jobs.delete_job(job_id)
     except errors.StoreUnavailable:
         extra = history.fields(Unit(job_id), "left_behind")
         log.warning("job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra)

@@ -41,11 +41,11 @@ class SendMessages(StepTask):
 
     def due(self) -> float | None:
         """Return when the sender may send again."""
-        return self.step.store.lane(self.step.unit).due_at
+        return self.step.store.records.read_sender(self.step.unit).due_at
 
     def failures(self) -> int:
         """Return the failures of the store or the broker in a row."""
-        return self.step.store.lane(self.step.unit).failures
+        return self.step.store.records.read_sender(self.step.unit).failures
 
     def report(self, line: str, due_at: float | None = None) -> None:
         """Skip the report: ``fall_back`` reports for all senders."""
@@ -59,7 +59,7 @@ class SendMessages(StepTask):
         step = self.step
         try:
             step.stop(str(error))
-            step.store.drop(step.unit.job_id, step.unit.batch or 0)
+            step.store.message_queue.drop_waiting(step.unit.job_id, step.unit.batch or 0)
         except errors.StoreUnavailable as exc:
             self.retry_later(exc)
         return f"stopped: {error}"
@@ -72,8 +72,10 @@ class SendMessages(StepTask):
         super().release_lease()
         if step := getattr(self.request, "step", None):
             with suppress(errors.StoreUnavailable):
-                if not step.store.under_way(step.unit.job_id, step.unit.batch or 0):
-                    step.store.wake([*messages_fallback.list_senders(step), Unit(step.unit.job_id, step.unit.batch)])
+                if not step.store.message_queue.count_unfinished(step.unit.job_id, step.unit.batch or 0):
+                    step.store.schedule.wake_units(
+                        [*messages_fallback.list_senders(step), Unit(step.unit.job_id, step.unit.batch)]
+                    )
 
 
 @job_task(base=SendMessages, name=NAME + "send_messages")
@@ -84,7 +86,7 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     request stays unchanged.
     """
     step = self.step
-    if step.store.under_way(job_id, batch):
+    if step.store.message_queue.count_unfinished(job_id, batch):
         self.not_yet_due()
     run = messages_fallback.Lane(step)
     pause = run.run()
@@ -92,7 +94,7 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
         result_hooks.announce_results(step, run.final)
     sent = format_counts(run.done)
     if pause is not None and step.deadline is not None and step.now() >= step.deadline:
-        step.store.drop(job_id, batch)
+        step.store.message_queue.drop_waiting(job_id, batch)
     elif pause is not None:
         raise errors.MoreToSend(f"sent: {sent}", pause)
     return f"sent: {sent}"

@@ -125,7 +125,7 @@ def test_a_clock_that_is_set_in_the_middle_changes_nothing(bench: Bench) -> None
         for shift in (HOUR, -HOUR):
             bench.set_clock("set", shift)
             time.sleep(2.5)
-            due = [bench.store.batch(result.id, 0).due_at for result in jobs.values()]  # type: ignore[union-attr]
+            due = [bench.store.records.read_batch(result.id, 0).due_at for result in jobs.values()]  # type: ignore[union-attr]
             assert all(abs(at - time.time()) < 60 for at in due if at is not None)
         deadline = time.monotonic() + 40
         for name, result in jobs.items():
@@ -141,8 +141,8 @@ def test_a_caller_with_a_wrong_clock_changes_nothing(bench: Bench, monkeypatch: 
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: right() + HOUR)
         result = bench.submit("nothing", max_wait=30)
-        submitted = bench.store.job(result.id).submitted_at  # type: ignore[union-attr]
+        submitted = bench.store.jobs.read_job(result.id).submitted_at  # type: ignore[union-attr]
     assert abs(submitted - time.time()) < 20
-    assert not bench.store.overdue(time.time() - 30, 10)
+    assert not bench.store.schedule.list_overdue(time.time() - 30, 10)
     bench.check("nothing", result, 30)
-    assert bench.store.position(Unit(result.id)) >= 0
+    assert bench.store.records.read_position(Unit(result.id)) >= 0

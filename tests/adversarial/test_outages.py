@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from claude_batch_tasks import BatchJob, api, run_batch, tasks
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store import open_store
 from tests.adversarial.conftest import KEY, make_app
 from tests.adversarial.server import NO_KEY, Manners, UnfriendlyServer, refusal
 from tests.adversarial.tasks import params
@@ -26,53 +26,53 @@ pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 #: Methods that steps call, and how often a job of this file calls each at least.
 METHODS = {
-    "job": 4,
-    "keep": 1,
-    "update_job": 2,
-    "batches": 3,
-    "batch": 6,
-    "acquire": 8,
-    "record": 12,
-    "advance": 8,
-    "schedule": 2,
-    "grant": 1,
-    "claim": 2,
-    "settle": 1,
-    "renew": 2,
-    "bodies": 3,
-    "custom_ids": 2,
-    "write_results": 2,
-    "publish": 2,
-    "results": 2,
-    "admit": 1,
-    "eligible": 4,
-    "reserve": 2,
-    "settle_cost": 2,
-    "enter": 1,
-    "lane": 2,
-    "left_behind": 2,
-    "to_send": 3,
-    "piece_of": 1,
-    "take": 3,
-    "sending": 1,
-    "refusals": 1,
-    "put_back": 1,
-    "save_outcome": 2,
-    "answered": 3,
-    "under_way": 3,
-    "wake": 1,
-    "outcomes": 2,
-    "announced": 2,
-    "announce": 1,
-    "drop": 1,
-    "expire": 1,
+    "jobs.read_job": 4,
+    "jobs.persist_job": 1,
+    "jobs.update_job": 2,
+    "records.read_batches": 3,
+    "records.read_batch": 6,
+    "leases.acquire_lease": 8,
+    "leases.write_record": 12,
+    "leases.advance_unit": 8,
+    "schedule.add_units": 2,
+    "budget.reserve_quota": 1,
+    "batch_ids.claim_id": 2,
+    "jobs.set_once": 1,
+    "leases.renew_lease": 2,
+    "payloads.read_bodies": 3,
+    "payloads.read_custom_ids": 2,
+    "results.write_rows": 2,
+    "results.publish_rows": 2,
+    "results.read_rows": 2,
+    "schedule.start_next_batch": 1,
+    "results.read_eligible": 4,
+    "budget.reserve_cost": 2,
+    "budget.record_cost": 2,
+    "message_queue.add_requests": 1,
+    "records.read_sender": 2,
+    "message_queue.list_abandoned": 2,
+    "message_queue.list_due": 3,
+    "payloads.find_chunk": 1,
+    "message_queue.take_request": 3,
+    "message_queue.renew_calls": 1,
+    "message_queue.count_refusals": 1,
+    "message_queue.put_back": 1,
+    "message_queue.save_outcome": 2,
+    "message_queue.record_answer": 3,
+    "message_queue.count_unfinished": 3,
+    "schedule.wake_units": 1,
+    "results.read_outcomes": 2,
+    "results.read_announced": 2,
+    "results.mark_announced": 1,
+    "message_queue.drop_waiting": 1,
+    "jobs.expire_job": 1,
     # These are about the account.
-    "past": 4,
-    "listed": 1,
-    "held_back": 6,
-    "note_end": 2,
+    "in_flight.past_durations": 4,
+    "in_flight.find_listed": 1,
+    "in_flight.paused_until": 6,
+    "in_flight.add_duration": 2,
     # And this a courtesy.
-    "note": 4,
+    "history.append_event": 4,
 }
 
 #: Requests that may keep their outcome when this fails: nobody knows any more whether it was sent, or was refused.
@@ -153,9 +153,9 @@ def outages(served: Celery) -> Iterator[list[Outage]]:
     patch, active = pytest.MonkeyPatch(), list[Outage]()
 
     def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        generator = name in ("bodies", "results", "outcomes")
+        generator = name in ("payloads.read_bodies", "results.read_rows", "results.read_outcomes")
 
-        def call(self: RedisStore, *args: Any, **kwargs: Any) -> Any:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             hit = next((o for o in active if o.method == name and o.due(args)), None)
             if hit is None:
                 return real(self, *args, **kwargs)
@@ -165,8 +165,11 @@ def outages(served: Celery) -> Iterator[list[Outage]]:
 
         return call
 
+    store = open_store(Settings.of(served))
     for name in METHODS:
-        patch.setattr(RedisStore, name, failing(name, getattr(RedisStore, name)))
+        part, method = name.split(".")
+        owner = type(getattr(store, part))
+        patch.setattr(owner, method, failing(name, getattr(owner, method)))
     yield active
     patch.undo()
 

@@ -254,9 +254,9 @@ def _kept(seen: Evidence, job_id: str) -> dict[str, Kept]:
     """Requests whose Messages call changed nothing, by custom_id, and why."""
     store = open_store_at(Settings.of(seen.app).store_url or "")
     kept = {}
-    for number, _ in enumerate(store.batches(job_id)):
-        ids = [custom_id for piece in store.custom_ids(job_id, number) for custom_id in piece]
-        for place, outcome in store.outcomes(job_id, number):
+    for number, _ in enumerate(store.records.read_batches(job_id)):
+        ids = [custom_id for piece in store.payloads.read_custom_ids(job_id, number) for custom_id in piece]
+        for place, outcome in store.results.read_outcomes(job_id, number):
             if "kept" in msgspec.json.decode(outcome):
                 kept[ids[place]] = msgspec.json.decode(outcome, type=Kept)
     return kept
@@ -335,7 +335,7 @@ def _batches(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
     for job in seen.schedule.jobs:
         if (job_id := seen.ids.get(job.number)) is None:
             continue
-        for number, batch in enumerate(store.batches(job_id)):
+        for number, batch in enumerate(store.records.read_batches(job_id)):
             ids = [round_id for round_id in (*(r.batch_id for r in batch.rounds), batch.batch_id) if round_id]
             for batch_id in ids:
                 if batch_id in entered:
@@ -354,7 +354,7 @@ def _batches(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
     if len(made) != needed:
         yield f"{len(made)} batches were created, {needed} were needed"
     for batch_id, owner in entered.items():
-        holder = store.holder(batch_id)
+        holder = store.batch_ids.find_owner(batch_id)
         if holder is None or f"{holder.job_id}/{holder.batch}" != owner:
             yield f"batch {batch_id} of {owner} is entered as {holder}'s"
 

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import redis
 from celery import current_task
@@ -23,8 +23,8 @@ from celery.backends.base import Backend
 from kombu.transport import redis as transport
 
 from claude_batch_tasks import api
-from claude_batch_tasks.store.redis import RedisStore
-from claude_batch_tasks.store.redis.flights import Flights
+from claude_batch_tasks.store import interface
+from claude_batch_tasks.store.redis import parts
 
 #: The number of the Redis database for all that is not the workers' own.
 DATABASE = 9
@@ -98,9 +98,11 @@ class Points:
 
     def wrap_all(self) -> None:
         """Every operation on store, API, broker and result back end."""
-        for name, method in {**vars(Flights), **vars(RedisStore)}.items():
-            if inspect.isfunction(method) and not name.startswith("_") and name != "now":  # it hardly ever asks
-                setattr(RedisStore, name, self._around(method, f"store.{name}"))
+        for part, protocol in get_type_hints(interface.Store).items():
+            owner = getattr(parts, f"Redis{protocol.__name__}")
+            for name, method in list(vars(owner).items()):
+                if inspect.isfunction(method) and not name.startswith("_"):
+                    setattr(owner, name, self._around(method, f"store.{part}.{name}"))
         for name, function in list(vars(api).items()):
             if (
                 not inspect.isfunction(function)

@@ -53,7 +53,7 @@ def make(store: Store, job_id: str, **record: Any) -> None:
     """A job as it stands in the store."""
     batches = record.pop("records", [BatchRecord(first=0, count=1, body_bytes=9)])
     job = JobRecord(nonce="x", requests=1, batches=len(batches), **{"submitted_at": time.time(), **record})
-    assert store.create_job(job_id, job, batches, 3600, staged=False)
+    assert store.jobs.create_job(job_id, job, batches, 3600, staged=False)
 
 
 def test_who_is_not_logged_in_is_asked_to(login: Login) -> None:
@@ -115,7 +115,7 @@ def test_what_cannot_be_done_is_said_so(login: Login, store: Store) -> None:
     assert "../cancel/" not in text(client, page_of("done-job"))
     # Of its two batches one has expired.
     make(store, "old-job", state="failed", records=[], ended_at=time.time())
-    store.update_job("old-job", batches=2)
+    store.jobs.update_job("old-job", batches=2)
     assert "cannot be resumed: some of what it needs has expired" in press(client, "old-job", "retry")
 
 
@@ -187,7 +187,9 @@ def test_nothing_of_a_job_is_taken_for_html(login: Login, store: Store) -> None:
     job_id = f"a/b {evil}_2F?#"
     failed = BatchRecord(first=0, count=1, body_bytes=9, batch_id=evil, error=["StepFailed", [evil]])
     make(store, job_id, error=evil, stopped=evil, queue=evil, records=[failed], state="failed")
-    store.note(job_id, HistoryEvent(at=datetime.now(timezone.utc), event=evil, batch=0, text=evil, details={}))
+    store.history.append_event(
+        job_id, HistoryEvent(at=datetime.now(timezone.utc), event=evil, batch=0, text=evil, details={})
+    )
     page = text(client, JOBS)
     assert evil not in page
     address = re.search(r'href="([^"]+)/change/"', page)

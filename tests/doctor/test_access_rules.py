@@ -71,6 +71,6 @@ def test_the_line_is_sufficient(rules: str, database: int, prefix: str, redis_se
                 assert not re.search("permission|can't run this", said), command
         store = open_store_at(url, (), prefix)
         store.check_schema()
-        assert list(store.job_ids()) == []
+        assert list(store.jobs.job_ids()) == []
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.get("another")

@@ -6,6 +6,7 @@ in a file that is named like the place.
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import threading
@@ -62,7 +63,10 @@ def create_message(client: Any, params: bytes, **more: Any) -> Any:
 def confirm_lease(step: Any, place: int | None = None) -> None:
     store, name = step.store, "proved" if place is None else "call_proved"
     if step.job.client == name:
-        step.store = _Sleepy(store, name)  # not the store's own methods, which other threads use as well
+        # Not the store's own methods, which other threads use as well.
+        step.store = copy.copy(store)
+        step.store.leases = _Sleepy(store.leases, name)
+        step.store.message_queue = _Sleepy(store.message_queue, name)
     try:
         _confirm_lease(step, place)
     finally:
@@ -77,23 +81,23 @@ def parts_of(confirmed: Any) -> Iterator[bytes]:
 
 
 class _Sleepy:
-    """A store that answers whose a lease is, upon which the process sleeps."""
+    """A part of a store that answers whose a lease is, upon which the process sleeps."""
 
-    def __init__(self, store: Any, place: str) -> None:
-        self._store, self._place = store, place
+    def __init__(self, part: Any, place: str) -> None:
+        self._part, self._place = part, place
 
-    def renew(self, *args: Any) -> bool:
-        held = bool(self._store.renew(*args))
+    def renew_lease(self, *args: Any) -> bool:
+        held = bool(self._part.renew_lease(*args))
         sleep(self._place)
         return held
 
-    def confirm(self, *args: Any) -> bool:
-        held = bool(self._store.confirm(*args))
+    def confirm_request(self, *args: Any) -> bool:
+        held = bool(self._part.confirm_request(*args))
         sleep(self._place)
         return held
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._part, name)
 
 
 if "SLEEPS" in os.environ:  # a worker; who starts it imports this too

@@ -126,7 +126,7 @@ class TestABatchWhoseStepAlwaysBreaksOff:
         )
         jobs = {
             step: breaking(step, f"{step}: {boundary}|OSError|100")
-            for step, boundary in {**boundaries, "run_batch": "after store.keep"}.items()
+            for step, boundary in {**boundaries, "run_batch": "after store.jobs.persist_job"}.items()
         }
         for step, result in jobs.items():
             text = f"{step} was broken off: OSError.*4 times in a row.*resume"
@@ -189,7 +189,7 @@ class TestAJobThatEndedWithoutItsResults:
         job = self.skipped(app, result)
         # Its last message, as if nobody had taken it yet.
         app.backend.forget(result.id)
-        job._store.update_job(result.id, state="running", ended_at=None, summary=None)
+        job._store.jobs.update_job(result.id, state="running", ended_at=None, summary=None)
         store: Any = job._store
         # Its worker tells of the result first, and only then moves the job on.
         key = f"claude_batch:{{{result.id}}}:job"
@@ -211,8 +211,8 @@ class TestAJobThatEndedWithoutItsResults:
         result = run_batch.delay(requests("job", COUNT))
         job = BatchJob(result.id, app)
         wait_until(lambda: job.status().batches[0].batch_id)
-        job._store.unschedule(Unit(result.id, 0))
-        record: Any = job._store.job(result.id)
+        job._store.schedule.remove_unit(Unit(result.id, 0))
+        record: Any = job._store.jobs.read_job(result.id)
         at = message_chain.position_of(0, 3)
         message_chain.publish_chain(record, result.id, message_chain.make_steps(app, result.id, record, 0, since=at))
         simulator.advance(7200)

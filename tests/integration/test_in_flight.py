@@ -47,7 +47,7 @@ def test_one_look_serves_them_all_and_a_killed_worker_loses_none(
         intervals = (time.monotonic() - begun) / every
         assert {call.endpoint for call in calls} == {"list"}
         assert 2 <= len(calls) <= intervals + 1, "one for all of them"
-        assert open_store_at(redis_url).due(0)[1] is not None
+        assert open_store_at(redis_url).schedule.take_due(0)[1] is not None
         assert memory(worker.pid) - idle < 50, "tasks that come back leave nothing behind"
 
         worker.stop(kill=True)
@@ -102,14 +102,14 @@ def wait_in(store: Any, job_id: str, due_at: float) -> None:
     """A job whose one batch is in flight."""
     record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, started_at=1.0, state="running", admitted=1)
     batch = BatchRecord(first=0, count=1, body_bytes=9, state="in_progress", batch_id=f"msgbatch_{job_id}")
-    store.create_job(job_id, record, [batch], 3600, staged=False)
+    store.jobs.create_job(job_id, record, [batch], 3600, staged=False)
     unit = Unit(job_id, 0)
-    store.acquire(unit, 0, "me", 60)
+    store.leases.acquire_lease(unit, 0, "me", 60)
     flight = Flight(
         batch_id=f"msgbatch_{job_id}", created_at=time.time(), expires_at=None, requests=1, poll_min=5.0,
         poll_max=120.0, deadline=None,
     )  # fmt: skip
-    store.wait(unit, "me", 1, due_at, account="somebody", flight=flight)
+    store.leases.park_unit(unit, "me", 1, due_at, account="somebody", flight=flight)
 
 
 def memory(pid: int) -> float:

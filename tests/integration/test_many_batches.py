@@ -199,10 +199,10 @@ def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
     record = submission.submit_job(app, job_id, requests("job", 1000), {"lease": 0.6})
     trickle.nonce = record.nonce
     store, client = open_store_at(redis_url), redis_server.client()
-    store.update_job(job_id, state="running", started_at=time.time(), admitted=1)
-    store.acquire(unit, 0, "test", 60)
-    store.record(unit, "test", state="ended", batch_id="msgbatch_1", created_at=time.time())
-    store.advance(unit, "test", 0)
+    store.jobs.update_job(job_id, state="running", started_at=time.time(), admitted=1)
+    store.leases.acquire_lease(unit, 0, "test", 60)
+    store.leases.write_record(unit, "test", state="ended", batch_id="msgbatch_1", created_at=time.time())
+    store.leases.advance_unit(unit, "test", 0)
     states: list[str] = []
     task = app.tasks[fetch_results.name]
     thread = threading.Thread(target=lambda: states.append(task.apply((job_id, 0, 0, 0)).state))
@@ -210,9 +210,9 @@ def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
     rows = f"claude_batch:{{{job_id}}}:batch:0:rows:1"
     wait_until(lambda: client.llen(rows) >= 2)
     begun = time.monotonic()
-    assert store.acquire(unit, 2_000_000, "another", 60).state == "busy"
+    assert store.leases.acquire_lease(unit, 2_000_000, "another", 60).state == "busy"
     while time.monotonic() < begun + 1.5:  # longer than the lease
-        assert store.acquire(unit, 2_000_000, "another", 60).state == "busy"
+        assert store.leases.acquire_lease(unit, 2_000_000, "another", 60).state == "busy"
         time.sleep(0.1)
     client.hset(f"claude_batch:{{{job_id}}}:batch:0", "owner", "another")
     thread.join(20)

@@ -170,12 +170,12 @@ class TestAJobThatFailedOtherwise:
         with pytest.raises(errors.PermanentError, match="whose answer is not known"):
             result.get(timeout=180)
         store = BatchJob(result.id, app)._store
-        unanswered = store.batch(result.id, 0).unanswered_at  # type: ignore[union-attr]
+        unanswered = store.records.read_batch(result.id, 0).unanswered_at  # type: ignore[union-attr]
         simulator.faults(Fault("list", "status", status=500), replace=True)
         again = BatchJob(result.id, app).resume()
         wait_until(lambda: len(simulator.journal().calls_to("list", 500)) > 1)
         # It was made before then, and not before the search began anew.
-        assert store.batch(result.id, 0).unanswered_at == unanswered  # type: ignore[union-attr]
+        assert store.records.read_batch(result.id, 0).unanswered_at == unanswered  # type: ignore[union-attr]
         simulator.faults(replace=True)
         assert again.get(timeout=180)["succeeded"] == 3
         assert len(simulator.state().batches) == 1
@@ -228,7 +228,7 @@ class TestAJobThatFailedOtherwise:
         else:
             wait_until(lambda: job.status().batches[0].batch_id)
         if state == "revoked":
-            job._store.update_job(result.id, state="revoked", ended_at=time.time())
+            job._store.jobs.update_job(result.id, state="revoked", ended_at=time.time())
         with pytest.raises(errors.JobNotResumable, match="has not ended" if state == "running" else state):
             job.resume()
 

@@ -93,4 +93,4 @@ def test_a_job_outlives_a_failover(
     assert job.get(timeout=100)["succeeded"] == 5
     assert group.replica.client().info()["role"] == "master"
     assert len(simulator.journal().batches) == 1, "nothing was paid for twice"
-    assert open_store(Settings.of(app)).job(job.id).state == "completed"  # type: ignore[union-attr]
+    assert open_store(Settings.of(app)).jobs.read_job(job.id).state == "completed"  # type: ignore[union-attr]

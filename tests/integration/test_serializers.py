@@ -70,4 +70,4 @@ def test_what_no_worker_would_take_is_refused(app: Celery) -> None:
     app.conf.update(task_serializer="json", accept_content=["pickle"])
     with pytest.raises(errors.InvalidSettings, match="neither 'json' nor task_serializer"):
         run_batch.delay(requests("job", 2))
-    assert list(open_store(Settings.of(app)).job_ids()) == []
+    assert list(open_store(Settings.of(app)).jobs.job_ids()) == []

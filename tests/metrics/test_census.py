@@ -99,10 +99,12 @@ class TestInTheStore:
     def test_what_is_read_is_what_is_there(self, app: Celery, job: BatchJob) -> None:
         store = open_store(Settings.of(app))
         now = time.time()
-        store.update_job(job.job_id, state="running", admitted=2)
-        store.schedule([Unit(job.job_id, 0)], now - 60)
-        store.acquire(Unit(job.job_id, 1), 0, "me", 20)
-        store.record(Unit(job.job_id, 1), "me", state="in_progress", created_at=now - 3600, sighting=now - 600)
+        store.jobs.update_job(job.job_id, state="running", admitted=2)
+        store.schedule.add_units([Unit(job.job_id, 0)], now - 60)
+        store.leases.acquire_lease(Unit(job.job_id, 1), 0, "me", 20)
+        store.leases.write_record(
+            Unit(job.job_id, 1), "me", state="in_progress", created_at=now - 3600, sighting=now - 600
+        )
         found = self.values(app)
         assert (found["jobs.running"], found["batches.staged"], found["batches.in_progress"]) == (1, 2, 1)
         assert found["unseen_seconds"] == pytest.approx(600, abs=30)
@@ -111,11 +113,11 @@ class TestInTheStore:
 
     def test_what_is_sent_again_in_vain_stays_overdue_until_somebody_takes_it(self, app: Celery, job: BatchJob) -> None:
         store, unit = open_store(Settings.of(app)), Unit(job.job_id)
-        store.schedule([unit], time.time() - 400)
-        assert store.lost(unit, 30) is not None
-        assert store.overdue(time.time(), 10) == []
+        store.schedule.add_units([unit], time.time() - 400)
+        assert store.schedule.find_lost(unit, 30) is not None
+        assert store.schedule.list_overdue(time.time(), 10) == []
         assert self.values(app)["overdue_seconds"] == pytest.approx(400, abs=30)
-        store.acquire(unit, 0, "me", 20)
+        store.leases.acquire_lease(unit, 0, "me", 20)
         app.backend.client.delete("claude_batch:census:fresh")
         assert self.values(app)["overdue_units"] == 0
 
@@ -135,11 +137,11 @@ class TestInTheStore:
         assert self.values(app)["jobs.staged"] == 0
 
     def test_pages_add_up(self, app: Celery, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("claude_batch_tasks.store.redis.survey._PAGE", 2)
+        monkeypatch.setattr("claude_batch_tasks.store.redis.parts.statistics._PAGE", 2)
         for number in range(4):
             run_batch.delay(requests(f"job{number}", 1))
         store = open_store(Settings.of(app))
-        store.schedule([Unit(job_id) for job_id in store.job_ids()], time.time() - 60)
+        store.schedule.add_units([Unit(job_id) for job_id in store.jobs.job_ids()], time.time() - 60)
         found = self.values(app)
         assert (found["jobs.staged"], found["batches.staged"], found["overdue_units"]) == (4, 4, 4)
 

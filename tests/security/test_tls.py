@@ -71,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
             url = f"rediss://localhost:{port}/0"
             while process.poll() is None:
                 with contextlib.suppress(StoreUnavailable):
-                    store_of(url, ssl_ca_certs=pem, ssl_certfile=pem, ssl_keyfile=pem).job("none")
+                    store_of(url, ssl_ca_certs=pem, ssl_certfile=pem, ssl_keyfile=pem).jobs.read_job("none")
                     break
                 time.sleep(0.05)
             else:
@@ -90,7 +90,7 @@ def store_of(url: str, **query: object):  # type: ignore[no-untyped-def]
 
 def test_a_store_behind_tls_is_reached_with_its_certificates(server: tuple[str, Path]) -> None:
     url, pem = server
-    assert store_of(url, ssl_ca_certs=pem, ssl_certfile=pem, ssl_keyfile=pem).job("none") is None
+    assert store_of(url, ssl_ca_certs=pem, ssl_certfile=pem, ssl_keyfile=pem).jobs.read_job("none") is None
 
 
 @pytest.mark.parametrize("known", ["nothing", "server", "client"])
@@ -102,7 +102,7 @@ def test_and_not_where_one_end_cannot_tell_who_the_other_is(server: tuple[str, P
         "client": {"ssl_certfile": pem, "ssl_keyfile": pem},
     }[known]
     with pytest.raises(StoreUnavailable):
-        store_of(url, **given).job("none")
+        store_of(url, **given).jobs.read_job("none")
 
 
 def test_and_not_under_another_name(server: tuple[str, Path]) -> None:
@@ -114,7 +114,7 @@ def test_and_not_under_another_name(server: tuple[str, Path]) -> None:
             ssl_certfile=pem,
             ssl_keyfile=pem,
             ssl_check_hostname="true",
-        ).job("none")
+        ).jobs.read_job("none")
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkeys"])
@@ -128,7 +128,7 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
     app = Celery(set_as_current=False)
     app.conf.update({"result_backend": "disabled://", "broker_url": "memory://", role: url.replace("rediss", scheme)})
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = given
-    assert open_store(Settings.of(app)).job("none") is None
+    assert open_store(Settings.of(app)).jobs.read_job("none") is None
     assert [server.roles for server in configuration.servers(app)] == [
         ["store", role.replace("_url", "").replace("result_backend", "result back end")]
     ]
@@ -136,7 +136,7 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
         assert client.ping()
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = None
     with pytest.raises(StoreUnavailable):
-        open_store(Settings.of(app)).job("none")
+        open_store(Settings.of(app)).jobs.read_job("none")
 
 
 def test_a_broker_and_a_back_end_of_valkeys_are_behind_tls(

@@ -35,7 +35,7 @@ GIVEN_UP = reader.kept_outcome("the answer was lost", tried=True)
 def store() -> RedisStore:
     store = RedisStore(fakeredis.FakeRedis(), "fake")
     job = JobRecord(nonce="n", requests=3, batches=1, client="default", options={}, canvas="{}", submitted_at=0.0)
-    store.create_job(JOB, job, [BatchRecord(first=0, count=3, body_bytes=0)], 3600, staged=False)
+    store.jobs.create_job(JOB, job, [BatchRecord(first=0, count=3, body_bytes=0)], 3600, staged=False)
     return store
 
 
@@ -83,13 +83,13 @@ class TestEveryConnectionOfOurs:
 
     def test_to_the_store_is_made_anew_when_it_was_idle(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         store = open_store_at(f"{redis_url}?client_name=idle")  # which no other test has open
-        assert store.job("none") is None
+        assert store.jobs.read_job("none") is None
         (connection,) = store._redis.connection_pool._connections
         first = connection._sock
-        assert store.job("none") is None
+        assert store.jobs.read_job("none") is None
         assert connection._sock is first
         connection.heard -= transport.ANSWER_TIMEOUT + 1
-        assert store.job("none") is None
+        assert store.jobs.read_job("none") is None
         assert connection._sock is not first
 
     @pytest.mark.parametrize(
@@ -172,20 +172,20 @@ class TestAResultBackEndThatIsAway:
 
 class TestAnAnswerThatComesAfterItWasGivenUp:
     def test_is_the_outcome(self, store: RedisStore) -> None:
-        assert store.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
-        assert store.save_outcome(LANE, 1, ANSWER)
-        assert store.outcomes_of(JOB, 0, [1]) == {1: ANSWER}
-        assert not store.save_outcome(LANE, 1, b"another")
+        assert store.message_queue.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
+        assert store.message_queue.save_outcome(LANE, 1, ANSWER)
+        assert store.results.find_outcomes(JOB, 0, [1]) == {1: ANSWER}
+        assert not store.message_queue.save_outcome(LANE, 1, b"another")
 
     def test_is_not_when_the_batch_is_final(self, store: RedisStore) -> None:
-        store.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
+        store.message_queue.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
         store._redis.hset(f"claude_batch:{{{JOB}}}:batch:0", "final", "true")
-        assert not store.save_outcome(LANE, 1, ANSWER)
-        assert store.outcomes_of(JOB, 0, [1]) == {1: GIVEN_UP}
+        assert not store.message_queue.save_outcome(LANE, 1, ANSWER)
+        assert store.results.find_outcomes(JOB, 0, [1]) == {1: GIVEN_UP}
 
     def test_does_not_replace_what_was_decided(self, store: RedisStore) -> None:
-        store.save_outcome(LANE, 1, reader.kept_outcome("no money is left", tried=False))
-        assert not store.save_outcome(LANE, 1, ANSWER)
+        store.message_queue.save_outcome(LANE, 1, reader.kept_outcome("no money is left", tried=False))
+        assert not store.message_queue.save_outcome(LANE, 1, ANSWER)
 
 
 class TestTheSpool:
@@ -203,7 +203,7 @@ class TestTheSpool:
         assert len(list(folder.iterdir())) == 3
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
         assert unsaved_answers.bring_in(settings, store) == 3
-        assert dict(store.outcomes(JOB, 0)) == {0: ANSWER, 1: ANSWER, 2: ANSWER}
+        assert dict(store.results.read_outcomes(JOB, 0)) == {0: ANSWER, 1: ANSWER, 2: ANSWER}
         assert list(folder.iterdir()) == []
         assert unsaved_answers.bring_in(settings, store) == 0
 
@@ -216,7 +216,7 @@ class TestTheSpool:
 
     def test_deletes_what_is_stored_already(self, settings: Settings, store: RedisStore) -> None:
         unsaved_answers.write_answer(settings, self.answer())
-        store.save_outcome(LANE, 1, ANSWER)
+        store.message_queue.save_outcome(LANE, 1, ANSWER)
         assert unsaved_answers.bring_in(settings, store) == 0
         assert list(Path(settings.spool_dir or "").iterdir()) == []
 
@@ -224,7 +224,7 @@ class TestTheSpool:
         self, settings: Settings, store: RedisStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         unsaved_answers.write_answer(settings, self.answer())
-        store.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
+        store.message_queue.save_outcome(LANE, 1, GIVEN_UP, given_up=True)
         store._redis.hset(f"claude_batch:{{{JOB}}}:batch:0", "final", "true")
         assert unsaved_answers.bring_in(settings, store) == 0
         (path,) = Path(settings.spool_dir or "").iterdir()

@@ -26,7 +26,7 @@ STAYS = {
     "api.body_limits._body",  # classes, made of those of the HTTP library
     "api.body_limits._stream",
     "instruments.prometheus._family",  # metrics in Prometheus' registry, which takes each once
-    "store.redis.lua.script_text",  # files of the package
+    "store.redis.scripts.script_text",  # files of the package
     "transport._kept",  # messages that are to be given back
 }
 

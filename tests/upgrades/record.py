@@ -236,7 +236,7 @@ class Recording:
         store, at = open_store_at(self._redis.url), datetime.now(timezone.utc)
         for number in range(LONG):
             event = HistoryEvent(at=at, event="retry", batch=0, text=f"number {number}", details={"countdown": 0.5})
-            store.note(self.jobs["completed"], event)
+            store.history.append_event(self.jobs["completed"], event)
 
 
 def main(path: Path) -> None:
@@ -303,9 +303,9 @@ def _batches(url: str, recording: Recording, simulator: Simulator) -> Iterator[d
     store = open_store_at(url, (ENCRYPTION_KEY,))
     known = {batch.id: batch for batch in simulator.state().batches}
     for job_id in recording.jobs.values():
-        job = store.job(job_id)
+        job = store.jobs.read_job(job_id)
         assert job is not None
-        for number, record in enumerate(store.batches(job_id)):
+        for number, record in enumerate(store.records.read_batches(job_id)):
             if record.batch_id is None and record.state != "creating":
                 continue
             # That of which we have no id was made last.

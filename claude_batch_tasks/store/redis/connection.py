@@ -1,69 +1,106 @@
-"""A Redis client all of whose keys begin with a project's prefix, so that several projects share a database."""
+"""What the parts of a Redis store have in common: the client, the clock, the cipher, and how outages are reported."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import redis
-from redis.client import Pipeline
 
-#: Commands without a key.
-_KEYLESS = {"ACL", "CLIENT", "EXEC", "INFO", "MULTI", "PING", "SCAN", "SCRIPT", "SELECT", "TIME"}
+from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.store.clock import StoreClock
+from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.redis.keys import first_key, job_key
+from claude_batch_tasks.store.redis.schema import open_schema
 
-#: Commands all of whose arguments are keys.
-_KEYS_ONLY = {"DEL", "EXISTS", "UNLINK"}
-
-
-class _Prefixing:
-    """Puts the prefix in front of each key that is sent."""
-
-    key_prefix = ""
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        command = str(args[0]).split()[0].upper()
-        answer = super().execute_command(*self._with_prefix(command, list(args)), **options)  # type: ignore[misc]
-        if command == "SCAN" and isinstance(answer, (tuple, list)):
-            return answer[0], [key[len(self.key_prefix.encode()) :] for key in answer[1]]
-        return answer
-
-    def _with_prefix(self, command: str, args: list[Any]) -> Sequence[Any]:
-        if command == "SCAN":
-            patterns = [n + 1 for n, arg in enumerate(args[:-1]) if arg in (b"MATCH", "MATCH")]
-            for n in patterns:
-                args[n] = glob_escaped(self.key_prefix) + args[n]
-            return args
-        if command in ("EVAL", "EVALSHA"):
-            places = range(3, 3 + int(args[2]))
-        elif command in _KEYLESS:
-            places = range(0)
-        else:
-            places = range(1, len(args) if command in _KEYS_ONLY else 2)
-        for n in places:
-            key = args[n]
-            args[n] = self.key_prefix.encode() + key if isinstance(key, bytes) else self.key_prefix + str(key)
-        return args
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-@functools.lru_cache(maxsize=32)
-def client_class(prefix: str) -> type[redis.Redis]:
-    """Return the class of a client with that prefix; without one, redis-py's."""
-    if not prefix:
-        return redis.Redis
+class Connection:
+    """A server that holds a store.
 
-    class PrefixedPipeline(_Prefixing, Pipeline):
-        key_prefix = prefix
+    Args:
+        client: one that does not decode responses.
+        where: what error messages call the server; no password.
+        cipher: encrypts chunks.
+    """
 
-    class PrefixedRedis(_Prefixing, redis.Redis):
-        key_prefix = prefix
+    def __init__(self, client: redis.Redis, where: str, cipher: Cipher) -> None:
+        # Typed loosely: redis-py types each reply as bytes or str, whichever the client decodes.
+        self.client: Any = client
+        self.where = where
+        self.cipher = cipher
+        #: What the client puts in front of all keys but those in arguments of scripts.
+        self.prefix: str = getattr(client, "key_prefix", "")
+        self.clock = StoreClock(self._read_time)
+        self._opened = False
 
-        def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-            return PrefixedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+    def open(self) -> None:
+        """See, once, that this release can use the store, and bring the store up to date."""
+        if not self._opened:
+            open_schema(self.client, self.where)
+            self._opened = True
 
-    return PrefixedRedis
+    def now(self) -> float:
+        """Return the time by Redis' clock, epoch seconds."""
+        return self.clock.now()
+
+    def unavailable(self, exc: Exception) -> StoreUnavailable:
+        """Return the error for what kept the server from answering."""
+        return StoreUnavailable(f"the store at {self.where} did not answer: {type(exc).__name__}: {exc}")
+
+    def is_first(self, name: str, ttl: float) -> bool:
+        """Return whether the caller is the first of all who ask for that name within ``ttl`` seconds."""
+        return bool(self.client.set(first_key(name), b"", nx=True, px=int(ttl * 1000)))
+
+    def expire_with_job(self, job_id: str, *keys: str) -> None:
+        """Let keys expire with their job, if that is over (revoked, most likely) and will expire."""
+        if (left := self.client.pttl(job_key(job_id))) > 0:
+            for key in keys:
+                self.client.pexpire(key, left)
+
+    def _read_time(self) -> float:
+        try:
+            self.open()
+            seconds, microseconds = self.client.time()
+        except redis.RedisError as exc:
+            raise self.unavailable(exc) from exc
+        return float(seconds + microseconds / 1e6)
 
 
-def glob_escaped(text: str) -> str:
-    """Return a text in which no sign is one of a pattern."""
-    return "".join(f"\\{sign}" if sign in "*?[]\\^" else sign for sign in text)
+class Part:
+    """A part of a Redis store."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._redis = connection.client
+
+
+def answering(method: _Method) -> _Method:
+    """Turn whatever keeps the server from answering into StoreUnavailable, in a part's method or generator.
+
+    The first call of all sees that the store is one for this release.
+    """
+    if inspect.isgeneratorfunction(method):
+
+        @functools.wraps(method)
+        def iterate(self: Part, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                self._connection.open()
+                yield from method(self, *args, **kwargs)
+            except redis.RedisError as exc:
+                raise self._connection.unavailable(exc) from exc
+
+        return iterate  # type: ignore[return-value]
+
+    @functools.wraps(method)
+    def call(self: Part, *args: Any, **kwargs: Any) -> Any:
+        try:
+            self._connection.open()
+            return method(self, *args, **kwargs)
+        except redis.RedisError as exc:
+            raise self._connection.unavailable(exc) from exc
+
+    return call  # type: ignore[return-value]

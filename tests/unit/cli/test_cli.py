@@ -127,7 +127,7 @@ class TestSubmitting:
         settings = ("-s", "max_wait=7200", "--set", "retries=0", "-s", "fallback=off", "-s", "max_cost=none")
         deadline = datetime.now(timezone.utc) + timedelta(hours=1)
         submitted = run("submit", "-", "-q", *settings, "-s", f"deadline={deadline.isoformat()}", input=line())
-        record = store.job(submitted.output.strip())
+        record = store.jobs.read_job(submitted.output.strip())
         assert record is not None
         assert record.options.pop("deadline") == pytest.approx(3600, abs=60)
         assert record.options == {"max_wait": 7200, "retries": 0, "fallback": "off", "max_cost": None}
@@ -242,7 +242,7 @@ class TestCtrlCWhileSubmitting:
     def test_leaves_a_job_that_has_begun(
         self, run: Callable[..., Result], app: Celery, store: Store, ctrl_c: Any
     ) -> None:
-        ctrl_c.append(lambda job_id: store.update_job(job_id, state="running"))
+        ctrl_c.append(lambda job_id: store.jobs.update_job(job_id, state="running"))
         interrupted = run("submit", "-", input=line())
         [job] = list_jobs(app=app)
         assert interrupted.exit_code == 130
@@ -269,8 +269,8 @@ class TestAJobInTheStore:
 
     def test_has_its_cost_shown_with_what_is_not_in_it(self, run: Callable[..., Result], job: BatchJob) -> None:
         store: Store = job._store
-        store.acquire(Unit(job.id, 0), 0, "test", 60)
-        store.record(
+        store.leases.acquire_lease(Unit(job.id, 0), 0, "test", 60)
+        store.leases.write_record(
             Unit(job.id, 0), "test", costs={"m": "1.5", "n (speed fast)": None}, unpriced={"n (speed fast)": 3}
         )
         shown = run("status", job.id).output
@@ -310,13 +310,13 @@ class TestAJobInTheStore:
         assert (refused.exit_code, "The results are still in the store" in refused.output) == (1, True)
 
     def test_is_deleted_unless_it_runs(self, run: Callable[..., Result], job: BatchJob, store: Store) -> None:
-        store.update_job(job.id, state="running")
+        store.jobs.update_job(job.id, state="running")
         refused = run("delete", job.id)
         assert refused.exit_code == 1
         assert f"First: claude-batch cancel {job.id}" in refused.output
-        store.update_job(job.id, state="staged")
+        store.jobs.update_job(job.id, state="staged")
         assert run("delete", job.id).exit_code == 0
-        assert store.job(job.id) is None
+        assert store.jobs.read_job(job.id) is None
 
     def test_is_canceled_even_when_the_broker_does_not_answer(
         self, run: Callable[..., Result], store: Store, app: Celery
@@ -326,7 +326,7 @@ class TestAJobInTheStore:
         canceled = run("cancel", "job-1")
         assert canceled.exit_code == 0
         assert "but it is noted" in canceled.output
-        record = store.job("job-1")
+        record = store.jobs.read_job("job-1")
         assert record is not None
         assert record.cancel_requested
 
@@ -335,7 +335,7 @@ class TestAJobInTheStore:
     ) -> None:
         monkeypatch.setattr(watching, "_UNBEGUN", 0)
         revoked = {"state": "revoked", "ended_at": time.time()}
-        threading.Timer(1, lambda: store.update_job(job.id, **revoked)).start()
+        threading.Timer(1, lambda: store.jobs.update_job(job.id, **revoked)).start()
         watched = run("watch", job.id)
         assert watched.exit_code == 1
         assert watched.output.count("No worker has taken the job yet.") == 1

@@ -56,7 +56,7 @@ def finish(store: Store) -> Callable[..., None]:
     """``finish(0, [{"type": "expired"}, ...], batch_id="x")``: publish what became of a batch."""
 
     def finish(batch: int, results: list[dict[str, Any] | None], **changes: Any) -> None:
-        job, record, unit = store.job(JOB), store.batch(JOB, batch), Unit(JOB, batch)
+        job, record, unit = store.jobs.read_job(JOB), store.records.read_batch(JOB, batch), Unit(JOB, batch)
         assert job is not None
         assert record is not None
         lines = [
@@ -64,15 +64,17 @@ def finish(store: Store) -> Callable[..., None]:
             for place, result in enumerate(results)
             if result is not None
         ]
-        store.acquire(unit, 0, "test", 60)
+        store.leases.acquire_lease(unit, 0, "test", 60)
         seen = Completeness(job.nonce, record.first, record.count)
-        store.write_results(JOB, batch, 1, seen.keep([b"\n".join([*lines[1::-1], *lines[2:]])]))
+        store.results.write_rows(JOB, batch, 1, seen.keep([b"\n".join([*lines[1::-1], *lines[2:]])]))
         known = {
             "pieces": seen.pieces.tobytes(),
             "eligible_places": seen.eligible.tobytes(),
             "counts": dict(seen.tallies),
         }
-        assert store.publish(unit, "test", 1, **{"state": "fetched", "final": True, "done": True, **known, **changes})
+        assert store.results.publish_rows(
+            unit, "test", 1, **{"state": "fetched", "final": True, "done": True, **known, **changes}
+        )
 
     return finish
 
@@ -96,7 +98,7 @@ class TestSubmitting:
         job = submission.submit_job(app, JOB, [make_request("a")], {"poll_min": 1, "client": "default"}, queue="slow")
         assert (job.requests, job.batches, job.state, job.queue) == (1, 1, "staged", "slow")
         assert job.options == {"poll_min": 1}
-        assert store.job(JOB) == job
+        assert store.jobs.read_job(JOB) == job
 
     @pytest.mark.parametrize(
         ("options", "counts"),
@@ -106,7 +108,7 @@ class TestSubmitting:
         self, store: Store, stage: Any, options: dict[str, Any], counts: list[int] | None
     ) -> None:
         stage(*[f"ü{n}" for n in range(7)], **options)
-        job, records = store.job(JOB), store.batches(JOB)
+        job, records = store.jobs.read_job(JOB), store.records.read_batches(JOB)
         assert job is not None
         assert counts is None or [record.count for record in records] == counts
         assert len(records) > 1 or not options
@@ -121,15 +123,15 @@ class TestSubmitting:
 
     def test_sends_wire_ids_in_place_of_the_callers(self, store: Store, stage: Any) -> None:
         stage("a/b c", "ü")
-        job = store.job(JOB)
+        job = store.jobs.read_job(JOB)
         assert job is not None
-        [record] = store.batches(JOB)
+        [record] = store.records.read_batches(JOB)
         sent = json.loads(b"".join(submission.read_body(store, JOB, job, 0, record)))["requests"]
         assert [request["custom_id"] for request in sent] == [wire_id(job.nonce, 0), wire_id(job.nonce, 1)]
 
     def test_counts_the_models(self, app: Celery, store: Store, make_request: Any) -> None:
         requests = [make_request(str(n), model=f"m{n % 3}") for n in range(7)]
-        assert submission.submit_job(app, JOB, requests, {}).models == store.job(JOB).models == 3  # type: ignore[union-attr]
+        assert submission.submit_job(app, JOB, requests, {}).models == store.jobs.read_job(JOB).models == 3  # type: ignore[union-attr]
 
     def test_gives_every_job_a_nonce_of_its_own(self, app: Celery, make_request: Any) -> None:
         assert len({submission.submit_job(app, f"job-{n}", [make_request()], {}).nonce for n in range(20)}) == 20
@@ -139,7 +141,7 @@ class TestSubmitting:
         self, store: Store, stage: Any, state: str, keys: Any
     ) -> None:
         job = stage("a")
-        store.update_job(JOB, state=state)
+        store.jobs.update_job(JOB, state=state)
         before = keys()
         with pytest.raises(errors.BatchTasksError, match="a task id stands for one job"):
             stage("b", "c", max_requests_per_batch=1)
@@ -168,7 +170,7 @@ class TestADeadline:
 
     def stored(self, stage: Any, store: Store, deadline: Any) -> Any:
         stage("a", deadline=deadline)
-        job = store.job(JOB)
+        job = store.jobs.read_job(JOB)
         assert job is not None
         return job.options["deadline"]
 
@@ -219,13 +221,13 @@ class TestMaxCost:
 
     def test_has_what_each_batch_costs_noted(self, app: Celery, make_request: Any, store: Store) -> None:
         self.submit(app, make_request, 1, *[self.HAIKU] * 5, max_requests_per_batch=2)
-        assert [(batch.least, batch.most) for batch in store.batches(JOB)] == [
+        assert [(batch.least, batch.most) for batch in store.records.read_batches(JOB)] == [
             (count * 7_000, count * 2_525_500) for count in (2, 2, 1)
         ]
 
     def test_that_nobody_set_has_nothing_noted(self, app: Celery, make_request: Any, store: Store) -> None:
         self.submit(app, make_request, None, self.HAIKU, "claude-x")
-        assert [(batch.least, batch.most) for batch in store.batches(JOB)] == [(None, None)]
+        assert [(batch.least, batch.most) for batch in store.records.read_batches(JOB)] == [(None, None)]
 
     @pytest.mark.parametrize(("max_cost", "enough"), [(0.000_014, True), (0.000_013_9, False), (0, False)])
     def test_must_cover_the_input(
@@ -301,7 +303,7 @@ class TestSubmittingThatFails:
         """A worker has begun it, and may be paying for it: the caller gets its id."""
 
         def taken(task: Any, args: Any, kwargs: Any, task_id: str, **_: Any) -> None:
-            store.update_job(task_id, state="running")
+            store.jobs.update_job(task_id, state="running")
             raise ConnectionResetError("no answer")
 
         monkeypatch.setattr(Task, "apply_async", taken)
@@ -313,14 +315,14 @@ class TestSubmittingThatFails:
         self, app: Celery, store: Store, make_request: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The job was made, but nobody can know: it must not block its id."""
-        create = type(store).create_job
+        create = type(store.jobs).create_job
 
         def lost(*args: Any) -> bool:
             assert create(*args)
             raise errors.StoreUnavailable("no answer")
 
         with monkeypatch.context() as patched:
-            patched.setattr(type(store), "create_job", lost)
+            patched.setattr(type(store.jobs), "create_job", lost)
             with pytest.raises(errors.StoreUnavailable):
                 submission.submit_job(app, JOB, [make_request()], {})
         assert keys() == set()
@@ -340,7 +342,7 @@ class TestSubmittingThatFails:
                 submission.submit_job(app, JOB, requests(), {})
             server.start()
             client = server.client()
-            assert open_store_at(server.url).job(JOB) is None
+            assert open_store_at(server.url).jobs.read_job(JOB) is None
             assert all(0 < client.ttl(key) <= 86_400 for key in client.keys("*{*"))
             # And when it is handed over again under the same id, nothing of the first time is mixed in.
             submission.submit_job(app, JOB, [make_request("a")], {})
@@ -418,9 +420,9 @@ class TestAResult:
     def test_may_come_through_the_messages_api(self, store: Store, stage: Any, finish: Any) -> None:
         job = stage("a", "b", "c", "d")
         finish(0, [succeeded("a"), {"type": "expired"}, {"type": "expired"}, {"type": "expired"}])
-        store.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
-        store.save_outcome(Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "m", None))
-        store.save_outcome(Unit(JOB, 0, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "m", None))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
         found = {result.custom_id: result for result in job.results()}
         assert len(list(job.results())) == 4
         assert {i: (r.type, r.source) for i, r in found.items()} == {
@@ -435,12 +437,12 @@ class TestAResult:
 
     def test_of_a_batch_that_never_had_results_is_the_batchs_own(self, store: Store, stage: Any) -> None:
         job = stage("a", "b")
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
         error = {"type": "not_found_error", "message": "gone"}
-        store.record(
+        store.leases.write_record(
             Unit(JOB, 0), "test", final=True, done=True, state="lost", outcome={"type": "errored", "error": error}
         )
-        store.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(json.dumps(message("b")).encode()))
         assert job.result("a") == RequestResult(custom_id="a", type="errored", source="batch", error=error)
         assert job.result("b").text == "b"
         assert sorted(result.custom_id for result in job.results()) == ["a", "b"]
@@ -471,7 +473,7 @@ class TestAResult:
 
     def test_is_found_even_if_another_answer_quotes_its_wire_id(self, store: Store, stage: Any, finish: Any) -> None:
         job = stage("a", "b")
-        record = store.job(JOB)
+        record = store.jobs.read_job(JOB)
         assert record is not None
         finish(0, [succeeded("mine"), succeeded(f'"{wire_id(record.nonce, 0)}"')])
         assert job.result("a").text == "mine"
@@ -525,7 +527,7 @@ class TestStatus:
 
     def test_of_a_running_job_adds_its_batches_up(self, store: Store, stage: Any) -> None:
         job = stage("a", "b", "c", "d", max_requests_per_batch=2)
-        store.update_job(JOB, state="running", started_at=1000.5)
+        store.jobs.update_job(JOB, state="running", started_at=1000.5)
         for number, changes in enumerate(
             (
                 {"state": "in_progress", "batch_id": "msgbatch_1", "looks": 3, "not_found": 1, "due_at": 2000.0},
@@ -538,8 +540,8 @@ class TestStatus:
                 },
             )
         ):
-            store.acquire(Unit(JOB, number), 0, "test", 60)
-            store.record(Unit(JOB, number), "test", **changes)
+            store.leases.acquire_lease(Unit(JOB, number), 0, "test", 60)
+            store.leases.write_record(Unit(JOB, number), "test", **changes)
         status = job.status()
         assert (status.state, status.processing, status.succeeded, status.expired) == ("running", 2, 1, 1)
         assert (status.looks, status.not_found) == (7, 3)
@@ -550,22 +552,24 @@ class TestStatus:
     def test_says_what_it_has_cost_and_how_outcomes_came(self, store: Store, stage: Any) -> None:
         job = stage("a", "b", "c", "d", max_requests_per_batch=2)
         assert (job.status().cost, job.status().cost_by_model, job.status().stopped) == (0, {}, None)
-        store.update_job(JOB, stopped="no credit")
+        store.jobs.update_job(JOB, stopped="no credit")
         for number, costs in enumerate(({"m": "0.1"}, {"m": "0.2", "n": "1"})):
-            store.acquire(Unit(JOB, number), 0, "test", 60)
-            store.record(Unit(JOB, number), "test", costs=costs, resubmitted=1, answered=2, skipped=3)
+            store.leases.acquire_lease(Unit(JOB, number), 0, "test", 60)
+            store.leases.write_record(Unit(JOB, number), "test", costs=costs, resubmitted=1, answered=2, skipped=3)
         status = job.status()
         assert (status.cost, status.cost_by_model, status.stopped) == (1.3, {"m": 0.3, "n": 1}, "no credit")
         assert (status.resubmitted, status.fallback, status.fallback_skipped) == (2, 4, 6)
-        store.record(Unit(JOB, 0), "test", costs={"m": None})
+        store.leases.write_record(Unit(JOB, 0), "test", costs={"m": None})
         status = job.status()
         assert (status.cost, status.cost_by_model) == (1.2, {"m": 0.2, "n": 1})
         assert status.cost_unknown == {"m": None}, "written down by a release that did not count them"
-        store.record(Unit(JOB, 0), "test", costs={"m (fast)": None, "o": None}, unpriced={"m (fast)": 3, "o": 1})
+        store.leases.write_record(
+            Unit(JOB, 0), "test", costs={"m (fast)": None, "o": None}, unpriced={"m (fast)": 3, "o": 1}
+        )
         status = job.status()
         assert (status.cost, status.cost_by_model) == (1.2, {"m (fast)": None, "o": None, "m": 0.2, "n": 1})
         assert status.cost_unknown == {"m (fast)": 3, "o": 1}
-        store.record(Unit(JOB, 1), "test", costs={"o": None}, unpriced={"o": 2})
+        store.leases.write_record(Unit(JOB, 1), "test", costs={"o": None}, unpriced={"o": 2})
         status = job.status()
         assert (status.cost, status.cost_unknown) == (None, {"m (fast)": 3, "o": 3}), "nothing is known: not 0"
 
@@ -579,7 +583,9 @@ class TestStatus:
     @pytest.mark.parametrize("state", ["completed", "canceled", "failed"])
     def test_of_a_job_that_ended_has_nothing_processing(self, store: Store, stage: Any, state: Any) -> None:
         job = stage("a", "b")
-        store.update_job(JOB, state=state, ended_at=5.0, error="why" if state == "failed" else None, summary={"x": 1})
+        store.jobs.update_job(
+            JOB, state=state, ended_at=5.0, error="why" if state == "failed" else None, summary={"x": 1}
+        )
         status = job.status()
         assert (status.state, status.processing, status.summary) == (state, 0, {"x": 1})
         assert status.error == ("why" if state == "failed" else None)
@@ -621,7 +627,7 @@ class TestAJobThatIsNotThere:
             self.CALLS[name](BatchJob("nobody", app))
 
     def test_is_missing_even_if_a_late_change_was_written(self, app: Celery, store: Store) -> None:
-        store.update_job("gone", cancel_requested=True)
+        store.jobs.update_job("gone", cancel_requested=True)
         with pytest.raises(errors.JobNotFound):
             BatchJob("gone", app).status()
 
@@ -630,7 +636,7 @@ class TestCanceling:
     def test_a_running_job_leaves_the_asking_to_a_worker(self, store: Store, stage: Any, redis_url: str) -> None:
         job = stage("a", "b", max_requests_per_batch=1)
         job.cancel()
-        record = store.job(JOB)
+        record = store.jobs.read_job(JOB)
         assert record is not None
         assert record.cancel_requested
         messages: Any = redis.Redis.from_url(redis_url).lrange("celery", 0, -1)
@@ -640,9 +646,9 @@ class TestCanceling:
     @pytest.mark.parametrize("state", ["completed", "canceled", "failed"])
     def test_a_job_that_ended_changes_nothing(self, store: Store, stage: Any, redis_url: str, state: str) -> None:
         job = stage("a")
-        store.update_job(JOB, state=state)
+        store.jobs.update_job(JOB, state=state)
         job.cancel()
-        record = store.job(JOB)
+        record = store.jobs.read_job(JOB)
         assert record is not None
         assert not record.cancel_requested
         assert redis.Redis.from_url(redis_url).llen("celery") == 0

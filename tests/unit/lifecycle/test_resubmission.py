@@ -40,14 +40,14 @@ class Job:
         self.store, self.id = store, f"job-{next(_numbers)}"
         requests = ({"custom_id": f"r{n}", "params": params(n)} for n in range(2 * PER_BATCH))
         cut = batch_requests.cut_batches(requests, nonce=NONCE, index=Index(), max_requests=PER_BATCH, max_bytes=10**6)
-        store.stage(self.id, NONCE, cut)
-        store.stage_index(self.id, NONCE, [(0, b"x")])
+        store.payloads.stage_requests(self.id, NONCE, cut)
+        store.payloads.stage_index(self.id, NONCE, [(0, b"x")])
         self.record = JobRecord(nonce=NONCE, requests=2 * PER_BATCH, batches=2, submitted_at=1.0)
         batches = [BatchRecord(first=first, count=PER_BATCH, body_bytes=9) for first in (0, PER_BATCH)]
-        store.create_job(self.id, self.record, batches, 600)
+        store.jobs.create_job(self.id, self.record, batches, 600)
         self.batches = batches
         for number in range(2):
-            store.acquire(Unit(self.id, number), 0, "me", 600)
+            store.leases.acquire_lease(Unit(self.id, number), 0, "me", 600)
 
     def publish(self, number: int, results: dict[int, dict[str, Any]], **changes: Any) -> None:
         """The results of a batch's present round, by position."""
@@ -62,11 +62,11 @@ class Job:
             for place, result in results.items()
         )
         record.attempt += 1
-        self.store.write_results(self.id, number, record.attempt, seen.keep(lines))
+        self.store.results.write_rows(self.id, number, record.attempt, seen.keep(lines))
         assert seen.foreign == 0
         self.change(number, published=record.attempt, **resubmission.merge_rows(record, seen), **changes)
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-        assert self.store.publish(Unit(self.id, number), "me", record.attempt, **rows)
+        assert self.store.results.publish_rows(Unit(self.id, number), "me", record.attempt, **rows)
 
     def eligible(self, number: int, places: Iterable[int]) -> None:
         """These expired."""
@@ -89,7 +89,7 @@ class Job:
 def job(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setattr(batch_requests, "PIECE_BYTES", 500)
     made = Job(store)
-    assert len(list(store.bodies(made.id, 1))) > 2
+    assert len(list(store.payloads.read_bodies(made.id, 1))) > 2
     return made
 
 
@@ -167,7 +167,9 @@ class TestBeginningARound:
     def test_keeps_what_the_last_batch_came_to(self, job: Job) -> None:
         job.eligible(0, [3, 4])
         job.change(0, batch_id="msgbatch_1", attempt=2, published=2, costs={HAIKU: "1"}, usage={"input_tokens": 5})
-        job.store.publish(Unit(job.id, 0), "me", 2, pieces=b"", eligible_places=array("I", [3, 4]).tobytes())
+        job.store.results.publish_rows(
+            Unit(job.id, 0), "me", 2, pieces=b"", eligible_places=array("I", [3, 4]).tobytes()
+        )
         changes = job.begin(0)
         [past] = changes["rounds"]
         assert (past.batch_id, past.attempt, past.counts, past.open) == (

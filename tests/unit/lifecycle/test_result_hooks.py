@@ -59,7 +59,7 @@ def make_step(app: Celery, store: Store, make_request: Any, save: Any) -> Callab
         requests = [make_request(f"r{n}") for n in range(2 * COUNT)]
         options = {"max_requests_per_batch": COUNT, "on_result": on_result}
         job, unit = submission.submit_job(app, JOB, requests, options), Unit(JOB, 1)
-        store.acquire(unit, 0, "me", 600)
+        store.leases.acquire_lease(unit, 0, "me", 600)
         return Step(store, Settings.of(app), job, unit, "me", (JOB, 1, 0, 0), SimpleNamespace(app=app))
 
     return make
@@ -102,7 +102,7 @@ class TestASignature:
 
     def test_is_no_option_of_the_job(self, make_step: Any, save: Any, store: Store) -> None:
         make_step(save.s("own"))
-        job = store.job(JOB)
+        job = store.jobs.read_job(JOB)
         assert job is not None
         assert "on_result" not in job.options
         assert json.loads(job.on_result or "")["args"] == ["own"]
@@ -135,7 +135,7 @@ class TestASignature:
             InvalidSettings, match=rf"on_result: tests.two is called .*{said}.*Nothing was stored or sent"
         ):
             run_batch.apply_async(([],), {"on_result": signature}, task_id=JOB)
-        assert store.job(JOB) is None
+        assert store.jobs.read_job(JOB) is None
 
     def test_of_a_task_that_the_app_does_not_know_or_check_is_taken(self, app: Celery) -> None:
         @app.task(name="tests.untyped", shared=False, typing=False)
@@ -148,7 +148,7 @@ class TestASignature:
     def test_that_is_refused_leaves_no_job(self, make_step: Any, store: Store) -> None:
         with pytest.raises(InvalidSettings):
             make_step("tests.save")
-        assert store.job(JOB) is None
+        assert store.jobs.read_job(JOB) is None
 
 
 class TestAnnouncing:
@@ -176,8 +176,8 @@ class TestAnnouncing:
         self, make_step: Any, save: Any, store: Store, calls: list[Any]
     ) -> None:
         result_hooks.announce_results(make_step(None), [1])
-        assert (calls, store.announced(JOB, 1)) == ([], b"")
-        store.delete(JOB)
+        assert (calls, store.results.read_announced(JOB, 1)) == ([], b"")
+        store.jobs.delete_job(JOB)
         result_hooks.announce_results(make_step(save.s()), [])
         assert calls == []
 
@@ -211,7 +211,7 @@ class TestAnnouncing:
         self, make_step: Any, save: Any, store: Store, calls: list[Any]
     ) -> None:
         step = make_step(save.s())
-        store.delete(JOB)
+        store.jobs.delete_job(JOB)
         with pytest.raises(errors.JobNotFound):
             result_hooks.announce_results(step, [1])
         assert calls == []
@@ -240,7 +240,7 @@ class TestWhatCannotBeCalled:
         self, step: Step, store: Store, refused: list[Exception], app: Celery, caplog: pytest.LogCaptureFixture
     ) -> None:
         result_hooks.announce_results(step, range(COUNT))
-        again = Step(store, step.settings, store.job(JOB), Unit(JOB, 0), "me", (JOB, 0, 0, 0), step.task)  # type: ignore[arg-type]
+        again = Step(store, step.settings, store.jobs.read_job(JOB), Unit(JOB, 0), "me", (JOB, 0, 0, 0), step.task)  # type: ignore[arg-type]
         result_hooks.announce_results(again, range(COUNT))
         result_hooks.announce_results(step, range(COUNT))
         assert len(refused) == 2
@@ -257,7 +257,7 @@ class TestWhatCannotBeCalled:
         refused[:] = [error]
         with pytest.raises(errors.TransientError):
             result_hooks.announce_results(step, range(COUNT))
-        assert (found := store.job(JOB)) is not None
+        assert (found := store.jobs.read_job(JOB)) is not None
         assert found.on_result_error is None
 
     def test_is_what_is_not_known_after_some_attempts(self, step: Step, store: Store, refused: list[Exception]) -> None:
@@ -266,7 +266,7 @@ class TestWhatCannotBeCalled:
             result_hooks.announce_results(step, range(COUNT))
         step.batch.failures = step.settings.max_step_failures
         result_hooks.announce_results(step, range(COUNT))
-        assert (found := store.job(JOB)) is not None
+        assert (found := store.jobs.read_job(JOB)) is not None
         assert "RuntimeError" in (found.on_result_error or "")
 
     def test_is_what_no_broker_takes_with_one_id_even(
@@ -275,7 +275,7 @@ class TestWhatCannotBeCalled:
         monkeypatch.setattr(result_hooks, "MOST", 2000)
         result_hooks.announce_results(step, range(COUNT))
         assert calls == []
-        assert (found := store.job(JOB)) is not None
+        assert (found := store.jobs.read_job(JOB)) is not None
         assert "2,000 is the most" in (found.on_result_error or "")
 
 
@@ -322,9 +322,9 @@ def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any
         json.dumps({"custom_id": wire_id(step.job.nonce, COUNT + n), "result": results[n % 3]}).encode() + b"\n"
         for n in range(COUNT)
     )
-    store.write_results(JOB, 1, 1, seen.keep(lines))
+    store.results.write_rows(JOB, 1, 1, seen.keep(lines))
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-    store.publish(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
+    store.results.publish_rows(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
     result_hooks.announce_results(step, _final_positions(step))
     assert read == ids(*(n for n in range(COUNT) if n % 3 != 1))
     _close_batch(step)

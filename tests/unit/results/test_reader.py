@@ -58,21 +58,21 @@ def finish(store: Store) -> Callable[..., None]:
     """``finish(0)``: the batch's results arrive, in no order, and nothing is left to be done for it."""
 
     def finish(number: int, answers: Callable[[int], dict[str, Any]] = answer, **changes: Any) -> None:
-        job, record, unit = store.job(JOB), store.batch(JOB, number), Unit(JOB, number)
+        job, record, unit = store.jobs.read_job(JOB), store.records.read_batch(JOB, number), Unit(JOB, number)
         assert job is not None
         assert record is not None
         indexes = list(range(record.first, record.first + record.count))
         random.Random(number).shuffle(indexes)
-        store.acquire(unit, 0, "test", 60)
+        store.leases.acquire_lease(unit, 0, "test", 60)
         seen = Completeness(job.nonce, record.first, record.count)
         lines = (
             json.dumps({"custom_id": wire_id(job.nonce, i), "result": answers(i)}).encode() + b"\n" for i in indexes
         )
-        store.record(unit, "test", attempt=1)
-        store.write_results(JOB, number, 1, seen.keep(lines))
+        store.leases.write_record(unit, "test", attempt=1)
+        store.results.write_rows(JOB, number, 1, seen.keep(lines))
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
         known = {"state": "fetched", "final": True, "done": True, "counts": dict(seen.tallies)}
-        assert store.publish(unit, "test", 1, **rows, **{**known, **changes})
+        assert store.results.publish_rows(unit, "test", 1, **rows, **{**known, **changes})
 
     return finish
 
@@ -92,11 +92,11 @@ def again(store: Store) -> Callable[..., None]:
     """``again({1: answer(0), ...}, done=False)``: what is left of the first batch goes through a smaller one."""
 
     def again(results: dict[int, dict[str, Any]], **changes: Any) -> None:
-        job, unit, record = store.job(JOB), Unit(JOB, 0), store.batch(JOB, 0)
+        job, unit, record = store.jobs.read_job(JOB), Unit(JOB, 0), store.records.read_batch(JOB, 0)
         assert job is not None
         assert record is not None
-        store.record(unit, "test", **resubmission.begin_round(store, JOB, job, 0, record))
-        record = store.batch(JOB, 0)
+        store.leases.write_record(unit, "test", **resubmission.begin_round(store, JOB, job, 0, record))
+        record = store.records.read_batch(JOB, 0)
         assert record is not None
         attempt, name = record.attempt + 1, resubmission.nonce_of_round(job, record)
         seen = Completeness(
@@ -106,13 +106,13 @@ def again(store: Store) -> Callable[..., None]:
             json.dumps({"custom_id": wire_id(name, record.first + place), "result": result}).encode() + b"\n"
             for place, result in results.items()
         )
-        store.record(unit, "test", attempt=attempt)
-        store.write_results(JOB, 0, attempt, seen.keep(lines))
+        store.leases.write_record(unit, "test", attempt=attempt)
+        store.results.write_rows(JOB, 0, attempt, seen.keep(lines))
         assert seen.complete
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
         known = {"state": "fetched", **resubmission.merge_rows(record, seen), **changes}
         keep = [round.attempt for round in record.rounds]
-        assert store.publish(unit, "test", attempt, keep=keep, **rows, **known)
+        assert store.results.publish_rows(unit, "test", attempt, keep=keep, **rows, **known)
 
     return again
 
@@ -138,17 +138,19 @@ class TestResults:
         )
 
     def test_in_order_name_where_they_come_from(self, job: BatchJob, store: Store) -> None:
-        store.save_outcome(Unit(JOB, 1, 0), 2, reader.message_outcome(json.dumps(answer(0)["message"]).encode()))
-        store.save_outcome(Unit(JOB, 1, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
+        store.message_queue.save_outcome(
+            Unit(JOB, 1, 0), 2, reader.message_outcome(json.dumps(answer(0)["message"]).encode())
+        )
+        store.message_queue.save_outcome(Unit(JOB, 1, 0), 3, reader.kept_outcome("the answer was lost", tried=True))
         found = list(job.results(order="request"))
         assert [n for n, result in enumerate(found) if result.source == "messages"] == [PER_BATCH + 2]
         assert len(found) == 3 * PER_BATCH
 
     def test_of_a_batch_without_rows_come_in_order_too(self, app: Celery, make_request: Any, store: Store) -> None:
         submission.submit_job(app, JOB, (make_request(f"review {n}") for n in range(5)), {})
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
         unsent = {"outcome": {"type": "canceled"}, "counts": {"canceled": 5}, "final": True, "done": True}
-        store.record(Unit(JOB, 0), "test", **unsent)
+        store.leases.write_record(Unit(JOB, 0), "test", **unsent)
         job = BatchJob(JOB, app)
         assert numbers(job.results(order="request")) == list(range(5))
         assert [result.type for result in job.results(type="canceled")] == ["canceled"] * 5
@@ -183,9 +185,9 @@ class TestResults:
         results.start()
         for number in range(6):
             # Another worker's download, which is not published.
-            store.write_results(JOB, number, 7, [b'{"custom_id":"half","result"'])
+            store.results.write_rows(JOB, number, 7, [b'{"custom_id":"half","result"'])
             finish(number)
-            store.discard_results(JOB, number, 7)
+            store.results.discard_rows(JOB, number, 7)
         over.set()
         results.join()
         assert all(seen)
@@ -197,14 +199,14 @@ class TestResults:
         results = job.results()
         first = next(results)
         unit = Unit(JOB, 0)
-        store.write_results(JOB, 0, 2, [b"rubbish"])
-        assert not store.publish(unit, "somebody whose lease is over", 2, pieces=b"", eligible_places=b"")
+        store.results.write_rows(JOB, 0, 2, [b"rubbish"])
+        assert not store.results.publish_rows(unit, "somebody whose lease is over", 2, pieces=b"", eligible_places=b"")
         assert sorted(numbers(iter([first, *results]))) == list(range(3 * PER_BATCH))
 
     def test_may_hold_what_strict_readers_refuse(self, app: Celery, make_request: Any, store: Store) -> None:
         """It is stored and paid for, so it is read somehow, and what comes after it as well."""
         submission.submit_job(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
-        record = store.job(JOB)
+        record = store.jobs.read_job(JOB)
         assert record is not None
         texts = [b'"\xff\xfe"', rb'"\ud800"', b'"fine"']
         lines = [
@@ -213,10 +215,10 @@ class TestResults:
             for n, text in enumerate(texts)
         ]
         seen = Completeness(record.nonce, 0, 3)
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
-        store.write_results(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
         assert seen.complete
-        store.publish(
+        store.results.publish_rows(
             Unit(JOB, 0),
             "test",
             1,
@@ -248,19 +250,19 @@ class TestOddAnswers:
     def odd(self, app: Celery, make_request: Any, store: Store) -> BatchJob:
         """Every odd answer there is, in one batch."""
         submission.submit_job(app, JOB, [make_request(name) for name in ALL], {})
-        record, unit = store.job(JOB), Unit(JOB, 0)
+        record, unit = store.jobs.read_job(JOB), Unit(JOB, 0)
         assert record is not None
         lines = [
             b'{"custom_id":"%s","result":%s}' % (wire_id(record.nonce, place).encode(), result)
             for place, result in enumerate(ALL.values())
         ]
         seen = Completeness(record.nonce, 0, len(ALL))
-        store.acquire(unit, 0, "test", 60)
-        store.write_results(JOB, 0, 1, seen.keep([b"\n".join([*reversed(lines), b""])]))
+        store.leases.acquire_lease(unit, 0, "test", 60)
+        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join([*reversed(lines), b""])]))
         assert (seen.complete, seen.unreadable, seen.broken, seen.foreign) == (True, len(UNREADABLE), 0, 0)
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b""}
         known = {"counts": dict(seen.tallies), "usage": dict(seen.usage), "costs": seen.meter.costs()}
-        assert store.publish(unit, "test", 1, **rows, **known, final=True, done=True)
+        assert store.results.publish_rows(unit, "test", 1, **rows, **known, final=True, done=True)
         return BatchJob(JOB, app)
 
     def check(self, found: Iterator[RequestResult], lines: bool = True) -> None:
@@ -333,13 +335,13 @@ class TestOddAnswers:
     def test_may_be_the_messages_apis(self, app: Celery, make_request: Any, store: Store, pretty: bool) -> None:
         submission.submit_job(app, JOB, [make_request(name) for name in ODD], {})
         lost = {"outcome": {"type": "expired"}, "counts": {"succeeded": len(ODD)}, "final": True, "done": True}
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
-        store.record(Unit(JOB, 0), "test", **lost)
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.leases.write_record(Unit(JOB, 0), "test", **lost)
         for place, odd in enumerate(ODD.values()):
             answer = message(odd.json)
             if pretty:
                 answer = answer.replace(b'"content":', b'\r\n\t"content" :\n')
-            store.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(answer))
+            store.message_queue.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(answer))
         job = BatchJob(JOB, app)
         for found in (job.results(), job.results(order="request"), job.results(ids=ODD)):
             for result in found:
@@ -350,7 +352,7 @@ class TestOddAnswers:
 
     def test_may_have_an_odd_id_where_the_batch_was_adopted(self, app: Celery, store: Store) -> None:
         record = JobRecord(nonce="n", requests=4, batches=1, submitted_at=1.0, adopted=True)
-        store.create_job(JOB, record, [BatchRecord(first=0, count=4, body_bytes=0)], 600, staged=False)
+        store.jobs.create_job(JOB, record, [BatchRecord(first=0, count=4, body_bytes=0)], 600, staged=False)
         lines = [
             rb'{"custom_id":"\ud83d","result":{"type":"expired"}}',
             rb'{"custom_id":"a\"b","result":{"type":"expired","x":NaN}}',
@@ -358,11 +360,11 @@ class TestOddAnswers:
             b'{"custom_id":"d","result":{"type":"expired"}}',
         ]
         seen = AdoptedCompleteness("n", 0, 4)
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
-        store.write_results(JOB, 0, 1, seen.keep([b"\n".join(lines) + b"\n"]))
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join(lines) + b"\n"]))
         assert seen.complete
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.parts()}
-        store.publish(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
+        store.results.publish_rows(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
         job = BatchJob(JOB, app)
         ids = ["\ud83d", 'a"b', "c", "d"]
         assert [result.custom_id for result in job.results()] == ids
@@ -388,8 +390,12 @@ class TestOneResult:
         def scanned(*_: Any) -> Any:
             pytest.fail("everything was read for one result")
 
-        for name in ("results", "custom_ids", "outcomes"):
-            monkeypatch.setattr(type(store), name, scanned)
+        for part, name in (
+            (store.results, "read_rows"),
+            (store.payloads, "read_custom_ids"),
+            (store.results, "read_outcomes"),
+        ):
+            monkeypatch.setattr(type(part), name, scanned)
         assert job.result("review 77").custom_id == "review 77"
 
 
@@ -409,13 +415,13 @@ def six(app: Celery, make_request: Any, finish: Any) -> BatchJob:
 
 
 def keep(store: Store, place: int, note: str) -> None:
-    store.save_outcome(Unit(JOB, 0, 0), place, reader.kept_outcome(note, tried=False))
+    store.message_queue.save_outcome(Unit(JOB, 0, 0), place, reader.kept_outcome(note, tried=False))
 
 
 def come(store: Store, place: int, number: int = 0) -> None:
     """An answer of the Messages API."""
     message = json.dumps(answer(number)["message"]).encode()
-    store.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(message))
+    store.message_queue.save_outcome(Unit(JOB, 0, 0), place, reader.message_outcome(message))
 
 
 class TestResultsOfSeveralRounds:
@@ -468,11 +474,11 @@ class TestResultsOfSeveralRounds:
         self, six: BatchJob, store: Store, again: Any
     ) -> None:
         again({1: answer(4), 2: EXPIRED, 3: OVERLOADED, 5: INVALID})
-        job, record = store.job(JOB), store.batch(JOB, 0)
+        job, record = store.jobs.read_job(JOB), store.records.read_batch(JOB, 0)
         assert job is not None
         assert record is not None
         changes = resubmission.begin_round(store, JOB, job, 0, record)
-        store.record(Unit(JOB, 0), "test", **{**changes, "state": "unsent", "final": True, "done": True})
+        store.leases.write_record(Unit(JOB, 0), "test", **{**changes, "state": "unsent", "final": True, "done": True})
         assert {n: kind for n, (kind, _, _) in self.shown(six.results()).items()} == {
             0: "succeeded", 1: "succeeded", 2: "expired", 3: "errored", 4: "errored", 5: "errored",
         }  # fmt: skip
@@ -496,20 +502,20 @@ class TestResultsByTheirIds:
     def test_are_not_those_of_a_round_before_while_the_next_is_under_way(
         self, six: BatchJob, store: Store, again: Any
     ) -> None:
-        job, record = store.job(JOB), store.batch(JOB, 0)
+        job, record = store.jobs.read_job(JOB), store.records.read_batch(JOB, 0)
         assert job is not None
         assert record is not None
-        store.record(Unit(JOB, 0), "test", **resubmission.begin_round(store, JOB, job, 0, record))
+        store.leases.write_record(Unit(JOB, 0), "test", **resubmission.begin_round(store, JOB, job, 0, record))
         assert self.found(six) == [0, 4]
         with pytest.raises(errors.RequestNotFound, match="has no outcome yet"):
             six.result("review 1")
 
     def test_are_all_that_there_are_when_nothing_is_left_to_be_done(self, six: BatchJob, store: Store) -> None:
-        store.record(Unit(JOB, 0), "test", final=True, done=True)
+        store.leases.write_record(Unit(JOB, 0), "test", final=True, done=True)
         assert self.found(six) == list(range(6))
 
     def test_are_those_asked_for_and_of_a_type(self, six: BatchJob, store: Store) -> None:
-        store.record(Unit(JOB, 0), "test", final=True, done=True)
+        store.leases.write_record(Unit(JOB, 0), "test", final=True, done=True)
         assert self.found(six, 1, 1, 4, 77) == [1, 4]
         assert self.found(six, 0, 1, 3, 4, type="expired") == [1, 3]
         assert list(six.results(ids=[])) == list(six.results(ids=iter(["nobody", "\ud800"]))) == []
@@ -528,8 +534,10 @@ class TestResultsByTheirIds:
         submission.submit_job(app, JOB, requests, {"max_requests_per_batch": 1200})
         for number in range(2):
             finish(number, lambda n: answer(n, size=2000 if n % 3 else 1))
-        for name in ("results", "outcomes"):
-            monkeypatch.setattr(type(store), name, lambda *_: pytest.fail("everything was read for some results"))
+        for name in ("read_rows", "read_outcomes"):
+            monkeypatch.setattr(
+                type(store.results), name, lambda *_: pytest.fail("everything was read for some results")
+            )
         job = BatchJob(JOB, app)
         for wanted in (range(1500), range(3, 1500, 300), [1199, 1200]):
             found = {r.custom_id: r.type for r in job.results(ids=[f"review {n}" for n in wanted])}
@@ -537,14 +545,14 @@ class TestResultsByTheirIds:
 
     def test_may_be_of_an_adopted_batch(self, app: Celery, store: Store) -> None:
         record = JobRecord(nonce="n", requests=3, batches=1, submitted_at=1.0, adopted=True)
-        store.create_job(JOB, record, [BatchRecord(first=0, count=3, body_bytes=0)], 600, staged=False)
+        store.jobs.create_job(JOB, record, [BatchRecord(first=0, count=3, body_bytes=0)], 600, staged=False)
         ids = ["b", 'quoted "a"', "a"]
         seen = AdoptedCompleteness("n", 0, 3)
         lines = [json.dumps({"custom_id": i, "result": result}).encode() for i, result in zip(ids, FIRST, strict=False)]
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
-        store.write_results(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.parts()}
-        store.publish(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
+        store.results.publish_rows(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
         job = BatchJob(JOB, app)
         assert {r.custom_id: r.type for r in job.results(ids=[*ids, "c"])} == {
             "b": "succeeded", 'quoted "a"': "expired", "a": "errored",
@@ -555,13 +563,13 @@ class TestResultsByTheirIds:
         self, app: Celery, make_request: Any, store: Store
     ) -> None:
         submission.submit_job(app, JOB, [make_request(f"review {n}") for n in range(3)], {})
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
-        store.record(Unit(JOB, 0), "test", state="lost", outcome=INVALID, note="no budget")
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.leases.write_record(Unit(JOB, 0), "test", state="lost", outcome=INVALID, note="no budget")
         job = BatchJob(JOB, app)
         assert self.found(job, 0, 1, 2) == []
         come(store, 0)
         assert self.found(job, 0, 1, 2) == [0]
-        store.record(Unit(JOB, 0), "test", final=True, done=True)
+        store.leases.write_record(Unit(JOB, 0), "test", final=True, done=True)
         assert self.found(job, 0, 1, 2) == [0, 1, 2]
         assert [job.result(f"review {n}").note for n in range(3)] == [None, "no budget", "no budget"]
 
@@ -570,8 +578,8 @@ class TestResultsByTheirIds:
     ) -> None:
         """``on_result`` is called with them at once."""
         submission.submit_job(app, JOB, [make_request(f"review {n}") for n in range(2)], {})
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
-        store.record(Unit(JOB, 0), "test", state="lost", outcome=INVALID)
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.leases.write_record(Unit(JOB, 0), "test", state="lost", outcome=INVALID)
         keep(store, 0, "refused 8 times")
         [found] = BatchJob(JOB, app).results(ids=["review 0", "review 1"])
         assert (found.custom_id, found.type, found.note) == ("review 0", "errored", "refused 8 times")
@@ -618,8 +626,10 @@ class TestAnExport:
 
     def test_of_the_messages_api_looks_like_the_others(self, job: BatchJob, store: Store) -> None:
         pretty = json.dumps(answer(0)["message"], indent=2).encode()
-        store.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(pretty))
-        store.save_outcome(Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "too long", "req_9"))
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, reader.message_outcome(pretty))
+        store.message_queue.save_outcome(
+            Unit(JOB, 0, 0), 2, reader.error_outcome("invalid_request_error", "too long", "req_9")
+        )
         out = io.BytesIO()
         assert job.export(out) == 3 * PER_BATCH
         found = self.lines(out.getvalue())
@@ -715,14 +725,14 @@ class TestAnExport:
 
 class TestDeleting:
     def test_leaves_nothing_of_a_job_that_ended(self, job: BatchJob, store: Store, redis_url: str) -> None:
-        store.update_job(JOB, state="completed")
+        store.jobs.update_job(JOB, state="completed")
         job.delete()
         assert redis.Redis.from_url(redis_url).keys("*{*") == []
         with pytest.raises(errors.JobNotFound):
             job.delete()
 
     def test_is_refused_while_the_job_runs(self, job: BatchJob, store: Store) -> None:
-        store.update_job(JOB, state="running")
+        store.jobs.update_job(JOB, state="running")
         with pytest.raises(errors.JobRunning, match=r"job job-1 is running.*cancel\(\) it"):
             job.delete()
         assert len(list(job.results())) == 3 * PER_BATCH
@@ -735,7 +745,7 @@ class TestDeleting:
         monkeypatch.setattr(
             type(store),
             "delete",
-            lambda own, job_id, **how: (states.append(own.job(job_id).state), delete(own, job_id, **how)),
+            lambda own, job_id, **how: (states.append(own.jobs.read_job(job_id).state), delete(own, job_id, **how)),
         )
         job.delete()
         assert states == ["revoked"]
@@ -744,13 +754,13 @@ class TestDeleting:
         """All of it came through the Messages API; without that, it would look as if none of it had."""
         submission.submit_job(app, JOB, (make_request(f"review {n}") for n in range(600)), {})
         lost = {"outcome": {"type": "errored", "error": {}}, "counts": {"succeeded": 600}, "final": True, "done": True}
-        store.acquire(Unit(JOB, 0), 0, "test", 60)
-        store.record(Unit(JOB, 0), "test", **lost)
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.leases.write_record(Unit(JOB, 0), "test", **lost)
         for place in range(600):
-            store.save_outcome(
+            store.message_queue.save_outcome(
                 Unit(JOB, 0, 0), place, reader.message_outcome(json.dumps(answer(0)["message"]).encode())
             )
-        store.update_job(JOB, state="completed")
+        store.jobs.update_job(JOB, state="completed")
         job = BatchJob(JOB, app)
         results = job.results()
         seen = [next(results)]
@@ -762,7 +772,7 @@ class TestDeleting:
     def test_ends_a_reader_with_a_word(self, app: Celery, make_request: Any, finish: Any, store: Store) -> None:
         submission.submit_job(app, JOB, (make_request(f"review {n}") for n in range(20)), {})
         finish(0, lambda n: answer(4 * n, size=200_000))
-        store.update_job(JOB, state="completed")
+        store.jobs.update_job(JOB, state="completed")
         job = BatchJob(JOB, app)
         not_begun, begun = job.results(), job.results()
         next(begun)

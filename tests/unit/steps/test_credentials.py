@@ -46,13 +46,13 @@ def make_step(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
         clients._client.cache_clear()
         kind = anthropic.Anthropic if key else Unsigned
         made.made = kind(base_url="http://127.0.0.1:9", api_key=key or "unused")
-        record = store.job(JOB)
+        record = store.jobs.read_job(JOB)
         if record is None:
             own = {"nonce": "n", "requests": 4, "batches": 1, "submitted_at": 0.0, "state": "running", **job}
             batches = [BatchRecord(**{"first": 0, "count": 4, "body_bytes": 9, **batch})]
-            store.create_job(JOB, JobRecord(**own), batches, 600, staged=False)
-            record = store.job(JOB)
-            store.acquire(BATCH, 0, "me", 600)
+            store.jobs.create_job(JOB, JobRecord(**own), batches, 600, staged=False)
+            record = store.jobs.read_job(JOB)
+            store.leases.acquire_lease(BATCH, 0, "me", 600)
         assert record is not None
         found = {"client_factories": {"default": "account_clients.make"}, "not_found_grace": GRACE, "listings": 2}
         return Step(store, Settings(**found), record, BATCH, "me", (JOB, 0, 0, 0), object())
@@ -271,7 +271,7 @@ class TestBeforeAnythingIsPaid:
     def test_a_job_of_the_first_release_keeps_its_credential(self, make_step: Any, asked: list[Account]) -> None:
         """That knew keys, and no identity beside them."""
         known = api.hash_credential(make_step({}).client.client, "n")
-        make_step({}).store.update_job(JOB, account=known)
+        make_step({}).store.jobs.update_job(JOB, account=known)
         step = make_step({})
         assert step.job.identity is None
         assert credentials.uses_original_credential(step)

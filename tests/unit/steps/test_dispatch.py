@@ -24,9 +24,9 @@ def app(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Celery:
         monkeypatch.setattr(module, "open_store", lambda settings: store)
     for unit in UNITS:
         record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, state="running")
-        store.create_job(unit.job_id, record, [BatchRecord(first=0, count=1, body_bytes=9)], 600, staged=False)
-        store.acquire(unit, 5, "me", 600)
-        store.wait(unit, "me", 6, 5.0)
+        store.jobs.create_job(unit.job_id, record, [BatchRecord(first=0, count=1, body_bytes=9)], 600, staged=False)
+        store.leases.acquire_lease(unit, 5, "me", 600)
+        store.leases.park_unit(unit, "me", 6, 5.0)
     app = Celery("delivering", set_as_current=False)
     app.conf.claude_batch_store_url = "redis://127.0.0.1:1/0"
     return app
@@ -50,11 +50,11 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
 def test_one_that_cannot_be_sent_keeps_no_other_waiting(app: Celery, sent: list[Unit], store: RedisStore) -> None:
     dispatch.send_due(app)
     assert sorted(sent) == [unit for unit in UNITS if unit != UNITS[2]]
-    assert store.due(10) == ([], pytest.approx(60, abs=30)), "and is tried again"
+    assert store.schedule.take_due(10) == ([], pytest.approx(60, abs=30)), "and is tried again"
 
 
 def test_one_that_cannot_be_sent_again_keeps_no_other_lost(app: Celery, sent: list[Unit], store: RedisStore) -> None:
-    store.due(10)  # whoever handed them out has died
+    store.schedule.take_due(10)  # whoever handed them out has died
     assert recovery.recover_messages(app) == 4
     assert sorted(sent) == [unit for unit in UNITS if unit != UNITS[2]]
 
@@ -67,7 +67,7 @@ def test_what_was_not_sent_is_not_lost(
     with pytest.raises(type(error)):
         dispatch.send_due(app)
     if isinstance(error, OperationalError):
-        units, pause = store.due(10)
+        units, pause = store.schedule.take_due(10)
         assert units or pause is not None, "due again in a second, or already on a busy machine"
     else:
-        assert store.lost(UNITS[4], 0) is not None
+        assert store.schedule.find_lost(UNITS[4], 0) is not None

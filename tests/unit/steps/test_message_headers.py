@@ -25,7 +25,7 @@ JOB = JobRecord(nonce="n", requests=1, batches=1, submitted_at=0)
 def test_what_cannot_be_carried_is_refused(wrong: Any, says: str, app: Celery, make_request: Any) -> None:
     with pytest.raises(InvalidSettings, match=says):
         run_batch.apply_async(([make_request("a")],), headers=wrong)
-    assert list(open_store(Settings.of(app)).job_ids()) == []
+    assert list(open_store(Settings.of(app)).jobs.job_ids()) == []
     assert app.backend.client.keys("celery*") == []
 
 

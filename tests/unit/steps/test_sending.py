@@ -29,11 +29,11 @@ def make(store: RedisStore, job_id: str = JOB) -> str:
     """A job of two batches, all of whose requests are to be sent."""
     record = JobRecord(nonce="n", requests=2 * MANY, batches=2, submitted_at=1.0, state="running")
     batches = [BatchRecord(first=first, count=MANY, body_bytes=9) for first in (0, MANY)]
-    assert store.create_job(job_id, record, batches, 600, staged=False)
+    assert store.jobs.create_job(job_id, record, batches, 600, staged=False)
     for number in range(2):
-        store.enter(job_id, number, range(MANY))
+        store.message_queue.add_requests(job_id, number, range(MANY))
     for lane in range(12):
-        store.acquire(Unit(job_id, 0, lane), 0, "me", 600)
+        store.leases.acquire_lease(Unit(job_id, 0, lane), 0, "me", 600)
     return job_id
 
 
@@ -57,13 +57,15 @@ def take(
     total: int | None = None,
     owner: str = "me",
 ) -> Taken:
-    return store.take(lane, owner, place, pace, Need(tokens, least, most), ttl, cap=cap, limit=limit, total=total)
+    return store.message_queue.take_request(
+        lane, owner, place, pace, Need(tokens, least, most), ttl, cap=cap, limit=limit, total=total
+    )
 
 
 def answered(store: RedisStore, place: int, taken: Taken, **own: Any) -> None:
     """An answer to a call of LANE."""
     known: dict[str, Any] = {"limits": {}, "refused": False, "hold": None, "cap": 64}
-    store.answered(LANE, place, own.pop("pace", PACE), taken.mark, **{**known, **own})
+    store.message_queue.record_answer(LANE, place, own.pop("pace", PACE), taken.mark, **{**known, **own})
 
 
 def fill(store: RedisStore, places: itertools.count[int], **own: Any) -> dict[int, Taken]:
@@ -97,52 +99,54 @@ class TestARequestThatIsTaken:
 
     def test_is_sent_by_whoever_has_the_lane(self, store: RedisStore, job: str) -> None:
         assert take(store, 0, owner="you") == take(store, 0, Unit(job, 0, 99)) == Taken("taken_over")
-        store.acquire(LANE, 1, "you", 600)
+        store.leases.acquire_lease(LANE, 1, "you", 600)
         assert take(store, 0) == Taken("taken_over")
         assert take(store, 0, owner="you").state == "taken"
 
     def test_may_go_out_while_it_is_still_the_lanes(self, store: RedisStore, job: str) -> None:
         """The last question before its last byte: whoever slept meanwhile has lost it."""
         take(store, 0)
-        assert store.confirm(LANE, "me", 0, 600)
-        assert not store.confirm(LANE, "me", 1, 600), "it was never taken"
-        assert not store.confirm(OTHER_LANE, "me", 0, 600), "another lane has it"
-        store.save_outcome(LANE, 0, b"lost")
-        assert not store.confirm(LANE, "me", 0, 600), "somebody has dealt with it"
+        assert store.message_queue.confirm_request(LANE, "me", 0, 600)
+        assert not store.message_queue.confirm_request(LANE, "me", 1, 600), "it was never taken"
+        assert not store.message_queue.confirm_request(OTHER_LANE, "me", 0, 600), "another lane has it"
+        store.message_queue.save_outcome(LANE, 0, b"lost")
+        assert not store.message_queue.confirm_request(LANE, "me", 0, 600), "somebody has dealt with it"
         take(store, 2)
-        store.acquire(LANE, 1, "you", 600)
-        assert not store.confirm(LANE, "me", 2, 600), "somebody has taken the lane over"
+        store.leases.acquire_lease(LANE, 1, "you", 600)
+        assert not store.message_queue.confirm_request(LANE, "me", 2, 600), "somebody has taken the lane over"
 
     def test_renews_the_lease_when_it_goes_out(self, store: RedisStore, job: str) -> None:
         lane = Unit(job, 0, 20)
-        store.acquire(lane, 0, "me", 0.2)
+        store.leases.acquire_lease(lane, 0, "me", 0.2)
         take(store, 0, lane)
-        assert store.confirm(lane, "me", 0, 600)
+        assert store.message_queue.confirm_request(lane, "me", 0, 600)
         time.sleep(0.3)
-        assert store.acquire(lane, 0, "you", 600).state == "busy"
+        assert store.leases.acquire_lease(lane, 0, "you", 600).state == "busy"
 
     def test_has_no_outcome(self, store: RedisStore, job: str) -> None:
-        store.save_outcome(LANE, 0, b"x")
-        assert store.under_way(job, 0) == MANY - 1
-        store.enter(job, 0, [0])
+        store.message_queue.save_outcome(LANE, 0, b"x")
+        assert store.message_queue.count_unfinished(job, 0) == MANY - 1
+        store.message_queue.add_requests(job, 0, [0])
         assert take(store, 0) == Taken("gone")
 
     def test_is_no_other_lanes_too(self, store: RedisStore, job: str) -> None:
         def run(number: int) -> list[int]:
             lane, mine = Unit(job, 0, number), []
-            while places := store.to_send(job, 0, 16)[0]:
+            while places := store.message_queue.list_due(job, 0, 16)[0]:
                 for place in places:
                     if (taken := take(store, place, lane, cap=MANY)).state == "taken":
                         mine.append(place)
-                        store.answered(lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY)
+                        store.message_queue.record_answer(
+                            lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY
+                        )
             return mine
 
         with ThreadPoolExecutor(rules.SENDERS) as pool:
             lanes = list(pool.map(run, range(rules.SENDERS)))
         assert sorted(itertools.chain(*lanes)) == list(range(MANY))
-        assert [sorted(store.left_behind(Unit(job, 0, number))) for number in range(rules.SENDERS)] == [
-            sorted(places) for places in lanes
-        ]
+        assert [
+            sorted(store.message_queue.list_abandoned(Unit(job, 0, number))) for number in range(rules.SENDERS)
+        ] == [sorted(places) for places in lanes]
 
     @pytest.mark.parametrize(
         ("change", "state"),
@@ -154,10 +158,10 @@ class TestARequestThatIsTaken:
         ],
     )
     def test_is_of_a_job_that_may_go_on(self, store: RedisStore, job: str, change: dict[str, Any], state: str) -> None:
-        store.update_job(job, **change)
+        store.jobs.update_job(job, **change)
         assert take(store, 0) == Taken(state)  # type: ignore[arg-type]
-        assert store.left_behind(LANE) == []
-        store.update_job(job, stopped=None, cancel_requested=False, state="running")
+        assert store.message_queue.list_abandoned(LANE) == []
+        store.jobs.update_job(job, stopped=None, cancel_requested=False, state="running")
         assert take(store, 0).state == "taken"
 
     @pytest.mark.parametrize("limits", [{"limit": 100}, {"total": 100}])
@@ -167,20 +171,20 @@ class TestARequestThatIsTaken:
 
     def test_is_under_way_until_it_has_its_outcome(self, store: RedisStore, job: str) -> None:
         take(store, 0)
-        assert store.under_way(job, 0) == MANY
-        store.save_outcome(LANE, 0, b"x")
-        assert store.under_way(job, 0) == MANY - 1
-        assert store.under_way(job, 1) == MANY
-        assert store.under_way("nobody", 0) == 0
+        assert store.message_queue.count_unfinished(job, 0) == MANY
+        store.message_queue.save_outcome(LANE, 0, b"x")
+        assert store.message_queue.count_unfinished(job, 0) == MANY - 1
+        assert store.message_queue.count_unfinished(job, 1) == MANY
+        assert store.message_queue.count_unfinished("nobody", 0) == 0
 
     def test_is_left_behind_by_its_lane_alone(self, store: RedisStore, job: str) -> None:
         for place, number in ((3, 1), (4, 11), (5, 1), (6, 1), (7, 1)):
             take(store, place, Unit(job, 0, number), limit=100)
-        store.save_outcome(OTHER_LANE, 5, b"x")
-        store.put_back(OTHER_LANE, 6, 0.0, 9)
-        assert sorted(store.left_behind(OTHER_LANE)) == [3, 7]
-        assert store.left_behind(Unit(job, 0, 11)) == [4]
-        assert store.left_behind(LANE) == store.left_behind(Unit(job, 1, 1)) == []
+        store.message_queue.save_outcome(OTHER_LANE, 5, b"x")
+        store.message_queue.put_back(OTHER_LANE, 6, 0.0, 9)
+        assert sorted(store.message_queue.list_abandoned(OTHER_LANE)) == [3, 7]
+        assert store.message_queue.list_abandoned(Unit(job, 0, 11)) == [4]
+        assert store.message_queue.list_abandoned(LANE) == store.message_queue.list_abandoned(Unit(job, 1, 1)) == []
 
 
 class TestTheCallsInFlight:
@@ -209,11 +213,11 @@ class TestTheCallsInFlight:
     def test_count_no_longer_when_nobody_says_that_they_still_are(self, store: RedisStore, job: str) -> None:
         take(store, 0, ttl=1.0, cap=2)
         take(store, 1, ttl=1.0, cap=2)
-        store.sending(LANE, {0: PACE, 5: PACE}, 600)  # 5 is not in flight, and does not come to be
+        store.message_queue.renew_calls(LANE, {0: PACE, 5: PACE}, 600)  # 5 is not in flight, and does not come to be
         assert take(store, 2, cap=2).state == "wait"
         time.sleep(1.05)
         assert len(fill(store, itertools.count(3), cap=2)) == 1
-        assert store.left_behind(LANE)[:2] == [0, 1], "whether they are answered or not"
+        assert store.message_queue.list_abandoned(LANE)[:2] == [0, 1], "whether they are answered or not"
 
     def test_double_until_a_refusal_halves_them_and_then_grow_one_by_one(self, store: RedisStore, job: str) -> None:
         places, first = itertools.count(), rules.FIRST_IN_FLIGHT
@@ -352,90 +356,90 @@ class TestAPace:
 
 class TestWhatWaitsToBeSent:
     def test_comes_in_runs_of_neighbours_from_different_places(self, store: RedisStore, job: str) -> None:
-        store.drop(job, 0)
-        store.enter(job, 0, range(40))
-        runs = [store.to_send(job, 0, 8) for _ in range(400)]
+        store.message_queue.drop_waiting(job, 0)
+        store.message_queue.add_requests(job, 0, range(40))
+        runs = [store.message_queue.list_due(job, 0, 8) for _ in range(400)]
         assert all(found == list(range(found[0], found[-1] + 1)) and wait == 0 for found, wait in runs)
         assert {len(found) for found, _ in runs} == set(range(1, 9))
         assert {place for found, _ in runs for place in found} == set(range(40))
 
     def test_is_nothing_or_comes_later(self, store: RedisStore, job: str) -> None:
-        assert store.to_send("nobody", 0, 16) == ([], None)
-        store.drop(job, 0)
-        store.enter(job, 0, [0, 1])
+        assert store.message_queue.list_due("nobody", 0, 16) == ([], None)
+        store.message_queue.drop_waiting(job, 0)
+        store.message_queue.add_requests(job, 0, [0, 1])
         for place, seconds in ((0, 1.0), (1, 60)):
             take(store, place)
-            store.put_back(LANE, place, seconds, 9)
-        places, wait = store.to_send(job, 0, 16)
+            store.message_queue.put_back(LANE, place, seconds, 9)
+        places, wait = store.message_queue.list_due(job, 0, 16)
         assert (places, 0.3 < (wait or 0) <= 1.0) == ([], True)
         time.sleep(1.05)
-        assert store.to_send(job, 0, 16) == ([0], 0.0)
+        assert store.message_queue.list_due(job, 0, 16) == ([0], 0.0)
 
     def test_is_dropped_at_once_but_for_what_was_sent(self, store: RedisStore, job: str) -> None:
         take(store, 7)
-        assert store.drop(job, 0) == MANY - 1
-        assert store.drop(job, 0) == 0
-        assert (store.under_way(job, 0), store.under_way(job, 1)) == (1, MANY)
+        assert store.message_queue.drop_waiting(job, 0) == MANY - 1
+        assert store.message_queue.drop_waiting(job, 0) == 0
+        assert (store.message_queue.count_unfinished(job, 0), store.message_queue.count_unfinished(job, 1)) == (1, MANY)
         assert take(store, 8) == Taken("gone")
 
     def test_is_not_what_was_sent_or_has_its_outcome_already(self, store: RedisStore, job: str) -> None:
         """``fall_back`` may die after it has entered them, and enters them again when lanes are through with them."""
-        store.drop(job, 0)
-        store.enter(job, 0, [0, 1, 2])
+        store.message_queue.drop_waiting(job, 0)
+        store.message_queue.add_requests(job, 0, [0, 1, 2])
         for place in (0, 1):
             take(store, place)
-        store.save_outcome(LANE, 0, b"x")
-        store.enter(job, 0, [0, 1, 2])
-        assert store.to_send(job, 0, 16) == ([2], 0.0)
-        assert store.under_way(job, 0) == 2
+        store.message_queue.save_outcome(LANE, 0, b"x")
+        store.message_queue.add_requests(job, 0, [0, 1, 2])
+        assert store.message_queue.list_due(job, 0, 16) == ([2], 0.0)
+        assert store.message_queue.count_unfinished(job, 0) == 2
 
     def test_that_is_entered_again_waits_no_less(self, store: RedisStore, job: str) -> None:
-        store.drop(job, 0)
-        store.enter(job, 0, [0])
+        store.message_queue.drop_waiting(job, 0)
+        store.message_queue.add_requests(job, 0, [0])
         take(store, 0)
-        store.put_back(LANE, 0, 60, 9)
-        store.enter(job, 0, [0])
-        assert store.to_send(job, 0, 16) == ([], pytest.approx(60, abs=10))
+        store.message_queue.put_back(LANE, 0, 60, 9)
+        store.message_queue.add_requests(job, 0, [0])
+        assert store.message_queue.list_due(job, 0, 16) == ([], pytest.approx(60, abs=10))
 
 
 class TestARefusedRequest:
     def test_is_sent_again_as_often_as_allowed(self, store: RedisStore, job: str) -> None:
         for times in (1, 2):
             take(store, 0)
-            assert store.put_back(LANE, 0, 0.0, 3) == store.refusals(LANE, 0) == times
+            assert store.message_queue.put_back(LANE, 0, 0.0, 3) == store.message_queue.count_refusals(LANE, 0) == times
         take(store, 0)
-        assert store.put_back(LANE, 0, 0.0, 3) == 3
+        assert store.message_queue.put_back(LANE, 0, 0.0, 3) == 3
         assert take(store, 0) == Taken("gone")
-        assert store.left_behind(LANE) == [0]
-        assert store.refusals(LANE, 1) == 0
+        assert store.message_queue.list_abandoned(LANE) == [0]
+        assert store.message_queue.count_refusals(LANE, 1) == 0
 
     def test_that_somebody_else_has_dealt_with_stays_as_it_is(self, store: RedisStore, job: str) -> None:
         take(store, 0)
-        store.save_outcome(LANE, 0, b"x")
-        assert store.put_back(LANE, 0, 0.0, 3) == store.refusals(LANE, 0) == 0
+        store.message_queue.save_outcome(LANE, 0, b"x")
+        assert store.message_queue.put_back(LANE, 0, 0.0, 3) == store.message_queue.count_refusals(LANE, 0) == 0
         assert take(store, 0) == Taken("gone")
 
     def test_of_a_job_that_is_over_is_not_sent_again(self, store: RedisStore, job: str) -> None:
         take(store, 0)
-        store.update_job(job, state="revoked")
-        assert store.put_back(LANE, 0, 0.0, 9) == 0
-        assert (store.left_behind(LANE), store.refusals(LANE, 0)) == ([0], 0)
+        store.jobs.update_job(job, state="revoked")
+        assert store.message_queue.put_back(LANE, 0, 0.0, 9) == 0
+        assert (store.message_queue.list_abandoned(LANE), store.message_queue.count_refusals(LANE, 0)) == ([0], 0)
 
     def test_costs_nothing(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
         take(store, 0, limit=100)
-        store.put_back(LANE, 0, 0.0, 2)
+        store.message_queue.put_back(LANE, 0, 0.0, 2)
         assert money(redis_client) == money(redis_client, pool="fallback_") == (0, 0)
         take(store, 0, limit=100)
-        store.put_back(LANE, 0, 0.0, 2)
+        store.message_queue.put_back(LANE, 0, 0.0, 2)
         assert money(redis_client) == (0, 2), "until it has its outcome"
-        store.save_outcome(LANE, 0, b"x", spent=0)
+        store.message_queue.save_outcome(LANE, 0, b"x", spent=0)
         assert money(redis_client) == money(redis_client, pool="fallback_") == (0, 0)
 
     def test_of_a_job_that_is_gone_leaves_nothing(self, store: RedisStore, job: str, keys: Any) -> None:
         take(store, 0, limit=100)
-        store.delete(job)
-        assert store.put_back(LANE, 0, 0.0, 3) == 0
-        assert not store.save_outcome(LANE, 0, b"x", spent=1)
+        store.jobs.delete_job(job)
+        assert store.message_queue.put_back(LANE, 0, 0.0, 3) == 0
+        assert not store.message_queue.save_outcome(LANE, 0, b"x", spent=1)
         assert keys() == set()
 
 
@@ -446,7 +450,7 @@ class TestALimitOfWhatMessagesCost:
         assert [take(store, place, **bounds).state for place in range(3)] == ["taken", "taken", "reserved"]
         assert take(store, 2, **bounds) == Taken("reserved", 2.0)
         assert take(store, 2, **{**bounds, "most": 20}).state == "taken", "a cheaper one fits"
-        store.save_outcome(LANE, 0, b"x", spent=11)
+        store.message_queue.save_outcome(LANE, 0, b"x", spent=11)
         assert take(store, 3, **{**bounds, "most": 30}).state == "reserved"
         assert take(store, 3, **{**bounds, "most": 29}).state == "taken"
 
@@ -455,7 +459,7 @@ class TestALimitOfWhatMessagesCost:
         for place, spent in ((0, 70), (1, 1)):
             assert take(store, place, **bounds).state == "taken"
             assert take(store, 2, **bounds).state == "reserved"
-            store.save_outcome(LANE, place, b"x", spent=spent)
+            store.message_queue.save_outcome(LANE, place, b"x", spent=spent)
         assert take(store, 2, **bounds) == Taken("budget"), "29 do not cover its input"
         assert take(store, 2, **{**bounds, "least": 29}).state == "taken"
 
@@ -471,22 +475,22 @@ class TestALimitOfWhatMessagesCost:
     ) -> None:
         for place, spent in ((0, None), (1, 0), (2, 3)):
             take(store, place, most=10, **{pool: 100})
-            store.save_outcome(LANE, place, b"x", spent=spent)
+            store.message_queue.save_outcome(LANE, place, b"x", spent=spent)
         assert money(redis_client) == money(redis_client, pool="fallback_") == (13, 0)
 
     def test_counts_a_call_once(self, store: RedisStore, job: str, pool: str, redis_client: redis.Redis) -> None:
         take(store, 0, most=10, **{pool: 100})
-        assert store.save_outcome(LANE, 0, b"x", spent=4)
-        assert not store.save_outcome(LANE, 0, b"x", spent=4)
-        assert not store.save_outcome(OTHER_LANE, 0, b"y")
+        assert store.message_queue.save_outcome(LANE, 0, b"x", spent=4)
+        assert not store.message_queue.save_outcome(LANE, 0, b"x", spent=4)
+        assert not store.message_queue.save_outcome(OTHER_LANE, 0, b"y")
         assert money(redis_client) == (4, 0)
 
     def test_takes_what_costs_nothing(self, store: RedisStore, job: str, pool: str, redis_client: redis.Redis) -> None:
         """An own price may be 0."""
         take(store, 0, least=0, most=0, **{pool: 100})
-        store.put_back(LANE, 0, 0.0, 9)
+        store.message_queue.put_back(LANE, 0, 0.0, 9)
         take(store, 0, least=0, most=0, **{pool: 100})
-        assert store.save_outcome(LANE, 0, b"x", spent=0)
+        assert store.message_queue.save_outcome(LANE, 0, b"x", spent=0)
         assert money(redis_client) == (0, 0)
 
 
@@ -494,51 +498,51 @@ class TestAJobsMoney:
     def test_is_reserved_once_for_each_turn_of_a_batch(
         self, store: RedisStore, job: str, redis_client: redis.Redis
     ) -> None:
-        assert [store.reserve(BATCH, turn, 10, 40, 100) for turn in (0, 0, 1, 0)] == ["yes"] * 4
+        assert [store.budget.reserve_cost(BATCH, turn, 10, 40, 100) for turn in (0, 0, 1, 0)] == ["yes"] * 4
         assert money(redis_client) == (0, 80)
-        assert store.reserve(Unit(job, 1), 0, 10, 40, 100) == "wait"
-        assert store.reserve(Unit(job, 1), 0, 101, 200, 100) == "no"
+        assert store.budget.reserve_cost(Unit(job, 1), 0, 10, 40, 100) == "wait"
+        assert store.budget.reserve_cost(Unit(job, 1), 0, 101, 200, 100) == "no"
 
     def test_is_settled_as_far_as_is_known(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
-        store.reserve(BATCH, 0, 10, 40, 100)
+        store.budget.reserve_cost(BATCH, 0, 10, 40, 100)
         for spent in (40, 7, 7):
-            store.settle_cost(BATCH, 0, spent)
+            store.budget.record_cost(BATCH, 0, spent)
             assert money(redis_client) == (spent, 0)
-        store.settle_cost(BATCH, 1, 50)  # was never reserved
+        store.budget.record_cost(BATCH, 1, 50)  # was never reserved
         assert money(redis_client) == (7, 0)
 
     def test_is_reserved_again_for_what_is_created_after_all(
         self, store: RedisStore, job: str, redis_client: redis.Redis
     ) -> None:
-        store.reserve(BATCH, 0, 10, 40, 100)
-        store.settle_cost(BATCH, 0, 40)
-        store.reserve(Unit(job, 1), 0, 10, 60, 100)
+        store.budget.reserve_cost(BATCH, 0, 10, 40, 100)
+        store.budget.record_cost(BATCH, 0, 40)
+        store.budget.reserve_cost(Unit(job, 1), 0, 10, 60, 100)
         for _ in range(2):
-            assert store.reserve(BATCH, 0, 10, 41, 100) == "wait"
+            assert store.budget.reserve_cost(BATCH, 0, 10, 41, 100) == "wait"
             assert money(redis_client) == (0, 60)
-        assert store.reserve(BATCH, 0, 10, 40, 100) == "yes"
+        assert store.budget.reserve_cost(BATCH, 0, 10, 40, 100) == "yes"
         assert money(redis_client) == (0, 100)
 
     def test_may_be_nothing(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
-        assert store.reserve(BATCH, 0, 0, 0, 100) == "yes"
-        store.settle_cost(BATCH, 0, 0)
+        assert store.budget.reserve_cost(BATCH, 0, 0, 0, 100) == "yes"
+        store.budget.record_cost(BATCH, 0, 0)
         assert money(redis_client) == (0, 0)
 
     def test_is_one_for_batches_and_messages(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
-        assert store.reserve(BATCH, 0, 10, 90, 100) == "yes"
+        assert store.budget.reserve_cost(BATCH, 0, 10, 90, 100) == "yes"
         assert take(store, 0, least=5, most=20, limit=1000, total=100).state == "reserved"
         assert money(redis_client, pool="fallback_") == (0, 0), "nothing of it is reserved"
-        store.settle_cost(BATCH, 0, 60)
+        store.budget.record_cost(BATCH, 0, 60)
         assert take(store, 0, least=5, most=20, limit=1000, total=100).state == "taken"
-        assert store.reserve(Unit(job, 1), 0, 10, 30, 100) == "wait"
-        store.save_outcome(LANE, 0, b"x", spent=6)
-        assert store.reserve(Unit(job, 1), 0, 10, 30, 100) == "yes"
+        assert store.budget.reserve_cost(Unit(job, 1), 0, 10, 30, 100) == "wait"
+        store.message_queue.save_outcome(LANE, 0, b"x", spent=6)
+        assert store.budget.reserve_cost(Unit(job, 1), 0, 10, 30, 100) == "yes"
         assert money(redis_client) == (66, 30)
         assert money(redis_client, pool="fallback_") == (6, 0)
 
     def test_of_a_job_that_is_gone_is_not_to_be_had(self, store: RedisStore, keys: Any) -> None:
-        assert store.reserve(BATCH, 0, 0, 0, 100) == "no"
-        store.settle_cost(BATCH, 0, 5)
+        assert store.budget.reserve_cost(BATCH, 0, 0, 0, 100) == "no"
+        store.budget.record_cost(BATCH, 0, 5)
         assert keys() == set()
 
     @given(
@@ -568,11 +572,13 @@ class TestAJobsMoney:
                 taken = take(store, place, lane, least=least, most=most, cap=MANY, limit=limit, total=total)
                 if taken.state == "taken":
                     sent[place] = most
-                    store.answered(lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY)
+                    store.message_queue.record_answer(
+                        lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY
+                    )
                 assert (taken.state == "budget") == (on_messages + least > limit or spent + least > total)
             elif kind == "reserve":
                 turn = next(turns)
-                if (answer := store.reserve(Unit(job, 0), turn, least, most, total)) == "yes":
+                if (answer := store.budget.reserve_cost(Unit(job, 0), turn, least, most, total)) == "yes":
                     batches[turn] = most
                 fits = spent + reserved + most <= total or (not reserved and spent + least <= total)
                 assert (answer == "yes") == fits
@@ -582,11 +588,11 @@ class TestAJobsMoney:
                 cost = most if kind == "lose" else 0 if kind == "refuse" else most * chosen // 10
                 spent, on_messages = spent + cost, on_messages + (cost if under_way is sent else 0)
                 if kind == "settle":
-                    store.settle_cost(Unit(job, 0), number, cost)
+                    store.budget.record_cost(Unit(job, 0), number, cost)
                 elif kind == "refuse":
-                    store.put_back(lane, number, 0.0, 9)
+                    store.message_queue.put_back(lane, number, 0.0, 9)
                 else:
-                    store.save_outcome(lane, number, b"x", spent=None if kind == "lose" else cost)
+                    store.message_queue.save_outcome(lane, number, b"x", spent=None if kind == "lose" else cost)
             assert money(redis_client, job) == (spent, sum(sent.values()) + sum(batches.values()))
             assert money(redis_client, job, "fallback_") == (on_messages, sum(sent.values()))
             assert spent + sum(sent.values()) + sum(batches.values()) < total + 70
@@ -615,15 +621,19 @@ class TestAJobsMoney:
                 seen.append(taken.state)
                 if taken.state != "taken":
                     continue
-                store.answered(lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY)
+                store.message_queue.record_answer(
+                    lane, place, PACE, taken.mark, limits={}, refused=False, hold=None, cap=MANY
+                )
                 if rand.random() < 0.3:
-                    store.put_back(lane, place, 600, 9)
+                    store.message_queue.put_back(lane, place, 600, 9)
                 else:
-                    store.save_outcome(lane, place, b"x", spent=rand.choice([None, 0, rand.randint(0, most)]))
+                    store.message_queue.save_outcome(
+                        lane, place, b"x", spent=rand.choice([None, 0, rand.randint(0, most)])
+                    )
                 check()
             return seen
 
-        assert store.reserve(Unit(job, 1), 0, 1, 150, total) == "yes"
+        assert store.budget.reserve_cost(Unit(job, 1), 0, 1, 150, total) == "yes"
         with ThreadPoolExecutor(rules.SENDERS) as pool:
             states = set(itertools.chain(*pool.map(run, range(rules.SENDERS))))
         assert {"taken", "budget"} <= states
@@ -633,9 +643,9 @@ class TestAJobsMoney:
 
 class TestWhatWasAnnounced:
     def test_is_a_bit_for_each_request(self, store: RedisStore, job: str) -> None:
-        assert store.announced(job, 0) == b""
-        store.announce(job, 0, [0, 9])
-        store.announce(job, 0, [9, 17])
-        store.announce(job, 0, [])
-        assert store.announced(job, 0) == b"\x80\x40\x40"
-        assert store.announced(job, 1) == b""
+        assert store.results.read_announced(job, 0) == b""
+        store.results.mark_announced(job, 0, [0, 9])
+        store.results.mark_announced(job, 0, [9, 17])
+        store.results.mark_announced(job, 0, [])
+        assert store.results.read_announced(job, 0) == b"\x80\x40\x40"
+        assert store.results.read_announced(job, 1) == b""

@@ -10,9 +10,9 @@ import pytest
 from claude_batch_tasks import rules, steady
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import Flight, Unit
+from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.redis import RedisStore
-from claude_batch_tasks.store.redis.clock import StoreClock
-from claude_batch_tasks.store.redis.flights import _decode_flight, _encode
+from claude_batch_tasks.store.redis.parts.in_flight import _decode_flight, _encode
 
 
 class Times:
@@ -104,9 +104,9 @@ class TestTheRedisStore:
     def test_tells_its_own_time(self, store: RedisStore, redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         seconds, microseconds = redis_client.time()
         right = time.time
-        monkeypatch.setattr(store._clock, "_ask", lambda: right() + 86_400)
+        monkeypatch.setattr(store._connection.clock, "_ask", lambda: right() + 86_400)
         assert store.now() == pytest.approx(seconds + microseconds / 1e6 + 86_400, abs=5)
-        store.acquire(Unit("gone"), 0, "me", 10)
+        store.leases.acquire_lease(Unit("gone"), 0, "me", 10)
         seconds, microseconds = redis_client.time()
         assert store.now() == pytest.approx(seconds + microseconds / 1e6, abs=1), "each lease tells it as well"
 

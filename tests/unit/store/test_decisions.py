@@ -12,7 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.records import Flight, Lost, Need, Taken, Unit
-from claude_batch_tasks.store.redis import RedisStore, keys, lua
+from claude_batch_tasks.store.redis import RedisStore, keys, scripts
 
 JOB, BATCH, LANE = Unit("j"), Unit("j", 0), Unit("j", 0, 0)
 START = 2_000_000_000
@@ -63,8 +63,8 @@ class Case:
 
 @pytest.fixture
 def store(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> RedisStore:
-    text = lua.script_text
-    monkeypatch.setattr(lua, "script_text", lambda *names: AT_THE_TESTS_TIME + text(*names))
+    text = scripts.script_text
+    monkeypatch.setattr(scripts, "script_text", lambda *names: AT_THE_TESTS_TIME + text(*names))
     return RedisStore(redis_client, "the test's server")
 
 
@@ -92,7 +92,7 @@ class TestLeases:
         state = rules.lease_state(
             position, "me", current=-1 if current is None else current, holder=holder, ends=until or 0, now=NOW
         )
-        lease = store.acquire(BATCH, position, "me", 600)
+        lease = store.leases.acquire_lease(BATCH, position, "me", 600)
         assert lease.state == state
         assert lease.remaining == (math.ceil((ends - NOW) * 1000) / 1000 if state == "busy" else 0)
         usual = rules.usual_lateness(NOW - (due or NOW), late or 0)
@@ -118,7 +118,7 @@ class TestLeases:
             case.client.set(keys.LATE, late)
         known = {"due": due, "ends": ends or 0, "resent_at": resent_at or 0}
         lost = rules.seems_lost(after, **known, lateness=late or 0, now=NOW)
-        assert store.lost(BATCH, after) == (Lost(3, due) if lost else None)
+        assert store.schedule.find_lost(BATCH, after) == (Lost(3, due) if lost else None)
         again = NOW + rules.next_copy_after(after, (resent or 0) + 1) if lost and after else due
         assert case.client.zscore(keys.DUE, keys.member(BATCH)) == near(again, 0.001)
 
@@ -135,7 +135,7 @@ class TestMoney:
         case.fields(keys.job_key("j"), nonce='"n"', money=1)
         case.fields(keys.money_key("j"), begun=1, spent=spent, reserved=reserved)
         answer = rules.affordable(limit, spent=spent, reserved=reserved, least=least, most=least + more)
-        assert store.reserve(BATCH, 1, least, least + more, limit) == answer
+        assert store.budget.reserve_cost(BATCH, 1, least, least + more, limit) == answer
         taken = least + more if answer == "yes" else 0
         assert int(case.client.hget(keys.money_key("j"), "reserved")) == reserved + taken
 
@@ -150,7 +150,7 @@ class TestMoney:
         limit, reserved, settled = 20, dict[int, int](), dict[int, int]()
         for step, turn, least, more in steps:
             if step == "settle":
-                store.settle_cost(BATCH, turn, least)
+                store.budget.record_cost(BATCH, turn, least)
                 if turn in reserved or turn in settled:
                     reserved.pop(turn, None)
                     settled[turn] = least
@@ -161,7 +161,7 @@ class TestMoney:
                 settled.pop(turn, None)
                 sums = {"spent": sum(settled.values()), "reserved": sum(reserved.values())}
                 answer = rules.affordable(limit, **sums, least=least, most=least + more)
-            assert store.reserve(BATCH, turn, least, least + more, limit) == answer
+            assert store.budget.reserve_cost(BATCH, turn, least, least + more, limit) == answer
             if answer == "yes":
                 reserved.setdefault(turn, least + more)
             known = [int(n or 0) for n in case.client.hmget(keys.money_key("j"), "spent", "reserved")]
@@ -234,7 +234,7 @@ class TestCallsOfTheMessagesApi:
         else:
             expected = Taken("taken")
         need = Need(tokens, *(costs.values() if cost else (None, None)))
-        taken = store.take(LANE, "me", 0, "p", need, 60, cap=cap, limit=limit, total=total)
+        taken = store.message_queue.take_request(LANE, "me", 0, "p", need, 60, cap=cap, limit=limit, total=total)
         assert taken._replace(mark="") == expected
         if taken.state == "taken":
             needs = rules.calls_need(tokens, usual or 0)
@@ -253,7 +253,9 @@ class TestCallsOfTheMessagesApi:
         case = Case(store)
         pace, _ = keys.pace_keys("p")
         case.fields(pace, allowed=allowed, cut_at=cut_at, in_a_row=in_a_row, usual_output=usual)
-        store.answered(LANE, 0, "p", "1 1 1", limits={}, refused=refused, hold=None, cap=cap, output=output)
+        store.message_queue.record_answer(
+            LANE, 0, "p", "1 1 1", limits={}, refused=refused, hold=None, cap=cap, output=output
+        )
         before = rules.FIRST_IN_FLIGHT if allowed is None else allowed
         after = rules.calls_allowed(before, refused=refused, cut_at=cut_at, cap=cap, now=NOW)
         found = [case.number(value) for value in case.client.hmget(pace, "allowed", "in_a_row", "usual_output")]
@@ -306,7 +308,7 @@ class TestBatchesThatAreDue:
             running=state == "running", deadline=deadline, paused_until=paused or 0,
             in_flight=in_flight, list_paused_until=list_paused or 0, listing=listing, asked=known, now=NOW,
         )  # fmt: skip
-        units, _ = store.due(10)
+        units, _ = store.schedule.take_due(10)
         assert units == ([BATCH] if until is None else [])
         member, in_vain = case.client.hmget(keys.account_key("a", keys.ASKED), '"q":member', '"q":in_vain')
         assert member != name.encode() or int(in_vain) == rules.asks_for_list_call(known, NOW)[1]
@@ -321,4 +323,4 @@ class TestBatchesThatAreDue:
         due = {keys.member(Unit("j", number)): START - 2000 for number in range(20)}
         for index in (keys.DUE, keys.WAITING):
             case.client.zadd(index, due)
-        assert len(store.due(limit)[0]) == rules.handed_out_at_most(limit, out)
+        assert len(store.schedule.take_due(limit)[0]) == rules.handed_out_at_most(limit, out)

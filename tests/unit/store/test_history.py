@@ -21,7 +21,7 @@ from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 def add(store: RedisStore, job_id: str, at: float = 1.5, state: str = "running") -> str:
     record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=at, state=state)  # type: ignore[arg-type]
-    assert store.create_job(job_id, record, [BatchRecord(first=0, count=1, body_bytes=9)], 600, staged=False)
+    assert store.jobs.create_job(job_id, record, [BatchRecord(first=0, count=1, body_bytes=9)], 600, staged=False)
     return job_id
 
 
@@ -34,12 +34,12 @@ class TestTheListOfJobs:
     def test_begins_with_the_newest(self, store: RedisStore) -> None:
         for number in (2, 1, 3):
             add(store, f"job {number}", number)
-        assert list(store.job_ids()) == ["job 3", "job 2", "job 1"]
-        assert list(store.job_ids(before=3)) == ["job 2", "job 1"]
+        assert list(store.jobs.job_ids()) == ["job 3", "job 2", "job 1"]
+        assert list(store.jobs.job_ids(before=3)) == ["job 2", "job 1"]
 
     def test_leaves_none_out_where_many_were_submitted_at_one_moment(self, store: RedisStore) -> None:
         made = {add(store, f"job {number}", number // 150) for number in range(450)}
-        found = list(store.job_ids())
+        found = list(store.jobs.job_ids())
         assert len(found) == 450
         assert set(found) == made
 
@@ -48,7 +48,7 @@ class TestTheListOfJobs:
             add(store, f"job {number}", number)
         for number in range(0, 250, 2):
             redis_client.delete(f"claude_batch:{{job {number}}}:job")
-        assert len(list(store.job_ids())) == 125
+        assert len(list(store.jobs.job_ids())) == 125
         assert redis_client.zcard("claude_batch:jobs") == 125
 
     def test_has_none_of_a_later_moment_where_many_before_it_have_expired(
@@ -57,7 +57,7 @@ class TestTheListOfJobs:
         redis_client.zadd("claude_batch:jobs", {f"gone {number}": 100 + number for number in range(150)})
         for job_id, at in (("old", 5), ("at that moment", 1000)):
             add(store, job_id, at)
-        assert list(store.job_ids(before=1000)) == ["old"]
+        assert list(store.jobs.job_ids(before=1000)) == ["old"]
 
     def test_is_cleared_of_the_expired_by_and_by_also_where_nobody_asks_for_it(
         self, store: RedisStore, redis_client: redis.Redis
@@ -66,19 +66,19 @@ class TestTheListOfJobs:
             redis_client.zadd("claude_batch:jobs", {f"gone {number}": number})
         add(store, "here", 1000)
         for _ in range(100):
-            store.forget_expired()
+            store.jobs.forget_expired()
         assert redis_client.zrange("claude_batch:jobs", 0, -1) == [b"here"]
 
     def test_has_a_job_that_an_earlier_release_submitted_once_anything_happens_to_it(
         self, store: RedisStore, redis_client: redis.Redis
     ) -> None:
         redis_client.zrem("claude_batch:jobs", add(store, "old", 5.0))
-        store.note("old", entry(1))
+        store.history.append_event("old", entry(1))
         assert redis_client.zscore("claude_batch:jobs", "old") == 5.0
 
     def test_loses_what_is_deleted(self, store: RedisStore) -> None:
-        store.delete(add(store, "job"))
-        assert list(store.job_ids()) == []
+        store.jobs.delete_job(add(store, "job"))
+        assert list(store.jobs.job_ids()) == []
 
 
 class TestListJobs:
@@ -103,14 +103,14 @@ class TestAHistory:
     def test_is_told_in_order_with_its_details(self, store: RedisStore) -> None:
         add(store, "job")
         for number in range(3):
-            store.note("job", entry(number))
-        assert store.history("job") == [entry(0), entry(1), entry(2)]
+            store.history.append_event("job", entry(number))
+        assert store.history.read_events("job") == [entry(0), entry(1), entry(2)]
 
     def test_keeps_the_beginning_and_the_end_of_a_long_one(self, store: RedisStore) -> None:
         add(store, "job")
         for number in range(1234):
-            store.note("job", entry(number))
-        told = store.history("job")
+            store.history.append_event("job", entry(number))
+        told = store.history.read_events("job")
         assert len(told) == 1001
         assert told[:200] == [entry(number) for number in range(200)]
         assert (told[200].event, told[200].text) == ("left_out", "234 entries are no longer kept")
@@ -120,33 +120,33 @@ class TestAHistory:
     def test_expires_with_its_job_and_is_deleted_with_it(self, store: RedisStore, redis_client: redis.Redis) -> None:
         add(store, "job")
         for number in range(201):
-            store.note("job", entry(number))
+            store.history.append_event("job", entry(number))
         kept = redis_client.keys("*:history*")
         assert len(kept) == 2
         assert all(0 < redis_client.ttl(key) <= 600 for key in kept)
-        store.keep("job")
-        store.note("job", entry(201))
+        store.jobs.persist_job("job")
+        store.history.append_event("job", entry(201))
         assert all(redis_client.ttl(key) == -1 for key in kept)
-        store.expire("job", 50)
-        store.note("job", entry(202))
+        store.jobs.expire_job("job", 50)
+        store.history.append_event("job", entry(202))
         assert all(0 < redis_client.ttl(key) <= 50 for key in kept)
-        store.delete("job")
-        store.note("job", entry(203))
+        store.jobs.delete_job("job")
+        store.history.append_event("job", entry(203))
         assert redis_client.keys("*:history*") == []
 
     def test_goes_with_a_job_that_an_earlier_release_let_expire(
         self, store: RedisStore, redis_client: redis.Redis
     ) -> None:
         add(store, "job")
-        store.keep("job")
-        store.note("job", entry(1))
+        store.jobs.persist_job("job")
+        store.history.append_event("job", entry(1))
         redis_client.delete("claude_batch:{job}:job")
-        store.forget_expired()
+        store.jobs.forget_expired()
         assert redis_client.keys("*:history*") == []
 
     def test_is_the_jobs(self, app: Celery) -> None:
         store = open_store_at(str(app.conf.broker_url))
-        store.note(add(store, "job"), entry(1))
+        store.history.append_event(add(store, "job"), entry(1))
         assert BatchJob("job").history() == [entry(1)]
         with pytest.raises(JobNotFound):
             BatchJob("another").history()
@@ -167,7 +167,7 @@ class TestTelling:
             "claude_batch_batch_id": "msgbatch_1",
             "claude_batch_requests": 5,
         }
-        (event,) = store.history("job")
+        (event,) = store.history.read_events("job")
         assert (event.event, event.batch, event.text) == ("created", 2, "created, 5 requests")
         assert event.details == {"batch_id": "msgbatch_1", "requests": 5}
 
@@ -198,7 +198,7 @@ class TestTelling:
             "req_1",
             500,
         )
-        assert store.history("job")[0].details == {"request_id": "req_1", "status": 500}
+        assert store.history.read_events("job")[0].details == {"request_id": "req_1", "status": 500}
 
     def test_is_of_one_kind_with_those_of_other_jobs(self, store: RedisStore, caplog: pytest.LogCaptureFixture) -> None:
         jobs = [add(store, job_id) for job_id in ("one", "two")]

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, LaneRecord, Unit
-from claude_batch_tasks.store.redis import encoding, keys, lua
+from claude_batch_tasks.store.redis import encoding, keys, scripts
 from tests.guards import redis_keys
 
-SCRIPTS = sorted((Path(lua.__file__).parent / "scripts").glob("*.lua"))
+SCRIPTS = sorted((Path(scripts.__file__).parent).glob("*.lua"))
 
 #: What scripts spell out: the words of JSON, and a bound of Redis.
 PLAIN = {"true", "null", "-inf"}
@@ -84,16 +84,16 @@ def test_a_script_spells_no_field_and_no_key(script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_names_in_a_script_stand_for_something(script: Path) -> None:
     assert not re.search(
-        r"\b(?!KEYS\b|ARGV\b)[A-Z][A-Z_]*\.\w", re.sub(r"--.*", "", lua.with_values(script.read_text()))
+        r"\b(?!KEYS\b|ARGV\b)[A-Z][A-Z_]*\.\w", re.sub(r"--.*", "", scripts.with_values(script.read_text()))
     )
 
 
 def test_a_name_that_stands_for_nothing_is_an_error() -> None:
-    assert lua.with_values("HGET JOB.state JOB_LEASE.ends FLIGHT.deadline -- JOB.x\n") == (
+    assert scripts.with_values("HGET JOB.state JOB_LEASE.ends FLIGHT.deadline -- JOB.x\n") == (
         "HGET 'state' 'lease:until' 7 -- JOB.x\n"
     )
     with pytest.raises(KeyError):
-        lua.with_values("JOB.stat")
+        scripts.with_values("JOB.stat")
 
 
 def test_positions_in_a_packed_array_are_its_structs() -> None:

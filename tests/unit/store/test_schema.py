@@ -27,26 +27,26 @@ def written_by_the_first_release(client: redis.Redis, jobs: dict[str, float]) ->
     for job_id, at in jobs.items():
         record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=at)
         batch = BatchRecord(first=0, count=1, body_bytes=1)
-        assert store.create_job(job_id, record, [batch], 600, staged=False)
+        assert store.jobs.create_job(job_id, record, [batch], 600, staged=False)
     client.delete("claude_batch:jobs", schema.SCHEMA)
 
 
 class TestAStore:
     def test_that_is_new_has_the_present_version(self, store: RedisStore, redis_client: redis.Redis) -> None:
-        assert store.job("nobody") is None
+        assert store.jobs.read_job("nobody") is None
         assert numbers(redis_client) == {"version": schema.VERSION, "least": schema.LEAST}
 
     def test_is_looked_at_once(self, store: RedisStore, redis_client: redis.Redis) -> None:
-        store.job("nobody")
+        store.jobs.read_job("nobody")
         redis_client.zadd(schema.SCHEMA, NEWER)
-        assert store.job("nobody") is None
+        assert store.jobs.read_job("nobody") is None
 
 
 class TestTheFirstReleasesStore:
     def test_lists_its_jobs(self, redis_client: redis.Redis) -> None:
         jobs = {**{f"job {n}": n + 0.25 for n in range(1200)}, "a:{b}:job": 2000.5, "}": 3000.0}
         written_by_the_first_release(redis_client, jobs)
-        found = list(RedisStore(redis_client, "the test's server").job_ids())
+        found = list(RedisStore(redis_client, "the test's server").jobs.job_ids())
         assert found == sorted(jobs, key=lambda job_id: jobs[job_id], reverse=True)
         assert numbers(redis_client)["version"] == schema.VERSION
 
@@ -55,7 +55,7 @@ class TestTheFirstReleasesStore:
         written_by_the_first_release(redis_client, jobs)
         with ThreadPoolExecutor(8) as pool:
             stores = [RedisStore(redis_client, "the test's server") for _ in range(8)]
-            found = pool.map(lambda store: set(store.job_ids()), stores)
+            found = pool.map(lambda store: set(store.jobs.job_ids()), stores)
             assert list(found) == [set(jobs)] * 8
 
     def test_is_brought_up_to_date_after_one_died_in_the_middle(
@@ -72,7 +72,7 @@ class TestTheFirstReleasesStore:
             with pytest.raises(KeyboardInterrupt):
                 RedisStore(redis_client, "the test's server").check_schema()
         assert "version" not in numbers(redis_client)
-        assert list(RedisStore(redis_client, "the test's server").job_ids()) == ["b", "a"]
+        assert list(RedisStore(redis_client, "the test's server").jobs.job_ids()) == ["b", "a"]
 
     def test_is_not_sunk_by_one_that_comes_late(
         self, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
@@ -85,16 +85,16 @@ class TestTheFirstReleasesStore:
 class TestANewerReleasesStore:
     def test_may_be_used_where_that_allows_it(self, store: RedisStore, redis_client: redis.Redis) -> None:
         redis_client.zadd(schema.SCHEMA, {"version": 7, "least": schema.VERSION})
-        assert store.job("nobody") is None
+        assert store.jobs.read_job("nobody") is None
         assert numbers(redis_client) == {"version": 7, "least": schema.VERSION}
 
     def test_is_left_alone(self, store: RedisStore, redis_client: redis.Redis) -> None:
         redis_client.zadd(schema.SCHEMA, NEWER)
         for _ in range(2):
             with pytest.raises(StoreTooNew, match=r"the test's server .*schema 7; this one knows 2.*upgrade"):
-                store.job("nobody")
+                store.jobs.read_job("nobody")
         with pytest.raises(StoreTooNew):
-            list(store.job_ids())
+            list(store.jobs.job_ids())
         assert redis_client.keys("*") == [schema.SCHEMA.encode()]
 
     def test_is_told_to_whoever_hands_a_job_over_or_asks_about_one(

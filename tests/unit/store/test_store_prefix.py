@@ -15,7 +15,7 @@ from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.redis import open_store_at
-from claude_batch_tasks.store.redis.connection import _KEYLESS, _KEYS_ONLY
+from claude_batch_tasks.store.redis.prefixing import _KEYLESS, _KEYS_ONLY
 
 
 def settings(**conf: Any) -> Settings:
@@ -66,20 +66,20 @@ def server(redis_server: RedisServer) -> RedisServer:
 @pytest.mark.parametrize("prefix", ["shop:", "a*[b]?\\:", "{shop}:"])
 def test_two_stores_in_one_database_know_nothing_of_each_other(server: RedisServer, prefix: str) -> None:
     ours, theirs = (open_store_at(server.url, (), each) for each in (prefix, ""))
-    theirs.schedule([Unit("theirs")], 1)
-    ours.schedule([Unit("j", 0), Unit("j")], 5)
-    ours.wait_again([Unit("j", 0)], -1)
-    assert theirs.overdue(9, 10) == [Unit("theirs")]
-    assert theirs.due(5) == ([], None)
-    assert Unit("j") in ours.overdue(9, 10)
-    assert ours.due(5)[0] == [Unit("j", 0)]
+    theirs.schedule.add_units([Unit("theirs")], 1)
+    ours.schedule.add_units([Unit("j", 0), Unit("j")], 5)
+    ours.schedule.wait_again([Unit("j", 0)], -1)
+    assert theirs.schedule.list_overdue(9, 10) == [Unit("theirs")]
+    assert theirs.schedule.take_due(5) == ([], None)
+    assert Unit("j") in ours.schedule.list_overdue(9, 10)
+    assert ours.schedule.take_due(5)[0] == [Unit("j", 0)]
     keys = {key.decode() for key in server.client().keys("*")}
     assert all(key.startswith(("claude_batch:", f"{prefix}claude_batch:")) for key in keys)
     ours._redis.hset("claude_batch:{x}:job", "submitted_at", "1.5")
     server.client().delete(f"{prefix}claude_batch:jobs", f"{prefix}claude_batch:schema")
-    ours.list_jobs_anew()
-    assert list(ours.job_ids()) == ["x"]
-    assert list(theirs.job_ids()) == []
+    ours.jobs.rebuild_list()
+    assert list(ours.jobs.job_ids()) == ["x"]
+    assert list(theirs.jobs.job_ids()) == []
 
 
 def found(server: RedisServer, **conf: Any) -> list[str]:
@@ -94,7 +94,7 @@ def found(server: RedisServer, **conf: Any) -> list[str]:
 
 class TestJobsOfAnotherPrefix:
     def test_are_noticed_by_an_app_that_has_none(self, server: RedisServer) -> None:
-        open_store_at(server.url).schedule([Unit("j")], 1e10)
+        open_store_at(server.url).schedule.add_units([Unit("j")], 1e10)
         [text] = found(server, broker_transport_options={"global_keyprefix": "shop:"})
         assert re.search(r"keys begin with '', and this app's begin with 'shop:'", text)
         assert found(server) == []
@@ -102,8 +102,8 @@ class TestJobsOfAnotherPrefix:
     def test_are_noticed_where_nobody_does_what_is_due(self, server: RedisServer) -> None:
         open_store_at(server.url)._redis.zadd("claude_batch:jobs", {"mine": 1})
         theirs = open_store_at(server.url, (), "shop:")
-        theirs.schedule([Unit("j")], 1e10)
+        theirs.schedule.add_units([Unit("j")], 1e10)
         assert found(server) == []  # another project's, which works
-        theirs.schedule([Unit("k")], 1)
+        theirs.schedule.add_units([Unit("k")], 1)
         [text] = found(server)
         assert "keys begin with 'shop:', and this app's begin with ''" in text

@@ -41,10 +41,10 @@ def make_step(store: RedisStore) -> Callable[..., Step]:
         own = {"first": 0, "count": 4, "body_bytes": 9, "least": 1, "most": MOST, "state": "fetched", **batch}
         batches = [BatchRecord(**own), BatchRecord(first=4, count=4, body_bytes=9)]
         if pieces is not None:
-            store.stage(JOB, "n", [*pieces, Piece(1, [], b"")])
-            store.stage_index(JOB, "n", [(0, b"x")])
-        store.create_job(JOB, record, batches, 600, staged=pieces is not None)
-        store.acquire(BATCH, 0, "me", 600)
+            store.payloads.stage_requests(JOB, "n", [*pieces, Piece(1, [], b"")])
+            store.payloads.stage_index(JOB, "n", [(0, b"x")])
+        store.jobs.create_job(JOB, record, batches, 600, staged=pieces is not None)
+        store.leases.acquire_lease(BATCH, 0, "me", 600)
         found = Settings(**{"max_cost": LIMIT / 1e9, **(settings or {})})
         step = Step(store, found, record, BATCH, "me", (JOB, 0, 0, 0), SimpleNamespace())
         step.past = []
@@ -83,18 +83,18 @@ class TestWhatABatchHasCost:
         """No later step of it settles what it has cost."""
         step = make_step({"state": state, **known})
         assert _check_budget(step)
-        assert store.reserve(OTHER, 0, 1, MOST, LIMIT) == "wait"
+        assert store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT) == "wait"
         _record_cost(step)
         left = LIMIT - (MOST if known else 0)
-        assert store.reserve(OTHER, 0, left + 1, left + 1, LIMIT) == "no"
-        assert store.reserve(OTHER, 0, left, left, LIMIT) == "yes"
+        assert store.budget.reserve_cost(OTHER, 0, left + 1, left + 1, LIMIT) == "no"
+        assert store.budget.reserve_cost(OTHER, 0, left, left, LIMIT) == "yes"
 
     def test_is_estimated_where_nobody_did(self, store: RedisStore, make_step: Any) -> None:
         """Of a smaller batch, or when a limit came later."""
         params = {"model": "claude-haiku-4-5", "max_tokens": 1_000, "messages": [{"role": "user", "content": "x" * 35}]}
         body = b",".join(b'{"custom_id":"%d","params":%s}' % (n, json.dumps(params).encode()) for n in range(4))
         for model, states in (("claude-haiku-4-5", ("staged", 4 * 7_000)), ("claude-xxxx-4-5", ("unsent", None))):
-            store.delete(JOB)
+            store.jobs.delete_job(JOB)
             pieces = [Piece(0, list("abcd"), body.replace(b"claude-haiku-4-5", model.encode()))]
             step = make_step({"state": "staged", "least": None, "most": None}, pieces=pieces)
             assert _check_budget(step) == (states[0] == "staged")
@@ -103,10 +103,10 @@ class TestWhatABatchHasCost:
 
     def test_has_to_be_covered_before_it_is_created(self, store: RedisStore, make_step: Any) -> None:
         step = make_step({"state": "staged"})
-        store.reserve(OTHER, 0, 1, MOST, LIMIT)
+        store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT)
         with pytest.raises(errors.HeldBack, match="max_cost"):
             _check_budget(step)
-        store.settle_cost(OTHER, 0, LIMIT)
+        store.budget.record_cost(OTHER, 0, LIMIT)
         assert not _check_budget(step)
         assert (step.batch.state, step.batch.counts) == ("unsent", {"errored": 4})
         assert "max_cost ($1)" in (step.batch.note or "")
@@ -115,8 +115,8 @@ class TestWhatABatchHasCost:
 
     def test_leaves_a_later_round_the_outcomes_it_has(self, store: RedisStore, make_step: Any) -> None:
         step = make_step({"state": "staged", "rounds": [round_()], "counts": {"expired": 4}})
-        store.reserve(OTHER, 0, 1, MOST, LIMIT)
-        store.settle_cost(OTHER, 0, LIMIT)
+        store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT)
+        store.budget.record_cost(OTHER, 0, LIMIT)
         assert not _check_budget(step)
         assert (step.batch.state, step.batch.counts, step.batch.outcome) == ("unsent", {"expired": 4}, None)
 

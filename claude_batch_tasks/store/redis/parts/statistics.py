@@ -1,4 +1,4 @@
-"""All jobs and batches at a glance, for figures that are kept for a while."""
+"""Figures about all jobs, in Redis. Of each record, only a few fields are read."""
 
 from __future__ import annotations
 
@@ -8,20 +8,11 @@ from typing import Any
 
 import msgspec
 
-from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
-from claude_batch_tasks.store.redis.flights import answering
-from claude_batch_tasks.store.redis.jobs import Jobs
-from claude_batch_tasks.store.redis.keys import (
-    CENSUS,
-    CENSUS_FRESH,
-    DUE,
-    JOBS,
-    LEASE_PREFIX,
-    MISSED,
-    batch_key,
-    job_key,
-    unit_of,
-)
+from claude_batch_tasks.records import BatchGlance, JobGlance
+from claude_batch_tasks.store.redis.connection import Part, answering
+from claude_batch_tasks.store.redis.keys import CENSUS, CENSUS_FRESH, JOBS, LEASE_PREFIX, MISSED, batch_key, job_key
+
+_decode = msgspec.json.decode
 
 #: Records that are read at a time.
 _PAGE = 500
@@ -29,14 +20,12 @@ _PAGE = 500
 _OF_JOBS = ("state", "batches", "admitted", "through", LEASE_PREFIX + MISSED)
 _OF_BATCHES = BatchGlance._fields
 
-_decode = msgspec.json.decode
 
-
-class Survey(Jobs):
-    """The part of the Redis store that is read for the gauges. Of each record, only a few fields are."""
+class RedisStatistics(Part):
+    """``interface.Statistics`` on a Redis server."""
 
     @answering
-    def glance_at_jobs(self) -> Iterator[list[tuple[str, JobGlance]]]:
+    def scan_jobs(self) -> Iterator[list[tuple[str, JobGlance]]]:
         for first in itertools.count(step=_PAGE):
             job_ids = [member.decode() for member in self._redis.zrange(JOBS, first, first + _PAGE - 1)]
             with self._redis.pipeline(transaction=False) as pipe:
@@ -49,7 +38,7 @@ class Survey(Jobs):
                 return
 
     @answering
-    def glance_at_batches(self, job_id: str, batches: int) -> Iterator[list[tuple[int, BatchGlance]]]:
+    def scan_batches(self, job_id: str, batches: int) -> Iterator[list[tuple[int, BatchGlance]]]:
         for start in range(0, batches, _PAGE):
             numbers = range(start, min(start + _PAGE, batches))
             with self._redis.pipeline(transaction=False) as pipe:
@@ -59,25 +48,21 @@ class Survey(Jobs):
             yield [(number, BatchGlance(*_values(row))) for number, row in zip(numbers, rows, strict=True) if row[0]]
 
     @answering
-    def late(self, before: float) -> Iterator[list[tuple[Unit, float]]]:
-        for first in itertools.count(step=_PAGE):
-            found = self._redis.zrangebyscore(DUE, "-inf", f"({before}", start=first, num=_PAGE, withscores=True)
-            yield [(unit_of(member.decode()), due) for member, due in found]
-            if len(found) < _PAGE:
-                return
-
-    @answering
-    def begin_census(self, ttl: float) -> bool:
+    def begin_statistics(self, ttl: float) -> bool:
         return bool(self._redis.set(CENSUS_FRESH, b"", nx=True, px=int(ttl * 1000)))
 
     @answering
-    def keep_census(self, found: bytes, ttl: float) -> None:
+    def save_statistics(self, found: bytes, ttl: float) -> None:
         self._redis.set(CENSUS, found, px=int(ttl * 1000))
 
     @answering
-    def census(self) -> bytes | None:
+    def read_statistics(self) -> bytes | None:
         found: bytes | None = self._redis.get(CENSUS)
         return found
+
+    @answering
+    def is_first(self, name: str, ttl: float) -> bool:
+        return self._connection.is_first(name, ttl)
 
 
 def _values(row: list[bytes | None]) -> list[Any]:

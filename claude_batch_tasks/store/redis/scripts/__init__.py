@@ -16,7 +16,7 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.records import JobRecord, Lease, Taken
 from claude_batch_tasks.store.redis import keys
 
-_FOLDER = Path(__file__).parent / "scripts"
+_FOLDER = Path(__file__).parent
 #: A name, or a comment, which is left as it is.
 _NAME = re.compile(r"--.*|\b([A-Z][A-Z_]*)\.(\w+)\b")
 
@@ -68,7 +68,7 @@ def _literal(value: Any) -> str:
 
 
 class Script:
-    """An attribute of a store class: the script made of these files, to be called with ``keys`` and ``args``."""
+    """An attribute of a part of the store: the script made of these files, to be called with ``keys`` and ``args``."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -76,8 +76,8 @@ class Script:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, store: Any, owner: type) -> Any:
-        if store is None:
+    def __get__(self, part: Any, owner: type) -> Any:
+        if part is None:
             return self
         # From now on found in the instance, which comes first.
-        return store.__dict__.setdefault(self._name, store._redis.register_script(script_text(*self.names)))
+        return part.__dict__.setdefault(self._name, part._redis.register_script(script_text(*self.names)))

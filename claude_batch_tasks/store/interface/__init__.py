@@ -1,0 +1,53 @@
+"""What the package needs of a store: one small Protocol a concept, and ``Store``, which has one of each.
+
+The ledger says what was intended and what was confirmed; the payloads are prompts and answers. A function names the
+parts that it needs in its signature.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from claude_batch_tasks.store.interface.batch_ids import BatchIds as BatchIds
+from claude_batch_tasks.store.interface.budget import Budget as Budget
+from claude_batch_tasks.store.interface.history import History as History
+from claude_batch_tasks.store.interface.in_flight import InFlight as InFlight
+from claude_batch_tasks.store.interface.jobs import Jobs as Jobs
+from claude_batch_tasks.store.interface.leases import Leases as Leases
+from claude_batch_tasks.store.interface.message_queue import MessageQueue as MessageQueue
+from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
+from claude_batch_tasks.store.interface.records import Records as Records
+from claude_batch_tasks.store.interface.results import Results as Results
+from claude_batch_tasks.store.interface.schedule import Schedule as Schedule
+from claude_batch_tasks.store.interface.statistics import Statistics as Statistics
+
+
+class Store(Protocol):
+    """A store: its parts, its clock, and its schema.
+
+    Every method of it and of its parts raises ``errors.StoreUnavailable`` when the store cannot answer, and never
+    guesses; ``errors.StoreTooNew``, which is one, where a newer release has changed the store.
+    """
+
+    jobs: Jobs
+    records: Records
+    history: History
+    leases: Leases
+    batch_ids: BatchIds
+    schedule: Schedule
+    in_flight: InFlight
+    payloads: Payloads
+    results: Results
+    budget: Budget
+    message_queue: MessageQueue
+    statistics: Statistics
+
+    def check_schema(self) -> None:
+        """Ensure that this release can use the store, and bring the store up to date; else the first call does."""
+
+    def now(self) -> float:
+        """Return the time by the store's clock, epoch seconds, as far as this process knows it.
+
+        It is the only clock by which anything in the store is written or compared. Once the store has told the time,
+        this needs no answer of the store.
+        """

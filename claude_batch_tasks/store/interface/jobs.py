@@ -1,0 +1,74 @@
+"""Jobs: their records, and the list of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from claude_batch_tasks.records import BatchRecord, JobRecord, JobState
+
+
+class Jobs(Protocol):
+    """The record of each job, how long the job is kept, and the list of all jobs."""
+
+    def create_job(
+        self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
+    ) -> bool:
+        """Create the job with what was staged under its nonce, all at once; return False if the id is taken.
+
+        The job expires after ``ttl`` seconds unless it is persisted.
+
+        Args:
+            staged: False if nothing was staged.
+        """
+
+    def read_job(self, job_id: str) -> JobRecord | None:
+        """Return the job's record; None: there is no such job."""
+
+    def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:
+        """Change the job's record; return False if it is gone, or is not in the state ``only``."""
+
+    def resume_job(
+        self, job_id: str, changes: Mapping[str, Any], batches: Mapping[int, tuple[bool, int, Mapping[str, Any]]]
+    ) -> bool:
+        """Change a failed job's record and those of its batches, and persist the job, all at once.
+
+        Return False if the job is not a failed one.
+
+        Args:
+            batches: by number: whether the batch is due now, its position from now on, and what changes in its record.
+        """
+
+    def set_once(self, job_id: str, field: str, value: Any) -> Any:
+        """Give a field of the job a value if it has none; return the value that it has."""
+
+    def persist_job(self, job_id: str) -> None:
+        """Let nothing of the job expire while it runs."""
+
+    def expire_job(self, job_id: str, ttl: float) -> None:
+        """Let all of the job expire after ``ttl`` seconds."""
+
+    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
+        """Remove all of the job.
+
+        Args:
+            remember: a user deleted it, so its late messages end quietly for a day.
+        """
+
+    def was_deleted(self, job_id: str) -> bool:
+        """Return whether a user deleted the job within the last day."""
+
+    def job_ids(self, before: float = ...) -> Iterator[str]:
+        """Yield all jobs that were submitted before a moment (epoch seconds), the newest first."""
+
+    def forget_expired(self) -> None:
+        """Remove some of the jobs that have expired from the list of all; call this now and then."""
+
+    def sample_jobs(self, limit: int) -> list[str]:
+        """Return some of all jobs, different ones each time."""
+
+    def rebuild_list(self) -> None:
+        """List all jobs again if their list is gone; call this now and then."""
+
+    def read_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """Return the state of each job; None: it is gone."""

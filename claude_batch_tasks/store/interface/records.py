@@ -1,0 +1,53 @@
+"""The records of batches and of senders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from claude_batch_tasks.records import BatchRecord, LaneRecord, Unit
+
+
+class Records(Protocol):
+    """Records of batches and senders, and what to do about records and keys that the store has lost."""
+
+    def read_batch(self, job_id: str, batch: int) -> BatchRecord | None:
+        """Return the record of a batch; None: it is gone."""
+
+    def read_batches(self, job_id: str) -> list[BatchRecord]:
+        """Return the records of all batches of a job, by number.
+
+        Raises:
+            ResultsMissing: one of them is gone.
+        """
+
+    def find_batches(self, job_id: str) -> list[BatchRecord | None]:
+        """Return the records of all batches of a job, by number; None: it is gone."""
+
+    def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
+        """Write a record in place of one that is gone, and count the job's finished batches anew.
+
+        Return False if the record is not gone.
+
+        Args:
+            batches: how many the job has.
+        """
+
+    def read_sender(self, unit: Unit) -> LaneRecord:
+        """Return the record of a sender; a new one if there is none."""
+
+    def read_position(self, unit: Unit) -> int:
+        """Return the position of a unit in its life; -1: it has not begun."""
+
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        """Return the full names of those keys of a batch, or of the job, that do not exist.
+
+        Args:
+            names: such as ``body``, ``ids``, ``outcomes``, ``rows:1``.
+        """
+
+    def request_restore(self, job_id: str) -> None:
+        """Have a worker download again what is missing of the job."""
+
+    def take_restore_requests(self, limit: int) -> list[str]:
+        """Return jobs for which that was requested, each to one caller only."""

@@ -1,0 +1,30 @@
+"""Figures about all jobs, for metrics and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from claude_batch_tasks.records import BatchGlance, JobGlance
+
+
+class Statistics(Protocol):
+    """A few fields of all records, and the figures that one worker made of them for all."""
+
+    def scan_jobs(self) -> Iterator[list[tuple[str, JobGlance]]]:
+        """Yield all jobs, the oldest first, page by page; where some are deleted meanwhile, others may be missing."""
+
+    def scan_batches(self, job_id: str, batches: int) -> Iterator[list[tuple[int, BatchGlance]]]:
+        """Yield the first so many batches of a job, each with its number, page by page."""
+
+    def begin_statistics(self, ttl: float) -> bool:
+        """Return whether the caller is to make the figures: of all who ask within ``ttl`` seconds one is."""
+
+    def save_statistics(self, found: bytes, ttl: float) -> None:
+        """Keep the figures for so many seconds."""
+
+    def read_statistics(self) -> bytes | None:
+        """Return the last figures."""
+
+    def is_first(self, name: str, ttl: float) -> bool:
+        """Return whether the caller is the first of all who ask for that name within ``ttl`` seconds."""

@@ -1,0 +1,208 @@
+"""Jobs in Redis: their records, and the list of all of them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from claude_batch_tasks.errors import JobNotFound
+from claude_batch_tasks.records import BatchRecord, JobRecord, JobState, Unit
+from claude_batch_tasks.store.interface import Records, Schedule
+from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL
+from claude_batch_tasks.store.redis.connection import Connection, Part, answering
+from claude_batch_tasks.store.redis.encoding import _encode, changed_fields, changed_texts, read_record, whole_record
+from claude_batch_tasks.store.redis.keys import (
+    DUE,
+    FETCHED,
+    JOBS,
+    POSITION,
+    SENDING,
+    STAGED,
+    STATE,
+    WAITING,
+    attempt_key,
+    batch_key,
+    deleted_key,
+    history_keys,
+    index_key,
+    job_key,
+    member,
+    money_key,
+    staging_index_key,
+    staging_key,
+)
+from claude_batch_tasks.store.redis.schema import list_jobs
+from claude_batch_tasks.store.redis.scripts import Script
+
+#: Seconds between two searches for jobs where none is listed.
+_LIST_EVERY = 3600.0
+
+#: Jobs that are read in one go.
+_PAGE = 100
+
+#: Downloads of a batch whose record is gone, of which something may be there.
+_ATTEMPTS = 20
+
+
+class RedisJobs(Part):
+    """``interface.Jobs`` on a Redis server."""
+
+    _create = Script("create")
+    _update = Script("update")
+    _resume = Script("resume")
+    _settle = Script("settle")
+
+    def __init__(self, connection: Connection, records: Records, schedule: Schedule) -> None:
+        super().__init__(connection)
+        self._records = records
+        self._schedule = schedule
+
+    @answering
+    def create_job(
+        self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True
+    ) -> bool:
+        lists = STAGED if staged else ()
+        job.sealed_by = self._connection.cipher.key_name
+        keys = [job_key(job_id), staging_index_key(job_id, job.nonce), index_key(job_id), JOBS]
+        records = [whole_record(job)]
+        for number, batch in enumerate(batches):
+            records.append(whole_record(batch))
+            keys.append(batch_key(job_id, number))
+            for name in lists:
+                keys += [staging_key(job_id, job.nonce, number, name), batch_key(job_id, number, name)]
+        made = self._create(keys=keys, args=[_whole(ttl), len(lists), job_id, job.submitted_at, *map(_encode, records)])
+        if made < 0:
+            raise JobNotFound(
+                f"what was staged for job {job_id} has expired: its requests took longer than "
+                f"{UNFINISHED_TTL / 3600:g} hours to hand over; nothing was sent"
+            )
+        return bool(made)
+
+    @answering
+    def read_job(self, job_id: str) -> JobRecord | None:
+        return read_record(JobRecord, self._redis.hgetall(job_key(job_id)))
+
+    @answering
+    def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:
+        args = [_encode(only) if only else "", *changed_fields(changes)]
+        return bool(self._update(keys=[job_key(job_id)], args=args))
+
+    @answering
+    def resume_job(
+        self, job_id: str, changes: Mapping[str, Any], batches: Mapping[int, tuple[bool, int, Mapping[str, Any]]]
+    ) -> bool:
+        keys = [job_key(job_id), DUE, WAITING]
+        args: list[Any] = [_encode(changed_texts(changes))]
+        if not batches:  # only its end is to come once more
+            keys.append(job_key(job_id))
+            args += [member(Unit(job_id)), _encode(changed_texts({"ended_at": None}))]
+        for number, (due, position, record) in batches.items():
+            keys.append(batch_key(job_id, number))
+            args += [
+                member(Unit(job_id, number)) if due else "",
+                _encode([*changed_texts(record), POSITION, str(position)]),
+            ]
+        return bool(self._resume(keys=[*keys, *self._keys(job_id)], args=args))
+
+    @answering
+    def set_once(self, job_id: str, field: str, value: Any) -> Any:
+        return msgspec.json.decode(self._settle(keys=[job_key(job_id)], args=[field, _encode(value)]))
+
+    @answering
+    def persist_job(self, job_id: str) -> None:
+        self._each_key(job_id, "persist")
+
+    @answering
+    def expire_job(self, job_id: str, ttl: float) -> None:
+        self._each_key(job_id, "expire", _whole(ttl))
+
+    @answering
+    def delete_job(self, job_id: str, *, remember: bool = False) -> None:
+        if remember:
+            self._redis.set(deleted_key(job_id), b"", ex=UNFINISHED_TTL)
+        units = [Unit(job_id), *(Unit(job_id, number) for number, _ in enumerate(self._records.find_batches(job_id)))]
+        self._schedule.wake_units(units[1:])  # and no list call speaks for them any more
+        for index in (DUE, WAITING):
+            self._redis.zrem(index, *map(member, units))
+        self._redis.zrem(JOBS, job_id)
+        self._each_key(job_id, "unlink")
+
+    @answering
+    def was_deleted(self, job_id: str) -> bool:
+        return bool(self._redis.exists(deleted_key(job_id)))
+
+    @answering
+    def job_ids(self, before: float = math.inf) -> Iterator[str]:
+        last, passed, limit = before, 0, f"({before!r}"
+        while True:
+            found = self._redis.zrevrangebyscore(JOBS, limit, "-inf", start=passed, num=_PAGE, withscores=True)
+            job_ids = [member.decode() for member, _ in found]
+            gone = self._forget_those_gone(job_ids)
+            for job_id, (_, at) in zip(job_ids, found, strict=True):
+                if job_id not in gone:
+                    # Where several were submitted at one moment, the next page begins with those that were passed.
+                    last, passed = at, passed + 1 if at == last else 1
+                    yield job_id
+            if len(found) < _PAGE:
+                return
+            if passed:
+                limit = repr(last)
+
+    @answering
+    def forget_expired(self) -> None:
+        self._forget_those_gone(self.sample_jobs(_PAGE))
+
+    @answering
+    def sample_jobs(self, limit: int) -> list[str]:
+        first = random.randrange(max(self._redis.zcard(JOBS) - limit, 0) + 1)
+        return [found.decode() for found in self._redis.zrange(JOBS, first, first + limit - 1)]
+
+    @answering
+    def rebuild_list(self) -> None:
+        if not self._redis.exists(JOBS) and self._connection.is_first("jobs", _LIST_EVERY):
+            list_jobs(self._redis)
+
+    @answering
+    def read_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(job_key(job_id), STATE)
+            return [None if state is None else msgspec.json.decode(state) for state in pipe.execute()]
+
+    def _forget_those_gone(self, job_ids: list[str]) -> set[str]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.exists(job_key(job_id))
+            gone = {job_id for job_id, there in zip(job_ids, pipe.execute(), strict=True) if not there}
+        if gone:
+            # An earlier release that ended it let all expire but what it does not know.
+            self._redis.unlink(*(key for job_id in gone for key in history_keys(job_id)))
+            self._redis.zrem(JOBS, *gone)
+        return gone
+
+    def _keys(self, job_id: str) -> Iterator[str]:
+        yield job_key(job_id)
+        yield index_key(job_id)
+        yield money_key(job_id)
+        yield from history_keys(job_id)
+        for number, record in enumerate(self._records.find_batches(job_id)):
+            yield batch_key(job_id, number)
+            for name in (*STAGED, "outcomes", "lanes", *SENDING):
+                yield batch_key(job_id, number, name)
+            for attempt in range(1, (_ATTEMPTS if record is None else record.attempt) + 1):
+                for name in FETCHED:
+                    yield attempt_key(job_id, number, name, attempt)
+
+    def _each_key(self, job_id: str, command: str, *args: Any) -> None:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key in self._keys(job_id):
+                getattr(pipe, command)(key, *args)
+            pipe.execute()
+
+
+def _whole(seconds: float) -> int:
+    return max(int(seconds), 1)

@@ -1,0 +1,74 @@
+"""The requests of a job in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL, Chunks, map_one_ahead
+from claude_batch_tasks.store.redis.connection import Connection, Part, answering
+from claude_batch_tasks.store.redis.encoding import _encode
+from claude_batch_tasks.store.redis.keys import (
+    STAGED,
+    attempt_key,
+    batch_key,
+    index_key,
+    staging_index_key,
+    staging_key,
+)
+from claude_batch_tasks.wire.batch_requests import Piece
+
+
+class RedisPayloads(Part):
+    """``interface.Payloads`` on a Redis server."""
+
+    def __init__(self, connection: Connection, chunks: Chunks) -> None:
+        super().__init__(connection)
+        self._chunks = chunks
+
+    def stage_requests(self, job_id: str, nonce: str, pieces: Iterable[Piece]) -> None:
+        # Encrypted for the key at which they are when the job exists.
+        def packed(piece: Piece) -> bytes:
+            return self._chunks.pack(piece.body, batch_key(job_id, piece.batch, "body"))
+
+        for piece, body in map_one_ahead(packed, pieces):
+            ids = self._chunks.pack(_encode(piece.custom_ids), batch_key(job_id, piece.batch, "ids"))
+            values = (body, ids, len(piece.custom_ids))
+            keys = (staging_key(job_id, nonce, piece.batch, name) for name in STAGED)
+            self._chunks.push(dict(zip(keys, values, strict=True)))
+
+    @answering
+    def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
+        key = staging_index_key(job_id, nonce)
+        for number, entries in parts:
+            self._redis.hset(key, str(number), self._connection.cipher.encrypt(entries, index_key(job_id)))
+        self._redis.expire(key, UNFINISHED_TTL)
+
+    @answering
+    def discard_staged(self, job_id: str, nonce: str, batches: int) -> None:
+        lists = (staging_key(job_id, nonce, batch, name) for batch in range(batches) for name in STAGED)
+        self._redis.unlink(staging_index_key(job_id, nonce), *lists)
+
+    @answering
+    def read_bodies(self, job_id: str, batch: int) -> Iterator[bytes]:
+        yield from self._chunks.read_all(job_id, batch_key(job_id, batch, "body"))
+
+    @answering
+    def read_custom_ids(self, job_id: str, batch: int) -> Iterator[list[str]]:
+        yield from self._chunks.read_ids(job_id, batch)
+
+    @answering
+    def read_index(self, job_id: str, part: int, *, batch: int | None = None, attempt: int | None = None) -> bytes:
+        key = index_key(job_id) if batch is None else attempt_key(job_id, batch, "index", attempt)
+        return self._connection.cipher.decrypt(self._redis.hget(key, str(part)) or b"", key)
+
+    @answering
+    def find_custom_id(self, job_id: str, batch: int, position: int) -> str:
+        piece, at = self._chunks.find(job_id, batch, "ids", position)
+        return msgspec.json.decode(piece, type=list[str])[at]
+
+    @answering
+    def find_chunk(self, job_id: str, batch: int, position: int) -> tuple[int, bytes]:
+        piece, at = self._chunks.find(job_id, batch, "body", position)
+        return position - at, piece

@@ -1,0 +1,86 @@
+"""The records of batches and of senders in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
+from claude_batch_tasks.store.redis.connection import Part, answering
+from claude_batch_tasks.store.redis.encoding import _encode, read_record, whole_record
+from claude_batch_tasks.store.redis.keys import DUE, POSITION, RESTORE, batch_key, job_key, member, of_job, unit_key
+from claude_batch_tasks.store.redis.scripts import Script
+
+#: Records that are read at a time.
+_PAGE = 500
+
+#: Keys that an error names.
+KEYS_NAMED = 20
+
+
+class RedisRecords(Part):
+    """``interface.Records`` on a Redis server."""
+
+    _replace = Script("replace")
+
+    @answering
+    def read_batches(self, job_id: str) -> list[BatchRecord]:
+        found = self.find_batches(job_id)
+        if gone := [batch_key(job_id, number) for number, record in enumerate(found) if record is None]:
+            raise ResultsMissing(
+                f"the records of {len(gone):,} of the {len(found):,} batches of job {job_id} are gone from the store",
+                None,
+                gone[:KEYS_NAMED],
+            )
+        return [record for record in found if record is not None]
+
+    @answering
+    def find_batches(self, job_id: str) -> list[BatchRecord | None]:
+        job, found = read_record(JobRecord, self._redis.hgetall(job_key(job_id))), list[BatchRecord | None]()
+        numbers = range(job.batches if job else 0)
+        # Not all at once: as they come from Redis, records take several times the memory.
+        for start in range(0, len(numbers), _PAGE):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for number in numbers[start : start + _PAGE]:
+                    pipe.hgetall(batch_key(job_id, number))
+                found += [read_record(BatchRecord, fields) for fields in pipe.execute()]
+        return found
+
+    @answering
+    def read_batch(self, job_id: str, batch: int) -> BatchRecord | None:
+        return read_record(BatchRecord, self._redis.hgetall(batch_key(job_id, batch)))
+
+    @answering
+    def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
+        hashes = [batch_key(job_id, number) for number in range(batches)]
+        keys = [job_key(job_id), batch_key(job_id, batch), DUE, *hashes]
+        return bool(self._replace(keys=keys, args=[_encode(whole_record(record)), member(Unit(job_id))]))
+
+    @answering
+    def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
+        keys = [batch_key(job_id, batch, name) if batch is not None else of_job(job_id, name) for name in names]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.exists(key)
+            return [key for key, there in zip(keys, pipe.execute(), strict=True) if not there]
+
+    @answering
+    def read_sender(self, unit: Unit) -> LaneRecord:
+        names = LaneRecord.__struct_fields__
+        key, prefix = unit_key(unit)
+        values = self._redis.hmget(key, [prefix + name for name in names])
+        fields = {n.encode(): v for n, v in zip(names, values, strict=True) if v is not None}
+        return read_record(LaneRecord, fields) or LaneRecord()
+
+    @answering
+    def read_position(self, unit: Unit) -> int:
+        key, prefix = unit_key(unit)
+        return int(self._redis.hget(key, prefix + POSITION) or -1)
+
+    @answering
+    def request_restore(self, job_id: str) -> None:
+        self._redis.zadd(RESTORE, {job_id: self._redis.time()[0]}, nx=True)
+
+    @answering
+    def take_restore_requests(self, limit: int) -> list[str]:
+        return [found.decode() for found, _ in self._redis.zpopmin(RESTORE, limit)]
