@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypeVar, get_args
+from typing import Protocol, TypeVar, get_args
 
 import msgspec
 from celery import Celery
@@ -20,7 +20,8 @@ from claude_batch_tasks.metrics import METRICS, Reading
 from claude_batch_tasks.records import BatchGlance, BatchState, JobGlance, JobState, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import dispatch
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store.interface import HasSchedule, HasStatistics
 
 log = get_logger(__name__)
 
@@ -124,7 +125,11 @@ class Census:
         return [*found, *((name, {}, value) for name, value in single.items() if value is not None)]
 
 
-def take(store: Store, now: float) -> Census:
+class _Counted(HasSchedule, HasStatistics, Protocol):
+    """What gauges are made of."""
+
+
+def take(store: _Counted, now: float) -> Census:
     """Read the whole store, and return the statistics.
 
     Raises:

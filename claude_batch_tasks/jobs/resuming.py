@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery
 from celery.result import AsyncResult, EagerResult
@@ -22,7 +22,8 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit, re
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain, routing
-from claude_batch_tasks.store import Store, history, lost_records, open_store
+from claude_batch_tasks.store import history, lost_records, open_store
+from claude_batch_tasks.store.interface import HasBatchIds, HasJobs, HasRecords, Ledger
 
 log = get_logger(__name__)
 
@@ -121,7 +122,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     return JobResult(job_id, app=app, expected=True)
 
 
-def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> AsyncResult[Summary] | None:
+def _fetch_again(app: Celery, store: Ledger, job_id: str, job: JobRecord) -> AsyncResult[Summary] | None:
     """Have a worker download the rows of an ended job that the store has lost.
 
     The job stays as it has ended, since what follows it has already run.
@@ -139,7 +140,7 @@ def _fetch_again(app: Celery, store: Store, job_id: str, job: JobRecord) -> Asyn
     return app.tasks[message_chain.NAME + "recover_jobs"].AsyncResult(task_id)  # apply_async() may return None
 
 
-def _with_lost_batches(store: Store, job_id: str, job: JobRecord) -> JobRecord:
+def _with_lost_batches(store: lost_records.Replaceable, job_id: str, job: JobRecord) -> JobRecord:
     """Mark an ended job as failed if records of its batches are gone, so that it can be resumed, and return it.
 
     What follows the job has already run, and does not run again.
@@ -231,13 +232,19 @@ def _check_no_fallback(options: Mapping[str, Any]) -> None:
         raise errors.InvalidSettings("fallback: an adopted batch's requests are not known, and cannot be sent again")
 
 
-def _nobody(store: Store, batch_id: str) -> Unit | None:
+class _Owners(HasBatchIds, HasJobs, Protocol):
+    """Who owns which batch id."""
+
+
+def _nobody(store: _Owners, batch_id: str) -> Unit | None:
     """Return the recorded owner of the batch if its job is gone from the store, else None."""
     holder = store.batch_ids.find_owner(batch_id)
     return holder if holder is not None and store.jobs.read_job(holder.job_id) is None else None
 
 
-def _run_eagerly(app: Celery, store: Store, job_id: str, job: JobRecord, batches: list[int]) -> AsyncResult[Summary]:
+def _run_eagerly(
+    app: Celery, store: HasRecords, job_id: str, job: JobRecord, batches: list[int]
+) -> AsyncResult[Summary]:
     """Run the batches of a job in this process, and return how the job ended."""
     import claude_batch_tasks.tasks  # noqa: F401 - registers them
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from celery import Celery
 from celery.states import READY_STATES
@@ -21,7 +21,16 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials, dispatch, message_chain
 from claude_batch_tasks.steps.rate_limit import Pace
-from claude_batch_tasks.store import Store, history, lost_records, open_store
+from claude_batch_tasks.store import history, lost_records, open_store
+from claude_batch_tasks.store.interface import (
+    HasJobs,
+    HasRecords,
+    HasResults,
+    HasSchedule,
+    HasStatistics,
+    Journal,
+    Ledger,
+)
 from claude_batch_tasks.wire import batch_requests, completeness
 
 if TYPE_CHECKING:
@@ -46,7 +55,25 @@ _CERTAIN, _TOLD = 10.0, 3600.0
 _LONGEST = 15.0
 
 
-def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: str, job: JobRecord, number: int) -> int:
+class _Fetchable(Journal, HasRecords, HasResults, Protocol):
+    """What it takes to download the results of a batch again."""
+
+
+class _Watched(Ledger, HasSchedule, Protocol):
+    """What shows which jobs run."""
+
+
+class _Counted(HasJobs, HasStatistics, Protocol):
+    """What shows which jobs there are."""
+
+
+class _Repairable(lost_records.Replaceable, HasSchedule, Protocol):
+    """What it takes to replace records and messages that are lost."""
+
+
+def fetch_again(
+    store: _Fetchable, settings: Settings, client: api.Caller, job_id: str, job: JobRecord, number: int
+) -> int:
     """Download the rows of a batch again that are gone from the store; return how many.
 
     Raises:
@@ -73,7 +100,7 @@ def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: st
 
 
 def _fetch(
-    store: Store,
+    store: HasResults,
     settings: Settings,
     client: api.Caller,
     job_id: str,
@@ -208,7 +235,7 @@ class Watch:
                     message_chain.make_recovery_message(app, job, job_id).apply_async()
         return min(settings.recover_every, _LONGEST)
 
-    def _remember(self, store: Store) -> None:
+    def _remember(self, store: _Watched) -> None:
         """Record which jobs run, and which running jobs are gone.
 
         After the first call only new jobs are read.
@@ -238,7 +265,7 @@ class Watch:
                 del known[job_id]
         self._running, self._absent = known, absent
 
-    def _tell_of_lost_jobs(self, app: Celery, store: Store) -> None:
+    def _tell_of_lost_jobs(self, app: Celery, store: _Counted) -> None:
         """Send the last task of a job that has disappeared: it ends the job, with everything that Celery does then."""
         now = time.monotonic()
         for job_id, (record, since) in list(self._absent.items()):
@@ -259,7 +286,7 @@ class Watch:
             del self._absent[job_id]
 
 
-def _look_through(store: Store, job_id: str) -> None:
+def _look_through(store: _Repairable, job_id: str) -> None:
     """Schedule the repair of a job that has lost something."""
     if (job := store.jobs.read_job(job_id)) is None:
         return
@@ -271,7 +298,7 @@ def _look_through(store: Store, job_id: str) -> None:
             store.records.request_restore(job_id)
 
 
-def _reschedule(store: Store, job_id: str, job: JobRecord) -> None:
+def _reschedule(store: _Repairable, job_id: str, job: JobRecord) -> None:
     """Schedule the units of a running job that are in no schedule; ``recovery`` does the rest."""
     first = random.randrange(max(job.admitted - _BATCHES, 0) + 1)
     numbers = range(first, min(first + _BATCHES, job.admitted))

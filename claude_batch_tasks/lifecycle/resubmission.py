@@ -16,7 +16,7 @@ from typing import Any
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, reset_fields
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.interface import HasPayloads, HasResults, JobContents
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.completeness import Completeness
 
@@ -26,7 +26,7 @@ def nonce_of_round(job: JobRecord, record: BatchRecord) -> str:
     return batch_requests.round_nonce(job.nonce, len(record.rounds))
 
 
-def positions_in_batch(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+def positions_in_batch(store: HasResults, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
     """Return the positions of the requests in the batch that is, or will be, at Anthropic, in their order."""
     if not record.rounds:
         return range(record.count)
@@ -34,7 +34,7 @@ def positions_in_batch(store: Store, job_id: str, batch: int, record: BatchRecor
     return _positions(store.results.read_eligible(job_id, batch, past.attempt), past.eligible)
 
 
-def positions_left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+def positions_left(store: HasResults, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
     """Return the positions of the requests that are eligible for resubmission or fallback, in their order."""
     if not record.layers:
         return range(record.count)
@@ -53,7 +53,7 @@ def _positions(packed: bytes, expected: int) -> Sequence[int]:
     return array("I", sorted(found))
 
 
-def read_chunks(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def read_chunks(store: JobContents, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the requests of a smaller batch in their wire form, in chunks, joined by commas."""
     name = nonce_of_round(job, record)
     for first, body, chosen in _chosen(store, job_id, batch, positions_in_batch(store, job_id, batch, record)):
@@ -61,7 +61,7 @@ def read_chunks(store: Store, job_id: str, job: JobRecord, batch: int, record: B
         yield b",".join(batch_requests.rewrite_ids(body, chosen, ids))
 
 
-def begin_round(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> dict[str, Any]:
+def begin_round(store: JobContents, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> dict[str, Any]:
     """Return the changes in a batch's record when the next round begins."""
     assert record.published is not None
     past = Round(
@@ -89,7 +89,7 @@ def begin_round(store: Store, job_id: str, job: JobRecord, batch: int, record: B
     }
 
 
-def read_staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[str], bytes]]:
+def read_staged(store: HasPayloads, job_id: str, batch: int) -> Iterator[tuple[list[str], bytes]]:
     """Yield the chunks of a batch as it was submitted: custom_ids, and the requests in their wire form.
 
     Raises:
@@ -104,7 +104,7 @@ def read_staged(store: Store, job_id: str, batch: int) -> Iterator[tuple[list[st
         yield ids, body
 
 
-def read_params_left(store: Store, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def read_params_left(store: JobContents, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the params, as JSON, of the requests that are eligible for resubmission or fallback."""
     for _, body, chosen in _chosen(store, job_id, batch, positions_left(store, job_id, batch, record)):
         yield from batch_requests.pick_requests(body, chosen)
@@ -150,7 +150,9 @@ def count_sources(record: BatchRecord) -> Counter[tuple[str, str]]:
     return +found
 
 
-def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
+def _chosen(
+    store: HasPayloads, job_id: str, batch: int, wanted: Sequence[int]
+) -> Iterator[tuple[int, bytes, list[int]]]:
     """Yield the chunks that hold wanted requests: where each begins, its body, and which of its requests are wanted."""
     first = at = 0
     for ids, body in read_staged(store, job_id, batch):

@@ -24,7 +24,8 @@ from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store, history, lost_records, open_store
+from claude_batch_tasks.store import history, lost_records, open_store
+from claude_batch_tasks.store.interface import JobContents, ReadableStore
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
 
@@ -192,7 +193,7 @@ def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
     return max(deadline.timestamp() - now(), 0.0)
 
 
-def read_body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def read_body(store: JobContents, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the body of a batch's create in chunks; its length is in the batch's record."""
     pieces = (
         resubmission.read_chunks(store, job_id, job, batch, record)
@@ -207,7 +208,7 @@ def read_body(store: Store, job_id: str, job: JobRecord, batch: int, record: Bat
     yield batch_requests.ENVELOPE[1]
 
 
-def whole_body(store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def whole_body(store: ReadableStore, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the same body, but its last chunk only if the total length is that of the record.
 
     Raises:

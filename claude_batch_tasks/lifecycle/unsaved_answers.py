@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import zstandard
@@ -25,8 +26,9 @@ from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.store import history
 from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.interface import HasMessageQueue, HasResults
 
 log = get_logger(__name__)
 
@@ -87,7 +89,11 @@ def write_answer(settings: Settings, answer: Answer) -> bool:
     return True
 
 
-def bring_in(settings: Settings, store: Store, limit: int | None = None) -> int:
+class _Outcomes(HasMessageQueue, HasResults, Protocol):
+    """Where the outcomes of single requests are stored."""
+
+
+def bring_in(settings: Settings, store: _Outcomes, limit: int | None = None) -> int:
     """Move answers from disk into the store; return how many it took.
 
     An answer whose batch was closed without it stays on disk with the suffix ``.late``.
@@ -131,7 +137,7 @@ def _waiting(settings: Settings) -> Iterator[Path]:
             yield from sorted(Path(settings.spool_dir).glob(f"*{_ENDING}"))
 
 
-def _was_given_up(store: Store, answer: Answer) -> bool:
+def _was_given_up(store: HasResults, answer: Answer) -> bool:
     """Return whether the request has an outcome without this answer, or its job is gone."""
     found = store.results.find_outcomes(answer.job_id, answer.batch, [answer.place]).get(answer.place)
     return found is None or reader.kept(found) is not None

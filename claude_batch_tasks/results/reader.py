@@ -17,7 +17,8 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job, shorten_text
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.store import Store, lost_records
+from claude_batch_tasks.store import lost_records
+from claude_batch_tasks.store.interface import ReadableStore
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
 
 Type = result_rows.OutcomeType
@@ -80,7 +81,7 @@ class Reader:
     it found. An outcome that may be out of date, because a later one is missing, is not among these.
     """
 
-    def __init__(self, store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
+    def __init__(self, store: ReadableStore, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
         self._store, self._job_id, self._job, self._number, self._batch = store, job_id, job, number, batch
 
     def results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
@@ -469,7 +470,7 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
                 yield Outcome(place, names[sources[place]], result_rows.any_row(line), line, notes.get(place))
 
 
-def names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
+def names(store: ReadableStore, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
     """Return a batch's custom_ids by position.
 
     Raises:

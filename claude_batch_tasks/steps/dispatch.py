@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Protocol
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -14,7 +15,8 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings, visibility_timeout
 from claude_batch_tasks.steps import message_chain, message_headers, publishing
-from claude_batch_tasks.store import Store, history, open_store
+from claude_batch_tasks.store import history, open_store
+from claude_batch_tasks.store.interface import HasSchedule, Ledger
 
 log = get_logger(__name__)
 
@@ -61,7 +63,11 @@ def send_due(app: Celery) -> float:
     return min(rules.LONGEST_IN_BROKER, rules.LONGEST_IN_BROKER if pause is None else max(pause, _BETWEEN))
 
 
-def send_message(app: Celery, store: Store, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
+class _Sendable(Ledger, HasSchedule, Protocol):
+    """What it takes to send the message of a unit."""
+
+
+def send_message(app: Celery, store: _Sendable, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
     """Send the message that a unit at this position waits for; return False if it waits for none.
 
     The message is tried once, so that whoever holds ``no_fork`` holds it for no longer than one time-out. The next call
@@ -85,13 +91,13 @@ def send_message(app: Celery, store: Store, unit: Unit, position: int, *, due_at
     return sent
 
 
-def note_not_sent(store: Store, unit: Unit, exc: Exception) -> None:
+def note_not_sent(store: history.JournalOfJobs, unit: Unit, exc: Exception) -> None:
     """Record that a unit's message cannot be made."""
     if (job := store.jobs.read_job(unit.job_id)) is not None:
         history.note_not_sent(store, unit, "its next step", exc, job)
 
 
-def _send_once(app: Celery, store: Store, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:
+def _send_once(app: Celery, store: Ledger, job: JobRecord, unit: Unit, position: int, due_at: float | None) -> bool:
     countdown = 0.0 if due_at is None else max(due_at - store.now(), 0.0)
     if unit.batch is None:
         if job.state == "staged" and countdown > rules.longest_countdown(visibility_timeout(app)):

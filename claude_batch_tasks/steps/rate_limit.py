@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.formatting import format_time
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.interface import Clock, HasInFlight
 
 Kind = Literal["create", "look"]
+
+
+class _Limits(HasInFlight, Clock, Protocol):
+    """Where pauses are stored."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Pace:
     The Messages API has limits of its own.
     """
 
-    store: Store
+    store: _Limits
     account: str
 
     def check(self, kind: Kind = "look") -> None:

@@ -6,12 +6,12 @@ import logging
 import traceback
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from claude_batch_tasks import logs
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import HistoryEvent, JobRecord, Unit
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.interface import HasJobs, Journal
 
 log = logs.get_logger("claude_batch_tasks")
 
@@ -47,7 +47,11 @@ _KEEPS_TRYING = (
 )
 
 
-def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
+class JournalOfJobs(HasJobs, Journal, Protocol):
+    """What it takes to record an event that the status of a job shows."""
+
+
+def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
     """Tell what happened.
 
     The history is a courtesy: no failure of the store here stops a step, and a worker that is killed in the middle of
@@ -70,7 +74,7 @@ def note(store: Store, unit: Unit, event: Event, text: str, *, level: int = logg
         )
 
 
-def note_not_sent(store: Store, unit: Unit, task: str, exc: Exception, job: JobRecord) -> None:
+def note_not_sent(store: JournalOfJobs, unit: Unit, task: str, exc: Exception, job: JobRecord) -> None:
     """Tell that a message of a job cannot be made, once for each reason; ``BatchJob.status()`` shows it meanwhile.
 
     Args:
@@ -87,7 +91,7 @@ def note_not_sent(store: Store, unit: Unit, task: str, exc: Exception, job: JobR
         note(store, unit, "not_sent", text.removeprefix(f"{unit}: "), level=logging.ERROR, error=type(exc).__name__)
 
 
-def forget_not_sent(store: Store, job_id: str) -> None:
+def forget_not_sent(store: HasJobs, job_id: str) -> None:
     """Note that messages of a job can be made again."""
     with suppress(StoreUnavailable):
         store.jobs.update_job(job_id, not_sent=None)

@@ -10,13 +10,14 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, Protocol
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.formatting import describe_missing_job, format_count, format_time
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
-from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.store import history
+from claude_batch_tasks.store.interface import HasHistory, HasPayloads, Journal, Ledger
 from claude_batch_tasks.store.redis.keys import batch_key
 from claude_batch_tasks.wire import batch_requests
 
@@ -104,7 +105,7 @@ def layer_names(batch: BatchRecord, *names: str) -> list[str]:
 
 
 def of_outcomes(
-    store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord, missing: int, answers: int = 0
+    store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord, missing: int, answers: int = 0
 ) -> BatchTasksError:
     """What a reader raises that found fewer outcomes of a batch than its record counts.
 
@@ -127,7 +128,7 @@ def of_outcomes(
     return ResultsMissing(f"{text} {_ADVICE}", missing, keys)
 
 
-def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
+def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What a reader raises that cannot say which outcome is which request's."""
     if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
@@ -141,7 +142,7 @@ def of_names(store: Store, job_id: str, job: JobRecord, number: int, batch: Batc
     return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
 
 
-def of_requests(store: Store, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
+def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
     """What is raised where a batch's requests are not all there."""
     if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
@@ -177,7 +178,7 @@ def of_records(job_id: str, job: JobRecord, records: Sequence[BatchRecord | None
 
 
 def extent(
-    store: Store, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None], number: int
+    store: HasPayloads, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None], number: int
 ) -> tuple[int, int]:
     """The first request of a batch whose record is gone, and how many there are.
 
@@ -197,7 +198,7 @@ def extent(
     )
 
 
-def batches_to_restore(store: Store, job_id: str, records: Sequence[BatchRecord | None]) -> list[int]:
+def batches_to_restore(store: Ledger, job_id: str, records: Sequence[BatchRecord | None]) -> list[int]:
     """Batches of which a worker may fetch something again."""
     return [
         number
@@ -212,7 +213,11 @@ def batches_to_restore(store: Store, job_id: str, records: Sequence[BatchRecord 
     ]
 
 
-def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
+class Replaceable(Ledger, Journal, HasPayloads, Protocol):
+    """What it takes to replace the lost record of a batch."""
+
+
+def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int:
     """Put a record that has failed in the place of each batch's that is gone, so that the job can end; how many.
 
     Where the history says which batch it was at Anthropic, that is in the record: the job can be resumed to fetch it.
@@ -250,7 +255,7 @@ def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> int:
     return len(gone)
 
 
-def _from_history(store: Store, job_id: str) -> tuple[dict[int, str], set[int]]:
+def _from_history(store: HasHistory, job_id: str) -> tuple[dict[int, str], set[int]]:
     """What a job's history says of its batches: their ids at Anthropic, and which were sent again in part."""
     created: dict[int, str] = {}
     further: set[int] = set()
@@ -280,7 +285,7 @@ def _until(batch: BatchRecord) -> str:
     return f" until {format_time(batch.created_at + rules.RETENTION)}" if batch.created_at is not None else ""
 
 
-def _fetched_again(store: Store, job_id: str, batch: BatchRecord) -> str:
+def _fetched_again(store: Ledger, job_id: str, batch: BatchRecord) -> str:
     """That a worker fetches it again; one is asked to."""
     until = math.inf if batch.created_at is None else batch.created_at + rules.RETENTION
     if store.now() > until:

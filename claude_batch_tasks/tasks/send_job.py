@@ -21,7 +21,8 @@ from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
 from claude_batch_tasks.steps.task_classes import InnerTask, by_name
-from claude_batch_tasks.store import Store, history, open_store
+from claude_batch_tasks.store import history, open_store
+from claude_batch_tasks.store.interface import Ledger
 
 if TYPE_CHECKING:
     pass
@@ -117,7 +118,7 @@ def stage_job(
     )
 
 
-def has_arrived(store: Store, job_id: str) -> bool:
+def has_arrived(store: Ledger, job_id: str) -> bool:
     """Return whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
     try:
         if not store.jobs.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):

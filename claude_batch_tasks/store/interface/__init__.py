@@ -1,7 +1,9 @@
 """What the package needs of a store: one small Protocol a concept, and ``Store``, which has one of each.
 
-The ledger says what was intended and what was confirmed; the payloads are prompts and answers. A function names the
-parts that it needs in its signature.
+The ledger says what was intended and what was confirmed; the payloads are prompts and answers.
+
+A function says in its signature which parts of a store it needs: ``store: HasResults``, or a Protocol that puts several
+of these together.
 """
 
 from __future__ import annotations
@@ -22,28 +24,8 @@ from claude_batch_tasks.store.interface.schedule import Schedule as Schedule
 from claude_batch_tasks.store.interface.statistics import Statistics as Statistics
 
 
-class Store(Protocol):
-    """A store: its parts, its clock, and its schema.
-
-    Every method of it and of its parts raises ``errors.StoreUnavailable`` when the store cannot answer, and never
-    guesses; ``errors.StoreTooNew``, which is one, where a newer release has changed the store.
-    """
-
-    jobs: Jobs
-    records: Records
-    history: History
-    leases: Leases
-    batch_ids: BatchIds
-    schedule: Schedule
-    in_flight: InFlight
-    payloads: Payloads
-    results: Results
-    budget: Budget
-    message_queue: MessageQueue
-    statistics: Statistics
-
-    def check_schema(self) -> None:
-        """Ensure that this release can use the store, and bring the store up to date; else the first call does."""
+class Clock(Protocol):
+    """The clock of a store."""
 
     def now(self) -> float:
         """Return the time by the store's clock, epoch seconds, as far as this process knows it.
@@ -51,3 +33,93 @@ class Store(Protocol):
         It is the only clock by which anything in the store is written or compared. Once the store has told the time,
         this needs no answer of the store.
         """
+
+
+class HasJobs(Protocol):
+    jobs: Jobs
+
+
+class HasRecords(Protocol):
+    records: Records
+
+
+class HasHistory(Protocol):
+    history: History
+
+
+class HasLeases(Protocol):
+    leases: Leases
+
+
+class HasBatchIds(Protocol):
+    batch_ids: BatchIds
+
+
+class HasSchedule(Protocol):
+    schedule: Schedule
+
+
+class HasInFlight(Protocol):
+    in_flight: InFlight
+
+
+class HasPayloads(Protocol):
+    payloads: Payloads
+
+
+class HasResults(Protocol):
+    results: Results
+
+
+class HasBudget(Protocol):
+    budget: Budget
+
+
+class HasMessageQueue(Protocol):
+    message_queue: MessageQueue
+
+
+class HasStatistics(Protocol):
+    statistics: Statistics
+
+
+class Ledger(HasJobs, HasRecords, Clock, Protocol):
+    """The records of jobs and batches, and the time."""
+
+
+class Journal(HasHistory, Clock, Protocol):
+    """What it takes to record an event."""
+
+
+class JobContents(HasPayloads, HasResults, Protocol):
+    """Prompts and answers."""
+
+
+class ReadableStore(Ledger, JobContents, Protocol):
+    """What it takes to read a job."""
+
+
+class Store(
+    HasJobs,
+    HasRecords,
+    HasHistory,
+    HasLeases,
+    HasBatchIds,
+    HasSchedule,
+    HasInFlight,
+    HasPayloads,
+    HasResults,
+    HasBudget,
+    HasMessageQueue,
+    HasStatistics,
+    Clock,
+    Protocol,
+):
+    """A store: its parts, its clock, and its schema.
+
+    Every method of it and of its parts raises ``errors.StoreUnavailable`` when the store cannot answer, and never
+    guesses; ``errors.StoreTooNew``, which is one, where a newer release has changed the store.
+    """
+
+    def check_schema(self) -> None:
+        """Ensure that this release can use the store, and bring the store up to date; else the first call does."""
