@@ -1,4 +1,4 @@
-"""What happens to a job, told once: as a line in the log with fields, and as an entry of its history in the store."""
+"""What happens to a job, said once: as a line in the log with fields, and as an entry of its history in the store."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class JournalOfJobs(HasJobs, Journal, Protocol):
 
 
 def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
-    """Tell what happened.
+    """Record what happened, in the log and in the history.
 
     The history is a courtesy: no failure of the store here stops a step, and a worker that is killed in the middle of
     one leaves a gap, or tells it twice.
@@ -75,7 +75,7 @@ def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = lo
 
 
 def note_not_sent(store: JournalOfJobs, unit: Unit, task: str, exc: Exception, job: JobRecord) -> None:
-    """Tell that a message of a job cannot be made, once for each reason; ``BatchJob.status()`` shows it meanwhile.
+    """Record that a message of a job cannot be made, once for each reason; ``BatchJob.status()`` shows it meanwhile.
 
     Args:
         unit: which the message is for.
@@ -92,13 +92,13 @@ def note_not_sent(store: JournalOfJobs, unit: Unit, task: str, exc: Exception, j
 
 
 def forget_not_sent(store: HasJobs, job_id: str) -> None:
-    """Note that messages of a job can be made again."""
+    """Record that messages of a job can be made again."""
     with suppress(StoreUnavailable):
         store.jobs.update_job(job_id, not_sent=None)
 
 
 def where(unit: Unit, batch_id: str | None) -> str:
-    """A unit, and its batch's id, as logs name them."""
+    """Return a unit, and its batch's id, as logs name them."""
     return f"{unit} ({batch_id})" if batch_id else str(unit)
 
 

@@ -1,4 +1,4 @@
-"""What the store must have of a job, and what a reader says where it has lost some of it.
+"""What the store must have of a job, and what a reader says if some of it is lost.
 
 A Redis that evicts takes single keys, at any moment. Whoever reads outcomes counts them, and whoever finds fewer than
 the job's records say raises what is made here.
@@ -80,7 +80,7 @@ _ADVICE = "Let its Redis evict nothing: maxmemory-policy noeviction."
 
 
 def rows_expected(batch: BatchRecord, attempt: int, round_: int) -> int | None:
-    """How many rows a published attempt has; None: that is not known."""
+    """Return how many rows a published attempt has; None: not known."""
     if (known := batch.rows.get(str(attempt))) is not None:
         return known
     # An earlier release did not count them; what is published and did not fail is whole.
@@ -90,7 +90,7 @@ def rows_expected(batch: BatchRecord, attempt: int, round_: int) -> int | None:
 
 
 def answers_lost(batch: BatchRecord, *, stored: int, answers: int) -> int:
-    """How many outcomes of the Messages API are not there.
+    """Return how many outcomes of the Messages API are missing.
 
     Args:
         stored: requests that have one, or the reason why they have none.
@@ -100,14 +100,14 @@ def answers_lost(batch: BatchRecord, *, stored: int, answers: int) -> int:
 
 
 def layer_names(batch: BatchRecord, *names: str) -> list[str]:
-    """The names of such keys, one for each published attempt."""
+    """Return the names of such keys, one for each published attempt."""
     return [f"{name}:{attempt}" for attempt, _ in batch.layers for name in names]
 
 
 def of_outcomes(
     store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord, missing: int, answers: int = 0
 ) -> BatchTasksError:
-    """What a reader raises that found fewer outcomes of a batch than its record counts.
+    """Return the error for a reader that found fewer outcomes of a batch than its record counts.
 
     Args:
         missing: how many.
@@ -129,7 +129,7 @@ def of_outcomes(
 
 
 def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
-    """What a reader raises that cannot say which outcome is which request's."""
+    """Return the error for a reader that cannot say which outcome is which request's."""
     if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
     keys = store.records.missing_keys(job_id, number, ["ids"])
@@ -143,7 +143,7 @@ def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: Bat
 
 
 def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
-    """What is raised where a batch's requests are not all there."""
+    """Return the error for requests of a batch that are gone."""
     if store.jobs.read_job(job_id) is None:
         return JobNotFound(describe_missing_job(job_id))
     keys = store.records.missing_keys(job_id, number, ["body", "ids"])
@@ -152,35 +152,45 @@ def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: 
 
 
 def of_records(job_id: str, job: JobRecord, records: Sequence[BatchRecord | None]) -> ResultsMissing | None:
-    """What a reader of the whole job raises where records of batches are gone, or the job has ended without them."""
-    gone = [number for number, record in enumerate(records) if record is None]
-    if gone:
-        known = sum(record.count for record in records if record is not None)
-        keys = [batch_key(job_id, number) for number in gone[:_NAMED]]
-        missing = max(job.requests - known, 0)
-        return ResultsMissing(
-            f"job {job_id}: the records of {len(gone):,} of its {format_count(job.batches, 'batch')} are gone from the "
-            f"store ({', '.join(keys)}), and with them where the outcomes of {format_count(missing, 'request')} are. "
-            f"To fetch again what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). {_ADVICE}",
-            missing,
-            keys,
-        )
+    """Return the error for a reader of the whole job if records are gone, or the job has ended without outcomes."""
+    known = [record for record in records if record is not None]
+    if len(known) < len(records):
+        return _of_gone(job_id, job, records, known)
     if job.state in ("completed", "canceled"):
-        left = [record for record in records if record is not None and not record.done]
-        if missing := sum(record.count for record in left):
-            return ResultsMissing(
-                f"job {job_id}: it ended without the outcomes of {format_count(missing, 'request')} "
-                f"in {len(left):,} of its {format_count(job.batches, 'batch')}. "
-                f"To go on where it stands, which creates nothing a second time: BatchJob({job_id!r}).resume()",
-                missing,
-            )
+        return _of_unfinished(job_id, job, [record for record in known if not record.done])
+    return None
+
+
+def _of_gone(
+    job_id: str, job: JobRecord, records: Sequence[BatchRecord | None], known: Sequence[BatchRecord]
+) -> ResultsMissing:
+    gone = [number for number, record in enumerate(records) if record is None]
+    keys = [batch_key(job_id, number) for number in gone[:_NAMED]]
+    missing = max(job.requests - sum(record.count for record in known), 0)
+    return ResultsMissing(
+        f"job {job_id}: the records of {len(gone):,} of its {format_count(job.batches, 'batch')} are gone from the "
+        f"store ({', '.join(keys)}), and with them where the outcomes of {format_count(missing, 'request')} are. "
+        f"To fetch again what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). {_ADVICE}",
+        missing,
+        keys,
+    )
+
+
+def _of_unfinished(job_id: str, job: JobRecord, left: Sequence[BatchRecord]) -> ResultsMissing | None:
+    if missing := sum(record.count for record in left):
+        return ResultsMissing(
+            f"job {job_id}: it ended without the outcomes of {format_count(missing, 'request')} "
+            f"in {len(left):,} of its {format_count(job.batches, 'batch')}. "
+            f"To go on where it stands, which creates nothing a second time: BatchJob({job_id!r}).resume()",
+            missing,
+        )
     return None
 
 
 def extent(
     store: HasPayloads, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None], number: int
 ) -> tuple[int, int]:
-    """The first request of a batch whose record is gone, and how many there are.
+    """Return the first request of a batch whose record is gone, and how many there are.
 
     Raises:
         ResultsMissing: nothing is left that says so.
@@ -199,7 +209,7 @@ def extent(
 
 
 def batches_to_restore(store: Ledger, job_id: str, records: Sequence[BatchRecord | None]) -> list[int]:
-    """Batches of which a worker may fetch something again."""
+    """Return the batches of which a worker may download something again."""
     return [
         number
         for number, record in enumerate(records)
@@ -218,9 +228,9 @@ class Replaceable(Ledger, Journal, HasPayloads, Protocol):
 
 
 def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int:
-    """Put a record that has failed in the place of each batch's that is gone, so that the job can end; how many.
+    """Replace each lost batch record by one that has failed, so that the job can end; return how many.
 
-    Where the history says which batch it was at Anthropic, that is in the record: the job can be resumed to fetch it.
+    If the history says which batch it was at Anthropic, the record has its id: resuming the job downloads its results.
     """
     records = store.records.find_batches(job_id)
     gone = [number for number, record in enumerate(records) if record is None]
@@ -256,7 +266,7 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
 
 
 def _from_history(store: HasHistory, job_id: str) -> tuple[dict[int, str], set[int]]:
-    """What a job's history says of its batches: their ids at Anthropic, and which were sent again in part."""
+    """Return what the history says of batches: their ids at Anthropic, and which were sent again in part."""
     created: dict[int, str] = {}
     further: set[int] = set()
     for event in store.history.read_events(job_id):
@@ -286,7 +296,7 @@ def _until(batch: BatchRecord) -> str:
 
 
 def _fetched_again(store: Ledger, job_id: str, batch: BatchRecord) -> str:
-    """That a worker fetches it again; one is asked to."""
+    """Ask a worker to download the rows again, and say so."""
     until = math.inf if batch.created_at is None else batch.created_at + rules.RETENTION
     if store.now() > until:
         return f"Anthropic kept them until {format_time(until)}: they cannot be had again."

@@ -59,7 +59,10 @@ def test_a_cancel_and_a_last_look_do_not_wait(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("asked", "wait"), [(None, 1.0), (0.5, 1.0), (10.0, 10.0), (100.0, 50.0)])
 def test_a_listing_that_asks_for_a_pause_asks_it_for_all_that_it_shows(asked: float | None, wait: float) -> None:
     due: dict[Unit, float] = {}
-    store = SimpleNamespace(add_page=lambda *args, **more: None, postpone=lambda new, **more: due.update(new))
+    store = SimpleNamespace(
+        in_flight=SimpleNamespace(add_page=lambda *args, **more: None),
+        schedule=SimpleNamespace(postpone_units=lambda new, **more: due.update(new)),
+    )
     flight = Flight(
         batch_id="b1", created_at=NOW, expires_at=None, requests=1, poll_min=1, poll_max=1, deadline=NOW + 50
     )

@@ -741,11 +741,11 @@ class TestDeleting:
         self, job: BatchJob, store: Store, monkeypatch: Any
     ) -> None:
         states = []
-        delete = type(store).delete
+        delete = type(store.jobs).delete_job
         monkeypatch.setattr(
-            type(store),
-            "delete",
-            lambda own, job_id, **how: (states.append(own.jobs.read_job(job_id).state), delete(own, job_id, **how)),
+            type(store.jobs),
+            "delete_job",
+            lambda own, job_id, **how: (states.append(own.read_job(job_id).state), delete(own, job_id, **how)),
         )
         job.delete()
         assert states == ["revoked"]

@@ -54,7 +54,9 @@ class TestProgress:
                 pass
             return []
 
-        store: Any = SimpleNamespace(renew=lambda *_: True, batches=batches)
+        store: Any = SimpleNamespace(
+            leases=SimpleNamespace(renew_lease=lambda *_: True), records=SimpleNamespace(read_batches=batches)
+        )
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
         monkeypatch.setattr(step_task, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
         with Celery("progress", set_as_current=False) as app:

@@ -46,15 +46,18 @@ class RedisInFlight(Part):
         found = {name.decode(): value for name, value in self._redis.hgetall(key).items()}
         if not found:
             return {}
-        waiting = dict(zip(found, self._redis.zmscore(WAITING, list(found)), strict=True))
-        if left := [name for name, due in waiting.items() if due is None]:
-            # Of a job that was deleted, or has expired: nothing stands for it in either index.
-            gone = [name for name, due in zip(left, self._redis.zmscore(DUE, left), strict=True) if due is None]
-            if gone:
-                self._redis.hdel(key, *gone)
+        dues = dict(zip(found, self._redis.zmscore(WAITING, list(found)), strict=True))
+        self._remove_gone(key, [name for name, due in dues.items() if due is None])
         return {
-            unit_of(name): (_decode_flight(found[name]), float(due)) for name, due in waiting.items() if due is not None
+            unit_of(name): (_decode_flight(found[name]), float(due)) for name, due in dues.items() if due is not None
         }
+
+    def _remove_gone(self, key: str, names: list[str]) -> None:
+        """Remove those of a job that was deleted, or has expired: nothing stands for them in either index."""
+        if names and (
+            gone := [name for name, due in zip(names, self._redis.zmscore(DUE, names), strict=True) if due is None]
+        ):
+            self._redis.hdel(key, *gone)
 
     @answering
     def lock_list_call(self, account: str, owner: str, ttl: float) -> bool:
