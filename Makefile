@@ -58,12 +58,13 @@ bench: $(VENV)/.installed  ## Measure submit, create, fetch and read next to bas
 docs: $(VENV)/.installed  ## Build the documentation, build/docs/index.html; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going --quiet -b html docs build/docs $(ARGS)
 
-lint: $(VENV)/.installed  ## Check style, formatting, types, layers and shape
+lint: $(VENV)/.installed  ## Check style, formatting, types, layers, shape and the lines of Markdown
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python tools/shape.py --check
+	$(VENV)/bin/python tools/sentence_lines.py --check
 
 shape: $(VENV)/.installed  ## Print the shape of the package as figures; ARGS="--show circles"
 	$(VENV)/bin/python tools/shape.py $(ARGS)
@@ -71,9 +72,10 @@ shape: $(VENV)/.installed  ## Print the shape of the package as figures; ARGS="-
 audit: $(VENV)/.installed  ## Look for known vulnerabilities of what we stand on; says so where that cannot be asked
 	$(VENV)/bin/python .ci/audit.py
 
-format: $(VENV)/.installed  ## Mend style and formatting
+format: $(VENV)/.installed  ## Mend style and formatting, of Markdown too
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+	$(VENV)/bin/python tools/sentence_lines.py
 
 clean:  ## Remove environments and caches
 	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info

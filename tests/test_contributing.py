@@ -29,9 +29,6 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 #: A file or a folder, by its suffix or its slash; after a colon a name in it.
 _NAMED = re.compile(r"`((?:[\w.-]+/)*(?:[\w-]+\.(?:py|lua|json|txt|md|yml|toml)|[\w-]+/))(?::([\w.]+))?`")
 
-#: The end of a sentence within a line, and what a paragraph begins with in bold.
-_NEXT_SENTENCE, _LEAD = re.compile(r"[a-z`)][.?!] [A-Z`*]"), re.compile(r"^\W*\*\*[^*]+\*\* ")
-
 
 def identity(page: Path) -> str:
     return str(page.relative_to(ROOT))
@@ -72,13 +69,6 @@ def test_files_and_the_names_in_them_exist(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / link).exists(), link
-
-
-@pytest.mark.parametrize("page", PAGES, ids=identity)
-def test_there_is_one_sentence_a_line(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    lines = [_LEAD.sub("", line) for line in text.splitlines() if not line.startswith(("|", "#"))]
-    assert [line for line in lines if _NEXT_SENTENCE.search(line)] == []
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git, with which diffs are applied")
