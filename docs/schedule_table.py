@@ -23,24 +23,24 @@ _ROWS = {
 
 def table() -> str:
     """The schedule at the default settings, as a Markdown table."""
-    rows = ["| the batch ends after | looks | noticed late, on average | at most |", "|---|---|---|---|"]
+    rows = ["| the batch ends after | polls | noticed late, on average | at most |", "|---|---|---|---|"]
     for name, (seconds, usual) in _ROWS.items():
         rng = Random(name)
         # A little earlier or later each time, so that the figures are not those of one moment; an expiry is exact.
         ends = [seconds if seconds == BATCH_LIFETIME else seconds * rng.uniform(0.9, 1.1) for _ in range(400)]
         runs = [_watch(end, usual, rng) for end in ends]
-        looks, late = statistics.mean(run[0] for run in runs), [run[1] for run in runs]
-        rows.append(f"| {name} | {looks:.0f} | {statistics.mean(late):.0f} s | {max(late):.0f} s |")
+        polls, late = statistics.mean(run[0] for run in runs), [run[1] for run in runs]
+        rows.append(f"| {name} | {polls:.0f} | {statistics.mean(late):.0f} s | {max(late):.0f} s |")
     return "\n".join(rows) + "\n"
 
 
 def _watch(end: float, usual: float | None, rng: Random) -> tuple[int, float]:
-    """How many looks until the end is seen, and how long after it."""
-    bounds, at, looks = {"poll_min": Settings().poll_min, "poll_max": Settings().poll_max}, 0.0, 0
-    while looks == 0 or at < end:
+    """Return how many polls it takes until the end is seen, and how long after it that is."""
+    bounds, at, polls = {"poll_min": Settings().poll_min, "poll_max": Settings().poll_max}, 0.0, 0
+    while polls == 0 or at < end:
         at += poll_interval(at, **bounds, rand=rng.random(), overdue=at - BATCH_LIFETIME, usual=usual)
-        looks += 1
-    return looks, at - end
+        polls += 1
+    return polls, at - end
 
 
 def updated(text: str) -> str:
