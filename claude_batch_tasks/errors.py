@@ -79,9 +79,13 @@ class Waiting(TryLater):
 class BatchInProgress(TryLater):
     """The batch is known and still runs."""
 
+    # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
+
 
 class FallbackInProgress(TryLater):
     """Requests of the batch are still on their way through the Messages API."""
+
+    # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
 class MoreToSend(_After):
@@ -92,9 +96,13 @@ class MoreToSend(_After):
         retry_after: seconds.
     """
 
+    # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
+
 
 class NotDue(TryLater):
     """The message came before its time."""
+
+    # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
 class HeldBack(_After):

@@ -8,11 +8,12 @@ from typing import Literal
 from claude_batch_tasks import api, errors, rules, signals
 from claude_batch_tasks.formatting import format_time
 from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.decisions import Done, Fail
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.wire import result_rows
 
 
-def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> str:
+def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> Done | Fail:
     """Handle a 404 on retrieve or results: raise it to poll again, or return what follows if the batch is lost."""
     step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
     record, settings, now = step.batch, step.settings, step.now()
@@ -71,23 +72,23 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
     raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
 
 
-def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> str:
+def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> Done | Fail:
     """Handle a batch that does not exist: its requests fall back, or the job fails."""
     if step.batch.rounds:  # the requests of this batch have the outcomes of the round before
         step.record(state=state)
         step.note(state, f"{state}: {error}", level=logging.WARNING)
-        return f"{state}: {error}"
+        return Done(f"{state}: {error}")
     if step.settings.fallback == "off":
-        return step.fail(error)
+        return Fail(error)
     count = step.batch.count
     outcome = result_rows.errored_row(error.error_type or "not_found_error", str(error), error.request_id)
     # Nothing in the batch has a result: every request is eligible.
     step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
     step.note(state, f"{state}: {error}", level=logging.WARNING)
-    return f"{state}: {error}"
+    return Done(f"{state}: {error}")
 
 
-def release_batch(step: Step, why: str) -> str:
+def release_batch(step: Step, why: str) -> Done:
     """Release a batch found by search that is somebody else's; ``fetch_results`` then begins another generation."""
     record = step.batch
     foreign = record.batch_id
@@ -106,4 +107,4 @@ def release_batch(step: Step, why: str) -> str:
         turn=record.turn + 1,
         **({} if record.rounds else {"attempt": 0, "counts": {}}),
     )
-    return f"gave {foreign} back: {why}"
+    return Done(f"gave {foreign} back: {why}")

@@ -137,11 +137,15 @@ def run_steps(job: JobRecord, lines: list[list[Signature[Any]]]) -> None:
     """Run a job's chains in this process, one after the other, up to the job's end."""
     for step in (step for steps in lines for step in steps):
         step.set(**message_headers.headers_option(job))
+    for steps in lines:
+        # Without the job's end: if a step begins another generation, Celery leaves out the steps that follow it here.
+        run_in_process(steps)
+
+
+def run_in_process(signatures: list[Signature[Any]]) -> None:
+    """Run a batch's chain in this process, up to the job's end."""
     with allow_join_result():
-        for steps in lines:
-            # Without the job's end: if a step begins another generation, Celery leaves out the steps that follow it
-            # here.
-            chain(*steps[:-1]).apply()
+        chain(*signatures[:-1]).apply()
 
 
 def run_eagerly(job: JobRecord, lines: list[list[Signature[Any]]]) -> Any:

@@ -221,12 +221,12 @@ class Step:
         share = rules.EAGER_WAIT_SHARE * (self.now() - begun)
         return min(wait, max(share, rules.EAGER_MIN_WAIT, at_least or 0.0))
 
-    def check_deadline(self, more: float = 0.0, met: Exception | None = None) -> None:
+    def check_deadline(self, more: float = 0.0, met: object = None) -> None:
         """Raise an error if the job's deadline passed ``more`` seconds ago or earlier.
 
         Args:
             more: seconds allowed past the deadline.
-            met: the error after which the step would wait.
+            met: the reason for which the step would wait.
 
         Raises:
             WaitExceeded: the deadline has passed.

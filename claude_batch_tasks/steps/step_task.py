@@ -40,6 +40,7 @@ from claude_batch_tasks.steps import (
     routing,
 )
 from claude_batch_tasks.steps.batch_task import retry_limits
+from claude_batch_tasks.steps.decisions import Decision, Done, Fail, StartOver, Wait, wait_out
 from claude_batch_tasks.steps.job_task import JobTask, stops_worker
 from claude_batch_tasks.steps.step import JobEnded, LeaseLost, NoThread, Step, call_details, reason_of
 from claude_batch_tasks.steps.time_limit import COUNTDOWN
@@ -49,15 +50,6 @@ log = get_logger(__name__)
 
 #: When this process may show a job's progress again, by ``time.monotonic``.
 _next_report: dict[str, float] = {}
-
-#: Reasons for a step to wait although all is well.
-_NOTHING_NEW = (
-    errors.BatchInProgress,
-    errors.FallbackInProgress,
-    errors.MoreToSend,
-    errors.NotDue,
-    errors.HeldBack,
-)
 
 
 class StepTask(JobTask):
@@ -307,7 +299,7 @@ class StepTask(JobTask):
         """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
         try:
             self._check_key(step)
-            return self.body(*step.args)
+            return self.carry_out(self.body(*step.args))
         except (LeaseLost, errors.JobNotFound):
             self._check_job(step)
             extra = step.fields("taken_over")
@@ -355,12 +347,59 @@ class StepTask(JobTask):
         """Return the number of failures of the step in a row so far."""
         return self.step.batch.failures
 
-    def not_yet_due(self) -> None:
-        """Raise NotDue if this message came early, by a broker that held only a part of a longer countdown."""
-        due = self.due()
+    def wait_until_due(self) -> Wait | None:
+        """Return the rest of a countdown of which a broker held only a part; None if the unit is due."""
+        wait = (self.due() or 0.0) - self.step.now()
         # Nobody waits for a canceled job.
-        if due is not None and due - self.step.now() > 0.05 and not self.step.job.cancel_requested:
-            raise errors.NotDue("waiting")
+        return Wait("waiting", wait, tried=False) if wait > 0.05 and not self.step.job.cancel_requested else None
+
+    # -- what follows a step, in Celery's terms
+
+    def carry_out(self, decision: Decision) -> Any:
+        """Do what a step decided; return the value of one that is done.
+
+        Nothing else does: a step neither retries its task nor advances its unit.
+
+        Raises:
+            Retry: the step runs again later.
+            Ignore: the message ends quietly.
+            WaitExceeded: the job's deadline has passed, and the step is not waited for.
+        """
+        if isinstance(decision, Done):
+            return decision.value
+        if isinstance(decision, Fail):
+            return self.failed(decision.error)
+        if isinstance(decision, Wait):
+            self._wait(decision)
+        if isinstance(decision, StartOver):
+            self._start_over()
+        self.release_lease()
+        raise Ignore(decision.reason)
+
+    def _wait(self, wait: Wait) -> NoReturn:
+        if self.request.is_eager:
+            self.request.update(failing_since=None)
+        if self.waits and not wait.past_deadline:
+            self.step.check_deadline(0.0 if wait.tried else self.last_look, wait)
+        self.retry_later(wait)
+
+    def _start_over(self) -> NoReturn:
+        """Begin another generation of the batch's chain, when that is due."""
+        step, number = self.step, self.step.unit.batch or 0
+        at, wait = message_chain.position_of(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
+        if self.request.is_eager:
+            message_chain.run_in_process(
+                message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at)
+            )
+            raise Ignore("the new turn has run")
+        try:
+            if not self.park_in_store(wait, at, failures=0, task_id=None):
+                rest = message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at, countdown=wait)
+                message_chain.publish_chain(step.job, step.unit.job_id, rest)
+                step.store.leases.advance_unit(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
+        except (errors.StoreUnavailable, OperationalError) as exc:
+            self.retry(exc=exc)
+        raise Ignore("begun anew")
 
     def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
         """Retry, unless the job's deadline has passed: a step due by then still runs, but is not waited for again.
@@ -371,12 +410,13 @@ class StepTask(JobTask):
         """
         if getattr(self.request, "step", None) is None:  # the app's task class postpones the task
             super().retry(*args, exc=exc, **options)
+        if isinstance(exc, errors.HeldBack):
+            self._wait(wait_out(exc))
         self.step.check_refusals(exc)
         if self.request.is_eager:
             self._check_eager_failures(exc)
-        # The list call of another task may be the last poll of this batch too.
-        if self.waits and not isinstance(exc, errors.ListingUnderWay):
-            self.step.check_deadline(0.0 if isinstance(exc, errors.BatchInProgress) else self.last_look, exc)
+        if self.waits:
+            self.step.check_deadline(self.last_look, exc)
         self.retry_later(exc)
 
     def _check_eager_failures(self, exc: Exception | None) -> None:
@@ -385,7 +425,7 @@ class StepTask(JobTask):
         Raises:
             WaitExceeded: the failures have gone on for too long.
         """
-        if isinstance(exc, (*_NOTHING_NEW, errors.CreateUnresolved)):
+        if isinstance(exc, errors.CreateUnresolved):
             self.request.update(failing_since=None)
             return
         since = getattr(self.request, "failing_since", None)
@@ -395,57 +435,55 @@ class StepTask(JobTask):
             longest = format_duration(rules.EAGER_MAX_FAILING)
             raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
 
-    def retry_later(self, exc: Exception | None) -> NoReturn:
-        """Retry after the wait that policy gives this error; the unit waits in the store, or in a message."""
+    def retry_later(self, why: Wait | Exception | None) -> NoReturn:
+        """Retry after the wait that the step decided, or that policy gives this error.
+
+        The unit waits in the store, or in a message.
+        """
         step = self.step
         now = step.now()
         try:
-            wait, failures = self.wait_after(exc, now)
+            wait, failures = self.wait_after(why, now)
         except errors.StoreUnavailable as away:
             wait, failures = retry_limits(step.settings, away)[1] * random.random(), self.request.retries + 1
-        wait = step.bound_wait(wait, getattr(exc, "retry_after", None))
+        wait = step.bound_wait(wait, why.seconds if isinstance(why, Wait) else getattr(why, "retry_after", None))
         for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
             if limit is not None and limit > now:
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
-        self.report(f"{exc}; next look in {format_duration(wait)}", due_at)
+        self.report(f"{why}; next look in {format_duration(wait)}", due_at)
         if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
-            waiting = errors.Waiting(f"{exc}; next look in {format_duration(wait)}")
+            waiting = errors.Waiting(f"{why}; next look in {format_duration(wait)}")
             retry = Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
         else:
-            retry = self.republish(wait, exc, (job_id, batch, turn, seq + 1))
+            retry = self.republish(wait, why, (job_id, batch, turn, seq + 1))
             # If the store does not answer, the next message advances the unit itself.
             with contextlib.suppress(errors.StoreUnavailable):
                 step.store.leases.advance_unit(
                     step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran
                 )
             step.released = True
-        self._tell_why(exc, str(retry.exc), wait)
+        self._tell_why(why, str(retry.exc), wait)
         raise retry
 
-    def _tell_why(self, exc: Exception | None, text: str, wait: float) -> None:
+    def _tell_why(self, why: Wait | Exception | None, text: str, wait: float) -> None:
         """Log why the step waits; only the log records that nothing has changed, because the history is bounded."""
         step, countdown = self.step, round(wait, 1)
-        if isinstance(exc, _NOTHING_NEW):
+        if isinstance(why, Wait):
             log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
         else:
-            event: history.Event = "not_found" if isinstance(exc, errors.NotFoundError) else "retry"
-            step.note(event, text, countdown=countdown, **call_details(exc))
+            event: history.Event = "not_found" if isinstance(why, errors.NotFoundError) else "retry"
+            step.note(event, text, countdown=countdown, **call_details(why))
 
-    def wait_after(self, exc: Exception | None, now: float) -> tuple[float, int]:
-        """Return the seconds to wait after this error, and the number of failures in a row including it."""
+    def wait_after(self, why: Wait | Exception | None, now: float) -> tuple[float, int]:
+        """Return the seconds to wait, and the number of failures in a row, this one included."""
         step, settings = self.step, self.step.settings
-        if isinstance(exc, errors.NotDue):
-            return max((self.due() or now) - now, 0), self.failures()
-        if isinstance(exc, (errors.BatchInProgress, errors.FallbackInProgress)):
-            return self.look_interval(now), 0
-        if isinstance(exc, errors.MoreToSend):
-            return exc.retry_after or 0.0, 0
-        if isinstance(exc, errors.HeldBack):
-            return (exc.retry_after or 0) * (1 + random.random() / 4), self.failures()
-        failures = self.failures() + (not isinstance(exc, errors.CreateUnresolved))
-        if isinstance(exc, errors.CreateUnresolved):
+        if isinstance(why, Wait):
+            wait = self.look_interval(now) if why.seconds is None else why.seconds * (1 + random.random() * why.spread)
+            return wait, 0 if why.tried else self.failures()
+        failures = self.failures() + (not isinstance(why, errors.CreateUnresolved))
+        if isinstance(why, errors.CreateUnresolved):
             # Not exponentially: list calls may be due until ``create_settle`` is over, and one answer ends the search.
             wait = rules.poll_interval(
                 now - (step.batch.ambiguous_at or now),
@@ -453,13 +491,13 @@ class StepTask(JobTask):
                 poll_max=settings.retry_max,
                 rand=random.random(),
             )
-            return max(wait, exc.retry_after or 0), failures
-        retry_min, retry_max = retry_limits(settings, exc)
+            return max(wait, why.retry_after or 0), failures
+        retry_min, retry_max = retry_limits(settings, why)
         wait = rules.retry_countdown(
             failures,
             retry_min=retry_min,
             retry_max=retry_max,
-            at_least=getattr(exc, "retry_after", None),
+            at_least=getattr(why, "retry_after", None),
             rand=random.random(),
         )
         return wait, failures

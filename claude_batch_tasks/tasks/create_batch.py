@@ -20,6 +20,7 @@ from claude_batch_tasks.lifecycle import (
 )
 from claude_batch_tasks.pricing import request_bounds, spending
 from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.decisions import Decision, Done, Fail, Wait
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.step import LeaseLost, Step
 from claude_batch_tasks.steps.task_classes import job_task
@@ -61,7 +62,8 @@ class CreateBatch(InFlightTask):
     def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
         try:
             gateway_errors.remember_gateway(self.step)
-            return not_found.handle_missing_batch(self.step, "unsent", error)
+            decided = not_found.handle_missing_batch(self.step, "unsent", error)
+            return super().failed(error) if isinstance(decided, Fail) else str(decided.value)
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:
@@ -81,23 +83,24 @@ def _concerns_account(error: errors.BatchTasksError) -> bool:
 
 
 @job_task(base=CreateBatch, name=NAME + "create_batch")
-def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> Decision:
     """Create the batch at Anthropic, once: write the intent first, and search for the batch after an unclear answer."""
     step, record = self.step, self.step.batch
     if record.state not in ("staged", "creating"):
-        return f"nothing to create: {record.state}"
-    self.not_yet_due()
+        return Done(f"nothing to create: {record.state}")
+    if (early := self.wait_until_due()) is not None:
+        return early
     # However long a job's first message was in a queue, the job is started. A batch that had to wait longer need not
     # be.
     waited = record.due_at or record.intent_at or batch >= step.settings.max_batches_in_flight
     if record.intent_at is not None and reconciliation.reconcile_create(step):
-        return f"adopted {record.batch_id}"
+        return Done(f"adopted {record.batch_id}")
     if step.job.cancel_requested or (record.rounds and step.job.stopped):
         outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
         step.record(state="unsent", **outcome)
-        return f"not created: the job is {'canceled' if step.job.cancel_requested else 'stopped'}"
+        return Done(f"not created: the job is {'canceled' if step.job.cancel_requested else 'stopped'}")
     if step.job.stopped is not None and step.job.stopped.startswith("create:"):
-        raise errors.PermanentError(step.job.stopped)  # the account refused another batch of the job
+        return Fail(errors.PermanentError(step.job.stopped))  # the account refused another batch of the job
     if waited:
         step.check_deadline()
     gateway_errors.check_gateway(step)
@@ -105,9 +108,9 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     record_repair.repair_records(step)
     if step.store.records.missing_keys(job_id, batch, ("body", "ids")):
         # Before anything is sent: answers whose custom_ids are gone would be useless.
-        raise lost_records.of_requests(step.store, job_id, step.job, batch, record)
-    if not _check_budget(step):
-        return "no money is left for it"
+        return Fail(lost_records.of_requests(step.store, job_id, step.job, batch, record))
+    if (unpaid := _check_budget(step)) is not None:
+        return unpaid
     step.pace.check("create")
     client = step.client
     step.record(
@@ -162,18 +165,17 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     step.note("created", f"created, {format_count(record.sending, 'request')}", **told, **created.call)
     credentials.compare_with_job(step, created.account)
     credentials.remember_credential(step, created.account)
-    return f"created {created.id}, {record.sending} requests"
+    return Done(f"created {created.id}, {record.sending} requests")
 
 
-def _check_budget(step: Step) -> bool:
-    """Return whether the batch may be paid for; if not, its requests keep their outcomes, or end as errored.
+def _check_budget(step: Step) -> Done | Wait | None:
+    """Return None if the batch may be paid for; if not, its requests keep their outcomes, or end as errored.
 
-    Raises:
-        HeldBack: the cost of the batches that are running must be known first.
+    It waits while the cost of the batches that are running must be known first.
     """
     record, limit = step.batch, step.settings.max_cost
     if limit is None:
-        return True
+        return None
     note, answer = f"the rest of max_cost (${limit:,.4g}) does not cover its input", "no"
     if record.least is None or record.most is None:
         params = resubmission.read_params_left(step.store, step.unit.job_id, step.unit.batch or 0, record)
@@ -187,7 +189,8 @@ def _check_budget(step: Step) -> bool:
             step.unit, len(record.rounds), record.least, record.most, spending.to_nano_dollars(limit)
         )
     if answer == "wait":
-        raise errors.HeldBack("waiting for what the job's other batches cost (max_cost)", 2 * step.settings.poll_min)
+        pause = 2 * step.settings.poll_min
+        return Wait("waiting for what the job's other batches cost (max_cost)", pause, spread=0.25, tried=False)
     if answer == "lost":
         note = "what the job has spent is gone from the store, so max_cost cannot be kept"
     if answer in ("no", "lost"):
@@ -197,4 +200,4 @@ def _check_budget(step: Step) -> bool:
             "counts": {"errored": record.count},
         }
         step.record(state="unsent", note=note, **({} if record.rounds else outcome))
-    return answer == "yes"
+    return None if answer == "yes" else Done("no money is left for it")

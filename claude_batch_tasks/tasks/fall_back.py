@@ -7,11 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
-
-from celery import chain
-from celery.exceptions import Ignore
-from celery.result import allow_join_result
+from typing import Any
 
 from claude_batch_tasks import errors, metrics, rules
 from claude_batch_tasks.formatting import format_counts, format_duration
@@ -20,31 +16,12 @@ from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import message_chain
+from claude_batch_tasks.steps.decisions import Decision, Done, StartOver, Wait
 from claude_batch_tasks.steps.message_chain import DONE, NAME
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.steps.step_task import StepTask
 from claude_batch_tasks.steps.task_classes import job_task
 from claude_batch_tasks.wire import result_rows
-
-
-def _another_turn(task: StepTask, step: Step) -> NoReturn:
-    """Run create, poll, fetch and the steps after them again, when that is due."""
-    number = step.unit.batch or 0
-    at, wait = message_chain.position_of(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
-    if task.request.is_eager:
-        steps = message_chain.make_steps(task.app, step.unit.job_id, step.job, number, since=at)
-        with allow_join_result():
-            chain(*steps[:-1]).apply()
-        raise Ignore("the new turn has run")
-    if not task.park_in_store(wait, at, failures=0, task_id=None):
-        message_chain.publish_chain(
-            step.job,
-            step.unit.job_id,
-            message_chain.make_steps(task.app, step.unit.job_id, step.job, number, since=at, countdown=wait),
-        )
-        step.store.leases.advance_unit(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
-    raise Ignore("begun anew")
-
 
 #: The states of a batch whose earlier steps have not all run.
 _BEFORE_FALL_BACK = ("staged", "creating", "in_progress", "canceling", "ended")
@@ -84,7 +61,7 @@ class FallBack(StepTask):
 
 
 @job_task(base=FallBack, name=NAME + "fall_back")
-def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> Decision:
     """Send eligible requests again, as a smaller batch, then through the Messages API; wait for their outcomes."""
     step, record = self.step, self.step.batch
     if record.turn <= turn and record.state in _BEFORE_FALL_BACK:
@@ -92,12 +69,12 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
         step.note("retry", f"not through: {record.state}; going through its steps again", level=logging.WARNING)
         step.record(turn=turn + 1)
     if record.turn > turn:
-        return _another_turn(self, step)
+        return StartOver()
     chance = "none"
     if not record.final:
         # The last sender to finish has woken it, before its time.
-        if not (record.messages_out and messages_fallback.all_ended(step)):
-            self.not_yet_due()
+        if not (record.messages_out and messages_fallback.all_ended(step)) and (early := self.wait_until_due()):
+            return early
         record_repair.repair_records(step)
         _record_cost(step)
         chance = "messages" if record.granted is not None else _choose_next_attempt(step)
@@ -105,7 +82,7 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
             result_hooks.announce_results(step, _final_positions(step))
         if chance == "resubmit":
             _begin_round(step)
-            return _another_turn(self, step)
+            return StartOver()
     # Once: if the message of the following batch is lost, the ledger knows that it is due.
     if not record.made_room and (following := step.store.schedule.start_next_batch(job_id, batch)) is not None:
         since = step.store.records.read_position(Unit(job_id, following))
@@ -113,11 +90,11 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
             step.job, job_id, message_chain.make_steps(self.app, job_id, step.job, following, since=since)
         )
     if record.done:
-        return "done"
-    if chance == "messages":
-        _send_the_rest(self, step)
+        return Done("done")
+    if chance == "messages" and (sending := _send_the_rest(self, step)) is not None:
+        return sending
     _close_batch(step)
-    return f"done: {format_counts(record.counts)}; {record.answered:,} through the Messages API"
+    return Done(f"done: {format_counts(record.counts)}; {record.answered:,} through the Messages API")
 
 
 def _record_cost(step: Step) -> None:
@@ -185,12 +162,8 @@ def _begin_round(step: Step) -> None:
     metrics.count("smaller_batches")
 
 
-def _send_the_rest(task: FallBack, step: Step) -> None:
-    """Have the rest sent through the Messages API, up to the job's limit.
-
-    Raises:
-        FallbackInProgress: some requests have no outcome yet.
-    """
+def _send_the_rest(task: FallBack, step: Step) -> Wait | None:
+    """Have the rest sent through the Messages API, up to the job's limit; None if all of it has an outcome."""
     record, store, settings = step.batch, step.store, step.settings
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     if record.granted is None:
@@ -198,13 +171,13 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
     if record.granted < record.eligible:
         step.record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
     if not record.granted:
-        return
+        return None
     if step.job.cancel_requested:
         store.message_queue.drop_waiting(job_id, batch)
     if record.messages_out and messages_fallback.all_ended(step):
         if not messages_fallback.fail_abandoned_calls(step):
             messages_fallback.end_unaccounted_requests(step)
-            return
+            return None
         messages_fallback.end_unaccounted_requests(step)
         # All senders have finished, and left some requests: the sender that had these died, or put them back too late.
         step.record(messages_out=False, first_lane=record.first_lane + rules.SENDERS)
@@ -221,10 +194,10 @@ def _send_the_rest(task: FallBack, step: Step) -> None:
         step.record(messages_out=True)
     left = store.message_queue.count_unfinished(job_id, batch)
     if not left and task.request.is_eager:
-        return
+        return None
     if not left:  # senders that wait have nothing to wait for
         store.schedule.wake_units(messages_fallback.list_senders(step))
-    raise errors.FallbackInProgress(f"fallback: {record.granted - left:,} of {record.granted:,} through")
+    return Wait(f"fallback: {record.granted - left:,} of {record.granted:,} through")
 
 
 def _close_batch(step: Step) -> None:

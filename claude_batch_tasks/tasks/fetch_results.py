@@ -9,23 +9,24 @@ from claude_batch_tasks import api, errors, metrics, rules, signals
 from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import not_found, record_repair, resubmission
 from claude_batch_tasks.pricing import spending
+from claude_batch_tasks.steps.decisions import Decision, Done, Fail, StartOver
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.step import LeaseLost, Step
 from claude_batch_tasks.steps.step_task import StepTask
 from claude_batch_tasks.steps.task_classes import job_task
-from claude_batch_tasks.tasks.fall_back import _another_turn
 from claude_batch_tasks.wire import completeness
 
 
 @job_task(base=StepTask, rank=2, last_look=rules.LAST_POLL_SECONDS, name=NAME + "fetch_results")
-def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
+def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> Decision:
     """Download, check and publish the batch's results; download them again if they do not add up."""
     step, record = self.step, self.step.batch
     if record.turn > turn:
-        return _another_turn(self, step)
+        return StartOver()
     if record.state != "ended":
-        return f"nothing to fetch: {record.state}"
-    self.not_yet_due()
+        return Done(f"nothing to fetch: {record.state}")
+    if (early := self.wait_until_due()) is not None:
+        return early
     assert record.batch_id is not None
     if record.rounds:
         record_repair.repair_records(step)
@@ -46,11 +47,11 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             step.store.results.write_rows(job_id, batch, record.attempt, pieces)
     except errors.NotFoundError as exc:
         ended = not_found.handle_not_found(step, exc, "results")
-        return _another_turn(self, step) if record.turn > turn else ended
+        return StartOver() if record.turn > turn else ended
     if record.provisional and seen.all_foreign:
         step.store.results.discard_rows(job_id, batch, record.attempt)
         not_found.release_batch(step, "every row is foreign")
-        return _another_turn(self, step)
+        return StartOver()
     step.record(sighting=step.now(), refused_since=None)
     try:
         seen.check(record.told)
@@ -64,12 +65,12 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
             raise
         if not seen.complete:
             _publish_results(step, seen)
-            return step.fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
+            return Fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
     _publish_results(step, seen)
     step.tell(signals.results_published, batch_id=record.batch_id, counts=dict(seen.tallies), round=len(record.rounds))
     counts = dict(seen.tallies)
     step.note("fetched", f"fetched, {format_counts(counts)}", counts=counts, round=len(record.rounds))
-    return f"fetched: {format_counts(seen.tallies)}"
+    return Done(f"fetched: {format_counts(seen.tallies)}")
 
 
 def _publish_results(step: Step, seen: completeness.Completeness) -> None:

@@ -16,6 +16,7 @@ from claude_batch_tasks.lifecycle import job_failure
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing
+from claude_batch_tasks.steps.decisions import Decision, Done, Drop
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.result_backend import is_not_followed
 from claude_batch_tasks.steps.step import JobEnded
@@ -187,12 +188,11 @@ class FinishJob(StepTask):
 
 
 @job_task(base=FinishJob, name=NAME + "finish_job")
-def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Summary:
+def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Decision:
     """Sum the job up, let its payloads expire in time, and end the caller's AsyncResult."""
     job = self.step.job
     # The state stored under its id may not be how it ended: REVOKED, or a failure that an earlier release took for its
     # own.
     if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
-        self.release_lease()
-        raise Ignore("duplicate")
-    return self.end()
+        return Drop("duplicate")
+    return Done(self.end())

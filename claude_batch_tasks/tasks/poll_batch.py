@@ -9,6 +9,7 @@ from claude_batch_tasks import api, errors, metrics, rules, signals
 from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import not_found, polling, reconciliation
 from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.decisions import Decision, Done, Wait
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.steps.task_classes import job_task
@@ -29,11 +30,11 @@ class PollBatch(InFlightTask):
 
 
 @job_task(base=PollBatch, name=NAME + "poll_batch")
-def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> str:
-    """Poll the batch; come back after a countdown until it has ended."""
+def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> Decision:
+    """Poll the batch; wait for the next poll until it has ended."""
     step, record = self.step, self.step.batch
     if record.state not in ("in_progress", "canceling"):
-        return f"nothing to look at: {record.state}"
+        return Done(f"nothing to look at: {record.state}")
     assert record.batch_id is not None
     not_canceled = None
     # Not before the results have confirmed the batch: it may be another application's.
@@ -66,7 +67,9 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     if seen.processing_status != "ended":
         waited = sum(seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES)
         status = seen.processing_status.replace("_", " ")
-        raise not_canceled or errors.BatchInProgress(f"{status}: {waited:,} of {record.sending:,}")
+        if not_canceled is not None:
+            raise not_canceled
+        return Wait(f"{status}: {waited:,} of {record.sending:,}")
     if seen.archived_at is not None and record.provisional:
         return not_found.release_batch(step, "it is archived")
     if seen.archived_at is not None:
@@ -84,7 +87,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
         metrics.observe("batch_seconds", max(took, 0.0))
     step.tell(signals.batch_ended, batch_id=seen.id, counts=told, round=len(record.rounds))
     step.note("ended", f"ended, {format_counts(told)}", counts=told, round=len(record.rounds), **seen.call)
-    return f"ended: {format_counts(told)}"
+    return Done(f"ended: {format_counts(told)}")
 
 
 def _cancel_batch(step: Step, batch_id: str) -> errors.ApiError | None:

@@ -11,6 +11,7 @@ from claude_batch_tasks import errors
 from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import messages_fallback, result_hooks
 from claude_batch_tasks.records import Unit
+from claude_batch_tasks.steps.decisions import Decision, Done, Wait
 from claude_batch_tasks.steps.message_chain import DONE, NAME
 from claude_batch_tasks.steps.step_task import StepTask
 from claude_batch_tasks.steps.task_classes import job_task
@@ -79,15 +80,15 @@ class SendMessages(StepTask):
 
 
 @job_task(base=SendMessages, name=NAME + "send_messages")
-def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: int = 0) -> str:
+def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: int = 0) -> Decision:
     """Send requests through the Messages API, as many as may be sent now, and store each outcome as it arrives.
 
     A call whose answer was lost may have been answered and billed, so it is not made a second time: the outcome of the
     request stays unchanged.
     """
     step = self.step
-    if step.store.message_queue.count_unfinished(job_id, batch):
-        self.not_yet_due()
+    if step.store.message_queue.count_unfinished(job_id, batch) and (early := self.wait_until_due()) is not None:
+        return early
     run = messages_fallback.Lane(step)
     pause = run.run()
     if run.final:
@@ -96,5 +97,5 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     if pause is not None and step.deadline is not None and step.now() >= step.deadline:
         step.store.message_queue.drop_waiting(job_id, batch)
     elif pause is not None:
-        raise errors.MoreToSend(f"sent: {sent}", pause)
-    return f"sent: {sent}"
+        return Wait(f"sent: {sent}", pause)
+    return Done(f"sent: {sent}")

@@ -17,6 +17,7 @@ from claude_batch_tasks.lifecycle import not_found, reconciliation
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials
+from claude_batch_tasks.steps.decisions import Done
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store.redis import RedisStore
 
@@ -81,7 +82,11 @@ def long_ago(**own: Any) -> dict[str, Any]:
 
 def answer_not_found(step: Step, seen: Account = SILENT) -> str:
     credentials.compare_account(step, seen)
-    return not_found.handle_not_found(step, errors.NotFoundError("retrieve: 404", 404, "not_found_error"), "retrieve")
+    follows = not_found.handle_not_found(
+        step, errors.NotFoundError("retrieve: 404", 404, "not_found_error"), "retrieve"
+    )
+    assert isinstance(follows, Done)
+    return str(follows.value)
 
 
 class TestABatchThatIsNotShown:

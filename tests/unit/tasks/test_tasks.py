@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import redis
 
-from claude_batch_tasks import errors
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps.decisions import Done, Wait
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.tasks.create_batch import _check_budget
@@ -70,7 +70,7 @@ class TestWhatABatchHasCost:
         self, store: RedisStore, redis_client: redis.Redis, make_step: Any, batch: dict[str, Any], spent: int
     ) -> None:
         step = make_step(batch)
-        assert _check_budget(step)
+        assert _check_budget(step) is None
         for _ in range(2):
             _record_cost(step)
         assert redis_client.hmget(f"claude_batch:{{{JOB}}}:money", "spent", "reserved") == [b"%d" % spent, b"0"]
@@ -82,7 +82,7 @@ class TestWhatABatchHasCost:
     ) -> None:
         """No later step of it settles what it has cost."""
         step = make_step({"state": state, **known})
-        assert _check_budget(step)
+        assert _check_budget(step) is None
         assert store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT) == "wait"
         _record_cost(step)
         left = LIMIT - (MOST if known else 0)
@@ -97,17 +97,18 @@ class TestWhatABatchHasCost:
             store.jobs.delete_job(JOB)
             pieces = [Piece(0, list("abcd"), body.replace(b"claude-haiku-4-5", model.encode()))]
             step = make_step({"state": "staged", "least": None, "most": None}, pieces=pieces)
-            assert _check_budget(step) == (states[0] == "staged")
+            assert (_check_budget(step) is None) == (states[0] == "staged")
             assert (step.batch.state, step.batch.least) == states
         assert "what claude-xxxx-4-5 costs is not known" in (step.batch.note or "")
 
     def test_has_to_be_covered_before_it_is_created(self, store: RedisStore, make_step: Any) -> None:
         step = make_step({"state": "staged"})
         store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT)
-        with pytest.raises(errors.HeldBack, match="max_cost"):
-            _check_budget(step)
+        waits = _check_budget(step)
+        assert isinstance(waits, Wait)
+        assert "max_cost" in waits.reason
         store.budget.record_cost(OTHER, 0, LIMIT)
-        assert not _check_budget(step)
+        assert isinstance(_check_budget(step), Done)
         assert (step.batch.state, step.batch.counts) == ("unsent", {"errored": 4})
         assert "max_cost ($1)" in (step.batch.note or "")
         assert step.batch.outcome is not None
@@ -117,7 +118,7 @@ class TestWhatABatchHasCost:
         step = make_step({"state": "staged", "rounds": [round_()], "counts": {"expired": 4}})
         store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT)
         store.budget.record_cost(OTHER, 0, LIMIT)
-        assert not _check_budget(step)
+        assert isinstance(_check_budget(step), Done)
         assert (step.batch.state, step.batch.counts, step.batch.outcome) == ("unsent", {"expired": 4}, None)
 
 
