@@ -13,8 +13,8 @@ KEPT = {
     "settings.redis_urls": ("_redis_url", "address_of"),
     "steps.result_backend": ("_paused_until",),
     "settings.model": ("_price_list",),
-    "steps.step_task": ("_next_report",),
-    "store.redis.prefixing": ("client_class",),
+    "steps.job_summary": ("_next_report",),
+    "store.redis.connection": ("client_class",),
     "store.redis.store": ("_open",),
     "transport": ("_refusing",),
 }

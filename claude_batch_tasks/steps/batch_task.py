@@ -1,15 +1,22 @@
-"""The base class of all tasks of this package: settings, the store, retries, and how a message is published again."""
+"""The base classes of our tasks.
+
+``BatchTask`` is that of all: settings, the store, retries, and how a message is published again. ``JobTask`` is that of
+a job's own tasks: how a run begins, and what happens to an interrupted run.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import random
+import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
+from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors, rules
@@ -17,10 +24,8 @@ from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import (
-    message_chain,
-    result_backend,
-)
+from claude_batch_tasks.steps import message_chain, result_backend
+from claude_batch_tasks.steps.step import Attempt, JobEnded, NotRun, retry_limits
 from claude_batch_tasks.steps.task_classes import InnerTask
 from claude_batch_tasks.store import Store, history, open_store
 
@@ -144,14 +149,13 @@ class BatchTask(_Task):
 
     def republish(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
         """Publish this task's next message, at most one hop from now, and return the Retry to raise."""
-        waiting = errors.Waiting(f"{reason}; next look in {format_duration(wait)}")
         args = tuple(self.request.args or ()) if args is None else args
         try:
             return _Task.retry(  # not the app class's retry: this message must be sent
                 self,
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
-                exc=waiting,
+                exc=describe_wait(reason, wait),
                 countdown=wait if self.request.is_eager else message_chain.limit_countdown(self.app, wait),
                 throw=False,
             )
@@ -160,9 +164,146 @@ class BatchTask(_Task):
             raise Reject(getattr(reject, "reason", None), requeue=True) from None
 
 
-def retry_limits(settings: Settings, exc: Exception | None) -> tuple[float, float]:
-    """Return the upper bound of the first countdown, and that of every countdown, after an error."""
-    most = settings.retry_max
-    if isinstance(exc, (errors.StoreUnavailable, OperationalError)):
-        most = min(most, rules.OUTAGE_RETRY_MAX)
-    return min(settings.retry_min, most), most
+def describe_wait(reason: object, wait: float) -> errors.Waiting:
+    """Return the exception that says in logs and in Flower why a task retries, and when."""
+    return errors.Waiting(f"{reason}; next look in {format_duration(wait)}")
+
+
+#: The exceptions that end a run of a task without a defect.
+_ENDINGS = (Ignore, Reject, Retry, JobEnded)
+
+
+class JobTask(BatchTask):
+    """A task whose end the caller of a job waits for, as the last link of its chain or under the job's own id."""
+
+    abstract = True
+    back_end = result_backend.OfJobs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_call()
+        try:
+            return self.go_on(*args, **kwargs)
+        except (Ignore, Reject, Retry) as exc:
+            end = exc
+        except BaseException:
+            args, kwargs = (), {}  # messages of an earlier release hold prompts, and trackers show what frames hold
+            raise
+        # Celery sends a copy of all frames, and the text of all earlier exceptions, to the worker's main process: 60 KB
+        # for one poll of a batch. If a pipe (64 KB) cannot hold that, this process waits, and a stop of the worker at
+        # that moment hangs (Celery 5.7.0).
+        end.__cause__ = end.__context__ = None
+        raise end.with_traceback(None)
+
+    def go_on(self, *args: Any, **kwargs: Any) -> Any:
+        """Run what the message asks for; an exception raised here is the end of the task."""
+        raise NotImplementedError
+
+    def check_call(self) -> None:
+        """Refuse a call of the task that does not come from Celery.
+
+        Raises:
+            TypeError: the task was called as a function.
+        """
+        request: Any = self.request
+        if request.called_directly or getattr(request, "attempt", None) is not None:
+            raise TypeError(self.not_callable())
+        request.attempt = Attempt()
+
+    def not_callable(self) -> str:
+        """Return the error text for a direct call."""
+        return f"{self.name} is a step of a job; workers call it. Nothing was done"
+
+    def call_inside(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task inside the ``__call__`` of the app's task class.
+
+        Raises:
+            Ignore, Retry, Reject, JobEnded: how the run ended, even if the class swallowed it.
+            NotRun: the class did not run the task.
+        """
+        attempt: Attempt = getattr(self.request, "attempt")  # noqa: B009 - an attribute of ours on Celery's request
+        attempt.ran, attempt.ended_by, value = False, None, None
+        try:
+            try:
+                value = super().__call__(*args, **kwargs)
+            except BaseException as exc:
+                if stops_worker(exc):
+                    raise
+                if not (isinstance(exc, Ignore) or isinstance(attempt.ended_by, _ENDINGS)):
+                    raise
+            if attempt.ended_by is not None:
+                raise attempt.ended_by
+            if not attempt.ran:
+                raise NotRun(f"the __call__ of its task class, {self.app.Task.__mro__[1].__qualname__}, did not run it")
+            return value
+        finally:
+            attempt.ended_by = None  # it refers to frames that refer to it
+
+    def drive(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; code around it sees an exception only if the job has failed."""
+        attempt: Attempt | None = getattr(self.request, "attempt", None)
+        if attempt is None:
+            raise TypeError(self.not_callable())
+        try:
+            value = self.work(*args, **kwargs)
+        except (Ignore, Reject, Retry) as end:
+            attempt.ended_by = end
+            return str(end)
+        except JobEnded as end:
+            attempt.ended_by = end
+            raise end.error from None
+        except BaseException as exc:
+            attempt.ended_by = exc
+            raise
+        attempt.ran = True
+        return value
+
+    def work(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body of the task."""
+        return self.body(*args, **kwargs)
+
+    def send(self, *args: Any, **options: Any) -> AsyncResult[Any]:
+        """Send a message of a running job at once; the app's task class must not postpone or change it."""
+        task: Any = self
+        return InnerTask.apply_async(task, *args, **options)
+
+    def log_broken_off(self, unit: Unit, reason: str) -> None:
+        """Log what interrupted a task, with the traceback of the exception that is being handled."""
+        with contextlib.suppress(Exception):  # the interruption may come from a log handler of somebody else
+            extra = history.fields(unit, "broken_off")
+            text = "%s: %s was broken off: %s\n%s"
+            log.warning(text, unit, self.name, reason, traceback.format_exc(), extra=extra)
+
+    def broken_off(self, reason: str | None, times: int) -> errors.StepFailed:
+        """Return the error of a task that was interrupted too often."""
+        reason = reason or "its worker was killed, or lost its lease"
+        often = "" if self.request.is_eager else f", {times:,} times in a row (max_step_failures)"
+        return errors.StepFailed(f"{self.name.rpartition('.')[2]} was broken off: {reason}{often}")
+
+    def retry_by_broker(self, reason: str) -> NoReturn:
+        """Retry by a message, because the store cannot be asked; a broker that takes no new one keeps this one."""
+        if self.request.is_eager:
+            raise JobEnded(errors.StepFailed(reason))
+        try:
+            BatchTask.retry(self, exc=errors.StepFailed(reason))
+        except (Retry, Reject):
+            raise
+        except BaseException as exc:
+            if stops_worker(exc):
+                raise
+            raise Reject(reason, requeue=True) from None
+
+
+def stops_worker(exc: BaseException) -> bool:
+    """Return whether a worker (or its user, in eager mode) stops the running code in this way, so that it is no error.
+
+    A pool process that gets a signal exits with a code of its own (billiard), which no ``sys.exit()`` uses.
+    """
+    if isinstance(exc, (KeyboardInterrupt, GeneratorExit, WorkerShutdown, WorkerTerminate)):
+        return True
+    if type(exc).__name__ == "GreenletExit":  # of gevent and eventlet, which need not be installed
+        return True
+    return isinstance(exc, SystemExit) and exc.code in _EXITS_ON_SIGNAL
+
+
+#: The exit codes of a pool process that was stopped by a signal.
+_EXITS_ON_SIGNAL = {-(256 - number) for number in signal.valid_signals()}

@@ -6,6 +6,8 @@ place that turns them into Celery's terms.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,6 +42,12 @@ class Wait:
 
     def __str__(self) -> str:
         return self.reason
+
+    def draw_seconds(self, until_next_poll: Callable[[], float]) -> float:
+        """Draw how long the step waits."""
+        if self.seconds is None:
+            return until_next_poll()
+        return self.seconds * (1 + random.random() * self.spread)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,31 @@
-"""The figures that a job's records add up to: counts, the next poll, progress while it runs, the summary at its end."""
+"""The figures that a job's records add up to: counts, the next poll, the summary at its end.
+
+And its progress while it runs: how that is shown under the job's id.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal, cast
 
+from celery import Task
+
+from claude_batch_tasks import errors
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.records import BatchRecord, Costs, JobRecord, Summary, TokenCounts
+from claude_batch_tasks.records import BatchRecord, Costs, JobRecord, Summary, TokenCounts, Unit
+from claude_batch_tasks.steps import message_chain, publishing
+from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.store import history
 from claude_batch_tasks.wire import result_rows, token_usage
+
+log = get_logger(__name__)
+
+#: When this process may show a job's progress again, by ``time.monotonic``.
+_next_report: dict[str, float] = {}
 
 
 def count_outcomes(batches: Sequence[BatchRecord]) -> Counter[str]:
@@ -50,6 +66,48 @@ def make_progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, A
         "not_found": sum(batch.not_found for batch in batches),
         "next_look": due.isoformat() if due else None,
     }
+
+
+def report_progress(step: Step, text: str, due_at: float | None = None) -> None:
+    """Show progress under the id that the caller holds: in the result back end, and as an event for Flower.
+
+    In a job of thousands of batches not each time: it takes at most a twentieth of a process's time.
+    """
+    job_id, begun = step.unit.job_id, time.thread_time()
+    if time.monotonic() < _next_report.get(job_id, 0):
+        return
+    try:
+        # Another worker may have taken over and ended the job; PROGRESS must not be written over its result.
+        if not step.store.leases.renew_lease(step.unit, step.owner, step.settings.lease):
+            return
+        batches = step.store.records.read_batches(job_id)
+    except (errors.StoreUnavailable, errors.ResultsMissing):
+        return
+    if step.unit.batch is not None and due_at is not None:
+        batches[step.unit.batch].due_at = due_at
+    publish_progress(step.task, job_id, step.job, lambda: make_progress(step.job, batches), text)
+    now = time.monotonic()
+    for other, moment in list(_next_report.items()):
+        if moment <= now:
+            _next_report.pop(other, None)
+    _next_report[job_id] = now + 20 * (time.thread_time() - begun)
+
+
+def publish_progress(
+    task: Task[Any, Any], job_id: str, job: JobRecord, count: Callable[[], dict[str, Any]], text: str
+) -> None:
+    """Write PROGRESS to the job's AsyncResult and send an event to Flower; a failure of either does not stop a step."""
+    try:
+        meta = count()
+        if not message_chain.ignores_result(job):
+            task.backend.store_result(job_id, meta, "PROGRESS")
+        if task.request.hostname and not task.request.is_eager:
+            counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
+            with publishing.event_dispatcher(task.app, task.request.hostname) as events:
+                events.send("task-progress", uuid=job_id, result=f"{counts}; {text}")
+    except Exception as exc:  # noqa: BLE001 - any back end, any broker
+        extra = history.fields(Unit(job_id), "progress")
+        log.warning("job %s: progress could not be shown: %s", job_id, exc, extra=extra)
 
 
 def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> Summary:

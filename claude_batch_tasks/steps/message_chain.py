@@ -25,6 +25,9 @@ from claude_batch_tasks.steps import message_headers, routing
 
 NAME = "claude_batch_tasks."
 
+#: The header with the seconds for which a step's message must wait.
+COUNTDOWN = "claude_batch_countdown"
+
 #: The steps of one generation; a step's number is its index here.
 _TURN = ("create_batch", "poll_batch", "fetch_results", "fall_back")
 _STRIDE = 1_000_000
@@ -131,6 +134,12 @@ def publish_chain(
         options |= {"task_id": task_id, "retries": first.args[-1]}
     options = {**message_headers.headers_option(job), **options}
     first.apply_async(chain=following, root_id=placed.get("root_id") or job_id, **options)
+
+
+def options_of_next(app: Celery, job: JobRecord, following: Signature[Any]) -> dict[str, Any]:
+    """Return the options that send the next message of a chain where the job's messages go."""
+    route = routing.follow_route(app, job, str(following.task), following.args)
+    return {**message_headers.headers_option(job), **route}
 
 
 def run_steps(job: JobRecord, lines: list[list[Signature[Any]]]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,16 +14,15 @@ from typing import Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.dispatch import Signal
+from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import api, errors, rules, steady
 from claude_batch_tasks.formatting import format_duration
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, Lease, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import (
-    credentials,
-)
+from claude_batch_tasks.steps import credentials
 from claude_batch_tasks.steps.rate_limit import Pace
-from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.store import Store, history, lost_records
 
 _T = TypeVar("_T")
 
@@ -221,6 +222,34 @@ class Step:
         share = rules.EAGER_WAIT_SHARE * (self.now() - begun)
         return min(wait, max(share, rules.EAGER_MIN_WAIT, at_least or 0.0))
 
+    def draw_countdown(self, failures: int, exc: Exception | None = None) -> float:
+        """Draw the countdown after so many failures in a row.
+
+        Args:
+            exc: the last of them.
+        """
+        if isinstance(exc, errors.CreateUnresolved):
+            # Not exponentially: list calls may be due until ``create_settle`` is over, and one answer ends the search.
+            searched_for = 0.0 if self.batch.ambiguous_at is None else self.now() - self.batch.ambiguous_at
+            wait = rules.poll_interval(
+                searched_for, poll_min=self.settings.retry_min, poll_max=self.settings.retry_max, rand=random.random()
+            )
+            return max(wait, exc.retry_after or 0)
+        retry_min, retry_max = retry_limits(self.settings, exc)
+        at_least = getattr(exc, "retry_after", None)
+        return rules.retry_countdown(
+            failures, retry_min=retry_min, retry_max=retry_max, at_least=at_least, rand=random.random()
+        )
+
+    def draw_outage_countdown(self, exc: errors.StoreUnavailable) -> float:
+        """Draw the countdown while the store does not say how many failures there were in a row."""
+        return retry_limits(self.settings, exc)[1] * random.random()
+
+    def draw_poll_interval(self) -> float:
+        """Draw the time until the next poll of something of which no typical duration is known."""
+        poll_min, poll_max = self.settings.poll_min, self.settings.poll_max
+        return rules.poll_interval(0, poll_min=poll_min, poll_max=poll_max, rand=random.random())
+
     def check_deadline(self, more: float = 0.0, met: object = None) -> None:
         """Raise an error if the job's deadline passed ``more`` seconds ago or earlier.
 
@@ -257,6 +286,32 @@ class Step:
                 f"{met}; so for {format_duration(now - since)} (proxy_error_grace)", *met.args[1:]
             )
 
+    def check_eager_failures(self, exc: Exception | None) -> None:
+        """Limit how long failures go on in eager mode, where somebody's program, or test, stands still.
+
+        Args:
+            exc: the last failure; None: something went well.
+
+        Raises:
+            WaitExceeded: the failures have gone on for too long.
+        """
+        request = self.task.request
+        since = getattr(request, "failing_since", None)
+        if exc is None or isinstance(exc, errors.CreateUnresolved):
+            request.update(failing_since=None)
+        elif since is None:
+            request.update(failing_since=steady.monotonic_now())
+        elif steady.monotonic_now() - since >= rules.EAGER_MAX_FAILING:
+            longest = format_duration(rules.EAGER_MAX_FAILING)
+            raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
+
+    def find_job(self) -> JobRecord | None:
+        """Return the job's record as it is now, after replacing lost records of its batches; None if it is gone."""
+        job = self.store.jobs.read_job(self.unit.job_id)
+        if job is not None:
+            lost_records.replace_lost_batches(self.store, self.unit.job_id, job)
+        return job
+
     def tell(self, signal: Signal, **more: Any) -> None:
         """Send a signal about the job, with the batch number if the unit has one."""
         batch = {} if self.unit.batch is None else {"batch": self.unit.batch}
@@ -286,6 +341,67 @@ class Step:
     def _batch_id(self) -> str | None:
         known: BatchRecord | None = vars(self).get("batch")  # no log line is worth a call of the store
         return known.batch_id if known and self.unit.batch is not None and self.unit.lane is None else None
+
+
+def take_lease(task: Any, args: tuple[str, int, int, int]) -> Step | Lease:
+    """Take the lease for a step's message; return the step to run, or the lease that says why none is run.
+
+    Args:
+        task: the task that runs the step.
+        args: the arguments of the message.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    job_id, batch, turn, seq = args
+    store, settings, job = task.open(job_id)
+    if job is None:
+        return Lease("gone")
+    if task.request.is_eager and settings.max_wait is None:
+        settings = settings.override({"max_wait": rules.EAGER_MAX_WAIT})
+    task.check(job)
+    unit, position = task.unit(job_id, batch, turn), task.position(turn, seq)
+    owner = f"{task.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
+    lease: Lease = store.leases.acquire_lease(unit, position, owner, settings.lease)
+    if lease.state == "gone":
+        # Only the batch's record is gone: a new record replaces it, which ends the batch.
+        lost_records.replace_lost_batches(store, job_id, job)
+        lease = store.leases.acquire_lease(unit, position, owner, settings.lease)
+    if lease.state not in ("taken", "taken_over"):
+        return lease
+    return Step(store, settings, job, unit, owner, args, task, failures=lease.failures, failure=lease.failure)
+
+
+@contextlib.contextmanager
+def keep_lease(step: Step) -> Iterator[None]:
+    """Keep a living owner's lease from expiring while its step runs, however long a download or a create takes."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(step.settings.lease / 3):
+            with contextlib.suppress(errors.StoreUnavailable):
+                if not step.store.leases.renew_lease(step.unit, step.owner, step.settings.lease):
+                    step.lost.set()
+                    return
+                for hold in tuple(step.also_held):
+                    hold()
+
+    try:
+        threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()
+    except RuntimeError as exc:
+        raise NoThread(f"this worker cannot start a thread ({exc}): raise its limit of processes or threads") from None
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def retry_limits(settings: Settings, exc: Exception | None) -> tuple[float, float]:
+    """Return the upper bound of the first countdown, and that of every countdown, after an error."""
+    most = settings.retry_max
+    if isinstance(exc, (errors.StoreUnavailable, OperationalError)):
+        most = min(most, rules.OUTAGE_RETRY_MAX)
+    return min(settings.retry_min, most), most
 
 
 def reason_of(exc: BaseException) -> str:

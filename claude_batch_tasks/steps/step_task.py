@@ -14,42 +14,33 @@ countdown, and after ``max_step_failures`` in a row the batch fails with that re
 from __future__ import annotations
 
 import contextlib
-import random
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from celery import Task, signature
-from celery.canvas import Signature
+from celery import signature
 from celery.exceptions import Ignore, Reject, Retry
 from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import errors, rules, steady
+from claude_batch_tasks import errors
 from claude_batch_tasks.formatting import describe_missing_job, format_duration
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Flight, JobRecord, Lease, Unit
-from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import (
-    job_summary,
-    message_chain,
-    message_headers,
-    publishing,
-    routing,
-)
-from claude_batch_tasks.steps.batch_task import retry_limits
+from claude_batch_tasks.steps import job_summary, message_chain, publishing
+from claude_batch_tasks.steps.batch_task import JobTask, describe_wait, stops_worker
 from claude_batch_tasks.steps.decisions import Decision, Done, Fail, StartOver, Wait, wait_out
-from claude_batch_tasks.steps.job_task import JobTask, stops_worker
-from claude_batch_tasks.steps.step import JobEnded, LeaseLost, NoThread, Step, call_details, reason_of
-from claude_batch_tasks.steps.time_limit import COUNTDOWN
-from claude_batch_tasks.store import history, lost_records
+from claude_batch_tasks.steps.step import (
+    JobEnded,
+    LeaseLost,
+    Step,
+    call_details,
+    keep_lease,
+    reason_of,
+    take_lease,
+)
+from claude_batch_tasks.store import history
 
 log = get_logger(__name__)
-
-#: When this process may show a job's progress again, by ``time.monotonic``.
-_next_report: dict[str, float] = {}
 
 
 class StepTask(JobTask):
@@ -95,7 +86,7 @@ class StepTask(JobTask):
         """Publish the step's message; its countdown goes by the clock of the receiving worker, or by the broker's."""
         countdown = options.get("countdown")
         if countdown is not None and not message_chain.broker_counts(self.app):
-            options["headers"] = {**(options.get("headers") or {}), COUNTDOWN: countdown}
+            options["headers"] = {**(options.get("headers") or {}), message_chain.COUNTDOWN: countdown}
         return self.send(*args, **options)
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
@@ -130,7 +121,7 @@ class StepTask(JobTask):
         """Run the step with its unit's lease, if the lease is free."""
         args = (job_id, batch, turn, seq)
         try:
-            step = self._begin(args)
+            step = take_lease(self, args)
         except errors.StoreUnavailable as exc:
             if self.request.is_eager:
                 raise JobEnded(exc) from None
@@ -138,38 +129,10 @@ class StepTask(JobTask):
         if isinstance(step, Lease):
             return self._without_lease(step, args)
         setattr(self.request, "step", step)  # noqa: B010 - an attribute of ours on Celery's request
-        if step.failures >= self._most_failures(step.settings):
-            value = self._give_up(step)
-        else:
-            with _renewed(step):
-                value = self._attempt(step)
-        return value
-
-    def _begin(self, args: tuple[str, int, int, int]) -> Step | Lease:
-        """Take the lease for a message; return the step to run, or the lease that says why none is run.
-
-        Raises:
-            StoreUnavailable: the store does not answer.
-        """
-        job_id, batch, turn, seq = args
-        store, settings, job_record = self.open(job_id)
-        if job_record is None:
-            return Lease("gone")
-        if self.request.is_eager and settings.max_wait is None:
-            settings = settings.override({"max_wait": rules.EAGER_MAX_WAIT})
-        self.check(job_record)
-        unit = self.unit(job_id, batch, turn)
-        owner = f"{self.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
-        lease = store.leases.acquire_lease(unit, self.position(turn, seq), owner, settings.lease)
-        if lease.state == "gone":
-            # Only the batch's record is gone: a new record replaces it, which ends the batch.
-            lost_records.replace_lost_batches(store, job_id, job_record)
-            lease = store.leases.acquire_lease(unit, self.position(turn, seq), owner, settings.lease)
-        if lease.state not in ("taken", "taken_over"):
-            return lease
-        step = Step(store, settings, job_record, unit, owner, args, self)
-        step.failures, step.failure = lease.failures, lease.failure
-        return step
+        if self._failed_too_often(step):
+            return self._give_up(step)
+        with keep_lease(step):
+            return self._attempt(step)
 
     def check(self, job: JobRecord) -> None:
         """Raise Ignore if the job has nothing for this message to do."""
@@ -220,7 +183,7 @@ class StepTask(JobTask):
             raise Ignore("the step had ended")
         try:
             step = self._begun(step, args)
-            if step.failures >= self._most_failures(step.settings):
+            if self._failed_too_often(step):
                 # The code around the step does not let it end by itself.
                 value = self._give_up(step)
                 self.publish_next_step(value)
@@ -232,13 +195,12 @@ class StepTask(JobTask):
             if stops_worker(again):
                 raise
             self.retry_by_broker(reason)
-        waiting = errors.Waiting(f"{reason}; next attempt in {format_duration(wait)}")
-        raise Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
+        raise _retry(errors.Waiting(f"{reason}; next attempt in {format_duration(wait)}"), wait)
 
     def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
         """Return the interrupted step with its lease; begin it for that if it had not begun."""
         if step is None:
-            begun = self._begin(args)
+            begun = take_lease(self, args)
             if isinstance(begun, Lease):
                 self._without_lease(begun, args)
             step = begun
@@ -253,13 +215,7 @@ class StepTask(JobTask):
         if self.request.is_eager:
             step.store.leases.advance_unit(step.unit, step.owner, position, step_failures=failures, step_failure=reason)
             return 0.0
-        wait = rules.retry_countdown(
-            failures,
-            retry_min=step.settings.retry_min,
-            retry_max=step.settings.retry_max,
-            at_least=None,
-            rand=random.random(),
-        )
+        wait = step.draw_countdown(failures)
         due_at = step.now() + wait
         kept = step.store.leases.park_unit(
             step.unit, step.owner, position, due_at, step_failures=failures, step_failure=reason
@@ -269,12 +225,9 @@ class StepTask(JobTask):
             raise Ignore("taken over")
         return wait
 
-    def _most_failures(self, settings: Settings) -> int:
-        """Return how often in a row the step may be interrupted.
-
-        Nobody waits for countdowns in eager mode.
-        """
-        return 1 if self.request.is_eager else settings.max_step_failures
+    def _failed_too_often(self, step: Step) -> bool:
+        """Return whether the step was interrupted as often in a row as it may be; in eager mode, nobody waits."""
+        return step.failures >= (1 if self.request.is_eager else step.settings.max_step_failures)
 
     def _give_up(self, step: Step) -> Any:
         """Fail the batch with the reason, because the step was interrupted too often."""
@@ -311,10 +264,8 @@ class StepTask(JobTask):
     def _check_job(self, step: Step) -> None:
         """End the message if its job is gone, and replace lost batch records: nobody has the lease of what is gone."""
         with contextlib.suppress(errors.StoreUnavailable):
-            job = step.store.jobs.read_job(step.unit.job_id)
-            if job is None:
+            if step.find_job() is None:
                 self.gone(step.unit.job_id)
-            lost_records.replace_lost_batches(step.store, step.unit.job_id, job)
 
     def _check_key(self, step: Step) -> None:
         """Ensure that this worker can read and encrypt the job's payloads, before it pays for or writes anything."""
@@ -378,7 +329,7 @@ class StepTask(JobTask):
 
     def _wait(self, wait: Wait) -> NoReturn:
         if self.request.is_eager:
-            self.request.update(failing_since=None)
+            self.step.check_eager_failures(None)
         if self.waits and not wait.past_deadline:
             self.step.check_deadline(0.0 if wait.tried else self.last_look, wait)
         self.retry_later(wait)
@@ -414,26 +365,10 @@ class StepTask(JobTask):
             self._wait(wait_out(exc))
         self.step.check_refusals(exc)
         if self.request.is_eager:
-            self._check_eager_failures(exc)
+            self.step.check_eager_failures(exc)
         if self.waits:
             self.step.check_deadline(self.last_look, exc)
         self.retry_later(exc)
-
-    def _check_eager_failures(self, exc: Exception | None) -> None:
-        """Limit how long failures go on in eager mode, where somebody's program, or test, stands still.
-
-        Raises:
-            WaitExceeded: the failures have gone on for too long.
-        """
-        if isinstance(exc, errors.CreateUnresolved):
-            self.request.update(failing_since=None)
-            return
-        since = getattr(self.request, "failing_since", None)
-        if since is None:
-            self.request.update(failing_since=steady.monotonic_now())
-        elif steady.monotonic_now() - since >= rules.EAGER_MAX_FAILING:
-            longest = format_duration(rules.EAGER_MAX_FAILING)
-            raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
 
     def retry_later(self, why: Wait | Exception | None) -> NoReturn:
         """Retry after the wait that the step decided, or that policy gives this error.
@@ -445,17 +380,16 @@ class StepTask(JobTask):
         try:
             wait, failures = self.wait_after(why, now)
         except errors.StoreUnavailable as away:
-            wait, failures = retry_limits(step.settings, away)[1] * random.random(), self.request.retries + 1
+            wait, failures = step.draw_outage_countdown(away), self.request.retries + 1
         wait = step.bound_wait(wait, why.seconds if isinstance(why, Wait) else getattr(why, "retry_after", None))
         for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
             if limit is not None and limit > now:
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
-        self.report(f"{why}; next look in {format_duration(wait)}", due_at)
+        self.report(str(describe_wait(why, wait)), due_at)
         if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
-            waiting = errors.Waiting(f"{why}; next look in {format_duration(wait)}")
-            retry = Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]
+            retry = _retry(describe_wait(why, wait), wait)
         else:
             retry = self.republish(wait, why, (job_id, batch, turn, seq + 1))
             # If the store does not answer, the next message advances the unit itself.
@@ -478,34 +412,14 @@ class StepTask(JobTask):
 
     def wait_after(self, why: Wait | Exception | None, now: float) -> tuple[float, int]:
         """Return the seconds to wait, and the number of failures in a row, this one included."""
-        step, settings = self.step, self.step.settings
         if isinstance(why, Wait):
-            wait = self.look_interval(now) if why.seconds is None else why.seconds * (1 + random.random() * why.spread)
-            return wait, 0 if why.tried else self.failures()
+            return why.draw_seconds(lambda: self.look_interval(now)), 0 if why.tried else self.failures()
         failures = self.failures() + (not isinstance(why, errors.CreateUnresolved))
-        if isinstance(why, errors.CreateUnresolved):
-            # Not exponentially: list calls may be due until ``create_settle`` is over, and one answer ends the search.
-            wait = rules.poll_interval(
-                now - (step.batch.ambiguous_at or now),
-                poll_min=settings.retry_min,
-                poll_max=settings.retry_max,
-                rand=random.random(),
-            )
-            return max(wait, why.retry_after or 0), failures
-        retry_min, retry_max = retry_limits(settings, why)
-        wait = rules.retry_countdown(
-            failures,
-            retry_min=retry_min,
-            retry_max=retry_max,
-            at_least=getattr(why, "retry_after", None),
-            rand=random.random(),
-        )
-        return wait, failures
+        return self.step.draw_countdown(failures, why), failures
 
     def look_interval(self, now: float) -> float:
         """Return the seconds until the next poll of a batch of which no typical duration is known."""
-        settings = self.step.settings
-        return rules.poll_interval(0, poll_min=settings.poll_min, poll_max=settings.poll_max, rand=random.random())
+        return self.step.draw_poll_interval()
 
     def flight(self) -> tuple[str, Flight] | None:
         """Return the account and the batch whose poll the unit waits for; None if it waits for something else."""
@@ -530,28 +444,8 @@ class StepTask(JobTask):
         return True
 
     def report(self, line: str, due_at: float | None = None) -> None:
-        """Show progress under the id that the caller holds: in the result back end, and as an event for Flower.
-
-        In a job of thousands of batches not each time: it takes at most a twentieth of a process's time.
-        """
-        step, begun = self.step, time.thread_time()
-        if time.monotonic() < _next_report.get(step.unit.job_id, 0):
-            return
-        try:
-            # Another worker may have taken over and ended the job; PROGRESS must not be written over its result.
-            if not step.store.leases.renew_lease(step.unit, step.owner, step.settings.lease):
-                return
-            batches = step.store.records.read_batches(step.unit.job_id)
-        except (errors.StoreUnavailable, errors.ResultsMissing):
-            return
-        if step.unit.batch is not None and due_at is not None:
-            batches[step.unit.batch].due_at = due_at
-        publish_progress(self, step.unit.job_id, step.job, lambda: job_summary.make_progress(step.job, batches), line)
-        now = time.monotonic()
-        for job_id, moment in list(_next_report.items()):
-            if moment <= now:
-                _next_report.pop(job_id, None)
-        _next_report[step.unit.job_id] = now + 20 * (time.thread_time() - begun)
+        """Show progress under the id that the caller holds."""
+        job_summary.report_progress(self.step, line, due_at)
 
     def publish_next_step(self, value: Any) -> None:
         """Publish the chain's next message, then advance the unit; or let it wait for that message in the store.
@@ -586,7 +480,7 @@ class StepTask(JobTask):
             try:
                 if pause:
                     following.set(countdown=message_chain.limit_countdown(self.app, pause))
-                following.set(**self.options_of_next(following))
+                following.set(**message_chain.options_of_next(self.app, self.step.job, following))
                 own = dict(following.options)
                 parent_id = own.get("parent_id") or request.id  # the job's end has the job's parent
                 following.apply_async((value,), chain=rest, parent_id=parent_id, root_id=request.root_id)
@@ -597,14 +491,6 @@ class StepTask(JobTask):
             if self.step.job.not_sent is not None:
                 history.forget_not_sent(self.step.store, self.step.unit.job_id)
             request.chain = None
-
-    def options_of_next(self, following: Signature[Any]) -> dict[str, Any]:
-        """Return the options that send the chain's next message where the job's messages go."""
-        job = self.step.job
-        return {
-            **message_headers.headers_option(job),
-            **routing.follow_route(self.app, job, str(following.task), following.args),
-        }
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Skip the app's hook, as all hooks below: for the app's task class a step neither begins nor ends a task."""
@@ -642,42 +528,6 @@ class StepTask(JobTask):
             step.released = True
 
 
-def publish_progress(
-    task: Task[Any, Any], job_id: str, job: JobRecord, count: Callable[[], dict[str, Any]], text: str
-) -> None:
-    """Write PROGRESS to the job's AsyncResult and send an event to Flower; a failure of either does not stop a step."""
-    try:
-        meta = count()
-        if not message_chain.ignores_result(job):
-            task.backend.store_result(job_id, meta, "PROGRESS")
-        if task.request.hostname and not task.request.is_eager:
-            counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
-            with publishing.event_dispatcher(task.app, task.request.hostname) as events:
-                events.send("task-progress", uuid=job_id, result=f"{counts}; {text}")
-    except Exception as exc:  # noqa: BLE001 - any back end, any broker
-        extra = history.fields(Unit(job_id), "progress")
-        log.warning("job %s: progress could not be shown: %s", job_id, exc, extra=extra)
-
-
-@contextlib.contextmanager
-def _renewed(step: Step) -> Iterator[None]:
-    """Keep a living owner's lease from expiring while its step runs, however long a download or a create takes."""
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(step.settings.lease / 3):
-            with contextlib.suppress(errors.StoreUnavailable):
-                if not step.store.leases.renew_lease(step.unit, step.owner, step.settings.lease):
-                    step.lost.set()
-                    return
-                for hold in tuple(step.also_held):
-                    hold()
-
-    try:
-        threading.Thread(target=renew, name="claude-batch-lease", daemon=True).start()
-    except RuntimeError as exc:
-        raise NoThread(f"this worker cannot start a thread ({exc}): raise its limit of processes or threads") from None
-    try:
-        yield
-    finally:
-        done.set()
+def _retry(waiting: errors.Waiting, wait: float) -> Retry:
+    """Return Celery's exception for a task that runs again later, whose message something else sends."""
+    return Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]

@@ -13,13 +13,10 @@ from celery.worker.request import Request
 from claude_batch_tasks import errors
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.steps.message_chain import NAME, request_of
+from claude_batch_tasks.steps.message_chain import COUNTDOWN, NAME, request_of
 from claude_batch_tasks.store import history
 
 log = get_logger(__name__)
-
-#: The header with the seconds for which a step's message must wait.
-COUNTDOWN = "claude_batch_countdown"
 
 
 class StepRequest(Request):

@@ -149,7 +149,7 @@ class FinishJob(StepTask):
             publishing.send_what_follows(self.app, request, value, message_headers.headers_of(step.job))
         except Exception as exc:
             outage = publishing.is_outage(self.app, exc)
-            if outage is None and step.failures < self._most_failures(step.settings):
+            if outage is None and not self._failed_too_often(step):
                 raise  # this interrupts the step, and is counted
             if outage:
                 self.retry_later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))

@@ -22,11 +22,10 @@ from claude_batch_tasks.records import Summary, Unit
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain, message_headers, routing
-from claude_batch_tasks.steps.job_task import JobTask, stops_worker
+from claude_batch_tasks.steps.batch_task import JobTask, stops_worker
 from claude_batch_tasks.steps.message_chain import NAME
 from claude_batch_tasks.steps.result_backend import is_not_followed
 from claude_batch_tasks.steps.step import reason_of
-from claude_batch_tasks.steps.step_task import publish_progress
 from claude_batch_tasks.steps.task_classes import by_name, job_task
 from claude_batch_tasks.store import history
 from claude_batch_tasks.tasks.finish_job import FinishJob
@@ -382,7 +381,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         }
         if store.jobs.update_job(job_id, only="staged", **begun):
             history.note(store, Unit(job_id), "started", "started")
-            publish_progress(
+            job_summary.publish_progress(
                 self,
                 job_id,
                 record,

@@ -22,8 +22,8 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import publishing
-from claude_batch_tasks.steps.batch_task import retry_limits
 from claude_batch_tasks.steps.result_backend import Forgiving
+from claude_batch_tasks.steps.step import retry_limits
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)

@@ -13,7 +13,7 @@ from celery import Celery
 from claude_batch_tasks import errors, tasks
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import step_task
+from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.steps.step import LeaseLost, Step
 
 
@@ -58,7 +58,7 @@ class TestProgress:
             leases=SimpleNamespace(renew_lease=lambda *_: True), records=SimpleNamespace(read_batches=batches)
         )
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
-        monkeypatch.setattr(step_task, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
+        monkeypatch.setattr(job_summary, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
         with Celery("progress", set_as_current=False) as app:
             app.loader.import_task_module("claude_batch_tasks.tasks")
             task = app.tasks[tasks.poll_batch.name]
