@@ -6,8 +6,10 @@ it is not certain that nothing was created, nothing is sent another way.
 
 from __future__ import annotations
 
+from typing import Any
+
 from claude_batch_tasks import api, errors, rules
-from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.steps import Step
 
 #: Seconds for which such a gateway is remembered; meanwhile a list call precedes each create.
 REMEMBERED = 3600.0
@@ -69,16 +71,28 @@ def check_search(step: Step, exc: errors.ApiError) -> None:
         )
         raise _error(step, exc.status)
     searched_for = step.now() - (record.ambiguous_at or step.now())
-    if record.failures < _SEARCHES or searched_for < _CERTAIN * settings.create_settle:
-        return
+    if record.failures >= _SEARCHES and searched_for >= _CERTAIN * settings.create_settle:
+        _check_other_routes(step)
+
+
+def _check_other_routes(step: Step) -> None:
+    """Raise an error if the gateway answers no calls of Message Batches, but answers others."""
     try:
-        answer = api.probe_api(step.client, timeout=settings.timeout)
+        answer = api.probe_api(step.client, timeout=step.settings.timeout)
     except errors.ApiError:
         return
-    elsewhere = api.ask_elsewhere(step.client, timeout=settings.timeout)
+    elsewhere = api.ask_elsewhere(step.client, timeout=step.settings.timeout)
     if _is_absent(answer) and any(_is_there(one) for one in elsewhere):
         remember_gateway(step)
         raise _error(step, answer.status)
+
+
+def note_refusal(step: Step, exc: errors.AmbiguousError) -> dict[str, Any]:
+    """Return the changes in the record after an unclear answer: whether a gateway seems to have refused the create."""
+    if not rules.is_foreign_refusal(exc.status, exc.error_type):
+        return {"refusal": None}
+    refusal = [errors.PermanentError.__name__, list(exc.args)]
+    return {"refusal": refusal, "refused_since": step.batch.refused_since or step.now()}
 
 
 def _is_there(answer: api.Elsewhere) -> bool:

@@ -7,69 +7,75 @@ from typing import Literal
 
 from claude_batch_tasks import api, errors, rules, signals
 from claude_batch_tasks.formatting import format_time
-from claude_batch_tasks.steps import credentials
-from claude_batch_tasks.steps.decisions import Done, Fail
-from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.steps import Done, Fail, Step, credentials
 from claude_batch_tasks.wire import result_rows
 
 
 def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> Done | Fail:
     """Handle a 404 on retrieve or results: raise it to poll again, or return what follows if the batch is lost."""
     step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
-    record, settings, now = step.batch, step.settings, step.now()
-    assert record.batch_id is not None
+    record, now = step.batch, step.now()
     # A batch that was created elsewhere, and not seen yet, may be of any age, and may not exist at all.
-    known = record.created_at is not None
-    born = record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
+    known, sighting = record.created_at is not None, record.sighting or _created_at(step, now)
     step.record(not_found=record.not_found + 1)
     if exc.error_type is None:
         raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
-    sighting = record.sighting or born
-    # Nothing proves yet that a batch found by search is ours: only the list call can.
-    grace = 0.0 if record.provisional else settings.not_found_grace if known else settings.create_settle
-
-    def means() -> str:
-        return rules.judge_not_found(
-            now=now,
-            created_at=born,
-            last_sighting=sighting,
-            grace=grace,
-            absences=record.absences,
-            absences_limit=settings.listings,
-        )
-
-    meaning = means()
+    meaning = _judge(step, sighting, now)
     if meaning == "ask_list":
-        since = now - rules.RETENTION if record.created_at is None else record.created_at - settings.clock_skew
-        step.pace.check()
-        with step.pace.observing():
-            listed = api.list_since(step.client, since, timeout=settings.timeout)
-            shown = any(seen.id == record.batch_id for seen in listed)
-        if shown:
-            step.record(sighting=step.now(), absences=0, unidentified=0)
-            raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
-        counted = "absences" if credentials.proves_absence(step) else "unidentified"
-        step.record(**{counted: getattr(record, counted) + 1})
-        meaning = means()
+        _ask_list(step, exc, now)
+        meaning = _judge(step, sighting, now)
     # A batch that was created elsewhere, and never seen, is not sent again whatever its absence means.
     if known and meaning != "propagation" and not credentials.proves_absence(step):
         why = credentials.check_unproven(step, sighting, record.unidentified)
         raise errors.NotFoundError(f"{exc}; {record.unidentified} listings do not show it, but {why}", *exc.args[1:])
-    if meaning == "lost" and record.provisional:
+    if meaning != "lost":
+        ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
+        raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
+    if record.provisional:
         return release_batch(step, f"{exc}; it is in no listing")
-    if meaning == "lost":
-        return handle_missing_batch(
-            step,
-            "lost",
-            errors.BatchLost(
-                f"{exc}; batch {record.batch_id} was "
-                + (f"last seen at {format_time(sighting)} " if known else "never seen ")
-                + f"and is missing from {record.absences} complete listings",
-                *exc.args[1:],
-            ),
-        )
-    ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
-    raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
+    seen = f"last seen at {format_time(sighting)}" if known else "never seen"
+    text = f"{exc}; batch {record.batch_id} was {seen} and is missing from {record.absences} complete listings"
+    return handle_missing_batch(step, "lost", errors.BatchLost(text, *exc.args[1:]))
+
+
+def _created_at(step: Step, now: float) -> float:
+    """Return when the batch was created, by the store's clock; if that is not known, when its job was started."""
+    record = step.batch
+    return record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
+
+
+def _judge(step: Step, sighting: float, now: float) -> str:
+    """Return what a 404 means now."""
+    record, settings = step.batch, step.settings
+    # Nothing proves yet that a batch found by search is ours: only the list call can.
+    grace = settings.create_settle if record.created_at is None else settings.not_found_grace
+    return rules.judge_not_found(
+        now=now,
+        created_at=_created_at(step, now),
+        last_sighting=sighting,
+        grace=0.0 if record.provisional else grace,
+        absences=record.absences,
+        absences_limit=settings.listings,
+    )
+
+
+def _ask_list(step: Step, exc: errors.NotFoundError, now: float) -> None:
+    """List the account's batches, and count a list that does not show the batch.
+
+    Raises:
+        NotFoundError: the batch is listed.
+    """
+    record, settings = step.batch, step.settings
+    since = now - rules.RETENTION if record.created_at is None else record.created_at - settings.clock_skew
+    step.pace.check()
+    with step.pace.observing():
+        listed = api.list_since(step.client, since, timeout=settings.timeout)
+        shown = any(seen.id == record.batch_id for seen in listed)
+    if shown:
+        step.record(sighting=step.now(), absences=0, unidentified=0)
+        raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
+    counted = "absences" if credentials.proves_absence(step) else "unidentified"
+    step.record(**{counted: getattr(record, counted) + 1})
 
 
 def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> Done | Fail:

@@ -12,13 +12,16 @@ import math
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
-from claude_batch_tasks import api, errors, metrics, rules
+from claude_batch_tasks import api, errors, metrics, rules, signals
+from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Flight
-from claude_batch_tasks.steps.step import Step
+from claude_batch_tasks.steps import Step
+from claude_batch_tasks.wire import result_rows
 
 log = get_logger(__name__)
 
@@ -40,19 +43,9 @@ def poll_or_list(step: Step) -> tuple[api.Batch, float]:
     assert record.batch_id is not None
     # A batch with special circumstances is retrieved by itself.
     if record.created_at is not None and not record.provisional:
-        entry, taken_at, since = step.store.in_flight.find_listed(step.account, record.batch_id)
-        listed = _decode(entry) if entry is not None else None
-        fresh = (
-            taken_at > record.created_at - record.api_ahead and _schedule(step)(flight_of(step), taken_at, 0.0) > now
-        )
-        # The last poll of a job that gives up is one that was made after its deadline.
-        fresh = fresh or (step.deadline is not None and taken_at >= step.deadline)
-        if listed is not None and (fresh or not listed.running):
-            return listed, taken_at
-        if (not fresh or since > record.created_at) and _worthwhile(step):
-            seen, taken_at = _list(step)
-            if seen is not None:
-                return seen, taken_at
+        seen, taken_at = _find_listed(step, record.batch_id, record.created_at, now)
+        if seen is not None:
+            return seen, taken_at
     _check_asked(step, now)
     step.pace.check()
     with step.pace.observing():
@@ -60,6 +53,92 @@ def poll_or_list(step: Step) -> tuple[api.Batch, float]:
     step.pace.observe_answer(seen.hold)
     metrics.count("looks", how="retrieve")
     return seen, step.now()
+
+
+def _find_listed(step: Step, batch_id: str, created_at: float, now: float) -> tuple[api.Batch | None, float]:
+    """Return the batch as a list call shows it, the last one or a new one, and when that was begun.
+
+    None: it must be retrieved.
+    """
+    entry, taken_at, since = step.store.in_flight.find_listed(step.account, batch_id)
+    listed = _decode(entry) if entry is not None else None
+    fresh = _is_fresh(step, created_at, taken_at, now)
+    if listed is not None and (fresh or not listed.running):
+        return listed, taken_at
+    if (not fresh or since > created_at) and _worthwhile(step):
+        return _list(step)
+    return None, taken_at
+
+
+def _is_fresh(step: Step, created_at: float, taken_at: float, now: float) -> bool:
+    """Return whether a list call was made so late that its batch need not be polled again yet."""
+    if taken_at > created_at - step.batch.api_ahead and _schedule(step)(flight_of(step), taken_at, 0.0) > now:
+        return True
+    # The last poll of a job that gives up is one that was made after its deadline.
+    return step.deadline is not None and taken_at >= step.deadline
+
+
+def record_seen(step: Step, seen: api.Batch, seen_at: float) -> None:
+    """Record that a poll has shown the batch."""
+    record = step.batch
+    step.record(
+        looks=record.looks + 1,
+        sighting=seen_at,
+        absences=0,
+        refused_since=None,
+        not_before=record.not_before if seen.retry_after is None else seen_at + seen.retry_after,
+        unidentified=0,
+        state="canceling" if seen.processing_status == "canceling" else "in_progress",
+    )
+    if record.looks == 1:
+        step.note("seen", f"seen, {_status_of(seen)}", **seen.call)
+
+
+def describe_progress(step: Step, seen: api.Batch) -> str:
+    """Say how far a batch is that has not ended."""
+    return f"{_status_of(seen)}: {sum(_count_outcomes(seen).values()):,} of {step.batch.sending:,}"
+
+
+def record_end(step: Step, seen: api.Batch) -> dict[str, int]:
+    """Record that the batch has ended; return the API's counts."""
+    record, counts = step.batch, _count_outcomes(seen)
+    step.record(state="ended", told=counts, **({} if record.rounds else {"counts": counts}))
+    in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
+    if seen.ended_at is not None and not step.job.cancel_requested and in_time:
+        took = (seen.ended_at - seen.created_at).total_seconds()
+        step.store.in_flight.add_duration(step.account, record.sending, max(took, 0.0))
+        metrics.observe("batch_seconds", max(took, 0.0))
+    step.tell(signals.batch_ended, batch_id=seen.id, counts=counts, round=len(record.rounds))
+    step.note("ended", f"ended, {format_counts(counts)}", counts=counts, round=len(record.rounds), **seen.call)
+    return counts
+
+
+def cancel_if_requested(step: Step) -> errors.ApiError | None:
+    """Cancel the batch if that is requested; return the error after which it must be tried again.
+
+    A permanent refusal means that the batch has ended, or the poll meets it too.
+    """
+    record = step.batch
+    # Not before the results have confirmed the batch: it may be another application's.
+    if not step.job.cancel_requested or record.cancel_sent or record.provisional:
+        return None
+    assert record.batch_id is not None
+    step.pace.check()
+    try:
+        with suppress(errors.PermanentError), step.pace.observing():
+            api.cancel(step.client, record.batch_id, timeout=step.settings.timeout)
+    except (errors.TransientError, errors.NotFoundError) as exc:
+        return exc
+    step.record(cancel_sent=True)
+    return None
+
+
+def _status_of(seen: api.Batch) -> str:
+    return seen.processing_status.replace("_", " ")
+
+
+def _count_outcomes(seen: api.Batch) -> dict[str, int]:
+    return {name: seen.request_counts.get(name, 0) for name in result_rows.OUTCOMES}
 
 
 def next_poll_at(step: Step) -> float:
@@ -151,7 +230,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
         assert listing is not None
         failures = step.store.in_flight.record_list_call(step.account, failed=True)
         hopeless = failures >= rules.LIST_CALL_TRIES or isinstance(exc, errors.PermanentError)
-        pause = exc.hold if exc.hold is not None or hopeless else _pause_after(step, failures, exc)
+        pause = exc.hold if exc.hold is not None or hopeless else step.draw_countdown(failures, exc)
         listing.give_up(pause)
         if hopeless:
             log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
@@ -165,18 +244,6 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
             listing.end()
         step.store.in_flight.unlock_list_call(step.account, step.owner)
     return listing.own, listing.taken_at
-
-
-def _pause_after(step: Step, failures: int, exc: errors.ApiError) -> float:
-    """Return the seconds before the next list call after so many failures in a row."""
-    settings = step.settings
-    return rules.retry_countdown(
-        failures,
-        retry_min=settings.retry_min,
-        retry_max=settings.retry_max,
-        at_least=exc.retry_after,
-        rand=random.random(),
-    )
 
 
 class _Listing:

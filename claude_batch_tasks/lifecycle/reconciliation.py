@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import logging
 from itertools import chain, islice
-from typing import Any, Literal
+from typing import Literal
 
-from claude_batch_tasks import api, errors, metrics, rules, signals
+from claude_batch_tasks import api, errors, metrics, rules
 from claude_batch_tasks.formatting import format_time
-from claude_batch_tasks.lifecycle import gateway_errors, resubmission
-from claude_batch_tasks.records import Unit
-from claude_batch_tasks.steps import credentials
-from claude_batch_tasks.steps.step import Step
-from claude_batch_tasks.wire import batch_requests, result_rows
+from claude_batch_tasks.lifecycle import creation, gateway_errors, resubmission
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.steps import Step, credentials
+from claude_batch_tasks.wire import result_rows
 
 #: A batch with so many rows, none of them ours, is another's.
 _TELLING = 1000
@@ -48,34 +47,14 @@ def reconcile_create(step: Step) -> bool:
     # List calls on what may be another account are counted separately: they prove nothing.
     counted = "create_looks" if credentials.proves_absence(step) else "unidentified"
     last = settled and getattr(record, counted) + 1 >= settings.listings
-    undecided = 0
-    for seen in candidates:
-        holder = step.store.batch_ids.find_owner(seen.id)
-        standing = _standing(step, seen.id, holder)
-        if standing == "taken":
-            continue
-        proof = is_ours(step, seen)
-        if proof is False:
-            step.record(rejected_ids=[*record.rejected_ids, seen.id])
-        # A batch that was made at another time than the create may be ours if a clock is wrong. It is more likely that
-        # of another job that is searching too, and is left to that job while there is time.
-        elif proof or (standing == "free" and (last or _made_within(step, seen))):
-            if _adopt(step, seen, sure=proof is True, instead_of=holder):
-                metrics.count("orphan_searches", found="batch")
-                return True
-            undecided += 1
-        else:
-            undecided += standing == "doubtful"
+    found, undecided = _choose_candidate(step, candidates, last=last)
+    if found:
+        metrics.count("orphan_searches", found="batch")
+        return True
     step.record(**{counted: getattr(record, counted) + 1})
     if undecided or not last or counted == "unidentified":
         metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
-        text = (
-            f"it is not known whether the create at {format_time(record.intent_at)} was stored; "
-            f"{record.create_looks + record.unidentified} listings did not show it"
-        )
-        if last and counted == "unidentified":
-            text += f"; {credentials.check_unproven(step, record.intent_at, record.unidentified)}"
-        raise errors.CreateUnresolved(text)
+        raise errors.CreateUnresolved(_describe_search(step, unproven=last and counted == "unidentified"))
     metrics.count("orphan_searches", found="given_up")
     if settings.on_unresolved_create == "fail":
         raise errors.CreateUnconfirmed(
@@ -92,12 +71,46 @@ def reconcile_create(step: Step) -> bool:
     return False
 
 
-def refusal_of(step: Step, exc: errors.AmbiguousError) -> dict[str, Any]:
-    """Return the changes in the record if something in front of the API seems to have refused the create."""
-    if not rules.is_foreign_refusal(exc.status, exc.error_type):
-        return {"refusal": None}
-    refusal = [errors.PermanentError.__name__, list(exc.args)]
-    return {"refusal": refusal, "refused_since": step.batch.refused_since or step.now()}
+def _choose_candidate(step: Step, candidates: list[api.Batch], *, last: bool) -> tuple[bool, int]:
+    """Recover the batch among these, if it is one of them; return whether it is, and how many may still be it.
+
+    Args:
+        last: no later search may find it.
+    """
+    undecided = 0
+    for seen in candidates:
+        holder = step.store.batch_ids.find_owner(seen.id)
+        standing = _standing(step, seen.id, holder)
+        if standing == "taken":
+            continue
+        proof = is_ours(step, seen)
+        if proof is False:
+            step.record(rejected_ids=[*step.batch.rejected_ids, seen.id])
+        # A batch that was made at another time than the create may be ours if a clock is wrong. It is more likely that
+        # of another job that is searching too, and is left to that job while there is time.
+        elif proof or (standing == "free" and (last or _made_within(step, seen))):
+            if _adopt(step, seen, sure=proof is True, instead_of=holder):
+                return True, undecided
+            undecided += 1
+        else:
+            undecided += standing == "doubtful"
+    return False, undecided
+
+
+def _describe_search(step: Step, *, unproven: bool) -> str:
+    """Say what the search has found so far.
+
+    Args:
+        unproven: list calls did not show the batch often enough, but prove nothing.
+    """
+    record = step.batch
+    text = (
+        f"it is not known whether the create at {format_time(record.intent_at or 0.0)} was stored; "
+        f"{record.create_looks + record.unidentified} listings did not show it"
+    )
+    if unproven:
+        text += f"; {credentials.check_unproven(step, record.intent_at or 0.0, record.unidentified)}"
+    return text
 
 
 def _check_refusal(step: Step) -> None:
@@ -162,9 +175,7 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
         with step.pace.observing(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
             first = chain.from_iterable(map(result_rows.rows, result_rows.read_blocks(chunks)))
             for row, _ in islice(first, _TELLING):
-                index = batch_requests.index_of(resubmission.nonce_of_round(step.job, record), row.custom_id)
-                # The whole job has one nonce: its other batches may be of the same size.
-                if index is not None and 0 <= index - record.first < record.count:
+                if resubmission.holds_request(step.job, record, row.custom_id):
                     return True
                 found = False
     except (errors.ApiError, ValueError):
@@ -183,7 +194,7 @@ def _made_within(step: Step, seen: api.Batch) -> bool:
 
 def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
     """Take a found batch for ours; return False if another was faster."""
-    if not record_created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
+    if not creation.record_created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
         return False
     text = f"found by search{'' if sure else '; its results will confirm it'}"
     step.note("adopted", text, level=logging.WARNING, requests=step.batch.sending, round=len(step.batch.rounds))
@@ -206,52 +217,30 @@ def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free",
         return "taken"
     if job is None or batch is None or batch.batch_id != batch_id:
         return "free"
-    if job.adopted:
-        return "doubtful"
-    if not batch.provisional:
-        return "taken"
-    return "free" if job.ended_at is not None or batch.done or batch.state == "failed" else "doubtful"
+    if batch.provisional and not job.adopted:
+        return "free" if _has_ended(job, batch) else "doubtful"
+    return "doubtful" if job.adopted else "taken"
 
 
-def record_created(
-    step: Step, seen: api.Batch, *, provisional: bool = False, instead_of: Unit | None = None, force: bool = True
-) -> bool:
-    """Record that the batch exists under this id; return False if it is another's.
-
-    Args:
-        provisional: the batch was found by search, and its results have not confirmed it yet.
-        instead_of: the unit that may have it on record, and holds nothing.
-        force: a unit that claimed it was wrong.
-    """
-    claimed = step.claim(
-        seen.id,
-        instead_of=instead_of,
-        force=force,
-        state="in_progress",
-        # A recovered batch may prove to be a stranger's; then the search goes on from the same moment.
-        intent_at=step.batch.intent_at if provisional else None,
-        ambiguous_at=None,
-        batch_id=seen.id,
-        provisional=provisional,
-        created_at=seen.created_at.timestamp(),
-        expires_at=seen.expires_at.timestamp() if seen.expires_at else None,
-        api_ahead=seen.ahead,
-        sighting=step.now(),
-        not_before=None if seen.retry_after is None else step.now() + seen.retry_after,
-        refusal=None,
-        refused_since=None,
-        absences=0,
-        unidentified=0,
-        create_not_found=0,
-        organization=seen.organization or step.batch.organization,
-        workspace=seen.workspace or (None if seen.organization else step.batch.workspace),
-    )
-    if claimed:
-        record = step.batch
-        step.tell(signals.batch_created, batch_id=seen.id, requests=record.sending, round=len(record.rounds))
-    return claimed
+def _has_ended(job: JobRecord, batch: BatchRecord) -> bool:
+    return job.ended_at is not None or batch.done or batch.state == "failed"
 
 
-def api_ahead(step: Step, seen: api.Batch) -> float:
-    """Return by how many seconds the API's clock is ahead of the store's, from the answer that just showed a batch."""
-    return rules.clock_offset(seen.date, step.now())
+def learn_adopted_batch(step: Step, seen: api.Batch) -> None:
+    """Learn from a poll of a batch created elsewhere how many requests it has, and when it was created."""
+    record, count = step.batch, sum(seen.request_counts.values())
+    if record.created_at is None:
+        step.store.jobs.persist_job(step.unit.job_id)
+        if not step.claim(seen.id, created_at=seen.created_at.timestamp(), api_ahead=step.measure_api_ahead(seen.date)):
+            holder = step.store.batch_ids.find_owner(seen.id)
+            raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
+        step.record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
+    if count not in (0, record.count):
+        step.store.jobs.update_job(step.unit.job_id, requests=count)
+        step.job.requests = count
+        step.record(count=count)
+    if not record.count and not seen.running:
+        error = f"retrieve: {seen.id} has ended, and is shown without its requests"
+        if record.failures + 1 >= step.settings.results_limit:
+            raise errors.ResultsMissing(error)
+        raise errors.TransientError(error)

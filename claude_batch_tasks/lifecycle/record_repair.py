@@ -1,40 +1,25 @@
-"""The repair of records that the store has lost: fetch rows again, end what cannot go on, tell those who wait.
+"""The repair of records that the store has lost: end what cannot go on, tell those who wait, have rows fetched again.
 
-Fetching is not billed. Nothing here creates a batch, or sends a request a second time.
+Nothing here creates a batch, or sends a request a second time; ``lost_results`` fetches rows.
 """
 
 from __future__ import annotations
 
 import random
 import time
-import uuid
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from celery import Celery
 from celery.states import READY_STATES
 
-from claude_batch_tasks import api, errors
-from claude_batch_tasks.formatting import format_count
-from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import credentials, dispatch, message_chain
-from claude_batch_tasks.steps.rate_limit import Pace
-from claude_batch_tasks.store import history, lost_records, open_store
-from claude_batch_tasks.store.interface import (
-    HasJobs,
-    HasRecords,
-    HasResults,
-    HasSchedule,
-    HasStatistics,
-    Journal,
-    Ledger,
-)
-from claude_batch_tasks.wire import batch_requests, completeness
+from claude_batch_tasks.steps import dispatch, message_chain
+from claude_batch_tasks.store import Store, history, lost_records, open_store
 
 if TYPE_CHECKING:
-    from claude_batch_tasks.steps.step import Step
+    pass
 
 log = get_logger(__name__)
 
@@ -53,148 +38,6 @@ _CERTAIN, _TOLD = 10.0, 3600.0
 
 #: The most seconds between two rounds of the watch: whoever waits for a job that is gone is told within a minute.
 _LONGEST = 15.0
-
-
-class _Fetchable(Journal, HasRecords, HasResults, Protocol):
-    """What it takes to download the results of a batch again."""
-
-
-class _Watched(Ledger, HasSchedule, Protocol):
-    """What shows which jobs run."""
-
-
-class _Counted(HasJobs, HasStatistics, Protocol):
-    """What shows which jobs there are."""
-
-
-class _Repairable(lost_records.Replaceable, HasSchedule, Protocol):
-    """What it takes to replace records and messages that are lost."""
-
-
-def fetch_again(
-    store: _Fetchable, settings: Settings, client: api.Caller, job_id: str, job: JobRecord, number: int
-) -> int:
-    """Download the rows of a batch again that are gone from the store; return how many.
-
-    Raises:
-        ResultsMissing: the rows are not complete any more.
-        ApiError: the API does not give them.
-    """
-    settings.check_key(job.sealed_by)
-    record, fetched = store.records.read_batch(job_id, number), 0
-    if record is None:
-        return 0
-    for attempt, round_ in reversed(record.layers):  # the positions of a round follow from the round before
-        names = [f"{name}:{attempt}" for name in ("rows", "pieces", "eligible")]
-        names += [f"index:{attempt}"] if job.adopted else []
-        expected = lost_records.rows_expected(record, attempt, round_)
-        if expected == 0 or not (gone := store.records.missing_keys(job_id, number, names)):
-            continue
-        unit, text = Unit(job_id, number), "%s: gone from the store, fetched again: %s"
-        log.warning(text, unit, ", ".join(gone), extra=history.fields(unit, "restored"))
-        fetched += _fetch(store, settings, client, job_id, job, number, record, attempt, round_, expected)
-    if fetched:
-        text = f"{format_count(fetched, 'result')} that the store had lost fetched again"
-        history.note(store, Unit(job_id, number), "fetched", text, batch_id=record.batch_id)
-    return fetched
-
-
-def _fetch(
-    store: HasResults,
-    settings: Settings,
-    client: api.Caller,
-    job_id: str,
-    job: JobRecord,
-    number: int,
-    record: BatchRecord,
-    attempt: int,
-    round_: int,
-    expected: int | None,
-) -> int:
-    past = record.rounds[:round_]
-    batch_id = record.rounds[round_].batch_id if round_ < len(record.rounds) else record.batch_id
-    if batch_id is None:
-        return 0
-    then = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=past)
-    checked = completeness.AdoptedCompleteness if job.adopted else completeness.Completeness
-    seen = checked(
-        batch_requests.round_nonce(job.nonce, round_),
-        record.first,
-        record.count,
-        places=resubmission.positions_in_batch(store, job_id, number, then) if past else None,
-    )
-    copy = f":{uuid.uuid4().hex[:12]}"
-    with api.results(client, batch_id, timeout=settings.timeout) as chunks:
-        store.results.write_rows(job_id, number, attempt, seen.keep(chunks), copy=copy)
-    if not seen.distinct or seen.distinct < (seen.expected if expected is None else expected):
-        store.results.discard_rows(job_id, number, attempt, copy=copy)
-        raise errors.ResultsMissing(
-            f"the result file of {batch_id} has {seen.distinct:,} of {seen.expected:,} results", seen.expected
-        )
-    parts = seen.index.parts() if isinstance(seen, completeness.AdoptedCompleteness) else ()
-    store.results.restore_rows(
-        job_id,
-        number,
-        attempt,
-        copy,
-        pieces=seen.pieces.tobytes(),
-        eligible_places=seen.eligible.tobytes(),
-        index=parts,
-    )
-    return seen.distinct
-
-
-def repair_records(step: Step) -> None:
-    """Fetch the batch's earlier results again if the step needs them and they are gone.
-
-    Raises:
-        TransientError: they could not be fetched yet.
-        ResultsMissing: they cannot be fetched at all.
-    """
-    record, limit = step.batch, step.settings.results_limit
-    if not record.layers or not step.store.records.missing_keys(
-        step.unit.job_id, step.unit.batch, lost_records.layer_names(record, "rows", "pieces", "eligible")
-    ):
-        return
-    step.pace.check()
-    try:
-        with step.pace.observing():
-            fetch_again(step.store, step.settings, step.client, step.unit.job_id, step.job, step.unit.batch or 0)
-    except (errors.NotFoundError, errors.ResultsMissing) as exc:
-        if record.failures + 1 >= limit:
-            raise errors.ResultsMissing(
-                f"rows are gone from the store, and could not be fetched again: {exc}"
-            ) from None
-        raise errors.TransientError(f"rows are gone from the store: {exc}") from None
-
-
-def restore_records(app: Celery, job_id: str) -> Summary | None:
-    """Fetch what is missing of a finished job again; return the job's summary.
-
-    Raises:
-        JobNotFound: there is no such job.
-        ResultsMissing, ApiError: as for ``fetch_again``.
-    """
-    settings = Settings.of(app)
-    store = open_store(settings)
-    if (job := store.jobs.read_job(job_id)) is None:
-        raise errors.JobNotFound(f"job {job_id} is gone from the store")
-    settings = settings.override(job.options)
-    client = credentials.make_caller(settings, job, lambda _: None)  # the ids in the rows prove whose they are
-    pace = Pace(store, credentials.name_account(client, settings, job))
-    failure: errors.BatchTasksError | None = None
-    for number in lost_records.batches_to_restore(store, job_id, store.records.find_batches(job_id)):
-        pace.check()
-        try:
-            with pace.observing():
-                fetch_again(store, settings, client, job_id, job, number)
-        except errors.ApiError as exc:
-            failure = exc  # of one batch; the others are fetched all the same
-        except errors.ResultsMissing as exc:
-            failure = failure or exc
-    if failure is not None:
-        raise failure
-    return cast("Summary | None", job.summary)
 
 
 class Watch:

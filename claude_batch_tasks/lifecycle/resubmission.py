@@ -9,16 +9,20 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from claude_batch_tasks import metrics, rules
 from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, reset_fields
-from claude_batch_tasks.store.interface import HasPayloads, HasResults, JobContents
-from claude_batch_tasks.wire import batch_requests
-from claude_batch_tasks.wire.completeness import Completeness
+from claude_batch_tasks.results import reader
+from claude_batch_tasks.steps import Step
+from claude_batch_tasks.store import Store
+from claude_batch_tasks.wire import batch_requests, result_rows
+from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
 
 
 def nonce_of_round(job: JobRecord, record: BatchRecord) -> str:
@@ -26,7 +30,33 @@ def nonce_of_round(job: JobRecord, record: BatchRecord) -> str:
     return batch_requests.round_nonce(job.nonce, len(record.rounds))
 
 
-def positions_in_batch(store: HasResults, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+def holds_request(job: JobRecord, record: BatchRecord, custom_id: str) -> bool:
+    """Return whether a custom_id on the wire is that of a request of the batch that is at Anthropic."""
+    index = batch_requests.index_of(nonce_of_round(job, record), custom_id)
+    # The whole job has one nonce: its other batches may be of the same size.
+    return index is not None and 0 <= index - record.first < record.count
+
+
+def expect_rows(
+    store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord, **options: Any
+) -> Completeness:
+    """Return what accepts the rows of the batch that is at Anthropic.
+
+    Args:
+        options: more arguments of ``Completeness``.
+    """
+    accepts = AdoptedCompleteness if job.adopted else Completeness
+    places = positions_in_batch(store, job_id, batch, record) if record.rounds else None
+    return accepts(nonce_of_round(job, record), record.first, record.count, places=places, **options)
+
+
+def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:
+    """Yield the parts of the index of the custom_ids of a batch that was created elsewhere; none of another."""
+    if isinstance(seen, AdoptedCompleteness):
+        yield from seen.index.parts()
+
+
+def positions_in_batch(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
     """Return the positions of the requests in the batch that is, or will be, at Anthropic, in their order."""
     if not record.rounds:
         return range(record.count)
@@ -150,9 +180,64 @@ def count_sources(record: BatchRecord) -> Counter[tuple[str, str]]:
     return +found
 
 
-def _chosen(
-    store: HasPayloads, job_id: str, batch: int, wanted: Sequence[int]
-) -> Iterator[tuple[int, bytes, list[int]]]:
+def final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], int]]:
+    """Return the final changes in a batch's record, and the number of its requests by outcome and source."""
+    record = step.batch
+    if not record.granted and not record.read_only:
+        return {"skipped": record.eligible} if record.note is not None else {}, count_sources(record)
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    sources: Counter[tuple[str, str]] = Counter()
+    usage: Counter[str] = Counter(record.usage)
+    meter = spending.Meter(step.settings.price_list, batch=False)
+    for outcome in reader.Reader(step.store, job_id, step.job, batch, record).outcomes():
+        sources[outcome.row.type, outcome.source] += 1
+        if outcome.source == "messages":
+            usage.update(outcome.row.usage)
+            if outcome.row.type == "succeeded":
+                result_rows.count_answers(meter, [outcome.row.result.message])
+    counts: Counter[str] = Counter()
+    for (ended, _), count in sources.items():
+        counts[ended] += count
+    answered = sum(count for (_, source), count in sources.items() if source == "messages")
+    changes = {
+        "counts": dict(counts),
+        "usage": dict(usage),
+        "costs": spending.merge_costs(record.costs, meter.costs()),
+        "unpriced": dict(Counter(record.unpriced) + Counter(meter.unpriced())),
+        "answered": answered,
+        "resubmitted": max(record.resubmitted - answered, 0),
+        "skipped": record.eligible - answered - _count_tried(step),
+        "note": _why_not_sent(step),
+    }
+    return changes, sources
+
+
+def _count_tried(step: Step) -> int:
+    """Count the requests that keep their outcomes although they were sent through the Messages API."""
+    stored = (reader.kept(one) for _, one in step.store.results.read_outcomes(step.unit.job_id, step.unit.batch or 0))
+    return sum(kept is not None and kept.tried for kept in stored)
+
+
+def _why_not_sent(step: Step) -> str | None:
+    """Return why requests were not sent again that are eligible for it."""
+    note = step.batch.note or step.job.stopped
+    if note is None and step.past_deadline:
+        return f"the job waited longer than max_wait ({step.settings.max_wait:g} s)"
+    return note
+
+
+def start_round(step: Step) -> None:
+    """Begin the next round: resubmit the open requests as a smaller batch."""
+    record = step.batch
+    changes = begin_round(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record)
+    wait = step.bound_wait(step.draw_countdown(len(record.rounds) + rules.RESUBMIT_AFTER))
+    text = f"{changes['smaller']:,} of its requests go into a smaller batch in {format_duration(wait)}"
+    step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
+    step.record(**changes, failures=0, due_at=step.now() + wait)
+    metrics.count("smaller_batches")
+
+
+def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
     """Yield the chunks that hold wanted requests: where each begins, its body, and which of its requests are wanted."""
     first = at = 0
     for ids, body in read_staged(store, job_id, batch):

@@ -15,7 +15,6 @@ from claude_batch_tasks.errors import (
     BatchTasksError,
     InvalidRequests,
     InvalidSettings,
-    ResultsMissing,
     StoreUnavailable,
 )
 from claude_batch_tasks.formatting import format_count
@@ -24,8 +23,7 @@ from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import history, lost_records, open_store
-from claude_batch_tasks.store.interface import JobContents, ReadableStore
+from claude_batch_tasks.store import Store, history, open_store
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
 
@@ -206,22 +204,3 @@ def read_body(store: JobContents, job_id: str, job: JobRecord, batch: int, recor
             yield b","
         yield piece
     yield batch_requests.ENVELOPE[1]
-
-
-def whole_body(store: ReadableStore, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
-    """Yield the same body, but its last chunk only if the total length is that of the record.
-
-    Raises:
-        ResultsMissing: some requests are gone; what was sent until then is no complete body.
-    """
-    size, last = 0, b""
-    try:
-        for piece in read_body(store, job_id, job, batch, record):
-            if last:
-                yield last
-            size, last = size + len(piece), piece
-    except ResultsMissing:
-        size = -1
-    if size != (record.smaller_bytes if record.rounds else record.body_bytes):
-        raise lost_records.of_requests(store, job_id, job, batch, record)
-    yield last

@@ -266,6 +266,10 @@ class JobTask(BatchTask):
         task: Any = self
         return InnerTask.apply_async(task, *args, **options)
 
+    def ends_job(self, exc: Any) -> bool:
+        """Return whether the job has failed with this exception; any other only interrupted one of its tasks."""
+        return result_backend.ends_job(exc, self.request)
+
     def log_broken_off(self, unit: Unit, reason: str) -> None:
         """Log what interrupted a task, with the traceback of the exception that is being handled."""
         with contextlib.suppress(Exception):  # the interruption may come from a log handler of somebody else

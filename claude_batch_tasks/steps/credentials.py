@@ -108,6 +108,13 @@ def compare_with_job(step: Step, seen: api.Account) -> None:
     compare_account(step, seen, api.Account(step.job.organization, step.job.workspace))
 
 
+def concerns_account(error: errors.BatchTasksError) -> bool:
+    """Return whether everything that the account sends gets this error."""
+    return isinstance(error, errors.ApiError) and rules.concerns_account(
+        error.error_type, str(error), status=error.status or 0, code=error.code
+    )
+
+
 def learn_account(step: Step, seen: api.Account) -> None:
     """Make the account on which the API acted for the job the job's own, if the job has none yet."""
     job = step.job

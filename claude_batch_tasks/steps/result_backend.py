@@ -90,7 +90,7 @@ class OfJobs(Forgiving):
     def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
         """Store an error of this package, or one that stops the job's following tasks from being sent; skip others."""
         exc = args[0] if args else kwargs.get("exc")
-        ends = isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(kwargs.get("request"))
+        ends = ends_job(exc, kwargs.get("request"))
         return super().mark_as_failure(task_id, *args, **kwargs) if ends else None
 
     def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
@@ -106,6 +106,9 @@ class OfJobs(Forgiving):
             request.task = name
 
 
-def is_not_followed(request: Any) -> bool:
-    """Return whether a task failed because the tasks that follow its job cannot be sent."""
-    return bool(getattr(request, "not_followed", False))
+def ends_job(exc: Any, request: Any) -> bool:
+    """Return whether the task of a job has failed with this exception, rather than been interrupted.
+
+    An error that is none of this package says why the tasks that follow the job cannot be sent.
+    """
+    return isinstance(exc, (errors.BatchTasksError, EncodeError)) or bool(getattr(request, "not_followed", False))

@@ -210,6 +210,11 @@ class Step:
         limit, begun = self.settings.max_wait, self.job.resumed_at or self.job.started_at
         return None if limit is None or begun is None else begun + limit
 
+    @property
+    def past_deadline(self) -> bool:
+        """Whether that deadline has passed."""
+        return self.deadline is not None and self.now() >= self.deadline
+
     def bound_wait(self, wait: float, at_least: float | None = None) -> float:
         """Return how long to wait; in eager mode, where a caller is blocked, a share of the time the job has run.
 
@@ -304,6 +309,14 @@ class Step:
         elif steady.monotonic_now() - since >= rules.EAGER_MAX_FAILING:
             longest = format_duration(rules.EAGER_MAX_FAILING)
             raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
+
+    def measure_api_ahead(self, date: float | None) -> float:
+        """Return by how many seconds the API's clock is ahead of the store's.
+
+        Args:
+            date: what the API's clock said in the answer that just came.
+        """
+        return rules.clock_offset(date, self.now())
 
     def find_job(self) -> JobRecord | None:
         """Return the job's record as it is now, after replacing lost records of its batches; None if it is gone."""

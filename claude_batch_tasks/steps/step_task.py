@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from celery import signature
@@ -283,8 +284,14 @@ class StepTask(JobTask):
 
     def failed(self, error: errors.BatchTasksError) -> str:
         """End the batch because of an error that does not pass; the chain goes on, and its last link reports it."""
-        try:
+        with self.ending_batch():
             return self.step.fail(error, done=self.last)
+
+    @contextlib.contextmanager
+    def ending_batch(self) -> Iterator[None]:
+        """Wrap what ends a batch: a lost lease ends the message; while the store does not answer, it comes back."""
+        try:
+            yield
         except LeaseLost:
             raise Ignore("taken over") from None
         except errors.StoreUnavailable as exc:

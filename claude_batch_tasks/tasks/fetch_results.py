@@ -7,14 +7,10 @@ from typing import Any
 
 from claude_batch_tasks import api, errors, metrics, rules, signals
 from claude_batch_tasks.formatting import format_counts
-from claude_batch_tasks.lifecycle import not_found, record_repair, resubmission
+from claude_batch_tasks.lifecycle import lost_results, not_found, resubmission
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.steps.decisions import Decision, Done, Fail, StartOver
-from claude_batch_tasks.steps.message_chain import NAME
-from claude_batch_tasks.steps.step import LeaseLost, Step
-from claude_batch_tasks.steps.step_task import StepTask
-from claude_batch_tasks.steps.task_classes import job_task
-from claude_batch_tasks.wire import completeness
+from claude_batch_tasks.steps import NAME, Decision, Done, Fail, LeaseLost, StartOver, Step, StepTask, job_task
+from claude_batch_tasks.wire.completeness import Completeness
 
 
 @job_task(base=StepTask, rank=2, last_look=rules.LAST_POLL_SECONDS, name=NAME + "fetch_results")
@@ -27,24 +23,11 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         return Done(f"nothing to fetch: {record.state}")
     if (early := self.wait_until_due()) is not None:
         return early
-    assert record.batch_id is not None
     if record.rounds:
-        record_repair.repair_records(step)
+        lost_results.repair_records(step)
     step.pace.check()
-    step.record(attempt=record.attempt + 1)
-    checked = completeness.AdoptedCompleteness if step.job.adopted else completeness.Completeness
-    seen = checked(
-        resubmission.nonce_of_round(step.job, record),
-        record.first,
-        record.count,
-        places=resubmission.positions_in_batch(step.store, job_id, batch, record) if record.rounds else None,
-        prices=step.settings.price_list,
-        at=record.created_at,
-    )
     try:
-        with step.pace.observing(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
-            pieces = seen.keep(step.while_held(chunks))
-            step.store.results.write_rows(job_id, batch, record.attempt, pieces)
+        seen = _download(step)
     except errors.NotFoundError as exc:
         ended = not_found.handle_not_found(step, exc, "results")
         return StartOver() if record.turn > turn else ended
@@ -53,32 +36,57 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         not_found.release_batch(step, "every row is foreign")
         return StartOver()
     step.record(sighting=step.now(), refused_since=None)
+    if (incomplete := _check_complete(step, seen)) is not None:
+        return incomplete
+    _publish_results(step, seen)
+    counts = dict(seen.tallies)
+    step.tell(signals.results_published, batch_id=record.batch_id, counts=counts, round=len(record.rounds))
+    step.note("fetched", f"fetched, {format_counts(counts)}", counts=counts, round=len(record.rounds))
+    return Done(f"fetched: {format_counts(counts)}")
+
+
+def _download(step: Step) -> Completeness:
+    """Download the rows into the store, as one more attempt; return what was seen of them."""
+    job_id, batch, record = step.unit.job_id, step.unit.batch or 0, step.batch
+    assert record.batch_id is not None
+    step.record(attempt=record.attempt + 1)
+    prices = step.settings.price_list
+    seen = resubmission.expect_rows(step.store, job_id, step.job, batch, record, prices=prices, at=record.created_at)
+    with step.pace.observing(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
+        step.store.results.write_rows(job_id, batch, record.attempt, seen.keep(step.while_held(chunks)))
+    return seen
+
+
+def _check_complete(step: Step, seen: Completeness) -> Fail | None:
+    """Check that the rows add up; if they did not in too many downloads, publish what there is and fail.
+
+    Raises:
+        ResultsIncomplete: they are downloaded once more.
+    """
+    record, limit = step.batch, step.settings.results_limit
     try:
         seen.check(record.told)
         metrics.count("downloads", result="complete")
+        return None
     except errors.ResultsIncomplete as exc:
         metrics.count("downloads", result="incomplete")
         step.note("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
-        limit, downloads = step.settings.results_limit, record.attempt - record.attempts_before
+        downloads = record.attempt - record.attempts_before
         if downloads < (min(limit, rules.TALLY_DOWNLOADS) if seen.complete else limit):
-            step.store.results.discard_rows(job_id, batch, record.attempt)
+            step.store.results.discard_rows(step.unit.job_id, step.unit.batch or 0, record.attempt)
             raise
-        if not seen.complete:
-            _publish_results(step, seen)
-            return Fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
-    _publish_results(step, seen)
-    step.tell(signals.results_published, batch_id=record.batch_id, counts=dict(seen.tallies), round=len(record.rounds))
-    counts = dict(seen.tallies)
-    step.note("fetched", f"fetched, {format_counts(counts)}", counts=counts, round=len(record.rounds))
-    return Done(f"fetched: {format_counts(seen.tallies)}")
+        if seen.complete:
+            return None
+        _publish_results(step, seen)
+        return Fail(errors.ResultsMissing(f"{exc}, in each of {downloads} downloads"))
 
 
-def _publish_results(step: Step, seen: completeness.Completeness) -> None:
+def _publish_results(step: Step, seen: Completeness) -> None:
     record = step.batch
     changes = {"state": "fetched", "provisional": False, "intent_at": None, **resubmission.merge_rows(record, seen)}
     rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-    if isinstance(seen, completeness.AdoptedCompleteness):
-        rows["index"] = seen.index.parts()
+    if step.job.adopted:
+        rows["index"] = resubmission.stored_index(seen)
     earlier = [round.attempt for round in record.rounds]
     if not step.store.results.publish_rows(step.unit, step.owner, record.attempt, keep=earlier, **rows, **changes):
         raise LeaseLost

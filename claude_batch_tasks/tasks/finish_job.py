@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from celery.exceptions import Ignore, Reject
 from celery.states import FAILURE, SUCCESS
-from kombu.exceptions import EncodeError, OperationalError
+from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import errors, metrics, signals
-from claude_batch_tasks.formatting import format_counts
-from claude_batch_tasks.lifecycle import job_failure
+from claude_batch_tasks import errors
+from claude_batch_tasks.lifecycle import closing, job_failure
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Summary, Unit
-from claude_batch_tasks.steps import job_summary, message_chain, message_headers, publishing
-from claude_batch_tasks.steps.decisions import Decision, Done, Drop
-from claude_batch_tasks.steps.message_chain import NAME
-from claude_batch_tasks.steps.result_backend import is_not_followed
-from claude_batch_tasks.steps.step import JobEnded
-from claude_batch_tasks.steps.step_task import StepTask
-from claude_batch_tasks.steps.task_classes import job_task
-from claude_batch_tasks.store import lost_records
-from claude_batch_tasks.wire import result_rows
+from claude_batch_tasks.steps import (
+    ENDED,
+    NAME,
+    Decision,
+    Done,
+    Drop,
+    JobEnded,
+    Step,
+    StepTask,
+    job_task,
+    message_headers,
+    publishing,
+)
 
 log = get_logger(__name__)
 
@@ -63,7 +65,7 @@ class FinishJob(StepTask):
 
     def after(self, turn: int) -> int:
         """Return the position at the end of the job's life."""
-        return message_chain.ENDED
+        return ENDED
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         """End the job: quietly if another message ends it, and with the job's headers on the tasks linked to it."""
@@ -83,9 +85,7 @@ class FinishJob(StepTask):
         return self.end(None if job.ended_at is not None else error)
 
     def end(self, own: errors.BatchTasksError | None = None) -> Summary:
-        """End the job, and let its payloads expire in time; return its summary.
-
-        A job whose outcomes do not add up to its requests is not completed.
+        """End the job; return its summary.
 
         Args:
             own: the job's own error, if no batch failed.
@@ -93,34 +93,7 @@ class FinishJob(StepTask):
         Raises:
             JobEnded: the job has failed.
         """
-        step, job_id = self.step, self.step.unit.job_id
-        had = step.job
-        if own is None and had.error is not None:  # only the text of its error is stored
-            own = errors.StepFailed(had.error)
-        lost_records.replace_lost_batches(step.store, job_id, had)
-        batches = step.store.records.read_batches(job_id)
-        written = cast("Summary | None", had.summary)
-        summary = written or job_summary.summarize_job(job_id, had, batches, step.now())
-        error = job_failure.explain_failure(step, batches, summary, own)
-        if error is not None:
-            summary["state"] = "failed"
-        # Before the end is recorded: from then on the job may be resumed, and must not expire.
-        step.store.jobs.expire_job(job_id, step.settings.result_ttl)
-        step.store.jobs.update_job(
-            job_id,
-            state=summary["state"],
-            ended_at=step.now(),
-            summary=summary,
-            error=str(error) if error else None,
-        )
-        if had.ended_at is None:
-            metrics.count("jobs_ended", state=summary["state"])
-        counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
-        text, level = f"{summary['state']}, {format_counts(counts)}", logging.INFO
-        if error is None and had.stopped is not None:  # a failed job reports this with its error
-            text, level = f"{text}; nothing more was sent: {had.stopped}", logging.ERROR
-        step.note("finished", text, level=level, state=summary["state"], counts=counts)
-        step.tell(signals.job_finished, state=summary["state"], summary=summary, error=str(error) if error else None)
+        summary, error = closing.end_job(self.step, own)
         if error is not None:
             raise JobEnded(error)
         return summary
@@ -153,13 +126,17 @@ class FinishJob(StepTask):
                 raise  # this interrupts the step, and is counted
             if outage:
                 self.retry_later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
-            setattr(request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
-            error = job_failure.of_what_follows(step, value["state"], names, exc)
-            with suppress(errors.StoreUnavailable):
-                step.store.jobs.update_job(step.unit.job_id, not_sent=str(error))
-            step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
-            raise JobEnded(error) from None
+            raise JobEnded(self._note_not_followed(step, value["state"], names, exc)) from None
         request.callbacks = request.chain = None
+
+    def _note_not_followed(self, step: Step, state: str, names: list[str], exc: Exception) -> Exception:
+        """Record that what follows the job cannot be sent; return the error for the caller."""
+        setattr(self.request, "not_followed", True)  # noqa: B010 - an attribute of ours on Celery's request
+        error = job_failure.of_what_follows(step, state, names, exc)
+        with suppress(errors.StoreUnavailable):
+            step.store.jobs.update_job(step.unit.job_id, not_sent=str(error))
+        step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
+        return error
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Finish the unit if the result is stored; otherwise the task comes back."""
@@ -168,7 +145,7 @@ class FinishJob(StepTask):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Finish the unit if the job's error is stored; otherwise the task comes back, or its step was interrupted."""
-        if not (isinstance(exc, (errors.BatchTasksError, EncodeError)) or is_not_followed(self.request)):
+        if not self.ends_job(exc):
             super().on_failure(exc, task_id, args, kwargs, einfo)
         elif not self._unsaved():
             self.release_lease()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from claude_batch_tasks.lifecycle import polling
 from claude_batch_tasks.records import Flight
-from claude_batch_tasks.steps.step_task import StepTask
+from claude_batch_tasks.steps import StepTask
 
 
 class InFlightTask(StepTask):

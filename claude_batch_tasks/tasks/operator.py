@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from claude_batch_tasks import api, errors
-from claude_batch_tasks.lifecycle import record_repair, recovery
+from claude_batch_tasks.lifecycle import lost_results, recovery
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import credentials
-from claude_batch_tasks.steps.batch_task import BatchTask
-from claude_batch_tasks.steps.message_chain import NAME
-from claude_batch_tasks.steps.rate_limit import Pace
-from claude_batch_tasks.steps.task_classes import job_task
+from claude_batch_tasks.steps import NAME, BatchTask, Pace, credentials, job_task
 from claude_batch_tasks.store import history
 
 
@@ -62,7 +58,7 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
     if job_id is None:
         return f"{recovery.recover_messages(self.app, after)} messages sent again"
     try:
-        return record_repair.restore_records(self.app, job_id)
+        return lost_results.restore_records(self.app, job_id)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if self.request.retries + 1 >= Settings.of(self.app).results_limit:
             text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"

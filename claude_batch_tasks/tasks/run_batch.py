@@ -13,7 +13,6 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.result import AsyncResult
 from celery.states import FAILURE
 from celery.utils import uuid
-from kombu.exceptions import EncodeError
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.current_app import configured_app
@@ -24,7 +23,6 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain, message_headers, routing
 from claude_batch_tasks.steps.batch_task import JobTask, stops_worker
 from claude_batch_tasks.steps.message_chain import NAME
-from claude_batch_tasks.steps.result_backend import is_not_followed
 from claude_batch_tasks.steps.step import reason_of
 from claude_batch_tasks.steps.task_classes import by_name, job_task
 from claude_batch_tasks.store import history
@@ -209,9 +207,7 @@ class RunBatch(JobTask):
         """Return whether the job has ended: Celery has stored how, and the task does not come back to store it."""
         if getattr(self.request, "comes_back", False):
             return False
-        if exc is None or self.request.is_eager or isinstance(exc, (errors.BatchTasksError, EncodeError)):
-            return True
-        return is_not_followed(self.request)
+        return exc is None or self.request.is_eager or self.ends_job(exc)
 
     def _shown(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return the arguments that the app's task class sees: no prompts, unless they are in this process."""

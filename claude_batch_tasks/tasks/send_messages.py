@@ -11,10 +11,7 @@ from claude_batch_tasks import errors
 from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import messages_fallback, result_hooks
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.steps.decisions import Decision, Done, Wait
-from claude_batch_tasks.steps.message_chain import DONE, NAME
-from claude_batch_tasks.steps.step_task import StepTask
-from claude_batch_tasks.steps.task_classes import job_task
+from claude_batch_tasks.steps import DONE, NAME, Decision, Done, StepTask, Wait, job_task
 
 
 class SendMessages(StepTask):
@@ -58,11 +55,9 @@ class SendMessages(StepTask):
     def failed(self, error: errors.BatchTasksError) -> str:
         """Stop the job, and leave unsent requests with their earlier outcomes: an error here must not end the batch."""
         step = self.step
-        try:
+        with self.ending_batch():
             step.stop(str(error))
             step.store.message_queue.drop_waiting(step.unit.job_id, step.unit.batch or 0)
-        except errors.StoreUnavailable as exc:
-            self.retry_later(exc)
         return f"stopped: {error}"
 
     def release_lease(self) -> None:
@@ -94,8 +89,8 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     if run.final:
         result_hooks.announce_results(step, run.final)
     sent = format_counts(run.done)
-    if pause is not None and step.deadline is not None and step.now() >= step.deadline:
-        step.store.message_queue.drop_waiting(job_id, batch)
-    elif pause is not None:
+    if pause is not None and not step.past_deadline:
         return Wait(f"sent: {sent}", pause)
+    if pause is not None:
+        step.store.message_queue.drop_waiting(job_id, batch)
     return Done(f"sent: {sent}")

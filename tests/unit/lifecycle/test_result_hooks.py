@@ -16,12 +16,11 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.lifecycle import result_hooks, submission
+from claude_batch_tasks.lifecycle import closing, result_hooks, submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import Store, open_store_at
-from claude_batch_tasks.tasks.fall_back import _close_batch, _final_positions
 from claude_batch_tasks.wire.batch_requests import wire_id
 from claude_batch_tasks.wire.completeness import Completeness
 
@@ -325,7 +324,7 @@ def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any
     store.results.write_rows(JOB, 1, 1, seen.keep(lines))
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     store.results.publish_rows(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
-    result_hooks.announce_results(step, _final_positions(step))
+    result_hooks.announce_results(step, closing.final_positions(step))
     assert read == ids(*(n for n in range(COUNT) if n % 3 != 1))
-    _close_batch(step)
+    closing.close_batch(step)
     assert sorted(read) == sorted(ids(*range(COUNT)))

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import redis
 
+from claude_batch_tasks.lifecycle.budget import record_cost, reserve_cost
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps.decisions import Done, Wait
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store.redis import RedisStore
-from claude_batch_tasks.tasks.create_batch import _check_budget
-from claude_batch_tasks.tasks.fall_back import _choose_next_attempt, _record_cost
+from claude_batch_tasks.tasks.fall_back import _choose_next_attempt
 from claude_batch_tasks.wire.batch_requests import Piece
 
 JOB = "job-1"
@@ -70,9 +70,9 @@ class TestWhatABatchHasCost:
         self, store: RedisStore, redis_client: redis.Redis, make_step: Any, batch: dict[str, Any], spent: int
     ) -> None:
         step = make_step(batch)
-        assert _check_budget(step) is None
+        assert reserve_cost(step) is None
         for _ in range(2):
-            _record_cost(step)
+            record_cost(step)
         assert redis_client.hmget(f"claude_batch:{{{JOB}}}:money", "spent", "reserved") == [b"%d" % spent, b"0"]
 
     @pytest.mark.parametrize("state", ["failed", "lost"])
@@ -82,9 +82,9 @@ class TestWhatABatchHasCost:
     ) -> None:
         """No later step of it settles what it has cost."""
         step = make_step({"state": state, **known})
-        assert _check_budget(step) is None
+        assert reserve_cost(step) is None
         assert store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT) == "wait"
-        _record_cost(step)
+        record_cost(step)
         left = LIMIT - (MOST if known else 0)
         assert store.budget.reserve_cost(OTHER, 0, left + 1, left + 1, LIMIT) == "no"
         assert store.budget.reserve_cost(OTHER, 0, left, left, LIMIT) == "yes"
@@ -97,18 +97,18 @@ class TestWhatABatchHasCost:
             store.jobs.delete_job(JOB)
             pieces = [Piece(0, list("abcd"), body.replace(b"claude-haiku-4-5", model.encode()))]
             step = make_step({"state": "staged", "least": None, "most": None}, pieces=pieces)
-            assert (_check_budget(step) is None) == (states[0] == "staged")
+            assert (reserve_cost(step) is None) == (states[0] == "staged")
             assert (step.batch.state, step.batch.least) == states
         assert "what claude-xxxx-4-5 costs is not known" in (step.batch.note or "")
 
     def test_has_to_be_covered_before_it_is_created(self, store: RedisStore, make_step: Any) -> None:
         step = make_step({"state": "staged"})
         store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT)
-        waits = _check_budget(step)
+        waits = reserve_cost(step)
         assert isinstance(waits, Wait)
         assert "max_cost" in waits.reason
         store.budget.record_cost(OTHER, 0, LIMIT)
-        assert isinstance(_check_budget(step), Done)
+        assert isinstance(reserve_cost(step), Done)
         assert (step.batch.state, step.batch.counts) == ("unsent", {"errored": 4})
         assert "max_cost ($1)" in (step.batch.note or "")
         assert step.batch.outcome is not None
@@ -118,7 +118,7 @@ class TestWhatABatchHasCost:
         step = make_step({"state": "staged", "rounds": [round_()], "counts": {"expired": 4}})
         store.budget.reserve_cost(OTHER, 0, 1, MOST, LIMIT)
         store.budget.record_cost(OTHER, 0, LIMIT)
-        assert isinstance(_check_budget(step), Done)
+        assert isinstance(reserve_cost(step), Done)
         assert (step.batch.state, step.batch.counts, step.batch.outcome) == ("unsent", {"expired": 4}, None)
 
 

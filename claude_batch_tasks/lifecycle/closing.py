@@ -1,0 +1,73 @@
+"""The end of a batch, with its final outcomes, and the end of its job, with the summary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import cast
+
+from claude_batch_tasks import errors, metrics, signals
+from claude_batch_tasks.formatting import format_counts
+from claude_batch_tasks.lifecycle import job_failure, resubmission, result_hooks
+from claude_batch_tasks.records import Summary
+from claude_batch_tasks.steps import Step, job_summary
+from claude_batch_tasks.store import lost_records
+from claude_batch_tasks.wire import result_rows
+
+
+def final_positions(step: Step) -> Iterator[int]:
+    """Return the positions of the batch's requests that are not sent again."""
+    left = bytearray(step.batch.count)
+    for place in resubmission.positions_left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
+        left[place] = True
+    return (place for place in range(step.batch.count) if not left[place])
+
+
+def close_batch(step: Step) -> None:
+    """Close the batch with its final outcomes, and count these as a reader will see them."""
+    record = step.batch
+    if not record.final:
+        figures, sources = resubmission.final_figures(step)
+        step.record(final=True, **figures)
+        for (outcome, source), count in sources.items():
+            metrics.count("requests", count, outcome=outcome, source=source)
+    if record.state != "failed":
+        result_hooks.announce_results(step, range(record.count))
+    step.record(done=True)
+
+
+def end_job(step: Step, own: errors.BatchTasksError | None) -> tuple[Summary, errors.BatchTasksError | None]:
+    """End the job, and let its payloads expire in time; return its summary, and the error of a job that has failed.
+
+    A job whose outcomes do not add up to its requests is not completed.
+
+    Args:
+        own: the job's own error, if no batch failed.
+    """
+    job_id, had = step.unit.job_id, step.job
+    if own is None and had.error is not None:  # only the text of its error is stored
+        own = errors.StepFailed(had.error)
+    lost_records.replace_lost_batches(step.store, job_id, had)
+    batches = step.store.records.read_batches(job_id)
+    written = cast("Summary | None", had.summary)
+    summary = written or job_summary.summarize_job(job_id, had, batches, step.now())
+    error = job_failure.explain_failure(step, batches, summary, own)
+    if error is not None:
+        summary["state"] = "failed"
+    # Before the end is recorded: from then on the job may be resumed, and must not expire.
+    step.store.jobs.expire_job(job_id, step.settings.result_ttl)
+    text = None if error is None else str(error)
+    step.store.jobs.update_job(job_id, state=summary["state"], ended_at=step.now(), summary=summary, error=text)
+    if had.ended_at is None:
+        metrics.count("jobs_ended", state=summary["state"])
+    _report_end(step, summary, text)
+    return summary, error
+
+
+def _report_end(step: Step, summary: Summary, error: str | None) -> None:
+    counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
+    text, level = f"{summary['state']}, {format_counts(counts)}", logging.INFO
+    if error is None and step.job.stopped is not None:  # a failed job reports this with its error
+        text, level = f"{text}; nothing more was sent: {step.job.stopped}", logging.ERROR
+    step.note("finished", text, level=level, state=summary["state"], counts=counts)
+    step.tell(signals.job_finished, state=summary["state"], summary=summary, error=error)
