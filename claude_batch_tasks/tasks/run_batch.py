@@ -6,78 +6,37 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from celery import _state
 from celery.exceptions import Ignore, Reject, Retry
-from celery.result import AsyncResult
 from celery.states import FAILURE
-from celery.utils import uuid
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.lifecycle import submission
-from claude_batch_tasks.records import Summary, Unit
-from claude_batch_tasks.results.async_result import JobResult
+from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import job_summary, message_chain, message_headers, routing
-from claude_batch_tasks.steps.batch_task import JobTask, stops_worker
-from claude_batch_tasks.steps.message_chain import NAME
-from claude_batch_tasks.steps.step import reason_of
-from claude_batch_tasks.steps.task_classes import by_name, job_task
+from claude_batch_tasks.steps import (
+    NAME,
+    job_summary,
+    job_task,
+    message_chain,
+    message_headers,
+    reason_of,
+    routing,
+    stops_worker,
+)
 from claude_batch_tasks.store import history
 from claude_batch_tasks.tasks.finish_job import FinishJob
-
-if TYPE_CHECKING:
-    from celery.canvas import Signature
-    from celery.result import EagerResult
-    from typing_extensions import Unpack
-
-    from claude_batch_tasks.settings.job_options import JobOptions
-    from claude_batch_tasks.tasks.call_types import Arguments, NamedArguments, SendOptions
-    from claude_batch_tasks.wire.batch_requests import Requests
-from claude_batch_tasks.tasks.send_job import SendJob, has_arrived, stage_job, staged_job
+from claude_batch_tasks.tasks.job_calls import JobCalls
 
 
-class RunBatch(JobTask):
+class RunBatch(JobCalls):
     """The task ``run_batch``: it stores the requests before anything is sent, so that messages carry only ids."""
 
     abstract = True
     ignore_result = False
-    inner = SendJob
     _trace: Callable[..., Any] | None = None
-
-    if TYPE_CHECKING:  # Celery's own, or the app's task class's, is what is called
-
-        def delay(self, requests: Requests, **options: Unpack[JobOptions]) -> AsyncResult[Summary]: ...
-
-        def s(self, requests: Requests = ..., **options: Unpack[JobOptions]) -> Signature[Summary]: ...
-
-        def si(self, requests: Requests, **options: Unpack[JobOptions]) -> Signature[Summary]: ...
-
-        def signature(  # type: ignore[override]
-            self, args: Arguments | None = None, kwargs: JobOptions | NamedArguments | None = None, **options: Any
-        ) -> Signature[Summary]: ...
-
-        def apply(  # type: ignore[override]
-            self,
-            args: Arguments | None = None,
-            kwargs: JobOptions | NamedArguments | None = None,
-            *more: Any,
-            **options: Any,
-        ) -> EagerResult[Summary]: ...
-
-        # Where the app's task class is Django's.
-        def delay_on_commit(self, requests: Requests, **options: Unpack[JobOptions]) -> None: ...
-
-        def apply_async_on_commit(
-            self,
-            args: Arguments | None = None,
-            kwargs: JobOptions | NamedArguments | None = None,
-            task_id: str | None = None,
-            *more: Any,
-            **options: Unpack[SendOptions],
-        ) -> None: ...
 
     @property
     def __trace__(self) -> Callable[..., Any] | None:
@@ -113,6 +72,49 @@ class RunBatch(JobTask):
                     raise exc.with_traceback(None) from None
                 self.republish_after(exc, kwargs.get("job_id"))
 
+    def submit_requests(self, job_id: str, requests: Any, options: Mapping[str, Any]) -> JobRecord:
+        """Store the requests that came with the message, and return the job.
+
+        A later link of a chain gets them as its argument, from an app that does not know this task's class.
+
+        Raises:
+            JobNotFound: none came, and the store does not have the job.
+        """
+        if requests is None:
+            raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
+        route = routing.find_route_of_message(self.request.delivery_info)
+        queue, found = routing.queue_name(route), routing.encode_route(route)
+        return submission.submit_job(self.app, job_id, requests, options, queue=queue, route=found)
+
+    def begin_job(self, job_id: str, record: JobRecord, admitted: int) -> None:
+        """Record that the job has begun, with so many of its batches, and where its messages go."""
+        store = self.store
+        record.started_at, record.canvas = store.now(), message_chain.encode_canvas(self.request)
+        if record.route is None and record.queue is None:  # submitted by an earlier release
+            record.route = routing.encode_route(routing.find_route_of_message(self.request.delivery_info))
+        record.headers = message_headers.add_headers(job_id, record, self.request)
+        record.admitted = admitted
+        store.schedule.add_units(
+            [Unit(job_id), *(Unit(job_id, number) for number in range(admitted))], record.started_at
+        )
+        begun = {
+            "state": "running",
+            "started_at": record.started_at,
+            "canvas": record.canvas,
+            "route": record.route,
+            "headers": record.headers,
+            "admitted": admitted,
+        }
+        if store.jobs.update_job(job_id, only="staged", **begun):
+            history.note(store, Unit(job_id), "started", "started")
+            job_summary.publish_progress(
+                self,
+                job_id,
+                record,
+                lambda: job_summary.make_progress(record, store.records.read_batches(job_id)),
+                "started",
+            )
+
     @contextmanager
     def _ending(self) -> Iterator[FinishJob | None]:
         """Yield the task that ends the job, with this task's request, if the message asks for that; None otherwise."""
@@ -138,44 +140,6 @@ class RunBatch(JobTask):
         with self._ending() as finish:
             assert finish is not None
             return finish.go_on(job_id)
-
-    def not_callable(self) -> str:
-        """Return the error text for a direct call."""
-        return (
-            "run_batch cannot be called as a function: a job is run by workers. Submit it with "
-            "run_batch.delay(requests), or run_batch.apply_async((requests,), {...}). Nothing was stored or sent"
-        )
-
-    def map(self, it: Any) -> NoReturn:
-        """Refuse: a job takes all of its requests at once.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse("map")
-
-    def starmap(self, it: Any) -> NoReturn:
-        """Refuse: a job takes all of its requests at once.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse("starmap")
-
-    def chunks(self, it: Any, n: int) -> NoReturn:
-        """Refuse: a job divides its requests by itself.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse("chunks")
-
-    def _refuse(self, method: str) -> NoReturn:
-        raise TypeError(
-            f"run_batch.{method}() cannot be: Celery calls a task as a function for it, and a job is run by workers. "
-            "A job takes all requests at once, and divides them into batches: run_batch.delay(requests). For several "
-            "jobs: group(run_batch.s(requests) for requests in ...). Nothing was stored or sent"
-        )
 
     # -- hooks of the app's task class: they see the start and the end of a job, as of any task
 
@@ -256,52 +220,6 @@ class RunBatch(JobTask):
         history.note(self.store, unit, "failed", text, level=logging.WARNING)
         return errors.StepFailed(text)
 
-    def apply_async(  # type: ignore[override]  # a job takes its requests, and what JobOptions has
-        self,
-        args: Arguments | None = None,
-        kwargs: JobOptions | NamedArguments | None = None,
-        task_id: str | None = None,
-        *more: Any,
-        **options: Unpack[SendOptions],
-    ) -> AsyncResult[Summary]:
-        """Check the requests and store them; then have the app's task class send the job's message.
-
-        A class that sends after a commit sends it then; after a rollback, the stored requests expire.
-
-        Returns:
-            The return value of the app's task class: the job's AsyncResult, unless the class sends later.
-
-        Raises:
-            InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
-            StoreUnavailable: the store does not answer; nothing was stored or sent.
-        """
-        given, named = tuple(args or ()), dict(kwargs or {})
-        sending: dict[str, Any] = {**options, **by_name(more)}
-        if "job_id" in named:
-            return self.send(given, named, task_id=task_id, **sending)
-        if self.app.main == "default":
-            # Celery's implicit app, in a program that configured none: the ready-made app knows broker and settings.
-            return configured_app().tasks[self.name].apply_async(given, named, task_id=task_id, **sending)
-        task_id = task_id or uuid()
-        record = stage_job(self.app, task_id, given, named, sending)
-        with message_headers.observe_headers() as seen:
-            token = staged_job.set((task_id, record))
-            try:
-                sent = super().apply_async((), {"job_id": task_id}, task_id=task_id, **sending)
-            except errors.BatchTasksError:
-                raise  # eager: the job ran, and this is how it ended
-            except Exception:
-                if not (self.app.conf.task_always_eager or seen):
-                    has_arrived(self.store, task_id)  # the app's task class refused it, so it must not stay
-                raise
-            finally:
-                staged_job.reset(token)
-        return _expect_end(sent)
-
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
-        """Return the job's AsyncResult, which also reports that the store has lost the job."""
-        return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
-
 
 def _run_message(
     trace: Callable[..., Any], task_id: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None
@@ -309,13 +227,6 @@ def _run_message(
     """Run a message of ``run_batch``, under an id of its own if it begins a job."""
     begins = "job_id" in kwargs and (request or {}).get("task") == NAME + "run_batch"
     return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
-
-
-def _expect_end(sent: AsyncResult[Summary]) -> AsyncResult[Summary]:
-    """Return the app's return value, after marking an AsyncResult in it as that of a stored job."""
-    if isinstance(sent, JobResult):
-        sent.expect()
-    return sent
 
 
 @job_task(base=RunBatch, name=NAME + "run_batch")
@@ -343,12 +254,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     job_id = job_id or str(self.request.id)
     store, settings, record = self.open(job_id)
     if record is None:
-        if requests is None:
-            raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
-        # A later link of a chain gets the requests as its argument, from an app that does not know this task's class.
-        route = routing.find_route_of_message(self.request.delivery_info)
-        queue, found = routing.queue_name(route), routing.encode_route(route)
-        record = submission.submit_job(self.app, job_id, requests, options, queue=queue, route=found)
+        record = self.submit_requests(job_id, requests, options)
         settings = settings.override(record.options)
     if record.ended_at is not None:
         raise Ignore("duplicate")
@@ -357,33 +263,9 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         store.jobs.expire_job(job_id, settings.result_ttl)
         raise Ignore("duplicate")
     if record.state == "staged":
-        record.started_at, record.canvas = store.now(), message_chain.encode_canvas(self.request)
-        if record.route is None and record.queue is None:  # submitted by an earlier release
-            record.route = routing.encode_route(routing.find_route_of_message(self.request.delivery_info))
-        record.headers = message_headers.add_headers(job_id, record, self.request)
         # The other batches follow, each when one has finished: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
-        record.admitted = min(record.batches, limit)
-        store.schedule.add_units(
-            [Unit(job_id), *(Unit(job_id, number) for number in range(record.admitted))], record.started_at
-        )
-        begun = {
-            "state": "running",
-            "started_at": record.started_at,
-            "canvas": record.canvas,
-            "route": record.route,
-            "headers": record.headers,
-            "admitted": record.admitted,
-        }
-        if store.jobs.update_job(job_id, only="staged", **begun):
-            history.note(store, Unit(job_id), "started", "started")
-            job_summary.publish_progress(
-                self,
-                job_id,
-                record,
-                lambda: job_summary.make_progress(record, store.records.read_batches(job_id)),
-                "started",
-            )
+        self.begin_job(job_id, record, min(record.batches, limit))
     lines = [message_chain.make_steps(self.app, job_id, record, number) for number in range(record.admitted)]
     if self.request.is_eager:
         message_chain.run_steps(record, lines)
