@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,34 +28,42 @@ def explain_failure(
     Args:
         own: the job's own error, if no batch failed.
     """
-    failed = [
-        (number, record)
-        for number, record in enumerate(batches)
-        if record.error or job_summary.count_unaccounted(record)
-    ]
+    failed = {number: record for number, record in enumerate(batches) if _has_failed(record)}
     if failed:
-        # The error of a batch that was not even tried, because of another batch's error, says less than that error.
-        number, record = next(((n, each) for n, each in failed if _has_status(each)), failed[0])
-        error = _error_of(record)
-        name = f"job {step.unit.job_id}, batch {number + 1} of {len(batches)}"
-        if len(failed) > 1:
-            name += f" and {len(failed) - 1} more"
+        error, name = _choose_error(failed, len(batches))
     elif own is not None:
-        error, name = own, f"job {step.unit.job_id}"
+        error, name = own, ""
     else:
         return None
     what = str(error)
     if isinstance(error, errors.ApiError) and error.request_id:
         what += f" (request id {error.request_id})"
-    parts = [f"{name} failed: {what}."]
+    parts = [f"job {step.unit.job_id}{name} failed: {what}.", *_what_is_kept(step, summary)]
+    parts += _what_became_of(list(failed.values()))
+    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
+    return type(error)(" ".join(parts), *error.args[1:])
+
+
+def _choose_error(failed: dict[int, BatchRecord], batches: int) -> tuple[errors.BatchTasksError, str]:
+    """Return the error that says most, and which batches have failed, in words."""
+    # The error of a batch that was not even tried, because of another batch's error, says less than that error.
+    number = next((number for number, record in failed.items() if _has_status(record)), next(iter(failed)))
+    name = f", batch {number + 1} of {batches}"
+    if len(failed) > 1:
+        name += f" and {len(failed) - 1} more"
+    return _error_of(failed[number]), name
+
+
+def _has_failed(record: BatchRecord) -> bool:
+    return bool(record.error or job_summary.count_unaccounted(record))
+
+
+def _what_is_kept(step: Step, summary: Summary) -> Iterator[str]:
     answered = sum(summary[outcome] for outcome in result_rows.OUTCOMES)
     kept = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
     kept += [f"{answered:,} outcomes (.results())"] if answered else []
     if kept:
-        parts.append(f"Kept for {format_span(step.settings.result_ttl)}: {' and '.join(kept)}.")
-    parts += _what_became_of([record for _, record in failed])
-    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
-    return type(error)(" ".join(parts), *error.args[1:])
+        yield f"Kept for {format_span(step.settings.result_ttl)}: {' and '.join(kept)}."
 
 
 def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) -> Exception:
@@ -106,26 +115,27 @@ class Paid(NamedTuple):
     @classmethod
     def of(cls, batches: list[BatchRecord]) -> Paid:
         """Count the requests of these batches."""
-        answered = waiting = lost = unsent = 0
+        found: Counter[str] = Counter()
         for record in batches:
-            failed = bool(record.error or job_summary.count_unaccounted(record))
+            failed = _has_failed(record)
             known = sum(record.counts.get(name, 0) for name in result_rows.OUTCOMES) if failed else record.count
             if record.layers or record.answered:
-                answered += known
-            if not failed:
-                continue
-            if _is_lost(record):
-                lost += record.count - known
-            elif record.batch_id is not None or record.intent_at is not None:
-                waiting += record.count - known
-            else:
-                unsent += record.count - known
-        return cls(answered, waiting, lost, unsent)
+                found["answered"] += known
+            if failed:
+                found[_where_is_rest(record)] += record.count - known
+        return cls(*(found[name] for name in cls._fields))
 
     @property
     def some(self) -> int:
         """All requests that may have been paid for."""
         return self.answered + self.waiting + self.lost
+
+
+def _where_is_rest(record: BatchRecord) -> str:
+    """Return the field of ``Paid`` for the requests of a failed batch that have no outcome."""
+    if _is_lost(record):
+        return "lost"
+    return "waiting" if record.batch_id is not None or record.intent_at is not None else "unsent"
 
 
 def _has_status(record: BatchRecord) -> bool:
@@ -135,21 +145,33 @@ def _has_status(record: BatchRecord) -> bool:
 def _what_became_of(failed: list[BatchRecord]) -> Iterator[str]:
     there = [record.batch_id for record in failed if record.batch_id and not _is_lost(record)]
     unanswered = [record.intent_at for record in failed if record.intent_at and record.batch_id not in there]
+    if there:
+        yield _name_uncanceled(there)
+    if unanswered:
+        yield _name_unanswered(unanswered)
+    yield from _name_uncreated(failed)
+
+
+def _name_uncreated(failed: list[BatchRecord]) -> Iterator[str]:
     never = sum(record.batch_id is None and record.intent_at is None for record in failed)
-    if len(there) == 1:
-        yield f"{there[0]} was not canceled; it goes on at Anthropic, and its results stay there."
-    elif there:
-        names = ", ".join(map(str, there[:_NAMED])) + (f" and {len(there) - _NAMED:,} more" if there[_NAMED:] else "")
-        yield f"{len(there):,} batches were not canceled; they go on, and their results stay, at Anthropic: {names}."
-    if len(unanswered) == 1:
-        yield f"A create was sent at {format_time(unanswered[0])} whose answer is not known: see the Console."
-    elif unanswered:
-        since = format_time(min(unanswered))
-        yield f"{len(unanswered):,} creates were sent, from {since} on, whose answers are not known: see the Console."
     if never == len(failed) == 1:
         yield "Nothing of this batch was created or billed."
     elif never:
         yield f"{never:,} of the batches were never created or billed."
+
+
+def _name_uncanceled(there: list[str]) -> str:
+    if len(there) == 1:
+        return f"{there[0]} was not canceled; it goes on at Anthropic, and its results stay there."
+    names = ", ".join(there[:_NAMED]) + (f" and {len(there) - _NAMED:,} more" if there[_NAMED:] else "")
+    return f"{len(there):,} batches were not canceled; they go on, and their results stay, at Anthropic: {names}."
+
+
+def _name_unanswered(sent: list[float]) -> str:
+    if len(sent) == 1:
+        return f"A create was sent at {format_time(sent[0])} whose answer is not known: see the Console."
+    since = format_time(min(sent))
+    return f"{len(sent):,} creates were sent, from {since} on, whose answers are not known: see the Console."
 
 
 def _is_lost(record: BatchRecord) -> bool:
@@ -159,25 +181,10 @@ def _is_lost(record: BatchRecord) -> bool:
 def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
     """Say what to do next, so that nothing is paid for twice."""
     resume = f"{handle}.resume()"
-    if isinstance(error, errors.BatchesUnsupported) and error.status is not None:
-        way = (
-            "Have the gateway pass /v1/messages/batches and all below it on to Anthropic, or set ANTHROPIC_BASE_URL "
-            f"(base_url in the client's factory) to an address that has them, then {resume}"
-        )
-        if paid.waiting:
-            return f"{way}: it searches once more for what was created."
-        return f"{way}; at full price, through the Messages API: {handle}.resume(fallback='messages')."
     if isinstance(error, errors.BatchesUnsupported):
-        return f"Give this client a factory that returns one with Message Batches, then {resume}."
+        return _advice_without_batches(error, handle, paid)
     if isinstance(error, errors.PermanentError):
-        if rules.is_foreign_refusal(error.status, error.error_type):
-            if error.status == 413:
-                return _advice_on_size(handle, paid)
-            return (
-                "That is not the API's own form: a proxy, a gateway or a challenge page in front of it refused, or "
-                f"ANTHROPIC_BASE_URL is wrong. Have it let the calls pass, then {resume}."
-            )
-        return _advice_on_refusal(error, handle, paid, stopped=str(error) == job.stopped)
+        return _advice_on_permanent_error(error, handle, paid, job)
     if isinstance(error, errors.AccountChanged):
         return f"Give the workers the credential it was begun with, then {resume}: it goes on where it stands."
     if isinstance(error, errors.CreateUnconfirmed):
@@ -194,6 +201,30 @@ def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobReco
     if isinstance(error, errors.BatchLost):
         return _advice_on_loss(error, resume, paid, adopted=job.adopted)
     return f"To try again: {resume}; to allow the Messages API: {handle}.resume(fallback='messages')."
+
+
+def _advice_without_batches(error: errors.BatchesUnsupported, handle: str, paid: Paid) -> str:
+    resume = f"{handle}.resume()"
+    if error.status is None:
+        return f"Give this client a factory that returns one with Message Batches, then {resume}."
+    way = (
+        "Have the gateway pass /v1/messages/batches and all below it on to Anthropic, or set ANTHROPIC_BASE_URL "
+        f"(base_url in the client's factory) to an address that has them, then {resume}"
+    )
+    if paid.waiting:
+        return f"{way}: it searches once more for what was created."
+    return f"{way}; at full price, through the Messages API: {handle}.resume(fallback='messages')."
+
+
+def _advice_on_permanent_error(error: errors.PermanentError, handle: str, paid: Paid, job: JobRecord) -> str:
+    if not rules.is_foreign_refusal(error.status, error.error_type):
+        return _advice_on_refusal(error, handle, paid, stopped=str(error) == job.stopped)
+    if error.status == 413:
+        return _advice_on_size(handle, paid)
+    return (
+        "That is not the API's own form: a proxy, a gateway or a challenge page in front of it refused, or "
+        f"ANTHROPIC_BASE_URL is wrong. Have it let the calls pass, then {handle}.resume()."
+    )
 
 
 def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *, stopped: bool) -> str:

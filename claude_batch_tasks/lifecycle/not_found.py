@@ -28,12 +28,21 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
     if known and meaning != "propagation" and not credentials.proves_absence(step):
         why = credentials.check_unproven(step, sighting, record.unidentified)
         raise errors.NotFoundError(f"{exc}; {record.unidentified} listings do not show it, but {why}", *exc.args[1:])
-    if meaning != "lost":
-        ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
-        raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
+    if meaning == "lost":
+        return _give_up_lost(step, exc, f"last seen at {format_time(sighting)}" if known else "never seen")
+    ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
+    raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
+
+
+def _give_up_lost(step: Step, exc: errors.NotFoundError, seen: str) -> Done | Fail:
+    """Release a batch that is lost if it was found by search; otherwise it does not exist.
+
+    Args:
+        seen: when there was last a sign of it, in words.
+    """
+    record = step.batch
     if record.provisional:
         return release_batch(step, f"{exc}; it is in no listing")
-    seen = f"last seen at {format_time(sighting)}" if known else "never seen"
     text = f"{exc}; batch {record.batch_id} was {seen} and is missing from {record.absences} complete listings"
     return handle_missing_batch(step, "lost", errors.BatchLost(text, *exc.args[1:]))
 

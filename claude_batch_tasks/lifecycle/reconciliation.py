@@ -35,18 +35,11 @@ def reconcile_create(step: Step) -> bool:
     record, settings = step.batch, step.settings
     assert record.intent_at is not None
     looked_at = step.now()
-    if record.ambiguous_at is None:  # the worker that sent it died, or the job was resumed
-        step.record(unanswered_at=record.unanswered_at or looked_at, ambiguous_at=looked_at)
-    assert record.ambiguous_at is not None
-    settled = looked_at - record.ambiguous_at >= settings.create_settle
-    try:
-        candidates = _candidates(step)
-    except errors.ApiError as exc:
-        gateway_errors.check_search(step, exc)
-        raise
+    begun = _begin_search(step, looked_at)
+    candidates = _find_candidates(step)
     # List calls on what may be another account are counted separately: they prove nothing.
     counted = "create_looks" if credentials.proves_absence(step) else "unidentified"
-    last = settled and getattr(record, counted) + 1 >= settings.listings
+    last = looked_at - begun >= settings.create_settle and getattr(record, counted) + 1 >= settings.listings
     found, undecided = _choose_candidate(step, candidates, last=last)
     if found:
         metrics.count("orphan_searches", found="batch")
@@ -56,19 +49,42 @@ def reconcile_create(step: Step) -> bool:
         metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
         raise errors.CreateUnresolved(_describe_search(step, unproven=last and counted == "unidentified"))
     metrics.count("orphan_searches", found="given_up")
-    if settings.on_unresolved_create == "fail":
+    _give_up_search(step, looked_at - begun)
+    return False
+
+
+def _begin_search(step: Step, now: float) -> float:
+    """Return since when it is not known what became of the create."""
+    record = step.batch
+    if record.ambiguous_at is None:  # the worker that sent it died, or the job was resumed
+        step.record(unanswered_at=record.unanswered_at or now, ambiguous_at=now)
+    assert record.ambiguous_at is not None
+    return record.ambiguous_at
+
+
+def _find_candidates(step: Step) -> list[api.Batch]:
+    try:
+        return _candidates(step)
+    except errors.ApiError as exc:
+        gateway_errors.check_search(step, exc)
+        raise
+
+
+def _give_up_search(step: Step, searched_for: float) -> None:
+    """Record that the create was never stored, unless it must not be sent again."""
+    record = step.batch
+    created_at = format_time(record.intent_at or 0.0)
+    if step.settings.on_unresolved_create == "fail":
         raise errors.CreateUnconfirmed(
-            f"the create at {format_time(record.intent_at)} was not answered, and {record.create_looks} listings over "
-            f"{looked_at - record.ambiguous_at:.0f} s did not show its batch; "
-            "it is not sent again, as on_unresolved_create says"
+            f"the create at {created_at} was not answered, and {record.create_looks} listings over "
+            f"{searched_for:.0f} s did not show its batch; it is not sent again, as on_unresolved_create says"
         )
     _check_refusal(step)
-    text = f"the create at {format_time(record.intent_at)} was never stored, and is sent again"
+    text = f"the create at {created_at} was never stored, and is sent again"
     step.note("unsent", text, level=logging.WARNING)
     # List calls were answered; the next create shows whether creates are.
     answered = {"refused_since": None} if record.refusal is None else {}
     step.record(intent_at=None, ambiguous_at=None, organization=None, workspace=None, **answered)
-    return False
 
 
 def _choose_candidate(step: Step, candidates: list[api.Batch], *, last: bool) -> tuple[bool, int]:
@@ -217,13 +233,16 @@ def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free",
         return "taken"
     if job is None or batch is None or batch.batch_id != batch_id:
         return "free"
-    if batch.provisional and not job.adopted:
-        return "free" if _has_ended(job, batch) else "doubtful"
-    return "doubtful" if job.adopted else "taken"
+    return _standing_of_holder(job, batch)
 
 
-def _has_ended(job: JobRecord, batch: BatchRecord) -> bool:
-    return job.ended_at is not None or batch.done or batch.state == "failed"
+def _standing_of_holder(job: JobRecord, batch: BatchRecord) -> Literal["free", "doubtful", "taken"]:
+    """Judge whether a batch may be recovered that this job has on record as its own."""
+    if job.adopted:
+        return "doubtful"
+    if not batch.provisional:
+        return "taken"
+    return "free" if job.ended_at is not None or batch.done or batch.state == "failed" else "doubtful"
 
 
 def learn_adopted_batch(step: Step, seen: api.Batch) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from celery import Celery
 from celery.states import READY_STATES
 
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, JobState, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import dispatch, message_chain
 from claude_batch_tasks.store import Store, history, lost_records, open_store
@@ -85,28 +86,27 @@ class Watch:
         """
         known = {**self._running, **{job_id: record for job_id, (record, _) in self._absent.items()}}
         since, self._looked_at = self._looked_at - _OVERLAP, store.now()
-        newest = store.jobs.job_ids()
-        for _ in range(_NEWEST):
-            with dispatch.no_fork:  # one job at a time
-                record = store.jobs.read_job(job_id) if (job_id := next(newest, None)) is not None else None
-                if job_id is None or (record is not None and record.submitted_at < since):
-                    break
-            if record is not None:
-                known.setdefault(job_id, record)
-        now, absent = time.monotonic(), {}
+        for job_id, record in _new_jobs(store, since):
+            known.setdefault(job_id, record)
+        now = time.monotonic()
+        states = self._note_sent(store, list(known))
+        self._absent = {
+            job_id: self._absent.get(job_id, (record, now))
+            for job_id, record in known.items()
+            if states[job_id] is None
+        }
+        self._running = {job_id: record for job_id, record in known.items() if states[job_id] in ("staged", "running")}
+
+    def _note_sent(self, store: Store, known: list[str]) -> dict[str, JobState | None]:
+        """Remember the jobs whose first message was sent; return the state of each job."""
         with dispatch.no_fork:
             unsent = [job_id for job_id in known if job_id not in self._sent]
             awaited = store.schedule.are_scheduled([Unit(job_id) for job_id in unsent])
-            states = store.jobs.read_states(list(known))
-        self._sent &= known.keys()
+            states = dict(zip(known, store.jobs.read_states(known), strict=True))
+        self._sent &= states.keys()
         self._sent.update(job_id for job_id, sent in zip(unsent, awaited, strict=True) if sent)
-        self._sent.update(job_id for job_id, state in zip(known, states, strict=True) if state == "running")
-        for (job_id, record), state in zip(list(known.items()), states, strict=True):
-            if state is None:
-                absent[job_id] = self._absent.get(job_id, (record, now))
-            if state not in ("staged", "running"):
-                del known[job_id]
-        self._running, self._absent = known, absent
+        self._sent.update(job_id for job_id, state in states.items() if state == "running")
+        return states
 
     def _tell_of_lost_jobs(self, app: Celery, store: _Counted) -> None:
         """Send the last task of a job that has disappeared: it ends the job, with everything that Celery does then."""
@@ -129,7 +129,19 @@ class Watch:
             del self._absent[job_id]
 
 
-def _look_through(store: _Repairable, job_id: str) -> None:
+def _new_jobs(store: Store, since: float) -> Iterator[tuple[str, JobRecord]]:
+    """Yield the jobs that were submitted since then, the newest first, up to a number."""
+    newest = store.jobs.job_ids()
+    for _ in range(_NEWEST):
+        with dispatch.no_fork:  # one job at a time
+            record = store.jobs.read_job(job_id) if (job_id := next(newest, None)) is not None else None
+        if job_id is None or (record is not None and record.submitted_at < since):
+            return
+        if record is not None:
+            yield job_id, record
+
+
+def _look_through(store: Store, job_id: str) -> None:
     """Schedule the repair of a job that has lost something."""
     if (job := store.jobs.read_job(job_id)) is None:
         return

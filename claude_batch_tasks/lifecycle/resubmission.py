@@ -195,10 +195,7 @@ def final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], 
             usage.update(outcome.row.usage)
             if outcome.row.type == "succeeded":
                 result_rows.count_answers(meter, [outcome.row.result.message])
-    counts: Counter[str] = Counter()
-    for (ended, _), count in sources.items():
-        counts[ended] += count
-    answered = sum(count for (_, source), count in sources.items() if source == "messages")
+    counts, answered = _add_up(sources, 0), _add_up(sources, 1)["messages"]
     changes = {
         "counts": dict(counts),
         "usage": dict(usage),
@@ -210,6 +207,14 @@ def final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], 
         "note": _why_not_sent(step),
     }
     return changes, sources
+
+
+def _add_up(sources: Mapping[tuple[str, str], int], part: int) -> Counter[str]:
+    """Return the number of requests by outcome (part 0) or by source (1)."""
+    counts: Counter[str] = Counter()
+    for key, count in sources.items():
+        counts[key[part]] += count
+    return counts
 
 
 def _count_tried(step: Step) -> int:

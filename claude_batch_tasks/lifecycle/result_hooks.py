@@ -114,20 +114,16 @@ def announce_results(step: Step, places: Iterable[int]) -> None:
     """
     if step.job.on_result is None or step.job.on_result_error is not None:
         return
-    app, job_id, batch = step.task.app, step.unit.job_id, step.unit.batch or 0
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
     bits = step.store.results.read_announced(job_id, batch)
-    new = [place for place in places if not _is_set(bits, place)]
-    if not new:
-        return
-    call = Signature.from_dict(json.loads(step.job.on_result), app=app)
-    route = routing.follow_unless_routed(app, step.job, str(call.task), call.options)
-    own = dict(call.options)
-    if carried := {**message_headers.headers_of(step.job), **(own.get("headers") or {})}:
-        call.set(headers=carried)
-    if not own.get("stamped_headers"):
-        call.set(**message_chain.stamp_options(step.job))
+    if new := [place for place in places if not _is_set(bits, place)]:
+        _call_with(step, job_id, batch, new)
+
+
+def _call_with(step: Step, job_id: str, batch: int, new: list[int]) -> None:
+    call, route = _make_call(step)
     names = reader.names(step.store, job_id, step.job, batch, step.batch)
-    for ids, size in _chunks([names[place] for place in new], _meter(app, call, job_id)):
+    for ids, size in _chunks([names[place] for place in new], _meter(step.task.app, call, job_id)):
         if size > MOST:
             what = f"with one custom_id of {len(ids[0]):,} characters its message has some {size:,} bytes"
             _give_up(step, f"{what}, and {MOST:,} is the most")
@@ -135,21 +131,43 @@ def announce_results(step: Step, places: Iterable[int]) -> None:
         chunk, new = new[: len(ids)], new[len(ids) :]
         try:
             # Our arguments come before those of the signature, as Celery calls linked tasks.
-            with publishing.bounded(app, {}) as options:
+            with publishing.bounded(step.task.app, {}) as options:
                 call.clone(args=(job_id, ids)).apply_async(**route, **options)
         except Exception as exc:
             if not isinstance(exc, OperationalError) and step.task.request.is_eager:
                 # The task ran here; how it ends does not concern the job.
                 log.exception("%s: on_result failed", step.where, extra=step.fields("on_result"))
                 continue
-            outage = publishing.is_outage(app, exc)
-            if outage is False or (outage is None and step.batch.failures >= step.settings.max_step_failures):
-                _give_up(step, f"{type(exc).__name__}: {exc}")
-                return
-            # Any error that the broker's client raises.
-            raise errors.TransientError(f"on_result was not called: {type(exc).__name__}") from None
+            _check_outage(step, exc)
+            return
         step.store.results.mark_announced(job_id, batch, chunk)
         log.info("%s: on_result called with %d ids", step.where, len(ids), extra=step.fields("on_result"))
+
+
+def _make_call(step: Step) -> tuple[Any, dict[str, Any]]:
+    """Return the signature with what the job's messages carry, and the options that send it where they go."""
+    app = step.task.app
+    call = Signature.from_dict(json.loads(step.job.on_result or "{}"), app=app)
+    route = routing.follow_unless_routed(app, step.job, str(call.task), call.options)
+    own = dict(call.options)
+    if carried := {**message_headers.headers_of(step.job), **(own.get("headers") or {})}:
+        call.set(headers=carried)
+    if not own.get("stamped_headers"):
+        call.set(**message_chain.stamp_options(step.job))
+    return call, route
+
+
+def _check_outage(step: Step, exc: Exception) -> None:
+    """Stop calling ``on_result`` if its message cannot be sent however often that is tried.
+
+    Raises:
+        TransientError: it may be sent later.
+    """
+    outage = publishing.is_outage(step.task.app, exc)
+    if outage or (outage is None and step.batch.failures < step.settings.max_step_failures):
+        # Any error that the broker's client raises.
+        raise errors.TransientError(f"on_result was not called: {type(exc).__name__}") from None
+    _give_up(step, f"{type(exc).__name__}: {exc}")
 
 
 def _give_up(step: Step, reason: str) -> None:

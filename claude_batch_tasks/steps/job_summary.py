@@ -117,14 +117,10 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
     usage: Counter[str] = Counter(dict.fromkeys(token_usage.USAGE, 0))
     for batch in batches:
         usage.update(batch.usage)
-    failed = any(batch.error or count_unaccounted(batch) for batch in batches)
     started, ended = to_datetime(job.started_at), datetime.fromtimestamp(ended_at, timezone.utc)
-    state: Literal["completed", "canceled", "failed"] = (
-        "failed" if failed else "canceled" if job.cancel_requested else "completed"
-    )
     return {
         "job_id": job_id,
-        "state": state,
+        "state": _final_state(job, batches),
         "requests": job.requests,
         "succeeded": counts["succeeded"],
         "errored": counts["errored"],
@@ -142,6 +138,12 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
     }
 
 
+def _final_state(job: JobRecord, batches: Sequence[BatchRecord]) -> Literal["completed", "canceled", "failed"]:
+    if any(batch.error or count_unaccounted(batch) for batch in batches):
+        return "failed"
+    return "canceled" if job.cancel_requested else "completed"
+
+
 def sum_costs(batches: Sequence[BatchRecord]) -> Costs:
     """Sum the known cost of the answers so far, in US dollars, and count the answers whose cost is not known.
 
@@ -151,13 +153,18 @@ def sum_costs(batches: Sequence[BatchRecord]) -> Costs:
     """
     by_model = spending.add_known_costs(batch.costs for batch in batches)
     amounts = [each for each in by_model.values() if each is not None]
-    counted = sum((Counter(batch.unpriced) for batch in batches), Counter[str]())
-    unpriced = sorted({model for batch in batches for model, each in batch.costs.items() if each is None})
     return {
         "cost": float(sum(amounts)) if amounts or not by_model else None,
         "cost_by_model": {model: None if each is None else float(each) for model, each in by_model.items()},
-        "cost_unknown": {model: counted.get(model) for model in unpriced},
+        "cost_unknown": _count_unpriced(batches),
     }
+
+
+def _count_unpriced(batches: Sequence[BatchRecord]) -> dict[str, int | None]:
+    """Return the number of answers behind each model whose cost is not known; None where that is not known either."""
+    counted = sum((Counter(batch.unpriced) for batch in batches), Counter[str]())
+    unpriced = sorted({model for batch in batches for model, each in batch.costs.items() if each is None})
+    return {model: counted.get(model) for model in unpriced}
 
 
 def batch_ids(batches: Sequence[BatchRecord]) -> list[str]:

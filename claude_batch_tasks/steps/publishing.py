@@ -198,11 +198,7 @@ def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[st
     options: dict[str, Any] = {"parent_id": request.id, "root_id": request.root_id or request.id}
     if app.conf.task_inherit_parent_priority:
         options["priority"] = (request.delivery_info or {}).get("priority")
-    linked: list[Any] = [maybe_signature(task, app=app) for task in request.callbacks or ()]
-    apart = [task for task in linked if len(linked) == 1 or isinstance(task, group)]
-    if together := [task for task in linked if all(task is not other for other in apart)]:
-        apart.append(group(together, app=app))
-    for task in apart:
+    for task in _linked_tasks(app, request):
         task.apply_async((value,), **options)
     if request.chain:
         *rest, following = request.chain  # in reverse, as Celery keeps it
@@ -212,6 +208,16 @@ def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[st
         if carried := {**headers, **(own.get("headers") or {})}:
             following.set(headers=carried)
         following.apply_async((value,), chain=rest, **options)
+
+
+def _linked_tasks(app: Celery, request: Any) -> list[Any]:
+    """Return the signatures that are linked to a task: groups by themselves, and all others as one group."""
+    linked: list[Any] = [maybe_signature(task, app=app) for task in request.callbacks or ()]
+    if len(linked) == 1:
+        return linked
+    groups = [task for task in linked if isinstance(task, group)]
+    together = [task for task in linked if not isinstance(task, group)]
+    return [*groups, group(together, app=app)] if together else groups
 
 
 def _producers(app: Celery) -> tuple[Any, tuple[type[Exception], ...]]:

@@ -17,7 +17,18 @@ from claude_batch_tasks.lifecycle import (
     result_hooks,
 )
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.steps import DONE, NAME, Decision, Done, StartOver, Step, StepTask, job_task, message_chain
+from claude_batch_tasks.steps import (
+    DONE,
+    NAME,
+    Decision,
+    Done,
+    StartOver,
+    Step,
+    StepTask,
+    Wait,
+    job_task,
+    message_chain,
+)
 
 #: The states of a batch whose earlier steps have not all run.
 _BEFORE_FALL_BACK = ("staged", "creating", "in_progress", "canceling", "ended")
@@ -34,6 +45,14 @@ class FallBack(StepTask):
     def after(self, turn: int) -> int:
         """Return the position at the end of the batch's life."""
         return DONE
+
+    def wait_until_due(self) -> Wait | None:
+        """Return the rest of a countdown, if it is still waited for."""
+        record = self.step.batch
+        # The last sender to finish has woken it, before its time.
+        if record.final or (record.messages_out and messages_fallback.all_ended(self.step)):
+            return None
+        return super().wait_until_due()
 
     def publish_next(self, value: Any, pause: float = 0) -> None:
         """Publish the message that ends the job, unless other batches are still running.
@@ -74,9 +93,7 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
     _repeat_skipped_steps(step, turn)
     if record.turn > turn:
         return StartOver()
-    # The last sender to finish has woken it, before its time.
-    woken = record.messages_out and not record.final and messages_fallback.all_ended(step)
-    if not (record.final or woken) and (early := self.wait_until_due()) is not None:
+    if (early := self.wait_until_due()) is not None:
         return early
     attempt = "none" if record.final else _choose_attempt(step)
     if attempt == "resubmit":

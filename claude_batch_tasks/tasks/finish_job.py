@@ -117,7 +117,7 @@ class FinishJob(StepTask):
         request, step = self.request, self.step
         if request.is_eager or not (request.callbacks or request.chain):
             return
-        names = [str(task["task"]) for task in [*(request.callbacks or ()), *(request.chain or ())[-1:]]]
+        names = _names_of_following(request)
         try:
             publishing.send_what_follows(self.app, request, value, message_headers.headers_of(step.job))
         except Exception as exc:
@@ -162,6 +162,11 @@ class FinishJob(StepTask):
             log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
         self.request.comes_back = True  # type: ignore[attr-defined]
         return True
+
+
+def _names_of_following(request: Any) -> list[str]:
+    """Return the names of the tasks that are linked to the job, and of the next one of the caller's chain."""
+    return [str(task["task"]) for task in [*(request.callbacks or ()), *(request.chain or ())[-1:]]]
 
 
 @job_task(base=FinishJob, name=NAME + "finish_job")

@@ -49,22 +49,17 @@ class SendJob(InnerTask):
         store = open_store(Settings.of(self.app))
         if "job_id" not in kwargs:  # the app's class can get here without our ``apply_async``
             task_id = task_id or uuid()
-            record = stage_job(self.app, task_id, tuple(args or ()), kwargs, options)
+            record: JobRecord | None = stage_job(self.app, task_id, tuple(args or ()), kwargs, options)
             args, kwargs = (), {"job_id": task_id}
-        elif (staged := staged_job.get()) is not None and staged[0] == kwargs["job_id"]:
-            record = staged[1]
         else:
-            found = store.jobs.read_job(kwargs["job_id"])
-            if found is None:  # the staged requests have expired: the worker of the message reports it
-                return super().apply_async(args, kwargs, task_id=task_id, **options)
-            record = found
+            record = _find_staged(store, kwargs["job_id"])
+        if record is None:  # the staged requests have expired: the worker of the message reports it
+            return super().apply_async(args, kwargs, task_id=task_id, **options)
         job_id: str = kwargs["job_id"]
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, task_id=job_id, **options)
-        route, delay = routing.reroute_message(self.app, record, options), read_delay(self.app, options)
-        if (encoded := routing.encode_route(route)) != record.route:  # the app's class sends it elsewhere
-            store.jobs.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
-        options |= routing.merge_options(route)
+        delay = read_delay(self.app, options)
+        options |= _reroute(self.app, store, job_id, record, options)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
             with message_headers.observe_headers() as seen:
@@ -75,11 +70,30 @@ class SendJob(InnerTask):
             extra = history.fields(Unit(job_id), "sent")
             log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
             return self.AsyncResult(job_id)
-        with suppress(errors.StoreUnavailable):
-            store.schedule.add_units([Unit(job_id)], store.now() + delay)
-            if seen and (carried := message_headers.add_headers(job_id, record, seen[-1])) != record.headers:
-                store.jobs.update_job(job_id, only="staged", headers=carried)
+        _record_sent(store, job_id, record, delay, seen)
         return sent
+
+
+def _record_sent(store: Store, job_id: str, record: JobRecord, delay: float, seen: list[Mapping[str, Any]]) -> None:
+    """Record when the job's message is due, and the headers that signal handlers added to it."""
+    with suppress(errors.StoreUnavailable):
+        store.schedule.add_units([Unit(job_id)], store.now() + delay)
+        if seen and (carried := message_headers.add_headers(job_id, record, seen[-1])) != record.headers:
+            store.jobs.update_job(job_id, only="staged", headers=carried)
+
+
+def _find_staged(store: Store, job_id: str) -> JobRecord | None:
+    """Return the job that is being submitted, or has been."""
+    staged = staged_job.get()
+    return staged[1] if staged is not None and staged[0] == job_id else store.jobs.read_job(job_id)
+
+
+def _reroute(app: Celery, store: Store, job_id: str, record: JobRecord, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that send the job's message; record its route if the app's class sends it elsewhere."""
+    route = routing.reroute_message(app, record, options)
+    if (encoded := routing.encode_route(route)) != record.route:
+        store.jobs.update_job(job_id, only="staged", route=encoded, queue=routing.queue_name(route))
+    return routing.merge_options(route)
 
 
 def stage_job(

@@ -141,38 +141,40 @@ class Lane:
             if self._outcomes.unsaved:  # nothing more is paid for while there is no place to store it
                 return SAVE_AGAIN[1]
             if not self._looked_at:
-                places, pause = self._step.store.message_queue.list_due(
-                    self._step.unit.job_id, self._step.unit.batch or 0, _AHEAD
-                )
-                if not places or looks == _LOOKS:
-                    return min(shut.values(), default=0.0) if places else pause
-                self._examine(places)
+                waiting, pause = self._look_ahead(examine=looks < _LOOKS)
+                if not waiting:
+                    return pause
+                if looks == _LOOKS:
+                    return min(shut.values(), default=0.0)
                 looks += 1
                 continue
             request = self._looked_at[0]
             if request.pace not in shut:
                 taken = self._take(request)
-                if taken.state in ("wait", "reserved"):
-                    shut[request.pace] = _jitter(taken.seconds)
-                    if taken.state == "reserved" or self._step.job.models == 1:
-                        return shut[request.pace]
-                elif taken.state == "taken":
+                if taken.state == "taken":
                     self._begin(client, request, taken.mark)
                     looks = 0
-                elif not self._leave_unsent(request, taken.state):
-                    return None
+                elif not self._put_off(request, taken, shut):
+                    return shut.get(request.pace)
             del self._looked_at[0]
         return 0.0
 
-    def _examine(self, places: list[int]) -> None:
-        """Prepare requests; those that cannot be sent this way keep their outcomes."""
-        self._looked_at = []
-        for place in places:
+    def _look_ahead(self, *, examine: bool) -> tuple[bool, float | None]:
+        """Return whether requests wait to be sent; if none do, also in how many seconds some will.
+
+        Args:
+            examine: prepare them; those that cannot be sent this way keep their outcomes.
+        """
+        places, pause = self._step.store.message_queue.list_due(
+            self._step.unit.job_id, self._step.unit.batch or 0, _AHEAD
+        )
+        for place in places if examine else ():
             request = self._preparation.prepare_request(place)
             if isinstance(request, str):
                 self._outcomes.keep_outcome(place, request, tried=False)
             else:
                 self._looked_at.append(request)
+        return bool(places), pause
 
     def _take(self, request: Request) -> Taken:
         """Take a request from the queue, if it may be sent now.
@@ -195,6 +197,17 @@ class Lane:
         if taken.state == "taken_over":
             raise LeaseLost
         return taken
+
+    def _put_off(self, request: Request, taken: Taken, shut: dict[str, float]) -> bool:
+        """Handle a request that may not be sent now; return whether others may be.
+
+        Args:
+            shut: collects in how many seconds calls of a pace are tried again.
+        """
+        if taken.state not in ("wait", "reserved"):
+            return self._leave_unsent(request, taken.state)
+        shut[request.pace] = _jitter(taken.seconds)
+        return taken.state == "wait" and self._step.job.models != 1
 
     def _leave_unsent(self, request: Request, state: str) -> bool:
         """End a request that may not be sent at all; return whether others of the batch may be."""
