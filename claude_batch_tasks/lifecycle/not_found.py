@@ -20,10 +20,10 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
     step.record(not_found=record.not_found + 1)
     if exc.error_type is None:
         raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
-    meaning = _judge(step, sighting, now)
+    meaning = _judge_absence(step, sighting, now)
     if meaning == "ask_list":
         _ask_list(step, exc, now)
-        meaning = _judge(step, sighting, now)
+        meaning = _judge_absence(step, sighting, now)
     # A batch that was created elsewhere, and never seen, is not sent again whatever its absence means.
     if known and meaning != "propagation" and not credentials.proves_absence(step):
         why = credentials.check_unproven(step, sighting, record.unidentified)
@@ -53,7 +53,7 @@ def _created_at(step: Step, now: float) -> float:
     return record.created_at - record.api_ahead if record.created_at is not None else step.job.started_at or now
 
 
-def _judge(step: Step, sighting: float, now: float) -> str:
+def _judge_absence(step: Step, sighting: float, now: float) -> str:
     """Return what a 404 means now."""
     record, settings = step.batch, step.settings
     # Nothing proves yet that a batch found by search is ours: only the list call can.

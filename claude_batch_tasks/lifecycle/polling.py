@@ -214,7 +214,7 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
     """List the account's batches for all due polls; return the step's own, if shown, and when the call was begun.
 
     Raises:
-        ListingUnderWay: another task makes a list call.
+        ListingUnderWay: another task makes a list call; like the pauses of the account, it stands in the way of a call.
         HeldBack: the API must not be asked now.
     """
     step.pace.check()

@@ -73,10 +73,7 @@ Decision: TypeAlias = Done | Wait | Fail | StartOver | Drop
 
 
 def wait_out(exc: errors.HeldBack) -> Wait:
-    """Return how a step waits that met a pause where it was to call the API, or to list an account's batches.
-
-    These are raised, not returned: calls are made deep inside searches and downloads, of which none can go on.
-    """
+    """Return how a step waits that met a pause where it was to call the API, or to list an account's batches."""
     # The list call of another task may be the last poll of this batch too.
     listed = isinstance(exc, errors.ListingUnderWay)
     return Wait(str(exc), exc.retry_after or 0.0, spread=0.25, tried=False, past_deadline=listed)

@@ -32,6 +32,9 @@ class Pace:
     def check(self, kind: Kind = "look") -> None:
         """Raise an error while the account's calls are paused.
 
+        It is no decision of a step: calls are made deep inside searches and downloads, which cannot go on without them.
+        ``StepTask.retry`` makes a wait of it.
+
         Raises:
             HeldBack: the calls are paused; the text says until when.
         """

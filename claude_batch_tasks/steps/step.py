@@ -295,14 +295,14 @@ class Step:
         """Limit how long failures go on in eager mode, where somebody's program, or test, stands still.
 
         Args:
-            exc: the last failure; None: something went well.
+            exc: the last failure.
 
         Raises:
             WaitExceeded: the failures have gone on for too long.
         """
         request = self.task.request
         since = getattr(request, "failing_since", None)
-        if exc is None or isinstance(exc, errors.CreateUnresolved):
+        if isinstance(exc, errors.CreateUnresolved):
             request.update(failing_since=None)
         elif since is None:
             request.update(failing_since=steady.monotonic_now())

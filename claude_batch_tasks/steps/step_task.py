@@ -196,7 +196,7 @@ class StepTask(JobTask):
             if stops_worker(again):
                 raise
             self.retry_by_broker(reason)
-        raise _retry(errors.Waiting(f"{reason}; next attempt in {format_duration(wait)}"), wait)
+        raise _make_retry(errors.Waiting(f"{reason}; next attempt in {format_duration(wait)}"), wait)
 
     def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
         """Return the interrupted step with its lease; begin it for that if it had not begun."""
@@ -328,15 +328,15 @@ class StepTask(JobTask):
         if isinstance(decision, Fail):
             return self.failed(decision.error)
         if isinstance(decision, Wait):
-            self._wait(decision)
+            self._wait_as_decided(decision)
         if isinstance(decision, StartOver):
             self._start_over()
         self.release_lease()
         raise Ignore(decision.reason)
 
-    def _wait(self, wait: Wait) -> NoReturn:
+    def _wait_as_decided(self, wait: Wait) -> NoReturn:
         if self.request.is_eager:
-            self.step.check_eager_failures(None)
+            self.request.update(failing_since=None)
         if self.waits and not wait.past_deadline:
             self.step.check_deadline(0.0 if wait.tried else self.last_look, wait)
         self.retry_later(wait)
@@ -369,7 +369,7 @@ class StepTask(JobTask):
         if getattr(self.request, "step", None) is None:  # the app's task class postpones the task
             super().retry(*args, exc=exc, **options)
         if isinstance(exc, errors.HeldBack):
-            self._wait(wait_out(exc))
+            self._wait_as_decided(wait_out(exc))
         self.step.check_refusals(exc)
         if self.request.is_eager:
             self.step.check_eager_failures(exc)
@@ -396,7 +396,7 @@ class StepTask(JobTask):
         position, due_at = self.position(turn, seq + 1), now + wait
         self.report(str(describe_wait(why, wait)), due_at)
         if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
-            retry = _retry(describe_wait(why, wait), wait)
+            retry = _make_retry(describe_wait(why, wait), wait)
         else:
             retry = self.republish(wait, why, (job_id, batch, turn, seq + 1))
             # If the store does not answer, the next message advances the unit itself.
@@ -535,6 +535,6 @@ class StepTask(JobTask):
             step.released = True
 
 
-def _retry(waiting: errors.Waiting, wait: float) -> Retry:
+def _make_retry(waiting: errors.Waiting, wait: float) -> Retry:
     """Return Celery's exception for a task that runs again later, whose message something else sends."""
     return Retry(str(waiting), waiting, wait)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         lost_results.repair_records(step)
     step.pace.check()
     try:
-        seen = _download(step)
+        seen = _download_rows(step)
     except errors.NotFoundError as exc:
         ended = not_found.handle_not_found(step, exc, "results")
         return StartOver() if record.turn > turn else ended
@@ -45,7 +45,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     return Done(f"fetched: {format_counts(counts)}")
 
 
-def _download(step: Step) -> Completeness:
+def _download_rows(step: Step) -> Completeness:
     """Download the rows into the store, as one more attempt; return what was seen of them."""
     job_id, batch, record = step.unit.job_id, step.unit.batch or 0, step.batch
     assert record.batch_id is not None

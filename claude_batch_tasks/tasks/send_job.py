@@ -59,7 +59,7 @@ class SendJob(InnerTask):
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, task_id=job_id, **options)
         delay = read_delay(self.app, options)
-        options |= _reroute(self.app, store, job_id, record, options)
+        options |= _reroute_job(self.app, store, job_id, record, options)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
             with message_headers.observe_headers() as seen:
@@ -88,7 +88,9 @@ def _find_staged(store: Store, job_id: str) -> JobRecord | None:
     return staged[1] if staged is not None and staged[0] == job_id else store.jobs.read_job(job_id)
 
 
-def _reroute(app: Celery, store: Store, job_id: str, record: JobRecord, options: Mapping[str, Any]) -> dict[str, Any]:
+def _reroute_job(
+    app: Celery, store: Store, job_id: str, record: JobRecord, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the options that send the job's message; record its route if the app's class sends it elsewhere."""
     route = routing.reroute_message(app, record, options)
     if (encoded := routing.encode_route(route)) != record.route:

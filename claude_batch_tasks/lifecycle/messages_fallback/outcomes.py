@@ -62,7 +62,7 @@ class Outcomes:
         unit = self._step.unit
         answer = unsaved_answers.Answer(unit.job_id, unit.batch or 0, unit.lane or 0, place, outcome, spent)
         try:
-            stored = self._store(answer, paid=kind != "kept", given_up=given_up)
+            stored = self._store_outcome(answer, paid=kind != "kept", given_up=given_up)
         finally:
             self.unsaved.discard(place)
         if stored:
@@ -71,7 +71,7 @@ class Outcomes:
                 self.final.append(place)
             metrics.count("cost_dollars", spending.to_dollars(spent or 0), source="messages")
 
-    def _store(self, answer: unsaved_answers.Answer, *, paid: bool, given_up: bool) -> bool:
+    def _store_outcome(self, answer: unsaved_answers.Answer, *, paid: bool, given_up: bool) -> bool:
         """Store an outcome as soon as the store takes it; return whether it is in the store, and is new there."""
         step, place, tries = self._step, answer.place, 0
         pauses = chain(SAVE_AGAIN, repeat(SAVE_AGAIN_MAX))

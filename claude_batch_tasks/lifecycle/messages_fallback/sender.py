@@ -206,7 +206,7 @@ class Lane:
         """
         if taken.state not in ("wait", "reserved"):
             return self._leave_unsent(request, taken.state)
-        shut[request.pace] = _jitter(taken.seconds)
+        shut[request.pace] = _spread_wait(taken.seconds)
         return taken.state == "wait" and self._step.job.models != 1
 
     def _leave_unsent(self, request: Request, state: str) -> bool:
@@ -233,7 +233,7 @@ class Lane:
         """Make one call and store its outcome; return the seconds it took."""
         step, begun, call = self._step, time.monotonic(), _Call()
         try:
-            self._call(client, request, call)
+            self._make_call(client, request, call)
         finally:
             step.store.message_queue.record_answer(
                 step.unit,
@@ -250,7 +250,7 @@ class Lane:
             self._compare(seen)
         return time.monotonic() - begun
 
-    def _call(self, client: api.Caller, request: Request, call: _Call) -> None:
+    def _make_call(self, client: api.Caller, request: Request, call: _Call) -> None:
         step, place, outcomes = self._step, request.place, self._outcomes
 
         def confirm() -> None:
@@ -338,6 +338,6 @@ class Lane:
             outcomes.keep_outcome(place, str(exc), tried=True, spent=0)
 
 
-def _jitter(seconds: float) -> float:
+def _spread_wait(seconds: float) -> float:
     """Return when a request that must wait is tried again: other senders wait for the same thing."""
     return min(max(seconds, _SHORTEST), _LONGEST) + min(seconds, _SHORTEST) * random.random() * rules.SENDERS
