@@ -26,7 +26,7 @@ from claude_batch_tasks.steps import (
     routing,
     stops_worker,
 )
-from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.store import history
 from claude_batch_tasks.tasks.finish_job import FinishJob
 from claude_batch_tasks.tasks.job_calls import JobCalls
 
@@ -85,6 +85,15 @@ class RunBatch(JobCalls):
         route = routing.find_route_of_message(self.request.delivery_info)
         queue, found = routing.queue_name(route), routing.encode_route(route)
         return submission.submit_job(self.app, job_id, requests, options, queue=queue, route=found)
+
+    def check_running(self, job_id: str, record: JobRecord, settings: Settings) -> None:
+        """Raise Ignore if the job has ended; otherwise nothing of it expires while it runs."""
+        if record.ended_at is not None:
+            raise Ignore("duplicate")
+        self.store.jobs.persist_job(job_id)
+        if (now := self.store.jobs.read_job(job_id)) is not None and now.ended_at is not None:  # ended just before this
+            self.store.jobs.expire_job(job_id, settings.result_ttl)
+            raise Ignore("duplicate")
 
     def begin_job(self, job_id: str, record: JobRecord, admitted: int) -> None:
         """Record that the job has begun, with so many of its batches, and where its messages go."""
@@ -229,16 +238,6 @@ def _run_message(
     return trace(f"{task_id}-begin" if begins else task_id, args, kwargs, request)
 
 
-def _check_running(store: Store, job_id: str, record: JobRecord, settings: Settings) -> None:
-    """Raise Ignore if the job has ended; otherwise nothing of it expires while it runs."""
-    if record.ended_at is not None:
-        raise Ignore("duplicate")
-    store.jobs.persist_job(job_id)
-    if (now := store.jobs.read_job(job_id)) is not None and now.ended_at is not None:  # ended just before this
-        store.jobs.expire_job(job_id, settings.result_ttl)
-        raise Ignore("duplicate")
-
-
 @job_task(base=RunBatch, name=NAME + "run_batch")
 def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None, **options: Any) -> Any:
     """Run requests through Message Batches; the result is the job's summary.
@@ -262,11 +261,11 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         JobNotFound: the store has lost the job.
     """
     job_id = job_id or str(self.request.id)
-    store, settings, record = self.open(job_id)
+    _, settings, record = self.open(job_id)
     if record is None:
         record = self.submit_requests(job_id, requests, options)
         settings = settings.override(record.options)
-    _check_running(store, job_id, record, settings)
+    self.check_running(job_id, record, settings)
     if record.state == "staged":
         # The other batches follow, each when one has finished: see fall_back.
         limit = record.batches if self.request.is_eager else settings.max_batches_in_flight
