@@ -83,6 +83,16 @@ class StepTask(JobTask):
         """Return the unit whose lease the step takes."""
         return Unit(job_id, batch)
 
+    def due(self) -> float | None:
+        """Return when the unit is due again, in epoch seconds."""
+        return self.step.batch.due_at
+
+    def failures(self) -> int:
+        """Return the number of failures of the step in a row so far."""
+        return self.step.batch.failures
+
+    # -- one message, from its lease to what its step returns
+
     def apply_async(self, *args: Any, **options: Any) -> Any:
         """Publish the step's message; its countdown goes by the clock of the receiving worker, or by the broker's."""
         countdown = options.get("countdown")
@@ -160,6 +170,275 @@ class StepTask(JobTask):
         if self.told(job_id) or self.store.jobs.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
         raise JobEnded(errors.JobNotFound(describe_missing_job(job_id)))
+
+    def told(self, job_id: str) -> str | None:
+        """Return the final state of the job's AsyncResult; None if it is not known to have ended."""
+        try:
+            state = str(self.AsyncResult(job_id).state)
+        except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer: then it is told again
+            return None
+        return state if state in READY_STATES else None
+
+    def _attempt(self, step: Step) -> Any:
+        """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
+        try:
+            self._check_key(step)
+            return self.carry_out(self.body(*step.args))
+        except (LeaseLost, errors.JobNotFound):
+            self._check_job(step)
+            extra = step.fields("taken_over")
+            log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
+            raise Ignore("taken over") from None
+        except errors.BatchTasksError as exc:
+            return self.failed(exc)
+
+    def _check_job(self, step: Step) -> None:
+        """End the message if its job is gone, and replace lost batch records: nobody has the lease of what is gone."""
+        with contextlib.suppress(errors.StoreUnavailable):
+            if step.find_job() is None:
+                self.gone(step.unit.job_id)
+
+    def _check_key(self, step: Step) -> None:
+        """Ensure that this worker can read and encrypt the job's payloads, before it pays for or writes anything."""
+        if step.unit.batch is None:
+            return
+        try:
+            step.settings.check_key(step.job.sealed_by)
+        except errors.KeyMissing as exc:
+            # Here, and not before: Celery retries only what ``run`` raises.
+            with contextlib.suppress(errors.StoreUnavailable):
+                if step.batch.state == "failed":
+                    return
+            log.warning("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
+            self.retry(exc=exc)
+
+    # -- what follows a step, in Celery's terms
+
+    def carry_out(self, decision: Decision) -> Any:
+        """Do what a step decided; return the value of one that is done.
+
+        Nothing else does: a step neither retries its task nor advances its unit.
+
+        Raises:
+            Retry: the step runs again later.
+            Ignore: the message ends quietly.
+            WaitExceeded: the job's deadline has passed, and the step is not waited for.
+        """
+        if isinstance(decision, Done):
+            return decision.value
+        if isinstance(decision, Fail):
+            return self.failed(decision.error)
+        if isinstance(decision, Wait):
+            self._wait_as_decided(decision)
+        if isinstance(decision, StartOver):
+            self._start_over()
+        self.release_lease()
+        raise Ignore(decision.reason)
+
+    def wait_until_due(self) -> Wait | None:
+        """Return the rest of a countdown of which a broker held only a part; None if the unit is due."""
+        wait = (self.due() or 0.0) - self.step.now()
+        # Nobody waits for a canceled job.
+        return Wait("waiting", wait, tried=False) if wait > 0.05 and not self.step.job.cancel_requested else None
+
+    def _wait_as_decided(self, wait: Wait) -> NoReturn:
+        if self.request.is_eager:
+            self.request.update(failing_since=None)
+        if self.waits and not wait.past_deadline:
+            self.step.check_deadline(0.0 if wait.tried else self.last_look, wait)
+        self.retry_later(wait)
+
+    def _start_over(self) -> NoReturn:
+        """Begin another generation of the batch's chain, when that is due."""
+        step, number = self.step, self.step.unit.batch or 0
+        at, wait = message_chain.position_of(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
+        if self.request.is_eager:
+            message_chain.run_in_process(
+                message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at)
+            )
+            raise Ignore("the new turn has run")
+        try:
+            if not self.park_in_store(wait, at, failures=0, task_id=None):
+                rest = message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at, countdown=wait)
+                message_chain.publish_chain(step.job, step.unit.job_id, rest)
+                step.store.leases.advance_unit(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
+        except (errors.StoreUnavailable, OperationalError) as exc:
+            self.retry(exc=exc)
+        raise Ignore("begun anew")
+
+    def failed(self, error: errors.BatchTasksError) -> str:
+        """End the batch because of an error that does not pass; the chain goes on, and its last link reports it."""
+        with self.ending_batch():
+            return self.step.fail(error, done=self.last)
+
+    @contextlib.contextmanager
+    def ending_batch(self) -> Iterator[None]:
+        """Wrap what ends a batch: a lost lease ends the message; while the store does not answer, it comes back."""
+        try:
+            yield
+        except LeaseLost:
+            raise Ignore("taken over") from None
+        except errors.StoreUnavailable as exc:
+            self.retry_later(exc)
+
+    # -- the wait for the next run of a step
+
+    def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
+        """Retry, unless the job's deadline has passed: a step due by then still runs, but is not waited for again.
+
+        Raises:
+            WaitExceeded: the deadline has passed.
+            PermanentError: the error does not pass by itself either.
+        """
+        if getattr(self.request, "step", None) is None:  # the app's task class postpones the task
+            super().retry(*args, exc=exc, **options)
+        if isinstance(exc, errors.HeldBack):
+            self._wait_as_decided(wait_out(exc))
+        self.step.check_refusals(exc)
+        if self.request.is_eager:
+            self.step.check_eager_failures(exc)
+        if self.waits:
+            self.step.check_deadline(self.last_look, exc)
+        self.retry_later(exc)
+
+    def retry_later(self, why: Wait | Exception | None) -> NoReturn:
+        """Retry after the wait that the step decided, or that policy gives this error.
+
+        The unit waits in the store, or in a message.
+        """
+        step = self.step
+        now = step.now()
+        try:
+            wait, failures = self.wait_after(why, now)
+        except errors.StoreUnavailable as away:
+            wait, failures = step.draw_outage_countdown(away), self.request.retries + 1
+        wait = step.bound_wait(wait, why.seconds if isinstance(why, Wait) else getattr(why, "retry_after", None))
+        for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
+            if limit is not None and limit > now:
+                wait = min(wait, limit - now)
+        job_id, batch, turn, seq = step.args
+        position, due_at = self.position(turn, seq + 1), now + wait
+        self.report(str(describe_wait(why, wait)), due_at)
+        if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
+            retry = _make_retry(describe_wait(why, wait), wait)
+        else:
+            retry = self.republish(wait, why, (job_id, batch, turn, seq + 1))
+            # If the store does not answer, the next message advances the unit itself.
+            with contextlib.suppress(errors.StoreUnavailable):
+                step.store.leases.advance_unit(
+                    step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran
+                )
+            step.released = True
+        self._tell_why(why, str(retry.exc), wait)
+        raise retry
+
+    def wait_after(self, why: Wait | Exception | None, now: float) -> tuple[float, int]:
+        """Return the seconds to wait, and the number of failures in a row, this one included."""
+        if isinstance(why, Wait):
+            return why.draw_seconds(lambda: self.look_interval(now)), 0 if why.tried else self.failures()
+        failures = self.failures() + (not isinstance(why, errors.CreateUnresolved))
+        return self.step.draw_countdown(failures, why), failures
+
+    def look_interval(self, now: float) -> float:
+        """Return the seconds until the next poll of a batch of which no typical duration is known."""
+        return self.step.draw_poll_interval()
+
+    def _tell_why(self, why: Wait | Exception | None, text: str, wait: float) -> None:
+        """Log why the step waits; only the log records that nothing has changed, because the history is bounded."""
+        step, countdown = self.step, round(wait, 1)
+        if isinstance(why, Wait):
+            log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
+        else:
+            event: history.Event = "not_found" if isinstance(why, errors.NotFoundError) else "retry"
+            step.note(event, text, countdown=countdown, **call_details(why))
+
+    def report(self, line: str, due_at: float | None = None) -> None:
+        """Show progress under the id that the caller holds."""
+        job_summary.report_progress(self.step, line, due_at)
+
+    def park_in_store(self, wait: float, position: int, **changes: Any) -> bool:
+        """Put the unit into the store to wait at this position; return False if it must not or cannot wait there."""
+        if self.request.is_eager or not message_chain.waits_in_store(self.app, wait):
+            return False
+        step = self.step
+        try:
+            account, flight = self.flight() or ("", None)
+            done = step.store.leases.park_unit(
+                step.unit, step.owner, position, step.now() + wait, account=account, flight=flight, **changes
+            )
+        except errors.StoreUnavailable:
+            return False
+        step.released = True
+        if not done:
+            self._check_job(step)
+            raise Ignore("taken over")
+        return True
+
+    def flight(self) -> tuple[str, Flight] | None:
+        """Return the account and the batch whose poll the unit waits for; None if it waits for something else."""
+        return None
+
+    # -- the next step
+
+    def publish_next_step(self, value: Any) -> None:
+        """Publish the chain's next message, then advance the unit; or let it wait for that message in the store.
+
+        Nothing else advances a unit, and this is called only after the step ran to its end.
+        """
+        try:
+            pause = self.pause()
+        except errors.StoreUnavailable:
+            pause = self.step.settings.poll_min
+        if pause and self.park_in_store(
+            pause, self.after(self.step.args[2]), failures=0, task_id=None, **self.step.ran
+        ):
+            self.request.chain = None
+            return
+        self.publish_next(value, pause)
+        self.release_lease()
+
+    def pause(self) -> float:
+        """Return the seconds between this step and the next."""
+        return 0.0
+
+    def publish_next(self, value: Any, pause: float = 0) -> None:
+        """Publish the chain's next message.
+
+        Celery would publish it after the task's end, where a broker that does not take it ends the chain for good.
+        """
+        request = self.request
+        if request.chain and not request.is_eager:
+            rest: list[Any] = list(request.chain)  # in reverse, as Celery keeps it
+            following = signature(rest.pop(), app=self.app)
+            try:
+                if pause:
+                    following.set(countdown=message_chain.limit_countdown(self.app, pause))
+                following.set(**message_chain.options_of_next(self.app, self.step.job, following))
+                own = dict(following.options)
+                parent_id = own.get("parent_id") or request.id  # the job's end has the job's parent
+                following.apply_async((value,), chain=rest, parent_id=parent_id, root_id=request.root_id)
+            except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
+                if publishing.is_outage(self.app, exc) is False:
+                    history.note_not_sent(self.step.store, self.step.unit, str(following.task), exc, self.step.job)
+                self.retry_later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
+            if self.step.job.not_sent is not None:
+                history.forget_not_sent(self.step.store, self.step.unit.job_id)
+            request.chain = None
+
+    def release_lease(self) -> None:
+        """Release the lease, and leave the unit at the position after this step."""
+        if step := getattr(self.request, "step", None):
+            with contextlib.suppress(errors.StoreUnavailable):
+                step.store.leases.advance_unit(
+                    step.unit,
+                    step.owner,
+                    self.after(step.args[2]),
+                    through=self.last,
+                    failures=0,
+                    due_at=None,
+                    **step.ran,
+                )
+            step.released = True
 
     # -- a step that was interrupted
 
@@ -241,266 +520,18 @@ class StepTask(JobTask):
             with contextlib.suppress(Exception):
                 step.store.leases.advance_unit(step.unit, step.owner, self.position(*args[2:]))
 
-    def told(self, job_id: str) -> str | None:
-        """Return the final state of the job's AsyncResult; None if it is not known to have ended."""
-        try:
-            state = str(self.AsyncResult(job_id).state)
-        except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer: then it is told again
-            return None
-        return state if state in READY_STATES else None
-
-    def _attempt(self, step: Step) -> Any:
-        """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
-        try:
-            self._check_key(step)
-            return self.carry_out(self.body(*step.args))
-        except (LeaseLost, errors.JobNotFound):
-            self._check_job(step)
-            extra = step.fields("taken_over")
-            log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
-            raise Ignore("taken over") from None
-        except errors.BatchTasksError as exc:
-            return self.failed(exc)
-
-    def _check_job(self, step: Step) -> None:
-        """End the message if its job is gone, and replace lost batch records: nobody has the lease of what is gone."""
-        with contextlib.suppress(errors.StoreUnavailable):
-            if step.find_job() is None:
-                self.gone(step.unit.job_id)
-
-    def _check_key(self, step: Step) -> None:
-        """Ensure that this worker can read and encrypt the job's payloads, before it pays for or writes anything."""
-        if step.unit.batch is None:
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Count an exception that was raised outside the step, before Celery called it or after, as an interruption."""
+        if isinstance(exc, errors.BatchTasksError):
             return
-        try:
-            step.settings.check_key(step.job.sealed_by)
-        except errors.KeyMissing as exc:
-            # Here, and not before: Celery retries only what ``run`` raises.
-            with contextlib.suppress(errors.StoreUnavailable):
-                if step.batch.state == "failed":
-                    return
-            log.warning("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
-            self.retry(exc=exc)
+        with contextlib.suppress(Exception):  # if this fails too, the message is found lost later
+            args = (*args, 0, 0, 0)[:4]
+            self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
 
-    def failed(self, error: errors.BatchTasksError) -> str:
-        """End the batch because of an error that does not pass; the chain goes on, and its last link reports it."""
-        with self.ending_batch():
-            return self.step.fail(error, done=self.last)
-
-    @contextlib.contextmanager
-    def ending_batch(self) -> Iterator[None]:
-        """Wrap what ends a batch: a lost lease ends the message; while the store does not answer, it comes back."""
-        try:
-            yield
-        except LeaseLost:
-            raise Ignore("taken over") from None
-        except errors.StoreUnavailable as exc:
-            self.retry_later(exc)
-
-    def due(self) -> float | None:
-        """Return when the unit is due again, in epoch seconds."""
-        return self.step.batch.due_at
-
-    def failures(self) -> int:
-        """Return the number of failures of the step in a row so far."""
-        return self.step.batch.failures
-
-    def wait_until_due(self) -> Wait | None:
-        """Return the rest of a countdown of which a broker held only a part; None if the unit is due."""
-        wait = (self.due() or 0.0) - self.step.now()
-        # Nobody waits for a canceled job.
-        return Wait("waiting", wait, tried=False) if wait > 0.05 and not self.step.job.cancel_requested else None
-
-    # -- what follows a step, in Celery's terms
-
-    def carry_out(self, decision: Decision) -> Any:
-        """Do what a step decided; return the value of one that is done.
-
-        Nothing else does: a step neither retries its task nor advances its unit.
-
-        Raises:
-            Retry: the step runs again later.
-            Ignore: the message ends quietly.
-            WaitExceeded: the job's deadline has passed, and the step is not waited for.
-        """
-        if isinstance(decision, Done):
-            return decision.value
-        if isinstance(decision, Fail):
-            return self.failed(decision.error)
-        if isinstance(decision, Wait):
-            self._wait_as_decided(decision)
-        if isinstance(decision, StartOver):
-            self._start_over()
-        self.release_lease()
-        raise Ignore(decision.reason)
-
-    def _wait_as_decided(self, wait: Wait) -> NoReturn:
-        if self.request.is_eager:
-            self.request.update(failing_since=None)
-        if self.waits and not wait.past_deadline:
-            self.step.check_deadline(0.0 if wait.tried else self.last_look, wait)
-        self.retry_later(wait)
-
-    def _start_over(self) -> NoReturn:
-        """Begin another generation of the batch's chain, when that is due."""
-        step, number = self.step, self.step.unit.batch or 0
-        at, wait = message_chain.position_of(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
-        if self.request.is_eager:
-            message_chain.run_in_process(
-                message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at)
-            )
-            raise Ignore("the new turn has run")
-        try:
-            if not self.park_in_store(wait, at, failures=0, task_id=None):
-                rest = message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at, countdown=wait)
-                message_chain.publish_chain(step.job, step.unit.job_id, rest)
-                step.store.leases.advance_unit(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
-        except (errors.StoreUnavailable, OperationalError) as exc:
-            self.retry(exc=exc)
-        raise Ignore("begun anew")
-
-    def retry(self, *args: Any, exc: Exception | None = None, **options: Any) -> NoReturn:
-        """Retry, unless the job's deadline has passed: a step due by then still runs, but is not waited for again.
-
-        Raises:
-            WaitExceeded: the deadline has passed.
-            PermanentError: the error does not pass by itself either.
-        """
-        if getattr(self.request, "step", None) is None:  # the app's task class postpones the task
-            super().retry(*args, exc=exc, **options)
-        if isinstance(exc, errors.HeldBack):
-            self._wait_as_decided(wait_out(exc))
-        self.step.check_refusals(exc)
-        if self.request.is_eager:
-            self.step.check_eager_failures(exc)
-        if self.waits:
-            self.step.check_deadline(self.last_look, exc)
-        self.retry_later(exc)
-
-    def retry_later(self, why: Wait | Exception | None) -> NoReturn:
-        """Retry after the wait that the step decided, or that policy gives this error.
-
-        The unit waits in the store, or in a message.
-        """
-        step = self.step
-        now = step.now()
-        try:
-            wait, failures = self.wait_after(why, now)
-        except errors.StoreUnavailable as away:
-            wait, failures = step.draw_outage_countdown(away), self.request.retries + 1
-        wait = step.bound_wait(wait, why.seconds if isinstance(why, Wait) else getattr(why, "retry_after", None))
-        for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
-            if limit is not None and limit > now:
-                wait = min(wait, limit - now)
-        job_id, batch, turn, seq = step.args
-        position, due_at = self.position(turn, seq + 1), now + wait
-        self.report(str(describe_wait(why, wait)), due_at)
-        if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
-            retry = _make_retry(describe_wait(why, wait), wait)
-        else:
-            retry = self.republish(wait, why, (job_id, batch, turn, seq + 1))
-            # If the store does not answer, the next message advances the unit itself.
-            with contextlib.suppress(errors.StoreUnavailable):
-                step.store.leases.advance_unit(
-                    step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran
-                )
-            step.released = True
-        self._tell_why(why, str(retry.exc), wait)
-        raise retry
-
-    def _tell_why(self, why: Wait | Exception | None, text: str, wait: float) -> None:
-        """Log why the step waits; only the log records that nothing has changed, because the history is bounded."""
-        step, countdown = self.step, round(wait, 1)
-        if isinstance(why, Wait):
-            log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
-        else:
-            event: history.Event = "not_found" if isinstance(why, errors.NotFoundError) else "retry"
-            step.note(event, text, countdown=countdown, **call_details(why))
-
-    def wait_after(self, why: Wait | Exception | None, now: float) -> tuple[float, int]:
-        """Return the seconds to wait, and the number of failures in a row, this one included."""
-        if isinstance(why, Wait):
-            return why.draw_seconds(lambda: self.look_interval(now)), 0 if why.tried else self.failures()
-        failures = self.failures() + (not isinstance(why, errors.CreateUnresolved))
-        return self.step.draw_countdown(failures, why), failures
-
-    def look_interval(self, now: float) -> float:
-        """Return the seconds until the next poll of a batch of which no typical duration is known."""
-        return self.step.draw_poll_interval()
-
-    def flight(self) -> tuple[str, Flight] | None:
-        """Return the account and the batch whose poll the unit waits for; None if it waits for something else."""
-        return None
-
-    def park_in_store(self, wait: float, position: int, **changes: Any) -> bool:
-        """Put the unit into the store to wait at this position; return False if it must not or cannot wait there."""
-        if self.request.is_eager or not message_chain.waits_in_store(self.app, wait):
-            return False
-        step = self.step
-        try:
-            account, flight = self.flight() or ("", None)
-            done = step.store.leases.park_unit(
-                step.unit, step.owner, position, step.now() + wait, account=account, flight=flight, **changes
-            )
-        except errors.StoreUnavailable:
-            return False
-        step.released = True
-        if not done:
-            self._check_job(step)
-            raise Ignore("taken over")
-        return True
-
-    def report(self, line: str, due_at: float | None = None) -> None:
-        """Show progress under the id that the caller holds."""
-        job_summary.report_progress(self.step, line, due_at)
-
-    def publish_next_step(self, value: Any) -> None:
-        """Publish the chain's next message, then advance the unit; or let it wait for that message in the store.
-
-        Nothing else advances a unit, and this is called only after the step ran to its end.
-        """
-        try:
-            pause = self.pause()
-        except errors.StoreUnavailable:
-            pause = self.step.settings.poll_min
-        if pause and self.park_in_store(
-            pause, self.after(self.step.args[2]), failures=0, task_id=None, **self.step.ran
-        ):
-            self.request.chain = None
-            return
-        self.publish_next(value, pause)
-        self.release_lease()
-
-    def pause(self) -> float:
-        """Return the seconds between this step and the next."""
-        return 0.0
-
-    def publish_next(self, value: Any, pause: float = 0) -> None:
-        """Publish the chain's next message.
-
-        Celery would publish it after the task's end, where a broker that does not take it ends the chain for good.
-        """
-        request = self.request
-        if request.chain and not request.is_eager:
-            rest: list[Any] = list(request.chain)  # in reverse, as Celery keeps it
-            following = signature(rest.pop(), app=self.app)
-            try:
-                if pause:
-                    following.set(countdown=message_chain.limit_countdown(self.app, pause))
-                following.set(**message_chain.options_of_next(self.app, self.step.job, following))
-                own = dict(following.options)
-                parent_id = own.get("parent_id") or request.id  # the job's end has the job's parent
-                following.apply_async((value,), chain=rest, parent_id=parent_id, root_id=request.root_id)
-            except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
-                if publishing.is_outage(self.app, exc) is False:
-                    history.note_not_sent(self.step.store, self.step.unit, str(following.task), exc, self.step.job)
-                self.retry_later(OperationalError(f"the next message was not published: {type(exc).__name__}"))
-            if self.step.job.not_sent is not None:
-                history.forget_not_sent(self.step.store, self.step.unit.job_id)
-            request.chain = None
+    # -- hooks of the app's task class, for which a step neither begins nor ends a task
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Skip the app's hook, as all hooks below: for the app's task class a step neither begins nor ends a task."""
+        """Skip the app's hook."""
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Skip the app's hook."""
@@ -510,29 +541,6 @@ class StepTask(JobTask):
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Skip the app's hook."""
-
-    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Count an exception that was raised outside the step, before Celery called it or after, as an interruption."""
-        if isinstance(exc, errors.BatchTasksError):
-            return
-        with contextlib.suppress(Exception):  # if this fails too, the message is found lost later
-            args = (*args, 0, 0, 0)[:4]
-            self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
-
-    def release_lease(self) -> None:
-        """Release the lease, and leave the unit at the position after this step."""
-        if step := getattr(self.request, "step", None):
-            with contextlib.suppress(errors.StoreUnavailable):
-                step.store.leases.advance_unit(
-                    step.unit,
-                    step.owner,
-                    self.after(step.args[2]),
-                    through=self.last,
-                    failures=0,
-                    due_at=None,
-                    **step.ran,
-                )
-            step.released = True
 
 
 def _make_retry(waiting: errors.Waiting, wait: float) -> Retry:
