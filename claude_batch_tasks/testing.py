@@ -14,7 +14,7 @@ KEPT = {
     "steps.result_backend": ("_paused_until",),
     "settings.model": ("_price_list",),
     "steps.job_summary": ("_next_report",),
-    "store.redis.connection": ("client_class",),
+    "store.redis.prefixing": ("client_class",),
     "store.redis.store": ("_open",),
     "transport": ("_refusing",),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import cast
+from typing import Protocol, cast
 
 from celery import Celery
 
@@ -14,12 +14,19 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import Pace, Step, credentials
-from claude_batch_tasks.store import Store, history, lost_records, open_store
+from claude_batch_tasks.store import history, lost_records, open_store
+from claude_batch_tasks.store.interface import HasRecords, HasResults, Journal
 
 log = get_logger(__name__)
 
 
-def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: str, job: JobRecord, number: int) -> int:
+class _Fetchable(Journal, HasRecords, HasResults, Protocol):
+    """What it takes to download the results of a batch again."""
+
+
+def fetch_again(
+    store: _Fetchable, settings: Settings, client: api.Caller, job_id: str, job: JobRecord, number: int
+) -> int:
     """Download the rows of a batch again that are gone from the store; return how many.
 
     Raises:
@@ -46,7 +53,7 @@ def fetch_again(store: Store, settings: Settings, client: api.Caller, job_id: st
 
 
 def _fetch(
-    store: Store,
+    store: HasResults,
     settings: Settings,
     client: api.Caller,
     job_id: str,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from celery import Celery
 from celery.states import READY_STATES
@@ -17,7 +17,8 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, JobState, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import dispatch, message_chain
-from claude_batch_tasks.store import Store, history, lost_records, open_store
+from claude_batch_tasks.store import history, lost_records, open_store
+from claude_batch_tasks.store.interface import HasJobs, HasSchedule, HasStatistics, Ledger
 
 if TYPE_CHECKING:
     pass
@@ -39,6 +40,18 @@ _CERTAIN, _TOLD = 10.0, 3600.0
 
 #: The most seconds between two rounds of the watch: whoever waits for a job that is gone is told within a minute.
 _LONGEST = 15.0
+
+
+class _Watched(Ledger, HasSchedule, Protocol):
+    """What shows which jobs run."""
+
+
+class _Counted(HasJobs, HasStatistics, Protocol):
+    """What shows which jobs there are."""
+
+
+class _Repairable(lost_records.Replaceable, HasSchedule, Protocol):
+    """What it takes to replace records and messages that are lost."""
 
 
 class Watch:
@@ -97,7 +110,7 @@ class Watch:
         }
         self._running = {job_id: record for job_id, record in known.items() if states[job_id] in ("staged", "running")}
 
-    def _note_sent(self, store: Store, known: list[str]) -> dict[str, JobState | None]:
+    def _note_sent(self, store: _Watched, known: list[str]) -> dict[str, JobState | None]:
         """Remember the jobs whose first message was sent; return the state of each job."""
         with dispatch.no_fork:
             unsent = [job_id for job_id in known if job_id not in self._sent]
@@ -129,7 +142,7 @@ class Watch:
             del self._absent[job_id]
 
 
-def _new_jobs(store: Store, since: float) -> Iterator[tuple[str, JobRecord]]:
+def _new_jobs(store: HasJobs, since: float) -> Iterator[tuple[str, JobRecord]]:
     """Yield the jobs that were submitted since then, the newest first, up to a number."""
     newest = store.jobs.job_ids()
     for _ in range(_NEWEST):
@@ -141,7 +154,7 @@ def _new_jobs(store: Store, since: float) -> Iterator[tuple[str, JobRecord]]:
             yield job_id, record
 
 
-def _look_through(store: Store, job_id: str) -> None:
+def _look_through(store: _Repairable, job_id: str) -> None:
     """Schedule the repair of a job that has lost something."""
     if (job := store.jobs.read_job(job_id)) is None:
         return

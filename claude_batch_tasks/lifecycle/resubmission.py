@@ -20,7 +20,7 @@ from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, reset_fields
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import Step
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.interface import HasPayloads, HasResults, JobContents
 from claude_batch_tasks.wire import batch_requests, result_rows
 from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
 
@@ -38,7 +38,7 @@ def holds_request(job: JobRecord, record: BatchRecord, custom_id: str) -> bool:
 
 
 def expect_rows(
-    store: Store, job_id: str, job: JobRecord, batch: int, record: BatchRecord, **options: Any
+    store: HasResults, job_id: str, job: JobRecord, batch: int, record: BatchRecord, **options: Any
 ) -> Completeness:
     """Return what accepts the rows of the batch that is at Anthropic.
 
@@ -56,7 +56,7 @@ def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:
         yield from seen.index.parts()
 
 
-def positions_in_batch(store: Store, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
+def positions_in_batch(store: HasResults, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
     """Return the positions of the requests in the batch that is, or will be, at Anthropic, in their order."""
     if not record.rounds:
         return range(record.count)
@@ -242,7 +242,9 @@ def start_round(step: Step) -> None:
     metrics.count("smaller_batches")
 
 
-def _chosen(store: Store, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, list[int]]]:
+def _chosen(
+    store: HasPayloads, job_id: str, batch: int, wanted: Sequence[int]
+) -> Iterator[tuple[int, bytes, list[int]]]:
     """Yield the chunks that hold wanted requests: where each begins, its body, and which of its requests are wanted."""
     first = at = 0
     for ids, body in read_staged(store, job_id, batch):

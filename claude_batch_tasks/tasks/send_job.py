@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Celery
 from celery.result import AsyncResult
@@ -22,7 +22,7 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
 from claude_batch_tasks.steps.task_classes import InnerTask, by_name
 from claude_batch_tasks.store import history, open_store
-from claude_batch_tasks.store.interface import Ledger
+from claude_batch_tasks.store.interface import Clock, HasJobs, HasSchedule, Ledger
 
 if TYPE_CHECKING:
     pass
@@ -74,7 +74,11 @@ class SendJob(InnerTask):
         return sent
 
 
-def _record_sent(store: Store, job_id: str, record: JobRecord, delay: float, seen: list[Mapping[str, Any]]) -> None:
+class _Sendable(HasJobs, HasSchedule, Clock, Protocol):
+    """What it takes to record that a job's message is on its way."""
+
+
+def _record_sent(store: _Sendable, job_id: str, record: JobRecord, delay: float, seen: list[Mapping[str, Any]]) -> None:
     """Record when the job's message is due, and the headers that signal handlers added to it."""
     with suppress(errors.StoreUnavailable):
         store.schedule.add_units([Unit(job_id)], store.now() + delay)
@@ -82,14 +86,14 @@ def _record_sent(store: Store, job_id: str, record: JobRecord, delay: float, see
             store.jobs.update_job(job_id, only="staged", headers=carried)
 
 
-def _find_staged(store: Store, job_id: str) -> JobRecord | None:
+def _find_staged(store: HasJobs, job_id: str) -> JobRecord | None:
     """Return the job that is being submitted, or has been."""
     staged = staged_job.get()
     return staged[1] if staged is not None and staged[0] == job_id else store.jobs.read_job(job_id)
 
 
 def _reroute_job(
-    app: Celery, store: Store, job_id: str, record: JobRecord, options: Mapping[str, Any]
+    app: Celery, store: HasJobs, job_id: str, record: JobRecord, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the options that send the job's message; record its route if the app's class sends it elsewhere."""
     route = routing.reroute_message(app, record, options)
