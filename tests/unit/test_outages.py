@@ -15,7 +15,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import exceptions
 
-from claude_batch_tasks import transport, worker
+from claude_batch_tasks import transport
 from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
 from claude_batch_tasks.lifecycle import unsaved_answers
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
@@ -25,6 +25,7 @@ from claude_batch_tasks.steps import publishing
 from claude_batch_tasks.steps.result_backend import Forgiving
 from claude_batch_tasks.steps.step import retry_limits
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
+from claude_batch_tasks.worker import periodic_work
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)
 ANSWER = reader.message_outcome(b'{"id":"msg_1","type":"message"}')
@@ -140,7 +141,7 @@ def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: p
         return 0.0
 
     with caplog.at_level(logging.WARNING):
-        worker._keep_doing("test", work, over, "what is due could not be sent")
+        periodic_work._keep_doing("test", work, over, "what is due could not be sent")
         over.wait(10)
         threads = [thread for thread in threading.enumerate() if thread.name == "test"]
         for thread in threads:
