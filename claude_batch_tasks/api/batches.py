@@ -21,9 +21,7 @@ from claude_batch_tasks.api.calls import (
     send_request,
 )
 from claude_batch_tasks.api.clients import Account, Client
-from claude_batch_tasks.errors import (
-    TransientError,
-)
+from claude_batch_tasks.errors import TransientError
 from claude_batch_tasks.wire import lenient_json
 
 BATCHES_PATH = "/v1/messages/batches"
@@ -167,10 +165,7 @@ def pages(client: Client, *, timeout: float) -> Iterator[Page]:
         with mapped_errors("list", client):
             response = send_request(client, "list", BATCHES_PATH, timeout, params=params)
             page = read_page(response)
-            now = answered_at(response.headers)
-            page.date = rules.date_of_answer(response.headers)
-            page.hold = rules.pause_of_account(response.status_code, response.headers, now)
-            page.retry_after = rules.read_retry_after(response.headers, now)
+            _read_times(page, response)
         yield page
         if not page.has_more:
             return
@@ -228,16 +223,21 @@ def _read_chunks(client: Client, response: Any) -> Iterator[bytes]:
 def _decode_batch(client: Client, response: Any, since: float) -> Batch:
     batch = _decode_answer(response, Batch)
     batch.organization, batch.workspace = account_of(response.headers, client)
-    now = answered_at(response.headers)
-    batch.date = rules.date_of_answer(response.headers)
-    batch.hold = rules.pause_of_account(response.status_code, response.headers, now)
-    batch.retry_after = rules.read_retry_after(response.headers, now)
+    _read_times(batch, response)
     # Measured here: a response has no time of its own if a transport answers from memory.
     batch.call = {
         "request_id": request_id_of(client, response.headers.get("request-id")),
         "seconds": round(time.perf_counter() - since, 3),
     }
     return batch
+
+
+def _read_times(found: Batch | Page, response: Any) -> None:
+    """Set what the headers of an answer say about times."""
+    headers, now = response.headers, answered_at(response.headers)
+    found.date = rules.date_of_answer(headers)
+    found.hold = rules.pause_of_account(response.status_code, headers, now)
+    found.retry_after = rules.read_retry_after(headers, now)
 
 
 def read_page(response: Any) -> Page:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -201,19 +202,21 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
     Raises:
         zlib.error: it is not such a stream, or breaks off.
     """
-    unpack, first = None, b""
-    for chunk in chunks:
-        if unpack is None:
-            first += chunk
-            if len(first) < 2:
-                continue
-            chunk, unpack = first, zlib.decompressobj(_wbits(first))
-        while chunk and not unpack.eof:
-            yield unpack.decompress(chunk, _PIECE)
-            chunk = unpack.unconsumed_tail
-    if unpack is not None and not unpack.eof:
+    parts, first = iter(chunks), b""
+    for part in parts:
+        first += part
+        if len(first) >= 2:
+            break
+    if not first:
+        return
+    unpack = zlib.decompressobj(_wbits(first))
+    for part in itertools.chain([first], parts):
+        while part and not unpack.eof:
+            yield unpack.decompress(part, _PIECE)
+            part = unpack.unconsumed_tail
+    if not unpack.eof:
         yield unpack.flush()  # a few bytes for which the last part had no room
-    if first and (unpack is None or not unpack.eof):
+    if not unpack.eof:
         raise zlib.error("it breaks off")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import time
 import traceback
@@ -52,6 +53,12 @@ _UNSENDABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL"}
 
 #: Exceptions while a client signs a request that mean that it is not set up correctly, which does not pass by itself.
 _WRONGLY_SET_UP = (RuntimeError, ImportError, LookupError, AttributeError)
+
+#: Packages whose exceptions say that an answer broke off.
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib")
+
+#: Calls that spend money.
+_PAID = ("create", "messages")
 _LONGEST_MESSAGE = 500
 LONGEST_NAME = 200
 
@@ -65,52 +72,13 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
     Args:
         begun: whether this is the rest of an answer whose beginning was timed.
     """
-    failure: ApiError
     since = time.perf_counter()
     try:
         yield since
-    except body_limits.Unsent as exc:
-        cause = exc.__cause__
-        assert cause is not None
-        raise cause from None  # the server never got all of it, whatever the exception is
-    except ApiError as exc:
-        failure = exc
-    except anthropic.APIStatusError as exc:
-        failure = error_from_status(endpoint, exc, client)
-        if exc.status_code != 401:
-            keep_credential(client, since)
-        elif renew_credential(client, since):
-            failure = _as_transient(failure)
-    except (anthropic.APIConnectionError, msgspec.DecodeError) as exc:
-        cause = exc.__cause__ or exc
-        name = type(cause).__name__
-        if isinstance(cause, BatchTasksError):
-            raise cause from None  # the body's source failed, so the server never got all of it
-        if name in _UNSENDABLE:
-            # Without the exception's text, which quotes what is wrong with the address or the key.
-            failure = PermanentError(f"{endpoint}: the client cannot send it ({name})")
-        else:
-            failure = rules.classify_answer(endpoint, None, sent=name not in _NOT_SENT)(
-                f"{endpoint}: {_describe_exception(cause, client)}"
-            )
-    except (anthropic.AnthropicError, TypeError, ValueError) as exc:
-        # Raised before anything is sent: no credentials, or parameters the client itself refuses.
-        kind = TransientError if _may_pass(exc) else PermanentError
-        failure = kind(f"{endpoint}: the client refused to send: {hide_secrets(str(exc), client)[:_LONGEST_MESSAGE]}")
     except Exception as exc:
-        if _while_signing(exc):
-            kind = PermanentError if isinstance(exc, _WRONGLY_SET_UP) else TransientError
-            raise kind(
-                f"{endpoint}: the client could not sign in, and sent nothing: {_describe_exception(exc, client)}"
-            ) from None
-        # Failures while a body is read come directly from the transport, in classes that differ between SDK versions.
-        if type(exc).__name__ in _UNSENDABLE:
-            raise PermanentError(f"{endpoint}: the client cannot send it ({type(exc).__name__})") from None
-        if type(exc).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "zlib"):
+        failure = _translate_exception(endpoint, exc, client, since)
+        if failure is None:
             raise
-        failure = rules.classify_answer(endpoint, None)(
-            f"{endpoint}: {_describe_exception(exc, client)} while the answer was read"
-        )
     else:
         if not begun:
             keep_credential(client, since)
@@ -124,6 +92,62 @@ def mapped_errors(endpoint: rules.Endpoint, client: Client, *, begun: bool = Fal
     if failure.status == 404:
         metrics.count("not_found", endpoint=endpoint)
     raise failure from None
+
+
+def _translate_exception(endpoint: rules.Endpoint, exc: Exception, client: Client, since: float) -> ApiError | None:
+    """Return our error for an exception of a call; None: it has nothing to do with the call.
+
+    Raises:
+        Exception: the server never got all of the call, which is not counted then.
+    """
+    if isinstance(exc, body_limits.Unsent):
+        cause = exc.__cause__
+        assert cause is not None
+        raise cause from None
+    if isinstance(exc, ApiError):
+        return exc
+    if isinstance(exc, anthropic.APIStatusError):
+        failure = error_from_status(endpoint, exc, client)
+        if exc.status_code != 401:
+            keep_credential(client, since)
+            return failure
+        return _as_transient(failure) if renew_credential(client, since) else failure
+    if isinstance(exc, (anthropic.APIConnectionError, msgspec.DecodeError)):
+        return _translate_lost_call(endpoint, exc.__cause__ or exc, client)
+    if isinstance(exc, (anthropic.AnthropicError, TypeError, ValueError)):
+        # Raised before anything is sent: no credentials, or parameters the client itself refuses.
+        kind = TransientError if _may_pass(exc) else PermanentError
+        return kind(f"{endpoint}: the client refused to send: {hide_secrets(str(exc), client)[:_LONGEST_MESSAGE]}")
+    return _translate_foreign(endpoint, exc, client)
+
+
+def _translate_lost_call(endpoint: rules.Endpoint, cause: BaseException, client: Client) -> ApiError:
+    """Return our error for a call that got no usable answer."""
+    if isinstance(cause, BatchTasksError):
+        raise cause from None  # the body's source failed, so the server never got all of it
+    name = type(cause).__name__
+    if name in _UNSENDABLE:
+        # Without the exception's text, which quotes what is wrong with the address or the key.
+        return PermanentError(f"{endpoint}: the client cannot send it ({name})")
+    kind = rules.classify_answer(endpoint, None, sent=name not in _NOT_SENT)
+    return kind(f"{endpoint}: {_describe_exception(cause, client)}")
+
+
+def _translate_foreign(endpoint: rules.Endpoint, exc: Exception, client: Client) -> ApiError | None:
+    """Return our error for an exception that is not the SDK's; None: it is not the transport's either.
+
+    Failures while a body is read come directly from the transport, in classes that differ between SDK versions.
+    """
+    if _while_signing(exc):
+        kind = PermanentError if isinstance(exc, _WRONGLY_SET_UP) else TransientError
+        said = _describe_exception(exc, client)
+        raise kind(f"{endpoint}: the client could not sign in, and sent nothing: {said}") from None
+    if type(exc).__name__ in _UNSENDABLE:
+        raise PermanentError(f"{endpoint}: the client cannot send it ({type(exc).__name__})") from None
+    if type(exc).__module__.partition(".")[0] not in _TRANSPORTS:
+        return None
+    said = _describe_exception(exc, client)
+    return rules.classify_answer(endpoint, None)(f"{endpoint}: {said} while the answer was read")
 
 
 def answered_at(headers: Mapping[str, str]) -> float:
@@ -255,18 +279,44 @@ def send_request(
             whole body into its log, at DEBUG.
     """
     content, size = post or (None, 0)
-    body = None if content is None else _Body(content)
+    body = None if content is None else _Body(content, size)
     sdk = sdk_client(client)
-    headers = (
-        {"Accept-Encoding": body_limits.CODING}
-        | ({"Accept": accept} if accept else {})
-        | _headers_of_job(client, endpoint)
-    )
-    more: dict[str, Any] = {"stream": True, "stream_cls": anthropic.Stream[Any]} if stream else {}
+    options = _make_options(client, endpoint, timeout, body, accept, params)
+    arguments: dict[str, Any] = {"cast_to": _response_class(sdk), "options": options}
+    if stream:
+        arguments |= {"stream": True, "stream_cls": anthropic.Stream[Any]}
+    method: Any = sdk.get if post is None else functools.partial(sdk.post, content=body)
+    if isinstance(client, Caller) and endpoint not in _PAID:
+        on_account = client.answered
+    with body_limits.bounded(sdk, endpoint, stream=stream and endpoint == "messages"):
+        try:
+            response = method(path, **arguments)
+        except anthropic.APIStatusError as exc:
+            _report_account(account_of(exc.response.headers, client), on_account)
+            raise
+        except anthropic.APIConnectionError as exc:
+            _check_body_was_begun(endpoint, exc, body, client)
+            raise
+    _report_account(account_of(response.headers, client), on_account)
+    return response
+
+
+def _make_options(
+    client: Client,
+    endpoint: rules.Endpoint,
+    timeout: float,
+    body: _Body | None,
+    accept: str | None,
+    params: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the options of a call, as the SDK takes them."""
+    headers = {"Accept-Encoding": body_limits.CODING}
+    if accept:
+        headers["Accept"] = accept
+    headers |= _headers_of_job(client, endpoint)
     if body is not None:
-        headers |= {"Content-Type": "application/json", "Content-Length": str(size)}
-        more["content"] = body
-    options: dict[str, Any] = {
+        headers |= {"Content-Type": "application/json", "Content-Length": str(body.size)}
+    options = {
         "timeout": anthropic.Timeout(timeout, connect=min(timeout, _CONNECT)),
         # Before 2.x the SDK sends its key along to any host.
         "follow_redirects": False,
@@ -274,25 +324,16 @@ def send_request(
         "max_retries": 0,
         "headers": headers,
     }
-    if params is not None:
-        options["params"] = params
-    method: Any = sdk.get if post is None else sdk.post
-    if isinstance(client, Caller) and endpoint not in ("create", "messages"):
-        on_account = client.answered
-    with body_limits.bounded(sdk, endpoint, stream=stream and endpoint == "messages"):
-        try:
-            response = method(path, cast_to=_response_class(sdk), options=options, **more)
-        except anthropic.APIStatusError as exc:
-            _report_account(account_of(exc.response.headers, client), on_account)
-            raise
-        except anthropic.APIConnectionError as exc:
-            cause = exc.__cause__ or exc
-            if body is None or body.begun or isinstance(cause, BatchTasksError) or type(cause).__name__ in _UNSENDABLE:
-                raise
-            # For example, a provider of tokens may raise any exception.
-            raise TransientError(f"{endpoint}: nothing was sent: {_describe_exception(cause, client)}") from None
-    _report_account(account_of(response.headers, client), on_account)
-    return response
+    return options if params is None else {**options, "params": params}
+
+
+def _check_body_was_begun(endpoint: rules.Endpoint, exc: Exception, body: _Body | None, client: Client) -> None:
+    """Raise a transient error if a call failed before anything of its body was read."""
+    cause = exc.__cause__ or exc
+    if body is None or body.begun or isinstance(cause, BatchTasksError) or type(cause).__name__ in _UNSENDABLE:
+        return
+    # For example, a provider of tokens may raise any exception.
+    raise TransientError(f"{endpoint}: nothing was sent: {_describe_exception(cause, client)}") from None
 
 
 def _report_account(account: Account, on_account: Callable[[Account], None]) -> None:
@@ -305,8 +346,8 @@ def _report_account(account: Account, on_account: Callable[[Account], None]) -> 
 class _Body:
     """The parts of a body, and whether any of them was read: if not, the server cannot have acted on the request."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces, self.begun = pieces, False
+    def __init__(self, pieces: Iterable[bytes], size: int) -> None:
+        self._pieces, self.size, self.begun = pieces, size, False
 
     def __iter__(self) -> Iterator[bytes]:
         self.begun = True
@@ -315,16 +356,19 @@ class _Body:
 
 def _headers_of_job(client: Client, endpoint: rules.Endpoint) -> dict[str, str]:
     """Return the headers that a job adds to its calls, under the names of the client's own headers."""
-    if not isinstance(client, Caller) or not (client.workspace_id or client.user_profile_id or client.betas):
+    if not isinstance(client, Caller):
         return {}
-    known = {name.lower(): name for name in client.client.default_headers}
-    betas = client.betas
-    if betas and isinstance(already := client.client.default_headers.get(known.get(_BETA, "")), str):
-        betas = tuple(dict.fromkeys([*(name.strip() for name in already.split(",")), *betas]))
-    found = {identity.WORKSPACE: client.workspace_id, _BETA: ",".join(betas)}
-    if endpoint in ("create", "messages"):
-        found[_USER_PROFILE] = client.user_profile_id
-    return {known.get(name, name): value for name, value in found.items() if value}
+    wanted = {identity.WORKSPACE: client.workspace_id, _BETA: ",".join(client.betas)}
+    if endpoint in _PAID:
+        wanted[_USER_PROFILE] = client.user_profile_id
+    found = {name: value for name, value in wanted.items() if value}
+    if not found:
+        return {}
+    given = client.client.default_headers
+    known = {name.lower(): name for name in given}
+    if _BETA in found and isinstance(already := given.get(known.get(_BETA, "")), str):
+        found[_BETA] = ",".join(dict.fromkeys([*map(str.strip, already.split(",")), *client.betas]))
+    return {known.get(name, name): value for name, value in found.items()}
 
 
 def _describe_exception(exc: BaseException, client: Client) -> str:

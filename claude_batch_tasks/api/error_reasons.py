@@ -58,12 +58,18 @@ def _of_json(value: dict[str, Any], depth: int) -> Iterator[str]:
         found = named.get(name)
         if isinstance(found, str) and found:
             yield found
-        elif depth < _DEEPEST:
-            for part in found if isinstance(found, list) and name in _LISTS else [found]:
-                if isinstance(part, dict):
-                    yield from _of_json(part, depth + 1)
-                elif isinstance(part, str) and isinstance(found, list):
-                    yield part
+        elif depth < _DEEPEST and isinstance(found, dict):
+            yield from _of_json(found, depth + 1)
+        elif depth < _DEEPEST and isinstance(found, list) and name in _LISTS:
+            yield from _of_list(found, depth + 1)
+
+
+def _of_list(parts: list[Any], depth: int) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, dict):
+            yield from _of_json(part, depth)
+        elif isinstance(part, str):
+            yield part
 
 
 def _one_line(text: str) -> str | None:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from claude_batch_tasks.api.sdk import anthropic
@@ -32,6 +32,9 @@ _VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTES = "'\"`\u2018\u2019\u201c\u201d"
+_LINE_BREAK = re.compile(r"[\r\n]")
+_BOM = "has a byte order mark (BOM) in it: the file it was read from begins with one"
+_CONTROL = "has a control character in it"
 
 #: Attributes of clients and of the SDK's providers that name an account and are not secret.
 _NAMES = (
@@ -76,9 +79,8 @@ def secrets(client: anthropic.Anthropic) -> list[str]:
         return [token] if isinstance(token, str) else []
     if key := getattr(client, "aws_secret_key", None):
         return [str(key)]
-    sent, own = _headers(client), getattr(client, "_custom_headers", {})
-    known = [str(value) for name, value in own.items() if name.lower() in _SIGNED_IN]
-    known += [key for key in (client.api_key, client.auth_token) if key]
+    sent = _headers(client)
+    known = [*_own_credentials(client), *filter(None, (client.api_key, client.auth_token))]
     # A subclass may sign in another way, beside a key that is never sent.
     return [key for key in known if any(key in str(sent.get(name)) for name in _SIGNED_IN)]
 
@@ -86,11 +88,16 @@ def secrets(client: anthropic.Anthropic) -> list[str]:
 def to_hide(client: anthropic.Anthropic) -> set[str]:
     """Return every secret that a client holds, whether it is sent or not."""
     token = getattr(getattr(getattr(client, "_token_cache", None), "_cached", None), "token", None)
-    own = getattr(client, "_custom_headers", {})
-    given = [str(value) for name, value in own.items() if name.lower() in _SIGNED_IN]
+    given = _own_credentials(client)
     kept = (getattr(client, name, None) for name in ("api_key", "auth_token", "aws_secret_key", "aws_session_token"))
     found = [token, *kept, *given, *(value.partition(" ")[2] for value in given)]
     return {secret for secret in found if isinstance(secret, str) and secret}
+
+
+def _own_credentials(client: anthropic.Anthropic) -> list[str]:
+    """Return the values of those of a client's own headers with which it signs in."""
+    own = getattr(client, "_custom_headers", {})
+    return [str(value) for name, value in own.items() if name.lower() in _SIGNED_IN]
 
 
 def kind(client: anthropic.Anthropic) -> str:
@@ -119,29 +126,32 @@ def why_malformed(client: anthropic.Anthropic) -> str | None:
     """Return what is wrong with the form of a client's key, token or headers, without showing them; None: nothing."""
     sent = _headers(client)
     for name, value in sent.items():
-        if not _HEADER_NAME.fullmatch(name):
-            return f"the name of its header {name.strip()[:40]!r} has a character that no header's name may have"
-        if type(value).__name__ in ("Omit", "NotGiven"):  # how the SDK leaves a header out
-            continue
-        if not isinstance(value, (str, bytes)):
-            return f"its header {name} is {type(value).__name__}, not a text"
-        text = value if isinstance(value, str) else value.decode("latin-1")
-        if name == "authorization" and text.partition(" ")[0].lower() == "bearer":
-            text = text[len("bearer") + 1 :]
-        if name in _SIGNED_IN:
-            # An empty key is allowed if another credential is sent.
-            if not text and name == "x-api-key" and sent.get("authorization"):
-                continue
-            if fault := _fault(text, secret=True):
-                return f"its {_what_signs_in(client, text)} {fault}"
-        elif text and (fault := _fault(text, secret=False)):
-            return f"its header {name} {fault}"
-    signs_in = {*_SIGNED_IN} & {*sent} or _provider(client) is not None or getattr(client._client, "auth", None)
-    if not signs_in and not client.api_key and not client.auth_token:
-        empty = [name for name in _VARIABLES if name in os.environ and not os.environ[name].strip()]
-        if empty:
-            return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} set, and empty, and it has no other key"
-    return None
+        if fault := _fault_of_header(client, name, value, sent):
+            return fault
+    return _why_no_credential(client, sent)
+
+
+def _fault_of_header(client: anthropic.Anthropic, name: str, value: Any, sent: Mapping[str, Any]) -> str | None:
+    if not _HEADER_NAME.fullmatch(name):
+        return f"the name of its header {name.strip()[:40]!r} has a character that no header's name may have"
+    if type(value).__name__ in ("Omit", "NotGiven"):  # how the SDK leaves a header out
+        return None
+    if not isinstance(value, (str, bytes)):
+        return f"its header {name} is {type(value).__name__}, not a text"
+    text = value if isinstance(value, str) else value.decode("latin-1")
+    if name in _SIGNED_IN:
+        return _fault_of_credential(client, name, text, sent)
+    fault = _fault(text, secret=False) if text else None
+    return f"its header {name} {fault}" if fault else None
+
+
+def _fault_of_credential(client: anthropic.Anthropic, name: str, text: str, sent: Mapping[str, Any]) -> str | None:
+    if name == "authorization" and text.partition(" ")[0].lower() == "bearer":
+        text = text[len("bearer") + 1 :]
+    if not text and name == "x-api-key" and sent.get("authorization"):
+        return None  # an empty key is allowed if another credential is sent
+    fault = _fault(text, secret=True)
+    return f"its {_what_signs_in(client, text)} {fault}" if fault else None
 
 
 def _what_signs_in(client: anthropic.Anthropic, text: str) -> str:
@@ -152,30 +162,39 @@ def _what_signs_in(client: anthropic.Anthropic, text: str) -> str:
     return "key in a header of its own"
 
 
+def _why_no_credential(client: anthropic.Anthropic, sent: Mapping[str, Any]) -> str | None:
+    """Return which variables are empty, if a client has no credential because of that."""
+    signs_in = {*_SIGNED_IN} & {*sent} or _provider(client) is not None or getattr(client._client, "auth", None)
+    if signs_in or client.api_key or client.auth_token:
+        return None
+    empty = [name for name in _VARIABLES if not os.environ.get(name, "not set").strip()]
+    if not empty:
+        return None
+    return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} set, and empty, and it has no other key"
+
+
+#: What may be wrong with the form of a header's text: whether only a secret must not be so, how it is recognized (where
+#: nothing before it applies), and how it is described.
+_FAULTS: tuple[tuple[bool, Callable[[str], Any], str], ...] = (
+    (False, lambda text: "\ufeff" in text, _BOM),
+    (False, lambda text: _LINE_BREAK.search(text.strip()), "has a line break in it"),
+    (False, _LINE_BREAK.search, "has a line break at its end or its beginning"),
+    (False, lambda text: text != text.strip(), "begins or ends with a space"),
+    (True, lambda text: text[0] in _QUOTES or text[-1] in _QUOTES, "stands in quotation marks"),
+    (True, re.compile(r"(export )?[A-Z]+_[A-Z_]+=").match, "begins with the name of a variable and ="),
+    (True, re.compile(r"bearer\s", re.IGNORECASE).match, "begins with 'Bearer', which the SDK puts before it"),
+    (True, re.compile(r"sk-ant-.*\s", re.DOTALL).match, "has a space in it"),
+    (False, lambda text: not text.isascii(), "has a character in it that is not ASCII"),
+    (True, lambda text: not text.isprintable(), _CONTROL),
+    (False, lambda text: not text.replace("\t", "").isprintable(), _CONTROL),
+)
+
+
 def _fault(text: str, *, secret: bool) -> str | None:
     """Return what is wrong with the form of a header's text; None: nothing."""
-    bare = text.strip()
-    if not bare:
-        return "is empty" if not text else "is blank"
-    if "\ufeff" in text:
-        return "has a byte order mark (BOM) in it: the file it was read from begins with one"
-    if re.search(r"[\r\n]", text):
-        return "has a line break " + ("in it" if re.search(r"[\r\n]", bare) else "at its end or its beginning")
-    if bare != text:
-        return "begins or ends with a space"
-    if secret and (bare[0] in _QUOTES or bare[-1] in _QUOTES):
-        return "stands in quotation marks"
-    if secret and re.match(r"(export )?[A-Z]+_[A-Z_]+=", text):
-        return "begins with the name of a variable and ="
-    if secret and re.match(r"bearer\s", text, re.IGNORECASE):
-        return "begins with 'Bearer', which the SDK puts before it"
-    if secret and text.startswith("sk-ant-") and re.search(r"\s", text):
-        return "has a space in it"
-    if not text.isascii():
-        return "has a character in it that is not ASCII"
-    if not text.isprintable() and (secret or not text.replace("\t", "").isprintable()):
-        return "has a control character in it"
-    return None
+    if not text.strip():
+        return "is blank" if text else "is empty"
+    return next((fault for of_secrets, applies, fault in _FAULTS if (secret or not of_secrets) and applies(text)), None)
 
 
 def drop_token(client: anthropic.Anthropic) -> bool:
@@ -234,8 +253,11 @@ def _names_of(provider: Any) -> Iterator[str]:
     for name in _NAMES:
         if isinstance(value := getattr(provider, name, None), (str, int)) or hasattr(value, "__fspath__"):
             yield f"{name} {value}"
-    config = getattr(provider, "_config", None)
-    if isinstance(config, Mapping):
-        authentication = config.get("authentication")
-        for values in (config, authentication if isinstance(authentication, Mapping) else {}):
-            yield from (f"{name} {values[name]}" for name in _CONFIG_NAMES if values.get(name))
+    if isinstance(config := getattr(provider, "_config", None), Mapping):
+        yield from _names_of_config(config)
+        yield from _names_of_config(config.get("authentication"))
+
+
+def _names_of_config(values: Any) -> list[str]:
+    given = values if isinstance(values, Mapping) else {}
+    return [f"{name} {given[name]}" for name in _CONFIG_NAMES if given.get(name)]

@@ -13,10 +13,7 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.api.calls import LONG_TIMEOUT, error_from_answer, log, mapped_errors, send_request
 from claude_batch_tasks.api.clients import Account, Client, hide_secrets, ignore_account
 from claude_batch_tasks.api.server_sent_events import Message, events, is_needed
-from claude_batch_tasks.errors import (
-    AmbiguousError,
-    ApiError,
-)
+from claude_batch_tasks.errors import AmbiguousError, ApiError
 from claude_batch_tasks.wire import lenient_json
 
 #: Types that are not a message under a status of success: an error, and the beginning of a stream that was not

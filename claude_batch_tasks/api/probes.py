@@ -12,9 +12,7 @@ from claude_batch_tasks.api.batches import BATCHES_PATH, read_page
 from claude_batch_tasks.api.calls import account_of, error_from_status, mapped_errors, send_request
 from claude_batch_tasks.api.clients import Account, Client
 from claude_batch_tasks.api.sdk import anthropic
-from claude_batch_tasks.errors import (
-    ApiError,
-)
+from claude_batch_tasks.errors import ApiError
 
 
 def identify_account(client: Client, *, timeout: float) -> Account:

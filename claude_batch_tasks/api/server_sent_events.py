@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -120,28 +120,11 @@ class Message:
             self._add(event)
 
     def _add(self, event: Any) -> None:
-        kind = event.get("type") if isinstance(event, dict) else None
+        kind = str(event.get("type")) if isinstance(event, dict) else ""
         if kind == "message_start":
             self._begin(dict(event["message"]))
-        elif self._message is None:
-            return
-        elif kind == "content_block_start":
-            index = event["index"]
-            if index in self._grown or index in self._stopped:
-                raise ValueError("a block is begun twice")
-            self._blocks[index] = dict(event["content_block"])
-        elif kind == "content_block_delta":
-            self._grow(event["index"], event["delta"])
-        elif kind == "content_block_stop":
-            self._stop(event["index"])
-        elif kind == "message_delta":
-            # Usage is cumulative: counters that the event names have grown, the others stay.
-            self._message.update(event.get("delta") or {})
-            self._message["usage"] = _renewed(self._message.get("usage"), event.get("usage"))
-            self._message.update({n: v for n, v in event.items() if n not in ("type", "delta", "usage")})
-        elif kind == "message_stop":
-            self._check_rest()
-            self.over = True
+        elif self._message is not None and (take := _TAKEN_BY.get(kind)):
+            take(self, event)
 
     def _begin(self, message: dict[str, Any]) -> None:
         had = self._message
@@ -153,16 +136,31 @@ class Message:
             self._forget_content()
         self._message = message
 
-    def _stop(self, index: int) -> None:
+    def _start_block(self, event: dict[str, Any]) -> None:
+        index = event["index"]
+        if index in self._grown or index in self._stopped:
+            raise ValueError("a block is begun twice")
+        self._blocks[index] = dict(event["content_block"])
+
+    def _stop_block(self, event: dict[str, Any]) -> None:
+        index = event["index"]
         if self.dropped and (index not in self._blocks or index in self._stopped):
             raise ValueError("a block of another message ends")
         self._stopped.add(index)
 
-    def _check_rest(self) -> None:
-        """Check, if the message was begun anew, that every block is there and has ended."""
+    def _change_message(self, event: dict[str, Any]) -> None:
+        assert self._message is not None
+        # Usage is cumulative: counters that the event names have grown, the others stay.
+        self._message.update(event.get("delta") or {})
+        self._message["usage"] = _renewed(self._message.get("usage"), event.get("usage"))
+        self._message.update({n: v for n, v in event.items() if n not in ("type", "delta", "usage")})
+
+    def _stop_message(self, event: dict[str, Any]) -> None:
+        """End the message; check, if it was begun anew, that every block is there and has ended."""
         whole = set(range(len(self._blocks)))
         if self.dropped and not (whole and whole == self._blocks.keys() == self._stopped):
             raise ValueError("blocks are missing")
+        self.over = True
 
     def whole(self) -> bytes:
         """Return the message as JSON.
@@ -197,7 +195,8 @@ class Message:
         models = [model for model in served if isinstance(model, str)]
         return {"model": models[-1]} if models else {}
 
-    def _grow(self, index: int, delta: dict[str, Any]) -> None:
+    def _grow_block(self, event: dict[str, Any]) -> None:
+        index, delta = event["index"], event["delta"]
         if index in self._stopped:
             raise ValueError("a block that has ended goes on")
         self._grown.add(index)
@@ -211,6 +210,16 @@ class Message:
             block["citations"].append(delta["citation"])
         else:
             block.update({n: v for n, v in delta.items() if n != "type"})
+
+
+#: The methods that take the events of a message that has begun, by the type of the event.
+_TAKEN_BY: dict[str, Callable[[Message, dict[str, Any]], None]] = {
+    "content_block_start": Message._start_block,
+    "content_block_delta": Message._grow_block,
+    "content_block_stop": Message._stop_block,
+    "message_delta": Message._change_message,
+    "message_stop": Message._stop_message,
+}
 
 
 @contextmanager
