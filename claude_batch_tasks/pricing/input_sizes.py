@@ -76,8 +76,7 @@ class Inputs(NamedTuple):
 def measure_inputs(params: Mapping[str, Any]) -> Inputs:
     """Measure the input of one request; the JSON may have any shape."""
     found = _Measured(str(params.get("model")))
-    messages = params.get("messages")
-    for message in messages if isinstance(messages, list) else [messages]:
+    for message in _as_list(params.get("messages")):
         found.add_message(message)
     found.walk([params.get("system")])
     found.add_tools(params.get("tools"))
@@ -87,12 +86,9 @@ def measure_inputs(params: Mapping[str, Any]) -> Inputs:
         found.unknown["conversation kept at Anthropic (thread)"] += 1
     if params.get("mcp_servers"):
         found.endless = found.endless or ("params.mcp_servers", "MCP servers")
-    management = params.get("context_management")
-    edits = management.get("edits") if isinstance(management, dict) else None
-    for edit in edits if isinstance(edits, list) else []:
-        found.compacted |= isinstance(edit, dict) and str(edit.get("type")).startswith("compact")
-    container = params.get("container")
-    if isinstance(container, dict) and container.get("skills"):
+    edits = _as_list(_as_dict(params.get("context_management")).get("edits"))
+    found.compacted = any(str(edit.get("type")).startswith("compact") for edit in map(_as_dict, edits))
+    if _as_dict(params.get("container")).get("skills"):
         found.endless = found.endless or ("params.container.skills", "skills")
     return found.inputs()
 
@@ -191,7 +187,7 @@ class _Measured:
 
     def _add_source(self, source: Any) -> list[Any]:
         """Add the source of a document; return those parts of it that are still to be measured."""
-        source = source if isinstance(source, dict) else {}
+        source = _as_dict(source)
         kind = source.get("type")
         if kind == "text":
             return [source.get("data")]
@@ -210,7 +206,7 @@ class _Measured:
         if not tools:
             return
         self._most += _WITH_TOOLS_AT_MOST
-        for tool in tools if isinstance(tools, list) else [tools]:
+        for tool in _as_list(tools):
             self._size += _count_bytes(tool)
             if isinstance(tool, dict):
                 self.marks.append(tool.get("cache_control"))
@@ -228,6 +224,14 @@ class _Measured:
             self._searches += uses
         elif kind.startswith("advisor"):
             self._advisors.append(Advisor(str(tool.get("model")), uses, _count_parts(tool.get("max_tokens"))))
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _count_parts(value: Any) -> int | None:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from genai_prices.types import TieredPrices
+    from genai_prices.types import PriceCalculation, TieredPrices
 
 #: Fields of an override: USD per million tokens through the Messages API, and per thousand searches.
 REQUIRED = ("input_mtok", "output_mtok")
@@ -61,15 +61,8 @@ class Used(NamedTuple):
         return self.input_tokens + self.cache_read + self.cache_write_5m + self.cache_write_1h
 
 
-class _Rates(NamedTuple):
-    """USD for one token or one search, through the Messages API."""
-
-    input: Decimal
-    output: Decimal
-    cache_read: Decimal
-    cache_write_5m: Decimal
-    cache_write_1h: Decimal
-    web_search: Decimal
+#: USD for one of each counter of ``Used``, in the order of its fields, through the Messages API.
+_Rates = tuple[Decimal, ...]
 
 
 class _Tariff(NamedTuple):
@@ -148,16 +141,10 @@ class Prices:
         if tariff is None:
             return None
         step = bisect_left(tariff.steps, used.total_input if input_of_one is None else input_of_one)
-        rates = tariff.rates[step]
-        tokens = (
-            used.input_tokens * rates.input
-            + used.output_tokens * rates.output
-            + used.cache_read * rates.cache_read
-            + used.cache_write_5m * rates.cache_write_5m
-            + used.cache_write_1h * rates.cache_write_1h
-        )
+        *of_tokens, searches = (count * rate for count, rate in zip(used, tariff.rates[step], strict=True))
+        tokens = sum(of_tokens, Decimal(0))
         # Batches halve the price of all tokens, including cached ones, but not that of searches.
-        return (tokens / 2 if batch else tokens) * factor + used.web_searches * rates.web_search
+        return (tokens / 2 if batch else tokens) * factor + searches
 
     def _tariff(self, model: str, at: float | None) -> _Tariff | None:
         if self._own and (own := self._own.get(model) or self._own.get(_SNAPSHOT.sub("", model))):
@@ -212,55 +199,52 @@ def _number(model: str, name: str, price: Any) -> float:
 @lru_cache(maxsize=1024)
 def _listed(model: str, day: int) -> _Tariff | None:
     """Return the listed prices of a model on a day, counted since the epoch: prices change at midnight UTC."""
-    # Imported here, because that takes longer than importing all of this package.
-    from genai_prices import Usage, calc_price
-
-    moment = datetime.fromtimestamp(day * _DAY, timezone.utc)
-    try:
-        found = calc_price(Usage(), model, provider_id="anthropic", genai_request_timestamp=moment).model_price
-    except LookupError:
+    found = _look_up(model, datetime.fromtimestamp(day * _DAY, timezone.utc))
+    if found is None:
         return None
     # Not every release of genai-prices has every field.
-    return _tariff({name: getattr(found, name, None) for name in REQUIRED + OPTIONAL})
+    return _tariff({name: getattr(found.model_price, name, None) for name in REQUIRED + OPTIONAL})
 
 
 @lru_cache(maxsize=1024)
 def _window(model: str) -> int | None:
+    found = _look_up(model, None)
+    return None if found is None else found.model.context_window
+
+
+def _look_up(model: str, at: datetime | None) -> PriceCalculation | None:
+    """Return what genai-prices has of a model at a time (None: now); None: it does not know the model."""
+    # Imported here, because that takes longer than importing all of this package.
     from genai_prices import Usage, calc_price
 
     try:
-        return calc_price(Usage(), model, provider_id="anthropic").model.context_window
+        return calc_price(Usage(), model, provider_id="anthropic", genai_request_timestamp=at)
     except LookupError:
         return None
 
 
 def _tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | None:
-    """Return the tariff of a model from its prices; None: a required price is missing."""
+    """Return the tariff of a model from its prices; None: a required price is missing.
+
+    genai-prices itself adds up one answer at a time; a tariff is for sums over many answers.
+    """
     known = {name: price for name, price in prices.items() if price is not None}
-    if not all(name in known for name in REQUIRED):
+    if not known.keys() >= {*REQUIRED}:
         return None
-    tiers = [tier for price in known.values() if not isinstance(price, Decimal) for tier in price.tiers]
-    steps = sorted({tier.start for tier in tiers})
-    rates = [_rates({name: _above(step, price) for name, price in known.items()}) for step in (-1, *steps)]
+    steps = sorted({tier.start for price in known.values() for tier in getattr(price, "tiers", ())})
+    rates = [_rates({name: _price_above(step, price) for name, price in known.items()}) for step in (-1, *steps)]
     return _Tariff(tuple(steps), tuple(rates))
 
 
-def _above(step: int, price: Decimal | TieredPrices) -> Decimal:
-    """Return the price of requests just above a step."""
+def _price_above(step: int, price: Decimal | TieredPrices) -> Decimal:
+    """Return the price of requests just above a step; genai-prices has the tiers in ascending order."""
     if isinstance(price, Decimal):
         return price
-    reached = [tier for tier in price.tiers if tier.start <= step]
-    return max(reached, key=lambda tier: tier.start).price if reached else price.base
+    return next((tier.price for tier in reversed(price.tiers) if tier.start <= step), price.base)
 
 
 def _rates(prices: Mapping[str, Decimal]) -> _Rates:
     base = prices["input_mtok"]
-    read, write_5m, write_1h = (prices.get(name, base * share) for name, share in _OF_INPUT.items())
-    return _Rates(
-        input=base.scaleb(-6),
-        output=prices["output_mtok"].scaleb(-6),
-        cache_read=read.scaleb(-6),
-        cache_write_5m=write_5m.scaleb(-6),
-        cache_write_1h=write_1h.scaleb(-6),
-        web_search=prices.get("web_searches_kcount", _WEB_SEARCHES).scaleb(-3),
-    )
+    cached = [prices.get(name, base * share) for name, share in _OF_INPUT.items()]
+    tokens = [price.scaleb(-6) for price in (base, prices["output_mtok"], *cached)]
+    return (*tokens, prices.get("web_searches_kcount", _WEB_SEARCHES).scaleb(-3))

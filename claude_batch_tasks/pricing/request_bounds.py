@@ -5,19 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.pricing import input_sizes, spending
-from claude_batch_tasks.pricing.input_sizes import (
-    DOCUMENT as DOCUMENT,
-    IMAGE as IMAGE,
-    PER_MESSAGE as PER_MESSAGE,
-    Inputs,
-)
+from claude_batch_tasks.pricing.input_sizes import Advisor, Inputs
 from claude_batch_tasks.pricing.prices import Prices, Used, geo_factor
 
 _ENDLESS = Decimal("Infinity")
@@ -44,16 +39,6 @@ class Need(NamedTuple):
 def tokens_of(params: Mapping[str, Any]) -> int:
     """Estimate the input tokens of one request; the JSON may have any shape."""
     return input_sizes.measure_inputs(params).tokens
-
-
-def bound_cost(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:
-    """Estimate the least and the most that one request may cost, in USD; ``None``: the price is not known.
-
-    The least is the price of the input, without any discount for cached tokens. The most adds ``max_tokens`` of output,
-    and takes the input at the highest price of cache writes that the request asks for. Parts of unknown size count as
-    large as they may be, and the most is infinity if nothing limits them.
-    """
-    return PricedRequest(params, prices, batch=batch).range()
 
 
 def budget_need(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> Need | Unbounded:
@@ -130,7 +115,12 @@ class PricedRequest:
         return self._prompt(self._model, self.inputs.tokens - self.inputs.assumed, 0, ttl=None) or Decimal()
 
     def range(self) -> tuple[Decimal, Decimal] | None:
-        """Estimate the least and the most that the request costs; None: the price is not known."""
+        """Estimate the least and the most that the request costs, in USD; None: the price is not known.
+
+        The least is the price of the input, without any discount for cached tokens. The most adds ``max_tokens`` of
+        output, and takes the input at the highest price of cache writes that the request asks for. Parts of unknown
+        size count as large as they may be, and the most is infinity if nothing limits them.
+        """
         if self._unpriced() is not None:
             return None
         least = self._prompt(self._model, self.inputs.tokens, 0, ttl=None)
@@ -175,21 +165,8 @@ class PricedRequest:
         if prompt is None:
             field = "params.tools" if not found.unknown else "params.messages"
             return Unbounded(field, f"the context window of {self._model} is not known; send the content itself")
-        parts = [(found.prompts, self._prompt(self._model, prompt, output, ttl=ttl))]
-        if found.compacted:
-            written = rules.LONGEST_MESSAGE if output else 0
-            parts.append((found.prompts, self._prompt(self._model, prompt, written, ttl=ttl)))
-        for advisor in found.advisors:
-            window = self._prices.window(advisor.model, widest=True)
-            longest = rules.LONGEST_MESSAGE if advisor.output_tokens is None else advisor.output_tokens
-            cost = None if window is None else self._prompt(advisor.model, window, longest if output else 0, ttl="1h")
-            parts.append((advisor.uses, cost))
-        for fallback in self._fallbacks if isinstance(self._fallbacks, list) else [self._fallbacks]:
-            if fallback is not None:
-                model = fallback.get("model") if isinstance(fallback, dict) else None
-                parts.append((found.prompts, self._prompt(str(model), prompt, output, ttl=ttl) if model else None))
         total = Decimal()
-        for times, cost in parts:
+        for times, cost in self._answering(prompt, output, ttl):
             if cost is None:
                 return Unbounded(
                     "params.tools" if found.advisors else "params.fallbacks",
@@ -198,6 +175,27 @@ class PricedRequest:
             total += times * cost
         searches = self._prices.cost(self._model, Used(web_searches=found.searches), batch=self._batch)
         return total + (searches or 0)
+
+    def _answering(self, prompt: int, output: int, ttl: str | None) -> Iterator[tuple[int, Decimal | None]]:
+        """Yield how often each model may be prompted, and what each time costs at most; None: that is not known."""
+        found = self.inputs
+        longest = rules.LONGEST_MESSAGE if output else 0
+        yield found.prompts, self._prompt(self._model, prompt, output, ttl=ttl)
+        if found.compacted:
+            yield found.prompts, self._prompt(self._model, prompt, longest, ttl=ttl)
+        for advisor in found.advisors:
+            yield advisor.uses, self._advice(advisor, longest)
+        for fallback in self._fallbacks if isinstance(self._fallbacks, list) else [self._fallbacks]:
+            if fallback is not None:
+                model = fallback.get("model") if isinstance(fallback, dict) else None
+                yield found.prompts, self._prompt(str(model), prompt, output, ttl=ttl) if model else None
+
+    def _advice(self, advisor: Advisor, longest: int) -> Decimal | None:
+        window = self._prices.window(advisor.model, widest=True)
+        if window is None:
+            return None
+        written = longest if advisor.output_tokens is None or not longest else advisor.output_tokens
+        return self._prompt(advisor.model, window, written, ttl="1h")
 
     def _prompt(self, model: str, tokens: int, output: int, *, ttl: str | None) -> Decimal | None:
         """Return what one prompt of ``tokens`` and its answer cost; None: the price is not known."""

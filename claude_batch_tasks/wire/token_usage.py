@@ -97,17 +97,11 @@ class Usage(_Counters, gc=False):
         """
         odd = _odd_price(self.speed, self.service_tier, self.inference_geo)
         factor = geo_factor(self.inference_geo) or Decimal(1)
-        tools = self.server_tool_use or _ServerToolUse()
-        charges = _charges_of_iterations(self, model)
-        if charges is None:
-            # A loop of server tools sums up its prompts; none of these is longer than the window.
-            prompt = self.tokens.total_input // (1 + tools.runs)
-            largest = (prompt if window is None else min(prompt, window)) if tools.runs else None
-            charges = [Charge(model, self.tokens, input_of_one=largest)]
+        charges = _charges_of_iterations(self, model) or [_charge_of_sum(self, model, window)]
         if odd is not None:
             charges = [charge._replace(unpriced=charge.unpriced or f"{charge.model} ({odd})") for charge in charges]
-        if tools.web_search_requests:
-            charges.append(Charge(model, Used(web_searches=tools.web_search_requests)))
+        if searches := (self.server_tool_use or _ServerToolUse()).web_search_requests:
+            charges.append(Charge(model, Used(web_searches=searches)))
         return [charge._replace(factor=factor) for charge in charges]
 
 
@@ -126,27 +120,42 @@ def _odd_price(speed: str | None, tier: str | None, geo: str | None) -> str | No
     return f"inference in {geo}" if geo_factor(geo) is None else None
 
 
-def _charges_of_iterations(usage: Usage, model: str) -> list[Charge] | None:
-    """Return the charges by the prompts that made up an answer; None: the usage does not list them.
+def _charge_of_sum(usage: Usage, model: str, window: int | None) -> Charge:
+    """Return the one charge of a usage that does not list its prompts."""
+    runs = usage.server_tool_use.runs if usage.server_tool_use else 0
+    if not runs:
+        return Charge(model, usage.tokens)
+    # A loop of server tools sums up its prompts; none of these is longer than the window.
+    prompt = usage.tokens.total_input // (1 + runs)
+    return Charge(model, usage.tokens, input_of_one=prompt if window is None else min(prompt, window))
+
+
+def _charges_of_iterations(usage: Usage, model: str) -> list[Charge]:
+    """Return the charges by the prompts that made up an answer; none if the usage does not list them.
 
     The counters beside the list leave out what compaction, an advisor and a fallback model used, and may sum up the
     prompts of a tool loop. An attempt that was declined before it had any output is not charged.
     """
-    entries = usage.iterations or []
-    fell_back = any(entry.type == "fallback_message" for entry in entries)
-    charges = []
-    for entry in entries:
-        name = entry.model or model
-        if fell_back and entry.type == "message" and (entry.output_tokens or 0) <= _NO_OUTPUT:
-            continue
-        known = entry.type in ("message", "compaction") or (entry.type in _OF_OTHERS and entry.model is not None)
-        charges.append(Charge(name, entry.tokens, unpriced=None if known else f"{name} ({entry.type})"))
-    if any(entry.type == "message" for entry in entries):
-        return charges
+    if not (entries := usage.iterations):
+        return []
     by_fallback = [entry.tokens for entry in entries if entry.type == "fallback_message"]
-    if by_fallback and Used(*map(sum, zip(*by_fallback, strict=True))) == usage.tokens:
-        return charges
-    return [Charge(model, usage.tokens), *charges] if entries else None
+    charges = [_charge_of(entry, model) for entry in entries if not (by_fallback and _was_declined(entry))]
+    listed = any(entry.type == "message" for entry in entries) or _add_up(by_fallback, usage.tokens)
+    return charges if listed else [Charge(model, usage.tokens), *charges]
+
+
+def _charge_of(entry: _Iteration, model: str) -> Charge:
+    name = entry.model or model
+    known = entry.type in ("message", "compaction") or (entry.type in _OF_OTHERS and entry.model is not None)
+    return Charge(name, entry.tokens, unpriced=None if known else f"{name} ({entry.type})")
+
+
+def _add_up(parts: list[Used], whole: Used) -> bool:
+    return bool(parts) and Used(*map(sum, zip(*parts, strict=True))) == whole
+
+
+def _was_declined(entry: _Iteration) -> bool:
+    return entry.type == "message" and (entry.output_tokens or 0) <= _NO_OUTPUT
 
 
 #: The most output tokens of an attempt that was declined before it said anything: the first token is counted when the

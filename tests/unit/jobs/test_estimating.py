@@ -18,9 +18,9 @@ from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.pricing.request_bounds import (
     BatchNeed,
     Need,
+    PricedRequest,
     Unbounded,
     batch_need,
-    bound_cost,
     budget_need,
     tokens_of,
 )
@@ -48,6 +48,10 @@ json_values = st.recursive(
 def params(content: Any = "x" * 35, *, model: str = HAIKU, max_tokens: int = 100, **more: Any) -> dict[str, Any]:
     """Ten tokens of text in one message, unless told otherwise."""
     return {"model": model, "max_tokens": max_tokens, "messages": [{"role": "user", "content": content}], **more}
+
+
+def bound_cost(request: dict[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:
+    return PricedRequest(request, prices, batch=batch).range()
 
 
 def tokens(content: Any, **more: Any) -> int:
