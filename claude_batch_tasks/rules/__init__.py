@@ -53,28 +53,21 @@ from claude_batch_tasks.rules.leases import (
     usual_lateness as usual_lateness,
 )
 from claude_batch_tasks.rules.polling import (
-    FIRST_POLL_SHARE as FIRST_POLL_SHARE,
     LIST_CALL_FROM as LIST_CALL_FROM,
     LIST_CALL_PAUSE as LIST_CALL_PAUSE,
     LIST_CALL_SLACK as LIST_CALL_SLACK,
     LIST_CALL_TRIES as LIST_CALL_TRIES,
     MAX_UNCLAIMED_MESSAGES as MAX_UNCLAIMED_MESSAGES,
     MAX_VAIN_POLLS as MAX_VAIN_POLLS,
-    MIN_SAMPLES as MIN_SAMPLES,
     POLL_JITTER as POLL_JITTER,
-    POLL_SHARE as POLL_SHARE,
-    SIMILAR_SIZE_FACTOR as SIMILAR_SIZE_FACTOR,
     UNCLAIMED_SECONDS as UNCLAIMED_SECONDS,
     poll_interval as poll_interval,
     usual_batch_seconds as usual_batch_seconds,
 )
 from claude_batch_tasks.rules.rate_limits import (
     DEFAULT_PAUSE as DEFAULT_PAUSE,
-    FAST_CALL_SECONDS as FAST_CALL_SECONDS,
     FIRST_IN_FLIGHT as FIRST_IN_FLIGHT,
     LONGEST_PAUSE as LONGEST_PAUSE,
-    MAX_CONCURRENCY as MAX_CONCURRENCY,
-    MIN_CONCURRENCY as MIN_CONCURRENCY,
     RATE_LIMITS as RATE_LIMITS,
     SENDER_TIME_SLICE as SENDER_TIME_SLICE,
     SENDERS as SENDERS,
@@ -88,14 +81,9 @@ from claude_batch_tasks.rules.rate_limits import (
 )
 from claude_batch_tasks.rules.response_limits import (
     ANSWER_BYTES as ANSWER_BYTES,
-    ANSWER_SECONDS as ANSWER_SECONDS,
     ANSWER_VALUES as ANSWER_VALUES,
-    CALL_SECONDS as CALL_SECONDS,
-    DOWNLOAD_SECONDS as DOWNLOAD_SECONDS,
     ERROR_BYTES as ERROR_BYTES,
-    LIST_BYTES as LIST_BYTES,
     LONGEST_MESSAGE as LONGEST_MESSAGE,
-    LONGEST_UNSTREAMED as LONGEST_UNSTREAMED,
     PAGES as PAGES,
     STREAM_BYTES as STREAM_BYTES,
     SURPLUS_LINES as SURPLUS_LINES,
@@ -105,7 +93,6 @@ from claude_batch_tasks.rules.response_limits import (
 )
 from claude_batch_tasks.rules.resubmission import (
     RESUBMIT_AFTER as RESUBMIT_AFTER,
-    USUAL_BATCH as USUAL_BATCH,
     choose_next_attempt as choose_next_attempt,
     deserves_resubmission as deserves_resubmission,
     ends_in_time as ends_in_time,
@@ -117,7 +104,6 @@ from claude_batch_tasks.rules.retries import (
     EAGER_MIN_WAIT as EAGER_MIN_WAIT,
     EAGER_WAIT_SHARE as EAGER_WAIT_SHARE,
     LAST_POLL_SECONDS as LAST_POLL_SECONDS,
-    LONGEST_COUNTDOWN as LONGEST_COUNTDOWN,
     LONGEST_IN_BROKER as LONGEST_IN_BROKER,
     OUTAGE_RETRY_MAX as OUTAGE_RETRY_MAX,
     longest_countdown as longest_countdown,

@@ -56,14 +56,20 @@ def send_wait(known: RateLimit, *, tokens: float, in_flight: int, cap: int, paus
         return paused_until - now
     if in_flight >= min(math.floor(FIRST_IN_FLIGHT if known.allowed is None else known.allowed), cap):
         return SLOT_WAIT
-    pause = 0.0
-    for name, need in calls_need(tokens, known.usual_output).items():
-        # What is in the cache counts for nothing, so that more may be let through than seems to fit at all.
-        if name in known.left and known.left[name] < min(need, known.limit[name]) and now <= known.at + REFILL:
-            pause = max(pause, REFILL * min(need, known.limit[name]) / max(known.limit[name], 1))
+    pause = _refill_wait(known, tokens) if now <= known.at + REFILL else 0.0
     if pause > 0 and in_flight > 0:
         return pause
     return known.at + pause - now if pause > 0 and now < known.at + pause else 0.0
+
+
+def _refill_wait(known: RateLimit, tokens: float) -> float:
+    """Return the seconds in which as much comes in as a call needs of the limits that have too little left."""
+    wait = 0.0
+    for name, need in calls_need(tokens, known.usual_output).items():
+        # What is in the cache counts for nothing, so that more may be let through than seems to fit at all.
+        if name in known.left and known.left[name] < min(need, known.limit[name]):
+            wait = max(wait, REFILL * min(need, known.limit[name]) / max(known.limit[name], 1))
+    return wait
 
 
 def calls_allowed(allowed: float, *, refused: bool, cut_at: float | None, cap: int, now: float) -> float:

@@ -114,17 +114,23 @@ def classify_answer(
         error_type: the ``error.type`` of such a body.
         sent: False if the request certainly never left (connection refused, no free connection).
     """
-    if not sent or status in (429, _NOT_REACHED) or (own and status == 529 and error_type == "overloaded_error"):
+    if not sent or _passes(status, error_type, own=own):
         return errors.TransientError
     if status == 404:
         return errors.NotFoundError
     if status == _NOT_IMPLEMENTED and endpoint == "create":
         return errors.BatchesUnsupported
-    if own and status is not None and 400 <= status < 500:
-        return errors.TransientError if status in _PASSING_REFUSALS else errors.PermanentError
+    if own and status in range(400, 500):
+        return errors.PermanentError
     if endpoint not in ("create", "messages"):
         return errors.TransientError
     return errors.PermanentError if status in _REDIRECTS else errors.AmbiguousError
+
+
+def _passes(status: int | None, error_type: str | None, *, own: bool) -> bool:
+    """Return whether an answer says that nothing was done, for a reason that passes."""
+    overloaded = status == 529 and error_type == "overloaded_error"
+    return status in (429, _NOT_REACHED) or (own and (overloaded or status in _PASSING_REFUSALS))
 
 
 def is_foreign_refusal(status: int | None, error_type: str | None) -> bool:
@@ -163,10 +169,14 @@ def concerns_account(
         error_type, message, code: Anthropic's ``error.type``, ``error.message``, ``error.details.error_code``.
         status: the HTTP status; None: the error is in a result file.
     """
-    if (status in _ACCOUNT_STATUS and (status, error_type) != (403, None)) or code in _ACCOUNT_CODES:
+    if status in _ACCOUNT_STATUS and (status, error_type) != (403, None):
         return True
-    if code and _ACCOUNT_CODE.search(code) and not _REQUEST_CODE.search(code):
+    if code is not None and _is_code_of_account(code):
         return True
     if status is None and error_type in _ACCOUNT_TYPES:
         return True
     return status not in (404, 529) and bool(_ACCOUNT_WORDS.search(message or ""))
+
+
+def _is_code_of_account(code: str) -> bool:
+    return code in _ACCOUNT_CODES or bool(_ACCOUNT_CODE.search(code) and not _REQUEST_CODE.search(code))
