@@ -6,7 +6,8 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -78,36 +79,23 @@ def cut_batches(
     Raises:
         InvalidRequests: raised after the last request, with all problems; what was yielded must then be discarded.
     """
-    envelope = len(ENVELOPE[0]) + len(ENVELOPE[1])
-    problems: list[list[Any]] = []
-    more = 0
+    most = max_bytes - len(ENVELOPE[0]) - len(ENVELOPE[1])
+    models = set() if models is None else models
+    problems = _Problems()
     batch = count = size = piece_size = 0
     ids: list[str] = []
     items: list[bytes] = []
     number = -1
     for number, request in enumerate(_as_requests(requests)):
-        custom_id, params, body, wrong = _validate(request)
-        usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
-        if usable and custom_id is not None and not index.add(custom_id, number):
-            wrong.append(("custom_id", "occurs more than once"))
-        item = b""
-        if not wrong:
-            item = _item(wire_id(nonce, number), body)
-            if len(item) + envelope > max_bytes:
-                wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {max_bytes - envelope:,}"))
-        for name, text in wrong:
-            if len(problems) < PROBLEMS_SHOWN:
-                problems.append([number, custom_id, name, text])
-            else:
-                more += 1
-        if problems:
+        custom_id, params, item, wrong = _make_item(request, number, nonce, index, most)
+        if wrong or problems.shown:
+            problems.add(number, custom_id, wrong)
             items, ids = [], []
             continue
         assert custom_id is not None
-        if models is not None:
-            models.add(params["model"])
-        added = len(item) + (1 if count else 0)
-        full = count == max_requests or envelope + size + added > max_bytes
+        models.add(params["model"])
+        added = len(item) + bool(count)
+        full = count == max_requests or size + added > most
         if items and (full or piece_size + len(item) > PIECE_BYTES):
             yield Piece(batch, ids, b",".join(items))
             items, ids, piece_size = [], [], 0
@@ -116,11 +104,33 @@ def cut_batches(
         items.append(item)
         ids.append(custom_id)
         count, size, piece_size = count + 1, size + added, piece_size + len(item) + 1
-    if number < 0:
-        problems.append([None, None, "requests", "the job is empty"])
-    if problems:
-        raise InvalidRequests(_describe(problems, more), problems, more)
+    problems.check(number + 1)
     yield Piece(batch, ids, b",".join(items))
+
+
+class _Problems:
+    """What is wrong with the requests of a job: the first of it, and how much more there is."""
+
+    def __init__(self) -> None:
+        self.shown: list[list[Any]] = []
+        self.more = 0
+
+    def add(self, number: int | None, custom_id: str | None, wrong: list[tuple[str, str]]) -> None:
+        """Add what is wrong with a request, as (field, text)."""
+        room = PROBLEMS_SHOWN - len(self.shown)
+        self.shown += [[number, custom_id, field, text] for field, text in wrong[:room]]
+        self.more += len(wrong[room:])
+
+    def check(self, requests: int) -> None:
+        """Check that nothing is wrong, and that there are requests at all.
+
+        Raises:
+            InvalidRequests: with all problems.
+        """
+        if not requests:
+            self.add(None, None, [("requests", "the job is empty")])
+        if self.shown:
+            raise InvalidRequests(_describe(self.shown, self.more), self.shown, self.more)
 
 
 def pick_requests(body: bytes, positions: Iterable[int]) -> list[bytes]:
@@ -172,40 +182,65 @@ def _as_requests(requests: Any) -> Iterator[Any]:
         )
 
 
+def _make_item(
+    request: Any, number: int, nonce: str, index: Index, most: int
+) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
+    """Return the custom_id, the plain params, the JSON of the request as it is sent, and what is wrong with it."""
+    custom_id, params, body, wrong = _validate(request)
+    usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
+    if usable and custom_id is not None and not index.add(custom_id, number):
+        wrong.append(("custom_id", "occurs more than once"))
+    if wrong:
+        return custom_id, params, b"", wrong
+    item = _item(wire_id(nonce, number), body)
+    if len(item) > most:
+        wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {most:,}"))
+    return custom_id, params, item, wrong
+
+
 def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
     """Return the custom_id (None if unusable), the plain params, their JSON, and what is wrong as (field, text)."""
     # The check for dict comes first, here and below: a check for the abstract class takes ten times as long.
     if not isinstance(request, dict) and not isinstance(request := _read(request), Mapping):
         return None, None, b"", [("request", f"must be an object with custom_id and params, not {_named(request)}")]
-    wrong = [
-        (str(name), request_fields.find_outside(name))
-        for name in request
-        if name not in _FIELDS and not plain_json.is_omitted(request[name])
-    ]
-    custom_id = request.get("custom_id")
-    if custom_id is None or plain_json.is_omitted(custom_id):
-        wrong.append(("custom_id", "is missing"))
-        custom_id = None
-    elif not isinstance(custom_id, str) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
-        text = f"must be a string of 1 to {LONGEST_CUSTOM_ID} characters"
-        wrong.append(("custom_id", text if isinstance(custom_id, str) else f"{text}, not {_named(custom_id)}"))
-        custom_id = custom_id[:80] + "..." if isinstance(custom_id, str) and custom_id else None
-    elif not _encodable(custom_id):
-        wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
-        custom_id = None
-    else:
-        custom_id = str.__str__(custom_id)  # a plain str, in place of a subclass (numpy's, Django's)
+    wrong = [] if request.keys() == _FIELDS else _find_outside(request)
+    custom_id = _read_custom_id(request.get("custom_id"), wrong)
     given = request.get("params")
     if given is None or plain_json.is_omitted(given):
         return custom_id, None, b"", [*wrong, ("params", "is missing")]
     if not isinstance(given, dict) and not isinstance(given := _read(given), Mapping):
         return custom_id, None, b"", [*wrong, ("params", f"must be an object, not {_named(given)}")]
     params, body, without_form = plain_json.encode(given, "params")
-    if without_form:
-        wrong += without_form
+    wrong += without_form
     if params is not None and not _is_complete(params):
         _check(params, wrong)
     return custom_id, params, body, wrong
+
+
+_FIELDS = {"custom_id", "params"}
+
+
+def _find_outside(request: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    return [
+        (str(name), request_fields.find_outside(name))
+        for name, value in request.items()
+        if name not in _FIELDS and not plain_json.is_omitted(value)
+    ]
+
+
+def _read_custom_id(given: Any, wrong: list[tuple[str, str]]) -> str | None:
+    """Return a request's custom_id, or the part of it that messages show; append to ``wrong`` what is wrong with it."""
+    if given is None or plain_json.is_omitted(given):
+        wrong.append(("custom_id", "is missing"))
+        return None
+    if not isinstance(given, str) or not 1 <= len(given) <= LONGEST_CUSTOM_ID:
+        text = f"must be a string of 1 to {LONGEST_CUSTOM_ID} characters"
+        wrong.append(("custom_id", text if isinstance(given, str) else f"{text}, not {_named(given)}"))
+        return given[:80] + "..." if isinstance(given, str) and given else None
+    if not _encodable(given):
+        wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
+        return None
+    return str.__str__(given)  # a plain str, in place of a subclass (numpy's, Django's)
 
 
 def _is_complete(params: dict[str, Any]) -> bool:
@@ -224,27 +259,32 @@ def _is_complete(params: dict[str, Any]) -> bool:
         return False
 
 
+#: The fields that params must have: how they are missing, how they are right, and what is wrong otherwise.
+_NEEDED: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], bool], str], ...] = (
+    ("model", operator.not_, lambda value: type(value) is str, "must be a text"),
+    (
+        "max_tokens",
+        lambda value: value is None,
+        lambda value: type(value) is int and value >= 1,
+        "must be a whole number of at least 1 in a batch",
+    ),
+    ("messages", operator.not_, lambda value: type(value) is list, "must be a list of messages"),
+)
+
+
 def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
     """Append to ``wrong`` what would make a request with plain params fail.
 
     A field that is already in ``wrong`` has the value None.
     """
-    told = {field for field, _ in wrong} if wrong else _NOTHING
-    if not (model := params.get("model")):
-        if "params.model" not in told:
-            wrong.append(("params.model", "is missing"))
-    elif type(model) is not str:
-        wrong.append(("params.model", "must be a text"))
-    if (max_tokens := params.get("max_tokens")) is None:
-        if "params.max_tokens" not in told:
-            wrong.append(("params.max_tokens", "is missing"))
-    elif type(max_tokens) is not int or max_tokens < 1:
-        wrong.append(("params.max_tokens", "must be a whole number of at least 1 in a batch"))
-    if not (messages := params.get("messages")):
-        if "params.messages" not in told:
-            wrong.append(("params.messages", "is missing"))
-    elif type(messages) is not list:
-        wrong.append(("params.messages", "must be a list of messages"))
+    told = {field for field, _ in wrong}
+    for name, is_missing, is_right, text in _NEEDED:
+        value, field = params.get(name), f"params.{name}"
+        if is_missing(value):
+            if field not in told:
+                wrong.append((field, "is missing"))
+        elif not is_right(value):
+            wrong.append((field, text))
     if not request_fields.SPECIAL.isdisjoint(params):
         misplaced = list(request_fields.find_misplaced(params))
         places = tuple(field for field, _ in misplaced)
@@ -261,10 +301,6 @@ def _read(value: Any) -> Any:
 
 def _named(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-
-
-_FIELDS = ("custom_id", "params")
-_NOTHING: frozenset[str] = frozenset()
 
 
 def _encodable(text: str) -> bool:

@@ -28,7 +28,7 @@ from claude_batch_tasks.wire.result_rows import (
     row,
     salvage_row,
 )
-from claude_batch_tasks.wire.token_usage import USAGE
+from claude_batch_tasks.wire.token_usage import USAGE, Usage
 
 #: Rows are stored in chunks of about this many bytes.
 _PIECE = 1_000_000
@@ -115,13 +115,16 @@ class Completeness:
             # A last line without a line end may have been cut off.
             cut = None if block.endswith(b"\n") else raw[-1]
             raw = not_blank(raw)
-            found = [self._readable(line, whole=line is not cut) for line in raw]
-        chosen = [row if row is not None and self._add(row, number) else None for row in found]
-        kept = [row for row in chosen if row is not None]
-        self._count(kept)
+            found = self._read_singly(raw, cut)
+        lines = zip(found, raw, strict=True)
+        kept = [(row, line) for row, line in lines if row is not None and self._add(row, number)]
+        self._count([row for row, _ in kept])
         if odd:
-            self.unreadable += sum(row.unreadable for row in kept)
-        return b"\n".join(line for line, row in zip(raw, chosen, strict=True) if row is not None)
+            self.unreadable += sum(row.unreadable for row, _ in kept)
+        return b"\n".join([line for _, line in kept])
+
+    def _read_singly(self, lines: list[bytes], cut: bytes | None) -> list[Row | None]:
+        return [self._readable(line, whole=line is not cut) for line in lines]
 
     def _readable(self, line: bytes, *, whole: bool) -> Row | None:
         with suppress(ValueError):
@@ -167,11 +170,13 @@ class Completeness:
             known = kind in OUTCOMES
             self.tallies[kind if known else "errored"] += count
             self.unknown += 0 if known else count
-        usages = [row.result.message.usage for row in kept if row.result.message is not None]
+        self._count_tokens([row.result.message.usage for row in kept if row.result.message is not None])
+        count_answers(self.meter, [row.result.message for row in kept if row.result.type == "succeeded"])
+
+    def _count_tokens(self, usages: list[Usage | None]) -> None:
         for name in USAGE:
             if total := sum(count for usage in usages if usage is not None and (count := getattr(usage, name))):
                 self.usage[name] += total
-        count_answers(self.meter, [row.result.message for row in kept if row.result.type == "succeeded"])
 
     @property
     def complete(self) -> bool:

@@ -58,6 +58,10 @@ def encode(value: Any, where: str) -> tuple[Any, bytes, list[tuple[str, str]]]:
         return None, b"", [(where, "is nested too deeply")]
 
 
+#: The types of values that are plain whatever they are.
+_ATOMS = frozenset((str, int, bool, type(None)))
+
+
 def is_plain(value: Any) -> bool:
     """Return whether a value consists of exactly the types that JSON has, so that every encoder writes the same."""
     kind = type(value)
@@ -71,7 +75,7 @@ def is_plain(value: Any) -> bool:
         return all(map(is_plain, value))
     if kind is float:
         return math.isfinite(value)
-    return kind is str or kind is int or kind is bool or value is None
+    return kind in _ATOMS
 
 
 def is_omitted(value: Any) -> bool:
@@ -110,15 +114,20 @@ class _Walk:
         if isinstance(value, float):
             number = float.__float__(value)
             return number if math.isfinite(number) else self._refuse(where, f"is {number}, which JSON does not have")
+        if (read := self._reader_of(value)) is not None:
+            with self._inside(value, where) as new:
+                return read(value, where) if new else None
+        return self._rare(value, where)
+
+    def _reader_of(self, value: Any) -> Callable[[Any, str], Any] | None:
+        """Return the method that reads a value which holds others; None: it holds none."""
         if isinstance(value, Mapping):
-            with self._inside(value, where) as new:
-                return dict(self._items(value, where)) if new else None
+            return self._dict
         if isinstance(value, (Sequence, Set, MappingView, Iterator)) and not isinstance(value, _NO_LISTS):
-            with self._inside(value, where) as new:
-                return self._list(value, where) if new else None
-        if callable(getattr(value, "model_dump", None)):
-            with self._inside(value, where) as new:
-                return self._model(value, where) if new else None
+            return self._list
+        return self._model if callable(getattr(value, "model_dump", None)) else None
+
+    def _rare(self, value: Any, where: str) -> Any:
         if isinstance(value, date):
             return value.isoformat()
         if getattr(value, "shape", None) == () and getattr(getattr(value, "dtype", None), "kind", None) in _NUMBERS:
@@ -172,6 +181,9 @@ class _Walk:
             else:
                 yield name, self.plain(inner, inside)
 
+    def _dict(self, value: Mapping[Any, Any], where: str) -> dict[str, Any]:
+        return dict(self._items(value, where))
+
     def _list(self, value: Any, where: str) -> list[Any]:
         return [self.plain(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
 
@@ -193,9 +205,13 @@ class _Walk:
             content = file.read_bytes() if isinstance(file, pathlib.Path) else file.read()
         except UnicodeDecodeError:
             return self._refuse(where, "is a file that is open as text; open it with mode 'rb'")
-        except (OSError, ValueError) as exc:
-            why = getattr(exc, "strerror", None) or (str(exc) if not isinstance(exc, OSError) else type(exc).__name__)
-            return self._refuse(where, f"is a file that cannot be read: {why}")
+        except OSError as exc:
+            return self._refuse(where, f"is a file that cannot be read: {exc.strerror or type(exc).__name__}")
+        except ValueError as exc:
+            return self._refuse(where, f"is a file that cannot be read: {exc}")
+        return self._base64(content, file, where)
+
+    def _base64(self, content: Any, file: Any, where: str) -> Any:
         if isinstance(content, str):
             content = content.encode(errors="surrogateescape")
         if not isinstance(content, bytes):

@@ -41,13 +41,16 @@ def count_answers(meter: Meter, answers: Iterable[_Message | None]) -> None:
     for model, usages in by_model.items():
         if model is None:
             meter.add(None, usages)
-            continue
-        name = shorten_text(model, LONGEST_NAME)
-        odd = [usage for usage in usages if usage is not None and not usage.is_plain]
-        meter.add(name, [usage for usage in usages if usage is None or usage.is_plain] if odd else usages)
-        for usage in odd:
-            for charge in usage.charges(name, meter.window(name)):
-                meter.add_charge(charge)
+        else:
+            _count_usages(meter, shorten_text(model, LONGEST_NAME), usages)
+
+
+def _count_usages(meter: Meter, model: str, usages: list[Usage | None]) -> None:
+    odd = [usage for usage in usages if usage is not None and not usage.is_plain]
+    meter.add(model, [usage for usage in usages if usage is None or usage.is_plain] if odd else usages)
+    for usage in odd:
+        for charge in usage.charges(model, meter.window(model)):
+            meter.add_charge(charge)
 
 
 class _Message(msgspec.Struct, gc=False):
