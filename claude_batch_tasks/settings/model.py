@@ -12,12 +12,11 @@ import dataclasses
 import difflib
 import functools
 import json
-import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from celery import Celery
 
@@ -391,67 +390,97 @@ def _check_known(name: str, key: str) -> None:
 
 def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
     """Return a setting's value in the setting's type, converted if it is text, as from the environment."""
-    name, kind = PREFIX + f.name, str(f.type)
-
-    def wrong(expected: str) -> InvalidSettings:
-        given = repr(value) if f.repr else f"of type {type(value).__name__}"  # the value may hold a password
-        return InvalidSettings(f"{name} must be {expected}, not {given} ({f.metadata['meaning']})")
-
+    given, kind = _Value(f, value), str(f.type)
     if value is None or (isinstance(value, str) and value.lower() == "none"):
         if "None" in kind:
             return None
-        raise wrong("set")
-    if kind.startswith("Literal"):
-        choices = f.metadata["choices"]
-        if value not in choices:
-            raise wrong(" or ".join(map(repr, choices)))
-        return value
-    if f.name == "prices":
-        try:
-            return check_overrides(value)
-        except ValueError as exc:
-            raise InvalidSettings(f"{name}: {exc}") from None
-    if kind.startswith("Mapping"):
-        return _factories(value, wrong)
-    if kind.startswith("tuple"):
-        if f.name == "encryption_key":
-            return _keys(value)
-        names = _names(value, wrong)
-        if f.name == "betas" and not all(_HEADER.fullmatch(name) for name in names):
-            raise wrong("a list of names of beta versions")
-        return names
-    if kind.startswith("str"):
-        if not isinstance(value, str):
-            raise wrong("a text")
-        if f.name in ("workspace_id", "user_profile_id") and not _HEADER.fullmatch(value):
-            raise wrong("an id as the Console shows it")
-        if f.name == "store_prefix" and _NO_PREFIX.match(value):
-            raise wrong("without spaces and without {}")
-        return value
+        raise given.error("set")
+    read = _READERS.get(f.name) or _READERS.get(re.split(r"\W", kind)[0], _number)
+    return read(given)
+
+
+class _Value(NamedTuple):
+    """A value that is given for a setting."""
+
+    field: dataclasses.Field[Any]
+    value: Any
+
+    def error(self, expected: str) -> InvalidSettings:
+        """Return an error that says what is expected in the value's place."""
+        # The value may hold a password.
+        given = repr(self.value) if self.field.repr else f"of type {type(self.value).__name__}"
+        name, meaning = PREFIX + self.field.name, self.field.metadata["meaning"]
+        return InvalidSettings(f"{name} must be {expected}, not {given} ({meaning})")
+
+
+def _choice(given: _Value) -> Any:
+    choices = given.field.metadata["choices"]
+    if given.value not in choices:
+        raise given.error(" or ".join(map(repr, choices)))
+    return given.value
+
+
+def _prices(given: _Value) -> Mapping[str, Mapping[str, float]]:
     try:
-        if isinstance(value, bool):
+        return check_overrides(given.value)
+    except ValueError as exc:
+        raise InvalidSettings(f"{PREFIX}{given.field.name}: {exc}") from None
+
+
+def _text(given: _Value) -> str:
+    if not isinstance(given.value, str):
+        raise given.error("a text")
+    return given.value
+
+
+def _id(given: _Value) -> str:
+    if not _HEADER.fullmatch(found := _text(given)):
+        raise given.error("an id as the Console shows it")
+    return found
+
+
+def _key_prefix(given: _Value) -> str:
+    if _NO_PREFIX.match(found := _text(given)):
+        raise given.error("without spaces and without {}")
+    return found
+
+
+def _number(given: _Value) -> float:
+    whole = str(given.field.type).startswith("int")
+    try:
+        if isinstance(given.value, bool):
             raise ValueError
-        number = float(value)
-        if kind.startswith("int"):
+        number = float(given.value)
+        if whole:
             if number != int(number):
                 raise ValueError
             number = int(number)
     except (TypeError, ValueError, OverflowError):
-        raise wrong("a whole number" if kind.startswith("int") else "a number") from None
-    if not math.isfinite(number) or not f.metadata["least"] <= number <= _MOST:
-        raise wrong(f"from {f.metadata['least']} to {_MOST:,}")
+        raise given.error("a whole number" if whole else "a number") from None
+    least = given.field.metadata["least"]
+    if not least <= number <= _MOST:  # not for NaN
+        raise given.error(f"from {least} to {_MOST:,}")
     return number
 
 
-def _names(value: Any, wrong: Any) -> tuple[str, ...]:
+def _names(given: _Value) -> tuple[str, ...]:
+    value = given.value
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-        raise wrong("a list of names")
+        raise given.error("a list of names")
     return tuple(dict.fromkeys(names))
 
 
-def _keys(value: Any) -> tuple[str, ...]:
+def _betas(given: _Value) -> tuple[str, ...]:
+    names = _names(given)
+    if not all(map(_HEADER.fullmatch, names)):
+        raise given.error("a list of names of beta versions")
+    return names
+
+
+def _keys(given: _Value) -> tuple[str, ...]:
     """Return the keys in a text or a list. The error for a wrong key does not show the key."""
+    value = given.value
     texts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
     try:
         texts = tuple(texts)
@@ -464,15 +493,31 @@ def _keys(value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _factories(value: Any, wrong: Any) -> Mapping[str, str]:
+def _factories(given: _Value) -> Mapping[str, str]:
+    value = given.value
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
-            raise wrong("a JSON object of alias: dotted path") from None
+            raise given.error("a JSON object of alias: dotted path") from None
     if not isinstance(value, Mapping) or not all("." in str(path) for path in value.values()):
-        raise wrong("a mapping of alias to dotted path")
+        raise given.error("a mapping of alias to dotted path")
     return {"default": _DEFAULT_FACTORY, **{str(alias): str(path) for alias, path in value.items()}}
+
+
+#: How values are read: by the name of the setting, else by the first word of its type, else as a number.
+_READERS: dict[str, Callable[[_Value], Any]] = {
+    "encryption_key": _keys,
+    "prices": _prices,
+    "store_prefix": _key_prefix,
+    "workspace_id": _id,
+    "user_profile_id": _id,
+    "betas": _betas,
+    "Literal": _choice,
+    "Mapping": _factories,
+    "tuple": _names,
+    "str": _text,
+}
 
 
 def default_store_url(app: Celery) -> str:

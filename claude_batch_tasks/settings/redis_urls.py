@@ -11,7 +11,7 @@ import json
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import redis
 from celery import Celery
@@ -125,14 +125,8 @@ def redis_url(url: str, extra: Mapping[str, str] | None = None) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _redis_url(url: str, extra: tuple[tuple[str, str], ...]) -> str:
-    first, *others = url.split(";") if url.startswith("sentinel:") else [url]
-    parts = urlsplit(first)
-    netloc, path, query = parts.netloc, parts.path, parts.query
-    for other in others:
-        more = urlsplit(other if "//" in other else f"sentinel://{other}")
-        netloc += "," + more.netloc.rpartition("@")[2]
-        path, query = (more.path.strip("/") and more.path) or path, more.query or query
-    scheme = SCHEMES.get(parts.scheme, "")
+    given, netloc, path, query = _split_url(url)
+    scheme = SCHEMES.get(given, "")
     if not scheme or not (path or netloc) or not _ports_are_right(scheme, netloc):
         raise InvalidSettings(
             "claude_batch_store_url must be the URL of a Redis, such as redis://host:6379/0, or of its Sentinels, "
@@ -142,30 +136,55 @@ def _redis_url(url: str, extra: tuple[tuple[str, str], ...]) -> str:
     if "virtual_host" in options:
         options["db"] = options.pop("virtual_host").lstrip("/")
     checked = _checked(options)
-    if scheme == "redis" and any(name.startswith("ssl") for name in checked):
-        scheme = "rediss" if checked.pop("ssl", "true") == "true" else "redis"
+    scheme = _choose_tls(scheme, checked)
+    _check_sentinels(scheme, checked)
+    found = f"{scheme}://{netloc}{path}" + (f"?{urlencode(checked, quote_via=quote)}" if checked else "")
+    _check_known_to_client(found)
+    return found
+
+
+def _split_url(url: str) -> tuple[str, str, str, str]:
+    """Return scheme, hosts, path and query; of several Sentinels, the last path and query count."""
+    first, *others = url.split(";") if url.startswith("sentinel:") else [url]
+    scheme, netloc, path, query, _ = urlsplit(first)
+    for other in others:
+        more = urlsplit(other if "//" in other else f"sentinel://{other}")
+        netloc += "," + more.netloc.rpartition("@")[2]
+        path, query = (more.path.strip("/") and more.path) or path, more.query or query
+    return scheme, netloc, path, query
+
+
+def _choose_tls(scheme: str, options: dict[str, str]) -> str:
+    """Return ``redis`` or ``rediss`` as the TLS options say, and remove the option that only says whether."""
+    if scheme == "redis" and any(name.startswith("ssl") for name in options):
+        scheme = "rediss" if options.pop("ssl", "true") == "true" else "redis"
     if scheme == "rediss":
-        checked.pop("ssl", None)
-    if scheme == "sentinel" and not checked.get("master_name"):
+        options.pop("ssl", None)
+    return scheme
+
+
+def _check_sentinels(scheme: str, options: Mapping[str, str]) -> None:
+    """Refuse Sentinels without the name of what they watch, and options of Sentinels for anything else."""
+    if scheme == "sentinel" and not options.get("master_name"):
         raise InvalidSettings(
             "claude_batch_store_url names Sentinels and not of what: add ?master_name=<name>, or set master_name in "
             "result_backend_transport_options or broker_transport_options"
         )
-    if scheme != "sentinel" and (wrong := sorted(_SENTINEL & checked.keys())):
+    if scheme != "sentinel" and (wrong := sorted(_SENTINEL & options.keys())):
         raise InvalidSettings(f"claude_batch_store_url: {wrong[0]} is for sentinel:// only")
-    found = f"{scheme}://{netloc}{path}" + (f"?{urlencode(checked, quote_via=quote)}" if checked else "")
-    _check_known_to_client(found)
-    return found
 
 
 def _ports_are_right(scheme: str, netloc: str) -> bool:
     if scheme == "unix":
         return True
     try:
-        hosts = [urlsplit(f"//{host}") for host in netloc.rpartition("@")[2].split(",")]
-        return all(host.port != 0 for host in hosts)
+        return all(host.port != 0 for host in _split_hosts(netloc))
     except ValueError:
         return False
+
+
+def _split_hosts(netloc: str) -> list[SplitResult]:
+    return [urlsplit(f"//{host}") for host in netloc.rpartition("@")[2].split(",")]
 
 
 def _checked(options: Mapping[str, str]) -> dict[str, str]:
@@ -212,8 +231,7 @@ def address_of(url: str) -> Address:
     if database.isdigit():
         options.setdefault("db", int(database))
     usual = 26379 if parts.scheme == "sentinel" else 6379
-    named = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
-    hosts = tuple((unquote(host.hostname or "localhost"), host.port or usual) for host in named)
+    hosts = tuple((unquote(host.hostname or "localhost"), host.port or usual) for host in _split_hosts(parts.netloc))
     return Address(parts.scheme, hosts, options)
 
 
@@ -263,10 +281,21 @@ def connect_redis(
     plain, options = _connection(found)
     defaults = {n: v for n, v in defaults.items() if found.scheme != "unix" or not n.startswith("socket_keepalive")}
     options = {**defaults, **options}
-    if found.scheme != "sentinel":
-        options["max_connections"] = found.options.get("max_connections", MOST_CONNECTIONS)
-        options |= {"connection_class": wrapped(plain), "queue_class": FairQueue, "timeout": _PATIENCE}
-        return kind.from_pool(redis.BlockingConnectionPool(**options))  # type: ignore[no-untyped-call]
+    if found.scheme == "sentinel":
+        return kind.from_pool(_sentinel_pool(found, plain, options, defaults, wrapped))
+    options["max_connections"] = found.options.get("max_connections", MOST_CONNECTIONS)
+    options |= {"connection_class": wrapped(plain), "queue_class": FairQueue, "timeout": _PATIENCE}
+    return kind.from_pool(redis.BlockingConnectionPool(**options))  # type: ignore[no-untyped-call]
+
+
+def _sentinel_pool(
+    found: Address,
+    plain: type[Any],
+    options: dict[str, Any],
+    defaults: Mapping[str, Any],
+    wrapped: Callable[[type[Any]], type[Any]],
+) -> sentinel.SentinelConnectionPool:
+    """Return a pool of connections to the server that Sentinels name."""
     if limit := found.options.get("max_connections"):  # this pool refuses one more; by default it has no limit
         options["max_connections"] = limit
     for name in ("host", "port"):
@@ -281,10 +310,9 @@ def connect_redis(
         sentinel_kwargs={**shared, **found.options.get("sentinel_kwargs", {})},
         **options,
     )
-    pool = sentinel.SentinelConnectionPool(  # type: ignore[no-untyped-call]
+    return sentinel.SentinelConnectionPool(  # type: ignore[no-untyped-call]
         found.options["master_name"], manager, connection_class=wrapped(managed), **manager.connection_kwargs
     )
-    return kind.from_pool(pool)
 
 
 def result_backend_url(app: Celery) -> str | None:
@@ -326,15 +354,18 @@ def _of_app(urls: Any, tls: Any, options: dict[str, str], unwanted: set[str] = f
         return None
     if scheme != "sentinel":
         url, options = url.split(";")[0], {}
-    if unwanted:
-        before, sign, query = url.partition("?")
-        kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in unwanted]
-        url = before + sign * bool(kept) + urlencode(kept, quote_via=quote)
+    url = _without_options(url, unwanted)
     if tls and scheme != "unix":
         options["ssl"] = "true"
         given = tls if isinstance(tls, Mapping) else {}
         options |= {name: _text(value) for name, value in given.items() if value is not None}
     return redis_url(url, options)
+
+
+def _without_options(url: str, unwanted: set[str]) -> str:
+    before, sign, query = url.partition("?")
+    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in unwanted]
+    return before + sign * bool(kept) + urlencode(kept, quote_via=quote) if unwanted else url
 
 
 def _of_transport(options: Any) -> dict[str, str]:
