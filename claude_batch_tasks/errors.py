@@ -20,11 +20,11 @@ class BatchTasksError(Exception):
 
 
 class InvalidSettings(BatchTasksError, ImproperlyConfigured):
-    """A ``claude_batch_*`` setting or a job option is unknown or makes no sense."""
+    """Raised if a ``claude_batch_*`` setting or a job option is unknown or makes no sense."""
 
 
 class InvalidRequests(BatchTasksError, ValueError):
-    """The requests of a job cannot be sent as they are; nothing was stored or sent.
+    """Raised if the requests of a job cannot be sent as they are; nothing was stored or sent.
 
     ``problems``: the first 20, each ``[index, custom_id, field, what is wrong]``; ``more``: how many follow.
     """
@@ -36,23 +36,23 @@ class InvalidRequests(BatchTasksError, ValueError):
 
 
 class JobNotFound(BatchTasksError, LookupError):
-    """The store holds no job of that id: never submitted, expired, or another store."""
+    """Raised if the store has no job of that id: it was never submitted, it has expired, or this is another store."""
 
 
 class RequestNotFound(BatchTasksError, KeyError):
-    """The job has no request of that ``custom_id``, or the request has no outcome yet."""
+    """Raised if the job has no request of that ``custom_id``, or the request has no outcome yet."""
 
 
 class JobRunning(BatchTasksError):
-    """What was asked for would take a job that has not ended away from under its steps."""
+    """Raised if a job has not ended, and its steps still need what the call would take away."""
 
 
 class JobNotResumable(BatchTasksError):
-    """The job cannot be taken up again: it runs, has all its outcomes, or what it needs has expired."""
+    """Raised if a job cannot be resumed: it runs, has all its outcomes, or what it needs has expired."""
 
 
 class RequestsUnknown(BatchTasksError, LookupError):
-    """The job was made of a batch created elsewhere: its requests are not in the store."""
+    """Raised if a job was made of a batch created elsewhere, whose requests are not in the store."""
 
 
 class TryLater(BatchTasksError):
@@ -65,7 +65,7 @@ class TryLater(BatchTasksError):
 
 
 class _After(TryLater):
-    """Try again after some seconds, which are the second argument."""
+    """The base of what passes after some seconds, which are the second argument."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -73,23 +73,23 @@ class _After(TryLater):
 
 
 class Waiting(TryLater):
-    """Why a task retries, in words for logs and Flower: what was seen, and when the next look is."""
+    """The reason why a task retries, for logs and Flower: what was seen, and when the next poll is."""
 
 
 class BatchInProgress(TryLater):
-    """The batch is known and still runs."""
+    """The reason for a retry that the batch exists and still runs."""
 
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
 class FallbackInProgress(TryLater):
-    """Requests of the batch are still on their way through the Messages API."""
+    """The reason for a retry that requests of the batch are still on their way through the Messages API."""
 
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
 class MoreToSend(_After):
-    """A lane has let go of its worker, and goes on after a while.
+    """The reason for a retry that a sender has released its worker, and goes on after a while.
 
     Args:
         message: what was sent, and what is waited for.
@@ -100,13 +100,15 @@ class MoreToSend(_After):
 
 
 class NotDue(TryLater):
-    """The message came before its time."""
+    """The reason for a retry that the message came before its time."""
 
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
 class HeldBack(_After):
-    """Anthropic asked for fewer calls, of this worker or of another, or does not list: all who would ask wait.
+    """The reason for a retry that no calls are to be made for a while, by any worker.
+
+    Anthropic asked this worker or another one for fewer calls, or its list calls fail.
 
     Args:
         message: until when, or why.
@@ -115,23 +117,23 @@ class HeldBack(_After):
 
 
 class ListingUnderWay(HeldBack):
-    """Another task lists the account's batches right now; what it finds serves this one too."""
+    """The reason for a retry that another task lists the account's batches right now, which serves this one too."""
 
 
 class CreateUnresolved(_After):
-    """It is not known whether a create was stored; the account's batches are searched before anything is sent."""
+    """The reason for a retry that a create may have been stored; the account is searched before anything is sent."""
 
 
 class ResultsIncomplete(TryLater):
-    """The result file is short, broken, or does not add up to the batch's own counts."""
+    """Raised if the result file is short, broken, or does not add up to the batch's own counts."""
 
 
 class StoreUnavailable(TryLater):
-    """The store did not answer. Never read as "there is no such job"."""
+    """Raised if the store did not answer. It never means "there is no such job"."""
 
 
 class StoreTooNew(StoreUnavailable):
-    """A newer release works on the store, in a way that this one would do harm to. Nothing was read or changed.
+    """Raised if a newer release uses the store in a way that this one would damage. Nothing was read or changed.
 
     Raised where a job is handed over or asked about; a worker does not start. To a task it is a store that does not
     answer: its message comes back with countdowns until a worker of the newer release takes it, so that no job fails
@@ -140,15 +142,15 @@ class StoreTooNew(StoreUnavailable):
 
 
 class KeyMissing(StoreUnavailable):
-    """What the store keeps is encrypted with a key that this process does not have. A worker that has it goes on."""
+    """Raised if stored data is encrypted with a key that this process does not have. A worker that has it goes on."""
 
 
 class PayloadDamaged(BatchTasksError):
-    """What the store keeps of a job's prompts or answers was changed, or moved from another job's place."""
+    """Raised if stored prompts or answers of a job were changed, or moved from another job's place."""
 
 
 class ApiError(BatchTasksError):
-    """Anthropic's API answered with an error, or not at all.
+    """An error that Anthropic's API has answered with, or the lack of an answer.
 
     Args:
         message: Anthropic's message, or what went wrong on the way.
@@ -191,57 +193,58 @@ class ApiError(BatchTasksError):
 
 
 class TransientError(ApiError, TryLater):
-    """It passes: 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body, a proxy's refusal.
+    """An API error that passes.
 
-    See ``rules.classify_answer`` for what an answer means.
+    That is 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body, or a proxy's refusal. See
+    ``rules.classify_answer`` for what an answer means.
     """
 
 
 class NotFoundError(ApiError, TryLater):
-    """404, which this API also gives for batches that exist; ``rules`` says what it means at this age."""
+    """A 404, which this API also gives for batches that exist; ``rules`` says what it means at this age."""
 
 
 class AmbiguousError(ApiError, TryLater):
-    """The request may have been acted on: no usable answer came back, or one that does not say it was not."""
+    """An API error after which the request may have been acted on: no usable answer says that it was not."""
 
 
 class PermanentError(ApiError):
-    """It does not pass by itself: 400, 401, 402, 403, 413, 422, or no usable credentials.
+    """An API error that does not pass by itself: 400, 401, 402, 403, 413, 422, or no usable credentials.
 
     One with a status and without an ``error_type`` is a refusal by something in front of the API.
     """
 
 
 class BatchesUnsupported(PermanentError):
-    """The client is of a platform without Message Batches, so nothing was created with it."""
+    """Raised if the client is of a platform without Message Batches; nothing was created with it."""
 
 
 class CreateNotFound(ApiError):
-    """Create kept answering 404, so nothing was created, and the job does not fall back."""
+    """Raised if create kept answering 404: nothing was created, and the job does not fall back."""
 
 
 class BatchLost(ApiError):
-    """The batch answers 404 and is in none of several complete listings, or is beyond its retention."""
+    """Raised if the batch answers 404 and is in none of several complete listings, or is beyond its retention."""
 
 
 class BatchArchived(BatchLost):
-    """The batch is archived: it is there, and its results are gone."""
+    """Raised if the batch is archived: it exists, and its results are gone."""
 
 
 class CreateUnconfirmed(BatchTasksError):
-    """A create was not answered, its batch was not found, and ``on_unresolved_create`` is ``"fail"``."""
+    """Raised if a create was not answered, its batch was not found, and ``on_unresolved_create`` is ``"fail"``."""
 
 
 class AccountChanged(BatchTasksError):
-    """The job was begun on another account than this worker's client is of, so nothing may be concluded or sent."""
+    """Raised if this worker's client is not on the job's account, so that nothing may be concluded or sent."""
 
 
 class WaitExceeded(BatchTasksError):
-    """The job waited longer than ``max_wait``. Its batches go on at Anthropic; nothing was canceled."""
+    """Raised if a job waited longer than ``max_wait``. Its batches go on at Anthropic; nothing was canceled."""
 
 
 class ResultsMissing(BatchTasksError, LookupError):
-    """Not all is there that the job's record counts: the result file stayed incomplete, or the store lost some of it.
+    """Raised if not all is there that the job's record counts: the result file or the store lacks some of it.
 
     Args:
         message: what is missing, what was kept, and what to do.
@@ -256,7 +259,7 @@ class ResultsMissing(BatchTasksError, LookupError):
 
 
 class StepFailed(BatchTasksError):
-    """A step was broken off ``max_step_failures`` times in a row; the worker's log has the tracebacks."""
+    """Raised if a step was interrupted ``max_step_failures`` times in a row; the worker's log has the tracebacks."""
 
 
 def rebuild(name: str, args: list[Any]) -> BatchTasksError:

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 
 class JobSettings(TypedDict, total=False):
-    """Settings of one job, which ``run_batch``, ``adopt`` and ``BatchJob.resume`` take by keyword."""
+    """The settings of one job, which ``run_batch``, ``adopt`` and ``BatchJob.resume`` take by keyword."""
 
     poll_min: float
     poll_max: float
@@ -52,7 +52,7 @@ class JobSettings(TypedDict, total=False):
 
 
 class JobOptions(JobSettings, total=False):
-    """What ``run_batch`` takes beside the requests, by keyword: in ``.delay()``, ``.s()`` and ``.si()``.
+    """The keyword options of ``run_batch``: in ``.delay()``, ``.s()`` and ``.si()``.
 
     >>> options: JobOptions = {"fallback": "off", "max_cost": 25.0}
     >>> run_batch.delay(requests, **options)
