@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 import redis
+from typing_extensions import Self
 
 #: Seconds that a server or a worker may take to start; generous for a busy machine.
 START = 60.0
@@ -42,13 +43,43 @@ def redis_binary() -> str | None:
     return shutil.which("redis-server") or shutil.which("valkey-server")
 
 
+class _Process:
+    """A child process in a process group of its own."""
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code of the process; None while it runs."""
+        return self._process.poll() if self._process else None
+
+    def _ended(self) -> bool:
+        return self.returncode is not None
+
+    def start(self) -> None:
+        """Start the process, and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop the process in its own time, or SIGKILL it and all its children at once."""
+        if self._process is not None:
+            _end(self._process, kill=kill)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
 @dataclass
-class RedisServer:
+class RedisServer(_Process):
     """A Redis-compatible server with an append-only file, which it reads again after a restart."""
 
     port: int = field(default_factory=free_port)
     folder: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="claude-batch-redis-"))
-    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -85,27 +116,14 @@ class RedisServer:
                 return
         raise RuntimeError(f"the Redis server did not start; see {self.folder}/server.log")
 
-    def _ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
-
-    def stop(self, *, kill: bool = False) -> None:
-        """Stop the server, or SIGKILL it; its append-only file stays."""
-        if self._process is not None:
-            _end(self._process, kill=kill)
-            self._process = None
-
-    def __enter__(self) -> RedisServer:
-        self.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.stop(kill=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass
-class Worker:
-    """A real Celery worker in a process group of its own.
+class Worker(_Process):
+    """A real Celery worker.
 
     Args:
         env: the worker's whole environment.
@@ -119,7 +137,6 @@ class Worker:
     app: str = "claude_batch_tasks.app"
     options: Sequence[str] = ("--concurrency=2",)
     cwd: str | None = None
-    _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the worker, and wait until it logs that it is ready."""
@@ -147,27 +164,6 @@ class Worker:
         """The process id of the worker's main process."""
         assert self._process is not None
         return self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit code of the main process; None while it runs."""
-        return self._process.poll() if self._process else None
-
-    def _ended(self) -> bool:
-        return self.returncode is not None
-
-    def stop(self, *, kill: bool = False) -> None:
-        """Stop the worker with a warm shutdown, or SIGKILL its main process and all its children at once."""
-        if self._process is not None:
-            _end(self._process, kill=kill)
-            self._process = None
-
-    def __enter__(self) -> Worker:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _until(seconds: float, over: Callable[[], bool]) -> Iterator[None]:
