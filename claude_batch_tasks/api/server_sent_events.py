@@ -120,11 +120,11 @@ class Message:
             self._add(event)
 
     def _add(self, event: Any) -> None:
-        kind = str(event.get("type")) if isinstance(event, dict) else ""
+        kind = event.get("type") if isinstance(event, dict) else None
         if kind == "message_start":
             self._begin(dict(event["message"]))
-        elif self._message is not None and (take := _TAKEN_BY.get(kind)):
-            take(self, event)
+        elif self._message is not None and isinstance(kind, str) and kind in _TAKEN_BY:
+            _TAKEN_BY[kind](self, event)
 
     def _begin(self, message: dict[str, Any]) -> None:
         had = self._message

@@ -61,8 +61,15 @@ class Used(NamedTuple):
         return self.input_tokens + self.cache_read + self.cache_write_5m + self.cache_write_1h
 
 
-#: USD for one of each counter of ``Used``, in the order of its fields, through the Messages API.
-_Rates = tuple[Decimal, ...]
+class _Rates(NamedTuple):
+    """USD for one token or one search, through the Messages API."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+    cache_write_5m: Decimal
+    cache_write_1h: Decimal
+    web_search: Decimal
 
 
 class _Tariff(NamedTuple):
@@ -141,10 +148,16 @@ class Prices:
         if tariff is None:
             return None
         step = bisect_left(tariff.steps, used.total_input if input_of_one is None else input_of_one)
-        *of_tokens, searches = (count * rate for count, rate in zip(used, tariff.rates[step], strict=True))
-        tokens = sum(of_tokens, Decimal(0))
+        rates = tariff.rates[step]
+        tokens = (
+            used.input_tokens * rates.input
+            + used.output_tokens * rates.output
+            + used.cache_read * rates.cache_read
+            + used.cache_write_5m * rates.cache_write_5m
+            + used.cache_write_1h * rates.cache_write_1h
+        )
         # Batches halve the price of all tokens, including cached ones, but not that of searches.
-        return (tokens / 2 if batch else tokens) * factor + searches
+        return (tokens / 2 if batch else tokens) * factor + used.web_searches * rates.web_search
 
     def _tariff(self, model: str, at: float | None) -> _Tariff | None:
         if self._own and (own := self._own.get(model) or self._own.get(_SNAPSHOT.sub("", model))):
@@ -247,4 +260,4 @@ def _rates(prices: Mapping[str, Decimal]) -> _Rates:
     base = prices["input_mtok"]
     cached = [prices.get(name, base * share) for name, share in _OF_INPUT.items()]
     tokens = [price.scaleb(-6) for price in (base, prices["output_mtok"], *cached)]
-    return (*tokens, prices.get("web_searches_kcount", _WEB_SEARCHES).scaleb(-3))
+    return _Rates._make([*tokens, prices.get("web_searches_kcount", _WEB_SEARCHES).scaleb(-3)])

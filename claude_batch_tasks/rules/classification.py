@@ -7,6 +7,8 @@ from typing import Literal
 
 from claude_batch_tasks import errors
 
+_REFUSALS = range(400, 500)
+
 #: Refusals that pass by themselves, whoever sends them: time-out, conflict, too early, too many requests.
 _PASSING_REFUSALS = {408, 409, 425, 429}
 
@@ -120,7 +122,7 @@ def classify_answer(
         return errors.NotFoundError
     if status == _NOT_IMPLEMENTED and endpoint == "create":
         return errors.BatchesUnsupported
-    if own and status in range(400, 500):
+    if own and status in _REFUSALS:
         return errors.PermanentError
     if endpoint not in ("create", "messages"):
         return errors.TransientError

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypeAlias
 
 from celery import Celery
 
@@ -29,6 +29,7 @@ from claude_batch_tasks.settings.spelling import CELERY, PREFIX
 
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
 _MOST = 1_000_000_000
+_Field: TypeAlias = dataclasses.Field[Any]
 #: Prefixes that are refused: those that access rules cannot name, and those that make the hash tag of the keys after
 #: them ineffective.
 _NO_PREFIX = re.compile(r"[^{]*\{\}|.*\s", re.DOTALL)
@@ -388,99 +389,74 @@ def _check_known(name: str, key: str) -> None:
         raise InvalidSettings(f"{exc}{more}") from None
 
 
-def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
+def _checked(f: _Field, value: Any) -> Any:
     """Return a setting's value in the setting's type, converted if it is text, as from the environment."""
-    given, kind = _Value(f, value), str(f.type)
+    kind = str(f.type)
     if value is None or (isinstance(value, str) and value.lower() == "none"):
         if "None" in kind:
             return None
-        raise given.error("set")
-    read = _READERS.get(f.name) or _READERS.get(re.split(r"\W", kind)[0], _number)
-    return read(given)
+        raise _error(f, value, "set")
+    if read := _READERS.get(f.name) or _READERS_OF_KINDS.get(kind[:3]):
+        return read(f, value)
+    return _number(f, value)
 
 
-class _Value(NamedTuple):
-    """A value that is given for a setting."""
-
-    field: dataclasses.Field[Any]
-    value: Any
-
-    def error(self, expected: str) -> InvalidSettings:
-        """Return an error that says what is expected in the value's place."""
-        # The value may hold a password.
-        given = repr(self.value) if self.field.repr else f"of type {type(self.value).__name__}"
-        name, meaning = PREFIX + self.field.name, self.field.metadata["meaning"]
-        return InvalidSettings(f"{name} must be {expected}, not {given} ({meaning})")
+def _error(f: _Field, value: Any, expected: str) -> InvalidSettings:
+    given = repr(value) if f.repr else f"of type {type(value).__name__}"  # the value may hold a password
+    return InvalidSettings(f"{PREFIX}{f.name} must be {expected}, not {given} ({f.metadata['meaning']})")
 
 
-def _choice(given: _Value) -> Any:
-    choices = given.field.metadata["choices"]
-    if given.value not in choices:
-        raise given.error(" or ".join(map(repr, choices)))
-    return given.value
+def _choice(f: _Field, value: Any) -> Any:
+    if value not in f.metadata["choices"]:
+        raise _error(f, value, " or ".join(map(repr, f.metadata["choices"])))
+    return value
 
 
-def _prices(given: _Value) -> Mapping[str, Mapping[str, float]]:
+def _prices(f: _Field, value: Any) -> Mapping[str, Mapping[str, float]]:
     try:
-        return check_overrides(given.value)
+        return check_overrides(value)
     except ValueError as exc:
-        raise InvalidSettings(f"{PREFIX}{given.field.name}: {exc}") from None
+        raise InvalidSettings(f"{PREFIX}{f.name}: {exc}") from None
 
 
-def _text(given: _Value) -> str:
-    if not isinstance(given.value, str):
-        raise given.error("a text")
-    return given.value
+def _text(f: _Field, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _error(f, value, "a text")
+    if f.name in ("workspace_id", "user_profile_id") and not _HEADER.fullmatch(value):
+        raise _error(f, value, "an id as the Console shows it")
+    if f.name == "store_prefix" and _NO_PREFIX.match(value):
+        raise _error(f, value, "without spaces and without {}")
+    return value
 
 
-def _id(given: _Value) -> str:
-    if not _HEADER.fullmatch(found := _text(given)):
-        raise given.error("an id as the Console shows it")
-    return found
-
-
-def _key_prefix(given: _Value) -> str:
-    if _NO_PREFIX.match(found := _text(given)):
-        raise given.error("without spaces and without {}")
-    return found
-
-
-def _number(given: _Value) -> float:
-    whole = str(given.field.type).startswith("int")
+def _number(f: _Field, value: Any) -> float:
+    whole = str(f.type).startswith("int")
     try:
-        if isinstance(given.value, bool):
+        if isinstance(value, bool):
             raise ValueError
-        number = float(given.value)
+        number = float(value)
         if whole:
             if number != int(number):
                 raise ValueError
             number = int(number)
     except (TypeError, ValueError, OverflowError):
-        raise given.error("a whole number" if whole else "a number") from None
-    least = given.field.metadata["least"]
-    if not least <= number <= _MOST:  # not for NaN
-        raise given.error(f"from {least} to {_MOST:,}")
+        raise _error(f, value, "a whole number" if whole else "a number") from None
+    if not f.metadata["least"] <= number <= _MOST:  # not for NaN
+        raise _error(f, value, f"from {f.metadata['least']} to {_MOST:,}")
     return number
 
 
-def _names(given: _Value) -> tuple[str, ...]:
-    value = given.value
+def _names(f: _Field, value: Any) -> tuple[str, ...]:
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-        raise given.error("a list of names")
+        raise _error(f, value, "a list of names")
+    if f.name == "betas" and not all(map(_HEADER.fullmatch, names)):
+        raise _error(f, value, "a list of names of beta versions")
     return tuple(dict.fromkeys(names))
 
 
-def _betas(given: _Value) -> tuple[str, ...]:
-    names = _names(given)
-    if not all(map(_HEADER.fullmatch, names)):
-        raise given.error("a list of names of beta versions")
-    return names
-
-
-def _keys(given: _Value) -> tuple[str, ...]:
+def _keys(f: _Field, value: Any) -> tuple[str, ...]:
     """Return the keys in a text or a list. The error for a wrong key does not show the key."""
-    value = given.value
     texts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
     try:
         texts = tuple(texts)
@@ -493,29 +469,22 @@ def _keys(given: _Value) -> tuple[str, ...]:
     return texts
 
 
-def _factories(given: _Value) -> Mapping[str, str]:
-    value = given.value
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise given.error("a JSON object of alias: dotted path") from None
-    if not isinstance(value, Mapping) or not all("." in str(path) for path in value.values()):
-        raise given.error("a mapping of alias to dotted path")
-    return {"default": _DEFAULT_FACTORY, **{str(alias): str(path) for alias, path in value.items()}}
+def _factories(f: _Field, value: Any) -> Mapping[str, str]:
+    try:
+        paths = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise _error(f, value, "a JSON object of alias: dotted path") from None
+    if not isinstance(paths, Mapping) or not all("." in str(path) for path in paths.values()):
+        raise _error(f, value, "a mapping of alias to dotted path")
+    return {"default": _DEFAULT_FACTORY, **{str(alias): str(path) for alias, path in paths.items()}}
 
 
-#: How values are read: by the name of the setting, else by the first word of its type, else as a number.
-_READERS: dict[str, Callable[[_Value], Any]] = {
-    "encryption_key": _keys,
-    "prices": _prices,
-    "store_prefix": _key_prefix,
-    "workspace_id": _id,
-    "user_profile_id": _id,
-    "betas": _betas,
-    "Literal": _choice,
-    "Mapping": _factories,
-    "tuple": _names,
+#: How the values of a setting are read, by its name; else by the beginning of its type; else as a number.
+_READERS: dict[str, Callable[[_Field, Any], Any]] = {"encryption_key": _keys, "prices": _prices}
+_READERS_OF_KINDS: dict[str, Callable[[_Field, Any], Any]] = {
+    "Lit": _choice,
+    "Map": _factories,
+    "tup": _names,
     "str": _text,
 }
 

@@ -219,7 +219,7 @@ def _check_known_to_client(url: str) -> None:
 
 @functools.lru_cache(maxsize=64)
 def address_of(url: str) -> Address:
-    """Parse a URL that is in the one form."""
+    """Return the parts of a URL that is in the one form."""
     parts = urlsplit(url)
     options = {name: _PASSED[name](value) for name, value in parse_qsl(parts.query, keep_blank_values=True)}
     for name, value in (("username", parts.username), ("password", parts.password)):

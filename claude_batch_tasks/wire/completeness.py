@@ -6,7 +6,8 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from itertools import compress
+from typing import Any, cast
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import ResultsIncomplete
@@ -110,18 +111,18 @@ class Completeness:
     def _keep(self, block: bytes, number: int) -> bytes:
         # Split at LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
         raw = block.rstrip(b"\n").split(b"\n")
-        found: Iterable[Row | None] | None = decode_rows(block, raw)
+        found: Sequence[Row | None] | None = decode_rows(block, raw)
         if odd := found is None:
             # A last line without a line end may have been cut off.
             cut = None if block.endswith(b"\n") else raw[-1]
             raw = not_blank(raw)
             found = self._read_singly(raw, cut)
-        lines = zip(found, raw, strict=True)
-        kept = [(row, line) for row, line in lines if row is not None and self._add(row, number)]
-        self._count([row for row, _ in kept])
+        belongs = [row is not None and self._add(row, number) for row in found]
+        kept = cast("list[Row]", list(compress(found, belongs)))
+        self._count(kept)
         if odd:
-            self.unreadable += sum(row.unreadable for row, _ in kept)
-        return b"\n".join([line for _, line in kept])
+            self.unreadable += sum(row.unreadable for row in kept)
+        return b"\n".join(compress(raw, belongs))
 
     def _read_singly(self, lines: list[bytes], cut: bytes | None) -> list[Row | None]:
         return [self._readable(line, whole=line is not cut) for line in lines]

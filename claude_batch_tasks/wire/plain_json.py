@@ -17,7 +17,6 @@ import pathlib
 import re
 from collections import UserString
 from collections.abc import Callable, Iterator, Mapping, MappingView, Sequence, Set
-from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -114,10 +113,14 @@ class _Walk:
         if isinstance(value, float):
             number = float.__float__(value)
             return number if math.isfinite(number) else self._refuse(where, f"is {number}, which JSON does not have")
-        if (read := self._reader_of(value)) is not None:
-            with self._inside(value, where) as new:
-                return read(value, where) if new else None
-        return self._rare(value, where)
+        if (read := self._reader_of(value)) is None:
+            return self._rare(value, where)
+        if id(value) in self._open:
+            return self._refuse(where, "contains itself")
+        self._open.add(id(value))
+        found = read(value, where)
+        self._open.discard(id(value))
+        return found
 
     def _reader_of(self, value: Any) -> Callable[[Any, str], Any] | None:
         """Return the method that reads a value which holds others; None: it holds none."""
@@ -139,16 +142,6 @@ class _Walk:
     def _refuse(self, where: str, why: str) -> Any:
         self.wrong.append((where, why))
         return None
-
-    @contextmanager
-    def _inside(self, value: Any, where: str) -> Iterator[bool]:
-        if id(value) in self._open:
-            self._refuse(where, "contains itself")
-            yield False
-            return
-        self._open.add(id(value))
-        yield True
-        self._open.discard(id(value))
 
     def _text(self, value: str, where: str) -> Any:
         text = str.__str__(value)
