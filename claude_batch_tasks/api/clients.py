@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import os
 import re
@@ -239,8 +238,7 @@ def hash_credential(client: anthropic.Anthropic, key: str) -> str:
 
     It is computed as in 0.2.0. See ``identity.keyed_hash`` for what else tells accounts apart.
     """
-    parts = (str(client.base_url), client.api_key or "", client.auth_token or "")
-    return hashlib.blake2b("\n".join(parts).encode(), key=key.encode(), digest_size=16).hexdigest()
+    return identity.digest([str(client.base_url), client.api_key or "", client.auth_token or ""], key)
 
 
 def account_name(
@@ -264,7 +262,7 @@ def account_name(
         parts += [repr(tuple(account or ())) if named else f"{alias} {identity.keyed_hash(client, 'account')}"]
     if workspace is not None:
         parts.append(f"workspace {workspace}")
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return identity.digest(parts)
 
 
 def host_of(client: anthropic.Anthropic) -> str:

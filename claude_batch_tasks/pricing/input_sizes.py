@@ -86,9 +86,9 @@ def measure_inputs(params: Mapping[str, Any]) -> Inputs:
         found.unknown["conversation kept at Anthropic (thread)"] += 1
     if params.get("mcp_servers"):
         found.endless = found.endless or ("params.mcp_servers", "MCP servers")
-    if management := _as_dict(params.get("context_management")):
-        edits = map(_as_dict, _as_list(management.get("edits")))
-        found.compacted = any(str(edit.get("type")).startswith("compact") for edit in edits)
+    edits = _as_dict(params.get("context_management")).get("edits")
+    if isinstance(edits, list):
+        found.compacted = any(str(_as_dict(edit).get("type")).startswith("compact") for edit in edits)
     if _as_dict(params.get("container")).get("skills"):
         found.endless = found.endless or ("params.container.skills", "skills")
     return found.inputs()

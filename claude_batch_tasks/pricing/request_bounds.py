@@ -166,7 +166,7 @@ class PricedRequest:
             field = "params.tools" if not found.unknown else "params.messages"
             return Unbounded(field, f"the context window of {self._model} is not known; send the content itself")
         total = Decimal()
-        for times, cost in self._answering(prompt, output, ttl):
+        for times, cost in self._list_costs(prompt, output, ttl):
             if cost is None:
                 return Unbounded(
                     "params.tools" if found.advisors else "params.fallbacks",
@@ -176,7 +176,7 @@ class PricedRequest:
         searches = self._prices.cost(self._model, Used(web_searches=found.searches), batch=self._batch)
         return total + (searches or 0)
 
-    def _answering(self, prompt: int, output: int, ttl: str | None) -> Iterator[tuple[int, Decimal | None]]:
+    def _list_costs(self, prompt: int, output: int, ttl: str | None) -> Iterator[tuple[int, Decimal | None]]:
         """Yield how often each model may be prompted, and what each time costs at most; None: that is not known."""
         found = self.inputs
         longest = rules.LONGEST_MESSAGE if output else 0
@@ -184,13 +184,13 @@ class PricedRequest:
         if found.compacted:
             yield found.prompts, self._prompt(self._model, prompt, longest, ttl=ttl)
         for advisor in found.advisors:
-            yield advisor.uses, self._advice(advisor, longest)
+            yield advisor.uses, self._advice_cost(advisor, longest)
         for fallback in self._fallbacks if isinstance(self._fallbacks, list) else [self._fallbacks]:
             if fallback is not None:
                 model = fallback.get("model") if isinstance(fallback, dict) else None
                 yield found.prompts, self._prompt(str(model), prompt, output, ttl=ttl) if model else None
 
-    def _advice(self, advisor: Advisor, longest: int) -> Decimal | None:
+    def _advice_cost(self, advisor: Advisor, longest: int) -> Decimal | None:
         window = self._prices.window(advisor.model, widest=True)
         if window is None:
             return None

@@ -116,7 +116,7 @@ def classify_answer(
         error_type: the ``error.type`` of such a body.
         sent: False if the request certainly never left (connection refused, no free connection).
     """
-    if not sent or _passes(status, error_type, own=own):
+    if not sent or _is_refused_for_now(status, error_type, own=own):
         return errors.TransientError
     if status == 404:
         return errors.NotFoundError
@@ -129,7 +129,7 @@ def classify_answer(
     return errors.PermanentError if status in _REDIRECTS else errors.AmbiguousError
 
 
-def _passes(status: int | None, error_type: str | None, *, own: bool) -> bool:
+def _is_refused_for_now(status: int | None, error_type: str | None, *, own: bool) -> bool:
     """Return whether an answer says that nothing was done, for a reason that passes."""
     overloaded = status == 529 and error_type == "overloaded_error"
     return status in (429, _NOT_REACHED) or (own and (overloaded or status in _PASSING_REFUSALS))

@@ -231,7 +231,7 @@ class Settings:
         """
         given = spelling.read_configured(app)
         for name, (key, _) in given.items():
-            _check_known(name, key)
+            _known(name, NAMES, PREFIX, key=key)
         try:
             values = {name: each.value for name, each in given.items()}
             if isinstance(values.get("store_url"), str):
@@ -366,27 +366,22 @@ def visibility_timeout(app: Celery) -> float:
     return float(options.get("visibility_timeout", rules.DEFAULT_VISIBILITY_TIMEOUT))
 
 
-def _known(name: str, names: Collection[str], prefix: str) -> str:
+def _known(name: str, names: Collection[str], prefix: str, *, key: str = "") -> str:
+    """Return a name if it is one of ``names``.
+
+    Args:
+        key: the name as it is spelled where it was found, if that has to be said.
+
+    Raises:
+        InvalidSettings: it is none of them.
+    """
     if name in names:
         return name
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(names))}"
+    if close and key not in ("", PREFIX + name):
+        hint += f" Write {spelling.respell_setting(key, name, close[0])} in place of {key}"
     raise InvalidSettings(f"unknown setting {prefix}{name}{hint}")
-
-
-def _check_known(name: str, key: str) -> None:
-    """Refuse a name that is not one of our settings.
-
-    Args:
-        key: the name as it is spelled where it was found.
-    """
-    try:
-        _known(name, NAMES, PREFIX)
-    except InvalidSettings as exc:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        right = spelling.respell_setting(key, name, close[0]) if close else ""
-        more = f" Write {right} in place of {key}" if right and key != PREFIX + name else ""
-        raise InvalidSettings(f"{exc}{more}") from None
 
 
 def _checked(f: _Field, value: Any) -> Any:
@@ -395,41 +390,41 @@ def _checked(f: _Field, value: Any) -> Any:
     if value is None or (isinstance(value, str) and value.lower() == "none"):
         if "None" in kind:
             return None
-        raise _error(f, value, "set")
+        raise _make_error(f, value, "set")
     if read := _READERS.get(f.name) or _READERS_OF_KINDS.get(kind[:3]):
         return read(f, value)
-    return _number(f, value)
+    return _read_number(f, value)
 
 
-def _error(f: _Field, value: Any, expected: str) -> InvalidSettings:
+def _make_error(f: _Field, value: Any, expected: str) -> InvalidSettings:
     given = repr(value) if f.repr else f"of type {type(value).__name__}"  # the value may hold a password
     return InvalidSettings(f"{PREFIX}{f.name} must be {expected}, not {given} ({f.metadata['meaning']})")
 
 
-def _choice(f: _Field, value: Any) -> Any:
+def _read_choice(f: _Field, value: Any) -> Any:
     if value not in f.metadata["choices"]:
-        raise _error(f, value, " or ".join(map(repr, f.metadata["choices"])))
+        raise _make_error(f, value, " or ".join(map(repr, f.metadata["choices"])))
     return value
 
 
-def _prices(f: _Field, value: Any) -> Mapping[str, Mapping[str, float]]:
+def _read_prices(f: _Field, value: Any) -> Mapping[str, Mapping[str, float]]:
     try:
         return check_overrides(value)
     except ValueError as exc:
         raise InvalidSettings(f"{PREFIX}{f.name}: {exc}") from None
 
 
-def _text(f: _Field, value: Any) -> str:
+def _read_text(f: _Field, value: Any) -> str:
     if not isinstance(value, str):
-        raise _error(f, value, "a text")
+        raise _make_error(f, value, "a text")
     if f.name in ("workspace_id", "user_profile_id") and not _HEADER.fullmatch(value):
-        raise _error(f, value, "an id as the Console shows it")
+        raise _make_error(f, value, "an id as the Console shows it")
     if f.name == "store_prefix" and _NO_PREFIX.match(value):
-        raise _error(f, value, "without spaces and without {}")
+        raise _make_error(f, value, "without spaces and without {}")
     return value
 
 
-def _number(f: _Field, value: Any) -> float:
+def _read_number(f: _Field, value: Any) -> float:
     whole = str(f.type).startswith("int")
     try:
         if isinstance(value, bool):
@@ -440,22 +435,22 @@ def _number(f: _Field, value: Any) -> float:
                 raise ValueError
             number = int(number)
     except (TypeError, ValueError, OverflowError):
-        raise _error(f, value, "a whole number" if whole else "a number") from None
+        raise _make_error(f, value, "a whole number" if whole else "a number") from None
     if not f.metadata["least"] <= number <= _MOST:  # not for NaN
-        raise _error(f, value, f"from {f.metadata['least']} to {_MOST:,}")
+        raise _make_error(f, value, f"from {f.metadata['least']} to {_MOST:,}")
     return number
 
 
-def _names(f: _Field, value: Any) -> tuple[str, ...]:
+def _read_names(f: _Field, value: Any) -> tuple[str, ...]:
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-        raise _error(f, value, "a list of names")
+        raise _make_error(f, value, "a list of names")
     if f.name == "betas" and not all(map(_HEADER.fullmatch, names)):
-        raise _error(f, value, "a list of names of beta versions")
+        raise _make_error(f, value, "a list of names of beta versions")
     return tuple(dict.fromkeys(names))
 
 
-def _keys(f: _Field, value: Any) -> tuple[str, ...]:
+def _read_keys(f: _Field, value: Any) -> tuple[str, ...]:
     """Return the keys in a text or a list. The error for a wrong key does not show the key."""
     texts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
     try:
@@ -469,23 +464,23 @@ def _keys(f: _Field, value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _factories(f: _Field, value: Any) -> Mapping[str, str]:
+def _read_factories(f: _Field, value: Any) -> Mapping[str, str]:
     try:
         paths = json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        raise _error(f, value, "a JSON object of alias: dotted path") from None
+        raise _make_error(f, value, "a JSON object of alias: dotted path") from None
     if not isinstance(paths, Mapping) or not all("." in str(path) for path in paths.values()):
-        raise _error(f, value, "a mapping of alias to dotted path")
+        raise _make_error(f, value, "a mapping of alias to dotted path")
     return {"default": _DEFAULT_FACTORY, **{str(alias): str(path) for alias, path in paths.items()}}
 
 
 #: How the values of a setting are read, by its name; else by the beginning of its type; else as a number.
-_READERS: dict[str, Callable[[_Field, Any], Any]] = {"encryption_key": _keys, "prices": _prices}
+_READERS: dict[str, Callable[[_Field, Any], Any]] = {"encryption_key": _read_keys, "prices": _read_prices}
 _READERS_OF_KINDS: dict[str, Callable[[_Field, Any], Any]] = {
-    "Lit": _choice,
-    "Map": _factories,
-    "tup": _names,
-    "str": _text,
+    "Lit": _read_choice,
+    "Map": _read_factories,
+    "tup": _read_names,
+    "str": _read_text,
 }
 
 

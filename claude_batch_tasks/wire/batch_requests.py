@@ -89,7 +89,7 @@ def cut_batches(
     for number, request in enumerate(_as_requests(requests)):
         custom_id, params, item, wrong = _make_item(request, number, nonce, index, most)
         if wrong or problems.shown:
-            problems.add(number, custom_id, wrong)
+            problems.add_wrong(number, custom_id, wrong)
             items, ids = [], []
             continue
         assert custom_id is not None
@@ -104,7 +104,7 @@ def cut_batches(
         items.append(item)
         ids.append(custom_id)
         count, size, piece_size = count + 1, size + added, piece_size + len(item) + 1
-    problems.check(number + 1)
+    problems.raise_if_wrong(number + 1)
     yield Piece(batch, ids, b",".join(items))
 
 
@@ -115,20 +115,20 @@ class _Problems:
         self.shown: list[list[Any]] = []
         self.more = 0
 
-    def add(self, number: int | None, custom_id: str | None, wrong: list[tuple[str, str]]) -> None:
+    def add_wrong(self, number: int | None, custom_id: str | None, wrong: list[tuple[str, str]]) -> None:
         """Add what is wrong with a request, as (field, text)."""
         room = PROBLEMS_SHOWN - len(self.shown)
         self.shown += [[number, custom_id, field, text] for field, text in wrong[:room]]
         self.more += len(wrong[room:])
 
-    def check(self, requests: int) -> None:
-        """Check that nothing is wrong, and that there are requests at all.
+    def raise_if_wrong(self, requests: int) -> None:
+        """Raise if anything is wrong, or if there are no requests at all.
 
         Raises:
             InvalidRequests: with all problems.
         """
         if not requests:
-            self.add(None, None, [("requests", "the job is empty")])
+            self.add_wrong(None, None, [("requests", "the job is empty")])
         if self.shown:
             raise InvalidRequests(_describe(self.shown, self.more), self.shown, self.more)
 

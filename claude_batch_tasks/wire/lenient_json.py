@@ -94,11 +94,7 @@ def read(data: bytes | str) -> tuple[Any, str | None]:
         notes[_NOTES[kind]] = None
         return _CONSTANTS[text] if kind == "constant" else text
 
-    text = _text(data)
-    value = _parse(text, convert)
-    if isinstance(data, bytes) and "\ufffd" in text and not _is_utf8(data):
-        notes[_NOT_UTF8] = None
-    return value, _joined(notes)
+    return _parse_noting_bytes(data, convert, notes), _joined(notes)
 
 
 def strict(data: bytes, name: str) -> tuple[bytes, str | None]:
@@ -115,12 +111,9 @@ def strict(data: bytes, name: str) -> tuple[bytes, str | None]:
             return text
         return _unchanged(kind, text)
 
-    text = _text(data)
-    value = _parse(text, convert)
+    value = _parse_noting_bytes(data, convert, notes)
     if not isinstance(value, dict) or name not in value:
         raise ValueError(f"no JSON object with {name!r}")
-    if "\ufffd" in text and not _is_utf8(data):
-        notes[_NOT_UTF8] = None
     return encode(value[name]), _joined(notes)
 
 
@@ -167,6 +160,15 @@ def _joined(notes: dict[str, None]) -> str | None:
 
 def _text(data: bytes | str) -> str:
     return data if isinstance(data, str) else data.decode("utf-8-sig", errors="replace")
+
+
+def _parse_noting_bytes(data: bytes | str, convert: Callable[[Odd, str], Any], notes: dict[str, None]) -> Any:
+    """Return the value of a text; add a note if its bytes are not UTF-8."""
+    text = _text(data)
+    value = _parse(text, convert)
+    if isinstance(data, bytes) and "\ufffd" in text and not _is_utf8(data):
+        notes[_NOT_UTF8] = None
+    return value
 
 
 def _is_utf8(data: bytes) -> bool:

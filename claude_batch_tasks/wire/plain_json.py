@@ -113,8 +113,8 @@ class _Walk:
         if isinstance(value, float):
             number = float.__float__(value)
             return number if math.isfinite(number) else self._refuse(where, f"is {number}, which JSON does not have")
-        if (read := self._reader_of(value)) is None:
-            return self._rare(value, where)
+        if (read := self._find_reader(value)) is None:
+            return self._read_rare(value, where)
         if id(value) in self._open:
             return self._refuse(where, "contains itself")
         self._open.add(id(value))
@@ -122,15 +122,15 @@ class _Walk:
         self._open.discard(id(value))
         return found
 
-    def _reader_of(self, value: Any) -> Callable[[Any, str], Any] | None:
+    def _find_reader(self, value: Any) -> Callable[[Any, str], Any] | None:
         """Return the method that reads a value which holds others; None: it holds none."""
         if isinstance(value, Mapping):
-            return self._dict
+            return self._read_mapping
         if isinstance(value, (Sequence, Set, MappingView, Iterator)) and not isinstance(value, _NO_LISTS):
             return self._list
         return self._model if callable(getattr(value, "model_dump", None)) else None
 
-    def _rare(self, value: Any, where: str) -> Any:
+    def _read_rare(self, value: Any, where: str) -> Any:
         if isinstance(value, date):
             return value.isoformat()
         if getattr(value, "shape", None) == () and getattr(getattr(value, "dtype", None), "kind", None) in _NUMBERS:
@@ -174,7 +174,7 @@ class _Walk:
             else:
                 yield name, self.plain(inner, inside)
 
-    def _dict(self, value: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    def _read_mapping(self, value: Mapping[Any, Any], where: str) -> dict[str, Any]:
         return dict(self._items(value, where))
 
     def _list(self, value: Any, where: str) -> list[Any]:
@@ -202,9 +202,9 @@ class _Walk:
             return self._refuse(where, f"is a file that cannot be read: {exc.strerror or type(exc).__name__}")
         except ValueError as exc:
             return self._refuse(where, f"is a file that cannot be read: {exc}")
-        return self._base64(content, file, where)
+        return self._encode_file(content, file, where)
 
-    def _base64(self, content: Any, file: Any, where: str) -> Any:
+    def _encode_file(self, content: Any, file: Any, where: str) -> Any:
         if isinstance(content, str):
             content = content.encode(errors="surrogateescape")
         if not isinstance(content, bytes):

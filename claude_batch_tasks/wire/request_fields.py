@@ -12,6 +12,10 @@ _OF_CALL = "belongs to a call, not to a request"
 _OF_CLIENT = "belongs to the client: set it in the function that claude_batch_client_factories names"
 _OF_LOOP = "belongs to the SDK's tool runner, which a batch does not have; leave it out"
 _BETAS = 'goes into a header: leave it out, and write run_batch.delay(requests, betas=["..."])'
+_HEADERS = (
+    f"{_OF_CALL}: give run_batch the options betas=, workspace_id= or user_profile_id=, or the client of "
+    "claude_batch_client_factories default_headers="
+)
 _FORMAT = (
     "is no field of the API; write output_config={'format': {'type': 'json_schema', 'schema': ...}}, with "
     "anthropic.transform_schema(Model) as the schema of a pydantic model"
@@ -32,11 +36,9 @@ _NEVER = {
     "custom_id": "stands beside params, not in them",
     "default_headers": _OF_CLIENT,
     "extra_body": f"{_OF_CALL}: write its fields into params",
-    "extra_headers": f"{_OF_CALL}: give run_batch the options betas=, workspace_id= or user_profile_id=, or the client "
-    "of claude_batch_client_factories default_headers=",
+    "extra_headers": _HEADERS,
     "extra_query": f"{_OF_CALL}: give the client of claude_batch_client_factories default_query=",
-    "headers": f"{_OF_CALL}: give run_batch the options betas=, workspace_id= or user_profile_id=, or the client "
-    "of claude_batch_client_factories default_headers=",
+    "headers": _HEADERS,
     "idempotency_key": f"{_OF_CALL}; leave it out: a create is never repeated blindly",
     "max_iterations": _OF_LOOP,
     "max_retries": f"{_OF_CALL}: leave it out, and write run_batch.delay(requests, retries=...) for another try in a "
