@@ -7,7 +7,8 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.cli import claude_batch, common, exits
-from claude_batch_tasks.jobs.batch_job import BatchJob, adopt as adopted
+from claude_batch_tasks.jobs.adopting import adopt as adopted
+from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.lifecycle import recovery
 
 

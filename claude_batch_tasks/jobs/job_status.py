@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Literal, cast
 
 import msgspec
 
-from claude_batch_tasks.records import BatchRecord, BatchState, JobState, Summary
+from claude_batch_tasks.records import BatchRecord, BatchState, Costs, JobRecord, JobState, Summary
 from claude_batch_tasks.steps import job_summary
+from claude_batch_tasks.store import Store
+from claude_batch_tasks.wire.result_rows import OUTCOMES
+
+#: The states in which nothing more happens to a job.
+ENDED = ("completed", "canceled", "failed", "revoked")
 
 
 class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +77,49 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         return self.succeeded + self.errored + self.expired + self.canceled
 
 
-def batch_status_of(batch: BatchRecord | None) -> BatchStatus:
+def read_status(store: Store, job_id: str, job: JobRecord) -> JobStatus:
+    """Return how far a job is, from its record and those of its batches."""
+    records = store.records.find_batches(job_id)
+    batches = [record for record in records if record is not None]
+    counts: Mapping[str, int] = job_summary.count_outcomes(batches)
+    costs = job_summary.sum_costs(batches)
+    if len(batches) < len(records) and job.summary:
+        counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
+    outcomes = {name: counts[name] for name in OUTCOMES}
+    return JobStatus(
+        job_id=job_id,
+        state=job.state,
+        requests=job.requests,
+        processing=0 if job.state in ENDED else max(job.requests - sum(outcomes.values()), 0),
+        **outcomes,
+        batches=tuple(map(_batch_status, records)),
+        **_sum_counters(batches),
+        stopped=job.stopped,
+        not_sent=job.not_sent,
+        on_result_error=job.on_result_error,
+        cost=costs["cost"],
+        cost_by_model=costs["cost_by_model"],
+        cost_unknown=costs["cost_unknown"],
+        next_look=job_summary.to_datetime(job_summary.next_poll_at(batches)),
+        submitted_at=datetime.fromtimestamp(job.submitted_at, timezone.utc),
+        started_at=job_summary.to_datetime(job.started_at),
+        ended_at=job_summary.to_datetime(job.ended_at),
+        error=job.error,
+        summary=cast("Summary | None", job.summary),
+    )
+
+
+def _sum_counters(batches: Sequence[BatchRecord]) -> dict[str, int]:
+    return {
+        "looks": sum(batch.looks for batch in batches),
+        "not_found": sum(batch.not_found for batch in batches),
+        "resubmitted": sum(batch.resubmitted for batch in batches),
+        "fallback": sum(batch.answered for batch in batches),
+        "fallback_skipped": sum(batch.skipped for batch in batches),
+    }
+
+
+def _batch_status(batch: BatchRecord | None) -> BatchStatus:
     if batch is None:
         return BatchStatus(
             batch_id=None,

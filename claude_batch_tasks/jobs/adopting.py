@@ -1,0 +1,118 @@
+"""Jobs that are made of a batch that was created elsewhere."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+from celery.utils import uuid
+
+from claude_batch_tasks import errors
+from claude_batch_tasks.current_app import configured_app
+from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.eager_run import run_job_eagerly
+from claude_batch_tasks.jobs.resume_plan import check_no_fallback
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import message_chain, routing
+from claude_batch_tasks.store import Store, history, open_store
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from claude_batch_tasks.settings.job_options import JobSettings
+
+#: The form of Anthropic's batch ids; any other text could make the URL that of something else.
+_BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
+
+#: Seconds that the lease lasts while a batch's owner is recorded.
+_MOMENT = 60.0
+
+
+def adopt(
+    batch_id: str,
+    *,
+    client: str = "default",
+    queue: str | None = None,
+    app: Celery | None = None,
+    **options: Unpack[JobSettings],
+) -> BatchJob:
+    """Make a job of a batch that was created elsewhere (in the Console, by a script): poll, fetch, results.
+
+    Its custom_ids are those at Anthropic, its requests are not known here: what failed is not sent again. Workers begin
+    within a second. A batch that the account does not show ends the job with ``BatchLost``.
+
+    Args:
+        batch_id: Anthropic's, ``msgbatch_...``.
+        client: alias of the account it is on.
+        queue: the queue its steps are to follow.
+        app: the Celery app; default: the current one.
+        options: per-job settings, such as ``max_wait=86_400``.
+
+    Raises:
+        ValueError: it is no id of a batch.
+        BatchTasksError: another job has the batch.
+        InvalidSettings: an option is unknown or makes no sense.
+        StoreUnavailable: the store does not answer.
+    """
+    app = app or configured_app()
+    if not _BATCH_ID.fullmatch(str(batch_id)):
+        raise ValueError(f"batch_id must be Anthropic's id of a batch, msgbatch_..., not {batch_id!r}")
+    check_no_fallback(options)
+    chosen = {**options, "fallback": "off"}
+    settings = Settings.of(app).override(chosen)
+    settings.check_client(client)
+    store, job_id = open_store(settings), uuid()
+    record = _make_record(app, client, queue, chosen, store.now())
+    _store_job(store, job_id, record, batch_id, settings.result_ttl)
+    history.note(store, Unit(job_id), "adopted", f"adopted {batch_id}", batch_id=batch_id, client=client)
+    job = BatchJob(job_id, app)
+    if app.conf.task_always_eager:
+        job._result = run_job_eagerly(app, store, job_id, record, [0])
+    return job
+
+
+def _make_record(app: Celery, client: str, queue: str | None, options: Mapping[str, Any], now: float) -> JobRecord:
+    route = routing.find_route(app, {"queue": queue})
+    return JobRecord(
+        nonce=secrets.token_hex(8),
+        requests=0,
+        batches=1,
+        client=client,
+        queue=routing.queue_name(route),
+        route=routing.encode_route(route),
+        options=dict(options),
+        adopted=True,
+        state="running",
+        submitted_at=now,
+        started_at=now,
+        admitted=1,
+    )
+
+
+def _store_job(store: Store, job_id: str, job: JobRecord, batch_id: str, ttl: float) -> None:
+    """Make the job exist, as the owner of its batch; if another job owns the batch, nothing is left behind."""
+    now, batch = job.submitted_at, BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
+    unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position_of(0, 1)
+    # The job expires unless its first poll keeps it. If this process dies here, a worker finds it without an owner.
+    store.jobs.create_job(job_id, job, [batch], ttl, staged=False)
+    try:
+        store.schedule.add_units([unit], now)
+        store.leases.acquire_lease(unit, position, owner, _MOMENT)
+        holder = store.batch_ids.claim_id(unit, owner, batch_id, instead_of=_find_gone_holder(store, batch_id))
+        if holder != unit:
+            other = holder.job_id if holder else "another"
+            raise errors.BatchTasksError(f"batch {batch_id} is that of job {other}: see BatchJob({other!r})")
+        store.leases.park_unit(unit, owner, position, now)
+    except BaseException:
+        store.jobs.delete_job(job_id)
+        raise
+
+
+def _find_gone_holder(store: Store, batch_id: str) -> Unit | None:
+    """Return the recorded owner of the batch if its job is gone from the store, else None."""
+    holder = store.batch_ids.find_owner(batch_id)
+    return holder if holder is not None and store.jobs.read_job(holder.job_id) is None else None

@@ -1,0 +1,44 @@
+"""How applications end a job: a job that runs is canceled, a job that has ended is deleted."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from claude_batch_tasks.errors import JobRunning
+from claude_batch_tasks.jobs.job_status import ENDED
+from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.results.job_results import read_job
+from claude_batch_tasks.steps import message_headers, routing
+from claude_batch_tasks.store import Store, history
+
+
+def cancel_job(app: Celery, store: Store, job_id: str, job: JobRecord) -> None:
+    """Record that a job is to be canceled, and send a message for each of its batches; see ``BatchJob.cancel``."""
+    from claude_batch_tasks.tasks import cancel_batch
+
+    if job.state in ENDED:
+        return
+    store.jobs.update_job(job_id, cancel_requested=True)
+    history.note(store, Unit(job_id), "cancel", "cancel asked for")
+    # If the messages get lost, the next poll cancels.
+    store.schedule.wake_units(Unit(job_id, number) for number in range(job.batches))
+    task = app.tasks[cancel_batch.name]
+    for number in range(job.batches):
+        task.apply_async(
+            (job_id, number),
+            **message_headers.headers_option(job),
+            **routing.follow_route(app, job, task.name),
+        )
+
+
+def delete_job(store: Store, job_id: str) -> None:
+    """Remove all of a job from the store, if it has ended or has not begun; see ``BatchJob.delete``."""
+    # A job that has not begun is revoked first: a worker that takes its message now must not pay for it.
+    if not store.jobs.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
+        state = read_job(store, job_id).state
+        if state not in ENDED:
+            raise JobRunning(
+                f"job {job_id} is {state}, and what it pays for would be lost; "
+                "cancel() it, and delete it when it has ended"
+            )
+    store.jobs.delete_job(job_id, remember=True)

@@ -1,0 +1,97 @@
+"""The results of a whole job: those of its finished batches, or those of some requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from claude_batch_tasks.errors import JobNotFound, RequestNotFound
+from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.results import export
+from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result
+from claude_batch_tasks.results.request_search import Places, RequestSearch
+from claude_batch_tasks.store import Store, lost_records
+from claude_batch_tasks.wire.result_rows import OUTCOMES
+
+
+class JobResults:
+    """The results of one job in the store; the methods of ``BatchJob`` describe what theirs are."""
+
+    def __init__(self, store: Store, job_id: str) -> None:
+        self._store, self._job_id = store, job_id
+
+    def read_results(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
+        """Return the outcomes of finished batches or, if there are ``ids``, those of these requests."""
+        if ids is not None:
+            _check_choices(type, order)
+            return (result for result in self._read_some(self._search(ids)) if type in (None, result.type))
+        readers = self._readers(type, order)
+        return (result for reader in readers for result in reader.results(type, order))
+
+    def find_result(self, custom_id: str) -> RequestResult:
+        """Return the outcome of one request."""
+        places = self._search([custom_id])
+        if not places:
+            raise RequestNotFound(f"job {self._job_id} has no request {custom_id!r}")
+        for result in self._read_some(places):
+            return result
+        raise RequestNotFound(f"request {custom_id!r} of job {self._job_id} has no outcome yet")
+
+    def export_results(self, file: Any, format: str, type: Type | None, order: Order) -> int:
+        """Write the outcomes of finished batches to a file, and return how many there are."""
+        write = export.FORMATS[check_choice("format", format, tuple(export.FORMATS))]
+        readers = self._readers(type, order)
+        with export.opened(file) as out:
+            return write(readers, out, type, order)
+
+    def _search(self, ids: Iterable[str]) -> Places:
+        return RequestSearch(self._store, self._job_id, read_job(self._store, self._job_id)).find_places(ids)
+
+    def _read_some(self, places: Places) -> Iterator[RequestResult]:
+        """Yield the outcomes of the requests at these places that have a final one."""
+        job = read_job(self._store, self._job_id)
+        for number, wanted in places.items():
+            if (batch := self._store.records.read_batch(self._job_id, number)) is not None:
+                for outcome in Reader(self._store, self._job_id, job, number, batch).chosen(wanted):
+                    yield as_result(wanted[outcome.place], outcome)
+
+    def _readers(self, only: Type | None, order: Order) -> Iterator[Reader]:
+        """Return the readers of the batches that are finished by now."""
+        _check_choices(only, order)
+        return self._make_readers(
+            read_job(self._store, self._job_id), self._store.records.find_batches(self._job_id), only
+        )
+
+    def _make_readers(self, job: JobRecord, records: list[BatchRecord | None], only: Type | None) -> Iterator[Reader]:
+        for number, batch in enumerate(records):
+            if batch is not None and batch.done and (only is None or batch.counts.get(only)):
+                yield Reader(self._store, self._job_id, job, number, batch)
+        if error := lost_records.of_records(self._job_id, job, records):
+            raise error
+
+
+def read_job(store: Store, job_id: str) -> JobRecord:
+    """Return the record of a job.
+
+    Raises:
+        JobNotFound: the store has no such job.
+    """
+    if (job := store.jobs.read_job(job_id)) is None:
+        raise JobNotFound(f"no job {job_id} in the store: it was never submitted there, or its record has expired")
+    return job
+
+
+def check_choice(name: str, value: Any, known: tuple[Any, ...]) -> Any:
+    """Return the value of an argument if it is a known one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value not in known:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+    return value
+
+
+def _check_choices(type: Any, order: Any) -> None:
+    check_choice("type", type, (*OUTCOMES, None))
+    check_choice("order", order, ("stored", "request"))
