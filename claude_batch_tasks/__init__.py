@@ -10,10 +10,9 @@ from claude_batch_tasks._version import __version__ as __version__
 if TYPE_CHECKING:
     from claude_batch_tasks import errors, signals
     from claude_batch_tasks.jobs.adopting import adopt
-    from claude_batch_tasks.jobs.batch_job import BatchJob
+    from claude_batch_tasks.jobs.batch_job import BatchJob, list_jobs
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
     from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
-    from claude_batch_tasks.jobs.listing import list_jobs
     from claude_batch_tasks.records import HistoryEvent, Summary
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.settings.job_options import JobOptions
@@ -49,7 +48,7 @@ _HOME = {
     "Summary": "records",
     "adopt": "jobs.adopting",
     "estimate": "jobs.estimating",
-    "list_jobs": "jobs.listing",
+    "list_jobs": "jobs.batch_job",
     "run_batch": "tasks",
 }
 

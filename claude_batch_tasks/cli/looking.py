@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from claude_batch_tasks.cli import claude_batch, common, shown
-from claude_batch_tasks.jobs.listing import list_jobs
+from claude_batch_tasks.jobs.batch_job import list_jobs
 from claude_batch_tasks.records import JobState
 
 

@@ -12,11 +12,6 @@ import msgspec
 
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.pricing.input_sizes import (
-    DOCUMENT as DOCUMENT,
-    IMAGE as IMAGE,
-    PER_MESSAGE as PER_MESSAGE,
-)
 from claude_batch_tasks.pricing.prices import Prices, check_overrides
 from claude_batch_tasks.pricing.request_bounds import PricedRequest, describe_unknown, sum_known
 from claude_batch_tasks.settings import prices_of

@@ -41,6 +41,8 @@ def choose_options(job: JobRecord, options: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         InvalidSettings: a new one makes no sense.
     """
+    if job.adopted:
+        check_no_fallback(options)
     if options.get("deadline") is not None:
         options = {**options, "deadline": submission.seconds_until(options["deadline"], lambda: job.submitted_at)}
     return {**job.options, **options}

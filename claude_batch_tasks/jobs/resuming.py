@@ -36,8 +36,10 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     """
     settings = Settings.of(app)
     store = open_store(settings)
-    if job.ended_at is None or job.state == "revoked":
-        raise _refusal(job_id, "it has not ended" if job.ended_at is None else f"it is {job.state}")
+    if job.ended_at is None:
+        raise _refusal(job_id, "it has not ended")
+    if job.state == "revoked":
+        raise _refusal(job_id, "it is revoked")
     succeeded = job.state != "failed"
     if succeeded:
         if (fetching := restoring.fetch_lost_rows(app, store, job_id, job)) is not None:
@@ -50,8 +52,6 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
         raise _refusal(job_id, f"it is {job.state}")
     job.options = resume_plan.choose_options(job, options)
     settings = settings.override(job.options)
-    if job.adopted:
-        resume_plan.check_no_fallback(options)
     eager = app.conf.task_always_eager
     plan = resume_plan.plan_resume(job, batches, unfinished, settings, now=store.now(), eager=eager)
     if not store.jobs.resume_job(job_id, plan.job, plan.batches):
