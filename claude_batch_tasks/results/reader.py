@@ -74,6 +74,10 @@ class Outcome(NamedTuple):
     """Why it was not sent again."""
 
 
+#: A row with the position of its request in the batch, and the line that it is in.
+_PlacedRow = tuple[int, result_rows.Row, bytes]
+
+
 class Reader:
     """A reader of one batch's outcomes, in constant memory except for the batch's custom_ids.
 
@@ -102,11 +106,6 @@ class Reader:
         found = (outcome for outcome in self._stored() if only in (None, outcome.row.type))
         return _in_order(found, self._batch.count) if order == "request" else found
 
-    def outcome(self, place: int, custom_id: str) -> Outcome | None:
-        """Return the outcome of the request at that position; this reads only few chunks."""
-        found = self.chosen({place: custom_id})
-        return next(found, None)
-
     def chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Yield the outcomes of some requests, without those that may still be sent again.
 
@@ -131,30 +130,39 @@ class Reader:
             else:
                 notes[place] = _note(stored)
         lost = self._answers_lost()
-        for attempt, round_ in batch.layers:
-            pieces = self._store.results.find_chunks(self._job_id, self._number, attempt, wanted)
-            for number in sorted(set(pieces.values())):
-                ids = {
-                    self._wire_id(place, round_, wanted[place]): place for place, in_ in pieces.items() if in_ == number
-                }
-                piece = self._store.results.read_chunk(self._job_id, self._number, attempt, number)
-                for row, line in _rows_of(piece, ids):
-                    place = ids[row.custom_id]
-                    del wanted[place]
-                    if lost and place not in notes and _open(row):
-                        raise self._missing(lost, lost)
-                    found = self._noted(Outcome(place, _source(round_), row, line), notes)
-                    if batch.final or place in notes or not _open(row):
-                        yield found
-        if wanted and not batch.layers:
-            self._check_that_it_is_there()
-            if lost and not notes.keys() >= wanted.keys():
-                raise self._missing(lost, lost)
-            for place in wanted if batch.final else notes:
-                if default := self._default(place):
-                    yield self._noted(default, notes)
-        elif wanted and batch.error is None:
-            raise self._missing(len(wanted))
+        if batch.layers:
+            yield from self._chosen_rows(wanted, notes, lost)
+            if wanted and batch.error is None:
+                raise self._missing(len(wanted))
+        elif wanted:
+            yield from self._chosen_defaults(wanted, notes, lost)
+
+    def _chosen_defaults(self, wanted: Mapping[int, str], notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
+        """Yield the outcomes of requests of a batch without rows."""
+        self._check_that_it_is_there()
+        if lost and not notes.keys() >= wanted.keys():
+            raise self._missing(lost, lost)
+        yield from self._defaults(wanted if self._batch.final else notes, notes)
+
+    def _chosen_rows(self, wanted: dict[int, str], notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
+        """Yield the last row of each wanted request, if it is final, and take what has a row out of ``wanted``."""
+        for attempt, round_ in self._batch.layers:
+            for place, row, line in self._wanted_rows(attempt, round_, wanted):
+                del wanted[place]
+                settled = place in notes or not _open(row)
+                if lost and not settled:
+                    raise self._missing(lost, lost)
+                if settled or self._batch.final:
+                    yield self._noted(Outcome(place, _source(round_), row, line), notes)
+
+    def _wanted_rows(self, attempt: int, round_: int, wanted: Mapping[int, str]) -> Iterator[_PlacedRow]:
+        """Yield the rows of wanted requests in one attempt; only the chunks that have any are read."""
+        pieces = self._store.results.find_chunks(self._job_id, self._number, attempt, wanted)
+        for number in sorted(set(pieces.values())):
+            ids = {self._wire_id(place, round_, wanted[place]): place for place, in_ in pieces.items() if in_ == number}
+            piece = self._store.results.read_chunk(self._job_id, self._number, attempt, number)
+            for row, line in _rows_of(piece, ids):
+                yield ids[row.custom_id], row, line
 
     def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Find some outcomes by reading all."""
@@ -198,15 +206,14 @@ class Reader:
                 notes[place] = _note(stored)
         answers = sum(replaced)
         lost = lost_records.answers_lost(batch, stored=answers + len(notes), answers=answers)
-        if not batch.layers:
-            self._check_that_it_is_there()
-            for place in range(batch.count):
-                if not replaced[place] and (place in notes or not lost) and (found := self._default(place)):
-                    yield self._noted(found, notes)
-            if lost:
-                raise self._missing(lost, lost)
+        if batch.layers:
+            yield from self._rows(replaced, notes, lost)
             return
-        yield from self._rows(replaced, notes, lost)
+        self._check_that_it_is_there()
+        known = (place for place in range(batch.count) if not replaced[place] and (place in notes or not lost))
+        yield from self._defaults(known, notes)
+        if lost:
+            raise self._missing(lost, lost)
 
     def _rows(self, replaced: bytearray, notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
         """Yield the rows that no later outcome replaces.
@@ -219,31 +226,38 @@ class Reader:
         batch, arrival, short, withheld = self._batch, count(), 0, 0
         for attempt, round_ in batch.layers:
             found = 0
-            nonce = batch_requests.round_nonce(self._job.nonce, round_)
-            for piece in self._store.results.read_rows(self._job_id, self._number, attempt):
-                for row, line in result_rows.rows(piece, skip_others=True):
-                    # The requests of an adopted batch are numbered in the order of their rows.
-                    index = next(arrival) if self._job.adopted else batch_requests.index_of(nonce, row.custom_id)
-                    place = -1 if index is None else index - batch.first
-                    if not 0 <= place < batch.count:
-                        continue  # no row of this batch; the row that should be there instead is missing
-                    found += 1
-                    if not replaced[place]:
-                        replaced[place] = True
-                        if ((lost and place not in notes) or short) and _open(row):
-                            withheld += 1
-                        else:
-                            yield self._noted(Outcome(place, _source(round_), row, line), notes)
-            expected = lost_records.rows_expected(batch, attempt, round_)
-            if expected is None:
-                expected = self._rows_mapped(attempt)
-            short += max(expected - found, 0)
+            for place, row, line in self._placed_rows(attempt, round_, arrival):
+                found += 1
+                if replaced[place]:
+                    continue
+                replaced[place] = True
+                if ((lost and place not in notes) or short) and _open(row):
+                    withheld += 1
+                else:
+                    yield self._noted(Outcome(place, _source(round_), row, line), notes)
+            short += max(self._rows_expected(attempt, round_) - found, 0)
         absent = replaced.count(0) if batch.error is None else short
-        if absent or withheld or lost or short:
-            raise self._missing(max(absent + withheld, lost, short), lost)
+        if missing := max(absent + withheld, lost, short):
+            raise self._missing(missing, lost)
 
-    def _rows_mapped(self, attempt: int) -> int:
-        """Return how many rows an attempt has by the map of its chunks; 0 if the map is gone."""
+    def _placed_rows(self, attempt: int, round_: int, arrival: Iterator[int]) -> Iterator[_PlacedRow]:
+        """Yield the rows of an attempt that belong to the batch; what is there instead of one counts as missing.
+
+        Args:
+            arrival: numbers the requests of an adopted batch, which are in the order of their rows.
+        """
+        first, nonce = self._batch.first, batch_requests.round_nonce(self._job.nonce, round_)
+        for piece in self._store.results.read_rows(self._job_id, self._number, attempt):
+            for row, line in result_rows.rows(piece, skip_others=True):
+                index = next(arrival) if self._job.adopted else batch_requests.index_of(nonce, row.custom_id)
+                if index is not None and 0 <= index - first < self._batch.count:
+                    yield index - first, row, line
+
+    def _rows_expected(self, attempt: int, round_: int) -> int:
+        """Return how many rows an attempt has by the record, else by the map of its chunks; 0 if that is gone."""
+        expected = lost_records.rows_expected(self._batch, attempt, round_)
+        if expected is not None:
+            return expected
         return len(self._store.results.find_chunks(self._job_id, self._number, attempt, range(self._batch.count)))
 
     def _noted(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
@@ -260,12 +274,13 @@ class Reader:
         if self._store.jobs.read_job(self._job_id) is None:
             raise JobNotFound(describe_missing_job(self._job_id))
 
-    def _default(self, place: int) -> Outcome | None:
-        """Return the outcome that every request has of a batch without rows."""
+    def _defaults(self, places: Iterable[int], notes: Mapping[int, str]) -> Iterator[Outcome]:
+        """Yield the outcome that every request has of a batch without rows."""
         if self._batch.outcome is None:
-            return None
+            return
         line = _as_line(msgspec.json.encode(self._batch.outcome))
-        return Outcome(place, "batch", result_rows.row(line), line)
+        for place in places:
+            yield self._noted(Outcome(place, "batch", result_rows.row(line), line), notes)
 
 
 def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
