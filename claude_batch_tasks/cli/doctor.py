@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from claude_batch_tasks.cli import claude_batch, exits
-from claude_batch_tasks.cli.common import again, app_of, say
+from claude_batch_tasks.cli.common import again, app_of, job_argument, say
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -125,7 +125,7 @@ def _live(ctx: click.Context, app: Celery, model: str, client: str, timeout: flo
 
 
 @claude_batch.command()
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @click.pass_context
 def report(ctx: click.Context, job_id: str) -> None:
     """Print what happened to a job, to paste into a support ticket.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import click
 
@@ -46,15 +49,33 @@ def results(
     claude-batch results $JOB --format parquet -o results.parquet
     """
     job = common.job_of(ctx, job_id)
-    if output == "-" and sys.stdout is None:
-        raise click.UsageError("there is no standard output; give -o FILE")
-    out = sys.stdout.buffer if output == "-" else None
-    if format_ == "parquet" and out is not None and out.isatty():
-        raise click.UsageError("a Parquet file is nothing to read here; give -o FILE")
-    try:
-        written = job.export(output if out is None else out, format_, type=only, order=order)
+    out = _standard_output(format_) if output == "-" else None
+    with _failures_explained(output):
+        written = job.export(out or output, format_, type=only, order=order)
         if out is not None:
             out.flush()
+    if quiet:
+        return
+    if output != "-":
+        common.say(f"{written:,} results written to {output}")
+    status = job.status()
+    if status.done < status.requests or status.ended_at is None:
+        common.say(f"Job {job_id} is {status.state}: {status.done:,} of {status.requests:,} requests have a result.")
+
+
+def _standard_output(format_: str) -> IO[bytes]:
+    if sys.stdout is None:
+        raise click.UsageError("there is no standard output; give -o FILE")
+    if format_ == "parquet" and sys.stdout.buffer.isatty():
+        raise click.UsageError("a Parquet file is nothing to read here; give -o FILE")
+    return sys.stdout.buffer
+
+
+@contextmanager
+def _failures_explained(output: str) -> Iterator[None]:
+    """Turn errors of the export into a message and an exit code."""
+    try:
+        yield
     except ImportError as exc:  # of pyarrow
         raise exits.Failure(str(exc)) from None
     except BrokenPipeError:
@@ -66,10 +87,3 @@ def results(
         raise exits.Failure(
             f"cannot write to {where}: {exc.strerror or exc}. The results are still in the store; try again"
         ) from None
-    if quiet:
-        return
-    if output != "-":
-        common.say(f"{written:,} results written to {output}")
-    status = job.status()
-    if status.done < status.requests or status.ended_at is None:
-        common.say(f"Job {job_id} is {status.state}: {status.done:,} of {status.requests:,} requests have a result.")

@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 import click
 
-from claude_batch_tasks.formatting import format_counts, format_unpriced
+from claude_batch_tasks.formatting import format_count, format_counts, format_unpriced
 from claude_batch_tasks.jobs.estimating import Estimate
 from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
 from claude_batch_tasks.records import HistoryEvent
@@ -47,6 +47,19 @@ def jobs(found: Iterable[JobStatus]) -> Iterator[str]:
 def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
     """Yield lines with all that is known about a job."""
     yield f"{click.style('Job', bold=True)}        {job.job_id}"
+    yield from _state(job)
+    yield from _costs_and_times(job)
+    yield ""
+    yield click.style(f"BATCH {'ID':33} {'STATE':11} REQUESTS LOOKS 404s NEXT", bold=True)
+    for number, batch in enumerate(job.batches):
+        yield from _batch(number, batch)
+    yield ""
+    yield click.style("TIMELINE", bold=True)
+    for each in history:
+        yield event(each)
+
+
+def _state(job: JobStatus) -> Iterator[str]:
     yield f"State      {_coloured(job.state)}{f': {job.error}' if job.error else ''}"
     yield f"Requests   {job.requests:,}: {progress(job)}"
     if job.resubmitted or job.fallback:
@@ -60,6 +73,9 @@ def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
         yield f"Not sent   {click.style(job.not_sent, fg='red')}"
     if job.on_result_error:
         yield f"on_result  {click.style(job.on_result_error, fg='red')}"
+
+
+def _costs_and_times(job: JobStatus) -> Iterator[str]:
     models = ", ".join(f"{model} {_usd(cost)}" for model, cost in job.cost_by_model.items())
     yield f"Cost       {_usd(job.cost)}{f' ({models})' if models else ''}"
     if job.cost_unknown:
@@ -68,14 +84,6 @@ def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
     for name, moment in (("Started", job.started_at), ("Ended", job.ended_at)):
         if moment is not None:
             yield f"{name:9}  {_moment(moment)}"
-    yield ""
-    yield click.style(f"BATCH {'ID':33} {'STATE':11} REQUESTS LOOKS 404s NEXT", bold=True)
-    for number, batch in enumerate(job.batches):
-        yield from _batch(number, batch)
-    yield ""
-    yield click.style("TIMELINE", bold=True)
-    for each in history:
-        yield event(each)
 
 
 def _batch(number: int, batch: BatchStatus) -> Iterator[str]:
@@ -95,8 +103,7 @@ def event(event: HistoryEvent) -> str:
 
 def size(job: JobStatus) -> str:
     """Return how large a job is."""
-    batches = len(job.batches)
-    return f"{_number(job.requests, 'request')} in {_number(batches, 'batch', 'batches')}"
+    return f"{format_count(job.requests, 'request')} in {format_count(len(job.batches), 'batch')}"
 
 
 def progress(job: JobStatus) -> str:
@@ -143,10 +150,6 @@ def _cost(job: JobStatus) -> str:
 
 def _coloured(word: str, width: int = 0) -> str:
     return click.style(f"{word:{width}}", fg=_COLOURS.get(word))
-
-
-def _number(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _usd(cost: float | None) -> str:

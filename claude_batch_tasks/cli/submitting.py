@@ -15,6 +15,7 @@ from claude_batch_tasks import errors
 from claude_batch_tasks.cli import claude_batch, common, exits, shown
 from claude_batch_tasks.cli.request_file import RequestFile, Unreadable
 from claude_batch_tasks.cli.watching import follow
+from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.estimating import estimate as estimated
 from claude_batch_tasks.settings import prices_of
@@ -58,20 +59,10 @@ def submit(
     app = common.sending_app(ctx)
     told = {**common.checked(app, options), "client": client}
     job = BatchJob(uuid(), app)
-    try:
-        with _requests(ctx, file, quiet) as requests:
-            task = app.tasks[f"{message_chain.NAME}run_batch"]
-            route: dict[str, Any] = {"queue": queue} if queue else {}
-            task.apply_async((requests,), told, task_id=job.id, **route)
-    except OperationalError as exc:
-        raise _unsent(f"the broker or the result back end did not answer: {exits.sentence(exc)}") from None
-    except RuntimeError as exc:  # newer Celery raises this
-        if "result store" not in str(exc):
-            raise
-        raise _unsent("the result back end did not answer.") from None
-    except KeyboardInterrupt:
-        _take_back(ctx, job)
-        raise click.exceptions.Exit(exits.INTERRUPTED) from None
+    with _failures_explained(ctx, job), _requests(ctx, file, quiet) as requests:
+        task = app.tasks[f"{message_chain.NAME}run_batch"]
+        route: dict[str, Any] = {"queue": queue} if queue else {}
+        task.apply_async((requests,), told, task_id=job.id, **route)
     if not as_json:
         click.echo(job.id)
     to_follow = f"To follow the job: {common.again(ctx, f'watch {job.id}')}"
@@ -87,6 +78,22 @@ def submit(
         common.print_json(status)
     if not quiet:
         common.say(f"Submitted: {shown.size(status)}. {to_follow}")
+
+
+@contextmanager
+def _failures_explained(ctx: click.Context, job: BatchJob) -> Iterator[None]:
+    """Turn what may interrupt the submission into a message and an exit code."""
+    try:
+        yield
+    except OperationalError as exc:
+        raise _unsent(f"the broker or the result back end did not answer: {exits.sentence(exc)}") from None
+    except RuntimeError as exc:  # newer Celery raises this
+        if "result store" not in str(exc):
+            raise
+        raise _unsent("the result back end did not answer.") from None
+    except KeyboardInterrupt:
+        _take_back(ctx, job)
+        raise click.exceptions.Exit(exits.INTERRUPTED) from None
 
 
 def _unsent(why: str) -> exits.Failure:
@@ -170,6 +177,5 @@ def _described(exc: errors.InvalidRequests, requests: RequestFile, name: str) ->
         found.append(f"  {requests.place(index)}{known}, field {field}: {text}")
     if exc.more:
         found.append(f"  and {exc.more:,} more")
-    problems = len(exc.problems) + exc.more
-    count = f"{problems:,} problem{'s' if problems != 1 else ''}"
+    count = format_count(len(exc.problems) + exc.more, "problem")
     return "\n".join([f"{count} in {name}; nothing was stored or sent:", *found])
