@@ -336,16 +336,19 @@ async def _act_under(faults: list[Fault], work: Work) -> tuple[Reply, Fault | No
         The answer, and the fault that cuts it, if there is one.
     """
     fault = next((f for f in faults if f.effect != "delay"), None)
-    late = [f.seconds for f in faults if f.effect == "delay" and f.commit]
-    await asyncio.sleep(sum(f.seconds for f in faults if f.effect == "delay" and not f.commit))
-    if fault is not None and not fault.commit and fault.effect != "cut":
-        reply = _strike(fault)
+    await asyncio.sleep(_delay(faults, commit=False))
+    if fault is None or fault.effect == "cut":
+        reply, cut = await work.act(), fault
     else:
-        reply = await work.act()
-        if fault is not None and fault.effect != "cut":
-            reply = _strike(fault)
-    await asyncio.sleep(sum(late))
-    return reply, fault if fault is not None and fault.effect == "cut" else None
+        if fault.commit:
+            await work.act()
+        reply, cut = _strike(fault), None
+    await asyncio.sleep(_delay(faults, commit=True))
+    return reply, cut
+
+
+def _delay(faults: list[Fault], *, commit: bool) -> float:
+    return sum(fault.seconds for fault in faults if fault.effect == "delay" and fault.commit == commit)
 
 
 def _strike(fault: Fault) -> Reply:

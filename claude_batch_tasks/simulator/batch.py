@@ -79,6 +79,9 @@ class Batch:
     def ended(self, now: float) -> bool:
         return now >= self.end
 
+    def listed(self, now: float) -> bool:
+        return not self.gone and now >= self.created + self.behaviour.list_lag_seconds
+
     def archived(self, now: float) -> bool:
         return now >= self.created + self.behaviour.retention_seconds and self.ended(now)
 

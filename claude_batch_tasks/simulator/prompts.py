@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from .faults import chance
 from .journal import Tokens
-from .script import MESSAGE_OF, STATUS_OF, Behaviour, ErrorType
+from .script import MESSAGE_OF, STATUS_OF, Behaviour, ErrorType, Outcome
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 #: How every answer begins.
@@ -104,20 +104,24 @@ class Judge:
 
     def decide(self, custom_id: str, digest: bytes, text: str) -> tuple[str, str]:
         """Return the outcome ("succeeded", "expired", "canceled" or an error type) and an error's message."""
+        attempt = self.attempts[digest]
         for number, rule, search in self.rules:
-            attempt = self.attempts[digest]
             if (
-                (not rule.count or self.used[number] < rule.count)
-                and (not rule.attempts or attempt < rule.attempts)
+                not (rule.count and self.used[number] >= rule.count)
+                and not (rule.attempts and attempt >= rule.attempts)
                 and rule.prompt in text
                 and search(custom_id)
                 and chance(rule.probability, self.behaviour.seed, "outcome", number, digest.hex(), attempt)
             ):
                 self.used[number] += 1
-                if rule.type != "errored":
-                    return rule.type, ""
-                return rule.error, rule.message or MESSAGE_OF[rule.error]
+                return _outcome_of(rule)
         return "succeeded", ""
+
+
+def _outcome_of(rule: Outcome) -> tuple[str, str]:
+    if rule.type != "errored":
+        return rule.type, ""
+    return rule.error, rule.message or MESSAGE_OF[rule.error]
 
 
 _read_create = msgspec.json.Decoder(_CreateBody).decode
@@ -134,25 +138,9 @@ def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prom
     Raises:
         ApiError: Anthropic refuses the call at once.
     """
-    limit = judge.behaviour.max_requests
-    try:
-        items = _read_create(body).requests
-    except msgspec.ValidationError as error:
-        raise ApiError("invalid_request_error", f"requests: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
-    if items is UNSET:
-        raise ApiError("invalid_request_error", "requests: Field required")
-    if not items:
-        raise ApiError("invalid_request_error", "requests: List should have at least 1 item after validation, not 0")
-    if len(items) > limit:
-        raise ApiError(
-            "invalid_request_error",
-            f"requests: List should have at most {limit} items after validation, not {len(items)}",
-        )
     prompts: list[Prompt] = []
     seen: set[str] = set()
-    for index, item in enumerate(items):
+    for index, item in enumerate(_read_items(body, judge.behaviour.max_requests)):
         at = f"requests.{index}"
         custom_id = item.custom_id
         if problem := custom_id_problem(custom_id, seen):
@@ -168,6 +156,26 @@ def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prom
             raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
         prompts.append(read_prompt(params, custom_id, judge, version))
     return prompts
+
+
+def _read_items(body: bytes | bytearray, limit: int) -> list[_Item]:
+    """Return the requests in the body of a create call, which has at most `limit` of them."""
+    try:
+        items = _read_create(body).requests
+    except msgspec.ValidationError as error:
+        raise ApiError("invalid_request_error", f"requests: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
+    if items is UNSET:
+        raise ApiError("invalid_request_error", "requests: Field required")
+    if not items:
+        raise ApiError("invalid_request_error", "requests: List should have at least 1 item after validation, not 0")
+    if len(items) > limit:
+        raise ApiError(
+            "invalid_request_error",
+            f"requests: List should have at most {limit} items after validation, not {len(items)}",
+        )
+    return items
 
 
 def custom_id_problem(custom_id: object, seen: set[str]) -> str:
@@ -236,13 +244,20 @@ def find_prefix(params: dict[str, Any]) -> Prefix | None:
     parts += [(message["role"], message["content"]) for message in params["messages"]]
     for number in reversed(range(len(parts))):
         name, blocks = parts[number]
-        for end in range(len(blocks) if isinstance(blocks, list) else 0, 0, -1):
-            mark = blocks[end - 1].get("cache_control") if isinstance(blocks[end - 1], dict) else None
-            if isinstance(mark, dict):
-                kept = [*parts[:number], (name, blocks[:end])]
-                canonical = _canonical([(name, _without_marks(blocks)) for name, blocks in kept])
-                digest = blake2b(canonical, digest_size=16).digest()
-                return Prefix(digest, len(canonical) // 4, "1h" if mark.get("ttl") == "1h" else "5m")
+        if last := _last_mark(blocks):
+            end, ttl = last
+            kept = [*parts[:number], (name, blocks[:end])]
+            canonical = _canonical([(name, _without_marks(blocks)) for name, blocks in kept])
+            return Prefix(blake2b(canonical, digest_size=16).digest(), len(canonical) // 4, ttl)
+    return None
+
+
+def _last_mark(blocks: Any) -> tuple[int, Literal["5m", "1h"]] | None:
+    """Return how many blocks there are up to the last one with `cache_control`, and for how long it is kept."""
+    for end in range(len(blocks) if isinstance(blocks, list) else 0, 0, -1):
+        mark = blocks[end - 1].get("cache_control") if isinstance(blocks[end - 1], dict) else None
+        if isinstance(mark, dict):
+            return end, "1h" if mark.get("ttl") == "1h" else "5m"
     return None
 
 
@@ -265,30 +280,37 @@ def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[
         return "invalid_request_error", f"model: {_missing(model, 'string')}"
     if not model.startswith("claude"):
         return "not_found_error", f"model: {model}"
-    max_tokens = params.get("max_tokens", UNSET)
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
-        return "invalid_request_error", f"max_tokens: {_missing(max_tokens, 'integer')}"
-    if max_tokens < in_batch:
-        bound = f"greater than or equal to {int(in_batch)}"
-        return "invalid_request_error", f"max_tokens: Input should be {bound}"
-    messages = params.get("messages", UNSET)
-    if not isinstance(messages, list):
-        return "invalid_request_error", f"messages: {_missing(messages, 'list')}"
-    if not messages:
-        return "invalid_request_error", "messages: at least one message is required"
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), (str, list)):
-            return "invalid_request_error", f"messages.{index}.content: Field required"
-        if message.get("role") not in ("user", "assistant", "system"):
-            return "invalid_request_error", f"messages.{index}.role: Input should be 'user' or 'assistant'"
-        if not message["content"] and message["role"] == "user":
-            return "invalid_request_error", f"messages.{index}: user messages must have non-empty content"
+    if problem := _find_length_problem(params.get("max_tokens", UNSET), least=int(in_batch)):
+        return "invalid_request_error", f"max_tokens: {problem}"
+    if problem := _find_message_problem(params.get("messages", UNSET)):
+        return "invalid_request_error", problem
     if in_batch and params.get("stream"):
         return "invalid_request_error", "stream: Streaming is not supported in Message Batches"
-    if version >= NO_SAMPLING_SINCE:
-        for name in ("temperature", "top_p", "top_k"):
-            if params.get(name) is not None:
-                return "invalid_request_error", f"{name}: Extra inputs are not permitted"
+    refused = ("temperature", "top_p", "top_k") if version >= NO_SAMPLING_SINCE else ()
+    for name in refused:
+        if params.get(name) is not None:
+            return "invalid_request_error", f"{name}: Extra inputs are not permitted"
+    return None
+
+
+def _find_length_problem(max_tokens: Any, least: int) -> str | None:
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
+        return _missing(max_tokens, "integer")
+    return f"Input should be greater than or equal to {least}" if max_tokens < least else None
+
+
+def _find_message_problem(messages: Any) -> str | None:
+    if not isinstance(messages, list):
+        return f"messages: {_missing(messages, 'list')}"
+    if not messages:
+        return "messages: at least one message is required"
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("content"), (str, list)):
+            return f"messages.{index}.content: Field required"
+        if message.get("role") not in ("user", "assistant", "system"):
+            return f"messages.{index}.role: Input should be 'user' or 'assistant'"
+        if not message["content"] and message["role"] == "user":
+            return f"messages.{index}: user messages must have non-empty content"
     return None
 
 

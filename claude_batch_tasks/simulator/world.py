@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -76,15 +77,11 @@ class World:
         """
         if after_id and before_id:
             raise ApiError("invalid_request_error", "Only one of after_id and before_id may be given")
+        own = {b.id: b for b in self.batches.values() if b.account == account}
+        end = _number_of(own, "after_id", after_id, math.inf)
+        begin = _number_of(own, "before_id", before_id, 0)
         now = self.now()
-        batches = [b for b in self.batches.values() if b.account == account]
-        if cursor := after_id or before_id:
-            number = next((b.number for b in batches if b.id == cursor), None)
-            if number is None:
-                name = "after_id" if after_id else "before_id"
-                raise ApiError("invalid_request_error", f"{name}: Invalid cursor '{cursor}'")
-            batches = [b for b in batches if (b.number < number if after_id else b.number > number)]
-        batches = [b for b in batches if not b.gone and now >= b.created + b.behaviour.list_lag_seconds]
+        batches = [b for b in own.values() if begin < b.number < end and b.listed(now)]
         # Oldest first here: a page back in time has the newest of them, a page forward those next to the cursor.
         page = batches[:limit] if before_id else batches[-limit:]
         return page[::-1], len(page) < len(batches)
@@ -211,6 +208,14 @@ class World:
             entry.sent_as_messages += 1
             entry.paid_messages += sent.outcome == "succeeded"
         return list(records.values())
+
+
+def _number_of(batches: dict[str, Batch], name: str, cursor: str | None, default: float) -> float:
+    if not cursor:
+        return default
+    if cursor not in batches:
+        raise ApiError("invalid_request_error", f"{name}: Invalid cursor '{cursor}'")
+    return batches[cursor].number
 
 
 def chosen(world: World, batch_id: str) -> Iterable[Batch]:
