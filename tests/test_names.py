@@ -19,7 +19,7 @@ from celery.app.task import Task
 
 import claude_batch_tasks
 from claude_batch_tasks import doctor, records
-from claude_batch_tasks.checks import configuration, problems
+from claude_batch_tasks.checks import celery_settings, problems
 from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.settings import FIELDS, NAMES
 from claude_batch_tasks.steps.message_chain import NAME
@@ -141,7 +141,7 @@ def test_tasks_by_the_end_of_their_names(tasks: set[str]) -> None:
         and isinstance(node.right, ast.Constant)
         and ast.unparse(node.left).rpartition(".")[2] == "NAME"
     }
-    named |= {name for name, _ in found(r"\{NAME\}(\w+)")} | set(configuration._LONG_STEPS)
+    named |= {name for name, _ in found(r"\{NAME\}(\w+)")} | set(celery_settings.LONG_STEPS)
     assert len(named) > 3
     assert {name for name in named if NAME + name not in tasks} == set()
 

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from claude_batch_tasks._version import __version__
-from claude_batch_tasks.checks import configuration
+from claude_batch_tasks.checks import redis_servers
 from claude_batch_tasks.checks.versions import versions
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.settings.redis_urls import database_of, redis_address
@@ -59,7 +59,7 @@ def _answer(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
     settings = Settings.of(state.app)
     assert settings.store_url is not None
     try:
-        with configuration.connected(settings.store_url, settings.store_prefix or "") as client:
+        with redis_servers.connect_client(settings.store_url, settings.store_prefix or "") as client:
             sees = bool(client.exists(mark_worker(token)))
     except (redis.RedisError, OSError):
         sees = None

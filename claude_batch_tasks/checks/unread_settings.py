@@ -123,14 +123,18 @@ def _places(app: Celery) -> Iterator[_Place]:
 
     yield from _of_django(app, unread)
     yield from _of_flask(app, unread)
-    environment = [(key, value) for key, value in _alike(os.environ, os.environ.__getitem__) if value]
-    if _is_ready_made(app):
-        environment = [item for item in environment if spelling.name_of(item[0], ("", CELERY)) is None]
     assigned = partial(_assign, app, "os.environ['{key}']")
-    yield _Place("the environment", "the app does not read it", environment, assigned)
+    yield _Place("the environment", "the app does not read it", _environment(app), assigned)
     for items in maps:
         written = partial(_write, app, "in place of it")
         yield _Place("the app's configuration", "Celery does not read it", unread(items), written)
+
+
+def _environment(app: Celery) -> _Items:
+    items = [(key, value) for key, value in _alike(os.environ, os.environ.__getitem__) if value]
+    if not _is_ready_made(app):
+        return items
+    return [item for item in items if spelling.name_of(item[0], ("", CELERY)) is None]
 
 
 def _of_django(app: Celery, unread: Callable[[Iterable[tuple[str, Any]]], _Items]) -> Iterator[_Place]:
@@ -146,8 +150,7 @@ def _of_django(app: Celery, unread: Callable[[Iterable[tuple[str, Any]]], _Items
         assigned = partial(_assign, app, f"settings.{outer}['{{key}}']")
         yield _Place(f"{outer} in Django's settings", "Celery does not read it", unread(nested), assigned)
     if (module := sys.modules.get(str(getattr(settings, "SETTINGS_MODULE", None)))) is not None:
-        held = vars(module)
-        dropped = [(key, value) for key, value in unread(_alike(held, held.__getitem__)) if not key.isupper()]
+        dropped = _in_lower_case(unread(_alike(vars(module), vars(module).__getitem__)))
         fix = fix if is_read else partial(_assign, app, f"{module.__name__}.{{key}}")
         yield _Place(module.__name__, "Django reads names in capitals alone", dropped, fix)
 
@@ -158,7 +161,7 @@ def _of_flask(app: Celery, unread: Callable[[Iterable[tuple[str, Any]]], _Items]
         items = unread(_alike(config, config.__getitem__))
         yield _Place(title, "Celery does not read it", items, partial(_assign, app, "flask_app.config['{key}']"))
         for source, held in _read_by_flask(config):
-            dropped = [(key, value) for key, value in unread(_alike(held, held.__getitem__)) if not key.isupper()]
+            dropped = _in_lower_case(unread(_alike(held, held.__getitem__)))
             assigned = partial(_assign, app, f"{source}.{{key}}")
             fix = partial(_write, app, "in place of it") if spelling.from_framework(app) else assigned
             yield _Place(source, "Flask reads names in capitals alone", dropped, fix)
@@ -175,14 +178,25 @@ def _nested(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, _Items]]:
             yield outer, _alike(held, held.__getitem__)
 
 
+def _in_lower_case(items: _Items) -> _Items:
+    return [(key, value) for key, value in items if not key.isupper()]
+
+
 def _read_by_flask(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the modules and classes from which Flask has read the names in capitals, with all their items."""
+    for source, items in _modules_and_classes():
+        if any(key.isupper() and key in config and config[key] is value for key, value in items.items()):
+            yield source, items
+
+
+def _modules_and_classes() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield all modules, and the classes that are defined in them, with their items."""
     for name, module in list(sys.modules.items()):
         held = dict(getattr(module, "__dict__", {}))
-        own = [one for one in held.values() if type(one) is type and one.__module__ == name]
-        for source, items in [(name, held), *((f"{name}.{one.__qualname__}", dict(vars(one))) for one in own)]:
-            if any(key.isupper() and key in config and config[key] is value for key, value in items.items()):
-                yield source, items
+        yield name, held
+        for one in held.values():
+            if type(one) is type and one.__module__ == name:
+                yield f"{name}.{one.__qualname__}", dict(vars(one))
 
 
 def _write(app: Celery, where: str, key: str, name: str) -> str:

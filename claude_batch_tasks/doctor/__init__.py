@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
 from celery import Celery
 
@@ -20,15 +19,7 @@ from claude_batch_tasks.doctor import accounts, servers, workers
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.settings import FIELDS, Settings
 
-__all__ = ["CHECKS", "Check", "Finding", "examine", "findings"]
-
-
-class Check(NamedTuple):
-    """One part of the examination; ``asks``: whether it asks servers, workers or Anthropic."""
-
-    name: str
-    run: Callable[[Celery], Iterable[Finding]]
-    asks: bool
+__all__ = ["CHECKS", "Finding", "examine", "findings"]
 
 
 def _settings(app: Celery) -> Iterator[Finding]:
@@ -50,12 +41,13 @@ LIMITS = [
     name for name in FIELDS if name.startswith("max_") or name.endswith("_limit") or name in ("retries", "deadline")
 ]
 
-CHECKS = (
-    Check("settings", _settings, asks=False),
-    Check("servers", servers.check, asks=True),
-    Check("workers", workers.check, asks=True),
-    Check("anthropic", accounts.check, asks=True),
-)
+#: The parts of the examination.
+CHECKS: dict[str, Callable[[Celery], Iterable[Finding]]] = {
+    "settings": _settings,
+    "servers": servers.check,
+    "workers": workers.check,
+    "anthropic": accounts.check,
+}
 
 
 def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, list[Finding]]]:
@@ -67,17 +59,12 @@ def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, lis
         parts: the names of the parts to run; default: all.
     """
     app.loader.import_default_modules()
-    for check in CHECKS:
-        if not parts or check.name in parts:
-            found = configuration.isolated(check.name, partial(check.run, app))
-            yield check.name, list(configuration.in_its_words(app, found))
+    for name, check in CHECKS.items():
+        if not parts or name in parts:
+            found = configuration.isolated(name, partial(check, app))
+            yield name, list(configuration.in_its_words(app, found))
 
 
-def findings(app: Celery, *, servers: bool) -> list[Finding]:
-    """Return the warnings and errors.
-
-    Args:
-        servers: ask servers, workers and Anthropic, which takes some seconds; False: check the settings alone.
-    """
-    parts = [check.name for check in CHECKS if servers or not check.asks]
-    return [one for _, found in examine(app, parts) for one in found if one.level >= logging.WARNING]
+def findings(app: Celery) -> list[Finding]:
+    """Return the warnings and errors of the whole examination, which takes some seconds."""
+    return [one for _, found in examine(app) for one in found if one.level >= logging.WARNING]

@@ -56,44 +56,52 @@ def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
         return
     try:
         client = task_classes.call_as_task(app, partial(api.client, alias, settings.client_factories))
-    except InvalidSettings as exc:
-        yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=exc)
-        return
-    except BatchesUnsupported as exc:
-        yield problems.NO_BATCHES.found(alias=alias, error=exc)
-        return
-    except PermanentError as exc:
-        if exc.code == api.MALFORMED:
-            yield problems.MALFORMED_KEY.found(error=exc)
-            return
-        without_key = api.without_credentials(exc)
-        yield _no_key(alias) if without_key else problems.FACTORY_FAILS.found(alias=alias, error=exc)
+    except (InvalidSettings, BatchesUnsupported, PermanentError) as exc:
+        yield _without_client(alias, factory, exc)
         return
     about = {"alias": alias, "host": api.host_of(client)}
     before = time.time()
     try:
         answer = api.probe_api(client, timeout=_PATIENCE)
     except ApiError as exc:
-        if api.without_credentials(exc):
-            yield _no_key(alias)
-            return
-        if isinstance(exc, PermanentError):
-            yield problems.CANNOT_SEND.found(alias=alias, why=str(exc).removeprefix("list: "))
-            return
-        text = str(exc).lower()
-        problem = next(problem for words, problem in _UNANSWERED if any(word in text for word in words))
-        yield problem.found(**about, why=str(exc).removeprefix("list: "))
+        yield _without_answer(about, exc)
         return
     if answer.error is None and answer.is_page:
-        organization, workspace = answer.account
-        told = f"organization {organization or 'not told'}" + (f", workspace {workspace}" if workspace else "")
-        yield ok(f"client {alias!r}: {about['host']} answers, {told}")
-        if organization is None and not identity.has_secret(client):
-            yield problems.UNIDENTIFIED.found(**about, kind=identity.kind(client))
+        yield from _with_answer(answer, about, client)
     else:
-        yield _refusal(answer, about, client)
+        yield _not_the_api(answer, about, client) or _refusal(answer, about)
     if answer.is_page or (answer.error is not None and answer.error.error_type is not None):
         yield from _clock(answer, before, settings)
+
+
+def _without_client(alias: str, factory: str, exc: InvalidSettings | PermanentError) -> Finding:
+    """Return the finding about a factory that returns no client."""
+    if isinstance(exc, InvalidSettings):
+        return problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=exc)
+    if isinstance(exc, BatchesUnsupported):
+        return problems.NO_BATCHES.found(alias=alias, error=exc)
+    if exc.code == api.MALFORMED:
+        return problems.MALFORMED_KEY.found(error=exc)
+    return _no_key(alias) if api.without_credentials(exc) else problems.FACTORY_FAILS.found(alias=alias, error=exc)
+
+
+def _without_answer(about: dict[str, Any], exc: ApiError) -> Finding:
+    """Return the finding about a call that nobody answered."""
+    if api.without_credentials(exc):
+        return _no_key(about["alias"])
+    why, text = str(exc).removeprefix("list: "), str(exc).lower()
+    if isinstance(exc, PermanentError):
+        return problems.CANNOT_SEND.found(alias=about["alias"], why=why)
+    problem = next(problem for words, problem in _UNANSWERED if any(word in text for word in words))
+    return problem.found(**about, why=why)
+
+
+def _with_answer(answer: api.ProbeAnswer, about: dict[str, Any], client: anthropic.Anthropic) -> Iterator[Finding]:
+    organization, workspace = answer.account
+    told = f"organization {organization or 'not told'}" + (f", workspace {workspace}" if workspace else "")
+    yield ok(f"client {about['alias']!r}: {about['host']} answers, {told}")
+    if organization is None and not identity.has_secret(client):
+        yield problems.UNIDENTIFIED.found(**about, kind=identity.kind(client))
 
 
 def _no_key(alias: str) -> Finding:
@@ -102,7 +110,8 @@ def _no_key(alias: str) -> Finding:
     )
 
 
-def _refusal(answer: api.ProbeAnswer, about: dict[str, Any], client: anthropic.Anthropic) -> Finding:
+def _not_the_api(answer: api.ProbeAnswer, about: dict[str, Any], client: anthropic.Anthropic) -> Finding | None:
+    """Return the finding about an answer that is not from the API, or from one without batches; None if it is."""
     status, error = answer.status, answer.error
     if status == 501 or (status in _NO_BATCHES and _answers_elsewhere(client)):
         return problems.NO_BATCH_ROUTES.found(**about, status=status)
@@ -110,15 +119,26 @@ def _refusal(answer: api.ProbeAnswer, about: dict[str, Any], client: anthropic.A
         # Only the host: the path may contain something confidential.
         location = urlsplit(answer.headers.get("location", "")).hostname or "itself"
         return problems.REDIRECTED.found(**about, status=status, location=location)
-    why = str(error or status).removeprefix("list: ")
-    if status == 407:
-        return problems.REFUSED_BY_PROXY.found(**about, why=why)
-    if error is None or (error.error_type is None and status < 500 and status != 429):
-        kind = answer.headers.get("content-type", "nothing").split(";")[0]
-        return problems.NOT_THE_API.found(**about, kind="HTML" if "html" in kind else kind, status=status)
-    if status == 429 or status >= 500:
-        return problems.BUSY_API.found(**about, status=status)
-    return _STATUS.get(status, problems.REFUSED).found(**about, why=why)
+    if status != 407 and (error is None or (error.error_type is None and not _is_busy(status))):
+        return problems.NOT_THE_API.found(**about, kind=_kind_of(answer), status=status)
+    return None
+
+
+def _kind_of(answer: api.ProbeAnswer) -> str:
+    kind = answer.headers.get("content-type", "nothing").split(";")[0]
+    return "HTML" if "html" in kind else kind
+
+
+def _refusal(answer: api.ProbeAnswer, about: dict[str, Any]) -> Finding:
+    """Return the finding about an error of the API, or of the proxy on the way to it."""
+    if _is_busy(answer.status):
+        return problems.BUSY_API.found(**about, status=answer.status)
+    why = str(answer.error or answer.status).removeprefix("list: ")
+    return _STATUS.get(answer.status, problems.REFUSED).found(**about, why=why)
+
+
+def _is_busy(status: int) -> bool:
+    return status == 429 or status >= 500
 
 
 def _answers_elsewhere(client: anthropic.Anthropic) -> bool:

@@ -18,9 +18,9 @@ from celery.app import backends
 from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 
-from claude_batch_tasks.checks import configuration, problems
-from claude_batch_tasks.checks.configuration import Server
+from claude_batch_tasks.checks import configuration, connections, problems, redis_servers
 from claude_batch_tasks.checks.problems import Finding, ok
+from claude_batch_tasks.checks.redis_servers import STALLED, Server
 from claude_batch_tasks.settings.redis_urls import database_of, redis_address
 from claude_batch_tasks.store.redis.keys import PREFIX
 from claude_batch_tasks.store.redis.prefixing import glob_escaped
@@ -28,8 +28,7 @@ from claude_batch_tasks.store.redis.prefixing import glob_escaped
 #: Seconds by which clocks may differ that are not synchronized.
 DRIFT = 10.0
 
-_STALLED = "jobs can neither be submitted nor go on"
-_LEADS = {"store": _STALLED, "broker": _STALLED, "result back end": "result.get() and result.state fail"}
+_LEADS = {"store": STALLED, "broker": STALLED, "result back end": "result.get() and result.state fail"}
 
 #: Every command that the store sends. The keys that they write are removed at the end; nothing else is left behind.
 PROBES = """
@@ -80,20 +79,21 @@ _CAUSES = (
 
 def check(app: Celery) -> Iterator[Finding]:
     """Check every server that the app uses."""
-    found, prefix = configuration.servers(app), configuration.readable(app).store_prefix or ""
+    settings = configuration.readable(app)
+    found = redis_servers.find_servers(app, settings)
     for server in found:
-        yield from configuration.isolated(server.name, partial(_redis, server, prefix))
+        yield from configuration.isolated(server.name, partial(_redis, server, settings.store_prefix or ""))
     asked = {role for server in found for role in server.roles}
     if "broker" not in asked:
         yield from configuration.isolated("broker", partial(_other_broker, app))
     if "result back end" not in asked:
         yield from configuration.isolated("result back end", partial(_other_result_back_end, app))
-    yield from configuration.isolated("silent servers", partial(configuration.of_silent_servers, app))
+    yield from configuration.isolated("silent servers", partial(connections.of_silent_servers, app))
 
 
 def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:
     """Return the finding for a server that does not answer, with the cause that the client's error shows."""
-    error = " ".join(f"{type(exc).__name__}: {configuration.masked(str(exc))}".split())
+    error = " ".join(f"{type(exc).__name__}: {connections.masked(str(exc))}".split())
     why, fix = next((why, fix) for words, why, fix in _CAUSES if any(word in error.lower() for word in words))
     found = {"why": why.format(error=error), "fix": fix.format(setting=setting)}
     return problems.NO_ANSWER.found(server=name, leads=leads, **found)
@@ -127,31 +127,17 @@ def _redis(server: Server, prefix: str) -> Iterator[Finding]:
     if missing := _missing_databases(server):
         yield from missing
         return
-    setting = " and ".join(configuration.SETTINGS[role] for role in server.roles)
-    about = {"server": server.name, "setting": setting, "leads": _LEADS[server.roles[0]]}
-    parts = urlsplit(server.url)
-    client: Any
-    with configuration.connected(server.url) as client:
-        try:
-            client.ping()
-        except redis.exceptions.NoPermissionError:
-            pass
-        except redis.exceptions.AuthenticationError:
-            yield problems.REFUSED_PASSWORD.found(**about, scheme=parts.scheme)
+    setting, leads = redis_servers.name_settings(server.roles), _LEADS[server.roles[0]]
+    about = {"server": server.name, "setting": setting, "leads": leads}
+    with redis_servers.connect_client(server.url) as client:
+        if (unreachable := _unreachable(server, client, about)) is not None:
+            yield unreachable
             return
-        except (redis.RedisError, OSError) as exc:
-            yield no_answer(server.name, setting, about["leads"], exc)
-            return
-        found, told = [], {}
-        try:
-            told = client.info()
-            found += configuration.of_server(server.roles, redis_address(server.url), told)
-        except redis.ResponseError:
-            found.append(ok(f"{server.name} does not let its user see how it is set up (INFO)"))
+        found, told = _told(server, client)
         if "store" in server.roles:
-            found += configuration.of_prefixes(server, client, prefix)
-            refused = list(_refused(server, client, about, prefix))
-            found += (one for one in refused if one.id not in {other.id for other in found})
+            found += redis_servers.of_prefixes(server, client, prefix)
+            known = {one.id for one in found}
+            found += (one for one in _refused(server, client, about, prefix) if one.id not in known)
         if told:
             found += _clock(server, client)
         yield from found
@@ -159,15 +145,37 @@ def _redis(server: Server, prefix: str) -> Iterator[Finding]:
             yield ok(f"{server.name} answers" + _described(told, database_of(server.url)))
 
 
+def _unreachable(server: Server, client: Any, about: dict[str, Any]) -> Finding | None:
+    """Return the finding about a server that does not let this process in; None if it does."""
+    try:
+        client.ping()
+    except redis.exceptions.NoPermissionError:
+        pass
+    except redis.exceptions.AuthenticationError:
+        return problems.REFUSED_PASSWORD.found(**about, scheme=urlsplit(server.url).scheme)
+    except (redis.RedisError, OSError) as exc:
+        return no_answer(server.name, about["setting"], about["leads"], exc)
+    return None
+
+
+def _told(server: Server, client: Any) -> tuple[list[Finding], dict[str, Any]]:
+    """Return the findings from how the server is set up, and its answer to ``INFO``; empty if the user has no right."""
+    try:
+        told: dict[str, Any] = client.info()
+    except redis.ResponseError:
+        return [ok(f"{server.name} does not let its user see how it is set up (INFO)")], {}
+    return redis_servers.of_server(server.roles, redis_address(server.url), told), told
+
+
 def _missing_databases(server: Server) -> list[Finding]:
     found = []
     for role, url in server.urls.items():
         try:
-            with configuration.connected(url) as client:
+            with redis_servers.connect_client(url) as client:
                 client.ping()
         except redis.ResponseError as exc:
             if "DB index" in str(exc):
-                database, about = database_of(url), {"setting": configuration.SETTINGS[role], "leads": _LEADS[role]}
+                database, about = database_of(url), {"setting": redis_servers.SETTINGS[role], "leads": _LEADS[role]}
                 found.append(problems.NO_DATABASE.found(server=server.name, database=database, **about))
         except (redis.RedisError, OSError):
             break  # the next request to the server reports it
@@ -187,6 +195,34 @@ def _described(told: dict[str, Any], database: int) -> str:
 def _refused(server: Server, client: Any, about: dict[str, Any], prefix: str) -> Iterator[Finding]:
     """Yield findings about what the store's user may not do, or what no user may do at present."""
     key = f"{prefix}{PREFIX}:doctor:{uuid4().hex}"
+    answers = _probe(client, key)
+    forbidden = dict.fromkeys(name for name, answer in answers if _is_forbidden(answer))
+    for _, answer in answers:
+        if (found := _refused_to_all(answer, about)) is not None:
+            yield found
+            return
+    if forbidden:
+        names = list(forbidden)
+        commands = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        rules = " ".join(f"+{name.lower()}" for name in names)
+        user = urlsplit(server.url).username or "default"
+        about |= {"commands": commands, "user": user, "rules": rules}
+        yield problems.NOT_PERMITTED.found(**about, keys=f"~{glob_escaped(prefix)}{PREFIX}*")
+
+
+def _refused_to_all(answer: Any, about: dict[str, Any]) -> Finding | None:
+    """Return the finding from an answer that any user would get; None if there is no such problem."""
+    if isinstance(answer, redis.exceptions.OutOfMemoryError):
+        return problems.FULL.found(**about, used="all", limit="its maxmemory")
+    if isinstance(answer, redis.exceptions.ReadOnlyError):
+        return problems.READ_ONLY.found(**about)
+    if "MISCONF" in str(answer):
+        return problems.REFUSES_WRITES.found(**about, error="it cannot write to its disk")
+    return None
+
+
+def _probe(client: Any, key: str) -> list[tuple[str, Any]]:
+    """Send every command that the store sends, and return their names with the answers, errors among them."""
     probes = [probe.strip().format(key=key).split() for probe in PROBES.split("|")]
     options = client.connection_pool.connection_kwargs
     if options.get("db"):  # redis-py sends SELECT when it connects, and cannot connect if that is forbidden
@@ -197,27 +233,7 @@ def _refused(server: Server, client: Any, about: dict[str, Any], prefix: str) ->
         for probe in probes:
             pipe.execute_command(*probe)
         answers = pipe.execute(raise_on_error=False)
-    forbidden = []
-    for probe, answer in zip(probes, answers, strict=True):
-        if _is_forbidden(answer):
-            if probe[0] not in forbidden:
-                forbidden.append(probe[0])
-        elif isinstance(answer, redis.exceptions.OutOfMemoryError):
-            used, limit = "all", "its maxmemory"
-            yield problems.FULL.found(**about, used=used, limit=limit)
-            return
-        elif isinstance(answer, redis.exceptions.ReadOnlyError):
-            yield problems.READ_ONLY.found(**about)
-            return
-        elif str(answer).startswith("MISCONF") or "MISCONF" in str(answer):
-            yield problems.REFUSES_WRITES.found(**about, error="it cannot write to its disk")
-            return
-    if forbidden:
-        commands = ", ".join(forbidden[:6]) + (f" and {len(forbidden) - 6} more" if len(forbidden) > 6 else "")
-        rules = " ".join(f"+{name.lower()}" for name in forbidden)
-        user = urlsplit(server.url).username or "default"
-        about |= {"commands": commands, "user": user, "rules": rules}
-        yield problems.NOT_PERMITTED.found(**about, keys=f"~{glob_escaped(prefix)}{PREFIX}*")
+    return [(probe[0], answer) for probe, answer in zip(probes, answers, strict=True)]
 
 
 def _is_forbidden(answer: Any) -> bool:
@@ -239,20 +255,20 @@ def _other_broker(app: Celery) -> Iterator[Finding]:
     """Check a broker that is not Redis, or that is reached through Sentinels."""
     try:
         unconnected = quick_connection(app)
-    except configuration.UNUSABLE:  # the check of the settings reports it
+    except connections.UNUSABLE:  # the check of the settings reports it
         return
     with unconnected as connection:
-        name = f"the broker ({configuration.masked(connection.as_uri())})"
+        name = f"the broker ({connections.masked(connection.as_uri())})"
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
         except Exception as exc:  # noqa: BLE001 - of any broker's client
             if "ACCESS_REFUSED" in str(exc) or "AccessRefused" in type(exc).__name__:
-                yield problems.REFUSED_PASSWORD.found(server=name, setting="broker_url", scheme="amqp", leads=_STALLED)
+                yield problems.REFUSED_PASSWORD.found(server=name, setting="broker_url", scheme="amqp", leads=STALLED)
             elif "vhost" in str(exc):
                 database = f"(virtual host) {connection.virtual_host!r}"
-                yield problems.NO_DATABASE.found(server=name, setting="broker_url", database=database, leads=_STALLED)
+                yield problems.NO_DATABASE.found(server=name, setting="broker_url", database=database, leads=STALLED)
             else:
-                yield no_answer(name, "broker_url", _STALLED, exc)
+                yield no_answer(name, "broker_url", STALLED, exc)
             return
         yield ok(f"{name} answers" + broker_version(connection))
 
@@ -280,11 +296,11 @@ def quick_connection(app: Celery) -> Any:
     redis_like = app.connection_for_write().get_transport_cls().driver_type == "redis"
     # When it is closed, kombu 5.5 may wait for an answer that it has read already.
     limits = (
-        {"socket_connect_timeout": configuration.PATIENCE, "socket_timeout": configuration.PATIENCE}
+        {"socket_connect_timeout": redis_servers.PATIENCE, "socket_timeout": redis_servers.PATIENCE}
         if redis_like
         else {}
     )
-    return app.connection_for_write(connect_timeout=configuration.PATIENCE, transport_options=limits)
+    return app.connection_for_write(connect_timeout=redis_servers.PATIENCE, transport_options=limits)
 
 
 def _other_result_back_end(app: Celery) -> Iterator[Finding]:
@@ -293,8 +309,8 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
     A database is only connected to; any other back end is asked for a result that does not exist.
     """
     try:
-        used = configuration.result_back_end(app)
-    except configuration.UNUSABLE:  # the check of the settings reports it
+        used = connections.result_back_end(app)
+    except connections.UNUSABLE:  # the check of the settings reports it
         return
     if used in (DisabledBackend, RPCBackend):
         return
@@ -311,13 +327,13 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
         except Exception as exc:  # noqa: BLE001 - of any back end's client
             answered.append(exc)
 
-    name = f"the result back end ({configuration.masked(str(app.conf.result_backend))})"
+    name = f"the result back end ({connections.masked(str(app.conf.result_backend))})"
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(3 * configuration.PATIENCE)
+    thread.join(3 * redis_servers.PATIENCE)
     answer = answered[0] if answered else TimeoutError("no answer in time")
-    if isinstance(answer, configuration.UNUSABLE):
-        yield configuration.unusable_result_back_end(app, answer)  # a driver is not installed
+    if isinstance(answer, connections.UNUSABLE):
+        yield connections.unusable_result_back_end(app, answer)  # a driver is not installed
     elif isinstance(answer, Exception):
         yield no_answer(name, "result_backend", _LEADS["result back end"], answer)
     else:

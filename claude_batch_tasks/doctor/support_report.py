@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import redis
 from celery import Celery
 
-from claude_batch_tasks.checks import configuration
+from claude_batch_tasks.checks import redis_servers
 from claude_batch_tasks.checks.versions import versions
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.formatting import format_counts, format_unpriced
@@ -113,9 +113,9 @@ def _versions(app: Celery, workers: Mapping[str, Mapping[str, str]]) -> dict[str
 def _servers(app: Celery) -> dict[str, str]:
     """Return the kind and version of each server, by its roles."""
     found = {}
-    for server in configuration.servers(app):
+    for server in redis_servers.find_servers(app, Settings.of(app)):
         try:
-            with configuration.connected(server.url) as client:
+            with redis_servers.connect_client(server.url) as client:
                 told: dict[str, Any] = client.info("server")
             name = "Valkey" if "valkey_version" in told else "Redis"
             found[", ".join(server.roles)] = f"{name} {told.get('valkey_version', told.get('redis_version'))}"
@@ -145,13 +145,14 @@ def _different(settings: Settings, options: Mapping[str, Any]) -> dict[str, str]
         value = options.get(field.name, getattr(settings, field.name))
         if field.name == "client_factories":
             value, default = sorted(value), sorted(default)
-        elif field.name == "store_url":
-            continue
-        if value != default:
-            plain = isinstance(value, (int, float)) or field.metadata["choices"] or field.name == "client_factories"
-            shown = str(value) if plain or value is None else "set"
-            found[field.name] = f"{shown} (of this job)" if field.name in options else shown
+        if value != default and field.name != "store_url":
+            found[field.name] = _show_value(field, value) + (" (of this job)" if field.name in options else "")
     return found
+
+
+def _show_value(field: dataclasses.Field[Any], value: Any) -> str:
+    plain = value is None or isinstance(value, (int, float)) or field.name == "client_factories"
+    return str(value) if plain or field.metadata["choices"] else "set"
 
 
 def _batches(status: JobStatus) -> list[str]:

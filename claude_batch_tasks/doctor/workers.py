@@ -13,7 +13,7 @@ import redis
 from celery import Celery
 
 from claude_batch_tasks._version import __version__
-from claude_batch_tasks.checks import configuration, inspection, problems
+from claude_batch_tasks.checks import celery_settings, configuration, inspection, problems, redis_servers
 from claude_batch_tasks.checks.problems import Finding, ok
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.records import JobRecord
@@ -45,11 +45,7 @@ def check(app: Celery) -> Iterator[Finding]:
         for worker, queues in _ask(app, "active_queues", names, timeout=FIRST).items()
     }
     queues = _queues(app)
-    for queue, sent in queues.items():
-        if not any(queue in taken for taken in consumed.values()):
-            all_taken = ", ".join(sorted({name for taken in consumed.values() for name in taken})) or "none"
-            some = configuration.some(sent)
-            yield problems.NO_CONSUMER.found(app=_name(app), queue=queue, tasks=some, consumed=all_taken)
+    yield from _unconsumed(app, queues, set().union(*consumed.values()))
     ours = []
     for worker in names:
         if not consumed.get(worker, set()) & queues.keys():
@@ -60,6 +56,14 @@ def check(app: Celery) -> Iterator[Finding]:
             yield problems.NO_TASKS.found(worker=worker)
     if ours:
         yield from _compared(app, ours)
+
+
+def _unconsumed(app: Celery, queues: Mapping[str, list[str]], consumed: set[str]) -> Iterator[Finding]:
+    """Yield a finding for each queue of our tasks that no worker takes messages from."""
+    for queue, sent in queues.items():
+        if queue not in consumed:
+            taken, tasks = ", ".join(sorted(consumed)) or "none", celery_settings.some(sent)
+            yield problems.NO_CONSUMER.found(app=_name(app), queue=queue, tasks=tasks, consumed=taken)
 
 
 def _name(app: Celery) -> str:
@@ -121,7 +125,7 @@ def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
     if settings.store_url is not None:
         with (
             suppress(redis.RedisError, OSError),
-            configuration.connected(settings.store_url, settings.store_prefix or "") as client,
+            redis_servers.connect_client(settings.store_url, settings.store_prefix or "") as client,
         ):
             marked = bool(client.set(inspection.mark_worker(token), "1", ex=60))
     asked = time.time()
@@ -152,12 +156,16 @@ def of_worker(
     elif marked and not answer["sees"]:
         ours = inspection.store_name(settings)
         found.append(problems.OTHER_STORE.found(worker=worker, theirs=answer["store"], ours=ours))
-    here, theirs = inspection.describe_worker(settings), answer["settings"]
-    # A setting that another release does not know is no difference.
-    if different := [name for name, value in here.items() if theirs.get(name, value) != value]:
+    if different := _different_settings(settings, answer["settings"]):
         found.append(problems.OTHER_SETTINGS.found(worker=worker, differences=", ".join(different)))
     for alias in sorted(set(settings.client_factories) - set(answer["clients"])):
         found.append(problems.UNKNOWN_CLIENT.found(worker=worker, alias=alias))
     if differs := servers.drift(answer["now"], asked):
         found.append(problems.WORKER_CLOCK.found(worker=worker, seconds=differs.seconds, direction=differs.theirs))
     return found
+
+
+def _different_settings(settings: Settings, theirs: Mapping[str, str]) -> list[str]:
+    """Return the names of the settings that differ; one that another release does not know is no difference."""
+    here = inspection.describe_worker(settings)
+    return [name for name, value in here.items() if theirs.get(name, value) != value]

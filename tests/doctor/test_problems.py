@@ -13,8 +13,7 @@ import pytest
 from celery import Celery
 
 import claude_batch_tasks
-from claude_batch_tasks import doctor
-from claude_batch_tasks.checks import configuration, inspection, problems
+from claude_batch_tasks.checks import configuration, connections, inspection, problems, redis_servers
 from claude_batch_tasks.doctor import servers, workers
 from claude_batch_tasks.settings import Settings
 
@@ -107,23 +106,23 @@ def test_what_a_worker_answers_is_compared() -> None:
     ],
 )
 def test_what_a_server_tells_of_itself(info: dict[str, Any], problem: str | None) -> None:
-    found = [one.id for one in configuration.of_server(["store"], "host:6379", info)]
+    found = [one.id for one in redis_servers.of_server(["store"], "host:6379", info)]
     assert found == ([f"claude_batch.{problem}"] if problem else [])
 
 
 def test_no_password_is_shown() -> None:
-    assert configuration.masked("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
+    assert connections.masked("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
         "no amqp://***@host and redis://***@host:1"
     )
-    assert configuration.masked("db+postgresql://u:p@a/ss@host/x") == "db+postgresql://***@host/x"
-    assert configuration.masked("db://host/x?user=u&sslpassword=pass&a=1") == "db://host/x?user=u&sslpassword=***&a=1"
+    assert connections.masked("db+postgresql://u:p@a/ss@host/x") == "db+postgresql://***@host/x"
+    assert connections.masked("db://host/x?user=u&sslpassword=pass&a=1") == "db://host/x?user=u&sslpassword=***&a=1"
 
 
 @pytest.mark.parametrize("address", ["redis://:PASS/WORD@host:6379/0", "amqp://user:PA[SS]WORD@host//"])
 def test_a_password_that_breaks_its_address_is_not_shown(address: str) -> None:
     with Celery("judged", broker=address, backend="redis://host/0", set_as_current=False) as app:
         app.conf.update(result_expires=None)
-        found = {one.id: str(one) for one in doctor.findings(app, servers=False)}
+        found = {one.id: str(one) for one in configuration.static(app)}
     assert "written %2F" in found["claude_batch.E018"]
     assert not any("PA" in text or "WORD" in text for text in found.values())
 
@@ -132,7 +131,7 @@ def test_settings_alone_are_judged_without_asking_anybody() -> None:
     with Celery("judged", broker="amqp://no-such-host.invalid", set_as_current=False) as app:
         app.conf.update(claude_batch_store_url="redis://no-such-host.invalid/0", worker_prefetch_multiplier=0)
         app.conf.update(result_backend="cache+memory://", result_expires=None)
-        [found] = doctor.findings(app, servers=False)
+        [found] = configuration.static(app)
     assert (found.id, found.level, found.hint) == (
         "claude_batch.W007",
         logging.WARNING,

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.checks import configuration
+from claude_batch_tasks.checks import configuration, redis_servers
 from claude_batch_tasks.embedded import free_port, redis_binary
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.settings import Settings
@@ -129,10 +129,10 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
     app.conf.update({"result_backend": "disabled://", "broker_url": "memory://", role: url.replace("rediss", scheme)})
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = given
     assert open_store(Settings.of(app)).jobs.read_job("none") is None
-    assert [server.roles for server in configuration.servers(app)] == [
+    assert [server.roles for server in redis_servers.find_servers(app, configuration.readable(app))] == [
         ["store", role.replace("_url", "").replace("result_backend", "result back end")]
     ]
-    with configuration.connected(configuration.servers(app)[0].url) as client:
+    with redis_servers.connect_client(redis_servers.find_servers(app, configuration.readable(app))[0].url) as client:
         assert client.ping()
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = None
     with pytest.raises(StoreUnavailable):

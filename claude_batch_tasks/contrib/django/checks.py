@@ -45,7 +45,7 @@ def of_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
     except InvalidSettings:
         return []
     said = set(configuration.static(app))
-    return _messages(found for found in doctor.findings(app, servers=True) if found not in said)
+    return _messages(found for found in doctor.findings(app) if found not in said)
 
 
 def _of_project(app: Celery) -> Iterator[CheckMessage]:

@@ -15,19 +15,19 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.checks import configuration
+from claude_batch_tasks.checks import celery_settings, configuration, connections, redis_servers
 from claude_batch_tasks.embedded import RedisServer, free_port
 
 GOOD = {"maxmemory_policy": "noeviction", "maxmemory": 0, "aof_enabled": 1}
 
 
 def server_levels(**info: Any) -> list[int]:
-    return [finding.level for finding in configuration.of_server(["store"], "host:6379", {**GOOD, **info})]
+    return [finding.level for finding in redis_servers.of_server(["store"], "host:6379", {**GOOD, **info})]
 
 
 def test_a_server_that_keeps_everything_is_no_reason() -> None:
     assert server_levels() == []
-    assert configuration.of_server(["store"], "host:6379", {}) == []
+    assert redis_servers.of_server(["store"], "host:6379", {}) == []
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-lrm"])
@@ -47,7 +47,7 @@ def test_a_server_without_an_append_only_file_is_a_warning() -> None:
 
 def test_the_texts_say_where_what_and_which_line() -> None:
     info = {"maxmemory_policy": "allkeys-lru", "maxmemory": 0, "aof_enabled": 0}
-    evicts, forgets = map(str, configuration.of_server(["store", "broker"], "host:6379", info))
+    evicts, forgets = map(str, redis_servers.of_server(["store", "broker"], "host:6379", info))
     for words in (
         "store and broker",
         "host:6379",
@@ -61,22 +61,22 @@ def test_the_texts_say_where_what_and_which_line() -> None:
 
 def test_an_app_that_kills_its_steps_is_a_warning() -> None:
     name = "worker_cancel_long_running_tasks_on_connection_loss"
-    [finding] = configuration.of_settings({name: True})
+    [finding] = celery_settings.of_settings({name: True})
     assert finding.level == logging.WARNING
     assert f"{name} = False" in finding.hint
-    assert configuration.of_settings({name: False}) == configuration.of_settings({}) == []
+    assert celery_settings.of_settings({name: False}) == celery_settings.of_settings({}) == []
 
 
 @pytest.mark.parametrize(("guarded", "number"), [(False, 1), (True, 0)])
 def test_a_worker_that_a_restart_would_end(guarded: bool, number: int) -> None:
-    found = configuration.of_transport(guarded)
+    found = connections.of_transport(guarded)
     assert len(found) == number
     assert all("claude_batch_tasks.transport.install()" in finding.hint for finding in found)
 
 
 @pytest.mark.parametrize(("seconds", "number"), [(120, 1), (30, 0), (10.0, 0), (None, 0)])
 def test_a_connection_that_is_waited_on_for_long(seconds: float | None, number: int) -> None:
-    assert len(configuration.of_silence("result back end", seconds, "redis_socket_timeout = 10")) == number
+    assert len(connections.of_silence("result back end", seconds, "redis_socket_timeout = 10")) == number
 
 
 def make_app(store: str, broker: str) -> Celery:
@@ -169,7 +169,7 @@ def test_a_result_back_end_that_evicts(
 
 @pytest.mark.parametrize(("seconds", "number"), [(1, 1), (10, 1), (599, 1), (600, 0), (2400, 0), (86_400, 0)])
 def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, number: int) -> None:
-    found = configuration.of_visibility_timeout(seconds)
+    found = connections.of_visibility_timeout(seconds)
     assert len(found) == number
     assert all(f"{seconds:g} s" in one.text and "{'visibility_timeout': 2400}" in one.hint for one in found)
 
@@ -194,7 +194,7 @@ def test_a_visibility_timeout_shorter_than_a_step_may_take(seconds: float, numbe
     ],
 )
 def test_settings_that_would_hurt(conf: dict[str, Any], words: str) -> None:
-    [finding] = configuration.of_settings(conf)
+    [finding] = celery_settings.of_settings(conf)
     assert finding.level == logging.WARNING
     assert words in str(finding)
 
@@ -213,7 +213,7 @@ def test_settings_that_would_hurt(conf: dict[str, Any], words: str) -> None:
     ],
 )
 def test_settings_that_would_not(conf: dict[str, Any]) -> None:
-    assert configuration.of_settings(conf) == []
+    assert celery_settings.of_settings(conf) == []
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_settings_that_would_not(conf: dict[str, Any]) -> None:
     ],
 )
 def test_settings_under_which_no_job_can_be_sent(conf: dict[str, Any], words: str) -> None:
-    found = configuration.of_settings(conf)
+    found = celery_settings.of_settings(conf)
     [finding] = [each for each in found if each.level == logging.ERROR]
     assert words in str(finding)
 
@@ -237,7 +237,7 @@ def test_what_annotations_may_make_of_our_tasks() -> None:
             app.conf.task_annotations = annotations
             app.loader.import_task_module("claude_batch_tasks.tasks")
             app.finalize(auto=True)
-            return [str(finding) for finding in configuration.of_tasks(app.tasks, {"time_limit": limit})]
+            return [str(finding) for finding in celery_settings.of_tasks(app.tasks, {"time_limit": limit})]
 
     assert tasks() == []
     assert tasks(**{"another.task": {"acks_late": False, "time_limit": 1}}) == []
@@ -278,6 +278,6 @@ def test_what_annotations_may_make_of_our_tasks() -> None:
 def test_the_ready_made_app_gives_no_reason() -> None:
     from claude_batch_tasks.app import app
 
-    assert configuration.of_settings(app.conf) == []
-    assert configuration.of_tasks(app.tasks, {}) == []
-    assert configuration.of_visibility_timeout(2400) == []
+    assert celery_settings.of_settings(app.conf) == []
+    assert celery_settings.of_tasks(app.tasks, {}) == []
+    assert connections.of_visibility_timeout(2400) == []
