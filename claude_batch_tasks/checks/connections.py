@@ -42,13 +42,14 @@ def of_silence(role: str, seconds: Any, setting: str) -> list[Finding]:
 
     Args:
         role: the role of the server.
-        seconds: how long the app waits; None: for ever, which leads to no finding.
+        seconds: how long the app waits; None: for ever.
         setting: the setting that makes the time shorter.
     """
     limit = number_of(seconds)
-    if limit is None or 0 < limit <= _LONG_SILENCE:
+    if limit is not None and 0 < limit <= _LONG_SILENCE:
         return []
-    return [problems.SILENCE.found(role=role, seconds=limit, setting=setting)]
+    time = "ever" if limit is None else f"{limit:g} s"
+    return [problems.SILENCE.found(role=role, time=time, setting=setting)]
 
 
 def of_visibility_timeout(seconds: float) -> list[Finding]:

@@ -164,7 +164,7 @@ LOCAL_BROKER = Problem(
 SILENCE = Problem(
     "W019",
     "a connection to the {role} from which nothing comes any more (a NAT time-out, a paused machine) is waited on for "
-    "{seconds:g} s",
+    "{time}",
     "{setting}",
 )
 UNUSABLE_URL = Problem(
