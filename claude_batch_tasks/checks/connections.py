@@ -28,15 +28,6 @@ _LONG_SILENCE = 30
 UNUSABLE = (ImportError, LookupError, ValueError, AttributeError, ImproperlyConfigured)
 
 
-def of_transport(guarded: bool) -> list[Finding]:
-    """Return the findings about the transport of a Redis broker.
-
-    Args:
-        guarded: whether the transport is one of ``claude_batch_tasks.transport``.
-    """
-    return [] if guarded else [problems.ENDED_BY_RESTARTS.found()]
-
-
 def of_silence(role: str, seconds: Any, setting: str) -> list[Finding]:
     """Return a finding if the app waits too long on a silent connection.
 
@@ -69,7 +60,8 @@ def check_transport(app: Celery) -> Iterator[Finding]:
         yield problems.LOCAL_BROKER.found(transport=f"{kind}://")
     if kind != "redis":
         return
-    yield from of_transport(issubclass(used.Channel, transport.Bounded))
+    if not issubclass(used.Channel, transport.Bounded):
+        yield problems.ENDED_BY_RESTARTS.found()
     given = (app.conf.broker_transport_options or {}).get("visibility_timeout", 0)
     if isinstance(given, (int, float)):
         yield from of_visibility_timeout(visibility_timeout(app))

@@ -80,6 +80,12 @@ def name_settings(roles: Sequence[str]) -> str:
     return " and ".join(SETTINGS[role] for role in roles)
 
 
+def name_product(info: Mapping[str, Any]) -> str:
+    """Return the product and version that a server's ``INFO`` has: ``Valkey 8.1.0``."""
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    return f"{name} {info.get('valkey_version', info.get('redis_version'))}"
+
+
 def find_servers(app: Celery, settings: Settings) -> list[Server]:
     """Return the Redis servers that the app uses, each once."""
     found: dict[str, Server] = {}

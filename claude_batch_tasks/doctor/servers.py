@@ -185,11 +185,10 @@ def _missing_databases(server: Server) -> list[Finding]:
 def _described(told: dict[str, Any], database: int) -> str:
     if not told:
         return ""
-    name = "Valkey" if "valkey_version" in told else "Redis"
-    version = told.get("valkey_version", told.get("redis_version"))
+    product = redis_servers.name_product(told)
     keys = told.get(f"db{database}", {}).get("keys", 0)
     limit = f"of {told['maxmemory'] / 1e6:,.0f} MB" if told.get("maxmemory") else "without a limit"
-    return f": {name} {version}, {keys:,} keys in database {database}, {told['used_memory'] / 1e6:,.0f} MB {limit}"
+    return f": {product}, {keys:,} keys in database {database}, {told['used_memory'] / 1e6:,.0f} MB {limit}"
 
 
 def _refused(server: Server, client: Any, about: dict[str, Any], prefix: str) -> Iterator[Finding]:

@@ -65,9 +65,12 @@ def report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]]
 
 
 def _table(rows: Mapping[str, Any]) -> list[str]:
-    return (
-        ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())] if rows else []
-    )
+    return _grid("| | |", rows.items()) if rows else []
+
+
+def _grid(head: str, rows: Iterable[Iterable[Any]]) -> list[str]:
+    line = "|---" * (head.count("|") - 1) + "|"
+    return [head, line, *(f"| {' | '.join(map(_cell, row))} |" for row in rows)]
 
 
 def _cell(value: Any) -> str:
@@ -116,9 +119,7 @@ def _servers(app: Celery) -> dict[str, str]:
     for server in redis_servers.find_servers(app, Settings.of(app)):
         try:
             with redis_servers.connect_client(server.url) as client:
-                told: dict[str, Any] = client.info("server")
-            name = "Valkey" if "valkey_version" in told else "Redis"
-            found[", ".join(server.roles)] = f"{name} {told.get('valkey_version', told.get('redis_version'))}"
+                found[", ".join(server.roles)] = redis_servers.name_product(client.info("server"))
         except (redis.RedisError, OSError) as exc:
             found[", ".join(server.roles)] = f"a Redis that does not tell its version ({type(exc).__name__})"
     named = " ".join(found)
@@ -156,24 +157,16 @@ def _show_value(field: dataclasses.Field[Any], value: Any) -> str:
 
 
 def _batches(status: JobStatus) -> list[str]:
-    rows = ["| batch | id | state | requests | looks | 404s | error |", "|---|---|---|---|---|---|---|"]
-    for number, batch in enumerate(status.batches):
-        cells = (
-            number,
-            batch.batch_id or "-",
-            batch.state,
-            batch.requests,
-            batch.looks,
-            batch.not_found,
-            batch.error or "",
-        )
-        rows.append(f"| {' | '.join(map(_cell, cells))} |")
-    return rows
+    rows = (
+        (number, each.batch_id or "-", each.state, each.requests, each.looks, each.not_found, each.error or "")
+        for number, each in enumerate(status.batches)
+    )
+    return _grid("| batch | id | state | requests | looks | 404s | error |", rows)
 
 
 def _latencies(history: Iterable[HistoryEvent]) -> list[str]:
     """Return a table of the times from one stage to the next, for each batch that was created."""
-    rows = ["| batch | create took | first seen after | ended after | results after that |", "|---|---|---|---|---|"]
+    rows = []
     stages: dict[tuple[int | None, str], dict[str, HistoryEvent]] = {}
     for event in history:
         if batch_id := event.details.get("batch_id"):
@@ -181,11 +174,11 @@ def _latencies(history: Iterable[HistoryEvent]) -> list[str]:
     for (batch, _), seen in stages.items():
         if "created" in seen:
             took = seen["created"].details.get("seconds")
-            times = (
-                _between(seen, *pair) for pair in (("created", "seen"), ("created", "ended"), ("ended", "fetched"))
-            )
-            rows.append(f"| {' | '.join(map(_cell, (batch, '-' if took is None else f'{took:.3f} s', *times)))} |")
-    return rows if len(rows) > 2 else ["none was created"]
+            pairs = (("created", "seen"), ("created", "ended"), ("ended", "fetched"))
+            times = (_between(seen, *pair) for pair in pairs)
+            rows.append((batch, "-" if took is None else f"{took:.3f} s", *times))
+    head = "| batch | create took | first seen after | ended after | results after that |"
+    return _grid(head, rows) if rows else ["none was created"]
 
 
 def _between(seen: Mapping[str, HistoryEvent], begin: str, end: str) -> str:
@@ -210,13 +203,13 @@ def _not_found(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
 
 
 def _timeline(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
-    rows = ["| seconds | batch | event | what | details |", "|---|---|---|---|---|"]
+    rows = []
     for event in history:
         seconds = f"{(event.at - status.submitted_at).total_seconds():,.1f}"
         details = ", ".join(f"{name} {value}" for name, value in _shown(event.details))
         batch = "" if event.batch is None else event.batch
-        rows.append(f"| {' | '.join(map(_cell, (seconds, batch, event.event, event.text, details)))} |")
-    return rows
+        rows.append((seconds, batch, event.event, event.text, details))
+    return _grid("| seconds | batch | event | what | details |", rows)
 
 
 def _shown(details: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
