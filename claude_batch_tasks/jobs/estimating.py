@@ -64,7 +64,7 @@ def estimate(
     *,
     prices: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Estimate:
-    """What a job would cost.
+    """Return what a job would cost.
 
     One pass, holding about a megabyte of the requests and a few bytes for each.
 

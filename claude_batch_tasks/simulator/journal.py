@@ -161,13 +161,13 @@ class Journal(Struct):
     totals: Totals
 
     def calls_to(self, endpoint: Endpoint, status: int | None = None) -> list[Call]:
-        """The calls of one endpoint, or of those the ones answered with `status`."""
+        """Return the calls of one endpoint, or of those the ones answered with `status`."""
         return [c for c in self.calls if c.endpoint == endpoint and status in (None, c.status)]
 
     def paid_twice(self) -> list[PromptRecord]:
-        """The prompts that were charged more than once."""
+        """Return the prompts that were charged more than once."""
         return [prompt for prompt in self.prompts if prompt.paid > 1]
 
     def unpaid(self) -> list[PromptRecord]:
-        """The prompts that were sent and never charged."""
+        """Return the prompts that were sent and never charged."""
         return [prompt for prompt in self.prompts if not prompt.paid]

@@ -34,11 +34,11 @@ class Control:
         self.url = url.rstrip("/")
 
     def state(self) -> State:
-        """Scenario, clock, faults with their counts, batches, totals."""
+        """Return scenario, clock, faults with their counts, batches, totals."""
         return self._call("state", State)
 
     def journal(self, since: int = 0, prompts: bool = True) -> Journal:
-        """Every call after number `since`, and what was sent and paid for each prompt."""
+        """Return every call after number `since`, and what was sent and paid for each prompt."""
         return self._call(f"journal?since={since}&prompts={str(prompts).lower()}", Journal)
 
     def faults(self, *faults: Fault, replace: bool = False) -> State:
