@@ -17,8 +17,8 @@ from claude_batch_tasks.checks.problems import Finding
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.settings import Settings, redis_urls
 from claude_batch_tasks.settings.redis_urls import redis_address
-from claude_batch_tasks.store.redis.connection import client_class, glob_escaped
 from claude_batch_tasks.store.redis.keys import DUE, JOBS
+from claude_batch_tasks.store.redis.prefixing import client_class, glob_escaped
 
 #: The deadline, in seconds, for a server's answer; a worker's start waits for it.
 PATIENCE = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Celery
 from celery.utils import uuid
@@ -18,7 +18,8 @@ from claude_batch_tasks.jobs.resume_plan import check_no_fallback
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, routing
-from claude_batch_tasks.store import Store, history, open_store
+from claude_batch_tasks.store import history, open_store
+from claude_batch_tasks.store.interface import HasBatchIds, HasJobs, HasLeases, HasSchedule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -93,7 +94,15 @@ def _make_record(app: Celery, client: str, queue: str | None, options: Mapping[s
     )
 
 
-def _store_job(store: Store, job_id: str, job: JobRecord, batch_id: str, ttl: float) -> None:
+class _Owners(HasBatchIds, HasJobs, Protocol):
+    """Who owns which batch id."""
+
+
+class _Adopting(_Owners, HasLeases, HasSchedule, Protocol):
+    """What it takes to store a job that is made of a batch at Anthropic."""
+
+
+def _store_job(store: _Adopting, job_id: str, job: JobRecord, batch_id: str, ttl: float) -> None:
     """Make the job exist, as the owner of its batch; if another job owns the batch, nothing is left behind."""
     now, batch = job.submitted_at, BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
     unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position_of(0, 1)
@@ -112,7 +121,7 @@ def _store_job(store: Store, job_id: str, job: JobRecord, batch_id: str, ttl: fl
         raise
 
 
-def _find_gone_holder(store: Store, batch_id: str) -> Unit | None:
+def _find_gone_holder(store: _Owners, batch_id: str) -> Unit | None:
     """Return the recorded owner of the batch if its job is gone from the store, else None."""
     holder = store.batch_ids.find_owner(batch_id)
     return holder if holder is not None and store.jobs.read_job(holder.job_id) is None else None

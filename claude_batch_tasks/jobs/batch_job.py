@@ -20,7 +20,8 @@ from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.results.job_results import JobResults, check_choice, read_job
 from claude_batch_tasks.results.reader import Order, RequestResult, Type
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store.interface import Ledger
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -208,7 +209,7 @@ def list_jobs(
     return islice(_read_each(store, ids, known if states is None else states), limit)
 
 
-def _read_each(store: Store, ids: Iterator[str], states: Collection[JobState]) -> Iterator[JobStatus]:
+def _read_each(store: Ledger, ids: Iterator[str], states: Collection[JobState]) -> Iterator[JobStatus]:
     for job_id in ids:
         job = store.jobs.read_job(job_id)
         if job is not None and job.state in states:

@@ -12,11 +12,11 @@ from celery.states import FAILURE, SUCCESS
 from claude_batch_tasks.errors import BatchTasksError
 from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.steps import message_chain
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.interface import HasRecords
 
 
 def run_job_eagerly(
-    app: Celery, store: Store, job_id: str, job: JobRecord, batches: Iterable[int]
+    app: Celery, store: HasRecords, job_id: str, job: JobRecord, batches: Iterable[int]
 ) -> AsyncResult[Summary]:
     """Run some batches of a job in this process, and return how the job ended."""
     import claude_batch_tasks.tasks  # noqa: F401 - registers them

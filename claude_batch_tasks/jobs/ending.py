@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from celery import Celery
 
 from claude_batch_tasks.errors import JobRunning
@@ -9,10 +11,15 @@ from claude_batch_tasks.jobs.job_status import ENDED
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.results.job_results import read_job
 from claude_batch_tasks.steps import message_headers, routing
-from claude_batch_tasks.store import Store, history
+from claude_batch_tasks.store import history
+from claude_batch_tasks.store.interface import HasSchedule, Ledger
 
 
-def cancel_job(app: Celery, store: Store, job_id: str, job: JobRecord) -> None:
+class _Cancelable(history.JournalOfJobs, HasSchedule, Protocol):
+    """What it takes to cancel a job."""
+
+
+def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> None:
     """Record that a job is to be canceled, and send a message for each of its batches; see ``BatchJob.cancel``."""
     from claude_batch_tasks.tasks import cancel_batch
 
@@ -31,7 +38,7 @@ def cancel_job(app: Celery, store: Store, job_id: str, job: JobRecord) -> None:
         )
 
 
-def delete_job(store: Store, job_id: str) -> None:
+def delete_job(store: Ledger, job_id: str) -> None:
     """Remove all of a job from the store, if it has ended or has not begun; see ``BatchJob.delete``."""
     # A job that has not begun is revoked first: a worker that takes its message now must not pay for it.
     if not store.jobs.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):

@@ -10,7 +10,7 @@ import msgspec
 
 from claude_batch_tasks.records import BatchRecord, BatchState, Costs, JobRecord, JobState, Summary
 from claude_batch_tasks.steps import job_summary
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.interface import HasRecords
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 #: The states in which nothing more happens to a job.
@@ -77,7 +77,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         return self.succeeded + self.errored + self.expired + self.canceled
 
 
-def read_status(store: Store, job_id: str, job: JobRecord) -> JobStatus:
+def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
     """Return how far a job is, from its record and those of its batches."""
     records = store.records.find_batches(job_id)
     batches = [record for record in records if record is not None]

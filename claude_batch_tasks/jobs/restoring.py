@@ -9,10 +9,11 @@ from celery.utils import uuid
 from claude_batch_tasks.errors import JobNotResumable
 from claude_batch_tasks.records import JobRecord, Summary
 from claude_batch_tasks.steps import message_chain
-from claude_batch_tasks.store import Store, lost_records
+from claude_batch_tasks.store import lost_records
+from claude_batch_tasks.store.interface import Ledger
 
 
-def fetch_lost_rows(app: Celery, store: Store, job_id: str, job: JobRecord) -> AsyncResult[Summary] | None:
+def fetch_lost_rows(app: Celery, store: Ledger, job_id: str, job: JobRecord) -> AsyncResult[Summary] | None:
     """Have a worker download the rows of an ended job that the store has lost.
 
     The job stays as it has ended, since what follows it has already run.
@@ -30,7 +31,7 @@ def fetch_lost_rows(app: Celery, store: Store, job_id: str, job: JobRecord) -> A
     return app.tasks[message_chain.NAME + "recover_jobs"].AsyncResult(task_id)  # apply_async() may return None
 
 
-def fail_incomplete_job(store: Store, job_id: str, job: JobRecord) -> JobRecord:
+def fail_incomplete_job(store: lost_records.Replaceable, job_id: str, job: JobRecord) -> JobRecord:
     """Mark an ended job as failed if records of its batches are gone, so that it can be resumed, and return it.
 
     What follows the job has already run, and does not run again.
@@ -41,7 +42,7 @@ def fail_incomplete_job(store: Store, job_id: str, job: JobRecord) -> JobRecord:
     return job
 
 
-def replace_lost_batches(store: Store, job_id: str, job: JobRecord) -> None:
+def replace_lost_batches(store: lost_records.Replaceable, job_id: str, job: JobRecord) -> None:
     """Put a record in the place of each batch's that is gone.
 
     Raises:

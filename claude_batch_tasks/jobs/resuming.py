@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from celery import Celery
 from celery.result import AsyncResult
@@ -16,7 +16,8 @@ from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain
-from claude_batch_tasks.store import Store, history, open_store
+from claude_batch_tasks.store import history, open_store
+from claude_batch_tasks.store.interface import HasRecords
 
 log = get_logger(__name__)
 
@@ -69,7 +70,7 @@ def _refusal(job_id: str, why: str) -> JobNotResumable:
     return JobNotResumable(f"job {job_id} cannot be resumed: {why}")
 
 
-def _show_as_running(app: Celery, store: Store, job_id: str, job: JobRecord, *, forget: bool) -> None:
+def _show_as_running(app: Celery, store: HasRecords, job_id: str, job: JobRecord, *, forget: bool) -> None:
     """Replace how the job ended in the result back end: ``get()`` would return that."""
     try:
         if forget:  # back ends do not overwrite a success

@@ -11,18 +11,19 @@ import msgspec
 from claude_batch_tasks.errors import RequestsUnknown, ResultsMissing
 from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.results.job_results import read_job
-from claude_batch_tasks.store import Store, lost_records
+from claude_batch_tasks.store import lost_records
+from claude_batch_tasks.store.interface import ReadableStore
 from claude_batch_tasks.wire import batch_requests
 
 
-def read_requests(store: Store, job_id: str) -> Iterator[dict[str, Any]]:
+def read_requests(store: ReadableStore, job_id: str) -> Iterator[dict[str, Any]]:
     """Return the requests of a job; see ``BatchJob.requests``."""
     if read_job(store, job_id).adopted:
         raise RequestsUnknown(f"job {job_id} was adopted: what was sent was never here")
     return _requests(store, job_id)
 
 
-def _requests(store: Store, job_id: str) -> Iterator[dict[str, Any]]:
+def _requests(store: ReadableStore, job_id: str) -> Iterator[dict[str, Any]]:
     job, records, total = read_job(store, job_id), store.records.find_batches(job_id), 0
     for number, record in enumerate(records):
         count = 0

@@ -10,14 +10,15 @@ from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results import export
 from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results.request_search import Places, RequestSearch
-from claude_batch_tasks.store import Store, lost_records
+from claude_batch_tasks.store import lost_records
+from claude_batch_tasks.store.interface import HasJobs, ReadableStore
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 
 class JobResults:
     """The results of one job in the store; the methods of ``BatchJob`` describe what theirs are."""
 
-    def __init__(self, store: Store, job_id: str) -> None:
+    def __init__(self, store: ReadableStore, job_id: str) -> None:
         self._store, self._job_id = store, job_id
 
     def read_results(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
@@ -70,7 +71,7 @@ class JobResults:
             raise error
 
 
-def read_job(store: Store, job_id: str) -> JobRecord:
+def read_job(store: HasJobs, job_id: str) -> JobRecord:
     """Return the record of a job.
 
     Raises:

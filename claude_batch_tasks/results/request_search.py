@@ -9,7 +9,8 @@ from contextlib import suppress
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.results.reader import Reader, names
-from claude_batch_tasks.store import Store, lost_records
+from claude_batch_tasks.store import lost_records
+from claude_batch_tasks.store.interface import ReadableStore
 from claude_batch_tasks.wire import custom_ids
 
 Places = dict[int, dict[int, str]]
@@ -23,7 +24,7 @@ class RequestSearch:
         ResultsMissing: records of batches are gone.
     """
 
-    def __init__(self, store: Store, job_id: str, job: JobRecord) -> None:
+    def __init__(self, store: ReadableStore, job_id: str, job: JobRecord) -> None:
         self._store, self._job_id, self._job = store, job_id, job
         records = store.records.find_batches(job_id)
         if None in records and (error := lost_records.of_records(job_id, job, records)):
