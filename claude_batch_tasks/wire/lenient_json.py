@@ -26,6 +26,7 @@ _DIGITS = 4300
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _WORDS = {"true": True, "false": False, "null": None}
 
+_BLANKS = " \t\n\r"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BARE = re.compile(r'[^\s"\[\]{},:]+')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\Z")
@@ -209,21 +210,11 @@ def _parse(text: str, convert: Callable[[Odd, str], Any]) -> Any:
     around: list[tuple[Any, str]] = []
     at = _skip_space(text, 0)
     while True:
-        first = text[at : at + 1]
-        if first in ("{", "[") and len(around) == DEPTH:
-            end = _end_of(text, at)
-            value, at = convert("deep", text[at:end]), end
-        elif first in ("{", "["):
-            value, at = {} if first == "{" else [], _skip_space(text, at + 1)
-            if text[at : at + 1] != _CLOSES[first]:
-                name, at = _name(text, at, convert) if first == "{" else ("", at)
-                around.append((value, name))
-                continue
-            at += 1
-        elif first == '"':
-            value, at = _string(text, at, convert)
-        else:
-            value, at = _bare(text, at, convert, alone=not around)
+        value, at, is_open = _begin_value(text, at, len(around), convert)
+        if is_open:
+            name, at = _next_name(value, text, at, convert)
+            around.append((value, name))
+            continue
         # The value has ended, and perhaps also the list or dict that holds it.
         while True:
             at = _skip_space(text, at)
@@ -238,17 +229,31 @@ def _parse(text: str, convert: Callable[[Odd, str], Any]) -> Any:
                 outer.append(value)
             follows = text[at : at + 1]
             if follows == ",":
-                at = _skip_space(text, at + 1)
-                if isinstance(outer, dict):
-                    name, at = _name(text, at, convert)
-                    around[-1] = outer, name
+                name, at = _next_name(outer, text, _skip_space(text, at + 1), convert)
+                around[-1] = outer, name
                 break
-            if follows != ("}" if isinstance(outer, dict) else "]"):
+            if follows != _ENDS[type(outer)]:
                 raise _not_json(text, at)
             value, at = around.pop()[0], at + 1
 
 
+def _begin_value(text: str, at: int, depth: int, convert: Callable[[Odd, str], Any]) -> tuple[Any, int, bool]:
+    """Return the value that begins there, where it ends, and whether it is a list or dict that still holds values."""
+    first = text[at : at + 1]
+    if first == '"':
+        return *_string(text, at, convert), False
+    if first not in _CLOSES:
+        return *_bare(text, at, convert, alone=not depth), False
+    if depth == DEPTH:
+        end = _end_of(text, at)
+        return convert("deep", text[at:end]), end, False
+    value: Any = {} if first == "{" else []
+    at = _skip_space(text, at + 1)
+    return (value, at + 1, False) if text[at : at + 1] == _CLOSES[first] else (value, at, True)
+
+
 _CLOSES = {"{": "}", "[": "]"}
+_ENDS: dict[type, str] = {dict: "}", list: "]"}
 
 
 def _not_json(text: str, at: int) -> ValueError:
@@ -256,13 +261,17 @@ def _not_json(text: str, at: int) -> ValueError:
 
 
 def _skip_space(text: str, at: int) -> int:
+    if text[at : at + 1] not in _BLANKS:
+        return at
     found = _SPACE.match(text, at)
     assert found is not None
     return found.end()
 
 
-def _name(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
-    """Return the name at this position, and where its value begins."""
+def _next_name(outer: Any, text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
+    """Return the name at this position, and where its value begins; a list has no names."""
+    if not isinstance(outer, dict):
+        return "", at
     if text[at : at + 1] != '"':
         raise _not_json(text, at)
     name, at = _string(text, at, convert)
