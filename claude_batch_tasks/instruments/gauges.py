@@ -20,8 +20,7 @@ from claude_batch_tasks.metrics import METRICS, Reading
 from claude_batch_tasks.records import BatchGlance, BatchState, JobGlance, JobState, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import dispatch
-from claude_batch_tasks.store import open_store
-from claude_batch_tasks.store.interface import HasSchedule, HasStatistics
+from claude_batch_tasks.store import HasSchedule, HasStatistics, open_store
 
 log = get_logger(__name__)
 

@@ -18,8 +18,7 @@ from claude_batch_tasks.jobs.resume_plan import check_no_fallback
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, routing
-from claude_batch_tasks.store import history, open_store
-from claude_batch_tasks.store.interface import HasBatchIds, HasJobs, HasLeases, HasSchedule
+from claude_batch_tasks.store import HasBatchIds, HasJobs, HasLeases, HasSchedule, history, open_store
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -20,8 +20,7 @@ from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.results.job_results import JobResults, check_choice, read_job
 from claude_batch_tasks.results.reader import Order, RequestResult, Type
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import open_store
-from claude_batch_tasks.store.interface import Ledger
+from claude_batch_tasks.store import Ledger, open_store
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -12,7 +12,7 @@ from celery.states import FAILURE, SUCCESS
 from claude_batch_tasks.errors import BatchTasksError
 from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.steps import message_chain
-from claude_batch_tasks.store.interface import HasRecords
+from claude_batch_tasks.store import HasRecords
 
 
 def run_job_eagerly(

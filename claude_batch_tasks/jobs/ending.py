@@ -11,8 +11,7 @@ from claude_batch_tasks.jobs.job_status import ENDED
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.results.job_results import read_job
 from claude_batch_tasks.steps import message_headers, routing
-from claude_batch_tasks.store import history
-from claude_batch_tasks.store.interface import HasSchedule, Ledger
+from claude_batch_tasks.store import HasSchedule, Ledger, history
 
 
 class _Cancelable(history.JournalOfJobs, HasSchedule, Protocol):

@@ -10,7 +10,7 @@ import msgspec
 
 from claude_batch_tasks.records import BatchRecord, BatchState, Costs, JobRecord, JobState, Summary
 from claude_batch_tasks.steps import job_summary
-from claude_batch_tasks.store.interface import HasRecords
+from claude_batch_tasks.store import HasRecords
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 #: The states in which nothing more happens to a job.

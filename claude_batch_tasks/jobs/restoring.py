@@ -9,8 +9,7 @@ from celery.utils import uuid
 from claude_batch_tasks.errors import JobNotResumable
 from claude_batch_tasks.records import JobRecord, Summary
 from claude_batch_tasks.steps import message_chain
-from claude_batch_tasks.store import lost_records
-from claude_batch_tasks.store.interface import Ledger
+from claude_batch_tasks.store import Ledger, lost_records
 
 
 def fetch_lost_rows(app: Celery, store: Ledger, job_id: str, job: JobRecord) -> AsyncResult[Summary] | None:

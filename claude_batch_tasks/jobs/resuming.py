@@ -16,8 +16,7 @@ from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain
-from claude_batch_tasks.store import history, open_store
-from claude_batch_tasks.store.interface import HasRecords
+from claude_batch_tasks.store import HasRecords, history, open_store
 
 log = get_logger(__name__)
 

@@ -11,8 +11,7 @@ import msgspec
 from claude_batch_tasks.errors import RequestsUnknown, ResultsMissing
 from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.results.job_results import read_job
-from claude_batch_tasks.store import lost_records
-from claude_batch_tasks.store.interface import ReadableStore
+from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import batch_requests
 
 

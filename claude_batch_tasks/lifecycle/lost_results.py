@@ -14,8 +14,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import Pace, Step, credentials
-from claude_batch_tasks.store import history, lost_records, open_store
-from claude_batch_tasks.store.interface import HasRecords, HasResults, Journal
+from claude_batch_tasks.store import HasRecords, HasResults, Journal, history, lost_records, open_store
 
 log = get_logger(__name__)
 

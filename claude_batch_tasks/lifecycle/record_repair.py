@@ -17,8 +17,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, JobState, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import dispatch, message_chain
-from claude_batch_tasks.store import history, lost_records, open_store
-from claude_batch_tasks.store.interface import HasJobs, HasSchedule, HasStatistics, Ledger
+from claude_batch_tasks.store import HasJobs, HasSchedule, HasStatistics, Ledger, history, lost_records, open_store
 
 if TYPE_CHECKING:
     pass

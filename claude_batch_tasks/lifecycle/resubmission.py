@@ -20,7 +20,7 @@ from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, reset_fields
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import Step
-from claude_batch_tasks.store.interface import HasPayloads, HasResults, JobContents
+from claude_batch_tasks.store import HasPayloads, HasResults, JobContents
 from claude_batch_tasks.wire import batch_requests, result_rows
 from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
 

@@ -23,8 +23,7 @@ from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import history, open_store
-from claude_batch_tasks.store.interface import JobContents
+from claude_batch_tasks.store import JobContents, history, open_store
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
 

@@ -26,9 +26,8 @@ from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import history
+from claude_batch_tasks.store import HasMessageQueue, HasResults, history
 from claude_batch_tasks.store.encryption import Cipher
-from claude_batch_tasks.store.interface import HasMessageQueue, HasResults
 
 log = get_logger(__name__)
 

@@ -10,8 +10,7 @@ from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results import export
 from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results.request_search import Places, RequestSearch
-from claude_batch_tasks.store import lost_records
-from claude_batch_tasks.store.interface import HasJobs, ReadableStore
+from claude_batch_tasks.store import HasJobs, ReadableStore, lost_records
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 

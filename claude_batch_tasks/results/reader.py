@@ -17,8 +17,7 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job, shorten_text
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.store import lost_records
-from claude_batch_tasks.store.interface import ReadableStore
+from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
 
 Type = result_rows.OutcomeType

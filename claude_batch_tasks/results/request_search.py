@@ -9,8 +9,7 @@ from contextlib import suppress
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.results.reader import Reader, names
-from claude_batch_tasks.store import lost_records
-from claude_batch_tasks.store.interface import ReadableStore
+from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import custom_ids
 
 Places = dict[int, dict[int, str]]

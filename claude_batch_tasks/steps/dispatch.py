@@ -15,8 +15,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings, visibility_timeout
 from claude_batch_tasks.steps import message_chain, message_headers, publishing
-from claude_batch_tasks.store import history, open_store
-from claude_batch_tasks.store.interface import HasSchedule, Ledger
+from claude_batch_tasks.store import HasSchedule, Ledger, history, open_store
 
 log = get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.formatting import format_time
-from claude_batch_tasks.store.interface import Clock, HasInFlight
+from claude_batch_tasks.store import Clock, HasInFlight
 
 Kind = Literal["create", "look"]
 

@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store.interface import Store as Store
+from claude_batch_tasks.store.interface import (
+    Clock as Clock,
+    HasBatchIds as HasBatchIds,
+    HasHistory as HasHistory,
+    HasInFlight as HasInFlight,
+    HasJobs as HasJobs,
+    HasLeases as HasLeases,
+    HasMessageQueue as HasMessageQueue,
+    HasPayloads as HasPayloads,
+    HasRecords as HasRecords,
+    HasResults as HasResults,
+    HasSchedule as HasSchedule,
+    HasStatistics as HasStatistics,
+    JobContents as JobContents,
+    Journal as Journal,
+    Ledger as Ledger,
+    ReadableStore as ReadableStore,
+    Store as Store,
+)
 
 
 def open_store(settings: Settings) -> Store:

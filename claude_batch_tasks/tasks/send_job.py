@@ -21,8 +21,7 @@ from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
 from claude_batch_tasks.steps.task_classes import InnerTask, by_name
-from claude_batch_tasks.store import history, open_store
-from claude_batch_tasks.store.interface import Clock, HasJobs, HasSchedule, Ledger
+from claude_batch_tasks.store import Clock, HasJobs, HasSchedule, Ledger, history, open_store
 
 if TYPE_CHECKING:
     pass
