@@ -126,7 +126,8 @@ def test_the_numbers_in_messages(ran: Live) -> None:
     lanes = [each.args for each in sent(ran, "by message", "send_messages")]
     assert {tuple(args[:2]) for args in lanes} == {(ran.jobs["by message"], 0)}
     assert {args[2] for args in lanes} == {0, 1}
-    assert [each.args for each in sent(ran, "canceled", "cancel_batch")] == [[ran.jobs["canceled"], 0]]
+    # It is sent again where the call has to be: the batch is too new to be known everywhere.
+    assert {tuple(each.args) for each in sent(ran, "canceled", "cancel_batch")} == {(ran.jobs["canceled"], 0)}
     assert {tuple(each.args) for each in sent(ran, "again", "finish_job")} == {(id,)}
 
 
