@@ -29,6 +29,14 @@ settings.load_profile("unit")
 
 MakeRequest = Callable[..., dict[str, Any]]
 
+#: What keys that are all jobs' begin with.
+_COMMON = tuple(f"claude_batch:{name}" for name in ("due", "held", "late", "pace:", "schema", "waiting"))
+
+
+def list_keys(client: redis.Redis) -> set[str]:
+    """Return the names of all keys on a server, but for those that are all jobs'."""
+    return {name for key in client.keys("*") if not (name := key.decode()).startswith(_COMMON)}
+
 
 @pytest.fixture(params=["fakeredis", "server"])
 def redis_client(request: pytest.FixtureRequest) -> redis.Redis:
@@ -49,8 +57,7 @@ def store(redis_client: redis.Redis) -> RedisStore:
 @pytest.fixture
 def keys(redis_client: redis.Redis) -> Callable[[], set[str]]:
     """``keys()``: the names of all keys on the server, but for those that are all jobs'."""
-    common = tuple(f"claude_batch:{name}" for name in ("due", "held", "late", "pace:", "schema", "waiting"))
-    return lambda: {name for key in redis_client.keys("*") if not (name := key.decode()).startswith(common)}
+    return lambda: list_keys(redis_client)
 
 
 @pytest.fixture

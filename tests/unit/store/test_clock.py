@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
 from claude_batch_tasks import rules, steady
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.records import Flight, Unit
 from claude_batch_tasks.store.clock import StoreClock
-from claude_batch_tasks.store.redis import RedisStore
-from claude_batch_tasks.store.redis.parts.in_flight import _decode_flight, _encode
 
 
 class Times:
@@ -100,17 +96,6 @@ class TestTheStoresClock:
         assert times.asked == 3, "a store that is down is not asked each time"
 
 
-class TestTheRedisStore:
-    def test_tells_its_own_time(self, store: RedisStore, redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        seconds, microseconds = redis_client.time()
-        right = time.time
-        monkeypatch.setattr(store._connection.clock, "_ask", lambda: right() + 86_400)
-        assert store.now() == pytest.approx(seconds + microseconds / 1e6 + 86_400, abs=5)
-        store.leases.acquire_lease(Unit("gone"), 0, "me", 10)
-        seconds, microseconds = redis_client.time()
-        assert store.now() == pytest.approx(seconds + microseconds / 1e6, abs=1), "each lease tells it as well"
-
-
 class TestTheApisClock:
     @pytest.mark.parametrize(
         ("headers", "date"),
@@ -130,9 +115,3 @@ class TestTheApisClock:
     @pytest.mark.parametrize(("date", "ahead"), [(None, 0), (1001.9, 0), (998.5, 0), (1060.0, 60), (940.0, -60)])
     def test_differs_by_more_than_a_header_leaves_out(self, date: float | None, ahead: float) -> None:
         assert rules.clock_offset(date, 1000.0) == ahead
-
-    def test_may_be_unknown_of_a_flight_of_an_earlier_release(self) -> None:
-        known: dict[str, Any] = {"expires_at": None, "requests": 1, "poll_min": 1.0, "poll_max": 2.0, "deadline": 7.0}
-        flight = Flight(batch_id="b", created_at=5.0, **known)
-        assert _encode(flight).startswith(b'["b",5.0,null,1,1.0,2.0,7.0')
-        assert _decode_flight(b'["b",5.0,null,1,1.0,2.0,7.0]') == flight

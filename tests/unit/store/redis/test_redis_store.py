@@ -1,0 +1,163 @@
+"""What only a Redis store has: fields that other releases write, and keys that may be gone one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.records import Flight, Lease, Taken, Unit
+from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store.redis.parts.in_flight import _decode_flight, _encode
+from claude_batch_tasks.wire.batch_requests import Piece
+from tests.unit.store.contract.message_queue import create_sending_job
+from tests.unit.store.contract.samples import (
+    ACCOUNT,
+    BATCH,
+    JOB,
+    LONG,
+    NONCE,
+    PACE,
+    answer_call,
+    batch_record,
+    body_of,
+    create_bare_job,
+    create_job,
+    job_record,
+    make_chunk,
+    take_request,
+)
+
+Keys = Callable[[], set[str]]
+
+
+class TestRecords:
+    def test_ignore_fields_of_another_version(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
+        for key in redis_client.keys("*"):
+            if redis_client.type(key) == b"hash":
+                redis_client.hset(key, "a_field_of_next_year", b'{"x":1}')
+        assert store.jobs.read_job(job) == job_record()
+        assert store.records.read_batches(job) == [batch_record(), batch_record(first=2)]
+
+    def test_fill_in_fields_an_older_version_did_not_write(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        for key in redis_client.keys("*"):
+            if redis_client.type(key) == b"hash":
+                redis_client.hdel(key, "queue", "options", "counts", "published")
+        assert store.jobs.read_job(job) == job_record()
+        assert store.records.read_batches(job) == [batch_record(), batch_record(first=2)]
+
+
+class TestPayloads:
+    def test_take_less_room_than_they_have(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        store.payloads.stage_requests(JOB, NONCE, [Piece(0, ["a"], body_of("all work and no play " * 10_000))])
+        [key] = redis_client.keys("*body")
+        stored = redis_client.lindex(key, 0)
+        assert stored is not None
+        assert len(stored) < 10_000
+
+
+class TestCountingWhatIsDone:
+    def test_brings_no_job_back(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
+        store.leases.acquire_lease(BATCH, 0, "me", LONG)
+        redis_client.delete(f"claude_batch:{{{job}}}:job")
+        assert store.leases.write_record(BATCH, "me", done=True)
+        assert store.leases.end_batch(BATCH, "me") == 0
+        assert store.jobs.read_job(job) is None
+
+
+class TestARequestThatIsTaken:
+    def test_is_of_a_job_that_is_there(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        job = create_sending_job(store)
+        redis_client.delete(f"claude_batch:{{{job}}}:job")
+        assert take_request(store, 0) == Taken("gone")
+
+
+class TestAPace:
+    def test_is_not_known_any_more_a_minute_after_the_last_answer(
+        self, store: RedisStore, redis_client: redis.Redis
+    ) -> None:
+        create_sending_job(store)
+        first, _ = take_request(store, 0), take_request(store, 1)
+        answer_call(store, 0, first, limits={"requests": (1, 0)})
+        assert take_request(store, 2).seconds == 60
+        redis_client.hset(f"claude_batch:pace:{PACE}", "at", time.time() - 61)
+        assert take_request(store, 2).state == "taken"
+
+
+class TestRequestsThatAreDue:
+    def test_come_in_runs_of_neighbours_from_different_positions(self, store: RedisStore) -> None:
+        job = create_bare_job(store, JOB)
+        store.message_queue.add_requests(job, 0, range(40))
+        runs = [store.message_queue.list_due(job, 0, 8) for _ in range(400)]
+        assert all(found == list(range(found[0], found[-1] + 1)) and wait == 0 for found, wait in runs)
+        assert {len(found) for found, _ in runs} == set(range(1, 9))
+        assert {position for found, _ in runs for position in found} == set(range(40))
+
+
+class TestMarks:
+    """A mark says how much had been sent on a pace by then: requests, input and output tokens."""
+
+    def test_add_up(self, store: RedisStore) -> None:
+        create_sending_job(store)
+        marks = [take_request(store, position).mark for position in range(4)]
+        assert marks == ["1 10 0", "2 20 0", "3 30 0", "4 40 0"]
+
+    def test_of_what_is_forgotten_say_nothing(self, store: RedisStore) -> None:
+        create_sending_job(store)
+        answer_call(store, 0, Taken("taken", mark="7 70 0"), limits={"requests": (60, 0)})
+        assert take_request(store, 0).state == "taken"
+
+
+class TestRows:
+    def test_that_are_gone_are_named_by_their_key(self, store: RedisStore, job: str) -> None:
+        with pytest.raises(ResultsMissing, match="batch:0:rows:3 is gone"):
+            next(store.results.read_rows(JOB, 0, 3))
+
+
+class TestTime:
+    def test_is_the_servers(self, store: RedisStore, redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        seconds, microseconds = redis_client.time()
+        right = time.time
+        monkeypatch.setattr(store._connection.clock, "_ask", lambda: right() + 86_400)
+        assert store.now() == pytest.approx(seconds + microseconds / 1e6 + 86_400, abs=5)
+        store.leases.acquire_lease(Unit("gone"), 0, "me", 10)
+        seconds, microseconds = redis_client.time()
+        assert store.now() == pytest.approx(seconds + microseconds / 1e6, abs=1), "each lease tells it as well"
+
+
+class TestAFlight:
+    def test_of_an_earlier_release_says_nothing_of_the_apis_clock(self) -> None:
+        known: dict[str, Any] = {"expires_at": None, "requests": 1, "poll_min": 1.0, "poll_max": 2.0, "deadline": 7.0}
+        flight = Flight(batch_id="b", created_at=5.0, **known)
+        assert _encode(flight).startswith(b'["b",5.0,null,1,1.0,2.0,7.0')
+        assert _decode_flight(b'["b",5.0,null,1,1.0,2.0,7.0]') == flight
+
+
+class TestALease:
+    def test_runs_out_by_the_servers_clock(self, store: RedisStore, job: str) -> None:
+        store.leases.acquire_lease(BATCH, 5, "me", 0.01)
+        time.sleep(0.05)
+        assert store.leases.acquire_lease(BATCH, 5, "you", LONG) == Lease("taken_over", failures=1)
+        assert store.leases.acquire_lease(BATCH, 5, "me", LONG).state == "busy"
+        assert store.in_flight.lock_list_call(ACCOUNT, "me", 0.01)
+        time.sleep(0.05)
+        assert store.in_flight.lock_list_call(ACCOUNT, "you", LONG)
+
+
+class TestStagedRequests:
+    def test_are_those_of_whoever_made_the_job_first(self, store: RedisStore, keys: Keys) -> None:
+        store.payloads.stage_requests(JOB, "second", [make_chunk(0, "b")])
+        store.payloads.stage_index(JOB, "second", [(0, b"second")])
+        assert create_job(store, job_record(nonce="first", batches=1), [batch_record()])
+        made = keys()
+        assert not store.jobs.create_job(JOB, job_record(nonce="second", batches=1), [batch_record()], LONG)
+        assert store.payloads.read_index(JOB, 7) == b"index"
+        assert list(store.payloads.read_custom_ids(JOB, 0)) == [["a"]]
+        store.payloads.discard_staged(JOB, "second", 1)
+        assert keys() == {key for key in made if "second" not in key}
