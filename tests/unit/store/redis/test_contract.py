@@ -66,3 +66,10 @@ class TestOnAServer(RedisStoreContract):
     @pytest.fixture
     def connect(self, redis_server: RedisServer) -> Connect:
         return connect_to(redis_server)
+
+
+@pytest.mark.slow
+class TestOnTheOldestServer(RedisStoreContract):
+    @pytest.fixture
+    def connect(self, oldest_redis_server: RedisServer) -> Connect:
+        return connect_to(oldest_redis_server)
