@@ -391,9 +391,9 @@ class TestOneResult:
             pytest.fail("everything was read for one result")
 
         for part, name in (
-            (store.results.read_rows, "read_rows"),
+            (store.results, "read_rows"),
             (store.payloads, "read_custom_ids"),
-            (store.results.read_rows, "read_outcomes"),
+            (store.results, "read_outcomes"),
         ):
             monkeypatch.setattr(type(part), name, scanned)
         assert job.result("review 77").custom_id == "review 77"
@@ -536,7 +536,7 @@ class TestResultsByTheirIds:
             finish(number, lambda n: answer(n, size=2000 if n % 3 else 1))
         for name in ("read_rows", "read_outcomes"):
             monkeypatch.setattr(
-                type(store.results.read_rows), name, lambda *_: pytest.fail("everything was read for some results")
+                type(store.results), name, lambda *_: pytest.fail("everything was read for some results")
             )
         job = BatchJob(JOB, app)
         for wanted in (range(1500), range(3, 1500, 300), [1199, 1200]):
