@@ -27,7 +27,7 @@ def prepare(bench: Bench) -> None:
 def ours(bench: Bench) -> None:
     """``create_batch``: the body streamed from the store through the SDK's client."""
     # A worker makes its client once per process.
-    api.client("default", Settings.of(world.app(bench)).client_factories)
+    api.get_client("default", Settings.of(world.app(bench)).client_factories)
     with bench.measure():
         create_batch.apply((_job_id(bench), 0, 0, 0), throw=True)
     batch = open_store_at(bench.redis_url).records.read_batch(_job_id(bench), 0)

@@ -19,8 +19,8 @@ def ours(bench: Bench) -> None:
     store, job_id = open_store_at(bench.redis_url), world.job_id(bench.records)
     # A worker makes its client, and looks up prices, once per process.
     settings = Settings.of(world.app(bench))
-    api.client("default", settings.client_factories)
-    assert settings.price_list.known(material.MODEL)
+    api.get_client("default", settings.client_factories)
+    assert settings.price_list.has_price(material.MODEL)
     with bench.measure():
         fetch_results.apply((job_id, 0, 0, 0), throw=True)
     batch = store.records.read_batch(job_id, 0)
@@ -33,7 +33,7 @@ def ours(bench: Bench) -> None:
 def raw_copy(bench: Bench) -> None:
     """The same bytes through the same client into the same Redis, a megabyte at a time, without a look at them."""
     client, server = world.client(bench), redis.Redis.from_url(bench.redis_url)
-    with bench.measure(), api.results(client, world.batch_id(bench.records), timeout=60) as chunks:
+    with bench.measure(), api.open_results(client, world.batch_id(bench.records), timeout=60) as chunks:
         held: list[bytes] = []
         size = 0
         for chunk in chunks:

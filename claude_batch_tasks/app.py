@@ -16,7 +16,7 @@ from claude_batch_tasks import transport
 from claude_batch_tasks.settings import configuration, spelling
 
 
-def _settings() -> dict[str, Any]:
+def _read_settings() -> dict[str, Any]:
     settings = configuration()
     if importlib.util.find_spec("celeryconfig") is not None:
         own = vars(importlib.import_module("celeryconfig"))
@@ -29,4 +29,4 @@ def _settings() -> dict[str, Any]:
 transport.install()
 app = Celery("claude_batch_tasks", include=["claude_batch_tasks.tasks"])
 # Not add_defaults(): defaults added that way would have precedence over a configuration object.
-app.config_from_object(_settings())
+app.config_from_object(_read_settings())

@@ -53,7 +53,7 @@ class _Process:
         """The exit code of the process; None while it runs."""
         return self._process.poll() if self._process else None
 
-    def _ended(self) -> bool:
+    def _has_ended(self) -> bool:
         return self.returncode is not None
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class _Process:
     def stop(self, *, kill: bool = False) -> None:
         """Stop the process in its own time, or SIGKILL it and all its children at once."""
         if self._process is not None:
-            _end(self._process, kill=kill)
+            _end_process(self._process, kill=kill)
             self._process = None
 
     def __enter__(self) -> Self:
@@ -110,7 +110,7 @@ class RedisServer(_Process):
         command = [binary, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
         with open(os.path.join(self.folder, "server.log"), "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        for _ in _until(START, self._ended):
+        for _ in _wait_until(START, self._has_ended):
             with contextlib.suppress(redis.RedisError), self.client() as client:
                 client.ping()
                 return
@@ -152,7 +152,7 @@ class Worker(_Process):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        for _ in _until(START, self._ended):
+        for _ in _wait_until(START, self._has_ended):
             if b" ready." in self.log.read_bytes()[offset:]:
                 return
         text = self.log.read_text(errors="replace")[-3000:]
@@ -166,14 +166,14 @@ class Worker(_Process):
         return self._process.pid
 
 
-def _until(seconds: float, over: Callable[[], bool]) -> Iterator[None]:
+def _wait_until(seconds: float, over: Callable[[], bool]) -> Iterator[None]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not over():
         yield
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[bytes], *, kill: bool, timeout: float = 20.0) -> None:
+def _end_process(process: subprocess.Popen[bytes], *, kill: bool, timeout: float = 20.0) -> None:
     if process.poll() is None and not kill:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

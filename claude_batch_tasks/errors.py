@@ -55,7 +55,7 @@ class RequestsUnknown(BatchTasksError, LookupError):
     """Raised if a job was made of a batch created elsewhere, whose requests are not in the store."""
 
 
-class TryLater(BatchTasksError):
+class Retryable(BatchTasksError):
     """The base of what passes by itself: the step is tried again after a countdown.
 
     ``retry_after``: seconds the other side asked us to wait at least, if it did.
@@ -64,7 +64,7 @@ class TryLater(BatchTasksError):
     retry_after: float | None = None
 
 
-class _After(TryLater):
+class _After(Retryable):
     """The base of what passes after some seconds, which are the second argument."""
 
     def __init__(self, *args: Any) -> None:
@@ -72,23 +72,23 @@ class _After(TryLater):
         self.retry_after = args[1] if len(args) > 1 else None
 
 
-class Waiting(TryLater):
+class Waiting(Retryable):
     """The reason why a task retries, for logs and Flower: what was seen, and when the next poll is."""
 
 
-class BatchInProgress(TryLater):
+class BatchInProgress(Retryable):
     """The reason for a retry that the batch exists and still runs."""
 
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
-class FallbackInProgress(TryLater):
+class FallbackInProgress(Retryable):
     """The reason for a retry that requests of the batch are still on their way through the Messages API."""
 
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
-class MoreToSend(_After):
+class SendingPaused(_After):
     """The reason for a retry that a sender has released its worker, and goes on after a while.
 
     Args:
@@ -99,13 +99,13 @@ class MoreToSend(_After):
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
-class NotDue(TryLater):
+class NotDue(Retryable):
     """The reason for a retry that the message came before its time."""
 
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
-class HeldBack(_After):
+class RateLimited(_After):
     """The reason for a retry that no calls are to be made for a while, by any worker.
 
     Anthropic asked this worker or another one for fewer calls, or its list calls fail.
@@ -116,7 +116,7 @@ class HeldBack(_After):
     """
 
 
-class ListingUnderWay(HeldBack):
+class ListCallRunning(RateLimited):
     """The reason for a retry that another task lists the account's batches right now, which serves this one too."""
 
 
@@ -124,11 +124,11 @@ class CreateUnresolved(_After):
     """The reason for a retry that a create may have been stored; the account is searched before anything is sent."""
 
 
-class ResultsIncomplete(TryLater):
+class ResultsIncomplete(Retryable):
     """Raised if the result file is short, broken, or does not add up to the batch's own counts."""
 
 
-class StoreUnavailable(TryLater):
+class StoreUnavailable(Retryable):
     """Raised if the store did not answer. It never means "there is no such job"."""
 
 
@@ -192,7 +192,7 @@ class ApiError(BatchTasksError):
         self.retry_after = retry_after
 
 
-class TransientError(ApiError, TryLater):
+class TransientError(ApiError, Retryable):
     """An API error that passes.
 
     That is 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body, or a proxy's refusal. See
@@ -200,11 +200,11 @@ class TransientError(ApiError, TryLater):
     """
 
 
-class NotFoundError(ApiError, TryLater):
+class NotFoundError(ApiError, Retryable):
     """A 404, which this API also gives for batches that exist; ``rules`` says what it means at this age."""
 
 
-class AmbiguousError(ApiError, TryLater):
+class AmbiguousError(ApiError, Retryable):
     """An API error after which the request may have been acted on: no usable answer says that it was not."""
 
 
@@ -262,12 +262,19 @@ class StepFailed(BatchTasksError):
     """Raised if a step was interrupted ``max_step_failures`` times in a row; the worker's log has the tracebacks."""
 
 
-def rebuild(name: str, args: list[Any]) -> BatchTasksError:
+def rebuild_error(name: str, args: list[Any]) -> BatchTasksError:
     """Build the exception that was stored as its class name and arguments."""
-    return named(name)(*args)
+    return error_class(name)(*args)
 
 
-def named(name: str) -> type[BatchTasksError]:
+def error_class(name: str) -> type[BatchTasksError]:
     """Return the exception class of that name."""
     cls: type[BatchTasksError] = globals()[name]
     return cls
+
+
+# What these were called before 0.3; the old names stay until 1.0.
+HeldBack = RateLimited
+ListingUnderWay = ListCallRunning
+MoreToSend = SendingPaused
+TryLater = Retryable

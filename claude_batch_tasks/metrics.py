@@ -190,7 +190,7 @@ _instruments: tuple[Instruments, ...] = ()
 _told: set[type] = set()
 
 
-def use(instruments: Iterable[Instruments]) -> None:
+def use_instruments(instruments: Iterable[Instruments]) -> None:
     """Send what happens in this process to these instruments only."""
     global _instruments
     _instruments = tuple(instruments)
@@ -207,7 +207,7 @@ def count(name: str, amount: float = 1, **labels: str) -> None:
         try:
             instruments.count(METRICS[name], amount, labels)
         except Exception:  # noqa: BLE001 - a figure is a courtesy
-            _failed(instruments)
+            _log_failure(instruments)
 
 
 def observe(name: str, value: float, **labels: str) -> None:
@@ -216,10 +216,10 @@ def observe(name: str, value: float, **labels: str) -> None:
         try:
             instruments.observe(METRICS[name], value, labels)
         except Exception:  # noqa: BLE001 - a figure is a courtesy
-            _failed(instruments)
+            _log_failure(instruments)
 
 
-def _failed(instruments: Instruments) -> None:
+def _log_failure(instruments: Instruments) -> None:
     if (kind := type(instruments)) not in _told:
         _told.add(kind)
         log.exception("%s.%s failed; figures are missing, and this is said once", kind.__module__, kind.__name__)

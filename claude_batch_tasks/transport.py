@@ -95,7 +95,7 @@ class QoS(redis.QoS):
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
         # The process is a part of the key, so that a forked child does not give back what its parent held.
-        self._kept = _kept[(*channel._address(), channel.global_keyprefix, channel.unacked_key)]
+        self._kept = _kept[(*channel._broker_address(), channel.global_keyprefix, channel.unacked_key)]
         self._broker_errors = (*channel.connection_errors, channel.ResponseError)
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -150,7 +150,7 @@ class QoS(redis.QoS):
             pipe.execute()
 
 
-def distrustful(base: Any, *, replaced: bool = True) -> Any:
+def make_distrustful(base: Any, *, replaced: bool = True) -> Any:
     """Return a class of redis-py connections that does not trust a connection after a long silence.
 
     After packets have vanished, all existing connections are dead, and each would need a time-out to notice it. A new
@@ -214,13 +214,13 @@ class Bounded:
             self._disconnect_pools()
             raise
 
-    def _address(self: Any) -> tuple[Any, ...]:
+    def _broker_address(self: Any) -> tuple[Any, ...]:
         broker = self.connection.client
         return os.getpid(), broker.hostname, broker.port, broker.virtual_host
 
     def _check_writable(self: Any) -> None:
         """Refuse to connect while the broker refuses writes, so that the worker tries again at growing intervals."""
-        if (address := self._address()) not in _refusing:
+        if (address := self._broker_address()) not in _refusing:
             return
         with self.conn_or_acquire() as client:
             try:
@@ -235,8 +235,8 @@ class Bounded:
         if broker.transport_cls == "valkeys" and not broker.ssl:  # kombu does this for rediss:// only
             broker.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
-        address = self._address()
-        base = distrustful(params["connection_class"], replaced=not asynchronous)
+        address = self._broker_address()
+        base = make_distrustful(params["connection_class"], replaced=not asynchronous)
 
         class Connection(base):  # type: ignore[misc, valid-type]
             def read_response(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
-from claude_batch_tasks.checks.problems import catalogue
+from claude_batch_tasks.checks.problems import list_problems
 
 PAGE = Path(__file__).parent / "howto" / "troubleshooting.md"
 _BETWEEN = re.compile(r"(<!-- problems: begin -->\n).*(<!-- problems: end -->)", re.DOTALL)
@@ -24,7 +24,7 @@ _PARTS = {
 
 def tables() -> str:
     """The problems as Markdown tables, one for each part."""
-    problems = list(catalogue())
+    problems = list(list_problems())
     return (
         "\n".join(
             line

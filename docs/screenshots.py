@@ -49,7 +49,7 @@ def main() -> None:
 
 def of_demo() -> None:
     console = Console(record=True, file=io.StringIO(), width=150, highlight=False)
-    demo.run(scenario="issue-1432", count=40, real=False, model="claude-haiku-4-5", console=console)
+    demo.run_demo(scenario="issue-1432", count=40, real=False, model="claude-haiku-4-5", console=console)
     drawn = console.export_svg(title="$ make demo")
     # Fonts from elsewhere would not be loaded into a page's image.
     (IMAGES / "demo.svg").write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))

@@ -162,7 +162,7 @@ def test_settings_and_metrics() -> None:
 
 
 def test_problems() -> None:
-    known = {problem.id for problem in problems.catalogue()} | OF_DJANGO
+    known = {problem.id for problem in problems.list_problems()} | OF_DJANGO
     assert {name: at for name, at in found(r"(claude_batch\.[EW]\d{3})") if name not in known} == {}
 
 
@@ -183,7 +183,8 @@ def test_events_of_the_history_are_on_its_page() -> None:
     noted = {
         constant
         for call in calls()
-        if call.function.rpartition(".")[2] == "note" and (call.function.startswith(("history", "self", "step")))
+        if call.function.rpartition(".")[2] in ("note", "record_event")
+        and (call.function.startswith(("history", "self", "step")))
         for constant in call.constants
         if constant in on_page
     }

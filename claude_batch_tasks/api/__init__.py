@@ -9,12 +9,12 @@ from __future__ import annotations
 from claude_batch_tasks.api.batches import (
     Batch as Batch,
     Page as Page,
-    cancel as cancel,
-    create as create,
+    cancel_batch as cancel_batch,
+    create_batch as create_batch,
+    list_pages as list_pages,
     list_since as list_since,
-    pages as pages,
-    results as results,
-    retrieve as retrieve,
+    open_results as open_results,
+    retrieve_batch as retrieve_batch,
 )
 from claude_batch_tasks.api.clients import (
     MALFORMED as MALFORMED,
@@ -22,8 +22,8 @@ from claude_batch_tasks.api.clients import (
     Caller as Caller,
     Client as Client,
     account_name as account_name,
-    client as client,
     default_client as default_client,
+    get_client as get_client,
     hash_credential as hash_credential,
     host_of as host_of,
     why_unusable as why_unusable,

@@ -135,28 +135,28 @@ class _RoughPage(msgspec.Struct):
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {cls: msgspec.json.Decoder(cls) for cls in (Batch, Page, _RoughPage)}
 
 
-def create(client: Client, body: Iterable[bytes], size: int) -> Batch:
+def create_batch(client: Client, body: Iterable[bytes], size: int) -> Batch:
     """Create a batch from the bytes of its body, streamed with an exact ``Content-Length``."""
     with mapped_errors("create", client) as since:
         response = send_request(client, "create", BATCHES_PATH, LONG_TIMEOUT, post=(body, size))
         return _decode_batch(client, response, since)
 
 
-def retrieve(client: Client, batch_id: str, *, timeout: float) -> Batch:
+def retrieve_batch(client: Client, batch_id: str, *, timeout: float) -> Batch:
     """Poll one batch."""
     with mapped_errors("retrieve", client) as since:
         response = send_request(client, "retrieve", f"{BATCHES_PATH}/{batch_id}", timeout)
         return _decode_batch(client, response, since)
 
 
-def cancel(client: Client, batch_id: str, *, timeout: float) -> Batch:
+def cancel_batch(client: Client, batch_id: str, *, timeout: float) -> Batch:
     """Ask for a batch to be canceled; requests that were already processed keep their results."""
     with mapped_errors("cancel", client):
         response = send_request(client, "cancel", f"{BATCHES_PATH}/{batch_id}/cancel", timeout, post=(None, 0))
         return _decode_answer(response, Batch)
 
 
-def pages(client: Client, *, timeout: float) -> Iterator[Page]:
+def list_pages(client: Client, *, timeout: float) -> Iterator[Page]:
     """Yield the account's batches, newest first, page by page."""
     after: str | None = None
     cursors: set[str] = set()
@@ -188,7 +188,7 @@ def list_since(
     Raises:
         TransientError: a call failed for a passing reason, or an entry cannot be read, so that absence proves nothing.
     """
-    for page in pages(client, timeout=timeout):
+    for page in list_pages(client, timeout=timeout):
         if page.unreadable:
             raise TransientError(f"list: {page.unreadable} of its entries cannot be read")
         ahead = rules.clock_offset(page.date, now()) if now is not None else 0.0
@@ -202,7 +202,7 @@ def list_since(
 
 
 @contextlib.contextmanager
-def results(client: Client, batch_id: str, *, timeout: float) -> Iterator[Iterator[bytes]]:
+def open_results(client: Client, batch_id: str, *, timeout: float) -> Iterator[Iterator[bytes]]:
     """Open the result file as a stream of byte chunks, from one GET.
 
     The SDK's ``results()`` is not used: it makes a second, hidden ``retrieve``, and follows the batch's ``results_url``
@@ -267,5 +267,5 @@ def _decode_json(data: bytes | msgspec.Raw, cls: type[_T]) -> _T:
     try:
         found = _DECODERS[cls].decode(data)
     except lenient_json.REFUSED:
-        found = msgspec.convert(lenient_json.read(bytes(data))[0], cls)
+        found = msgspec.convert(lenient_json.read_json(bytes(data))[0], cls)
     return found

@@ -52,7 +52,7 @@ _confirm: ContextVar[Callable[[], None] | None] = ContextVar("claude_batch_confi
 
 
 @contextmanager
-def confirmed(confirm: Callable[[], None]) -> Iterator[None]:
+def confirm_before_end(confirm: Callable[[], None]) -> Iterator[None]:
     """Call ``confirm`` before the last part of the call inside is sent, to prove that the call is still its sender's.
 
     If ``confirm`` or the body's source raises, the connection is closed over an incomplete body, and the call raises
@@ -73,13 +73,13 @@ class Unsent(Exception):
 
 
 @contextmanager
-def bounded(client: anthropic.Anthropic, endpoint: rules.Endpoint, *, stream: bool = False) -> Iterator[None]:
+def limit_answer(client: anthropic.Anthropic, endpoint: rules.Endpoint, *, stream: bool = False) -> Iterator[None]:
     """Limit the answer of a call inside, whether it is read here, later, or (an error's) by the SDK.
 
     Args:
         stream: whether the answer is a message that comes as server-sent events.
     """
-    for name, hook in (("request", _hold_back), ("response", _bind)):
+    for name, hook in (("request", _hold_back), ("response", _limit_body)):
         hooks = client._client.event_hooks[name]
         if hook not in hooks:
             hooks.append(hook)
@@ -102,7 +102,7 @@ def _hold_back(request: Any) -> None:
     """
     call, confirm = _call.get(), _confirm.get()
     if call is not None and confirm is not None and not isinstance(request.stream, _Confirmed):
-        request.stream = _body(_library(request))(call, confirm, request.stream)
+        request.stream = _body(_library_of(request))(call, confirm, request.stream)
 
 
 class _Confirmed:
@@ -129,7 +129,7 @@ class _Confirmed:
         yield last
 
 
-def _bind(response: Any) -> None:
+def _limit_body(response: Any) -> None:
     """Limit the body of an answer.
 
     The HTTP client calls this for every answer, before its body is read.
@@ -144,12 +144,12 @@ def _bind(response: Any) -> None:
         # The status says what happened, and must not be lost because of the body.
         limit = limit._replace(size=0 if unknown else rules.ERROR_BYTES, cut=True)
     elif unknown:
-        raise _refused(call, f"is coded as {coding[:40]!r}, which was not asked for")
-    parts = response.stream if unknown or coding == "identity" else _unpacked(response.stream)
-    response.stream = _stream(_library(response))(call, limit, response.stream, parts)
+        raise _make_refusal(call, f"is coded as {coding[:40]!r}, which was not asked for")
+    parts = response.stream if unknown or coding == "identity" else _unpack_chunks(response.stream)
+    response.stream = _stream(_library_of(response))(call, limit, response.stream, parts)
 
 
-def _refused(call: _Call, what: str) -> ApiError:
+def _make_refusal(call: _Call, what: str) -> ApiError:
     return rules.classify_answer(call.endpoint, None)(f"{call.endpoint}: the answer {what}; it was not read further")
 
 
@@ -166,9 +166,9 @@ class _Bounded:
             if limit.size is not None and size > limit.size:
                 if limit.cut:
                     return
-                raise _refused(self._call, f"has more than {limit.size:,} bytes, as none of the API's has")
+                raise _make_refusal(self._call, f"has more than {limit.size:,} bytes, as none of the API's has")
             if time.monotonic() > until:
-                raise _refused(self._call, f"was not over after {limit.seconds:,} s")
+                raise _make_refusal(self._call, f"was not over after {limit.seconds:,} s")
             yield part
 
     @property
@@ -180,7 +180,7 @@ class _Bounded:
         self._stream.close()
 
 
-def _library(message: Any) -> str:
+def _library_of(message: Any) -> str:
     return type(message).__module__.partition(".")[0]
 
 
@@ -196,7 +196,7 @@ def _stream(library: str) -> Any:
     return type("Bounded", (_Bounded, importlib.import_module(library).SyncByteStream), {})
 
 
-def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _unpack_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Unpack a gzip, zlib or deflate stream in parts.
 
     Raises:
@@ -209,7 +209,7 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
             break
     if not first:
         return
-    unpack = zlib.decompressobj(_wbits(first))
+    unpack = zlib.decompressobj(_window_bits(first))
     for part in itertools.chain([first], parts):
         while part and not unpack.eof:
             yield unpack.decompress(part, _PIECE)
@@ -220,7 +220,7 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise zlib.error("it breaks off")
 
 
-def _wbits(first: bytes) -> int:
+def _window_bits(first: bytes) -> int:
     """Return the window size for a stream by its beginning: some servers send ``deflate`` without a header."""
     headed = first.startswith(b"\x1f\x8b") or (first[0] & 15 == 8 and int.from_bytes(first[:2], "big") % 31 == 0)
     return zlib.MAX_WBITS | 32 if headed else -zlib.MAX_WBITS

@@ -236,7 +236,7 @@ def _own_form(content: bytes) -> tuple[dict[str, Any], str | None]:
     documents, or ends like those. Gateways and proxies in front of the API use other forms.
     """
     try:
-        body, _ = lenient_json.read(content)
+        body, _ = lenient_json.read_json(content)
         error, request_id = body["error"], body.get("request_id")
         kind, message = error["type"], error.get("message")
         own = body["type"] == "error" and (kind in rules.STATUS_OF or kind.endswith("_error"))
@@ -288,7 +288,7 @@ def send_request(
     method: Any = sdk.get if post is None else functools.partial(sdk.post, content=body)
     if isinstance(client, Caller) and endpoint not in _PAID:
         on_account = client.answered
-    with body_limits.bounded(sdk, endpoint, stream=stream and endpoint == "messages"):
+    with body_limits.limit_answer(sdk, endpoint, stream=stream and endpoint == "messages"):
         try:
             response = method(path, **arguments)
         except anthropic.APIStatusError as exc:

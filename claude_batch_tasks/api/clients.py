@@ -70,7 +70,7 @@ def default_client() -> anthropic.Anthropic:
     return anthropic.Anthropic()
 
 
-def client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
+def get_client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
     """Return the client of an alias, the same one until its factory or the environment, which factories read, changes.
 
     Clients are cached by process id, because a client that was used before a fork answers with another task's response.
@@ -238,7 +238,7 @@ def hash_credential(client: anthropic.Anthropic, key: str) -> str:
 
     It is computed as in 0.2.0. See ``identity.keyed_hash`` for what else tells accounts apart.
     """
-    return identity.digest([str(client.base_url), client.api_key or "", client.auth_token or ""], key)
+    return identity.hash_texts([str(client.base_url), client.api_key or "", client.auth_token or ""], key)
 
 
 def account_name(
@@ -262,7 +262,7 @@ def account_name(
         parts += [repr(tuple(account or ())) if named else f"{alias} {identity.keyed_hash(client, 'account')}"]
     if workspace is not None:
         parts.append(f"workspace {workspace}")
-    return identity.digest(parts)
+    return identity.hash_texts(parts)
 
 
 def host_of(client: anthropic.Anthropic) -> str:

@@ -52,26 +52,26 @@ def keyed_hash(client: anthropic.Anthropic, key: str, workspace: str | None = No
         key: what the hash is for, such as a job's nonce.
         workspace: the workspace that the calls name in place of the client's own.
     """
-    return digest([*_parts(client), f"workspace {workspace or requested_workspace(client)}"], key)
+    return hash_texts([*_list_identifying(client), f"workspace {workspace or requested_workspace(client)}"], key)
 
 
-def digest(parts: list[str], key: str = "") -> str:
+def hash_texts(parts: list[str], key: str = "") -> str:
     """Return a keyed hash of texts."""
     return hashlib.blake2b("\n".join(parts).encode(), key=key.encode()[:64], digest_size=16).hexdigest()
 
 
 def requested_workspace(client: anthropic.Anthropic) -> str | None:
     """Return the workspace that a client's calls name."""
-    found = _headers(client).get(WORKSPACE) or getattr(client, "workspace_id", None)
+    found = _read_headers(client).get(WORKSPACE) or getattr(client, "workspace_id", None)
     return found if isinstance(found, str) else None
 
 
 def has_secret(client: anthropic.Anthropic) -> bool:
     """Return whether a client signs in with a secret of its own, which belongs to one account while it is valid."""
-    return bool(secrets(client))
+    return bool(list_secrets(client))
 
 
-def secrets(client: anthropic.Anthropic) -> list[str]:
+def list_secrets(client: anthropic.Anthropic) -> list[str]:
     """Return the key, token or header with which a client signs in, if the client itself holds it."""
     if getattr(client, "custom_auth", None) is not None or getattr(client._client, "auth", None) is not None:
         provider = getattr(client, "credentials", None)
@@ -79,7 +79,7 @@ def secrets(client: anthropic.Anthropic) -> list[str]:
         return [token] if isinstance(token, str) else []
     if key := getattr(client, "aws_secret_key", None):
         return [str(key)]
-    sent = _headers(client)
+    sent = _read_headers(client)
     known = [*_own_credentials(client), *filter(None, (client.api_key, client.auth_token))]
     # A subclass may sign in another way, beside a key that is never sent.
     return [key for key in known if any(key in str(sent.get(name)) for name in _SIGNED_IN)]
@@ -100,12 +100,12 @@ def _own_credentials(client: anthropic.Anthropic) -> list[str]:
     return [str(value) for name, value in own.items() if name.lower() in _SIGNED_IN]
 
 
-def kind(client: anthropic.Anthropic) -> str:
+def describe_client(client: anthropic.Anthropic) -> str:
     """Describe a client for people."""
     name = type(client).__name__
     if has_secret(client):
         return name
-    provider = _provider(client)
+    provider = _token_provider(client)
     return f"{name} with {type(provider).__name__}" if provider is not None else f"{name} without a key"
 
 
@@ -124,7 +124,7 @@ def why_no_batches(made: Any) -> str | None:
 
 def why_malformed(client: anthropic.Anthropic) -> str | None:
     """Return what is wrong with the form of a client's key, token or headers, without showing them; None: nothing."""
-    sent = _headers(client)
+    sent = _read_headers(client)
     for name, value in sent.items():
         if fault := _fault_of_header(client, name, value, sent):
             return fault
@@ -141,7 +141,7 @@ def _fault_of_header(client: anthropic.Anthropic, name: str, value: Any, sent: M
     text = value if isinstance(value, str) else value.decode("latin-1")
     if name in _SIGNED_IN:
         return _fault_of_credential(client, name, text, sent)
-    fault = _fault(text, secret=False) if text else None
+    fault = _find_fault(text, secret=False) if text else None
     return f"its header {name} {fault}" if fault else None
 
 
@@ -150,7 +150,7 @@ def _fault_of_credential(client: anthropic.Anthropic, name: str, text: str, sent
         text = text[len("bearer") + 1 :]
     if not text and name == "x-api-key" and sent.get("authorization"):
         return None  # an empty key is allowed if another credential is sent
-    fault = _fault(text, secret=True)
+    fault = _find_fault(text, secret=True)
     return f"its {_what_signs_in(client, text)} {fault}" if fault else None
 
 
@@ -164,7 +164,7 @@ def _what_signs_in(client: anthropic.Anthropic, text: str) -> str:
 
 def _why_no_credential(client: anthropic.Anthropic, sent: Mapping[str, Any]) -> str | None:
     """Return which variables are empty, if a client has no credential because of that."""
-    signs_in = {*_SIGNED_IN} & {*sent} or _provider(client) is not None or getattr(client._client, "auth", None)
+    signs_in = {*_SIGNED_IN} & {*sent} or _token_provider(client) is not None or getattr(client._client, "auth", None)
     if signs_in or client.api_key or client.auth_token:
         return None
     empty = [name for name in _VARIABLES if not os.environ.get(name, "not set").strip()]
@@ -190,7 +190,7 @@ _FAULTS: tuple[tuple[bool, Callable[[str], Any], str], ...] = (
 )
 
 
-def _fault(text: str, *, secret: bool) -> str | None:
+def _find_fault(text: str, *, secret: bool) -> str | None:
     """Return what is wrong with the form of a header's text; None: nothing."""
     if not text.strip():
         return "is blank" if text else "is empty"
@@ -211,24 +211,24 @@ def drop_token(client: anthropic.Anthropic) -> bool:
     return not has_secret(client)
 
 
-def _parts(client: anthropic.Anthropic) -> Iterator[str]:
+def _list_identifying(client: anthropic.Anthropic) -> Iterator[str]:
     yield str(client.base_url)
-    signed = secrets(client)
+    signed = list_secrets(client)
     yield from signed
     if not signed:
         yield f"{type(client).__module__}.{type(client).__qualname__}"
-        yield from _names_of(_provider(client))
+        yield from _names_of(_token_provider(client))
         yield from (f"{name} {getattr(client, name, None)}" for name in _CLIENT_NAMES)
-    yield from _telling(getattr(client, "_custom_headers", None))
-    yield from _telling(getattr(client, "_custom_query", None))
+    yield from _pick_telling(getattr(client, "_custom_headers", None))
+    yield from _pick_telling(getattr(client, "_custom_query", None))
 
 
-def _telling(values: Mapping[str, Any] | None) -> list[str]:
+def _pick_telling(values: Mapping[str, Any] | None) -> list[str]:
     found = {name.lower(): value for name, value in (values or {}).items() if _TELLING.search(name)}
     return [f"{name}: {value}" for name, value in sorted(found.items()) if name != WORKSPACE]
 
 
-def _headers(client: anthropic.Anthropic) -> dict[str, Any]:
+def _read_headers(client: anthropic.Anthropic) -> dict[str, Any]:
     """Return the headers of each call, by their names in lower case."""
     try:
         return {name.lower(): value for name, value in client.default_headers.items()}
@@ -236,7 +236,7 @@ def _headers(client: anthropic.Anthropic) -> dict[str, Any]:
         return {}
 
 
-def _provider(client: anthropic.Anthropic) -> Any:
+def _token_provider(client: anthropic.Anthropic) -> Any:
     """Return the object that gives a client its tokens."""
     given = getattr(client, "credentials", None) or getattr(client, "_token_provider", None)
     provider = given or getattr(client, "google_credentials", None)

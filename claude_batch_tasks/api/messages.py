@@ -12,7 +12,7 @@ import msgspec
 from claude_batch_tasks import rules
 from claude_batch_tasks.api.calls import LONG_TIMEOUT, error_from_answer, log, mapped_errors, send_request
 from claude_batch_tasks.api.clients import Account, Client, hide_secrets, ignore_account
-from claude_batch_tasks.api.server_sent_events import Message, events, is_needed
+from claude_batch_tasks.api.server_sent_events import Message, is_needed, read_events
 from claude_batch_tasks.errors import AmbiguousError, ApiError
 from claude_batch_tasks.wire import lenient_json
 
@@ -89,14 +89,14 @@ def _streamed_answer(client: Client, body: bytes, on_account: Callable[[Account]
                 # Some gateways do not stream.
                 return _complete_answer(client, response, b"".join(response.iter_bytes()))
             # Chunks in the sizes in which they come: a connection that breaks must not take along what came before.
-            for name, data in events(response.iter_bytes()):
+            for name, data in read_events(response.iter_bytes()):
                 event = _read_event(name, data)
                 if event.get("type", "error") == "error" and event.get("error"):
                     raise error_from_answer("messages", response.status_code, data, response.headers, client)
-                message.add(event)
+                message.add_event(event)
                 if message.over:  # what comes after that, or does not come, is of no importance
                     break
-            whole = message.whole()
+            whole = message.encode_message()
             for dropped in message.dropped:
                 log.warning(
                     "messages: a stream began anew with another message; %s was left out, and may be billed too",

@@ -35,14 +35,14 @@ def is_needed(name: str, data: bytes) -> bool:
     return name in _NEEDED or (name in ("", "message") and data.lstrip().startswith(b"{"))
 
 
-def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+def read_events(chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
     """Yield the name (or "") and the data of each server-sent event of a stream.
 
     The SDK's ``Stream`` is not used: it copies what it has of an event for every line that comes, so that an event
     without end would block a process for hours.
     """
     name, data = "", list[bytes]()
-    for line in _lines(chunks):
+    for line in _split_lines(chunks):
         field, _, value = line.partition(b":")
         if field == b"data":
             data.append(value.removeprefix(b" "))
@@ -54,7 +54,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
             name, data = "", []
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines without their ends: CR, LF or both, which may come in separate chunks.
 
     If the stream breaks off, an event of which only the last line end or the empty line after it is missing is
@@ -110,26 +110,29 @@ class Message:
         """Whether a part of the message has come, and may be charged for."""
         return self._message is not None
 
-    def add(self, event: Any) -> None:
+    def add_event(self, event: Any) -> None:
         """Add the next event, as the plain values of its JSON.
 
         Raises:
             DecodeError: the event is not as the API documents it.
         """
-        with _documented():
-            self._add(event)
+        with _require_documented():
+            self._apply_event(event)
 
-    def _add(self, event: Any) -> None:
+    def _apply_event(self, event: Any) -> None:
         kind = event.get("type") if isinstance(event, dict) else None
         if kind == "message_start":
-            self._begin(dict(event["message"]))
+            self._begin_message(dict(event["message"]))
         elif self._message is not None and isinstance(kind, str) and kind in _TAKEN_BY:
             _TAKEN_BY[kind](self, event)
 
-    def _begin(self, message: dict[str, Any]) -> None:
+    def _begin_message(self, message: dict[str, Any]) -> None:
         had = self._message
         if had is not None and had.get("id") == message.get("id"):
-            self._message = {**_renewed(had, message), "usage": _renewed(had.get("usage"), message.get("usage"))}
+            self._message = {
+                **_merge_known(had, message),
+                "usage": _merge_known(had.get("usage"), message.get("usage")),
+            }
             return
         if had is not None:
             self.dropped += (str(had.get("id"))[:_LONGEST_ID],)
@@ -152,7 +155,7 @@ class Message:
         assert self._message is not None
         # Usage is cumulative: counters that the event names have grown, the others stay.
         self._message.update(event.get("delta") or {})
-        self._message["usage"] = _renewed(self._message.get("usage"), event.get("usage"))
+        self._message["usage"] = _merge_known(self._message.get("usage"), event.get("usage"))
         self._message.update({n: v for n, v in event.items() if n not in ("type", "delta", "usage")})
 
     def _stop_message(self, event: dict[str, Any]) -> None:
@@ -162,7 +165,7 @@ class Message:
             raise ValueError("blocks are missing")
         self.over = True
 
-    def whole(self) -> bytes:
+    def encode_message(self) -> bytes:
         """Return the message as JSON.
 
         Raises:
@@ -170,15 +173,15 @@ class Message:
         """
         if self._message is None or not self.over:
             raise DecodeError("the stream has ended before the message")
-        with _documented():
+        with _require_documented():
             for (index, name), parts in self._parts.items():
                 text = "".join(parts)
                 if name != _INPUT:
                     self._blocks[index][name] = text
                 elif text:
-                    self._blocks[index][name] = _read(text)
+                    self._blocks[index][name] = _read_input(text)
             content = [self._blocks[index] for index in sorted(self._blocks)]
-            return lenient_json.encode({**self._message, **self._served_by(content), "content": content})
+            return lenient_json.encode_json({**self._message, **self._served_by(content), "content": content})
 
     def _served_by(self, content: list[dict[str, Any]]) -> dict[str, str]:
         """Return the model that has answered, if it is not the requested one, which the stream names at its beginning.
@@ -223,19 +226,19 @@ _TAKEN_BY: dict[str, Callable[[Message, dict[str, Any]], None]] = {
 
 
 @contextmanager
-def _documented() -> Iterator[None]:
+def _require_documented() -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         raise DecodeError("an event is not the API's JSON as documented") from None
 
 
-def _renewed(had: Any, new: Any) -> dict[str, Any]:
+def _merge_known(had: Any, new: Any) -> dict[str, Any]:
     """Return the known values, replaced by the new ones; null does not replace a value."""
     return {**(had or {}), **{name: value for name, value in (new or {}).items() if value is not None}}
 
 
-def _read(text: str) -> Any:
+def _read_input(text: str) -> Any:
     """Return the input of a tool, or as much of it as there is if ``max_tokens`` has cut it off.
 
     Text that is not JSON at all is wrapped as in Anthropic's guide to fine-grained tool streaming.
@@ -245,7 +248,7 @@ def _read(text: str) -> Any:
     except lenient_json.BreaksOff:
         with suppress(ValueError):
             found = jiter.from_json(text.encode(errors="replace"), partial_mode=True)
-            lenient_json.encode(found)  # it may hold a number that cannot be written
+            lenient_json.encode_json(found)  # it may hold a number that cannot be written
             return found
     except ValueError:
         pass

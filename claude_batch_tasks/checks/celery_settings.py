@@ -46,7 +46,7 @@ def _of_messages(conf: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield the findings about how messages and results are written."""
     accepted, own = list_of(conf.get("accept_content")), list_of(conf.get("result_accept_content"))
     tasks, results = conf.get("task_serializer"), conf.get("result_serializer")
-    if accepted and not any(_accepts(accepted, name) for name in ("json", tasks) if name):
+    if accepted and not any(_accepts_serializer(accepted, name) for name in ("json", tasks) if name):
         yield problems.NO_SERIALIZER.found(accepted=accepted, used=tasks, right=["json", *accepted])
     else:
         yield from _of_serializer("task_serializer", tasks, "accept_content", accepted)
@@ -61,10 +61,10 @@ def _of_messages(conf: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _of_serializer(setting: str, used: Any, list_setting: str, accepted: Sequence[Any]) -> Iterator[Finding]:
-    if not (used and accepted) or _accepts(accepted, used):
+    if not (used and accepted) or _accepts_serializer(accepted, used):
         return
     more = f"{list_setting} = {[*accepted, used]!r}"
-    fix = f"{setting} = 'json'" if used != "json" and _accepts(accepted, "json") else more
+    fix = f"{setting} = 'json'" if used != "json" and _accepts_serializer(accepted, "json") else more
     yield problems.NOT_ACCEPTED.found(setting=setting, used=used, fix=fix)
 
 
@@ -78,7 +78,7 @@ def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> li
     found = []
     steps = {name: task for name, task in sorted(tasks.items()) if name.startswith(NAME)}
     if late := [name for name, task in steps.items() if not (task.acks_late and task.reject_on_worker_lost)]:
-        found.append(problems.EARLY_ACKNOWLEDGED.found(tasks=some(late)))
+        found.append(problems.EARLY_ACKNOWLEDGED.found(tasks=name_some(late)))
     if short := {name: own for name, task in steps.items() if (own := _short_limits(name, task, limits))}:
         found.append(_of_short_limits(short))
     return found
@@ -87,7 +87,7 @@ def of_tasks(tasks: Mapping[str, Any], limits: Mapping[str, float | None]) -> li
 def _of_short_limits(short: Mapping[str, Mapping[str, float]]) -> Finding:
     shortest = min(min(of.values()) for of in short.values())
     right = {name: dict.fromkeys(of, 3 * LONG_STEP) for name, of in short.items()}
-    return problems.TIME_LIMITS.found(tasks=some(list(short)), seconds=shortest, right=right)
+    return problems.TIME_LIMITS.found(tasks=name_some(list(short)), seconds=shortest, right=right)
 
 
 def _short_limits(name: str, task: Any, defaults: Mapping[str, float | None]) -> dict[str, float]:
@@ -109,12 +109,12 @@ def list_of(value: Any) -> list[Any]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def _accepts(accepted: Sequence[Any], serializer: str) -> bool:
+def _accepts_serializer(accepted: Sequence[Any], serializer: str) -> bool:
     names = {str(name).rpartition("/")[2].removeprefix("x-") for name in accepted}
     return serializer in names or {"pickle": "python-serialize"}.get(serializer) in names
 
 
-def some(names: Sequence[str]) -> str:
+def name_some(names: Sequence[str]) -> str:
     """Return the first name, how many more there are, and the verb: ``a is``, ``a and 2 more are``."""
     more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
     return f"{names[0]}{more}"

@@ -1,6 +1,6 @@
 """The checks of settings and servers that a worker makes at its start, and that ``doctor`` makes among others.
 
-Nothing here stops a worker. ``warn`` asks the servers and logs what ``findings`` yields.
+Nothing here stops a worker. ``log_findings`` asks the servers and logs what ``check_all`` yields.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 _SPELLED = {one.id for one in (problems.INVALID_SETTINGS, problems.NOT_IN_FORCE, problems.LOOKS_LIKE_OURS)}
 
 
-def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
+def check_all(app: Celery, worker: Any = None) -> Iterator[Finding]:
     """Yield the findings about the app's servers and settings.
 
     A server that does not answer in time, or refuses ``INFO``, is skipped. A check that fails is a finding itself.
@@ -38,24 +38,24 @@ def findings(app: Celery, worker: Any = None) -> Iterator[Finding]:
     Args:
         worker: the worker that starts; its command line may differ from the app's settings.
     """
-    yield from in_its_words(app, isolated("servers", partial(_servers, app, readable(app))))
-    yield from static(app, worker)
-    yield from in_its_words(app, isolated("silent servers", partial(connections.of_silent_servers, app)))
+    yield from in_its_words(app, run_isolated("servers", partial(_check_servers, app, readable_settings(app))))
+    yield from check_statically(app, worker)
+    yield from in_its_words(app, run_isolated("silent servers", partial(connections.of_silent_servers, app)))
 
 
-def static(app: Celery, worker: Any = None) -> Iterator[Finding]:
+def check_statically(app: Celery, worker: Any = None) -> Iterator[Finding]:
     """Yield the findings about the settings alone, without asking any server."""
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
-        "settings": partial(_settings, app),
-        "unread settings": lambda: unread_settings.findings(app, readable(app)),
-        "factories": partial(_factories, app),
+        "settings": partial(_check_settings, app),
+        "unread settings": lambda: unread_settings.find_unread(app, readable_settings(app)),
+        "factories": partial(_check_factories, app),
         "transport": partial(connections.check_transport, app),
         "result back end": partial(connections.check_result_back_end, app),
         "celery settings": partial(_celery_settings, app, worker),
-        "tasks": partial(_tasks, app, worker),
+        "tasks": partial(_check_tasks, app, worker),
     }
     for what, check in checks.items():
-        yield from in_its_words(app, isolated(what, check))
+        yield from in_its_words(app, run_isolated(what, check))
 
 
 def in_its_words(app: Celery, found: Iterable[Finding]) -> Iterator[Finding]:
@@ -68,7 +68,7 @@ def in_its_words(app: Celery, found: Iterable[Finding]) -> Iterator[Finding]:
         yield one._replace(text=text, hint=hint)
 
 
-def isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+def run_isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     """Yield what a check finds, and a finding in place of any exception.
 
     Settings may have any value, and a check that fails must not hide the findings of others.
@@ -80,13 +80,13 @@ def isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Find
         yield problems.UNCHECKED.found(what=what, error=type(exc).__name__)
 
 
-def warn(worker: Any) -> None:
+def log_findings(worker: Any) -> None:
     """Log the findings about a worker that starts; nothing is raised."""
-    for finding in findings(worker.app, worker):
+    for finding in check_all(worker.app, worker):
         log.log(finding.level, f"claude_batch_tasks: %s ({finding.id})", finding)  # one text for each kind
 
 
-def readable(app: Celery) -> Settings:
+def readable_settings(app: Celery) -> Settings:
     """Return the app's settings without the invalid ones; the store's address may be missing."""
     with suppress(InvalidSettings):
         return Settings.of(app)
@@ -104,7 +104,7 @@ def readable(app: Celery) -> Settings:
     return settings
 
 
-def _servers(app: Celery, settings: Settings) -> Iterator[Finding]:
+def _check_servers(app: Celery, settings: Settings) -> Iterator[Finding]:
     for server in redis_servers.find_servers(app, settings):
         yield from _of_server(server, settings.store_prefix or "")
 
@@ -123,15 +123,15 @@ def _of_server(server: Server, prefix: str) -> list[Finding]:
         return []
 
 
-def _settings(app: Celery) -> Iterator[Finding]:
+def _check_settings(app: Celery) -> Iterator[Finding]:
     try:
         Settings.of(app)
     except InvalidSettings as exc:
         yield problems.INVALID_SETTINGS.found(error=exc)
 
 
-def _factories(app: Celery) -> Iterator[Finding]:
-    for alias, factory in readable(app).client_factories.items():
+def _check_factories(app: Celery) -> Iterator[Finding]:
+    for alias, factory in readable_settings(app).client_factories.items():
         if error := api.why_unusable(factory):
             yield problems.NO_SUCH_FACTORY.found(alias=alias, factory=factory, error=error)
 
@@ -143,7 +143,7 @@ def _celery_settings(app: Celery, worker: Any) -> list[Finding]:
     )
 
 
-def _tasks(app: Celery, worker: Any) -> list[Finding]:
+def _check_tasks(app: Celery, worker: Any) -> list[Finding]:
     limits = {
         name: getattr(worker, name, None) or app.conf[f"task_{name}"] for name in ("time_limit", "soft_time_limit")
     }

@@ -106,7 +106,7 @@ def unusable_result_back_end(app: Celery, exc: Exception) -> Finding:
     return problems.UNUSABLE_URL.found(role="result back end", setting="result_backend", error=error)
 
 
-def masked(text: str) -> str:
+def mask_passwords(text: str) -> str:
     """Return a text without what stands between ``//`` and ``@`` in addresses, and without passwords after a ``?``."""
     # A password that is not quoted properly may contain both signs.
     text = re.sub(r"//\S*@", "//***@", text)
@@ -123,4 +123,4 @@ def _why_unusable(exc: Exception, urls: Any) -> str:
             _ = urlsplit(str(url)).port
     except ValueError:
         return "it is no address; signs such as / @ [ in a password are written %2F %40 %5B"
-    return f"{type(exc).__name__}: {masked(str(exc))}"
+    return f"{type(exc).__name__}: {mask_passwords(str(exc))}"

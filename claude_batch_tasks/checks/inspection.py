@@ -15,7 +15,7 @@ import redis
 
 from claude_batch_tasks._version import __version__
 from claude_batch_tasks.checks import redis_servers
-from claude_batch_tasks.checks.versions import versions
+from claude_batch_tasks.checks.versions import list_versions
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.settings.redis_urls import database_of, redis_address
 from claude_batch_tasks.store.redis.keys import PREFIX
@@ -51,10 +51,10 @@ def register_command() -> None:
     """Register the command, so that this process, which is a worker, answers it."""
     from celery.worker.control import inspect_command
 
-    inspect_command(name=COMMAND, args=[("token", str)])(_answer)
+    inspect_command(name=COMMAND, args=[("token", str)])(_describe_worker)
 
 
-def _answer(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
+def _describe_worker(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
     """Return the worker's release, and what shows whether its settings and store are the caller's."""
     settings = Settings.of(state.app)
     assert settings.store_url is not None
@@ -65,7 +65,7 @@ def _answer(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
         sees = None
     return {
         "version": __version__,
-        "versions": versions(),
+        "versions": list_versions(),
         "now": time.time(),
         "store": store_name(settings),
         "sees": sees,

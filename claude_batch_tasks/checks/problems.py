@@ -448,6 +448,6 @@ UNCHECKED = Problem(
 )
 
 
-def catalogue() -> Iterator[Problem]:
+def list_problems() -> Iterator[Problem]:
     """Yield all problems, in the order of this module."""
     yield from (value for value in globals().values() if isinstance(value, Problem))

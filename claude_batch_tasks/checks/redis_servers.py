@@ -66,10 +66,10 @@ class Server(NamedTuple):
     @property
     def name(self) -> str:
         """The server's name in findings, without a password."""
-        return _named(self.roles, redis_address(self.url))
+        return _name_server(self.roles, redis_address(self.url))
 
 
-def _named(roles: Sequence[str], where: str) -> str:
+def _name_server(roles: Sequence[str], where: str) -> str:
     *others, last = roles
     before = f"{', '.join(others)} and " if others else ""
     return f"the {before}{last}'s Redis ({where})"
@@ -119,7 +119,7 @@ def of_server(roles: Sequence[str], where: str, info: Mapping[str, Any]) -> list
         where: the server's address.
         info: the whole answer to ``INFO``; a missing field leads to no finding.
     """
-    server, loss = _named(roles, where), LOSSES[roles[0]]
+    server, loss = _name_server(roles, where), LOSSES[roles[0]]
     found = []
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
@@ -142,14 +142,14 @@ def _of_memory(server: str, info: Mapping[str, Any]) -> list[Finding]:
     if not limit or used < _NEARLY * limit:
         return []
     problem = problems.NEARLY_FULL if used < limit else problems.FULL
-    return [problem.found(server=server, used=_megabytes(used), limit=_megabytes(limit), leads=STALLED)]
+    return [problem.found(server=server, used=_format_megabytes(used), limit=_format_megabytes(limit), leads=STALLED)]
 
 
 def _of_version(server: str, info: Mapping[str, Any]) -> list[Finding]:
     """Return the findings about a server that cannot be the store."""
     found = []
     version = str(info.get("redis_version", ""))
-    if "valkey_version" not in info and version and _version(version) < _OLDEST:
+    if "valkey_version" not in info and version and _parse_version(version) < _OLDEST:
         found.append(problems.OLD_SERVER.found(server=server, version=version))
     if info.get("redis_mode") == "cluster":
         found.append(problems.CLUSTER.found(server=server))
@@ -187,9 +187,9 @@ def _neglected_prefixes(client: Any, ours: str) -> list[str]:
     ]
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def _megabytes(size: int) -> str:
+def _format_megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"

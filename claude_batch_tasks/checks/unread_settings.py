@@ -44,23 +44,23 @@ class _Place(NamedTuple):
     fix: Callable[[str, str], str]
 
 
-def findings(app: Celery, settings: Settings) -> Iterator[Finding]:
+def find_unread(app: Celery, settings: Settings) -> Iterator[Finding]:
     """Yield a finding for each setting of ours, also a misspelled one, that is written somewhere and not in force.
 
     Args:
         settings: the settings in force.
     """
     found = set()
-    for place in _places(app):
+    for place in _list_places(app):
         for key, value in place.items:
-            name, foreign = _meant(app, key)
+            name, foreign = _guess_meant(app, key)
             if name is None or key in found or _in_force(settings, name, value):
                 continue
             found.add(key)
             misspelled = not key.lower().endswith(PREFIX + name)
             why = f"it is misspelled ({name} is meant)" if misspelled else place.why
             problem = problems.LOOKS_LIKE_OURS if foreign else problems.NOT_IN_FORCE
-            now, fix = _shown(settings, name), place.fix(key, name)
+            now, fix = _show_value(settings, name), place.fix(key, name)
             yield problem.found(key=key, place=place.title, why=why, name=name, value=now, fix=fix)
 
 
@@ -71,38 +71,38 @@ def _in_force(settings: Settings, name: str, value: Any) -> bool:
         return False
 
 
-def _shown(settings: Settings, name: str) -> str:
+def _show_value(settings: Settings, name: str) -> str:
     value = getattr(settings, name)
     if value is None:
         return "none"
     return repr(value) if FIELDS[name].repr else "another"
 
 
-def _meant(app: Celery, key: str) -> tuple[str | None, bool]:
+def _guess_meant(app: Celery, key: str) -> tuple[str | None, bool]:
     """Return the name of the setting that a key is meant for, and whether it may be for something else.
 
     It may be for something else if there are words before our prefix that no framework puts there.
     """
     before, ours, name = key.lower().partition(PREFIX)
     if not ours:
-        return _misspelled(app, key.lower()), False
+        return _find_misspelled(app, key.lower()), False
     if before in _prefixes_of_others(app):
         return None, False
     words = {*_WORDS, *spelling.list_prefixes(app)[1].split("_")}
     foreign = not all(difflib.get_close_matches(word, words, n=1) for word in before.split("_") if word)
     if name in NAMES:
         return name, foreign
-    return (None if foreign else _closest(name, NAMES, _ALIKE)), False
+    return (None if foreign else _closest_name(name, NAMES, _ALIKE)), False
 
 
-def _misspelled(app: Celery, key: str) -> str | None:
+def _find_misspelled(app: Celery, key: str) -> str | None:
     for before in {CELERY, *spelling.list_prefixes(app)}:
         key = key.removeprefix(before)
-    close = _closest(key, [PREFIX + name for name in NAMES], _ALIKE_WITH_PREFIX)
+    close = _closest_name(key, [PREFIX + name for name in NAMES], _ALIKE_WITH_PREFIX)
     return close and close.removeprefix(PREFIX)
 
 
-def _closest(name: str, names: Collection[str], cutoff: float) -> str | None:
+def _closest_name(name: str, names: Collection[str], cutoff: float) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=cutoff)), None)
 
 
@@ -112,9 +112,9 @@ def _prefixes_of_others(app: Celery) -> set[str]:
     return {spelling.list_prefixes(one)[1] for one in others} - set(spelling.list_prefixes(app))
 
 
-def _places(app: Celery) -> Iterator[_Place]:
+def _list_places(app: Celery) -> Iterator[_Place]:
     """Yield all places, each with its items that resemble a setting of ours and are not read."""
-    maps = [_alike(mapping, mapping.__getitem__) for mapping in spelling.list_maps(app)]
+    maps = [_pick_similar(mapping, mapping.__getitem__) for mapping in spelling.list_maps(app)]
     ours = spelling.list_prefixes(app)
     read = [item for items in maps for item in items if spelling.name_of(item[0], ours) is not None]
 
@@ -123,15 +123,15 @@ def _places(app: Celery) -> Iterator[_Place]:
 
     yield from _of_django(app, unread)
     yield from _of_flask(app, unread)
-    assigned = partial(_assign, app, "os.environ['{key}']")
-    yield _Place("the environment", "the app does not read it", _environment(app), assigned)
+    assigned = partial(_hint_assigning, app, "os.environ['{key}']")
+    yield _Place("the environment", "the app does not read it", _list_environment(app), assigned)
     for items in maps:
-        written = partial(_write, app, "in place of it")
+        written = partial(_hint_writing, app, "in place of it")
         yield _Place("the app's configuration", "Celery does not read it", unread(items), written)
 
 
-def _environment(app: Celery) -> _Items:
-    items = [(key, value) for key, value in _alike(os.environ, os.environ.__getitem__) if value]
+def _list_environment(app: Celery) -> _Items:
+    items = [(key, value) for key, value in _pick_similar(os.environ, os.environ.__getitem__) if value]
     if not _is_ready_made(app):
         return items
     return [item for item in items if spelling.name_of(item[0], ("", CELERY)) is None]
@@ -143,39 +143,45 @@ def _of_django(app: Celery, unread: Callable[[Iterable[tuple[str, Any]]], _Items
         return
     settings = django.settings
     is_read = "INSTALLED_APPS" in app.conf
-    fix = partial(_write, app, "in Django's settings") if is_read else partial(_assign, app, "settings.{key}")
-    items = unread(_alike(dir(settings), partial(getattr, settings)))
+    fix = (
+        partial(_hint_writing, app, "in Django's settings")
+        if is_read
+        else partial(_hint_assigning, app, "settings.{key}")
+    )
+    items = unread(_pick_similar(dir(settings), partial(getattr, settings)))
     yield _Place("Django's settings", "Celery does not read it", items, fix)
-    for outer, nested in _nested((name, getattr(settings, name)) for name in dir(settings) if "CELERY" in name):
-        assigned = partial(_assign, app, f"settings.{outer}['{{key}}']")
+    for outer, nested in _list_nested((name, getattr(settings, name)) for name in dir(settings) if "CELERY" in name):
+        assigned = partial(_hint_assigning, app, f"settings.{outer}['{{key}}']")
         yield _Place(f"{outer} in Django's settings", "Celery does not read it", unread(nested), assigned)
     if (module := sys.modules.get(str(getattr(settings, "SETTINGS_MODULE", None)))) is not None:
-        dropped = _in_lower_case(unread(_alike(vars(module), vars(module).__getitem__)))
-        fix = fix if is_read else partial(_assign, app, f"{module.__name__}.{{key}}")
+        dropped = _in_lower_case(unread(_pick_similar(vars(module), vars(module).__getitem__)))
+        fix = fix if is_read else partial(_hint_assigning, app, f"{module.__name__}.{{key}}")
         yield _Place(module.__name__, "Django reads names in capitals alone", dropped, fix)
 
 
 def _of_flask(app: Celery, unread: Callable[[Iterable[tuple[str, Any]]], _Items]) -> Iterator[_Place]:
     for flask_app in _flask_apps(app):
         config, title = flask_app.config, f"the config of the Flask app {flask_app.name!r}"
-        items = unread(_alike(config, config.__getitem__))
-        yield _Place(title, "Celery does not read it", items, partial(_assign, app, "flask_app.config['{key}']"))
+        items = unread(_pick_similar(config, config.__getitem__))
+        yield _Place(
+            title, "Celery does not read it", items, partial(_hint_assigning, app, "flask_app.config['{key}']")
+        )
         for source, held in _read_by_flask(config):
-            dropped = _in_lower_case(unread(_alike(held, held.__getitem__)))
-            assigned = partial(_assign, app, f"{source}.{{key}}")
-            fix = partial(_write, app, "in place of it") if spelling.from_framework(app) else assigned
+            dropped = _in_lower_case(unread(_pick_similar(held, held.__getitem__)))
+            assigned = partial(_hint_assigning, app, f"{source}.{{key}}")
+            fix = partial(_hint_writing, app, "in place of it") if spelling.from_framework(app) else assigned
             yield _Place(source, "Flask reads names in capitals alone", dropped, fix)
-        for outer, nested in _nested((str(name), value) for name, value in config.items()):
-            assigned = partial(_assign, app, f"flask_app.config['{outer}']['{{key}}']")
+        for outer, nested in _list_nested((str(name), value) for name, value in config.items()):
+            assigned = partial(_hint_assigning, app, f"flask_app.config['{outer}']['{{key}}']")
             yield _Place(f"{outer} in {title}", "Celery does not read it", unread(nested), assigned)
 
 
-def _nested(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, _Items]]:
+def _list_nested(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, _Items]]:
     """Yield the names of mappings and classes that hold Celery's settings, with their items that resemble ours."""
     for outer, inner in items:
         if "celery" in outer.lower() and isinstance(inner, (Mapping, type)):
             held = dict(inner if isinstance(inner, Mapping) else vars(inner))
-            yield outer, _alike(held, held.__getitem__)
+            yield outer, _pick_similar(held, held.__getitem__)
 
 
 def _in_lower_case(items: _Items) -> _Items:
@@ -199,11 +205,11 @@ def _modules_and_classes() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{name}.{one.__qualname__}", dict(vars(one))
 
 
-def _write(app: Celery, where: str, key: str, name: str) -> str:
+def _hint_writing(app: Celery, where: str, key: str, name: str) -> str:
     return _of_ready_made(app, name) or f"Write {spelling.spell_setting(app, PREFIX + name)} {where}"
 
 
-def _assign(app: Celery, value: str, key: str, name: str) -> str:
+def _hint_assigning(app: Celery, value: str, key: str, name: str) -> str:
     if (given := spelling.read_configured(app).get(name)) is not None:
         return f"{given.key} in the app's configuration says otherwise: leave one of the two out"
     return _of_ready_made(app, name) or f"Beside Celery(...): app.conf.{PREFIX}{name} = {value.format(key=key)}"
@@ -217,7 +223,7 @@ def _is_ready_made(app: Celery) -> bool:
     return app.main == "claude_batch_tasks"
 
 
-def _alike(keys: Iterable[Any], get: Callable[[str], Any]) -> _Items:
+def _pick_similar(keys: Iterable[Any], get: Callable[[str], Any]) -> _Items:
     """Return the items that may be a setting of ours, perhaps misspelled; no other value is read."""
     return [(key, get(key)) for key in keys if "claud" in (lower := str(key).lower()) or "batch" in lower]
 

@@ -11,7 +11,7 @@ from claude_batch_tasks._version import __version__
 _PACKAGES = ("anthropic", "httpx", "httpx2", "celery", "kombu", "redis", "amqp", "msgspec")
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions of Python, of this package, and of each installed package that a job goes through."""
     found = {
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",

@@ -48,7 +48,7 @@ class _Group(click.Group):
         return params if ctx.parent is None else [param for param in params if param.name != "app_name"]
 
     def invoke(self, ctx: click.Context) -> Any:
-        with exits.explained():
+        with exits.explain_errors():
             return super().invoke(ctx)
 
 

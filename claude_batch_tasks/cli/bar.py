@@ -24,7 +24,9 @@ class Bar(Progress):
         )
         self._bar = self.add_task("", total=None)
 
-    def show(self, status: JobStatus) -> None:
+    def show_status(self, status: JobStatus) -> None:
         """Show a status of the job."""
         # The number of an adopted job's requests is not known before its batch was seen.
-        self.update(self._bar, total=status.requests or None, completed=status.done, description=shown.progress(status))
+        self.update(
+            self._bar, total=status.requests or None, completed=status.done, description=shown.format_progress(status)
+        )

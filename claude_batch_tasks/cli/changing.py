@@ -31,7 +31,9 @@ def cancel(ctx: click.Context, job_id: str, yes: bool) -> None:
         job.cancel()
     except OperationalError as exc:
         common.say(f"The broker did not answer ({exc}), but it is noted: a worker cancels the job at its next look.")
-    common.say(f"Cancel asked for; a worker tells Anthropic. To see it end: {common.again(ctx, f'watch {job_id}')}")
+    common.say(
+        f"Cancel asked for; a worker tells Anthropic. To see it end: {common.spell_command(ctx, f'watch {job_id}')}"
+    )
 
 
 @claude_batch.command()
@@ -45,8 +47,8 @@ def resume(ctx: click.Context, job_id: str, options: dict[str, str]) -> None:
     """
     app = common.app_of(ctx)
     job = BatchJob(job_id, app)
-    job.resume(**common.checked(app, options))
-    common.say(f"Job {job_id} goes on where it stood. To follow it: {common.again(ctx, f'watch {job_id}')}")
+    job.resume(**common.check_options(app, options))
+    common.say(f"Job {job_id} goes on where it stood. To follow it: {common.spell_command(ctx, f'watch {job_id}')}")
 
 
 @claude_batch.command()
@@ -67,7 +69,7 @@ def delete(ctx: click.Context, job_id: str, yes: bool) -> None:
     except errors.JobRunning:
         raise exits.Failure(
             f"job {job_id} is {status.state}, and what it pays for would be lost; nothing was removed. First: "
-            f"{common.again(ctx, f'cancel {job_id}')}"
+            f"{common.spell_command(ctx, f'cancel {job_id}')}"
         ) from None
     common.say(f"Job {job_id} is deleted.")
 
@@ -88,14 +90,14 @@ def adopt(
     """
     app = common.app_of(ctx)
     try:
-        job = adopted(batch_id, client=client, queue=queue, app=app, **common.checked(app, options))
+        job = adopted(batch_id, client=client, queue=queue, app=app, **common.check_options(app, options))
     except errors.InvalidSettings:
         raise
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
     click.echo(job.id)
     if not quiet:
-        common.say(f"To follow the job: {common.again(ctx, f'watch {job.id}')}")
+        common.say(f"To follow the job: {common.spell_command(ctx, f'watch {job.id}')}")
 
 
 @claude_batch.command()

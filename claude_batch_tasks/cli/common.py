@@ -56,7 +56,7 @@ def worker_command(ctx: click.Context, app: Celery, queue: str | None = None) ->
     return f"celery -A {name} worker" + (f" -Q {queue}" if queue else "")
 
 
-def again(ctx: click.Context, command: str) -> str:
+def spell_command(ctx: click.Context, command: str) -> str:
     """Return a command of ours as the user has to type it, with the program and the app of the present command."""
     name = _app_name(ctx)
     with_app = f" -A {name}" if name else ""
@@ -89,7 +89,7 @@ def confirm(question: str, yes: bool) -> None:
         click.confirm(question, abort=True, err=True)
 
 
-def checked(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
+def check_options(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
     """Return per-job settings in their types; a ``deadline``, which may be a point in time, stays as it is.
 
     Raises:
@@ -99,7 +99,7 @@ def checked(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
     return {name: value if name == "deadline" else getattr(settings, name) for name, value in options.items()}
 
 
-def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _parse_pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     pairs = [value.partition("=") for value in values]
     for name, equals, _value in pairs:
         if not (name and equals):
@@ -115,7 +115,7 @@ def settings_option(command: _F) -> _F:
         "options",
         metavar="NAME=VALUE",
         multiple=True,
-        callback=_pairs,
+        callback=_parse_pairs,
         help="A setting for this job, such as max_wait=7200 or fallback=off; may be given several times.",
     )(command)
 

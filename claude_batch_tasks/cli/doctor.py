@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from claude_batch_tasks.cli import claude_batch, exits
-from claude_batch_tasks.cli.common import again, app_of, job_argument, say
+from claude_batch_tasks.cli.common import app_of, job_argument, say, spell_command
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,21 +52,21 @@ def doctor(
     if live:
         if parts or strict or as_json:
             raise click.UsageError("--live prints a report, and takes no PARTS, --strict or --json")
-        _live(ctx, app, model, client, timeout, yes)
+        _run_live(ctx, app, model, client, timeout, yes)
         return
-    from claude_batch_tasks.doctor import examine
+    from claude_batch_tasks.doctor import examine_parts
 
     statuses = []
-    for name, found in examine(app, parts):
+    for name, found in examine_parts(app, parts):
         statuses += [finding.status for finding in found]
-        _show(name, found, as_json)
+        _show_findings(name, found, as_json)
     errors, warnings = statuses.count("error"), statuses.count("warning")
     say(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
     if errors or (strict and warnings):
         ctx.exit(1)
 
 
-def _show(name: str, found: Iterable[Finding], as_json: bool) -> None:
+def _show_findings(name: str, found: Iterable[Finding], as_json: bool) -> None:
     if not as_json:
         click.secho(name, bold=True)
     for finding in found:
@@ -87,39 +87,39 @@ def _show(name: str, found: Iterable[Finding], as_json: bool) -> None:
             click.echo(f"    → {finding.hint}")
 
 
-def _live(ctx: click.Context, app: Celery, model: str, client: str, timeout: float, yes: bool) -> None:
+def _run_live(ctx: click.Context, app: Celery, model: str, client: str, timeout: float, yes: bool) -> None:
     from claude_batch_tasks.doctor import live, workers
-    from claude_batch_tasks.doctor.support_report import report as report_of
+    from claude_batch_tasks.doctor.support_report import write_report as report_of
     from claude_batch_tasks.settings import Settings
 
     Settings.of(app).check_client(client)
-    if obstacles := live.obstacles(app):
-        _show("workers", obstacles, False)
+    if obstacles := live.find_obstacles(app):
+        _show_findings("workers", obstacles, False)
         raise exits.Failure("no worker would take the batch, so nothing was sent")
-    dollars = live.cost(app, model)
+    dollars = live.greatest_cost(app, model)
     price = f"at most ${dollars:.6f}" if dollars is not None else "what is not known (no price of that model)"
     if not yes:
         click.confirm(f"Send one request to {model} through a batch? It costs {price}.", abort=True, err=True)
-    job = live.submit(app, model, client)
+    job = live.submit_test(app, model, client)
     say(f"job {job.id}")
 
     def come_back(why: str, code: int) -> exits.Failure:
         return exits.Failure(
-            f"{why}; the job goes on. Come back with: {again(ctx, f'report {job.id}')}"
-            f" (to stop it: {again(ctx, f'cancel {job.id}')})",
+            f"{why}; the job goes on. Come back with: {spell_command(ctx, f'report {job.id}')}"
+            f" (to stop it: {spell_command(ctx, f'cancel {job.id}')})",
             code,
         )
 
-    def tell(event: HistoryEvent) -> None:
+    def say_event(event: HistoryEvent) -> None:
         say(f"{event.at:%H:%M:%S}  {event.event:<10} {event.text}")
 
     try:
-        status = live.follow(job, timeout, tell, say)
+        status = live.follow_job(job, timeout, say_event, say)
     except KeyboardInterrupt:
         raise come_back("interrupted", exits.INTERRUPTED) from None
     if status.ended_at is None:
         raise come_back(f"it has not ended within {timeout:g} s, which batches may take 24 h for", exits.FAILED)
-    click.echo(report_of(app, job.id, workers=workers.versions(app)), nl=False)
+    click.echo(report_of(app, job.id, workers=workers.ask_versions(app)), nl=False)
     if status.succeeded != status.requests:
         raise exits.Failure(status.error or "the request did not succeed: see the report")
 
@@ -134,7 +134,7 @@ def report(ctx: click.Context, job_id: str) -> None:
     and no name of a host.
     """
     from claude_batch_tasks.doctor import workers
-    from claude_batch_tasks.doctor.support_report import report as report_of
+    from claude_batch_tasks.doctor.support_report import write_report as report_of
 
     app = app_of(ctx)
-    click.echo(report_of(app, job_id, workers=workers.versions(app)), nl=False)
+    click.echo(report_of(app, job_id, workers=workers.ask_versions(app)), nl=False)

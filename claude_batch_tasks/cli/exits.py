@@ -42,7 +42,7 @@ class Failure(click.ClickException):
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explain_errors() -> Iterator[None]:
     """Turn expected errors into a message and an exit code."""
     try:
         yield
@@ -55,12 +55,12 @@ def explained() -> Iterator[None]:
         click.echo("\nInterrupted.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     except Exception as exc:
-        if (failure := _failure(exc)) is None:
+        if (failure := _find_failure(exc)) is None:
             raise
         raise failure from None
 
 
-def sentence(exc: Exception) -> str:
+def as_sentence(exc: Exception) -> str:
     """Return the text of an error, with one full stop at its end."""
     return f"{str(exc).rstrip('.')}."
 
@@ -70,7 +70,7 @@ def give_up_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _failure(exc: Exception) -> Failure | None:
+def _find_failure(exc: Exception) -> Failure | None:
     from kombu.exceptions import OperationalError
 
     from claude_batch_tasks import errors
@@ -80,16 +80,16 @@ def _failure(exc: Exception) -> Failure | None:
         case errors.InvalidRequests() | errors.InvalidSettings():
             return Failure(str(exc), USAGE)
         case errors.JobNotFound():
-            listing = common.again(click.get_current_context(), "list")
-            return Failure(f"{sentence(exc)} `{listing}` shows the jobs there are.", NO_SUCH_JOB)
+            listing = common.spell_command(click.get_current_context(), "list")
+            return Failure(f"{as_sentence(exc)} `{listing}` shows the jobs there are.", NO_SUCH_JOB)
         case errors.StoreUnavailable():
             return Failure(
-                f"{sentence(exc)} Does that Redis run, and is it the one that claude_batch_store_url (or the result "
+                f"{as_sentence(exc)} Does that Redis run, and is it the one that claude_batch_store_url (or the result "
                 "back end, or the broker) names? Trying again is safe.",
                 UNREACHABLE,
             )
         case OperationalError():
-            text = f"the broker did not answer: {sentence(exc)} Does it run, and is broker_url right?"
+            text = f"the broker did not answer: {as_sentence(exc)} Does it run, and is broker_url right?"
             return Failure(f"{text} Trying again is safe.", UNREACHABLE)
         case errors.BatchTasksError():
             return Failure(str(exc))

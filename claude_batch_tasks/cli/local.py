@@ -24,10 +24,10 @@ def demo(scenario: str, count: int, real: bool, model: str) -> None:
     A Redis, the simulated API and a worker are started, and ended again.
     """
     try:
-        from claude_batch_tasks.demo import run
+        from claude_batch_tasks.demo import run_demo
     except ImportError as exc:
         raise click.ClickException(f"the demo needs {exc.name}: pip install 'claude-batch-tasks[demo]'") from None
     try:
-        run(scenario=scenario, count=count, real=real, model=model)
+        run_demo(scenario=scenario, count=count, real=real, model=model)
     except (RuntimeError, LookupError) as exc:
         raise click.ClickException(str(exc)) from None

@@ -29,7 +29,7 @@ def list_(ctx: click.Context, states: tuple[JobState, ...], limit: int | None, a
         for job in jobs:
             common.print_json(job)
         return
-    for line in shown.jobs(jobs):
+    for line in shown.format_jobs(jobs):
         click.echo(line)
 
 
@@ -44,5 +44,5 @@ def status(ctx: click.Context, job_id: str, as_json: bool) -> None:
     if as_json:
         common.print_json({**msgspec.to_builtins(found), "history": history})
         return
-    for line in shown.status(found, history):
+    for line in shown.format_status(found, history):
         click.echo(line)

@@ -72,7 +72,7 @@ class Unreadable(Exception):
 
 
 class RequestFile:
-    """The requests of a file, read one at a time; ``place`` tells afterwards where each one stood.
+    """The requests of a file, read one at a time; ``place_of`` tells afterwards where each one stood.
 
     Args:
         name: what the file is called; ``None``: it is standard input.
@@ -88,34 +88,34 @@ class RequestFile:
 
     def __iter__(self) -> Iterator[Any]:
         blocks: Iterator[bytes] = iter(partial(self._file.read, _BLOCK), b"")
-        head, blocks = _begun(blocks)
+        head, blocks = _read_beginning(blocks)
         for magic, packing, make, command in _PACKED:
             if head.startswith(magic):
                 self._unpack = command
-                head, blocks = _begun(self._unpacked(blocks, packing, make))
+                head, blocks = _read_beginning(self._unpack_blocks(blocks, packing, make))
                 break
         if head.startswith(b"PK\x03\x04"):
-            raise Unreadable("is a zip archive", self._hint("unzip -p", "funzip"))
+            raise Unreadable("is a zip archive", self._hint_converting("unzip -p", "funzip"))
         encoding = next((encoding for mark, encoding in _CODED if head.startswith(mark)), None)
         if encoding is not None:
-            head, blocks = _begun(self._recoded(blocks, encoding))
+            head, blocks = _read_beginning(self._recode_blocks(blocks, encoding))
         if head.startswith(codecs.BOM_UTF8):
             next(blocks)
             head = head[len(codecs.BOM_UTF8) :]
             blocks = chain([head], blocks)
         if form := (_ARRAY.match(head) or _BODY.match(head)):
             self._lines = False
-            yield from self._elements(blocks, form)
+            yield from self._read_elements(blocks, form)
         else:
             yield from self._of_lines(blocks)
 
-    def place(self, index: int) -> str:
+    def place_of(self, index: int) -> str:
         """Return the place in the file where the request with that index stood."""
         if not self._lines:
             return f"requests[{index}]"
         return f"line {index + 1 + bisect_right(self._blank, index)}"
 
-    def _hint(self, command: str, on_pipe: str) -> str:
+    def _hint_converting(self, command: str, on_pipe: str) -> str:
         """Return a hint how to bring the file into a form that can be read."""
         if self._name is None:
             return f"To read it: ... | {on_pipe} | {self._command} -"
@@ -123,7 +123,7 @@ class RequestFile:
         first = f"{self._unpack} {name} | {command}" if self._unpack else f"{command} {name}"
         return f"To read it: {first} | {self._command} -"
 
-    def _unpacked(self, blocks: Iterator[bytes], packing: str, make: Callable[[], Any]) -> Iterator[bytes]:
+    def _unpack_blocks(self, blocks: Iterator[bytes], packing: str, make: Callable[[], Any]) -> Iterator[bytes]:
         """Yield the content of a packed file, which may consist of several packed files in a row."""
         unpacker = make()
         try:
@@ -138,7 +138,7 @@ class RequestFile:
         if not unpacker.eof:
             raise Unreadable(f"is a {packing} file that is cut off before its end; it is not whole")
 
-    def _recoded(self, blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    def _recode_blocks(self, blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         """Yield a text in UTF-8."""
         decoder = codecs.getincrementaldecoder(encoding)()
         try:
@@ -150,7 +150,7 @@ class RequestFile:
 
     def _of_lines(self, blocks: Iterator[bytes]) -> Iterator[Any]:
         requests = 0
-        for number, text in enumerate(_lines(blocks), 1):
+        for number, text in enumerate(_split_lines(blocks), 1):
             text = text.rstrip(_BLANK)
             if not text:
                 self._blank.append(requests)
@@ -162,40 +162,40 @@ class RequestFile:
                     text.decode()
                 value = msgspec.json.decode(text)
             except UnicodeDecodeError as exc:
-                raise Unreadable(f"line {number} is not JSON: it is not UTF-8{_why(exc)}") from None
+                raise Unreadable(f"line {number} is not JSON: it is not UTF-8{_explain_decoding(exc)}") from None
             except (msgspec.DecodeError, RecursionError) as exc:
                 hint = ""
                 if not requests and text.lstrip()[:1] == b"{":
-                    hint = f"Each request must be on one line. {self._hint('jq -c .', 'jq -c .')}"
+                    hint = f"Each request must be on one line. {self._hint_converting('jq -c .', 'jq -c .')}"
                 raise Unreadable(f"line {number} is not JSON: {exc}", hint) from None
             requests += 1
             yield value
 
-    def _elements(self, blocks: Iterator[bytes], form: re.Match[bytes]) -> Iterator[Any]:
+    def _read_elements(self, blocks: Iterator[bytes], form: re.Match[bytes]) -> Iterator[Any]:
         """Yield the elements of an array, which is the whole file or the only field of the file's object."""
         text = _Text(blocks, form.end())
         number = 0
-        if text.next() != "]":
+        if text.next_character() != "]":
             while True:
-                yield text.value(number)
+                yield text.read_value(number)
                 number += 1
-                if (following := text.next()) == "]":
+                if (following := text.next_character()) == "]":
                     break
                 if following != ",":
                     what = repr(following) if following else "the end of the file"
                     raise Unreadable(f"is not a JSON array: after requests[{number - 1}] comes {what}")
-                text.step()
-        text.step()
+                text.skip_character()
+        text.skip_character()
         if form[0].lstrip()[:1] == b"{":
-            if text.next() == ",":
+            if text.next_character() == ",":
                 raise Unreadable(
                     'has other fields beside "requests"',
                     "Take them out; options of the job are given with -s NAME=VALUE.",
                 )
-            if text.next() != "}":
+            if text.next_character() != "}":
                 raise Unreadable('is not JSON: after the list of "requests" comes no }')
-            text.step()
-        if text.next():
+            text.skip_character()
+        if text.next_character():
             raise Unreadable("is not JSON: there is more after the list of requests")
 
 
@@ -206,23 +206,23 @@ class _Text:
         self._blocks, self._decode = blocks, codecs.getincrementaldecoder("utf-8")().decode
         self._text, self._at = "", 0
         # The skipped part is ASCII, with one byte for each character.
-        self._fill(start + 1)
+        self._read_more(start + 1)
         self._at = start
 
-    def next(self) -> str:
+    def next_character(self) -> str:
         """Return the next character that is no space, and stay before it; at the end, return an empty text."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
-            if self._at < len(self._text) or not self._fill(1):
+            if self._at < len(self._text) or not self._read_more(1):
                 return self._text[self._at : self._at + 1]
 
-    def step(self) -> None:
+    def skip_character(self) -> None:
         """Go past the next character."""
         self._at += 1
 
-    def value(self, number: int) -> Any:
+    def read_value(self, number: int) -> Any:
         """Return the next value, and go past it."""
-        self.next()
+        self.next_character()
         while True:
             try:
                 value, end = _decode_value(self._text, self._at)
@@ -230,7 +230,7 @@ class _Text:
                 if len(self._text) - self._at > LONGEST:
                     text = f"requests[{number}] is longer than a whole batch may be ({LONGEST:,} bytes)"
                     raise Unreadable(text) from None
-                if not self._fill(len(self._text) - self._at):
+                if not self._read_more(len(self._text) - self._at):
                     raise Unreadable(f"requests[{number}] is not JSON: {getattr(exc, 'msg', exc)}") from None
             except RecursionError:
                 raise Unreadable(f"requests[{number}] is not JSON: it is nested too deeply") from None
@@ -238,7 +238,7 @@ class _Text:
                 self._at = end
                 return value
 
-    def _fill(self, more: int) -> bool:
+    def _read_more(self, more: int) -> bool:
         """Read at least so many more characters; return False if there are none."""
         parts, size = [self._text[self._at :]], 0
         self._at = 0
@@ -251,7 +251,7 @@ class _Text:
             else:
                 self._decode(b"", True)
         except UnicodeDecodeError as exc:
-            raise Unreadable(f"is not UTF-8{_why(exc)}") from None
+            raise Unreadable(f"is not UTF-8{_explain_decoding(exc)}") from None
         self._text = "".join(parts)
         return size > 0
 
@@ -259,7 +259,7 @@ class _Text:
 _decode_value = json.JSONDecoder().raw_decode
 
 
-def _begun(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+def _read_beginning(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     """Return the beginning of a file, and its blocks, of which that beginning is the first."""
     head = b""
     for block in blocks:
@@ -269,7 +269,7 @@ def _begun(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     return head, chain([head], blocks)
 
 
-def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _split_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the lines; a line that is too long is the last, and only read until that shows."""
     begun: list[bytes] = []
     size = 0
@@ -287,5 +287,5 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield last
 
 
-def _why(exc: UnicodeDecodeError) -> str:
+def _explain_decoding(exc: UnicodeDecodeError) -> str:
     return f" ({exc.reason} of byte 0x{exc.object[exc.start]:02x})"

@@ -31,7 +31,7 @@ _COLOURS = {
 }
 
 
-def jobs(found: Iterable[JobStatus]) -> Iterator[str]:
+def format_jobs(found: Iterable[JobStatus]) -> Iterator[str]:
     """Yield a table of 80 columns, with a line for each job as it comes."""
     jobs = iter(found)
     first = list(islice(jobs, 1))  # if the store does not answer, nothing is shown
@@ -40,28 +40,28 @@ def jobs(found: Iterable[JobStatus]) -> Iterator[str]:
         state = f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
         yield (
             f"{job.job_id:36}  {click.style(f'{state:11}', fg=_COLOURS[job.state])} {job.requests:>8,} "
-            f"{job.done - job.succeeded:>6,} {_cost(job):>9}  {_age(job.submitted_at)}"
+            f"{job.done - job.succeeded:>6,} {_format_cost(job):>9}  {_format_age(job.submitted_at)}"
         )
 
 
-def status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
+def format_status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
     """Yield lines with all that is known about a job."""
     yield f"{click.style('Job', bold=True)}        {job.job_id}"
-    yield from _state(job)
+    yield from _format_state(job)
     yield from _costs_and_times(job)
     yield ""
     yield click.style(f"BATCH {'ID':33} {'STATE':11} REQUESTS LOOKS 404s NEXT", bold=True)
     for number, batch in enumerate(job.batches):
-        yield from _batch(number, batch)
+        yield from _format_batch(number, batch)
     yield ""
     yield click.style("TIMELINE", bold=True)
     for each in history:
-        yield event(each)
+        yield format_event(each)
 
 
-def _state(job: JobStatus) -> Iterator[str]:
-    yield f"State      {_coloured(job.state)}{f': {job.error}' if job.error else ''}"
-    yield f"Requests   {job.requests:,}: {progress(job)}"
+def _format_state(job: JobStatus) -> Iterator[str]:
+    yield f"State      {_color_word(job.state)}{f': {job.error}' if job.error else ''}"
+    yield f"Requests   {job.requests:,}: {format_progress(job)}"
     if job.resubmitted or job.fallback:
         again = {"from a smaller batch": job.resubmitted, "through the Messages API": job.fallback}
         yield f"           of these {format_counts(again)}"
@@ -76,106 +76,107 @@ def _state(job: JobStatus) -> Iterator[str]:
 
 
 def _costs_and_times(job: JobStatus) -> Iterator[str]:
-    models = ", ".join(f"{model} {_usd(cost)}" for model, cost in job.cost_by_model.items())
-    yield f"Cost       {_usd(job.cost)}{f' ({models})' if models else ''}"
+    models = ", ".join(f"{model} {_format_dollars(cost)}" for model, cost in job.cost_by_model.items())
+    yield f"Cost       {_format_dollars(job.cost)}{f' ({models})' if models else ''}"
     if job.cost_unknown:
         yield f"           and {format_unpriced(job.cost_unknown)}"
-    yield f"Submitted  {_moment(job.submitted_at)}"
+    yield f"Submitted  {_format_moment(job.submitted_at)}"
     for name, moment in (("Started", job.started_at), ("Ended", job.ended_at)):
         if moment is not None:
-            yield f"{name:9}  {_moment(moment)}"
+            yield f"{name:9}  {_format_moment(moment)}"
 
 
-def _batch(number: int, batch: BatchStatus) -> Iterator[str]:
+def _format_batch(number: int, batch: BatchStatus) -> Iterator[str]:
     yield (
-        f"{number:>5} {batch.batch_id or '-':33} {_coloured(batch.state, 11)} {batch.requests:>8,} {batch.looks:>5} "
-        f"{batch.not_found:>4} {_next(batch.next_look)}"
+        f"{number:>5} {batch.batch_id or '-':33} {_color_word(batch.state, 11)} {batch.requests:>8,} {batch.looks:>5} "
+        f"{batch.not_found:>4} {_format_next(batch.next_look)}"
     ).rstrip()
     if batch.error:
         yield f"      {click.style(batch.error, fg='red')}"
 
 
-def event(event: HistoryEvent) -> str:
+def format_event(event: HistoryEvent) -> str:
     """Return a line of the timeline."""
     batch = "" if event.batch is None else f"batch {event.batch}: "
-    return f"{click.style(_moment(event.at), dim=True)}  {batch}{click.style(event.text, fg=_COLOURS.get(event.event))}"
+    text = click.style(event.text, fg=_COLOURS.get(event.event))
+    return f"{click.style(_format_moment(event.at), dim=True)}  {batch}{text}"
 
 
-def size(job: JobStatus) -> str:
+def format_size(job: JobStatus) -> str:
     """Return how large a job is."""
     return f"{format_count(job.requests, 'request')} in {format_count(len(job.batches), 'batch')}"
 
 
-def progress(job: JobStatus) -> str:
+def format_progress(job: JobStatus) -> str:
     """Return how far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next look in 40 s``."""
     counts = {name: getattr(job, name) for name in (*OUTCOMES, "processing")}
     parts = [format_counts(counts) if job.requests else "not known before the first look"]
     if job.not_found:
         parts.append(f"404s: {job.not_found:,}")
     if job.ended_at is None and job.next_look is not None:
-        parts.append(f"next look {_next(job.next_look)}")
+        parts.append(f"next look {_format_next(job.next_look)}")
     return "; ".join(parts)
 
 
-def ending(job: JobStatus) -> str:
+def format_ending(job: JobStatus) -> str:
     """Return how a job ended."""
-    return f"Job {job.job_id} {_coloured(job.state)}: {job.error or progress(job)} ({_cost(job)})"
+    return f"Job {job.job_id} {_color_word(job.state)}: {job.error or format_progress(job)} ({_format_cost(job)})"
 
 
-def estimate(found: Estimate) -> Iterator[str]:
+def format_estimate(found: Estimate) -> Iterator[str]:
     """Yield lines with what a job would cost."""
     yield f"Requests            {found.requests:,}"
     yield f"Input tokens        about {found.input_tokens:,}"
     yield f"Output tokens       at most {found.max_output_tokens:,}"
     if not found.unknown:
-        yield f"Cost                about {_usd(found.cost)}, with the longest answers"
+        yield f"Cost                about {_format_dollars(found.cost)}, with the longest answers"
         for model, cost in found.by_model.items() if len(found.by_model) > 1 else ():
-            yield f"  {model:16}  about {_usd(cost)}"
-        yield f"By the Messages API about {_usd(found.fallback_cost)}"
+            yield f"  {model:16}  about {_format_dollars(cost)}"
+        yield f"By the Messages API about {_format_dollars(found.fallback_cost)}"
         return
-    yield f"Cost                at least {_usd(found.at_least)}; {_limit(found.cost)}"
+    yield f"Cost                at least {_format_dollars(found.at_least)}; {_format_limit(found.cost)}"
     for model, cost in found.by_model.items() if len(found.by_model) > 1 else ():
-        yield f"  {model:16}  {_limit(cost)}"
-    yield f"By the Messages API {_limit(found.fallback_cost)}"
+        yield f"  {model:16}  {_format_limit(cost)}"
+    yield f"By the Messages API {_format_limit(found.fallback_cost)}"
     yield f"Not known           {found.reasons}"
 
 
-def _limit(cost: float | None) -> str:
-    return "no limit is known" if cost is None else f"up to {_usd(cost)}"
+def _format_limit(cost: float | None) -> str:
+    return "no limit is known" if cost is None else f"up to {_format_dollars(cost)}"
 
 
-def _cost(job: JobStatus) -> str:
-    return f"{_usd(job.cost)}{'+' if job.cost_unknown and job.cost is not None else ''}"
+def _format_cost(job: JobStatus) -> str:
+    return f"{_format_dollars(job.cost)}{'+' if job.cost_unknown and job.cost is not None else ''}"
 
 
-def _coloured(word: str, width: int = 0) -> str:
+def _color_word(word: str, width: int = 0) -> str:
     return click.style(f"{word:{width}}", fg=_COLOURS.get(word))
 
 
-def _usd(cost: float | None) -> str:
+def _format_dollars(cost: float | None) -> str:
     if cost is None:
         return "unknown"
     return f"${cost:,.2f}" if cost >= 1 or not cost else f"${cost:.4f}"
 
 
-def _moment(moment: datetime) -> str:
+def _format_moment(moment: datetime) -> str:
     """Format a point in time in the time zone of this machine."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _since(moment: datetime) -> float:
+def _seconds_since(moment: datetime) -> float:
     return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
-def _next(moment: datetime | None) -> str:
+def _format_next(moment: datetime | None) -> str:
     if moment is None:
         return ""
-    seconds = -_since(moment)
+    seconds = -_seconds_since(moment)
     return f"in {seconds:.0f} s" if seconds > 0.5 else "now"
 
 
-def _age(moment: datetime) -> str:
-    seconds = max(_since(moment), 0)
+def _format_age(moment: datetime) -> str:
+    seconds = max(_seconds_since(moment), 0)
     for length, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
         if seconds >= length:
             return f"{seconds / length:.0f}{unit}"

@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from claude_batch_tasks import errors
 from claude_batch_tasks.cli import claude_batch, common, exits, shown
 from claude_batch_tasks.cli.request_file import RequestFile, Unreadable
-from claude_batch_tasks.cli.watching import follow
+from claude_batch_tasks.cli.watching import follow_job
 from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.estimating import estimate as estimated
@@ -57,27 +57,27 @@ def submit(
     claude-batch submit requests.jsonl.gz --wait -s max_wait=7200
     """
     app = common.sending_app(ctx)
-    told = {**common.checked(app, options), "client": client}
+    told = {**common.check_options(app, options), "client": client}
     job = BatchJob(uuid(), app)
-    with _failures_explained(ctx, job), _requests(ctx, file, quiet) as requests:
+    with _failures_explained(ctx, job), _open_requests(ctx, file, quiet) as requests:
         task = app.tasks[f"{message_chain.NAME}run_batch"]
         route: dict[str, Any] = {"queue": queue} if queue else {}
         task.apply_async((requests,), told, task_id=job.id, **route)
     if not as_json:
         click.echo(job.id)
-    to_follow = f"To follow the job: {common.again(ctx, f'watch {job.id}')}"
+    to_follow = f"To follow the job: {common.spell_command(ctx, f'watch {job.id}')}"
     try:
         if wait:
-            follow(ctx, job, as_json=as_json, quiet=quiet, queue=queue)
+            follow_job(ctx, job, as_json=as_json, quiet=quiet, queue=queue)
             return
         status = job.status()
     except errors.StoreUnavailable as exc:
         # Not with the exit code that says that trying again is safe.
-        raise exits.Failure(f"job {job.id} is submitted, but now {exits.sentence(exc)} {to_follow}") from None
+        raise exits.Failure(f"job {job.id} is submitted, but now {exits.as_sentence(exc)} {to_follow}") from None
     if as_json:
         common.print_json(status)
     if not quiet:
-        common.say(f"Submitted: {shown.size(status)}. {to_follow}")
+        common.say(f"Submitted: {shown.format_size(status)}. {to_follow}")
 
 
 @contextmanager
@@ -86,17 +86,17 @@ def _failures_explained(ctx: click.Context, job: BatchJob) -> Iterator[None]:
     try:
         yield
     except OperationalError as exc:
-        raise _unsent(f"the broker or the result back end did not answer: {exits.sentence(exc)}") from None
+        raise _unsent_failure(f"the broker or the result back end did not answer: {exits.as_sentence(exc)}") from None
     except RuntimeError as exc:  # newer Celery raises this
         if "result store" not in str(exc):
             raise
-        raise _unsent("the result back end did not answer.") from None
+        raise _unsent_failure("the result back end did not answer.") from None
     except KeyboardInterrupt:
         _take_back(ctx, job)
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
 
 
-def _unsent(why: str) -> exits.Failure:
+def _unsent_failure(why: str) -> exits.Failure:
     text = f"{why} Nothing was sent, and nothing is kept; submit again when it does."
     return exits.Failure(text, exits.UNREACHABLE)
 
@@ -109,11 +109,11 @@ def _take_back(ctx: click.Context, job: BatchJob) -> None:
         pass
     except errors.JobRunning:
         common.say(f"\nInterrupted, but job {job.id} has begun and goes on; to follow it:")
-        common.say(f"  {common.again(ctx, f'watch {job.id}')}")
+        common.say(f"  {common.spell_command(ctx, f'watch {job.id}')}")
         return
     except errors.StoreUnavailable:
         common.say(f"\nInterrupted. The store does not answer, so job {job.id} may have been sent; to find out:")
-        common.say(f"  {common.again(ctx, f'status {job.id}')}")
+        common.say(f"  {common.spell_command(ctx, f'status {job.id}')}")
         return
     common.say("\nInterrupted: nothing was sent, and nothing is kept.")
 
@@ -128,32 +128,32 @@ def estimate(ctx: click.Context, file: IO[bytes], as_json: bool) -> None:
     FILE is as for `submit`. Nothing is sent, and neither broker nor store is needed.
     """
     prices = prices_of(common.app_of(ctx))
-    with _requests(ctx, file, quiet=as_json) as requests:
+    with _open_requests(ctx, file, quiet=as_json) as requests:
         found = estimated(requests, prices=prices)
     if as_json:
         common.print_json(found)
         return
-    for text in shown.estimate(found):
+    for text in shown.format_estimate(found):
         click.echo(text)
 
 
 @contextmanager
-def _requests(ctx: click.Context, file: IO[bytes], quiet: bool) -> Iterator[Iterable[Any]]:
+def _open_requests(ctx: click.Context, file: IO[bytes], quiet: bool) -> Iterator[Iterable[Any]]:
     """Yield the requests in a file; errors in them are reported with their place in the file."""
     name = getattr(file, "name", "<stdin>")
     name = None if name == "<stdin>" else str(name)
     where = name or "standard input"
-    requests = RequestFile(file, name, common.again(ctx, str(ctx.info_name)))
+    requests = RequestFile(file, name, common.spell_command(ctx, str(ctx.info_name)))
     try:
-        yield _told(requests) if not quiet and sys.stderr.isatty() else requests
+        yield _show_count(requests) if not quiet and sys.stderr.isatty() else requests
     except Unreadable as exc:
         hint = f". {exc.hint}" if exc.hint else ""
         raise exits.Failure(f"{where}: {exc.why}; nothing was stored or sent{hint}", exits.USAGE) from None
     except errors.InvalidRequests as exc:
-        raise exits.Failure(_described(exc, requests, where), exits.USAGE) from None
+        raise exits.Failure(_describe_problems(exc, requests, where), exits.USAGE) from None
 
 
-def _told(requests: Iterable[Any]) -> Iterator[Any]:
+def _show_count(requests: Iterable[Any]) -> Iterator[Any]:
     """Yield the requests, and print to a terminal how many were read."""
     number = 0
     for number, request in enumerate(requests, 1):
@@ -164,7 +164,7 @@ def _told(requests: Iterable[Any]) -> Iterator[Any]:
         click.echo(f"\r{number:,} requests read", err=True)
 
 
-def _described(exc: errors.InvalidRequests, requests: RequestFile, name: str) -> str:
+def _describe_problems(exc: errors.InvalidRequests, requests: RequestFile, name: str) -> str:
     """Describe what is wrong with the requests, with their places in the file."""
     if not exc.problems:
         return str(exc)
@@ -174,7 +174,7 @@ def _described(exc: errors.InvalidRequests, requests: RequestFile, name: str) ->
             found.append(f"  {text}")
             continue
         known = f", custom_id {custom_id!r}" if custom_id is not None else ""
-        found.append(f"  {requests.place(index)}{known}, field {field}: {text}")
+        found.append(f"  {requests.place_of(index)}{known}, field {field}: {text}")
     if exc.more:
         found.append(f"  and {exc.more:,} more")
     count = format_count(len(exc.problems) + exc.more, "problem")

@@ -44,56 +44,60 @@ def watch(ctx: click.Context, job_id: str, as_json: bool, quiet: bool) -> None:
 
     Ctrl-C leaves the job running. With --json its status is printed when it has ended.
     """
-    follow(ctx, common.job_of(ctx, job_id), as_json=as_json, quiet=quiet)
+    follow_job(ctx, common.job_of(ctx, job_id), as_json=as_json, quiet=quiet)
 
 
-def follow(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool, queue: str | None = None) -> None:
+def follow_job(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool, queue: str | None = None) -> None:
     """Show on standard error what happens to a job until it ends; the exit code says how it ended.
 
     Args:
         queue: the queue that the job was submitted to, if it is not the usual one.
     """
     try:
-        for status in _unseen(job) if quiet else _shown(job, common.worker_command(ctx, common.app_of(ctx), queue)):
+        for status in (
+            _watch_silently(job)
+            if quiet
+            else _show_statuses(job, common.worker_command(ctx, common.app_of(ctx), queue))
+        ):
             last = status
     except KeyboardInterrupt:
         common.say(f"\nJob {job.id} goes on. To come back, or to stop it:")
         for command in ("watch", "status", "results", "cancel"):
-            common.say(f"  {common.again(ctx, f'{command} {job.id}')}")
+            common.say(f"  {common.spell_command(ctx, f'{command} {job.id}')}")
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
     if as_json:
         common.print_json(last)
     if not quiet:
-        _conclude(ctx, last)
+        _say_conclusion(ctx, last)
     if last.state in ("failed", "revoked"):
         ctx.exit(exits.FAILED)
     if last.succeeded < last.requests:
         ctx.exit(exits.NOT_ALL_SUCCEEDED)
 
 
-def _unseen(job: BatchJob) -> Iterator[JobStatus]:
-    return (status for status, _ in _looks(job))
+def _watch_silently(job: BatchJob) -> Iterator[JobStatus]:
+    return (status for status, _ in _poll_status(job))
 
 
-def _shown(job: BatchJob, worker: str) -> Iterator[JobStatus]:
+def _show_statuses(job: BatchJob, worker: str) -> Iterator[JobStatus]:
     """Show and yield each status: with a bar if standard error is a terminal, else with a line now and then."""
     reported, said, remarked = time.monotonic(), "", False
-    with _bar() as bar:
-        for status, news in _looks(job):
+    with _make_bar() as bar:
+        for status, news in _poll_status(job):
             for event in news:
-                common.say(shown.event(event))
-            if not remarked and (remark := _remark(status, worker)):
+                common.say(shown.format_event(event))
+            if not remarked and (remark := _make_remark(status, worker)):
                 remarked = True
                 common.say(click.style(remark, fg="yellow"))
             if bar is not None:
-                bar.show(status)
-            elif time.monotonic() - reported >= _REPORT and (text := shown.progress(status)) != said:
+                bar.show_status(status)
+            elif time.monotonic() - reported >= _REPORT and (text := shown.format_progress(status)) != said:
                 reported, said = time.monotonic(), text
                 common.say(text)
             yield status
 
 
-def _bar() -> AbstractContextManager[Bar | None]:
+def _make_bar() -> AbstractContextManager[Bar | None]:
     if sys.stderr.isatty():
         with suppress(ImportError):  # rich comes with an extra, and under `celery` we may be without it
             from claude_batch_tasks.cli.bar import Bar
@@ -102,7 +106,7 @@ def _bar() -> AbstractContextManager[Bar | None]:
     return nullcontext()
 
 
-def _looks(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]]:
+def _poll_status(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]]:
     """Yield the job's status and the events since the status before, until the job has ended."""
     seen: set[tuple[datetime, str, int | None, str]] = set()
     wait, answered = _FIRST, -math.inf
@@ -123,7 +127,7 @@ def _looks(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]]:
         wait = min(wait * 1.2, _LONGEST)
 
 
-def _remark(status: JobStatus, worker: str) -> str | None:
+def _make_remark(status: JobStatus, worker: str) -> str | None:
     """Return a remark on what may keep the job from going on; None if there is nothing to say."""
     now = datetime.now(timezone.utc)
     if status.state == "staged" and (now - status.submitted_at).total_seconds() > _UNBEGUN:
@@ -133,9 +137,9 @@ def _remark(status: JobStatus, worker: str) -> str | None:
     return None
 
 
-def _conclude(ctx: click.Context, status: JobStatus) -> None:
-    common.say(shown.ending(status))
+def _say_conclusion(ctx: click.Context, status: JobStatus) -> None:
+    common.say(shown.format_ending(status))
     if status.state == "failed":
-        common.say(f"To take it up again: {common.again(ctx, f'resume {status.job_id}')}")
+        common.say(f"To take it up again: {common.spell_command(ctx, f'resume {status.job_id}')}")
     if status.done:
-        common.say(f"Its results: {common.again(ctx, f'results {status.job_id}')}")
+        common.say(f"Its results: {common.spell_command(ctx, f'results {status.job_id}')}")

@@ -46,7 +46,7 @@ _PLAIN_LOOP_PATIENCE = 45.0
 _STEPS = {"create_batch", "poll_batch", "fetch_results", "fall_back"}
 
 
-def run(*, scenario: str, count: int, real: bool, model: str, console: Console | None = None) -> None:
+def run_demo(*, scenario: str, count: int, real: bool, model: str, console: Console | None = None) -> None:
     """Start a Redis, the simulator and a worker with two processes; run a job; end all of them again.
 
     Raises:
@@ -73,13 +73,13 @@ def run(*, scenario: str, count: int, real: bool, model: str, console: Console |
         console.print(f"[dim]Celery worker {worker.pid} with two prefork processes[/]\n")
         app = Celery("demo", broker=redis.url, backend=redis.url)
         app.loader.import_task_module("claude_batch_tasks.tasks")
-        result = _watch(app, console, _requests(count, model), plain, simulator)
-        _conclude(console, app, result, simulator)
+        result = _watch_job(app, console, _make_requests(count, model), plain, simulator)
+        _print_answers(console, app, result, simulator)
         if plain is not None:
-            plain.conclude(console)
+            plain.print_outcome(console)
 
 
-def _requests(count: int, model: str) -> Iterator[dict[str, Any]]:
+def _make_requests(count: int, model: str) -> Iterator[dict[str, Any]]:
     for number in range(1, count + 1):
         prompt = f"In one short sentence: what is {number} squared?"
         params = {"model": model, "max_tokens": 64, "messages": [{"role": "user", "content": prompt}]}
@@ -92,7 +92,7 @@ def _with_outcomes(scenario: Scenario) -> Scenario:
     return msgspec.structs.replace(scenario, behaviour=msgspec.structs.replace(scenario.behaviour, outcomes=_OUTCOMES))
 
 
-def _watch(
+def _watch_job(
     app: Celery,
     console: Console,
     requests: Iterator[dict[str, Any]],
@@ -116,7 +116,7 @@ def _watch(
         shown = escape(text[:200])
         progress.console.print(f"[dim]{time.monotonic() - begun:5.1f} s[/]  [cyan]{step:<14}[/] [{colour}]{shown}[/]")
 
-    with progress, _events(app, show):
+    with progress, _show_events(app, show):
         result = run_batch.delay(requests, retries=1)
         if plain is not None:
             plain.start()
@@ -140,26 +140,26 @@ def _watch(
 
 
 @contextmanager
-def _events(app: Celery, show: Any) -> Iterator[None]:
+def _show_events(app: Celery, show: Any) -> Iterator[None]:
     """Hand every step's end and every retry's reason to ``show``, from the events the worker sends."""
     names: dict[str, str] = {}
     done = threading.Event()
     ready = threading.Event()
 
-    def received(event: dict[str, Any]) -> None:
+    def remember_name(event: dict[str, Any]) -> None:
         names[event["uuid"]] = str(event.get("name", "")).rpartition(".")[2]
 
-    def retried(event: dict[str, Any]) -> None:
+    def show_retry(event: dict[str, Any]) -> None:
         reason = re.sub(r"^Waiting\((['\"])(.*)\1\)$", r"\2", str(event.get("exception", "")))
         show(names.get(event["uuid"], "?"), reason)
 
-    def succeeded(event: dict[str, Any]) -> None:
+    def show_success(event: dict[str, Any]) -> None:
         name = names.get(event["uuid"], "?")
         if name in _STEPS:
             show(name, str(event.get("result", "")).strip("'\""))
 
-    def listen() -> None:
-        handlers = {"task-received": received, "task-retried": retried, "task-succeeded": succeeded}
+    def receive_events() -> None:
+        handlers = {"task-received": remember_name, "task-retried": show_retry, "task-succeeded": show_success}
         with app.connection_for_read() as connection:
             receiver = app.events.Receiver(connection, handlers=handlers)
             ready.set()
@@ -167,7 +167,7 @@ def _events(app: Celery, show: Any) -> Iterator[None]:
                 with suppress(OSError):  # among them the timeout
                     receiver.capture(timeout=0.5, wakeup=False)
 
-    thread = threading.Thread(target=listen, daemon=True)
+    thread = threading.Thread(target=receive_events, daemon=True)
     thread.start()
     ready.wait(10)
     try:
@@ -177,7 +177,7 @@ def _events(app: Celery, show: Any) -> Iterator[None]:
         thread.join(5)
 
 
-def _conclude(console: Console, app: Celery, result: AsyncResult[Any], simulator: Simulator | None) -> None:
+def _print_answers(console: Console, app: Celery, result: AsyncResult[Any], simulator: Simulator | None) -> None:
     if result.failed():
         console.print(f"\n[red bold]The job failed:[/] {escape(str(result.result))}")
         return
@@ -214,7 +214,7 @@ class _PlainLoop(threading.Thread):
         self._client = anthropic.Anthropic(base_url=url, api_key="sk-ant-simulated")
         self._prompts = [
             {"custom_id": f"question-{number}", "params": request["params"]}
-            for number, request in enumerate(_requests(count, model), 1)
+            for number, request in enumerate(_make_requests(count, model), 1)
         ]
         self.falls: list[tuple[float, str, str]] = []
         self.counts: dict[str, int] = {}
@@ -239,7 +239,7 @@ class _PlainLoop(threading.Thread):
                 self.counts = {}
             time.sleep(1)
 
-    def conclude(self, console: Console) -> None:
+    def print_outcome(self, console: Console) -> None:
         """Wait for the loop to end, and print where it failed."""
         self.join(_PLAIN_LOOP_PATIENCE)
         console.print("\n[bold]Meanwhile, the SDK's plain loop[/] (create, retrieve every second, results):")

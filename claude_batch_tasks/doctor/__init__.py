@@ -19,18 +19,18 @@ from claude_batch_tasks.doctor import accounts, servers, workers
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.settings import FIELDS, Settings
 
-__all__ = ["CHECKS", "Finding", "examine", "findings"]
+__all__ = ["CHECKS", "Finding", "examine_parts", "list_findings"]
 
 
-def _settings(app: Celery) -> Iterator[Finding]:
-    yield from list(configuration.static(app)) or [ok("the settings make sense")]
+def _examine_settings(app: Celery) -> Iterator[Finding]:
+    yield from list(configuration.check_statically(app)) or [ok("the settings make sense")]
     with suppress(InvalidSettings):
         settings = Settings.of(app)
-        limits = [f"{name} {_shown(getattr(settings, name))}" for name in LIMITS]
+        limits = [f"{name} {_format_limit(getattr(settings, name))}" for name in LIMITS]
         yield ok(f"limits in force: {', '.join(limits)}")
 
 
-def _shown(value: int | float | None) -> str:
+def _format_limit(value: int | float | None) -> str:
     if value is None:
         return "none"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
@@ -43,14 +43,14 @@ LIMITS = [
 
 #: The parts of the examination.
 CHECKS: dict[str, Callable[[Celery], Iterable[Finding]]] = {
-    "settings": _settings,
-    "servers": servers.check,
-    "workers": workers.check,
-    "anthropic": accounts.check,
+    "settings": _examine_settings,
+    "servers": servers.check_servers,
+    "workers": workers.check_workers,
+    "anthropic": accounts.check_accounts,
 }
 
 
-def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, list[Finding]]]:
+def examine_parts(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, list[Finding]]]:
     """Yield the name of each part of the examination with its findings, also those that say that all is well.
 
     A part that fails does not hide the others.
@@ -61,10 +61,10 @@ def examine(app: Celery, parts: Collection[str] = ()) -> Iterator[tuple[str, lis
     app.loader.import_default_modules()
     for name, check in CHECKS.items():
         if not parts or name in parts:
-            found = configuration.isolated(name, partial(check, app))
+            found = configuration.run_isolated(name, partial(check, app))
             yield name, list(configuration.in_its_words(app, found))
 
 
-def findings(app: Celery) -> list[Finding]:
+def list_findings(app: Celery) -> list[Finding]:
     """Return the warnings and errors of the whole examination, which takes some seconds."""
-    return [one for _, found in examine(app) for one in found if one.level >= logging.WARNING]
+    return [one for _, found in examine_parts(app) for one in found if one.level >= logging.WARNING]

@@ -43,19 +43,19 @@ _STATUS: dict[int, Problem] = {
 }
 
 
-def check(app: Celery) -> Iterator[Finding]:
+def check_accounts(app: Celery) -> Iterator[Finding]:
     """Check every client that the settings name."""
-    settings = configuration.readable(app)
+    settings = configuration.readable_settings(app)
     for alias in settings.client_factories:
-        yield from configuration.isolated(f"client {alias!r}", partial(_client, app, alias, settings))
+        yield from configuration.run_isolated(f"client {alias!r}", partial(_check_client, app, alias, settings))
 
 
-def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
+def _check_client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
     factory = settings.client_factories[alias]
     if api.why_unusable(factory):  # the check of the settings reports it
         return
     try:
-        client = task_classes.call_as_task(app, partial(api.client, alias, settings.client_factories))
+        client = task_classes.call_as_task(app, partial(api.get_client, alias, settings.client_factories))
     except (InvalidSettings, BatchesUnsupported, PermanentError) as exc:
         yield _without_client(alias, factory, exc)
         return
@@ -69,9 +69,9 @@ def _client(app: Celery, alias: str, settings: Settings) -> Iterator[Finding]:
     if answer.error is None and answer.is_page:
         yield from _with_answer(answer, about, client)
     else:
-        yield _not_the_api(answer, about, client) or _refusal(answer, about)
+        yield _not_the_api(answer, about, client) or _explain_refusal(answer, about)
     if answer.is_page or (answer.error is not None and answer.error.error_type is not None):
-        yield from _clock(answer, before, settings)
+        yield from _compare_clocks(answer, before, settings)
 
 
 def _without_client(alias: str, factory: str, exc: InvalidSettings | PermanentError) -> Finding:
@@ -101,7 +101,7 @@ def _with_answer(answer: api.ProbeAnswer, about: dict[str, Any], client: anthrop
     told = f"organization {organization or 'not told'}" + (f", workspace {workspace}" if workspace else "")
     yield ok(f"client {about['alias']!r}: {about['host']} answers, {told}")
     if organization is None and not identity.has_secret(client):
-        yield problems.UNIDENTIFIED.found(**about, kind=identity.kind(client))
+        yield problems.UNIDENTIFIED.found(**about, kind=identity.describe_client(client))
 
 
 def _no_key(alias: str) -> Finding:
@@ -129,7 +129,7 @@ def _kind_of(answer: api.ProbeAnswer) -> str:
     return "HTML" if "html" in kind else kind
 
 
-def _refusal(answer: api.ProbeAnswer, about: dict[str, Any]) -> Finding:
+def _explain_refusal(answer: api.ProbeAnswer, about: dict[str, Any]) -> Finding:
     """Return the finding about an error of the API, or of the proxy on the way to it."""
     if _is_busy(answer.status):
         return problems.BUSY_API.found(**about, status=answer.status)
@@ -147,11 +147,11 @@ def _answers_elsewhere(client: anthropic.Anthropic) -> bool:
     return any(one.is_json and one.status < 500 and one.status not in rules.NO_ROUTE for one in found)
 
 
-def _clock(answer: api.ProbeAnswer, before: float, settings: Settings) -> Iterator[Finding]:
+def _compare_clocks(answer: api.ProbeAnswer, before: float, settings: Settings) -> Iterator[Finding]:
     try:
         theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except (TypeError, ValueError):
         return
-    if differs := servers.drift(theirs, before):
+    if differs := servers.measure_drift(theirs, before):
         problem = problems.CLOCK if differs.seconds > settings.clock_skew else problems.CLOCK_DRIFTS
         yield problem.found(seconds=differs.seconds, direction=differs.ours)

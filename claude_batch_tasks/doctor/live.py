@@ -24,30 +24,30 @@ _EVERY = 0.5
 _UNTAKEN = 15.0
 
 
-def requests(model: str) -> list[dict[str, Any]]:
+def make_requests(model: str) -> list[dict[str, Any]]:
     """Return the one request of the test, in a list."""
     params = {"model": model, "max_tokens": 16, "messages": [{"role": "user", "content": "Say OK."}]}
     return [{"custom_id": "doctor", "params": params}]
 
 
-def cost(app: Celery, model: str) -> float | None:
+def greatest_cost(app: Celery, model: str) -> float | None:
     """Return what the test costs at most, in US dollars; None if the model's price is not known."""
-    return estimate(requests(model), prices=Settings.of(app).prices).cost
+    return estimate(make_requests(model), prices=Settings.of(app).prices).cost
 
 
-def obstacles(app: Celery) -> list[Finding]:
+def find_obstacles(app: Celery) -> list[Finding]:
     """Return the findings because of which no worker would take the job; an empty list if there are none."""
-    return [finding for finding in workers.check(app) if finding.level >= logging.ERROR]
+    return [finding for finding in workers.check_workers(app) if finding.level >= logging.ERROR]
 
 
-def submit(app: Celery, model: str, client: str) -> BatchJob:
+def submit_test(app: Celery, model: str, client: str) -> BatchJob:
     """Submit the job. A request that fails is not sent again, since the test is about the way to the API."""
     task: Any = app.tasks["claude_batch_tasks.run_batch"]
-    result = task.delay(requests(model), client=client, retries=0, fallback="off")
+    result = task.delay(make_requests(model), client=client, retries=0, fallback="off")
     return BatchJob(result.id, app)
 
 
-def follow(
+def follow_job(
     job: BatchJob, timeout: float, tell: Callable[[HistoryEvent], None], warn: Callable[[str], None]
 ) -> JobStatus:
     """Follow the job until it has ended or the time is over, and return its last status.

@@ -77,23 +77,23 @@ _CAUSES = (
 )
 
 
-def check(app: Celery) -> Iterator[Finding]:
+def check_servers(app: Celery) -> Iterator[Finding]:
     """Check every server that the app uses."""
-    settings = configuration.readable(app)
+    settings = configuration.readable_settings(app)
     found = redis_servers.find_servers(app, settings)
     for server in found:
-        yield from configuration.isolated(server.name, partial(_redis, server, settings.store_prefix or ""))
+        yield from configuration.run_isolated(server.name, partial(_check_redis, server, settings.store_prefix or ""))
     asked = {role for server in found for role in server.roles}
     if "broker" not in asked:
-        yield from configuration.isolated("broker", partial(_other_broker, app))
+        yield from configuration.run_isolated("broker", partial(_other_broker, app))
     if "result back end" not in asked:
-        yield from configuration.isolated("result back end", partial(_other_result_back_end, app))
-    yield from configuration.isolated("silent servers", partial(connections.of_silent_servers, app))
+        yield from configuration.run_isolated("result back end", partial(_other_result_back_end, app))
+    yield from configuration.run_isolated("silent servers", partial(connections.of_silent_servers, app))
 
 
 def no_answer(name: str, setting: str, leads: str, exc: BaseException) -> Finding:
     """Return the finding for a server that does not answer, with the cause that the client's error shows."""
-    error = " ".join(f"{type(exc).__name__}: {connections.masked(str(exc))}".split())
+    error = " ".join(f"{type(exc).__name__}: {connections.mask_passwords(str(exc))}".split())
     why, fix = next((why, fix) for words, why, fix in _CAUSES if any(word in error.lower() for word in words))
     found = {"why": why.format(error=error), "fix": fix.format(setting=setting)}
     return problems.NO_ANSWER.found(server=name, leads=leads, **found)
@@ -110,7 +110,7 @@ class Drift(NamedTuple):
     theirs: str
 
 
-def drift(theirs: float, before: float) -> Drift | None:
+def measure_drift(theirs: float, before: float) -> Drift | None:
     """Return how this machine's clock differs from another; None if they differ by no more than ``DRIFT``.
 
     Args:
@@ -123,29 +123,29 @@ def drift(theirs: float, before: float) -> Drift | None:
     return Drift(ahead, "ahead of", "behind") if ahead > 0 else Drift(-ahead, "behind", "ahead of")
 
 
-def _redis(server: Server, prefix: str) -> Iterator[Finding]:
+def _check_redis(server: Server, prefix: str) -> Iterator[Finding]:
     if missing := _missing_databases(server):
         yield from missing
         return
     setting, leads = redis_servers.name_settings(server.roles), _LEADS[server.roles[0]]
     about = {"server": server.name, "setting": setting, "leads": leads}
     with redis_servers.connect_client(server.url) as client:
-        if (unreachable := _unreachable(server, client, about)) is not None:
+        if (unreachable := _find_unreachable(server, client, about)) is not None:
             yield unreachable
             return
-        found, told = _told(server, client)
+        found, told = _judge_info(server, client)
         if "store" in server.roles:
             found += redis_servers.of_prefixes(server, client, prefix)
             known = {one.id for one in found}
-            found += (one for one in _refused(server, client, about, prefix) if one.id not in known)
+            found += (one for one in _find_refusals(server, client, about, prefix) if one.id not in known)
         if told:
-            found += _clock(server, client)
+            found += _compare_clocks(server, client)
         yield from found
         if all(one.level < logging.WARNING for one in found):
-            yield ok(f"{server.name} answers" + _described(told, database_of(server.url)))
+            yield ok(f"{server.name} answers" + _describe_server(told, database_of(server.url)))
 
 
-def _unreachable(server: Server, client: Any, about: dict[str, Any]) -> Finding | None:
+def _find_unreachable(server: Server, client: Any, about: dict[str, Any]) -> Finding | None:
     """Return the finding about a server that does not let this process in; None if it does."""
     try:
         client.ping()
@@ -158,7 +158,7 @@ def _unreachable(server: Server, client: Any, about: dict[str, Any]) -> Finding 
     return None
 
 
-def _told(server: Server, client: Any) -> tuple[list[Finding], dict[str, Any]]:
+def _judge_info(server: Server, client: Any) -> tuple[list[Finding], dict[str, Any]]:
     """Return the findings from how the server is set up, and its answer to ``INFO``; empty if the user has no right."""
     try:
         told: dict[str, Any] = client.info()
@@ -182,7 +182,7 @@ def _missing_databases(server: Server) -> list[Finding]:
     return found
 
 
-def _described(told: dict[str, Any], database: int) -> str:
+def _describe_server(told: dict[str, Any], database: int) -> str:
     if not told:
         return ""
     product = redis_servers.name_product(told)
@@ -191,10 +191,10 @@ def _described(told: dict[str, Any], database: int) -> str:
     return f": {product}, {keys:,} keys in database {database}, {told['used_memory'] / 1e6:,.0f} MB {limit}"
 
 
-def _refused(server: Server, client: Any, about: dict[str, Any], prefix: str) -> Iterator[Finding]:
+def _find_refusals(server: Server, client: Any, about: dict[str, Any], prefix: str) -> Iterator[Finding]:
     """Yield findings about what the store's user may not do, or what no user may do at present."""
     key = f"{prefix}{PREFIX}:doctor:{uuid4().hex}"
-    answers = _probe(client, key)
+    answers = _probe_commands(client, key)
     forbidden = dict.fromkeys(name for name, answer in answers if _is_forbidden(answer))
     for _, answer in answers:
         if (found := _refused_to_all(answer, about)) is not None:
@@ -220,7 +220,7 @@ def _refused_to_all(answer: Any, about: dict[str, Any]) -> Finding | None:
     return None
 
 
-def _probe(client: Any, key: str) -> list[tuple[str, Any]]:
+def _probe_commands(client: Any, key: str) -> list[tuple[str, Any]]:
     """Send every command that the store sends, and return their names with the answers, errors among them."""
     probes = [probe.strip().format(key=key).split() for probe in PROBES.split("|")]
     options = client.connection_pool.connection_kwargs
@@ -240,13 +240,13 @@ def _is_forbidden(answer: Any) -> bool:
     return isinstance(answer, redis.exceptions.NoPermissionError) or "NOPERM" in str(answer)
 
 
-def _clock(server: Server, client: Any) -> Iterator[Finding]:
+def _compare_clocks(server: Server, client: Any) -> Iterator[Finding]:
     before = time.time()
     try:
         seconds, microseconds = client.time()
     except redis.ResponseError:
         return
-    if differs := drift(seconds + microseconds / 1e6, before):
+    if differs := measure_drift(seconds + microseconds / 1e6, before):
         yield problems.SERVER_CLOCK.found(server=server.name, seconds=differs.seconds, direction=differs.theirs)
 
 
@@ -257,7 +257,7 @@ def _other_broker(app: Celery) -> Iterator[Finding]:
     except connections.UNUSABLE:  # the check of the settings reports it
         return
     with unconnected as connection:
-        name = f"the broker ({connections.masked(connection.as_uri())})"
+        name = f"the broker ({connections.mask_passwords(connection.as_uri())})"
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
         except Exception as exc:  # noqa: BLE001 - of any broker's client
@@ -279,7 +279,7 @@ def broker_version(connection: Any) -> str:
 
 
 @contextmanager
-def broker(app: Celery) -> Iterator[Any]:
+def open_broker(app: Celery) -> Iterator[Any]:
     """Yield a connection to the broker, or None if it does not answer."""
     try:
         connection = quick_connection(app).ensure_connection(max_retries=1, interval_start=0)
@@ -315,10 +315,10 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
         return
     answered: list[Any] = []
 
-    def ask() -> None:
+    def ask_backend() -> None:
         try:
             if _is_database(used):
-                _connect(app)
+                _connect_database(app)
                 answered.append(None)
                 return
             backend: Any = app.backend
@@ -326,8 +326,8 @@ def _other_result_back_end(app: Celery) -> Iterator[Finding]:
         except Exception as exc:  # noqa: BLE001 - of any back end's client
             answered.append(exc)
 
-    name = f"the result back end ({connections.masked(str(app.conf.result_backend))})"
-    thread = threading.Thread(target=ask, daemon=True)
+    name = f"the result back end ({connections.mask_passwords(str(app.conf.result_backend))})"
+    thread = threading.Thread(target=ask_backend, daemon=True)
     thread.start()
     thread.join(3 * redis_servers.PATIENCE)
     answer = answered[0] if answered else TimeoutError("no answer in time")
@@ -343,7 +343,7 @@ def _is_database(back_end: type) -> bool:
     return any(base.__module__ == "celery.backends.database" for base in back_end.__mro__)
 
 
-def _connect(app: Celery) -> None:
+def _connect_database(app: Celery) -> None:
     """Connect to the database of a result back end.
 
     The back end itself would create its tables, and would retry a missing database for longer than we wait.

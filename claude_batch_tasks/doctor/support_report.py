@@ -18,7 +18,7 @@ import redis
 from celery import Celery
 
 from claude_batch_tasks.checks import redis_servers
-from claude_batch_tasks.checks.versions import versions
+from claude_batch_tasks.checks.versions import list_versions
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.formatting import format_counts, format_unpriced
 from claude_batch_tasks.jobs.batch_job import BatchJob
@@ -32,7 +32,7 @@ from claude_batch_tasks.store import open_store
 _ERRORS = 1_000
 
 
-def report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]] | None = None) -> str:
+def write_report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]] | None = None) -> str:
     """Return the report as Markdown.
 
     Args:
@@ -48,36 +48,37 @@ def report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str, str]]
     assert record is not None
     history = job.history()
     sections = {
-        "Job": _table(_job(status, record)),
-        "Versions": _table(_versions(app, workers or {})),
-        "Settings that differ from the defaults": _table(_different(settings, record.options)) or ["none"],
-        "Batches": _batches(status),
-        "Latencies": _latencies(history),
+        "Job": _format_table(_job_rows(status, record)),
+        "Versions": _format_table(_version_rows(app, workers or {})),
+        "Settings that differ from the defaults": _format_table(_changed_settings(settings, record.options))
+        or ["none"],
+        "Batches": _batch_table(status),
+        "Latencies": _latency_table(history),
         "404s": _not_found(status, history),
-        "Timeline": _timeline(status, history),
+        "Timeline": _timeline_table(status, history),
     }
     if kinds := _kinds_of_errors(job):
-        sections["Errors of requests"] = _table(kinds)
+        sections["Errors of requests"] = _format_table(kinds)
     lines = [f"## claude-batch report of job {job_id}"]
     for title, body in sections.items():
         lines += ["", f"### {title}", "", *body]
-    return _without(_hosts(app), "\n".join(lines)) + "\n"
+    return _hide_hosts(_list_hosts(app), "\n".join(lines)) + "\n"
 
 
-def _table(rows: Mapping[str, Any]) -> list[str]:
+def _format_table(rows: Mapping[str, Any]) -> list[str]:
     return _grid("| | |", rows.items()) if rows else []
 
 
 def _grid(head: str, rows: Iterable[Iterable[Any]]) -> list[str]:
     line = "|---" * (head.count("|") - 1) + "|"
-    return [head, line, *(f"| {' | '.join(map(_cell, row))} |" for row in rows)]
+    return [head, line, *(f"| {' | '.join(map(_format_cell, row))} |" for row in rows)]
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
+def _job_rows(status: JobStatus, record: JobRecord) -> dict[str, Any]:
     counts = {name: getattr(status, name) for name in ("succeeded", "errored", "expired", "canceled")}
     rows = {
         "state": status.state,
@@ -93,27 +94,27 @@ def _job(status: JobStatus, record: JobRecord) -> dict[str, Any]:
         "cost, US dollars": None if status.cost is None else f"{status.cost:.6f}",
         "not in it": format_unpriced(status.cost_unknown) or None,
         "submitted": f"{status.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
-        "started": _since(status, status.started_at),
-        "ended": _since(status, status.ended_at),
-        "reported": _since(status, datetime.now(timezone.utc)),
+        "started": _format_since(status, status.started_at),
+        "ended": _format_since(status, status.ended_at),
+        "reported": _format_since(status, datetime.now(timezone.utc)),
     }
     return {name: value for name, value in rows.items() if value is not None}
 
 
-def _since(status: JobStatus, moment: datetime | None) -> str | None:
+def _format_since(status: JobStatus, moment: datetime | None) -> str | None:
     return None if moment is None else f"after {(moment - status.submitted_at).total_seconds():,.1f} s"
 
 
-def _versions(app: Celery, workers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    here = versions()
-    rows = {**here, **_servers(app)}
+def _version_rows(app: Celery, workers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    here = list_versions()
+    rows = {**here, **_server_versions(app)}
     for number, theirs in enumerate(workers.values(), 1):
         other = {name: version for name, version in theirs.items() if here.get(name) != version}
         rows[f"worker {number}"] = ", ".join(f"{name} {version}" for name, version in other.items()) or "the same"
     return rows
 
 
-def _servers(app: Celery) -> dict[str, str]:
+def _server_versions(app: Celery) -> dict[str, str]:
     """Return the kind and version of each server, by its roles."""
     found = {}
     for server in redis_servers.find_servers(app, Settings.of(app)):
@@ -124,7 +125,7 @@ def _servers(app: Celery) -> dict[str, str]:
             found[", ".join(server.roles)] = f"a Redis that does not tell its version ({type(exc).__name__})"
     named = " ".join(found)
     if "broker" not in named:
-        with servers.broker(app) as connection:
+        with servers.open_broker(app) as connection:
             if connection is None:
                 found["broker"] = "does not answer"
             else:
@@ -135,7 +136,7 @@ def _servers(app: Celery) -> dict[str, str]:
     return found
 
 
-def _different(settings: Settings, options: Mapping[str, Any]) -> dict[str, str]:
+def _changed_settings(settings: Settings, options: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that differ from their defaults, by name.
 
     Numbers, choices and the aliases of clients are shown. Any other setting may hold more, and is shown as ``set``.
@@ -156,7 +157,7 @@ def _show_value(field: dataclasses.Field[Any], value: Any) -> str:
     return str(value) if plain or field.metadata["choices"] else "set"
 
 
-def _batches(status: JobStatus) -> list[str]:
+def _batch_table(status: JobStatus) -> list[str]:
     rows = (
         (number, each.batch_id or "-", each.state, each.requests, each.looks, each.not_found, each.error or "")
         for number, each in enumerate(status.batches)
@@ -164,7 +165,7 @@ def _batches(status: JobStatus) -> list[str]:
     return _grid("| batch | id | state | requests | looks | 404s | error |", rows)
 
 
-def _latencies(history: Iterable[HistoryEvent]) -> list[str]:
+def _latency_table(history: Iterable[HistoryEvent]) -> list[str]:
     """Return a table of the times from one stage to the next, for each batch that was created."""
     rows = []
     stages: dict[tuple[int | None, str], dict[str, HistoryEvent]] = {}
@@ -175,13 +176,13 @@ def _latencies(history: Iterable[HistoryEvent]) -> list[str]:
         if "created" in seen:
             took = seen["created"].details.get("seconds")
             pairs = (("created", "seen"), ("created", "ended"), ("ended", "fetched"))
-            times = (_between(seen, *pair) for pair in pairs)
+            times = (_format_between(seen, *pair) for pair in pairs)
             rows.append((batch, "-" if took is None else f"{took:.3f} s", *times))
     head = "| batch | create took | first seen after | ended after | results after that |"
     return _grid(head, rows) if rows else ["none was created"]
 
 
-def _between(seen: Mapping[str, HistoryEvent], begin: str, end: str) -> str:
+def _format_between(seen: Mapping[str, HistoryEvent], begin: str, end: str) -> str:
     return f"{(seen[end].at - seen[begin].at).total_seconds():,.1f} s" if begin in seen and end in seen else "-"
 
 
@@ -199,20 +200,20 @@ def _not_found(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
             met.setdefault(str(event.details.get("endpoint")), []).append(f"{seconds:,.1f} s after {since}")
     if not met:
         return ["none"]
-    return _table({endpoint: f"{len(times)}: {', '.join(times[:20])}" for endpoint, times in met.items()})
+    return _format_table({endpoint: f"{len(times)}: {', '.join(times[:20])}" for endpoint, times in met.items()})
 
 
-def _timeline(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
+def _timeline_table(status: JobStatus, history: Iterable[HistoryEvent]) -> list[str]:
     rows = []
     for event in history:
         seconds = f"{(event.at - status.submitted_at).total_seconds():,.1f}"
-        details = ", ".join(f"{name} {value}" for name, value in _shown(event.details))
+        details = ", ".join(f"{name} {value}" for name, value in _pick_details(event.details))
         batch = "" if event.batch is None else event.batch
         rows.append((seconds, batch, event.event, event.text, details))
     return _grid("| seconds | batch | event | what | details |", rows)
 
 
-def _shown(details: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _pick_details(details: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the details that the event's text does not have."""
     names = {"seconds": "call took", "countdown": "countdown"}
     for name in ("endpoint", "status", "request_id", "seconds", "countdown"):
@@ -225,7 +226,7 @@ def _kinds_of_errors(job: BatchJob) -> dict[str, int]:
     return dict(Counter(str((result.error or {}).get("type")) for result in results).most_common())
 
 
-def _hosts(app: Celery) -> set[str]:
+def _list_hosts(app: Celery) -> set[str]:
     """Return the host names of the app's servers."""
     settings = Settings.of(app)
     assert settings.store_url is not None
@@ -237,7 +238,7 @@ def _hosts(app: Celery) -> set[str]:
     return {host for url in urls for part in str(url or "").split(";") if (host := urlsplit(part).hostname)}
 
 
-def _without(hosts: Iterable[str], text: str) -> str:
+def _hide_hosts(hosts: Iterable[str], text: str) -> str:
     # A gateway is none of the app's servers, and OpenSSL quotes it: "certificate is not valid for 'gateway.example'".
     text = re.sub(r"(?<=not valid for ')[^'\n]+", "<host>", text)
     for host in hosts:

@@ -26,26 +26,26 @@ FIRST = 3.0
 REST = 1.0
 
 
-def check(app: Celery) -> Iterator[Finding]:
+def check_workers(app: Celery) -> Iterator[Finding]:
     """Check all workers that answer at the app's broker."""
     from claude_batch_tasks import tasks  # noqa: F401 - so that the app knows them
 
-    with servers.broker(app) as connection:
+    with servers.open_broker(app) as connection:
         answers = connection is not None
     if not answers:
         yield ok("the workers were not asked, since the broker does not answer")
         return
-    if not _ask(app, "ping", limit=1, timeout=FIRST):
-        yield problems.NO_WORKER.found(app=_name(app))
+    if not _ask_workers(app, "ping", limit=1, timeout=FIRST):
+        yield problems.NO_WORKER.found(app=_guess_app(app))
         return
-    known = _ask(app, "registered")
+    known = _ask_workers(app, "registered")
     names = list(known)
     consumed = {
         worker: {queue["name"] for queue in queues}
-        for worker, queues in _ask(app, "active_queues", names, timeout=FIRST).items()
+        for worker, queues in _ask_workers(app, "active_queues", names, timeout=FIRST).items()
     }
-    queues = _queues(app)
-    yield from _unconsumed(app, queues, set().union(*consumed.values()))
+    queues = _list_queues(app)
+    yield from _find_unconsumed(app, queues, set().union(*consumed.values()))
     ours = []
     for worker in names:
         if not consumed.get(worker, set()) & queues.keys():
@@ -55,29 +55,29 @@ def check(app: Celery) -> Iterator[Finding]:
         else:
             yield problems.NO_TASKS.found(worker=worker)
     if ours:
-        yield from _compared(app, ours)
+        yield from _compare_workers(app, ours)
 
 
-def _unconsumed(app: Celery, queues: Mapping[str, list[str]], consumed: set[str]) -> Iterator[Finding]:
+def _find_unconsumed(app: Celery, queues: Mapping[str, list[str]], consumed: set[str]) -> Iterator[Finding]:
     """Yield a finding for each queue of our tasks that no worker takes messages from."""
     for queue, sent in queues.items():
         if queue not in consumed:
-            taken, tasks = ", ".join(sorted(consumed)) or "none", celery_settings.some(sent)
-            yield problems.NO_CONSUMER.found(app=_name(app), queue=queue, tasks=tasks, consumed=taken)
+            taken, tasks = ", ".join(sorted(consumed)) or "none", celery_settings.name_some(sent)
+            yield problems.NO_CONSUMER.found(app=_guess_app(app), queue=queue, tasks=tasks, consumed=taken)
 
 
-def _name(app: Celery) -> str:
+def _guess_app(app: Celery) -> str:
     """Return what is likely to follow ``celery -A``."""
     return "claude_batch_tasks.app" if app.main == "claude_batch_tasks" else str(app.main or "APP")
 
 
-def versions(app: Celery) -> dict[str, dict[str, str]]:
+def ask_versions(app: Celery) -> dict[str, dict[str, str]]:
     """Return the versions that each worker that answers has installed, by the worker's name."""
-    answers = _ask(app, inspection.COMMAND, token="")
+    answers = _ask_workers(app, inspection.COMMAND, token="")
     return {name: answer["versions"] for name, answer in answers.items() if "versions" in answer}
 
 
-def _ask(
+def _ask_workers(
     app: Celery,
     command: str,
     workers: list[str] | None = None,
@@ -88,7 +88,7 @@ def _ask(
 ) -> dict[str, Any]:
     """Send a remote control command to workers, and return their answers by the worker's name."""
     # On a connection of its own: in kombu 5.5 a connection that was left after one answer does not bring the next.
-    with servers.broker(app) as connection:
+    with servers.open_broker(app) as connection:
         if connection is None:
             return {}
         answers = app.control.broadcast(
@@ -103,7 +103,7 @@ def _ask(
     return {name: answer for each in answers or () for name, answer in each.items()}
 
 
-def _queues(app: Celery) -> dict[str, list[str]]:
+def _list_queues(app: Celery) -> dict[str, list[str]]:
     """Return the queues that our tasks are sent to, each with the names of its tasks."""
     app.finalize(auto=True)
     job = JobRecord(
@@ -118,9 +118,9 @@ def _queues(app: Celery) -> dict[str, list[str]]:
     return dict(queues)
 
 
-def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
+def _compare_workers(app: Celery, workers: list[str]) -> Iterator[Finding]:
     """Compare what workers report about themselves with this process, and yield the findings."""
-    settings, token = configuration.readable(app), uuid4().hex
+    settings, token = configuration.readable_settings(app), uuid4().hex
     marked = False
     if settings.store_url is not None:
         with (
@@ -129,7 +129,7 @@ def _compared(app: Celery, workers: list[str]) -> Iterator[Finding]:
         ):
             marked = bool(client.set(inspection.mark_worker(token), "1", ex=60))
     asked = time.time()
-    answers = _ask(app, inspection.COMMAND, workers, timeout=FIRST, token=token)
+    answers = _ask_workers(app, inspection.COMMAND, workers, timeout=FIRST, token=token)
     for worker in workers:
         found = of_worker(worker, answers.get(worker, {}), settings, marked=marked, asked=asked)
         yield from found or [ok(f"{worker} takes our jobs, with claude-batch-tasks {__version__}")]
@@ -160,7 +160,7 @@ def of_worker(
         found.append(problems.OTHER_SETTINGS.found(worker=worker, differences=", ".join(different)))
     for alias in sorted(set(settings.client_factories) - set(answer["clients"])):
         found.append(problems.UNKNOWN_CLIENT.found(worker=worker, alias=alias))
-    if differs := servers.drift(answer["now"], asked):
+    if differs := servers.measure_drift(answer["now"], asked):
         found.append(problems.WORKER_CLOCK.found(worker=worker, seconds=differs.seconds, direction=differs.theirs))
     return found
 

@@ -20,13 +20,13 @@ _OURS = {
 }
 
 
-def connect() -> None:
+def connect_signals() -> None:
     """Connect to Celery's signals of pool processes that begin and of workers that end.
 
-    ``worker`` calls ``set_up`` and ``begin``.
+    ``worker`` calls ``set_up`` and ``begin_instruments``.
     """
-    signals.worker_process_init.connect(_forked)
-    signals.worker_shutdown.connect(_end)
+    signals.worker_process_init.connect(_continue_in_fork)
+    signals.worker_shutdown.connect(_end_instruments)
 
 
 def set_up(worker: Any, names: Iterable[str]) -> None:
@@ -38,18 +38,18 @@ def set_up(worker: Any, names: Iterable[str]) -> None:
     from celery.concurrency import prefork  # here, since processes that only submit jobs do not need it
 
     forks = issubclass(get_implementation(worker.pool_cls), prefork.TaskPool)
-    metrics.use([_made(name, worker.app, forks) for name in names])
+    metrics.use_instruments([_make_instruments(name, worker.app, forks) for name in names])
 
 
-def begin() -> None:
+def begin_instruments() -> None:
     """Start the instruments, when the worker's pool exists."""
     for instruments in metrics.in_use():
         instruments.begin()
 
 
-def _made(name: str, app: Celery, forks: bool) -> Instruments:
+def _make_instruments(name: str, app: Celery, forks: bool) -> Instruments:
     try:
-        return _class(name)(app, forks=forks)
+        return _find_class(name)(app, forks=forks)
     except InvalidSettings:
         raise
     except Exception as exc:
@@ -57,7 +57,7 @@ def _made(name: str, app: Celery, forks: bool) -> Instruments:
         raise InvalidSettings(f"claude_batch_instruments: {name} cannot be made: {type(exc).__name__}: {exc}") from exc
 
 
-def _class(name: str) -> type[Instruments]:
+def _find_class(name: str) -> type[Instruments]:
     module, _, attribute = _OURS.get(name, name).rpartition(".")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
@@ -74,12 +74,12 @@ def _class(name: str) -> type[Instruments]:
     return found
 
 
-def _forked(**_: Any) -> None:
+def _continue_in_fork(**_: Any) -> None:
     for instruments in metrics.in_use():
         instruments.forked()
 
 
-def _end(**_: Any) -> None:
+def _end_instruments(**_: Any) -> None:
     for instruments in metrics.in_use():
         instruments.end()
-    metrics.use([])
+    metrics.use_instruments([])

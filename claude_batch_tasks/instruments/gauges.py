@@ -47,7 +47,7 @@ def readings(app: Celery) -> list[Reading]:
             store = open_store(Settings.of(app))
             mine = store.statistics.begin_statistics(FRESH)
         if mine:
-            found = _encode(take(store, store.now()).figures())
+            found = _encode(take_census(store, store.now()).list_figures())
         with dispatch.no_fork:
             if mine:
                 store.statistics.save_statistics(found, KEPT)
@@ -84,13 +84,13 @@ class Census:
         self._batches["staged"] += job.batches - job.admitted
         if job.state == "staged" or job.through >= job.batches:
             self._waiting.add(job_id)
-            self._miss(Unit(job_id), job.missed)
+            self._count_missed(Unit(job_id), job.missed)
         return True
 
     def batch(self, unit: Unit, batch: BatchGlance) -> None:
         """Count a batch."""
         self._batches[batch.state] += 1
-        self._miss(unit, batch.missed)
+        self._count_missed(unit, batch.missed)
         if batch.created_at is None or batch.state not in (*_IN_FLIGHT, "ended"):
             return
         age = self._now - batch.created_at
@@ -105,12 +105,12 @@ class Census:
             self._overdue += 1
             self._overdue_for = max(self._overdue_for, self._now - due_at)
 
-    def _miss(self, unit: Unit, since: float | None) -> None:
+    def _count_missed(self, unit: Unit, since: float | None) -> None:
         if since is not None:
             self.late(unit, since)
             self._missed.add(unit)
 
-    def figures(self) -> list[_Figure]:
+    def list_figures(self) -> list[_Figure]:
         """Return the name, labels and value of each gauge."""
         found: list[_Figure] = [("jobs", {"state": state}, count) for state, count in self._jobs.items()]
         found += [("batches", {"state": state}, count) for state, count in self._batches.items()]
@@ -128,26 +128,26 @@ class _Counted(HasSchedule, HasStatistics, Protocol):
     """What gauges are made of."""
 
 
-def take(store: _Counted, now: float) -> Census:
+def take_census(store: _Counted, now: float) -> Census:
     """Read the whole store, and return the statistics.
 
     Raises:
         StoreUnavailable: the store does not answer.
     """
     census = Census(now)
-    for jobs in _unforked(store.statistics.scan_jobs()):
+    for jobs in _without_forks(store.statistics.scan_jobs()):
         for job_id, job in jobs:
             if census.job(job_id, job):
-                for batches in _unforked(store.statistics.scan_batches(job_id, job.admitted)):
+                for batches in _without_forks(store.statistics.scan_batches(job_id, job.admitted)):
                     for number, batch in batches:
                         census.batch(Unit(job_id, number), batch)
-    for units in _unforked(store.schedule.scan_late(now - GRACE)):
+    for units in _without_forks(store.schedule.scan_late(now - GRACE)):
         for unit, due_at in units:
             census.late(unit, due_at)
     return census
 
 
-def _unforked(pages: Iterator[_T]) -> Iterator[_T]:
+def _without_forks(pages: Iterator[_T]) -> Iterator[_T]:
     """Yield the pages; in a worker's main process, a fork waits no longer than one page takes."""
     while True:
         with dispatch.no_fork:

@@ -39,7 +39,7 @@ class OpenTelemetry(Instruments):
                 )
             else:
                 name, unit, text = told
-                meter.create_observable_gauge(name, [partial(self._read, metric.name)], unit, text)
+                meter.create_observable_gauge(name, [partial(self._read_gauge, metric.name)], unit, text)
 
     def count(self, metric: Metric, amount: float, labels: Mapping[str, str]) -> None:
         """Add to a counter."""
@@ -49,6 +49,6 @@ class OpenTelemetry(Instruments):
         """Add a value to a histogram."""
         self._histograms[metric.name].record(value, dict(labels))
 
-    def _read(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
+    def _read_gauge(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
         found = gauges.readings(self.app)
         return [Observation(value, dict(labels)) for metric, labels, value in found if metric.name == name]

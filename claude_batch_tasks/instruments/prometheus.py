@@ -60,15 +60,15 @@ class Prometheus(Instruments):
                 _family(metric.name)  # now, while there is one thread
                 # Counters begin at 0: if one appears with its first event, Prometheus does not see that it grew.
                 for labels in metric.all_labels():
-                    _child(metric, labels)
+                    _labeled_family(metric, labels)
 
     def count(self, metric: Metric, amount: float, labels: Mapping[str, str]) -> None:
         """Add to a counter."""
-        _child(metric, labels).inc(amount)
+        _labeled_family(metric, labels).inc(amount)
 
     def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         """Add a value to a histogram."""
-        _child(metric, labels).observe(value)
+        _labeled_family(metric, labels).observe(value)
 
     def begin(self) -> None:
         """Serve the page."""
@@ -144,7 +144,7 @@ def _family(name: str) -> Any:
     return prometheus_client.Histogram(metric.full_name, metric.help, list(metric.labels), buckets=metric.buckets)
 
 
-def _child(metric: Metric, labels: Mapping[str, str]) -> Any:
+def _labeled_family(metric: Metric, labels: Mapping[str, str]) -> Any:
     family = _family(metric.name)
     return family.labels(**labels) if labels else family
 

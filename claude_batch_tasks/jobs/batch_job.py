@@ -53,7 +53,7 @@ class BatchJob:
 
     def status(self) -> JobStatus:
         """Return how far the job is, from the store alone."""
-        return read_status(self._store, self.job_id, self._job())
+        return read_status(self._store, self.job_id, self._require_job())
 
     def history(self) -> list[HistoryEvent]:
         """Return what happened to the job, the oldest first: created, each 404 and its countdown, ended, fetched.
@@ -61,7 +61,7 @@ class BatchJob:
         At most 1,000 entries: of a longer story the first 200, the last 800, and between them one, ``left_out``, that
         says how many are not kept.
         """
-        self._job()
+        self._require_job()
         return self._store.history.read_events(self.job_id)
 
     def results(
@@ -130,7 +130,7 @@ class BatchJob:
         Returns at once; a worker asks Anthropic. The job's AsyncResult then ends with a summary whose ``state`` is
         ``canceled``. A job that has ended already is left as it is.
         """
-        ending.cancel_job(self._app, self._store, self.job_id, self._job())
+        ending.cancel_job(self._app, self._store, self.job_id, self._require_job())
 
     def resume(self, **options: Unpack[JobSettings]) -> AsyncResult[Summary]:
         """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.
@@ -149,7 +149,7 @@ class BatchJob:
             JobNotResumable: it has not failed, or what it needs has expired.
             InvalidSettings: an option is unknown or makes no sense.
         """
-        self._result = resuming.resume(self._app, self.job_id, self._job(), options)
+        self._result = resuming.resume_job(self._app, self.job_id, self._require_job(), options)
         return self._result
 
     def get(self, timeout: float | None = None, **options: Any) -> Summary:
@@ -174,7 +174,7 @@ class BatchJob:
         """
         ending.delete_job(self._store, self.job_id)
 
-    def _job(self) -> JobRecord:
+    def _require_job(self) -> JobRecord:
         return read_job(self._store, self.job_id)
 
 

@@ -54,9 +54,9 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         if not self.unknown:
-            return f"about {_shown(self.cost)} with the longest answers"
-        most = "no limit is known" if self.cost is None else f"up to {_shown(self.cost)}"
-        return f"at least {_shown(self.at_least)}; {self.reasons} ({most})"
+            return f"about {_format_cost(self.cost)} with the longest answers"
+        most = "no limit is known" if self.cost is None else f"up to {_format_cost(self.cost)}"
+        return f"at least {_format_cost(self.at_least)}; {self.reasons} ({most})"
 
 
 def estimate(
@@ -77,7 +77,7 @@ def estimate(
         InvalidRequests: they could not be sent as they are.
         ValueError: the prices make no sense.
     """
-    known = Prices(check_overrides(_configured() if prices is None else prices))
+    known = Prices(check_overrides(_configured_prices() if prices is None else prices))
     pieces = batch_requests.cut_batches(
         requests, nonce=secrets.token_hex(8), index=Index(), max_requests=_MOST_REQUESTS, max_bytes=_MOST_BYTES
     )
@@ -90,34 +90,34 @@ def estimate(
         for params in map(msgspec.json.decode, batch_requests.params_of(piece.body)):
             model = str(params["model"])
             found = PricedRequest(params, known, batch=True)
-            batch, messages = found.range(), found.through_messages().range()
+            batch, messages = found.cost_range(), found.through_messages().cost_range()
             totals.update(requests=1, input=found.inputs.tokens, output=params["max_tokens"])
             unknown.update(found.unknown)
-            at_least += found.least()
+            at_least += found.least_cost()
             cost[model] = sum_known(cost.get(model, Decimal()), batch[1] if batch else None)
             fallback[model] = sum_known(fallback.get(model, Decimal()), messages[1] if messages else None)
     return Estimate(
         requests=totals["requests"],
         input_tokens=totals["input"],
         max_output_tokens=totals["output"],
-        cost=_usd(sum_known(*cost.values())),
-        fallback_cost=_usd(sum_known(*fallback.values())),
-        by_model={model: _usd(amount) for model, amount in cost.items()},
+        cost=_as_dollars(sum_known(*cost.values())),
+        fallback_cost=_as_dollars(sum_known(*fallback.values())),
+        by_model={model: _as_dollars(amount) for model, amount in cost.items()},
         at_least=float(at_least) if unknown else None,
         unknown=dict(unknown),
     )
 
 
-def _configured() -> Any:
+def _configured_prices() -> Any:
     try:
         return prices_of(configured_app())
     except InvalidSettings:  # there are several apps, and none of them is named
         return {}
 
 
-def _usd(amount: Decimal | None) -> float | None:
+def _as_dollars(amount: Decimal | None) -> float | None:
     return None if amount is None or not amount.is_finite() else float(amount)
 
 
-def _shown(amount: float | None) -> str:
+def _format_cost(amount: float | None) -> str:
     return "unknown" if amount is None else f"${amount:,.4g}"

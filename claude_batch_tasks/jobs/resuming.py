@@ -21,7 +21,7 @@ from claude_batch_tasks.store import HasRecords, history, open_store
 log = get_logger(__name__)
 
 
-def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Summary]:
+def resume_job(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any]) -> AsyncResult[Summary]:
     """Resume a failed job where it stands: the batches that it has created are polled, and never created again.
 
     A job that ended otherwise is resumed too if some of its requests have no outcome.
@@ -37,9 +37,9 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     settings = Settings.of(app)
     store = open_store(settings)
     if job.ended_at is None:
-        raise _refusal(job_id, "it has not ended")
+        raise _make_refusal(job_id, "it has not ended")
     if job.state == "revoked":
-        raise _refusal(job_id, "it is revoked")
+        raise _make_refusal(job_id, "it is revoked")
     succeeded = job.state != "failed"
     if succeeded:
         if (fetching := restoring.fetch_lost_rows(app, store, job_id, job)) is not None:
@@ -49,13 +49,13 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     batches = store.records.read_batches(job_id)
     unfinished = resume_plan.find_unfinished(batches)
     if job.state != "failed" and not unfinished:
-        raise _refusal(job_id, f"it is {job.state}")
+        raise _make_refusal(job_id, f"it is {job.state}")
     job.options = resume_plan.choose_options(job, options)
     settings = settings.override(job.options)
     eager = app.conf.task_always_eager
     plan = resume_plan.plan_resume(job, batches, unfinished, settings, now=store.now(), eager=eager)
     if not store.jobs.resume_job(job_id, plan.job, plan.batches):
-        raise _refusal(job_id, "it has been already")
+        raise _make_refusal(job_id, "it has been already")
     text = f"resumed, {len(unfinished):,} of {job.batches:,} batches"
     history.note(store, Unit(job_id), "resumed", text, batches=len(unfinished))
     job = store.jobs.read_job(job_id) or job
@@ -65,7 +65,7 @@ def resume(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, Any])
     return JobResult(job_id, app=app, expected=True)
 
 
-def _refusal(job_id: str, why: str) -> JobNotResumable:
+def _make_refusal(job_id: str, why: str) -> JobNotResumable:
     return JobNotResumable(f"job {job_id} cannot be resumed: {why}")
 
 

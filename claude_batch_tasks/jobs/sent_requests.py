@@ -19,10 +19,10 @@ def read_requests(store: ReadableStore, job_id: str) -> Iterator[dict[str, Any]]
     """Return the requests of a job; see ``BatchJob.requests``."""
     if read_job(store, job_id).adopted:
         raise RequestsUnknown(f"job {job_id} was adopted: what was sent was never here")
-    return _requests(store, job_id)
+    return _read_requests(store, job_id)
 
 
-def _requests(store: ReadableStore, job_id: str) -> Iterator[dict[str, Any]]:
+def _read_requests(store: ReadableStore, job_id: str) -> Iterator[dict[str, Any]]:
     job, records, total = read_job(store, job_id), store.records.find_batches(job_id), 0
     for number, record in enumerate(records):
         count = 0

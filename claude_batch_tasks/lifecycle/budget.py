@@ -45,19 +45,19 @@ def _estimate_cost(step: Step) -> str | None:
         found = request_bounds.batch_need(params, step.settings.price_list)
         if not isinstance(found, request_bounds.BatchNeed):
             return found[1].why
-        step.record(least=found.input, most=found.most)
+        step.update_record(least=found.input, most=found.most)
     return None
 
 
 def _end_uncreated(step: Step, note: str) -> Done:
     """End a batch that is not created because of the budget."""
     record = step.batch
-    step.note("unsent", f"not created: {note}", level=logging.WARNING)
+    step.record_event("unsent", f"not created: {note}", level=logging.WARNING)
     outcome = {
         "outcome": result_rows.errored_row("budget_exceeded", note, None),
         "counts": {"errored": record.count},
     }
-    step.record(state="unsent", note=note, **({} if record.rounds else outcome))
+    step.update_record(state="unsent", note=note, **({} if record.rounds else outcome))
     return Done("no money is left for it")
 
 

@@ -28,12 +28,12 @@ def close_batch(step: Step) -> None:
     record = step.batch
     if not record.final:
         figures, sources = resubmission.final_figures(step)
-        step.record(final=True, **figures)
+        step.update_record(final=True, **figures)
         for (outcome, source), count in sources.items():
             metrics.count("requests", count, outcome=outcome, source=source)
     if record.state != "failed":
         result_hooks.announce_results(step, range(record.count))
-    step.record(done=True)
+    step.update_record(done=True)
 
 
 def end_job(step: Step, own: errors.BatchTasksError | None) -> tuple[Summary, errors.BatchTasksError | None]:
@@ -69,5 +69,5 @@ def _report_end(step: Step, summary: Summary, error: str | None) -> None:
     text, level = f"{summary['state']}, {format_counts(counts)}", logging.INFO
     if error is None and step.job.stopped is not None:  # a failed job reports this with its error
         text, level = f"{text}; nothing more was sent: {step.job.stopped}", logging.ERROR
-    step.note("finished", text, level=level, state=summary["state"], counts=counts)
-    step.tell(signals.job_finished, state=summary["state"], summary=summary, error=error)
+    step.record_event("finished", text, level=level, state=summary["state"], counts=counts)
+    step.send_signal(signals.job_finished, state=summary["state"], summary=summary, error=error)

@@ -29,7 +29,7 @@ def send_create(step: Step, account: api.Account) -> Decision:
         PermanentError, ResultsMissing: it was not created.
     """
     record, client = step.batch, step.client
-    step.record(
+    step.update_record(
         state="creating",
         intent_at=step.now(),
         unanswered_at=None,
@@ -41,8 +41,8 @@ def send_create(step: Step, account: api.Account) -> Decision:
     )
     try:
         body = step.while_held(whole_body(step))
-        with step.pace.observing("create"), body_limits.confirmed(step.confirm_lease):
-            created = api.create(client, body, _size_of(record))
+        with step.rate_limits.observe_call("create"), body_limits.confirm_before_end(step.confirm_lease):
+            created = api.create_batch(client, body, _size_of(record))
     except errors.AmbiguousError as exc:
         _search_later(step, exc)
     except errors.NotFoundError as exc:
@@ -51,10 +51,10 @@ def send_create(step: Step, account: api.Account) -> Decision:
             return not_found.handle_missing_batch(step, "unsent", errors.CreateNotFound(*exc.args))
         raise
     except errors.ResultsMissing:
-        step.record(**_NOT_CREATED)
+        step.update_record(**_NOT_CREATED)
         raise
     except (errors.TransientError, errors.PermanentError) as exc:
-        step.record(**_NOT_CREATED)
+        step.update_record(**_NOT_CREATED)
         credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
         if isinstance(exc, errors.TransientError) and exc.status != 401 and credentials.concerns_account(exc):
             # It does not pass while anybody waits: a spend limit comes as 429. After a 401, another token is requested.
@@ -62,9 +62,9 @@ def send_create(step: Step, account: api.Account) -> Decision:
         raise
     created.ahead = step.measure_api_ahead(created.date)
     record_created(step, created)
-    step.pace.observe_answer(created.hold)
+    step.rate_limits.observe_answer(created.hold)
     details = {"requests": record.sending, "round": len(record.rounds)}
-    step.note("created", f"created, {format_count(record.sending, 'request')}", **details, **created.call)
+    step.record_event("created", f"created, {format_count(record.sending, 'request')}", **details, **created.call)
     credentials.compare_with_job(step, created.account)
     credentials.remember_credential(step, created.account)
     return Done(f"created {created.id}, {record.sending} requests")
@@ -73,7 +73,9 @@ def send_create(step: Step, account: api.Account) -> Decision:
 def _search_later(step: Step, exc: errors.AmbiguousError) -> NoReturn:
     """Record that the batch may be stored on the account that this answer came from; the next run searches for it."""
     named = {"organization": exc.organization, "workspace": exc.workspace} if exc.organization else {}
-    step.record(unanswered_at=step.now(), ambiguous_at=step.now(), **named, **gateway_errors.note_refusal(step, exc))
+    step.update_record(
+        unanswered_at=step.now(), ambiguous_at=step.now(), **named, **gateway_errors.note_refusal(step, exc)
+    )
     credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
     raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
 
@@ -81,9 +83,9 @@ def _search_later(step: Step, exc: errors.AmbiguousError) -> NoReturn:
 def _is_last_not_found(step: Step, exc: errors.NotFoundError) -> bool:
     """Record a create that was answered 404; return whether there were too many of them."""
     record = step.batch
-    step.record(**_NOT_CREATED, create_not_found=record.create_not_found + 1, not_found=record.not_found + 1)
+    step.update_record(**_NOT_CREATED, create_not_found=record.create_not_found + 1, not_found=record.not_found + 1)
     credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
-    step.tell(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
+    step.send_signal(signals.not_found_seen, batch_id=None, endpoint="create", request_id=exc.request_id)
     return record.create_not_found >= step.settings.create_not_found_limit
 
 
@@ -121,7 +123,7 @@ def record_created(
         instead_of: the unit that may have it on record, and holds nothing.
         force: a unit that claimed it was wrong.
     """
-    claimed = step.claim(
+    claimed = step.claim_batch(
         seen.id,
         instead_of=instead_of,
         force=force,
@@ -146,5 +148,5 @@ def record_created(
     )
     if claimed:
         record = step.batch
-        step.tell(signals.batch_created, batch_id=seen.id, requests=record.sending, round=len(record.rounds))
+        step.send_signal(signals.batch_created, batch_id=seen.id, requests=record.sending, round=len(record.rounds))
     return claimed

@@ -27,10 +27,10 @@ def check_gateway(step: Step) -> None:
         BatchesUnsupported: the gateway has no batches; nothing was created.
         ApiError: the gateway was asked, and did not answer.
     """
-    if step.store.in_flight.paused_until(_name(step)) > step.now():
+    if step.store.in_flight.paused_until(_pause_name(step)) > step.now():
         answer = api.probe_api(step.client, timeout=step.settings.timeout)
         if _is_absent(answer):
-            raise _error(step, answer.status)
+            raise _unsupported_error(step, answer.status)
 
 
 def check_listing(step: Step) -> None:
@@ -44,7 +44,7 @@ def check_listing(step: Step) -> None:
     except errors.ApiError:
         return
     if _is_absent(answer):
-        raise _error(step, answer.status)
+        raise _unsupported_error(step, answer.status)
 
 
 def check_search(step: Step, exc: errors.ApiError) -> None:
@@ -58,9 +58,9 @@ def check_search(step: Step, exc: errors.ApiError) -> None:
             such route; otherwise the batch keeps its intent, and nothing is sent in its place.
     """
     record, settings = step.batch, step.settings
-    refusal = errors.rebuild(*record.refusal) if record.refusal is not None else None
+    refusal = errors.rebuild_error(*record.refusal) if record.refusal is not None else None
     if exc.status in rules.NO_ROUTE and getattr(refusal, "status", None) in rules.NO_ROUTE:
-        step.record(
+        step.update_record(
             state="staged",
             intent_at=None,
             ambiguous_at=None,
@@ -69,7 +69,7 @@ def check_search(step: Step, exc: errors.ApiError) -> None:
             organization=None,
             workspace=None,
         )
-        raise _error(step, exc.status)
+        raise _unsupported_error(step, exc.status)
     searched_for = step.now() - (record.ambiguous_at or step.now())
     if record.failures >= _SEARCHES and searched_for >= _CERTAIN * settings.create_settle:
         _check_other_routes(step)
@@ -84,7 +84,7 @@ def _check_other_routes(step: Step) -> None:
     elsewhere = api.ask_elsewhere(step.client, timeout=step.settings.timeout)
     if _is_absent(answer) and any(_is_there(one) for one in elsewhere):
         remember_gateway(step)
-        raise _error(step, answer.status)
+        raise _unsupported_error(step, answer.status)
 
 
 def note_refusal(step: Step, exc: errors.AmbiguousError) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _is_there(answer: api.Elsewhere) -> bool:
 
 def remember_gateway(step: Step) -> None:
     """Record for later creates on the account that its gateway has no batches."""
-    step.store.in_flight.pause_calls(_name(step), step.now() + REMEMBERED)
+    step.store.in_flight.pause_calls(_pause_name(step), step.now() + REMEMBERED)
 
 
 def _is_absent(answer: api.ProbeAnswer) -> bool:
@@ -113,7 +113,7 @@ def _is_absent(answer: api.ProbeAnswer) -> bool:
     return answer.status == 500 and answer.error.error_type is None
 
 
-def _error(step: Step, status: int | None) -> errors.BatchesUnsupported:
+def _unsupported_error(step: Step, status: int | None) -> errors.BatchesUnsupported:
     record, client = step.batch, step.job.client
     text = (
         f"create: the address of client {client!r} answers {status} to calls of Message Batches: a gateway without them"
@@ -127,5 +127,5 @@ def _error(step: Step, status: int | None) -> errors.BatchesUnsupported:
     return errors.BatchesUnsupported(text, status)
 
 
-def _name(step: Step) -> str:
+def _pause_name(step: Step) -> str:
     return f"{step.account}:no-batches"

@@ -40,7 +40,7 @@ def explain_failure(
         what += f" (request id {error.request_id})"
     parts = [f"job {step.unit.job_id}{name} failed: {what}.", *_what_is_kept(step, summary)]
     parts += _what_became_of(list(failed.values()))
-    parts.append(_advice(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
+    parts.append(_advise_next(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
     return type(error)(" ".join(parts), *error.args[1:])
 
 
@@ -95,7 +95,7 @@ def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) ->
 
 def _error_of(record: BatchRecord) -> errors.BatchTasksError:
     if record.error is not None:
-        return errors.rebuild(*record.error)
+        return errors.rebuild_error(*record.error)
     missing = job_summary.count_unaccounted(record)
     return errors.ResultsMissing(f"{missing:,} of its {record.count:,} requests have no outcome in the store")
 
@@ -175,10 +175,10 @@ def _name_unanswered(sent: list[float]) -> str:
 
 
 def _is_lost(record: BatchRecord) -> bool:
-    return record.error is not None and issubclass(errors.named(record.error[0]), errors.BatchLost)
+    return record.error is not None and issubclass(errors.error_class(record.error[0]), errors.BatchLost)
 
 
-def _advice(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
+def _advise_next(error: errors.BatchTasksError, handle: str, paid: Paid, job: JobRecord) -> str:
     """Say what to do next, so that nothing is paid for twice."""
     resume = f"{handle}.resume()"
     if isinstance(error, errors.BatchesUnsupported):

@@ -13,7 +13,7 @@ from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import Pace, Step, credentials
+from claude_batch_tasks.steps import RateLimits, Step, credentials
 from claude_batch_tasks.store import HasRecords, HasResults, Journal, history, lost_records, open_store
 
 log = get_logger(__name__)
@@ -44,14 +44,14 @@ def fetch_again(
             continue
         unit, text = Unit(job_id, number), "%s: gone from the store, fetched again: %s"
         log.warning(text, unit, ", ".join(gone), extra=history.fields(unit, "restored"))
-        fetched += _fetch(store, settings, client, job_id, job, number, record, attempt, round_, expected)
+        fetched += _fetch_results(store, settings, client, job_id, job, number, record, attempt, round_, expected)
     if fetched:
         text = f"{format_count(fetched, 'result')} that the store had lost fetched again"
         history.note(store, Unit(job_id, number), "fetched", text, batch_id=record.batch_id)
     return fetched
 
 
-def _fetch(
+def _fetch_results(
     store: HasResults,
     settings: Settings,
     client: api.Caller,
@@ -70,8 +70,8 @@ def _fetch(
     then = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=past)
     seen = resubmission.expect_rows(store, job_id, job, number, then)
     copy = f":{uuid.uuid4().hex[:12]}"
-    with api.results(client, batch_id, timeout=settings.timeout) as chunks:
-        store.results.write_rows(job_id, number, attempt, seen.keep(chunks), copy=copy)
+    with api.open_results(client, batch_id, timeout=settings.timeout) as chunks:
+        store.results.write_rows(job_id, number, attempt, seen.keep_rows(chunks), copy=copy)
     if not seen.distinct or seen.distinct < (seen.expected if expected is None else expected):
         store.results.discard_rows(job_id, number, attempt, copy=copy)
         raise errors.ResultsMissing(
@@ -101,9 +101,9 @@ def repair_records(step: Step) -> None:
         step.unit.job_id, step.unit.batch, lost_records.layer_names(record, "rows", "pieces", "eligible")
     ):
         return
-    step.pace.check()
+    step.rate_limits.check_pause()
     try:
-        with step.pace.observing():
+        with step.rate_limits.observe_call():
             fetch_again(step.store, step.settings, step.client, step.unit.job_id, step.job, step.unit.batch or 0)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if record.failures + 1 >= limit:
@@ -126,12 +126,12 @@ def restore_records(app: Celery, job_id: str) -> Summary | None:
         raise errors.JobNotFound(f"job {job_id} is gone from the store")
     settings = settings.override(job.options)
     client = credentials.make_caller(settings, job, lambda _: None)  # the ids in the rows prove whose they are
-    pace = Pace(store, credentials.name_account(client, settings, job))
+    pace = RateLimits(store, credentials.name_account(client, settings, job))
     failure: errors.BatchTasksError | None = None
     for number in lost_records.batches_to_restore(store, job_id, store.records.find_batches(job_id)):
-        pace.check()
+        pace.check_pause()
         try:
-            with pace.observing():
+            with pace.observe_call():
                 fetch_again(store, settings, client, job_id, job, number)
         except errors.ApiError as exc:
             failure = exc  # of one batch; the others are fetched all the same

@@ -13,11 +13,11 @@ from claude_batch_tasks.wire import result_rows
 
 def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> Done | Fail:
     """Handle a 404 on retrieve or results: raise it to poll again, or return what follows if the batch is lost."""
-    step.tell(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
+    step.send_signal(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
     record, now = step.batch, step.now()
     # A batch that was created elsewhere, and not seen yet, may be of any age, and may not exist at all.
     known, sighting = record.created_at is not None, record.sighting or _created_at(step, now)
-    step.record(not_found=record.not_found + 1)
+    step.update_record(not_found=record.not_found + 1)
     if exc.error_type is None:
         raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
     meaning = _judge_absence(step, sighting, now)
@@ -76,30 +76,30 @@ def _ask_list(step: Step, exc: errors.NotFoundError, now: float) -> None:
     """
     record, settings = step.batch, step.settings
     since = now - rules.RETENTION if record.created_at is None else record.created_at - settings.clock_skew
-    step.pace.check()
-    with step.pace.observing():
+    step.rate_limits.check_pause()
+    with step.rate_limits.observe_call():
         listed = api.list_since(step.client, since, timeout=settings.timeout)
         shown = any(seen.id == record.batch_id for seen in listed)
     if shown:
-        step.record(sighting=step.now(), absences=0, unidentified=0)
+        step.update_record(sighting=step.now(), absences=0, unidentified=0)
         raise errors.NotFoundError(f"{exc}, but the batch is listed", *exc.args[1:])
     counted = "absences" if credentials.proves_absence(step) else "unidentified"
-    step.record(**{counted: getattr(record, counted) + 1})
+    step.update_record(**{counted: getattr(record, counted) + 1})
 
 
 def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> Done | Fail:
     """Handle a batch that does not exist: its requests fall back, or the job fails."""
     if step.batch.rounds:  # the requests of this batch have the outcomes of the round before
-        step.record(state=state)
-        step.note(state, f"{state}: {error}", level=logging.WARNING)
+        step.update_record(state=state)
+        step.record_event(state, f"{state}: {error}", level=logging.WARNING)
         return Done(f"{state}: {error}")
     if step.settings.fallback == "off":
         return Fail(error)
     count = step.batch.count
     outcome = result_rows.errored_row(error.error_type or "not_found_error", str(error), error.request_id)
     # Nothing in the batch has a result: every request is eligible.
-    step.record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
-    step.note(state, f"{state}: {error}", level=logging.WARNING)
+    step.update_record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
+    step.record_event(state, f"{state}: {error}", level=logging.WARNING)
     return Done(f"{state}: {error}")
 
 
@@ -108,8 +108,8 @@ def release_batch(step: Step, why: str) -> Done:
     record = step.batch
     foreign = record.batch_id
     assert foreign is not None
-    step.note("given_back", f"{why}; giving the batch back", level=logging.WARNING)
-    step.release(
+    step.record_event("given_back", f"{why}; giving the batch back", level=logging.WARNING)
+    step.release_batch(
         foreign,
         state="creating",
         rejected_ids=[*record.rejected_ids, foreign],

@@ -37,7 +37,7 @@ def poll_or_list(step: Step) -> tuple[api.Batch, float]:
 
     Raises:
         ApiError: the API does not show it.
-        HeldBack: the API must not be asked now.
+        RateLimited: the API must not be asked now.
     """
     record, now = step.batch, step.now()
     assert record.batch_id is not None
@@ -47,10 +47,10 @@ def poll_or_list(step: Step) -> tuple[api.Batch, float]:
         if seen is not None:
             return seen, taken_at
     _check_asked(step, now)
-    step.pace.check()
-    with step.pace.observing():
-        seen = api.retrieve(step.client, record.batch_id, timeout=step.settings.timeout)
-    step.pace.observe_answer(seen.hold)
+    step.rate_limits.check_pause()
+    with step.rate_limits.observe_call():
+        seen = api.retrieve_batch(step.client, record.batch_id, timeout=step.settings.timeout)
+    step.rate_limits.observe_answer(seen.hold)
     metrics.count("looks", how="retrieve")
     return seen, step.now()
 
@@ -65,14 +65,14 @@ def _find_listed(step: Step, batch_id: str, created_at: float, now: float) -> tu
     fresh = _is_fresh(step, created_at, taken_at, now)
     if listed is not None and (fresh or not listed.running):
         return listed, taken_at
-    if (not fresh or since > created_at) and _worthwhile(step):
-        return _list(step)
+    if (not fresh or since > created_at) and _is_list_worthwhile(step):
+        return _make_list_call(step)
     return None, taken_at
 
 
 def _is_fresh(step: Step, created_at: float, taken_at: float, now: float) -> bool:
     """Return whether a list call was made so late that its batch need not be polled again yet."""
-    if taken_at > created_at - step.batch.api_ahead and _schedule(step)(flight_of(step), taken_at, 0.0) > now:
+    if taken_at > created_at - step.batch.api_ahead and _make_schedule(step)(flight_of(step), taken_at, 0.0) > now:
         return True
     # The last poll of a job that gives up is one that was made after its deadline.
     return step.deadline is not None and taken_at >= step.deadline
@@ -81,7 +81,7 @@ def _is_fresh(step: Step, created_at: float, taken_at: float, now: float) -> boo
 def record_seen(step: Step, seen: api.Batch, seen_at: float) -> None:
     """Record that a poll has shown the batch."""
     record = step.batch
-    step.record(
+    step.update_record(
         looks=record.looks + 1,
         sighting=seen_at,
         absences=0,
@@ -91,7 +91,7 @@ def record_seen(step: Step, seen: api.Batch, seen_at: float) -> None:
         state="canceling" if seen.processing_status == "canceling" else "in_progress",
     )
     if record.looks == 1:
-        step.note("seen", f"seen, {_status_of(seen)}", **seen.call)
+        step.record_event("seen", f"seen, {_status_of(seen)}", **seen.call)
 
 
 def describe_progress(step: Step, seen: api.Batch) -> str:
@@ -102,14 +102,14 @@ def describe_progress(step: Step, seen: api.Batch) -> str:
 def record_end(step: Step, seen: api.Batch) -> dict[str, int]:
     """Record that the batch has ended; return the API's counts."""
     record, counts = step.batch, _count_outcomes(seen)
-    step.record(state="ended", told=counts, **({} if record.rounds else {"counts": counts}))
+    step.update_record(state="ended", told=counts, **({} if record.rounds else {"counts": counts}))
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
     if seen.ended_at is not None and not step.job.cancel_requested and in_time:
         took = (seen.ended_at - seen.created_at).total_seconds()
         step.store.in_flight.add_duration(step.account, record.sending, max(took, 0.0))
         metrics.observe("batch_seconds", max(took, 0.0))
-    step.tell(signals.batch_ended, batch_id=seen.id, counts=counts, round=len(record.rounds))
-    step.note("ended", f"ended, {format_counts(counts)}", counts=counts, round=len(record.rounds), **seen.call)
+    step.send_signal(signals.batch_ended, batch_id=seen.id, counts=counts, round=len(record.rounds))
+    step.record_event("ended", f"ended, {format_counts(counts)}", counts=counts, round=len(record.rounds), **seen.call)
     return counts
 
 
@@ -123,13 +123,13 @@ def cancel_if_requested(step: Step) -> errors.ApiError | None:
     if not step.job.cancel_requested or record.cancel_sent or record.provisional:
         return None
     assert record.batch_id is not None
-    step.pace.check()
+    step.rate_limits.check_pause()
     try:
-        with suppress(errors.PermanentError), step.pace.observing():
-            api.cancel(step.client, record.batch_id, timeout=step.settings.timeout)
+        with suppress(errors.PermanentError), step.rate_limits.observe_call():
+            api.cancel_batch(step.client, record.batch_id, timeout=step.settings.timeout)
     except (errors.TransientError, errors.NotFoundError) as exc:
         return exc
-    step.record(cancel_sent=True)
+    step.update_record(cancel_sent=True)
     return None
 
 
@@ -145,7 +145,7 @@ def next_poll_at(step: Step) -> float:
     """Return when a batch that was running when it was last seen is to be polled again (epoch seconds)."""
     record = step.batch
     seen_at = record.sighting or step.now()
-    at = _schedule(step)(flight_of(step), seen_at, random.random())
+    at = _make_schedule(step)(flight_of(step), seen_at, random.random())
     return _not_before(record.not_before, at, step.deadline)
 
 
@@ -153,11 +153,11 @@ def _check_asked(step: Step, now: float) -> None:
     """Keep the batch from being polled before the moment that the API named when it last showed it.
 
     Raises:
-        HeldBack: that moment has not come, no cancel is requested, and the job's deadline has not passed.
+        RateLimited: that moment has not come, no cancel is requested, and the job's deadline has not passed.
     """
     wait = (step.batch.not_before or 0.0) - now
     if wait > 0 and not step.job.cancel_requested and (step.deadline is None or now < step.deadline):
-        raise errors.HeldBack("Anthropic asked for a pause before the next look at this batch", wait)
+        raise errors.RateLimited("Anthropic asked for a pause before the next look at this batch", wait)
 
 
 def _not_before(moment: float | None, at: float, deadline: float | None) -> float:
@@ -181,51 +181,51 @@ def flight_of(step: Step) -> Flight:
     )
 
 
-def _schedule(step: Step) -> Callable[[Flight, float, float], float]:
+def _make_schedule(step: Step) -> Callable[[Flight, float, float], float]:
     """Return the function that computes when a running batch is due again, from flight, time last seen, and rand."""
 
     @functools.cache
-    def usual(requests: int) -> float | None:
-        return rules.usual_batch_seconds(step.past, requests)
+    def usual_seconds(requests: int) -> float | None:
+        return rules.usual_batch_seconds(step.past_batches, requests)
 
-    def due(flight: Flight, seen_at: float, rand: float) -> float:
+    def due_at(flight: Flight, seen_at: float, rand: float) -> float:
         wait = rules.poll_interval(
             max(seen_at - (flight.created_at - flight.api_ahead), 0),
             poll_min=flight.poll_min,
             poll_max=flight.poll_max,
             rand=rand,
             overdue=seen_at - (flight.expires_at - flight.api_ahead) if flight.expires_at is not None else None,
-            usual=usual(flight.requests),
+            usual=usual_seconds(flight.requests),
         )
         at = seen_at + wait
         return at if flight.deadline is None else min(at, max(flight.deadline, seen_at))
 
-    return due
+    return due_at
 
 
-def _worthwhile(step: Step) -> bool:
+def _is_list_worthwhile(step: Step) -> bool:
     """Return whether enough batches are in flight for a list call, and list calls work."""
     if step.store.in_flight.count_batches(step.account) + 1 < rules.LIST_CALL_FROM:
         return False
     return step.store.in_flight.paused_until(f"{step.account}:list") <= step.now()
 
 
-def _list(step: Step) -> tuple[api.Batch | None, float]:
+def _make_list_call(step: Step) -> tuple[api.Batch | None, float]:
     """List the account's batches for all due polls; return the step's own, if shown, and when the call was begun.
 
     Raises:
-        ListingUnderWay: another task makes a list call; like the pauses of the account, it stands in the way of a call.
-        HeldBack: the API must not be asked now.
+        ListCallRunning: another task makes a list call; like the pauses of the account, it stands in the way of a call.
+        RateLimited: the API must not be asked now.
     """
-    step.pace.check()
+    step.rate_limits.check_pause()
     if not step.store.in_flight.lock_list_call(step.account, step.owner, step.settings.lease):
-        raise errors.ListingUnderWay("another task looks at all batches of the account", _ANOTHERS)
+        raise errors.ListCallRunning("another task looks at all batches of the account", _ANOTHERS)
     listing = None
     try:
         listing = _Listing(step)
-        step.also_held.append(listing.hold)
-        with step.pace.observing():
-            listing.make()
+        step.also_held.append(listing.postpone_polls)
+        with step.rate_limits.observe_call():
+            listing.read_pages()
     except errors.ApiError as exc:
         assert listing is not None
         failures = step.store.in_flight.record_list_call(step.account, failed=True)
@@ -236,12 +236,12 @@ def _list(step: Step) -> tuple[api.Batch | None, float]:
             log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
             step.store.in_flight.pause_calls(f"{step.account}:list", step.now() + rules.LIST_CALL_PAUSE)
         if pause is not None and listing.own is None:
-            raise errors.HeldBack(str(exc), pause) from None
+            raise errors.RateLimited(str(exc), pause) from None
     else:
         step.store.in_flight.record_list_call(step.account, failed=False)
     finally:
         if listing is not None:
-            listing.end()
+            listing.release_polls()
         step.store.in_flight.unlock_list_call(step.account, step.owner)
     return listing.own, listing.taken_at
 
@@ -253,7 +253,7 @@ class _Listing:
         self.own: api.Batch | None = None
         self.taken_at = step.now()
         self._step = step
-        self._schedule = _schedule(step)
+        self._schedule = _make_schedule(step)
         found = step.store.in_flight.list_batches(step.account)
         self._flights = {flight.batch_id: (unit, flight) for unit, (flight, _) in found.items()}
         #: When each batch was due before, and when it is due now.
@@ -272,13 +272,13 @@ class _Listing:
                 self._wanted.add(flight.batch_id)
                 self._since = min(self._since, flight.created_at)
 
-    def make(self) -> None:
+    def read_pages(self) -> None:
         """Read pages back in time until every wanted batch is found, or is older than the pages."""
-        self.hold()
+        self.postpone_polls()
         pages = 0
-        for page in api.pages(self._step.client, timeout=self._step.settings.timeout):
-            self._step.pace.observe_answer(page.hold)
-            self._take(page, first=not pages)
+        for page in api.list_pages(self._step.client, timeout=self._step.settings.timeout):
+            self._step.rate_limits.observe_answer(page.hold)
+            self._take_page(page, first=not pages)
             pages += 1
             # No more pages than the retrieves that the missing batches would cost.
             if page.oldest < self._since or len(self._wanted) < pages:
@@ -287,24 +287,27 @@ class _Listing:
                 exc = errors.TransientError("list: Anthropic asked for fewer calls before its last page")
                 exc.hold = page.hold
                 raise exc
-        self.end()
+        self.release_polls()
         # A wanted batch that was not found is retrieved by itself.
-        self._keep({}, self._since)
-        held = self._held()
+        self._keep_page({}, self._since)
+        held = self._list_postponed()
         self._put_off({name: self._was[name] for name in held if name in self._wanted}, alone=True)
         self._put_off({name: self._was[name] for name in held if name not in self._wanted})
         log.info("listed with %d calls for %d batches in flight", pages, len(self._flights) + 1)
 
     def give_up(self, hold: float | None) -> None:
         """Restore the earlier due times of what was postponed, but not to before the end of a pause."""
-        self.end()
+        self.release_polls()
         earliest = 0.0 if hold is None else self._step.now() + hold
         spread = (hold or 0.0) / 4
         self._put_off(
-            {batch_id: max(self._was[batch_id], earliest + random.random() * spread) for batch_id in self._held()}
+            {
+                batch_id: max(self._was[batch_id], earliest + random.random() * spread)
+                for batch_id in self._list_postponed()
+            }
         )
 
-    def hold(self) -> None:
+    def postpone_polls(self) -> None:
         """Keep others from polling what this list call may show, for the time of a lease, and again at each renewal."""
         lease = self._step.settings.lease
         until = self._step.now() + lease
@@ -315,15 +318,15 @@ class _Listing:
                     {name: until for name, due in self._due.items() if due < until and name not in self._seen}
                 )
 
-    def end(self) -> None:
+    def release_polls(self) -> None:
         """Stop postponing polls."""
         with self._lock:
             self._ended = True
 
-    def _held(self) -> list[str]:
+    def _list_postponed(self) -> list[str]:
         return [name for name, due in self._due.items() if due != self._was[name] and name not in self._seen]
 
-    def _take(self, page: api.Page, first: bool) -> None:
+    def _take_page(self, page: api.Page, first: bool) -> None:
         entries, due, ended = {}, {}, {}
         looked_at = 0
         floor = None if page.retry_after is None else self.taken_at + page.retry_after
@@ -342,13 +345,13 @@ class _Listing:
             elif known:
                 ended[seen.id] = self._step.now()
         metrics.count("looks", looked_at, how="list")
-        self._keep(entries, page.oldest, first)
+        self._keep_page(entries, page.oldest, first)
         with self._lock:
             self._put_off(due, shown=self.taken_at)
             self._put_off(ended, alone=True, shown=self.taken_at)
             self._seen.update(due, ended)
 
-    def _keep(self, entries: dict[str, bytes], since: float, first: bool = False) -> None:
+    def _keep_page(self, entries: dict[str, bytes], since: float, first: bool = False) -> None:
         self._step.store.in_flight.add_page(
             self._step.account, entries, taken_at=self.taken_at, since=since, first=first
         )

@@ -44,7 +44,7 @@ def reconcile_create(step: Step) -> bool:
     if found:
         metrics.count("orphan_searches", found="batch")
         return True
-    step.record(**{counted: getattr(record, counted) + 1})
+    step.update_record(**{counted: getattr(record, counted) + 1})
     if undecided or not last or counted == "unidentified":
         metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
         raise errors.CreateUnresolved(_describe_search(step, unproven=last and counted == "unidentified"))
@@ -57,14 +57,14 @@ def _begin_search(step: Step, now: float) -> float:
     """Return since when it is not known what became of the create."""
     record = step.batch
     if record.ambiguous_at is None:  # the worker that sent it died, or the job was resumed
-        step.record(unanswered_at=record.unanswered_at or now, ambiguous_at=now)
+        step.update_record(unanswered_at=record.unanswered_at or now, ambiguous_at=now)
     assert record.ambiguous_at is not None
     return record.ambiguous_at
 
 
 def _find_candidates(step: Step) -> list[api.Batch]:
     try:
-        return _candidates(step)
+        return _list_candidates(step)
     except errors.ApiError as exc:
         gateway_errors.check_search(step, exc)
         raise
@@ -81,10 +81,10 @@ def _give_up_search(step: Step, searched_for: float) -> None:
         )
     _check_refusal(step)
     text = f"the create at {created_at} was never stored, and is sent again"
-    step.note("unsent", text, level=logging.WARNING)
+    step.record_event("unsent", text, level=logging.WARNING)
     # List calls were answered; the next create shows whether creates are.
     answered = {"refused_since": None} if record.refusal is None else {}
-    step.record(intent_at=None, ambiguous_at=None, organization=None, workspace=None, **answered)
+    step.update_record(intent_at=None, ambiguous_at=None, organization=None, workspace=None, **answered)
 
 
 def _choose_candidate(step: Step, candidates: list[api.Batch], *, last: bool) -> tuple[bool, int]:
@@ -96,16 +96,16 @@ def _choose_candidate(step: Step, candidates: list[api.Batch], *, last: bool) ->
     undecided = 0
     for seen in candidates:
         holder = step.store.batch_ids.find_owner(seen.id)
-        standing = _standing(step, seen.id, holder)
+        standing = _judge_candidate(step, seen.id, holder)
         if standing == "taken":
             continue
         proof = is_ours(step, seen)
         if proof is False:
-            step.record(rejected_ids=[*step.batch.rejected_ids, seen.id])
+            step.update_record(rejected_ids=[*step.batch.rejected_ids, seen.id])
         # A batch that was made at another time than the create may be ours if a clock is wrong. It is more likely that
         # of another job that is searching too, and is left to that job while there is time.
         elif proof or (standing == "free" and (last or _made_within(step, seen))):
-            if _adopt(step, seen, sure=proof is True, instead_of=holder):
+            if _recover_batch(step, seen, sure=proof is True, instead_of=holder):
                 return True, undecided
             undecided += 1
         else:
@@ -140,41 +140,44 @@ def _check_refusal(step: Step) -> None:
     record = step.batch
     if record.refusal is None:
         return
-    refusal = errors.rebuild(*record.refusal)
+    refusal = errors.rebuild_error(*record.refusal)
     assert isinstance(refusal, errors.PermanentError)
     refused_for = step.now() - (record.refused_since or 0.0)
     if rules.may_pass_by_itself(refusal.status) and refused_for < step.settings.proxy_error_grace:
         return
     text = f"{refusal}; {record.create_looks} listings show that nothing was created"
-    step.record(state="staged", intent_at=None, ambiguous_at=None, refusal=None)
+    step.update_record(state="staged", intent_at=None, ambiguous_at=None, refusal=None)
     raise errors.PermanentError(text, *refusal.args[1:])
 
 
 def search_again(step: Step) -> None:
     """Search for another batch if the one found by search still runs: it may be another's, and ours may have ended."""
     record = step.batch
-    for seen in _candidates(step):
-        if seen.id == record.batch_id or _standing(step, seen.id, step.store.batch_ids.find_owner(seen.id)) == "taken":
+    for seen in _list_candidates(step):
+        if (
+            seen.id == record.batch_id
+            or _judge_candidate(step, seen.id, step.store.batch_ids.find_owner(seen.id)) == "taken"
+        ):
             continue
         if (proof := is_ours(step, seen)) is not None:
             if proof:
                 foreign = record.batch_id
                 assert foreign is not None
-                step.release(foreign, rejected_ids=[*record.rejected_ids, foreign])
-                _adopt(step, seen, sure=True)
+                step.release_batch(foreign, rejected_ids=[*record.rejected_ids, foreign])
+                _recover_batch(step, seen, sure=True)
                 return
-            step.record(rejected_ids=[*record.rejected_ids, seen.id])
+            step.update_record(rejected_ids=[*record.rejected_ids, seen.id])
 
 
-def _candidates(step: Step) -> list[api.Batch]:
+def _list_candidates(step: Step) -> list[api.Batch]:
     """List the account's batches that may be this one, the likeliest first: the one created soonest after the intent.
 
     Because clocks differ, batches created before the intent follow, the latest first.
     """
     record, settings = step.batch, step.settings
     intent = record.intent_at or 0.0
-    step.pace.check()
-    with step.pace.observing():
+    step.rate_limits.check_pause()
+    with step.rate_limits.observe_call():
         since = intent - settings.clock_skew
         listed = api.list_since(step.client, since, timeout=settings.timeout, now=step.now)
         found = [seen for seen in listed if seen.may_hold(record.sending) and seen.id not in record.rejected_ids]
@@ -188,8 +191,11 @@ def is_ours(step: Step, seen: api.Batch) -> bool | None:
         return None
     found, record = None, step.batch
     try:
-        with step.pace.observing(), api.results(step.client, seen.id, timeout=step.settings.timeout) as chunks:
-            first = chain.from_iterable(map(result_rows.rows, result_rows.read_blocks(chunks)))
+        with (
+            step.rate_limits.observe_call(),
+            api.open_results(step.client, seen.id, timeout=step.settings.timeout) as chunks,
+        ):
+            first = chain.from_iterable(map(result_rows.read_rows, result_rows.read_blocks(chunks)))
             for row, _ in islice(first, _TELLING):
                 if resubmission.holds_request(step.job, record, row.custom_id):
                     return True
@@ -208,16 +214,16 @@ def _made_within(step: Step, seen: api.Batch) -> bool:
     return record.intent_at - rules.CLOCK_TOLERANCE <= made_at <= until + rules.CLOCK_TOLERANCE
 
 
-def _adopt(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
+def _recover_batch(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit | None = None) -> bool:
     """Take a found batch for ours; return False if another was faster."""
     if not creation.record_created(step, seen, provisional=not sure, instead_of=instead_of, force=sure):
         return False
     text = f"found by search{'' if sure else '; its results will confirm it'}"
-    step.note("adopted", text, level=logging.WARNING, requests=step.batch.sending, round=len(step.batch.rounds))
+    step.record_event("adopted", text, level=logging.WARNING, requests=step.batch.sending, round=len(step.batch.rounds))
     return True
 
 
-def _standing(step: Step, batch_id: str, holder: Unit | None) -> Literal["free", "doubtful", "taken"]:
+def _judge_candidate(step: Step, batch_id: str, holder: Unit | None) -> Literal["free", "doubtful", "taken"]:
     """Judge whether a batch may be recovered as this job's.
 
     ``doubtful``: another job has it, but did not create it: its rows will tell. A holder that is gone, that ended
@@ -250,14 +256,16 @@ def learn_adopted_batch(step: Step, seen: api.Batch) -> None:
     record, count = step.batch, sum(seen.request_counts.values())
     if record.created_at is None:
         step.store.jobs.persist_job(step.unit.job_id)
-        if not step.claim(seen.id, created_at=seen.created_at.timestamp(), api_ahead=step.measure_api_ahead(seen.date)):
+        if not step.claim_batch(
+            seen.id, created_at=seen.created_at.timestamp(), api_ahead=step.measure_api_ahead(seen.date)
+        ):
             holder = step.store.batch_ids.find_owner(seen.id)
             raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
-        step.record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
+        step.update_record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
     if count not in (0, record.count):
         step.store.jobs.update_job(step.unit.job_id, requests=count)
         step.job.requests = count
-        step.record(count=count)
+        step.update_record(count=count)
     if not record.count and not seen.running:
         error = f"retrieve: {seen.id} has ended, and is shown without its requests"
         if record.failures + 1 >= step.settings.results_limit:

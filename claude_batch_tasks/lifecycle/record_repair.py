@@ -65,7 +65,7 @@ class Watch:
         self._sent: set[str] = set()
         self._looked_at = 0.0
 
-    def look(self, app: Celery) -> float:
+    def start_repairs(self, app: Celery) -> float:
         """Start every repair that is possible; return the seconds until the next call.
 
         Raises:
@@ -76,7 +76,7 @@ class Watch:
         with dispatch.no_fork:
             store = open_store(settings)
             store.jobs.rebuild_list()
-        self._remember(store)
+        self._remember_jobs(store)
         with dispatch.no_fork:
             self._tell_of_lost_jobs(app, store)
         for job_id in store.jobs.sample_jobs(_JOBS):
@@ -91,7 +91,7 @@ class Watch:
                     message_chain.make_recovery_message(app, job, job_id).apply_async()
         return min(settings.recover_every, _LONGEST)
 
-    def _remember(self, store: _Watched) -> None:
+    def _remember_jobs(self, store: _Watched) -> None:
         """Record which jobs run, and which running jobs are gone.
 
         After the first call only new jobs are read.
@@ -158,14 +158,14 @@ def _look_through(store: _Repairable, job_id: str) -> None:
     if (job := store.jobs.read_job(job_id)) is None:
         return
     if job.state == "running":
-        _reschedule(store, job_id, job)
+        _reschedule_units(store, job_id, job)
     elif job.ended_at is not None and job.batches <= _BATCHES:
         records = store.records.find_batches(job_id)
         if lost_records.batches_to_restore(store, job_id, records):
             store.records.request_restore(job_id)
 
 
-def _reschedule(store: _Repairable, job_id: str, job: JobRecord) -> None:
+def _reschedule_units(store: _Repairable, job_id: str, job: JobRecord) -> None:
     """Schedule the units of a running job that are in no schedule; ``recovery`` does the rest."""
     first = random.randrange(max(job.admitted - _BATCHES, 0) + 1)
     numbers = range(first, min(first + _BATCHES, job.admitted))

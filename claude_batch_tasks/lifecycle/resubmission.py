@@ -53,7 +53,7 @@ def expect_rows(
 def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:
     """Yield the parts of the index of the custom_ids of a batch that was created elsewhere; none of another."""
     if isinstance(seen, AdoptedCompleteness):
-        yield from seen.index.parts()
+        yield from seen.index.list_parts()
 
 
 def positions_in_batch(store: HasResults, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
@@ -61,7 +61,7 @@ def positions_in_batch(store: HasResults, job_id: str, batch: int, record: Batch
     if not record.rounds:
         return range(record.count)
     past = record.rounds[-1]
-    return _positions(store.results.read_eligible(job_id, batch, past.attempt), past.eligible)
+    return _unpack_positions(store.results.read_eligible(job_id, batch, past.attempt), past.eligible)
 
 
 def positions_left(store: HasResults, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
@@ -70,10 +70,10 @@ def positions_left(store: HasResults, job_id: str, batch: int, record: BatchReco
         return range(record.count)
     # Before the batch has rows of its own, the eligible requests are those of the last round.
     expected = record.eligible if record.published is not None else record.rounds[-1].eligible
-    return _positions(store.results.read_eligible(job_id, batch, record.layers[0][0]), expected)
+    return _unpack_positions(store.results.read_eligible(job_id, batch, record.layers[0][0]), expected)
 
 
-def _positions(packed: bytes, expected: int) -> Sequence[int]:
+def _unpack_positions(packed: bytes, expected: int) -> Sequence[int]:
     found = array("I")
     if len(packed) != expected * found.itemsize:
         raise ResultsMissing(
@@ -86,7 +86,7 @@ def _positions(packed: bytes, expected: int) -> Sequence[int]:
 def read_chunks(store: JobContents, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the requests of a smaller batch in their wire form, in chunks, joined by commas."""
     name = nonce_of_round(job, record)
-    for first, body, chosen in _chosen(store, job_id, batch, positions_in_batch(store, job_id, batch, record)):
+    for first, body, chosen in _read_chosen(store, job_id, batch, positions_in_batch(store, job_id, batch, record)):
         ids = (batch_requests.wire_id(name, record.first + first + at) for at in chosen)
         yield b",".join(batch_requests.rewrite_ids(body, chosen, ids))
 
@@ -136,7 +136,7 @@ def read_staged(store: HasPayloads, job_id: str, batch: int) -> Iterator[tuple[l
 
 def read_params_left(store: JobContents, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the params, as JSON, of the requests that are eligible for resubmission or fallback."""
-    for _, body, chosen in _chosen(store, job_id, batch, positions_left(store, job_id, batch, record)):
+    for _, body, chosen in _read_chosen(store, job_id, batch, positions_left(store, job_id, batch, record)):
         yield from batch_requests.pick_requests(body, chosen)
 
 
@@ -145,8 +145,8 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
     changes: dict[str, Any] = {
         "counts": dict(seen.tallies),
         "usage": dict(seen.usage),
-        "costs": seen.meter.costs(),
-        "unpriced": seen.meter.unpriced(),
+        "costs": seen.meter.sum_costs(),
+        "unpriced": seen.meter.count_unpriced(),
         "eligible": len(seen.eligible),
         "open": dict(seen.open),
         "rows": {**record.rows, str(record.attempt): seen.distinct},
@@ -189,7 +189,7 @@ def final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], 
     sources: Counter[tuple[str, str]] = Counter()
     usage: Counter[str] = Counter(record.usage)
     meter = spending.Meter(step.settings.price_list, batch=False)
-    for outcome in reader.Reader(step.store, job_id, step.job, batch, record).outcomes():
+    for outcome in reader.Reader(step.store, job_id, step.job, batch, record).read_outcomes():
         sources[outcome.row.type, outcome.source] += 1
         if outcome.source == "messages":
             usage.update(outcome.row.usage)
@@ -199,8 +199,8 @@ def final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], 
     changes = {
         "counts": dict(counts),
         "usage": dict(usage),
-        "costs": spending.merge_costs(record.costs, meter.costs()),
-        "unpriced": dict(Counter(record.unpriced) + Counter(meter.unpriced())),
+        "costs": spending.merge_costs(record.costs, meter.sum_costs()),
+        "unpriced": dict(Counter(record.unpriced) + Counter(meter.count_unpriced())),
         "answered": answered,
         "resubmitted": max(record.resubmitted - answered, 0),
         "skipped": record.eligible - answered - _count_tried(step),
@@ -219,7 +219,10 @@ def _add_up(sources: Mapping[tuple[str, str], int], part: int) -> Counter[str]:
 
 def _count_tried(step: Step) -> int:
     """Count the requests that keep their outcomes although they were sent through the Messages API."""
-    stored = (reader.kept(one) for _, one in step.store.results.read_outcomes(step.unit.job_id, step.unit.batch or 0))
+    stored = (
+        reader.decode_unchanged(one)
+        for _, one in step.store.results.read_outcomes(step.unit.job_id, step.unit.batch or 0)
+    )
     return sum(kept is not None and kept.tried for kept in stored)
 
 
@@ -237,12 +240,14 @@ def start_round(step: Step) -> None:
     changes = begin_round(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record)
     wait = step.bound_wait(step.draw_countdown(len(record.rounds) + rules.RESUBMIT_AFTER))
     text = f"{changes['smaller']:,} of its requests go into a smaller batch in {format_duration(wait)}"
-    step.note("resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1))
-    step.record(**changes, failures=0, due_at=step.now() + wait)
+    step.record_event(
+        "resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1)
+    )
+    step.update_record(**changes, failures=0, due_at=step.now() + wait)
     metrics.count("smaller_batches")
 
 
-def _chosen(
+def _read_chosen(
     store: HasPayloads, job_id: str, batch: int, wanted: Sequence[int]
 ) -> Iterator[tuple[int, bytes, list[int]]]:
     """Yield the chunks that hold wanted requests: where each begins, its body, and which of its requests are wanted."""

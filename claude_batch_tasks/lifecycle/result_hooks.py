@@ -79,7 +79,7 @@ def check_hook(app: Celery, signature: Any) -> None:
         try:
             task.__header__(*args, **kwargs)
         except TypeError as exc:
-            own = ["job_id", "custom_ids", *map(_shown, call.args), *(f"{name}=..." for name in call.kwargs)]
+            own = ["job_id", "custom_ids", *map(_shorten_value, call.args), *(f"{name}=..." for name in call.kwargs)]
             way = "with its own arguments alone, as .si() has it" if call.immutable else f"as ({', '.join(own)})"
             raise InvalidSettings(
                 f"run_batch option on_result: {call.task} is called {way}, and {exc}. Nothing was stored or sent"
@@ -96,7 +96,7 @@ def _first_tasks(signature: Any) -> Iterator[Any]:
         yield signature
 
 
-def _shown(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 40 else "..."
 
@@ -122,8 +122,8 @@ def announce_results(step: Step, places: Iterable[int]) -> None:
 
 def _call_with(step: Step, job_id: str, batch: int, new: list[int]) -> None:
     call, route = _make_call(step)
-    names = reader.names(step.store, job_id, step.job, batch, step.batch)
-    for ids, size in _chunks([names[place] for place in new], _meter(step.task.app, call, job_id)):
+    names = reader.load_custom_ids(step.store, job_id, step.job, batch, step.batch)
+    for ids, size in _cut_chunks([names[place] for place in new], _make_meter(step.task.app, call, job_id)):
         if size > MOST:
             what = f"with one custom_id of {len(ids[0]):,} characters its message has some {size:,} bytes"
             _give_up(step, f"{what}, and {MOST:,} is the most")
@@ -131,7 +131,7 @@ def _call_with(step: Step, job_id: str, batch: int, new: list[int]) -> None:
         chunk, new = new[: len(ids)], new[len(ids) :]
         try:
             # Our arguments come before those of the signature, as Celery calls linked tasks.
-            with publishing.bounded(step.task.app, {}) as options:
+            with publishing.bounded_options(step.task.app, {}) as options:
                 call.clone(args=(job_id, ids)).apply_async(**route, **options)
         except Exception as exc:
             if not isinstance(exc, OperationalError) and step.task.request.is_eager:
@@ -179,10 +179,10 @@ def _give_up(step: Step, reason: str) -> None:
     )
     step.job.on_result_error = step.store.jobs.set_once(step.unit.job_id, "on_result_error", text)
     if step.job.on_result_error == text:  # otherwise another batch reported it before
-        step.note("not_sent", text.removeprefix(f"{step.unit}: "), level=logging.ERROR)
+        step.record_event("not_sent", text.removeprefix(f"{step.unit}: "), level=logging.ERROR)
 
 
-def _chunks(custom_ids: list[str], measure: Callable[[list[str]], int]) -> Iterator[tuple[list[str], int]]:
+def _cut_chunks(custom_ids: list[str], measure: Callable[[list[str]], int]) -> Iterator[tuple[list[str], int]]:
     """Yield as many ids as one call takes, at least one, with the size of its message in bytes."""
     begin = 0
     while chunk := custom_ids[begin : begin + CHUNK]:
@@ -192,7 +192,7 @@ def _chunks(custom_ids: list[str], measure: Callable[[list[str]], int]) -> Itera
         begin += len(chunk)
 
 
-def _meter(app: Celery, call: Any, job_id: str) -> Callable[[list[str]], int]:
+def _make_meter(app: Celery, call: Any, job_id: str) -> Callable[[list[str]], int]:
     """Return a function that computes the most bytes that the message of a call with given ids has at a broker."""
     task: Any = app.tasks.get(call.task)
     own = dict(call.options)
@@ -202,15 +202,15 @@ def _meter(app: Celery, call: Any, job_id: str) -> Callable[[list[str]], int]:
     # Twice: Sentry repeats its headers.
     headers = 2 * len(kombu_json.dumps(own.get("headers") or {}).encode()) + _ENVELOPE
 
-    def measure(custom_ids: list[str]) -> int:
+    def measure_message(custom_ids: list[str]) -> int:
         body = [(job_id, custom_ids, *call.args), call.kwargs, embedded]
         _, _, data = serialization.dumps(body, serializer)
-        return _base64(_base64(len(data)) + headers)
+        return _base64_size(_base64_size(len(data)) + headers)
 
-    return measure
+    return measure_message
 
 
-def _base64(size: int) -> int:
+def _base64_size(size: int) -> int:
     return (size + 2) // 3 * 4
 
 

@@ -85,11 +85,11 @@ def submit_job(
     )
     try:
         prices = None if settings.max_cost is None else settings.price_list
-        store.payloads.stage_requests(job_id, nonce, _noted(pieces, batches, prices, unknown))
+        store.payloads.stage_requests(job_id, nonce, _record_batches(pieces, batches, prices, unknown))
         total = sum(batch.count for batch in batches)
         if settings.max_cost is not None:
             _check_cost(batches, settings.max_cost, request_bounds.describe_unknown(unknown))
-        store.payloads.stage_index(job_id, nonce, index.parts())
+        store.payloads.stage_index(job_id, nonce, index.list_parts())
         job = JobRecord(
             nonce=nonce,
             requests=total,
@@ -125,7 +125,7 @@ def submit_job(
     return job
 
 
-def _noted(
+def _record_batches(
     pieces: Iterable[batch_requests.Piece], batches: list[BatchRecord], prices: Prices | None, unknown: Counter[str]
 ) -> Iterator[batch_requests.Piece]:
     """Yield the chunks while recording the batches that they form, with the budget that these need at the prices.

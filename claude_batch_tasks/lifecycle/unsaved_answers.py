@@ -68,8 +68,8 @@ def write_answer(settings: Settings, answer: Answer) -> bool:
     """Write an answer to disk; return False if there is no directory for it, or it could not be written."""
     if settings.spool_dir is None:
         return False
-    folder, name = Path(settings.spool_dir), _name(answer)
-    data = _cipher(settings).encrypt(zstandard.compress(msgspec.msgpack.encode(answer), 1), name)
+    folder, name = Path(settings.spool_dir), _file_name(answer)
+    data = _make_cipher(settings).encrypt(zstandard.compress(msgspec.msgpack.encode(answer), 1), name)
     temporary = ""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def write_answer(settings: Settings, answer: Answer) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, folder / name)
-        _sync(folder)
+        _sync_folder(folder)
     except OSError as exc:
         log.error("an answer that is paid for could not be written to %s: %s; it is kept in memory", folder, exc)
         with contextlib.suppress(OSError):
@@ -104,9 +104,9 @@ def bring_in(settings: Settings, store: _Outcomes, limit: int | None = None) -> 
         StoreUnavailable: the store does not answer; what it did not take stays on disk.
     """
     taken = 0
-    for path in islice(_waiting(settings), limit):
+    for path in islice(_list_waiting(settings), limit):
         try:
-            data = _cipher(settings).decrypt(path.read_bytes(), path.name)
+            data = _make_cipher(settings).decrypt(path.read_bytes(), path.name)
             answer = _decode(zstandard.decompress(data))
         except FileNotFoundError:  # another worker was faster
             continue
@@ -130,7 +130,7 @@ def bring_in(settings: Settings, store: _Outcomes, limit: int | None = None) -> 
     return taken
 
 
-def _waiting(settings: Settings) -> Iterator[Path]:
+def _list_waiting(settings: Settings) -> Iterator[Path]:
     if settings.spool_dir is not None:
         with contextlib.suppress(OSError):
             yield from sorted(Path(settings.spool_dir).glob(f"*{_ENDING}"))
@@ -139,20 +139,20 @@ def _waiting(settings: Settings) -> Iterator[Path]:
 def _was_given_up(store: HasResults, answer: Answer) -> bool:
     """Return whether the request has an outcome without this answer, or its job is gone."""
     found = store.results.find_outcomes(answer.job_id, answer.batch, [answer.place]).get(answer.place)
-    return found is None or reader.kept(found) is not None
+    return found is None or reader.decode_unchanged(found) is not None
 
 
-def _name(answer: Answer) -> str:
+def _file_name(answer: Answer) -> str:
     """Return the file name, the same for each copy of an answer; the caller's job id may hold any character."""
     job = blake2b(answer.job_id.encode(), digest_size=16).hexdigest()
     return f"{job}-{answer.batch}-{answer.place}{_ENDING}"
 
 
-def _cipher(settings: Settings) -> Cipher:
+def _make_cipher(settings: Settings) -> Cipher:
     return Cipher(settings.encryption_key or ())
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Ensure that the name of a new file is on disk as well."""
     number = os.open(folder, os.O_RDONLY)
     try:

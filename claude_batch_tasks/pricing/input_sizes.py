@@ -78,7 +78,7 @@ def measure_inputs(params: Mapping[str, Any]) -> Inputs:
     found = _Measured(str(params.get("model")))
     for message in _as_list(params.get("messages")):
         found.add_message(message)
-    found.walk([params.get("system")])
+    found.add_content([params.get("system")])
     found.add_tools(params.get("tools"))
     found.marks.append(params.get("cache_control"))
     thread = params.get("thread")
@@ -91,7 +91,7 @@ def measure_inputs(params: Mapping[str, Any]) -> Inputs:
         found.compacted = any(str(_as_dict(edit).get("type")).startswith("compact") for edit in edits)
     if _as_dict(params.get("container")).get("skills"):
         found.endless = found.endless or ("params.container.skills", "skills")
-    return found.inputs()
+    return found.list_inputs()
 
 
 class _Measured:
@@ -106,7 +106,7 @@ class _Measured:
         self._size = self._tokens = self._assumed = self._most = self._uses = self._searches = 0
         self._advisors: list[Advisor] = []
 
-    def inputs(self) -> Inputs:
+    def list_inputs(self) -> Inputs:
         """Return all that was measured."""
         asked = [mark for mark in self.marks if mark]
         ttl = "1h" if any(isinstance(mark, dict) and mark.get("ttl") == "1h" for mark in asked) else "5m"
@@ -127,9 +127,9 @@ class _Measured:
         """Add a message."""
         self._tokens += PER_MESSAGE
         self._most += _PER_MESSAGE_AT_MOST
-        self.walk([message.get("content") if isinstance(message, dict) else message])
+        self.add_content([message.get("content") if isinstance(message, dict) else message])
 
-    def walk(self, todo: list[Any]) -> None:
+    def add_content(self, todo: list[Any]) -> None:
         """Add content: texts, blocks, and lists of these."""
         # A list of parts that are still to be measured instead of recursion: the nesting may have any depth.
         while todo:

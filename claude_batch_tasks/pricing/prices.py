@@ -95,15 +95,15 @@ class Prices:
     def __init__(self, overrides: Mapping[str, Mapping[str, float]] = {}) -> None:
         # Through str: the number as it was written, not the binary fraction next to it.
         self._own = {
-            model: _tariff({name: Decimal(str(price)) for name, price in prices.items()})
+            model: _make_tariff({name: Decimal(str(price)) for name, price in prices.items()})
             for model, prices in overrides.items()
         }
 
-    def known(self, model: str) -> bool:
+    def has_price(self, model: str) -> bool:
         """Return whether the model has a price today."""
-        return self._tariff(model, None) is not None
+        return self._find_tariff(model, None) is not None
 
-    def steps(self, model: str, *, at: float | None = None) -> tuple[int, ...]:
+    def price_steps(self, model: str, *, at: float | None = None) -> tuple[int, ...]:
         """Return the totals of input tokens of one request, including cached ones, above which its prices change.
 
         Args:
@@ -112,20 +112,20 @@ class Prices:
         Returns:
             Ascending numbers; empty if the prices are flat or not known.
         """
-        tariff = self._tariff(model, at)
+        tariff = self._find_tariff(model, at)
         return tariff.steps if tariff is not None else ()
 
-    def window(self, model: str, *, widest: bool = False) -> int | None:
+    def context_window(self, model: str, *, widest: bool = False) -> int | None:
         """Return the most input tokens that a prompt for a model may have; None: that is not known.
 
         Args:
             widest: the window with every known beta header.
         """
         known = _window(model)
-        wider = widest and (model.startswith(_WIDENED) or bool(self.steps(model)))
+        wider = widest and (model.startswith(_WIDENED) or bool(self.price_steps(model)))
         return max(known, _WIDE_WINDOW) if known is not None and wider else known
 
-    def cost(
+    def compute_cost(
         self,
         model: str,
         used: Used,
@@ -144,7 +144,7 @@ class Prices:
             input_of_one: input tokens of one of several requests, including cached ones, which decides the step.
             factor: the factor on the listed prices of tokens.
         """
-        tariff = self._tariff(model, at)
+        tariff = self._find_tariff(model, at)
         if tariff is None:
             return None
         step = bisect_left(tariff.steps, used.total_input if input_of_one is None else input_of_one)
@@ -159,7 +159,7 @@ class Prices:
         # Batches halve the price of all tokens, including cached ones, but not that of searches.
         return (tokens / 2 if batch else tokens) * factor + used.web_searches * rates.web_search
 
-    def _tariff(self, model: str, at: float | None) -> _Tariff | None:
+    def _find_tariff(self, model: str, at: float | None) -> _Tariff | None:
         if self._own and (own := self._own.get(model) or self._own.get(_SNAPSHOT.sub("", model))):
             return own
         at = time.time() if at is None else at  # noqa: TID251 - a day is exact enough
@@ -182,10 +182,10 @@ def check_overrides(value: Any) -> dict[str, dict[str, float]]:
             raise ValueError("prices must be a JSON object of model: prices") from None
     if not isinstance(value, Mapping):
         raise ValueError(f"prices must be a mapping of model to prices, not {type(value).__name__}")
-    return {str(model): _checked(model, prices) for model, prices in value.items()}
+    return {str(model): _check_prices(model, prices) for model, prices in value.items()}
 
 
-def _checked(model: Any, prices: Any) -> dict[str, float]:
+def _check_prices(model: Any, prices: Any) -> dict[str, float]:
     if not isinstance(model, str) or not model:
         raise ValueError(f"{model!r} is not the name of a model")
     if not isinstance(prices, Mapping):
@@ -196,10 +196,10 @@ def _checked(model: Any, prices: Any) -> dict[str, float]:
     for name in REQUIRED:
         if name not in prices:
             raise ValueError(f"the prices of {model}: {name} is missing")
-    return {name: _number(model, name, price) for name, price in prices.items()}
+    return {name: _check_price(model, name, price) for name, price in prices.items()}
 
 
-def _number(model: str, name: str, price: Any) -> float:
+def _check_price(model: str, name: str, price: Any) -> float:
     number = math.nan
     if isinstance(price, (int, float, Decimal)) and not isinstance(price, bool):
         with suppress(ValueError, OverflowError):  # a signaling NaN; an int beyond floats
@@ -216,7 +216,7 @@ def _listed(model: str, day: int) -> _Tariff | None:
     if found is None:
         return None
     # Not every release of genai-prices has every field.
-    return _tariff({name: getattr(found.model_price, name, None) for name in REQUIRED + OPTIONAL})
+    return _make_tariff({name: getattr(found.model_price, name, None) for name in REQUIRED + OPTIONAL})
 
 
 @lru_cache(maxsize=1024)
@@ -236,7 +236,7 @@ def _look_up(model: str, at: datetime | None) -> PriceCalculation | None:
         return None
 
 
-def _tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | None:
+def _make_tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | None:
     """Return the tariff of a model from its prices; None: a required price is missing.
 
     genai-prices itself adds up one answer at a time; a tariff is for sums over many answers.
@@ -245,7 +245,7 @@ def _tariff(prices: Mapping[str, Decimal | TieredPrices | None]) -> _Tariff | No
     if not known.keys() >= {*REQUIRED}:
         return None
     steps = sorted({tier.start for price in known.values() for tier in getattr(price, "tiers", ())})
-    rates = [_rates({name: _price_above(step, price) for name, price in known.items()}) for step in (-1, *steps)]
+    rates = [_make_rates({name: _price_above(step, price) for name, price in known.items()}) for step in (-1, *steps)]
     return _Tariff(tuple(steps), tuple(rates))
 
 
@@ -256,7 +256,7 @@ def _price_above(step: int, price: Decimal | TieredPrices) -> Decimal:
     return next((tier.price for tier in reversed(price.tiers) if tier.start <= step), price.base)
 
 
-def _rates(prices: Mapping[str, Decimal]) -> _Rates:
+def _make_rates(prices: Mapping[str, Decimal]) -> _Rates:
     base = prices["input_mtok"]
     cached = [prices.get(name, base * share) for name, share in _OF_INPUT.items()]
     tokens = [price.scaleb(-6) for price in (base, prices["output_mtok"], *cached)]

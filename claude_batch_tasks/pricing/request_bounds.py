@@ -43,7 +43,7 @@ def tokens_of(params: Mapping[str, Any]) -> int:
 
 def budget_need(params: Mapping[str, Any], prices: Prices, *, batch: bool) -> Need | Unbounded:
     """Return how much money a budget must have left for one request, or why that is not known."""
-    return PricedRequest(params, prices, batch=batch).need()
+    return PricedRequest(params, prices, batch=batch).budget_need()
 
 
 class BatchNeed(NamedTuple):
@@ -68,7 +68,7 @@ def batch_need(requests: Iterable[bytes], prices: Prices) -> BatchNeed | tuple[i
     unknown: Counter[str] = Counter()
     for number, params in enumerate(map(json.loads, requests)):
         request = PricedRequest(params, prices, batch=True)
-        found = request.need()
+        found = request.budget_need()
         if isinstance(found, Unbounded):
             return number, found
         needed, most = needed + spending.to_nano_dollars(found.input), most + spending.to_nano_dollars(found.most)
@@ -98,7 +98,7 @@ class PricedRequest:
             found["request with compaction"] = 1
         if self._fallbacks:
             found["request with fallback models"] = 1
-        if self._unpriced() is not None:
+        if self._why_unpriced() is not None:
             found[f"request of {self._model}{' in fast mode' if self._fast else ''}"] = 1
         return found
 
@@ -108,54 +108,54 @@ class PricedRequest:
         other._batch = False
         return other
 
-    def least(self) -> Decimal:
+    def least_cost(self) -> Decimal:
         """Return what the request costs without its answer, and without the parts of unknown size."""
-        if self._unpriced() is not None:
+        if self._why_unpriced() is not None:
             return Decimal()
-        return self._prompt(self._model, self.inputs.tokens - self.inputs.assumed, 0, ttl=None) or Decimal()
+        return self._prompt_cost(self._model, self.inputs.tokens - self.inputs.assumed, 0, ttl=None) or Decimal()
 
-    def range(self) -> tuple[Decimal, Decimal] | None:
+    def cost_range(self) -> tuple[Decimal, Decimal] | None:
         """Estimate the least and the most that the request costs, in USD; None: the price is not known.
 
         The least is the price of the input, without any discount for cached tokens. The most adds ``max_tokens`` of
         output, and takes the input at the highest price of cache writes that the request asks for. Parts of unknown
         size count as large as they may be, and the most is infinity if nothing limits them.
         """
-        if self._unpriced() is not None:
+        if self._why_unpriced() is not None:
             return None
-        least = self._prompt(self._model, self.inputs.tokens, 0, ttl=None)
+        least = self._prompt_cost(self._model, self.inputs.tokens, 0, ttl=None)
         assert least is not None
-        needed = self._limit(self._largest_prompt(self.inputs.tokens), self._output, ttl=self.inputs.ttl)
+        needed = self._cost_limit(self._largest_prompt(self.inputs.tokens), self._output, ttl=self.inputs.ttl)
         return least, _ENDLESS if isinstance(needed, Unbounded) else max(needed, least)
 
-    def need(self) -> Need | Unbounded:
+    def budget_need(self) -> Need | Unbounded:
         """Return how much money a budget must have left for the request, or why that is not known."""
-        if (unpriced := self._unpriced()) is not None:
+        if (unpriced := self._why_unpriced()) is not None:
             return unpriced
-        needed = self._limit(self._largest_prompt(self.inputs.tokens), 0, ttl=None)
+        needed = self._cost_limit(self._largest_prompt(self.inputs.tokens), 0, ttl=None)
         if isinstance(needed, Unbounded):
             return needed
-        most = self._limit(self._largest_prompt(self.inputs.most), self._output, ttl=self.inputs.ttl)
+        most = self._cost_limit(self._largest_prompt(self.inputs.most), self._output, ttl=self.inputs.ttl)
         assert isinstance(most, Decimal)
         return Need(needed, max(most, needed))
 
-    def _unpriced(self) -> Unbounded | None:
+    def _why_unpriced(self) -> Unbounded | None:
         if self._fast:
             return Unbounded("params.speed", "what fast mode costs is not known; leave it out")
         if self._factor is None:
             return Unbounded("params.inference_geo", "what inference there costs is not known; leave it out")
-        if not self._prices.known(self._model):
+        if not self._prices.has_price(self._model):
             return Unbounded("params.model", f"what {self._model} costs is not known; add it to claude_batch_prices")
         return None
 
     def _largest_prompt(self, tokens: int) -> int | None:
         """Return the most input tokens of one prompt, with ``tokens`` in its parts of known size; None: no limit."""
-        window = self._prices.window(self._model, widest=True)
+        window = self._prices.context_window(self._model, widest=True)
         if self.inputs.unknown or self.inputs.prompts > 1:
             return window
         return tokens if window is None else min(tokens, window)
 
-    def _limit(self, prompt: int | None, output: int, *, ttl: str | None) -> Decimal | Unbounded:
+    def _cost_limit(self, prompt: int | None, output: int, *, ttl: str | None) -> Decimal | Unbounded:
         """Return what all prompts cost if each has ``prompt`` input tokens and an answer of ``output`` tokens."""
         found = self.inputs
         if found.endless is not None:
@@ -173,35 +173,35 @@ class PricedRequest:
                     "what the other models cost that may answer is not known; add them to claude_batch_prices",
                 )
             total += times * cost
-        searches = self._prices.cost(self._model, Used(web_searches=found.searches), batch=self._batch)
+        searches = self._prices.compute_cost(self._model, Used(web_searches=found.searches), batch=self._batch)
         return total + (searches or 0)
 
     def _list_costs(self, prompt: int, output: int, ttl: str | None) -> Iterator[tuple[int, Decimal | None]]:
         """Yield how often each model may be prompted, and what each time costs at most; None: that is not known."""
         found = self.inputs
         longest = rules.LONGEST_MESSAGE if output else 0
-        yield found.prompts, self._prompt(self._model, prompt, output, ttl=ttl)
+        yield found.prompts, self._prompt_cost(self._model, prompt, output, ttl=ttl)
         if found.compacted:
-            yield found.prompts, self._prompt(self._model, prompt, longest, ttl=ttl)
+            yield found.prompts, self._prompt_cost(self._model, prompt, longest, ttl=ttl)
         for advisor in found.advisors:
             yield advisor.uses, self._advice_cost(advisor, longest)
         for fallback in self._fallbacks if isinstance(self._fallbacks, list) else [self._fallbacks]:
             if fallback is not None:
                 model = fallback.get("model") if isinstance(fallback, dict) else None
-                yield found.prompts, self._prompt(str(model), prompt, output, ttl=ttl) if model else None
+                yield found.prompts, self._prompt_cost(str(model), prompt, output, ttl=ttl) if model else None
 
     def _advice_cost(self, advisor: Advisor, longest: int) -> Decimal | None:
-        window = self._prices.window(advisor.model, widest=True)
+        window = self._prices.context_window(advisor.model, widest=True)
         if window is None:
             return None
         written = longest if advisor.output_tokens is None or not longest else advisor.output_tokens
-        return self._prompt(advisor.model, window, written, ttl="1h")
+        return self._prompt_cost(advisor.model, window, written, ttl="1h")
 
-    def _prompt(self, model: str, tokens: int, output: int, *, ttl: str | None) -> Decimal | None:
+    def _prompt_cost(self, model: str, tokens: int, output: int, *, ttl: str | None) -> Decimal | None:
         """Return what one prompt of ``tokens`` and its answer cost; None: the price is not known."""
         field = {None: "input_tokens", "5m": "cache_write_5m", "1h": "cache_write_1h"}[ttl]
         used = Used(output_tokens=output, **{field: tokens})
-        return self._prices.cost(model, used, batch=self._batch, factor=self._factor or Decimal(1))
+        return self._prices.compute_cost(model, used, batch=self._batch, factor=self._factor or Decimal(1))
 
 
 def describe_unknown(unknown: Mapping[str, int]) -> str:

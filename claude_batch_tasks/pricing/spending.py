@@ -58,9 +58,9 @@ class Meter:
         #: answer, and the number of answers.
         self._sums: dict[tuple[str, str | None, int, Decimal], tuple[list[int], int, list[int]]] = {}
 
-    def add(self, model: str | None, usages: Iterable[Usage | None]) -> None:
+    def add_answers(self, model: str | None, usages: Iterable[Usage | None]) -> None:
         """Count answers of a model; an answer without usage or without a model has no price."""
-        steps = self._prices.steps(model, at=self._at) if model else ()
+        steps = self._prices.price_steps(model, at=self._at) if model else ()
         parts: dict[tuple[str, str | None, int], list[Used]] = {}
         for usage in usages:
             if usage is None or not model:
@@ -70,48 +70,48 @@ class Meter:
             step = bisect_left(steps, used.total_input) if steps else 0
             parts.setdefault((model, model, step), []).append(used)
         for key, part in parts.items():
-            self._add((*key, Decimal(1)), part, part[0].total_input)
+            self._add_usage((*key, Decimal(1)), part, part[0].total_input)
 
     def add_charge(self, charge: Charge) -> None:
         """Count a part of an answer."""
         if charge.unpriced is not None:
-            self._add((charge.unpriced, None, 0, charge.factor), [charge.used], 0)
+            self._add_usage((charge.unpriced, None, 0, charge.factor), [charge.used], 0)
             return
         prompt = charge.used.total_input if charge.input_of_one is None else charge.input_of_one
-        step = bisect_left(self._prices.steps(charge.model, at=self._at), prompt)
-        self._add((charge.model, charge.model, step, charge.factor), [charge.used], prompt)
+        step = bisect_left(self._prices.price_steps(charge.model, at=self._at), prompt)
+        self._add_usage((charge.model, charge.model, step, charge.factor), [charge.used], prompt)
 
-    def window(self, model: str) -> int | None:
+    def context_window(self, model: str) -> int | None:
         """Return the most tokens that a prompt for a model usually has; None: that is not known."""
-        return self._prices.window(model)
+        return self._prices.context_window(model)
 
-    def _add(self, key: tuple[str, str | None, int, Decimal], part: list[Used], input_of_one: int) -> None:
+    def _add_usage(self, key: tuple[str, str | None, int, Decimal], part: list[Used], input_of_one: int) -> None:
         sums, _, count = self._sums.setdefault(key, ([0] * len(Used._fields), input_of_one, [0]))
         sums[:] = map(sum, zip(sums, *part, strict=True))
         count[0] += len(part)
 
-    def costs(self) -> Costs:
+    def sum_costs(self) -> Costs:
         """Return what the answers have cost so far."""
         found: Costs = {}
         for key in self._sums:
-            cost = self._cost(key)
+            cost = self._compute_cost(key)
             found = merge_costs(found, {key[0]: None if cost is None else str(cost)})
         return found
 
-    def unpriced(self) -> dict[str, int]:
-        """Count the answers, or parts of answers, that have no known price, by their name in ``costs``."""
+    def count_unpriced(self) -> dict[str, int]:
+        """Count the answers, or parts of answers, that have no known price, by their name in ``sum_costs``."""
         found: Counter[str] = Counter()
         for key, (_, _, count) in self._sums.items():
-            if self._cost(key) is None:
+            if self._compute_cost(key) is None:
                 found[key[0]] += count[0]
         return dict(found)
 
-    def _cost(self, key: tuple[str, str | None, int, Decimal]) -> Decimal | None:
+    def _compute_cost(self, key: tuple[str, str | None, int, Decimal]) -> Decimal | None:
         _, model, _, factor = key
         sums, input_of_one, _ = self._sums[key]
         if model is None:
             return None
-        return self._prices.cost(
+        return self._prices.compute_cost(
             model, Used(*sums), batch=self._batch, at=self._at, input_of_one=input_of_one, factor=factor
         )
 

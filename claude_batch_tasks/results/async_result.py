@@ -48,7 +48,7 @@ class JobResult(_AsyncResult):
         self._expected = expected
         super().__init__(id, *args, **kwargs)
 
-    def expect(self) -> None:
+    def expect_job(self) -> None:
         """Record that the job is in the store."""
         self._seen = True
 
@@ -76,7 +76,7 @@ class JobResult(_AsyncResult):
             return meta
         self._next_question = now + _EVERY
         try:
-            ending = self._ending()
+            ending = self._find_ending()
         except errors.BatchTasksError:  # the store does not answer, which proves nothing
             return meta
         if ending is None:
@@ -91,7 +91,7 @@ class JobResult(_AsyncResult):
         self.on_ready(self)
         return meta
 
-    def _ending(self) -> Summary | errors.BatchTasksError | None:
+    def _find_ending(self) -> Summary | errors.BatchTasksError | None:
         """Return how the job has ended although the back end does not say so; None if it may still run."""
         store, job_id = open_store(Settings.of(self.app)), str(self.id)
         job = store.jobs.read_job(job_id)
@@ -104,5 +104,5 @@ class JobResult(_AsyncResult):
             names = (
                 batch.error[0] for batch in store.records.find_batches(job_id) if batch is not None and batch.error
             )
-            return errors.named(next(names, "StepFailed"))(job.error or "the job failed")
+            return errors.error_class(next(names, "StepFailed"))(job.error or "the job failed")
         return None

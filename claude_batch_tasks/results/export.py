@@ -17,7 +17,7 @@ _GROUP = 5_000
 _GROUP_BYTES = 64_000_000
 
 
-def jsonl(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
+def write_jsonl(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
     """Write a line for each outcome: Anthropic's own result line under your custom_id, and its ``source``.
 
     Returns:
@@ -25,13 +25,13 @@ def jsonl(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: 
     """
     count = 0
     for reader in readers:
-        for outcome in reader.outcomes(only, order):
+        for outcome in reader.read_outcomes(only, order):
             file.write(as_line(reader.custom_id(outcome), outcome) + b"\n")
             count += 1
     return count
 
 
-def parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
+def write_parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
     """Write a Parquet file with one flat row for each outcome; ``message`` is the whole message as JSON.
 
     Returns:
@@ -50,17 +50,17 @@ def parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order
     text = pyarrow.string()
     types = {name: pyarrow.int64() if name in token_usage.USAGE else text for name in _COLUMNS}
     schema = pyarrow.schema(list(types.items()))
-    found = (_flat(reader, only, order) for reader in readers)
+    found = (_flatten_outcomes(reader, only, order) for reader in readers)
     rows = (row for some in found for row in some)
     count = 0
     with ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in _groups(rows):
+        for group in _group_rows(rows):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
             count += len(group)
     return count
 
 
-def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _group_rows(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     size = 0
     for row in rows:
@@ -75,13 +75,13 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 #: The supported formats.
 FORMATS: dict[str, Callable[[Iterator[Reader], IO[bytes], Type | None, Order], int]] = {
-    "jsonl": jsonl,
-    "parquet": parquet,
+    "jsonl": write_jsonl,
+    "parquet": write_parquet,
 }
 
 
 @contextmanager
-def opened(file: Any) -> Iterator[IO[bytes]]:
+def open_output(file: Any) -> Iterator[IO[bytes]]:
     """Open a file for bytes; one given by its path is created or replaced only when everything is written."""
     if not isinstance(file, (str, os.PathLike)):
         # All kinds of text files have an encoding, even those that are no TextIOBase.
@@ -125,24 +125,24 @@ _COLUMNS = (
 )
 
 
-def _flat(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str, Any]]:
-    for outcome in reader.outcomes(only, order):
+def _flatten_outcomes(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str, Any]]:
+    for outcome in reader.read_outcomes(only, order):
         result = as_result(reader.custom_id(outcome), outcome)
         message, error = result.message or {}, result.error or {}
         yield {
             **token_usage.usage_of(message.get("usage")),
-            "custom_id": _text(result.custom_id),
+            "custom_id": _clean_text(result.custom_id),
             "type": result.type,
             "source": result.source,
-            "text": _text(result.text if message else None),
-            "stop_reason": _text(message.get("stop_reason")),
-            "model": _text(message.get("model")),
-            "error_type": _text(error.get("type")),
-            "error_message": _text(error.get("message")),
+            "text": _clean_text(result.text if message else None),
+            "stop_reason": _clean_text(message.get("stop_reason")),
+            "model": _clean_text(message.get("model")),
+            "error_type": _clean_text(error.get("type")),
+            "error_message": _clean_text(error.get("message")),
             "message": message_json(outcome).decode() if message else None,
         }
 
 
-def _text(value: Any) -> str | None:
+def _clean_text(value: Any) -> str | None:
     """Return the text in a form that Arrow accepts: without lone surrogates, which an answer may hold."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else None

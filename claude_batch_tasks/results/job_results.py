@@ -24,13 +24,13 @@ class JobResults:
         """Return the outcomes of finished batches or, if there are ``ids``, those of these requests."""
         if ids is not None:
             _check_choices(type, order)
-            return (result for result in self._read_some(self._search(ids)) if type in (None, result.type))
-        readers = self._readers(type, order)
-        return (result for reader in readers for result in reader.results(type, order))
+            return (result for result in self._read_some(self._search_all_ids(ids)) if type in (None, result.type))
+        readers = self._open_readers(type, order)
+        return (result for reader in readers for result in reader.read_results(type, order))
 
     def find_result(self, custom_id: str) -> RequestResult:
         """Return the outcome of one request."""
-        places = self._search([custom_id])
+        places = self._search_all_ids([custom_id])
         if not places:
             raise RequestNotFound(f"job {self._job_id} has no request {custom_id!r}")
         for result in self._read_some(places):
@@ -40,11 +40,11 @@ class JobResults:
     def export_results(self, file: Any, format: str, type: Type | None, order: Order) -> int:
         """Write the outcomes of finished batches to a file, and return how many there are."""
         write = export.FORMATS[check_choice("format", format, tuple(export.FORMATS))]
-        readers = self._readers(type, order)
-        with export.opened(file) as out:
+        readers = self._open_readers(type, order)
+        with export.open_output(file) as out:
             return write(readers, out, type, order)
 
-    def _search(self, ids: Iterable[str]) -> Places:
+    def _search_all_ids(self, ids: Iterable[str]) -> Places:
         return RequestSearch(self._store, self._job_id, read_job(self._store, self._job_id)).find_places(ids)
 
     def _read_some(self, places: Places) -> Iterator[RequestResult]:
@@ -52,10 +52,10 @@ class JobResults:
         job = read_job(self._store, self._job_id)
         for number, wanted in places.items():
             if (batch := self._store.records.read_batch(self._job_id, number)) is not None:
-                for outcome in Reader(self._store, self._job_id, job, number, batch).chosen(wanted):
+                for outcome in Reader(self._store, self._job_id, job, number, batch).read_chosen(wanted):
                     yield as_result(wanted[outcome.place], outcome)
 
-    def _readers(self, only: Type | None, order: Order) -> Iterator[Reader]:
+    def _open_readers(self, only: Type | None, order: Order) -> Iterator[Reader]:
         """Return the readers of the batches that are finished by now."""
         _check_choices(only, order)
         return self._make_readers(

@@ -87,25 +87,25 @@ class Reader:
     def __init__(self, store: ReadableStore, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
         self._store, self._job_id, self._job, self._number, self._batch = store, job_id, job, number, batch
 
-    def results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
+    def read_results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
         """Yield every outcome, or those of one type, in the form that applications see."""
-        for outcome in self.outcomes(only, order):
+        for outcome in self.read_outcomes(only, order):
             yield as_result(self.custom_id(outcome), outcome)
 
     def custom_id(self, outcome: Outcome) -> str:
         """Return the custom_id of an outcome as the caller knows it."""
         return outcome.row.custom_id if self._job.adopted else self._custom_ids[outcome.place]
 
-    def outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
+    def read_outcomes(self, only: Type | None = None, order: Order = "stored") -> Iterator[Outcome]:
         """Return every outcome, or those of one type, as they are stored or in the order of the requests.
 
         Raises:
             ResultsMissing: some outcomes that the batch's record counts are gone.
         """
-        found = (outcome for outcome in self._stored() if only in (None, outcome.row.type))
+        found = (outcome for outcome in self._read_stored() if only in (None, outcome.row.type))
         return _in_order(found, self._batch.count) if order == "request" else found
 
-    def chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
+    def read_chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Yield the outcomes of some requests, without those that may still be sent again.
 
         Args:
@@ -127,12 +127,12 @@ class Reader:
                 del wanted[place]
                 yield found
             else:
-                notes[place] = _note(stored)
+                notes[place] = _note_of(stored)
         lost = self._answers_lost()
         if batch.layers:
             yield from self._chosen_rows(wanted, notes, lost)
             if wanted and batch.error is None:
-                raise self._missing(len(wanted))
+                raise self._missing_error(len(wanted))
         elif wanted:
             yield from self._chosen_defaults(wanted, notes, lost)
 
@@ -140,19 +140,19 @@ class Reader:
         """Yield the outcomes of requests of a batch without rows."""
         self._check_that_it_is_there()
         if lost and not notes.keys() >= wanted.keys():
-            raise self._missing(lost, lost)
-        yield from self._defaults(wanted if self._batch.final else notes, notes)
+            raise self._missing_error(lost, lost)
+        yield from self._default_outcomes(wanted if self._batch.final else notes, notes)
 
     def _chosen_rows(self, wanted: dict[int, str], notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
         """Yield the last row of each wanted request, if it is final, and take what has a row out of ``wanted``."""
         for attempt, round_ in self._batch.layers:
             for place, row, line in self._wanted_rows(attempt, round_, wanted):
                 del wanted[place]
-                settled = place in notes or not _open(row)
+                settled = place in notes or not _is_open(row)
                 if lost and not settled:
-                    raise self._missing(lost, lost)
+                    raise self._missing_error(lost, lost)
                 if settled or self._batch.final:
-                    yield self._noted(Outcome(place, _source(round_), row, line), notes)
+                    yield self._add_note(Outcome(place, _source_of(round_), row, line), notes)
 
     def _wanted_rows(self, attempt: int, round_: int, wanted: Mapping[int, str]) -> Iterator[_PlacedRow]:
         """Yield the rows of wanted requests in one attempt; only the chunks that have any are read."""
@@ -166,9 +166,9 @@ class Reader:
     def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Find some outcomes by reading all."""
         settled = self._store.results.find_outcomes(self._job_id, self._number, list(places))
-        for outcome in self._stored():
+        for outcome in self._read_stored():
             place = outcome.place
-            if place in places and (self._batch.final or place in settled or not _open(outcome.row)):
+            if place in places and (self._batch.final or place in settled or not _is_open(outcome.row)):
                 yield outcome
 
     def _answers_lost(self) -> int:
@@ -178,7 +178,7 @@ class Reader:
         stored = self._store.results.count_outcomes(self._job_id, self._number)
         return lost_records.answers_lost(self._batch, stored=stored, answers=stored)
 
-    def _missing(self, count: int, answers: int = 0) -> Exception:
+    def _missing_error(self, count: int, answers: int = 0) -> Exception:
         return lost_records.of_outcomes(self._store, self._job_id, self._job, self._number, self._batch, count, answers)
 
     def _wire_id(self, place: int, round_: int, custom_id: str) -> str:
@@ -189,9 +189,9 @@ class Reader:
     @cached_property
     def _custom_ids(self) -> Ids:
         """The batch's custom_ids by position."""
-        return names(self._store, self._job_id, self._job, self._number, self._batch)
+        return load_custom_ids(self._store, self._job_id, self._job, self._number, self._batch)
 
-    def _stored(self) -> Iterator[Outcome]:
+    def _read_stored(self) -> Iterator[Outcome]:
         """Yield the outcomes of the Messages API, then the rows that these do not replace, the last round's first."""
         batch = self._batch
         replaced, notes = bytearray(batch.count), {}
@@ -202,19 +202,19 @@ class Reader:
                 replaced[place] = True
                 yield found
             else:
-                notes[place] = _note(stored)
+                notes[place] = _note_of(stored)
         answers = sum(replaced)
         lost = lost_records.answers_lost(batch, stored=answers + len(notes), answers=answers)
         if batch.layers:
-            yield from self._rows(replaced, notes, lost)
+            yield from self._read_rows(replaced, notes, lost)
             return
         self._check_that_it_is_there()
         known = (place for place in range(batch.count) if not replaced[place] and (place in notes or not lost))
-        yield from self._defaults(known, notes)
+        yield from self._default_outcomes(known, notes)
         if lost:
-            raise self._missing(lost, lost)
+            raise self._missing_error(lost, lost)
 
-    def _rows(self, replaced: bytearray, notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
+    def _read_rows(self, replaced: bytearray, notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
         """Yield the rows that no later outcome replaces.
 
         Args:
@@ -230,14 +230,14 @@ class Reader:
                 if replaced[place]:
                     continue
                 replaced[place] = True
-                if ((lost and place not in notes) or short) and _open(row):
+                if ((lost and place not in notes) or short) and _is_open(row):
                     withheld += 1
                 else:
-                    yield self._noted(Outcome(place, _source(round_), row, line), notes)
+                    yield self._add_note(Outcome(place, _source_of(round_), row, line), notes)
             short += max(self._rows_expected(attempt, round_) - found, 0)
         absent = replaced.count(0) if batch.error is None else short
         if missing := max(absent + withheld, lost, short):
-            raise self._missing(missing, lost)
+            raise self._missing_error(missing, lost)
 
     def _placed_rows(self, attempt: int, round_: int, arrival: Iterator[int]) -> Iterator[_PlacedRow]:
         """Yield the rows of an attempt that belong to the batch; what is there instead of one counts as missing.
@@ -247,7 +247,7 @@ class Reader:
         """
         first, nonce = self._batch.first, batch_requests.round_nonce(self._job.nonce, round_)
         for piece in self._store.results.read_rows(self._job_id, self._number, attempt):
-            for row, line in result_rows.rows(piece, skip_others=True):
+            for row, line in result_rows.read_rows(piece, skip_others=True):
                 index = next(arrival) if self._job.adopted else batch_requests.index_of(nonce, row.custom_id)
                 if index is not None and 0 <= index - first < self._batch.count:
                     yield index - first, row, line
@@ -259,9 +259,9 @@ class Reader:
             return expected
         return len(self._store.results.find_chunks(self._job_id, self._number, attempt, range(self._batch.count)))
 
-    def _noted(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
+    def _add_note(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
         """Add the note why a request was not sent again, if it was eligible for that."""
-        if self._batch.layers and not _open(outcome.row):
+        if self._batch.layers and not _is_open(outcome.row):
             return outcome
         return outcome._replace(note=notes.get(outcome.place, self._batch.note))
 
@@ -273,18 +273,18 @@ class Reader:
         if self._store.jobs.read_job(self._job_id) is None:
             raise JobNotFound(describe_missing_job(self._job_id))
 
-    def _defaults(self, places: Iterable[int], notes: Mapping[int, str]) -> Iterator[Outcome]:
+    def _default_outcomes(self, places: Iterable[int], notes: Mapping[int, str]) -> Iterator[Outcome]:
         """Yield the outcome that every request has of a batch without rows."""
         if self._batch.outcome is None:
             return
         line = _as_line(msgspec.json.encode(self._batch.outcome))
         for place in places:
-            yield self._noted(Outcome(place, "batch", result_rows.row(line), line), notes)
+            yield self._add_note(Outcome(place, "batch", result_rows.decode_row(line), line), notes)
 
 
 def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
     """Return an outcome in the form that applications see."""
-    row, (result, odd) = outcome.row, _parsed(outcome.line)
+    row, (result, odd) = outcome.row, _parse_result(outcome.line)
     kind = row.type
     message: Any = result.get("message")
     error: dict[str, Any] | None = None
@@ -308,10 +308,10 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
     )
 
 
-def _parsed(line: bytes) -> tuple[dict[str, Any], str | None]:
+def _parse_result(line: bytes) -> tuple[dict[str, Any], str | None]:
     """Return the object under ``result``, and what of it differs from the line; empty if the line is not JSON."""
     try:
-        values, odd = lenient_json.read(line)
+        values, odd = lenient_json.read_json(line)
         result: dict[str, Any] = values["result"]
         if result["type"]:
             return result, odd
@@ -330,12 +330,12 @@ def as_line(custom_id: str, outcome: Outcome) -> bytes:
     """
     source = outcome.source.encode()
     if outcome.row.unreadable:
-        _, odd = _parsed(outcome.line)
-        result = lenient_json.encode({"type": outcome.row.type, "raw": outcome.line.decode(errors="replace")})
+        _, odd = _parse_result(outcome.line)
+        result = lenient_json.encode_json({"type": outcome.row.type, "raw": outcome.line.decode(errors="replace")})
     else:
-        result, odd = _member(outcome.line, "result")
-    note = b',"note":%s' % lenient_json.encode(odd) if odd else b""
-    return b'{"custom_id":%s,"source":"%s","result":%s%s}' % (_text(custom_id), source, result, note)
+        result, odd = _read_member(outcome.line, "result")
+    note = b',"note":%s' % lenient_json.encode_json(odd) if odd else b""
+    return b'{"custom_id":%s,"source":"%s","result":%s%s}' % (_encode_text(custom_id), source, result, note)
 
 
 def message_json(outcome: Outcome) -> bytes:
@@ -344,15 +344,15 @@ def message_json(outcome: Outcome) -> bytes:
     Raises:
         ValueError: the outcome has no message that can be read.
     """
-    return _member(_member(outcome.line, "result")[0], "message")[0]
+    return _read_member(_read_member(outcome.line, "result")[0], "message")[0]
 
 
-def _text(text: str) -> bytes:
+def _encode_text(text: str) -> bytes:
     """Encode a text as JSON."""
     try:
         return msgspec.json.encode(text)
     except UnicodeEncodeError:
-        return lenient_json.encode(text)
+        return lenient_json.encode_json(text)
 
 
 _KEPT = b'{"kept":'
@@ -380,7 +380,7 @@ def kept_outcome(note: str, *, tried: bool) -> bytes:
     return msgspec.json.encode(Kept(note, tried))
 
 
-def kept(stored: bytes) -> Kept | None:
+def decode_unchanged(stored: bytes) -> Kept | None:
     """Decode a stored outcome if it is one that left the outcome unchanged; return None otherwise."""
     return _decode_kept(stored) if stored.startswith(_KEPT) else None
 
@@ -409,14 +409,14 @@ _MEMBERS: dict[str, msgspec.json.Decoder[Any]] = {
 }
 
 
-def _member(data: bytes, name: str) -> tuple[bytes, str | None]:
+def _read_member(data: bytes, name: str) -> tuple[bytes, str | None]:
     """Return a member of an object as strict JSON in one line, with a note if it had to be changed."""
     with suppress(*lenient_json.REFUSED):
         found = bytes(getattr(_MEMBERS[name].decode(data), name))
         found.decode()
         # In JSON these characters stand only between values.
         return found.replace(b"\n", b" ").replace(b"\r", b" "), None
-    return lenient_json.strict(data, name)
+    return lenient_json.strict_member(data, name)
 
 
 def _from_messages(place: int, stored: bytes) -> Outcome | None:
@@ -431,17 +431,17 @@ def as_row(stored: bytes) -> result_rows.Row:
     return result_rows.any_row(_as_line(stored))
 
 
-def _note(stored: bytes) -> str:
-    found = kept(stored)
+def _note_of(stored: bytes) -> str:
+    found = decode_unchanged(stored)
     return sys.intern(found.kept) if found else ""  # mostly the same text for thousands of requests
 
 
-def _open(row: result_rows.Row) -> bool:
+def _is_open(row: result_rows.Row) -> bool:
     """Return whether a request with such a row is eligible for resubmission or fallback."""
     return row.result.type != "succeeded" and rules.deserves_resubmission(row.type, row.error_type)
 
 
-def _source(round_: int) -> Source:
+def _source_of(round_: int) -> Source:
     return "resubmitted" if round_ else "batch"
 
 
@@ -451,12 +451,12 @@ def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[result_row
         # Almost nobody writes an id with escapes, so most lines need not be decoded.
         needle = f'"{next(iter(wanted))}"'.encode(errors="surrogatepass")
         for line in piece.split(b"\n"):
-            for found in result_rows.rows(line, skip_others=True) if needle in line else ():
+            for found in result_rows.read_rows(line, skip_others=True) if needle in line else ():
                 if found[0].custom_id in wanted:
                     yield found
                     return
     if piece:
-        yield from (found for found in result_rows.rows(piece, skip_others=True) if found[0].custom_id in wanted)
+        yield from (found for found in result_rows.read_rows(piece, skip_others=True) if found[0].custom_id in wanted)
 
 
 def _as_line(result: bytes) -> bytes:
@@ -484,7 +484,7 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
                 yield Outcome(place, names[sources[place]], result_rows.any_row(line), line, notes.get(place))
 
 
-def names(store: ReadableStore, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
+def load_custom_ids(store: ReadableStore, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:
     """Return a batch's custom_ids by position.
 
     Raises:

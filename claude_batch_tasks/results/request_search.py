@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.records import JobRecord
-from claude_batch_tasks.results.reader import Reader, names
+from claude_batch_tasks.results.reader import Reader, load_custom_ids
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import custom_ids
 
@@ -37,7 +37,7 @@ class RequestSearch:
             return self._read_all(absent.union(*(places.values() for places in found.values())))
         if self._job.adopted:
             return found
-        confirmed = {number: self._confirm(number, places) for number, places in found.items()}
+        confirmed = {number: self._confirm_places(number, places) for number, places in found.items()}
         return {number: places for number, places in confirmed.items() if places}
 
     def _look_up(self, ids: Iterable[str]) -> tuple[Places, set[str]]:
@@ -49,9 +49,9 @@ class RequestSearch:
         found: Places = {}
         absent: set[str] = set()
         for custom_id in ids:
-            if (part := custom_ids.part(custom_id)) not in parts:
+            if (part := custom_ids.part_number(custom_id)) not in parts:
                 parts[part] = self._store.payloads.read_index(self._job_id, part, **with_results)
-            if (where := custom_ids.find(parts[part], custom_id)) is not None:
+            if (where := custom_ids.find_index(parts[part], custom_id)) is not None:
                 number = bisect_right(firsts, where) - 1
                 found.setdefault(number, {})[where - firsts[number]] = custom_id
             else:
@@ -69,19 +69,19 @@ class RequestSearch:
         found: Places = {}
         for number, batch in enumerate(self._batches):
             if self._job.adopted:
-                outcomes = Reader(self._store, self._job_id, self._job, number, batch).outcomes()
+                outcomes = Reader(self._store, self._job_id, self._job, number, batch).read_outcomes()
                 named: Iterable[tuple[int, str]] = ((outcome.place, outcome.row.custom_id) for outcome in outcomes)
             else:
-                named = enumerate(names(self._store, self._job_id, self._job, number, batch))
+                named = enumerate(load_custom_ids(self._store, self._job_id, self._job, number, batch))
             if places := {place: custom_id for place, custom_id in named if custom_id in ids}:
                 found[number] = places
         return found
 
-    def _confirm(self, number: int, places: dict[int, str]) -> dict[int, str]:
+    def _confirm_places(self, number: int, places: dict[int, str]) -> dict[int, str]:
         """Return the places at which the ids really are: the index has only digests of ids."""
         if len(places) == 1:
             with suppress(ResultsMissing, IndexError):
                 [(place, custom_id)] = places.items()
                 return places if self._store.payloads.find_custom_id(self._job_id, number, place) == custom_id else {}
-        sent = names(self._store, self._job_id, self._job, number, self._batches[number])
+        sent = load_custom_ids(self._store, self._job_id, self._job, number, self._batches[number])
         return {place: custom_id for place, custom_id in places.items() if custom_id == sent[place]}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from claude_batch_tasks.rules.budget import (
     RESERVED_WAIT as RESERVED_WAIT,
-    affordable as affordable,
     affordable_twice as affordable_twice,
+    judge_spending as judge_spending,
 )
 from claude_batch_tasks.rules.calls import (
     MAX_REFUSED_PAUSE as MAX_REFUSED_PAUSE,

@@ -10,7 +10,7 @@ RESERVED_WAIT = 2
 Answer = Literal["yes", "wait", "no"]
 
 
-def affordable(limit: int | None, *, spent: int, reserved: int, least: int, most: int) -> Answer:
+def judge_spending(limit: int | None, *, spent: int, reserved: int, least: int, most: int) -> Answer:
     """Return whether something may be paid for: ``wait`` where what is reserved may turn out to cost less.
 
     What is alone may cost more than is left, if that covers what it costs at least.

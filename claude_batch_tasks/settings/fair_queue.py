@@ -39,7 +39,7 @@ class FairQueue:
         with self._lock:
             if len(self.queue) >= self.maxsize:
                 raise Full
-            self._give(item)
+            self._hand_over(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Return the item that was put last, or wait for one.
@@ -63,7 +63,7 @@ class FairQueue:
         except BaseException:  # a time limit, or Ctrl-C
             with self._lock:
                 if turn.given.is_set():
-                    self._give(turn.item)
+                    self._hand_over(turn.item)
                 elif turn in self._waiting:
                     self._waiting.remove(turn)
             raise
@@ -72,7 +72,7 @@ class FairQueue:
                 self._waiting.remove(turn)
             return turn.item
 
-    def _give(self, item: Any) -> None:
+    def _hand_over(self, item: Any) -> None:
         if not self._waiting:
             self.queue.append(item)
             return

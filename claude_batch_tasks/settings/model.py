@@ -47,7 +47,7 @@ def _setting(
     choices: tuple[str, ...] = (),
     secret: bool = False,
 ) -> Any:
-    """Return a dataclass field with the metadata that ``_checked`` and the documentation need."""
+    """Return a dataclass field with the metadata that ``_check_value`` and the documentation need."""
     return field(
         **({"default_factory": default} if callable(default) else {"default": default}),
         repr=not secret,
@@ -212,7 +212,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+            object.__setattr__(self, f.name, _check_value(f, getattr(self, f.name)))
         if self.store_url is not None:
             object.__setattr__(self, "store_url", redis_url(self.store_url))
         for low, high in (("poll_min", "poll_max"), ("retry_min", "retry_max")):
@@ -231,7 +231,7 @@ class Settings:
         """
         given = spelling.read_configured(app)
         for name, (key, _) in given.items():
-            _known(name, NAMES, PREFIX, key=key)
+            _require_known(name, NAMES, PREFIX, key=key)
         try:
             values = {name: each.value for name, each in given.items()}
             if isinstance(values.get("store_url"), str):
@@ -266,7 +266,7 @@ class Settings:
         """
         per_job = {f.name for f in dataclasses.fields(self) if f.metadata["per_job"]}
         return dataclasses.replace(
-            self, **{_known(name, per_job, "run_batch option "): value for name, value in options.items()}
+            self, **{_require_known(name, per_job, "run_batch option "): value for name, value in options.items()}
         )
 
     def check_client(self, alias: str) -> None:
@@ -300,7 +300,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     found = {}
     for name, (key, value) in given.items():
         try:
-            found[PREFIX + name] = _checked(FIELDS[_known(name, NAMES, PREFIX)], value)
+            found[PREFIX + name] = _check_value(FIELDS[_require_known(name, NAMES, PREFIX)], value)
         except InvalidSettings as exc:
             raise InvalidSettings(f"{key} in the environment: {exc}") from None
     return found
@@ -366,7 +366,7 @@ def visibility_timeout(app: Celery) -> float:
     return float(options.get("visibility_timeout", rules.DEFAULT_VISIBILITY_TIMEOUT))
 
 
-def _known(name: str, names: Collection[str], prefix: str, *, key: str = "") -> str:
+def _require_known(name: str, names: Collection[str], prefix: str, *, key: str = "") -> str:
     """Return a name if it is one of ``names``.
 
     Args:
@@ -384,7 +384,7 @@ def _known(name: str, names: Collection[str], prefix: str, *, key: str = "") -> 
     raise InvalidSettings(f"unknown setting {prefix}{name}{hint}")
 
 
-def _checked(f: _Field, value: Any) -> Any:
+def _check_value(f: _Field, value: Any) -> Any:
     """Return a setting's value in the setting's type, converted if it is text, as from the environment."""
     kind = str(f.type)
     if value is None or (isinstance(value, str) and value.lower() == "none"):

@@ -50,7 +50,7 @@ _PATIENCE = 20
 _FALSE, _TRUE = ("0", "f", "false", "n", "no"), ("1", "t", "true", "y", "yes")
 
 
-def _flag(text: str) -> bool:
+def _parse_flag(text: str) -> bool:
     if text.lower() not in (*_FALSE, *_TRUE):
         raise ValueError
     return text.lower() in _TRUE
@@ -65,13 +65,13 @@ def _tls_version(text: str) -> ssl.TLSVersion:
     return ssl.TLSVersion(int(text)) if text.isdigit() else ssl.TLSVersion[text.removeprefix("TLSVersion.")]
 
 
-def _positive(text: str) -> int:
+def _parse_positive(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _parse_mapping(text: str) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
         raise TypeError
@@ -85,19 +85,19 @@ _PASSED: dict[str, Callable[[str], Any]] = {
     "db": int,
     **dict.fromkeys(("username", "password", "client_name", "lib_name", "lib_version"), str),
     **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), float),
-    **dict.fromkeys(("socket_keepalive", "retry_on_timeout"), _flag),
+    **dict.fromkeys(("socket_keepalive", "retry_on_timeout"), _parse_flag),
     **dict.fromkeys(("health_check_interval", "socket_read_size", "protocol"), int),
-    "max_connections": _positive,
+    "max_connections": _parse_positive,
     "credential_provider": lambda path: symbol_by_name(path)(),
-    "ssl": _flag,
+    "ssl": _parse_flag,
     **dict.fromkeys(("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data"), str),
     **dict.fromkeys(("ssl_password", "ssl_ciphers", "ssl_ocsp_expected_cert"), str),
-    **dict.fromkeys(("ssl_check_hostname", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled"), _flag),
+    **dict.fromkeys(("ssl_check_hostname", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled"), _parse_flag),
     "ssl_cert_reqs": _cert_reqs,
     "ssl_min_version": _tls_version,
     **{name: parser for name, parser in _PARSERS.items() if name.endswith("_verify_flags")},
     "master_name": str,
-    "sentinel_kwargs": _mapping,
+    "sentinel_kwargs": _parse_mapping,
     "min_other_sentinels": int,
 }
 
@@ -135,7 +135,7 @@ def _redis_url(url: str, extra: tuple[tuple[str, str], ...]) -> str:
     options = {**dict(extra), **dict(parse_qsl(query, keep_blank_values=True))}
     if "virtual_host" in options:
         options["db"] = options.pop("virtual_host").lstrip("/")
-    checked = _checked(options)
+    checked = _check_options(options)
     scheme = _choose_tls(scheme, checked)
     _check_sentinels(scheme, checked)
     found = f"{scheme}://{netloc}{path}" + (f"?{urlencode(checked, quote_via=quote)}" if checked else "")
@@ -187,7 +187,7 @@ def _split_hosts(netloc: str) -> list[SplitResult]:
     return [urlsplit(f"//{host}") for host in netloc.rpartition("@")[2].split(",")]
 
 
-def _checked(options: Mapping[str, str]) -> dict[str, str]:
+def _check_options(options: Mapping[str, str]) -> dict[str, str]:
     """Return the options that are passed on, each as a text that its parser accepts."""
     found = {}
     for name, value in options.items():
@@ -208,7 +208,7 @@ def _checked(options: Mapping[str, str]) -> dict[str, str]:
 
 def _check_known_to_client(url: str) -> None:
     """Refuse options that the installed redis-py does not know."""
-    kind, options = _connection(address_of(url))
+    kind, options = _connection_class(address_of(url))
     try:
         kind(**options)
     except TypeError as exc:
@@ -249,7 +249,7 @@ def database_of(url: str) -> int:
     return int(address_of(redis_url(url)).options.get("db", 0))
 
 
-def _connection(found: Address) -> tuple[type[Any], dict[str, Any]]:
+def _connection_class(found: Address) -> tuple[type[Any], dict[str, Any]]:
     """Return the class of a connection and its arguments; ``connect_redis`` adapts both for Sentinels."""
     options = {name: value for name, value in found.options.items() if name not in (*_SENTINEL, "ssl")}
     options.pop("max_connections", None)
@@ -278,7 +278,7 @@ def connect_redis(
         kind: the class of the client.
     """
     found = address_of(redis_url(url))
-    plain, options = _connection(found)
+    plain, options = _connection_class(found)
     defaults = {n: v for n, v in defaults.items() if found.scheme != "unix" or not n.startswith("socket_keepalive")}
     options = {**defaults, **options}
     if found.scheme == "sentinel":
@@ -358,7 +358,7 @@ def _of_app(urls: Any, tls: Any, options: dict[str, str], unwanted: set[str] = f
     if tls and scheme != "unix":
         options["ssl"] = "true"
         given = tls if isinstance(tls, Mapping) else {}
-        options |= {name: _text(value) for name, value in given.items() if value is not None}
+        options |= {name: _option_text(value) for name, value in given.items() if value is not None}
     return redis_url(url, options)
 
 
@@ -373,5 +373,5 @@ def _of_transport(options: Any) -> dict[str, str]:
     return {name: json.dumps(value) if name == "sentinel_kwargs" else str(value) for name, value in found.items()}
 
 
-def _text(value: Any) -> str:
+def _option_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, (ssl.VerifyMode, ssl.TLSVersion)) else str(value)

@@ -35,7 +35,7 @@ class Usage(Struct, gc=False, kw_only=True):
 
 class Message(Struct, gc=False, kw_only=True):
     id: str
-    type: str = "message"
+    type: str = "make_message"
     role: str = "assistant"
     model: str
     content: list[Any]
@@ -57,7 +57,7 @@ class Line(Struct, gc=False):
     simulated: dict[str, bool] | UnsetType = UNSET
 
 
-def message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"], behaviour: Behaviour) -> Message:
+def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"], behaviour: Behaviour) -> Message:
     """Return the answer to a prompt: its echo, always the same."""
     text = (BEGINNING + prompt.echo).ljust(behaviour.answer_chars, ".")
     content: list[Any] = [Text(text)]
@@ -66,7 +66,7 @@ def message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"],
     complete = len(text) // 4 <= prompt.output_tokens
     usage = Usage(input_tokens=prompt.input_tokens, output_tokens=prompt.output_tokens, service_tier=tier)
     if prompt.prefix is not None:
-        tokens = prompt.tokens()
+        tokens = prompt.count_tokens()
         usage.input_tokens = tokens.input
         usage.cache_creation = CacheCreation(tokens.cache_write_5m, tokens.cache_write_1h)
         usage.cache_creation_input_tokens = tokens.cache_write_5m + tokens.cache_write_1h

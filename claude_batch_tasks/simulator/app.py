@@ -21,7 +21,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import control
-from .answers import Message, error_json, message
+from .answers import Message, error_json, make_message
 from .batch import Batch, new_id
 from .journal import Call
 from .prompts import ApiError, Judge, Prompt, read_batch, read_message
@@ -79,25 +79,25 @@ class Work:
     batch: Batch | None = None
 
 
-def build(scenario: Scenario) -> Starlette:
+def build_app(scenario: Scenario) -> Starlette:
     """Build the simulator as an ASGI application. Dropping connections needs `Protocol`."""
 
-    def api(path: str, endpoint: Endpoint, method: str) -> Route:
+    def make_route(path: str, endpoint: Endpoint, method: str) -> Route:
         async def serve(request: Request) -> Response:
-            return await _serve(request, endpoint)
+            return await _serve_call(request, endpoint)
 
         return Route(path, serve, methods=[method])
 
     one = "/v1/messages/batches/{batch_id}"
     routes = [
-        api("/v1/messages/batches", "create", "POST"),
-        api("/v1/messages/batches", "list", "GET"),
-        api(one, "retrieve", "GET"),
-        api(one, "delete", "DELETE"),
-        api(f"{one}/cancel", "cancel", "POST"),
-        api(f"{one}/results", "results", "GET"),
-        api("/v1/messages", "messages", "POST"),
-        *control.routes(),
+        make_route("/v1/messages/batches", "create", "POST"),
+        make_route("/v1/messages/batches", "list", "GET"),
+        make_route(one, "retrieve", "GET"),
+        make_route(one, "delete", "DELETE"),
+        make_route(f"{one}/cancel", "cancel", "POST"),
+        make_route(f"{one}/results", "results", "GET"),
+        make_route("/v1/messages", "messages", "POST"),
+        *control.make_routes(),
     ]
     app = Starlette(routes=routes, exception_handlers={404: _no_such_page, 405: _no_such_page})
     app.state.world = World(scenario)
@@ -105,10 +105,10 @@ def build(scenario: Scenario) -> Starlette:
 
 
 async def _no_such_page(request: Request, _: Exception) -> Response:
-    return _respond(_error_reply(ApiError("not_found_error", "Not Found"), new_id("req_")), request)
+    return _make_response(_error_reply(ApiError("not_found_error", "Not Found"), new_id("req_")), request)
 
 
-async def _serve(request: Request, endpoint: Endpoint) -> Response:
+async def _serve_call(request: Request, endpoint: Endpoint) -> Response:
     """Answer one call: find its account, prepare its work, choose the faults, and do the work."""
     world: World = request.app.state.world
     retries = request.headers.get("x-stainless-retry-count", "")
@@ -126,30 +126,30 @@ async def _serve(request: Request, endpoint: Endpoint) -> Response:
     cut = None
     headers: dict[str, str] = {}
     try:
-        call.account, organization = identify(request)
+        call.account, organization = identify_account(request)
         headers["anthropic-organization-id"] = organization
-        work = await _prepare(request, endpoint, world, call)
-        struck = world.faults.strike(endpoint, work.subject, world.moment(work.batch))
+        work = await _prepare_call(request, endpoint, world, call)
+        struck = world.faults.strike_call(endpoint, work.subject, world.moment_of(work.batch))
         call.faults = [fault.label for fault in struck]
         reply, cut = await _act_under(struck, work)
     except ApiError as error:
         call.error = error.kind
         reply = _error_reply(error, call.request_id)
     except HangUp as end:
-        _log(call)
+        _log_call(call)
         return await _hang_up(request, end.abruptly)
     except ClientDisconnect:
-        _log(call)
+        _log_call(call)
         return Response(status_code=499)
     call.status = reply.status
     reply.headers = {"request-id": call.request_id, **headers, **reply.headers}
     if reply.status >= 400 and call.error is None:
         call.error = error_type(reply.status)
-    _log(call)
-    return _respond(reply, request, cut)
+    _log_call(call)
+    return _make_response(reply, request, cut)
 
 
-def identify(request: Request) -> tuple[str, str]:
+def identify_account(request: Request) -> tuple[str, str]:
     """Return the account and organization of a call. Batches belong to an account: a key and a workspace.
 
     Raises:
@@ -169,7 +169,7 @@ def identify(request: Request) -> tuple[str, str]:
     return f"key-{name[:8]}" + (f"/{workspace}" if workspace else ""), organization
 
 
-async def _prepare(request: Request, endpoint: Endpoint, world: World, call: Call) -> Work:
+async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call: Call) -> Work:
     """Read a call, as far as this changes nothing.
 
     Raises:
@@ -186,31 +186,31 @@ async def _prepare(request: Request, endpoint: Endpoint, world: World, call: Cal
         else:
             prompts = read_batch(body, judge, version)
 
-        async def create() -> Reply:
-            batch = world.create(account, prompts)
+        async def create_batch() -> Reply:
+            batch = world.create_batch(account, prompts)
             call.batch_id = batch.id
-            return await _retrieve(request, world, batch)
+            return await _retrieve_batch(request, world, batch)
 
-        return Work(create)
+        return Work(create_batch)
     if endpoint == "messages":
         body = await _read_body(request, behaviour.max_message_bytes)
         judge = Judge(behaviour, "messages", world.attempts["messages"])
         prompt, stream = read_message(body, judge, version)
-        return Work(lambda: _answer(world, account, prompt, stream), subject=prompt.digest.hex())
+        return Work(lambda: _answer_prompt(world, account, prompt, stream), subject=prompt.digest.hex())
     if endpoint == "list":
-        return Work(lambda: _list(request, world, account))
+        return Work(lambda: _list_batches(request, world, account))
 
-    batch = world.find(account, request.path_params["batch_id"])
+    batch = world.find_batch(account, request.path_params["batch_id"])
     if batch is None:
         # Faults also see calls for batches that do not exist: a 500 comes before any lookup.
         missing = ApiError("not_found_error", "Not found")
-        return Work(lambda: _raise(missing), subject=request.path_params["batch_id"])
-    acts = {"retrieve": _retrieve, "cancel": _cancel, "delete": _delete, "results": _results}
+        return Work(lambda: _raise_error(missing), subject=request.path_params["batch_id"])
+    acts = {"retrieve": _retrieve_batch, "cancel": _cancel_batch, "delete": _delete_batch, "results": _send_results}
     act = acts[endpoint]
     return Work(lambda: act(request, world, batch), subject=str(batch.number), batch=batch)
 
 
-async def _raise(error: ApiError) -> NoReturn:
+async def _raise_error(error: ApiError) -> NoReturn:
     raise error
 
 
@@ -238,38 +238,38 @@ async def _read_body(request: Request, limit: int) -> bytearray:
 # The work of each endpoint
 
 
-async def _retrieve(request: Request, world: World, batch: Batch) -> Reply:
-    return _json(batch.json(world.now(), str(request.base_url)))
+async def _retrieve_batch(request: Request, world: World, batch: Batch) -> Reply:
+    return _json_reply(batch.as_json(world.now(), str(request.base_url)))
 
 
-async def _cancel(request: Request, world: World, batch: Batch) -> Reply:
+async def _cancel_batch(request: Request, world: World, batch: Batch) -> Reply:
     now = world.now()
-    if batch.ended(now):
+    if batch.has_ended(now):
         raise ApiError("invalid_request_error", f"Batch {batch.id} has already ended and cannot be canceled.")
     if batch.cancel_asked is None:
         batch.cancel_asked = now
-    return _json(batch.json(now, str(request.base_url)))
+    return _json_reply(batch.as_json(now, str(request.base_url)))
 
 
-async def _delete(request: Request, world: World, batch: Batch) -> Reply:
-    if not batch.ended(world.now()):
+async def _delete_batch(request: Request, world: World, batch: Batch) -> Reply:
+    if not batch.has_ended(world.now()):
         raise ApiError("invalid_request_error", f"Batch {batch.id} is still in progress: cancel it first.")
     batch.gone = True
-    return _json({"id": batch.id, "type": "message_batch_deleted"})
+    return _json_reply({"id": batch.id, "type": "message_batch_deleted"})
 
 
-async def _results(request: Request, world: World, batch: Batch) -> Reply:
+async def _send_results(request: Request, world: World, batch: Batch) -> Reply:
     now = world.now()
-    if not batch.ended(now):
+    if not batch.has_ended(now):
         raise ApiError("invalid_request_error", f"Batch {batch.id} has not ended: there are no results yet.")
-    if batch.archived(now):
+    if batch.is_archived(now):
         raise ApiError("not_found_error", f"The results of batch {batch.id} are no longer available.")
-    count, lines = batch.lines(now)
+    count, lines = batch.result_lines(now)
     style = batch.behaviour.results
     return Reply(_end_lines(lines, count, style), count, media_type="application/x-jsonl", style=style)
 
 
-async def _list(request: Request, world: World, account: str) -> Reply:
+async def _list_batches(request: Request, world: World, account: str) -> Reply:
     query = request.query_params
     limit = query.get("limit", "20")
     if not limit.lstrip("-").isdigit():
@@ -277,11 +277,11 @@ async def _list(request: Request, world: World, account: str) -> Reply:
     if not 1 <= int(limit) <= 1000:
         bound = "greater than or equal to 1" if int(limit) < 1 else "less than or equal to 1000"
         raise ApiError("invalid_request_error", f"limit: Input should be {bound}")
-    page, more = world.page(account, query.get("after_id"), query.get("before_id"), int(limit))
+    page, more = world.list_page(account, query.get("after_id"), query.get("before_id"), int(limit))
     now, base = world.now(), str(request.base_url)
-    return _json(
+    return _json_reply(
         {
-            "data": [batch.json(now, base) for batch in page],
+            "data": [batch.as_json(now, base) for batch in page],
             "has_more": more,
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
@@ -289,41 +289,41 @@ async def _list(request: Request, world: World, account: str) -> Reply:
     )
 
 
-async def _answer(world: World, account: str, prompt: Prompt, stream: bool) -> Reply:
-    world.admit(account, prompt)
+async def _answer_prompt(world: World, account: str, prompt: Prompt, stream: bool) -> Reply:
+    world.admit_call(account, prompt)
     await asyncio.sleep(world.behaviour.messages_seconds)
-    world.send(account, prompt)
+    world.send_prompt(account, prompt)
     headers = world.limit_headers(account)
     if prompt.outcome != "succeeded":
         kind = "api_error" if prompt.outcome in ("expired", "canceled") else prompt.outcome
         raise ApiError(msgspec.convert(kind, ErrorType), prompt.message, headers=headers)
-    answer = message(prompt, new_id("msg_"), "standard", world.behaviour)
+    answer = make_message(prompt, new_id("msg_"), "standard", world.behaviour)
     if stream:
-        events = list(_events(answer))
+        events = list(_message_events(answer))
         return Reply(events, len(events), media_type="text/event-stream; charset=utf-8", headers=headers)
-    reply = _json(answer)
+    reply = _json_reply(answer)
     reply.headers = headers
     return reply
 
 
-def _events(answer: Message) -> Iterator[bytes]:
+def _message_events(answer: Message) -> Iterator[bytes]:
     """Yield a message as server-sent events."""
 
-    def event(kind: str, **data: Any) -> bytes:
+    def encode_event(kind: str, **data: Any) -> bytes:
         return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **data}))
 
     text = answer.content[0].text
     first = replace(answer.usage, output_tokens=1)
     start = replace(answer, content=[], stop_reason=None, usage=first)
-    yield event("message_start", message=start)
-    yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-    yield event("ping")
+    yield encode_event("message_start", message=start)
+    yield encode_event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    yield encode_event("ping")
     for at in range(0, len(text), 40):
-        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": text[at : at + 40]})
-    yield event("content_block_stop", index=0)
+        yield encode_event("content_block_delta", index=0, delta={"type": "text_delta", "text": text[at : at + 40]})
+    yield encode_event("content_block_stop", index=0)
     stop = {"stop_reason": answer.stop_reason, "stop_sequence": None}
-    yield event("message_delta", delta=stop, usage={"output_tokens": answer.usage.output_tokens})
-    yield event("message_stop")
+    yield encode_event("message_delta", delta=stop, usage={"output_tokens": answer.usage.output_tokens})
+    yield encode_event("message_stop")
 
 
 # Faults
@@ -336,22 +336,22 @@ async def _act_under(faults: list[Fault], work: Work) -> tuple[Reply, Fault | No
         The answer, and the fault that cuts it, if there is one.
     """
     fault = next((f for f in faults if f.effect != "delay"), None)
-    await asyncio.sleep(_delay(faults, commit=False))
+    await asyncio.sleep(_delay_seconds(faults, commit=False))
     if fault is None or fault.effect == "cut":
         reply, cut = await work.act(), fault
     else:
         if fault.commit:
             await work.act()
-        reply, cut = _strike(fault), None
-    await asyncio.sleep(_delay(faults, commit=True))
+        reply, cut = _apply_fault(fault), None
+    await asyncio.sleep(_delay_seconds(faults, commit=True))
     return reply, cut
 
 
-def _delay(faults: list[Fault], *, commit: bool) -> float:
+def _delay_seconds(faults: list[Fault], *, commit: bool) -> float:
     return sum(fault.seconds for fault in faults if fault.effect == "delay" and fault.commit == commit)
 
 
-def _strike(fault: Fault) -> Reply:
+def _apply_fault(fault: Fault) -> Reply:
     if fault.effect == "drop":
         raise HangUp
     if fault.body:
@@ -375,7 +375,7 @@ async def _hang_up(request: Request, abruptly: bool) -> Response:
     return Response(status_code=500)
 
 
-def _cut(reply: Reply, fault: Fault) -> Iterator[bytes]:
+def _cut_reply(reply: Reply, fault: Fault) -> Iterator[bytes]:
     whole = int(reply.count * fault.at)
     for number, unit in enumerate(reply.units):
         if number < whole:
@@ -391,7 +391,7 @@ def _cut(reply: Reply, fault: Fault) -> Iterator[bytes]:
 # Answers
 
 
-def _json(data: object) -> Reply:
+def _json_reply(data: object) -> Reply:
     return Reply([msgspec.json.encode(data)])
 
 
@@ -406,20 +406,20 @@ def _end_lines(lines: Iterator[bytes], count: int, style: ResultsStyle) -> Itera
         yield line if number == count and not style.final_newline else line + end
 
 
-def _respond(reply: Reply, request: Request, cut: Fault | None = None) -> Response:
+def _make_response(reply: Reply, request: Request, cut: Fault | None = None) -> Response:
     if cut is None and isinstance(reply.units, list) and len(reply.units) == 1:
         return Response(reply.units[0], reply.status, reply.headers, reply.media_type)
-    pieces = iter(reply.units) if cut is None else _cut(reply, cut)
+    pieces = iter(reply.units) if cut is None else _cut_reply(reply, cut)
     headers = reply.headers
     if reply.style is not None:
-        pieces = _pieces(pieces, reply.style.chunk_bytes)
+        pieces = _cut_chunks(pieces, reply.style.chunk_bytes)
         if reply.style.gzip and "gzip" in request.headers.get("accept-encoding", ""):
-            pieces = _gzip(pieces)
+            pieces = _gzip_chunks(pieces)
             headers = {**headers, "content-encoding": "gzip"}
-    return StreamingResponse(_stream(request, pieces), reply.status, headers, reply.media_type)
+    return StreamingResponse(_stream_chunks(request, pieces), reply.status, headers, reply.media_type)
 
 
-async def _stream(request: Request, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _stream_chunks(request: Request, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     try:
         for piece in pieces:
             yield piece
@@ -431,7 +431,7 @@ async def _stream(request: Request, pieces: Iterator[bytes]) -> AsyncIterator[by
         await _hang_up(request, end.abruptly)
 
 
-def _pieces(units: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _cut_chunks(units: Iterator[bytes], size: int) -> Iterator[bytes]:
     """Yield the same bytes in chunks of `size`; what was made before a HangUp still comes first."""
     buffer = bytearray()
     try:
@@ -448,7 +448,7 @@ def _pieces(units: Iterator[bytes], size: int) -> Iterator[bytes]:
         yield bytes(buffer)
 
 
-def _gzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _gzip_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
     packer = zlib.compressobj(wbits=31)
     for piece in pieces:
         if packed := packer.compress(piece):
@@ -456,6 +456,6 @@ def _gzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _log(call: Call) -> None:
+def _log_call(call: Call) -> None:
     faults = f"  fault: {', '.join(call.faults)}" if call.faults else ""
     logger.info("%-8s %s  %s%s", call.endpoint, call.status or "---", call.batch_id or "", faults)

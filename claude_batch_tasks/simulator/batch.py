@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from .answers import UNKNOWN, Line, Result, error_json, message
+from .answers import UNKNOWN, Line, Result, error_json, make_message
 from .journal import Tokens
 from .prompts import Prompt
 from .script import Behaviour
@@ -26,7 +26,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}01" + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(22))
 
 
-def rfc3339(at: float | None) -> str | None:
+def format_time(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds")
 
 
@@ -40,11 +40,11 @@ class Bill(Struct):
     def paid(self) -> int:
         return self.outcomes["succeeded"]
 
-    def add(self, prompts: Sequence[Prompt]) -> None:
+    def add_prompts(self, prompts: Sequence[Prompt]) -> None:
         self.outcomes.update(prompt.outcome for prompt in prompts)
         for prompt in prompts:
             if prompt.outcome == "succeeded":
-                self.by_model[prompt.model].add(prompt.tokens())
+                self.by_model[prompt.model].add(prompt.count_tokens())
 
 
 class Batch:
@@ -76,21 +76,21 @@ class Batch:
             end = min(end, self.cancel_asked + self.behaviour.cancel_seconds)
         return end
 
-    def ended(self, now: float) -> bool:
+    def has_ended(self, now: float) -> bool:
         return now >= self.end
 
-    def listed(self, now: float) -> bool:
+    def is_listed(self, now: float) -> bool:
         return not self.gone and now >= self.created + self.behaviour.list_lag_seconds
 
-    def archived(self, now: float) -> bool:
-        return now >= self.created + self.behaviour.retention_seconds and self.ended(now)
+    def is_archived(self, now: float) -> bool:
+        return now >= self.created + self.behaviour.retention_seconds and self.has_ended(now)
 
-    def status(self, now: float) -> Status:
-        if self.ended(now):
+    def status_at(self, now: float) -> Status:
+        if self.has_ended(now):
             return "ended"
         return "in_progress" if self.cancel_asked is None else "canceling"
 
-    def processed(self, now: float) -> int:
+    def count_processed(self, now: float) -> int:
         """Return how many requests have been processed: one after another, spread evenly over the time."""
         until = min(now, self.end, now if self.cancel_asked is None else self.cancel_asked)
         # Not by the difference alone: with today's epoch seconds, rounding may make it slightly too small.
@@ -98,67 +98,67 @@ class Batch:
             return len(self.prompts)
         return int(len(self.prompts) * (until - self.created) / self.seconds)
 
-    def rest(self, now: float) -> str:
+    def rest_outcome(self, now: float) -> str:
         """Return the outcome of the requests that have not been processed."""
-        if not self.ended(now):
+        if not self.has_ended(now):
             return "processing"
         return "canceled" if self.end < self.expires else "expired"
 
-    def outcomes(self, now: float) -> Iterator[str]:
+    def list_outcomes(self, now: float) -> Iterator[str]:
         """Yield the outcome of each request: "succeeded", "expired", "canceled", an error type, or "processing"."""
-        done, rest = self.processed(now), self.rest(now)
+        done, rest = self.count_processed(now), self.rest_outcome(now)
         for index, prompt in enumerate(self.prompts):
             yield prompt.outcome if index < done else rest
 
-    def tally(self, now: float) -> dict[str, int]:
+    def count_requests(self, now: float) -> dict[str, int]:
         """Return `request_counts`: all requests are processing until the whole batch has ended."""
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
-        if not self.ended(now):
+        if not self.has_ended(now):
             counts["processing"] = len(self.prompts)
             return counts
-        outcomes = self.bill(now).outcomes
-        counts[self.rest(now)] = len(self.prompts) - outcomes.total()
+        outcomes = self.bill_at(now).outcomes
+        counts[self.rest_outcome(now)] = len(self.prompts) - outcomes.total()
         for outcome, number in outcomes.items():
             counts[outcome if outcome in counts else "errored"] += number
         return counts
 
-    def bill(self, now: float) -> Bill:
+    def bill_at(self, now: float) -> Bill:
         """Return the bill. It is kept between calls: only what was processed since the last call is added."""
-        self._bill.add(self.prompts[self._bill.outcomes.total() : self.processed(now)])
+        self._bill.add_prompts(self.prompts[self._bill.outcomes.total() : self.count_processed(now)])
         return self._bill
 
-    def json(self, now: float, base_url: str) -> dict[str, Any]:
+    def as_json(self, now: float, base_url: str) -> dict[str, Any]:
         """Return the batch as the API shows it."""
-        ended = self.ended(now)
-        archived = self.archived(now)
+        ended = self.has_ended(now)
+        archived = self.is_archived(now)
         url = self.behaviour.results.url.replace("{id}", self.id)
         url = url or f"{base_url.rstrip('/')}/v1/messages/batches/{self.id}/results"
         shown = {
             "id": self.id,
             "type": "message_batch",
-            "processing_status": self.status(now),
-            "request_counts": self.tally(now),
-            "ended_at": rfc3339(self.end) if ended else None,
-            "created_at": rfc3339(self.created),
-            "expires_at": rfc3339(self.expires),
-            "archived_at": rfc3339(self.created + self.behaviour.retention_seconds) if archived else None,
-            "cancel_initiated_at": rfc3339(self.cancel_asked),
+            "processing_status": self.status_at(now),
+            "request_counts": self.count_requests(now),
+            "ended_at": format_time(self.end) if ended else None,
+            "created_at": format_time(self.created),
+            "expires_at": format_time(self.expires),
+            "archived_at": format_time(self.created + self.behaviour.retention_seconds) if archived else None,
+            "cancel_initiated_at": format_time(self.cancel_asked),
             "results_url": url if ended and not archived else None,
         }
         if self.behaviour.results.unknown_fields:
             shown["simulated"] = {"unknown": True}
         return shown
 
-    def lines(self, now: float) -> tuple[int, Iterator[bytes]]:
+    def result_lines(self, now: float) -> tuple[int, Iterator[bytes]]:
         """Return how many result lines there are, and the lines without their ends, in a new order each time."""
         style = self.behaviour.results
         self.downloads += 1
         rng = Random(f"{self.behaviour.seed}:{self.number}:{self.downloads}")
         order = [*range(len(self.prompts)), *range(min(style.duplicates, len(self.prompts)))]
         order += [-1 - n for n in range(style.foreign)]
-        return len(order), self._lines(order, rng, self.processed(now), self.rest(now))
+        return len(order), self._shuffle_lines(order, rng, self.count_processed(now), self.rest_outcome(now))
 
-    def _lines(self, order: list[int], rng: Random, done: int, rest: str) -> Iterator[bytes]:
+    def _shuffle_lines(self, order: list[int], rng: Random, done: int, rest: str) -> Iterator[bytes]:
         encode = msgspec.json.Encoder().encode
         while order:
             # Shuffled line by line: all at once would keep other calls waiting.
@@ -167,19 +167,21 @@ class Batch:
             index = order.pop()
             if index >= 0:
                 prompt = self.prompts[index]
-                line = Line(prompt.custom_id, self._result(prompt, prompt.outcome if index < done else rest, index))
+                line = Line(
+                    prompt.custom_id, self._make_result(prompt, prompt.outcome if index < done else rest, index)
+                )
             else:
                 # A line of another batch is made from a prompt of ours, under a custom_id that was never sent.
                 prompt = self.prompts[(-1 - index) % len(self.prompts)]
-                line = Line(f"foreign-{-index}", self._result(prompt, "succeeded", index))
+                line = Line(f"foreign-{-index}", self._make_result(prompt, "succeeded", index))
             if self.behaviour.results.unknown_fields:
                 line.simulated = line.result.simulated = UNKNOWN
             yield encode(line)
 
-    def _result(self, prompt: Prompt, outcome: str, index: int) -> Result:
+    def _make_result(self, prompt: Prompt, outcome: str, index: int) -> Result:
         if outcome == "succeeded":
             message_id = f"msg_01{self.id[-16:]}{index % 1_000_000:06d}"
-            return Result("succeeded", message(prompt, message_id, "batch", self.behaviour))
+            return Result("succeeded", make_message(prompt, message_id, "batch", self.behaviour))
         if outcome in ("expired", "canceled"):
             return Result(outcome)
         return Result("errored", error=error_json(outcome, prompt.message, None))

@@ -8,8 +8,8 @@ import logging
 import click
 import msgspec
 
-from .scenarios import SCENARIOS, named
-from .server import Control, listen, require_extra, server
+from .scenarios import SCENARIOS, find_scenario
+from .server import Control, listen, make_server, require_extra
 
 
 @click.command("simulator")
@@ -41,7 +41,7 @@ def simulator(
         return
     try:
         require_extra()
-        chosen = named(scenario)
+        chosen = find_scenario(scenario)
         listener = listen(host, port)
     except (RuntimeError, LookupError, OSError) as error:
         raise click.ClickException(str(error)) from None
@@ -59,4 +59,4 @@ def simulator(
             click.echo(f"export {name}={value}")
         click.echo("")
     with contextlib.suppress(KeyboardInterrupt):
-        server(chosen).run(sockets=[listener])
+        make_server(chosen).run(sockets=[listener])

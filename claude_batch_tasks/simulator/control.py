@@ -24,9 +24,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .prompts import ApiError
-from .scenarios import SCENARIOS, named
+from .scenarios import SCENARIOS, find_scenario
 from .script import Behaviour, Fault, Scenario
-from .world import World, chosen
+from .world import World, choose_batches
 
 T = TypeVar("T")
 
@@ -53,73 +53,73 @@ class Forget(Struct, forbid_unknown_fields=True):
     batch_id: str
 
 
-def routes() -> list[Route]:
+def make_routes() -> list[Route]:
     return [
-        _get("state", lambda request, world: world.state()),
-        _get("journal", _journal),
-        _get("scenarios", lambda request, world: list(SCENARIOS.values())),
-        _post("faults", NewFaults, lambda world, new: world.add_faults(new.faults, new.replace)),
-        _post("behaviour", dict[str, Any], _behave),
-        _post("advance", Advance, _advance),
-        _post("forget", Forget, _forget),
-        _post("reset", Reset, None),
+        _make_get("state", lambda request, world: world.state()),
+        _make_get("journal", _read_journal),
+        _make_get("scenarios", lambda request, world: list(SCENARIOS.values())),
+        _make_post("faults", NewFaults, lambda world, new: world.add_faults(new.faults, new.replace)),
+        _make_post("behaviour", dict[str, Any], _change_behaviour),
+        _make_post("advance", Advance, _advance_clock),
+        _make_post("forget", Forget, _forget_batches),
+        _make_post("reset", Reset, None),
     ]
 
 
-def _journal(request: Request, world: World) -> object:
+def _read_journal(request: Request, world: World) -> object:
     query = request.query_params
-    return world.journal(int(query.get("since", "0")), query.get("prompts", "true") == "true")
+    return world.read_journal(int(query.get("since", "0")), query.get("prompts", "true") == "true")
 
 
-def _behave(world: World, changes: dict[str, Any]) -> None:
-    world.behave(msgspec.convert({**msgspec.to_builtins(world.behaviour), **changes}, Behaviour))
+def _change_behaviour(world: World, changes: dict[str, Any]) -> None:
+    world.change_behaviour(msgspec.convert({**msgspec.to_builtins(world.behaviour), **changes}, Behaviour))
 
 
-def _advance(world: World, advance: Advance) -> None:
+def _advance_clock(world: World, advance: Advance) -> None:
     now = world.now()
-    for batch in chosen(world, advance.end) if advance.end else ():
-        if not batch.ended(now):
+    for batch in choose_batches(world, advance.end) if advance.end else ():
+        if not batch.has_ended(now):
             batch.seconds = now - batch.created
-    for batch in chosen(world, advance.expire) if advance.expire else ():
-        if not batch.ended(now):
+    for batch in choose_batches(world, advance.expire) if advance.expire else ():
+        if not batch.has_ended(now):
             batch.expires = now
-    world.advance(advance.seconds)
+    world.advance_clock(advance.seconds)
 
 
-def _forget(world: World, forget: Forget) -> None:
-    for batch in chosen(world, forget.batch_id):
+def _forget_batches(world: World, forget: Forget) -> None:
+    for batch in choose_batches(world, forget.batch_id):
         batch.gone = True
 
 
-def _get(name: str, answer: Callable[[Request, World], object]) -> Route:
+def _make_get(name: str, answer: Callable[[Request, World], object]) -> Route:
     async def serve(request: Request) -> Response:
-        return _json(answer(request, request.app.state.world))
+        return _json_response(answer(request, request.app.state.world))
 
     return Route(f"/__sim__/{name}", serve, methods=["GET"])
 
 
-def _post(name: str, body: type[T], change: Callable[[World, T], None] | None) -> Route:
+def _make_post(name: str, body: type[T], change: Callable[[World, T], None] | None) -> Route:
     """Return the route that changes the world; without `change`, it makes a new world."""
 
     async def serve(request: Request) -> Response:
         try:
             asked = msgspec.json.decode(await request.body() or b"{}", type=body)
             if isinstance(asked, Reset):
-                request.app.state.world = World(_scenario(asked, request.app.state.world))
+                request.app.state.world = World(_choose_scenario(asked, request.app.state.world))
             elif change is not None:
                 change(request.app.state.world, asked)
         except (msgspec.DecodeError, LookupError, ApiError) as error:
-            return _json({"error": str(error)}, 400)
-        return _json(request.app.state.world.state())
+            return _json_response({"error": str(error)}, 400)
+        return _json_response(request.app.state.world.state())
 
     return Route(f"/__sim__/{name}", serve, methods=["POST"])
 
 
-def _scenario(reset: Reset, world: World) -> Scenario:
+def _choose_scenario(reset: Reset, world: World) -> Scenario:
     if reset.scenario is None:
         return world.scenario
-    return named(reset.scenario) if isinstance(reset.scenario, str) else reset.scenario
+    return find_scenario(reset.scenario) if isinstance(reset.scenario, str) else reset.scenario
 
 
-def _json(data: object, status: int = 200) -> Response:
+def _json_response(data: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(data), status, media_type="application/json")

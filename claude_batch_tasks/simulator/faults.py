@@ -32,16 +32,16 @@ class Installed:
         fault = self.fault
         if fault.endpoint not in (endpoint, "any") or not self._in_window(endpoint, moment):
             return False
-        key = self.key(subject)
+        key = self.count_key(subject)
         self.seen[key] += 1
         count = self.seen[key]
         if fault.calls and count not in fault.calls:
             return False
         if fault.times and self.fired[key] >= fault.times:
             return False
-        return chance(fault.probability, seed, "fault", self.number, subject, count)
+        return draw_chance(fault.probability, seed, "fault", self.number, subject, count)
 
-    def key(self, subject: str) -> str:
+    def count_key(self, subject: str) -> str:
         return subject if self.fault.per == "batch" else ""
 
     def _in_window(self, endpoint: Endpoint, moment: Moment) -> bool:
@@ -63,12 +63,12 @@ class FaultBook:
     def __init__(self, faults: tuple[Fault, ...], seed: int) -> None:
         self.seed = seed
         self.installed: list[Installed] = []
-        self.add(faults)
+        self.add_faults(faults)
 
-    def add(self, faults: tuple[Fault, ...]) -> None:
+    def add_faults(self, faults: tuple[Fault, ...]) -> None:
         self.installed += [Installed(fault, len(self.installed) + n) for n, fault in enumerate(faults)]
 
-    def strike(self, endpoint: Endpoint, subject: str, moment: Moment) -> list[Fault]:
+    def strike_call(self, endpoint: Endpoint, subject: str, moment: Moment) -> list[Fault]:
         """Return the faults that strike this call: any number of delays, and at most one other."""
         struck: list[Fault] = []
         ended = False
@@ -80,12 +80,12 @@ class FaultBook:
                 if ended:
                     continue
                 ended = True
-            rule.fired[rule.key(subject)] += 1
+            rule.fired[rule.count_key(subject)] += 1
             struck.append(rule.fault)
         return struck
 
 
-def chance(probability: float, *key: object) -> bool:
+def draw_chance(probability: float, *key: object) -> bool:
     """Draw with this probability. The draw depends only on the key: it is the same in whatever order calls arrive."""
     if probability >= 1:
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from .batch import rfc3339
+from .batch import format_time
 from .prompts import ApiError
 from .script import MESSAGE_OF, Behaviour
 
@@ -23,7 +23,7 @@ class Limits:
         #: The used amount of each enforced limit. It may exceed the limit: an answer counts in full.
         self._used: dict[str, float] = {}
 
-    def admit(self, behaviour: Behaviour, input_tokens: int) -> None:
+    def admit_call(self, behaviour: Behaviour, input_tokens: int) -> None:
         """Count a call with so many input tokens.
 
         Raises:
@@ -31,36 +31,36 @@ class Limits:
         """
         # The length of an answer is not known beforehand: one remaining token is enough.
         needs = {"requests": 1, "input-tokens": input_tokens, "output-tokens": 1}
-        self._settle(behaviour)
+        self._release_free(behaviour)
         waits = [
-            self._seconds(behaviour, limit, self._used[what] + needs[what] - limit)
-            for what, limit in enforced(behaviour).items()
+            self._seconds_until(behaviour, limit, self._used[what] + needs[what] - limit)
+            for what, limit in enforced_limits(behaviour).items()
             if self._used[what] + needs[what] > limit
         ]
         if waits:
-            headers = {**self.headers(behaviour), "retry-after": str(math.ceil(max(waits)))}
+            headers = {**self.describe_limits(behaviour), "retry-after": str(math.ceil(max(waits)))}
             if behaviour.minute_seconds < 60:
                 # A whole second may be many compressed minutes.
                 headers["retry-after-ms"] = str(math.ceil(max(waits) * 1000))
             raise ApiError("rate_limit_error", MESSAGE_OF["rate_limit_error"], headers=headers)
-        self._use("requests", 1)
-        self._use("input-tokens", input_tokens)
+        self._count_use("requests", 1)
+        self._count_use("input-tokens", input_tokens)
 
-    def answered(self, behaviour: Behaviour, output_tokens: int) -> None:
+    def count_answer(self, behaviour: Behaviour, output_tokens: int) -> None:
         """Count an answer."""
-        self._settle(behaviour)
-        self._use("output-tokens", output_tokens)
+        self._release_free(behaviour)
+        self._count_use("output-tokens", output_tokens)
 
-    def headers(self, behaviour: Behaviour) -> dict[str, str]:
+    def describe_limits(self, behaviour: Behaviour) -> dict[str, str]:
         """Return the headers that describe the limits at this moment."""
-        self._settle(behaviour)
-        limits = enforced(behaviour)
+        self._release_free(behaviour)
+        limits = enforced_limits(behaviour)
         # For each: the limit, what remains of it, and the seconds until all of it remains.
         rows: dict[str, tuple[int, int, float]] = {}
         for what, usual in USUAL.items():
             if what in limits:
                 limit, used = limits[what], self._used[what]
-                rows[what] = limit, max(0, int(limit - used)), self._seconds(behaviour, limit, used)
+                rows[what] = limit, max(0, int(limit - used)), self._seconds_until(behaviour, limit, used)
             else:
                 rows[what] = usual, usual, 0.0
         inputs, outputs = rows["input-tokens"], rows["output-tokens"]
@@ -72,16 +72,16 @@ class Limits:
             prefix = f"anthropic-ratelimit-{what}"
             headers[f"{prefix}-limit"] = str(limit)
             headers[f"{prefix}-remaining"] = str(remaining)
-            headers[f"{prefix}-reset"] = str(rfc3339(time.time() + seconds))
+            headers[f"{prefix}-reset"] = str(format_time(time.time() + seconds))
         return headers
 
-    def _settle(self, behaviour: Behaviour) -> None:
+    def _release_free(self, behaviour: Behaviour) -> None:
         """Release what has become free since the last call."""
         minute = behaviour.minute_seconds
         before, self._settled = self._settled, time.monotonic()
         new_window = (self._settled - self._began) // minute > (before - self._began) // minute
         settled: dict[str, float] = {}
-        for what, limit in enforced(behaviour).items():
+        for what, limit in enforced_limits(behaviour).items():
             used = self._used.get(what, 0.0)
             if behaviour.messages_limit == "bucket":
                 settled[what] = max(0.0, used - (self._settled - before) * limit / minute)
@@ -89,11 +89,11 @@ class Limits:
                 settled[what] = 0.0 if new_window else used
         self._used = settled
 
-    def _use(self, what: str, amount: int) -> None:
+    def _count_use(self, what: str, amount: int) -> None:
         if what in self._used:
             self._used[what] += amount
 
-    def _seconds(self, behaviour: Behaviour, limit: int, amount: float) -> float:
+    def _seconds_until(self, behaviour: Behaviour, limit: int, amount: float) -> float:
         """Return the real seconds until this amount of what is used is free again."""
         minute = behaviour.minute_seconds
         if behaviour.messages_limit == "bucket":
@@ -101,7 +101,7 @@ class Limits:
         return minute - (self._settled - self._began) % minute
 
 
-def enforced(behaviour: Behaviour) -> dict[str, int]:
+def enforced_limits(behaviour: Behaviour) -> dict[str, int]:
     """Return the limits that are enforced, by their names in the headers."""
     limits = {
         "requests": behaviour.messages_per_minute,

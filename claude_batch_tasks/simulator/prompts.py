@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from .faults import chance
+from .faults import draw_chance
 from .journal import Tokens
 from .script import MESSAGE_OF, STATUS_OF, Behaviour, ErrorType, Outcome
 
@@ -63,7 +63,7 @@ class Prompt(Struct, gc=False):
     outcome: str = "succeeded"
     message: str = ""
 
-    def tokens(self) -> Tokens:
+    def count_tokens(self) -> Tokens:
         """Return the tokens that are charged for an answer."""
         tokens = Tokens(self.input_tokens, self.output_tokens)
         if (prefix := self.prefix) is not None:
@@ -102,7 +102,7 @@ class Judge:
             if rule.via in (via, "both")
         ]
 
-    def decide(self, custom_id: str, digest: bytes, text: str) -> tuple[str, str]:
+    def decide_outcome(self, custom_id: str, digest: bytes, text: str) -> tuple[str, str]:
         """Return the outcome ("succeeded", "expired", "canceled" or an error type) and an error's message."""
         attempt = self.attempts[digest]
         for number, rule, search in self.rules:
@@ -111,7 +111,7 @@ class Judge:
                 and not (rule.attempts and attempt >= rule.attempts)
                 and rule.prompt in text
                 and search(custom_id)
-                and chance(rule.probability, self.behaviour.seed, "outcome", number, digest.hex(), attempt)
+                and draw_chance(rule.probability, self.behaviour.seed, "outcome", number, digest.hex(), attempt)
             ):
                 self.used[number] += 1
                 return _outcome_of(rule)
@@ -218,7 +218,7 @@ def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, ver
     echo = text[: judge.behaviour.echo_chars]
     length = max(len(BEGINNING) + len(echo), judge.behaviour.answer_chars)
     max_tokens = 0 if problem else params["max_tokens"]
-    outcome, message = problem or judge.decide(custom_id or "", digest, text)
+    outcome, message = problem or judge.decide_outcome(custom_id or "", digest, text)
     return Prompt(
         custom_id=custom_id or "",
         digest=digest,
@@ -277,7 +277,7 @@ def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[
     """Return what Anthropic would refuse about `params`: error type and message; None if they are valid."""
     model = params.get("model", UNSET)
     if not isinstance(model, str):
-        return "invalid_request_error", f"model: {_missing(model, 'string')}"
+        return "invalid_request_error", f"model: {_missing_text(model, 'string')}"
     if not model.startswith("claude"):
         return "not_found_error", f"model: {model}"
     if problem := _find_length_problem(params.get("max_tokens", UNSET), least=int(in_batch)):
@@ -295,13 +295,13 @@ def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[
 
 def _find_length_problem(max_tokens: Any, least: int) -> str | None:
     if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
-        return _missing(max_tokens, "integer")
+        return _missing_text(max_tokens, "integer")
     return f"Input should be greater than or equal to {least}" if max_tokens < least else None
 
 
 def _find_message_problem(messages: Any) -> str | None:
     if not isinstance(messages, list):
-        return f"messages: {_missing(messages, 'list')}"
+        return f"messages: {_missing_text(messages, 'list')}"
     if not messages:
         return "messages: at least one message is required"
     for index, message in enumerate(messages):
@@ -314,7 +314,7 @@ def _find_message_problem(messages: Any) -> str | None:
     return None
 
 
-def _missing(value: object, expected: str) -> str:
+def _missing_text(value: object, expected: str) -> str:
     return "Field required" if value is UNSET else f"Input should be a valid {expected}"
 
 

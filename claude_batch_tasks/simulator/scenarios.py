@@ -133,7 +133,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def named(name: str) -> Scenario:
+def find_scenario(name: str) -> Scenario:
     """Return the scenario of this name.
 
     Raises:

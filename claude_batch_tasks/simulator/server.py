@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from .journal import Journal, State
-from .scenarios import named
+from .scenarios import find_scenario
 from .script import Fault, Scenario
 
 if TYPE_CHECKING:
@@ -35,46 +35,46 @@ class Control:
 
     def state(self) -> State:
         """Return scenario, clock, faults with their counts, batches, totals."""
-        return self._call("state", State)
+        return self._call_control("state", State)
 
     def journal(self, since: int = 0, prompts: bool = True) -> Journal:
         """Return every call after number `since`, and what was sent and paid for each prompt."""
-        return self._call(f"journal?since={since}&prompts={str(prompts).lower()}", Journal)
+        return self._call_control(f"journal?since={since}&prompts={str(prompts).lower()}", Journal)
 
     def faults(self, *faults: Fault, replace: bool = False) -> State:
         """Install faults beside (or in place of) those in force. They count calls from now on."""
-        return self._call("faults", State, {"faults": faults, "replace": replace})
+        return self._call_control("faults", State, {"faults": faults, "replace": replace})
 
     def behave(self, **changes: Any) -> State:
         """Change fields of the `Behaviour`: at once for messages, for batches from the next one on."""
-        return self._call("behaviour", State, changes)
+        return self._call_control("behaviour", State, changes)
 
     def reset(self, scenario: str | Scenario | None = None) -> State:
         """Forget everything, and begin this scenario, or the present one again."""
-        return self._call("reset", State, {"scenario": scenario})
+        return self._call_control("reset", State, {"scenario": scenario})
 
     def advance(self, seconds: float) -> State:
         """Move the simulated clock forward."""
-        return self._call("advance", State, {"seconds": seconds})
+        return self._call_control("advance", State, {"seconds": seconds})
 
     def end(self, batch_id: str = "*") -> State:
         """End one batch, or all, now, with every request processed."""
-        return self._call("advance", State, {"end": batch_id})
+        return self._call_control("advance", State, {"end": batch_id})
 
     def expire(self, batch_id: str = "*") -> State:
         """Let one batch, or all, expire now: requests not processed yet are expired."""
-        return self._call("advance", State, {"expire": batch_id})
+        return self._call_control("advance", State, {"expire": batch_id})
 
     def forget(self, batch_id: str = "*") -> State:
         """Make a batch vanish for the API: 404 everywhere, absent from lists. The journal keeps it."""
-        return self._call("forget", State, {"batch_id": batch_id})
+        return self._call_control("forget", State, {"batch_id": batch_id})
 
     @property
     def env(self) -> dict[str, str]:
         """The environment that makes the SDK use this simulator."""
         return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": "sk-ant-simulated"}
 
-    def _call(self, path: str, answer: type[T], body: object = None) -> T:
+    def _call_control(self, path: str, answer: type[T], body: object = None) -> T:
         data = None if body is None else msgspec.json.encode(body)
         request = urllib.request.Request(f"{self.url}/__sim__/{path}", data)
         # Not through a proxy of the environment.
@@ -109,7 +109,7 @@ class Simulator(Control):
         port: int = 0,
         process: bool = False,
     ) -> None:
-        self.scenario = named(scenario) if isinstance(scenario, str) else scenario
+        self.scenario = find_scenario(scenario) if isinstance(scenario, str) else scenario
         self.host = host
         self.port = port
         self._in_process = process
@@ -138,12 +138,12 @@ class Simulator(Control):
             ]
             self._process = subprocess.Popen(command, env=_child_env())
         else:
-            self._server = server(self.scenario, log_level="error")
+            self._server = make_server(self.scenario, log_level="error")
             self._thread = threading.Thread(
                 target=self._server.run, args=([listener],), name="claude-batch-simulator", daemon=True
             )
             self._thread.start()
-        self._wait()
+        self._wait_ready()
         self.reset(self.scenario)
         return self
 
@@ -169,7 +169,7 @@ class Simulator(Control):
     ) -> None:
         self.stop()
 
-    def _wait(self, seconds: float = 20.0) -> None:
+    def _wait_ready(self, seconds: float = 20.0) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
@@ -182,15 +182,15 @@ class Simulator(Control):
         raise RuntimeError(f"the simulator did not start at {self.url}")
 
 
-def server(scenario: Scenario, log_level: str = "warning") -> uvicorn.Server:
+def make_server(scenario: Scenario, log_level: str = "warning") -> uvicorn.Server:
     """Return a uvicorn server of the simulator, to be run with `server.run(sockets=[listen(...)])`."""
     import uvicorn
 
-    from .app import Protocol, build
+    from .app import Protocol, build_app
 
     return uvicorn.Server(
         uvicorn.Config(
-            build(scenario),
+            build_app(scenario),
             http=Protocol,
             ws="none",
             lifespan="off",

@@ -42,34 +42,36 @@ class World:
         at, since = self._origin
         return at + (time.monotonic() - since) * self.behaviour.clock_speed
 
-    def advance(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self._origin = (self.now() + seconds, time.monotonic())
 
-    def behave(self, behaviour: Behaviour) -> None:
+    def change_behaviour(self, behaviour: Behaviour) -> None:
         """Change the behaviour: at once for messages, for batches from the next one on."""
         self._origin = (self.now(), time.monotonic())
         self.behaviour = behaviour
 
-    def moment(self, batch: Batch | None) -> Moment:
+    def moment_of(self, batch: Batch | None) -> Moment:
         now = self.now()
         if batch is None:
             return Moment(now, self.started)
-        return Moment(now, self.started, batch.created, batch.end if batch.ended(now) else None)
+        return Moment(now, self.started, batch.created, batch.end if batch.has_ended(now) else None)
 
     # Batches
 
-    def create(self, account: str, prompts: list[Prompt]) -> Batch:
+    def create_batch(self, account: str, prompts: list[Prompt]) -> Batch:
         batch = Batch(len(self.batches) + 1, account, prompts, self.now(), self.behaviour)
         self.batches[batch.id] = batch
         self._use_cache(account, prompts)
         self._count_attempts("batch", prompts)
         return batch
 
-    def find(self, account: str, batch_id: str) -> Batch | None:
+    def find_batch(self, account: str, batch_id: str) -> Batch | None:
         batch = self.batches.get(batch_id)
         return batch if batch and batch.account == account and not batch.gone else None
 
-    def page(self, account: str, after_id: str | None, before_id: str | None, limit: int) -> tuple[list[Batch], bool]:
+    def list_page(
+        self, account: str, after_id: str | None, before_id: str | None, limit: int
+    ) -> tuple[list[Batch], bool]:
         """Return one page of a list call, newest first, and whether there are more batches in its direction.
 
         Raises:
@@ -81,14 +83,14 @@ class World:
         end = _number_of(own, "after_id", after_id, math.inf)
         begin = _number_of(own, "before_id", before_id, 0)
         now = self.now()
-        batches = [b for b in own.values() if begin < b.number < end and b.listed(now)]
+        batches = [b for b in own.values() if begin < b.number < end and b.is_listed(now)]
         # Oldest first here: a page back in time has the newest of them, a page forward those next to the cursor.
         page = batches[:limit] if before_id else batches[-limit:]
         return page[::-1], len(page) < len(batches)
 
     # Messages
 
-    def admit(self, account: str, prompt: Prompt) -> None:
+    def admit_call(self, account: str, prompt: Prompt) -> None:
         """Count a call of the Messages API.
 
         Raises:
@@ -97,18 +99,18 @@ class World:
         tokens = prompt.input_tokens
         if prompt.prefix is not None and (account, prompt.model, prompt.prefix.digest) in self._cache:
             tokens -= prompt.prefix.tokens
-        self._limits[account].admit(self.behaviour, tokens)
+        self._limits[account].admit_call(self.behaviour, tokens)
 
     def limit_headers(self, account: str) -> dict[str, str]:
-        return self._limits[account].headers(self.behaviour)
+        return self._limits[account].describe_limits(self.behaviour)
 
-    def send(self, account: str, prompt: Prompt) -> None:
+    def send_prompt(self, account: str, prompt: Prompt) -> None:
         """Record a call of the Messages API that gets an answer, or is refused with its outcome."""
         self._use_cache(account, [prompt])
         if prompt.outcome == "succeeded":
-            self._limits[account].answered(self.behaviour, prompt.output_tokens)
+            self._limits[account].count_answer(self.behaviour, prompt.output_tokens)
         self.messages.append(prompt)
-        self._bill.add([prompt])
+        self._bill.add_prompts([prompt])
         self._count_attempts("messages", [prompt])
 
     def _use_cache(self, account: str, prompts: list[Prompt]) -> None:
@@ -137,18 +139,18 @@ class World:
             behaviour=self.behaviour,
             faults=[FaultRecord(i.fault, i.seen.total(), i.fired.total()) for i in self.faults.installed],
             batches=self._batch_records(),
-            totals=self._totals(),
+            totals=self._sum_totals(),
         )
 
-    def journal(self, since: int = 0, prompts: bool = True) -> Journal:
+    def read_journal(self, since: int = 0, prompts: bool = True) -> Journal:
         """Return the calls after number `since`; `prompts=False` leaves out the prompts, which may be many."""
         records = self._prompt_records() if prompts else []
-        return Journal(self.calls[since:], records, self._batch_records(), self._totals())
+        return Journal(self.calls[since:], records, self._batch_records(), self._sum_totals())
 
     def add_faults(self, faults: tuple[Fault, ...], replace: bool) -> None:
         if replace:
             self.faults = FaultBook((), self.behaviour.seed)
-        self.faults.add(faults)
+        self.faults.add_faults(faults)
 
     def _batch_records(self) -> list[BatchRecord]:
         now = self.now()
@@ -157,21 +159,21 @@ class World:
                 id=b.id,
                 number=b.number,
                 account=b.account,
-                status=b.status(now),
+                status=b.status_at(now),
                 requests=len(b.prompts),
                 created_at=b.created,
                 ended_at=b.end,
-                request_counts=b.tally(now),
-                paid=b.bill(now).paid,
+                request_counts=b.count_requests(now),
+                paid=b.bill_at(now).paid,
                 downloads=b.downloads,
                 gone=b.gone,
             )
             for b in self.batches.values()
         ]
 
-    def _totals(self) -> Totals:
+    def _sum_totals(self) -> Totals:
         now = self.now()
-        bills = [batch.bill(now) for batch in self.batches.values()]
+        bills = [batch.bill_at(now) for batch in self.batches.values()]
         by_model: defaultdict[str, Tokens] = defaultdict(Tokens)
         for bill in bills:
             for model, tokens in bill.by_model.items():
@@ -198,7 +200,7 @@ class World:
             return entry
 
         for batch in self.batches.values():
-            for prompt, outcome in zip(batch.prompts, batch.outcomes(now), strict=True):
+            for prompt, outcome in zip(batch.prompts, batch.list_outcomes(now), strict=True):
                 entry = record(prompt, outcome)
                 entry.custom_ids.append(prompt.custom_id)
                 entry.sent_in_batches += 1
@@ -218,7 +220,7 @@ def _number_of(batches: dict[str, Batch], name: str, cursor: str | None, default
     return batches[cursor].number
 
 
-def chosen(world: World, batch_id: str) -> Iterable[Batch]:
+def choose_batches(world: World, batch_id: str) -> Iterable[Batch]:
     """Return the batches that a control call means: one by id, or all with `*`.
 
     Raises:

@@ -20,7 +20,7 @@ from claude_batch_tasks.steps.message_chain import (
     ENDED as ENDED,
     NAME as NAME,
 )
-from claude_batch_tasks.steps.rate_limit import Pace as Pace
+from claude_batch_tasks.steps.rate_limit import RateLimits as RateLimits
 from claude_batch_tasks.steps.step import (
     JobEnded as JobEnded,
     LeaseLost as LeaseLost,

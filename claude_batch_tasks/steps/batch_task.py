@@ -48,14 +48,14 @@ class BatchTask(_Task):
     acks_late = True
     reject_on_worker_lost = True
     # Our messages hold ids and small numbers. An app that pickles its own tasks gives no reason for workers to unpickle
-    # ours, as long as they accept JSON at all: see ``publishing.serializer``.
+    # ours, as long as they accept JSON at all: see ``publishing.choose_serializer``.
     serializer = "json"
     max_retries = None
     ignore_result = True
     store_errors_even_if_ignored = True
     # A late duplicate must not write STARTED over the state with which the job has ended.
     track_started = False
-    autoretry_for = (errors.TryLater, OperationalError)
+    autoretry_for = (errors.Retryable, OperationalError)
     # Retry settings of an app's task class are for tasks that count their retries.
     dont_autoretry_for = ()
     retry_backoff = False
@@ -105,7 +105,7 @@ class BatchTask(_Task):
         """The store of the app."""
         return open_store(Settings.of(self.app))
 
-    def open(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
+    def open_job(self, job_id: str) -> tuple[Store, Settings, JobRecord | None]:
         """Return the store, the settings in force for a job, and the job."""
         settings, store = Settings.of(self.app), self.store
         found = store.jobs.read_job(job_id)
@@ -133,7 +133,7 @@ class BatchTask(_Task):
         raise self.republish(wait, exc)
 
     @contextlib.contextmanager
-    def quietly(self) -> Iterator[None]:
+    def without_trace(self) -> Iterator[None]:
         """Wrap a retry so that it leaves no trace in the result back end, for a task whose id is the job's.
 
         Celery would store RETRY: over PROGRESS, and, by a late duplicate, over the FAILURE with which the job ended.

@@ -56,7 +56,7 @@ def make_caller(settings: Settings, job: JobRecord, answered: Callable[[api.Acco
     Raises:
         InvalidSettings, PermanentError: there is no such client.
     """
-    client = api.client(job.client, settings.client_factories)
+    client = api.get_client(job.client, settings.client_factories)
     return api.Caller(client, settings.workspace_id, settings.user_profile_id, settings.betas, answered)
 
 

@@ -72,8 +72,8 @@ class Drop:
 Decision: TypeAlias = Done | Wait | Fail | StartOver | Drop
 
 
-def wait_out(exc: errors.HeldBack) -> Wait:
+def wait_out(exc: errors.RateLimited) -> Wait:
     """Return how a step waits that met a pause where it was to call the API, or to list an account's batches."""
     # The list call of another task may be the last poll of this batch too.
-    listed = isinstance(exc, errors.ListingUnderWay)
+    listed = isinstance(exc, errors.ListCallRunning)
     return Wait(str(exc), exc.retry_after or 0.0, spread=0.25, tried=False, past_deadline=listed)

@@ -26,7 +26,7 @@ from kombu.serialization import (  # type: ignore[attr-defined]
 )
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, TryLater
+from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, Retryable
 
 #: Time-outs of RabbitMQ connections. Only a confirmed message is known to have arrived: a message on a dead connection
 #: looks as if it had been sent.
@@ -59,7 +59,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def serializer(app: Celery) -> str:
+def choose_serializer(app: Celery) -> str:
     """Return the serializer of our messages: JSON, or that of the app's tasks if its workers accept no JSON.
 
     Raises:
@@ -133,7 +133,7 @@ class _Fixing:
 
 
 @contextmanager
-def bounded(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def bounded_options(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the options with which ``apply_async`` sends a message in bounded time.
 
     Args:
@@ -145,7 +145,7 @@ def bounded(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     if app.conf.task_always_eager:
         yield dict(options)
         return
-    producers, refused = _producers(app)
+    producers, refused = _producer_pool(app)
     try:
         if options.get("producer") or options.get("connection"):
             yield dict(options)
@@ -165,11 +165,11 @@ def is_outage(app: Celery, exc: BaseException) -> bool | None:
     False: the message cannot be made, as it is or with these settings, however often it is tried. None: neither is
     certain.
     """
-    if isinstance(exc, (OperationalError, TryLater, BackendError, OSError, MemoryError)):
+    if isinstance(exc, (OperationalError, Retryable, BackendError, OSError, MemoryError)):
         return True
     if isinstance(exc, _UNMAKEABLE):
         return False
-    _, refused = _producers(app)
+    _, refused = _producer_pool(app)
     backend: Any = app.backend
     if isinstance(exc, (*refused, *getattr(backend, "connection_errors", ()))):
         return True
@@ -179,7 +179,7 @@ def is_outage(app: Celery, exc: BaseException) -> bool | None:
 @contextmanager
 def event_dispatcher(app: Celery, hostname: str | None) -> Iterator[Any]:
     """Yield a dispatcher of events that uses the connection of our messages."""
-    producers, _ = _producers(app)
+    producers, _ = _producer_pool(app)
     with (
         producers.acquire(block=True) as producer,
         app.events.Dispatcher(producer.connection, hostname, True, producer.channel, False) as events,
@@ -220,7 +220,7 @@ def _linked_tasks(app: Celery, request: Any) -> list[Any]:
     return [*groups, group(together, app=app)] if together else groups
 
 
-def _producers(app: Celery) -> tuple[Any, tuple[type[Exception], ...]]:
+def _producer_pool(app: Celery) -> tuple[Any, tuple[type[Exception], ...]]:
     with _lock:
         if (found := _pools.get(app)) is None:
             options: dict[str, Any] = {}

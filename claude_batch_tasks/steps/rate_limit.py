@@ -19,7 +19,7 @@ class _Limits(HasInFlight, Clock, Protocol):
 
 
 @dataclass(frozen=True)
-class Pace:
+class RateLimits:
     """The rate limits of an account's batch calls, shared by all workers.
 
     A refused create pauses only creates (a full queue says nothing about polls); any other refusal pauses all calls.
@@ -29,22 +29,22 @@ class Pace:
     store: _Limits
     account: str
 
-    def check(self, kind: Kind = "look") -> None:
+    def check_pause(self, kind: Kind = "look") -> None:
         """Raise an error while the account's calls are paused.
 
         It is no decision of a step: calls are made deep inside searches and downloads, which cannot go on without them.
         ``StepTask.retry`` makes a wait of it.
 
         Raises:
-            HeldBack: the calls are paused; the text says until when.
+            RateLimited: the calls are paused; the text says until when.
         """
-        until = self.store.in_flight.paused_until(self.account, self._name(kind))
+        until = self.store.in_flight.paused_until(self.account, self._pause_name(kind))
         if (wait := until - self.store.now()) > 0:
             wait = min(wait, rules.LONGEST_PAUSE)  # whatever the clock of the worker that met the limit
-            raise errors.HeldBack(f"Anthropic asked for fewer calls; none before {format_time(until)}", wait)
+            raise errors.RateLimited(f"Anthropic asked for fewer calls; none before {format_time(until)}", wait)
 
     @contextmanager
-    def observing(self, kind: Kind = "look") -> Iterator[None]:
+    def observe_call(self, kind: Kind = "look") -> Iterator[None]:
         """Wrap a call: an error that asks for fewer calls pauses the calls of all workers."""
         try:
             yield
@@ -55,7 +55,7 @@ class Pace:
     def observe_answer(self, hold: float | None, kind: Kind = "look") -> None:
         """Pause calls for that many seconds, if any."""
         if hold is not None:
-            self.store.in_flight.pause_calls(self._name(kind), self.store.now() + hold)
+            self.store.in_flight.pause_calls(self._pause_name(kind), self.store.now() + hold)
 
-    def _name(self, kind: Kind) -> str:
+    def _pause_name(self, kind: Kind) -> str:
         return self.account if kind == "look" else f"{self.account}:{kind}"

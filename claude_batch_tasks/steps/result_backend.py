@@ -45,17 +45,17 @@ class Forgiving:
 
     def mark_as_done(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
         """Store a success as Celery's back end does."""
-        return self._store("mark_as_done", task_id, args, kwargs)
+        return self._try_storing("mark_as_done", task_id, args, kwargs)
 
     def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
         """Store a failure as Celery's back end does."""
-        return self._store("mark_as_failure", task_id, args, kwargs)
+        return self._try_storing("mark_as_failure", task_id, args, kwargs)
 
     def mark_as_retry(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
         """Store a retry as Celery's back end does."""
-        return self._store("mark_as_retry", task_id, args, kwargs)
+        return self._try_storing("mark_as_retry", task_id, args, kwargs)
 
-    def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
+    def _try_storing(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
         global _paused_until
         if self._courtesy and time.monotonic() < _paused_until:
             return None
@@ -93,15 +93,15 @@ class OfJobs(Forgiving):
         ends = ends_job(exc, kwargs.get("request"))
         return super().mark_as_failure(task_id, *args, **kwargs) if ends else None
 
-    def _store(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
+    def _try_storing(self, method: str, task_id: str, args: Any, kwargs: Any) -> Any:
         """Store the result under the name of the task that the caller knows: some back ends keep the name."""
         request = _request_of(method, args, kwargs)
         name = getattr(request, "task", None)
         if name != _FINISH_JOB:
-            return super()._store(method, task_id, args, kwargs)
+            return super()._try_storing(method, task_id, args, kwargs)
         request.task = _RUN_BATCH
         try:
-            return super()._store(method, task_id, args, kwargs)
+            return super()._try_storing(method, task_id, args, kwargs)
         finally:
             request.task = name
 

@@ -37,7 +37,7 @@ def find_route(
         args: the task's arguments, for routers that read them.
         kwargs: the task's keyword arguments.
     """
-    given = _route_of({**_own_options(app, RUN_BATCH), **_set(options)})
+    given = _route_of({**_own_options(app, RUN_BATCH), **_without_none(options)})
     return {"given": given, "found": _look_up(app, RUN_BATCH, args, dict(kwargs or {}), given) or {}}
 
 
@@ -55,7 +55,9 @@ def find_route_of_message(delivery: Mapping[str, Any] | None) -> dict[str, dict[
 
 def encode_route(route: Mapping[str, Mapping[str, Any]]) -> str:
     """Encode a route as JSON, in full, so that the app need not know its queues and exchanges."""
-    return json.dumps({kind: {name: _plain(value) for name, value in part.items()} for kind, part in route.items()})
+    return json.dumps(
+        {kind: {name: _make_plain(value) for name, value in part.items()} for kind, part in route.items()}
+    )
 
 
 def queue_name(route: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -76,7 +78,7 @@ def reroute_message(app: Celery, job: JobRecord, options: Mapping[str, Any]) -> 
     Args:
         options: the caller's options as the app's task class changed them.
     """
-    route, again = _decoded(job), find_route(app, options)
+    route, again = _decode_route(job), find_route(app, options)
     return route if encode_route({"given": route["given"]}) == encode_route({"given": again["given"]}) else again
 
 
@@ -86,7 +88,7 @@ def follow_route(app: Celery, job: JobRecord, name: str, args: tuple[Any, ...] =
     A route in ``task_routes`` for the task itself comes before the route of ``run_batch``. A catch-all route such as
     ``"*"`` does not count as the task's own.
     """
-    route = _decoded(job)
+    route = _decode_route(job)
     if name != RUN_BATCH and route["found"]:
         own = _look_up(app, name, args, {}, {})
         if own is not None and own != _look_up_any(app):
@@ -106,18 +108,18 @@ def follow_unless_routed(app: Celery, job: JobRecord, name: str, options: Mappin
         name: the task's name.
         options: the options of its signature.
     """
-    own = _route_of({**(_look_up(app, name, (), {}, {}) or {}), **_own_options(app, name), **_set(options)})
-    route = merge_options(_decoded(job))
+    own = _route_of({**(_look_up(app, name, (), {}, {}) or {}), **_own_options(app, name), **_without_none(options)})
+    route = merge_options(_decode_route(job))
     if any(part in own for part in _DESTINATION):
         route = {part: value for part, value in route.items() if part not in _DESTINATION}
     return {part: value for part, value in route.items() if part not in own}
 
 
-def _decoded(job: JobRecord) -> dict[str, dict[str, Any]]:
+def _decode_route(job: JobRecord) -> dict[str, dict[str, Any]]:
     if job.route is None:
         return {"given": {"queue": job.queue} if job.queue else {}, "found": {}}
     return {
-        kind: {name: _entity(name, value) for name, value in part.items()}
+        kind: {name: _make_entity(name, value) for name, value in part.items()}
         for kind, part in json.loads(job.route).items()
     }
 
@@ -143,28 +145,28 @@ def _look_up_any(app: Celery) -> dict[str, Any] | None:
 def _own_options(app: Celery, name: str) -> dict[str, Any]:
     """Return the message options of the task's class and of ``task_annotations``."""
     task: Any = app.tasks.get(name)
-    return _set(task._get_exec_options()) if task is not None else {}
+    return _without_none(task._get_exec_options()) if task is not None else {}
 
 
 def _route_of(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in _ROUTE if options.get(name) is not None}
 
 
-def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _plain(value: Any) -> Any:
+def _make_plain(value: Any) -> Any:
     return value.as_dict(recurse=True) if isinstance(value, (Queue, Exchange)) else value
 
 
-def _entity(name: str, value: Any) -> Any:
+def _make_entity(name: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if name == "exchange":
         return Exchange(**value)
-    made = {**value, "exchange": _entity("exchange", value["exchange"])}
+    made = {**value, "exchange": _make_entity("exchange", value["exchange"])}
     made["bindings"] = [
-        binding(**{**each, "exchange": _entity("exchange", each["exchange"])}) for each in value["bindings"]
+        binding(**{**each, "exchange": _make_entity("exchange", each["exchange"])}) for each in value["bindings"]
     ]
     return Queue(**made)

@@ -21,7 +21,7 @@ from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.records import BatchRecord, JobRecord, Lease, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials
-from claude_batch_tasks.steps.rate_limit import Pace
+from claude_batch_tasks.steps.rate_limit import RateLimits
 from claude_batch_tasks.store import Store, history, lost_records
 
 _T = TypeVar("_T")
@@ -98,7 +98,7 @@ class Step:
 
     @cached_property
     def batch(self) -> BatchRecord:
-        """The current record of the batch; ``record`` keeps it up to date."""
+        """The current record of the batch; ``update_record`` keeps it up to date."""
         batch = self.store.records.read_batch(self.unit.job_id, self.unit.batch or 0)
         if batch is None:
             raise errors.JobNotFound(f"job {self.unit.job_id} is gone from the store")
@@ -115,12 +115,12 @@ class Step:
         return credentials.name_account(self.client, self.settings, self.job)
 
     @property
-    def pace(self) -> Pace:
+    def rate_limits(self) -> RateLimits:
         """The account's rate limits."""
-        return Pace(self.store, self.account)
+        return RateLimits(self.store, self.account)
 
     @cached_property
-    def past(self) -> list[tuple[int, float]]:
+    def past_batches(self) -> list[tuple[int, float]]:
         """The account's past batches: requests and seconds of each."""
         return self.store.in_flight.past_durations(self.account)
 
@@ -153,7 +153,7 @@ class Step:
                 raise LeaseLost
             yield part
 
-    def record(self, **changes: Any) -> None:
+    def update_record(self, **changes: Any) -> None:
         """Write changes to the record of the unit."""
         if changes.get("done"):
             recorded = self.through = self.store.leases.end_batch(self.unit, self.owner, **changes)
@@ -162,9 +162,11 @@ class Step:
         if recorded is None:
             raise LeaseLost
         if self.unit.lane is None and self.unit.batch is not None:
-            self._note(changes)
+            self._apply_changes(changes)
 
-    def claim(self, batch_id: str, /, *, instead_of: Unit | None = None, force: bool = False, **changes: Any) -> bool:
+    def claim_batch(
+        self, batch_id: str, /, *, instead_of: Unit | None = None, force: bool = False, **changes: Any
+    ) -> bool:
         """Claim a batch at Anthropic for this unit and change the record, in one step; False if another has it."""
         holder = self.store.batch_ids.claim_id(
             self.unit, self.owner, batch_id, instead_of=instead_of, force=force, **changes
@@ -172,20 +174,20 @@ class Step:
         if holder is None:
             raise LeaseLost
         if holder == self.unit:
-            self._note(changes)
+            self._apply_changes(changes)
         return holder == self.unit
 
-    def release(self, batch_id: str, /, **changes: Any) -> None:
+    def release_batch(self, batch_id: str, /, **changes: Any) -> None:
         """Release a batch that is not this unit's and change the record, in one step."""
         if not self.store.batch_ids.release_id(self.unit, self.owner, batch_id, **changes):
             raise LeaseLost
-        self._note(changes)
+        self._apply_changes(changes)
 
-    def _note(self, changes: Mapping[str, Any]) -> None:
+    def _apply_changes(self, changes: Mapping[str, Any]) -> None:
         for name, value in changes.items():
             setattr(self.batch, name, value)
 
-    def fail(self, error: errors.BatchTasksError, *, done: bool = False) -> str:
+    def fail_batch(self, error: errors.BatchTasksError, *, done: bool = False) -> str:
         """Fail the batch before its time; the job reports the error when its other batches have finished.
 
         Args:
@@ -193,8 +195,8 @@ class Step:
         """
         # The API's counts are not our outcomes if its results were not published.
         counts = self.batch.counts if self.batch.layers else {}
-        self.record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
-        self.note(
+        self.update_record(state="failed", error=[type(error).__name__, list(error.args)], counts=counts, done=done)
+        self.record_event(
             "failed", f"failed: {error}", level=logging.WARNING, error=type(error).__name__, **call_details(error)
         )
         return f"failed: {error}"
@@ -285,7 +287,7 @@ class Step:
         now, grace = self.now(), self.settings.proxy_error_grace
         if (since := self.batch.refused_since) is None:
             with contextlib.suppress(errors.StoreUnavailable):
-                self.record(refused_since=now)
+                self.update_record(refused_since=now)
         elif now - since >= grace:
             raise errors.PermanentError(
                 f"{met}; so for {format_duration(now - since)} (proxy_error_grace)", *met.args[1:]
@@ -325,12 +327,12 @@ class Step:
             lost_records.replace_lost_batches(self.store, self.unit.job_id, job)
         return job
 
-    def tell(self, signal: Signal, **more: Any) -> None:
+    def send_signal(self, signal: Signal, **more: Any) -> None:
         """Send a signal about the job, with the batch number if the unit has one."""
         batch = {} if self.unit.batch is None else {"batch": self.unit.batch}
         signal.send(sender=self.task, job_id=self.unit.job_id, **batch, **more)
 
-    def note(self, event: history.Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
+    def record_event(self, event: history.Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
         """Record an event of the unit in the log and in the job's history; see ``history.note``."""
         history.note(self.store, self.unit, event, text, level=level, **{"batch_id": self._batch_id, **details})
 
@@ -339,11 +341,13 @@ class Step:
         known = {"batch_id": self._batch_id} if self._batch_id else {}
         return history.fields(self.unit, event, **known, **details)
 
-    def stop(self, reason: str) -> None:
+    def stop_job(self, reason: str) -> None:
         """Stop the job from spending more; a job that was stopped once stays stopped, for the first reason."""
         had, self.job.stopped = self.job.stopped, self.store.jobs.set_once(self.unit.job_id, "stopped", reason)
         if had is None:
-            self.note("stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.WARNING)
+            self.record_event(
+                "stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.WARNING
+            )
 
     @property
     def where(self) -> str:
@@ -367,12 +371,12 @@ def take_lease(task: Any, args: tuple[str, int, int, int]) -> Step | Lease:
         StoreUnavailable: the store does not answer.
     """
     job_id, batch, turn, seq = args
-    store, settings, job = task.open(job_id)
+    store, settings, job = task.open_job(job_id)
     if job is None:
         return Lease("gone")
     if task.request.is_eager and settings.max_wait is None:
         settings = settings.override({"max_wait": rules.EAGER_MAX_WAIT})
-    task.check(job)
+    task.check_job(job)
     unit, position = task.unit(job_id, batch, turn), task.position(turn, seq)
     owner = f"{task.request.hostname or 'eager'}/{uuid.uuid4().hex[:12]}"
     lease: Lease = store.leases.acquire_lease(unit, position, owner, settings.lease)

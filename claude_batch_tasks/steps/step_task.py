@@ -75,7 +75,7 @@ class StepTask(JobTask):
         """Return the position of a message in the life of its unit."""
         return message_chain.position_of(turn, self.rank, seq)
 
-    def after(self, turn: int) -> int:
+    def position_after(self, turn: int) -> int:
         """Return the position of the unit when this step has finished."""
         return message_chain.position_of(turn, self.rank + 1)
 
@@ -83,11 +83,11 @@ class StepTask(JobTask):
         """Return the unit whose lease the step takes."""
         return Unit(job_id, batch)
 
-    def due(self) -> float | None:
+    def due_time(self) -> float | None:
         """Return when the unit is due again, in epoch seconds."""
         return self.step.batch.due_at
 
-    def failures(self) -> int:
+    def count_failures(self) -> int:
         """Return the number of failures of the step in a row so far."""
         return self.step.batch.failures
 
@@ -104,7 +104,7 @@ class StepTask(JobTask):
         """Run the step; the end of the step is the end of the task."""
         while True:
             try:
-                return self._guarded(job_id, batch, turn, seq)
+                return self._run_guarded(job_id, batch, turn, seq)
             except JobEnded as end:
                 raise end.error from None
             except Retry as retry:
@@ -114,7 +114,7 @@ class StepTask(JobTask):
                 time.sleep(float(str(retry.when or 0)))
                 seq += 1
 
-    def _guarded(self, *args: Any) -> Any:
+    def _run_guarded(self, *args: Any) -> Any:
         """Run the step; whatever interrupts it leaves its unit where it was."""
         try:
             value = self.call_inside(*args)
@@ -143,9 +143,9 @@ class StepTask(JobTask):
         if self._failed_too_often(step):
             return self._give_up(step)
         with keep_lease(step):
-            return self._attempt(step)
+            return self._run_body(step)
 
-    def check(self, job: JobRecord) -> None:
+    def check_job(self, job: JobRecord) -> None:
         """Raise Ignore if the job has nothing for this message to do."""
         if job.state == "revoked":
             raise Ignore("the job was revoked")
@@ -154,24 +154,24 @@ class StepTask(JobTask):
         """End a message that may not act: a duplicate, one whose unit another worker has, one whose job is gone."""
         unit = self.unit(*args[:3])
         if lease.state == "gone":
-            self.gone(args[0])
+            self.end_without_job(args[0])
         if lease.state == "busy":
             raise self.republish(lease.remaining + 0.1, "another worker is at it", args)
         log.info("%s: duplicate message of %s ends here", unit, self.name, extra=history.fields(unit, "duplicate"))
         raise Ignore("duplicate")
 
-    def gone(self, job_id: str) -> NoReturn:
+    def end_without_job(self, job_id: str) -> NoReturn:
         """End a message whose job is gone from the store, and report that to whoever waits for it.
 
         Celery fails the rest of a failed task's chain.
         """
         extra = history.fields(Unit(job_id), "gone")
         log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
-        if self.told(job_id) or self.store.jobs.was_deleted(job_id):
+        if self.reported_state(job_id) or self.store.jobs.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
         raise JobEnded(errors.JobNotFound(describe_missing_job(job_id)))
 
-    def told(self, job_id: str) -> str | None:
+    def reported_state(self, job_id: str) -> str | None:
         """Return the final state of the job's AsyncResult; None if it is not known to have ended."""
         try:
             state = str(self.AsyncResult(job_id).state)
@@ -179,7 +179,7 @@ class StepTask(JobTask):
             return None
         return state if state in READY_STATES else None
 
-    def _attempt(self, step: Step) -> Any:
+    def _run_body(self, step: Step) -> Any:
         """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
         try:
             self._check_key(step)
@@ -190,13 +190,13 @@ class StepTask(JobTask):
             log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
             raise Ignore("taken over") from None
         except errors.BatchTasksError as exc:
-            return self.failed(exc)
+            return self.end_failed(exc)
 
     def _check_job(self, step: Step) -> None:
         """End the message if its job is gone, and replace lost batch records: nobody has the lease of what is gone."""
         with contextlib.suppress(errors.StoreUnavailable):
             if step.find_job() is None:
-                self.gone(step.unit.job_id)
+                self.end_without_job(step.unit.job_id)
 
     def _check_key(self, step: Step) -> None:
         """Ensure that this worker can read and encrypt the job's payloads, before it pays for or writes anything."""
@@ -227,7 +227,7 @@ class StepTask(JobTask):
         if isinstance(decision, Done):
             return decision.value
         if isinstance(decision, Fail):
-            return self.failed(decision.error)
+            return self.end_failed(decision.error)
         if isinstance(decision, Wait):
             self._wait_as_decided(decision)
         if isinstance(decision, StartOver):
@@ -237,7 +237,7 @@ class StepTask(JobTask):
 
     def wait_until_due(self) -> Wait | None:
         """Return the rest of a countdown of which a broker held only a part; None if the unit is due."""
-        wait = (self.due() or 0.0) - self.step.now()
+        wait = (self.due_time() or 0.0) - self.step.now()
         # Nobody waits for a canceled job.
         return Wait("waiting", wait, tried=False) if wait > 0.05 and not self.step.job.cancel_requested else None
 
@@ -266,10 +266,10 @@ class StepTask(JobTask):
             self.retry(exc=exc)
         raise Ignore("begun anew")
 
-    def failed(self, error: errors.BatchTasksError) -> str:
+    def end_failed(self, error: errors.BatchTasksError) -> str:
         """End the batch because of an error that does not pass; the chain goes on, and its last link reports it."""
         with self.ending_batch():
-            return self.step.fail(error, done=self.last)
+            return self.step.fail_batch(error, done=self.last)
 
     @contextlib.contextmanager
     def ending_batch(self) -> Iterator[None]:
@@ -292,7 +292,7 @@ class StepTask(JobTask):
         """
         if getattr(self.request, "step", None) is None:  # the app's task class postpones the task
             super().retry(*args, exc=exc, **options)
-        if isinstance(exc, errors.HeldBack):
+        if isinstance(exc, errors.RateLimited):
             self._wait_as_decided(wait_out(exc))
         self.step.check_refusals(exc)
         if self.request.is_eager:
@@ -318,7 +318,7 @@ class StepTask(JobTask):
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
-        self.report(str(describe_wait(why, wait)), due_at)
+        self.show_progress(str(describe_wait(why, wait)), due_at)
         if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
             retry = _make_retry(describe_wait(why, wait), wait)
         else:
@@ -335,8 +335,8 @@ class StepTask(JobTask):
     def wait_after(self, why: Wait | Exception | None, now: float) -> tuple[float, int]:
         """Return the seconds to wait, and the number of failures in a row, this one included."""
         if isinstance(why, Wait):
-            return why.draw_seconds(lambda: self.look_interval(now)), 0 if why.tried else self.failures()
-        failures = self.failures() + (not isinstance(why, errors.CreateUnresolved))
+            return why.draw_seconds(lambda: self.look_interval(now)), 0 if why.tried else self.count_failures()
+        failures = self.count_failures() + (not isinstance(why, errors.CreateUnresolved))
         return self.step.draw_countdown(failures, why), failures
 
     def look_interval(self, now: float) -> float:
@@ -350,9 +350,9 @@ class StepTask(JobTask):
             log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
         else:
             event: history.Event = "not_found" if isinstance(why, errors.NotFoundError) else "retry"
-            step.note(event, text, countdown=countdown, **call_details(why))
+            step.record_event(event, text, countdown=countdown, **call_details(why))
 
-    def report(self, line: str, due_at: float | None = None) -> None:
+    def show_progress(self, line: str, due_at: float | None = None) -> None:
         """Show progress under the id that the caller holds."""
         job_summary.report_progress(self.step, line, due_at)
 
@@ -362,7 +362,7 @@ class StepTask(JobTask):
             return False
         step = self.step
         try:
-            account, flight = self.flight() or ("", None)
+            account, flight = self.awaited_flight() or ("", None)
             done = step.store.leases.park_unit(
                 step.unit, step.owner, position, step.now() + wait, account=account, flight=flight, **changes
             )
@@ -374,7 +374,7 @@ class StepTask(JobTask):
             raise Ignore("taken over")
         return True
 
-    def flight(self) -> tuple[str, Flight] | None:
+    def awaited_flight(self) -> tuple[str, Flight] | None:
         """Return the account and the batch whose poll the unit waits for; None if it waits for something else."""
         return None
 
@@ -390,7 +390,7 @@ class StepTask(JobTask):
         except errors.StoreUnavailable:
             pause = self.step.settings.poll_min
         if pause and self.park_in_store(
-            pause, self.after(self.step.args[2]), failures=0, task_id=None, **self.step.ran
+            pause, self.position_after(self.step.args[2]), failures=0, task_id=None, **self.step.ran
         ):
             self.request.chain = None
             return
@@ -432,7 +432,7 @@ class StepTask(JobTask):
                 step.store.leases.advance_unit(
                     step.unit,
                     step.owner,
-                    self.after(step.args[2]),
+                    self.position_after(step.args[2]),
                     through=self.last,
                     failures=0,
                     due_at=None,
@@ -462,7 +462,7 @@ class StepTask(JobTask):
         if step is not None and step.released:
             raise Ignore("the step had ended")
         try:
-            step = self._begun(step, args)
+            step = self._ensure_begun(step, args)
             if self._failed_too_often(step):
                 # The code around the step does not let it end by itself.
                 value = self._give_up(step)
@@ -477,7 +477,7 @@ class StepTask(JobTask):
             self.retry_by_broker(reason)
         raise _make_retry(errors.Waiting(f"{reason}; next attempt in {format_duration(wait)}"), wait)
 
-    def _begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
+    def _ensure_begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
         """Return the interrupted step with its lease; begin it for that if it had not begun."""
         if step is None:
             begun = take_lease(self, args)
@@ -511,7 +511,7 @@ class StepTask(JobTask):
 
     def _give_up(self, step: Step) -> Any:
         """Fail the batch with the reason, because the step was interrupted too often."""
-        return self.failed(self.broken_off(step.failure, step.failures))
+        return self.end_failed(self.broken_off(step.failure, step.failures))
 
     def _release(self, args: tuple[Any, ...]) -> None:
         """Release the lease when the worker is stopped, so that the message's next worker need not wait for it."""
@@ -526,7 +526,7 @@ class StepTask(JobTask):
             return
         with contextlib.suppress(Exception):  # if this fails too, the message is found lost later
             args = (*args, 0, 0, 0)[:4]
-            self._wait_broken_off(self._begun(None, args), args, reason_of(exc))
+            self._wait_broken_off(self._ensure_begun(None, args), args, reason_of(exc))
 
     # -- hooks of the app's task class, for which a step neither begins nor ends a task
 

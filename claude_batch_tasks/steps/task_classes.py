@@ -46,8 +46,8 @@ class InnerTask(_Task):
     ) -> AsyncResult[Any]:
         """Send as Celery does, but in bounded time; whatever keeps the broker from taking it is an OperationalError."""
         if not self.app.conf.task_always_eager:
-            options.setdefault("serializer", publishing.serializer(self.app))
-        with publishing.bounded(self.app, {**options, **by_name(more)}) as bounded:
+            options.setdefault("serializer", publishing.choose_serializer(self.app))
+        with publishing.bounded_options(self.app, {**options, **by_name(more)}) as bounded:
             sent: AsyncResult[Any] = super().apply_async(args, kwargs, task_id=task_id, **bounded)
             return sent
 
@@ -108,7 +108,7 @@ def job_task(*, base: type[_B], name: str, **options: Any) -> Callable[[Callable
         options: more attributes of the task.
     """
 
-    def make(fun: Callable[..., Any], app: Celery) -> None:
+    def make_task(fun: Callable[..., Any], app: Celery) -> None:
         ours: Any = base
         theirs = type("AppTask", (_class_beside(app, base, name),), {"abstract": True, "__module__": __name__})
         own = {"abstract": True, "__module__": base.__module__, "app_class": theirs, **_request_class(base, theirs)}
@@ -118,13 +118,13 @@ def job_task(*, base: type[_B], name: str, **options: Any) -> Callable[[Callable
             # The app's class may call ``run`` itself.
             task.body, task.run = task.run, task.drive
 
-    def register(fun: Callable[..., Any]) -> _B:
-        _state.connect_on_app_finalize(lambda app: make(fun, app))
+    def register_task(fun: Callable[..., Any]) -> _B:
+        _state.connect_on_app_finalize(lambda app: make_task(fun, app))
         for app in _state._get_active_apps():  # type: ignore[attr-defined]
             if app.finalized:
                 with app._finalize_mutex:
-                    make(fun, app)
+                    make_task(fun, app)
         task: Any = Proxy(lambda: _state.get_current_app().tasks[name])
         return task  # type: ignore[no-any-return]
 
-    return register
+    return register_task

@@ -58,7 +58,7 @@ class StepRequest(Request):
         """Report once that a running job was revoked, as Celery does."""
         assert self.app is not None
         task: Any = self.app.tasks[NAME + "run_batch"]
-        store, _, job = task.open(job_id)
+        store, _, job = task.open_job(job_id)
         if job is None or not store.jobs.update_job(job_id, only="running", state="revoked", ended_at=store.now()):
             return
         text = "job %s was revoked; its batches that are at Anthropic go on there, and nothing more is sent"

@@ -30,4 +30,4 @@ __all__ = [
     "send_messages",
 ]
 
-worker.connect()
+worker.connect_signals()

@@ -25,31 +25,31 @@ class CreateBatch(InFlightTask):
     abstract = True
     rank = 0
 
-    def failed(self, error: errors.BatchTasksError) -> str:
+    def end_failed(self, error: errors.BatchTasksError) -> str:
         """Handle a batch that cannot be created, without harm to what the job already has.
 
         A refusal that all creates of the account meet stops the job; its outcomes are kept, and it can be resumed.
         """
         step = self.step
         if step.batch.intent_at is not None:
-            return super().failed(error)
+            return super().end_failed(error)
         if isinstance(error, errors.BatchesUnsupported) and error.status is not None:
             return self._give_up_batches(error)
         refused, smaller = credentials.concerns_account(error), bool(step.batch.rounds)
         with self.ending_batch():
             if refused or (smaller and isinstance(error, errors.AccountChanged)):
-                step.stop(str(error))
+                step.stop_job(str(error))
             if not smaller:
-                return super().failed(error)
-            step.record(state="unsent")
-            step.note("unsent", f"not created: {error}", level=logging.WARNING)
+                return super().end_failed(error)
+            step.update_record(state="unsent")
+            step.record_event("unsent", f"not created: {error}", level=logging.WARNING)
         return f"unsent: {error}"
 
     def _give_up_batches(self, error: errors.BatchesUnsupported) -> str:
         with self.ending_batch():
             gateway_errors.remember_gateway(self.step)
             decided = not_found.handle_missing_batch(self.step, "unsent", error)
-        return super().failed(error) if isinstance(decided, Fail) else str(decided.value)
+        return super().end_failed(error) if isinstance(decided, Fail) else str(decided.value)
 
     def pause(self) -> float:
         """Return the seconds until the first scheduled poll; 0 if there is no batch to poll."""
@@ -81,7 +81,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         return Fail(lost_records.of_requests(step.store, job_id, step.job, batch, record))
     if (unpaid := budget.reserve_cost(step)) is not None:
         return unpaid
-    step.pace.check("create")
+    step.rate_limits.check_pause("create")
     return creation.send_create(step, account)
 
 
@@ -99,7 +99,7 @@ def _check_stopped(step: Step) -> Done | Fail | None:
     record, job = step.batch, step.job
     if job.cancel_requested or (record.rounds and job.stopped):
         outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
-        step.record(state="unsent", **outcome)
+        step.update_record(state="unsent", **outcome)
         return Done(f"not created: the job is {'canceled' if job.cancel_requested else 'stopped'}")
     if job.stopped is not None and job.stopped.startswith("create:"):
         return Fail(errors.PermanentError(job.stopped))  # the account refused another batch of the job

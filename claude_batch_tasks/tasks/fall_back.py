@@ -42,7 +42,7 @@ class FallBack(StepTask):
     last = True
     waits = False
 
-    def after(self, turn: int) -> int:
+    def position_after(self, turn: int) -> int:
         """Return the position at the end of the batch's life."""
         return DONE
 
@@ -112,8 +112,8 @@ def _repeat_skipped_steps(step: Step, turn: int) -> None:
     """Begin another generation of a batch that a worker of an earlier release advanced past a step not run."""
     record = step.batch
     if record.turn <= turn and record.state in _BEFORE_FALL_BACK:
-        step.note("retry", f"not through: {record.state}; going through its steps again", level=logging.WARNING)
-        step.record(turn=turn + 1)
+        step.record_event("retry", f"not through: {record.state}; going through its steps again", level=logging.WARNING)
+        step.update_record(turn=turn + 1)
 
 
 def _choose_attempt(step: Step) -> str:
@@ -135,10 +135,10 @@ def _choose_next_attempt(step: Step) -> str:
     if record.state == "failed" or job.adopted or not record.eligible or job.cancel_requested:
         return "none"
     if record.read_only:
-        step.record(note="the store had lost its record, and with it what was sent again of it already")
+        step.update_record(note="the store had lost its record, and with it what was sent again of it already")
         return "none"
     if job.stopped is not None:
-        step.record(note=job.stopped)
+        step.update_record(note=job.stopped)
         return "none"
     return rules.choose_next_attempt(
         # If there are no rows, the API did not accept the batch, or lost it.
@@ -154,4 +154,4 @@ def _ends_in_time(step: Step) -> bool:
     settings, now = step.settings, step.now()
     deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
     limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
-    return not limits or rules.ends_in_time(min(limits), step.past, step.batch.eligible)
+    return not limits or rules.ends_in_time(min(limits), step.past_batches, step.batch.eligible)

@@ -25,7 +25,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         return early
     if record.rounds:
         lost_results.repair_records(step)
-    step.pace.check()
+    step.rate_limits.check_pause()
     try:
         seen = _download_rows(step)
     except errors.NotFoundError as exc:
@@ -35,13 +35,13 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
         step.store.results.discard_rows(job_id, batch, record.attempt)
         not_found.release_batch(step, "every row is foreign")
         return StartOver()
-    step.record(sighting=step.now(), refused_since=None)
+    step.update_record(sighting=step.now(), refused_since=None)
     if (incomplete := _check_complete(step, seen)) is not None:
         return incomplete
     _publish_results(step, seen)
     counts = dict(seen.tallies)
-    step.tell(signals.results_published, batch_id=record.batch_id, counts=counts, round=len(record.rounds))
-    step.note("fetched", f"fetched, {format_counts(counts)}", counts=counts, round=len(record.rounds))
+    step.send_signal(signals.results_published, batch_id=record.batch_id, counts=counts, round=len(record.rounds))
+    step.record_event("fetched", f"fetched, {format_counts(counts)}", counts=counts, round=len(record.rounds))
     return Done(f"fetched: {format_counts(counts)}")
 
 
@@ -49,11 +49,14 @@ def _download_rows(step: Step) -> Completeness:
     """Download the rows into the store, as one more attempt; return what was seen of them."""
     job_id, batch, record = step.unit.job_id, step.unit.batch or 0, step.batch
     assert record.batch_id is not None
-    step.record(attempt=record.attempt + 1)
+    step.update_record(attempt=record.attempt + 1)
     prices = step.settings.price_list
     seen = resubmission.expect_rows(step.store, job_id, step.job, batch, record, prices=prices, at=record.created_at)
-    with step.pace.observing(), api.results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks:
-        step.store.results.write_rows(job_id, batch, record.attempt, seen.keep(step.while_held(chunks)))
+    with (
+        step.rate_limits.observe_call(),
+        api.open_results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks,
+    ):
+        step.store.results.write_rows(job_id, batch, record.attempt, seen.keep_rows(step.while_held(chunks)))
     return seen
 
 
@@ -65,12 +68,12 @@ def _check_complete(step: Step, seen: Completeness) -> Fail | None:
     """
     record, limit = step.batch, step.settings.results_limit
     try:
-        seen.check(record.told)
+        seen.check_counts(record.told)
         metrics.count("downloads", result="complete")
         return None
     except errors.ResultsIncomplete as exc:
         metrics.count("downloads", result="incomplete")
-        step.note("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
+        step.record_event("incomplete", f"download {record.attempt}: {exc}", level=logging.WARNING)
         downloads = record.attempt - record.attempts_before
         if downloads < (min(limit, rules.TALLY_DOWNLOADS) if seen.complete else limit):
             step.store.results.discard_rows(step.unit.job_id, step.unit.batch or 0, record.attempt)
@@ -93,6 +96,6 @@ def _publish_results(step: Step, seen: Completeness) -> None:
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
     source = "resubmitted" if record.rounds else "batch"
-    metrics.count("cost_dollars", float(spending.total_known_cost(seen.meter.costs())), source=source)
+    metrics.count("cost_dollars", float(spending.total_known_cost(seen.meter.sum_costs())), source=source)
     if seen.stopped is not None and not step.job.adopted:
-        step.stop(seen.stopped)
+        step.stop_job(seen.stopped)

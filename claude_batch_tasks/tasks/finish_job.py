@@ -63,28 +63,28 @@ class FinishJob(StepTask):
         """Return 0: the unit has no sequence, and a retry is no new position."""
         return 0
 
-    def after(self, turn: int) -> int:
+    def position_after(self, turn: int) -> int:
         """Return the position at the end of the job's life."""
         return ENDED
 
     def go_on(self, job_id: str, batch: int = 0, turn: int = 0, seq: int = 0) -> Any:
         """End the job: quietly if another message ends it, and with the job's headers on the tasks linked to it."""
         message_headers.hand_on_headers(self.request)
-        with self.quietly():
+        with self.without_trace():
             return super().go_on(job_id, batch, turn, seq)
 
-    def check(self, job: JobRecord) -> None:
+    def check_job(self, job: JobRecord) -> None:
         """Raise Ignore unless all batches have finished: each batch of an earlier release sends such a message."""
-        super().check(job)
+        super().check_job(job)
         if job.through < job.batches:
             raise Ignore("other batches of the job are still on their way")
 
-    def failed(self, error: errors.BatchTasksError) -> Any:
+    def end_failed(self, error: errors.BatchTasksError) -> Any:
         """Fail the job as this task's own failure, for ``get()`` and ``link_error``; a job that has ended stays so."""
         job = self.step.job
-        return self.end(None if job.ended_at is not None else error)
+        return self.end_job(None if job.ended_at is not None else error)
 
-    def end(self, own: errors.BatchTasksError | None = None) -> Summary:
+    def end_job(self, own: errors.BatchTasksError | None = None) -> Summary:
         """End the job; return its summary.
 
         Args:
@@ -135,22 +135,22 @@ class FinishJob(StepTask):
         error = job_failure.of_what_follows(step, state, names, exc)
         with suppress(errors.StoreUnavailable):
             step.store.jobs.update_job(step.unit.job_id, not_sent=str(error))
-        step.note("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
+        step.record_event("not_sent", f"not sent: {' or '.join(names)}: {exc}", error=type(exc).__name__)
         return error
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Finish the unit if the result is stored; otherwise the task comes back."""
-        if not self._unsaved():
+        if not self._retry_unsaved():
             self.release_lease()
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Finish the unit if the job's error is stored; otherwise the task comes back, or its step was interrupted."""
         if not self.ends_job(exc):
             super().on_failure(exc, task_id, args, kwargs, einfo)
-        elif not self._unsaved():
+        elif not self._retry_unsaved():
             self.release_lease()
 
-    def _unsaved(self) -> bool:
+    def _retry_unsaved(self) -> bool:
         """Retry later if the result back end did not accept the job's end; return whether that is so."""
         step = getattr(self.request, "step", None)
         if not getattr(self.request, "unsaved", False) or step is None or self.request.is_eager:
@@ -175,6 +175,6 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
     job = self.step.job
     # The state stored under its id may not be how it ended: REVOKED, or a failure that an earlier release took for its
     # own.
-    if job.ended_at is not None and self.told(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
+    if job.ended_at is not None and self.reported_state(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
         return Drop("duplicate")
-    return Done(self.end())
+    return Done(self.end_job())

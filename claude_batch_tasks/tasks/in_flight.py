@@ -12,7 +12,7 @@ class InFlightTask(StepTask):
 
     abstract = True
 
-    def flight(self) -> tuple[str, Flight] | None:
+    def awaited_flight(self) -> tuple[str, Flight] | None:
         """Return the account and the batch if list calls can identify it and stand for its polls; None otherwise."""
         record = self.step.batch
         if record.state not in ("in_progress", "canceling") or record.provisional or record.created_at is None:

@@ -75,7 +75,7 @@ class JobCalls(JobTask):
         Raises:
             TypeError: always.
         """
-        self._refuse("map")
+        self._refuse_method("map")
 
     def starmap(self, it: Any) -> NoReturn:
         """Refuse: a job takes all of its requests at once.
@@ -83,7 +83,7 @@ class JobCalls(JobTask):
         Raises:
             TypeError: always.
         """
-        self._refuse("starmap")
+        self._refuse_method("starmap")
 
     def chunks(self, it: Any, n: int) -> NoReturn:
         """Refuse: a job divides its requests by itself.
@@ -91,9 +91,9 @@ class JobCalls(JobTask):
         Raises:
             TypeError: always.
         """
-        self._refuse("chunks")
+        self._refuse_method("chunks")
 
-    def _refuse(self, method: str) -> NoReturn:
+    def _refuse_method(self, method: str) -> NoReturn:
         raise TypeError(
             f"run_batch.{method}() cannot be: Celery calls a task as a function for it, and a job is run by workers. "
             "A job takes all requests at once, and divides them into batches: run_batch.delay(requests). For several "
@@ -150,5 +150,5 @@ class JobCalls(JobTask):
 def _expect_end(sent: AsyncResult[Summary]) -> AsyncResult[Summary]:
     """Return the app's return value, after marking an AsyncResult in it as that of a stored job."""
     if isinstance(sent, JobResult):
-        sent.expect()
+        sent.expect_job()
     return sent

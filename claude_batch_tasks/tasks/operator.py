@@ -8,14 +8,14 @@ from claude_batch_tasks import api, errors
 from claude_batch_tasks.lifecycle import lost_results, recovery
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import NAME, BatchTask, Pace, credentials, job_task
+from claude_batch_tasks.steps import NAME, BatchTask, RateLimits, credentials, job_task
 from claude_batch_tasks.store import history
 
 
 @job_task(base=BatchTask, name=NAME + "cancel_batch")
 def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     """Request the cancellation of a batch from Anthropic now; ``poll_batch`` would request it at its next poll."""
-    store, settings, record = self.open(job_id)
+    store, settings, record = self.open_job(job_id)
     found = store.records.read_batch(job_id, batch)
     if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
         return "nothing to cancel yet"
@@ -27,11 +27,11 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
             raise errors.AccountChanged(f"client {record.client!r} is on another account: {differs}")
 
     client = credentials.make_caller(settings, record, answered)
-    pace = Pace(store, credentials.name_account(client, settings, record))
-    pace.check()
+    pace = RateLimits(store, credentials.name_account(client, settings, record))
+    pace.check_pause()
     try:
-        with pace.observing():
-            seen = api.cancel(client, found.batch_id, timeout=settings.timeout)
+        with pace.observe_call():
+            seen = api.cancel_batch(client, found.batch_id, timeout=settings.timeout)
     except (errors.PermanentError, errors.AccountChanged) as exc:
         return f"refused: {exc}"
     history.note(store, Unit(job_id, batch), "cancel", f"Anthropic: {seen.processing_status}", batch_id=found.batch_id)

@@ -53,12 +53,12 @@ class RunBatch(JobCalls):
 
     def go_on(self, *args: Any, **kwargs: Any) -> Any:
         """Begin the job, or end it."""
-        with self._ending() as finish:
+        with self._open_ending() as finish:
             if finish is not None:
                 return finish.go_on(*args, **kwargs)
-        with self.quietly():
+        with self.without_trace():
             try:
-                super().before_start(str(self.request.id), *self._shown(args, kwargs))
+                super().before_start(str(self.request.id), *self._hide_prompts(args, kwargs))
                 return self.call_inside(*args, **kwargs)
             except (Ignore, Reject, Retry):
                 raise
@@ -125,7 +125,7 @@ class RunBatch(JobCalls):
             )
 
     @contextmanager
-    def _ending(self) -> Iterator[FinishJob | None]:
+    def _open_ending(self) -> Iterator[FinishJob | None]:
         """Yield the task that ends the job, with this task's request, if the message asks for that; None otherwise."""
         request = self.request
         if getattr(request, "task", None) != NAME + "finish_job" and not getattr(request, "ends_here", False):
@@ -146,7 +146,7 @@ class RunBatch(JobCalls):
         It is one task, and fails once.
         """
         setattr(self.request, "ends_here", True)  # noqa: B010 - an attribute of ours on Celery's request
-        with self._ending() as finish:
+        with self._open_ending() as finish:
             assert finish is not None
             return finish.go_on(job_id)
 
@@ -157,24 +157,24 @@ class RunBatch(JobCalls):
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """End the job, and call the hook of the app's task class."""
-        with self._ending() as finish:
+        with self._open_ending() as finish:
             if finish is not None:
                 finish.on_success(retval, task_id, args, kwargs)
         if self._has_ended():
-            super().on_success(retval, task_id, *self._shown(args, kwargs))
+            super().on_success(retval, task_id, *self._hide_prompts(args, kwargs))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """End the job, and call the app's hook; an interruption of the job's message is no failure of the job."""
-        with self._ending() as finish:
+        with self._open_ending() as finish:
             if finish is not None:
                 finish.on_failure(exc, task_id, args, kwargs, einfo)
         if self._has_ended(exc):
-            super().on_failure(exc, task_id, *self._shown(args, kwargs), einfo)
+            super().on_failure(exc, task_id, *self._hide_prompts(args, kwargs), einfo)
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Call the hook of the app's task class."""
         if self._has_ended(retval if status == FAILURE else None):
-            super().after_return(status, retval, str(self.request.id), *self._shown(args, kwargs), einfo)
+            super().after_return(status, retval, str(self.request.id), *self._hide_prompts(args, kwargs), einfo)
 
     def _has_ended(self, exc: Any = None) -> bool:
         """Return whether the job has ended: Celery has stored how, and the task does not come back to store it."""
@@ -182,7 +182,7 @@ class RunBatch(JobCalls):
             return False
         return exc is None or self.request.is_eager or self.ends_job(exc)
 
-    def _shown(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def _hide_prompts(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return the arguments that the app's task class sees: no prompts, unless they are in this process."""
         return (args, kwargs) if self.request.is_eager else ((), {"job_id": str(self.request.id)})
 
@@ -206,13 +206,13 @@ class RunBatch(JobCalls):
         error = None
         with suppress(Exception):
             if failures >= Settings.of(self.app).max_step_failures:
-                error = self._fail(unit, self.broken_off(reason, failures))
+                error = self._fail_job(unit, self.broken_off(reason, failures))
         if error is not None:
             message_headers.hand_on_headers(self.request)
             raise error
         self.retry_by_broker(reason)
 
-    def _fail(self, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
+    def _fail_job(self, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
         """End the job before it was begun; return None if it was begun meanwhile."""
         job = self.store.jobs.read_job(unit.job_id)
         if job is None:
@@ -261,7 +261,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
         JobNotFound: the store has lost the job.
     """
     job_id = job_id or str(self.request.id)
-    _, settings, record = self.open(job_id)
+    _, settings, record = self.open_job(job_id)
     if record is None:
         record = self.submit_requests(job_id, requests, options)
         settings = settings.override(record.options)

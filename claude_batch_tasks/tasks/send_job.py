@@ -120,7 +120,7 @@ def stage_job(
         read_expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options}),
     )
     if not app.conf.task_always_eager:
-        publishing.serializer(app)
+        publishing.choose_serializer(app)
         publishing.check_serializer(app, options.get("serializer"))
     route = routing.find_route(app, options, (requests,), kwargs)
     return submission.submit_job(

@@ -33,30 +33,30 @@ class SendMessages(StepTask):
         """Return the message's own sequence number, which alone counts."""
         return seq
 
-    def after(self, turn: int) -> int:
+    def position_after(self, turn: int) -> int:
         """Return the position at the end of the sender's life."""
         return DONE
 
-    def due(self) -> float | None:
+    def due_time(self) -> float | None:
         """Return when the sender may send again."""
         return self.step.store.records.read_sender(self.step.unit).due_at
 
-    def failures(self) -> int:
+    def count_failures(self) -> int:
         """Return the failures of the store or the broker in a row."""
         return self.step.store.records.read_sender(self.step.unit).failures
 
-    def report(self, line: str, due_at: float | None = None) -> None:
+    def show_progress(self, line: str, due_at: float | None = None) -> None:
         """Skip the report: ``fall_back`` reports for all senders."""
 
-    def gone(self, job_id: str) -> NoReturn:
+    def end_without_job(self, job_id: str) -> NoReturn:
         """End the message quietly: ``fall_back`` reports it to whoever waits for the job."""
         raise Ignore("the job is gone from the store")
 
-    def failed(self, error: errors.BatchTasksError) -> str:
+    def end_failed(self, error: errors.BatchTasksError) -> str:
         """Stop the job, and leave unsent requests with their earlier outcomes: an error here must not end the batch."""
         step = self.step
         with self.ending_batch():
-            step.stop(str(error))
+            step.stop_job(str(error))
             step.store.message_queue.drop_waiting(step.unit.job_id, step.unit.batch or 0)
         return f"stopped: {error}"
 
@@ -84,8 +84,8 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     step = self.step
     if step.store.message_queue.count_unfinished(job_id, batch) and (early := self.wait_until_due()) is not None:
         return early
-    run = messages_fallback.Lane(step)
-    pause = run.run()
+    run = messages_fallback.Sender(step)
+    pause = run.send_allowed()
     if run.final:
         result_hooks.announce_results(step, run.final)
     sent = format_counts(run.done)

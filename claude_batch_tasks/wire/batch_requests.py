@@ -130,7 +130,7 @@ class _Problems:
         if not requests:
             self.add_wrong(None, None, [("requests", "the job is empty")])
         if self.shown:
-            raise InvalidRequests(_describe(self.shown, self.more), self.shown, self.more)
+            raise InvalidRequests(_describe_problems(self.shown, self.more), self.shown, self.more)
 
 
 def pick_requests(body: bytes, positions: Iterable[int]) -> list[bytes]:
@@ -147,10 +147,10 @@ def params_of(body: bytes) -> list[bytes]:
 def rewrite_ids(body: bytes, positions: Iterable[int], wire_ids: Iterable[str]) -> list[bytes]:
     """Return the requests at these positions of a chunk's body, as they are sent under other ids."""
     params = pick_requests(body, positions)
-    return [_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
+    return [_encode_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
 
 
-def _item(custom_id: str, params: bytes) -> bytes:
+def _encode_item(custom_id: str, params: bytes) -> bytes:
     return b'{"custom_id":"%s","params":%s}' % (custom_id.encode(), params)
 
 
@@ -178,7 +178,7 @@ def _as_requests(requests: Any) -> Iterator[Any]:
     else:
         raise InvalidRequests(
             f"requests must be an iterable of {{custom_id, params}} or a mapping of custom_id to params, "
-            f"not {_named(requests)}; nothing was stored or sent"
+            f"not {_describe_type(requests)}; nothing was stored or sent"
         )
 
 
@@ -186,34 +186,39 @@ def _make_item(
     request: Any, number: int, nonce: str, index: Index, most: int
 ) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
     """Return the custom_id, the plain params, the JSON of the request as it is sent, and what is wrong with it."""
-    custom_id, params, body, wrong = _validate(request)
+    custom_id, params, body, wrong = _validate_request(request)
     usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
-    if usable and custom_id is not None and not index.add(custom_id, number):
+    if usable and custom_id is not None and not index.add_id(custom_id, number):
         wrong.append(("custom_id", "occurs more than once"))
     if wrong:
         return custom_id, params, b"", wrong
-    item = _item(wire_id(nonce, number), body)
+    item = _encode_item(wire_id(nonce, number), body)
     if len(item) > most:
         wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {most:,}"))
     return custom_id, params, item, wrong
 
 
-def _validate(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
+def _validate_request(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
     """Return the custom_id (None if unusable), the plain params, their JSON, and what is wrong as (field, text)."""
     # The check for dict comes first, here and below: a check for the abstract class takes ten times as long.
-    if not isinstance(request, dict) and not isinstance(request := _read(request), Mapping):
-        return None, None, b"", [("request", f"must be an object with custom_id and params, not {_named(request)}")]
+    if not isinstance(request, dict) and not isinstance(request := _read_model(request), Mapping):
+        return (
+            None,
+            None,
+            b"",
+            [("request", f"must be an object with custom_id and params, not {_describe_type(request)}")],
+        )
     wrong = [] if request.keys() == _FIELDS else _find_outside(request)
     custom_id = _read_custom_id(request.get("custom_id"), wrong)
     given = request.get("params")
     if given is None or plain_json.is_omitted(given):
         return custom_id, None, b"", [*wrong, ("params", "is missing")]
-    if not isinstance(given, dict) and not isinstance(given := _read(given), Mapping):
-        return custom_id, None, b"", [*wrong, ("params", f"must be an object, not {_named(given)}")]
-    params, body, without_form = plain_json.encode(given, "params")
+    if not isinstance(given, dict) and not isinstance(given := _read_model(given), Mapping):
+        return custom_id, None, b"", [*wrong, ("params", f"must be an object, not {_describe_type(given)}")]
+    params, body, without_form = plain_json.encode_plain(given, "params")
     wrong += without_form
     if params is not None and not _is_complete(params):
-        _check(params, wrong)
+        _check_params(params, wrong)
     return custom_id, params, body, wrong
 
 
@@ -235,9 +240,9 @@ def _read_custom_id(given: Any, wrong: list[tuple[str, str]]) -> str | None:
         return None
     if not isinstance(given, str) or not 1 <= len(given) <= LONGEST_CUSTOM_ID:
         text = f"must be a string of 1 to {LONGEST_CUSTOM_ID} characters"
-        wrong.append(("custom_id", text if isinstance(given, str) else f"{text}, not {_named(given)}"))
+        wrong.append(("custom_id", text if isinstance(given, str) else f"{text}, not {_describe_type(given)}"))
         return given[:80] + "..." if isinstance(given, str) and given else None
-    if not _encodable(given):
+    if not _is_encodable(given):
         wrong.append(("custom_id", "holds an unpaired surrogate, which is not valid Unicode"))
         return None
     return str.__str__(given)  # a plain str, in place of a subclass (numpy's, Django's)
@@ -272,7 +277,7 @@ _NEEDED: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], bool], str], ..
 )
 
 
-def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
+def _check_params(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
     """Append to ``wrong`` what would make a request with plain params fail.
 
     A field that is already in ``wrong`` has the value None.
@@ -291,19 +296,19 @@ def _check(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
         wrong[:] = [found for found in wrong if not found[0].startswith(places)] + misplaced
 
 
-def _read(value: Any) -> Any:
+def _read_model(value: Any) -> Any:
     """Return what the SDK makes of a pydantic model; return any other value unchanged."""
     try:
-        return plain_json.dumped(value)
+        return plain_json.dump_model(value)
     except Exception:  # noqa: BLE001 - pydantic's, or of the user's own serializers
         return value
 
 
-def _named(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _encodable(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -311,14 +316,14 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _describe(problems: list[list[Any]], more: int) -> str:
-    lines = [f"  {_place(index, custom_id, field)} {text}" for index, custom_id, field, text in problems]
+def _describe_problems(problems: list[list[Any]], more: int) -> str:
+    lines = [f"  {_describe_place(index, custom_id, field)} {text}" for index, custom_id, field, text in problems]
     if more:
         lines.append(f"  and {more:,} more")
     return "\n".join([f"{len(problems) + more:,} problem(s) in the requests; nothing was stored or sent:", *lines])
 
 
-def _place(index: int | None, custom_id: str | None, field: str) -> str:
+def _describe_place(index: int | None, custom_id: str | None, field: str) -> str:
     if index is None:
         return f"{field}:"
     pointer = f"requests[{index}]" + (f".{field}" if field != "request" else "")

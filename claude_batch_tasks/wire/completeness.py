@@ -23,10 +23,10 @@ from claude_batch_tasks.wire.result_rows import (
     EndlessLine,
     Row,
     count_answers,
+    decode_row,
     decode_rows,
     not_blank,
     read_blocks,
-    row,
     salvage_row,
 )
 from claude_batch_tasks.wire.token_usage import USAGE, Usage
@@ -84,18 +84,18 @@ class Completeness:
             for place in places:
                 self._held[place] = True
 
-    def place(self, custom_id: str) -> int | None:
+    def position_of(self, custom_id: str) -> int | None:
         """Return the position of the request that a row is for; None: the request is not in this batch."""
         index = batch_requests.index_of(self.nonce, custom_id)
         place = -1 if index is None else index - self.first
         return place if 0 <= place < self.count and (self._held is None or self._held[place]) else None
 
-    def keep(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def keep_rows(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the rows to store, in chunks: those that belong to this batch, once each."""
         number = 0
         try:
             for block in read_blocks(chunks, _PIECE):
-                if piece := self._keep(block, number):
+                if piece := self._keep_block(block, number):
                     yield piece
                     number += 1
                 if self._surplus > rules.SURPLUS_LINES:
@@ -108,7 +108,7 @@ class Completeness:
         """Number of lines that are no results of this batch; reading stops when there are too many of them."""
         return self.duplicates + self.foreign + self.broken
 
-    def _keep(self, block: bytes, number: int) -> bytes:
+    def _keep_block(self, block: bytes, number: int) -> bytes:
         # Split at LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
         raw = block.rstrip(b"\n").split(b"\n")
         found: Sequence[Row | None] | None = decode_rows(block, raw)
@@ -117,29 +117,29 @@ class Completeness:
             cut = None if block.endswith(b"\n") else raw[-1]
             raw = not_blank(raw)
             found = self._read_singly(raw, cut)
-        belongs = [row is not None and self._add(row, number) for row in found]
+        belongs = [row is not None and self._add_row(row, number) for row in found]
         kept = cast("list[Row]", list(compress(found, belongs)))
-        self._count(kept)
+        self._count_rows(kept)
         if odd:
             self.unreadable += sum(row.unreadable for row in kept)
         return b"\n".join(compress(raw, belongs))
 
     def _read_singly(self, lines: list[bytes], cut: bytes | None) -> list[Row | None]:
-        return [self._readable(line, whole=line is not cut) for line in lines]
+        return [self._read_line(line, whole=line is not cut) for line in lines]
 
-    def _readable(self, line: bytes, *, whole: bool) -> Row | None:
+    def _read_line(self, line: bytes, *, whole: bool) -> Row | None:
         with suppress(ValueError):
-            return row(line)
+            return decode_row(line)
         # A second ``custom_id`` may belong to a second result in the same line.
         found = salvage_row(line) if whole and line.count(b'"custom_id"') == 1 else None
-        if found is not None and self.place(found.custom_id) is not None:
+        if found is not None and self.position_of(found.custom_id) is not None:
             return found
         self.broken += 1
         return None
 
-    def _add(self, row: Row, number: int) -> bool:
+    def _add_row(self, row: Row, number: int) -> bool:
         """Record a row; return whether it belongs to this batch and is the first for its request."""
-        place = self.place(row.custom_id)
+        place = self.position_of(row.custom_id)
         if place is None:
             self.foreign += 1
             return False
@@ -148,10 +148,10 @@ class Completeness:
             return False
         self.pieces[place] = number
         if row.result.type != "succeeded":
-            self._judge(row, place)
+            self._judge_failure(row, place)
         return True
 
-    def _judge(self, row: Row, place: int) -> None:
+    def _judge_failure(self, row: Row, place: int) -> None:
         """Record what follows for a request that did not succeed."""
         if self.stopped is None and row.type == "errored":
             said = row.error_message
@@ -165,7 +165,7 @@ class Completeness:
             self.eligible.append(place)
             self.open[row.type] += 1
 
-    def _count(self, kept: list[Row]) -> None:
+    def _count_rows(self, kept: list[Row]) -> None:
         self.distinct += len(kept)
         for kind, count in Counter([each.result.type for each in kept]).items():
             known = kind in OUTCOMES
@@ -189,7 +189,7 @@ class Completeness:
         """Whether there are results and none of them is this job's: the batch belongs to somebody else."""
         return self.foreign > 0 and not self.distinct
 
-    def check(self, request_counts: dict[str, int]) -> None:
+    def check_counts(self, request_counts: dict[str, int]) -> None:
         """Compare the rows with the batch's own ``request_counts``.
 
         Raises:
@@ -218,9 +218,9 @@ class AdoptedCompleteness(Completeness):
         #: The custom_ids so far, in the order in which they came.
         self.index = Index()
 
-    def place(self, custom_id: str) -> int | None:
+    def position_of(self, custom_id: str) -> int | None:
         """Return the next free position for a new custom_id, and its own position for one that came before."""
         new = len(self.index)
-        if new < self.count and self.index.add(custom_id, new):
+        if new < self.count and self.index.add_id(custom_id, new):
             return new
-        return self.index.find(custom_id)
+        return self.index.find_id(custom_id)

@@ -25,47 +25,47 @@ class Index:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, custom_id: str, index: int) -> bool:
+    def add_id(self, custom_id: str, index: int) -> bool:
         """Remember an id; return False if it is already there."""
-        digest = _digest(custom_id)
-        bucket = self._buckets.setdefault(_bucket(digest), bytearray())
-        if _find(bucket, digest) is not None:
+        digest = _digest_id(custom_id)
+        bucket = self._buckets.setdefault(_bucket_of(digest), bytearray())
+        if _search_entries(bucket, digest) is not None:
             return False
         bucket += digest
         bucket += index.to_bytes(4, "little")
         self._count += 1
         return True
 
-    def find(self, custom_id: str) -> int | None:
+    def find_id(self, custom_id: str) -> int | None:
         """Return the index of an id, or None if it is not there."""
-        digest = _digest(custom_id)
-        return _find(self._buckets.get(_bucket(digest), b""), digest)
+        digest = _digest_id(custom_id)
+        return _search_entries(self._buckets.get(_bucket_of(digest), b""), digest)
 
-    def parts(self) -> Iterator[tuple[int, bytes]]:
+    def list_parts(self) -> Iterator[tuple[int, bytes]]:
         """Yield what is to be stored: up to 256 parts, each with its number."""
         for number, keys in groupby(sorted(self._buckets), key=lambda key: key >> 4):
             yield number, b"".join(self._buckets[key] for key in keys)
 
 
-def part(custom_id: str) -> int:
+def part_number(custom_id: str) -> int:
     """Return the number of the part that holds an id."""
-    return _digest(custom_id)[0]
+    return _digest_id(custom_id)[0]
 
 
-def find(entries: bytes, custom_id: str) -> int | None:
+def find_index(entries: bytes, custom_id: str) -> int | None:
     """Return the index of an id in its part; the caller must check that it is really this id."""
-    return _find(entries, _digest(custom_id))
+    return _search_entries(entries, _digest_id(custom_id))
 
 
-def _bucket(digest: bytes) -> int:
+def _bucket_of(digest: bytes) -> int:
     return digest[0] << 4 | digest[1] >> 4
 
 
-def _digest(custom_id: str) -> bytes:
+def _digest_id(custom_id: str) -> bytes:
     return blake2b(custom_id.encode(errors="surrogatepass"), digest_size=_DIGEST).digest()
 
 
-def _find(entries: bytes | bytearray, digest: bytes) -> int | None:
+def _search_entries(entries: bytes | bytearray, digest: bytes) -> int | None:
     at = entries.find(digest)
     while at >= 0 and at % _ENTRY:  # found across two entries
         at = entries.find(digest, at + 1)

@@ -55,7 +55,7 @@ class Raw(str):
 
 
 def loads(data: bytes | str) -> Any:
-    """Return the values of a JSON text, such that ``encode`` writes them without loss.
+    """Return the values of a JSON text, such that ``encode_json`` writes them without loss.
 
     Parts that Python cannot hold are ``Raw``.
 
@@ -66,10 +66,10 @@ def loads(data: bytes | str) -> Any:
     try:
         return _decode(data)
     except REFUSED:
-        return _parse(_text(data), _unchanged)
+        return _parse_text(_decode_text(data), _keep_unchanged)
 
 
-def read(data: bytes | str) -> tuple[Any, str | None]:
+def read_json(data: bytes | str) -> tuple[Any, str | None]:
     """Return the values of a JSON text, and a note about values that differ from what the text says.
 
     Integers with more digits than Python converts, and values nested deeper than DEPTH, become text. Numbers that are
@@ -86,7 +86,7 @@ def read(data: bytes | str) -> tuple[Any, str | None]:
 
     def convert(kind: Odd, text: str) -> Any:
         if kind == "number":
-            value = _number(text)
+            value = _convert_number(text)
             if value is text:
                 notes[f"an integer of {len(text):,} digits is given as text"] = None
             elif isinstance(value, float) and math.isinf(value):
@@ -95,10 +95,10 @@ def read(data: bytes | str) -> tuple[Any, str | None]:
         notes[_NOTES[kind]] = None
         return _CONSTANTS[text] if kind == "constant" else text
 
-    return _parse_noting_bytes(data, convert, notes), _joined(notes)
+    return _parse_noting_bytes(data, convert, notes), _join_notes(notes)
 
 
-def strict(data: bytes, name: str) -> tuple[bytes, str | None]:
+def strict_member(data: bytes, name: str) -> tuple[bytes, str | None]:
     """Return a member of a JSON object as strict JSON in one line, and a note about what was changed in it.
 
     Raises:
@@ -110,15 +110,15 @@ def strict(data: bytes, name: str) -> tuple[bytes, str | None]:
         if kind in ("constant", "word", "escape"):
             notes[_NOTES["word" if kind == "constant" else kind]] = None
             return text
-        return _unchanged(kind, text)
+        return _keep_unchanged(kind, text)
 
     value = _parse_noting_bytes(data, convert, notes)
     if not isinstance(value, dict) or name not in value:
         raise ValueError(f"no JSON object with {name!r}")
-    return encode(value[name]), _joined(notes)
+    return encode_json(value[name]), _join_notes(notes)
 
 
-def encode(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     """Write values as JSON, with ``Raw`` parts unchanged."""
     parts: list[str] = []
     todo = [value]
@@ -154,19 +154,19 @@ _NOTES: dict[Odd, str] = {
 }
 
 
-def _joined(notes: dict[str, None]) -> str | None:
+def _join_notes(notes: dict[str, None]) -> str | None:
     # The list is cut, because an answer may hold numbers of any number of lengths.
     return "; ".join(list(notes)[:10]) or None
 
 
-def _text(data: bytes | str) -> str:
+def _decode_text(data: bytes | str) -> str:
     return data if isinstance(data, str) else data.decode("utf-8-sig", errors="replace")
 
 
 def _parse_noting_bytes(data: bytes | str, convert: Callable[[Odd, str], Any], notes: dict[str, None]) -> Any:
     """Return the value of a text; add a note if its bytes are not UTF-8."""
-    text = _text(data)
-    value = _parse(text, convert)
+    text = _decode_text(data)
+    value = _parse_text(text, convert)
     if isinstance(data, bytes) and "\ufffd" in text and not _is_utf8(data):
         notes[_NOT_UTF8] = None
     return value
@@ -180,7 +180,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _number(text: str) -> int | float | str:
+def _convert_number(text: str) -> int | float | str:
     """Convert a number; return an integer with more digits than Python converts as text."""
     found = _NUMBER.match(text)
     if found is None or found["fraction"]:
@@ -191,8 +191,8 @@ def _number(text: str) -> int | float | str:
         return text
 
 
-def _unchanged(kind: Odd, text: str) -> Any:
-    """Keep as ``Raw`` what ``encode`` could not write again in the same form."""
+def _keep_unchanged(kind: Odd, text: str) -> Any:
+    """Keep as ``Raw`` what ``encode_json`` could not write again in the same form."""
     if kind in ("surrogate", "escape"):
         return text
     short = kind == "number" and len(text) < 19 and text.lstrip("-").isdigit()
@@ -200,7 +200,7 @@ def _unchanged(kind: Odd, text: str) -> Any:
     return int(text) if short else Raw(text.replace("\n", " ").replace("\r", " "))
 
 
-def _parse(text: str, convert: Callable[[Odd, str], Any]) -> Any:
+def _parse_text(text: str, convert: Callable[[Odd, str], Any]) -> Any:
     """Return the value of a text.
 
     Args:
@@ -241,9 +241,9 @@ def _begin_value(text: str, at: int, depth: int, convert: Callable[[Odd, str], A
     """Return the value that begins there, where it ends, and whether it is a list or dict that still holds values."""
     first = text[at : at + 1]
     if first == '"':
-        return *_string(text, at, convert), False
+        return *_parse_string(text, at, convert), False
     if first not in _CLOSES:
-        return *_bare(text, at, convert, alone=not depth), False
+        return *_parse_bare(text, at, convert, alone=not depth), False
     if depth == DEPTH:
         end = _end_of(text, at)
         return convert("deep", text[at:end]), end, False
@@ -274,14 +274,14 @@ def _next_name(outer: Any, text: str, at: int, convert: Callable[[Odd, str], Any
         return "", at
     if text[at : at + 1] != '"':
         raise _not_json(text, at)
-    name, at = _string(text, at, convert)
+    name, at = _parse_string(text, at, convert)
     at = _skip_space(text, at)
     if text[at : at + 1] != ":":
         raise _not_json(text, at)
     return name, _skip_space(text, at + 1)
 
 
-def _string(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
+def _parse_string(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str, int]:
     """Return the string at this position, and where it ends."""
     value: str
     try:
@@ -296,7 +296,7 @@ def _string(text: str, at: int, convert: Callable[[Odd, str], Any]) -> tuple[str
     return value, end
 
 
-def _bare(text: str, at: int, convert: Callable[[Odd, str], Any], *, alone: bool) -> tuple[Any, int]:
+def _parse_bare(text: str, at: int, convert: Callable[[Odd, str], Any], *, alone: bool) -> tuple[Any, int]:
     """Return the number or word at this position, and where it ends; a text of one unknown word is not JSON."""
     found = _BARE.match(text, at)
     if found is None:

@@ -33,7 +33,7 @@ _NO_LISTS = (str, bytes, bytearray, memoryview, UserString, io.IOBase, os.PathLi
 _NUMBERS = ("b", "i", "u", "f")
 
 
-def encode(value: Any, where: str) -> tuple[Any, bytes, list[tuple[str, str]]]:
+def encode_plain(value: Any, where: str) -> tuple[Any, bytes, list[tuple[str, str]]]:
     """Return a value in JSON's own types, the same as compact JSON, and the places in it that have no JSON form.
 
     Args:
@@ -51,7 +51,7 @@ def encode(value: Any, where: str) -> tuple[Any, bytes, list[tuple[str, str]]]:
         pass  # the walk below finds the place
     walk = _Walk()
     try:
-        plain = walk.plain(value, where)
+        plain = walk.make_plain(value, where)
         return plain, b"" if walk.wrong else msgspec.json.encode(plain), walk.wrong
     except RecursionError:
         return None, b"", [(where, "is nested too deeply")]
@@ -83,7 +83,7 @@ def is_omitted(value: Any) -> bool:
     return kind.__name__ in ("Omit", "NotGiven") and kind.__module__.partition(".")[0] == "anthropic"
 
 
-def dumped(value: Any) -> Any:
+def dump_model(value: Any) -> Any:
     """Return what the SDK sends for a pydantic model, such as a content block of an answer; return others unchanged."""
     if isinstance(value, type) or not callable(getattr(value, "model_dump", None)):
         return value
@@ -99,24 +99,26 @@ class _Walk:
         self.wrong: list[tuple[str, str]] = []
         self._open: set[int] = set()
 
-    def plain(self, value: Any, where: str) -> Any:
+    def make_plain(self, value: Any, where: str) -> Any:
         """Return a value in JSON's own types, with None in place of what has no JSON form."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, type):
-            return self._refuse(where, _of_class(value))
+            return self._refuse_value(where, _of_class(value))
         if isinstance(value, str):
-            return self._text(value, where)
+            return self._check_text(value, where)
         # As the standard library writes them, whatever methods a subclass has.
         if isinstance(value, int):
-            return self._integer(int.__index__(value), where)
+            return self._check_integer(int.__index__(value), where)
         if isinstance(value, float):
             number = float.__float__(value)
-            return number if math.isfinite(number) else self._refuse(where, f"is {number}, which JSON does not have")
+            return (
+                number if math.isfinite(number) else self._refuse_value(where, f"is {number}, which JSON does not have")
+            )
         if (read := self._find_reader(value)) is None:
             return self._read_rare(value, where)
         if id(value) in self._open:
-            return self._refuse(where, "contains itself")
+            return self._refuse_value(where, "contains itself")
         self._open.add(id(value))
         found = read(value, where)
         self._open.discard(id(value))
@@ -127,8 +129,8 @@ class _Walk:
         if isinstance(value, Mapping):
             return self._read_mapping
         if isinstance(value, (Sequence, Set, MappingView, Iterator)) and not isinstance(value, _NO_LISTS):
-            return self._list
-        return self._model if callable(getattr(value, "model_dump", None)) else None
+            return self._plain_list
+        return self._plain_model if callable(getattr(value, "model_dump", None)) else None
 
     def _read_rare(self, value: Any, where: str) -> Any:
         if isinstance(value, date):
@@ -136,81 +138,81 @@ class _Walk:
         if getattr(value, "shape", None) == () and getattr(getattr(value, "dtype", None), "kind", None) in _NUMBERS:
             number = value.item()
             if type(number) in (bool, int, float):
-                return self.plain(number, where)
-        return self._refuse(where, _of_instance(value))
+                return self.make_plain(number, where)
+        return self._refuse_value(where, _of_instance(value))
 
-    def _refuse(self, where: str, why: str) -> Any:
+    def _refuse_value(self, where: str, why: str) -> Any:
         self.wrong.append((where, why))
         return None
 
-    def _text(self, value: str, where: str) -> Any:
+    def _check_text(self, value: str, where: str) -> Any:
         text = str.__str__(value)
         try:
             text.encode()
         except UnicodeEncodeError:
-            return self._refuse(where, "holds an unpaired surrogate, which is not valid Unicode")
+            return self._refuse_value(where, "holds an unpaired surrogate, which is not valid Unicode")
         return text
 
-    def _integer(self, value: int, where: str) -> Any:
+    def _check_integer(self, value: int, where: str) -> Any:
         try:
             str(value)
         except ValueError:
-            return self._refuse(where, "has more digits than Python writes")
+            return self._refuse_value(where, "has more digits than Python writes")
         return value
 
-    def _items(self, value: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+    def _plain_items(self, value: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
         is_base64 = value.get("type") == "base64"
         for key, inner in value.items():
             if is_omitted(inner):
                 continue
             if not isinstance(key, (str, int, float, bool, type(None))):
-                self._refuse(where, f"has a key that is {_kind(key)}; keys are texts")
+                self._refuse_value(where, f"has a key that is {_name_kind(key)}; keys are texts")
                 continue
             name = key if isinstance(key, str) else json.dumps(key)
-            inside = f"{where}{_step(name)}"
-            name = self._text(name, inside) or ""
+            inside = f"{where}{_path_step(name)}"
+            name = self._check_text(name, inside) or ""
             if is_base64 and name == "data" and _is_file(inner):
-                yield name, self._content(inner, inside)
+                yield name, self._read_content(inner, inside)
             else:
-                yield name, self.plain(inner, inside)
+                yield name, self.make_plain(inner, inside)
 
     def _read_mapping(self, value: Mapping[Any, Any], where: str) -> dict[str, Any]:
-        return dict(self._items(value, where))
+        return dict(self._plain_items(value, where))
 
-    def _list(self, value: Any, where: str) -> list[Any]:
-        return [self.plain(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
+    def _plain_list(self, value: Any, where: str) -> list[Any]:
+        return [self.make_plain(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
 
-    def _model(self, value: Any, where: str) -> Any:
+    def _plain_model(self, value: Any, where: str) -> Any:
         try:
-            found = dumped(value)
+            found = dump_model(value)
         except Exception as exc:  # noqa: BLE001 - pydantic's, or of the user's own serializers
-            return self._refuse(where, f"is {_kind(value)} whose model_dump() raises {type(exc).__name__}")
+            return self._refuse_value(where, f"is {_name_kind(value)} whose model_dump() raises {type(exc).__name__}")
         if isinstance(found, dict) and found.get("type") == "message" and "content" in found:
             text = 'is a whole answer; write {"role": "assistant", "content": answer.content} in its place'
-            return self._refuse(where, text)
-        return self.plain(found, where)
+            return self._refuse_value(where, text)
+        return self.make_plain(found, where)
 
-    def _content(self, file: Any, where: str) -> Any:
+    def _read_content(self, file: Any, where: str) -> Any:
         """Return the rest of a file, read and encoded as base64."""
         if isinstance(file, os.PathLike) and not isinstance(file, pathlib.Path):
-            return self._refuse(where, f"is {_kind(file)}; write a pathlib.Path or an open file")
+            return self._refuse_value(where, f"is {_name_kind(file)}; write a pathlib.Path or an open file")
         try:
             content = file.read_bytes() if isinstance(file, pathlib.Path) else file.read()
         except UnicodeDecodeError:
-            return self._refuse(where, "is a file that is open as text; open it with mode 'rb'")
+            return self._refuse_value(where, "is a file that is open as text; open it with mode 'rb'")
         except OSError as exc:
-            return self._refuse(where, f"is a file that cannot be read: {exc.strerror or type(exc).__name__}")
+            return self._refuse_value(where, f"is a file that cannot be read: {exc.strerror or type(exc).__name__}")
         except ValueError as exc:
-            return self._refuse(where, f"is a file that cannot be read: {exc}")
+            return self._refuse_value(where, f"is a file that cannot be read: {exc}")
         return self._encode_file(content, file, where)
 
     def _encode_file(self, content: Any, file: Any, where: str) -> Any:
         if isinstance(content, str):
             content = content.encode(errors="surrogateescape")
         if not isinstance(content, bytes):
-            return self._refuse(where, f"is a file that reads as {_kind(content)}, not as bytes")
+            return self._refuse_value(where, f"is a file that reads as {_name_kind(content)}, not as bytes")
         if not content:
-            return self._refuse(where, "is a file with nothing (more) to read; give its path, or open it anew")
+            return self._refuse_value(where, "is a file with nothing (more) to read; give its path, or open it anew")
         return base64.b64encode(content).decode()
 
 
@@ -220,14 +222,14 @@ def _is_file(value: Any) -> bool:
     return isinstance(value, os.PathLike) or callable(getattr(value, "read", None))
 
 
-def _step(name: str) -> str:
+def _path_step(name: str) -> str:
     if _NAME.fullmatch(name):
         return f".{name}"
     shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     return f"[{json.dumps(shown)}]"
 
 
-def _kind(value: Any) -> str:
+def _name_kind(value: Any) -> str:
     name = type(value).__name__
     return f"{'an' if name[:1].lower() in ('a', 'e', 'i', 'o') else 'a'} {name}"
 
@@ -244,7 +246,7 @@ def _of_instance(value: Any) -> str:
     if is_omitted(value):
         return f"is the SDK's {type(value).__name__}, which may stand for a field alone; leave it out"
     hint = next(hint for applies, hint in _HINTS if applies(value))
-    return f"is {_kind(value)}, which has no JSON form; {hint}"
+    return f"is {_name_kind(value)}, which has no JSON form; {hint}"
 
 
 _HINTS: tuple[tuple[Callable[[Any], Any], str], ...] = (

@@ -40,16 +40,16 @@ def count_answers(meter: Meter, answers: Iterable[_Message | None]) -> None:
         by_model.setdefault(model, []).append(usage)
     for model, usages in by_model.items():
         if model is None:
-            meter.add(None, usages)
+            meter.add_answers(None, usages)
         else:
             _count_usages(meter, shorten_text(model, LONGEST_NAME), usages)
 
 
 def _count_usages(meter: Meter, model: str, usages: list[Usage | None]) -> None:
     odd = [usage for usage in usages if usage is not None and not usage.is_plain]
-    meter.add(model, [usage for usage in usages if usage is None or usage.is_plain] if odd else usages)
+    meter.add_answers(model, [usage for usage in usages if usage is None or usage.is_plain] if odd else usages)
     for usage in odd:
-        for charge in usage.charges(model, meter.window(model)):
+        for charge in usage.list_charges(model, meter.context_window(model)):
             meter.add_charge(charge)
 
 
@@ -151,7 +151,7 @@ def read_blocks(chunks: Iterable[bytes], least: int = 1, longest: int = rules.AN
         yield b"".join(held)
 
 
-def rows(block: bytes, *, skip_others: bool = False) -> Iterator[tuple[Row, bytes]]:
+def read_rows(block: bytes, *, skip_others: bool = False) -> Iterator[tuple[Row, bytes]]:
     """Yield the lines of a block, each decoded and as it is.
 
     Args:
@@ -193,19 +193,19 @@ def decode_rows(block: bytes, raw: list[bytes]) -> list[Row] | None:
     return decoded
 
 
-def read(line: bytes) -> tuple[dict[str, Any], str | None]:
+def read_line(line: bytes) -> tuple[dict[str, Any], str | None]:
     """Return a line as plain Python values, and a note about values that differ from what the line says.
 
     Raises:
         ValueError: the line is not a JSON object.
     """
-    value, note = lenient_json.read(line)
+    value, note = lenient_json.read_json(line)
     if not isinstance(value, dict):
         raise ValueError("a result line is not a JSON object")
     return value, note
 
 
-def row(line: bytes) -> Row:
+def decode_row(line: bytes) -> Row:
     """Decode one line.
 
     Raises:
@@ -213,7 +213,7 @@ def row(line: bytes) -> Row:
     """
     with suppress(*lenient_json.REFUSED):
         return _decoder.decode(line)
-    value, _ = read(line)
+    value, _ = read_line(line)
     custom_id, result = value.get("custom_id"), value.get("result")
     if not isinstance(custom_id, str) or not isinstance(result, dict) or not result.get("type"):
         raise ValueError("a result line lacks custom_id or result.type")
@@ -235,7 +235,7 @@ def any_row(line: bytes) -> Row:
         ValueError: the line is not a result line, and not even the beginning of one.
     """
     try:
-        return row(line)
+        return decode_row(line)
     except ValueError:
         if (found := salvage_row(line)) is not None:
             return found

@@ -88,7 +88,7 @@ class Usage(_Counters, gc=False):
             and (self.service_tier, self.inference_geo, self.speed) in _USUAL
         )
 
-    def charges(self, model: str, window: int | None) -> list[Charge]:
+    def list_charges(self, model: str, window: int | None) -> list[Charge]:
         """Return the charges that the usage consists of.
 
         Args:

@@ -9,7 +9,7 @@ from claude_batch_tasks.checks import silent_broker
 from claude_batch_tasks.worker import ended_tasks, periodic_work, start_checks
 
 
-def connect() -> None:
+def connect_signals() -> None:
     """Connect the functions of this package to Celery's signals.
 
     In a process that is not a worker, Celery never calls them.
@@ -19,7 +19,7 @@ def connect() -> None:
     signals.celeryd_after_setup.connect(start_checks.check_store)
     signals.celeryd_after_setup.connect(start_checks.check_servers)
     signals.worker_process_init.connect(start_checks.check_clients_of_pool)
-    instruments.connect()
+    instruments.connect_signals()
     signals.task_revoked.connect(ended_tasks.end_revoked_job)
     signals.task_postrun.connect(ended_tasks.release_frames)
     # As shared_task does it: for apps that are made later, and for apps that already exist.

@@ -47,7 +47,7 @@ def end_revoked_job(sender: Any = None, request: Any = None, signum: Any = None,
         )
         return
     with suppress(errors.BatchTasksError):
-        store, settings, _record = sender.open(request.id)
+        store, settings, _record = sender.open_job(request.id)
         store.jobs.update_job(request.id, state="revoked", ended_at=store.now())
         metrics.count("jobs_ended", state="revoked")
         store.schedule.remove_unit(Unit(request.id))

@@ -37,7 +37,7 @@ class WhatIsDue(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         app, over = worker.app, self._over
-        instruments.begin()
+        instruments.begin_instruments()
         if not issubclass(worker.pool_cls, Prefork):
             start_checks.check_clients_of_pool()
         _keep_doing("claude-batch-ticker", lambda: dispatch.send_due(app), over, "what is due could not be sent")
@@ -45,7 +45,9 @@ class WhatIsDue(bootsteps.StartStopStep):
             "claude-batch-recovery", lambda: recovery.watch_records(app), over, "lost messages could not be looked for"
         )
         watch = record_repair.Watch()
-        _keep_doing("claude-batch-records", lambda: watch.look(app), over, "lost records could not be looked for")
+        _keep_doing(
+            "claude-batch-records", lambda: watch.start_repairs(app), over, "lost records could not be looked for"
+        )
 
     def close(self, worker: Any) -> None:
         """Stop the threads, because the worker is about to stop, warm or cold."""

@@ -26,7 +26,7 @@ def check_settings(sender: Any = None, **_: Any) -> None:
     """Refuse to start if settings make no sense, rather than fail at the first job."""
     try:
         settings = Settings.of(sender.app)
-        unread = unread_settings.findings(sender.app, settings)
+        unread = unread_settings.find_unread(sender.app, settings)
         if wrong := [str(finding) for finding in unread if finding.level >= logging.ERROR]:
             raise errors.InvalidSettings("\n".join(wrong))
         unsaved_answers.check_folder(settings)
@@ -50,7 +50,7 @@ def check_servers(instance: Any = None, **_: Any) -> None:
     """Warn about what one look at the servers tells."""
     global _checked
     _checked = mmap.mmap(-1, 1)
-    configuration.warn(instance)
+    configuration.log_findings(instance)
 
 
 def check_clients_of_pool(**_: Any) -> None:
@@ -63,10 +63,10 @@ def check_clients_of_pool(**_: Any) -> None:
 
 def _check_clients(app: Celery) -> None:
     """Log which clients have no Message Batches: their jobs are refused before anything is created."""
-    factories = configuration.readable(app).client_factories
+    factories = configuration.readable_settings(app).client_factories
     for alias in factories:
         try:
-            api.client(alias, factories)
+            api.get_client(alias, factories)
         except errors.BatchesUnsupported as exc:
             found = problems.NO_BATCHES.found(alias=alias, error=exc)
             log.error(f"claude_batch_tasks: %s ({found.id})", found)

@@ -39,7 +39,7 @@ def message():
         done.append(exc)
 
 def listing():
-    done.append(list(api.pages(client, timeout=5)))
+    done.append(list(api.list_pages(client, timeout=5)))
 
 sys.setswitchinterval(1e-6)
 for call in (message, listing):

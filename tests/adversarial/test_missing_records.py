@@ -100,7 +100,7 @@ def open_store_client(job: BatchJob) -> Any:
 
 
 def job_is_adopted(job: BatchJob) -> bool:
-    return job._job().adopted
+    return job._require_job().adopted
 
 
 def kind(key: str) -> str:

@@ -211,7 +211,7 @@ def test_one_call_of_the_store_fails(
         outage.job_id = task_id if method == "keep" else "not yet"
         result = signature.apply_async(task_id=task_id, countdown=0.5)
         outage.job_id = task_id
-        outage.account = api.account_name(api.client(name, Settings.of(served).client_factories))
+        outage.account = api.account_name(api.get_client(name, Settings.of(served).client_factories))
         jobs.append((outage, account, result))
     wrong: dict[str, Any] = {}
     deadline = time.monotonic() + 240

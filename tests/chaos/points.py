@@ -111,11 +111,11 @@ class Points:
             ):
                 continue
             # All that calls Anthropic takes the client; hashes of its credential call nobody.
-            others = ("hash_credential", "account_name", "results", "create")
+            others = ("hash_credential", "account_name", "open_results", "create_batch")
             if "client" in inspect.signature(function).parameters and name not in others:
                 setattr(api, name, self._around(function, f"api.{name}"))
-        api.create = self._create(api.create)
-        api.results = self._results(api.results)  # type: ignore[assignment]
+        api.create_batch = self._create(api.create_batch)
+        api.open_results = self._results(api.open_results)  # type: ignore[assignment]
         Task.apply_async = self._publish(Task.apply_async)  # type: ignore[method-assign]
         Backend.store_result = self._store_result(Backend.store_result)
         for name, what in (("append", "noting a message"), ("ack", "an ack"), ("reject", "a reject")):
@@ -148,14 +148,14 @@ class Points:
         def half(body: Iterator[bytes]) -> Iterator[bytes]:
             for number, piece in enumerate(body):
                 if number:
-                    self.passed("middle of api.create")
+                    self.passed("middle of api.create_batch")
                 yield piece
 
         @functools.wraps(create)
         def call(client: Any, body: Any, size: int) -> Any:
-            self.passed("before api.create")
+            self.passed("before api.create_batch")
             created = create(client, half(body), size)
-            self.passed("after api.create")
+            self.passed("after api.create_batch")
             return created
 
         return call
@@ -165,15 +165,15 @@ class Points:
             for chunk in chunks:
                 # Cut where no line ends, as a network would.
                 yield chunk[: len(chunk) // 2]
-                self.passed("middle of api.results")
+                self.passed("middle of api.open_results")
                 yield chunk[len(chunk) // 2 :]
 
         @contextlib.contextmanager
         def call(*args: Any, **kwargs: Any) -> Iterator[Iterator[bytes]]:
-            self.passed("before api.results")
+            self.passed("before api.open_results")
             with results(*args, **kwargs) as chunks:
                 yield half(chunks)
-            self.passed("after api.results")
+            self.passed("after api.open_results")
 
         return call
 

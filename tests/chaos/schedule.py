@@ -344,7 +344,7 @@ def crowded(random: Random) -> Weather:
 def deadly(random: Random) -> Weather:
     """Deaths whose consequences have points of their own."""
     return Weather(
-        crashes=[Crash("poll_batch: before api.retrieve", random.randint(1, 2), "child")],
+        crashes=[Crash("poll_batch: before api.retrieve_batch", random.randint(1, 2), "child")],
         events=[Event(round(random.uniform(0.3, 1.5), 2), "kill group")],
     )
 

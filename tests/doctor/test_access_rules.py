@@ -27,7 +27,7 @@ def problems_of(url: str, prefix: str) -> list[Finding]:
     """Return what ``doctor`` finds wrong with a store."""
     app = Celery(broker="memory://", backend="disabled://", set_as_current=False)
     app.conf.update(claude_batch_store_url=url, claude_batch_store_prefix=prefix)
-    return [one for one in servers.check(app) if one.level > logging.INFO and "E103" in one.id]
+    return [one for one in servers.check_servers(app) if one.level > logging.INFO and "E103" in one.id]
 
 
 def in_lua(command: str) -> str:

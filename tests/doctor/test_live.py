@@ -109,7 +109,7 @@ def test_a_report_of_any_job(healthy: Set, make_app: MakeApp) -> None:
 
 def test_a_report_names_no_host() -> None:
     text = "redis:6379 and redis.example said: certificate is not valid for 'gateway.example'. (_ssl.c:1006)"
-    assert support_report._without(["redis", "redis.example"], text) == (
+    assert support_report._hide_hosts(["redis", "redis.example"], text) == (
         "<host>:6379 and <host> said: certificate is not valid for '<host>'. (_ssl.c:1006)"
     )
 

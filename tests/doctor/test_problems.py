@@ -22,7 +22,7 @@ PACKAGE = Path(claude_batch_tasks.__file__).parent
 
 
 def test_each_problem_has_an_id_of_its_own_that_says_how_bad_it_is() -> None:
-    found = list(problems.catalogue())
+    found = list(problems.list_problems())
     assert len({problem.id for problem in found}) == len(found) > 40
     for problem in found:
         assert re.fullmatch(r"claude_batch\.[EW]\d{3}", problem.id)
@@ -41,7 +41,7 @@ def test_the_page_on_troubleshooting_has_all_of_them() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "problems_table.py"))
     page = (ROOT / "docs" / "howto" / "troubleshooting.md").read_text()
     assert script["updated"](page) == page, "run: python docs/problems_table.py"
-    assert all(f"`{problem.id}`" in page for problem in problems.catalogue())
+    assert all(f"`{problem.id}`" in page for problem in problems.list_problems())
 
 
 def test_every_command_the_store_sends_is_tried() -> None:
@@ -111,18 +111,21 @@ def test_what_a_server_tells_of_itself(info: dict[str, Any], problem: str | None
 
 
 def test_no_password_is_shown() -> None:
-    assert connections.masked("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
+    assert connections.mask_passwords("no amqp://user:pass@host and redis://:pa%40ss@host:1") == (
         "no amqp://***@host and redis://***@host:1"
     )
-    assert connections.masked("db+postgresql://u:p@a/ss@host/x") == "db+postgresql://***@host/x"
-    assert connections.masked("db://host/x?user=u&sslpassword=pass&a=1") == "db://host/x?user=u&sslpassword=***&a=1"
+    assert connections.mask_passwords("db+postgresql://u:p@a/ss@host/x") == "db+postgresql://***@host/x"
+    assert (
+        connections.mask_passwords("db://host/x?user=u&sslpassword=pass&a=1")
+        == "db://host/x?user=u&sslpassword=***&a=1"
+    )
 
 
 @pytest.mark.parametrize("address", ["redis://:PASS/WORD@host:6379/0", "amqp://user:PA[SS]WORD@host//"])
 def test_a_password_that_breaks_its_address_is_not_shown(address: str) -> None:
     with Celery("judged", broker=address, backend="redis://host/0", set_as_current=False) as app:
         app.conf.update(result_expires=None)
-        found = {one.id: str(one) for one in configuration.static(app)}
+        found = {one.id: str(one) for one in configuration.check_statically(app)}
     assert "written %2F" in found["claude_batch.E018"]
     assert not any("PA" in text or "WORD" in text for text in found.values())
 
@@ -131,7 +134,7 @@ def test_settings_alone_are_judged_without_asking_anybody() -> None:
     with Celery("judged", broker="amqp://no-such-host.invalid", set_as_current=False) as app:
         app.conf.update(claude_batch_store_url="redis://no-such-host.invalid/0", worker_prefetch_multiplier=0)
         app.conf.update(result_backend="cache+memory://", result_expires=None)
-        [found] = configuration.static(app)
+        [found] = configuration.check_statically(app)
     assert (found.id, found.level, found.hint) == (
         "claude_batch.W007",
         logging.WARNING,

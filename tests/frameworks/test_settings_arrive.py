@@ -296,7 +296,7 @@ from claude_batch_tasks import errors, run_batch
 from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.settings import Settings
 assert (Settings.of(app).max_cost, Settings.of(app).poll_min) == (0.01, 0.01)
-print([str(finding) for finding in workers.check(app)])
+print([str(finding) for finding in workers.check_workers(app)])
 message = {{"role": "user", "content": "word " * 100_000}}
 params = {{"model": "claude-haiku-4-5", "max_tokens": 64, "messages": [message]}}
 try:

@@ -244,10 +244,10 @@ class TestAClassThatSendsAfterTheCommit:
             app.tasks[RUN_BATCH].apply_async((requests("job", 1),), task_id="one")
         client, watch = app.backend.client, record_repair.Watch()
         client.delete("celery")
-        watch.look(app)
+        watch.start_repairs(app)
         client.delete(*client.keys("claude_batch:{one}*"))  # as when it expires
         for _ in range(2):
-            watch.look(app)
+            watch.start_repairs(app)
         assert client.llen("celery") == commits
 
     @workers

@@ -144,6 +144,10 @@ ENDS = {
 #: Errors that only bring a step back, and their bases. They may get better names; the old ones stay beside these.
 WAITS = {
     "TryLater": ("BatchTasksError",),
+    "Retryable": ("BatchTasksError",),
+    "RateLimited": ("Retryable",),
+    "ListCallRunning": ("RateLimited",),
+    "SendingPaused": ("Retryable",),
     "BatchInProgress": ("TryLater",),
     "CreateUnresolved": ("TryLater",),
     "FallbackInProgress": ("TryLater",),

@@ -56,7 +56,7 @@ if os.environ.get("LOGGED_BREAKS"):
         body = "-".join(["prompt", "never", "to", "be", "seen"])
         raise ValueError(f"a defect after {len(body)} bytes")
 
-    api.retrieve = _defect  # type: ignore[assignment]
+    api.retrieve_batch = _defect  # type: ignore[assignment]
 
 
 if events := os.environ.get("LOGGED_EVENTS"):

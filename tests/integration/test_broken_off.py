@@ -140,7 +140,7 @@ class TestABatchWhoseStepAlwaysBreaksOff:
     def test_says_how_often_its_worker_was_killed(
         self, app: Celery, simulator: Simulator, breaking: Callable[..., Any]
     ) -> None:
-        result = breaking("job", "fetch_results: before api.results|SIGKILL|100")
+        result = breaking("job", "fetch_results: before api.open_results|SIGKILL|100")
         with pytest.raises(errors.StepFailed, match="fetch_results was broken off: its worker was killed"):
             result.get(timeout=180)
         assert BatchJob(result.id, app).status().batches[0].batch_id

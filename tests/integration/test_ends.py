@@ -16,7 +16,7 @@ from celery import chain, chord, group
 from celery.canvas import StampingVisitor
 
 from claude_batch_tasks import BatchJob, errors, run_batch
-from claude_batch_tasks.cli.shown import status
+from claude_batch_tasks.cli.shown import format_status
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Outcome, Simulator
 from tests.integration.rig import HEARD, RAN, requests
@@ -256,7 +256,7 @@ def test_on_result_that_cannot_be_called_is_said_once_and_the_job_ends(
     assert [event.event for event in job.history()].count("not_sent") == 1
     said = [line for line in worker.log.read_text().splitlines() if "ERROR" in line and result.id in line]
     assert len(said) == 1
-    shown = "\n".join(status(job.status(), job.history()))
+    shown = "\n".join(format_status(job.status(), job.history()))
     assert "on_result" in shown
     assert "takes 1 positional argument" in shown
 

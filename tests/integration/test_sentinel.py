@@ -82,7 +82,7 @@ def test_a_job_outlives_a_failover(
     wait_until(lambda: simulator.journal().batches, 30)
     assert any(b"claude_batch" in key for key in group.primary.client(2).scan_iter())
     wait_until(lambda: group.replica.client(2).dbsize() == group.primary.client(2).dbsize(), 10)
-    found = [str(one) for one in servers.check(app) if "ours by the Sentinels" in one.text]
+    found = [str(one) for one in servers.check_servers(app) if "ours by the Sentinels" in one.text]
     assert len(found) == 1, found
     assert "answers: Valkey" in found[0]
     if how == "killed":

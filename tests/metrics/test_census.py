@@ -22,7 +22,7 @@ NOW = 1_000_000.0
 
 
 def figures(counted: Census) -> dict[str, float]:
-    return {".".join([name, *labels.values()]): value for name, labels, value in counted.figures()}
+    return {".".join([name, *labels.values()]): value for name, labels, value in counted.list_figures()}
 
 
 def test_without_jobs_all_is_zero_and_nothing_is_about_to_be_deleted() -> None:
@@ -125,8 +125,8 @@ class TestInTheStore:
         self, app: Celery, job: BatchJob, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         taken = []
-        take = gauges.take
-        monkeypatch.setattr(gauges, "take", lambda store, now: taken.append(now) or take(store, now))
+        take = gauges.take_census
+        monkeypatch.setattr(gauges, "take_census", lambda store, now: taken.append(now) or take(store, now))
         with ThreadPoolExecutor(10) as many:
             list(many.map(lambda _: gauges.readings(app), range(50)))
         assert len(taken) == 1

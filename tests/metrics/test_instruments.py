@@ -60,7 +60,7 @@ def bare_app() -> Celery:
 def unused() -> Iterator[None]:
     """Whatever a test uses, the others do not."""
     yield
-    metrics.use([])
+    metrics.use_instruments([])
 
 
 def set_up(app: Celery, *names: str, pool: str = "solo") -> tuple[Instruments, ...]:
@@ -86,7 +86,7 @@ class TestTelling:
         monkeypatch.setattr(metrics, "_told", set())
         broken, whole = Memory(bare_app, forks=False), Memory(bare_app, forks=False)
         broken.broken = True
-        metrics.use([broken, whole])
+        metrics.use_instruments([broken, whole])
         for _ in range(3):
             metrics.count("lost_messages")
         assert len(whole.told) == 3

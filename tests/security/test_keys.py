@@ -46,7 +46,7 @@ def test_a_factory_that_quotes_it_is_not_quoted(tmp_path: Path, monkeypatch: pyt
     assert api.why_unusable("quoting_factory.make") == "RuntimeError: no use for [key]"
 
 
-RESULTS = {"results": lambda client: api.results(client, "msgbatch_1", timeout=20).__enter__()}
+RESULTS = {"results": lambda client: api.open_results(client, "msgbatch_1", timeout=20).__enter__()}
 WITH_RESULTS = {**CALLS, **RESULTS}
 
 
@@ -71,9 +71,9 @@ def test_results_come_from_the_configured_address_whatever_the_batch_says(
     fields = {"processing_status": "ended", "created_at": "2026-11-22T12:00:00Z", "results_url": url}
     body = json.dumps({"id": "msgbatch_1", **fields})
     server.answers(head(200), lambda: iter([body.encode()]))
-    batch = api.retrieve(client, "msgbatch_1", timeout=20)
+    batch = api.retrieve_batch(client, "msgbatch_1", timeout=20)
     server.answers(head(200), lambda: iter([b"row\n"]))
-    with api.results(client, batch.id, timeout=20) as chunks:
+    with api.open_results(client, batch.id, timeout=20) as chunks:
         assert b"".join(chunks) == b"row\n"
     assert elsewhere.seen == []
 
@@ -117,5 +117,5 @@ def test_a_key_of_a_gateway_is_hidden_as_well(server: Hostile) -> None:
         anthropic.Anthropic(base_url=server.url, api_key="tenant-key-17", max_retries=0) as client,
         pytest.raises(errors.PermanentError, match=r"unknown: \[key\]") as caught,
     ):
-        api.retrieve(client, "msgbatch_1", timeout=20)
+        api.retrieve_batch(client, "msgbatch_1", timeout=20)
     assert "tenant-key-17" not in shown(caught.value)

@@ -194,7 +194,7 @@ def test_no_object_shows_the_key(seen: Seen, monkeypatch: pytest.MonkeyPatch) ->
     for name, value in {"ANTHROPIC_API_KEY": KEY, "HOSTILE_URL": "http://h"}.items():
         monkeypatch.setenv(name, value)
     clients._client.cache_clear()
-    shown.append(repr(api.client("echo", {"echo": "tests.security.clients.echo"})))
+    shown.append(repr(api.get_client("echo", {"echo": "tests.security.clients.echo"})))
     for text in shown:
         assert KEY not in text
         assert A not in text

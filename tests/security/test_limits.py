@@ -26,9 +26,9 @@ PARAMS = b'{"model":"m","max_tokens":9,"messages":[]}'
 PAYS = ("create", "messages", "stream")
 
 CALLS: dict[str, Callable[[anthropic.Anthropic], Any]] = {
-    "create": lambda client: api.create(client, iter([b"{}"]), 2),
-    "retrieve": lambda client: api.retrieve(client, "msgbatch_1", timeout=20),
-    "cancel": lambda client: api.cancel(client, "msgbatch_1", timeout=20),
+    "create": lambda client: api.create_batch(client, iter([b"{}"]), 2),
+    "retrieve": lambda client: api.retrieve_batch(client, "msgbatch_1", timeout=20),
+    "cancel": lambda client: api.cancel_batch(client, "msgbatch_1", timeout=20),
     "list": lambda client: list(api.list_since(client, 0, timeout=20)),
     "messages": lambda client: api.create_message(client, PARAMS),
     "stream": lambda client: api.create_message(client, PARAMS, stream=True),
@@ -149,7 +149,7 @@ def test_an_answer_is_unpacked_however_its_packing_begins(
     pack = zlib.compressobj(wbits=wbits)
     body = pack.compress(json.dumps(BATCH).encode()) + pack.flush()
     server.answers(head(200, Content_Encoding=coding), lambda: (body[i : i + 1] for i in range(len(body))))
-    assert api.retrieve(client, "msgbatch_1", timeout=20).id == "msgbatch_1"
+    assert api.retrieve_batch(client, "msgbatch_1", timeout=20).id == "msgbatch_1"
 
 
 def test_an_answer_is_unpacked_to_its_end_also_where_that_fills_the_last_piece(
@@ -160,7 +160,7 @@ def test_an_answer_is_unpacked_to_its_end_also_where_that_fills_the_last_piece(
         pack = zlib.compressobj(9, wbits=-15)
         body = pack.compress(text + b" " * (size - len(text))) + pack.flush()
         server.answers(head(200, Content_Encoding="deflate"), lambda body=body: iter([body]))  # type: ignore[misc]
-        assert api.retrieve(client, "msgbatch_1", timeout=20).id == "msgbatch_1"
+        assert api.retrieve_batch(client, "msgbatch_1", timeout=20).id == "msgbatch_1"
 
 
 class TestABatch:
@@ -169,7 +169,7 @@ class TestABatch:
         body = json.dumps({**BATCH, "request_counts": {"succeeded": 3}})
         body = body.replace('"succeeded": 3', f'"succeeded": 3, "errored": {number}')
         server.answers(head(200), lambda: iter([body.encode()]))
-        assert api.retrieve(client, "msgbatch_1", timeout=20).request_counts == {"succeeded": 3}
+        assert api.retrieve_batch(client, "msgbatch_1", timeout=20).request_counts == {"succeeded": 3}
 
     @pytest.mark.parametrize("batch_id", ["", "a/../b", "a\nb", "x" * 10_000, "a?b", "a b"])
     def test_with_an_absurd_id_is_none(self, server: Hostile, client: anthropic.Anthropic, batch_id: str) -> None:
@@ -179,7 +179,7 @@ class TestABatch:
     @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
     def test_of_an_absurd_time_has_that(self, server: Hostile, client: anthropic.Anthropic, moment: str) -> None:
         server.answers(head(200), lambda: iter([json.dumps({**BATCH, "created_at": moment}).encode()]))
-        assert abs(api.retrieve(client, "msgbatch_1", timeout=20).created_at.timestamp()) < 1e12
+        assert abs(api.retrieve_batch(client, "msgbatch_1", timeout=20).created_at.timestamp()) < 1e12
 
 
 def test_a_listing_without_end_is_none(
@@ -246,8 +246,8 @@ class TestAResultFile:
         """What of the file of three requests was kept."""
         server.answers(head(200, **headers), body)
         seen = Completeness(NONCE, 0, 3)
-        with api.results(client, "msgbatch_1", timeout=20) as chunks:
-            self.pieces = list(seen.keep(chunks))
+        with api.open_results(client, "msgbatch_1", timeout=20) as chunks:
+            self.pieces = list(seen.keep_rows(chunks))
         return seen
 
     @pytest.mark.parametrize("coded", [False, True])
@@ -261,7 +261,7 @@ class TestAResultFile:
         assert (seen.distinct, seen.broken) == (2, 1)
         assert b"".join(self.pieces) + b"\n" == (row(0) + row(1)).rstrip(b"\n") + b"\n"
         with pytest.raises(errors.ResultsIncomplete, match="2 of 3"):
-            seen.check({})
+            seen.check_counts({})
 
     @pytest.mark.parametrize(
         "line", [row(0), b'{"custom_id":"another","result":{"type":"expired"}}\n', b"no" * 500 + b"\n"]
@@ -273,7 +273,7 @@ class TestAResultFile:
         assert seen.distinct == 1
         assert server.sent < 50_000_000
         with pytest.raises(errors.ResultsIncomplete, match="1 of 3"):
-            seen.check({})
+            seen.check_counts({})
 
     def test_with_a_line_nested_without_end_has_one_that_is_broken(
         self, server: Hostile, client: anthropic.Anthropic
@@ -286,5 +286,5 @@ class TestAResultFile:
         """The limits are for what no file of the API has."""
         padded = b"".join(row(i).replace(b"[]", b'["' + b"x" * 20_000_000 + b'"]') for i in range(3))
         seen = self.kept(server, client, lambda: iter([padded]))
-        seen.check({})
+        seen.check_counts({})
         assert sum(map(len, self.pieces)) > 60_000_000

@@ -129,10 +129,12 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
     app.conf.update({"result_backend": "disabled://", "broker_url": "memory://", role: url.replace("rediss", scheme)})
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = given
     assert open_store(Settings.of(app)).jobs.read_job("none") is None
-    assert [server.roles for server in redis_servers.find_servers(app, configuration.readable(app))] == [
+    assert [server.roles for server in redis_servers.find_servers(app, configuration.readable_settings(app))] == [
         ["store", role.replace("_url", "").replace("result_backend", "result back end")]
     ]
-    with redis_servers.connect_client(redis_servers.find_servers(app, configuration.readable(app))[0].url) as client:
+    with redis_servers.connect_client(
+        redis_servers.find_servers(app, configuration.readable_settings(app))[0].url
+    ) as client:
         assert client.ping()
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = None
     with pytest.raises(StoreUnavailable):

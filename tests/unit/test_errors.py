@@ -78,7 +78,7 @@ class TestEveryException:
     def test_is_rebuilt_from_what_a_record_keeps(self, cls: Any, args: Any) -> None:
         error = cls(*args)
         name, kept = json.loads(json.dumps([type(error).__name__, list(error.args)]))
-        same(error, errors.rebuild(name, kept))
+        same(error, errors.rebuild_error(name, kept))
 
     def test_says_what_happened_in_its_first_argument(self, cls: Any, args: Any) -> None:
         assert str(cls(*args)) == (args[0] if args else cls.__name__)
@@ -90,10 +90,10 @@ class TestEveryException:
         (errors.InvalidRequests, ValueError),
         (errors.JobNotFound, LookupError),
         (errors.RequestNotFound, KeyError),
-        (errors.TransientError, errors.TryLater),
-        (errors.NotFoundError, errors.TryLater),
-        (errors.AmbiguousError, errors.TryLater),
-        (errors.StoreUnavailable, errors.TryLater),
+        (errors.TransientError, errors.Retryable),
+        (errors.NotFoundError, errors.Retryable),
+        (errors.AmbiguousError, errors.Retryable),
+        (errors.StoreUnavailable, errors.Retryable),
     ],
 )
 def test_is_caught_as_what_a_caller_expects(cls: type, base: type) -> None:
@@ -104,7 +104,7 @@ def test_is_caught_as_what_a_caller_expects(cls: type, base: type) -> None:
     "cls", [errors.PermanentError, errors.CreateNotFound, errors.BatchLost, errors.WaitExceeded, errors.ResultsMissing]
 )
 def test_what_ends_a_job_is_not_tried_again(cls: type) -> None:
-    assert not issubclass(cls, errors.TryLater)
+    assert not issubclass(cls, errors.Retryable)
 
 
 def test_what_passes_asks_for_no_wait_unless_told() -> None:

@@ -99,25 +99,25 @@ class TestEveryConnectionOfOurs:
     )
     def test_over_which_messages_are_sent_has_time_outs(self, broker: str, option: str, value: Any) -> None:
         app = Celery("test", broker=broker, set_as_current=False)
-        producers, _ = publishing._producers(app)
+        producers, _ = publishing._producer_pool(app)
         assert producers.connections.connection.transport_options[option] == value
 
     def test_over_which_messages_are_sent_has_those_of_the_app(self) -> None:
         app = Celery("test", broker="redis://localhost:1/0", set_as_current=False)
         app.conf.broker_transport_options = {"socket_timeout": 33}
-        producers, _ = publishing._producers(app)
+        producers, _ = publishing._producer_pool(app)
         assert producers.connections.connection.transport_options["socket_timeout"] == 33
 
 
 class TestSendingAMessage:
     def test_to_a_broker_that_refuses_is_one_error(self, redis_url: str) -> None:
         app = Celery("test", broker=redis_url, set_as_current=False)
-        with pytest.raises(OperationalError, match="not allowed"), publishing.bounded(app, {}):
+        with pytest.raises(OperationalError, match="not allowed"), publishing.bounded_options(app, {}):
             raise exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
 
     def test_to_a_queue_that_the_app_does_not_know_is_its_own_fault(self, redis_url: str) -> None:
         app = Celery("test", broker=redis_url, set_as_current=False)
-        with pytest.raises(KeyError), publishing.bounded(app, {}):
+        with pytest.raises(KeyError), publishing.bounded_options(app, {}):
             raise KeyError("queue")
 
 

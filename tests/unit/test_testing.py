@@ -85,38 +85,38 @@ class TestAClient:
     def test_is_another_where_what_its_factory_reads_is(
         self, alias: str, variable: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = api.client(alias, FACTORIES)
-        assert api.client(alias, FACTORIES) is first
+        first = api.get_client(alias, FACTORIES)
+        assert api.get_client(alias, FACTORIES) is first
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
-        second = api.client(alias, FACTORIES)
+        second = api.get_client(alias, FACTORIES)
         assert second is not first
-        assert api.client(alias, FACTORIES) is second
+        assert api.get_client(alias, FACTORIES) is second
         monkeypatch.delenv(variable)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "three")
         monkeypatch.setenv("SHOP_KEY", "three")
-        assert api.client(alias, FACTORIES).api_key == "three"
+        assert api.get_client(alias, FACTORIES).api_key == "three"
 
     def test_is_another_where_its_factory_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = api.client("own", FACTORIES)
+        first = api.get_client("own", FACTORIES)
         other = anthropic.Anthropic(api_key="other")
         monkeypatch.setattr(sys.modules[__name__], "make", lambda: other)
-        assert api.client("own", FACTORIES) is other is not first
+        assert api.get_client("own", FACTORIES) is other is not first
 
     def test_that_cannot_be_made_any_more_is_not_the_one_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        api.client("own", FACTORIES)
+        api.get_client("own", FACTORIES)
         monkeypatch.delenv("SHOP_KEY")
         with pytest.raises(errors.PermanentError):
-            api.client("own", FACTORIES)
+            api.get_client("own", FACTORIES)
 
     def test_is_each_processs_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = api.client("own", FACTORIES)
+        first = api.get_client("own", FACTORIES)
         monkeypatch.setattr(os, "getpid", lambda: -1)
-        assert api.client("own", FACTORIES) is not first
+        assert api.get_client("own", FACTORIES) is not first
 
     def test_is_another_after_a_reset(self) -> None:
-        first = api.client("own", FACTORIES)
+        first = api.get_client("own", FACTORIES)
         testing.reset()
-        assert api.client("own", FACTORIES) is not first
+        assert api.get_client("own", FACTORIES) is not first
 
 
 def test_a_reset_has_stores_and_prices_made_anew() -> None:
@@ -135,7 +135,7 @@ def test_pytest_forgets_between_tests(tmp_path: Path) -> None:
         "client = anthropic.Anthropic(api_key='x')\n"
         "seen = []\n"
         "def make(): return anthropic.Anthropic(api_key='x')\n"
-        "def look(): seen.append(api.client('own', {'own': 'test_it.make'}))\n"
+        "def look(): seen.append(api.get_client('own', {'own': 'test_it.make'}))\n"
         "def test_one(): look()\n"
         "def test_two():\n    look()\n    assert seen[0] is not seen[1]\n"
     )

@@ -62,9 +62,9 @@ def _batches(recorded: dict[str, Any], simulator: Simulator) -> dict[str, str]:
             outcomes=[Outcome("expired", count=batch["expired"])] if batch["expired"] else [],
         )
         body = batch["body"].encode()
-        ids[batch["id"]] = api.create(client, [body], len(body)).id
+        ids[batch["id"]] = api.create_batch(client, [body], len(body)).id
         if batch.get("canceling"):
-            api.cancel(client, ids[batch["id"]], timeout=60)
+            api.cancel_batch(client, ids[batch["id"]], timeout=60)
     simulator.behave(processing_seconds=0.1, cancel_seconds=0.5, outcomes=[])
     return ids
 

@@ -91,7 +91,7 @@ class Recording:
         rows = [{"custom_id": str(n), "params": each} for n, each in enumerate(requests(name, COUNT).values())]
         body = json.dumps({"requests": rows}).encode()
         with anthropic.Anthropic(base_url=self._simulator.url, api_key=KEY, max_retries=0) as client:
-            job = adopt(api.create(client, [body], len(body)).id, app=self._app)
+            job = adopt(api.create_batch(client, [body], len(body)).id, app=self._app)
         self.jobs[name], self.bodies[job.id] = job.id, body
         return job
 

@@ -77,16 +77,16 @@ class JobAdmin(admin.ModelAdmin):
     """
 
     def get_urls(self) -> list[Any]:
-        def name(view: str) -> str:
+        def url_name(view: str) -> str:
             return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
 
         view = self.admin_site.admin_view
         return [
-            path("", view(self.changelist_view), name=name("changelist")),
-            path("<path:object_id>/history/", view(self.history_view), name=name("history")),
-            path("<path:object_id>/change/", view(self.change_view), name=name("change")),
+            path("", view(self.changelist_view), name=url_name("changelist")),
+            path("<path:object_id>/history/", view(self.history_view), name=url_name("history")),
+            path("<path:object_id>/change/", view(self.change_view), name=url_name("change")),
             *(
-                path(f"<path:object_id>/{action}/", view(self.action_view), {"action": action}, name=name(action))
+                path(f"<path:object_id>/{action}/", view(self.action_view), {"action": action}, name=url_name(action))
                 for action in ACTIONS
             ),
         ]
@@ -114,7 +114,7 @@ class JobAdmin(admin.ModelAdmin):
         self._check_may_view(request)
         states = get_args(JobState)
         state = request.GET.get("state")
-        before = _moment(request.GET.get("before"))
+        before = _parse_moment(request.GET.get("before"))
         context: dict[str, Any] = {"states": states, "state": state if state in states else None, "before": before}
         # Django's template for the page of a list needs these.
         context |= {"cl": {"opts": self.opts}, "actions_on_top": True}
@@ -127,7 +127,7 @@ class JobAdmin(admin.ModelAdmin):
         except BatchTasksError as exc:
             context["trouble"] = exc
         title = f"Select {self.opts.verbose_name} to view"
-        return self._page(request, "change_list", {"title": title, **context, **(extra_context or {})})
+        return self._render_page(request, "change_list", {"title": title, **context, **(extra_context or {})})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -153,7 +153,7 @@ class JobAdmin(admin.ModelAdmin):
             ]
         except BatchTasksError as exc:
             context["trouble"] = exc
-        return self._page(request, "change_form", context | (extra_context or {}))
+        return self._render_page(request, "change_form", context | (extra_context or {}))
 
     def action_view(self, request: HttpRequest, object_id: str, action: str) -> HttpResponse:
         """Ask the user to confirm an action, and do it once it is confirmed."""
@@ -161,7 +161,7 @@ class JobAdmin(admin.ModelAdmin):
             raise PermissionDenied
         self._check_may_view(request)
         job_id, chosen = unquote(object_id), ACTIONS[action]
-        to_job = HttpResponseRedirect(self._url("change", quote(job_id)))
+        to_job = HttpResponseRedirect(self._view_url("change", quote(job_id)))
         try:
             job = BatchJob(job_id)
             status = job.status()
@@ -170,11 +170,11 @@ class JobAdmin(admin.ModelAdmin):
                 self.message_user(request, text, messages.WARNING)
                 return to_job
             if request.method != "POST":
-                return self._confirmation(request, chosen, status)
+                return self._confirmation_page(request, chosen, status)
             chosen.do(job)
         except JobNotFound as exc:
             self.message_user(request, exc, messages.ERROR)
-            return HttpResponseRedirect(self._url("changelist"))
+            return HttpResponseRedirect(self._view_url("changelist"))
         except BatchTasksError as exc:
             self.message_user(request, exc, messages.ERROR)
             return to_job
@@ -186,12 +186,12 @@ class JobAdmin(admin.ModelAdmin):
         self.log_change(request, self.get_object(request, job_id), f"{chosen.label}.")
         return to_job
 
-    def _confirmation(self, request: HttpRequest, action: Action, job: JobStatus) -> HttpResponse:
+    def _confirmation_page(self, request: HttpRequest, action: Action, job: JobStatus) -> HttpResponse:
         original = self.get_object(request, job.job_id)
         context = {"title": f"{action.label} job?", "original": original, "action": action, "job": job}
-        return self._page(request, "confirmation", context)
+        return self._render_page(request, "confirmation", context)
 
-    def _page(self, request: HttpRequest, name: str, context: Mapping[str, Any]) -> HttpResponse:
+    def _render_page(self, request: HttpRequest, name: str, context: Mapping[str, Any]) -> HttpResponse:
         """Return a page, or only the part of it that changes, if the browser asks for that (``live``)."""
         request.current_app = self.admin_site.name
         names = [f"{name}_live", name] if "live" in request.GET else [name]
@@ -204,7 +204,7 @@ class JobAdmin(admin.ModelAdmin):
         }
         return TemplateResponse(request, [f"admin/claude_batch/job/{each}.html" for each in names], own)
 
-    def _url(self, view: str, *args: str) -> str:
+    def _view_url(self, view: str, *args: str) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
         return str(reverse(name, args=args, current_app=self.admin_site.name))
 
@@ -213,7 +213,7 @@ class JobAdmin(admin.ModelAdmin):
             raise PermissionDenied
 
 
-def _moment(seconds: str | None) -> datetime | None:
+def _parse_moment(seconds: str | None) -> datetime | None:
     """Return the point in time of epoch seconds in an address; None if they are not valid."""
     try:
         return datetime.fromtimestamp(float(seconds or ""), timezone.utc)

@@ -32,7 +32,7 @@ def of_settings(app_configs: Any, **_: Any) -> list[CheckMessage]:
     except InvalidSettings as exc:
         return [Error(str(exc), id="claude_batch.E401")]
     # In this order: the first makes Celery read its settings.
-    return [*_messages(configuration.static(app)), *_of_project(app)]
+    return [*_list_messages(configuration.check_statically(app)), *_of_project(app)]
 
 
 def of_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
@@ -44,8 +44,8 @@ def of_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
         app = configured_app()
     except InvalidSettings:
         return []
-    said = set(configuration.static(app))
-    return _messages(found for found in doctor.findings(app) if found not in said)
+    said = set(configuration.check_statically(app))
+    return _list_messages(found for found in doctor.list_findings(app) if found not in said)
 
 
 def _of_project(app: Celery) -> Iterator[CheckMessage]:
@@ -59,7 +59,7 @@ def _of_project(app: Celery) -> Iterator[CheckMessage]:
         )
 
 
-def _messages(findings: Iterator[Finding]) -> list[CheckMessage]:
+def _list_messages(findings: Iterator[Finding]) -> list[CheckMessage]:
     return [
         (Error if found.level >= logging.ERROR else Warning)(found.text, hint=found.hint or None, id=found.id)
         for found in findings

@@ -8,7 +8,7 @@ sent, it releases its worker and comes back later.
 
 from __future__ import annotations
 
-from claude_batch_tasks.lifecycle.messages_fallback.sender import Lane as Lane
+from claude_batch_tasks.lifecycle.messages_fallback.sender import Sender as Sender
 from claude_batch_tasks.lifecycle.messages_fallback.senders import (
     all_ended as all_ended,
     end_unaccounted_requests as end_unaccounted_requests,

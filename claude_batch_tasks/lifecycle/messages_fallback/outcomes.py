@@ -123,14 +123,14 @@ class Outcomes:
             step.store.records.read_sender(step.unit).missing_since,
         )
         if places and (since is None or since > now):
-            step.record(missing_since=now)
+            step.update_record(missing_since=now)
             return step.settings.lease
         if places and since is not None and now < since + step.settings.lease:
             return since + step.settings.lease - now
         for place in places:
             self.keep_outcome(place, LOST, tried=True, given_up=True)
         if since is not None:
-            step.record(missing_since=None)
+            step.update_record(missing_since=None)
         return None
 
     def cost_of(self, place: int, outcome: bytes, model: str) -> tuple[int | None, int | None]:
@@ -144,7 +144,7 @@ class Outcomes:
             output = message.usage.output_tokens or 0
             meter = spending.Meter(self._step.settings.price_list, batch=False)
             result_rows.count_answers(meter, [message])
-            cost = spending.total_cost(meter.costs())
+            cost = spending.total_cost(meter.sum_costs())
             return output, None if cost is None else spending.to_nano_dollars(cost)
         except Exception:  # no fault of the prices may lose an answer that is paid for
             extra = self._step.fields("price")

@@ -56,7 +56,7 @@ class Preparation:
             found = request_bounds.budget_need(values, step.settings.price_list, batch=False)
             if isinstance(found, request_bounds.Need):
                 least, most = spending.to_nano_dollars(found.input), spending.to_nano_dollars(found.most)
-            elif step.settings.price_list.known(model):
+            elif step.settings.price_list.has_price(model):
                 return f"its cost has no limit: {found.why}"
         need = Need(request_bounds.tokens_of(values), least, most)
         return Request(place, params, model, max_tokens, f"{step.account}:messages:{model}", need)

@@ -47,7 +47,7 @@ class _Call:
     """It was certain that the request was this sender's to send: from then on it may have been sent."""
 
 
-class Lane:
+class Sender:
     """One run of a sender.
 
     Args:
@@ -66,7 +66,7 @@ class Lane:
         #: The number of requests by outcome in this run, and the positions of these.
         self.done, self.final = self._outcomes.done, self._outcomes.final
 
-    def run(self) -> float | None:
+    def send_allowed(self) -> float | None:
         """Send what may be sent; return the seconds until more may be sent, or None if nothing is left.
 
         Raises:
@@ -78,15 +78,15 @@ class Lane:
             credentials.check_to_spend(step)
             client = step.client
         except (errors.AccountChanged, errors.PermanentError, errors.InvalidSettings) as exc:
-            step.stop(str(exc))
+            step.stop_job(str(exc))
             step.store.message_queue.drop_waiting(step.unit.job_id, step.unit.batch or 0)
             return doubt
-        step.also_held.append(self._hold)
+        step.also_held.append(self._renew_calls)
         try:
             return self._send_in_turn(client, doubt)
         except Exception:
             wait(self._running)  # these calls are paid for; but a worker that is being stopped does not wait for them
-            self._tell()
+            self._send_signals()
             raise
         except BaseException:
             self._outcomes.stop_saving()
@@ -96,29 +96,29 @@ class Lane:
         """Make calls until none is running and none may be made, or the time slice is over."""
         until = time.monotonic() + rules.SENDER_TIME_SLICE
         while True:
-            pause = self._fill(client) if time.monotonic() < until and not self._step.lost.is_set() else 0.0
+            pause = self._start_calls(client) if time.monotonic() < until and not self._step.lost.is_set() else 0.0
             if not self._running:
                 return min((seconds for seconds in (pause, doubt) if seconds is not None), default=None)
             # Something may be sent before one of these calls has finished.
             done, _ = wait(self._running, timeout=pause or None, return_when=FIRST_COMPLETED)
-            self._tell()
+            self._send_signals()
             for call in done:
                 del self._running[call]
                 self._seconds = [*self._seconds[-20:], call.result()]
 
-    def _tell(self) -> None:
+    def _send_signals(self) -> None:
         """Send the signals about calls from the thread in which the step runs, where receivers expect to be called."""
         while self._not_found:
             request_id = self._not_found.pop()
-            self._step.tell(signals.not_found_seen, batch_id=None, endpoint="messages", request_id=request_id)
+            self._step.send_signal(signals.not_found_seen, batch_id=None, endpoint="messages", request_id=request_id)
 
-    def _begin(self, client: api.Caller, request: Request, mark: str) -> None:
+    def _start_call(self, client: api.Caller, request: Request, mark: str) -> None:
         """Start one call in a thread."""
         call: Future[float] = Future()
 
         def run() -> None:
             try:
-                call.set_result(self._send(client, request, mark))
+                call.set_result(self._send_request(client, request, mark))
             except Exception as exc:  # noqa: BLE001 - it is raised where it is waited for
                 call.set_exception(exc)
 
@@ -131,7 +131,7 @@ class Lane:
         except RuntimeError:  # no thread can be started: this one makes the call
             run()
 
-    def _fill(self, client: api.Caller) -> float | None:
+    def _start_calls(self, client: api.Caller) -> float | None:
         """Begin as many calls as may be made; return the seconds until one more may be, None if nothing is left."""
         width = rules.choose_concurrency(min(self._seconds, default=None))
         # A model that must wait does not delay requests of another model.
@@ -150,9 +150,9 @@ class Lane:
                 continue
             request = self._looked_at[0]
             if request.pace not in shut:
-                taken = self._take(request)
+                taken = self._take_request(request)
                 if taken.state == "taken":
-                    self._begin(client, request, taken.mark)
+                    self._start_call(client, request, taken.mark)
                     looks = 0
                 elif not self._put_off(request, taken, shut):
                     return shut.get(request.pace)
@@ -176,7 +176,7 @@ class Lane:
                 self._looked_at.append(request)
         return bool(places), pause
 
-    def _take(self, request: Request) -> Taken:
+    def _take_request(self, request: Request) -> Taken:
         """Take a request from the queue, if it may be sent now.
 
         Raises:
@@ -224,12 +224,12 @@ class Lane:
             self._outcomes.keep_outcome(request.place, notes[state], tried=False)
         return True
 
-    def _hold(self) -> None:
+    def _renew_calls(self) -> None:
         """Renew the records of the calls that are running."""
         paces = {request.place: request.pace for request in list(self._running.values())}
         self._step.store.message_queue.renew_calls(self._step.unit, paces, self._step.settings.lease)
 
-    def _send(self, client: api.Caller, request: Request, mark: str) -> float:
+    def _send_request(self, client: api.Caller, request: Request, mark: str) -> float:
         """Make one call and store its outcome; return the seconds it took."""
         step, begun, call = self._step, time.monotonic(), _Call()
         try:
@@ -247,19 +247,19 @@ class Lane:
                 output=call.output,
             )
         for seen in call.accounts:
-            self._compare(seen)
+            self._compare_account(seen)
         return time.monotonic() - begun
 
     def _make_call(self, client: api.Caller, request: Request, call: _Call) -> None:
         step, place, outcomes = self._step, request.place, self._outcomes
 
         def confirm() -> None:
-            self._confirm(place)
+            self._confirm_request(place)
             call.confirmed = True
 
         try:
             stream = rules.must_stream(request.model, request.max_tokens)
-            with body_limits.confirmed(confirm):
+            with body_limits.confirm_before_end(confirm):
                 answer = api.create_message(client, request.params, stream=stream, on_account=call.accounts.append)
             call.limits = answer.limits
             outcome = reader.message_outcome(answer.message)
@@ -269,7 +269,7 @@ class Lane:
                 credentials.learn_account(step, seen)
         except errors.AmbiguousError as exc:
             if credentials.concerns_account(exc):
-                step.stop(str(exc))
+                step.stop_job(str(exc))
             outcomes.keep_outcome(place, f"{exc}; it may have been billed, so it is not sent again", tried=True)
         except LeaseLost:
             raise
@@ -281,14 +281,14 @@ class Lane:
             call.limits, call.hold = exc.limits, exc.hold
             # A refused token says nothing about how many calls are allowed.
             call.refused = isinstance(exc, errors.TransientError) and exc.status != 401
-            self._refused(request, exc)
+            self._handle_refusal(request, exc)
         except Exception as exc:
             extra = step.fields("error")
             log.exception("%s: request %d met an error there is no rule for", step.where, place, extra=extra)
             note = f"{type(exc).__name__}; it may have been billed, so it is not sent again"
             outcomes.keep_outcome(place, note, tried=True)
 
-    def _confirm(self, place: int) -> None:
+    def _confirm_request(self, place: int) -> None:
         """Ensure that a request is still this sender's to send; wait a little for the store."""
         for pause in _PAUSES:
             try:
@@ -305,23 +305,23 @@ class Lane:
                 return
             self._outcomes.stopping.wait(SAVE_AGAIN_MAX)
 
-    def _compare(self, seen: api.Account) -> None:
+    def _compare_account(self, seen: api.Account) -> None:
         """Stop the job if another account than its own answered a call."""
         try:
             credentials.compare_with_job(self._step, seen)
         except errors.AccountChanged as exc:
-            self._step.stop(str(exc))
+            self._step.stop_job(str(exc))
 
-    def _refused(self, request: Request, exc: errors.ApiError) -> None:
+    def _handle_refusal(self, request: Request, exc: errors.ApiError) -> None:
         """Handle a call that was not charged for: retry it later, close its request, or stop the job."""
         step, place, outcomes = self._step, request.place, self._outcomes
         if exc.status == 404:
             self._not_found.append(exc.request_id)
-        token_refused = exc.status == 401 and isinstance(exc, errors.TryLater)  # another token is requested
+        token_refused = exc.status == 401 and isinstance(exc, errors.Retryable)  # another token is requested
         if not token_refused and credentials.concerns_account(exc):
-            step.stop(str(exc))
+            step.stop_job(str(exc))
             outcomes.keep_outcome(place, str(exc), tried=False, spent=0)
-        elif isinstance(exc, errors.TryLater):
+        elif isinstance(exc, errors.Retryable):
             wait = step.bound_wait(
                 step.draw_countdown(step.store.message_queue.count_refusals(step.unit, place) + 1, exc), exc.retry_after
             )

@@ -63,10 +63,10 @@ def end_unaccounted_requests(step: Step) -> int:
     for place in unknown:
         store.message_queue.save_outcome(step.unit, place, reader.error_outcome(_UNKNOWN, _GONE, None))
     if unknown:
-        step.record(
+        step.update_record(
             stored=store.results.count_outcomes(job_id, batch)
         )  # outcomes that are gone are not counted any more
-        step.note("unsent", f"{len(unknown):,} requests: {_GONE}", level=logging.ERROR)
+        step.record_event("unsent", f"{len(unknown):,} requests: {_GONE}", level=logging.ERROR)
     return len(unknown)
 
 
@@ -89,7 +89,7 @@ def send_rest(step: Step) -> Wait | None:
     if record.granted is None:
         record.granted = store.budget.reserve_quota(job_id, batch, record.eligible, settings.max_fallback_requests)
     if record.granted < record.eligible:
-        step.record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
+        step.update_record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
     if not record.granted:
         return None
     if step.job.cancel_requested:
@@ -100,7 +100,7 @@ def send_rest(step: Step) -> Wait | None:
         if not left:
             return None
         # All senders have finished, and left some requests: the sender that had these died, or put them back too late.
-        step.record(messages_out=False, first_lane=record.first_lane + rules.SENDERS)
+        step.update_record(messages_out=False, first_lane=record.first_lane + rules.SENDERS)
     if not record.messages_out:
         _start_senders(step, record.granted)
     return _wait_for_senders(step, record.granted)
@@ -110,13 +110,13 @@ def _start_senders(step: Step, granted: int) -> None:
     record, store = step.batch, step.store
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     text = f"{granted:,} of {record.eligible:,} requests go through the Messages API"
-    step.note("messages", text, requests=granted)
+    step.record_event("messages", text, requests=granted)
     store.message_queue.add_requests(job_id, batch, resubmission.positions_left(store, job_id, batch, record)[:granted])
     units = list_senders(step)[: 1 if step.task.request.is_eager else None]
     store.schedule.add_units(units, step.now())
     for unit in units:
         message_chain.make_sender_message(step.task.app, step.job, unit).apply_async()
-    step.record(messages_out=True)
+    step.update_record(messages_out=True)
 
 
 def _wait_for_senders(step: Step, granted: int) -> Wait | None:

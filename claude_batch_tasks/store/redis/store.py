@@ -59,7 +59,7 @@ class RedisStore(Part):
 
 @functools.lru_cache(maxsize=32)
 def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
-    client = redis_urls.connect_redis(url, transport.TIMEOUTS, transport.distrustful, client_class(prefix))
+    client = redis_urls.connect_redis(url, transport.TIMEOUTS, transport.make_distrustful, client_class(prefix))
     return RedisStore(client, redis_urls.redis_address(url), Cipher(keys))
 
 

@@ -171,15 +171,15 @@ def client(running: Server) -> Iterator[anthropic.Anthropic]:
 
 
 def read_results(client: anthropic.Anthropic) -> bytes:
-    with api.results(client, "msgbatch_1", timeout=10) as chunks:
+    with api.open_results(client, "msgbatch_1", timeout=10) as chunks:
         return b"".join(chunks)
 
 
 CALLS: dict[str, Callable[[anthropic.Anthropic], Any]] = {
-    "create": lambda client: api.create(client, iter([BODY[:10], BODY[10:]]), len(BODY)),
-    "retrieve": lambda client: api.retrieve(client, "msgbatch_1", timeout=10),
+    "create": lambda client: api.create_batch(client, iter([BODY[:10], BODY[10:]]), len(BODY)),
+    "retrieve": lambda client: api.retrieve_batch(client, "msgbatch_1", timeout=10),
     "list": lambda client: list(api.list_since(client, 0, timeout=10)),
-    "cancel": lambda client: api.cancel(client, "msgbatch_1", timeout=10),
+    "cancel": lambda client: api.cancel_batch(client, "msgbatch_1", timeout=10),
     "results": read_results,
     "messages": lambda client: api.create_message(client, PARAMS),
 }
@@ -263,7 +263,7 @@ class TestACall:
             handler.wfile.write(b"y")
 
         server.answers = [slowly]
-        with api.results(client, "msgbatch_1", timeout=30) as chunks:
+        with api.open_results(client, "msgbatch_1", timeout=30) as chunks:
             first = next(chunks)
             assert first == b"x" * 65536
             go_on.set()
@@ -278,10 +278,10 @@ class TestACall:
         with anthropic.Anthropic(base_url=server.url, api_key=KEY, http_client=http, max_retries=0) as client:
             for _ in range(3):
                 server.answers = [answer(body=b"x" * 1_000_000)]
-                with api.results(client, "b", timeout=5) as chunks:
+                with api.open_results(client, "b", timeout=5) as chunks:
                     next(chunks)
             server.answers = [answer(body=BATCH)]
-            assert api.retrieve(client, "msgbatch_1", timeout=5).id == "msgbatch_1"
+            assert api.retrieve_batch(client, "msgbatch_1", timeout=5).id == "msgbatch_1"
 
 
 class TestAnOddAnswer:
@@ -359,7 +359,7 @@ class TestACreate:
         server.answers = [answer(body=BATCH)]
         pieces = [b'{"requests":[', *([b'"' + b"x" * 99_998 + b'"', b","] * 40)[:-1], b"]}"]
         size = sum(map(len, pieces))
-        api.create(client, iter(pieces), size)
+        api.create_batch(client, iter(pieces), size)
         [seen] = server.seen
         assert seen.headers["content-length"] == str(size)
         assert "transfer-encoding" not in seen.headers
@@ -369,7 +369,7 @@ class TestACreate:
     @pytest.mark.parametrize("size", [len(BODY) + 1, 10 * len(BODY)])
     def test_whose_body_is_too_short_is_never_whole(self, server: Server, client: Any, size: int) -> None:
         with pytest.raises(errors.ApiError):
-            api.create(client, iter([BODY]), size)
+            api.create_batch(client, iter([BODY]), size)
         assert len(server.arrived().body) < size
 
     def test_whose_body_the_store_stops_giving_says_so(self, server: Server, client: Any) -> None:
@@ -379,7 +379,7 @@ class TestACreate:
 
         try:
             with pytest.raises(errors.StoreUnavailable):
-                api.create(client, body(), len(BODY))
+                api.create_batch(client, body(), len(BODY))
         finally:
             server.arrived()
 
@@ -818,10 +818,10 @@ class TestATimeout:
 
         server.answers = [stall]
         calls: dict[str, Callable[[], Any]] = {
-            "retrieve": lambda: api.retrieve(client, "b", timeout=0.1),
-            "cancel": lambda: api.cancel(client, "b", timeout=0.1),
+            "retrieve": lambda: api.retrieve_batch(client, "b", timeout=0.1),
+            "cancel": lambda: api.cancel_batch(client, "b", timeout=0.1),
             "list": lambda: list(api.list_since(client, 0, timeout=0.1)),
-            "results": lambda: api.results(client, "b", timeout=0.1).__enter__(),
+            "results": lambda: api.open_results(client, "b", timeout=0.1).__enter__(),
         }
         with pytest.raises(errors.TransientError):
             calls[endpoint]()
@@ -841,7 +841,7 @@ class TestATimeout:
         server.answers = [stall]
         with (
             pytest.raises(errors.TransientError, match="while the answer was read"),
-            api.results(client, "b", timeout=0.2) as chunks,
+            api.open_results(client, "b", timeout=0.2) as chunks,
         ):
             b"".join(chunks)
         go_on.set()
@@ -891,14 +891,14 @@ class TestListing:
 
     def test_reads_nothing_into_fields_that_the_api_may_come_to_have(self, server: Server, client: Any) -> None:
         server.answers = [answer(body={**BATCH, "date": "today", "ahead": ["x"], "our_date": 5.0, "our_ahead": 7.0})]
-        found = api.retrieve(client, "msgbatch_1", timeout=5)
+        found = api.retrieve_batch(client, "msgbatch_1", timeout=5)
         assert found.ahead == 0
         assert found.date == pytest.approx(time.time(), abs=30), "by the answer's head"
 
     def test_takes_from_a_batch_nothing_that_only_an_answers_head_says(self, server: Server, client: Any) -> None:
         said = {"organization": "another", "hold": 9.0, "call": {"event": "failed"}}
         server.answers = [answer(body={"data": [{**BATCH, **said}], "has_more": False})]
-        [page] = api.pages(client, timeout=5)
+        [page] = api.list_pages(client, timeout=5)
         [batch] = page.data
         assert (batch.organization, batch.hold, batch.call) == (None, None, {})
 
@@ -907,7 +907,7 @@ class TestListing:
         server.answers = [answer(body={"data": [{**good, "created_at": None}, good], "has_more": None})] * 2
         with pytest.raises(errors.TransientError, match="1 of its entries"):
             self.ids(client)
-        [found] = api.pages(client, timeout=10)
+        [found] = api.list_pages(client, timeout=10)
         assert ([batch.id for batch in found.data], found.unreadable) == (["b2"], 1)
 
     def test_goes_no_further_back_than_asked(self, server: Server, client: Any) -> None:
@@ -1015,7 +1015,7 @@ class TestTheClientOfAnAccount:
         clients._client.cache_clear()
 
     def client(self, name: str) -> anthropic.Anthropic:
-        return api.client("tenant-b", {"tenant-b": f"shop_clients.{name}"})
+        return api.get_client("tenant-b", {"tenant-b": f"shop_clients.{name}"})
 
     @pytest.mark.parametrize(
         ("factory", "key", "tenant"),
@@ -1043,7 +1043,7 @@ class TestTheClientOfAnAccount:
 
     def test_is_not_shared_between_accounts(self) -> None:
         factories = {"a": "shop_clients.plain", "b": "shop_clients.plain"}
-        assert api.client("a", factories) is not api.client("b", factories)
+        assert api.get_client("a", factories) is not api.get_client("b", factories)
 
     @pytest.mark.parametrize(
         ("path", "text"),
@@ -1056,7 +1056,7 @@ class TestTheClientOfAnAccount:
     )
     def test_is_refused_if_its_factory_is_none(self, path: str, text: str) -> None:
         with pytest.raises(errors.InvalidSettings, match=text) as caught:
-            api.client("tenant-b", {"tenant-b": path})
+            api.get_client("tenant-b", {"tenant-b": path})
         assert path in str(caught.value)
         assert "tenant-b" in str(caught.value)
 
@@ -1067,7 +1067,7 @@ class TestTheClientOfAnAccount:
 
     def test_is_refused_under_an_unknown_alias(self) -> None:
         with pytest.raises(errors.InvalidSettings, match=r"'tenant-c'.*claude_batch_client_factories"):
-            api.client("tenant-c", {"tenant-b": "shop_clients.plain"})
+            api.get_client("tenant-c", {"tenant-b": "shop_clients.plain"})
 
 
 class TestTheDefaultClient:
@@ -1087,13 +1087,13 @@ class TestTheDefaultClient:
     def test_has_key_and_address_from_the_environment(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
         server.answers = [answer(body=BATCH)]
-        api.retrieve(api.client("default", self.FACTORIES), "msgbatch_1", timeout=10)
+        api.retrieve_batch(api.get_client("default", self.FACTORIES), "msgbatch_1", timeout=10)
         [seen] = server.seen
         assert KEY in seen.headers.get("x-api-key", "") + seen.headers.get("authorization", "")
 
     @every_endpoint
     def test_without_a_key_fails_for_good_and_says_what_is_missing(self, server: Server, endpoint: str) -> None:
         with pytest.raises(errors.PermanentError, match="api_key") as caught:
-            CALLS[endpoint](api.client("default", self.FACTORIES))
+            CALLS[endpoint](api.get_client("default", self.FACTORIES))
         assert caught.value.status is None
         assert server.seen == []

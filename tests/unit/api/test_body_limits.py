@@ -106,16 +106,16 @@ def client(listener: Listener) -> anthropic.Anthropic:
 Call = Callable[[anthropic.Anthropic], Any]
 
 CALLS: dict[str, Call] = {
-    "create": lambda client: api.create(client, iter([b'{"requests":[', b"{}", b"]}"]), 17),
-    "a long create": lambda client: api.create(client, iter([b'["', *[b"x" * 2**20] * 8, b'"]']), 4 + 8 * 2**20),
-    "create in one part": lambda client: api.create(client, [b'{"requests":[]}', b""], 15),
+    "create": lambda client: api.create_batch(client, iter([b'{"requests":[', b"{}", b"]}"]), 17),
+    "a long create": lambda client: api.create_batch(client, iter([b'["', *[b"x" * 2**20] * 8, b'"]']), 4 + 8 * 2**20),
+    "create in one part": lambda client: api.create_batch(client, [b'{"requests":[]}', b""], 15),
     "messages": lambda client: api.create_message(client, PARAMS),
     "stream": lambda client: api.create_message(client, PARAMS, stream=True),
 }
 
 
 def call(name: str, client: anthropic.Anthropic, confirm: Callable[[], None]) -> None:
-    with body_limits.confirmed(confirm):
+    with body_limits.confirm_before_end(confirm):
         CALLS[name](client)
 
 
@@ -155,8 +155,8 @@ def test_no_more_than_a_small_last_part_is_sent_after_it_is_confirmed(
 
 
 def test_a_large_part_is_divided(listener: Listener, client: anthropic.Anthropic) -> None:
-    with body_limits.confirmed(lambda: wait_until(lambda: lacking(listener) == [body_limits._AT_ONCE])):
-        api.create(client, [b"x" * 2**20], 2**20)
+    with body_limits.confirm_before_end(lambda: wait_until(lambda: lacking(listener) == [body_limits._AT_ONCE])):
+        api.create_batch(client, [b"x" * 2**20], 2**20)
     assert listener.whole == 1
 
 
@@ -165,8 +165,8 @@ def test_a_body_whose_source_fails_is_never_whole(listener: Listener, client: an
         yield b'{"requests":['
         raise LeaseLost("taken over")
 
-    with pytest.raises(LeaseLost, match="taken over"), body_limits.confirmed(lambda: None):
-        api.create(client, parts(), 17)
+    with pytest.raises(LeaseLost, match="taken over"), body_limits.confirm_before_end(lambda: None):
+        api.create_batch(client, parts(), 17)
     assert listener.ended.acquire(timeout=10)
     assert listener.whole == 0
 

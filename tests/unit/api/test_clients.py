@@ -52,7 +52,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def begin(alias: str) -> threading.Thread:
-    thread = threading.Thread(target=api.client, args=(alias, FACTORIES))
+    thread = threading.Thread(target=api.get_client, args=(alias, FACTORIES))
     thread.start()
     assert inside.wait(10)
     return thread
@@ -61,18 +61,18 @@ def begin(alias: str) -> threading.Thread:
 @pytest.mark.parametrize("before", [False, True], ids=["made meanwhile", "made before"])
 def test_a_client_has_no_other_ones_key(before: bool) -> None:
     if before:
-        api.client("own", FACTORIES)
+        api.get_client("own", FACTORIES)
     other = begin("other")
-    assert api.client("own", FACTORIES).api_key == "its own"
+    assert api.get_client("own", FACTORIES).api_key == "its own"
     other.join()
-    assert api.client("other", FACTORIES).api_key == "the other's"
-    assert api.client("own", FACTORIES).api_key == "its own"
+    assert api.get_client("other", FACTORIES).api_key == "the other's"
+    assert api.get_client("own", FACTORIES).api_key == "its own"
 
 
 def test_a_factory_that_hangs_holds_up_no_other_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "_LONGEST_TURN", 0.1)
     stuck = begin("stuck")
-    assert api.client("own", FACTORIES).api_key == "its own"
+    assert api.get_client("own", FACTORIES).api_key == "its own"
     released.set()
     stuck.join()
 
@@ -82,7 +82,7 @@ def test_a_process_forked_while_a_factory_runs_makes_its_own() -> None:
     if (child := os.fork()) == 0:
         clients._LONGEST_TURN = 3600.0
         os.environ["ANTHROPIC_API_KEY"] = "its own"  # what the fork has cut short
-        os._exit(0 if api.client("own", FACTORIES).api_key == "its own" else 1)
+        os._exit(0 if api.get_client("own", FACTORIES).api_key == "its own" else 1)
     for _ in range(200):
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:

@@ -38,7 +38,7 @@ def client_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calla
 
     def client_of(factory: Callable[[], Any]) -> anthropic.Anthropic:
         module.make = factory  # type: ignore[attr-defined]
-        return api.client("a", {"a": "identity_clients.make"})
+        return api.get_client("a", {"a": "identity_clients.make"})
 
     yield client_of
     clients._client.cache_clear()
@@ -168,7 +168,7 @@ class TestTheIdentityOfAClient:
         client = anthropic.Anthropic(base_url=URL, credentials=provider("sk-secret-token-never-to-be-seen"))
         assert client._token_cache is not None
         client._token_cache.get_token()
-        assert "never-to-be-seen" not in identity.kind(client)
+        assert "never-to-be-seen" not in identity.describe_client(client)
         assert "[key]" in clients.hide_secrets("refused: sk-secret-token-never-to-be-seen", client)
 
 
@@ -182,7 +182,7 @@ class TestAClient:
 
         server.answers = [failure(503, retry_after="0"), answer(body=BATCH)]
         with pytest.raises(errors.TransientError):
-            api.retrieve(client_of(lambda: Tenant("b")), "msgbatch_1", timeout=10)
+            api.retrieve_batch(client_of(lambda: Tenant("b")), "msgbatch_1", timeout=10)
         assert len(server.seen) == 1
         assert "key of b" in str(server.seen[0].headers)
 
@@ -208,16 +208,16 @@ class TestAClient:
         first = client_of(make)
         for _ in range(2):  # calls are made side by side, and each of them is refused
             with pytest.raises(errors.TransientError):
-                api.retrieve(first, "msgbatch_1", timeout=10)
-        api.retrieve(client_of(make), "msgbatch_1", timeout=10)
+                api.retrieve_batch(first, "msgbatch_1", timeout=10)
+        api.retrieve_batch(client_of(make), "msgbatch_1", timeout=10)
         assert "the key of today" in str(server.seen[-1].headers)
         with pytest.raises(errors.PermanentError):
-            api.retrieve(client_of(make), "msgbatch_1", timeout=10)
+            api.retrieve_batch(client_of(make), "msgbatch_1", timeout=10)
 
     def test_is_not_asked_twice_with_the_same_key(self, server: Server, client_of: Any) -> None:
         server.answers = [failure(401, "authentication_error")]
         with pytest.raises(errors.PermanentError):
-            api.retrieve(
+            api.retrieve_batch(
                 client_of(lambda: anthropic.Anthropic(base_url=server.url, api_key="a key")), "msgbatch_1", timeout=10
             )
         assert len(server.seen) == 1
@@ -237,7 +237,7 @@ class TestARefusedToken:
         return lambda: client_of(factory)
 
     def retrieve(self, client: anthropic.Anthropic) -> api.Batch:
-        return api.retrieve(client, "msgbatch_1", timeout=10)
+        return api.retrieve_batch(client, "msgbatch_1", timeout=10)
 
     def test_is_replaced_for_the_next_try(self, server: Server, given: Any, client: Any) -> None:
         server.answers = [failure(401, "authentication_error"), answer(body=BATCH)]
@@ -287,7 +287,7 @@ class TestARefusedToken:
 
         made = client_of(lambda: anthropic.Anthropic(base_url=server.url, credentials=vault))
         for call in (
-            lambda: api.create(made, [b"{}"], 2),
+            lambda: api.create_batch(made, [b"{}"], 2),
             lambda: api.create_message(made, PARAMS),
             lambda: self.retrieve(made),
         ):
@@ -307,7 +307,7 @@ class TestARefusedToken:
         for status, error in ((503, errors.TransientError), (429, errors.TransientError), (400, errors.PermanentError)):
             server.answers = [failure(status)]
             with pytest.raises(error, match="Token exchange failed"):
-                api.create(client_of(make), [b"{}"], 2)
+                api.create_batch(client_of(make), [b"{}"], 2)
 
 
 class TestWhatAJobAdds:
@@ -324,12 +324,12 @@ class TestWhatAJobAdds:
     def test_goes_to_each_call_that_takes_it(self, server: Server, caller: api.Caller) -> None:
         server.answers = [answer(body={**BATCH, "data": []})]
         calls: dict[str, Callable[[], Any]] = {
-            "create": lambda: api.create(caller, [b"{}"], 2),
+            "create": lambda: api.create_batch(caller, [b"{}"], 2),
             "messages": lambda: api.create_message(caller, PARAMS),
-            "retrieve": lambda: api.retrieve(caller, "msgbatch_1", timeout=10),
-            "cancel": lambda: api.cancel(caller, "msgbatch_1", timeout=10),
-            "list": lambda: list(api.pages(caller, timeout=10)),
-            "results": lambda: api.results(caller, "msgbatch_1", timeout=10).__enter__(),
+            "retrieve": lambda: api.retrieve_batch(caller, "msgbatch_1", timeout=10),
+            "cancel": lambda: api.cancel_batch(caller, "msgbatch_1", timeout=10),
+            "list": lambda: list(api.list_pages(caller, timeout=10)),
+            "results": lambda: api.open_results(caller, "msgbatch_1", timeout=10).__enter__(),
         }
         for endpoint, call in calls.items():
             call()
@@ -351,16 +351,16 @@ class TestWhatAJobAdds:
             failure(429, **told),
             answer(body=json.dumps({"type": "message"}).encode(), **told),
         ]
-        api.retrieve(caller, "msgbatch_1", timeout=10)
+        api.retrieve_batch(caller, "msgbatch_1", timeout=10)
         with pytest.raises(errors.NotFoundError) as caught:
-            api.retrieve(caller, "msgbatch_1", timeout=10)
-        list(api.pages(caller, timeout=10))
+            api.retrieve_batch(caller, "msgbatch_1", timeout=10)
+        list(api.list_pages(caller, timeout=10))
         assert heard == [api.Account("o", "w")] * 3
         assert (caught.value.organization, caught.value.workspace) == ("o", "w")
-        created = api.create(caller, [b"{}"], 2)
+        created = api.create_batch(caller, [b"{}"], 2)
         assert created.account == api.Account("o", "w")
         with pytest.raises(errors.TransientError) as refused:
-            api.create(caller, [b"{}"], 2)
+            api.create_batch(caller, [b"{}"], 2)
         assert (refused.value.organization, refused.value.workspace) == ("o", "w")
         apart: list[api.Account] = []
         api.create_message(caller, PARAMS, on_account=apart.append)

@@ -34,7 +34,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def refused() -> str:
     with pytest.raises(errors.PermanentError) as caught:
-        api.client("a", {"a": f"{__name__}.made"})
+        api.get_client("a", {"a": f"{__name__}.made"})
     said = str(caught.value)
     assert caught.value.code == api.MALFORMED
     assert "nothing was sent with it" in said
@@ -95,7 +95,7 @@ def test_an_empty_variable_beside_a_key_that_is_good(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "")
     if int(anthropic.__version__.split(".")[0]):
-        assert api.client("a", {"a": f"{__name__}.made"})
+        assert api.get_client("a", {"a": f"{__name__}.made"})
     else:
         assert "ANTHROPIC_AUTH_TOKEN" in refused()
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec import DecodeError
 
 from claude_batch_tasks.api import server_sent_events
-from claude_batch_tasks.api.server_sent_events import Message, events
+from claude_batch_tasks.api.server_sent_events import Message, read_events
 from claude_batch_tasks.wire import lenient_json
 from tests import odd_answers
 from tests.adversarial.server import Streaming
@@ -57,12 +57,12 @@ def block(index: int, kind: str, *deltas: dict[str, Any], **own: Any) -> list[di
 def message(*events: Any) -> Message:
     made = Message()
     for event in events:
-        made.add(event)
+        made.add_event(event)
     return made
 
 
 def whole(*events: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(message(*events).whole())
+    found: dict[str, Any] = json.loads(message(*events).encode_message())
     return found
 
 
@@ -143,14 +143,14 @@ class TestABlock:
     @pytest.mark.parametrize("sent", [odd_answers.events, odd_answers.events_with_a_whole_block])
     def test_may_hold_whatever_json_may(self, odd: Odd, sent: Callable[[bytes], list[bytes]]) -> None:
         made = Message()
-        for _, data in server_sent_events.events(sent(odd.json)):
-            made.add(lenient_json.loads(data))
-        found, note = lenient_json.read(made.whole())
+        for _, data in server_sent_events.read_events(sent(odd.json)):
+            made.add_event(lenient_json.loads(data))
+        found, note = lenient_json.read_json(made.encode_message())
         if odd.noted in ("UTF-8", "escape"):  # what it is given as is JSON
             odd = odd._replace(noted="")
         odd_answers.check(odd, found, note)
         if "digits" in odd.noted or "nested" in odd.noted:
-            assert odd.json in made.whole()
+            assert odd.json in made.encode_message()
 
     @pytest.mark.parametrize(
         "text", ['{"a" 1}', "{'a':1}", "not JSON", '{"a":1}}', '{"a":"x"} and more', '[1,"\ud83d"}', '{"a":"b}"c"']
@@ -197,7 +197,7 @@ class TestAStreamOfTwoMessages:
 
     def test_is_the_second(self) -> None:
         made = message(*self.FIRST, *self.SECOND)
-        found = json.loads(made.whole())
+        found = json.loads(made.encode_message())
         assert found["content"] == [{"type": "text", "text": "whole"}]
         assert (found["id"], found["model"], found["usage"]["output_tokens"]) == ("msg_b", "claude-y", 15)
         assert made.dropped == ("msg_a",)
@@ -229,7 +229,7 @@ class TestAStreamOfTwoMessages:
     )
     def test_is_no_message_where_they_may_be_mixed(self, rest: list[Any]) -> None:
         with pytest.raises(DecodeError):
-            message(*self.FIRST, self.SECOND[0], *rest).whole()
+            message(*self.FIRST, self.SECOND[0], *rest).encode_message()
 
     def test_is_one_where_its_beginning_is_only_repeated(self) -> None:
         """A gateway's own beginning, then the API's, which says more."""
@@ -237,7 +237,7 @@ class TestAStreamOfTwoMessages:
         for at in (1, 4):
             parts = [START, *text(0, "a", "b"), *END]
             made = message(*parts[:at], again, *parts[at:])
-            found = json.loads(made.whole())
+            found = json.loads(made.encode_message())
             assert (found["content"], found["container"]) == ([{"type": "text", "text": "ab"}], {})
             assert found["usage"] == {**START["message"]["usage"], "output_tokens": 15, "inference_geo": "us"}
             assert made.dropped == ()
@@ -290,7 +290,7 @@ class TestTheEventsOfAStream:
             b"data\n\nevent:b\rdata: [DONE]\r\r"
         )
         chunks = [sent[at : at + size] for at in range(0, len(sent), size)]
-        assert list(events(chunks)) == [("a", b"1"), ("", b"2\n3"), ("", b""), ("b", b"[DONE]")]
+        assert list(read_events(chunks)) == [("a", b"1"), ("", b"2\n3"), ("", b""), ("b", b"[DONE]")]
 
     @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
     @pytest.mark.parametrize("failure", [None, OSError("reset")])
@@ -302,7 +302,7 @@ class TestTheEventsOfAStream:
 
         found = []
         with contextlib.suppress(OSError):
-            for event in events(chunks()):
+            for event in read_events(chunks()):
                 found.append(event)
         assert found == [("", b'{"type":"x"}'), ("", b'{"type":"message_stop"}')]
 
@@ -311,7 +311,7 @@ class TestTheEventsOfAStream:
             yield b'data: {"type":"x"}\n\ndata: {"ty'
             raise OSError("reset")
 
-        seen = events(chunks())
+        seen = read_events(chunks())
         assert next(seen) == ("", b'{"type":"x"}')
         with pytest.raises(OSError, match="reset"):
             next(seen)
@@ -325,9 +325,9 @@ class TestAStreamThatBreaks:
     @pytest.mark.parametrize("how", ["early", "unstopped"])
     def test_off_is_no_message(self, how: str) -> None:
         with pytest.raises(DecodeError, match="ended before"):
-            message(*Streaming().events(WHOLE, {}, how)).whole()
+            message(*Streaming().events(WHOLE, {}, how)).encode_message()
         with pytest.raises(DecodeError):
-            message(*END).whole()
+            message(*END).encode_message()
 
     @pytest.mark.parametrize(
         "events",
@@ -341,4 +341,4 @@ class TestAStreamThatBreaks:
     )
     def test_its_own_rules_is_no_message(self, events: list[Any]) -> None:
         with pytest.raises((DecodeError, LookupError, TypeError, ValueError, AttributeError)):
-            message(START, *events, *END).whole()
+            message(START, *events, *END).encode_message()

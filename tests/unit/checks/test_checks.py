@@ -85,7 +85,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[Celery], list[tuple[int,
     def of(app: Celery) -> list[tuple[int, str]]:
         caplog.clear()
         with caplog.at_level(logging.INFO, configuration.__name__):
-            configuration.warn(SimpleNamespace(app=app))
+            configuration.log_findings(SimpleNamespace(app=app))
         return [(record.levelno, record.getMessage()) for record in caplog.records]
 
     return of

@@ -345,7 +345,7 @@ class TestAJobInTheStore:
         with RedisServer() as server, ThreadPoolExecutor(1) as pool:
             app.conf.claude_batch_store_url = server.url
             submission.submit_job(app, "job-1", [json.loads(line())], {})
-            looks = watching._looks(BatchJob("job-1", app))
+            looks = watching._poll_status(BatchJob("job-1", app))
             assert next(looks)[0].state == "staged"
             server.stop(kill=True)
             pool.submit(lambda: (time.sleep(0.5), server.start()))

@@ -169,10 +169,10 @@ class TestTheWayThatIsTold:
 def test_requests_are_known_by_where_they_stood() -> None:
     lines = RequestFile(io.BytesIO(b"\n{}\n \n\n{}\n{}\n"), None, "x")
     assert list(lines) == [{}, {}, {}]
-    assert [lines.place(index) for index in range(3)] == ["line 2", "line 5", "line 6"]
+    assert [lines.place_of(index) for index in range(3)] == ["line 2", "line 5", "line 6"]
     array = RequestFile(io.BytesIO(b"[{},\n{}]"), None, "x")
     assert list(array) == [{}, {}]
-    assert array.place(1) == "requests[1]"
+    assert array.place_of(1) == "requests[1]"
 
 
 def test_a_large_array_is_never_whole_in_memory() -> None:

@@ -66,7 +66,7 @@ def finish(store: Store) -> Callable[..., None]:
         ]
         store.leases.acquire_lease(unit, 0, "test", 60)
         seen = Completeness(job.nonce, record.first, record.count)
-        store.results.write_rows(JOB, batch, 1, seen.keep([b"\n".join([*lines[1::-1], *lines[2:]])]))
+        store.results.write_rows(JOB, batch, 1, seen.keep_rows([b"\n".join([*lines[1::-1], *lines[2:]])]))
         known = {
             "pieces": seen.pieces.tobytes(),
             "eligible_places": seen.eligible.tobytes(),

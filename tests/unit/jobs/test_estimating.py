@@ -51,7 +51,7 @@ def params(content: Any = "x" * 35, *, model: str = HAIKU, max_tokens: int = 100
 
 
 def bound_cost(request: dict[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:
-    return PricedRequest(request, prices, batch=batch).range()
+    return PricedRequest(request, prices, batch=batch).cost_range()
 
 
 def tokens(content: Any, **more: Any) -> int:

@@ -41,7 +41,7 @@ def step(*, not_before: float | None, canceled: bool = False, deadline: float | 
 
 @pytest.mark.parametrize("more", [{}, {"deadline": NOW + 5}])
 def test_a_message_that_comes_early_looks_at_nothing(more: dict[str, Any]) -> None:
-    with pytest.raises(errors.HeldBack) as caught:
+    with pytest.raises(errors.RateLimited) as caught:
         polling._check_asked(step(not_before=NOW + 9, **more), NOW)
     assert caught.value.retry_after == 9
 
@@ -79,7 +79,7 @@ def test_a_listing_that_asks_for_a_pause_asks_it_for_all_that_it_shows(asked: fl
         _lock=threading.Lock(),
     )
     shown = [api.Batch(id=name, processing_status="in_progress", created_at=BORN) for name in ("b1", "b2")]
-    listing._take(api.Page(data=shown, retry_after=asked), first=True)
+    listing._take_page(api.Page(data=shown, retry_after=asked), first=True)
     assert due == {Unit("job", 0): NOW + wait}
     assert listing.own is not None
     assert listing.own.retry_after == asked

@@ -62,7 +62,7 @@ class Job:
             for place, result in results.items()
         )
         record.attempt += 1
-        self.store.results.write_rows(self.id, number, record.attempt, seen.keep(lines))
+        self.store.results.write_rows(self.id, number, record.attempt, seen.keep_rows(lines))
         assert seen.foreign == 0
         self.change(number, published=record.attempt, **resubmission.merge_rows(record, seen), **changes)
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}

@@ -298,7 +298,7 @@ def test_no_message_is_larger_than_brokers_take(serializer: str, way: str, monke
         sizes.append(len(base64.b64encode(json.dumps(message).encode())))
 
     monkeypatch.setattr("kombu.transport.memory.Channel._put", note)
-    for ids, size in result_hooks._chunks(names, result_hooks._meter(app, call, "j" * 36)):
+    for ids, size in result_hooks._cut_chunks(names, result_hooks._make_meter(app, call, "j" * 36)):
         call.clone(args=("j" * 36, ids)).apply_async()
         assert sizes[-1] <= size <= 262_144
         told += ids
@@ -321,7 +321,7 @@ def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any
         json.dumps({"custom_id": wire_id(step.job.nonce, COUNT + n), "result": results[n % 3]}).encode() + b"\n"
         for n in range(COUNT)
     )
-    store.results.write_rows(JOB, 1, 1, seen.keep(lines))
+    store.results.write_rows(JOB, 1, 1, seen.keep_rows(lines))
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     store.results.publish_rows(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
     result_hooks.announce_results(step, closing.final_positions(step))

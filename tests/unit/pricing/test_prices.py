@@ -29,7 +29,7 @@ usages = st.builds(Used, counts, counts, counts, counts, counts, counts)
 
 
 def cost(used: Used, model: str = HAIKU, *, batch: bool = False, **more: Any) -> Decimal | None:
-    return Prices().cost(model, used, batch=batch, at=AT, **more)
+    return Prices().compute_cost(model, used, batch=batch, at=AT, **more)
 
 
 @pytest.fixture
@@ -81,12 +81,12 @@ class TestCost:
     def test_a_model_without_a_price_has_no_cost(self, model: str) -> None:
         assert cost(Used(input_tokens=1), model) is None
         assert cost(Used(), model) is None
-        assert not Prices().known(model)
-        assert Prices().steps(model) == ()
+        assert not Prices().has_price(model)
+        assert Prices().price_steps(model) == ()
 
     def test_now_is_the_default(self) -> None:
-        assert Prices().known(HAIKU)
-        assert Prices().cost(HAIKU, Used(input_tokens=1_000_000), batch=False) == 1
+        assert Prices().has_price(HAIKU)
+        assert Prices().compute_cost(HAIKU, Used(input_tokens=1_000_000), batch=False) == 1
 
     @given(used=usages)
     def test_a_million_of_one_answer_costs_a_million_times_as_much(self, used: Used) -> None:
@@ -115,10 +115,10 @@ class TestCost:
 
 class TestSteps:
     def test_flat_prices_have_none(self) -> None:
-        assert Prices().steps(HAIKU, at=AT) == ()
+        assert Prices().price_steps(HAIKU, at=AT) == ()
 
     def test_above_a_step_all_tokens_of_a_request_are_dearer(self) -> None:
-        assert Prices().steps(TIERED, at=AT) == (100_000,)
+        assert Prices().price_steps(TIERED, at=AT) == (100_000,)
         assert cost(Used(input_tokens=100_000), TIERED) == Decimal("0.01")
         assert cost(Used(input_tokens=100_001), TIERED) == Decimal("0.0500005")
         assert cost(Used(input_tokens=100_001), TIERED, batch=True) == Decimal("0.02500025")
@@ -145,7 +145,7 @@ class TestSteps:
                 "web_searches_kcount": Decimal(7),
             }
         )
-        assert Prices().steps("m") == (10, 20, 30)
+        assert Prices().price_steps("m") == (10, 20, 30)
         used = Used(input_tokens=1_000_000, output_tokens=1_000_000, web_searches=1_000)
         seen = [cost(used, "m", input_of_one=n) for n in (0, 10, 11, 20, 21, 30, 31)]
         assert seen == [13, 13, 14, 14, 15, 15, 16]
@@ -154,10 +154,10 @@ class TestSteps:
         used = Used(input_tokens=1_000_000)
         before = datetime(2026, 3, 12, 23, 59, tzinfo=timezone.utc).timestamp()
         after = datetime(2026, 3, 13, 0, 1, tzinfo=timezone.utc).timestamp()
-        assert Prices().steps("claude-opus-4-6", at=before) == (200_000,)
-        assert Prices().steps("claude-opus-4-6", at=after) == ()
-        assert Prices().cost("claude-opus-4-6", used, batch=False, at=before) == 10
-        assert Prices().cost("claude-opus-4-6", used, batch=False, at=after) == 5
+        assert Prices().price_steps("claude-opus-4-6", at=before) == (200_000,)
+        assert Prices().price_steps("claude-opus-4-6", at=after) == ()
+        assert Prices().compute_cost("claude-opus-4-6", used, batch=False, at=before) == 10
+        assert Prices().compute_cost("claude-opus-4-6", used, batch=False, at=after) == 5
 
 
 class TestWhatIsNotListed:
@@ -182,29 +182,32 @@ class TestWhatIsNotListed:
     @pytest.mark.parametrize("missing", ["input_mtok", "output_mtok"])
     def test_a_model_that_lacks_one_of_the_two_is_not_known(self, listed: Any, missing: str) -> None:
         listed(m={"input_mtok": Decimal(1), "output_mtok": Decimal(5), missing: None})
-        assert not Prices().known("m")
+        assert not Prices().has_price("m")
 
     def test_a_model_is_looked_up_once_a_day(self, listed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         listed(m={"input_mtok": Decimal(1), "output_mtok": Decimal(5)})
         used = Used(input_tokens=1)
         assert cost(used, "m") is not None
         monkeypatch.delattr(genai_prices, "calc_price")
-        assert Prices().cost("m", used, batch=True, at=AT + 3600) is not None
+        assert Prices().compute_cost("m", used, batch=True, at=AT + 3600) is not None
 
 
 class TestOverrides:
     def test_they_give_a_price_to_a_model_without_one(self) -> None:
         prices = Prices(MINE)
         used = Used(1_000_000, 1_000_000, 1_000_000, 1_000_000, 1_000_000, 1_000)
-        assert prices.known("mine")
-        assert prices.steps("mine") == ()
-        assert prices.cost("mine", used, batch=False) == Decimal("2") + 8 + Decimal("0.2") + Decimal("2.5") + 4 + 10
-        assert prices.cost("mine", used, batch=True) == Decimal("16.7") / 2 + 10
+        assert prices.has_price("mine")
+        assert prices.price_steps("mine") == ()
+        assert (
+            prices.compute_cost("mine", used, batch=False)
+            == Decimal("2") + 8 + Decimal("0.2") + Decimal("2.5") + 4 + 10
+        )
+        assert prices.compute_cost("mine", used, batch=True) == Decimal("16.7") / 2 + 10
 
     def test_they_win(self) -> None:
         prices = Prices({HAIKU: {"input_mtok": 0.7, "output_mtok": 3, "cache_read_mtok": 0, "web_searches_kcount": 1}})
         used = Used(input_tokens=1_000_000, cache_read=1_000_000, web_searches=1_000)
-        assert prices.cost(HAIKU, used, batch=False) == Decimal("1.7")
+        assert prices.compute_cost(HAIKU, used, batch=False) == Decimal("1.7")
 
     @pytest.mark.parametrize(
         ("model", "known"),
@@ -221,16 +224,16 @@ class TestOverrides:
         ],
     )
     def test_they_hold_for_the_model_and_its_dated_snapshots(self, model: str, known: bool) -> None:
-        assert Prices(MINE).known(model) is known
+        assert Prices(MINE).has_price(model) is known
 
     def test_one_of_a_dated_snapshot_wins_over_that_of_its_model(self) -> None:
         prices = Prices({**MINE, "mine-20260101": {"input_mtok": 1, "output_mtok": 1}})
-        assert prices.cost("mine-20260101", Used(input_tokens=1_000_000), batch=False) == 1
-        assert prices.cost("mine-20260102", Used(input_tokens=1_000_000), batch=False) == 2
+        assert prices.compute_cost("mine-20260101", Used(input_tokens=1_000_000), batch=False) == 1
+        assert prices.compute_cost("mine-20260102", Used(input_tokens=1_000_000), batch=False) == 2
 
     def test_floats_are_taken_as_they_are_written(self) -> None:
         prices = Prices({"m": {"input_mtok": 0.1, "output_mtok": 0.3}})
-        assert prices.cost("m", Used(input_tokens=3, output_tokens=1), batch=False) == Decimal("0.0000006")
+        assert prices.compute_cost("m", Used(input_tokens=3, output_tokens=1), batch=False) == Decimal("0.0000006")
 
 
 class TestCheckOverrides:

@@ -28,14 +28,14 @@ def usage(*counts: int, **named: int) -> Any:
 def metered(*answers: tuple[str | None, Any], batch: bool = False, prices: Any = None) -> dict[str, Decimal | None]:
     meter = Meter(Prices(prices or {}), batch=batch)
     for model, used in answers:
-        meter.add(model, [used])
-    return {model: None if cost is None else Decimal(cost) for model, cost in meter.costs().items()}
+        meter.add_answers(model, [used])
+    return {model: None if cost is None else Decimal(cost) for model, cost in meter.sum_costs().items()}
 
 
 class TestAMeter:
     def test_of_nothing_shows_nothing(self) -> None:
         assert metered() == {}
-        assert Meter(Prices(), batch=True).costs() == {}
+        assert Meter(Prices(), batch=True).sum_costs() == {}
 
     @pytest.mark.parametrize(("batch", "share"), [(False, Decimal(1)), (True, Decimal("0.5"))])
     def test_adds_up_each_model_by_itself(self, batch: bool, share: Decimal) -> None:
@@ -56,8 +56,8 @@ class TestAMeter:
         total = metered(*mixed)[STEPPED]
         assert total == 2 * Decimal("0.02550005") + Decimal("0.0051") + 2 * Decimal("0.0065")
         together = Meter(Prices(), batch=False)
-        together.add(STEPPED, [used for _, used in mixed])
-        assert Decimal(str(together.costs()[STEPPED])) == total
+        together.add_answers(STEPPED, [used for _, used in mixed])
+        assert Decimal(str(together.sum_costs()[STEPPED])) == total
 
     def test_does_not_know_the_cost_of_a_model_without_a_price(self) -> None:
         assert metered(("claude-x", usage(1)), (HAIKU, usage(MILLION))) == {"claude-x": None, HAIKU: Decimal(1)}
@@ -69,15 +69,15 @@ class TestAMeter:
     def test_goes_by_the_prices_of_the_day(self) -> None:
         before, after = (Meter(Prices(), batch=False, at=at) for at in (1_773_316_800, 1_773_446_400))
         for meter in (before, after):  # of claude-opus-4-6, on 2026-03-12 and 2026-03-14
-            meter.add("claude-opus-4-6", [usage(150_000), usage(250_000)])
-        assert spending.total_cost(before.costs()) == Decimal("3.25"), "above 200,000 it was twice as much"
-        assert spending.total_cost(after.costs()) == 2
+            meter.add_answers("claude-opus-4-6", [usage(150_000), usage(250_000)])
+        assert spending.total_cost(before.sum_costs()) == Decimal("3.25"), "above 200,000 it was twice as much"
+        assert spending.total_cost(after.sum_costs()) == 2
 
     @given(st.lists(st.tuples(st.sampled_from([HAIKU, STEPPED]), usages), max_size=12), st.booleans())
     def test_is_the_sum_of_its_answers(self, answers: list[tuple[str, Used]], batch: bool) -> None:
         expected: dict[str, Decimal] = {}
         for model, used in answers:
-            cost = Prices().cost(model, used, batch=batch)
+            cost = Prices().compute_cost(model, used, batch=batch)
             assert cost is not None
             expected[model] = expected.get(model, Decimal(0)) + cost
         found = metered(*((model, SimpleNamespace(used=used)) for model, used in answers), batch=batch)

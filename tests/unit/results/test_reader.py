@@ -69,7 +69,7 @@ def finish(store: Store) -> Callable[..., None]:
             json.dumps({"custom_id": wire_id(job.nonce, i), "result": answers(i)}).encode() + b"\n" for i in indexes
         )
         store.leases.write_record(unit, "test", attempt=1)
-        store.results.write_rows(JOB, number, 1, seen.keep(lines))
+        store.results.write_rows(JOB, number, 1, seen.keep_rows(lines))
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
         known = {"state": "fetched", "final": True, "done": True, "counts": dict(seen.tallies)}
         assert store.results.publish_rows(unit, "test", 1, **rows, **{**known, **changes})
@@ -107,7 +107,7 @@ def again(store: Store) -> Callable[..., None]:
             for place, result in results.items()
         )
         store.leases.write_record(unit, "test", attempt=attempt)
-        store.results.write_rows(JOB, 0, attempt, seen.keep(lines))
+        store.results.write_rows(JOB, 0, attempt, seen.keep_rows(lines))
         assert seen.complete
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
         known = {"state": "fetched", **resubmission.merge_rows(record, seen), **changes}
@@ -216,7 +216,7 @@ class TestResults:
         ]
         seen = Completeness(record.nonce, 0, 3)
         store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
-        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
+        store.results.write_rows(JOB, 0, 1, seen.keep_rows([b"\n".join(lines)]))
         assert seen.complete
         store.results.publish_rows(
             Unit(JOB, 0),
@@ -258,10 +258,10 @@ class TestOddAnswers:
         ]
         seen = Completeness(record.nonce, 0, len(ALL))
         store.leases.acquire_lease(unit, 0, "test", 60)
-        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join([*reversed(lines), b""])]))
+        store.results.write_rows(JOB, 0, 1, seen.keep_rows([b"\n".join([*reversed(lines), b""])]))
         assert (seen.complete, seen.unreadable, seen.broken, seen.foreign) == (True, len(UNREADABLE), 0, 0)
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b""}
-        known = {"counts": dict(seen.tallies), "usage": dict(seen.usage), "costs": seen.meter.costs()}
+        known = {"counts": dict(seen.tallies), "usage": dict(seen.usage), "costs": seen.meter.sum_costs()}
         assert store.results.publish_rows(unit, "test", 1, **rows, **known, final=True, done=True)
         return BatchJob(JOB, app)
 
@@ -306,10 +306,10 @@ class TestOddAnswers:
             plain = name in ODD and ODD[name].legal and "twice" not in name and "surrogate" not in name
             if plain:
                 assert line == begin + result + b"}"
-            _, note = lenient_json.read(line)
+            _, note = lenient_json.read_json(line)
             assert "not JSON" not in (note or "")
             assert "NaN" not in (note or "")
-            values, _ = lenient_json.read(line)
+            values, _ = lenient_json.read_json(line)
             noted = (name in ODD and not ODD[name].legal and "control" not in name) or name in UNREADABLE
             assert ("note" in values) == (noted or "not UTF-8" in name)
             assert values["result"]["type"] == (json.loads(result)["type"] if name == "a type nobody knows" else ANY)
@@ -325,7 +325,7 @@ class TestOddAnswers:
             name = row["custom_id"]
             if name in ODD:
                 assert (row["type"], row["text"], row["input_tokens"]) == ("succeeded", "fine", 10)
-                found, _ = lenient_json.read(row["message"])
+                found, _ = lenient_json.read_json(row["message"])
                 if ODD[name].legal:
                     check(ODD[name]._replace(noted=""), found, None)
             else:
@@ -361,9 +361,9 @@ class TestOddAnswers:
         ]
         seen = AdoptedCompleteness("n", 0, 4)
         store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
-        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join(lines) + b"\n"]))
+        store.results.write_rows(JOB, 0, 1, seen.keep_rows([b"\n".join(lines) + b"\n"]))
         assert seen.complete
-        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.parts()}
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.list_parts()}
         store.results.publish_rows(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
         job = BatchJob(JOB, app)
         ids = ["\ud83d", 'a"b', "c", "d"]
@@ -550,8 +550,8 @@ class TestResultsByTheirIds:
         seen = AdoptedCompleteness("n", 0, 3)
         lines = [json.dumps({"custom_id": i, "result": result}).encode() for i, result in zip(ids, FIRST, strict=False)]
         store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
-        store.results.write_rows(JOB, 0, 1, seen.keep([b"\n".join(lines)]))
-        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.parts()}
+        store.results.write_rows(JOB, 0, 1, seen.keep_rows([b"\n".join(lines)]))
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": b"", "index": seen.index.list_parts()}
         store.results.publish_rows(Unit(JOB, 0), "test", 1, **rows, final=True, done=True)
         job = BatchJob(JOB, app)
         assert {r.custom_id: r.type for r in job.results(ids=[*ids, "c"])} == {

@@ -95,7 +95,7 @@ class TestWhatAnAnswerMeans:
     def test_every_status_means_something(self, endpoint: Any, status: int | None, own: bool, sent: bool) -> None:
         error = rules.classify_answer(endpoint, status, own=own, error_type="x_error" if own else None, sent=sent)
         assert issubclass(error, errors.ApiError)
-        assert issubclass(error, errors.TryLater) or own or status in (301, 302, 307, 308)
+        assert issubclass(error, errors.Retryable) or own or status in (301, 302, 307, 308)
 
 
 class TestRetryAfter:

@@ -297,14 +297,14 @@ class TestPrices:
 
     def test_may_be_the_operators_own(self) -> None:
         found = settings(claude_batch_prices=self.OWN).price_list
-        assert found.cost("claude-x", self.USED, batch=False) == 2
+        assert found.compute_cost("claude-x", self.USED, batch=False) == 2
         assert settings(claude_batch_prices=self.OWN).price_list is found, "and are looked up once"
-        assert settings().price_list.cost("claude-x", self.USED, batch=False) is None
+        assert settings().price_list.compute_cost("claude-x", self.USED, batch=False) is None
 
     def test_come_from_the_environment_as_json(self) -> None:
         found = from_environment({"CLAUDE_BATCH_PRICES": json.dumps(self.OWN)})
         assert found == {"claude_batch_prices": self.OWN}
-        assert settings(**found).price_list.cost("claude-x", self.USED, batch=True) == 1
+        assert settings(**found).price_list.compute_cost("claude-x", self.USED, batch=True) == 1
         with pytest.raises(InvalidSettings, match=r"claude_batch_prices: .*claude-x: output_mtok is missing"):
             from_environment({"CLAUDE_BATCH_PRICES": '{"claude-x": {"input_mtok": 1}}'})
 

@@ -67,7 +67,7 @@ class TestProgress:
             task.request.step = Step(store, Settings(), job, unit, "me", args, task)
             begun = time.monotonic()
             while time.monotonic() < begun + 1.5:
-                task.report("looked")
+                task.show_progress("looked")
                 time.sleep(0.01)
             task.pop_request()
         assert 1 <= len(shown) <= 2 if seconds else len(shown) > 5

@@ -47,7 +47,7 @@ def make_step(store: RedisStore) -> Callable[..., Step]:
         store.leases.acquire_lease(BATCH, 0, "me", 600)
         found = Settings(**{"max_cost": LIMIT / 1e9, **(settings or {})})
         step = Step(store, found, record, BATCH, "me", (JOB, 0, 0, 0), SimpleNamespace())
-        step.past = []
+        step.past_batches = []
         return step
 
     return make

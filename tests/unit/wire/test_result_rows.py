@@ -68,39 +68,39 @@ class TestTheRowsOfABlock:
     def test_come_with_their_lines(self, end: bytes) -> None:
         written = [line_of(n) for n in range(5)]
         for block in (end.join(written), end.join([*written, b""])):
-            found = list(result_rows.rows(block))
+            found = list(result_rows.read_rows(block))
             assert [raw.strip() for _, raw in found] == written
             assert [row.custom_id for row, _ in found] == [wire_id(NONCE, n) for n in range(5)]
 
     def test_do_so_when_one_of_them_needs_a_second_look(self) -> None:
         odd = rb'{"custom_id":"a","result":{"type":"succeeded","message":{"usage":{"input_tokens":"many"}}}}'
-        found = list(result_rows.rows(b"\n".join([line_of(0), odd, line_of(1)])))
+        found = list(result_rows.read_rows(b"\n".join([line_of(0), odd, line_of(1)])))
         assert [raw for _, raw in found] == [line_of(0), odd, line_of(1)]
         assert [row.custom_id for row, _ in found] == [wire_id(NONCE, 0), "a", wire_id(NONCE, 1)]
 
     def test_end_at_a_newline_and_at_nothing_else(self) -> None:
         raw = '{"custom_id":"a","result":{"type":"succeeded","message":{"content":"\u2028\x85"}}}'.encode()
-        assert [found for _, found in result_rows.rows(raw + b"\n" + raw)] == [raw, raw]
+        assert [found for _, found in result_rows.read_rows(raw + b"\n" + raw)] == [raw, raw]
 
     @pytest.mark.parametrize("blank", [b"", b" " * 60])
     def test_are_not_taken_for_their_neighbours(self, blank: bytes) -> None:
         """Two rows in one line make up for a row over two, or for a blank line, where values are counted."""
         first, second, third = (line_of(n) for n in range(3))
         seen = Completeness(NONCE, 0, 3)
-        kept = b"".join(seen.keep([first + second + b"\n" + blank + b"\n" + third]))
+        kept = b"".join(seen.keep_rows([first + second + b"\n" + blank + b"\n" + third]))
         assert (kept, seen.broken) == (third, 1)
         with pytest.raises(ValueError, match="Extra data"):
-            list(result_rows.rows(first + second + b"\n" + third.replace(b'"result"', b'\n"result"')))
+            list(result_rows.read_rows(first + second + b"\n" + third.replace(b'"result"', b'\n"result"')))
 
     def test_are_never_made_up(self) -> None:
         with pytest.raises(ValueError, match="lacks custom_id"):
-            list(result_rows.rows(line_of(0) + b"\n{}\n"))
+            list(result_rows.read_rows(line_of(0) + b"\n{}\n"))
 
 
 class TestARow:
     @pytest.mark.parametrize("outcome", ["succeeded", "errored", "expired", "canceled"])
     def test_has_an_id_and_an_outcome(self, outcome: str) -> None:
-        row = result_rows.row(line("a", type=outcome))
+        row = result_rows.decode_row(line("a", type=outcome))
         assert (row.custom_id, row.type, row.known, row.usage) == ("a", outcome, True, {})
 
     def test_has_a_usage(self) -> None:
@@ -112,12 +112,12 @@ class TestARow:
             "cache_creation": {"ephemeral_5m_input_tokens": 1},
             "service_tier": "batch",
         }
-        found = result_rows.row(line(type="succeeded", message={"usage": usage})).usage
+        found = result_rows.decode_row(line(type="succeeded", message={"usage": usage})).usage
         assert found == {"input_tokens": 3, "output_tokens": 5, "cache_read_input_tokens": 7}
 
     @pytest.mark.parametrize("message", [None, {}, {"usage": None}, "text", 17, {"usage": "none"}, {"usage": []}])
     def test_may_have_none(self, message: Any) -> None:
-        assert result_rows.row(line(type="succeeded", message=message)).usage == {}
+        assert result_rows.decode_row(line(type="succeeded", message=message)).usage == {}
 
     @pytest.mark.parametrize(
         ("usage", "used"),
@@ -152,14 +152,14 @@ class TestARow:
         ],
     )  # fmt: skip
     def test_says_what_costs_something(self, usage: dict[str, Any], used: Used) -> None:
-        message = result_rows.row(line(type="succeeded", message={"model": "m", "usage": usage})).result.message
+        message = result_rows.decode_row(line(type="succeeded", message={"model": "m", "usage": usage})).result.message
         assert message is not None
         assert message.usage is not None
         assert (message.model, message.usage.used) == ("m", used)
 
     @pytest.mark.parametrize("impossible", [-5, 2**63])
     def test_leaves_out_numbers_that_cannot_be(self, impossible: int) -> None:
-        row = result_rows.row(
+        row = result_rows.decode_row(
             line(type="succeeded", message={"usage": {"input_tokens": impossible, "output_tokens": 2}})
         )
         assert row.usage == {"output_tokens": 2}
@@ -169,7 +169,7 @@ class TestARow:
 
     @pytest.mark.parametrize("model", [None, 7, ["m"]])
     def test_may_have_no_model(self, model: Any) -> None:
-        message = result_rows.row(
+        message = result_rows.decode_row(
             line(type="succeeded", message={"model": model, "usage": {"input_tokens": 3}})
         ).result.message
         assert message is not None
@@ -189,16 +189,16 @@ class TestARow:
         ],
     )
     def test_of_a_failure_has_the_inner_errors_type(self, error: Any, error_type: str | None) -> None:
-        assert result_rows.row(line(type="errored", error=error)).error_type == error_type
+        assert result_rows.decode_row(line(type="errored", error=error)).error_type == error_type
 
     def test_of_a_success_has_no_error(self) -> None:
-        assert result_rows.row(line(type="succeeded", error={"type": "api_error"})).error_type is None
+        assert result_rows.decode_row(line(type="succeeded", error={"type": "api_error"})).error_type is None
 
     @pytest.mark.parametrize("outcome", ["paused", "SUCCEEDED", "", 17])
     def test_of_a_type_nobody_knows_is_an_error_that_does_not_pass(self, outcome: Any) -> None:
         if outcome == "":
             outcome = " "
-        row = result_rows.row(line(type=outcome))
+        row = result_rows.decode_row(line(type=outcome))
         assert (row.type, row.error_type, row.known) == ("errored", "unknown_result_type", False)
 
     @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ class TestARow:
         ],
     )
     def test_is_read_from_whatever_is_legal_somewhere(self, raw: bytes) -> None:
-        row = result_rows.row(raw)
+        row = result_rows.decode_row(raw)
         assert (row.custom_id, row.type) == ("a", "succeeded")
-        assert result_rows.read(raw)[0]["custom_id"] == "a"
+        assert result_rows.read_line(raw)[0]["custom_id"] == "a"
 
     @pytest.mark.parametrize(
         "raw",
@@ -238,12 +238,12 @@ class TestARow:
     )
     def test_is_not_made_from_anything_else(self, raw: bytes) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - the documented class
-            result_rows.row(raw)
+            result_rows.decode_row(raw)
 
     @given(st.binary(max_size=40) | file_bytes)
     def test_of_rubbish_is_a_value_error_and_nothing_worse(self, raw: bytes) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - the documented class
-            result_rows.row(raw)
+            result_rows.decode_row(raw)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ class TestCompleteness:
     def seen(self, *written: bytes, first: int = 10, count: int = 4) -> tuple[Completeness, list[bytes]]:
         """What a file of these lines comes to, and the lines that are kept of it."""
         seen = Completeness(NONCE, first, count)
-        kept = b"\n".join(seen.keep([b"".join(line + b"\n" for line in written)]))
+        kept = b"\n".join(seen.keep_rows([b"".join(line + b"\n" for line in written)]))
         return seen, kept.split(b"\n") if kept else []
 
     def lines(self, *indexes: int, outcome: str = "succeeded") -> list[bytes]:
@@ -283,7 +283,7 @@ class TestCompleteness:
         assert seen.complete
         assert seen.tallies == {"succeeded": 4}
         assert seen.usage == {"input_tokens": 8}
-        seen.check({"succeeded": 4})
+        seen.check_counts({"succeeded": 4})
 
     def test_takes_the_first_row_of_several(self) -> None:
         written = [*self.lines(10), *self.lines(10, outcome="expired"), *self.lines(11, 12, 13)]
@@ -291,7 +291,7 @@ class TestCompleteness:
         assert kept == [written[0], *written[2:]]
         assert seen.tallies == {"succeeded": 4}
         assert seen.duplicates == 1
-        seen.check({"succeeded": 4})
+        seen.check_counts({"succeeded": 4})
 
     @pytest.mark.parametrize("index", [9, 14, 0, 10**9])
     def test_takes_no_row_of_the_jobs_other_batches(self, index: int) -> None:
@@ -315,29 +315,29 @@ class TestCompleteness:
         seen, _ = self.seen(*self.lines(*indexes))
         assert not seen.complete
         with pytest.raises(ResultsIncomplete, match=f"{len(set(indexes))} of 4 results"):
-            seen.check({"succeeded": 4})
+            seen.check_counts({"succeeded": 4})
 
     def test_is_in_doubt_after_an_unreadable_line(self) -> None:
         written = self.lines(10, 11, 12, 13)
         seen, kept = self.seen(*written[:2], b"<html>", *written[2:])
         assert kept == written
         with pytest.raises(ResultsIncomplete, match="1 unreadable"):
-            seen.check({"succeeded": 4})
+            seen.check_counts({"succeeded": 4})
 
     def test_is_in_doubt_when_the_batch_counts_otherwise(self) -> None:
         seen, _ = self.seen(*self.lines(10, 11, 12, 13))
         with pytest.raises(ResultsIncomplete, match="the batch says"):
-            seen.check({"succeeded": 3, "expired": 1})
+            seen.check_counts({"succeeded": 3, "expired": 1})
 
     @pytest.mark.parametrize("counts", [{}, {"processing": 4}, {"succeeded": 0, "errored": 0}])
     def test_is_not_compared_with_counts_that_say_nothing(self, counts: dict[str, int]) -> None:
-        self.seen(*self.lines(10, 11, 12, 13))[0].check(counts)
+        self.seen(*self.lines(10, 11, 12, 13))[0].check_counts(counts)
 
     def test_is_not_compared_when_an_outcome_is_unknown(self) -> None:
         seen, kept = self.seen(*self.lines(10, 11, 12), line_of(13, "paused"))
         assert len(kept) == 4
         assert seen.tallies == {"succeeded": 3, "errored": 1}
-        seen.check({"succeeded": 3, "paused": 1})
+        seen.check_counts({"succeeded": 3, "paused": 1})
 
     def test_knows_what_deserves_another_chance(self) -> None:
         overloaded, invalid = (
@@ -383,7 +383,7 @@ class TestCompleteness:
         seen = Completeness(NONCE, 10, 5)
         long = {"message": {"content": "x" * 600_000}}
         file = [line_of(index, **long) + b"\n" for index in (12, 10, 99, 13, 11)]
-        pieces = list(seen.keep(file))
+        pieces = list(seen.keep_rows(file))
         assert [wire_id(NONCE, 10 + place).encode() in pieces[seen.pieces[place]] for place in range(4)] == [True] * 4
         assert seen.pieces[4] == completeness.MISSING
         assert len(pieces) > 1
@@ -399,8 +399,8 @@ class TestCompleteness:
         lines = [line_of(10 + n, message=message) for n, message in enumerate(messages)]
         lines += [line_of(10, message=messages[0]), line_of(99, message=messages[0])]  # repeated, and another's
         seen = Completeness(NONCE, 10, 4, prices=Prices({"mine": {"input_mtok": 4, "output_mtok": 8}}))
-        list(seen.keep([b"\n".join(lines)]))
-        found = {model: Decimal(cost or 0) for model, cost in seen.meter.costs().items()}
+        list(seen.keep_rows([b"\n".join(lines)]))
+        found = {model: Decimal(cost or 0) for model, cost in seen.meter.sum_costs().items()}
         assert found == {"claude-haiku-4-5": (2 + Decimal("1.25") + Decimal("0.1")) / 2, "mine": 2}
         assert seen.usage == {
             "input_tokens": 3_000_000, "cache_creation_input_tokens": 1_000_000, "cache_read_input_tokens": 1_000_000,
@@ -411,8 +411,8 @@ class TestCompleteness:
     )
     def test_does_not_know_the_cost_of_what_does_not_say_enough(self, message: Any) -> None:
         seen, _ = self.seen(line_of(10, message=message), line_of(11, "expired"))
-        assert seen.meter.costs() == {"unknown": None}
-        assert self.seen(line_of(11, "expired"), line_of(12, "errored"))[0].meter.costs() == {}
+        assert seen.meter.sum_costs() == {"unknown": None}
+        assert self.seen(line_of(11, "expired"), line_of(12, "errored"))[0].meter.sum_costs() == {}
 
     @given(st.lists(st.one_of(st.integers(0, 40), st.sampled_from([b"rubbish", b"", b" \r"])), max_size=80))
     def test_counts_every_row_once(self, written: list[Any]) -> None:
@@ -431,7 +431,7 @@ class TestOddRows:
 
     def seen(self, *written: bytes, count: int | None = None) -> tuple[Completeness, list[bytes]]:
         seen = Completeness(NONCE, 0, len(written) if count is None else count)
-        kept = b"\n".join(seen.keep([b"".join(line + b"\n" for line in written)]))
+        kept = b"\n".join(seen.keep_rows([b"".join(line + b"\n" for line in written)]))
         return seen, kept.split(b"\n") if kept else []
 
     def raw(self, index: int, result: bytes) -> bytes:
@@ -442,9 +442,9 @@ class TestOddRows:
         written = [line_of(0), self.raw(1, succeeded(odd.json)), line_of(2)]
         seen, kept = self.seen(*written)
         assert kept == written
-        seen.check({"succeeded": 3})
+        seen.check_counts({"succeeded": 3})
         assert seen.usage == {"input_tokens": 10, "output_tokens": 5}
-        assert set(seen.meter.costs()) == {"claude-haiku-4-5", "unknown"}
+        assert set(seen.meter.sum_costs()) == {"claude-haiku-4-5", "unknown"}
 
     @pytest.mark.parametrize("name", RESULTS)
     def test_are_counted_by_their_type_and_by_their_errors(self, name: str) -> None:
@@ -455,7 +455,7 @@ class TestOddRows:
         passing = odd.type == "expired" or odd.error_type == "overloaded_error"
         assert list(seen.eligible) == ([1] if passing else [])
         assert (seen.unreadable, seen.broken) == (name in UNREADABLE, 0)
-        for record in (dict(seen.usage), seen.meter.costs(), seen.stopped):
+        for record in (dict(seen.usage), seen.meter.sum_costs(), seen.stopped):
             assert len(msgspec.json.encode(record)) < 1_000
 
     @pytest.mark.parametrize("name", UNREADABLE)
@@ -464,13 +464,13 @@ class TestOddRows:
         seen, _ = self.seen(line_of(0), self.raw(1, RESULTS[name].json), line_of(2))
         assert seen.complete
         with pytest.raises(ResultsIncomplete, match=r"3 of 3 results .* 1 unreadable lines"):
-            seen.check({"succeeded": 3})
+            seen.check_counts({"succeeded": 3})
 
     def test_are_not_made_of_lines_that_may_have_been_cut_off(self) -> None:
         whole = line_of(1, message={"content": [{"text": "{}"}]})
         for end in range(len(whole)):
             seen = Completeness(NONCE, 0, 2)
-            list(seen.keep([line_of(0) + b"\n" + whole[:end]]))
+            list(seen.keep_rows([line_of(0) + b"\n" + whole[:end]]))
             assert (seen.distinct, seen.broken) == (1, bool(end))
 
     def test_are_not_made_of_lines_of_others(self) -> None:
@@ -494,7 +494,7 @@ class TestCompletenessOfALaterRound:
 
     def seen(self, *written: bytes) -> Completeness:
         seen = Completeness(self.FIRST, 10, 6, places=[1, 4, 5])
-        list(seen.keep([b"\n".join(written)]))
+        list(seen.keep_rows([b"\n".join(written)]))
         return seen
 
     def line_of(self, place: int, outcome: str = "succeeded", round_: int = 1) -> bytes:
@@ -505,7 +505,7 @@ class TestCompletenessOfALaterRound:
         assert seen.complete
         assert list(seen.pieces) == [completeness.MISSING, 0, completeness.MISSING, completeness.MISSING, 0, 0]
         assert list(seen.eligible) == [1]
-        seen.check({"succeeded": 2, "expired": 1})
+        seen.check_counts({"succeeded": 2, "expired": 1})
 
     @pytest.mark.parametrize(("place", "round_"), [(0, 1), (2, 1), (6, 1), (-1, 1), (1, 0), (1, 2), (1, 11)])
     def test_takes_no_row_of_another_request_or_round(self, place: int, round_: int) -> None:
@@ -516,10 +516,10 @@ class TestCompletenessOfALaterRound:
     def test_is_missing_something(self, places: tuple[int, ...]) -> None:
         seen = self.seen(*(self.line_of(place) for place in places))
         with pytest.raises(ResultsIncomplete, match=f"{len(places)} of 3 results"):
-            seen.check({"succeeded": 3})
+            seen.check_counts({"succeeded": 3})
 
     def test_is_not_that_of_the_first(self) -> None:
         assert round_nonce(NONCE, 0) == NONCE
         seen = Completeness(NONCE, 1, 10)
-        list(seen.keep([self.line_of(-9)]))  # cbt-...-1-1, which must not be read as request 1
+        list(seen.keep_rows([self.line_of(-9)]))  # cbt-...-1-1, which must not be read as request 1
         assert seen.all_foreign

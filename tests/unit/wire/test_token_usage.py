@@ -34,13 +34,13 @@ def priced(model: str, usage: Any) -> tuple[dict[str, Decimal | None], dict[str,
     """Costs through the Messages API, and what has none that is known, both as the fast and the slow reader see it."""
     message = {"role": "assistant", "model": model, "usage": usage}
     line = msgspec.json.encode({"custom_id": "a", "result": {"type": "succeeded", "message": message}})
-    read = [result_rows.row(line), result_rows.row(line.replace(b'"role":"assistant"', b'"role":NaN'))]
+    read = [result_rows.decode_row(line), result_rows.decode_row(line.replace(b'"role":"assistant"', b'"role":NaN'))]
     found = []
     for row in read:
         meter = Meter(Prices(), batch=False)
         result_rows.count_answers(meter, [row.result.message])
-        costs = {name: None if cost is None else Decimal(cost) for name, cost in meter.costs().items()}
-        found.append((costs, meter.unpriced()))
+        costs = {name: None if cost is None else Decimal(cost) for name, cost in meter.sum_costs().items()}
+        found.append((costs, meter.count_unpriced()))
     assert found[0] == found[1]
     return found[0]
 
@@ -166,7 +166,7 @@ class TestOtherPrices:
             )
             for usage in usages
         ]
-        result_rows.count_answers(meter, [result_rows.row(line).result.message for line in lines])
-        costs = meter.costs()
+        result_rows.count_answers(meter, [result_rows.decode_row(line).result.message for line in lines])
+        costs = meter.sum_costs()
         assert (Decimal(costs[OPUS] or 0), costs[f"{OPUS} (speed fast)"]) == (Decimal("0.005"), None)
-        assert meter.unpriced() == {f"{OPUS} (speed fast)": 1}
+        assert meter.count_unpriced() == {f"{OPUS} (speed fast)": 1}

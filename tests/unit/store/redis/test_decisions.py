@@ -134,7 +134,7 @@ class TestMoney:
         case = Case(store)
         case.fields(keys.job_key("j"), nonce='"n"', money=1)
         case.fields(keys.money_key("j"), begun=1, spent=spent, reserved=reserved)
-        answer = rules.affordable(limit, spent=spent, reserved=reserved, least=least, most=least + more)
+        answer = rules.judge_spending(limit, spent=spent, reserved=reserved, least=least, most=least + more)
         assert store.budget.reserve_cost(BATCH, 1, least, least + more, limit) == answer
         taken = least + more if answer == "yes" else 0
         assert int(case.client.hget(keys.money_key("j"), "reserved")) == reserved + taken
@@ -160,7 +160,7 @@ class TestMoney:
                 # It was given up, and proved never to have been created.
                 settled.pop(turn, None)
                 sums = {"spent": sum(settled.values()), "reserved": sum(reserved.values())}
-                answer = rules.affordable(limit, **sums, least=least, most=least + more)
+                answer = rules.judge_spending(limit, **sums, least=least, most=least + more)
             assert store.budget.reserve_cost(BATCH, turn, least, least + more, limit) == answer
             if answer == "yes":
                 reserved.setdefault(turn, least + more)
@@ -217,8 +217,8 @@ class TestCallsOfTheMessagesApi:
         wait = rules.send_wait(known, tokens=tokens, in_flight=in_flight, cap=cap, paused_until=paused or 0, now=NOW)
         costs = {"least": least, "most": least + more}
         affordable = rules.affordable_twice(
-            rules.affordable(limit, spent=sums[2], reserved=sums[3], **costs),
-            rules.affordable(total, spent=sums[0], reserved=sums[1], **costs),
+            rules.judge_spending(limit, spent=sums[2], reserved=sums[3], **costs),
+            rules.judge_spending(total, spent=sums[0], reserved=sums[1], **costs),
         )
         limited = limit is not None or total is not None
         if state != "running":

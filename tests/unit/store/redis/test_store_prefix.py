@@ -85,8 +85,8 @@ def test_two_stores_in_one_database_know_nothing_of_each_other(server: RedisServ
 def found(server: RedisServer, **conf: Any) -> list[str]:
     app = Celery(broker="memory://", backend="disabled://", set_as_current=False)
     app.conf.update(claude_batch_store_url=server.url, **conf)
-    said = list(servers.check(app))
-    assert [str(one) for one in configuration.findings(app) if "W115" in one.id] == [
+    said = list(servers.check_servers(app))
+    assert [str(one) for one in configuration.check_all(app) if "W115" in one.id] == [
         str(o) for o in said if "W115" in o.id
     ]
     return [one.text for one in said if one.id == "claude_batch.W115"]
