@@ -20,6 +20,9 @@ FAST = {
     "CLAUDE_BATCH_RECOVER_AFTER": "5",
 }
 
+#: How a broker is asked in a test in which there is none: of ``broker_transport_options`` or the publish policy.
+ASKED_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
 
 def inherited() -> dict[str, str]:
     """This process's environment without settings of the ready-made app or of the client."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Generator
 from typing import Any
 
 import fakeredis
@@ -29,13 +33,42 @@ settings.load_profile("unit")
 
 MakeRequest = Callable[..., dict[str, Any]]
 
-#: What keys that are all jobs' begin with.
-_COMMON = tuple(f"claude_batch:{name}" for name in ("due", "held", "late", "pace:", "schema", "waiting"))
+#: A unit test sleeps shorter than this, and takes far less of its process's time, however busy the machine is: seconds.
+SLEEP, COMPUTE = 0.2, 3.0
 
 
-def list_keys(client: redis.Redis) -> set[str]:
-    """Return the names of all keys on a server, but for those that are all jobs'."""
-    return {name for key in client.keys("*") if not (name := key.decode()).startswith(_COMMON)}
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail a test that is none of a unit: one that waits, computes for long, or starts a Python of its own.
+
+    Those of the store may: its leases and countdowns go by the clock of a server.
+    """
+    if "redis_client" in getattr(item, "fixturenames", ()):
+        return (yield)
+    found: list[str] = []
+    sleep, start = time.sleep, subprocess.Popen.__init__
+
+    def note_sleep(seconds: float) -> None:
+        if seconds >= SLEEP and threading.current_thread() is threading.main_thread():
+            found.append(f"it sleeps {seconds:g} s")
+        sleep(seconds)
+
+    def note_program(self: Any, args: Any, *others: Any, **more: Any) -> None:
+        if sys.executable in str(args):
+            found.append(f"it starts {args}")
+        start(self, args, *others, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", note_sleep)
+        patch.setattr(subprocess.Popen, "__init__", note_program)
+        began = time.process_time()
+        result = yield
+        took = time.process_time() - began
+    if took > COMPUTE:
+        found.append(f"it computes for {took:.1f} s")
+    if found:
+        pytest.fail(f"not a unit test: {'; '.join(found)}; shorten it, or move it to another folder", pytrace=False)
+    return result
 
 
 @pytest.fixture(params=["fakeredis", "server"])

@@ -8,6 +8,7 @@ import logging
 import logging.config
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,11 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def sources() -> Iterator[tuple[Path, ast.AST]]:
+@cache
+def sources() -> list[tuple[Path, ast.AST]]:
     """What of this package logs in its users' processes; the simulator is a program of its own."""
     folder = Path(claude_batch_tasks.__file__).parent
-    for path in folder.rglob("*.py"):
-        if "simulator" not in path.parts:
-            yield path, ast.parse(path.read_text())
+    return [(path, ast.parse(path.read_text())) for path in folder.rglob("*.py") if "simulator" not in path.parts]
 
 
 @pytest.fixture

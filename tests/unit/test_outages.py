@@ -14,6 +14,8 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from claude_batch_tasks import transport
 from claude_batch_tasks.errors import InvalidSettings, StoreUnavailable
@@ -210,7 +212,7 @@ class TestTheSpool:
 
     def test_keeps_what_the_store_does_not_take(self, settings: Settings) -> None:
         unsaved_answers.write_answer(settings, self.answer())
-        away = RedisStore(redis.Redis(port=1), "away")
+        away = RedisStore(redis.Redis(port=1, retry=Retry(NoBackoff(), 0)), "away")
         with pytest.raises(StoreUnavailable):
             unsaved_answers.bring_in(settings, away)
         assert len(list(Path(settings.spool_dir or "").iterdir())) == 1

@@ -6,12 +6,9 @@ import functools
 import importlib
 import os
 import pkgutil
-import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import anthropic
 import pytest
@@ -126,30 +123,3 @@ def test_a_reset_has_stores_and_prices_made_anew() -> None:
     testing.reset()
     assert open_store_at(url) is not store
     assert Settings().price_list is not prices
-
-
-def test_pytest_forgets_between_tests(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import anthropic\n"
-        "from claude_batch_tasks import api\n"
-        "client = anthropic.Anthropic(api_key='x')\n"
-        "seen = []\n"
-        "def make(): return anthropic.Anthropic(api_key='x')\n"
-        "def look(): seen.append(api.get_client('own', {'own': 'test_it.make'}))\n"
-        "def test_one(): look()\n"
-        "def test_two():\n    look()\n    assert seen[0] is not seen[1]\n"
-    )
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
-    found = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert found.returncode == 0, found.stdout
-
-
-def test_pytest_loads_nothing_for_it(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import sys\n"
-        "def test_one(): pass\n"
-        "def test_two(): assert not {'anthropic', 'claude_batch_tasks.testing'} & set(sys.modules)\n"
-    )
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
-    found: Any = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert found.returncode == 0, found.stdout

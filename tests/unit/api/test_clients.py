@@ -29,7 +29,7 @@ def make_other() -> anthropic.Anthropic:
     os.environ["ANTHROPIC_API_KEY"] = "the other's"
     try:
         inside.set()
-        time.sleep(0.2)
+        time.sleep(0.1)
         return anthropic.Anthropic(base_url="http://127.0.0.1:9")
     finally:
         os.environ["ANTHROPIC_API_KEY"] = before

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import Store, open_store_at
+from tests.support import ASKED_ONCE
 
 PROMPT = "SECRET-PROMPT"
 
@@ -52,6 +51,11 @@ def line(custom_id: Any = "a", **params: Any) -> str:
     return json.dumps({"custom_id": custom_id, "params": own}) + "\n"
 
 
+def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_FIRST", 0.01)
+    monkeypatch.setattr(watching, "_LONGEST", 0.05)
+
+
 def nowhere() -> str:
     return f"redis://127.0.0.1:{free_port()}/0"
 
@@ -64,20 +68,6 @@ class TestTheGroup:
             assert f"  {name} " in whole
             assert CliRunner().invoke(claude_batch, [name, "--help"]).exit_code == 0
         assert whole.count("...") == 1, "a command's first sentence is too long for the list"
-
-    def test_costs_those_who_start_celery_nothing(self) -> None:
-        script = (
-            "import sys, click; before = set(sys.modules); import claude_batch_tasks.cli; "
-            "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
-        )
-        out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-        assert not {"anthropic", "celery", "httpx", "kombu", "msgspec", "redis", "rich", "starlette"} & set(out.split())
-
-    def test_needs_no_sdk_for_looking(self) -> None:
-        """It takes longer to import than the rest takes to answer."""
-        script = "import sys; from claude_batch_tasks.cli import looking, watching; print('anthropic' in sys.modules)"
-        out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-        assert out == "False\n"
 
     def test_takes_the_app_as_celery_does(
         self, run: Callable[..., Result], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +179,7 @@ class TestSubmitting:
     ) -> None:
         app.conf.claude_batch_store_url = redis_url
         if what == "broker":
-            app.conf.broker_url = nowhere()
+            app.conf.update(broker_url=nowhere(), task_publish_retry_policy=ASKED_ONCE)
         else:
             app.conf.result_backend = nowhere()
             app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 1}}
@@ -321,7 +311,7 @@ class TestAJobInTheStore:
     def test_is_canceled_even_when_the_broker_does_not_answer(
         self, run: Callable[..., Result], store: Store, app: Celery
     ) -> None:
-        app.conf.update(broker_url=nowhere())
+        app.conf.update(broker_url=nowhere(), task_publish_retry_policy=ASKED_ONCE)
         submission.submit_job(app, "job-1", [json.loads(line())], {})
         canceled = run("cancel", "job-1")
         assert canceled.exit_code == 0
@@ -334,21 +324,23 @@ class TestAJobInTheStore:
         self, run: Callable[..., Result], job: BatchJob, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(watching, "_UNBEGUN", 0)
+        _poll_often(monkeypatch)
         revoked = {"state": "revoked", "ended_at": time.time()}
-        threading.Timer(1, lambda: store.jobs.update_job(job.id, **revoked)).start()
+        threading.Timer(0.1, lambda: store.jobs.update_job(job.id, **revoked)).start()
         watched = run("watch", job.id)
         assert watched.exit_code == 1
         assert watched.output.count("No worker has taken the job yet.") == 1
         assert "If none runs, start one: celery -A tests worker\n" in watched.output
 
-    def test_is_watched_through_a_restart_of_the_store(self, app: Celery) -> None:
+    def test_is_watched_through_a_restart_of_the_store(self, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+        _poll_often(monkeypatch)
         with RedisServer() as server, ThreadPoolExecutor(1) as pool:
             app.conf.claude_batch_store_url = server.url
             submission.submit_job(app, "job-1", [json.loads(line())], {})
             looks = watching._poll_status(BatchJob("job-1", app))
             assert next(looks)[0].state == "staged"
             server.stop(kill=True)
-            pool.submit(lambda: (time.sleep(0.5), server.start()))
+            pool.submit(lambda: (time.sleep(0.1), server.start()))
             assert next(looks)[0].state == "staged"
 
     def test_is_resumed_only_when_it_has_failed(self, run: Callable[..., Result], job: BatchJob) -> None:
@@ -396,13 +388,6 @@ def test_an_estimate_says_what_it_cannot_know(run: Callable[..., Result]) -> Non
     known = run("estimate", "-", input=line()).output
     assert "Cost                about $" in known
     assert "Not known" not in known
-
-
-@pytest.mark.parametrize(("command", "code"), [("estimate -", 0), ("results x", 2)])
-def test_a_program_may_be_started_without_standard_output(command: str, code: int) -> None:
-    script = f"'{sys.executable}' -m claude_batch_tasks.cli {command} >&-"
-    done = subprocess.run(["bash", "-c", script], input=line(), stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
 def test_an_id_that_is_none_of_a_batch_is_a_wrong_argument(run: Callable[..., Result]) -> None:

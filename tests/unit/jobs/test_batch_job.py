@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery, Task
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
@@ -23,6 +23,7 @@ from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.store.redis.keys import SCHEMA
 from claude_batch_tasks.wire.batch_requests import wire_id
 from claude_batch_tasks.wire.completeness import Completeness
+from tests.support import ASKED_ONCE
 
 JOB = "job-1"
 PROMPT = "SECRET-PROMPT"
@@ -292,7 +293,7 @@ class TestSubmittingThatFails:
 
     def test_for_a_broker_that_is_gone(self, redis_url: str, make_request: Any, keys: Keys) -> None:
         app = Celery("tests", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
-        app.conf.update(claude_batch_store_url=redis_url, task_publish_retry=False, broker_connection_timeout=1)
+        app.conf.update(claude_batch_store_url=redis_url, task_publish_retry=False, broker_transport_options=ASKED_ONCE)
         with app, pytest.raises(Exception, match="refused"):
             app.tasks[run_batch.name].apply_async(([make_request()],), retry=False)
         assert keys() == set()
@@ -729,6 +730,7 @@ class TestTheSummary:
         assert (progress["requests"], progress["processing"], progress["batches_done"]) == (5, 0, 2)
         assert json.loads(json.dumps(progress)) == progress
 
+    @settings(max_examples=20)
     @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
     def test_never_counts_what_it_does_not_know(self, counts: list[dict[str, int]]) -> None:
         batches = [BatchRecord(first=0, count=1, body_bytes=1, counts=own) for own in counts]

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from claude_batch_tasks.lifecycle import resubmission, submission
 from claude_batch_tasks.pricing.prices import Prices
@@ -114,6 +114,7 @@ class TestTheRequestsOfASmallerBatch:
         assert list(resubmission.positions_in_batch(job.store, job.id, 0, record)) == list(range(PER_BATCH))
         assert len(json.loads(job.body(0))["requests"]) == PER_BATCH
 
+    @settings(max_examples=8)
     @given(data=st.data())
     def test_make_a_body_as_long_as_its_record_says(
         self, store: RedisStore, monkeypatch: pytest.MonkeyPatch, data: st.DataObject

@@ -290,7 +290,8 @@ def test_no_message_is_larger_than_brokers_take(serializer: str, way: str, monke
         if serializer in ("yaml", "msgpack"):
             pytest.skip("Celery's own signatures cannot be in it")
         call = chain(call, app.signature("tests.save", args=(["x" * 100] * 300,)), app=app)
-    names = [f"é{number}\n".ljust(200, "ü" if number % 2 else "i") for number in range(1500)]
+    count = 300 if serializer == "yaml" else 1500  # it takes thirty times as long
+    names = [f"é{number}\n".ljust(200, "ü" if number % 2 else "i") for number in range(count)]
     sizes: list[int] = []
     told: list[str] = []
 
@@ -303,7 +304,7 @@ def test_no_message_is_larger_than_brokers_take(serializer: str, way: str, monke
         assert sizes[-1] <= size <= 262_144
         told += ids
     assert told == names
-    assert len(sizes) < 30
+    assert 1 < len(sizes) < 30
 
 
 def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any, store: Store) -> None:

@@ -280,14 +280,18 @@ class TestOddAnswers:
             assert (result.raw is None) == (result.note is None)
             assert result.raw is None or ALL[name] in result.raw
 
-    def test_are_read_in_every_way(self, odd: BatchJob) -> None:
-        for found in (
-            list(odd.results()), list(odd.results(order="request")), list(odd.results(ids=ALL)),
-            [odd.result(name) for name in ALL],
-        ):  # fmt: skip
-            assert sorted(result.custom_id for result in found) == sorted(ALL)
-            self.check(iter(found))
-        assert [result.custom_id for result in odd.results(order="request")] == list(ALL)
+    @pytest.mark.parametrize("how", [{}, {"order": "request"}, {"ids": ALL}], ids=["as they came", "in order", "by id"])
+    def test_are_read_in_every_way(self, odd: BatchJob, how: dict[str, Any]) -> None:
+        found = list(odd.results(**how))
+        assert sorted(result.custom_id for result in found) == sorted(ALL)
+        self.check(iter(found))
+        if "order" in how:
+            assert [result.custom_id for result in found] == list(ALL)
+
+    def test_are_read_one_by_one(self, odd: BatchJob) -> None:
+        found = [odd.result(name) for name in ALL]
+        assert [result.custom_id for result in found] == list(ALL)
+        self.check(iter(found))
 
     def test_are_found_by_their_type(self, odd: BatchJob) -> None:
         names = [name for name, result in RESULTS.items() if result.type == "errored"]
@@ -379,7 +383,7 @@ class TestOneResult:
         requests = (make_request(f"review {n}") for n in range(60))
         submission.submit_job(app, JOB, requests, {"max_requests_per_batch": 25})
         for number in range(3):
-            finish(number, lambda n: answer(n, size=200_000))
+            finish(number, lambda n: answer(n, size=100_000))
         job = BatchJob(JOB, app)
         for n in range(60):
             result = job.result(f"review {n}")

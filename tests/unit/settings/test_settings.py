@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -369,37 +366,3 @@ class TestTheStore:
 @pytest.mark.parametrize(("options", "seconds"), [({}, 3600), (None, 3600), ({"visibility_timeout": 60}, 60)])
 def test_the_visibility_timeout_is_the_brokers(options: Any, seconds: float) -> None:
     assert visibility_timeout(new_app(broker_transport_options=options)) == seconds
-
-
-class TestTheAppTasksAreSentWith:
-    def in_a_new_program(self, code: str, **environ: str) -> str:
-        clean = {n: v for n, v in os.environ.items() if not n.startswith(("CELERY", "CLAUDE_BATCH_"))}
-        return subprocess.run(
-            [sys.executable, "-c", code], env={**clean, **environ}, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    def test_is_the_ready_made_one_in_a_program_that_made_none(self) -> None:
-        code = (
-            "from claude_batch_tasks.current_app import configured_app\n"
-            "from claude_batch_tasks.settings import Settings\n"
-            "from claude_batch_tasks import run_batch\n"
-            "app = configured_app(); found = Settings.of(app)\n"
-            "print(app.main, app.conf.broker_url, found.store_url, found.poll_min, run_batch.name in app.tasks)"
-        )
-        out = self.in_a_new_program(code, CELERY_BROKER_URL="redis://b:1/2", CLAUDE_BATCH_POLL_MIN="3")
-        assert out == "claude_batch_tasks redis://b:1/2 redis://b:1/2 3.0 True"
-
-    def test_is_the_programs_own_if_it_made_one_before_or_after_the_import(self) -> None:
-        make = "from celery import Celery; app = Celery('shop')\n"
-        load = "from claude_batch_tasks.current_app import configured_app\n"
-        for code in (make + load, load + make):
-            assert self.in_a_new_program(code + "print(configured_app() is app)") == "True"
-
-    def test_is_the_programs_own_in_every_thread(self) -> None:
-        code = (
-            "import threading\n"
-            "from celery import Celery; app = Celery('shop')\n"
-            "from claude_batch_tasks.current_app import configured_app\n"
-            "thread = threading.Thread(target=lambda: print(configured_app() is app)); thread.start(); thread.join()"
-        )
-        assert self.in_a_new_program(code) == "True"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.wire import batch_requests
@@ -52,6 +52,7 @@ def bodies(pieces: list[batch_requests.Piece]) -> list[bytes]:
 
 
 class TestCutting:
+    @settings(max_examples=15)
     @given(job=jobs, max_requests=st.integers(1, 8), room=st.integers(0, 600))
     def test_keeps_order_ids_and_limits(self, job: list[dict[str, Any]], max_requests: int, room: int) -> None:
         # The longest request just fits, with the room that is left.
@@ -68,6 +69,7 @@ class TestCutting:
         assert [request["params"] for request in sent] == [request["params"] for request in job]
         assert [custom_id for piece in pieces for custom_id in piece.custom_ids] == [r["custom_id"] for r in job]
 
+    @settings(max_examples=15)
     @given(job=jobs, max_requests=st.integers(1, 8), room=st.integers(0, 600))
     def test_wastes_no_room(self, job: list[dict[str, Any]], max_requests: int, room: int) -> None:
         limit = max(len(body) for body in bodies(cut(job, max_requests=1))) + room
@@ -132,6 +134,7 @@ class TestCutting:
         assert pieces[0].custom_ids == [text]
         assert json.loads(bodies(pieces)[0])["requests"][0]["params"]["messages"][0]["content"] == text
 
+    @settings(max_examples=15)
     @given(job=jobs, data=st.data())
     def test_lets_single_params_be_picked_out_again(self, job: list[dict[str, Any]], data: st.DataObject) -> None:
         [piece] = cut(job)
@@ -210,7 +213,7 @@ class TestWhatIsWrong:
 
     def test_is_a_value_that_is_nested_too_deeply(self, make_request: Any) -> None:
         deep: Any = "x"
-        for _ in range(100_000):
+        for _ in range(20_000):
             deep = [deep]
         assert problems_of([make_request(messages=deep)]).problems == [[0, "a", "params", "is nested too deeply"]]
 
