@@ -6,9 +6,11 @@ from typing import Any
 
 from celery import shared_task
 
+from tests.factories import make_params
+
 
 def params(text: str) -> dict[str, Any]:
-    return {"model": "claude-x", "max_tokens": 64, "messages": [{"role": "user", "content": text}]}
+    return make_params(text, model="claude-x", max_tokens=64)
 
 
 @shared_task(name="unfriendly.make_requests")

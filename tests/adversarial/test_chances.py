@@ -22,6 +22,7 @@ from tests.adversarial.server import (
     refusal,
     where,
 )
+from tests.factories import make_params
 
 pytestmark = pytest.mark.workers
 
@@ -60,10 +61,7 @@ def run(world: World, name: str, manners: Manners, count: int = 1, **options: An
     account.manners = manners
     manners.result = manners.result or expired
     prompts = {f"id {i}": f"{name} {i}" for i in range(count)}
-    made = {
-        id_: {"model": "claude-x", "max_tokens": 64, "messages": [{"role": "user", "content": text}], **params}
-        for id_, text in prompts.items()
-    }
+    made = {id_: {**make_params(text, model="claude-x", max_tokens=64), **params} for id_, text in prompts.items()}
     result = run_batch.delay(made, client=name, **{"retries": 0, **options})
     return Given(name, account, result, world.app, prompts), account
 

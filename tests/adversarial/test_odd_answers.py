@@ -14,6 +14,7 @@ import pytest
 from claude_batch_tasks import run_batch
 from tests.adversarial.conftest import Given, World
 from tests.adversarial.server import EVENTS, Answer, Events, Manners
+from tests.factories import make_params
 from tests.odd_answers import ODD, RESULTS, UNREADABLE, check, events, events_with_a_whole_block, message, succeeded
 
 pytestmark = pytest.mark.workers
@@ -28,10 +29,7 @@ def run(world: World, name: str, manners: Manners, names: list[str], max_tokens:
     world.app.set_current()
     account = world.server.account(name)
     account.manners = manners
-    requests = {
-        each: {"model": "claude-haiku-4-5", "max_tokens": max_tokens, "messages": [{"role": "user", "content": each}]}
-        for each in names
-    }
+    requests = {each: make_params(each, max_tokens=max_tokens) for each in names}
     result = run_batch.delay(requests, client=name, **options)
     return Given(name, account, result, world.app, {each: each for each in names})
 

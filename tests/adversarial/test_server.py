@@ -16,6 +16,7 @@ import pytest
 
 from tests.adversarial import server as api
 from tests.adversarial.server import Account, Manners, Streaming, UnfriendlyServer, where
+from tests.factories import make_params
 
 CITATION = {
     "type": "char_location",
@@ -67,7 +68,7 @@ def client(server: UnfriendlyServer, request: pytest.FixtureRequest) -> Iterator
 
 
 def params(text: str = "hello", **more: Any) -> dict[str, Any]:
-    return {"model": "claude-y", "max_tokens": 64, "messages": [{"role": "user", "content": text}], **more}
+    return {**make_params(text, model="claude-y", max_tokens=64), **more}
 
 
 def body(client: anthropic.Anthropic, **more: Any) -> bytes:

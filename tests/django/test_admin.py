@@ -19,6 +19,7 @@ from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
 from tests.django.conftest import Login
+from tests.factories import make_batch_record
 from tests.integration.rig import requests
 
 JOBS = "/admin/claude_batch/job/"
@@ -185,7 +186,7 @@ def test_an_address_that_makes_no_sense_is_no_error(login: Login, address: str) 
 def test_nothing_of_a_job_is_taken_for_html(login: Login, store: Store) -> None:
     client, evil = login("view", "cancel"), "<script>alert(1)</script>"
     job_id = f"a/b {evil}_2F?#"
-    failed = BatchRecord(first=0, count=1, body_bytes=9, batch_id=evil, error=["StepFailed", [evil]])
+    failed = make_batch_record(batch_id=evil, error=["StepFailed", [evil]])
     make(store, job_id, error=evil, stopped=evil, queue=evil, records=[failed], state="failed")
     store.history.append_event(
         job_id, HistoryEvent(at=datetime.now(timezone.utc), event=evil, batch=0, text=evil, details={})
@@ -203,7 +204,7 @@ def test_nothing_of_a_job_is_taken_for_html(login: Login, store: Store) -> None:
 
 def test_a_job_of_many_batches_is_shown_in_pages(login: Login, store: Store) -> None:
     client = login("view")
-    many = [BatchRecord(first=n, count=1, body_bytes=9, batch_id=f"msgbatch_{n}") for n in range(2_000)]
+    many = [make_batch_record(first=n, batch_id=f"msgbatch_{n}") for n in range(2_000)]
     make(store, "large", state="running", records=many)
     page = text(client, page_of("large"))
     assert page.count("msgbatch_") == 100

@@ -18,6 +18,7 @@ from claude_batch_tasks.doctor import support_report, workers
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.simulator import Fault
 from tests.doctor.conftest import KEY, Context, Said, Set
+from tests.factories import make_params
 from tests.support import wait_until
 
 pytestmark = pytest.mark.workers
@@ -97,7 +98,7 @@ def test_a_timeout_leaves_the_job_running(healthy: Set, make_app: MakeApp, docto
 def test_a_report_of_any_job(healthy: Set, make_app: MakeApp) -> None:
     app = make_app()
     task: Any = app.tasks[run_batch.name]
-    params = {"model": "claude-haiku-4-5", "max_tokens": 8, "messages": [{"role": "user", "content": "a | secret"}]}
+    params = make_params("a | secret", max_tokens=8)
     job = BatchJob(task.delay({"one": params, "two": params}, poll_max=0.3, fallback="off").id, app)
     wait_until(lambda: job.status().ended_at)
     told = CliRunner().invoke(claude_batch, ["report", job.id], obj=Context(app))

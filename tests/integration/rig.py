@@ -15,6 +15,7 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob
 from claude_batch_tasks.embedded import Worker
+from tests.factories import make_params
 from tests.support import wait_until
 
 #: Where the app ``ending`` writes down signals: name, task, its id, the process and thread, when, more.
@@ -30,14 +31,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z]+ \S+) HTTP/1\.1\r\n")
 
 def requests(name: str, count: int) -> dict[str, dict[str, Any]]:
     """Requests whose prompts are this job's alone, so that the simulator can tell who paid for what."""
-    return {
-        f"{name} {i}": {
-            "model": "claude-haiku-4-5",
-            "max_tokens": 64,
-            "messages": [{"role": "user", "content": f"prompt {i} of {name}"}],
-        }
-        for i in range(count)
-    }
+    return {f"{name} {i}": make_params(f"prompt {i} of {name}", max_tokens=64) for i in range(count)}
 
 
 def account_for(app: Celery, job_id: str, name: str, count: int) -> dict[str, int]:

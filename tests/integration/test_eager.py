@@ -14,15 +14,9 @@ from celery.signals import task_failure, task_prerun
 from claude_batch_tasks import BatchJob, errors, rules, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
+from tests.factories import make_params
 
-REQUESTS = {
-    str(number): {
-        "model": "claude-haiku-4-5",
-        "max_tokens": 16,
-        "messages": [{"role": "user", "content": f"prompt {number}"}],
-    }
-    for number in range(2)
-}
+REQUESTS = {str(number): make_params(f"prompt {number}") for number in range(2)}
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from celery import Celery
 from claude_batch_tasks import run_batch
 from claude_batch_tasks.embedded import Worker, free_port
 from claude_batch_tasks.simulator import Fault, Simulator
+from tests.factories import make_params
 
 pytestmark = pytest.mark.workers
 
@@ -81,11 +82,7 @@ def test_a_job_is_readable_and_shows_no_prompt(
     requests = [
         {
             "custom_id": f"review {i}",
-            "params": {
-                "model": "claude-haiku-4-5",
-                "max_tokens": 9,
-                "messages": [{"role": "user", "content": f"{SECRET} {i}"}],
-            },
+            "params": make_params(f"{SECRET} {i}", max_tokens=9),
         }
         for i in range(40)
     ]

@@ -13,9 +13,10 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, rules, run_batch
 from claude_batch_tasks.embedded import Worker
-from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, Flight, Unit
 from claude_batch_tasks.simulator import Simulator
 from claude_batch_tasks.store import open_store_at
+from tests.factories import make_job_record
 from tests.integration.flights import finish, in_flight, looks, submit
 from tests.integration.rig import requests
 from tests.support import wait_until
@@ -100,7 +101,7 @@ def test_ten_thousand_that_wait_cost_little_and_starve_nobody(
 
 def wait_in(store: Any, job_id: str, due_at: float) -> None:
     """A job whose one batch is in flight."""
-    record = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, started_at=1.0, state="running", admitted=1)
+    record = make_job_record(started_at=1.0, state="running", admitted=1)
     batch = BatchRecord(first=0, count=1, body_bytes=9, state="in_progress", batch_id=f"msgbatch_{job_id}")
     store.jobs.create_job(job_id, record, [batch], 3600, staged=False)
     unit = Unit(job_id, 0)

@@ -13,13 +13,14 @@ from celery import Celery
 from claude_batch_tasks import errors, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Simulator
+from tests.factories import make_params
 from tests.support import wait_until
 
 pytestmark = [pytest.mark.workers, pytest.mark.latest]
 
 Start = Callable[..., Worker]
 PROMPT, KEY = "prompt-never-to-be-seen", "sk-ant-test-key-never-to-be-seen"
-REQUESTS = {"a": {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": PROMPT}]}}
+REQUESTS = {"a": make_params(PROMPT, max_tokens=5)}
 
 
 def failed(result: Any) -> Exception:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import make_params
+
 REQUEST = {
     "custom_id": "a",
-    "params": {"model": "claude-haiku-4-5", "max_tokens": 16, "messages": [{"role": "user", "content": "hello"}]},
+    "params": make_params("hello"),
 }
 
 

@@ -23,6 +23,7 @@ from claude_batch_tasks import BatchJob, api, run_batch
 from claude_batch_tasks.api import clients
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.settings import Settings
+from tests.factories import make_params
 from tests.integration.rig import set_up
 from tests.security.clients import FAILING
 from tests.security.hostile import KEY, Hostile, error, head
@@ -133,7 +134,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         app.conf.update(claude_batch_client_factories=factories, task_serializer="pickle")
         stack.callback(app.close)
         app.set_current()
-        params = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": PROMPT}]}
+        params = make_params(PROMPT, model="claude-x", max_tokens=9)
         ids = {}
         for name in factories:
             ids[name] = run_batch.delay(
@@ -216,7 +217,7 @@ def test_a_worker_without_the_key_leaves_the_job_to_one_that_has_it(seen: Seen) 
     other.conf.update(task_always_eager=False, claude_batch_store_url=seen.app.conf.claude_batch_store_url)
     other.conf.update(claude_batch_client_factories=dict(seen.app.conf.claude_batch_client_factories))
     other.set_current()
-    params = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": PROMPT}]}
+    params = make_params(PROMPT, model="claude-x", max_tokens=9)
     sent = len(seen.sent)
     job = BatchJob(run_batch.delay({ID: params}, client="echo", max_wait=1).id, other)
     wait_until(lambda: job.status().state == "failed")

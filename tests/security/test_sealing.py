@@ -22,6 +22,7 @@ from claude_batch_tasks.errors import InvalidSettings, KeyMissing, PayloadDamage
 from claude_batch_tasks.settings import Settings, from_environment
 from claude_batch_tasks.simulator import Fault, Simulator
 from claude_batch_tasks.store.encryption import Cipher
+from tests.factories import make_params
 from tests.support import FAST
 
 A, B = (base64.b64encode(bytes([n]) * 32).decode() for n in (250, 251))
@@ -146,7 +147,7 @@ class TestAJob:
 
     def requests(self) -> dict[str, Any]:
         content = f"{PROMPT} {os.urandom(4).hex()}"
-        params = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
+        params = make_params(content, max_tokens=9)
         return {f"{ID} {i}": params for i in range(20)}
 
     def test_leaves_nothing_readable_in_the_store(

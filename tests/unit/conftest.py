@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, configuration, settings
 
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.store.redis import RedisStore
+from tests.factories import make_params
 
 # The same examples in every run, and no folder of its own in the checkout.
 configuration.set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "claude-batch-hypothesis"))
@@ -98,7 +99,6 @@ def make_request() -> MakeRequest:
     """``make_request("a", text="hello", max_tokens=5)``: a request that is fine but for what is given."""
 
     def make(custom_id: Any = "a", text: str = "hello", **params: Any) -> dict[str, Any]:
-        own = {"model": "claude-x", "max_tokens": 16, "messages": [{"role": "user", "content": text}], **params}
-        return {"custom_id": custom_id, "params": {name: v for name, v in own.items() if v is not ...}}
+        return {"custom_id": custom_id, "params": make_params(text, **{"model": "claude-x", **params})}
 
     return make

@@ -23,6 +23,7 @@ from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import Store, open_store_at
+from tests.factories import make_params
 from tests.support import ASKED_ONCE
 
 PROMPT = "SECRET-PROMPT"
@@ -47,7 +48,7 @@ def store(redis_url: str) -> Store:
 
 
 def line(custom_id: Any = "a", **params: Any) -> str:
-    own = {"model": "claude-haiku-4-5", "max_tokens": 16, "messages": [{"role": "user", "content": PROMPT}], **params}
+    own = {**make_params(PROMPT), **params}
     return json.dumps({"custom_id": custom_id, "params": own}) + "\n"
 
 

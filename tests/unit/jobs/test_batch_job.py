@@ -16,13 +16,14 @@ from hypothesis import given, settings, strategies as st
 from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.lifecycle import submission
-from claude_batch_tasks.records import BatchRecord, Round, Unit
+from claude_batch_tasks.records import Round, Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.store.redis.keys import SCHEMA
 from claude_batch_tasks.wire.batch_requests import wire_id
 from claude_batch_tasks.wire.completeness import Completeness
+from tests.factories import make_batch_record, make_job_record
 from tests.support import ASKED_ONCE
 
 JOB = "job-1"
@@ -657,8 +658,7 @@ class TestCanceling:
 
 class TestTheSummary:
     BATCHES = (
-        BatchRecord(
-            first=0,
+        make_batch_record(
             count=3,
             body_bytes=1,
             batch_id="msgbatch_1",
@@ -668,7 +668,7 @@ class TestTheSummary:
             published=1,
             done=True,
         ),
-        BatchRecord(
+        make_batch_record(
             first=3,
             count=2,
             body_bytes=1,
@@ -681,9 +681,7 @@ class TestTheSummary:
     )
 
     def record(self, **own: Any) -> Any:
-        from claude_batch_tasks.records import JobRecord
-
-        return JobRecord(**{"nonce": "n", "requests": 5, "batches": 2, "submitted_at": 1.0, "started_at": 2.0, **own})
+        return make_job_record(**{"requests": 5, "batches": 2, "started_at": 2.0, **own})
 
     def test_adds_the_batches_up(self) -> None:
         summary = job_summary.summarize_job(JOB, self.record(), self.BATCHES, 60.0)
@@ -707,13 +705,13 @@ class TestTheSummary:
         ],
     )
     def test_has_a_state(self, canceled: bool, error: Any, state: str) -> None:
-        batch = BatchRecord(first=0, count=5, body_bytes=1, published=1, counts={"succeeded": 5}, error=error)
+        batch = make_batch_record(count=5, body_bytes=1, published=1, counts={"succeeded": 5}, error=error)
         assert job_summary.summarize_job(JOB, self.record(cancel_requested=canceled), [batch], 9.0)["state"] == state
 
     def test_names_all_batches_and_what_they_cost(self) -> None:
         past = {"attempt": 1, "counts": {}, "usage": {}, "costs": {}, "eligible": 1, "open": {}}
         rounds = [Round(batch_id=name, **past) for name in ("msgbatch_0", None, "msgbatch_2")]
-        batch = BatchRecord(first=0, count=5, body_bytes=1, rounds=rounds, batch_id="msgbatch_3", costs={"m": "0.1"})
+        batch = make_batch_record(count=5, body_bytes=1, rounds=rounds, batch_id="msgbatch_3", costs={"m": "0.1"})
         summary = job_summary.summarize_job(JOB, self.record(stopped="no credit"), [batch, *self.BATCHES], 60.0)
         assert summary["batch_ids"] == ["msgbatch_0", "msgbatch_2", "msgbatch_3", "msgbatch_1"]
         assert (summary["cost"], summary["cost_by_model"], summary["stopped"]) == (0.1, {"m": 0.1}, "no credit")
@@ -722,7 +720,7 @@ class TestTheSummary:
         known: dict[str, Any] = {"first": 0, "count": 5, "body_bytes": 1, "counts": {"succeeded": 2, "expired": 3}}
         open_ = {"eligible": 2, "open": {"expired": 2}}
         for more, expired in (({}, 3), (open_, 1), ({**open_, "final": True}, 3), ({**open_, "done": True}, 3)):
-            counts = job_summary.count_outcomes([BatchRecord(**known, **more)])
+            counts = job_summary.count_outcomes([make_batch_record(**known, **more)])
             assert (counts["succeeded"], counts["expired"]) == (2, expired)
 
     def test_is_foretold_by_the_progress(self) -> None:
@@ -733,6 +731,6 @@ class TestTheSummary:
     @settings(max_examples=20)
     @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
     def test_never_counts_what_it_does_not_know(self, counts: list[dict[str, int]]) -> None:
-        batches = [BatchRecord(first=0, count=1, body_bytes=1, counts=own) for own in counts]
+        batches = [make_batch_record(body_bytes=1, counts=own) for own in counts]
         assert set(job_summary.count_outcomes(batches)) <= {"succeeded", "errored", "expired", "canceled"}
         assert job_summary.make_progress(self.record(), batches)["processing"] >= 0

@@ -24,6 +24,7 @@ from claude_batch_tasks.pricing.request_bounds import (
     budget_need,
     tokens_of,
 )
+from tests.factories import make_params
 
 HAIKU = "claude-haiku-4-5"  # 1 / 5 USD per million tokens; cache: write 1.25, for an hour 2
 MINE = {"mine": {"input_mtok": 10, "output_mtok": 100}}
@@ -47,7 +48,7 @@ json_values = st.recursive(
 
 def params(content: Any = "x" * 35, *, model: str = HAIKU, max_tokens: int = 100, **more: Any) -> dict[str, Any]:
     """Ten tokens of text in one message, unless told otherwise."""
-    return {"model": model, "max_tokens": max_tokens, "messages": [{"role": "user", "content": content}], **more}
+    return {**make_params(content, model=model, max_tokens=max_tokens), **more}
 
 
 def bound_cost(request: dict[str, Any], prices: Prices, *, batch: bool) -> tuple[Decimal, Decimal] | None:

@@ -10,9 +10,10 @@ import pytest
 from claude_batch_tasks import errors
 from claude_batch_tasks.lifecycle import job_failure
 from claude_batch_tasks.lifecycle.job_failure import Paid
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary
+from tests.factories import make_batch_record, make_job_record
 
 NO_CREDIT = "create: 400 invalid_request_error: Your credit balance is too low"
 RESUME = "BatchJob('j').resume()"
@@ -22,12 +23,12 @@ def answered(**more: Any) -> BatchRecord:
     known: dict[str, Any] = {
         "batch_id": "msgbatch_1", "published": 1, "state": "fetched", "counts": {"succeeded": 10}, "done": True, **more,
     }  # fmt: skip
-    return BatchRecord(first=0, count=10, body_bytes=9, **known)
+    return make_batch_record(count=10, **known)
 
 
 def failed(error: errors.BatchTasksError, **more: Any) -> BatchRecord:
     stored = [type(error).__name__, list(error.args)]
-    return BatchRecord(first=0, count=10, body_bytes=9, state="failed", error=stored, done=True, **more)
+    return make_batch_record(count=10, state="failed", error=stored, done=True, **more)
 
 
 def refused(message: str, status: int | None) -> BatchRecord:
@@ -35,14 +36,7 @@ def refused(message: str, status: int | None) -> BatchRecord:
 
 
 def said(*batches: BatchRecord, stopped: str | None = None, adopted: bool = False) -> str:
-    job = JobRecord(
-        nonce="n",
-        requests=10 * len(batches),
-        batches=len(batches),
-        submitted_at=1.0,
-        stopped=stopped,
-        adopted=adopted,
-    )
+    job = make_job_record(requests=10 * len(batches), batches=len(batches), stopped=stopped, adopted=adopted)
     step: Any = SimpleNamespace(unit=Unit("j"), job=job, settings=Settings())
     error = job_failure.explain_failure(step, list(batches), job_summary.summarize_job("j", job, batches, 2.0))
     assert error is not None
@@ -136,5 +130,5 @@ class TestWhatMayHaveBeenPaid:
 
     def test_is_nothing_for_which_there_was_no_money(self) -> None:
         outcome = {"type": "errored"}
-        unpaid = BatchRecord(first=0, count=10, body_bytes=9, state="unsent", outcome=outcome, counts={"errored": 10})
+        unpaid = make_batch_record(count=10, state="unsent", outcome=outcome, counts={"errored": 10})
         assert Paid.of([unpaid, refused("no", 400)]) == Paid(0, 0, 0, 10)

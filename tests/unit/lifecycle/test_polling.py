@@ -11,7 +11,8 @@ import pytest
 
 from claude_batch_tasks import api, errors
 from claude_batch_tasks.lifecycle import polling
-from claude_batch_tasks.records import BatchRecord, Flight, Unit
+from claude_batch_tasks.records import Flight, Unit
+from tests.factories import make_batch_record
 
 NOW = 1_800_000_000.0
 BORN = datetime.fromtimestamp(NOW - 60, timezone.utc)
@@ -35,7 +36,7 @@ def test_it_is_no_sooner_than_that_but_the_job_gives_up_when_it_said(
 
 
 def step(*, not_before: float | None, canceled: bool = False, deadline: float | None = None) -> Any:
-    batch = BatchRecord(first=0, count=1, body_bytes=1, not_before=not_before)
+    batch = make_batch_record(body_bytes=1, not_before=not_before)
     return SimpleNamespace(batch=batch, job=SimpleNamespace(cancel_requested=canceled), deadline=deadline)
 
 

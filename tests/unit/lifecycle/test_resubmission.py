@@ -19,6 +19,7 @@ from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.completeness import Completeness
 from claude_batch_tasks.wire.custom_ids import Index
+from tests.factories import make_batch_record, make_params
 
 NONCE = "0123456789abcdef"
 PER_BATCH = 12
@@ -30,7 +31,7 @@ _numbers = itertools.count()
 def params(number: int) -> dict[str, Any]:
     """Of the job's request of that index; each of another length."""
     content = "ü" * number + f"prompt {number}"
-    return {"model": HAIKU, "max_tokens": 16, "messages": [{"role": "user", "content": content}]}
+    return make_params(content, model=HAIKU)
 
 
 class Job:
@@ -161,7 +162,7 @@ class TestBeginningARound:
         }  # fmt: skip
         job.change(0, **known)
         changes = job.begin(0)
-        fresh = BatchRecord(first=0, count=PER_BATCH, body_bytes=9)
+        fresh = make_batch_record(count=PER_BATCH)
         assert {name: changes[name] for name in known} == {name: getattr(fresh, name) for name in known}
         assert changes["published"] is None
 
@@ -245,10 +246,10 @@ def test_what_a_smaller_batch_answered_is_told_apart() -> None:
         eligible=4,
         open={"errored": 2, "expired": 2},
     )
-    record = BatchRecord(first=0, count=10, body_bytes=0, counts={"succeeded": 5, "errored": 3, "expired": 2})
+    record = make_batch_record(count=10, body_bytes=0, counts={"succeeded": 5, "errored": 3, "expired": 2})
     assert resubmission.count_sources(record) == {(outcome, "batch"): count for outcome, count in record.counts.items()}
-    record = BatchRecord(
-        first=0, count=10, body_bytes=0, rounds=[first], resubmitted=4, counts={"succeeded": 8, "errored": 2}
+    record = make_batch_record(
+        count=10, body_bytes=0, rounds=[first], resubmitted=4, counts={"succeeded": 8, "errored": 2}
     )
     assert resubmission.count_sources(record) == {
         ("succeeded", "batch"): 5,
@@ -256,7 +257,7 @@ def test_what_a_smaller_batch_answered_is_told_apart() -> None:
         ("succeeded", "resubmitted"): 3,
         ("errored", "resubmitted"): 1,
     }
-    never_created = BatchRecord(first=0, count=10, body_bytes=0, rounds=[first], counts=first.counts)
+    never_created = make_batch_record(count=10, body_bytes=0, rounds=[first], counts=first.counts)
     assert resubmission.count_sources(never_created) == {
         (outcome, "batch"): count for outcome, count in first.counts.items()
     }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from claude_batch_tasks.pricing.input_sizes import IMAGE, LARGE_IMAGE, Advisor, measure_inputs
+from tests.factories import make_params
 
 FILE = {"type": "file", "file_id": "file_1"}
 URL = {"type": "url", "url": "https://example.com/a.pdf"}
@@ -14,7 +15,7 @@ PDF = {"type": "base64", "media_type": "application/pdf", "data": "QUJD"}
 
 
 def params(content: Any = "x", **more: Any) -> dict[str, Any]:
-    return {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": content}], **more}
+    return {**make_params(content, model="claude-opus-5", max_tokens=9), **more}
 
 
 def document(source: Any) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ from celery.app.task import Context
 
 from claude_batch_tasks import run_batch
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_headers
 from claude_batch_tasks.store import open_store
+from tests.factories import make_job_record
 
-JOB = JobRecord(nonce="n", requests=1, batches=1, submitted_at=0)
+JOB = make_job_record(submitted_at=0)
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,7 @@ def test_neither_celerys_nor_ours_nor_a_brokers_are_carried() -> None:
     }  # fmt: skip
     for seen in (message, Context(message)):
         carried = message_headers.add_headers("job", JOB, seen)
-        assert message_headers.headers_of(
-            JobRecord(nonce="n", requests=1, batches=1, submitted_at=0, headers=carried)
-        ) == {
+        assert message_headers.headers_of(make_job_record(submitted_at=0, headers=carried)) == {
             "x_tenant": "a",
             "sentry-trace": "t",
         }

@@ -11,10 +11,11 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import errors, tasks
-from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.steps.step import LeaseLost, Step
+from tests.factories import make_job_record
 
 
 class TestPatience:
@@ -22,7 +23,7 @@ class TestPatience:
         ("waited", "more", "ends"), [(9, 0, False), (11, 0, True), (11, 60, False), (71, 60, True)]
     )
     def test_ends_when_it_is_over_and_last_looks_have_been_made(self, waited: float, more: float, ends: bool) -> None:
-        job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, started_at=time.time() - waited)
+        job = make_job_record(started_at=time.time() - waited)
         store: Any = SimpleNamespace(now=time.time)
         running = Step(store, Settings(max_wait=10.0), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
         with pytest.raises(errors.WaitExceeded) if ends else contextlib.nullcontext():
@@ -32,7 +33,7 @@ class TestPatience:
 class TestSomethingLong:
     def test_breaks_off_when_the_lease_is_lost(self) -> None:
         """What was made of its parts so far must not pass for the whole."""
-        job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
+        job = make_job_record()
         store: Any = None
         running = Step(store, Settings(), job, Unit("job", 0), "me", ("job", 0, 0, 0), None)
         parts = running.while_held([1, 2, 3])
@@ -54,11 +55,9 @@ class TestProgress:
             now += seconds
             return []
 
-        store: Any = SimpleNamespace(
-            leases=SimpleNamespace(renew_lease=lambda *_: True), records=SimpleNamespace(read_batches=batches)
-        )
-        job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
-        monkeypatch.setattr(job_summary, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
+        store: Any = SimpleNamespace(renew=lambda *_: True, batches=batches)
+        job = make_job_record()
+        monkeypatch.setattr(step_task, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
         with Celery("progress", set_as_current=False) as app:
             app.loader.import_task_module("claude_batch_tasks.tasks")
             task = app.tasks[tasks.poll_batch.name]

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import redis
 
-from claude_batch_tasks.lifecycle.budget import record_cost, reserve_cost
-from claude_batch_tasks.records import BatchRecord, JobRecord, Round, Unit
+from claude_batch_tasks import errors
+from claude_batch_tasks.records import Round, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps.decisions import Done, Wait
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.tasks.fall_back import _choose_next_attempt
 from claude_batch_tasks.wire.batch_requests import Piece
+from tests.factories import make_batch_record, make_job_record, make_params
 
 JOB = "job-1"
 BATCH, OTHER = Unit(JOB, 0), Unit(JOB, 1)
@@ -35,11 +36,11 @@ def make_step(store: RedisStore) -> Callable[..., Step]:
     """``make_step({"eligible": 2}, stopped="x", retries=1)``: of a batch, of a job, under settings."""
 
     def make(batch: dict[str, Any], *, settings: Any = None, pieces: Any = None, **job: Any) -> Step:
-        record = JobRecord(
-            **{"nonce": "n", "requests": 8, "batches": 2, "submitted_at": time.time(), "state": "running", **job}
+        record = make_job_record(
+            **{"requests": 8, "batches": 2, "submitted_at": time.time(), "state": "running", **job}
         )
         own = {"first": 0, "count": 4, "body_bytes": 9, "least": 1, "most": MOST, "state": "fetched", **batch}
-        batches = [BatchRecord(**own), BatchRecord(first=4, count=4, body_bytes=9)]
+        batches = [make_batch_record(**own), make_batch_record(first=4, count=4)]
         if pieces is not None:
             store.payloads.stage_requests(JOB, "n", [*pieces, Piece(1, [], b"")])
             store.payloads.stage_index(JOB, "n", [(0, b"x")])
@@ -91,7 +92,7 @@ class TestWhatABatchHasCost:
 
     def test_is_estimated_where_nobody_did(self, store: RedisStore, make_step: Any) -> None:
         """Of a smaller batch, or when a limit came later."""
-        params = {"model": "claude-haiku-4-5", "max_tokens": 1_000, "messages": [{"role": "user", "content": "x" * 35}]}
+        params = make_params("x" * 35, max_tokens=1_000)
         body = b",".join(b'{"custom_id":"%d","params":%s}' % (n, json.dumps(params).encode()) for n in range(4))
         for model, states in (("claude-haiku-4-5", ("staged", 4 * 7_000)), ("claude-xxxx-4-5", ("unsent", None))):
             store.jobs.delete_job(JOB)

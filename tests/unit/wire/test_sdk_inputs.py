@@ -25,6 +25,7 @@ from anthropic.types import Message, TextBlock, ToolUseBlock, Usage
 from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
+from tests.factories import make_params
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\xff"
 
@@ -71,7 +72,7 @@ class Scalar:
 
 def sent(**params: Any) -> dict[str, Any]:
     """The params as they go on the wire."""
-    own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], **params}
+    own = {**make_params("x", model="m", max_tokens=1), **params}
     [piece] = batch_requests.cut_batches(
         [{"custom_id": "a", "params": own}], nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6
     )
@@ -87,7 +88,7 @@ def refused(*requests: Any) -> InvalidRequests:
 
 def wrong(**params: Any) -> tuple[str, str]:
     """Where the one thing is that is wrong, and what it is."""
-    own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], **params}
+    own = {**make_params("x", model="m", max_tokens=1), **params}
     [[_, _, field, text]] = refused({"custom_id": "a", "params": own}).problems
     return field, text
 
@@ -213,7 +214,7 @@ class TestWhatTheSdkTakes:
         ours = sent(**TAKEN[name]())
         if int(anthropic.__version__.split(".")[0]) < 2:
             return  # which took less
-        own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], **TAKEN[name]()}
+        own = {**make_params("x", model="m", max_tokens=1), **TAKEN[name]()}
         assert ours == by_sdk(own)
 
     def test_is_a_path(self, tmp_path: pathlib.Path) -> None:
@@ -271,7 +272,7 @@ class TestWhatTheSdkTakes:
         assert given == before
 
     def test_is_the_body_of_a_create(self) -> None:
-        own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+        own = make_params("x", model="m", max_tokens=1)
         given = {"requests": [{"custom_id": "a", "params": own}]}
         [piece] = batch_requests.cut_batches(given, nonce="0" * 16, index=Index(), max_requests=9, max_bytes=10**6)
         assert piece.custom_ids == ["a"]
@@ -281,7 +282,7 @@ class TestWhatHasNoJsonForm:
     @pytest.mark.parametrize("name", REFUSED)
     def test_is_named_by_its_place(self, name: str) -> None:
         make, place, text = REFUSED[name]
-        own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+        own = make_params("x", model="m", max_tokens=1)
         error = refused({"custom_id": "a", "params": own}, {"custom_id": "b", "params": {**own, **make()}})
         [[index, custom_id, field, why]] = error.problems
         assert (index, custom_id, field) == (1, "b", place.replace("\\\\", "\\"))
@@ -291,7 +292,7 @@ class TestWhatHasNoJsonForm:
     @pytest.mark.latest
     @pytest.mark.parametrize("name", sorted(set(REFUSED) - {"a key that has half a pair"}))
     def test_is_nothing_that_the_sdk_takes(self, name: str) -> None:
-        own = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], **REFUSED[name][0]()}
+        own = {**make_params("x", model="m", max_tokens=1), **REFUSED[name][0]()}
         assert isinstance(by_sdk(own), Exception)
 
     def test_is_named_once_more_for_each_place(self) -> None:
