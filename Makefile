@@ -19,7 +19,7 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test test-slow test-release test-lowest chaos conformance bench screenshots docs lint shape audit \
+.PHONY: help demo simulator test coverage test-slow test-release test-lowest chaos conformance bench screenshots docs lint shape audit \
 	format clean
 
 help:  ## List the targets
@@ -32,7 +32,10 @@ simulator: $(VENV)/.installed  ## Serve Anthropic's Message Batches API locally
 	$(VENV)/bin/claude-batch simulator --port $(SIMULATOR_PORT) $(ARGS)
 
 test: $(VENV)/.installed  ## Run the tests on the latest supported versions
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow and not release" $(ARGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) --cov --cov-report= --cov-fail-under=0 -m "not slow and not release" $(ARGS)
+
+coverage: $(VENV)/.installed  ## Print how much of the package the last `make test` ran, worst first; fail under the floor
+	$(VENV)/bin/coverage report $(ARGS)
 
 test-slow: $(VENV)/.installed  ## Run what takes long: chaos, outages, stops, frameworks, every kind of account
 	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m slow $(ARGS)
