@@ -46,7 +46,7 @@ test-release: $(VENV)/.installed  ## Run the rest: every option of Celery's with
 test-lowest: $(LOWEST)/.installed  ## Run what needs no workers on the lowest supported versions
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not release and not latest and not workers" $(ARGS)
 
-chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weather; SEEDS=1000, FIRST=0, PROCESSES=2
+chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weather; SEEDS=1000, FIRST=0, PROCESSES=2, ARGS=--mixed
 	$(VENV)/bin/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --processes $(PROCESSES) $(ARGS)
 
 conformance: $(VENV)/.installed  ## Run a plain task and run_batch side by side, and write docs/reference/celery.md; ARGS="redis-prefork"

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="a file for the details of failed seeds; default: the output")
     parser.add_argument("--discover", action="store_true", help="write the list of crash points anew")
     parser.add_argument("--rounds", type=int, default=3, help="of --discover: runs in each weather")
+    parser.add_argument("--mixed", action="store_true", help="half of the workers and callers are of the last release")
     parser.add_argument("--only", type=lambda text: [int(part) for part in text.split(",")], help=argparse.SUPPRESS)
     given = parser.parse_args()
     # The workers and servers of a run that is ended must not stay behind.
@@ -36,17 +37,17 @@ def main() -> int:
     if given.discover:
         return discover(given.rounds)
     if given.only:
-        return serve(given.only)
+        return serve(given.only, given.mixed)
     if given.seed is not None:
-        return again(given.seed)
-    return many(range(given.first, given.first + given.seeds), given.processes, given.report)
+        return again(given.seed, given.mixed)
+    return many(range(given.first, given.first + given.seeds), given.processes, given.report, given.mixed)
 
 
-def again(seed: int) -> int:
+def again(seed: int, mixed: bool) -> int:
     """One seed, with its schedule and all that is known of it."""
-    planned = schedule.of(seed)
-    print(planned)
-    with Bench() as bench:
+    with Bench(mixed=mixed) as bench:
+        planned = bench.schedule(seed)
+        print(planned, flush=True)
         report = bench.run(planned)
     print(failure(report) if report.problems else f"seed {seed} is well: {as_json(report)}")
     return bool(report.problems)
@@ -70,13 +71,13 @@ def discover(rounds: int) -> int:
     return 0
 
 
-def serve(seeds: list[int]) -> int:
+def serve(seeds: list[int], mixed: bool) -> int:
     """Run seeds, and write a line of JSON for each: what the processes of ``many`` do."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with Bench() as bench:
+    with Bench(mixed=mixed) as bench:
         for seed in seeds:
             try:
-                report = bench.run(schedule.of(seed))
+                report = bench.run(bench.schedule(seed))
             except Exception as exc:  # noqa: BLE001 - one broken run must not end the others
                 report = Report(seed, problems=[f"the run broke: {type(exc).__name__}: {exc}"])
                 if bench.crew is not None:
@@ -91,7 +92,7 @@ def _end_with_parent() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def many(seeds: range, processes: int, path: Path | None) -> int:
+def many(seeds: range, processes: int, path: Path | None, mixed: bool) -> int:
     """Run seeds side by side, then say what came of them."""
     began = time.monotonic()
     size = schedule.BLOCK
@@ -101,7 +102,7 @@ def many(seeds: range, processes: int, path: Path | None) -> int:
     lock = threading.Lock()
 
     def listen(share: list[int]) -> None:
-        for report in _lines(share):
+        for report in _lines(share, mixed):
             with lock:
                 reports.append(report)
                 _tell(report, len(reports), len(seeds), path)
@@ -119,8 +120,8 @@ def many(seeds: range, processes: int, path: Path | None) -> int:
     return bool(missing or any(report.problems for report in reports))
 
 
-def _lines(share: list[int]) -> Iterator[Report]:
-    command = [sys.executable, "-m", "tests.chaos", "--only", ",".join(map(str, share))]
+def _lines(share: list[int], mixed: bool) -> Iterator[Report]:
+    command = [sys.executable, "-m", "tests.chaos", "--only", ",".join(map(str, share)), *["--mixed"] * mixed]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

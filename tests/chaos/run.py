@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from celery import Celery, chain, signature
-from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import RedisServer
-from claude_batch_tasks.errors import BatchTasksError, StoreUnavailable
 from claude_batch_tasks.simulator import Scenario, Simulator
-from tests.chaos import check, points
+from tests.chaos import check, points, schedule as schedules
+from tests.chaos.callers import Caller, make_app
+from tests.chaos.released import ReleasedCaller, unpack_release
 from tests.chaos.schedule import MODEL, PRICES, Event, Job, Profile, Schedule, params
 from tests.chaos.workers import Crew
 from tests.support import inherited
@@ -76,32 +74,43 @@ class Report:
 
 
 class Bench:
-    """Servers, and workers which live on from seed to seed. A context manager."""
+    """Servers, and workers which live on from seed to seed. A context manager.
 
-    def __init__(self) -> None:
+    Args:
+        mixed: whether workers and callers of the release before this one take part.
+    """
+
+    def __init__(self, *, mixed: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="claude-batch-chaos-"))
+        self.released = self.folder / "released" if mixed else None
         self.server = RedisServer()
         self.simulator = Simulator()
         self.crew: Crew | None = None
 
     def __enter__(self) -> Bench:
+        """Start the servers.
+
+        Raises:
+            ReleaseMissing: the fleet is mixed, and the release cannot be had here.
+        """
+        if self.released is not None:
+            unpack_release(self.released)
         self.server.start()
         self.simulator.start()
         self.client = self.server.client()
         self.control = self.server.client(points.DATABASE)
-        self.app = Celery("chaos", broker=self.server.url, backend=self.server.url, set_as_current=False)
-        # A result that is let go after its Redis was restarted must not look for it for twenty seconds.
-        once = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-        self.app.conf.update(result_backend_transport_options={"retry_policy": once}, result_expires=3600)
-        self.app.conf.claude_batch_prices = {MODEL: PRICES}
-        self.app.loader.import_task_module("claude_batch_tasks.tasks")
+        self.app = make_app(self.server.url, {MODEL: PRICES})
+        self.callers: list[Caller | ReleasedCaller] = [Caller(self.app)]
+        if self.released is not None:
+            self.callers.append(ReleasedCaller(self.released, self.server.url, {MODEL: PRICES}))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.crew is not None:
             self.crew.close()
         gc.collect()
-        self.app.close()
+        for caller in self.callers:
+            caller.close()
         self.simulator.stop()
         self.server.stop(kill=True)
         shutil.rmtree(self.server.folder, ignore_errors=True)
@@ -122,9 +131,15 @@ class Bench:
                 "CELERY_RESULT_BACKEND": self.server.url,
                 "CHAOS_URL": f"redis://127.0.0.1:{self.server.port}/{points.DATABASE}",
             }
-            self.crew = Crew(profile, env, self.folder, pace)
+            self.crew = Crew(profile, env, self.folder, pace, self.released)
         self.crew.wait()
         return self.crew
+
+    def schedule(self, seed: int) -> Schedule:
+        """Return what a seed stands for with these workers."""
+        if self.released is None:
+            return schedules.of(seed)
+        return schedules.mixed(seed, schedules.known_points(self.released / "tests" / "chaos"))
 
     def empty(self) -> None:
         """Forget everything but what binds queues to exchanges, which workers that live on do not enter again."""
@@ -254,31 +269,12 @@ class _Run:
     def _submit(self, job: Job) -> None:
         seed = self.schedule.seed
         requests = {custom_id: params(job.prompt(seed, index)) for index, custom_id in enumerate(job.custom_ids)}
-        note = signature("tests.chaos.note", (str(job.number),), immutable=True, queue="notes", app=self.bench.app)
-        options = dict(job.options)
-        if job.told:
-            options["on_result"] = signature("tests.chaos.told", (str(job.number),), queue="notes", app=self.bench.app)
-        for attempt in range(40):
-            try:
-                if job.follow == "chain":
-                    line = chain(run_batch.s(requests, **options), note).apply_async()
-                    assert line.parent is not None
-                    self.ids[job.number] = line.parent.id
-                else:
-                    link = {"link": note} if job.follow == "link" else {}
-                    self.ids[job.number] = run_batch.apply_async((requests,), options, **link).id
-                return
-            except (StoreUnavailable, OperationalError, redis.RedisError):
-                # Nothing was handed over: the caller has the error, and tries again when Redis is back.
-                if attempt == 39:
-                    raise
-                time.sleep(0.25)
+        caller = self.bench.callers[job.released]
+        self.ids[job.number] = caller.submit_job(job.number, requests, job.options, job.follow, job.told)
 
     def _cancel(self, job: Job) -> None:
         if job.number in self.ids:
-            with contextlib.suppress(BatchTasksError, OperationalError):
-                BatchJob(self.ids[job.number], self.bench.app).cancel()
-                self.done["cancel"] += 1
+            self.done["cancel"] += self.bench.callers[job.released].cancel_job(self.ids[job.number])
 
     def _happen(self, event: Event) -> None:
         kind, _, what = event.what.partition(" ")
@@ -416,7 +412,8 @@ class _Run:
         for log, text in logs.items():
             own = [line for line in text.splitlines() if " received" not in line]
             lines += [f"-- {log.name}", *(f"  {line}" for line in own[-150:])]
-        lines += ["-- replay", f"  python -m tests.chaos --seed {self.schedule.seed}"]
+        mixed = " --mixed" if self.bench.released else ""
+        lines += ["-- replay", f"  python -m tests.chaos --seed {self.schedule.seed}{mixed}"]
         return "\n".join(lines)
 
 

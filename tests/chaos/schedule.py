@@ -33,7 +33,8 @@ _MOST = 0.00033
 Victim = Literal["child", "group", "main"]
 Follow = Literal["", "link", "chain"]
 
-_LIST = Path(__file__).with_name("points.txt")
+_HERE = Path(__file__).parent
+_LIST = "points.txt"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Profile:
     recover_after: float = 2.0
     #: Too slow for more than a little work.
     light: bool = False
+    #: So many of the workers are of the release before this one.
+    released: int = 0
 
 
 PROFILES = (
@@ -72,6 +75,8 @@ class Job:
     cancel_at: float | None = None
     told: bool = False
     """Whether a task is called with the requests whose outcomes are final."""
+    released: bool = False
+    """Whether its caller is of the release before this one."""
 
     @property
     def retries(self) -> int:
@@ -384,15 +389,17 @@ class Known:
     passed: int
 
 
-def known_points() -> list[Known]:
+def known_points(folder: Path = _HERE) -> list[Known]:
     """The list that ``python -m tests.chaos --discover`` wrote."""
-    rows = [line.split("\t") for line in _LIST.read_text().splitlines()] if _LIST.exists() else []
+    rows = [line.split("\t") for line in (folder / _LIST).read_text().splitlines()]
     return [Known(name, weather, int(passed)) for name, weather, passed in rows]
 
 
 def write_points(points: list[Known]) -> None:
     """Replace the list."""
-    _LIST.write_text("".join(f"{p.name}\t{p.weather}\t{p.passed}\n" for p in sorted(points, key=lambda p: p.name)))
+    (_HERE / _LIST).write_text(
+        "".join(f"{p.name}\t{p.weather}\t{p.passed}\n" for p in sorted(points, key=lambda p: p.name))
+    )
 
 
 def quiet(seed: int, weather: str) -> Schedule:
@@ -413,13 +420,33 @@ def of(seed: int) -> Schedule:
         weather = random.sample(sorted(WEATHERS), random.choice([1, 2, 2, 3]))
         crashes = [_crash(random, point) for point in random.sample(points, min(random.randint(0, 3), len(points)))]
     schedule = _schedule(random, seed, weather, profile, tuple(crashes))
-    if seed < len(points):
-        return schedule
-    return dataclasses.replace(
-        schedule,
-        events=tuple(sorted((*schedule.events, *_events(random)), key=lambda event: event.at)),
-        copies=random.choice([0, 0, 30]),
-    )
+    return schedule if seed < len(points) else _wilder(random, schedule)
+
+
+def mixed(seed: int, released: list[Known]) -> Schedule:
+    """What a seed stands for in a fleet of this tree and of the release before it, each with points of its own.
+
+    Every other seed kills at one point, in weather in which that is passed: of the release, then of this tree. The
+    others are wilder.
+    """
+    random = Random(f"mixed {seed}")
+    both = [released, known_points()]
+    profile = dataclasses.replace(PROFILES[seed // BLOCK % len(PROFILES)], workers=2, released=1)
+    if wild := bool(seed % 2):
+        weather = random.sample(sorted(WEATHERS), random.choice([1, 2, 2, 3]))
+        picked = [random.choice(random.choice(both)) for _ in range(random.randint(0, 3))]
+    else:
+        picked = [random.choice(both[seed // 2 % 2])]
+        weather = [picked[0].weather]
+    schedule = _schedule(random, seed, weather, profile, tuple(_crash(random, point) for point in picked))
+    jobs = tuple(dataclasses.replace(job, released=random.random() < 0.5) for job in schedule.jobs)
+    schedule = dataclasses.replace(schedule, jobs=jobs)
+    return _wilder(random, schedule) if wild else schedule
+
+
+def _wilder(random: Random, schedule: Schedule) -> Schedule:
+    events = tuple(sorted((*schedule.events, *_events(random)), key=lambda event: event.at))
+    return dataclasses.replace(schedule, events=events, copies=random.choice([0, 0, 30]))
 
 
 def _crash(random: Random, point: Known) -> Crash:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from claude_batch_tasks.embedded import Worker
+from tests.chaos.released import VERSION, release_env
 from tests.chaos.schedule import SETTLE, Profile
 
 #: The repository: workers import ``tests.chaos.app`` from here.
-ROOT = str(Path(__file__).parents[2])
+ROOT = Path(__file__).parents[2]
 
 #: A stop that takes longer than this is a defect of its own, seconds. A warm stop waits for the running tasks, and
 #: Celery's pool up to 30 s more when the stop meets a task just handed to it.
@@ -120,9 +121,12 @@ class Crew:
 
     Args:
         pace: what all that is measured in seconds is multiplied by.
+        released: where an earlier release is unpacked, of which some of a mixed fleet are.
     """
 
-    def __init__(self, profile: Profile, env: Mapping[str, str], folder: Path, pace: int) -> None:
+    def __init__(
+        self, profile: Profile, env: Mapping[str, str], folder: Path, pace: int, released: Path | None = None
+    ) -> None:
         self.profile, self.pace = profile, pace
         own = {
             **env,
@@ -131,19 +135,16 @@ class Crew:
             "CLAUDE_BATCH_CREATE_SETTLE": str(SETTLE * pace),
             "CLAUDE_BATCH_LEASE": str(_LEASE * pace),
         }
-        self.logs = [folder / f"worker-{number}.log" for number in range(profile.workers)]
-        self.members = [
-            Supervised(
-                Worker(
-                    own,
-                    log,
-                    app="tests.chaos.app",
-                    options=(*profile.options, "--queues=celery,notes", f"--hostname=w{number}@chaos"),
-                    cwd=ROOT,
-                )
-            )
-            for number, log in enumerate(self.logs)
-        ]
+        self.logs: list[Path] = []
+        self.members: list[Supervised] = []
+        for number in range(profile.workers):
+            log, env_of_one, cwd = folder / f"worker-{number}.log", own, ROOT
+            if released is not None and number < profile.released:
+                log, cwd = folder / f"worker-{number}-{VERSION}.log", released
+                env_of_one = {**own, **release_env(released)}
+            options = (*profile.options, "--queues=celery,notes", f"--hostname=w{number}@chaos")
+            self.logs.append(log)
+            self.members.append(Supervised(Worker(env_of_one, log, "tests.chaos.app", options, str(cwd))))
 
     def wait(self, seconds: float = 120.0) -> None:
         """Until all are ready."""
