@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos import schedule
+from tests.chaos.points import CALLED_BACK, operation_of, operations
 from tests.chaos.run import Bench, Report, as_json, failure, from_json
-
-#: What is published on behalf of the caller, by whichever step comes to it.
-_CALLED_BACK = "publish tests.chaos.note"
 
 
 def main() -> int:
@@ -27,15 +25,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="only this one, with all its details")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--report", type=Path, help="a file for the details of failed seeds; default: the output")
-    parser.add_argument("--discover", action="store_true", help="write the list of crash points anew")
-    parser.add_argument("--rounds", type=int, default=3, help="of --discover: runs in each weather")
+    parser.add_argument("--points", action="store_true", help="write the list of crash points anew")
+    parser.add_argument("--wild", type=int, default=40, help="of --points: runs in which workers die")
     parser.add_argument("--mixed", action="store_true", help="half of the workers and callers are of the last release")
     parser.add_argument("--only", type=lambda text: [int(part) for part in text.split(",")], help=argparse.SUPPRESS)
     given = parser.parse_args()
     # The workers and servers of a run that is ended must not stay behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
-    if given.discover:
-        return discover(given.rounds)
+    if given.points:
+        return find_points(given.wild)
     if given.only:
         return serve(given.only, given.mixed)
     if given.seed is not None:
@@ -53,22 +51,33 @@ def again(seed: int, mixed: bool) -> int:
     return bool(report.problems)
 
 
-def discover(rounds: int) -> int:
-    """Run every weather without kills, and note which points are passed, and where a point is passed most often."""
+def find_points(wild: int) -> int:
+    """Run every weather without kills, then wild runs, and write down which points are passed, and where most often.
+
+    Some points are passed after deaths alone, so what wild runs alone have passed gets deaths for its weather as well.
+    """
     best: dict[str, schedule.Known] = {}
     with Bench() as bench:
         for weather in schedule.WEATHERS:
-            for number in range(rounds):
-                report = bench.run(schedule.quiet(number, weather))
-                print(f"{weather} {number}: {len(report.hits)} points, {report.seconds:.1f} s", flush=True)
-                if report.problems:
-                    print(failure(report))
-                for name, passed in report.hits.items():
-                    if name not in best or passed > best[name].passed:
-                        best[name] = schedule.Known(name, weather, passed)
-    schedule.write_points([point for name, point in best.items() if not name.endswith(_CALLED_BACK)])
-    print(f"{len(best)} crash points")
+            _add_points(best, bench.run(schedule.quiet(weather)), weather)
+        for seed in range(wild):
+            planned = schedule.wild(seed)
+            found: dict[str, schedule.Known] = {}
+            _add_points(found, bench.run(planned), "+".join(dict.fromkeys((*planned.weather, "deadly"))))
+            best = {**found, **best}
+    known = operations()
+    schedule.write_points([point for name, point in best.items() if not name.endswith(CALLED_BACK)])
+    print(f"{len(best)} crash points; never passed: {', '.join(sorted(known - {operation_of(name) for name in best}))}")
     return 0
+
+
+def _add_points(best: dict[str, schedule.Known], report: Report, weather: str) -> None:
+    print(f"{weather}: {len(report.hits)} points, {report.seconds:.1f} s", flush=True)
+    if report.problems:
+        print(failure(report))
+    for name, passed in report.hits.items():
+        if name not in best or passed > best[name].passed:
+            best[name] = schedule.Known(name, weather, passed)
 
 
 def serve(seeds: list[int], mixed: bool) -> int:
@@ -173,8 +182,8 @@ def table(reports: list[Report], seconds: float) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    if new := sorted(name for name in passed - known if not name.endswith(_CALLED_BACK)):
-        lines.append(f"{len(new)} points are not on the list (--discover writes it anew), such as {', '.join(new[:5])}")
+    if new := sorted(name for name in passed - known if not name.endswith(CALLED_BACK)):
+        lines.append(f"{len(new)} points are not on the list (--points writes it anew), such as {', '.join(new[:5])}")
     return "\n".join(lines)
 
 

@@ -30,6 +30,9 @@ from claude_batch_tasks.store.redis import parts
 DATABASE = 9
 HITS, ARMED, FIRED = "chaos:hits", "chaos:armed", "chaos:fired"
 
+#: What is published on behalf of the caller, by whichever step comes to it: on no list.
+CALLED_BACK = "publish tests.chaos.note"
+
 #: What a point of a thread is called, by the thread's name; other threads of the main process are its consumer.
 _THREADS = {
     "claude-batch-lease": "lease",
@@ -39,6 +42,9 @@ _THREADS = {
     "claude-batch-call": "send_messages",
 }
 _OURS = "claude_batch_tasks."
+
+#: What takes a client of the API and calls nobody.
+_CALLS_NOBODY = ("hash_credential", "account_name", "host_of")
 
 _PASS = """
 local count = redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
@@ -54,6 +60,45 @@ redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('RPUSH', KEYS[3], ARGV[1] .. '|' .. victim)
 return victim
 """
+
+
+def store_operations() -> list[tuple[type, str, Callable[..., Any]]]:
+    """Return the operations of the store: the class on which each is looked up, its name there and its function."""
+    return [
+        (RedisStore, name, method)
+        for name, method in {**vars(Flights), **vars(RedisStore)}.items()
+        if inspect.isfunction(method) and not name.startswith("_") and name != "now"  # it hardly ever asks
+    ]
+
+
+def store_point(owner: type, name: str) -> str:
+    """Return what an operation of the store is called in the names of its points."""
+    return f"store.{name}"
+
+
+def api_operations() -> list[tuple[str, Callable[..., Any]]]:
+    """Return the names and functions of what calls Anthropic: all that takes the client."""
+    return [
+        (name, function)
+        for name, function in vars(api).items()
+        if inspect.isfunction(function)
+        and not name.startswith("_")
+        and function.__module__.startswith(api.__name__)
+        and "client" in inspect.signature(function).parameters
+        and name not in _CALLS_NOBODY
+    ]
+
+
+def operations() -> set[str]:
+    """Return what the names of points say of each operation on the store and the API."""
+    store = {store_point(owner, name) for owner, name, _ in store_operations()}
+    return store | {f"api.{name}" for name, _ in api_operations()}
+
+
+def operation_of(point: str) -> str:
+    """Return the operation that a point is before, after or in the middle of."""
+    when = point.partition(": ")[2]
+    return when.removeprefix("before ").removeprefix("after ").removeprefix("middle of ")
 
 
 def install(url: str) -> None:
@@ -98,24 +143,11 @@ class Points:
 
     def wrap_all(self) -> None:
         """Every operation on store, API, broker and result back end."""
-        for part, protocol in get_type_hints(interface.Store).items():
-            owner = getattr(parts, f"Redis{protocol.__name__}")
-            for name, method in list(vars(owner).items()):
-                if inspect.isfunction(method) and not name.startswith("_"):
-                    setattr(owner, name, self._around(method, f"store.{part}.{name}"))
-        for name, function in list(vars(api).items()):
-            if (
-                not inspect.isfunction(function)
-                or name.startswith("_")
-                or not function.__module__.startswith(api.__name__)
-            ):
-                continue
-            # All that calls Anthropic takes the client; hashes of its credential call nobody.
-            others = ("hash_credential", "account_name", "open_results", "create_batch")
-            if "client" in inspect.signature(function).parameters and name not in others:
-                setattr(api, name, self._around(function, f"api.{name}"))
-        api.create_batch = self._create(api.create_batch)
-        api.open_results = self._results(api.open_results)  # type: ignore[assignment]
+        for owner, name, function in store_operations():
+            setattr(owner, name, self._around(function, store_point(owner, name)))
+        special = {"create": self._create, "results": self._results}
+        for name, function in api_operations():
+            setattr(api, name, special[name](function) if name in special else self._around(function, f"api.{name}"))
         Task.apply_async = self._publish(Task.apply_async)  # type: ignore[method-assign]
         Backend.store_result = self._store_result(Backend.store_result)
         for name, what in (("append", "noting a message"), ("ack", "an ack"), ("reject", "a reject")):

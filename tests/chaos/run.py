@@ -177,7 +177,7 @@ class _Run:
         fired = [entry.decode().split("|") for entry in self.control.lrange(points.FIRED, 0, -1)]
         for _, victim in fired:
             self.done[f"point {victim}"] += 1
-        seen = self._evidence(fired)
+        seen = self._evidence()
         if not self.problems:
             self.problems = check.problems(seen)
         for member in crew.members:
@@ -252,10 +252,24 @@ class _Run:
                 self.client.delete("unacked_mutex")
                 left = check.unfinished(self.client)
                 still = 0 if left else still + 1
-                if still == 3:
+                # Where a message may have been lost, or a job has failed, nothing need follow.
+                if still >= 3 and (self._disturbances() or self._has_called_back() or still >= 50 * self.crew.pace):
                     return
             time.sleep(0.1)
         self.problems.append(f"left over {DRAIN * self.crew.pace:.0f} s after the end: {left} {self._what_is_left()}")
+
+    def _has_called_back(self) -> bool:
+        """Whether what follows the jobs has run: Celery acknowledges its messages before that."""
+        jobs = self.schedule.jobs
+        followed = self.control.hlen("chaos:notes") >= sum(bool(job.follow) for job in jobs)
+        return followed and all(
+            self.control.llen(f"chaos:told:{job.number}") >= job.requests for job in jobs if job.told
+        )
+
+    def _disturbances(self) -> int:
+        rough = ("kill", "stop", "redis", "lose", "purge")
+        done = sum(number for kind, number in self.done.items() if kind.split()[0] in rough)
+        return done + int(self.control.llen(points.FIRED))
 
     def _unresolved(self) -> list[str]:
         found = []
@@ -361,7 +375,7 @@ class _Run:
 
     # -- when it is over
 
-    def _evidence(self, fired: list[list[str]]) -> check.Evidence:
+    def _evidence(self) -> check.Evidence:
         notes = {name.decode(): int(count) for name, count in self.control.hgetall("chaos:notes").items()}
         told = {
             job.number: [entry.decode() for entry in self.control.lrange(f"chaos:told:{job.number}", 0, -1)]
@@ -372,7 +386,6 @@ class _Run:
             for name, count in self.control.hgetall(points.HITS).items()
             if name.endswith(b": after publish tests.chaos.note")
         )
-        rough = ("kill", "stop", "redis", "lose", "purge")
         journal = self.bench.simulator.journal()
         return check.Evidence(
             self.schedule,
@@ -383,7 +396,7 @@ class _Run:
             {call.batch_id for call in journal.calls if call.sdk_retries == _STRANGER and call.batch_id},
             notes,
             published,
-            disturbances=len(fired) + sum(n for kind, n in self.done.items() if kind.split()[0] in rough),
+            disturbances=self._disturbances(),
             concurrency=int(SETTINGS["CLAUDE_BATCH_MAX_MESSAGES_IN_FLIGHT"]),
             told={number: [tuple(entry.split("\n")) for entry in entries] for number, entries in told.items()},
         )

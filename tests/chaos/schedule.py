@@ -1,13 +1,13 @@
 """What happens in the run of one seed, all of it drawn from the seed: jobs, weather at the API, kills, what is lost.
 
-The first ``len(POINTS)`` seeds kill a worker at each known crash point once, in weather in which that point is passed;
-later seeds draw points, weather and moments at random.
+The first seeds, as many as there are known crash points, kill a worker at one of these each, in weather in which that
+point is passed; later seeds draw points, weather and moments at random.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -162,8 +162,9 @@ class Weather:
     events: list[Event] = field(default_factory=list)
     crashes: list[Crash] = field(default_factory=list)
     canceled: bool = False
-    #: The most requests of a job.
+    #: The most requests of a job, and the fewest.
     requests: int = 12
+    fewest: int = 1
 
 
 # -- weather
@@ -211,7 +212,8 @@ def unanswered(random: Random) -> Weather:
         if random.random() < 0.5:
             faults.append(Fault("create", "drop", commit=stored, calls=(call,)))
         else:
-            status = random.choice([500, 502, 504, 529])
+            # With its own 529 the API says that it has stored nothing, and then it has not.
+            status = random.choice([500, 502, 504] if stored else [500, 502, 504, 529])
             faults.append(Fault("create", "status", status=status, commit=stored, calls=(call,)))
     faults.append(Fault("list", random.choice(["status", "drop"]), status=random.choice([404, 500]), calls=(1,)))
     return Weather(behaviour={"list_lag_seconds": random.choice([0.0, 0.3, 0.6])}, faults=faults)
@@ -343,6 +345,7 @@ def crowded(random: Random) -> Weather:
         behaviour={"processing_seconds": (0.8, 2.5), "list_lag_seconds": random.choice([0.0, 0.0, 0.5])},
         faults=faults,
         options={"poll_min": 0.9, "poll_max": 1.3, "max_requests_per_batch": 1, "max_batches_in_flight": 12},
+        fewest=8,
     )
 
 
@@ -385,27 +388,31 @@ class Known:
     """A crash point, a weather in which it is passed, and how often in one run."""
 
     name: str
+    #: Several with a plus between them, where no single one was enough.
     weather: str
     passed: int
 
 
 def known_points(folder: Path = _HERE) -> list[Known]:
-    """The list that ``python -m tests.chaos --discover`` wrote."""
+    """The list that ``python -m tests.chaos --points`` wrote."""
     rows = [line.split("\t") for line in (folder / _LIST).read_text().splitlines()]
     return [Known(name, weather, int(passed)) for name, weather, passed in rows]
 
 
 def write_points(points: list[Known]) -> None:
     """Replace the list."""
-    (_HERE / _LIST).write_text(
-        "".join(f"{p.name}\t{p.weather}\t{p.passed}\n" for p in sorted(points, key=lambda p: p.name))
-    )
+    lines = (f"{point.name}\t{point.weather}\t{point.passed}\n" for point in sorted(points, key=lambda each: each.name))
+    (_HERE / _LIST).write_text("".join(lines))
 
 
-def quiet(seed: int, weather: str) -> Schedule:
-    """A run without kills, to see which points it passes."""
-    random = Random(f"quiet {seed} {weather}")
-    return _schedule(random, seed, [weather], PROFILES[0], ())
+def quiet(weather: str) -> Schedule:
+    """A run without kills of ours, to see which points it passes."""
+    return _schedule(Random(f"quiet 0 {weather}"), 0, [weather], PROFILES[0], ())
+
+
+def wild(seed: int) -> Schedule:
+    """A run in which anything may happen, wherever the list of points ends."""
+    return _wild(Random(f"wild {seed}"), seed, PROFILES[seed % len(PROFILES)])
 
 
 def of(seed: int) -> Schedule:
@@ -413,14 +420,9 @@ def of(seed: int) -> Schedule:
     random = Random(f"chaos {seed}")
     points = known_points()
     profile = PROFILES[seed // BLOCK % len(PROFILES)]
-    if seed < len(points):
-        point = points[seed]
-        weather, crashes = [point.weather], [_crash(random, point)]
-    else:
-        weather = random.sample(sorted(WEATHERS), random.choice([1, 2, 2, 3]))
-        crashes = [_crash(random, point) for point in random.sample(points, min(random.randint(0, 3), len(points)))]
-    schedule = _schedule(random, seed, weather, profile, tuple(crashes))
-    return schedule if seed < len(points) else _wilder(random, schedule)
+    if seed >= len(points):
+        return _wild(random, seed, profile, points)
+    return _at_point(random, seed, profile, points[seed])
 
 
 def mixed(seed: int, released: list[Known]) -> Schedule:
@@ -432,19 +434,22 @@ def mixed(seed: int, released: list[Known]) -> Schedule:
     random = Random(f"mixed {seed}")
     both = [released, known_points()]
     profile = dataclasses.replace(PROFILES[seed // BLOCK % len(PROFILES)], workers=2, released=1)
-    if wild := bool(seed % 2):
-        weather = random.sample(sorted(WEATHERS), random.choice([1, 2, 2, 3]))
-        picked = [random.choice(random.choice(both)) for _ in range(random.randint(0, 3))]
+    if seed % 2:
+        schedule = _wild(random, seed, profile, random.choice(both))
     else:
-        picked = [random.choice(both[seed // 2 % 2])]
-        weather = [picked[0].weather]
-    schedule = _schedule(random, seed, weather, profile, tuple(_crash(random, point) for point in picked))
+        schedule = _at_point(random, seed, profile, random.choice(both[seed // 2 % 2]))
     jobs = tuple(dataclasses.replace(job, released=random.random() < 0.5) for job in schedule.jobs)
-    schedule = dataclasses.replace(schedule, jobs=jobs)
-    return _wilder(random, schedule) if wild else schedule
+    return dataclasses.replace(schedule, jobs=jobs)
 
 
-def _wilder(random: Random, schedule: Schedule) -> Schedule:
+def _at_point(random: Random, seed: int, profile: Profile, point: Known) -> Schedule:
+    return _schedule(random, seed, point.weather.split("+"), profile, (_crash(random, point),))
+
+
+def _wild(random: Random, seed: int, profile: Profile, points: Sequence[Known] = ()) -> Schedule:
+    weather = random.sample(sorted(WEATHERS), random.choice([1, 2, 2, 3]))
+    picked = random.sample(points, min(random.randint(0, 3), len(points)))
+    schedule = _schedule(random, seed, weather, profile, tuple(_crash(random, point) for point in picked))
     events = tuple(sorted((*schedule.events, *_events(random)), key=lambda event: event.at))
     return dataclasses.replace(schedule, events=events, copies=random.choice([0, 0, 30]))
 
@@ -474,7 +479,7 @@ def _schedule(random: Random, seed: int, names: list[str], profile: Profile, cra
     faults: list[Fault] = []
     options: dict[str, Any] = {}
     events: list[Event] = []
-    cancel, requests = False, 0
+    cancel, requests, fewest = False, 0, 1
     for name in names:
         weather = WEATHERS[name](random)
         outcomes = (*behaviour.get("outcomes", ()), *weather.behaviour.get("outcomes", ()))
@@ -484,10 +489,10 @@ def _schedule(random: Random, seed: int, names: list[str], profile: Profile, cra
         events += weather.events
         crashes = (*crashes, *weather.crashes)
         cancel |= weather.canceled
-        requests = max(requests, weather.requests)
+        requests, fewest = max(requests, weather.requests), max(fewest, weather.fewest)
     if profile.light:
-        requests = 4  # and as many lanes
-    jobs = _jobs(random, options, cancel, requests)[: 2 if profile.light else None]
+        requests, fewest = 4, 1  # and as many lanes
+    jobs = _jobs(random, options, cancel, fewest, requests)[: 2 if profile.light else None]
     # A stranger's batch is dangerous where it has the size of ours.
     sizes = [min(job.requests, job.options.get("max_requests_per_batch", job.requests)) for job in jobs]
     events = [
@@ -505,12 +510,12 @@ def _schedule(random: Random, seed: int, names: list[str], profile: Profile, cra
     )
 
 
-def _jobs(random: Random, options: dict[str, Any], cancel: bool, most: int) -> tuple[Job, ...]:
+def _jobs(random: Random, options: dict[str, Any], cancel: bool, fewest: int, most: int) -> tuple[Job, ...]:
     count = random.randint(2, 5)
-    same = random.randint(1, most)
+    same = random.randint(fewest, most)
     jobs = []
     for number in range(count):
-        requests = same if random.random() < 0.6 else random.randint(1, most)
+        requests = same if random.random() < 0.6 else random.randint(fewest, most)
         own = dict(options)
         if requests > 2 and random.random() < 0.4:
             own["max_requests_per_batch"] = -(-requests // random.randint(2, 3))
