@@ -198,7 +198,7 @@ def test_one_call_of_the_store_fails(
     for number, (method, nth, when) in cases:
         name = f"outage{number}"
         account = server.account(name)
-        script, at_once = {"messages": [NO_KEY if method == "drop" else busy]}, 1 if method == "drop" else 8
+        script, at_once = {"messages": [NO_KEY if method == "message_queue.drop_waiting" else busy]}, 1 if method == "message_queue.drop_waiting" else 8
         account.manners = Manners(looks=1, result=first_expires, script=script, message_seconds=0.3)
         outage = Outage(method, nth, when)
         requests = {f"id {i}": params(f"{name} {i}") for i in range(6)}
@@ -208,7 +208,7 @@ def test_one_call_of_the_store_fails(
         outages.append(outage)
         limits = {"max_cost": 1.0, "max_fallback_cost": 1.0, "max_messages_in_flight": at_once}
         signature = run_batch.s(requests, client=name, retries=1, on_result=taken.s(), **limits)
-        outage.job_id = task_id if method == "keep" else "not yet"
+        outage.job_id = task_id if method == "jobs.persist_job" else "not yet"
         result = signature.apply_async(task_id=task_id, countdown=0.5)
         outage.job_id = task_id
         outage.account = api.account_name(api.get_client(name, Settings.of(served).client_factories))
@@ -247,7 +247,7 @@ def test_a_record_cannot_be_read_for_a_while(
     name = f"outage{370 + nth}"
     account = server.account(name)
     account.manners = Manners(looks=1, result=first_expires)
-    outage = Outage("batch", nth, "before", calls=6)
+    outage = Outage("records.read_batch", nth, "before", calls=6)
     outage.job_id = f"record-{nth}"
     outages.append(outage)
     requests = {f"id {i}": params(f"{name} {i}") for i in range(3)}

@@ -65,15 +65,23 @@ return victim
 def store_operations() -> list[tuple[type, str, Callable[..., Any]]]:
     """Return the operations of the store: the class on which each is looked up, its name there and its function."""
     return [
-        (RedisStore, name, method)
-        for name, method in {**vars(Flights), **vars(RedisStore)}.items()
-        if inspect.isfunction(method) and not name.startswith("_") and name != "now"  # it hardly ever asks
+        (owner, name, method)
+        for owner in _store_parts()
+        for name, method in vars(owner).items()
+        if inspect.isfunction(method) and not name.startswith("_")
     ]
 
 
 def store_point(owner: type, name: str) -> str:
     """Return what an operation of the store is called in the names of its points."""
-    return f"store.{name}"
+    return f"store.{_store_parts()[owner]}.{name}"
+
+
+@functools.cache
+def _store_parts() -> dict[type, str]:
+    """Return the classes of the parts of a store, and what the store calls each."""
+    named = get_type_hints(interface.Store)
+    return {getattr(parts, f"Redis{protocol.__name__}"): part for part, protocol in named.items()}
 
 
 def api_operations() -> list[tuple[str, Callable[..., Any]]]:
@@ -145,7 +153,7 @@ class Points:
         """Every operation on store, API, broker and result back end."""
         for owner, name, function in store_operations():
             setattr(owner, name, self._around(function, store_point(owner, name)))
-        special = {"create": self._create, "results": self._results}
+        special = {"create_batch": self._create, "open_results": self._results}
         for name, function in api_operations():
             setattr(api, name, special[name](function) if name in special else self._around(function, f"api.{name}"))
         Task.apply_async = self._publish(Task.apply_async)  # type: ignore[method-assign]

@@ -31,26 +31,45 @@ OFTEN = 8
 #: Operations that no worker passes in these runs, by why.
 _WHY = {
     "callers submit, resume and delete": (
-        *("store.create_job", "store.stage", "store.stage_index", "store.discard", "store.resume", "store.delete"),
-        "store.unschedule",
+        *(
+            "store.jobs.create_job",
+            "store.payloads.stage_requests",
+            "store.payloads.stage_index",
+            "store.payloads.discard_staged",
+            "store.jobs.resume_job",
+            "store.jobs.delete_job",
+        ),
+        "store.schedule.remove_unit",
     ),
     "readers read, also in tasks of the caller's": (
-        *("store.custom_id", "store.index_part", "store.outcomes_of", "store.pieces", "store.piece_of_results"),
+        *(
+            "store.payloads.find_custom_id",
+            "store.payloads.read_index",
+            "store.results.find_outcomes",
+            "store.results.find_chunks",
+            "store.results.read_chunk",
+        ),
     ),
     "no weather takes keys away from the store": (
-        *("store.accounted", "store.replace_batch", "store.restore_results"),
+        *("store.message_queue.list_known", "store.records.replace_batch", "store.results.restore_rows"),
     ),
     "no weather is a gateway, hides whose an account is, or has a batch vanish": (
-        *("api.ask_elsewhere", "api.identify_account", "store.release"),
+        *("api.ask_elsewhere", "api.identify_account", "store.batch_ids.release_id"),
     ),
-    "no queue is so long that messages are put off": ("store.wait_again",),
+    "no queue is so long that messages are put off": ("store.schedule.wait_again",),
 }
 NEVER_PASSED = {operation for operations in _WHY.values() for operation in operations}
 
 #: Operations of a list call, which is made where many batches are in flight at a time: on a slow machine fewer are.
 LISTING = {
-    *("api.list_pages", "store.add_page", "store.end_listing", "store.flights", "store.hold_listing"),
-    *("store.note_listing", "store.postpone"),
+    *(
+        "api.list_pages",
+        "store.in_flight.add_page",
+        "store.in_flight.unlock_list_call",
+        "store.in_flight.list_batches",
+        "store.in_flight.lock_list_call",
+    ),
+    *("store.in_flight.record_list_call", "store.schedule.postpone_units"),
 }
 
 

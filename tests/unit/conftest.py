@@ -38,6 +38,15 @@ MakeRequest = Callable[..., dict[str, Any]]
 SLEEP, COMPUTE = 0.2, 3.0
 
 
+#: What keys that are all jobs' begin with.
+_COMMON = tuple(f"claude_batch:{name}" for name in ("due", "held", "late", "pace:", "schema", "waiting"))
+
+
+def list_keys(client: redis.Redis) -> set[str]:
+    """Return the names of all keys on a server, but for those that are all jobs'."""
+    return {name for key in client.keys("*") if not (name := key.decode()).startswith(_COMMON)}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Fail a test that is none of a unit: one that waits, computes for long, or starts a Python of its own.

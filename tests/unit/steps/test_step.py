@@ -55,9 +55,11 @@ class TestProgress:
             now += seconds
             return []
 
-        store: Any = SimpleNamespace(renew=lambda *_: True, batches=batches)
+        store: Any = SimpleNamespace(
+            leases=SimpleNamespace(renew_lease=lambda *_: True), records=SimpleNamespace(read_batches=batches)
+        )
         job = make_job_record()
-        monkeypatch.setattr(step_task, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
+        monkeypatch.setattr(job_summary, "publish_progress", lambda task, job_id, job, count, text: shown.append(text))
         with Celery("progress", set_as_current=False) as app:
             app.loader.import_task_module("claude_batch_tasks.tasks")
             task = app.tasks[tasks.poll_batch.name]
@@ -65,7 +67,7 @@ class TestProgress:
             unit, args = Unit(f"takes {seconds}"), ("job", 0, 0, 0)
             task.request.step = Step(store, Settings(), job, unit, "me", args, task)
             clock = SimpleNamespace(monotonic=lambda: now, thread_time=lambda: now)
-            monkeypatch.setattr(step_task, "time", clock)
+            monkeypatch.setattr(job_summary, "time", clock)
             while now < 2:
                 task.show_progress("looked")
                 now += 0.01

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from claude_batch_tasks import errors
+from claude_batch_tasks.lifecycle.budget import record_cost, reserve_cost
 from claude_batch_tasks.records import Round, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps.decisions import Done, Wait

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.store.redis import RedisStore
 from tests.unit.store.contract.message_queue import create_sending_job
@@ -45,6 +46,15 @@ class TestTheLifeOfAJobsKeys:
         store.jobs.persist_job(job)
         live(store)
         assert self.ttls(redis_client) == {-1}
+
+    def test_of_what_0_2_0_does_not_know_ends_by_itself(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        """A worker of 0.2.0 may end the job; it lets the keys expire that it knows."""
+        store.jobs.persist_job(job)
+        for position in range(2):
+            store.message_queue.save_outcome(BATCH, position, b"lost", given_up=True)
+        assert 0 < redis_client.ttl(f"claude_batch:{{{job}}}:batch:0:given_up") <= rules.RETENTION
 
     def test_ends_after_its_end(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
         store.jobs.persist_job(job)
