@@ -198,7 +198,8 @@ def test_one_call_of_the_store_fails(
     for number, (method, nth, when) in cases:
         name = f"outage{number}"
         account = server.account(name)
-        script, at_once = {"messages": [NO_KEY if method == "message_queue.drop_waiting" else busy]}, 1 if method == "message_queue.drop_waiting" else 8
+        drops = method == "message_queue.drop_waiting"
+        script, at_once = {"messages": [NO_KEY if drops else busy]}, 1 if drops else 8
         account.manners = Manners(looks=1, result=first_expires, script=script, message_seconds=0.3)
         outage = Outage(method, nth, when)
         requests = {f"id {i}": params(f"{name} {i}") for i in range(6)}
