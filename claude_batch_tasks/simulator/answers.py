@@ -35,7 +35,7 @@ class Usage(Struct, gc=False, kw_only=True):
 
 class Message(Struct, gc=False, kw_only=True):
     id: str
-    type: str = "make_message"
+    type: str = "message"
     role: str = "assistant"
     model: str
     content: list[Any]
