@@ -48,14 +48,18 @@ _WHY = {
             "store.results.find_outcomes",
             "store.results.find_chunks",
             "store.results.read_chunk",
+            "store.history.read_events",
         ),
+    ),
+    "no worker of these has instruments": (
+        *("store.statistics.begin_statistics", "store.statistics.read_statistics", "store.statistics.save_statistics"),
+        *("store.statistics.scan_batches", "store.statistics.scan_jobs", "store.schedule.scan_late"),
     ),
     "no weather takes keys away from the store": (
         *("store.message_queue.list_known", "store.records.replace_batch", "store.results.restore_rows"),
+        "store.records.request_restore",
     ),
-    "no weather is a gateway, hides whose an account is, or has a batch vanish": (
-        *("api.ask_elsewhere", "api.identify_account", "store.batch_ids.release_id"),
-    ),
+    "no weather is a gateway, or hides whose an account is": ("api.ask_elsewhere", "api.identify_account"),
     "no queue is so long that messages are put off": ("store.schedule.wait_again",),
 }
 NEVER_PASSED = {operation for operations in _WHY.values() for operation in operations}
