@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from claude_batch_tasks.cli import shown
+from claude_batch_tasks.cli import job_texts
 from claude_batch_tasks.jobs.job_status import JobStatus
 
 
@@ -28,5 +28,5 @@ class Bar(Progress):
         """Show a status of the job."""
         # The number of an adopted job's requests is not known before its batch was seen.
         self.update(
-            self._bar, total=status.requests or None, completed=status.done, description=shown.format_progress(status)
+            self._bar, total=status.requests or None, completed=status.done, description=job_texts.format_progress(status)
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.cli import claude_batch, common, exits, shown
+from claude_batch_tasks.cli import claude_batch, common, exits, job_texts
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent
@@ -85,13 +85,13 @@ def _show_statuses(job: BatchJob, worker: str) -> Iterator[JobStatus]:
     with _make_bar() as bar:
         for status, news in _poll_status(job):
             for event in news:
-                common.say(shown.format_event(event))
+                common.say(job_texts.format_event(event))
             if not remarked and (remark := _make_remark(status, worker)):
                 remarked = True
                 common.say(click.style(remark, fg="yellow"))
             if bar is not None:
                 bar.show_status(status)
-            elif time.monotonic() - reported >= _REPORT and (text := shown.format_progress(status)) != said:
+            elif time.monotonic() - reported >= _REPORT and (text := job_texts.format_progress(status)) != said:
                 reported, said = time.monotonic(), text
                 common.say(text)
             yield status
@@ -138,7 +138,7 @@ def _make_remark(status: JobStatus, worker: str) -> str | None:
 
 
 def _say_conclusion(ctx: click.Context, status: JobStatus) -> None:
-    common.say(shown.format_ending(status))
+    common.say(job_texts.format_ending(status))
     if status.state == "failed":
         common.say(f"To take it up again: {common.spell_command(ctx, f'resume {status.job_id}')}")
     if status.done:

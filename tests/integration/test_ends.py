@@ -16,7 +16,7 @@ from celery import chain, chord, group
 from celery.canvas import StampingVisitor
 
 from claude_batch_tasks import BatchJob, errors, run_batch
-from claude_batch_tasks.cli.shown import format_status
+from claude_batch_tasks.cli.job_texts import format_status
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Outcome, Simulator
 from tests.integration.rig import HEARD, RAN, requests

@@ -32,7 +32,7 @@ _COLOURS = {
 
 
 def format_jobs(found: Iterable[JobStatus]) -> Iterator[str]:
-    """Yield a table of 80 columns, with a line for each job as it comes."""
+    """Yield a table, 80 characters wide, with a line for each job as it comes."""
     jobs = iter(found)
     first = list(islice(jobs, 1))  # if the store does not answer, nothing is shown
     yield click.style(f"{'JOB':36}  {'STATE':11} REQUESTS FAILED      COST  AGE", bold=True)

@@ -12,7 +12,7 @@ from celery.utils import uuid
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.cli import claude_batch, common, exits, shown
+from claude_batch_tasks.cli import claude_batch, common, exits, job_texts
 from claude_batch_tasks.cli.request_file import RequestFile, Unreadable
 from claude_batch_tasks.cli.watching import follow_job
 from claude_batch_tasks.formatting import format_count
@@ -77,7 +77,7 @@ def submit(
     if as_json:
         common.print_json(status)
     if not quiet:
-        common.say(f"Submitted: {shown.format_size(status)}. {to_follow}")
+        common.say(f"Submitted: {job_texts.format_size(status)}. {to_follow}")
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def estimate(ctx: click.Context, file: IO[bytes], as_json: bool) -> None:
     if as_json:
         common.print_json(found)
         return
-    for text in shown.format_estimate(found):
+    for text in job_texts.format_estimate(found):
         click.echo(text)
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 import click
 import msgspec
 
-from claude_batch_tasks.cli import claude_batch, common, shown
+from claude_batch_tasks.cli import claude_batch, common, job_texts
 from claude_batch_tasks.jobs.batch_job import list_jobs
 from claude_batch_tasks.records import JobState
 
@@ -29,7 +29,7 @@ def list_(ctx: click.Context, states: tuple[JobState, ...], limit: int | None, a
         for job in jobs:
             common.print_json(job)
         return
-    for line in shown.format_jobs(jobs):
+    for line in job_texts.format_jobs(jobs):
         click.echo(line)
 
 
@@ -44,5 +44,5 @@ def status(ctx: click.Context, job_id: str, as_json: bool) -> None:
     if as_json:
         common.print_json({**msgspec.to_builtins(found), "history": history})
         return
-    for line in shown.format_status(found, history):
+    for line in job_texts.format_status(found, history):
         click.echo(line)
