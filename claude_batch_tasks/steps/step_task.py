@@ -185,12 +185,16 @@ class StepTask(JobTask):
             self._check_key(step)
             return self.carry_out(self.body(*step.args))
         except (LeaseLost, errors.JobNotFound):
-            self._check_job(step)
-            extra = step.fields("taken_over")
-            log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
-            raise Ignore("taken over") from None
+            self._end_taken_over(step)
         except errors.BatchTasksError as exc:
             return self.end_failed(exc)
+
+    def _end_taken_over(self, step: Step) -> NoReturn:
+        """End the message of a step that has lost its lease."""
+        self._check_job(step)
+        extra = step.fields("taken_over")
+        log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
+        raise Ignore("taken over") from None
 
     def _check_job(self, step: Step) -> None:
         """End the message if its job is gone, and replace lost batch records: nobody has the lease of what is gone."""
@@ -277,7 +281,7 @@ class StepTask(JobTask):
         try:
             yield
         except LeaseLost:
-            raise Ignore("taken over") from None
+            self._end_taken_over(self.step)
         except errors.StoreUnavailable as exc:
             self.retry_later(exc)
 

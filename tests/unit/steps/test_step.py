@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import Ignore
 
 from claude_batch_tasks import errors, tasks
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import job_summary
+from claude_batch_tasks.steps import Fail, job_summary
 from claude_batch_tasks.steps.step import LeaseLost, Step
-from tests.factories import make_job_record
+from tests.factories import make_batch_record, make_job_record
 
 
 class TestPatience:
@@ -41,6 +42,37 @@ class TestSomethingLong:
         running.lost.set()
         with pytest.raises(LeaseLost):
             next(parts)
+
+
+class TestALeaseThatIsLostWhileAFailureIsRecorded:
+    @pytest.mark.parametrize("decided", [True, False], ids=["returned", "raised"])
+    def test_ends_the_message_with_a_line_in_the_log(
+        self, decided: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store: Any = SimpleNamespace(
+            leases=SimpleNamespace(write_record=lambda *_, **__: False),
+            records=SimpleNamespace(read_batch=lambda *_: make_batch_record(state="failed")),
+            jobs=SimpleNamespace(read_job=lambda _: make_job_record()),
+        )
+        error = errors.ResultsMissing("gone")
+
+        def body(*_: Any) -> Fail:
+            if decided:
+                return Fail(error)
+            raise error
+
+        with Celery("taken", set_as_current=False) as app:
+            app.loader.import_task_module("claude_batch_tasks.tasks")
+            task = app.tasks[tasks.fetch_results.name]
+            monkeypatch.setattr(task, "body", body)
+            task.push_request()
+            running = Step(store, Settings(), make_job_record(), Unit("job", 0), "me", ("job", 0, 0, 0), task)
+            monkeypatch.setattr(running, "find_job", make_job_record)
+            task.request.step = running
+            with pytest.raises(Ignore, match="taken over"):
+                task._run_body(running)
+            task.pop_request()
+        assert [record.message for record in caplog.records if "taken over by another worker" in record.message]
 
 
 class TestProgress:
