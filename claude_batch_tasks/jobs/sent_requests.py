@@ -34,5 +34,5 @@ def _read_requests(store: ReadableStore, job_id: str) -> Iterator[dict[str, Any]
         total += count
         if record is not None and count != record.count:
             raise lost_records.of_requests(store, job_id, job, number, record)
-    if total != job.requests and (error := lost_records.of_records(job_id, job, records)):
+    if total != job.requests and (error := lost_records.of_records(store, job_id, job, records)):
         raise error

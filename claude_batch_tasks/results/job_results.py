@@ -66,7 +66,7 @@ class JobResults:
         for number, batch in enumerate(records):
             if batch is not None and batch.done and (only is None or batch.counts.get(only)):
                 yield Reader(self._store, self._job_id, job, number, batch)
-        if error := lost_records.of_records(self._job_id, job, records):
+        if error := lost_records.of_records(self._store, self._job_id, job, records):
             raise error
 
 

@@ -26,7 +26,7 @@ class RequestSearch:
     def __init__(self, store: ReadableStore, job_id: str, job: JobRecord) -> None:
         self._store, self._job_id, self._job = store, job_id, job
         records = store.records.find_batches(job_id)
-        if None in records and (error := lost_records.of_records(job_id, job, records)):
+        if None in records and (error := lost_records.of_records(store, job_id, job, records)):
             raise error
         self._batches = [record for record in records if record is not None]
 

@@ -17,8 +17,7 @@ from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissi
 from claude_batch_tasks.formatting import describe_missing_job, format_count, format_time
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
 from claude_batch_tasks.store import history
-from claude_batch_tasks.store.interface import HasHistory, HasPayloads, Journal, Ledger
-from claude_batch_tasks.store.redis.keys import batch_key
+from claude_batch_tasks.store.interface import HasHistory, HasPayloads, HasRecords, Journal, Ledger
 from claude_batch_tasks.wire import batch_requests
 
 Absence = Literal["job gone", "lost", "fetched again", "derived", "harmless", "repaired"]
@@ -151,21 +150,27 @@ def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: 
     return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
 
 
-def of_records(job_id: str, job: JobRecord, records: Sequence[BatchRecord | None]) -> ResultsMissing | None:
+def of_records(
+    store: HasRecords, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None]
+) -> ResultsMissing | None:
     """Return the error for a reader of the whole job if records are gone, or the job has ended without outcomes."""
     known = [record for record in records if record is not None]
     if len(known) < len(records):
-        return _of_gone(job_id, job, records, known)
+        return _of_gone(store, job_id, job, records, known)
     if job.state in ("completed", "canceled"):
         return _of_unfinished(job_id, job, [record for record in known if not record.done])
     return None
 
 
 def _of_gone(
-    job_id: str, job: JobRecord, records: Sequence[BatchRecord | None], known: Sequence[BatchRecord]
+    store: HasRecords,
+    job_id: str,
+    job: JobRecord,
+    records: Sequence[BatchRecord | None],
+    known: Sequence[BatchRecord],
 ) -> ResultsMissing:
     gone = [number for number, record in enumerate(records) if record is None]
-    keys = [batch_key(job_id, number) for number in gone[:_NAMED]]
+    keys = [store.records.name_batch(job_id, number) for number in gone[:_NAMED]]
     missing = max(job.requests - sum(record.count for record in known), 0)
     return ResultsMissing(
         f"job {job_id}: the records of {len(gone):,} of its {format_count(job.batches, 'batch')} are gone from the "
@@ -254,7 +259,7 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
             intent_at=job.started_at if begun and batch_id is None else None,
             attempt=_ATTEMPTS,
             read_only=number in further,
-            error=["ResultsMissing", [what, count, [batch_key(job_id, number)]]],
+            error=["ResultsMissing", [what, count, [store.records.name_batch(job_id, number)]]],
             done=True,
         )
         with suppress(ResultsMissing):

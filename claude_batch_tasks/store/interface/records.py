@@ -39,6 +39,9 @@ class Records(Protocol):
     def read_position(self, unit: Unit) -> int:
         """Return the position of a unit in its life; -1: it has not begun."""
 
+    def name_batch(self, job_id: str, batch: int) -> str:
+        """Return what the store calls the record of a batch, for texts of errors; it is not asked."""
+
     def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
         """Return the full names of those keys of a batch, or of the job, that do not exist.
 

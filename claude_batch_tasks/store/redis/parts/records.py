@@ -56,6 +56,9 @@ class RedisRecords(Part):
         keys = [job_key(job_id), batch_key(job_id, batch), DUE, *hashes]
         return bool(self._replace(keys=keys, args=[_encode(whole_record(record)), member(Unit(job_id))]))
 
+    def name_batch(self, job_id: str, batch: int) -> str:
+        return batch_key(job_id, batch)
+
     @answering
     def missing_keys(self, job_id: str, batch: int | None, names: Iterable[str]) -> list[str]:
         keys = [batch_key(job_id, batch, name) if batch is not None else of_job(job_id, name) for name in names]

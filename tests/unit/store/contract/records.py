@@ -106,6 +106,9 @@ class TestWhatIsMissingOfAJob:
         assert rows.endswith("rows:1")
         assert len(store.records.missing_keys("nobody", None, ["index"])) == 1
 
+    def test_has_the_name_by_which_errors_call_it(self, store: Store, job: str) -> None:
+        assert store.records.missing_keys(job, None, ["batch:7"]) == [store.records.name_batch(job, 7)]
+
     def test_is_fetched_again_by_one_worker(self, open_store: OpenStore, store: Store) -> None:
         wanted = ["a", "b", *(f"job {number}" for number in range(20))]
         for job_id in [*wanted, "b"]:
