@@ -32,7 +32,7 @@ BORN = datetime.fromtimestamp(NOW - 60, timezone.utc)
 def test_it_is_no_sooner_than_that_but_the_job_gives_up_when_it_said(
     asked: float | None, planned: float, deadline: float | None, due: float
 ) -> None:
-    assert polling._not_before(asked, planned, deadline) == due
+    assert polling._apply_not_before(asked, planned, deadline) == due
 
 
 def step(*, not_before: float | None, canceled: bool = False, deadline: float | None = None) -> Any:
