@@ -160,7 +160,7 @@ Kept = Annotated[_T, Change(round="keep", resume="keep")]
 OfRound = Annotated[_T, Change(round="reset", resume="keep")]
 """About the present batch at Anthropic, which a resumed job goes on with."""
 OfRun = Annotated[_T, Change(round="keep", resume="reset")]
-"""About the way to the end, which a resumed job goes again."""
+"""About the steps to the end of the batch, which run once more when the job is resumed."""
 OfBoth = Annotated[_T, Change(round="reset", resume="reset")]
 """Counted towards giving up on the present batch."""
 SetByRound = Annotated[_T, Change(round="set", resume="keep")]

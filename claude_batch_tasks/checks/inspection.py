@@ -55,7 +55,10 @@ def register_command() -> None:
 
 
 def _describe_worker(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
-    """Return the worker's release, and what shows whether its settings and store are the caller's."""
+    """Return the worker's release, and what shows whether its settings and store are the caller's.
+
+    Its field ``sees`` says whether the worker's store has the caller's mark; None: the store did not answer.
+    """
     settings = Settings.of(state.app)
     assert settings.store_url is not None
     try:

@@ -28,5 +28,8 @@ class Bar(Progress):
         """Show a status of the job."""
         # The number of an adopted job's requests is not known before its batch was seen.
         self.update(
-            self._bar, total=status.requests or None, completed=status.done, description=job_texts.format_progress(status)
+            self._bar,
+            total=status.requests or None,
+            completed=status.done,
+            description=job_texts.format_progress(status),
         )

@@ -22,7 +22,7 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_id: str | None
     state: BatchState | Literal["done", "missing"]
-    """Of its steps; ``done``: nothing is left to be done for it; ``missing``: its record is gone from the store."""
+    """The state in its record; ``done``: nothing is left to do; ``missing``: its record is gone from the store."""
     requests: int
     looks: int
     not_found: int
@@ -31,7 +31,10 @@ class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is. The outcome counts stay zero until a whole batch has ended: so Anthropic counts."""
+    """How far a job is.
+
+    Anthropic counts outcomes only when a whole batch has ended: until then, the outcome counts stay zero.
+    """
 
     job_id: str
     state: JobState
@@ -46,7 +49,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     not_found: int
     """404s the API gave for this job's batches so far."""
     resubmitted: int
-    """Outcomes that came from a smaller batch, which what had failed was sent again in."""
+    """Outcomes of requests that had failed and were sent again in a smaller batch."""
     fallback: int
     """Outcomes that came through the Messages API."""
     fallback_skipped: int
@@ -100,7 +103,7 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
         cost=costs["cost"],
         cost_by_model=costs["cost_by_model"],
         cost_unknown=costs["cost_unknown"],
-        next_look=job_summary.to_datetime(job_summary.next_poll_at(batches)),
+        next_look=job_summary.to_datetime(job_summary.soonest_poll_at(batches)),
         submitted_at=datetime.fromtimestamp(job.submitted_at, timezone.utc),
         started_at=job_summary.to_datetime(job.started_at),
         ended_at=job_summary.to_datetime(job.ended_at),

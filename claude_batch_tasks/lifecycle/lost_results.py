@@ -23,14 +23,14 @@ class _Fetchable(Journal, HasRecords, HasResults, Protocol):
     """What it takes to download the results of a batch again."""
 
 
-def fetch_again(
+def refetch_batch(
     store: _Fetchable, settings: Settings, client: api.Caller, job_id: str, job: JobRecord, number: int
 ) -> int:
-    """Download the rows of a batch again that are gone from the store; return how many.
+    """Download again those rows of a batch that the store has lost; return how many rows came.
 
     Raises:
-        ResultsMissing: the rows are not complete any more.
-        ApiError: the API does not give them.
+        ResultsMissing: the downloaded file does not have all rows.
+        ApiError: the API answers the download with an error.
     """
     settings.check_key(job.sealed_by)
     record, fetched = store.records.read_batch(job_id, number), 0
@@ -44,14 +44,14 @@ def fetch_again(
             continue
         unit, text = Unit(job_id, number), "%s: gone from the store, fetched again: %s"
         log.warning(text, unit, ", ".join(gone), extra=history.fields(unit, "restored"))
-        fetched += _fetch_results(store, settings, client, job_id, job, number, record, attempt, round_, expected)
+        fetched += _refetch_attempt(store, settings, client, job_id, job, number, record, attempt, round_, expected)
     if fetched:
         text = f"{format_count(fetched, 'result')} that the store had lost fetched again"
         history.note(store, Unit(job_id, number), "fetched", text, batch_id=record.batch_id)
     return fetched
 
 
-def _fetch_results(
+def _refetch_attempt(
     store: HasResults,
     settings: Settings,
     client: api.Caller,
@@ -63,6 +63,7 @@ def _fetch_results(
     round_: int,
     expected: int | None,
 ) -> int:
+    """Download the rows of one earlier download (``attempt``) again, and write them in its place; return how many."""
     past = record.rounds[:round_]
     batch_id = record.rounds[round_].batch_id if round_ < len(record.rounds) else record.batch_id
     if batch_id is None:
@@ -89,8 +90,8 @@ def _fetch_results(
     return seen.distinct
 
 
-def repair_records(step: Step) -> None:
-    """Fetch the batch's earlier results again if the step needs them and they are gone.
+def refetch_rows(step: Step) -> None:
+    """Download again the rows of the step's batch that the store has lost.
 
     Raises:
         TransientError: they could not be fetched yet.
@@ -104,7 +105,7 @@ def repair_records(step: Step) -> None:
     step.rate_limits.check_pause()
     try:
         with step.rate_limits.observe_call():
-            fetch_again(step.store, step.settings, step.client, step.unit.job_id, step.job, step.unit.batch or 0)
+            refetch_batch(step.store, step.settings, step.client, step.unit.job_id, step.job, step.unit.batch or 0)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if record.failures + 1 >= limit:
             raise errors.ResultsMissing(
@@ -113,12 +114,12 @@ def repair_records(step: Step) -> None:
         raise errors.TransientError(f"rows are gone from the store: {exc}") from None
 
 
-def restore_records(app: Celery, job_id: str) -> Summary | None:
-    """Fetch what is missing of a finished job again; return the job's summary.
+def refetch_job(app: Celery, job_id: str) -> Summary | None:
+    """Download again what the store has lost of a finished job's results; return the job's summary.
 
     Raises:
         JobNotFound: there is no such job.
-        ResultsMissing, ApiError: as for ``fetch_again``.
+        ResultsMissing, ApiError: as for ``refetch_batch``.
     """
     settings = Settings.of(app)
     store = open_store(settings)
@@ -132,7 +133,7 @@ def restore_records(app: Celery, job_id: str) -> Summary | None:
         pace.check_pause()
         try:
             with pace.observe_call():
-                fetch_again(store, settings, client, job_id, job, number)
+                refetch_batch(store, settings, client, job_id, job, number)
         except errors.ApiError as exc:
             failure = exc  # of one batch; the others are fetched all the same
         except errors.ResultsMissing as exc:

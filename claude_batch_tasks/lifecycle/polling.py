@@ -72,7 +72,7 @@ def _find_listed(step: Step, batch_id: str, created_at: float, now: float) -> tu
 
 def _is_fresh(step: Step, created_at: float, taken_at: float, now: float) -> bool:
     """Return whether a list call was made so late that its batch need not be polled again yet."""
-    if taken_at > created_at - step.batch.api_ahead and _make_schedule(step)(flight_of(step), taken_at, 0.0) > now:
+    if taken_at > created_at - step.batch.api_ahead and _make_poll_schedule(step)(flight_of(step), taken_at, 0.0) > now:
         return True
     # The last poll of a job that gives up is one that was made after its deadline.
     return step.deadline is not None and taken_at >= step.deadline
@@ -100,7 +100,11 @@ def describe_progress(step: Step, seen: api.Batch) -> str:
 
 
 def record_end(step: Step, seen: api.Batch) -> dict[str, int]:
-    """Record that the batch has ended; return the API's counts."""
+    """Record that the batch has ended, with how long it took; return the API's counts.
+
+    The account's past batches and the metric ``batch_seconds`` get the duration, unless a cancel was requested or the
+    batch expired.
+    """
     record, counts = step.batch, _count_outcomes(seen)
     step.update_record(state="ended", told=counts, **({} if record.rounds else {"counts": counts}))
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
@@ -145,8 +149,8 @@ def next_poll_at(step: Step) -> float:
     """Return when a batch that was running when it was last seen is to be polled again (epoch seconds)."""
     record = step.batch
     seen_at = record.sighting or step.now()
-    at = _make_schedule(step)(flight_of(step), seen_at, random.random())
-    return _not_before(record.not_before, at, step.deadline)
+    at = _make_poll_schedule(step)(flight_of(step), seen_at, random.random())
+    return _apply_not_before(record.not_before, at, step.deadline)
 
 
 def _check_asked(step: Step, now: float) -> None:
@@ -160,8 +164,11 @@ def _check_asked(step: Step, now: float) -> None:
         raise errors.RateLimited("Anthropic asked for a pause before the next look at this batch", wait)
 
 
-def _not_before(moment: float | None, at: float, deadline: float | None) -> float:
-    """Return when a poll planned for ``at`` is due, if the API asked for none before a moment."""
+def _apply_not_before(moment: float | None, at: float, deadline: float | None) -> float:
+    """Return when a poll that is planned for ``at`` may be made: not before the moment that the API named.
+
+    The job's deadline limits that: a poll is always allowed at the deadline.
+    """
     return max(at, min(moment or 0.0, math.inf if deadline is None else deadline))
 
 
@@ -181,8 +188,11 @@ def flight_of(step: Step) -> Flight:
     )
 
 
-def _make_schedule(step: Step) -> Callable[[Flight, float, float], float]:
-    """Return the function that computes when a running batch is due again, from flight, time last seen, and rand."""
+def _make_poll_schedule(step: Step) -> Callable[[Flight, float, float], float]:
+    """Return the function that computes when a running batch is polled next (epoch seconds).
+
+    It takes the batch, when it was last seen, and a random number from 0 to 1.
+    """
 
     @functools.cache
     def usual_seconds(requests: int) -> float | None:
@@ -253,7 +263,7 @@ class _Listing:
         self.own: api.Batch | None = None
         self.taken_at = step.now()
         self._step = step
-        self._schedule = _make_schedule(step)
+        self._schedule = _make_poll_schedule(step)
         found = step.store.in_flight.list_batches(step.account)
         self._flights = {flight.batch_id: (unit, flight) for unit, (flight, _) in found.items()}
         #: When each batch was due before, and when it is due now.
@@ -341,7 +351,7 @@ class _Listing:
                 entries[seen.id] = _encode(seen)
             if known and running:
                 at = self._schedule(known[1], self.taken_at, random.random())
-                due[seen.id] = _not_before(floor, at, known[1].deadline)
+                due[seen.id] = _apply_not_before(floor, at, known[1].deadline)
             elif known:
                 ended[seen.id] = self._step.now()
         metrics.count("looks", looked_at, how="list")

@@ -1,4 +1,4 @@
-"""The search for a batch after a create without an answer.
+"""The search for a batch after a create with an unclear answer, or with none.
 
 Unknown is not absent: only complete list calls of the account may prove that a batch does not exist.
 """
@@ -21,7 +21,7 @@ _TELLING = 1000
 
 
 def reconcile_create(step: Step) -> bool:
-    """Return whether a create that went out without an answer made a batch, which was then found.
+    """Return whether a create with an unclear answer made a batch, which was then found.
 
     False: the batch was never stored, and may be sent again.
 

@@ -9,7 +9,9 @@ from claude_batch_tasks import errors
 
 _REFUSALS = range(400, 500)
 
-#: Refusals that pass by themselves, whoever sends them: time-out, conflict, too early, too many requests.
+#: Refusals that pass by themselves: time-out, conflict, too early, too many requests. A 429 does whoever sends it; a
+#: create or a Messages call counts the others as refusals only in the API's own form. Of something in front of the API,
+#: they may also mean that the call arrived.
 _PASSING_REFUSALS = {408, 409, 425, 429}
 
 #: Redirects: the server did nothing with the request, and the caller would have to send it elsewhere.

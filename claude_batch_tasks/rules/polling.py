@@ -25,9 +25,9 @@ LIST_CALL_FROM = 10
 #: A batch that is due within this share of its interval is polled together with those that are due now.
 LIST_CALL_SLACK = 0.25
 
-#: Of the batches that are due one is handed out, and the others wait for the list call that its task makes, until so
-#: many were handed out and made no list call. If no worker takes the message, another batch is handed out after so many
-#: seconds.
+#: When many batches of an account are due, only one of them gets its message: its task makes a list call for all, and
+#: the others wait for that. If ``MAX_VAIN_POLLS`` such tasks in a row made no list call, every batch gets its message.
+#: If no worker takes the message within ``UNCLAIMED_SECONDS``, another batch gets one.
 MAX_VAIN_POLLS = 3
 UNCLAIMED_SECONDS = 10.0
 

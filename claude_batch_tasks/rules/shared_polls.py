@@ -13,17 +13,17 @@ from claude_batch_tasks.rules.retries import LONGEST_IN_BROKER
 
 
 class Asked(NamedTuple):
-    """Which batch of an account and queue was last handed out to make a list call."""
+    """The batch of an account and queue that was last handed out so that its task makes a list call."""
 
     at: float = 0.0
     in_vain: int = 0
-    """How many were taken, and have made none."""
+    """How many such batches in a row a worker has taken whose task made no list call."""
     taken: bool | None = None
     """Whether a worker has taken that one; None: none was handed out."""
 
 
 def asks_for_list_call(asked: Asked, now: float) -> tuple[bool, int]:
-    """Return whether the next batch is handed out to make a list call, and how many were in vain."""
+    """Return whether the next batch is handed out so that its task makes a list call, and how many were in vain."""
     if asked.in_vain >= MAX_VAIN_POLLS:
         return True, asked.in_vain
     if now < asked.at + LONGEST_IN_BROKER:

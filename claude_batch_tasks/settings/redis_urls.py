@@ -1,7 +1,8 @@
 """URLs of Redis servers, as Celery, kombu and redis-py spell them, and clients for these servers.
 
-A URL is kept in one form, with everything that a connection needs as options in it. This includes TLS and Sentinel, for
-which Celery has separate settings. Each option is passed on to redis-py, overruled, or refused by its name.
+Inside the package every URL has the same form, called the normal form: everything that a connection needs is in it, as
+options. This includes TLS and Sentinel, for which Celery has separate settings. Each option is passed on to redis-py,
+overruled, or refused by its name.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Address(NamedTuple):
 
 
 def redis_url(url: str, extra: Mapping[str, str] | None = None) -> str:
-    """Return the URL of a broker, a result back end or a store in the one form.
+    """Return the URL of a broker, a result back end or a store in the normal form.
 
     Args:
         url: as Celery accepts it; several Sentinels are separated by semicolons.
@@ -219,7 +220,7 @@ def _check_known_to_client(url: str) -> None:
 
 @functools.lru_cache(maxsize=64)
 def address_of(url: str) -> Address:
-    """Return the parts of a URL that is in the one form."""
+    """Return the parts of a URL in the normal form."""
     parts = urlsplit(url)
     options = {name: _PASSED[name](value) for name, value in parse_qsl(parts.query, keep_blank_values=True)}
     for name, value in (("username", parts.username), ("password", parts.password)):

@@ -45,7 +45,7 @@ def count_unaccounted(batch: BatchRecord) -> int:
     return batch.count - sum(batch.counts.get(name, 0) for name in result_rows.OUTCOMES)
 
 
-def next_poll_at(batches: Sequence[BatchRecord]) -> float | None:
+def soonest_poll_at(batches: Sequence[BatchRecord]) -> float | None:
     """Return when the earliest poll of a running batch is due, in epoch seconds."""
     return min((b.due_at for b in batches if b.due_at is not None and not b.done), default=None)
 
@@ -53,7 +53,7 @@ def next_poll_at(batches: Sequence[BatchRecord]) -> float | None:
 def make_progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, Any]:
     """Return the meta that is shown under the job's id while it runs: counts and ids, never a prompt."""
     counts = count_outcomes(batches)
-    due = to_datetime(next_poll_at(batches))
+    due = to_datetime(soonest_poll_at(batches))
     return {
         "state": "running",
         "requests": job.requests,
@@ -148,7 +148,7 @@ def sum_costs(batches: Sequence[BatchRecord]) -> Costs:
     """Sum the known cost of the answers so far, in US dollars, and count the answers whose cost is not known.
 
     Returns:
-        ``sum_costs``, None if nothing is known; ``cost_by_model``, None for a model whose price is not known;
+        ``cost``, None if nothing is known; ``cost_by_model``, None for a model whose price is not known;
             ``cost_unknown``, the number of answers behind each such model.
     """
     by_model = spending.add_known_costs(batch.costs for batch in batches)

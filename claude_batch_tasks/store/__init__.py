@@ -27,7 +27,7 @@ from claude_batch_tasks.store.interface import (
 
 
 def open_store(settings: Settings) -> Store:
-    """Return the store that settings name; they come from an app, which gives them an URL."""
+    """Return the store of these settings, which must have a ``store_url``: settings that come from an app have one."""
     assert settings.store_url is not None
     return open_store_at(settings.store_url, settings.encryption_key or (), settings.store_prefix or "")
 
@@ -36,8 +36,8 @@ def open_store_at(url: str, keys: Sequence[str] = (), prefix: str = "") -> Store
     """Return the store behind a URL, cached per process; only Redis URLs are known.
 
     Args:
-        keys: what it encrypts payloads with, as the setting spells them.
-        prefix: what all its keys begin with.
+        keys: the encryption keys for payloads, as in the setting ``encryption_key``; the first encrypts.
+        prefix: the prefix of all keys in Redis.
     """
     from claude_batch_tasks.store import redis
 

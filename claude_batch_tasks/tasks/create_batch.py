@@ -75,7 +75,7 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
         step.check_deadline()
     gateway_errors.check_gateway(step)
     account = credentials.check_to_spend(step)
-    lost_results.repair_records(step)
+    lost_results.refetch_rows(step)
     if step.store.records.missing_keys(job_id, batch, ("body", "ids")):
         # Before anything is sent: answers whose custom_ids are gone would be useless.
         return Fail(lost_records.of_requests(step.store, job_id, step.job, batch, record))

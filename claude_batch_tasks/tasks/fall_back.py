@@ -119,7 +119,7 @@ def _repeat_skipped_steps(step: Step, turn: int) -> None:
 def _choose_attempt(step: Step) -> str:
     """Decide how the open requests are sent again, and announce the outcomes that are final already."""
     record = step.batch
-    lost_results.repair_records(step)
+    lost_results.refetch_rows(step)
     budget.record_cost(step)
     if record.granted is not None:
         return "messages"

@@ -24,7 +24,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     if (early := self.wait_until_due()) is not None:
         return early
     if record.rounds:
-        lost_results.repair_records(step)
+        lost_results.refetch_rows(step)
     step.rate_limits.check_pause()
     try:
         seen = _download_rows(step)

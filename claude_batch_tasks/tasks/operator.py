@@ -40,17 +40,18 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
 
 @job_task(base=BatchTask, name=NAME + "recover_jobs", ignore_result=False)
 def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -> Any:
-    """Send the messages of running jobs again that the broker lost.
+    """Send again the messages of running jobs that the broker has lost.
 
-    It is safe at any time, from several places at once.
+    This is safe at any time, and from several places at once. Workers do it themselves every ``recover_every`` seconds;
+    the task is there for a schedule or a caller of your own.
 
-    Workers do this themselves every ``recover_every`` seconds; this task is for a schedule or a caller of your own.
+    With ``job_id`` the task does something else: it downloads again, free of charge, those results of this job that the
+    store has lost, and returns the job's summary. The job must have ended.
 
     Args:
-        after: seconds a message must be overdue to count as lost; 0: everything that waits gets another copy, of which
-            the ledger lets only one act.
-        job_id: do this instead: download again, free of charge, what the store has lost of the results of this job,
-            which has ended; the task returns its summary.
+        after: a message counts as lost when it is overdue by so many seconds. With 0 a second message is sent for
+            everything that waits; of two messages that say the same, only one acts.
+        job_id: the job whose lost results are downloaded again.
 
     Raises:
         ResultsMissing: what was lost cannot be downloaded again.
@@ -58,7 +59,7 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
     if job_id is None:
         return f"{recovery.recover_messages(self.app, after)} messages sent again"
     try:
-        return lost_results.restore_records(self.app, job_id)
+        return lost_results.refetch_job(self.app, job_id)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if self.request.retries + 1 >= Settings.of(self.app).results_limit:
             text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"

@@ -35,7 +35,9 @@ class TestCommands:
 
     def test_need_no_sdk_for_looking(self) -> None:
         """It takes longer to import than the rest takes to answer."""
-        code = "import sys; from claude_batch_tasks.cli import read_commands, watching; print('anthropic' in sys.modules)"
+        code = (
+            "import sys; from claude_batch_tasks.cli import read_commands, watching; print('anthropic' in sys.modules)"
+        )
         assert run_code(code) == "False"
 
     @pytest.mark.parametrize(("command", "code"), [("estimate -", 0), ("results x", 2)])
