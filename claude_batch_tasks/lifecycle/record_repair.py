@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from celery import Celery
 from celery.states import READY_STATES
@@ -18,9 +18,6 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, JobState, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import dispatch, message_chain
 from claude_batch_tasks.store import HasJobs, HasSchedule, HasStatistics, Ledger, history, lost_records, open_store
-
-if TYPE_CHECKING:
-    pass
 
 log = get_logger(__name__)
 

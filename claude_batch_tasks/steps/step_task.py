@@ -255,13 +255,14 @@ class StepTask(JobTask):
     def _start_over(self) -> NoReturn:
         """Begin another generation of the batch's chain, when that is due."""
         step, number = self.step, self.step.unit.batch or 0
-        at, wait = message_chain.position_of(step.batch.turn, 0), max((step.batch.due_at or 0) - step.now(), 0.0)
-        if self.request.is_eager:
-            message_chain.run_in_process(
-                message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at)
-            )
-            raise Ignore("the new turn has run")
+        at = message_chain.position_of(step.batch.turn, 0)
         try:
+            if self.request.is_eager:
+                message_chain.run_in_process(
+                    message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at)
+                )
+                raise Ignore("the new turn has run")
+            wait = max((step.batch.due_at or 0) - step.now(), 0.0)
             if not self.park_in_store(wait, at, failures=0, task_id=None):
                 rest = message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at, countdown=wait)
                 message_chain.publish_chain(step.job, step.unit.job_id, rest)

@@ -78,12 +78,12 @@ METHODS = {
 #: Requests that may keep their outcome when this fails: nobody knows any more whether it was sent, or was refused.
 #: What is dropped is what a stopped job would have sent next.
 LOSES = {
-    ("take", "after"): 1,
-    ("refusals", "before"): 1,
-    ("refusals", "after"): 1,
-    ("put_back", "before"): 1,
-    ("drop", "before"): 2,
-    ("drop", "after"): 2,
+    ("message_queue.take_request", "after"): 1,
+    ("message_queue.count_refusals", "before"): 1,
+    ("message_queue.count_refusals", "after"): 1,
+    ("message_queue.put_back", "before"): 1,
+    ("message_queue.drop_waiting", "before"): 2,
+    ("message_queue.drop_waiting", "after"): 2,
 }
 
 CASES = [
