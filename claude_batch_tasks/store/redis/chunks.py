@@ -12,7 +12,9 @@ import zstandard
 
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job
+from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.store.redis.connection import Part, answering
+from claude_batch_tasks.store.redis.encoding import read_record
 from claude_batch_tasks.store.redis.keys import batch_key, job_key
 
 #: Seconds for which payloads are kept that no job record stands for yet (the caller may have died), and rows of an
@@ -64,7 +66,8 @@ class Chunks(Part):
 
     def missing(self, job_id: str, key: str) -> JobNotFound | ResultsMissing:
         """Return the error for a key that is not there and should be."""
-        if not self._redis.exists(job_key(job_id)):
+        # Not only whether the key exists: an earlier release may have written into a hash that had been evicted.
+        if read_record(JobRecord, self._redis.hgetall(job_key(job_id))) is None:
             return JobNotFound(describe_missing_job(job_id))
         return ResultsMissing(f"{key} is gone from the store", None, [key])
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.records import Flight, Lease, Taken, Unit
 from claude_batch_tasks.store.redis import RedisStore
 from claude_batch_tasks.store.redis.parts.in_flight import _decode_flight, _encode
@@ -60,6 +60,16 @@ class TestPayloads:
         stored = redis_client.lindex(key, 0)
         assert stored is not None
         assert len(stored) < 10_000
+
+    def test_of_a_job_of_which_leftovers_are_there_say_that_it_is_gone(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        """An earlier release wrote into the hash after it had been evicted."""
+        redis_client.delete(*redis_client.keys("claude_batch:{*"))
+        redis_client.hset(f"claude_batch:{{{job}}}:job", "cancel_requested", b"true")
+        assert store.jobs.read_job(job) is None
+        with pytest.raises(JobNotFound):
+            list(store.payloads.read_bodies(job, 0))
 
 
 class TestCountingWhatIsDone:
