@@ -111,23 +111,21 @@ class _Walk:
         if isinstance(value, int):
             return self._check_integer(int.__index__(value), where)
         if isinstance(value, float):
-            number = float.__float__(value)
-            return (
-                number if math.isfinite(number) else self._refuse_value(where, f"is {number}, which JSON does not have")
-            )
+            return self._check_float(float.__float__(value), where)
         if (read := self._find_reader(value)) is None:
             return self._read_rare(value, where)
         if id(value) in self._open:
             return self._refuse_value(where, "contains itself")
         self._open.add(id(value))
-        found = read(value, where)
+        # Not in a method of its own: each makes less of what is nested fit on the stack.
+        found = dict(self._plain_items(value, where)) if isinstance(value, Mapping) else read(value, where)
         self._open.discard(id(value))
         return found
 
     def _find_reader(self, value: Any) -> Callable[[Any, str], Any] | None:
         """Return the method that reads a value which holds others; None: it holds none."""
         if isinstance(value, Mapping):
-            return self._read_mapping
+            return self._plain_items
         if isinstance(value, (Sequence, Set, MappingView, Iterator)) and not isinstance(value, _NO_LISTS):
             return self._plain_list
         return self._plain_model if callable(getattr(value, "model_dump", None)) else None
@@ -144,6 +142,11 @@ class _Walk:
     def _refuse_value(self, where: str, why: str) -> Any:
         self.wrong.append((where, why))
         return None
+
+    def _check_float(self, number: float, where: str) -> Any:
+        if math.isfinite(number):
+            return number
+        return self._refuse_value(where, f"is {number}, which JSON does not have")
 
     def _check_text(self, value: str, where: str) -> Any:
         text = str.__str__(value)
@@ -175,9 +178,6 @@ class _Walk:
                 yield name, self._read_content(inner, inside)
             else:
                 yield name, self.make_plain(inner, inside)
-
-    def _read_mapping(self, value: Mapping[Any, Any], where: str) -> dict[str, Any]:
-        return dict(self._plain_items(value, where))
 
     def _plain_list(self, value: Any, where: str) -> list[Any]:
         return [self.make_plain(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
