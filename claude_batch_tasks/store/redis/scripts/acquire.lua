@@ -35,6 +35,10 @@ if holder and position == current and holder ~= owner then
   redis.call('HINCRBY', key, prefix .. LEASE.step_failures, 1)
   redis.call('HSET', key, prefix .. LEASE.step_failure, 'null')
 end
+if position > current then
+  -- The step before has run, though its unit has not advanced yet: how often that was broken off is not this step's.
+  redis.call('HDEL', key, prefix .. LEASE.step_failures, prefix .. LEASE.step_failure)
+end
 local ends = string.format('%.3f', now + tonumber(ARGV[5]))
 redis.call('HSET', key, prefix .. LEASE.position, ARGV[3], prefix .. LEASE.owner, owner, prefix .. LEASE.ends, ends)
 local resent = redis.call('HDEL', key, prefix .. LEASE.resent, prefix .. LEASE.resent_at, prefix .. LEASE.missed)

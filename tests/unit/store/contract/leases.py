@@ -70,6 +70,15 @@ class TestALease:
         assert store.leases.advance_unit(unit, "third", 7, step_failures=0, step_failure=None)
         assert store.leases.acquire_lease(unit, 7, "you", LONG) == Lease("taken")
 
+    def test_of_the_next_step_is_taken_without_the_failures_of_the_one_before(self, store: Store, unit: Unit) -> None:
+        """Its message may come before that one has advanced the unit."""
+        store.leases.acquire_lease(unit, 5, "me", LONG)
+        assert store.leases.park_unit(unit, "me", 6, store.now(), step_failures=2, step_failure="MemoryError")
+        assert store.leases.acquire_lease(unit, 6, "me", LONG).failures == 2
+        assert store.leases.acquire_lease(unit, 7, "next", LONG) == Lease("taken")
+        assert not store.leases.advance_unit(unit, "me", 7, step_failures=0)
+        assert store.leases.acquire_lease(unit, 7, "next", LONG) == Lease("taken")
+
     def test_is_refused_to_a_message_of_the_past(self, store: Store, unit: Unit) -> None:
         store.leases.acquire_lease(unit, 5, "me", LONG)
         assert store.leases.acquire_lease(unit, 4, "you", LONG) == Lease("stale")
