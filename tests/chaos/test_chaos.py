@@ -138,8 +138,10 @@ def test_what_is_often_passed_without_kills_is_on_the_list_and_passed(bench: Ben
     passed = Counter[str]()
     for report in reports:
         passed.update({name: n for name, n in report.hits.items() if not name.endswith(points.CALLED_BACK)})
+    # On a busy machine answers come too late, and what is rare without kills is frequent.
+    listed = {point.name for point in schedule.known_points()}
+    assert {name for name, number in passed.items() if number >= OFTEN} <= listed, "--points writes the list anew"
     known = {point.name: point.passed for point in schedule.known_points() if "+" not in point.weather}
-    assert {name for name, number in passed.items() if number >= OFTEN} <= set(known), "--points writes the list anew"
     often = {name for name, number in known.items() if number >= OFTEN and points.operation_of(name) not in LISTING}
     assert often <= set(passed), "--points writes the list anew"
 
