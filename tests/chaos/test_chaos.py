@@ -57,7 +57,7 @@ _WHY = {
     ),
     "no weather takes keys away from the store": (
         *("store.message_queue.list_known", "store.records.replace_batch", "store.results.restore_rows"),
-        "store.records.request_restore",
+        *("store.records.request_restore", "store.records.name_batch"),
     ),
     "no weather is a gateway, or hides whose an account is": ("api.ask_elsewhere", "api.identify_account"),
     "no queue is so long that messages are put off": ("store.schedule.wait_again",),
