@@ -21,7 +21,7 @@ end
 if stored == 1 and ARGV[4] == '1' then
   redis.call('SADD', KEYS[6], ARGV[1])
   -- A worker of 0.2.0 that ends the job does not know this key: it expires by itself, when the batch is gone as well.
-  if redis.call('TTL', KEYS[6]) < 0 then
+  if redis.call('PTTL', KEYS[6]) < 0 then
     redis.call('EXPIRE', KEYS[6], RULE.RETENTION)
   end
 elseif stored == 0 and ARGV[4] == '0' and redis.call('HGET', KEYS[7], BATCH.final) ~= 'true'
