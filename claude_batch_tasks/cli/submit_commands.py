@@ -57,12 +57,12 @@ def submit(
     claude-batch submit requests.jsonl.gz --wait -s max_wait=7200
     """
     app = common.sending_app(ctx)
-    told = {**common.check_options(app, options), "client": client}
+    checked = {**common.check_options(app, options), "client": client}
     job = BatchJob(uuid(), app)
     with _failures_explained(ctx, job), _open_requests(ctx, file, quiet) as requests:
         task = app.tasks[f"{message_chain.NAME}run_batch"]
         route: dict[str, Any] = {"queue": queue} if queue else {}
-        task.apply_async((requests,), told, task_id=job.id, **route)
+        task.apply_async((requests,), checked, task_id=job.id, **route)
     if not as_json:
         click.echo(job.id)
     to_follow = f"To follow the job: {common.spell_command(ctx, f'watch {job.id}')}"

@@ -133,16 +133,16 @@ def _check_redis(server: Server, prefix: str) -> Iterator[Finding]:
         if (unreachable := _find_unreachable(server, client, about)) is not None:
             yield unreachable
             return
-        found, told = _judge_info(server, client)
+        found, info = _judge_info(server, client)
         if "store" in server.roles:
             found += redis_servers.of_prefixes(server, client, prefix)
             known = {one.id for one in found}
             found += (one for one in _find_refusals(server, client, about, prefix) if one.id not in known)
-        if told:
+        if info:
             found += _compare_clocks(server, client)
         yield from found
         if all(one.level < logging.WARNING for one in found):
-            yield ok(f"{server.name} answers" + _describe_server(told, database_of(server.url)))
+            yield ok(f"{server.name} answers" + _describe_server(info, database_of(server.url)))
 
 
 def _find_unreachable(server: Server, client: Any, about: dict[str, Any]) -> Finding | None:
@@ -161,10 +161,10 @@ def _find_unreachable(server: Server, client: Any, about: dict[str, Any]) -> Fin
 def _judge_info(server: Server, client: Any) -> tuple[list[Finding], dict[str, Any]]:
     """Return the findings from how the server is set up, and its answer to ``INFO``; empty if the user has no right."""
     try:
-        told: dict[str, Any] = client.info()
+        info: dict[str, Any] = client.info()
     except redis.ResponseError:
         return [ok(f"{server.name} does not let its user see how it is set up (INFO)")], {}
-    return redis_servers.of_server(server.roles, redis_address(server.url), told), told
+    return redis_servers.of_server(server.roles, redis_address(server.url), info), info
 
 
 def _missing_databases(server: Server) -> list[Finding]:
@@ -182,13 +182,13 @@ def _missing_databases(server: Server) -> list[Finding]:
     return found
 
 
-def _describe_server(told: dict[str, Any], database: int) -> str:
-    if not told:
+def _describe_server(info: dict[str, Any], database: int) -> str:
+    if not info:
         return ""
-    product = redis_servers.name_product(told)
-    keys = told.get(f"db{database}", {}).get("keys", 0)
-    limit = f"of {told['maxmemory'] / 1e6:,.0f} MB" if told.get("maxmemory") else "without a limit"
-    return f": {product}, {keys:,} keys in database {database}, {told['used_memory'] / 1e6:,.0f} MB {limit}"
+    product = redis_servers.name_product(info)
+    keys = info.get(f"db{database}", {}).get("keys", 0)
+    limit = f"of {info['maxmemory'] / 1e6:,.0f} MB" if info.get("maxmemory") else "without a limit"
+    return f": {product}, {keys:,} keys in database {database}, {info['used_memory'] / 1e6:,.0f} MB {limit}"
 
 
 def _find_refusals(server: Server, client: Any, about: dict[str, Any], prefix: str) -> Iterator[Finding]:
@@ -274,8 +274,8 @@ def _other_broker(app: Celery) -> Iterator[Finding]:
 
 def broker_version(connection: Any) -> str:
     """Return the product and version that the broker reports, as ``: RabbitMQ 3.13.1``; empty if it reports none."""
-    told = getattr(connection.connection, "server_properties", None) or {}
-    return f": {told['product']} {told['version']}" if "version" in told else ""
+    info = getattr(connection.connection, "server_properties", None) or {}
+    return f": {info['product']} {info['version']}" if "version" in info else ""
 
 
 @contextmanager

@@ -47,6 +47,7 @@ from claude_batch_tasks.rules.leases import (
     MAX_COPIES as MAX_COPIES,
     MAX_LATENESS as MAX_LATENESS,
     RESENT_JUST_NOW as RESENT_JUST_NOW,
+    count_interruptions as count_interruptions,
     lease_state as lease_state,
     next_copy_after as next_copy_after,
     seems_lost as seems_lost,

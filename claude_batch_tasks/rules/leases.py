@@ -33,6 +33,17 @@ def lease_state(
     return "busy" if ends > now else "taken_over"
 
 
+def count_interruptions(position: int, *, current: int, taken_over: bool, before: int) -> int:
+    """Return how often in a row the step was interrupted that takes a lease.
+
+    A message at a later position is that of the next step: the one before has run, though it has not advanced the unit.
+
+    Args:
+        before: as the record has it.
+    """
+    return 0 if position > current else before + taken_over
+
+
 def usual_lateness(late: float, usual: float) -> float:
     """Return by how many seconds messages are late, after one that was late by so many."""
     return min(max(late, usual * LATENESS_LEFT), MAX_LATENESS)

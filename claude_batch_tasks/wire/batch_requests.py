@@ -282,11 +282,11 @@ def _check_params(params: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
 
     A field that is already in ``wrong`` has the value None.
     """
-    told = {field for field, _ in wrong}
+    reported = {field for field, _ in wrong}
     for name, is_missing, is_right, text in _NEEDED:
         value, field = params.get(name), f"params.{name}"
         if is_missing(value):
-            if field not in told:
+            if field not in reported:
                 wrong.append((field, "is missing"))
         elif not is_right(value):
             wrong.append((field, text))

@@ -23,7 +23,7 @@ def list_senders(step: Step) -> list[Unit]:
     """Return the senders of the step's batch."""
     record = step.batch
     count = min(rules.SENDERS, record.granted or 0)
-    return [Unit(step.unit.job_id, step.unit.batch, record.first_lane + lane) for lane in range(count)]
+    return [Unit(step.unit.job_id, step.unit.batch, record.first_lane + number) for number in range(count)]
 
 
 def all_ended(step: Step) -> bool:
@@ -41,9 +41,9 @@ def all_ended(step: Step) -> bool:
 def fail_abandoned_calls(step: Step) -> bool:
     """Give up calls of ended senders whose answers no process awaits; return whether requests still wait to be sent."""
     unsaved_answers.bring_in(step.settings, step.store)
-    for lane in list_senders(step):
-        for place in step.store.message_queue.list_abandoned(lane):
-            step.store.message_queue.save_outcome(lane, place, reader.kept_outcome(LOST, tried=True), given_up=True)
+    for sender in list_senders(step):
+        for place in step.store.message_queue.list_abandoned(sender):
+            step.store.message_queue.save_outcome(sender, place, reader.kept_outcome(LOST, tried=True), given_up=True)
     return bool(step.store.message_queue.count_unfinished(step.unit.job_id, step.unit.batch or 0))
 
 

@@ -77,15 +77,17 @@ class TestLeases:
     @given(
         position=SMALL, current=st.none() | SMALL, holder=OWNERS, ends=MOMENTS,
         due=st.none() | MOMENTS, late=st.none() | st.sampled_from([0.5, 20, 500, 700]), resent=st.booleans(),
+        before=SMALL,
     )  # fmt: skip
     def test_are_given(
         self, store: RedisStore, position: int, current: int | None, holder: str | None, ends: float,
-        due: float | None, late: float | None, resent: bool,
+        due: float | None, late: float | None, resent: bool, before: int,
     ) -> None:  # fmt: skip
         case = Case(store)
         key, _ = keys.unit_key(BATCH)
         until = None if holder is None else ends
         case.fields(key, count=1, position=current, owner=holder, until=until, resent=1 if resent else None)
+        case.fields(key, step_failures=before)
         case.scored(keys.DUE, keys.member(BATCH), due)
         if late is not None:
             case.client.set(keys.LATE, late)
@@ -94,6 +96,10 @@ class TestLeases:
         )
         lease = store.leases.acquire_lease(BATCH, position, "me", 600)
         assert lease.state == state
+        if state.startswith("taken"):
+            assert lease.failures == rules.count_interruptions(
+                position, current=-1 if current is None else current, taken_over=state == "taken_over", before=before
+            )
         assert lease.remaining == (math.ceil((ends - NOW) * 1000) / 1000 if state == "busy" else 0)
         usual = rules.usual_lateness(NOW - (due or NOW), late or 0)
         if state != "taken" or resent:
