@@ -85,7 +85,7 @@ def submit(simulator: Simulator) -> str:
     with contextlib.suppress(errors.WaitExceeded):
         failed.get(timeout=60)
     canceled = run_batch.delay(reviews(30))
-    while not BatchJob(canceled.id).status().looks:
+    while not BatchJob(canceled.id).status().polls:
         time.sleep(0.1)
     BatchJob(canceled.id).cancel()
     canceled.get(timeout=60)

@@ -50,9 +50,9 @@ def format_status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[s
     yield from _format_state(job)
     yield from _costs_and_times(job)
     yield ""
-    yield click.style(f"BATCH {'ID':33} {'STATE':11} REQUESTS LOOKS 404s NEXT", bold=True)
-    for number, batch in enumerate(job.batches):
-        yield from _format_batch(number, batch)
+    yield click.style(f"BATCH {'ID':33} {'STATE':11} REQUESTS POLLS 404s NEXT", bold=True)
+    for batch in job.batches:
+        yield from _format_batch(batch)
     yield ""
     yield click.style("TIMELINE", bold=True)
     for each in history:
@@ -86,10 +86,10 @@ def _costs_and_times(job: JobStatus) -> Iterator[str]:
             yield f"{name:9}  {_format_moment(moment)}"
 
 
-def _format_batch(number: int, batch: BatchStatus) -> Iterator[str]:
+def _format_batch(batch: BatchStatus) -> Iterator[str]:
     yield (
-        f"{number:>5} {batch.batch_id or '-':33} {_color_word(batch.state, 11)} {batch.requests:>8,} {batch.looks:>5} "
-        f"{batch.not_found:>4} {_format_next(batch.next_look)}"
+        f"{batch.number:>5} {batch.batch_id or '-':33} {_color_word(batch.state, 11)} {batch.requests:>8,} "
+        f"{batch.polls:>5} {batch.polls_404:>4} {_format_next(batch.next_poll_at)}"
     ).rstrip()
     if batch.error:
         yield f"      {click.style(batch.error, fg='red')}"
@@ -108,13 +108,13 @@ def format_size(job: JobStatus) -> str:
 
 
 def format_progress(job: JobStatus) -> str:
-    """Return how far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next look in 40 s``."""
+    """Return how far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next poll in 40 s``."""
     counts = {name: getattr(job, name) for name in (*OUTCOMES, "processing")}
-    parts = [format_counts(counts) if job.requests else "not known before the first look"]
-    if job.not_found:
-        parts.append(f"404s: {job.not_found:,}")
-    if job.ended_at is None and job.next_look is not None:
-        parts.append(f"next look {_format_next(job.next_look)}")
+    parts = [format_counts(counts) if job.requests else "not known before the first poll"]
+    if job.polls_404:
+        parts.append(f"404s: {job.polls_404:,}")
+    if job.ended_at is None and job.next_poll_at is not None:
+        parts.append(f"next poll {_format_next(job.next_poll_at)}")
     return "; ".join(parts)
 
 

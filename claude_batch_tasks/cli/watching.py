@@ -132,7 +132,7 @@ def _make_remark(status: JobStatus, worker: str) -> str | None:
     now = datetime.now(timezone.utc)
     if status.state == "staged" and (now - status.submitted_at).total_seconds() > _UNBEGUN:
         return f"No worker has taken the job yet. If none runs, start one: {worker}"
-    if status.next_look is not None and (now - status.next_look).total_seconds() > _OVERDUE:
+    if status.next_poll_at is not None and (now - status.next_poll_at).total_seconds() > _OVERDUE:
         return f"Nothing has been done for a while that was due. If no worker runs, start one: {worker}"
     return None
 

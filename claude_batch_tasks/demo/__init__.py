@@ -132,7 +132,7 @@ def _watch_job(
                 progress.update(
                     bar,
                     completed=total - info["processing"],
-                    description=f"{info['looks']} looks, {info['not_found']} times 404",
+                    description=f"{info['polls']} polls, {info['polls_404']} times 404",
                 )
             time.sleep(0.1)
         time.sleep(0.3)  # for the last events on their way

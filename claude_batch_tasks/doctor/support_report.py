@@ -159,10 +159,10 @@ def _show_value(field: dataclasses.Field[Any], value: Any) -> str:
 
 def _batch_table(status: JobStatus) -> list[str]:
     rows = (
-        (number, each.batch_id or "-", each.state, each.requests, each.looks, each.not_found, each.error or "")
-        for number, each in enumerate(status.batches)
+        (each.number, each.batch_id or "-", each.state, each.requests, each.polls, each.polls_404, each.error or "")
+        for each in status.batches
     )
-    return _grid("| batch | id | state | requests | looks | 404s | error |", rows)
+    return _grid("| batch | id | state | requests | polls | 404s | error |", rows)
 
 
 def _latency_table(history: Iterable[HistoryEvent]) -> list[str]:

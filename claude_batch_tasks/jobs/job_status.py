@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -17,20 +17,57 @@ from claude_batch_tasks.wire.result_rows import OUTCOMES
 ENDED = ("completed", "canceled", "failed", "revoked")
 
 
-class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
+#: Names that public attributes had before 0.3; they stay until 1.0.
+OLD_NAMES = {"looks": "polls", "not_found": "polls_404", "next_look": "next_poll_at"}
+
+
+class _HasOldNames:
+    """The old names of what a status says about polls.
+
+    .. deprecated:: 0.3
+        They go with 1.0.
+    """
+
+    __slots__ = ()
+    polls: int
+    polls_404: int
+    next_poll_at: datetime | None
+
+    @property
+    def looks(self) -> int:
+        """The old name of ``polls``."""
+        return self.polls
+
+    @property
+    def not_found(self) -> int:
+        """The old name of ``polls_404``."""
+        return self.polls_404
+
+    @property
+    def next_look(self) -> datetime | None:
+        """The old name of ``next_poll_at``."""
+        return self.next_poll_at
+
+
+class BatchStatus(msgspec.Struct, _HasOldNames, frozen=True, kw_only=True):
     """One batch of a job, as last seen."""
 
+    number: int
+    """Its number in the job, from 1; people are shown this one."""
     batch_id: str | None
     state: BatchState | Literal["done", "missing"]
     """The state in its record; ``done``: nothing is left to do; ``missing``: its record is gone from the store."""
     requests: int
-    looks: int
-    not_found: int
-    next_look: datetime | None
+    polls: int
+    """How many times Anthropic was asked how it stands."""
+    polls_404: int
+    """404s from the API so far."""
+    next_poll_at: datetime | None
+    """When its next step is due; None: it is done, or nothing is planned yet."""
     error: str | None
 
 
-class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
+class JobStatus(msgspec.Struct, _HasOldNames, frozen=True, kw_only=True):
     """How far a job is.
 
     Anthropic counts outcomes only when a whole batch has ended: until then, the outcome counts stay zero.
@@ -45,8 +82,9 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     expired: int
     canceled: int
     batches: tuple[BatchStatus, ...]
-    looks: int
-    not_found: int
+    polls: int
+    """How many times Anthropic was asked how this job's batches stand."""
+    polls_404: int
     """404s the API gave for this job's batches so far."""
     resubmitted: int
     """Outcomes of requests that had failed and were sent again in a smaller batch."""
@@ -66,7 +104,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """``cost`` by model; None: the price is not known."""
     cost_unknown: dict[str, int | None] = {}
     """How many answers have a price that is not known, by model; None: an older release did not count them."""
-    next_look: datetime | None
+    next_poll_at: datetime | None
+    """When the next step of a batch is due."""
     submitted_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -95,7 +134,7 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
         requests=job.requests,
         processing=0 if job.state in ENDED else max(job.requests - sum(outcomes.values()), 0),
         **outcomes,
-        batches=tuple(map(_batch_status, records)),
+        batches=tuple(_batch_status(number, record) for number, record in enumerate(records, 1)),
         **_sum_counters(batches),
         stopped=job.stopped,
         not_sent=job.not_sent,
@@ -103,7 +142,7 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
         cost=costs["cost"],
         cost_by_model=costs["cost_by_model"],
         cost_unknown=costs["cost_unknown"],
-        next_look=job_summary.to_datetime(job_summary.soonest_poll_at(batches)),
+        next_poll_at=job_summary.to_datetime(job_summary.soonest_poll_at(batches)),
         submitted_at=datetime.fromtimestamp(job.submitted_at, timezone.utc),
         started_at=job_summary.to_datetime(job.started_at),
         ended_at=job_summary.to_datetime(job.ended_at),
@@ -114,31 +153,41 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
 
 def _sum_counters(batches: Sequence[BatchRecord]) -> dict[str, int]:
     return {
-        "looks": sum(batch.looks for batch in batches),
-        "not_found": sum(batch.not_found for batch in batches),
+        "polls": sum(batch.looks for batch in batches),
+        "polls_404": sum(batch.not_found for batch in batches),
         "resubmitted": sum(batch.resubmitted for batch in batches),
         "fallback": sum(batch.answered for batch in batches),
         "fallback_skipped": sum(batch.skipped for batch in batches),
     }
 
 
-def _batch_status(batch: BatchRecord | None) -> BatchStatus:
+def with_old_names(status: JobStatus) -> dict[str, Any]:
+    """Return a status as JSON has it: each attribute under its name, and under the name that it had before."""
+    found: dict[str, Any] = msgspec.to_builtins(status)
+    for each in (found, *found["batches"]):
+        each.update({old: each[new] for old, new in OLD_NAMES.items()})
+    return found
+
+
+def _batch_status(number: int, batch: BatchRecord | None) -> BatchStatus:
     if batch is None:
         return BatchStatus(
+            number=number,
             batch_id=None,
             state="missing",
             requests=0,
-            looks=0,
-            not_found=0,
-            next_look=None,
+            polls=0,
+            polls_404=0,
+            next_poll_at=None,
             error="its record is gone from the store",
         )
     return BatchStatus(
+        number=number,
         batch_id=batch.batch_id,
         state="done" if batch.done and batch.state == "fetched" else batch.state,
         requests=batch.count,
-        looks=batch.looks,
-        not_found=batch.not_found,
-        next_look=None if batch.done else job_summary.to_datetime(batch.due_at),
+        polls=batch.looks,
+        polls_404=batch.not_found,
+        next_poll_at=None if batch.done else job_summary.to_datetime(batch.due_at),
         error=str(batch.error[1][0]) if batch.error else None,
     )

@@ -54,6 +54,8 @@ def make_progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, A
     """Return the meta that is shown under the job's id while it runs: counts and ids, never a prompt."""
     counts = count_outcomes(batches)
     due = to_datetime(soonest_poll_at(batches))
+    polls, polls_404 = sum(batch.looks for batch in batches), sum(batch.not_found for batch in batches)
+    next_poll_at = due.isoformat() if due else None
     return {
         "state": "running",
         "requests": job.requests,
@@ -62,9 +64,13 @@ def make_progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, A
         "batches": job.batches,
         "batches_done": sum(batch.done for batch in batches),
         "batch_ids": batch_ids(batches),
-        "looks": sum(batch.looks for batch in batches),
-        "not_found": sum(batch.not_found for batch in batches),
-        "next_look": due.isoformat() if due else None,
+        "polls": polls,
+        "polls_404": polls_404,
+        "next_poll_at": next_poll_at,
+        # The names before 0.3; they go with 1.0.
+        "looks": polls,
+        "not_found": polls_404,
+        "next_look": next_poll_at,
     }
 
 

@@ -70,9 +70,9 @@ def create_app() -> Flask:
             state=found.state,
             requests=found.requests,
             done=found.done,
-            looks=found.looks,
-            not_found=found.not_found,
-            next_look=found.next_look,
+            polls=found.polls,
+            polls_404=found.polls_404,
+            next_poll_at=found.next_poll_at,
         )
 
     @app.errorhandler(errors.JobNotFound)

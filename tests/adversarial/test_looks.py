@@ -30,7 +30,7 @@ def test_come_no_sooner_than_the_last_one_was_answered(world: World, spare: Spar
 def test_are_not_waited_for_by_a_cancel(world: World, spare: Spare) -> None:
     name = spare()
     given = world.submit(name, Manners(asks="500", looks=10**6), 2)
-    wait_until(lambda: (look := given.job.status().next_look) and look.timestamp() > time.time() + 300)
+    wait_until(lambda: (look := given.job.status().next_poll_at) and look.timestamp() > time.time() + 300)
     given.job.cancel()
     begun = time.monotonic()
     assert given.get()["canceled"] == 2

@@ -428,7 +428,7 @@ def check_waiters(
         deleted = run_batch.delay(requests("deleted", 2))
         ids = [own.id, others.id, polled.id, deleted.id]
         wait_until(lambda: len(simulator.state().batches) == 7, 180)
-        wait_until(lambda: all(BatchJob(job_id, app).status().batches[0].looks for job_id in ids), 180)
+        wait_until(lambda: all(BatchJob(job_id, app).status().batches[0].polls for job_id in ids), 180)
         command = [sys.executable, "-m", "claude_batch_tasks.cli", "watch", polled.id]
         watching = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
         pool = stack.enter_context(ThreadPoolExecutor(6))

@@ -165,7 +165,7 @@ def test_progress_holds_counts_and_no_prompt(world: World, spare: Spare) -> None
     info, state = result.info, result.state
     gate.set()
     assert state == "PROGRESS"
-    assert (info["requests"], info["processing"], info["looks"]) == (5, 5, 2)
+    assert (info["requests"], info["processing"], info["polls"]) == (5, 5, 2)
     assert SECRET not in repr(info)
     assert result.get(timeout=180)["succeeded"] == 5
 
@@ -258,7 +258,7 @@ def test_one_call_per_look(world: World, spare: Spare) -> None:
     result = run_batch.delay(prompts(name), client=name)
     result.get(timeout=180)
     assert account.calls == {"create": 1, "retrieve": 6, "results": 1}
-    assert BatchJob(result.id, world.app).status().looks == 5
+    assert BatchJob(result.id, world.app).status().polls == 5
 
 
 def test_all_batches_of_a_job_fail_at_once(world: World, spare: Spare) -> None:

@@ -68,6 +68,9 @@ def text(value: Any, indent: str = "") -> str:
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """Yield what differs between what is written down and what there is: ``gone``, ``new`` or ``different``; where."""
     if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(fields := old.get("fields"), list):
+            # A field that is a property now can still be read: it is the old name of another.
+            old = {**old, "fields": [each for each in fields if new.get(each) != "property"]}
         for key in sorted({*old, *new}):
             at = f"{where} / {key}" if where else key
             if key not in new:

@@ -158,7 +158,8 @@ SUMMARY = {
 #: What is shown under a job's id while it runs.
 PROGRESS = {
     *("state", "requests", "processing", "succeeded", "errored", "expired", "canceled"),
-    *("batches", "batches_done", "batch_ids", "looks", "not_found", "next_look"),
+    *("batches", "batches_done", "batch_ids", "polls", "polls_404", "next_poll_at"),
+    *("looks", "not_found", "next_look"),
 }
 
 

@@ -61,7 +61,7 @@ def test_a_batch_of_another_organization_is_not_taken_for_lost(
         simulator.behave(processing_seconds=60.0)
         worker = start_worker(simulator.url)
         result = run_batch.delay(requests("review", 5))
-        wait_until(lambda: BatchJob(result.id, app).status().looks)
+        wait_until(lambda: BatchJob(result.id, app).status().polls)
         worker.stop(kill=True)
         start_worker(simulator.url, **OTHER)
         text = refused(result)
@@ -79,7 +79,7 @@ def test_a_batch_that_is_not_in_sight_is_not_taken_for_lost(
     factory = "CLAUDE_BATCH_CLIENT_FACTORIES"
     worker = start_worker(unfriendly.url, **{factory: '{"default": "tests.adversarial.clients.a"}'})
     result = run_batch.delay(requests("review", 5), not_found_grace=1)
-    wait_until(lambda: BatchJob(result.id, app).status().looks)
+    wait_until(lambda: BatchJob(result.id, app).status().polls)
     worker.stop(kill=True)
     start_worker(unfriendly.url, **OTHER, **{factory: '{"default": "tests.adversarial.clients.b"}'})
     assert "what it does not show may still run" in refused(result)
@@ -95,7 +95,7 @@ def test_a_new_key_of_the_same_account_goes_on(
     account.manners = Manners(looks=6, script={"retrieve": [None, None, None, None, Answer(404), Answer(404)]})
     worker = start_worker(unfriendly.url)
     result = run_batch.delay(requests("review", 5))
-    wait_until(lambda: BatchJob(result.id, app).status().looks)
+    wait_until(lambda: BatchJob(result.id, app).status().polls)
     worker.stop(kill=True)
     start_worker(unfriendly.url, **OTHER)
     assert result.get(timeout=180)["succeeded"] == 5

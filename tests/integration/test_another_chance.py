@@ -121,7 +121,7 @@ class TestRounds:
         result = run_batch.delay(requests("job", 20))
         assert result.get(timeout=180)["resubmitted"] == 2
         assert account_for(app, result.id, "job", 20) == {"succeeded": 20}
-        assert BatchJob(result.id, app).status().not_found == 9
+        assert BatchJob(result.id, app).status().polls_404 == 9
         assert simulator.journal().paid_twice() == []
 
     def test_whose_create_is_not_answered_are_searched_for(self, app: Celery, simulator: Simulator) -> None:

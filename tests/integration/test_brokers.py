@@ -162,7 +162,7 @@ def test_the_steps_follow_the_queue_of_the_job(
         result = run_batch.apply_async((requests("queued", 20),), queue=rabbit.name)
         summary = result.get(timeout=180)
         assert (summary["state"], summary["succeeded"], summary["fallback"]) == ("completed", 20, 0)
-        assert BatchJob(result.id, app).status().not_found > 0
+        assert BatchJob(result.id, app).status().polls_404 > 0
         assert simulator.journal().paid_twice() == []
         assert "Traceback" not in worker.log.read_text()
 
@@ -197,7 +197,7 @@ def test_the_report(
         assert summary["fallback"] == 6
         assert app.AsyncResult(result.id).state == "SUCCESS"
         assert account_for(app, result.id, "report", 20) == {"succeeded": 19, "errored": 1}
-        assert BatchJob(result.id, app).status().not_found == 6
+        assert BatchJob(result.id, app).status().polls_404 == 6
         assert wait_until(lambda: rabbit.messages(rabbit.callbacks)) == 1
         wait_until(lambda: rabbit.messages() == 0)
         journal = simulator.journal()

@@ -35,7 +35,7 @@ def test_what_waits_there_is_sent_when_it_is_due(pool: str, here: Celery, simula
     with start_worker(here, pool=pool, perform_ping_check=False):
         job = run_batch.delay(requests("job", 3), poll_min=1.5, poll_max=1.5)
         assert job.get(timeout=180)["succeeded"] == 3
-    assert BatchJob(job.id, here).status().looks >= 2
+    assert BatchJob(job.id, here).status().polls >= 2
 
 
 def test_nothing_is_sent_by_one_that_was_stopped(here: Celery, simulator: Simulator) -> None:

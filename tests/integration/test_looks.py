@@ -50,7 +50,7 @@ def test_a_listing_that_fails_now_and_then_is_tried_again(
         simulator.faults(Fault("list", "status", calls=(1, 2, 4), **how))
         wait_until(lambda: len(simulator.journal().calls_to("list")) > lists + 5)
         assert {call.endpoint for call in looks(simulator, before)} == {"list"}, "and no look at each"
-        assert {BatchJob(job.id, app).status().not_found for job in jobs} == {0}, "nor is it a batch that was not found"
+        assert {BatchJob(job.id, app).status().polls_404 for job in jobs} == {0}, "nor is it a batch that was not found"
         simulator.end()
         finish(simulator, jobs)
 
@@ -147,7 +147,7 @@ def test_a_status_that_nobody_knows_is_not_the_end(app: Celery, start_worker: St
         before = len(simulator.journal().calls)
         time.sleep(5)
         assert len(looks(simulator, before)) <= 4
-        assert all(BatchJob(job.id, app).status().looks <= 6 for job in jobs)
+        assert all(BatchJob(job.id, app).status().polls <= 6 for job in jobs)
         simulator.end()
         finish(simulator, jobs)
 
@@ -201,7 +201,7 @@ def test_a_cancel_does_not_wait_for_what_the_api_asked_to_wait(app: Celery, star
         wait_until(lambda: simulator.journal().calls_to("create", 429))
         for result, state in ((held_back, {"canceled": 2}), (falling_back, {"succeeded": 1, "expired": 1})):
             job = BatchJob(result.id, app)
-            next_look = wait_until(lambda job=job: job.status().next_look)
+            next_look = wait_until(lambda job=job: job.status().next_poll_at)
             assert next_look.timestamp() < time.time() + 610, "ten minutes, whatever the API asks for"
             job.cancel()
             assert state.items() <= result.get(timeout=180).items()

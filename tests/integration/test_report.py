@@ -27,7 +27,7 @@ def test_every_request_succeeds_and_is_paid_once(
 
         assert summary["state"] == "completed"
         assert (summary["requests"], summary["succeeded"], summary["fallback"]) == (40, 40, 0)
-        assert BatchJob(result.id, app).status().not_found > 0
+        assert BatchJob(result.id, app).status().polls_404 > 0
         assert account_for(app, result.id, "review", 40) == {"succeeded": 40}
         assert {row.source for row in BatchJob(result.id, app).results()} == {"batch"}
         journal = simulator.journal()

@@ -103,7 +103,7 @@ def jobs() -> None:
     job.get()["suceeded"]  # error: mypy, pyright
     job.status().sucess  # error: mypy, pyright
     job.status().summary["succeeded"]  # error: mypy, pyright
-    job.status().next_look > datetime.now(timezone.utc)  # error: mypy, pyright
+    job.status().next_poll_at > datetime.now(timezone.utc)  # error: mypy, pyright
     job.status().batches[0].state == "finished"  # error: mypy, pyright
 
 

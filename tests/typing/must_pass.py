@@ -145,6 +145,9 @@ def jobs() -> None:
     assert_type(status.state, Literal["staged", "running", "completed", "canceled", "failed", "revoked"])
     assert_type(status.batches, tuple[BatchStatus, ...])
     assert_type(status.cost, float | None)
+    assert_type(status.next_poll_at, datetime | None)
+    assert_type(status.polls + status.polls_404 + status.batches[0].number, int)
+    assert_type(status.looks + status.not_found, int)  # the old names, until 1.0
     assert_type(status.next_look, datetime | None)
     assert_type(status.summary, Summary | None)
     assert_type(status.done, int)

@@ -143,7 +143,7 @@ class JobAdmin(admin.ModelAdmin):
         try:
             job = BatchJob(job_id)
             status = job.status()
-            batches = Paginator(list(enumerate(status.batches)), ROWS).get_page(request.GET.get("batches"))
+            batches = Paginator(status.batches, ROWS).get_page(request.GET.get("batches"))
             history = Paginator(job.history()[::-1], ROWS).get_page(request.GET.get("history"))
             context |= {"job": status, "batches": batches, "history": history, "app": configured_app().main}
             context["actions"] = [

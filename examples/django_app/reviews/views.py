@@ -66,9 +66,9 @@ def status(request: HttpRequest, job_id: uuid.UUID) -> JsonResponse:
             "state": found.state,
             "requests": found.requests,
             "done": found.done,
-            "looks": found.looks,
-            "not_found": found.not_found,
-            "next_look": found.next_look,
+            "polls": found.polls,
+            "polls_404": found.polls_404,
+            "next_poll_at": found.next_poll_at,
         }
     )
 

@@ -277,6 +277,7 @@ class TestAJobInTheStore:
         assert [row.split()[:4] for row in rows] == [[later, "staged", "1", "0"], [job.id, "staged", "2", "0"]]
         found = [json.loads(row) for row in run("list", "--json").output.splitlines()]
         assert [each["job_id"] for each in found] == [later, job.id]
+        assert all(each["polls_404"] == each["not_found"] == 0 for each in found), "both names, until 1.0"
         assert len(run("list", "--json", "--limit", "1").output.splitlines()) == 1
         assert run("list", "--json", "--state", "failed", "--state", "running").output == ""
         assert run("list", "--state", "nosuch").exit_code == 2
@@ -289,6 +290,7 @@ class TestAJobInTheStore:
         assert "submitted: 2 requests in 1 batch" in shown.output
         found = json.loads(run("status", job.id, "--json").output)
         assert (found["state"], found["batches"][0]["requests"]) == ("staged", 2)
+        assert (found["polls"], found["looks"], found["batches"][0]["number"]) == (0, 0, 1)
         assert [event["event"] for event in found["history"]] == ["submitted"]
 
     def test_has_no_results_yet(self, run: Callable[..., Result], job: BatchJob, tmp_path: Path) -> None:

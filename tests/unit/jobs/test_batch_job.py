@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from celery import Celery, Task
 
-from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
+from claude_batch_tasks import BatchJob, JobStatus, RequestResult, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.jobs.job_status import OLD_NAMES, with_old_names
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
@@ -520,7 +522,7 @@ class TestStatus:
             ("staged", 2, None),
             ("staged", 1, None),
         ]
-        assert (status.next_look, status.started_at, status.ended_at, status.error, status.summary) == (None,) * 5
+        assert (status.next_poll_at, status.started_at, status.ended_at, status.error, status.summary) == (None,) * 5
         assert 0 <= (datetime.now(timezone.utc) - status.submitted_at).total_seconds() < 60
         assert abs((status.submitted_at - before).total_seconds()) < 60
 
@@ -543,10 +545,23 @@ class TestStatus:
             store.leases.write_record(Unit(JOB, number), "test", **changes)
         status = job.status()
         assert (status.state, status.processing, status.succeeded, status.expired) == ("running", 2, 1, 1)
-        assert (status.looks, status.not_found) == (7, 3)
-        assert status.next_look == datetime.fromtimestamp(1900, timezone.utc)
+        assert (status.polls, status.polls_404) == (7, 3)
+        assert status.next_poll_at == datetime.fromtimestamp(1900, timezone.utc)
         assert status.started_at == datetime.fromtimestamp(1000.5, timezone.utc)
-        assert status.batches[0].batch_id == "msgbatch_1"
+        assert [(batch.number, batch.batch_id) for batch in status.batches] == [(1, "msgbatch_1"), (2, None)]
+
+    def test_has_the_old_names_of_its_attributes(self, store: Store, stage: Any) -> None:
+        job = stage("a", "b", "c", max_requests_per_batch=2)
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.leases.write_record(Unit(JOB, 0), "test", looks=3, not_found=1, due_at=2000.0)
+        status = job.status()
+        shown = with_old_names(status)
+        assert [(each.looks, each.not_found) for each in (status, *status.batches)] == [(3, 1), (3, 1), (0, 0)]
+        assert status.next_look == status.batches[0].next_look == datetime.fromtimestamp(2000, timezone.utc)
+        assert msgspec.convert(shown, JobStatus) == status
+        for each in (shown, *shown["batches"]):
+            assert [each[old] for old in OLD_NAMES] == [each[new] for new in OLD_NAMES.values()]
+        assert (shown["looks"], shown["batches"][1]["next_look"]) == (3, None)
 
     def test_says_what_it_has_cost_and_how_outcomes_came(self, store: Store, stage: Any) -> None:
         job = stage("a", "b", "c", "d", max_requests_per_batch=2)
@@ -572,12 +587,12 @@ class TestStatus:
         status = job.status()
         assert (status.cost, status.cost_unknown) == (None, {"m (fast)": 3, "o": 3}), "nothing is known: not 0"
 
-    def test_of_a_batch_that_is_done_shows_no_next_look(self, stage: Any, finish: Any) -> None:
+    def test_of_a_batch_that_is_done_shows_no_next_poll(self, stage: Any, finish: Any) -> None:
         job = stage("a")
         finish(0, [succeeded()], counts={"succeeded": 1}, due_at=2000.0)
         status = job.status()
-        assert status.next_look is None
-        assert (status.batches[0].state, status.batches[0].next_look) == ("done", None)
+        assert status.next_poll_at is None
+        assert (status.batches[0].state, status.batches[0].next_poll_at) == ("done", None)
 
     @pytest.mark.parametrize("state", ["completed", "canceled", "failed"])
     def test_of_a_job_that_ended_has_nothing_processing(self, store: Store, stage: Any, state: Any) -> None:

@@ -86,6 +86,9 @@ class TestTheSummary:
         progress = job_summary.make_progress(self.record(), self.BATCHES)
         assert (progress["requests"], progress["processing"], progress["batches_done"]) == (5, 0, 2)
         assert json.loads(json.dumps(progress)) == progress
+        assert [progress[key] for key in ("polls", "polls_404", "next_poll_at")] == [
+            progress[key] for key in ("looks", "not_found", "next_look")
+        ]
 
     @settings(max_examples=20)
     @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
