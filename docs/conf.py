@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 from pathlib import Path
@@ -19,6 +20,14 @@ exclude_patterns = ["*.py"]
 html_theme = "furo"
 html_title = f"claude-batch-tasks {release}"
 html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["narrow.css"]
+
+#: Where pages were that have another name now.
+MOVED = {
+    "quickstart": "tutorial",
+    "explanation/another_chance": "explanation/resubmission_and_fallback",
+}
 
 myst_heading_anchors = 3
 
@@ -32,6 +41,7 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", _draw_pictures)
     app.connect("autodoc-process-docstring", _spare_sentences, priority=400)
     app.connect("sphinx-click-process-description", _from_help)
+    app.connect("build-finished", _redirect_old_addresses)
 
 
 def _draw_pictures(app: Sphinx) -> None:
@@ -48,3 +58,15 @@ def _spare_sentences(app: Sphinx, what: str, name: str, obj: object, options: ob
 def _from_help(app: Sphinx, ctx: object, lines: list[str]) -> None:
     """A command's help is plain text, in which reStructuredText finds references."""
     lines[:] = [re.sub(r"`([^`]+)`", r"``\1``", line).replace("_...", r"\_...") for line in lines]
+
+
+def _redirect_old_addresses(app: Sphinx, error: Exception | None) -> None:
+    """Leave a page at each old address that leads to the new one."""
+    if error is None and app.builder.name == "html":
+        for old, new in MOVED.items():
+            path = Path(app.outdir) / f"{old}.html"
+            address = os.path.relpath(f"{new}.html", Path(old).parent)
+            path.write_text(
+                f'<!doctype html><meta charset="utf-8"><title>Moved</title>'
+                f'<meta http-equiv="refresh" content="0; url={address}"><a href="{address}">{new}</a>'
+            )

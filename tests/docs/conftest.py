@@ -31,7 +31,7 @@ def start_reader(tmp_path: Path) -> Iterator[StartReader]:
 
 @pytest.fixture
 def read(start_reader: StartReader) -> Read:
-    """``read("docs/quickstart.md")``: from zero."""
+    """``read("docs/tutorial.md")``: from zero."""
     return lambda page: start_reader({}).read(ROOT / page)
 
 

@@ -8,6 +8,7 @@
 
 ``<!-- not run: why -->`` before a block: it cannot be run as it stands. ``<!-- a terminal of its own -->``: its last
 command goes on beside the others, once what is shown has appeared. ``<!-- python: ... -->`` is run, and not seen.
+``<!-- newcomer only: why -->``, also with ``, a terminal of its own``: only ``make newcomer`` runs it, from zero.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Blocks of these languages are for people: diagrams, output, links between pages; diffs have a test of their own.
 PROSE = {"text", "diff", "{toctree}", "{eval-rst}", "{click}"}
 
-_MARK = re.compile(r"<!-- (not run|a terminal of its own|python)(?:: ?(.*?))? ?-->", re.DOTALL)
+_MARK = re.compile(
+    r"<!-- (not run|(?:newcomer only, )?a terminal of its own|newcomer only|python)(?:: ?(.*?))? ?-->", re.DOTALL
+)
 _FILE = re.compile(r"(?:# |<!-- )(\w[\w./-]*\.\w+)(, at the end)?(?: -->)?$")
 
 
@@ -40,6 +43,7 @@ class Block:
     text: str
     not_run: str | None = None
     own_terminal: bool = False
+    newcomer: bool = False
 
     @property
     def file(self) -> tuple[str, bool] | None:
@@ -73,14 +77,15 @@ def blocks(page: Path) -> Iterator[Block]:
             if mark and mark[1] == "python":
                 yield Block(page, token.map[0] + 1, "python", mark[2])
         elif token.type == "fence" and token.map:
-            said = mark[1] if mark else None
+            said = mark[1] if mark else ""
             yield Block(
                 page,
                 token.map[0] + 2,
                 token.info.split()[0] if token.info else "",
                 token.content,
-                not_run=mark[2] if mark and said == "not run" else None,
-                own_terminal=said == "a terminal of its own",
+                not_run=mark[2] if mark and said.startswith(("not run", "newcomer only")) else None,
+                own_terminal=said.endswith("a terminal of its own"),
+                newcomer=said.startswith("newcomer only"),
             )
             mark = None
         elif token.type not in ("paragraph_close", "heading_close"):

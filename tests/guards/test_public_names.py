@@ -189,6 +189,7 @@ REBUILT: list[tuple[str, list[Any], dict[str, Any]]] = [
 
 #: ``pip install 'claude-batch-tasks[...]'``
 EXTRAS = {"arrow", "cli", "demo", "encryption", "flower", "opentelemetry", "prometheus", "simulator"}
+EXTRAS |= {"all", "django", "fastapi", "flask", "pandas", "polars", "postgres", "testing"}
 
 
 def test_names_of_the_package() -> None:

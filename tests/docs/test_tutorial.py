@@ -1,4 +1,4 @@
-"""The page on quickstart, from zero."""
+"""The tutorial, from zero."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
 
 
 def test_the_page_is_true_from_top_to_bottom(read: Read) -> None:
-    read("docs/quickstart.md")
+    read("docs/tutorial.md")
