@@ -18,6 +18,58 @@ more. ``failed``: a permanent error, in ``error``."""
 JobState = Literal["staged", "running", "completed", "canceled", "failed", "revoked"]
 
 
+class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what applications get: it can be written as JSON, returned by a task, FastAPI or pydantic."""
+
+    def asdict(self) -> dict[str, Any]:
+        """Return the fields as a dict of JSON types: times as ISO 8601 in UTC, bytes in base64."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+    def __json__(self) -> dict[str, Any]:
+        """Return what kombu's JSON serializer writes, for a task that returns this."""
+        return self.asdict()
+
+    # With these two methods, `dict(...)` works, and with it FastAPI's encoder of values without a declared type.
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the fields."""
+        return self.__struct_fields__
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.__struct_fields__:
+            return getattr(self, name)
+        raise KeyError(name)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Return how pydantic, and so FastAPI, checks and writes this."""
+        from pydantic_core import core_schema
+
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_plain_validator_function(lambda value: msgspec.convert(value, cls)),
+            python_schema=core_schema.is_instance_schema(cls),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.asdict),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """Return the JSON schema for pydantic and FastAPI's documentation: the names of the fields and their types."""
+        (reference,), definitions = msgspec.json.schema_components([cls], ref_template="#/$defs/{name}")
+        found = definitions[cls.__name__] if "$ref" in reference else reference
+        return {name: _inline_references(each, definitions) for name, each in found.items()}
+
+
+def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Return a JSON schema with each reference replaced by what it names."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inline_references(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+        return {name: _inline_references(each, definitions) for name, each in schema.items()}
+    if isinstance(schema, list):
+        return [_inline_references(each, definitions) for each in schema]
+    return schema
+
+
 class TokenCounts(TypedDict):
     """The tokens of a job's answers, as Anthropic counts them."""
 
@@ -439,7 +491,7 @@ class Flight(msgspec.Struct, array_like=True, kw_only=True):
     """Seconds by which the API's clock, by which ``created_at`` and ``expires_at`` are, is ahead of the store's."""
 
 
-class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryEvent(PublicStruct, frozen=True, kw_only=True):
     """Something that happened to a job."""
 
     at: datetime

@@ -14,7 +14,7 @@ from celery.utils.imports import cwd_in_path
 
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.batch_job import BatchJob
-from claude_batch_tasks.jobs.job_status import JobStatus, with_old_names
+from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.settings import Settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -77,7 +77,7 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON to standard output."""
-    click.echo(msgspec.json.encode(with_old_names(value) if isinstance(value, JobStatus) else value))
+    click.echo(msgspec.json.encode(value.asdict() if isinstance(value, JobStatus) else value))
 
 
 def confirm(question: str, yes: bool) -> None:

@@ -8,7 +8,6 @@ import click
 
 from claude_batch_tasks.cli import claude_batch, common, job_texts
 from claude_batch_tasks.jobs.batch_job import list_jobs
-from claude_batch_tasks.jobs.job_status import with_old_names
 from claude_batch_tasks.records import JobState
 
 
@@ -42,7 +41,7 @@ def status(ctx: click.Context, job_id: str, as_json: bool) -> None:
     job = common.job_of(ctx, job_id)
     found, history = job.status(), job.history()
     if as_json:
-        common.print_json({**with_old_names(found), "history": history})
+        common.print_json({**found.asdict(), "history": history})
         return
     for line in job_texts.format_status(found, history):
         click.echo(line)

@@ -23,6 +23,9 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Ledger, open_store
 
 if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
     from typing_extensions import Unpack
 
     from claude_batch_tasks.settings.job_options import JobSettings
@@ -94,7 +97,7 @@ class BatchJob:
     def export(
         self,
         file: str | os.PathLike[str] | IO[Any],
-        format: str = "jsonl",
+        format: str | None = None,
         *,
         type: Type | None = None,
         order: Order = "stored",
@@ -104,17 +107,50 @@ class BatchJob:
         Args:
             file: a path, where the file appears when it is complete, or an open file.
             format: ``jsonl``: Anthropic's result lines, ``{"custom_id", "source", "result"}`` with your custom_id;
-                ``parquet``: one flat row for each, for pandas, Arrow, DuckDB (needs the extra ``arrow``).
+                ``csv``: a header and one flat row for each, in UTF-8; ``parquet``: the same columns, for Arrow, DuckDB
+                and the like (needs the extra ``arrow``). Default: what the path's suffix says, else ``jsonl``.
             type, order: as for ``results()``.
 
         Returns:
             The number of outcomes written.
 
         Raises:
-            ValueError: there is no such format, type or order.
+            ValueError: there is no such format, type or order, or the suffix is that of a format that is not supported.
             ImportError: ``parquet`` without pyarrow.
         """
         return self._job_results.export_results(file, format, type, order)
+
+    def to_pandas(self, *, type: Type | None = None, order: Order = "stored") -> pandas.DataFrame:
+        """Return the outcomes as a pandas DataFrame: the columns of a CSV export, one row for each.
+
+        All of them are in memory. Needs the extra ``pandas``.
+
+        Args:
+            type, order: as for ``results()``.
+
+        Raises:
+            ValueError: there is no such type or order.
+            ImportError: pandas is not installed.
+        """
+        return self._job_results.to_pandas(type, order)
+
+    def to_polars(self, *, type: Type | None = None, order: Order = "stored") -> polars.DataFrame:
+        """Return the outcomes as a Polars DataFrame; like ``to_pandas()``. Needs the extra ``polars``.
+
+        Raises:
+            ValueError: there is no such type or order.
+            ImportError: Polars is not installed.
+        """
+        return self._job_results.to_polars(type, order)
+
+    def to_arrow(self, *, type: Type | None = None, order: Order = "stored") -> pyarrow.Table:
+        """Return the outcomes as an Arrow table; like ``to_pandas()``. Needs the extra ``arrow``.
+
+        Raises:
+            ValueError: there is no such type or order.
+            ImportError: pyarrow is not installed.
+        """
+        return self._job_results.to_arrow(type, order)
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Return the requests as they were handed over, as ``run_batch`` takes them; what has an outcome is paid for.

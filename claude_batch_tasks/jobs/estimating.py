@@ -12,8 +12,10 @@ import msgspec
 
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.jobs import notebook_html
 from claude_batch_tasks.pricing.prices import Prices, check_overrides
 from claude_batch_tasks.pricing.request_bounds import PricedRequest, describe_unknown, sum_known
+from claude_batch_tasks.records import PublicStruct
 from claude_batch_tasks.settings import prices_of
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
@@ -23,7 +25,7 @@ _MOST_REQUESTS = 100_000
 _MOST_BYTES = 256_000_000
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class Estimate(PublicStruct, frozen=True, kw_only=True):
     """What a job would cost, in USD. ``str()`` says it in one line.
 
     Answers are taken to be as long as ``max_tokens`` allow, nothing to be read from a cache, and what is marked for a
@@ -44,13 +46,25 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """``cost``, by model."""
     at_least: float | None = None
     """Through batches, without what is ``unknown`` and with answers of no length; None: nothing is unknown."""
-    unknown: dict[str, int] = {}
+    unknown: dict[str, int] = msgspec.field(default_factory=dict)
     """What the requests do not say the size or the price of, and how often: ``{"file": 4}``."""
 
     @property
     def reasons(self) -> str:
         """Why ``cost`` is no estimate: ``4 files whose size is not known``; empty if it is one."""
         return describe_unknown(self.unknown)
+
+    def _repr_html_(self) -> str:
+        """Return a table, which notebooks show."""
+        rows = {
+            "Requests": f"{self.requests:,}",
+            "Input tokens": f"about {self.input_tokens:,}",
+            "Output tokens": f"at most {self.max_output_tokens:,}",
+            "Cost": str(self),
+            **{f"Cost of {model}": notebook_html.format_dollars(cost) for model, cost in self.by_model.items()},
+            "Cost by the Messages API": notebook_html.format_dollars(self.fallback_cost),
+        }
+        return notebook_html.format_table("Estimate", rows)
 
     def __str__(self) -> str:
         if not self.unknown:

@@ -8,7 +8,9 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from claude_batch_tasks.records import BatchRecord, BatchState, Costs, JobRecord, JobState, Summary
+from claude_batch_tasks.formatting import format_counts
+from claude_batch_tasks.jobs import notebook_html
+from claude_batch_tasks.records import BatchRecord, BatchState, Costs, JobRecord, JobState, PublicStruct, Summary
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import HasRecords
 from claude_batch_tasks.wire.result_rows import OUTCOMES
@@ -49,7 +51,7 @@ class _HasOldNames:
         return self.next_poll_at
 
 
-class BatchStatus(msgspec.Struct, _HasOldNames, frozen=True, kw_only=True):
+class BatchStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """One batch of a job, as last seen."""
 
     number: int
@@ -66,8 +68,12 @@ class BatchStatus(msgspec.Struct, _HasOldNames, frozen=True, kw_only=True):
     """When its next step is due; None: it is done, or nothing is planned yet."""
     error: str | None
 
+    def asdict(self) -> dict[str, Any]:
+        """Return the fields as a dict of JSON types, some also under the names that they had before."""
+        return _add_old_names(super().asdict())
 
-class JobStatus(msgspec.Struct, _HasOldNames, frozen=True, kw_only=True):
+
+class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """How far a job is.
 
     Anthropic counts outcomes only when a whole batch has ended: until then, the outcome counts stay zero.
@@ -102,7 +108,7 @@ class JobStatus(msgspec.Struct, _HasOldNames, frozen=True, kw_only=True):
     """US dollars that the answers so far have cost, without what ``cost_unknown`` names; None: nothing is known."""
     cost_by_model: dict[str, float | None]
     """``cost`` by model; None: the price is not known."""
-    cost_unknown: dict[str, int | None] = {}
+    cost_unknown: dict[str, int | None] = msgspec.field(default_factory=dict)
     """How many answers have a price that is not known, by model; None: an older release did not count them."""
     next_poll_at: datetime | None
     """When the next step of a batch is due."""
@@ -112,6 +118,25 @@ class JobStatus(msgspec.Struct, _HasOldNames, frozen=True, kw_only=True):
     error: str | None
     summary: Summary | None
     """What ``result.get()`` returns, once the job has ended."""
+
+    def asdict(self) -> dict[str, Any]:
+        """Return the fields as a dict of JSON types, some also under the names that they had before."""
+        return _add_old_names(super().asdict())
+
+    def _repr_html_(self) -> str:
+        """Return a table, which notebooks show."""
+        counts = {name: getattr(self, name) for name in (*OUTCOMES, "processing")}
+        rows = {
+            "State": self.state,
+            "Error": self.error,
+            "Stopped": self.stopped,
+            "Requests": f"{self.requests:,} ({format_counts(counts)})",
+            "Batches": f"{len(self.batches):,}",
+            "Cost": notebook_html.format_dollars(self.cost),
+            "Submitted": f"{self.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
+            "Ended": f"{self.ended_at:%Y-%m-%d %H:%M:%S} UTC" if self.ended_at else None,
+        }
+        return notebook_html.format_table(f"Job {self.job_id}", rows)
 
     @property
     def done(self) -> int:
@@ -161,12 +186,11 @@ def _sum_counters(batches: Sequence[BatchRecord]) -> dict[str, int]:
     }
 
 
-def with_old_names(status: JobStatus) -> dict[str, Any]:
-    """Return a status as JSON has it: each attribute under its name, and under the name that it had before."""
-    found: dict[str, Any] = msgspec.to_builtins(status)
-    for each in (found, *found["batches"]):
+def _add_old_names(plain: dict[str, Any]) -> dict[str, Any]:
+    """Add to a status as JSON the names that some of its attributes had before."""
+    for each in (plain, *plain.get("batches", ())):
         each.update({old: each[new] for old, new in OLD_NAMES.items()})
-    return found
+    return plain
 
 
 def _batch_status(number: int, batch: BatchRecord | None) -> BatchStatus:

@@ -1,37 +1,71 @@
-"""The export of a job's outcomes to a file: JSON lines, or Parquet for pandas, Arrow, DuckDB and the like."""
+"""The export of a job's outcomes to a file: JSON lines, CSV, or Parquet for Arrow, DuckDB and the like."""
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import PurePath
 from typing import IO, Any
 
-from claude_batch_tasks.results.reader import Order, Reader, Type, as_line, as_result, message_json
-from claude_batch_tasks.wire import token_usage
+from claude_batch_tasks.results import flat_rows
+from claude_batch_tasks.results.reader import Outcome, as_line
 
 #: Rows of one row group of a Parquet file, and bytes of the messages in it; these are held in memory.
 _GROUP = 5_000
 _GROUP_BYTES = 64_000_000
+#: Characters of CSV that are held in memory.
+_CSV_CHARACTERS = 1_000_000
 
 
-def write_jsonl(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
+#: An outcome with the caller's custom_id.
+NamedOutcome = tuple[str, Outcome]
+
+
+def write_jsonl(outcomes: Iterable[NamedOutcome], file: IO[bytes]) -> int:
     """Write a line for each outcome: Anthropic's own result line under your custom_id, and its ``source``.
 
     Returns:
         The number of lines.
     """
     count = 0
-    for reader in readers:
-        for outcome in reader.read_outcomes(only, order):
-            file.write(as_line(reader.custom_id(outcome), outcome) + b"\n")
-            count += 1
+    for custom_id, outcome in outcomes:
+        file.write(as_line(custom_id, outcome) + b"\n")
+        count += 1
     return count
 
 
-def write_parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None, order: Order) -> int:
+def write_csv(outcomes: Iterable[NamedOutcome], file: IO[bytes]) -> int:
+    """Write a CSV file in UTF-8 with a header and one row for each outcome; ``message`` is the whole message as JSON.
+
+    Returns:
+        The number of rows, without the header.
+    """
+    lines = io.StringIO(newline="")
+    writer = csv.writer(lines)
+    writer.writerow(flat_rows.COLUMNS)
+    count = 0
+    for custom_id, outcome in outcomes:
+        row = flat_rows.flatten_outcome(custom_id, outcome)
+        writer.writerow([row.get(name) for name in flat_rows.COLUMNS])
+        count += 1
+        if lines.tell() > _CSV_CHARACTERS:
+            _move_text(lines, file)
+    _move_text(lines, file)
+    return count
+
+
+def _move_text(lines: io.StringIO, file: IO[bytes]) -> None:
+    """Write what the buffer holds to the file, and empty the buffer."""
+    file.write(lines.getvalue().encode())
+    lines.seek(0)
+    lines.truncate()
+
+
+def write_parquet(outcomes: Iterable[NamedOutcome], file: IO[bytes]) -> int:
     """Write a Parquet file with one flat row for each outcome; ``message`` is the whole message as JSON.
 
     Returns:
@@ -40,22 +74,16 @@ def write_parquet(readers: Iterator[Reader], file: IO[bytes], only: Type | None,
     Raises:
         ImportError: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetWriter
-    except ImportError:
-        raise ImportError("Parquet needs pyarrow: pip install 'claude-batch-tasks[arrow]'") from None
+    schema = flat_rows.arrow_schema()
+    from pyarrow import Table
+    from pyarrow.parquet import ParquetWriter
+
     if isinstance(file, _Text):
         raise TypeError("a Parquet file is binary; open it with 'wb'")
-    text = pyarrow.string()
-    types = {name: pyarrow.int64() if name in token_usage.USAGE else text for name in _COLUMNS}
-    schema = pyarrow.schema(list(types.items()))
-    found = (_flatten_outcomes(reader, only, order) for reader in readers)
-    rows = (row for some in found for row in some)
     count = 0
     with ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in _group_rows(rows):
-            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+        for group in _group_rows(flat_rows.flatten_outcomes(outcomes)):
+            writer.write_table(Table.from_pylist(group, schema))
             count += len(group)
     return count
 
@@ -74,10 +102,34 @@ def _group_rows(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 #: The supported formats.
-FORMATS: dict[str, Callable[[Iterator[Reader], IO[bytes], Type | None, Order], int]] = {
+FORMATS: dict[str, Callable[[Iterable[NamedOutcome], IO[bytes]], int]] = {
     "jsonl": write_jsonl,
+    "csv": write_csv,
     "parquet": write_parquet,
 }
+
+_SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+#: Suffixes of formats that are not supported. A file with such a name must not hold something else.
+_OTHER_FORMATS = frozenset((".gz", ".bz2", ".xz", ".zip", ".zst", ".xls", ".xlsx", ".feather", ".arrow", ".tsv", ".db"))
+
+
+def choose_format(file: Any, format: str | None) -> str:
+    """Return the format to write: the given one, else the one that the path's suffix names, else ``jsonl``.
+
+    Raises:
+        ValueError: there is no such format, or the suffix is that of a format that is not supported.
+    """
+    known = " or ".join(map(repr, FORMATS))
+    if format is not None:
+        if format not in FORMATS:
+            raise ValueError(f"format must be {known}, not {format!r}")
+        return format
+    if not isinstance(file, (str, os.PathLike)):
+        return "jsonl"
+    suffix = PurePath(os.fsdecode(file)).suffix.lower()
+    if suffix in _OTHER_FORMATS:
+        raise ValueError(f"files of type {suffix} cannot be written; give a format ({known}) or another file name")
+    return _SUFFIXES.get(suffix, "jsonl")
 
 
 @contextmanager
@@ -116,33 +168,3 @@ class _Text(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._file.write(bytes(data).decode())
         return len(data)
-
-
-_COLUMNS = (
-    *("custom_id", "type", "source", "text", "stop_reason", "model"),
-    *token_usage.USAGE,
-    *("error_type", "error_message", "message"),
-)
-
-
-def _flatten_outcomes(reader: Reader, only: Type | None, order: Order) -> Iterator[dict[str, Any]]:
-    for outcome in reader.read_outcomes(only, order):
-        result = as_result(reader.custom_id(outcome), outcome)
-        message, error = result.message or {}, result.error or {}
-        yield {
-            **token_usage.usage_of(message.get("usage")),
-            "custom_id": _clean_text(result.custom_id),
-            "type": result.type,
-            "source": result.source,
-            "text": _clean_text(result.text if message else None),
-            "stop_reason": _clean_text(message.get("stop_reason")),
-            "model": _clean_text(message.get("model")),
-            "error_type": _clean_text(error.get("type")),
-            "error_message": _clean_text(error.get("message")),
-            "message": message_json(outcome).decode() if message else None,
-        }
-
-
-def _clean_text(value: Any) -> str | None:
-    """Return the text in a form that Arrow accepts: without lone surrogates, which an answer may hold."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else None

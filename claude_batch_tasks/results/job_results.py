@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claude_batch_tasks.errors import JobNotFound, RequestNotFound
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.results import export
+from claude_batch_tasks.results import export, flat_rows
 from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results.request_search import Places, RequestSearch
 from claude_batch_tasks.store import HasJobs, ReadableStore, lost_records
 from claude_batch_tasks.wire.result_rows import OUTCOMES
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
 
 
 class JobResults:
@@ -25,8 +30,12 @@ class JobResults:
         if ids is not None:
             _check_choices(type, order)
             return (result for result in self._read_some(self._search_all_ids(ids)) if type in (None, result.type))
+        return (as_result(custom_id, outcome) for custom_id, outcome in self.read_outcomes(type, order))
+
+    def read_outcomes(self, type: Type | None, order: Order) -> Iterator[export.NamedOutcome]:
+        """Return the outcomes of finished batches as they are stored, each with its custom_id."""
         readers = self._open_readers(type, order)
-        return (result for reader in readers for result in reader.read_results(type, order))
+        return ((reader.custom_id(found), found) for reader in readers for found in reader.read_outcomes(type, order))
 
     def find_result(self, custom_id: str) -> RequestResult:
         """Return the outcome of one request."""
@@ -37,12 +46,24 @@ class JobResults:
             return result
         raise RequestNotFound(f"request {custom_id!r} of job {self._job_id} has no outcome yet")
 
-    def export_results(self, file: Any, format: str, type: Type | None, order: Order) -> int:
+    def export_results(self, file: Any, format: str | None, type: Type | None, order: Order) -> int:
         """Write the outcomes of finished batches to a file, and return how many there are."""
-        write = export.FORMATS[check_choice("format", format, tuple(export.FORMATS))]
-        readers = self._open_readers(type, order)
+        write = export.FORMATS[export.choose_format(file, format)]
+        outcomes = self.read_outcomes(type, order)
         with export.open_output(file) as out:
-            return write(readers, out, type, order)
+            return write(outcomes, out)
+
+    def to_pandas(self, type: Type | None, order: Order) -> pandas.DataFrame:
+        """Return the outcomes of finished batches as a pandas DataFrame."""
+        return flat_rows.to_pandas(self.read_outcomes(type, order))
+
+    def to_polars(self, type: Type | None, order: Order) -> polars.DataFrame:
+        """Return the outcomes of finished batches as a Polars DataFrame."""
+        return flat_rows.to_polars(self.read_outcomes(type, order))
+
+    def to_arrow(self, type: Type | None, order: Order) -> pyarrow.Table:
+        """Return the outcomes of finished batches as an Arrow table."""
+        return flat_rows.to_arrow(self.read_outcomes(type, order))
 
     def _search_all_ids(self, ids: Iterable[str]) -> Places:
         return RequestSearch(self._store, self._job_id, read_job(self._store, self._job_id)).find_places(ids)

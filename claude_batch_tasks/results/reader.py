@@ -16,7 +16,7 @@ import msgspec
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job, shorten_text
-from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.records import BatchRecord, JobRecord, PublicStruct
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
 
@@ -25,7 +25,7 @@ Source = Literal["batch", "resubmitted", "messages"]
 Order = Literal["stored", "request"]
 
 
-class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
+class RequestResult(PublicStruct, frozen=True, kw_only=True):
     """What became of one request."""
 
     custom_id: str

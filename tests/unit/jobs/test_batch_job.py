@@ -15,7 +15,7 @@ from celery import Celery, Task
 
 from claude_batch_tasks import BatchJob, JobStatus, RequestResult, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
-from claude_batch_tasks.jobs.job_status import OLD_NAMES, with_old_names
+from claude_batch_tasks.jobs.job_status import OLD_NAMES
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
@@ -555,7 +555,7 @@ class TestStatus:
         store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
         store.leases.write_record(Unit(JOB, 0), "test", looks=3, not_found=1, due_at=2000.0)
         status = job.status()
-        shown = with_old_names(status)
+        shown = status.asdict()
         assert [(each.looks, each.not_found) for each in (status, *status.batches)] == [(3, 1), (3, 1), (0, 0)]
         assert status.next_look == status.batches[0].next_look == datetime.fromtimestamp(2000, timezone.utc)
         assert msgspec.convert(shown, JobStatus) == status

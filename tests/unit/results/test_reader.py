@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -664,6 +665,59 @@ class TestAnExport:
         assert (rows[5]["type"], rows[5]["error_type"], rows[5]["error_message"]) == ("errored", "api_error", "no 5")
         assert (rows[6]["type"], rows[6]["text"], rows[6]["message"]) == ("expired", None, None)
 
+    def test_may_be_a_csv_file(self, job: BatchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(export, "_CSV_CHARACTERS", 1000)
+        path, table = tmp_path / "results.csv", tmp_path / "results.parquet"
+        assert job.export(path, order="request") == job.export(table, order="request") == 3 * PER_BATCH
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        wanted = pyarrow.parquet.read_table(table).to_pylist()
+        assert rows == [{name: "" if value is None else str(value) for name, value in row.items()} for row in wanted]
+        text = io.StringIO()
+        job.export(text, "csv", order="request")
+        assert text.getvalue().encode() == path.read_bytes()
+
+    def test_has_the_format_that_the_suffix_names(self, job: BatchJob, tmp_path: Path) -> None:
+        for name, first in (
+            ("a.csv", b"custom_id,"),
+            ("a.CSV", b"custom_id,"),
+            ("a.parquet", b"PAR1"),
+            ("a.jsonl", b"{"),
+            ("a.txt", b"{"),
+            ("none", b"{"),
+        ):
+            job.export(tmp_path / name)
+            assert (tmp_path / name).read_bytes().startswith(first), name
+        job.export(tmp_path / "b.parquet", "csv")
+        assert (tmp_path / "b.parquet").read_bytes().startswith(b"custom_id,")
+        job.export(tmp_path / "b.xlsx", format="csv")
+        for name in ("c.xlsx", "c.jsonl.gz"):
+            with pytest.raises(ValueError, match="give a format"):
+                job.export(tmp_path / name)
+            assert not (tmp_path / name).exists()
+        with pytest.raises(ValueError, match="'jsonl' or 'csv' or 'parquet', not 'xml'"):
+            job.export(tmp_path / "c.csv", "xml")
+
+    def test_becomes_a_data_frame(self, job: BatchJob, tmp_path: Path) -> None:
+        path = tmp_path / "results.parquet"
+        job.export(path, order="request")
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+        assert job.to_arrow(order="request").to_pylist() == rows
+        assert job.to_polars(order="request").to_dicts() == rows
+        frame = job.to_pandas(order="request")
+        assert list(frame.columns) == list(rows[0])
+        assert frame.astype(object).where(frame.notna(), None).to_dict("records") == rows
+        assert frame["input_tokens"].dtype == "Int64"
+        assert len(job.to_pandas(type="expired")) == len(job.to_polars(type="expired")) == 30
+        with pytest.raises(ValueError, match="type must be"):
+            job.to_pandas(type="nonsense")  # type: ignore[arg-type]
+
+    def test_without_the_package_says_what_to_install(self, job: BatchJob, monkeypatch: pytest.MonkeyPatch) -> None:
+        for package, extra in (("pandas", "pandas"), ("polars", "polars"), ("pyarrow", "arrow")):
+            monkeypatch.setitem(sys.modules, package, None)
+            with pytest.raises(ImportError, match=rf"needs {package}: pip install 'claude-batch-tasks\[{extra}\]'"):
+                getattr(job, f"to_{extra}")()
+
     def test_holds_few_bytes_of_a_table_at_a_time(
         self, job: BatchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -718,8 +772,8 @@ class TestAnExport:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
         with pytest.raises(ImportError, match=r"pip install 'claude-batch-tasks\[arrow\]'"):
             job.export(tmp_path / "x.parquet", format="parquet")
-        with pytest.raises(ValueError, match="format must be 'jsonl' or 'parquet', not 'csv'"):
-            job.export(tmp_path / "x.csv", format="csv")
+        with pytest.raises(ValueError, match="format must be 'jsonl' or 'csv' or 'parquet', not 'xml'"):
+            job.export(tmp_path / "x.xml", format="xml")
         assert list(tmp_path.iterdir()) == []
 
     def test_of_a_result_is_builtins_for_other_libraries(self, job: BatchJob) -> None:
