@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ else:
 
 #: Prefix of each field's name: formatters, record factories and trackers use plainer names of their own.
 PREFIX = "claude_batch_"
+
+_making_call = contextvars.ContextVar("making_call", default=False)
 
 
 class Log(_Adapter):
@@ -39,6 +43,21 @@ class Log(_Adapter):
         answers.
         """
         self.error(f"{msg}\n%s", *args, traceback.format_exc(), stacklevel=2, **kwargs)
+
+
+@contextlib.contextmanager
+def making_call() -> Iterator[None]:
+    """Mark the code inside as a call of the API by this package; see ``is_making_call``."""
+    token = _making_call.set(True)
+    try:
+        yield
+    finally:
+        _making_call.reset(token)
+
+
+def is_making_call() -> bool:
+    """Return whether the running code is a call of the API by this package, in this thread or greenlet."""
+    return _making_call.get()
 
 
 def get_logger(name: str) -> Log:

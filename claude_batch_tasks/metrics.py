@@ -222,4 +222,4 @@ def observe(name: str, value: float, **labels: str) -> None:
 def _log_failure(instruments: Instruments) -> None:
     if (kind := type(instruments)) not in _told:
         _told.add(kind)
-        log.exception("%s.%s failed; figures are missing, and this is said once", kind.__module__, kind.__name__)
+        log.exception("metrics: %s.%s failed; figures are missing. This is logged once", kind.__module__, kind.__name__)

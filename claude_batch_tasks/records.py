@@ -421,12 +421,17 @@ class Unit(NamedTuple):
     lane: int | None = None
 
     def __str__(self) -> str:
-        """Return the name of the unit in logs."""
-        text = f"job {self.job_id}"
+        """Return the name of the unit in errors."""
+        return f"job {self.name}"
+
+    @property
+    def name(self) -> str:
+        """The name of the unit in logs, after the word "job"."""
+        text = self.job_id
         if self.batch is not None:
             text += f" batch {self.batch}"
         if self.lane is not None:
-            text += f", its lane {self.lane}"
+            text += f", sender {self.lane}"
         return text
 
 

@@ -33,7 +33,7 @@ from claude_batch_tasks.errors import (
     PermanentError,
     TransientError,
 )
-from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.logs import get_logger, making_call
 from claude_batch_tasks.wire import lenient_json
 
 log = get_logger(__name__)
@@ -288,7 +288,7 @@ def send_request(
     method: Any = sdk.get if post is None else functools.partial(sdk.post, content=body)
     if isinstance(client, Caller) and endpoint not in _PAID:
         on_account = client.answered
-    with body_limits.limit_answer(sdk, endpoint, stream=stream and endpoint == "messages"):
+    with making_call(), body_limits.limit_answer(sdk, endpoint, stream=stream and endpoint == "messages"):
         try:
             response = method(path, **arguments)
         except anthropic.APIStatusError as exc:

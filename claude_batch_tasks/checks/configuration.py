@@ -83,7 +83,7 @@ def run_isolated(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[
 def log_findings(worker: Any) -> None:
     """Log the findings about a worker that starts; nothing is raised."""
     for finding in check_all(worker.app, worker):
-        log.log(finding.level, f"claude_batch_tasks: %s ({finding.id})", finding)  # one text for each kind
+        log.log(finding.level, finding.template, finding)
 
 
 def readable_settings(app: Celery) -> Settings:

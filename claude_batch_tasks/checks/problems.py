@@ -29,6 +29,11 @@ class Finding(NamedTuple):
         """The level as a word: ``ok``, ``warning`` or ``error``."""
         return "ok" if self.level < logging.WARNING else "warning" if self.level < logging.ERROR else "error"
 
+    @property
+    def template(self) -> str:
+        """The template of its log line, one for each problem: error trackers group lines by it."""
+        return f"claude_batch_tasks: %s ({self.id})"
+
     def __str__(self) -> str:
         return f"{self.text}. {self.hint}" if self.hint else self.text
 

@@ -42,8 +42,9 @@ def refetch_batch(
         expected = lost_records.rows_expected(record, attempt, round_)
         if expected == 0 or not (gone := store.records.missing_keys(job_id, number, names)):
             continue
-        unit, text = Unit(job_id, number), "%s: gone from the store, fetched again: %s"
-        log.warning(text, unit, ", ".join(gone), extra=history.fields(unit, "restored"))
+        unit = Unit(job_id, number)
+        extra = history.fields(unit, "restored")
+        log.warning("job %s: fetched again, because gone from the store: %s", unit.name, ", ".join(gone), extra=extra)
         fetched += _refetch_attempt(store, settings, client, job_id, job, number, record, attempt, round_, expected)
     if fetched:
         text = f"{format_count(fetched, 'result')} that the store had lost fetched again"

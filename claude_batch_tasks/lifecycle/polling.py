@@ -8,6 +8,7 @@ polls of those that have ended. A batch that it does not show is retrieved by it
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import random
 import threading
@@ -91,7 +92,8 @@ def record_seen(step: Step, seen: api.Batch, seen_at: float) -> None:
         state="canceling" if seen.processing_status == "canceling" else "in_progress",
     )
     if record.looks == 1:
-        step.record_event("seen", f"seen, {_status_of(seen)}", **seen.call)
+        # At DEBUG: the line of this poll says it too.
+        step.record_event("seen", f"seen, {_status_of(seen)}", level=logging.DEBUG, **seen.call)
 
 
 def describe_progress(step: Step, seen: api.Batch) -> str:
@@ -229,7 +231,7 @@ def _make_list_call(step: Step) -> tuple[api.Batch | None, float]:
     """
     step.rate_limits.check_pause()
     if not step.store.in_flight.lock_list_call(step.account, step.owner, step.settings.lease):
-        raise errors.ListCallRunning("another task looks at all batches of the account", _ANOTHERS)
+        raise errors.ListCallRunning("another task is listing the batches of the account", _ANOTHERS)
     listing = None
     try:
         listing = _Listing(step)
@@ -243,7 +245,7 @@ def _make_list_call(step: Step) -> tuple[api.Batch | None, float]:
         pause = exc.hold if exc.hold is not None or hopeless else step.draw_countdown(failures, exc)
         listing.give_up(pause)
         if hopeless:
-            log.warning("the account's batches could not be listed, so each is looked at by itself: %s", exc)
+            log.warning("the list call failed, so each batch is polled with a call of its own: %s", exc)
             step.store.in_flight.pause_calls(f"{step.account}:list", step.now() + rules.LIST_CALL_PAUSE)
         if pause is not None and listing.own is None:
             raise errors.RateLimited(str(exc), pause) from None
@@ -303,7 +305,7 @@ class _Listing:
         held = self._list_postponed()
         self._put_off({name: self._was[name] for name in held if name in self._wanted}, alone=True)
         self._put_off({name: self._was[name] for name in held if name not in self._wanted})
-        log.info("listed with %d calls for %d batches in flight", pages, len(self._flights) + 1)
+        log.debug("%d list calls for %d batches in flight", pages, len(self._flights) + 1)
 
     def give_up(self, hold: float | None) -> None:
         """Restore the earlier due times of what was postponed, but not to before the end of a pause."""

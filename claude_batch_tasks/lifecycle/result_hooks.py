@@ -136,12 +136,12 @@ def _call_with(step: Step, job_id: str, batch: int, new: list[int]) -> None:
         except Exception as exc:
             if not isinstance(exc, OperationalError) and step.task.request.is_eager:
                 # The task ran here; how it ends does not concern the job.
-                log.exception("%s: on_result failed", step.where, extra=step.fields("on_result"))
+                log.exception("job %s: on_result failed", step.where, extra=step.fields("on_result"))
                 continue
             _check_outage(step, exc)
             return
         step.store.results.mark_announced(job_id, batch, chunk)
-        log.info("%s: on_result called with %d ids", step.where, len(ids), extra=step.fields("on_result"))
+        log.info("job %s: on_result called with %d ids", step.where, len(ids), extra=step.fields("on_result"))
 
 
 def _make_call(step: Step) -> tuple[Any, dict[str, Any]]:

@@ -81,7 +81,15 @@ def write_answer(settings: Settings, answer: Answer) -> bool:
         os.replace(temporary, folder / name)
         _sync_folder(folder)
     except OSError as exc:
-        log.error("an answer that is paid for could not be written to %s: %s; it is kept in memory", folder, exc)
+        unit = Unit(answer.job_id, answer.batch, answer.lane)
+        log.error(
+            "job %s: the answer to request %d, which is paid for, could not be written to %s: %s. It stays in memory",
+            unit.name,
+            answer.place,
+            folder,
+            exc,
+            extra=history.fields(unit, "held"),
+        )
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         return False
@@ -111,7 +119,7 @@ def bring_in(settings: Settings, store: _Outcomes, limit: int | None = None) -> 
         except FileNotFoundError:  # another worker was faster
             continue
         except (OSError, ValueError, msgspec.MsgspecError, zstandard.ZstdError, BatchTasksError) as exc:
-            log.error("the answer in %s cannot be read, and stays there: %s", path, exc)
+            log.error("an answer on disk cannot be read, and stays there: %s: %s", path, exc)
             continue
         unit = Unit(answer.job_id, answer.batch, answer.lane)
         if store.message_queue.save_outcome(unit, answer.place, answer.outcome, spent=answer.spent):
@@ -119,14 +127,19 @@ def bring_in(settings: Settings, store: _Outcomes, limit: int | None = None) -> 
             taken += 1
         elif _was_given_up(store, answer):
             late = path.with_suffix(".late")
-            text = "%s: request %d was closed without its answer, which is paid for: %s"
-            log.error(text, unit, answer.place, late, extra=history.fields(unit, "late_answer"))
+            log.error(
+                "job %s: request %d was closed without its answer, which is paid for: %s",
+                unit.name,
+                answer.place,
+                late,
+                extra=history.fields(unit, "late_answer"),
+            )
             with contextlib.suppress(FileNotFoundError):
                 path.rename(late)
             continue
         path.unlink(missing_ok=True)
     if taken:
-        log.warning("%d answers that are paid for, and waited on disk, are in the store", taken)
+        log.warning("%d paid answers were moved from disk into the store", taken)
     return taken
 
 

@@ -69,6 +69,8 @@ class BatchTask(_Task):
     #: The decorated function, with automatic retries for errors that pass by themselves.
     body: Callable[..., Any]
     Request = "claude_batch_tasks.steps.time_limit:StepRequest"
+    #: What follows the wait of a retry, in its reason: "...; retry in 3 s".
+    what_follows = "retry"
     #: The wrapper through which results are written to the app's result back end.
     back_end: type[result_backend.Forgiving] = result_backend.Forgiving
 
@@ -144,7 +146,7 @@ class BatchTask(_Task):
             if self.request.is_eager:
                 raise
             extra = history.fields(Unit(str(self.request.id)), "waiting")
-            log.info("%s[%s]: waiting: %s", self.name, self.request.id, retry.exc, extra=extra)
+            log.info("job %s: %s: %s", self.request.id, self.name.rpartition(".")[2], retry.exc, extra=extra)
             raise Ignore("comes back") from None
 
     def republish(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
@@ -155,7 +157,7 @@ class BatchTask(_Task):
                 self,
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
-                exc=describe_wait(reason, wait),
+                exc=describe_wait(reason, wait, self.what_follows),
                 countdown=wait if self.request.is_eager else message_chain.limit_countdown(self.app, wait),
                 throw=False,
             )
@@ -164,9 +166,9 @@ class BatchTask(_Task):
             raise Reject(getattr(reject, "reason", None), requeue=True) from None
 
 
-def describe_wait(reason: object, wait: float) -> errors.Waiting:
+def describe_wait(reason: object, wait: float, what: str = "retry") -> errors.Waiting:
     """Return the exception that says in logs and in Flower why a task retries, and when."""
-    return errors.Waiting(f"{reason}; next look in {format_duration(wait)}")
+    return errors.Waiting(f"{reason}; {what} in {format_duration(wait)}")
 
 
 #: The exceptions that end a run of a task without a defect.
@@ -274,8 +276,8 @@ class JobTask(BatchTask):
         """Log what interrupted a task, with the traceback of the exception that is being handled."""
         with contextlib.suppress(Exception):  # the interruption may come from a log handler of somebody else
             extra = history.fields(unit, "broken_off")
-            text = "%s: %s was broken off: %s\n%s"
-            log.warning(text, unit, self.name, reason, traceback.format_exc(), extra=extra)
+            text = "job %s: %s was interrupted: %s\n%s"
+            log.warning(text, unit.name, self.name, reason, traceback.format_exc(), extra=extra)
 
     def broken_off(self, reason: str | None, times: int) -> errors.StepFailed:
         """Return the error of a task that was interrupted too often."""

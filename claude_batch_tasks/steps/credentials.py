@@ -138,7 +138,7 @@ def remember_credential(step: Step, seen: api.Account) -> None:
     """Remember this worker's credential: the API showed it the job's batch, so it belongs to the job's account."""
     learn_account(step, seen)
     if not uses_original_credential(step):
-        log.info("%s: another credential of the same account", step.where, extra=step.fields("account"))
+        log.info("job %s: uses another credential of the same account", step.where, extra=step.fields("account"))
         _store_credential(step)
 
 
@@ -192,7 +192,7 @@ def check_unproven(step: Step, since: float, listings: int) -> str:
     )
     since = max(since, step.job.resumed_at or 0.0)
     if step.deadline is None and step.now() >= since + rules.BATCH_LIFETIME:
-        raise errors.WaitExceeded(f"{step.where} was not seen since {format_time(since)}, and {why}")
+        raise errors.WaitExceeded(f"job {step.where} was not seen since {format_time(since)}, and {why}")
     return why
 
 
@@ -217,5 +217,5 @@ def _hash_credentials(step: Step, client: api.Caller) -> tuple[str, str]:
 def _describe_change(step: Step, why: str) -> str:
     client = f"client {step.job.client!r}"
     if uses_original_credential(step):
-        return f"{step.where} was begun on another account than {client} is on now, and {why}"
-    return f"{step.where} was begun with another credential than {client} has on this worker, and {why}"
+        return f"job {step.where} was begun on another account than {client} is on now, and {why}"
+    return f"job {step.where} was begun with another credential than {client} has on this worker, and {why}"

@@ -66,10 +66,13 @@ class Forgiving:
                 raise  # Celery turns it into a failure
             if method == "mark_as_failure" and publishing.is_outage(self._backend.app, exc) is False:
                 # The failure is stored. The tasks linked to it cannot be sent, however often that is tried.
-                text = "what is linked to the failure of task %s was not sent: %s: %s"
-                log.exception(text, task_id, type(exc).__name__, exc)
+                log.exception(
+                    "job %s: tasks linked to its failure were not sent: %s: %s", task_id, type(exc).__name__, exc
+                )
                 return None
-            log.warning("the result back end did not take how task %s went: %s: %s", task_id, type(exc).__name__, exc)
+            log.warning(
+                "the result back end did not accept the state of task %s: %s: %s", task_id, type(exc).__name__, exc
+            )
             _paused_until = time.monotonic() + _PAUSE
             if (request := _request_of(method, args, kwargs)) is not None:
                 request.unsaved = True

@@ -351,7 +351,7 @@ class Step:
 
     @property
     def where(self) -> str:
-        """The unit and its batch id, as logs name them."""
+        """The name of the unit and its batch id in logs, after the word "job"."""
         return history.where(self.unit, self._batch_id)
 
     @property

@@ -24,7 +24,7 @@ from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.formatting import describe_missing_job, format_duration
+from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Flight, JobRecord, Lease, Unit
 from claude_batch_tasks.steps import job_summary, message_chain, publishing
@@ -157,7 +157,7 @@ class StepTask(JobTask):
             self.end_without_job(args[0])
         if lease.state == "busy":
             raise self.republish(lease.remaining + 0.1, "another worker is at it", args)
-        log.info("%s: duplicate message of %s ends here", unit, self.name, extra=history.fields(unit, "duplicate"))
+        log.info("job %s: ignored a duplicate of %s", unit.name, self.name, extra=history.fields(unit, "duplicate"))
         raise Ignore("duplicate")
 
     def end_without_job(self, job_id: str) -> NoReturn:
@@ -166,7 +166,7 @@ class StepTask(JobTask):
         Celery fails the rest of a failed task's chain.
         """
         extra = history.fields(Unit(job_id), "gone")
-        log.warning("job %s is gone from the store; its message ends here", job_id, extra=extra)
+        log.warning("job %s: is gone from the store; its message is ignored", job_id, extra=extra)
         if self.reported_state(job_id) or self.store.jobs.was_deleted(job_id):
             raise Ignore("the job is gone from the store")
         raise JobEnded(errors.JobNotFound(describe_missing_job(job_id)))
@@ -193,7 +193,7 @@ class StepTask(JobTask):
         """End the message of a step that has lost its lease."""
         self._check_job(step)
         extra = step.fields("taken_over")
-        log.warning("%s: %s was taken over by another worker", step.where, self.name, extra=extra)
+        log.warning("job %s: another worker has taken over %s", step.where, self.name, extra=extra)
         raise Ignore("taken over") from None
 
     def _check_job(self, step: Step) -> None:
@@ -213,7 +213,8 @@ class StepTask(JobTask):
             with contextlib.suppress(errors.StoreUnavailable):
                 if step.batch.state == "failed":
                     return
-            log.warning("%s: not by this worker: %s", step.unit, exc, extra=history.fields(step.unit, "key_missing"))
+            extra = history.fields(step.unit, "key_missing")
+            log.warning("job %s: this worker cannot run it: %s", step.unit.name, exc, extra=extra)
             self.retry(exc=exc)
 
     # -- what follows a step, in Celery's terms
@@ -323,9 +324,10 @@ class StepTask(JobTask):
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
-        self.show_progress(str(describe_wait(why, wait)), due_at)
+        waiting = describe_wait(why, wait, self.what_follows)
+        self.show_progress(str(waiting), due_at)
         if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
-            retry = _make_retry(describe_wait(why, wait), wait)
+            retry = _make_retry(waiting, wait)
         else:
             retry = self.republish(wait, why, (job_id, batch, turn, seq + 1))
             # If the store does not answer, the next message advances the unit itself.
@@ -352,7 +354,7 @@ class StepTask(JobTask):
         """Log why the step waits; only the log records that nothing has changed, because the history is bounded."""
         step, countdown = self.step, round(wait, 1)
         if isinstance(why, Wait):
-            log.info("%s: waiting: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
+            log.info("job %s: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
         else:
             event: history.Event = "not_found" if isinstance(why, errors.NotFoundError) else "retry"
             step.record_event(event, text, countdown=countdown, **call_details(why))
@@ -480,7 +482,7 @@ class StepTask(JobTask):
             if stops_worker(again):
                 raise
             self.retry_by_broker(reason)
-        raise _make_retry(errors.Waiting(f"{reason}; next attempt in {format_duration(wait)}"), wait)
+        raise _make_retry(describe_wait(reason, wait), wait)
 
     def _ensure_begun(self, step: Step | None, args: tuple[Any, ...]) -> Step:
         """Return the interrupted step with its lease; begin it for that if it had not begun."""

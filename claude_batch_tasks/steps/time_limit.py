@@ -47,7 +47,7 @@ class StepRequest(Request):
             self._end_job(job_id)
         except errors.BatchTasksError as exc:
             extra = history.fields(Unit(job_id), "waiting")
-            log.warning("job %s was revoked, and ends at its next step: %s", job_id, exc, extra=extra)
+            log.warning("job %s: revoked, and ends at its next step: %s", job_id, exc, extra=extra)
             return False
         state.task_ready(self)
         self.acknowledge()
@@ -61,7 +61,7 @@ class StepRequest(Request):
         store, _, job = task.open_job(job_id)
         if job is None or not store.jobs.update_job(job_id, only="running", state="revoked", ended_at=store.now()):
             return
-        text = "job %s was revoked; its batches that are at Anthropic go on there, and nothing more is sent"
+        text = "job %s: revoked. Its batches at Anthropic continue there, and nothing more is sent"
         log.warning(text, job_id, extra=history.fields(Unit(job_id), "finished", state="revoked"))
         request, how = request_of(job, job_id), {"terminated": False, "signum": None, "expired": False}
         events: Any = getattr(self, "_eventer", None)
@@ -87,7 +87,7 @@ class StepRequest(Request):
             return
         state.task_ready(self)
         job_id = str(self.args[0] if self.args else self.id)
-        text = "job %s: hard time limit (%g s) exceeded for %s[%s]; another attempt follows"
+        text = "job %s: hard time limit (%g s) exceeded for %s[%s]; the step is retried"
         extra = history.fields(Unit(job_id), "interrupted")
         log.warning(text, job_id, timeout, self.name, self.id, extra=extra)
         self.reject(requeue=True)

@@ -6,7 +6,7 @@ import logging
 import traceback
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from claude_batch_tasks import logs
 from claude_batch_tasks.errors import StoreUnavailable
@@ -40,6 +40,10 @@ Event = Literal[
     "finished",
 ]
 
+#: The words for an event in the log, and the template of its line: the unit, and what follows those words.
+_KINDS: dict[Event, str] = {event: event.replace("_", " ") for event in get_args(Event)}
+_TEMPLATES: dict[Event, str] = {event: f"job %s: {kind}%s" for event, kind in _KINDS.items()}
+
 #: What is done about a step's message that cannot be made, and what is to be done about it.
 _KEEPS_TRYING = (
     "Nothing is lost: the job goes on where it stands when it can be. Mend what the error names in the workers' "
@@ -62,11 +66,11 @@ def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = lo
         details: values of JSON's types, ``batch_id`` among them; None is left out.
     """
     details = {name: value for name, value in details.items() if value is not None}
-    # Whoever groups lines goes by this text alone: what is of one kind is one group, whatever its jobs are called.
-    kind = event.replace("_", " ")
-    template = f"%s: {kind}%s" if text.startswith(kind) else f"%s: {kind}: %s"
     extra = fields(unit, event, **details)
-    log.log(level, template, where(unit, details.get("batch_id")), text.removeprefix(kind), extra=extra)
+    said = text if text.startswith(kind := _KINDS[event]) else f"{kind}: {text}"
+    # Error trackers group lines by the template alone, so each kind of event has its own.
+    template = _TEMPLATES[event]
+    log.log(level, template, where(unit, details.get("batch_id")), said.removeprefix(kind), extra=extra)
     with suppress(StoreUnavailable):
         at = datetime.fromtimestamp(store.now(), timezone.utc)
         store.history.append_event(
@@ -85,7 +89,7 @@ def note_not_sent(store: JournalOfJobs, unit: Unit, task: str, exc: Exception, j
     text = f"{unit}: the message of {task} cannot be sent: {type(exc).__name__}: {exc}. {_KEEPS_TRYING}"
     if job.not_sent != text:
         trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-        log.warning("%s: a message cannot be sent\n%s", unit, trace, extra=fields(unit, "not_sent"))
+        log.warning("job %s: a message cannot be sent\n%s", unit.name, trace, extra=fields(unit, "not_sent"))
         with suppress(StoreUnavailable):
             store.jobs.update_job(unit.job_id, not_sent=text)
         note(store, unit, "not_sent", text.removeprefix(f"{unit}: "), level=logging.ERROR, error=type(exc).__name__)
@@ -98,8 +102,8 @@ def forget_not_sent(store: HasJobs, job_id: str) -> None:
 
 
 def where(unit: Unit, batch_id: str | None) -> str:
-    """Return a unit, and its batch's id, as logs name them."""
-    return f"{unit} ({batch_id})" if batch_id else str(unit)
+    """Return the name of a unit in logs, with its batch's id, after the word "job"."""
+    return f"{unit.name} ({batch_id})" if batch_id else unit.name
 
 
 def fields(unit: Unit, event: str, **details: Any) -> dict[str, Any]:

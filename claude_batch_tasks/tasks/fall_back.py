@@ -105,7 +105,8 @@ def fall_back(self: FallBack, job_id: str, batch: int, turn: int = 0, seq: int =
     if attempt == "messages" and (sending := messages_fallback.send_rest(step)) is not None:
         return sending
     closing.close_batch(step)
-    return Done(f"done: {format_counts(record.counts)}; {record.answered:,} through the Messages API")
+    done = f"done: {format_counts(record.counts)}"
+    return Done(f"{done}; {record.answered:,} through the Messages API" if record.granted else done)
 
 
 def _repeat_skipped_steps(step: Step, turn: int) -> None:

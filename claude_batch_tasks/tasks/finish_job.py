@@ -159,7 +159,7 @@ class FinishJob(StepTask):
             self.republish(_RESULT_AGAIN, "the result back end did not take the job's result")
             step.store.leases.advance_unit(step.unit, step.owner, self.position(*step.args[2:]))
         except (Reject, errors.StoreUnavailable) as exc:  # then the message is found lost later
-            log.warning("%s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
+            log.warning("job %s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))
         self.request.comes_back = True  # type: ignore[attr-defined]
         return True
 

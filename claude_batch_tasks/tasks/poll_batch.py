@@ -16,6 +16,7 @@ class PollBatch(InFlightTask):
 
     abstract = True
     rank = 1
+    what_follows = "next poll"
     last_look = rules.LAST_POLL_SECONDS
 
     def look_interval(self, now: float) -> float:

@@ -6,7 +6,7 @@ from celery import Celery, _state, signals
 
 from claude_batch_tasks import instruments
 from claude_batch_tasks.checks import silent_broker
-from claude_batch_tasks.worker import ended_tasks, periodic_work, start_checks
+from claude_batch_tasks.worker import ended_tasks, log_lines, periodic_work, start_checks
 
 
 def connect_signals() -> None:
@@ -19,6 +19,7 @@ def connect_signals() -> None:
     signals.celeryd_after_setup.connect(start_checks.check_store)
     signals.celeryd_after_setup.connect(start_checks.check_servers)
     signals.worker_process_init.connect(start_checks.check_clients_of_pool)
+    signals.worker_process_init.connect(log_lines.leave_out_repeated)  # for a pool that is spawned, not forked
     instruments.connect_signals()
     signals.task_revoked.connect(ended_tasks.end_revoked_job)
     signals.task_postrun.connect(ended_tasks.release_frames)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import bootsteps
 from celery.concurrency.prefork import TaskPool as Prefork
@@ -16,7 +16,7 @@ from claude_batch_tasks.checks import inspection
 from claude_batch_tasks.lifecycle import record_repair, recovery
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.steps import dispatch
-from claude_batch_tasks.worker import start_checks
+from claude_batch_tasks.worker import log_lines, start_checks
 
 log = get_logger(__name__)
 
@@ -33,6 +33,7 @@ class WhatIsDue(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         inspection.register_command()
+        log_lines.leave_out_repeated()
         self._over = threading.Event()
 
     def start(self, worker: Any) -> None:
@@ -40,41 +41,68 @@ class WhatIsDue(bootsteps.StartStopStep):
         instruments.begin_instruments()
         if not issubclass(worker.pool_cls, Prefork):
             start_checks.check_clients_of_pool()
-        _keep_doing("claude-batch-ticker", lambda: dispatch.send_due(app), over, "what is due could not be sent")
-        _keep_doing(
-            "claude-batch-recovery", lambda: recovery.watch_records(app), over, "lost messages could not be looked for"
-        )
         watch = record_repair.Watch()
-        _keep_doing(
-            "claude-batch-records", lambda: watch.start_repairs(app), over, "lost records could not be looked for"
-        )
+        for work in (
+            _Work(
+                "claude-batch-ticker",
+                lambda: dispatch.send_due(app),
+                "sending due messages",
+                lambda: log.exception("messages that are due could not be sent"),
+            ),
+            _Work(
+                "claude-batch-recovery",
+                lambda: recovery.watch_records(app),
+                "searching for lost messages",
+                lambda: log.exception("the search for lost messages failed"),
+            ),
+            _Work(
+                "claude-batch-records",
+                lambda: watch.start_repairs(app),
+                "searching for lost records",
+                lambda: log.exception("the search for lost records failed"),
+            ),
+        ):
+            _keep_doing(work, over)
 
     def close(self, worker: Any) -> None:
         """Stop the threads, because the worker is about to stop, warm or cold."""
         self._over.set()
 
 
-def _keep_doing(name: str, work: Callable[[], float], over: threading.Event, failed: str) -> None:
-    """Call ``work`` in a thread of the worker's main process until ``over`` is set, and wait the seconds it returns."""
+class _Work(NamedTuple):
+    """Work that a thread of the worker's main process repeats."""
+
+    #: The thread's name.
+    thread: str
+    #: Does it once; returns the seconds until the next time.
+    run: Callable[[], float]
+    #: What it does, in logs.
+    name: str
+    #: Logs an error that nothing is expected to raise.
+    log_failure: Callable[[], None]
+
+
+def _keep_doing(work: _Work, over: threading.Event) -> None:
+    """Repeat the work in a thread of the worker's main process until ``over`` is set."""
 
     def run() -> None:
         pause, failures, since = 0.0, 0, 0.0
         while not over.wait(pause):
             begun = time.monotonic()
             try:
-                pause = work()
+                pause = work.run()
             except (errors.StoreUnavailable, OperationalError) as exc:
                 failures += 1
                 pause = min(2.0**failures, rules.OUTAGE_RETRY_MAX)
                 if failures == 1:  # logged once for each outage, however long it is
                     since = begun
-                    log.warning(f"{failed}: %s; it is tried again until it can be", exc)
-            except Exception:
+                    log.warning("%s failed, and is retried until it succeeds: %s", work.name, exc)
+            except Exception:  # noqa: BLE001 - it is logged, with its traceback
                 pause = rules.OUTAGE_RETRY_MAX
-                log.exception(failed)
+                work.log_failure()
             else:
                 if failures:
-                    log.warning(f"{failed} for %.0f s; now it can be again", time.monotonic() - since)
+                    log.warning("%s works again, after %.0f s", work.name, time.monotonic() - since)
                 failures = 0
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    threading.Thread(target=run, name=work.thread, daemon=True).start()

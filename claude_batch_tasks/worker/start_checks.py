@@ -69,6 +69,6 @@ def _check_clients(app: Celery) -> None:
             api.get_client(alias, factories)
         except errors.BatchesUnsupported as exc:
             found = problems.NO_BATCHES.found(alias=alias, error=exc)
-            log.error(f"claude_batch_tasks: %s ({found.id})", found)
+            log.error(found.template, found)
         except errors.BatchTasksError:
             log.debug("client %r cannot be made on this worker", alias)  # other workers may have what it needs

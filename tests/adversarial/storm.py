@@ -233,8 +233,8 @@ def report(
 
 
 def tasks(folder: Path) -> Counter[str]:
-    """What the workers' logs count: how tasks ended, and what was only noise."""
-    words = rb"\] (succeeded|retry|ignored)|(duplicate message|another worker is at it|sent again)"
+    """What the workers' logs count: retries, and what was only noise."""
+    words = rb"(next poll in|retry in)|(ignored a duplicate|another worker is at it|sent again)"
     found = Counter[str]()
     for log in folder.glob("*.log"):
         found.update((one or other).decode() for one, other in re.findall(words, log.read_bytes()))

@@ -147,7 +147,7 @@ def test_store_and_broker_refuse_writes_in_every_step(
     assert worker.pid == pid
     log = worker.log.read_text()
     assert "Unrecoverable" not in log
-    assert "is held until the store takes it" in log
+    assert "is in memory until the store accepts it" in log
 
 
 def test_a_broker_that_refuses_leaves_nothing_of_a_submission_behind(bench: Bench) -> None:

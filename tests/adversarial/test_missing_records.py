@@ -458,7 +458,7 @@ def check_waiters(
         assert f"no job {polled.id} in the store" in watching.stderr.read()
         log = worker.log.read_text()
         assert "has no rule for" not in log
-        assert log.count(f"job {others.id} is gone from the store; ") <= 2
+        assert log.count(f"job {others.id}: is gone from the store; ") <= 2
         assert len(simulator.state().batches) == 7
         # And of one that has ended the back end's record, which has a TTL, may be evicted too.
         simulator.behave(processing_seconds=0.1)

@@ -79,7 +79,7 @@ def test_whoever_slept_in_what_is_paid_for_does_not_pay_again(bench: Bench) -> N
     before = {name: dict(bench.server.account(name).calls) for name in PLACES}
     for name in PLACES:
         os.kill(int((bench.sleeps / name).read_text()), signal.SIGCONT)
-    wait_until(lambda: worker.log.read_text().count("was taken over by another worker") >= len(PLACES) - 1, 180)
+    wait_until(lambda: worker.log.read_text().count("another worker has taken over") >= len(PLACES) - 1, 180)
     for name, result in jobs.items():
         account = bench.server.account(name)
         assert before[name] == dict(account.calls), f"{name}: whoever slept has sent nothing to its end"

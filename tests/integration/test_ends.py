@@ -192,7 +192,7 @@ def test_what_is_linked_to_a_failure_and_cannot_be_sent(
     assert isinstance(ours.result, errors.WaitExceeded)
     time.sleep(8)
     assert len(heard(app, ours.id, "prerun")) == 1
-    assert f"linked to the failure of task {ours.id} was not sent" in worker.log.read_text()
+    assert f"job {ours.id}: tasks linked to its failure were not sent" in worker.log.read_text()
 
 
 @pytest.mark.parametrize("outage", ["OperationalError", "OSError", "RuntimeError"])

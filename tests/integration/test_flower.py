@@ -94,13 +94,13 @@ def test_a_job_is_readable_and_shows_no_prompt(
         result = run_batch.delay(requests, retries=0)
 
         polling = wait_for(lambda: [t for t in by_name(flower, "poll_batch") if t["state"] == "RETRY"])[0]
-        assert "in progress: 0 of 40; next look in 1.0 s" in polling["exception"]
+        assert "in progress: 0 of 40; next poll in 1.0 s" in polling["exception"]
         assert polling["args"].startswith(f"('{result.id}', 0, 0, ")
         job = wait_for(lambda: [t for t in tasks(flower) if t["uuid"] == result.id and t["state"] == "PROGRESS"])[0]
         assert "0 of 40 done; in progress" in job["result"]
         fetching = wait_for(lambda: [t for t in by_name(flower, "fetch_results") if t["state"] == "RETRY"])[0]
         assert "404 not_found_error" in fetching["exception"]
-        assert "taken for propagation delay; next look in" in fetching["exception"]
+        assert "taken for propagation delay; retry in" in fetching["exception"]
 
         result.get(timeout=180)
         done = wait_for(lambda: [t for t in tasks(flower) if t["uuid"] == result.id and t["state"] == "SUCCESS"])[0]

@@ -135,4 +135,5 @@ def test_a_visibility_timeout_shorter_than_the_interval(
         assert [len(journal.calls_to(endpoint)) for endpoint in ("create", "retrieve", "results")] == [1, 3, 1]
         logs = [worker.log.read_text() for worker in workers]
         assert all("visibility_timeout is 2 s" in log and "{'visibility_timeout': 2400}" in log for log in logs)
-        assert sum(len(re.findall(r"poll_batch\[\S+ received", log)) for log in logs) == 3
+        assert sum(len(re.findall(r"next poll in|: ended, ", log)) for log in logs) == 3
+        assert not any("ignored a duplicate" in log for log in logs)

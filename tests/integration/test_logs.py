@@ -53,7 +53,7 @@ def test_every_line_is_in_a_log_whose_set_up_disables_loggers(
     def said(job_id: str) -> str:
         return "\n".join(line for line in worker.log.read_text().splitlines() if f"job {job_id}" in line)
 
-    for event in ("started", "created, 1 request", "seen", "ended, 1 succeeded", "fetched", "finished: completed"):
+    for event in ("started", "created, 1 request", "ended, 1 succeeded", "fetched", "finished: completed"):
         assert event in said(result.id)
     assert "WARNING claude_batch_tasks job" in said(job.id)
     assert "finished: failed" in said(job.id)
@@ -139,6 +139,6 @@ def test_what_broke_a_step_off_is_no_event_and_shows_no_prompt(
     assert event["exception"]["values"][-1]["type"] == "StepFailed"
     assert PROMPT not in json.dumps(event)
     log = worker.log.read_text()
-    assert log.count("was broken off: ValueError\nTraceback") == 3
+    assert log.count("was interrupted: ValueError\nTraceback") == 3
     assert "in _defect" in log
     assert PROMPT not in log

@@ -33,7 +33,7 @@ def test_listings_that_do_not_work_are_not_needed(app: Celery, start_worker: Sta
         jobs = submit(25, poll_min=1.5, poll_max=1.5)
         finish(simulator, jobs)
         assert 1 <= len(simulator.journal().calls_to("list")) <= 3
-        assert "could not be listed, so each is looked at by itself" in worker.log.read_text()
+        assert "the list call failed, so each batch is polled with a call of its own" in worker.log.read_text()
 
 
 @pytest.mark.parametrize("how", [{"status": 404}, {"status": 503, "headers": {"retry-after": "2"}}])

@@ -147,7 +147,7 @@ def test_a_job_that_is_deleted_leaves_nothing(app: Celery, start_worker: StartWo
         assert result.get(timeout=5)["succeeded"] == 12
         # A late copy of its last message, where nothing else remembers that the job ended well.
         result.forget()
-        said = "is gone from the store; its message ends here"
+        said = "is gone from the store; its message is ignored"
         assert said not in worker.log.read_text()
         app.signature(finish_job.name, (result.id,), immutable=True).set(task_id=result.id).apply_async()
         wait_until(lambda: said in worker.log.read_text())

@@ -246,6 +246,6 @@ def test_a_hard_time_limit_ends_an_attempt_and_not_the_job(app: Celery, start_he
         worker = start_here(simulator.url, options=("--concurrency=2", "--time-limit=3"))
         result = run_batch.delay(requests("job", 2))
         assert result.get(timeout=180)["succeeded"] == 2
-        assert worker.log.read_text().count("another attempt follows") == 2
+        assert worker.log.read_text().count("the step is retried") == 2
         assert len(simulator.state().batches) == 1
         assert "are stopped after 3 s" in worker.log.read_text()

@@ -46,4 +46,9 @@ def test_every_request_succeeds_and_is_paid_once(
         assert "Traceback" not in log
         about_it = [line for line in log.splitlines() if result.id in line]
         # What the caller did stands in the caller's log.
-        assert all(any(event.text in line for line in about_it) for event in told if event.event != "submitted")
+        shown = [event for event in told if event.event not in ("submitted", "seen")]
+        assert all(any(event.text in line for line in about_it) for event in shown)
+        # One line for each call, and none of Celery's or httpx's.
+        calls = [call for call in journal.calls if call.endpoint in ("create", "retrieve", "results")]
+        assert len(about_it) == len(calls) + len(["started", "finished"])
+        assert not [line for line in log.splitlines() if "Task claude_batch_tasks." in line or "HTTP Request" in line]

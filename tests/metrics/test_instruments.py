@@ -90,7 +90,7 @@ class TestTelling:
         for _ in range(3):
             metrics.count("lost_messages")
         assert len(whole.told) == 3
-        assert caplog.text.count("Memory failed; figures are missing, and this is said once") == 1
+        assert caplog.text.count("Memory failed; figures are missing. This is logged once") == 1
 
 
 class TestSettings:

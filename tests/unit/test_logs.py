@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import pytest
 
 import claude_batch_tasks
 from claude_batch_tasks import logs
+from claude_batch_tasks.checks import problems
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import history
+from claude_batch_tasks.worker import log_lines
 
 NAME = "claude_batch_tasks.tests_of_logs"
 
@@ -119,7 +121,7 @@ def test_nothing_here_logs_past_these_loggers() -> None:
     for path, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr == "getLogger":
-                assert path.name == "logs.py", f"{path}:{node.lineno}"
+                assert path.name in ("logs.py", "log_lines.py"), f"{path}:{node.lineno}"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 names = {keyword.arg for keyword in node.keywords}
                 assert "exc_info" not in names, f"{path}:{node.lineno}"
@@ -128,16 +130,112 @@ def test_nothing_here_logs_past_these_loggers() -> None:
                     assert isinstance(extra, ast.Name) or ast.unparse(extra).partition("(")[0].endswith("fields")
 
 
-def test_each_kind_of_line_has_a_text_of_its_own() -> None:
-    """Trackers group by it: a text of arguments alone would make one group of everything."""
+#: Calls with a template that is no literal, each of a table that a test below is about.
+FROM_TABLES = {
+    ("store/history.py", "template"),
+    ("checks/configuration.py", "finding.template"),
+    ("worker/start_checks.py", "found.template"),
+}
+
+
+def templates() -> Iterator[tuple[str, str, ast.expr]]:
+    """Where each line is logged, by which method, and its template."""
     for path, tree in sources():
+        file = path.relative_to(Path(claude_batch_tasks.__file__).parent).as_posix()
+        names: dict[str, list[ast.expr]] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                names.setdefault(node.targets[0].id, []).append(node.value)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(getattr(node.func, "value", None), "id", None) == "log":
                 assert isinstance(node.func, ast.Attribute)
                 text = node.args[node.func.attr == "log"]
-                if isinstance(text, ast.Constant):
-                    words = str(text.value).replace("claude_batch_tasks", "").replace("%s", "").strip(" :\n")
-                    assert words, f"{path}:{node.lineno}"
+                if (file, ast.unparse(text)) in FROM_TABLES:
+                    continue
+                if isinstance(text, ast.Name) and node.func.attr == "warning":
+                    text = names.get(text.id, [text])[-1]
+                yield f"{file}:{node.lineno}", node.func.attr, text
+
+
+def test_each_kind_of_line_has_a_text_of_its_own() -> None:
+    """Trackers group by it: a text of arguments alone would make one group of everything."""
+    for where, _, text in templates():
+        assert isinstance(text, ast.Constant), where
+        words = str(text.value).replace("claude_batch_tasks", "").replace("%s", "").strip(" :\n")
+        assert words or text.value == "job %s: %s", where
+
+
+def test_each_error_has_a_template_of_its_own_that_begins_with_a_word() -> None:
+    found: dict[str, str] = {}
+    for where, method, text in templates():
+        if method in ("error", "exception", "critical", "log"):
+            assert isinstance(text, ast.Constant), where
+            assert str(text.value)[0].isalpha(), where
+            assert text.value not in found, (where, found[str(text.value)])
+            found[str(text.value)] = where
+    assert len(found) > 5
+
+
+def test_each_event_and_each_problem_has_a_template_of_its_own() -> None:
+    kinds = [problems.Finding(f"claude_batch.{number}", logging.ERROR, "text").template for number in ("E001", "E002")]
+    texts = [*history._TEMPLATES.values(), *kinds]
+    assert len(set(texts)) == len(get_args(history.Event)) + 2
+    assert all(text[0].isalpha() for text in texts)
+
+
+class TestWhatOthersLogOfOurTasksAndCalls:
+    """In a worker, Celery's and httpx's INFO lines about our tasks and calls are not shown."""
+
+    STRATEGY, TRACE, HTTP = "celery.worker.strategy", "celery.app.trace", "httpx2"
+
+    @pytest.fixture(autouse=True)
+    def _filters(self) -> Iterator[None]:
+        loggers = [logging.getLogger(name) for name in log_lines._REPEATED]
+        before = [(logger, logger.filters[:], logger.level) for logger in loggers]
+        log_lines.leave_out_repeated()
+        log_lines.leave_out_repeated()
+        assert all(len(logger.filters) == len(filters) + 1 for logger, filters, _ in before)
+        yield
+        for logger, filters, level in before:
+            logger.filters = filters
+            logger.setLevel(level)
+
+    def said(self, caplog: pytest.LogCaptureFixture) -> list[str]:
+        """Log what they log; return what is shown."""
+        caplog.clear()
+        for name in ("claude_batch_tasks.poll_batch", "claude_batch_tasks.recover_jobs", "shop.tasks.send"):
+            for logger in (self.STRATEGY, self.TRACE):
+                context = {"name": name, "id": "id"}
+                logging.getLogger(logger).info("Task %(name)s[%(id)s]", context, extra={"data": context})
+        logging.getLogger(self.TRACE).error("Task %(name)s raised", {"name": "claude_batch_tasks.run_batch"})
+        logging.getLogger(self.HTTP).info("HTTP Request: %s", "theirs")
+        with logs.making_call():
+            logging.getLogger(self.HTTP).info("HTTP Request: %s", "ours")
+        return caplog.messages
+
+    #: What is shown in any case.
+    OTHERS: ClassVar = [
+        *["Task claude_batch_tasks.recover_jobs[id]"] * 2,
+        *["Task shop.tasks.send[id]"] * 2,
+        "Task claude_batch_tasks.run_batch raised",
+        "HTTP Request: theirs",
+    ]
+
+    def test_is_left_out(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO):
+            assert self.said(caplog) == self.OTHERS
+
+    def test_is_shown_at_debug(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.DEBUG):
+            assert len(self.said(caplog)) == len(self.OTHERS) + 3
+
+    def test_is_shown_where_somebody_set_the_level_of_that_logger(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO):
+            logging.getLogger(self.TRACE).setLevel(logging.INFO)
+            assert "Task claude_batch_tasks.poll_batch[id]" in self.said(caplog)
+            assert "HTTP Request: ours" not in self.said(caplog)
+            logging.getLogger(self.HTTP).setLevel(logging.INFO)
+            assert "HTTP Request: ours" in self.said(caplog)
 
 
 def test_fields_have_names_that_nothing_else_has() -> None:

@@ -143,14 +143,14 @@ def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: p
         return 0.0
 
     with caplog.at_level(logging.WARNING):
-        periodic_work._keep_doing("test", work, over, "what is due could not be sent")
+        periodic_work._keep_doing(periodic_work._Work("test", work, "sending", lambda: None), over)
         over.wait(10)
         threads = [thread for thread in threading.enumerate() if thread.name == "test"]
         for thread in threads:
             thread.join(5)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
-    assert "now it can be again" in said[1]
+    assert "sending works again" in said[1]
 
 
 class _Away:

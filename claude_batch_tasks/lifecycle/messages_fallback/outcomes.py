@@ -51,7 +51,7 @@ class Outcomes:
     ) -> None:
         """Let a request keep the outcome that it had before."""
         level, extra = logging.WARNING if tried else logging.INFO, self._step.fields("kept")
-        log.log(level, "%s: request %d keeps its outcome: %s", self._step.where, place, note, extra=extra)
+        log.log(level, "job %s: outcome of request %d unchanged: %s", self._step.where, place, note, extra=extra)
         self.save_outcome(place, reader.kept_outcome(note, tried=tried), "kept", spent=spent, given_up=given_up)
 
     def save_outcome(self, place: int, outcome: bytes, kind: str, *, spent: int | None, given_up: bool = False) -> None:
@@ -85,12 +85,12 @@ class Outcomes:
                 if waited and not paid:
                     raise
                 if waited and unsaved_answers.write_answer(step.settings, answer):
-                    text = "%s: the answer to request %d is on disk until the store takes it"
+                    text = "job %s: the answer to request %d is on disk until the store accepts it"
                     log.warning(text, step.where, place, extra=step.fields("held"))
                     return False
                 if self.stopping.is_set():
-                    text = "%s: the answer to request %d is lost: %s"
-                    log.error(text, step.where, place, exc, extra=step.fields("lost_answer"))
+                    extra = step.fields("lost_answer")
+                    log.error("job %s: the answer to request %d is lost: %s", step.where, place, exc, extra=extra)
                     raise
                 if paid:
                     self._hold_answer(place, exc)
@@ -100,7 +100,7 @@ class Outcomes:
     def _hold_answer(self, place: int, exc: errors.StoreUnavailable) -> None:
         if place not in self.unsaved:
             self.unsaved.add(place)
-            text = "%s: the answer to request %d is held until the store takes it: %s"
+            text = "job %s: the answer to request %d is in memory until the store accepts it: %s"
             log.warning(text, self._step.where, place, exc, extra=self._step.fields("held"))
 
     def stop_saving(self) -> None:
@@ -148,6 +148,5 @@ class Outcomes:
             return output, None if cost is None else spending.to_nano_dollars(cost)
         except Exception:  # no fault of the prices may lose an answer that is paid for
             extra = self._step.fields("price")
-            text = "%s: what request %d cost could not be computed"
-            log.exception(text, self._step.where, place, extra=extra)
+            log.exception("job %s: the cost of request %d could not be computed", self._step.where, place, extra=extra)
             return None, None

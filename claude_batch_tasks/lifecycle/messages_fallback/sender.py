@@ -284,7 +284,7 @@ class Sender:
             self._handle_refusal(request, exc)
         except Exception as exc:
             extra = step.fields("error")
-            log.exception("%s: request %d met an error there is no rule for", step.where, place, extra=extra)
+            log.exception("job %s: request %d failed with an unexpected error", step.where, place, extra=extra)
             note = f"{type(exc).__name__}; it may have been billed, so it is not sent again"
             outcomes.keep_outcome(place, note, tried=True)
 
@@ -327,7 +327,7 @@ class Sender:
             )
             times = step.store.message_queue.put_back(step.unit, place, wait, step.settings.messages_limit)
             extra = step.fields("refused", endpoint="messages", status=exc.status, request_id=exc.request_id)
-            log.info("%s: request %d: %s; next try in %.1f s", step.where, place, exc, wait, extra=extra)
+            log.info("job %s: request %d: %s; retry in %.1f s", step.where, place, exc, wait, extra=extra)
             if times >= step.settings.messages_limit:
                 outcomes.keep_outcome(place, f"refused {times} times, the last time: {exc}", tried=True, spent=0)
         elif rules.concerns_request(exc.status):

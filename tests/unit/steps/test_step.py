@@ -72,7 +72,7 @@ class TestALeaseThatIsLostWhileAFailureIsRecorded:
             with pytest.raises(Ignore, match="taken over"):
                 task._run_body(running)
             task.pop_request()
-        assert [record.message for record in caplog.records if "taken over by another worker" in record.message]
+        assert [record.message for record in caplog.records if "another worker has taken over" in record.message]
 
 
 class TestProgress:
