@@ -1,23 +1,21 @@
-"""The parts that commands share: the app, the job, options, and output."""
+"""The parts that commands share when they run: the app, the job, and commands to tell the user."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import math
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
 
 import click
-import msgspec
 from celery import Celery
 from celery.app.utils import find_app
 from celery.utils.imports import cwd_in_path
 
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.batch_job import BatchJob
-from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.settings import Settings
-
-_F = TypeVar("_F", bound=Callable[..., Any])
+from claude_batch_tasks.store import open_store
 
 
 def app_of(ctx: click.Context) -> Celery:
@@ -65,29 +63,24 @@ def spell_command(ctx: click.Context, command: str) -> str:
     return f"claude-batch{with_app} {command}" if ours else f"celery{with_app} claude-batch {command}"
 
 
-def job_of(ctx: click.Context, job_id: str) -> BatchJob:
-    """Return the job with that id, in the store of the command's app."""
-    return BatchJob(job_id, app_of(ctx))
+def find_job(ctx: click.Context, job_id: str, *, sending: bool = False) -> BatchJob:
+    """Return the job with that id, or whose id alone begins like that, in the store of the command's app.
 
-
-def say(text: str) -> None:
-    """Print a text for the user to standard error."""
-    click.echo(text, err=True)
-
-
-def print_json(value: Any) -> None:
-    """Print a value as one line of JSON to standard output."""
-    click.echo(msgspec.json.encode(value.asdict() if isinstance(value, JobStatus) else value))
-
-
-def confirm(question: str, yes: bool) -> None:
-    """Ask the user to confirm, if standard input is a terminal.
+    Args:
+        sending: whether the command sends messages; then the app has its tasks.
 
     Raises:
-        Abort: the answer is no.
+        JobNotFound: there is none.
+        AmbiguousJobId: the ids of several jobs begin like that.
     """
-    if not yes and sys.stdin.isatty():
-        click.confirm(question, abort=True, err=True)
+    app = sending_app(ctx) if sending else app_of(ctx)
+    return BatchJob(job_id, app)
+
+
+def complete_job_ids(ctx: click.Context, beginning: str, most: int) -> list[str]:
+    """Return the ids of jobs that begin like this, among the newest ones."""
+    store = open_store(Settings.of(app_of(ctx)))
+    return [job_id for job_id in islice(store.jobs.job_ids(math.inf), most) if job_id.startswith(beginning)]
 
 
 def check_options(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
@@ -98,44 +91,3 @@ def check_options(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
     """
     settings = Settings.of(app).override({name: value for name, value in options.items() if name != "deadline"})
     return {name: value if name == "deadline" else getattr(settings, name) for name, value in options.items()}
-
-
-def _parse_pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    for name, equals, _value in pairs:
-        if not (name and equals):
-            raise click.BadParameter(f"{name!r}; write NAME=VALUE, such as max_wait=7200")
-    return {name: value for name, _equals, value in pairs}
-
-
-def settings_option(command: _F) -> _F:
-    """Add the option ``-s max_wait=7200``, any number of times, as ``options``."""
-    return click.option(
-        "-s",
-        "--set",
-        "options",
-        metavar="NAME=VALUE",
-        multiple=True,
-        callback=_parse_pairs,
-        help="A setting for this job, such as max_wait=7200 or fallback=off; may be given several times.",
-    )(command)
-
-
-def job_argument(command: _F) -> _F:
-    """Add the argument JOB, as ``job_id``."""
-    return click.argument("job_id", metavar="JOB")(command)
-
-
-def json_option(command: _F) -> _F:
-    """Add the option ``--json``, as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
-def quiet_option(command: _F) -> _F:
-    """Add the option ``--quiet``."""
-    return click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")(command)
-
-
-def yes_option(command: _F) -> _F:
-    """Add the option ``--yes``."""
-    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)

@@ -6,8 +6,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
 import click
+
+from claude_batch_tasks.cli import output
 
 FAILED = 1
 USAGE = 2
@@ -40,6 +43,10 @@ class Failure(click.ClickException):
         super().__init__(message)
         self.exit_code = code  # type: ignore[misc]
 
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message to standard error."""
+        output.say(output.Line(f"{click.style('Error:', fg='red')} {self.format_message()}", indent=7))
+
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
@@ -52,8 +59,10 @@ def explain_errors() -> Iterator[None]:
         give_up_output()
         raise click.exceptions.Exit(_BROKEN_PIPE) from None
     except KeyboardInterrupt:
-        click.echo("\nInterrupted.", err=True)
+        output.say("\nInterrupted.")
         raise click.exceptions.Exit(INTERRUPTED) from None
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
     except Exception as exc:
         if (failure := _find_failure(exc)) is None:
             raise

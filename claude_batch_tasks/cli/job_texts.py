@@ -1,4 +1,4 @@
-"""The lines of text that show jobs to people; ``click.echo`` removes their colours if output is not a terminal."""
+"""The lines of text that show jobs to people."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from itertools import chain, islice
 
 import click
 
+from claude_batch_tasks.cli.output import Line
 from claude_batch_tasks.formatting import format_count, format_counts, format_unpriced
 from claude_batch_tasks.jobs.estimating import Estimate
 from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
 from claude_batch_tasks.records import HistoryEvent
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
+#: The least width of a terminal in which a table has whole job ids.
+_WIDE = 120
+
+#: Where the second line of a field of `status` begins.
+_INDENT = 11
+
 _COLOURS = {
     "staged": "blue",
+    "queued": "blue",
     "running": "cyan",
+    "saving results": "cyan",
+    "delivering": "cyan",
+    "canceling": "yellow",
     "completed": "green",
     "finished": "green",
     "canceled": "yellow",
@@ -31,75 +42,97 @@ _COLOURS = {
 }
 
 
-def format_jobs(found: Iterable[JobStatus]) -> Iterator[str]:
-    """Yield a table, 80 characters wide, with a line for each job as it comes."""
+def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]:
+    """Yield a table with a line for each job as it comes.
+
+    Args:
+        width: of the terminal; None: it goes elsewhere, and nothing is shortened.
+    """
+    ids = 36 if width is None or width >= _WIDE else 8
     jobs = iter(found)
     first = list(islice(jobs, 1))  # if the store does not answer, nothing is shown
-    yield click.style(f"{'JOB':36}  {'STATE':11} REQUESTS FAILED      COST  AGE", bold=True)
+    yield Line(click.style(f"{'JOB':{ids}}  {'STATE':14} REQUESTS FAILED      COST  AGE  NOTE", bold=True), cut=True)
     for job in chain(first, jobs):
-        state = f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
-        yield (
-            f"{job.job_id:36}  {click.style(f'{state:11}', fg=_COLOURS[job.state])} {job.requests:>8,} "
-            f"{job.done - job.succeeded:>6,} {_format_cost(job):>9}  {_format_age(job.submitted_at)}"
+        row = (
+            f"{job.job_id[:ids]:{ids}}  {_color_word(_format_phase(job), 14)} {job.requests:>8,} "
+            f"{job.done - job.succeeded:>6,} {_format_cost(job):>9} {_format_age(job.submitted_at):>4}  "
+            f"{_format_note(job)}"
         )
+        yield Line(row.rstrip(), cut=True)
 
 
-def format_status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[str]:
+def _format_phase(job: JobStatus) -> str:
+    return f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
+
+
+def _format_note(job: JobStatus) -> str:
+    return click.style(" ".join(job.error.split()), fg="red") if job.error else ""
+
+
+def format_status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[Line]:
     """Yield lines with all that is known about a job."""
-    yield f"{click.style('Job', bold=True)}        {job.job_id}"
+    yield _field("Job", job.job_id)
     yield from _format_state(job)
     yield from _costs_and_times(job)
-    yield ""
-    yield click.style(f"BATCH {'ID':33} {'STATE':11} REQUESTS POLLS 404s NEXT", bold=True)
+    yield Line("")
+    head = f"BATCH {'ID':32} {'STATE':11} REQUESTS POLLS 404s NEXT POLL"
+    yield Line(click.style(head, bold=True), cut=True)
     for batch in job.batches:
         yield from _format_batch(batch)
-    yield ""
-    yield click.style("TIMELINE", bold=True)
+    yield Line("")
+    yield Line(click.style("TIMELINE", bold=True))
     for each in history:
         yield format_event(each)
 
 
-def _format_state(job: JobStatus) -> Iterator[str]:
-    yield f"State      {_color_word(job.state)}{f': {job.error}' if job.error else ''}"
-    yield f"Requests   {job.requests:,}: {format_progress(job)}"
+def _field(name: str, text: str) -> Line:
+    return Line(f"{click.style(name, bold=True)}{' ' * (_INDENT - len(name))}{text}", indent=_INDENT)
+
+
+def _format_state(job: JobStatus) -> Iterator[Line]:
+    yield _field("State", f"{_color_word(job.state)}{f': {job.error}' if job.error else ''}")
+    yield _field("Requests", f"{job.requests:,}: {format_progress(job)}")
     if job.resubmitted or job.fallback:
         again = {"from a smaller batch": job.resubmitted, "through the Messages API": job.fallback}
-        yield f"           of these {format_counts(again)}"
+        yield _field("", f"of these {format_counts(again)}")
     if job.fallback_skipped:
-        yield f"           {job.fallback_skipped:,} more deserved another chance, for which the budget does not suffice"
+        yield _field(
+            "", f"{job.fallback_skipped:,} more were not sent again: the limit on cost or requests was reached"
+        )
     if job.stopped:
-        yield f"Stopped    {job.stopped}"
+        yield _field("Stopped", job.stopped)
     if job.not_sent:
-        yield f"Not sent   {click.style(job.not_sent, fg='red')}"
+        yield _field("Not sent", click.style(job.not_sent, fg="red"))
     if job.on_result_error:
-        yield f"on_result  {click.style(job.on_result_error, fg='red')}"
+        yield _field("on_result", click.style(job.on_result_error, fg="red"))
 
 
-def _costs_and_times(job: JobStatus) -> Iterator[str]:
+def _costs_and_times(job: JobStatus) -> Iterator[Line]:
     models = ", ".join(f"{model} {_format_dollars(cost)}" for model, cost in job.cost_by_model.items())
-    yield f"Cost       {_format_dollars(job.cost)}{f' ({models})' if models else ''}"
+    yield _field("Cost", f"{_format_dollars(job.cost)}{f' ({models})' if models else ''}")
     if job.cost_unknown:
-        yield f"           and {format_unpriced(job.cost_unknown)}"
-    yield f"Submitted  {_format_moment(job.submitted_at)}"
+        yield _field("", f"and {format_unpriced(job.cost_unknown)}")
+    yield _field("Submitted", _format_moment(job.submitted_at))
     for name, moment in (("Started", job.started_at), ("Ended", job.ended_at)):
         if moment is not None:
-            yield f"{name:9}  {_format_moment(moment)}"
+            yield _field(name, _format_moment(moment))
 
 
-def _format_batch(batch: BatchStatus) -> Iterator[str]:
-    yield (
-        f"{batch.number:>5} {batch.batch_id or '-':33} {_color_word(batch.state, 11)} {batch.requests:>8,} "
+def _format_batch(batch: BatchStatus) -> Iterator[Line]:
+    row = (
+        f"{batch.number:>5} {batch.batch_id or '-':32} {_color_word(batch.state, 11)} {batch.requests:>8,} "
         f"{batch.polls:>5} {batch.polls_404:>4} {_format_next(batch.next_poll_at)}"
-    ).rstrip()
+    )
+    yield Line(row.rstrip(), cut=True)
     if batch.error:
-        yield f"      {click.style(batch.error, fg='red')}"
+        yield Line(f"      {click.style(batch.error, fg='red')}", indent=6)
 
 
-def format_event(event: HistoryEvent) -> str:
+def format_event(event: HistoryEvent) -> Line:
     """Return a line of the timeline."""
     batch = "" if event.batch is None else f"batch {event.batch}: "
     text = click.style(event.text, fg=_COLOURS.get(event.event))
-    return f"{click.style(_format_moment(event.at), dim=True)}  {batch}{text}"
+    return Line(f"{click.style(_format_moment(event.at), dim=True)}  {batch}{text}", indent=21)
 
 
 def format_size(job: JobStatus) -> str:
@@ -111,10 +144,10 @@ def format_progress(job: JobStatus) -> str:
     """Return how far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next poll in 40 s``."""
     counts = {name: getattr(job, name) for name in (*OUTCOMES, "processing")}
     parts = [format_counts(counts) if job.requests else "not known before the first poll"]
-    if job.polls_404:
-        parts.append(f"404s: {job.polls_404:,}")
-    if job.ended_at is None and job.next_poll_at is not None:
-        parts.append(f"next poll {_format_next(job.next_poll_at)}")
+    if job.not_found:
+        parts.append(f"404s: {job.not_found:,}")
+    if job.ended_at is None and job.next_look is not None:
+        parts.append(f"next poll {_format_next(job.next_look)}")
     return "; ".join(parts)
 
 
@@ -150,7 +183,7 @@ def _format_cost(job: JobStatus) -> str:
 
 
 def _color_word(word: str, width: int = 0) -> str:
-    return click.style(f"{word:{width}}", fg=_COLOURS.get(word))
+    return click.style(f"{word:{width}}", fg=_COLOURS.get(word, _COLOURS.get(word.split()[0])))
 
 
 def _format_dollars(cost: float | None) -> str:

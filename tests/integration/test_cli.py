@@ -190,7 +190,7 @@ def test_ctrl_c_before_the_last_line_sends_nothing(world: World) -> None:
         process.stdin.flush()
         process.send_signal(signal.SIGINT)
         out, told = process.communicate(timeout=20)
-    assert (process.returncode, out, told) == (130, "", "\nInterrupted: nothing was sent, and nothing is kept.\n")
+    assert (process.returncode, out, told) == (130, "", "\nInterrupted: nothing was sent, and nothing is stored.\n")
     assert len(list(list_jobs(app=world.app))) == before
 
 
@@ -199,7 +199,7 @@ def test_a_job_that_gave_up_waiting_is_resumed(world: World) -> None:
     job_id = world.run("submit", "-", "-q", "-s", "max_wait=0.5", input=lines("resumed", 2)).output.strip()
     failed = world.run("watch", job_id)
     assert failed.exit_code == 1
-    assert f"To take it up again: claude-batch resume {job_id}\n" in failed.output
+    assert f"To resume it: claude-batch resume {job_id}\n" in failed.output
     assert "failed" in world.run("list", "--state", "failed").output
     assert "State      failed: " in world.run("status", job_id).output
     assert world.run("resume", job_id, "-s", "max_wait=none").exit_code == 0

@@ -31,8 +31,8 @@ PROGRAMS = {
     "the package": "import claude_batch_tasks as ours; [getattr(ours, name) for name in ours.__all__]",
     "tasks": "import claude_batch_tasks.app, claude_batch_tasks.tasks, claude_batch_tasks.worker",
     "celery": "import claude_batch_tasks.cli, claude_batch_tasks.simulator.pytest_plugin",
-    "other commands": "from claude_batch_tasks.cli import change_commands, read_commands, results, "
-    "submit_commands, watching",
+    "other commands": "from claude_batch_tasks.cli.commands import change, completion, read, results, submit, "
+    "watch; from claude_batch_tasks.cli import common, following, job_texts, submitting",
     "Django": _DJANGO.replace("DEPLOY", "False"),
     "a worker": _WORKER,
 }

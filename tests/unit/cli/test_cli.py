@@ -18,7 +18,7 @@ from celery.signals import after_task_publish
 from click.testing import CliRunner, Result
 
 from claude_batch_tasks import BatchJob, errors, list_jobs
-from claude_batch_tasks.cli import claude_batch, request_file, watching
+from claude_batch_tasks.cli import claude_batch, following, request_file
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
@@ -53,8 +53,8 @@ def line(custom_id: Any = "a", **params: Any) -> str:
 
 
 def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_FIRST", 0.01)
-    monkeypatch.setattr(watching, "_LONGEST", 0.05)
+    monkeypatch.setattr(following, "_FIRST", 0.01)
+    monkeypatch.setattr(following, "_LONGEST", 0.05)
 
 
 def nowhere() -> str:
@@ -187,7 +187,7 @@ class TestSubmitting:
         refused = run("submit", "-", input=line())
         assert refused.exit_code == 75
         assert "result back end did not answer" in refused.output
-        assert "Nothing was sent, and nothing is kept" in refused.output
+        assert "Nothing was sent, and nothing is stored" in refused.output
         assert list(list_jobs(app=app)) == []
 
     @pytest.mark.parametrize("options", [[], ["--wait"], ["--json"]])
@@ -227,7 +227,7 @@ class TestCtrlCWhileSubmitting:
     def test_takes_back_what_nobody_has_begun(self, run: Callable[..., Result], app: Celery, ctrl_c: Any) -> None:
         interrupted = run("submit", "-", input=line())
         assert interrupted.exit_code == 130
-        assert interrupted.output == "\nInterrupted: nothing was sent, and nothing is kept.\n"
+        assert interrupted.output == "\nInterrupted: nothing was sent, and nothing is stored.\n"
         assert list(list_jobs(app=app)) == []
 
     def test_leaves_a_job_that_has_begun(
@@ -238,8 +238,8 @@ class TestCtrlCWhileSubmitting:
         [job] = list_jobs(app=app)
         assert interrupted.exit_code == 130
         assert interrupted.output == (
-            f"\nInterrupted, but job {job.job_id} has begun and goes on; to follow it:\n"
-            f"  claude-batch watch {job.job_id}\n"
+            f"\nInterrupted, but job {job.job_id} has begun and goes on; to follow it: "
+            f"claude-batch watch {job.job_id}\n"
         )
 
     def test_says_so_when_it_cannot_know(self, run: Callable[..., Result], app: Celery, ctrl_c: Any) -> None:
@@ -250,7 +250,7 @@ class TestCtrlCWhileSubmitting:
             ctrl_c.append(lambda _: patch.setattr(BatchJob, "delete", unreachable))
             interrupted = run("submit", "-", input=line())
         assert interrupted.exit_code == 130
-        assert "may have been sent; to find out:\n  claude-batch status " in interrupted.output
+        assert "may have been sent; to find out: claude-batch status " in interrupted.output
 
 
 class TestAJobInTheStore:
@@ -273,7 +273,7 @@ class TestAJobInTheStore:
     def test_is_listed(self, run: Callable[..., Result], job: BatchJob) -> None:
         later = run("submit", "-", "-q", input=line()).output.strip()
         heading, *rows = run("list").output.splitlines()
-        assert heading.split() == ["JOB", "STATE", "REQUESTS", "FAILED", "COST", "AGE"]
+        assert heading.split() == ["JOB", "STATE", "REQUESTS", "FAILED", "COST", "AGE", "NOTE"]
         assert [row.split()[:4] for row in rows] == [[later, "staged", "1", "0"], [job.id, "staged", "2", "0"]]
         found = [json.loads(row) for row in run("list", "--json").output.splitlines()]
         assert [each["job_id"] for each in found] == [later, job.id]
@@ -318,7 +318,7 @@ class TestAJobInTheStore:
         submission.submit_job(app, "job-1", [json.loads(line())], {})
         canceled = run("cancel", "job-1")
         assert canceled.exit_code == 0
-        assert "but it is noted" in canceled.output
+        assert "but the store has the request" in canceled.output
         record = store.jobs.read_job("job-1")
         assert record is not None
         assert record.cancel_requested
@@ -326,13 +326,13 @@ class TestAJobInTheStore:
     def test_that_nobody_takes_is_remarked_on(
         self, run: Callable[..., Result], job: BatchJob, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watching, "_UNBEGUN", 0)
+        monkeypatch.setattr(following, "_UNBEGUN", 0)
         _poll_often(monkeypatch)
         revoked = {"state": "revoked", "ended_at": time.time()}
         threading.Timer(0.1, lambda: store.jobs.update_job(job.id, **revoked)).start()
         watched = run("watch", job.id)
         assert watched.exit_code == 1
-        assert watched.output.count("No worker has taken the job yet.") == 1
+        assert watched.output.count("No worker has picked this up yet.") == 1
         assert "If none runs, start one: celery -A tests worker\n" in watched.output
 
     def test_is_watched_through_a_restart_of_the_store(self, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ class TestAJobInTheStore:
         with RedisServer() as server, ThreadPoolExecutor(1) as pool:
             app.conf.claude_batch_store_url = server.url
             submission.submit_job(app, "job-1", [json.loads(line())], {})
-            looks = watching._poll_status(BatchJob("job-1", app))
+            looks = following._poll_status(BatchJob("job-1", app))
             assert next(looks)[0].state == "staged"
             server.stop(kill=True)
             pool.submit(lambda: (time.sleep(0.1), server.start()))

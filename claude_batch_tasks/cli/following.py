@@ -1,19 +1,19 @@
-"""The command ``claude-batch watch``, which follows a job until it ends; `submit --wait` ends with the same."""
+"""Following a job until it ends, with a bar on a terminal."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.cli import claude_batch, common, exits, job_texts
+from claude_batch_tasks.cli import common, exits, job_texts, output
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent
@@ -21,30 +21,17 @@ from claude_batch_tasks.records import HistoryEvent
 if TYPE_CHECKING:
     from claude_batch_tasks.cli.bar import Bar
 
-#: Seconds between two polls of the store: the first time, and the longest.
+#: Seconds between two reads of the store: the first time, and the longest.
 _FIRST, _LONGEST = 0.2, 2.0
 
 #: Seconds after which there is a remark on a job that no worker has started, or whose next step is overdue.
 _UNBEGUN, _OVERDUE = 5.0, 60.0
 
 #: Seconds for which a store that has answered before may be silent.
-_PATIENCE = 120.0
+_SILENCE = 120.0
 
 #: Seconds between two lines on progress, if there is no bar.
 _REPORT = 30.0
-
-
-@claude_batch.command()
-@common.job_argument
-@common.json_option
-@common.quiet_option
-@click.pass_context
-def watch(ctx: click.Context, job_id: str, as_json: bool, quiet: bool) -> None:
-    """Stay with a job until it ends.
-
-    Ctrl-C leaves the job running. With --json its status is printed when it has ended.
-    """
-    follow_job(ctx, common.job_of(ctx, job_id), as_json=as_json, quiet=quiet)
 
 
 def follow_job(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool, queue: str | None = None) -> None:
@@ -53,20 +40,19 @@ def follow_job(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool,
     Args:
         queue: the queue that the job was submitted to, if it is not the usual one.
     """
+    worker = common.worker_command(ctx, common.app_of(ctx), queue)
     try:
-        for status in (
-            _watch_silently(job)
-            if quiet
-            else _show_statuses(job, common.worker_command(ctx, common.app_of(ctx), queue))
-        ):
-            last = status
+        # Closed before anything else is printed: its end removes the bar.
+        with closing(_watch_silently(job) if quiet else _show_statuses(job, worker)) as statuses:
+            for status in statuses:
+                last = status
     except KeyboardInterrupt:
-        common.say(f"\nJob {job.id} goes on. To come back, or to stop it:")
+        output.say(f"\nJob {job.id} goes on. To come back, or to cancel it:")
         for command in ("watch", "status", "results", "cancel"):
-            common.say(f"  {common.spell_command(ctx, f'{command} {job.id}')}")
+            output.say(f"  {common.spell_command(ctx, f'{command} {job.id}')}")
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
     if as_json:
-        common.print_json(last)
+        output.print_json(last)
     if not quiet:
         _say_conclusion(ctx, last)
     if last.state in ("failed", "revoked"):
@@ -75,25 +61,25 @@ def follow_job(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool,
         ctx.exit(exits.NOT_ALL_SUCCEEDED)
 
 
-def _watch_silently(job: BatchJob) -> Iterator[JobStatus]:
+def _watch_silently(job: BatchJob) -> Generator[JobStatus, None, None]:
     return (status for status, _ in _poll_status(job))
 
 
-def _show_statuses(job: BatchJob, worker: str) -> Iterator[JobStatus]:
+def _show_statuses(job: BatchJob, worker: str) -> Generator[JobStatus, None, None]:
     """Show and yield each status: with a bar if standard error is a terminal, else with a line now and then."""
     reported, said, remarked = time.monotonic(), "", False
     with _make_bar() as bar:
         for status, news in _poll_status(job):
             for event in news:
-                common.say(job_texts.format_event(event))
+                output.say(job_texts.format_event(event))
             if not remarked and (remark := _make_remark(status, worker)):
                 remarked = True
-                common.say(click.style(remark, fg="yellow"))
+                output.say(click.style(remark, fg="yellow"))
             if bar is not None:
                 bar.show_status(status)
             elif time.monotonic() - reported >= _REPORT and (text := job_texts.format_progress(status)) != said:
                 reported, said = time.monotonic(), text
-                common.say(text)
+                output.say(text)
             yield status
 
 
@@ -114,7 +100,7 @@ def _poll_status(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]
         try:
             status, history = job.status(), job.history()
         except errors.StoreUnavailable:
-            if time.monotonic() - answered > _PATIENCE:
+            if time.monotonic() - answered > _SILENCE:
                 raise
         else:
             answered = time.monotonic()
@@ -131,15 +117,15 @@ def _make_remark(status: JobStatus, worker: str) -> str | None:
     """Return a remark on what may keep the job from going on; None if there is nothing to say."""
     now = datetime.now(timezone.utc)
     if status.state == "staged" and (now - status.submitted_at).total_seconds() > _UNBEGUN:
-        return f"No worker has taken the job yet. If none runs, start one: {worker}"
+        return f"No worker has picked this up yet. If none runs, start one: {worker}"
     if status.next_poll_at is not None and (now - status.next_poll_at).total_seconds() > _OVERDUE:
-        return f"Nothing has been done for a while that was due. If no worker runs, start one: {worker}"
+        return f"A step is overdue. If no worker runs, start one: {worker}"
     return None
 
 
 def _say_conclusion(ctx: click.Context, status: JobStatus) -> None:
-    common.say(job_texts.format_ending(status))
+    output.say(job_texts.format_ending(status))
     if status.state == "failed":
-        common.say(f"To take it up again: {common.spell_command(ctx, f'resume {status.job_id}')}")
+        output.hint_command("To resume it", common.spell_command(ctx, f"resume {status.job_id}"))
     if status.done:
-        common.say(f"Its results: {common.spell_command(ctx, f'results {status.job_id}')}")
+        output.hint_command("Its results", common.spell_command(ctx, f"results {status.job_id}"))

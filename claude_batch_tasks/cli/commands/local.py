@@ -19,9 +19,9 @@ claude_batch.add_command(simulator)
 )
 @click.option("--model", default="claude-haiku-4-5", show_default=True)
 def demo(scenario: str, count: int, real: bool, model: str) -> None:
-    """Run a job on embedded parts, and show it.
+    """Run a job on this machine, without a key.
 
-    A Redis, the simulated API and a worker are started, and ended again.
+    A Redis, the simulated API and a worker are started, and stopped at the end.
     """
     try:
         from claude_batch_tasks.demo import run_demo

@@ -1,0 +1,52 @@
+"""The commands ``claude-batch list`` and ``status``, which show what the store knows at this moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from claude_batch_tasks.cli import claude_batch, output, parameters
+
+if TYPE_CHECKING:
+    from claude_batch_tasks.records import JobState
+
+_STATES = ["staged", "running", "completed", "canceled", "failed", "revoked"]
+
+
+@claude_batch.command("list")
+@click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="May be given several times.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@parameters.json_option
+@click.pass_context
+def list_jobs(ctx: click.Context, states: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """List the jobs, the newest first.
+
+    With --json: a line for each job.
+    """
+    from claude_batch_tasks.cli import common, job_texts
+    from claude_batch_tasks.jobs import batch_job
+
+    filters: dict[str, Any] = {"states": cast("tuple[JobState, ...]", states) or None, "limit": limit}
+    jobs = batch_job.list_jobs(**filters, app=common.app_of(ctx))
+    if as_json:
+        for job in jobs:
+            output.print_json(job)
+        return
+    output.show(job_texts.format_jobs(jobs, output.terminal_width()))
+
+
+@claude_batch.command()
+@parameters.job_argument
+@parameters.json_option
+@click.pass_context
+def status(ctx: click.Context, job_id: str, as_json: bool) -> None:
+    """Show how far a job is, and what happened to it."""
+    from claude_batch_tasks.cli import common, job_texts
+
+    job = common.find_job(ctx, job_id)
+    found, history = job.status(), job.history()
+    if as_json:
+        output.print_json({**found.asdict(), "history": history})
+    else:
+        output.show(job_texts.format_status(found, history))

@@ -1,0 +1,73 @@
+"""The command ``claude-batch results``, which exports a job's outcomes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from claude_batch_tasks.cli import claude_batch, exporting, output, parameters
+
+if TYPE_CHECKING:
+    from claude_batch_tasks.results.reader import Order, Type
+
+_OUTCOMES = ["succeeded", "errored", "expired", "canceled"]
+
+
+@claude_batch.command()
+@parameters.job_argument
+@exporting.file_option
+@click.option("--type", "only", type=click.Choice(_OUTCOMES), help="Only results of this type.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(exporting.FORMATS),
+    help="Default: what the suffix of FILE says, else jsonl.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["stored", "request"]),
+    default="stored",
+    show_default=True,
+    help="As they came from Anthropic, or as the requests were submitted.",
+)
+@parameters.json_option
+@parameters.quiet_option
+@click.pass_context
+def results(
+    ctx: click.Context,
+    job_id: str,
+    file: str,
+    only: Type | None,
+    format_: str | None,
+    order: Order,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write the results of a job.
+
+    One a line: {"custom_id": ..., "source": ..., "result": ...}. While the job runs: those of the batches that are
+    finished. With -o FILE --json: an object that says what was written.
+
+    \b
+    claude-batch results $JOB | jq -r .result.message.content[0].text
+    claude-batch results $JOB -o results.parquet
+    """
+    from claude_batch_tasks.cli import common
+
+    job = common.find_job(ctx, job_id)
+    to_file = file != exporting.STANDARD_OUTPUT
+    if as_json and not to_file:
+        format_ = "jsonl"
+    written = exporting.write_outcomes(
+        file, format_, lambda target, chosen: job.export(target, chosen, type=only, order=order)
+    )
+    if as_json and to_file:
+        output.print_json({"job_id": job.id, "file": file, "written": written})
+    if quiet:
+        return
+    if to_file:
+        output.say(f"{written:,} results written to {file}")
+    status = job.status()
+    if status.done < status.requests or status.ended_at is None:
+        output.say(f"Job {job.id} is {status.state}: {status.done:,} of {status.requests:,} requests have a result.")
