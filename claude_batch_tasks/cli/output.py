@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
 #: The console whose live display is on the terminal. Whatever is printed meanwhile has to go through it.
 _live: Console | None = None
@@ -77,11 +78,16 @@ def terminal_width(*, err: bool = False) -> int | None:
 def counter(what: str) -> Iterator[Callable[[int], None]]:
     """Yield a function that shows a count of something on the terminal; without a terminal it does nothing."""
     console = _open_console(err=True)
-    if console is None:
-        yield lambda count: None
-        return
-    with console.status("") as status:
-        yield lambda count: status.update(f"{count:,} {what}")
+    with ExitStack() as stack:
+        shown: list[Status] = []
+
+        def show_count(count: int) -> None:
+            if console is not None and not shown:
+                shown.append(stack.enter_context(console.status("")))
+            for each in shown:
+                each.update(f"{count:,} {what}")
+
+        yield show_count
 
 
 @contextmanager

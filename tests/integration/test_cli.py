@@ -247,4 +247,4 @@ def test_a_terminal_shows_a_bar_and_asks(world: World) -> None:
             world.run("cancel", job_id)
             assert waiting.wait(40) == 3
         wait_until(lambda: f"claude-batch results {job_id}" in terminal.shown)
-    assert f"Cancel job {job_id}, of 4 requests? [y/N]:" in terminal.shown
+    assert f"Cancel job {job_id} with its 4 requests? [y/N]:" in terminal.shown
