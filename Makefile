@@ -19,7 +19,7 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test coverage test-slow test-release test-lowest chaos conformance bench screenshots docs lint shape audit \
+.PHONY: help demo simulator test coverage test-slow test-release test-lowest chaos conformance bench screenshots newcomer docs lint shape audit \
 	format clean
 
 help:  ## List the targets
@@ -57,6 +57,9 @@ screenshots: $(VENV)/.installed  ## Make the images in docs/images from real run
 
 bench: $(VENV)/.installed  ## Measure submit, create, fetch and read next to baselines; ARGS="fetch --records 10000"
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+newcomer: $(VENV)/.installed  ## Install the wheel alone, and follow the pages that begin from zero word by word; ARGS=README.md
+	$(VENV)/bin/python tools/newcomer.py $(ARGS)
 
 docs: $(VENV)/.installed  ## Build the documentation, build/docs/index.html; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going --quiet -b html docs build/docs $(ARGS)

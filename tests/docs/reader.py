@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import yaml
@@ -35,18 +35,22 @@ class Reader:
         folder: where files go and commands run.
         env: the environment of every terminal at its start.
         here: what the page's port numbers, and names, are here.
+        python: the interpreter of the environment in which the page is read.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str], here: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, env: Mapping[str, str], here: Mapping[str, str], python: str = sys.executable
+    ) -> None:
         self.folder = folder
         self._env = {
             **env,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
+            "PATH": f"{Path(python).parent}{os.pathsep}{env['PATH']}",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",  # files change within a second here
             "COLUMNS": "120",
         }
         self._names = dict(here)
+        self._session = f"{python} -m tests.docs.session"
         self._terminal = self._new_terminal("first")
         self._python: subprocess.Popen[str] | None = None
         self._stack = ExitStack()
@@ -141,14 +145,15 @@ class Reader:
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def _exec(self, block: Block, text: str) -> None:
         if self._python is None:
             self._python = self._stack.enter_context(
                 subprocess.Popen(
-                    ["bash", "-c", f". {self._terminal}\nexec {sys.executable} -m tests.docs.session"],
+                    ["bash", "-c", f". {self._terminal}\nexec {self._session}"],
                     cwd=self.folder,
                     env=self._env,
                     stdin=subprocess.PIPE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.cookiejar
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
+from tests.docs.browser import Browser
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
@@ -30,21 +30,6 @@ TROUBLED = Scenario(
 )
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-
-
-class Browser:
-    """What a browser does here: keeps cookies, follows redirects, sends forms."""
-
-    def __init__(self, base: str) -> None:
-        self.base = base
-        self.cookies = http.cookiejar.CookieJar()
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
-
-    def open(self, path: str, form: dict[str, str] | None = None) -> tuple[str, str]:
-        """The address arrived at, and the page."""
-        data = urllib.parse.urlencode(form).encode() if form is not None else None
-        with self._opener.open(urllib.parse.urljoin(self.base, path), data, timeout=20) as answer:
-            return answer.url, answer.read().decode()
 
 
 @contextlib.contextmanager
