@@ -61,40 +61,41 @@ class Settings:
 
     store_url: str | None = _setting(
         None,
-        "URL of the Redis that keeps jobs, prompts and results; default: the result back end's, else the broker's",
+        "URL of the Redis that stores jobs, prompts and results; default: the result back end's, else the broker's",
         per_job=False,
         secret=True,
     )
     store_prefix: str | None = _setting(
         None,
-        "what all keys of the store begin with, for projects that share a database; default: the `global_keyprefix` of "
-        "the result back end's or the broker's transport options, else nothing",
+        "prefix of all keys of the store, for projects that share a database; default: the `global_keyprefix` of the "
+        "result back end's or the broker's transport options, else none",
         per_job=False,
     )
     encryption_key: tuple[str, ...] | None = _setting(
         None,
-        "key with which prompts, answers and custom_ids are encrypted in the store: 32 bytes in base64, as "
-        "`openssl rand -base64 32` makes one; several (a list, or commas between): the first encrypts, all decrypt",
+        "key that encrypts prompts, answers and custom_ids in the store: 32 bytes in base64 (`openssl rand -base64 32` "
+        "makes one); of several keys (a list, or text with commas) the first encrypts and all decrypt",
         per_job=False,
         secret=True,
     )
-    poll_min: float = _setting(5.0, "shortest interval between two looks at a batch, seconds", least=0.01)
-    poll_max: float = _setting(120.0, "longest interval between two looks at a batch, seconds", least=0.01)
-    retry_min: float = _setting(2.0, "upper bound of the first countdown after a failure, seconds", least=0.01)
-    retry_max: float = _setting(300.0, "upper bound of every countdown after a failure, seconds", least=0.01)
+    poll_min: float = _setting(5.0, "shortest time between two polls of a batch, seconds", least=0.01)
+    poll_max: float = _setting(120.0, "longest time between two polls of a batch, seconds", least=0.01)
+    retry_min: float = _setting(2.0, "longest countdown after the first failure, seconds", least=0.01)
+    retry_max: float = _setting(300.0, "longest countdown after any failure, seconds", least=0.01)
     not_found_grace: float = _setting(
-        900.0, "seconds since the batch was last seen during which a 404 counts as propagation delay"
+        900.0, "seconds after a batch was last seen in which a 404 counts as propagation delay"
     )
     listings: int = _setting(
-        3, "complete listings a batch must be missing from before it counts as lost or as never created", least=1
+        3, "complete list calls that must not show a batch before it counts as lost or as never created", least=1
     )
     create_not_found_limit: int = _setting(5, "404s in a row on create before the batch falls back or fails", least=1)
     create_settle: float = _setting(
-        120.0, "seconds for which a create without an answer is searched for before it counts as never stored"
+        120.0, "seconds for which the batch of an unanswered create is searched for before it counts as never created"
     )
     on_unresolved_create: Literal["resubmit", "fail"] = _setting(
         "resubmit",
-        "when that search has found nothing: resubmit, or fail the job and leave the choice to a person",
+        "what follows if that search finds nothing: `resubmit` creates the batch again, `fail` ends the job, so that a "
+        "person decides",
         choices=("resubmit", "fail"),
     )
     """A batch that was stored shows in the account's list calls. After ``create_settle`` seconds and ``listings``
@@ -103,75 +104,91 @@ class Settings:
     would rather lose a night than pay twice for such a batch sets a longer ``create_settle``, or ``fail``."""
     proxy_error_grace: float = _setting(
         21_600.0,
-        "seconds for which a refusal that is not in the API's own form (a challenge page, a proxy's 401) is waited out "
-        "before the job fails, to be resumed",
+        "seconds for which a call is tried again after a refusal that is not in the API's own form (a challenge "
+        "page, a proxy's 401); then the job fails, and can be resumed",
     )
     clock_skew: float = _setting(
         300.0,
-        "seconds by which Anthropic's clock may differ from the store's, beyond what its answers say of it, when an "
-        "unanswered create is searched for",
+        "seconds by which Anthropic's clock may differ from the store's, beyond what its answers show, when the "
+        "batch of an unanswered create is searched for",
     )
-    results_limit: int = _setting(10, "downloads of a result file that does not add up before giving up", least=1)
+    results_limit: int = _setting(10, "downloads of a result file that is not complete before the batch fails", least=1)
     fallback: Literal["messages", "off"] = _setting(
         "messages",
-        "what is left after that goes through the Messages API at full price; off: it does not",
+        "`messages`: what still failed for a passing reason goes through the Messages API at full price; `off`: it "
+        "does not",
         choices=("messages", "off"),
     )
     max_fallback_requests: int = _setting(
-        1000, "requests of one job that may go through the Messages API; the rest keep their outcome"
+        1000, "requests of one job that may go through the Messages API; the outcome of the rest stays unchanged"
     )
     messages_limit: int = _setting(
-        8, "refusals (429, overloaded, 404) of one Messages API request before it keeps its outcome", least=1
+        8,
+        "refusals (429, overloaded, 404) of one request by the Messages API before its outcome stays unchanged",
+        least=1,
     )
     retries: int = _setting(
-        2, "smaller batches, one after the other, in which what failed for a passing reason is sent again at half price"
+        2,
+        "smaller batches, one after the other, in which requests that failed for a passing reason are sent again "
+        "at half price",
     )
     deadline: float | None = _setting(
         None,
-        "seconds from the submission on (for one job also a datetime) by which answers are wanted: what a smaller "
-        "batch would bring too late goes through the Messages API at once",
+        "seconds after the submission (for one job also a datetime) by which answers are wanted: requests for which a "
+        "smaller batch would be too late go through the Messages API at once",
     )
     max_fallback_cost: float | None = _setting(
-        None, "US dollars that one job's requests through the Messages API may cost; the rest keep their outcome"
+        None,
+        "US dollars that the requests of one job may cost at the Messages API; the outcome of the rest stays unchanged",
     )
     max_cost: float | None = _setting(
-        None, "US dollars that one job may cost in all; nothing more is sent when they are spent"
+        None,
+        "US dollars that one job may cost, batches and Messages API together; nothing more is sent when they are spent",
     )
     max_messages_in_flight: int = _setting(
-        64, "calls of the Messages API that all workers make at a time, for one account and model", least=1
+        64, "calls of the Messages API that all workers together make at a time, for one account and model", least=1
     )
     prices: Mapping[str, Mapping[str, float]] = _setting(
         dict,
-        "model -> US dollars per million tokens at the Messages API, in place of what genai-prices has: input_mtok, "
-        "output_mtok, and where they differ from Anthropic's usual multiples cache_read_mtok, cache_write_mtok, "
+        "model -> US dollars per million tokens at the Messages API, in place of those of genai-prices: input_mtok, "
+        "output_mtok, and if they differ from Anthropic's usual multiples cache_read_mtok, cache_write_mtok, "
         "cache_write_1h_mtok",
         per_job=False,
     )
     max_wait: float | None = _setting(
-        None, "seconds after which a job gives up waiting, without canceling; none: never", least=0.01
+        None,
+        "seconds after which a job stops waiting and fails, without canceling its batches; none: never",
+        least=0.01,
     )
-    max_requests_per_batch: int = _setting(100_000, "requests in one batch (Anthropic's limit: 100,000)", least=1)
+    max_requests_per_batch: int = _setting(100_000, "most requests in one batch (Anthropic's limit: 100,000)", least=1)
     max_bytes_per_batch: int = _setting(
-        256_000_000, "bytes in the body of one create (Anthropic's limit: 256 MB)", least=1000
+        256_000_000, "most bytes in the body of one create (Anthropic's limit: 256 MB)", least=1000
     )
     max_batches_in_flight: int = _setting(
         5,
-        "batches of one job that are at Anthropic at a time; its queues take 200,000 to 500,000 requests, by tier",
+        "batches of one job that are at Anthropic at a time; an account's queue takes 200,000 to 500,000 requests, "
+        "by tier",
         least=1,
     )
-    result_ttl: float = _setting(604_800.0, "seconds a job's payloads, results and record outlive its end", least=1)
-    timeout: float = _setting(60.0, "seconds without a byte before a look or a download counts as failed", least=0.01)
+    result_ttl: float = _setting(
+        604_800.0, "seconds for which requests, results and record of a job are stored after its end", least=1
+    )
+    timeout: float = _setting(
+        60.0, "seconds without a byte after which a call or a download counts as failed", least=0.01
+    )
     lease: float = _setting(
-        20.0, "seconds after which a step whose worker died may be taken over (a living one renews)", least=0.5
+        20.0,
+        "seconds after which another worker may take over a step whose worker died (a living worker renews its lease)",
+        least=0.5,
     )
     max_step_failures: int = _setting(
         10,
-        "times in a row that a step may be broken off (by an exception no rule is for, a time limit, a killed worker) "
-        "before its batch fails with that reason; what was paid for is kept, and the job can be resumed",
+        "times in a row that a step may be interrupted (by an unknown exception, a time limit, a killed worker) before "
+        "its batch fails with that reason; what was paid for stays stored, and the job can be resumed",
         least=1,
     )
     recover_every: float = _setting(
-        15.0, "seconds between two looks of a worker for messages that the broker lost", least=0.1, per_job=False
+        15.0, "seconds between two searches of a worker for messages that the broker lost", least=0.1, per_job=False
     )
     recover_after: float = _setting(
         30.0,
@@ -181,9 +198,9 @@ class Settings:
     )
     spool_dir: str | None = _setting(
         None,
-        "directory on a disk that outlives the worker, to which answers of the Messages API are written that the store "
-        "does not take for some seconds; any worker with that directory brings them into the store. none: they are "
-        "kept in the worker's memory until the store takes them",
+        "directory for answers of the Messages API while the store does not accept them, on a disk that outlives the "
+        "worker; any worker with that directory moves them into the store. none: they stay in the worker's memory "
+        "until the store accepts them",
         per_job=False,
     )
     client_factories: Mapping[str, str] = _setting(
@@ -192,17 +209,17 @@ class Settings:
         per_job=False,
     )
     workspace_id: str | None = _setting(
-        None, "workspace that a job's calls name (`wrkspc_...`), for a credential that may use more than one"
+        None, "workspace that a job's calls name (`wrkspc_...`), for a credential that may use several"
     )
     user_profile_id: str | None = _setting(
-        None, "user profile that a job's requests are attributed to, at their create and at the Messages API"
+        None, "user profile to which a job's requests are attributed, on create and at the Messages API"
     )
     betas: tuple[str, ...] = _setting(
-        (), "beta versions that all calls of a job ask for, such as `output-300k-2026-03-24`"
+        (), "beta versions that all calls of a job name, such as `output-300k-2026-03-24`"
     )
     instruments: tuple[str, ...] = _setting(
         (),
-        "where a worker's metrics go: prometheus, opentelemetry, dotted paths of classes of your own (see "
+        "where a worker's metrics go: `prometheus`, `opentelemetry`, dotted paths of your own classes (see "
         "docs/howto/monitoring.md)",
         per_job=False,
     )
