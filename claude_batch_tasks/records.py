@@ -413,12 +413,28 @@ class LaneRecord(msgspec.Struct, kw_only=True):
     """Since when answers to calls of an earlier run are missing."""
 
 
+def batch_number(index: int) -> int:
+    """Return the number that people are shown for a batch: from 1. Records and messages have its index, from 0."""
+    return index + 1
+
+
+def batch_index(number: int) -> int:
+    """Return the index in its job of the batch that people are shown under this number."""
+    return number - 1
+
+
 class Unit(NamedTuple):
     """The object of a lease: a batch of a job, one of the senders of its requests to the Messages API, or the job."""
 
     job_id: str
     batch: int | None = None
+    """The index of the batch in its job, from 0."""
     lane: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The number that people are shown for the batch; None: it is the job."""
+        return None if self.batch is None else batch_number(self.batch)
 
     def __str__(self) -> str:
         """Return the name of the unit in errors."""
@@ -428,8 +444,8 @@ class Unit(NamedTuple):
     def name(self) -> str:
         """The name of the unit in logs, after the word "job"."""
         text = self.job_id
-        if self.batch is not None:
-            text += f" batch {self.batch}"
+        if self.number is not None:
+            text += f" batch {self.number}"
         if self.lane is not None:
             text += f", sender {self.lane}"
         return text
@@ -503,7 +519,7 @@ class HistoryEvent(PublicStruct, frozen=True, kw_only=True):
     event: str
     """What kind: ``created``, ``not_found``, ``ended``, ..., as docs/reference/history.md lists them."""
     batch: int | None
-    """Which of its batches it concerns, counted from 0; None: all of the job."""
+    """The number of the batch that it concerns, from 1; None: all of the job. (The store has its index, from 0.)"""
     text: str
     details: dict[str, Any]
     """What belongs to it: ``batch_id``, ``requests``, ``counts``, ``round``; of a call that failed ``endpoint``,

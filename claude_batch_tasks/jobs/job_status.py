@@ -10,7 +10,16 @@ import msgspec
 
 from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.jobs import notebook_html
-from claude_batch_tasks.records import BatchRecord, BatchState, Costs, JobRecord, JobState, PublicStruct, Summary
+from claude_batch_tasks.records import (
+    BatchRecord,
+    BatchState,
+    Costs,
+    JobRecord,
+    JobState,
+    PublicStruct,
+    Summary,
+    batch_number,
+)
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import HasRecords
 from claude_batch_tasks.wire.result_rows import OUTCOMES
@@ -159,7 +168,7 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
         requests=job.requests,
         processing=0 if job.state in ENDED else max(job.requests - sum(outcomes.values()), 0),
         **outcomes,
-        batches=tuple(_batch_status(number, record) for number, record in enumerate(records, 1)),
+        batches=tuple(_batch_status(batch_number(index), record) for index, record in enumerate(records)),
         **_sum_counters(batches),
         stopped=job.stopped,
         not_sent=job.not_sent,

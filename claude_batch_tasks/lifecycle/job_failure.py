@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.formatting import format_count, format_span, format_time
-from claude_batch_tasks.records import BatchRecord, JobRecord, Summary
+from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, batch_number
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.wire import result_rows
@@ -48,7 +48,7 @@ def _choose_error(failed: dict[int, BatchRecord], batches: int) -> tuple[errors.
     """Return the error that says most, and which batches have failed, in words."""
     # The error of a batch that was not even tried, because of another batch's error, says less than that error.
     number = next((number for number, record in failed.items() if _has_status(record)), next(iter(failed)))
-    name = f", batch {number + 1} of {batches}"
+    name = f", batch {batch_number(number)} of {batches}"
     if len(failed) > 1:
         name += f" and {len(failed) - 1} more"
     return _error_of(failed[number]), name

@@ -17,7 +17,7 @@ from claude_batch_tasks import metrics, rules
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.records import BatchRecord, JobRecord, Round, reset_fields
+from claude_batch_tasks.records import BatchRecord, JobRecord, Round, batch_number, reset_fields
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.store import HasPayloads, HasResults, JobContents
@@ -130,7 +130,9 @@ def read_staged(store: HasPayloads, job_id: str, batch: int) -> Iterator[tuple[l
         store.payloads.read_custom_ids(job_id, batch), store.payloads.read_bodies(job_id, batch), fillvalue=nothing
     ):
         if ids is nothing or body is nothing:
-            raise ResultsMissing(f"the requests of batch {batch + 1} of job {job_id} are not all in the store any more")
+            raise ResultsMissing(
+                f"the requests of batch {batch_number(batch)} of job {job_id} are not all in the store any more"
+            )
         yield ids, body
 
 

@@ -328,8 +328,8 @@ class Step:
         return job
 
     def send_signal(self, signal: Signal, **more: Any) -> None:
-        """Send a signal about the job, with the batch number if the unit has one."""
-        batch = {} if self.unit.batch is None else {"batch": self.unit.batch}
+        """Send a signal about the job, with the batch's index and number if the unit has one."""
+        batch = {} if self.unit.batch is None else {"batch": self.unit.batch, "number": self.unit.number}
         signal.send(sender=self.task, job_id=self.unit.job_id, **batch, **more)
 
     def record_event(self, event: history.Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:

@@ -74,7 +74,7 @@ def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = lo
     with suppress(StoreUnavailable):
         at = datetime.fromtimestamp(store.now(), timezone.utc)
         store.history.append_event(
-            unit.job_id, HistoryEvent(at=at, event=event, batch=unit.batch, text=text, details=details)
+            unit.job_id, HistoryEvent(at=at, event=event, batch=unit.number, text=text, details=details)
         )
 
 
@@ -108,4 +108,4 @@ def where(unit: Unit, batch_id: str | None) -> str:
 
 def fields(unit: Unit, event: str, **details: Any) -> dict[str, Any]:
     """Return the ``extra`` of a line about a unit."""
-    return logs.fields(event, **{"job_id": unit.job_id, "batch": unit.batch, "lane": unit.lane, **details})
+    return logs.fields(event, **{"job_id": unit.job_id, "batch": unit.number, "lane": unit.lane, **details})

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissing, StoreUnavailable
 from claude_batch_tasks.formatting import describe_missing_job, format_count, format_time
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, Unit, batch_index, batch_number
 from claude_batch_tasks.store import history
 from claude_batch_tasks.store.interface import HasHistory, HasPayloads, HasRecords, Journal, Ledger
 from claude_batch_tasks.wire import batch_requests
@@ -249,7 +249,7 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
             first = count = 0
         batch_id = created.get(number)
         begun = number < job.admitted
-        what = f"the record of batch {number + 1}, {format_count(count, 'request')}, is gone from the store"
+        what = f"the record of batch {batch_number(number)}, {format_count(count, 'request')}, is gone from the store"
         record = BatchRecord(
             first=first,
             count=count,
@@ -271,24 +271,24 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
 
 
 def _from_history(store: HasHistory, job_id: str) -> tuple[dict[int, str], set[int]]:
-    """Return what the history says of batches: their ids at Anthropic, and which were sent again in part."""
+    """Return what the history says of batches, by index: their ids at Anthropic, and which were sent again."""
     created: dict[int, str] = {}
     further: set[int] = set()
     for event in store.history.read_events(job_id):
         if event.batch is None:
             continue
-        batch_id = event.details.get("batch_id")
+        index, batch_id = batch_index(event.batch), event.details.get("batch_id")
         if event.event in ("resubmitted", "messages"):
-            further.add(event.batch)
+            further.add(index)
         elif event.event == "given_back":
-            created.pop(event.batch, None)
-        elif event.event in ("created", "adopted", "seen", "ended") and batch_id and event.batch not in further:
-            created[event.batch] = batch_id
+            created.pop(index, None)
+        elif event.event in ("created", "adopted", "seen", "ended") and batch_id and index not in further:
+            created[index] = batch_id
     return created, further
 
 
 def _name(job_id: str, job: JobRecord, number: int) -> str:
-    return f"job {job_id}, batch {number + 1} of {job.batches}"
+    return f"job {job_id}, batch {batch_number(number)} of {job.batches}"
 
 
 def _are_gone(missing: int, what: str, count: int, keys: Sequence[str]) -> str:

@@ -189,7 +189,7 @@ def test_nothing_of_a_job_is_taken_for_html(login: Login, store: Store) -> None:
     failed = make_batch_record(batch_id=evil, error=["StepFailed", [evil]])
     make(store, job_id, error=evil, stopped=evil, queue=evil, records=[failed], state="failed")
     store.history.append_event(
-        job_id, HistoryEvent(at=datetime.now(timezone.utc), event=evil, batch=0, text=evil, details={})
+        job_id, HistoryEvent(at=datetime.now(timezone.utc), event=evil, batch=1, text=evil, details={})
     )
     page = text(client, JOBS)
     assert evil not in page

@@ -124,7 +124,7 @@ def test_a_job_from_a_file_to_its_results(world: World) -> None:
     watched = world.run("watch", job_id)
     assert watched.exit_code == 0
     assert f"Job {job_id} completed: 300 succeeded" in watched.output
-    assert re.search(r"\d\d:\d\d:\d\d  batch 0: fetched, 300 succeeded\n", watched.output)
+    assert re.search(r"\d\d:\d\d:\d\d  batch 1: fetched, 300 succeeded\n", watched.output)
     status = json.loads(world.run("status", job_id, "--json").output)
     assert (status["state"], status["succeeded"], status["summary"]["succeeded"]) == ("completed", 300, 300)
     assert {"submitted", "created", "fetched", "finished"} <= {event["event"] for event in status["history"]}

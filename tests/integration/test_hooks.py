@@ -151,13 +151,14 @@ class TestSignals:
             del more["job_id"]
             by_name.setdefault(name, []).append((task, more))
         created = [
-            {"batch": 0, "batch_id": id_, "requests": n, "round": r} for id_, n, r in [(first, 20, 0), (second, 2, 1)]
+            {"batch": 0, "number": 1, "batch_id": id_, "requests": n, "round": r}
+            for id_, n, r in [(first, 20, 0), (second, 2, 1)]
         ]
         assert by_name["batch_created"] == [("create_batch", more) for more in created]
         ended = [{"succeeded": 18, "expired": 2}, {"succeeded": 2}]
         for name, task in (("batch_ended", "poll_batch"), ("results_published", "fetch_results")):
             assert [(task, {**more, "counts": None}) for _, more in by_name[name]] == [
-                (task, {"batch": 0, "batch_id": id_, "counts": None, "round": r})
+                (task, {"batch": 0, "number": 1, "batch_id": id_, "counts": None, "round": r})
                 for id_, r in [(first, 0), (second, 1)]
             ]
             assert [{n: c for n, c in more["counts"].items() if c} for _, more in by_name[name]] == ended

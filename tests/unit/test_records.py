@@ -1,13 +1,26 @@
-"""What a new round, and what resuming a job, does to each field of a batch's record."""
+"""Records: what a new round, and what resuming a job, does to each field, and how batches are numbered."""
 
 from __future__ import annotations
 
+import ast
+import re
+from itertools import pairwise
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
 
-from claude_batch_tasks.records import BatchRecord, Change, Event, reset_fields
+from claude_batch_tasks import records
+from claude_batch_tasks.records import (
+    BatchRecord,
+    Change,
+    Event,
+    Unit,
+    batch_index,
+    batch_number,
+    reset_fields,
+)
 
 HINTS = get_type_hints(BatchRecord, include_extras=True)
 
@@ -50,3 +63,28 @@ def test_what_a_resume_resets_is_what_0_2_0_reset() -> None:
 def test_defaults_are_not_shared() -> None:
     reset_fields("round")["told"]["succeeded"] = 1
     assert reset_fields("round")["told"] == {}
+
+
+class TestTheNumberOfABatch:
+    def test_is_counted_from_one_and_its_index_from_zero(self) -> None:
+        assert [batch_number(index) for index in range(3)] == [1, 2, 3]
+        assert [batch_index(batch_number(index)) for index in range(3)] == [0, 1, 2]
+
+    def test_is_in_the_name_of_what_logs_are_about(self) -> None:
+        assert str(Unit("j")) == "job j"
+        assert str(Unit("j", 0)) == "job j batch 1"
+        assert str(Unit("j", 1, 4)) == "job j batch 2, sender 4"
+        assert [unit.number for unit in (Unit("j"), Unit("j", 0), Unit("j", 1, 4))] == [None, 1, 2]
+
+    def test_is_in_every_text_that_names_a_batch(self) -> None:
+        """No index is shown: what an f-string has after "batch" is a number, an event's batch, or Anthropic's id."""
+        wrong, fine = [], r"number|\.id$|batch_id$|^event\.batch$"
+        for path in Path(records.__file__).parent.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                parts = node.values if isinstance(node, ast.JoinedStr) else []
+                for before, value in pairwise(parts):
+                    if isinstance(before, ast.Constant) and isinstance(value, ast.FormattedValue):
+                        shown = ast.unparse(value.value)
+                        if re.search(r"(?<!-)\bbatch $", str(before.value)) and not re.search(fine, shown):
+                            wrong.append((path.name, node.lineno, shown))
+        assert wrong == []

@@ -52,17 +52,17 @@ class TestTelling:
         with caplog.at_level(logging.INFO):
             history.note(store, Unit("job", 2), "created", "created, 5 requests", batch_id="msgbatch_1", requests=5)
         (line,) = caplog.records
-        assert line.getMessage() == "job job batch 2 (msgbatch_1): created, 5 requests"
+        assert line.getMessage() == "job job batch 3 (msgbatch_1): created, 5 requests"
         told = {name: value for name, value in vars(line).items() if name.startswith("claude_batch_")}
         assert told == {
             "claude_batch_event": "created",
             "claude_batch_job_id": "job",
-            "claude_batch_batch": 2,
+            "claude_batch_batch": 3,
             "claude_batch_batch_id": "msgbatch_1",
             "claude_batch_requests": 5,
         }
         (event,) = store.history.read_events("job")
-        assert (event.event, event.batch, event.text) == ("created", 2, "created, 5 requests")
+        assert (event.event, event.batch, event.text) == ("created", 3, "created, 5 requests")
         assert event.details == {"batch_id": "msgbatch_1", "requests": 5}
 
     def test_disturbs_nobody_when_the_store_is_down(self, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store import Store, history
 from tests.unit.store.contract.samples import Contents, OpenStore, call_at_once, create_bare_job, make_event
 
 
@@ -30,6 +31,12 @@ class TestAHistory:
         assert sorted(event.text for event in store.history.read_events("job")) == sorted(
             f"entry {n}" for n in range(64)
         )
+
+    def test_has_the_numbers_of_batches(self, store: Store) -> None:
+        create_bare_job(store, "job")
+        history.note(store, Unit("job", 0), "ended", "ended")
+        history.note(store, Unit("job"), "finished", "finished")
+        assert [event.batch for event in store.history.read_events("job")] == [1, None]
 
     def test_of_a_job_that_is_gone_is_empty(self, store: Store, contents: Contents) -> None:
         store.history.append_event("nobody", make_event())

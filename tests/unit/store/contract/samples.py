@@ -94,7 +94,7 @@ def read_batch(store: Store, unit: Unit = BATCH) -> BatchRecord:
 
 def make_event(number: int = 0) -> HistoryEvent:
     at = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=number)
-    return HistoryEvent(at=at, event="retry", batch=0, text=f"entry {number}", details={"countdown": 1.5})
+    return HistoryEvent(at=at, event="retry", batch=1, text=f"entry {number}", details={"countdown": 1.5})
 
 
 def make_flight(number: int = 0, **own: Any) -> Flight:

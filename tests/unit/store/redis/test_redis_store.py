@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.records import Flight, Lease, Taken, Unit
 from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store.redis.keys import history_keys
 from claude_batch_tasks.store.redis.parts.in_flight import _decode_flight, _encode
 from claude_batch_tasks.wire.batch_requests import Piece
 from tests.unit.store.contract.message_queue import create_sending_job
@@ -29,6 +31,7 @@ from tests.unit.store.contract.samples import (
     create_job,
     job_record,
     make_chunk,
+    make_event,
     take_request,
 )
 
@@ -51,6 +54,17 @@ class TestRecords:
                 redis_client.hdel(key, "queue", "options", "counts", "published")
         assert store.jobs.read_job(job) == job_record()
         assert store.records.read_batches(job) == [batch_record(), batch_record(first=2)]
+
+
+class TestHistory:
+    def test_is_stored_with_the_index_of_a_batch_as_all_releases_write_it(
+        self, store: RedisStore, redis_client: redis.Redis
+    ) -> None:
+        create_bare_job(store, "job")
+        store.history.append_event("job", make_event())
+        [entry] = redis_client.lrange(history_keys("job")[0], 0, -1)
+        stored = msgspec.json.decode(entry)
+        assert (stored["batch"], make_event().batch) == (0, 1)
 
 
 class TestPayloads:
