@@ -1,4 +1,4 @@
-"""The parts that commands share when they run: the app, the job, and commands to tell the user."""
+"""The parts that commands share when they run: the app, the job, and the spelling of commands."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Unreadable(Exception):
 
 
 class RequestFile:
-    """The requests of a file, read one at a time; ``place_of`` tells afterwards where each one stood.
+    """The requests of a file, read one at a time; ``place_of`` says afterwards where each one stood.
 
     Args:
         name: what the file is called; ``None``: it is standard input.

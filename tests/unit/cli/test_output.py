@@ -1,0 +1,146 @@
+"""What people see: on a terminal in its colours and its width, anywhere else as plain text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import click
+import pytest
+from rich.console import Console
+
+from claude_batch_tasks import BatchStatus, JobStatus
+from claude_batch_tasks.cli import job_texts, output
+from claude_batch_tasks.cli.output import Line
+
+PARAGRAPH = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
+    """``terminal(width)``: what commands print goes to one, and is returned without colours."""
+
+    def open_terminal(width: int, **options: Any) -> io.StringIO:
+        shown = io.StringIO()
+        console = Console(file=shown, width=width, highlight=False, force_terminal=True, **options)
+        monkeypatch.setattr(output, "_open_console", lambda err: console)
+        return shown
+
+    return open_terminal
+
+
+def plain(shown: io.StringIO) -> list[str]:
+    return click.unstyle(shown.getvalue()).splitlines()
+
+
+def make_job(**changes: Any) -> JobStatus:
+    now = datetime.now(timezone.utc)
+    batch = BatchStatus(
+        number=1,
+        batch_id="msgbatch_01KfKDDyPLmbJGPp66cm8St5",
+        state="in_progress",
+        requests=1_000,
+        polls=7,
+        polls_404=2,
+        next_poll_at=now + timedelta(seconds=40),
+        error=None,
+    )
+    fields: dict[str, Any] = {
+        "job_id": "4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11",
+        "state": "running",
+        "requests": 100_000,
+        "processing": 98_000,
+        "succeeded": 1_500,
+        "errored": 300,
+        "expired": 150,
+        "canceled": 50,
+        "batches": (batch,),
+        "polls": 7,
+        "polls_404": 2,
+        "resubmitted": 0,
+        "fallback": 0,
+        "fallback_skipped": 0,
+        "stopped": None,
+        "cost": 1234.5,
+        "cost_by_model": {"claude-haiku-4-5": 1234.5},
+        "next_poll_at": now + timedelta(seconds=40),
+        "submitted_at": now - timedelta(minutes=5),
+        "started_at": now - timedelta(minutes=5),
+        "ended_at": None,
+        "error": None,
+        "summary": None,
+    }
+    return JobStatus(**{**fields, **changes})
+
+
+class TestALine:
+    def test_is_as_long_as_it_is_where_there_is_no_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.say(Line(click.style(PARAGRAPH, fg="red"), indent=4))
+        output.show([Line(PARAGRAPH, cut=True)])
+        shown = capsys.readouterr()
+        assert (shown.err, shown.out) == (PARAGRAPH + "\n", PARAGRAPH + "\n")
+
+    def test_goes_on_under_its_beginning(self, terminal: Callable[..., io.StringIO]) -> None:
+        shown = terminal(80)
+        output.say(Line(f"    {PARAGRAPH}", indent=4))
+        first, second = plain(shown)
+        assert first.startswith("    one two")
+        assert second.startswith(("    thirteen", "    fourteen"))
+
+    def test_of_a_table_is_cut_off(self, terminal: Callable[..., io.StringIO]) -> None:
+        shown = terminal(80)
+        output.show([Line(PARAGRAPH, cut=True)])
+        [line] = plain(shown)
+        assert (len(line), line[-1]) == (80, "…")
+
+    def test_with_a_command_can_be_copied(self, terminal: Callable[..., io.StringIO]) -> None:
+        shown = terminal(80)
+        command = f"celery -A some.project claude-batch watch {'x' * 36} --quiet"
+        output.hint_command("To follow it", command)
+        assert plain(shown) == ["To follow it:", f"  {command}"]
+
+    def test_has_brackets_and_colons_as_they_are(self, terminal: Callable[..., io.StringIO]) -> None:
+        shown = terminal(80)
+        output.say("[red]not markup[/red] :smile: [id-1]")
+        assert plain(shown) == ["[red]not markup[/red] :smile: [id-1]"]
+
+    def test_has_no_colours_where_nobody_wants_them(
+        self, terminal: Callable[..., io.StringIO], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        shown = terminal(80)
+        output.say(click.style("bad", fg="red"))
+        assert shown.getvalue() == "bad\n"
+
+
+class TestTheTableOfJobs:
+    @pytest.mark.parametrize("width", [80, 140])
+    def test_fits(self, terminal: Callable[..., io.StringIO], width: int) -> None:
+        shown = terminal(width)
+        failed = make_job(state="failed", error="the API refused the key: invalid x-api-key (authentication_error)")
+        output.show(job_texts.format_jobs([make_job(), failed], output.terminal_width()))
+        head, running, last = plain(shown)
+        assert max(map(len, (head, running, last))) <= width
+        assert running.startswith(
+            "4f0c2a8e  running" if width == 80 else "4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11  running"
+        )
+        assert "$1,234.50   5m" in running
+        assert "the API refused" in last
+
+    def test_shortens_nothing_in_a_pipe(self) -> None:
+        long = "because " * 20
+        rows = [line.text for line in job_texts.format_jobs([make_job(state="failed", error=f"{long}\n{long}")], None)]
+        assert click.unstyle(rows[1]).startswith("4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11  failed")
+        assert click.unstyle(rows[1]).endswith(f"5m  {long}{long}".rstrip())
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_status_fits(terminal: Callable[..., io.StringIO], width: int) -> None:
+    shown = terminal(width)
+    output.show(job_texts.format_status(make_job(), []))
+    lines = plain(shown)
+    assert max(map(len, lines)) <= width
+    assert "Job        4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11" in lines
+    assert any("in 40 s" in line for line in lines)
