@@ -56,7 +56,18 @@ SOURCES = {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
 
 #: What begins as our settings do and is something else: permissions, headers, fixtures, templates, Redis keys, context
 #: variables, and the fields of lines in the log.
-OTHERS = {"call", "confirm", "countdown", "key", "simulator", "simulator_factory", "tasks", "sent", "fixed_headers"}
+OTHERS = {
+    "app",
+    "call",
+    "confirm",
+    "countdown",
+    "key",
+    "simulator",
+    "simulator_factory",
+    "tasks",
+    "sent",
+    "fixed_headers",
+}
 OTHERS |= {"event", "job_id", "batch", "batch_id", "lane"}
 
 #: Found by ``manage.py check`` alone.

@@ -260,6 +260,9 @@ def test_entry_points_and_extras() -> None:
     assert project["scripts"] == {"claude-batch": "claude_batch_tasks.cli:main"}
     assert project["entry-points"] == {
         "celery.commands": {"claude-batch": "claude_batch_tasks.cli:claude_batch"},
-        "pytest11": {"claude_batch_simulator": "claude_batch_tasks.simulator.pytest_plugin"},
+        "pytest11": {
+            "claude_batch": "claude_batch_tasks.testing.pytest_plugin",
+            "claude_batch_simulator": "claude_batch_tasks.simulator.pytest_plugin",
+        },
     }
     assert set(project["optional-dependencies"]) - {"dev", "docs"} >= EXTRAS
