@@ -1,7 +1,7 @@
 """Every exception this package raises or stores.
 
 All of them take plain positional arguments that JSON can carry and hand all of them to ``Exception``, so that
-Celery rebuilds the very class, attributes included, from the JSON result backend and from a pickled pool message.
+Celery rebuilds the same class with its attributes from the JSON result backend and from a pickled pool message.
 None of them ever holds a request, a response, a prompt or a key.
 """
 
@@ -13,7 +13,7 @@ from celery.exceptions import ImproperlyConfigured
 
 
 class BatchTasksError(Exception):
-    """The base of all the errors below. ``str()`` of one says what happened, what was kept and what to do."""
+    """The base of all the errors below. ``str()`` of one says what happened, what is stored and what to do."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
@@ -56,16 +56,16 @@ class RequestsUnknown(BatchTasksError, LookupError):
 
 
 class Retryable(BatchTasksError):
-    """The base of what passes by itself: the step is tried again after a countdown.
+    """The base of temporary errors: the step is retried after a countdown.
 
-    ``retry_after``: seconds the other side asked us to wait at least, if it did.
+    ``retry_after``: the shortest wait in seconds that the server asked for, if it did.
     """
 
     retry_after: float | None = None
 
 
 class _After(Retryable):
-    """The base of what passes after some seconds, which are the second argument."""
+    """The base of temporary errors with a wait in seconds, the second argument."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -73,7 +73,7 @@ class _After(Retryable):
 
 
 class Waiting(Retryable):
-    """The reason why a task retries, for logs and Flower: what was seen, and when the next poll is."""
+    """The reason why a task retries, for logs and Flower: what happened, and when the next run is."""
 
 
 class BatchInProgress(Retryable):
@@ -83,16 +83,16 @@ class BatchInProgress(Retryable):
 
 
 class FallbackInProgress(Retryable):
-    """The reason for a retry that requests of the batch are still on their way through the Messages API."""
+    """The reason for a retry that requests of the batch are still being sent through the Messages API."""
 
     # Not raised any more: a step returns a wait. Result back ends of 0.2.0 hold the name.
 
 
 class SendingPaused(_After):
-    """The reason for a retry that a sender has released its worker, and goes on after a while.
+    """The reason for a retry that a sender has released its worker and continues later.
 
     Args:
-        message: what was sent, and what is waited for.
+        message: what was sent, and what the sender waits for.
         retry_after: seconds.
     """
 
@@ -106,7 +106,7 @@ class NotDue(Retryable):
 
 
 class RateLimited(_After):
-    """The reason for a retry that no calls are to be made for a while, by any worker.
+    """The reason for a retry that calls are paused for a while, for all workers.
 
     Anthropic asked this worker or another one for fewer calls, or its list calls fail.
 
@@ -121,11 +121,11 @@ class ListCallRunning(RateLimited):
 
 
 class CreateUnresolved(_After):
-    """The reason for a retry that a create may have been stored; the account is searched before anything is sent."""
+    """The reason for a retry that a create may have succeeded; the account is searched before anything is sent."""
 
 
 class ResultsIncomplete(Retryable):
-    """Raised if the result file is short, broken, or does not add up to the batch's own counts."""
+    """Raised if the result file is short or broken, or its rows differ from the batch's own counts."""
 
 
 class StoreUnavailable(Retryable):
@@ -135,14 +135,14 @@ class StoreUnavailable(Retryable):
 class StoreTooNew(StoreUnavailable):
     """Raised if a newer release uses the store in a way that this one would damage. Nothing was read or changed.
 
-    Raised where a job is handed over or asked about; a worker does not start. To a task it is a store that does not
-    answer: its message comes back with countdowns until a worker of the newer release takes it, so that no job fails
-    for workers that are still to be replaced.
+    Raised where a job is submitted or read; a worker does not start. A task handles it like a store that does not
+    answer: it is retried until a worker of the newer release takes it, so that no job fails because workers are still
+    to be replaced.
     """
 
 
 class KeyMissing(StoreUnavailable):
-    """Raised if stored data is encrypted with a key that this process does not have. A worker that has it goes on."""
+    """Raised if stored data is encrypted with a key that this process does not have. A worker that has it continues."""
 
 
 class PayloadDamaged(BatchTasksError):
@@ -153,11 +153,11 @@ class ApiError(BatchTasksError):
     """An error that Anthropic's API has answered with, or the lack of an answer.
 
     Args:
-        message: Anthropic's message, or what went wrong on the way.
+        message: Anthropic's message, or what went wrong before it.
         status: the HTTP status, ``None`` where there was no answer.
         error_type: Anthropic's ``error.type``, such as ``"not_found_error"``; None where the answer is not in the API's
             own form.
-        request_id: Anthropic's request id, what their support asks for.
+        request_id: Anthropic's request id, which their support asks for.
         retry_after: seconds from ``Retry-After`` or ``retry-after-ms``.
 
     Until the error leaves the process: ``organization`` and ``workspace``, what the API called those of the credential,
@@ -193,7 +193,7 @@ class ApiError(BatchTasksError):
 
 
 class TransientError(ApiError, Retryable):
-    """An API error that passes.
+    """A temporary API error.
 
     That is 408, 409, 425, 429, 5xx, no connection, a timeout, a broken or short body, or a proxy's refusal. See
     ``rules.classify_answer`` for what an answer means.
@@ -205,11 +205,11 @@ class NotFoundError(ApiError, Retryable):
 
 
 class AmbiguousError(ApiError, Retryable):
-    """An API error after which the request may have been acted on: no usable answer says that it was not."""
+    """An API error after which the request may have been executed: no usable answer says that it was not."""
 
 
 class PermanentError(ApiError):
-    """An API error that does not pass by itself: 400, 401, 402, 403, 413, 422, or no usable credentials.
+    """A permanent API error: 400, 401, 402, 403, 413, 422, or no usable credentials.
 
     One with a status and without an ``error_type`` is a refusal by something in front of the API.
     """
@@ -220,11 +220,11 @@ class BatchesUnsupported(PermanentError):
 
 
 class CreateNotFound(ApiError):
-    """Raised if create kept answering 404: nothing was created, and the job does not fall back."""
+    """Raised if create answered 404 too often: nothing was created, and the job does not fall back."""
 
 
 class BatchLost(ApiError):
-    """Raised if the batch answers 404 and is in none of several complete listings, or is beyond its retention."""
+    """Raised if the batch answers 404 and is in none of several complete list calls, or is older than its retention."""
 
 
 class BatchArchived(BatchLost):
@@ -236,18 +236,18 @@ class CreateUnconfirmed(BatchTasksError):
 
 
 class AccountChanged(BatchTasksError):
-    """Raised if this worker's client is not on the job's account, so that nothing may be concluded or sent."""
+    """Raised if this worker's client is not on the job's account, so nothing is concluded or sent."""
 
 
 class WaitExceeded(BatchTasksError):
-    """Raised if a job waited longer than ``max_wait``. Its batches go on at Anthropic; nothing was canceled."""
+    """Raised if a job waited longer than ``max_wait``. Its batches continue at Anthropic; nothing was canceled."""
 
 
 class ResultsMissing(BatchTasksError, LookupError):
-    """Raised if not all is there that the job's record counts: the result file or the store lacks some of it.
+    """Raised if results are missing that the job's record counts: the result file or the store lacks them.
 
     Args:
-        message: what is missing, what was kept, and what to do.
+        message: what is missing, what is stored, and what to do.
         missing: how many requests it concerns; ``None``: that is not known.
         keys: the store's keys that are gone.
     """

@@ -70,80 +70,81 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "api_seconds",
             "histogram",
-            "Calls of Anthropic's API, until the answer is there (result files, streamed messages: until it begins); "
-            "`status`: the HTTP status, or `none`: there was no answer, or a broken one",
+            "Duration of calls of Anthropic's API, until the answer has arrived (result files, streamed messages: "
+            "until it begins); `status`: the HTTP status, or `none`: no answer, or a broken one",
             {"endpoint": _ENDPOINTS, "status": ()},
             _CALL,
         ),
         Metric(
             "account_answers",
             "counter",
-            "Answers, by the organization and workspace whose account they name; `none`: they do not",
+            "Answers, by the organization and workspace that they name; `none`: they name none",
             {"organization": (), "workspace": ()},
         ),
         Metric("not_found", "counter", "Answers with status 404", {"endpoint": _ENDPOINTS}),
         Metric(
             "broken_answers",
             "counter",
-            "Answers that broke off, or ended in an error, after they had begun",
+            "Answers that were cut off, or ended in an error, after they had begun",
             {"endpoint": ("results", "messages")},
         ),
         Metric(
             "looks",
             "counter",
-            "Batches seen by looks at them: `retrieve`, each by itself; `list`, all that one listing showed",
+            "Polls of batches: `retrieve`, one call for each; `list`, all batches that one list call showed",
             {"how": ("retrieve", "list")},
         ),
         Metric(
             "orphan_searches",
             "counter",
-            "Searches for the batch of a create that was not answered; `found`: `batch` (adopted), `nothing` or "
-            "`doubtful` (one that may be another's; both go on), `given_up` (taken for never stored)",
+            "Searches for the batch of an unanswered create; `found`: `batch` (recovered), `nothing` or `doubtful` (a "
+            "batch that may be another's; the search continues after both), `given_up` (counts as never created)",
             {"found": ("batch", "nothing", "doubtful", "given_up")},
         ),
-        Metric("batch_seconds", "histogram", "How long batches took at Anthropic", buckets=_BATCH),
+        Metric("batch_seconds", "histogram", "Duration of batches at Anthropic", buckets=_BATCH),
         Metric(
             "downloads",
             "counter",
-            "Result files read to their end; `incomplete`: rows or tallies do not add up",
+            "Result files read to their end; `incomplete`: rows are missing, or the counts differ from the batch's own",
             {"result": ("complete", "incomplete")},
         ),
-        Metric("smaller_batches", "counter", "Smaller batches begun, of what failed for a passing reason"),
+        Metric("smaller_batches", "counter", "Smaller batches started, of requests with a temporary error"),
         Metric(
             "requests",
             "counter",
-            "Requests that have their final outcome, counted when all of their batch do; `source`: where it came from",
+            "Requests with a final outcome, counted when the whole batch is final; `source`: where the outcome came "
+            "from",
             {"outcome": ("succeeded", "errored", "canceled", "expired"), "source": _SOURCES},
         ),
         Metric(
             "cost_dollars",
             "counter",
-            "US dollars that answers cost, where the price is known; `messages`: the fallback",
+            "Cost of answers in US dollars, where the price is known; `messages`: the fallback",
             {"source": _SOURCES},
         ),
-        Metric("lost_messages", "counter", "Celery messages that the broker had lost, and that were sent again"),
+        Metric("lost_messages", "counter", "Celery messages that the broker lost, and that were sent again"),
         Metric("jobs_ended", "counter", "Jobs that ended", {"state": ("completed", "canceled", "failed", "revoked")}),
         Metric(
             "jobs",
             "gauge",
-            "Jobs in the store; those that have ended stay for `result_ttl`",
+            "Jobs in the store; ended jobs stay for `result_ttl`",
             {"state": get_args(JobState)},
         ),
         Metric("batches", "gauge", "Batches of jobs that have not ended", {"state": get_args(BatchState)}),
-        Metric("oldest_batch_seconds", "gauge", "Age of the oldest batch in flight at Anthropic; 0: none is"),
+        Metric("oldest_batch_seconds", "gauge", "Age of the oldest batch in flight at Anthropic; 0: none is in flight"),
         Metric(
             "unseen_seconds",
             "gauge",
-            "Since the API last showed the batch in flight that it has not shown for longest; 0: none is in flight",
+            "The longest time since the API last showed a batch in flight; 0: none is in flight",
         ),
         Metric(
             "results_left_seconds",
             "gauge",
-            "Until Anthropic deletes results that a running job has not fetched, 29 days after the batch was created; "
-            "missing: there are none",
+            "The shortest time until Anthropic deletes results that a running job has not fetched (29 days after the "
+            "batch was created); missing: there are none",
         ),
-        Metric("overdue_units", "gauge", "Steps that are due, and that no worker has taken"),
-        Metric("overdue_seconds", "gauge", "For how long the first of these has been due; 0: none is"),
+        Metric("overdue_units", "gauge", "Steps that are due and that no worker has started"),
+        Metric("overdue_seconds", "gauge", "The longest time for which such a step has been due; 0: none is"),
     )
 }
 

@@ -1,7 +1,7 @@
 """The problems that a set-up may have: all that workers warn of and that ``doctor`` finds, as data.
 
-Each says what is wrong, what it leads to, and the setting or command that fixes it. The ids never change: people search
-for them, and Django's ``SILENCED_SYSTEM_CHECKS`` names them.
+Each says what is wrong, what that leads to, and the setting or command that fixes it. The ids never change: people
+search for them, and Django's ``SILENCED_SYSTEM_CHECKS`` names them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Finding(NamedTuple):
     """The result of a check: a problem, or the statement that all is well.
 
     ``id``: the problem's id, such as ``claude_batch.W004``; empty if all is well. ``level``: ``logging.ERROR``,
-    ``logging.WARNING``, or ``logging.INFO`` if all is well. ``text``: what is wrong, and what it leads to. ``hint``:
+    ``logging.WARNING``, or ``logging.INFO`` if all is well. ``text``: what is wrong, and what that leads to. ``hint``:
     what to do.
     """
 
@@ -61,7 +61,7 @@ class Problem(NamedTuple):
 
 
 def ok(text: str) -> Finding:
-    """Return a finding that says that something is as it should be."""
+    """Return a finding that says that something is right."""
     return Finding("", logging.INFO, text)
 
 
@@ -91,68 +91,69 @@ VISIBILITY_TIMEOUT_IS_NO_NUMBER = Problem(
 SHORT_VISIBILITY_TIMEOUT = Problem(
     "W004",
     "visibility_timeout is {seconds:g} s: a step that takes longer (a large create or download may take minutes) is "
-    "handed out again while it runs. Its copies end, and nothing is sent or paid twice; your own tasks may run twice",
+    "delivered again while it runs. The second copy ends, and nothing is sent or paid twice; your own tasks may run "
+    "twice",
     "broker_transport_options = {{'visibility_timeout': 2400}}",
 )
 ENDED_BY_RESTARTS = Problem(
     "W005",
-    "a worker ends when its Redis broker refuses writes for a while (it is full, or a replica) and, with Celery 5.7, "
-    "when that restarts; and a connection from which nothing comes any more holds it up. What it held waits for the "
-    "visibility_timeout",
-    "Beside Celery(...): claude_batch_tasks.transport.install()",
+    "a worker exits when its Redis broker refuses writes for a while (it is full, or a replica) and, with Celery 5.7, "
+    "when Redis restarts; a silent connection blocks it. The messages that it had received are delivered again after "
+    "the visibility_timeout",
+    "Next to Celery(...): claude_batch_tasks.transport.install()",
 )
 KILLED_STEPS = Problem(
     "W006",
-    "when the connection to the broker is lost, the steps of jobs that run are killed, a create among them has to be "
-    "searched for, and a job's result may for a while say REVOKED. They may run twice",
+    "when the connection to the broker is lost, the running steps of jobs are killed and run again, the batch of a "
+    "killed create has to be searched for, and a job's result may be REVOKED for a while",
     "worker_cancel_long_running_tasks_on_connection_loss = False",
 )
 PREFETCH = Problem(
     "W007",
-    "each process of a worker takes {share} in advance, which wait behind one long download while other workers are "
-    "idle",
+    "each process of a worker prefetches {share}: they wait behind one long download while other workers are idle",
     "worker_prefetch_multiplier = 1",
 )
 RESULTS_EXPIRE = Problem(
     "W008",
-    "results expire after {hours:g} h, and a batch may take 24 h: who asks later than that after a job's end waits for "
-    "ever",
+    "results expire after {hours:g} h, and a batch may take 24 h: a get() that begins later than that after a job's "
+    "end never returns",
     "result_expires = 604800",
 )
 NOT_ACCEPTED = Problem(
-    "W009", "{setting} = {used!r} is not accepted by the workers: what is sent is thrown away", "{fix}"
+    "W009", "{setting} = {used!r} is not accepted by the workers: they discard the messages", "{fix}"
 )
 PICKLE = Problem(
     "W010",
-    "pickle lets whoever can write to the broker or the result back end run code in workers",
+    "pickle lets everybody who can write to the broker or the result back end run code in workers",
     "task_serializer = result_serializer = 'json', accept_content = ['json']",
 )
 EARLY_ACKNOWLEDGED = Problem(
     "W011",
-    "{tasks} acknowledged before the work is done: when a worker dies, jobs stand still until that is found out",
+    "{tasks} acknowledged before the work is done: when a worker dies, its jobs stop until their messages are found "
+    "lost",
     "Leave acks_late and reject_on_worker_lost out of task_annotations, or set both to True",
 )
 TIME_LIMITS = Problem(
     "W012",
-    "{tasks} stopped after {seconds:g} s. A large create or download may take minutes, any step a minute or two: it is "
-    "begun again and again, and a create searched for",
+    "{tasks} stopped after {seconds:g} s. A large create or download may take minutes, any step a minute or two: the "
+    "step is started again and again, and the batch of a stopped create is searched for",
     "task_annotations = {right!r}",
 )
 NO_RESULTS = Problem(
     "W013",
-    "the result back end is disabled: jobs run, but result.get() and result.state fail, and no progress is shown; only "
-    "BatchJob(id) tells",
+    "the result back end is disabled: jobs run, but result.get() and result.state fail, and no progress is shown; use "
+    "BatchJob(id).status()",
     "result_backend = 'redis://...'",
 )
 RPC_RESULTS = Problem(
     "W014",
-    "the result back end is rpc://, which tells a result only to the process that sent the job, and forgets it with "
-    "that process; a batch may take 24 h",
+    "the result back end is rpc://, which sends a result only to the process that sent the job, and loses it when that "
+    "process ends; a batch may take 24 h",
     "result_backend = 'redis://...'",
 )
 EAGER = Problem(
     "W015",
-    "task_always_eager is set: a job runs inside .delay(), which comes back when its batches have ended, in up to 24 h",
+    "task_always_eager is set: a job runs inside .delay(), which returns when its batches have ended, after up to 24 h",
     "task_always_eager = False outside of tests",
 )
 QUORUM_UNDETECTED = Problem(
@@ -163,19 +164,18 @@ QUORUM_UNDETECTED = Problem(
 )
 LOCAL_BROKER = Problem(
     "W017",
-    "the broker is {transport}, which no other process reaches: only a worker in this process takes jobs",
+    "the broker is {transport}, which no other process can reach: only a worker in this process receives jobs",
     "broker_url = 'redis://...' or 'amqp://...'",
 )
 SILENCE = Problem(
     "W019",
-    "a connection to the {role} from which nothing comes any more (a NAT time-out, a paused machine) is waited on for "
-    "{time}",
+    "if a connection to the {role} falls silent (a NAT timeout, a paused machine), this is noticed only after {time}",
     "{setting}",
 )
 UNUSABLE_URL = Problem(
     "E018",
     "the {role} cannot be used: {error}",
-    "Correct {setting}, or install what its kind needs: pip install 'celery[...]' (redis, sqlalchemy, sqs, ...)",
+    "Correct {setting}, or install the package that it needs: pip install 'celery[...]' (redis, sqlalchemy, sqs, ...)",
 )
 NOT_IN_FORCE = Problem(
     "E020",
@@ -189,13 +189,13 @@ LOOKS_LIKE_OURS = Problem(
 )
 NO_SERIALIZER = Problem(
     "E022",
-    "accept_content = {accepted!r} has neither 'json' nor task_serializer = {used!r}: no worker would take a message "
-    "of a job, and run_batch refuses every call",
+    "accept_content = {accepted!r} has neither 'json' nor task_serializer = {used!r}: no worker would accept a job's "
+    "messages, and run_batch refuses every call",
     "accept_content = {right!r}",
 )
 OLD_PROTOCOL = Problem(
     "E023",
-    "task_protocol = 1 has messages that cannot carry the steps of a job: run_batch refuses every call",
+    "messages of task_protocol = 1 cannot carry the steps of a job: run_batch refuses every call",
     "task_protocol = 2, Celery's default",
 )
 
@@ -208,12 +208,12 @@ NO_ANSWER = Problem(
 )
 REFUSED_PASSWORD = Problem(
     "E102",
-    "{server} refuses user or password: {leads}",
+    "{server} refuses the user or the password: {leads}",
     "{setting} = '{scheme}://user:password@host:port/...', with a user that the server knows",
 )
 NOT_PERMITTED = Problem(
     "E103",
-    "{server} does not let its user run {commands}: steps fail and come back until it does",
+    "{server} does not permit its user to run {commands}: steps fail and are retried until it does",
     "ACL SETUSER {user} {keys} {rules}",
 )
 READ_ONLY = Problem(
@@ -233,17 +233,17 @@ EVICTS_ALL = Problem(
 )
 EVICTS_SOME = Problem(
     "W107",
-    "{server} evicts ({policy}): {when}, it drops keys that have an expiry, and with them may go {loss}",
+    "{server} evicts ({policy}): {when}, it drops keys that have an expiry, and with them possibly {loss}",
     "In its redis.conf: maxmemory-policy noeviction",
 )
 NO_APPEND_ONLY_FILE = Problem(
     "W108",
-    "{server} has no append-only file: with a restart it forgets {loss}",
+    "{server} has no append-only file: a restart loses {loss}",
     "In its redis.conf: appendonly yes",
 )
 NEARLY_FULL = Problem(
     "W109",
-    "{server} has used {used} of {limit} of its memory: when it is full, jobs can neither be submitted nor go on",
+    "{server} has used {used} of {limit} of its memory: when it is full, jobs can neither be submitted nor continue",
     "CONFIG SET maxmemory to more, or delete ended jobs (a smaller claude_batch_result_ttl for later ones)",
 )
 OLD_SERVER = Problem(
@@ -253,8 +253,8 @@ OLD_SERVER = Problem(
 )
 CLUSTER = Problem(
     "E111",
-    "{server} is a node of a cluster, on which steps that touch several jobs at once are refused (CROSSSLOT)",
-    "Use a Redis that is no cluster: claude_batch_store_url",
+    "{server} is a node of a cluster, which refuses commands on several jobs at once (CROSSSLOT)",
+    "Use a Redis that is not a cluster: claude_batch_store_url",
 )
 REFUSES_WRITES = Problem(
     "E112",
@@ -264,19 +264,19 @@ REFUSES_WRITES = Problem(
 SERVER_CLOCK = Problem(
     "W113",
     "the clock of {server} is {seconds:,.0f} s {direction} this machine's: Celery's countdowns and the times in logs "
-    "are off by as much",
-    "Let both keep time by NTP: timedatectl set-ntp true",
+    "are wrong by as much",
+    "Synchronize both clocks by NTP: timedatectl set-ntp true",
 )
 NO_DATABASE = Problem(
     "E114",
     "{server} has no database {database}: {leads}",
-    "Correct what follows the last / in {setting}, or make it: databases in redis.conf, rabbitmqctl add_vhost",
+    "Correct the part after the last / in {setting}, or create it: databases in redis.conf, rabbitmqctl add_vhost",
 )
 OTHER_PREFIX = Problem(
     "W115",
     "{server} has unfinished jobs whose keys begin with {theirs!r}, and this app's begin with {ours!r}: its workers do "
-    "not take them. They are kept",
-    "If they are this app's: claude_batch_store_prefix = {theirs!r}; if they are another's, nothing",
+    "not run them. Their data stays in the store",
+    "If they are this app's: claude_batch_store_prefix = {theirs!r}; if they are another app's, nothing",
 )
 
 # -- workers
@@ -284,19 +284,18 @@ OTHER_PREFIX = Problem(
 NO_WORKER = Problem(
     "E201",
     "no worker answers: jobs wait in the queue until one starts",
-    "celery -A {app} worker, with the same broker_url; if one runs, it is at another broker or has "
-    "worker_enable_remote_control off",
+    "celery -A {app} worker, with the same broker_url; if one runs, it uses another broker, or its "
+    "worker_enable_remote_control is off",
 )
 NO_TASKS = Problem(
     "E202",
-    "{worker} does not know our tasks: it throws away the messages of jobs that it takes",
+    "{worker} does not know the tasks of this package: it discards the messages of jobs that it receives",
     "Celery(..., include=['claude_batch_tasks.tasks']); in Django 'claude_batch_tasks' in INSTALLED_APPS and "
     "app.autodiscover_tasks(); then restart it",
 )
 NO_CONSUMER = Problem(
     "E203",
-    "no worker takes messages from the queue {queue!r}, to which {tasks} sent: jobs stand still. Workers take from "
-    "{consumed}",
+    "no worker consumes the queue {queue!r}, to which {tasks} sent: jobs wait there. Workers consume {consumed}",
     "celery -A {app} worker -Q {queue}, or change task_routes or task_default_queue",
 )
 OTHER_VERSION = Problem(
@@ -306,12 +305,12 @@ OTHER_VERSION = Problem(
 )
 OTHER_STORE = Problem(
     "E205",
-    "{worker} keeps jobs in another store ({theirs}) than this process ({ours}): its jobs are not found",
+    "{worker} uses another store ({theirs}) than this process ({ours}): it does not find this process's jobs",
     "The same claude_batch_store_url for workers and callers",
 )
 OTHER_SETTINGS = Problem(
     "W206",
-    "{worker} has other settings than this process: {differences}. Steps use the worker's",
+    "{worker} has other settings than this process: {differences}. Steps use the settings of the worker",
     "Load the same configuration everywhere, and restart workers",
 )
 UNKNOWN_CLIENT = Problem(
@@ -321,19 +320,20 @@ UNKNOWN_CLIENT = Problem(
 )
 SILENT_WORKER = Problem(
     "W208",
-    "{worker} knows our tasks and does not tell its version and settings: it runs an older release, or is busy",
+    "{worker} knows the tasks of this package, but does not report its version and settings: it runs an older release, "
+    "or is busy",
     "Install the same version everywhere, and restart workers",
 )
 WORKER_CLOCK = Problem(
     "W209",
     "the clock of {worker} is {seconds:,.0f} s {direction} this machine's: Celery's countdowns and the times in logs "
-    "are off by as much",
-    "Let both keep time by NTP: timedatectl set-ntp true",
+    "are wrong by as much",
+    "Synchronize both clocks by NTP: timedatectl set-ntp true",
 )
 STORELESS_WORKER = Problem(
     "E210",
-    "{worker} does not reach its store ({theirs}): the steps it takes come back until it does",
-    "Let it reach the address in claude_batch_store_url",
+    "{worker} cannot reach its store ({theirs}): its steps are retried until it can",
+    "Make the address in claude_batch_store_url reachable for it",
 )
 
 # -- Anthropic
@@ -351,22 +351,22 @@ FORBIDDEN = Problem(
 )
 NO_SUCH_PATH = Problem(
     "E303",
-    "client {alias!r}: {host} answers 404 to a list of batches: there is no Message Batches API at this address, or "
-    "it is one of the API's passing 404s",
-    "Run doctor again; if it stays, correct ANTHROPIC_BASE_URL (or the factory's base_url): without /v1 at its end, "
-    "and of a gateway that passes /v1/messages/batches on",
+    "client {alias!r}: {host} answers 404 to a list call: there is no Message Batches API at this address, or "
+    "this is one of the API's temporary 404s",
+    "Run doctor again; if the problem stays, correct ANTHROPIC_BASE_URL (or the factory's base_url): without /v1 at "
+    "its end, and for a gateway one that forwards /v1/messages/batches",
 )
 REDIRECTED = Problem(
     "E304",
-    "client {alias!r}: {host} redirects to {location} ({status}), and redirects are not followed, so that the key goes "
-    "nowhere else: every job of that client fails",
+    "client {alias!r}: {host} redirects to {location} ({status}). Redirects are not followed, so that the key is sent "
+    "to no other host: every job of that client fails",
     "Set ANTHROPIC_BASE_URL (or the factory's base_url) to the address that answers",
 )
 NOT_THE_API = Problem(
     "E305",
     "client {alias!r}: {host} answers with {kind} (status {status}), not with the API's JSON: a proxy, a login page or "
     "a wrong address, and jobs of that client fail or wait",
-    "Correct ANTHROPIC_BASE_URL (or the factory's base_url), or let the proxy pass api.anthropic.com",
+    "Correct ANTHROPIC_BASE_URL (or the factory's base_url), or let the proxy allow api.anthropic.com",
 )
 REFUSED_BY_PROXY = Problem(
     "E306",
@@ -387,7 +387,8 @@ NO_SUCH_HOST = Problem(
 NOBODY_THERE = Problem(
     "E309",
     "client {alias!r}: {host} cannot be reached ({why}): jobs of that client wait",
-    "Correct ANTHROPIC_BASE_URL (or the factory's base_url), or let firewalls pass it; behind a proxy set HTTPS_PROXY",
+    "Correct ANTHROPIC_BASE_URL (or the factory's base_url), or allow it in the firewall; behind a proxy set "
+    "HTTPS_PROXY",
 )
 FACTORY_FAILS = Problem(
     "W314",
@@ -396,60 +397,60 @@ FACTORY_FAILS = Problem(
 )
 BUSY_API = Problem(
     "W310",
-    "client {alias!r}: the API answers {status} at present: steps wait, and go on by themselves",
-    "Nothing, if it passes; see https://status.claude.com",
+    "client {alias!r}: the API answers {status} at present: steps are retried until it passes",
+    "Nothing, if it is temporary; see https://status.claude.com",
 )
 REFUSED = Problem(
     "E311",
     "client {alias!r}: the API refuses ({why}): jobs of that client fail",
-    "See what the answer says; `claude-batch doctor` again when it is mended",
+    "Correct what the answer says, then run `claude-batch doctor` again",
 )
 CLOCK = Problem(
     "E312",
     "this machine's clock is {seconds:,.0f} s {direction} the API's, more than claude_batch_clock_skew: a worker of "
-    "release 0.2 may pay twice here, Celery's countdowns and the times in logs are off by as much",
+    "release 0.2 may pay twice here, and Celery's countdowns and the times in logs are wrong by as much",
     "timedatectl set-ntp true",
 )
 CLOCK_DRIFTS = Problem(
     "W313",
     "this machine's clock is {seconds:,.0f} s {direction} the API's: Celery's countdowns and the times in logs "
-    "are off by as much",
+    "are wrong by as much",
     "timedatectl set-ntp true",
 )
 
 UNIDENTIFIED = Problem(
     "W315",
-    "client {alias!r} ({kind}) has no key of its own, and {host} does not say whose account it is of: a batch or a "
-    "create that its listings do not show is waited for, and never sent again, because it may be on another account",
-    "Let the gateway pass on the headers anthropic-organization-id and anthropic-workspace-id, or use a key",
+    "client {alias!r} ({kind}) has no key of its own, and {host} does not say which account it uses: if list calls do "
+    "not show a batch, its requests are never sent again, because it may be on another account",
+    "Let the gateway forward the headers anthropic-organization-id and anthropic-workspace-id, or use a key",
 )
 
 MALFORMED_KEY = Problem(
     "E316",
     "{error}: every job of that client fails before anything is sent",
-    "Set it again, as the Console shows it and nothing more, where workers run: no quotation marks, no spaces, no line "
-    "break. A variable that is not used is unset, not empty",
+    "Set it again where workers run, exactly as the Console shows it: without quotation marks, spaces or line breaks. "
+    "A variable that is not used must be unset, not empty",
 )
 CANNOT_SEND = Problem(
     "E317",
-    "client {alias!r}: a call cannot be sent ({why}): its address is no https:// or http:// address, or a key, a token "
-    "or a header has a character in it that none may have. Jobs of that client fail",
-    "Begin ANTHROPIC_BASE_URL, or base_url in the client's factory, with https://. Look for spaces, line breaks and "
-    "quotation marks in it, in default_headers and in tokens",
+    "client {alias!r}: a call cannot be sent ({why}): its address does not begin with https:// or http://, or a key, a "
+    "token or a header has a forbidden character. Jobs of that client fail",
+    "Begin ANTHROPIC_BASE_URL, or base_url in the client's factory, with https://. Remove spaces, line breaks and "
+    "quotation marks from it, from default_headers and from tokens",
 )
 NO_BATCH_ROUTES = Problem(
     "E318",
-    "client {alias!r}: {host} answers {status} to a list of batches, and answers elsewhere: it is a gateway without "
-    "Message Batches. Jobs of that client fail at their create, or go through the Messages API at full price where "
-    "fallback allows it",
-    "Have the gateway pass /v1/messages/batches and all below it on to api.anthropic.com, or give the client "
+    "client {alias!r}: {host} answers {status} to a list call, and answers other paths: it is a gateway without "
+    "Message Batches. Jobs of that client fail at their create, or are sent through the Messages API at full price "
+    "where fallback allows it",
+    "Let the gateway forward /v1/messages/batches and all paths below it to api.anthropic.com, or give the client "
     "base_url='https://api.anthropic.com' in its factory",
 )
 
 UNCHECKED = Problem(
     "W901",
     "the {what} could not be checked: {error}",
-    "If it stays, correct the setting that it reads, or report it",
+    "If the problem stays, correct the setting that the check reads, or report it",
 )
 
 

@@ -38,13 +38,13 @@ _LATE = 600
 #: The setting that has the address of each role.
 SETTINGS = {"store": "claude_batch_store_url", "broker": "broker_url", "result back end": "result_backend"}
 
-#: What a store or a broker leads to that cannot be written to.
-STALLED = "jobs can neither be submitted nor go on"
+#: What it leads to that a store or a broker cannot be written to.
+STALLED = "jobs can neither be submitted nor continue"
 
 LOSSES = {
     "store": "the ledger, prompts and results of jobs: they end without results, or their batches are not found again",
-    "broker": "messages that wait: their jobs stand still until they are found lost",
-    "result back end": "how jobs have ended: whoever waits in get() waits for ever",
+    "broker": "waiting messages: their jobs stop until the messages are found lost",
+    "result back end": "the results of ended jobs: result.get() never returns",
 }
 
 

@@ -78,8 +78,9 @@ class Prometheus(Instruments):
             self._server, _ = prometheus_client.start_http_server(port, registry=self._registry)
         except (OSError, OverflowError) as exc:
             log.warning(
-                "this worker's metrics are not served: port %d cannot be had (%s). Give each worker of a host a "
-                "claude_batch_metrics_port of its own, or all of them one folder in %s: the first then serves for all",
+                "this worker's metrics are not served: port %d is not available (%s). Give each worker of a host its "
+                "own claude_batch_metrics_port, or give all of them one folder in %s: then the first serves the "
+                "metrics of all",
                 port,
                 exc,
                 _FOLDER,

@@ -1,4 +1,4 @@
-"""The error of a failed job: what happened, what was kept, and what to do next."""
+"""The error of a failed job: what happened, what is stored, and what to do next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def explain_failure(
     summary: Summary,
     own: errors.BatchTasksError | None = None,
 ) -> errors.BatchTasksError | None:
-    """Return the error of the first failed batch, with what was kept and what to do; None if nothing failed.
+    """Return the error of the first failed batch, with what is stored and what to do; None if nothing failed.
 
     Args:
         own: the job's own error, if no batch failed.
@@ -38,7 +38,7 @@ def explain_failure(
     what = str(error)
     if isinstance(error, errors.ApiError) and error.request_id:
         what += f" (request id {error.request_id})"
-    parts = [f"job {step.unit.job_id}{name} failed: {what}.", *_what_is_kept(step, summary)]
+    parts = [f"job {step.unit.job_id}{name} failed: {what}.", *_what_is_stored(step, summary)]
     parts += _what_became_of(list(failed.values()))
     parts.append(_advise_next(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
     return type(error)(" ".join(parts), *error.args[1:])
@@ -58,12 +58,12 @@ def _has_failed(record: BatchRecord) -> bool:
     return bool(record.error or job_summary.count_unaccounted(record))
 
 
-def _what_is_kept(step: Step, summary: Summary) -> Iterator[str]:
+def _what_is_stored(step: Step, summary: Summary) -> Iterator[str]:
     answered = sum(summary[outcome] for outcome in result_rows.OUTCOMES)
-    kept = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
-    kept += [f"{answered:,} outcomes (.results())"] if answered else []
-    if kept:
-        yield f"Kept for {format_span(step.settings.result_ttl)}: {' and '.join(kept)}."
+    stored = [] if step.job.adopted else [f"the requests (BatchJob({step.unit.job_id!r}).requests())"]
+    stored += [f"{answered:,} outcomes (.results())"] if answered else []
+    if stored:
+        yield f"Stored for {format_span(step.settings.result_ttl)}: {' and '.join(stored)}."
 
 
 def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) -> Exception:
@@ -79,9 +79,9 @@ def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) ->
     handle = f"BatchJob({step.unit.job_id!r})"
     what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
     text = (
-        f"{what}. Job {step.unit.job_id} is {state}, and its results are kept for "
+        f"{what}. Job {step.unit.job_id} is {state}, and its results are stored for "
         f"{format_span(step.settings.result_ttl)} ({handle}.results()). "
-        f"What follows it ({', '.join(names)}) was not sent: send it yourself, with "
+        f"The tasks that follow it ({', '.join(names)}) were not sent: send them yourself, with "
         f"{handle}.status().summary as its argument. Do not submit the requests again."
     )
     try:
@@ -162,16 +162,18 @@ def _name_uncreated(failed: list[BatchRecord]) -> Iterator[str]:
 
 def _name_uncanceled(there: list[str]) -> str:
     if len(there) == 1:
-        return f"{there[0]} was not canceled; it goes on at Anthropic, and its results stay there."
+        return f"{there[0]} was not canceled: it continues at Anthropic, and its results stay there."
     names = ", ".join(there[:_NAMED]) + (f" and {len(there) - _NAMED:,} more" if there[_NAMED:] else "")
-    return f"{len(there):,} batches were not canceled; they go on, and their results stay, at Anthropic: {names}."
+    return (
+        f"{len(there):,} batches were not canceled: they continue at Anthropic, and their results stay there: {names}."
+    )
 
 
 def _name_unanswered(sent: list[float]) -> str:
     if len(sent) == 1:
-        return f"A create was sent at {format_time(sent[0])} whose answer is not known: see the Console."
+        return f"The create that was sent at {format_time(sent[0])} was not answered: see the Console."
     since = format_time(min(sent))
-    return f"{len(sent):,} creates were sent, from {since} on, whose answers are not known: see the Console."
+    return f"{len(sent):,} creates, from {since} on, were not answered: see the Console."
 
 
 def _is_lost(record: BatchRecord) -> bool:
@@ -186,21 +188,21 @@ def _advise_next(error: errors.BatchTasksError, handle: str, paid: Paid, job: Jo
     if isinstance(error, errors.PermanentError):
         return _advice_on_permanent_error(error, handle, paid, job)
     if isinstance(error, errors.AccountChanged):
-        return f"Give the workers the credential it was begun with, then {resume}: it goes on where it stands."
+        return f"Give the workers the credential that the job was started with, then {resume}: it continues."
     if isinstance(error, errors.CreateUnconfirmed):
         return (
-            f"{resume} searches once more. If the Console does not show the batch, "
+            f"{resume} searches again. If the Console does not show the batch, "
             f"{handle}.resume(on_unresolved_create='resubmit') sends its requests again, and only these."
         )
     if isinstance(error, errors.WaitExceeded):
-        return f"To go on waiting: {resume}, with another max_wait if need be."
+        return f"To wait longer: {resume}, with a larger max_wait if needed."
     if isinstance(error, errors.ResultsMissing):
-        return f"To fetch them once more: {resume}."
+        return f"To fetch them again: {resume}."
     if isinstance(error, errors.StepFailed):
-        return f"The worker's log has the traceback. When its cause is gone, {resume}: it goes on where it stands."
+        return f"The worker's log has the traceback. When its cause is corrected, {resume}: the job continues."
     if isinstance(error, errors.BatchLost):
         return _advice_on_loss(error, resume, paid, adopted=job.adopted)
-    return f"To try again: {resume}; to allow the Messages API: {handle}.resume(fallback='messages')."
+    return f"To retry: {resume}; to allow the Messages API: {handle}.resume(fallback='messages')."
 
 
 def _advice_without_batches(error: errors.BatchesUnsupported, handle: str, paid: Paid) -> str:
@@ -208,11 +210,11 @@ def _advice_without_batches(error: errors.BatchesUnsupported, handle: str, paid:
     if error.status is None:
         return f"Give this client a factory that returns one with Message Batches, then {resume}."
     way = (
-        "Have the gateway pass /v1/messages/batches and all below it on to Anthropic, or set ANTHROPIC_BASE_URL "
+        "Let the gateway forward /v1/messages/batches and all paths below it to Anthropic, or set ANTHROPIC_BASE_URL "
         f"(base_url in the client's factory) to an address that has them, then {resume}"
     )
     if paid.waiting:
-        return f"{way}: it searches once more for what was created."
+        return f"{way}: it searches again for what was created."
     return f"{way}; at full price, through the Messages API: {handle}.resume(fallback='messages')."
 
 
@@ -222,8 +224,8 @@ def _advice_on_permanent_error(error: errors.PermanentError, handle: str, paid: 
     if error.status == 413:
         return _advice_on_size(handle, paid)
     return (
-        "That is not the API's own form: a proxy, a gateway or a challenge page in front of it refused, or "
-        f"ANTHROPIC_BASE_URL is wrong. Have it let the calls pass, then {handle}.resume()."
+        "The answer is not in the API's own form: a proxy, a gateway or a challenge page in front of the API refused, "
+        f"or ANTHROPIC_BASE_URL is wrong. Let the calls pass, then {handle}.resume()."
     )
 
 
@@ -231,26 +233,27 @@ def _advice_on_refusal(error: errors.PermanentError, handle: str, paid: Paid, *,
     resume, unsent = f"{handle}.resume()", format_count(paid.unsent, "request")
     only = f", which sends only the {unsent} that were never sent" if paid.some and paid.unsent else ""
     if error.status == 402:
-        return f"Settle the billing of the account, then {resume}{only}."
+        return f"Pay the open bill or add credit to the account, then {resume}{only}."
     if stopped and error.status not in (401, 403):
-        return f"Mend what the message says of the account (credit, a limit, a hold), then {resume}{only}."
+        return f"Correct what the error says about the account (credit, a limit, a block), then {resume}{only}."
     if error.status in (401, 403, None):
         return f"Check the key of this client (ANTHROPIC_API_KEY or its factory), then {resume}{only}."
     if not paid.some:
-        return "Mend what the message names, then submit the requests again."
+        return "Correct the requests as the error says, then submit them again."
     if not paid.unsent:
-        return f"Mend what the message names, then {resume}; what was sent is not sent again."
+        return f"Correct the cause that the error names, then {resume}; what was sent is not sent again."
     first = f"{resume} fetches what is at Anthropic; after that, submit" if paid.waiting else "Submit"
     return (
         f"{format_count(paid.some, 'request')} may have been paid for, so do not submit all of them again. "
-        f"Mend what the message names. {first} only the {unsent} that have no outcome in "
+        f"Correct the cause that the error names. {first} only the {unsent} that have no outcome in "
         f"{handle}.results(), or send these as they are with {resume}."
     )
 
 
 def _advice_on_size(handle: str, paid: Paid) -> str:
     way = (
-        "That is not the API's own form: a proxy or a gateway in front of it takes no body as large as this create's. "
+        "The answer is not in the API's own form: a proxy or a gateway in front of the API refuses a body as large as "
+        "this create's. "
         "Raise its limit, or set max_bytes_per_batch below it"
     )
     if not paid.some:
@@ -265,16 +268,14 @@ def _advice_on_size(handle: str, paid: Paid) -> str:
 def _advice_on_loss(error: errors.BatchLost, resume: str, paid: Paid, *, adopted: bool) -> str:
     archived = isinstance(error, errors.BatchArchived)
     if adopted and archived:
-        return "Its results cannot be had any more."
+        return "Its results are no longer available."
     if adopted:
-        return (
-            f"Check its id, and that the client is one of the account and workspace it is in; to look again: {resume}."
-        )
-    parts = ["Its results cannot be had any more." if archived else f"If the Console shows the batch: {resume}."]
+        return f"Check its id, and that the client belongs to its account and workspace; to check again: {resume}."
+    parts = ["Its results are no longer available." if archived else f"If the Console shows the batch: {resume}."]
     if others := paid.waiting + paid.unsent:
-        parts.append(f"{resume} goes on with {format_count(others, 'request')} of other batches; do that first.")
+        parts.append(f"{resume} continues with {format_count(others, 'request')} of other batches; do that first.")
     parts.append(
         f"{format_count(paid.lost, 'request')} of it have no outcome in the results. "
-        "What Anthropic had processed of these is paid for; to submit them again pays for it a second time."
+        "Those that Anthropic had processed are paid for; submitting them again pays for them a second time."
     )
     return " ".join(parts)

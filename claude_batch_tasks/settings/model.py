@@ -98,10 +98,10 @@ class Settings:
         "person decides",
         choices=("resubmit", "fail"),
     )
-    """A batch that was stored shows in the account's list calls. After ``create_settle`` seconds and ``listings``
-    complete list calls without it, the batch was almost certainly never stored: sending it again costs nothing twice,
-    and no person has to act at night. The remaining risk is a list call that lags by more than ``create_settle``. Who
-    would rather lose a night than pay twice for such a batch sets a longer ``create_settle``, or ``fail``."""
+    """A batch that was created shows in the account's list calls. After ``create_settle`` seconds and ``listings``
+    complete list calls without it, the batch was almost certainly never created: sending it again pays nothing twice,
+    and no person has to act at night. The remaining risk is a list call that lags by more than ``create_settle``. To
+    exclude that risk, set a longer ``create_settle``, or ``fail``."""
     proxy_error_grace: float = _setting(
         21_600.0,
         "seconds for which a call is tried again after a refusal that is not in the API's own form (a challenge "
@@ -266,7 +266,7 @@ class Settings:
         """Check that we have the encryption key of that name.
 
         Raises:
-            KeyMissing: we do not have it; what is encrypted with it is kept.
+            KeyMissing: we do not have it; what is encrypted with it stays in the store.
         """
         encryption_keys.check_key_name(encryption_keys.decode_keys(self.encryption_key or ()), name)
 

@@ -48,7 +48,7 @@ def test_a_job_fails_with_that_and_the_next_does_not_try(world: World, spare: Sp
         f"answers {NO_ROUTE[name].status} to calls of Message Batches: a gateway without them" in said or "501" in name
     )
     assert "Nothing of this batch was created" in said
-    assert "Have the gateway pass /v1/messages/batches" in said
+    assert "Let the gateway forward /v1/messages/batches" in said
     assert "resume(fallback='messages')" in said
     creates = first.account.calls["create"]
     second = world.submit(account, first.account.manners, fallback="off")
@@ -80,7 +80,7 @@ def test_a_create_that_may_have_been_stored_is_not_sent_another_way(world: World
     said = str(caught.value)
     assert f"answers {BROKEN[name].status} to calls of Message Batches" in said
     assert "so nothing is sent in its place" in said
-    assert "whose answer is not known: see the Console" in said
+    assert "was not answered: see the Console" in said
     assert "fallback='messages'" not in said
     assert first.account.calls["create"] == 1
     assert first.account.calls["messages"] == 0

@@ -106,7 +106,7 @@ def test_a_wrong_password(own_redis: RedisServer, make_app: MakeApp, doctor_says
     url = f"redis://:{PASSWORD}@127.0.0.1:{own_redis.port}/0"
     said = doctor_says(make_app(claude_batch_store_url=url), "servers")
     assert said.ids == ["E102"]
-    assert f"(127.0.0.1:{own_redis.port}) refuses user or password" in said.text
+    assert f"(127.0.0.1:{own_redis.port}) refuses the user or the password" in said.text
     assert "claude_batch_store_url = 'redis://user:password@host:port/...'" in said.text
 
 
@@ -166,7 +166,7 @@ def test_a_rabbitmq_that_refuses_the_password(make_app: MakeApp, doctor_says: Do
         pytest.skip(f"no RabbitMQ at {RABBITMQ} ({exc}); set TEST_RABBITMQ_URL")
     said = doctor_says(make_app(broker_url=RABBITMQ.replace(":guest@", f":{PASSWORD}@")), "servers")
     assert said.ids == ["E102"]
-    assert "refuses user or password" in said.text
+    assert "refuses the user or the password" in said.text
 
 
 def test_a_redis_that_is_a_replica(own_redis: RedisServer, make_app: MakeApp, doctor_says: DoctorSays) -> None:
@@ -193,7 +193,7 @@ def test_a_redis_that_permits_too_little(own_redis: RedisServer, make_app: MakeA
     url = f"redis://batches:{PASSWORD}@127.0.0.1:{own_redis.port}/0"
     said = doctor_says(make_app(claude_batch_store_url=url), "servers")
     assert said.ids == ["E103"]
-    assert "does not let its user run ZADD, SCAN, EVALSHA" in said.text
+    assert "does not permit its user to run ZADD, SCAN, EVALSHA" in said.text
     assert "ACL SETUSER batches ~claude_batch* +zadd +scan +evalsha" in said.text
 
 
@@ -201,7 +201,7 @@ def test_a_database_that_is_not_there(healthy: Set, make_app: MakeApp, doctor_sa
     said = doctor_says(make_app(result_backend=f"{healthy.url[:-1]}99", claude_batch_store_url=healthy.url), "servers")
     assert said.ids == ["E114"]
     assert "has no database 99: result.get() and result.state fail" in said.text
-    assert "Correct what follows the last / in result_backend" in said.text
+    assert "Correct the part after the last / in result_backend" in said.text
 
 
 # -- workers
@@ -220,21 +220,21 @@ def test_no_worker(
 def test_a_worker_without_our_tasks(bare: str, make_app: MakeApp, doctor_says: DoctorSays) -> None:
     said = doctor_says(make_app(broker_url=bare), "workers")
     assert said.ids == ["E202"]
-    assert "does not know our tasks" in said.text
+    assert "does not know the tasks of this package" in said.text
     assert "include=['claude_batch_tasks.tasks']" in said.text
 
 
 def test_a_worker_on_another_queue(make_app: MakeApp, doctor_says: DoctorSays) -> None:
     said = doctor_says(make_app(task_routes={"claude_batch_tasks.*": {"queue": "batches"}}), "workers")
     assert said.ids == ["E203"]
-    assert "no worker takes messages from the queue 'batches', to which claude_batch_tasks.run_batch" in said.text
+    assert "no worker consumes the queue 'batches', to which claude_batch_tasks.run_batch" in said.text
     assert "celery -A examined worker -Q batches" in said.text
 
 
 def test_a_worker_with_another_store(healthy: Set, make_app: MakeApp, doctor_says: DoctorSays) -> None:
     said = doctor_says(make_app(claude_batch_store_url=f"{healthy.url[:-1]}9"), "workers")
     assert said.ids == ["E205"]
-    assert "in another store" in said.text
+    assert "uses another store" in said.text
     assert "The same claude_batch_store_url" in said.text
 
 
@@ -242,7 +242,7 @@ def test_a_worker_with_other_settings(make_app: MakeApp, doctor_says: DoctorSays
     factories = {"tenant": "claude_batch_tasks.api.default_client"}
     said = doctor_says(make_app(claude_batch_poll_max=77, claude_batch_client_factories=factories), "workers")
     assert said.ids == ["W206", "E207"]
-    assert "has other settings than this process: poll_max. Steps use the worker's" in said.text
+    assert "has other settings than this process: poll_max. Steps use the settings of the worker" in said.text
     assert "does not know the client 'tenant'" in said.text
 
 

@@ -74,11 +74,11 @@ def test_what_a_worker_answers_is_compared() -> None:
 
     assert found() == []
     [silent] = workers.of_worker("w1", {}, settings, marked=True, asked=0)
-    assert "does not tell its version" in silent.text
+    assert "does not report its version" in silent.text
     for changes, words in (
         ({"version": "0.0.1"}, "w1 runs claude-batch-tasks 0.0.1"),
-        ({"sees": None}, "w1 does not reach its store (there:6379/0)"),
-        ({"sees": False}, "in another store (there:6379/0) than this process (here:6379/0)"),
+        ({"sees": None}, "w1 cannot reach its store (there:6379/0)"),
+        ({"sees": False}, "uses another store (there:6379/0) than this process (here:6379/0)"),
         (
             {"settings": inspection.describe_worker(Settings(poll_max=40))},
             "other settings than this process: poll_max.",

@@ -31,7 +31,7 @@ def refused(result: Any) -> str:
     with pytest.raises(errors.AccountChanged) as caught:
         result.get(timeout=180)
     text = str(caught.value)
-    assert "Give the workers the credential it was begun with" in text
+    assert "Give the workers the credential that the job was started with" in text
     assert "sk-ant" not in text
     return text
 

@@ -147,7 +147,9 @@ class TestAnAccountThatRefusesInTheMiddle:
         api.account().manners = Manners(script={"create": [NO_CREDIT]})
         start_worker(api.url)
         result = run_batch.delay(requests("job", 3))
-        with pytest.raises(errors.PermanentError, match=r"Mend what the message says of the account.*resume\(\)\.$"):
+        with pytest.raises(
+            errors.PermanentError, match=r"Correct what the error says about the account.*resume\(\)\.$"
+        ):
             result.get(timeout=180)
         assert BatchJob(result.id, app).resume().get(timeout=180)["succeeded"] == 3
 

@@ -172,7 +172,7 @@ def test_what_cannot_be_sent_after_a_job_is_a_failure_as_after_a_plain_task(
             continue
         said = [line for line in log if "ERROR" in line and job.job_id in line]
         assert len(said) == 1
-        assert f"Job {job.job_id} is completed, and its results are kept for 7 days" in said[0]
+        assert f"Job {job.job_id} is completed, and its results are stored for 7 days" in said[0]
         assert "was not sent" in (status.not_sent or "")
         assert [event.event for event in job.history()].count("not_sent") == 1
         assert heard(app, job.job_id, "success", "failure")[0][0] == "failure"

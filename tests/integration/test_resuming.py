@@ -35,10 +35,10 @@ class TestAJobThatGaveUpWaiting:
         with pytest.raises(errors.WaitExceeded) as caught:
             result.get(timeout=180)
         text = str(caught.value)
-        assert "2 batches were not canceled; they go on" in text
+        assert "2 batches were not canceled: they continue" in text
         assert all(batch.id in text for batch in simulator.state().batches)
         assert "2 of the batches were never created or billed" in text
-        assert f"To go on waiting: BatchJob('{result.id}').resume()" in text
+        assert f"To wait longer: BatchJob('{result.id}').resume()" in text
         assert 2 < time.monotonic() - begun < 6
         job = BatchJob(result.id, app)
         assert [batch.state for batch in job.status().batches] == ["failed"] * 4
@@ -167,7 +167,7 @@ class TestAJobThatFailedOtherwise:
         simulator.faults(Fault("create", "drop", commit=True), Fault("list", "status", status=403))
         start_worker(simulator.url)
         result = run_batch.delay(requests("job", 3))
-        with pytest.raises(errors.PermanentError, match="whose answer is not known"):
+        with pytest.raises(errors.PermanentError, match="was not answered"):
             result.get(timeout=180)
         store = BatchJob(result.id, app)._store
         unanswered = store.records.read_batch(result.id, 0).unanswered_at  # type: ignore[union-attr]

@@ -147,8 +147,8 @@ class TestPrometheus:
             with caplog.at_level(logging.WARNING):
                 prometheus.begin()
             prometheus.end()
-        assert f"port {app.conf.claude_batch_metrics_port} cannot be had" in caplog.text
-        assert "a claude_batch_metrics_port of its own" in caplog.text
+        assert f"port {app.conf.claude_batch_metrics_port} is not available" in caplog.text
+        assert "its own claude_batch_metrics_port" in caplog.text
 
     def test_gauges_can_be_served_by_another_process(self, app: Celery) -> None:
         registry = prometheus_client.CollectorRegistry(auto_describe=True)

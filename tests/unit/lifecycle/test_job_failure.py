@@ -47,13 +47,13 @@ class TestARefusedCreate:
     def test_of_an_account_that_may_not_spend_is_taken_up_again(self) -> None:
         text = said(answered(), answered(), refused(NO_CREDIT, 400), stopped=NO_CREDIT)
         assert text.endswith(
-            "Mend what the message says of the account (credit, a limit, a hold), then "
+            "Correct what the error says about the account (credit, a limit, a block), then "
             f"{RESUME}, which sends only the 10 requests that were never sent."
         )
         assert "20 outcomes" in text
 
     @pytest.mark.parametrize(
-        ("status", "todo"), [(401, "Check the key"), (403, "Check the key"), (402, "Settle the billing")]
+        ("status", "todo"), [(401, "Check the key"), (403, "Check the key"), (402, "Pay the open bill")]
     )
     def test_is_mended_and_taken_up_again(self, status: int, todo: str) -> None:
         text = said(answered(), refused("create: no", status), stopped="create: no")
@@ -66,8 +66,8 @@ class TestARefusedCreate:
         assert text.endswith(f"then {RESUME}.")
 
     def test_of_requests_that_are_wrong_is_submitted_again_where_nothing_was_paid(self) -> None:
-        assert said(refused("create: bad", 400)).endswith("then submit the requests again.")
-        assert said(refused("a", 413), refused("b", 413)).endswith("then submit the requests again.")
+        assert said(refused("create: bad", 400)).endswith("then submit them again.")
+        assert said(refused("a", 413), refused("b", 413)).endswith("then submit them again.")
 
     def test_of_requests_that_are_wrong_is_never_submitted_as_a_whole_where_something_was(self) -> None:
         text = said(answered(), refused("create: bad", 400))
@@ -90,14 +90,14 @@ class TestABatchThatIsGone:
         text = said(answered(), failed(errors.BatchLost("gone", 404), batch_id="msgbatch_2"))
         assert f"If the Console shows the batch: {RESUME}." in text
         assert "10 requests of it have no outcome" in text
-        assert "to submit them again pays for it a second time" in text
+        assert "submitting them again pays for them a second time" in text
         archived = said(failed(errors.BatchArchived("gone", 404), batch_id="msgbatch_2"))
-        assert "Its results cannot be had any more. 10 requests of it have no outcome" in archived
+        assert "Its results are no longer available. 10 requests of it have no outcome" in archived
 
     def test_lets_the_others_go_on_first(self) -> None:
         others = failed(errors.WaitExceeded("too long"), batch_id="msgbatch_3"), refused("create: no", 402)
         text = said(failed(errors.BatchLost("gone", 404), batch_id="msgbatch_2"), *others)
-        assert f"{RESUME} goes on with 20 requests of other batches; do that first." in text
+        assert f"{RESUME} continues with 20 requests of other batches; do that first." in text
 
     def test_and_was_adopted_has_nothing_to_submit(self) -> None:
         lost = [kind("gone", 404) for kind in (errors.BatchLost, errors.BatchArchived)]
