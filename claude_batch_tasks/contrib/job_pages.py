@@ -1,0 +1,93 @@
+"""The list of jobs as people page through it, in the admin and on the progress page: searched, and by phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from celery import Celery
+
+from claude_batch_tasks.current_app import configured_app
+from claude_batch_tasks.jobs.job_status import JobStatus, read_status
+from claude_batch_tasks.records import JobRecord
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Store, open_store
+
+#: The number of jobs on a page.
+JOBS = 25
+
+#: The number of jobs that are looked through for one page, so that a search ends in a large store too.
+SEARCHED = 2_000
+
+#: What a job may be filtered by, in the order in which it happens.
+PHASES = (
+    "queued",
+    "running",
+    "saving results",
+    "canceling",
+    "delivering",
+    "completed",
+    "canceled",
+    "failed",
+    "revoked",
+)
+
+#: The states of a record that a job in a phase may be in; a phase that is not here is a state itself.
+_STATES = {
+    "queued": ("staged",),
+    "saving results": ("running",),
+    "canceling": ("staged", "running"),
+    "delivering": ("running", "completed", "canceled", "failed"),
+}
+
+
+class JobPage(NamedTuple):
+    """One page of the list of jobs, the newest first."""
+
+    jobs: list[JobStatus]
+    older: float | None
+    """The ``before`` of the next page; None: there is none."""
+    unfinished: bool
+    """Whether the page ends because so many jobs were looked through, and not because it is full."""
+
+
+def read_job_page(*, text: str = "", phase: str = "", before: float = math.inf, app: Celery | None = None) -> JobPage:
+    """Return the jobs of a page.
+
+    Args:
+        text: the beginning of a job's id, or a part of its label.
+        phase: only jobs in this phase (or state).
+        before: only jobs that were submitted before this moment, in epoch seconds.
+    """
+    store = open_store(Settings.of(app or configured_app()))
+    found: list[JobStatus] = []
+    for searched, (job_id, job) in enumerate(_read_records(store, before)):
+        if len(found) == JOBS or searched == SEARCHED:
+            # That job is the first one of the next page.
+            return JobPage(found, math.nextafter(job.submitted_at, math.inf), len(found) < JOBS)
+        if _may_fit(job_id, job, text.strip(), phase):
+            status = read_status(store, job_id, job)
+            if not phase or phase in (phase_of(status), status.state):
+                found.append(status)
+    return JobPage(found, None, False)
+
+
+def phase_of(status: JobStatus) -> str:
+    """Return what people are told that a job does."""
+    return str(getattr(status, "phase", status.state))
+
+
+def _read_records(store: Store, before: float) -> Iterator[tuple[str, JobRecord]]:
+    for job_id in store.jobs.job_ids(before):
+        job = store.jobs.read_job(job_id)
+        if job is not None:
+            yield job_id, job
+
+
+def _may_fit(job_id: str, job: JobRecord, text: str, phase: str) -> bool:
+    """Return whether the job is one that is searched for, as far as its own record says."""
+    if phase and job.state not in _STATES.get(phase, (phase,)):
+        return False
+    label = getattr(job, "label", None) or ""
+    return job_id.startswith(text) or text.casefold() in label.casefold()

@@ -1,0 +1,211 @@
+"""The page of one job on the progress page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from celery import Celery
+
+from claude_batch_tasks.contrib.figures import format_dollars
+from claude_batch_tasks.contrib.job_pages import phase_of
+from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
+from claude_batch_tasks.contrib.web.parts import (
+    Column,
+    make_table,
+    other_pages,
+    page_link,
+    phase_pill,
+    progress_bar,
+    short_id,
+    show_moment,
+)
+from claude_batch_tasks.contrib.web.snapshots import Snapshot, View
+from claude_batch_tasks.formatting import format_unpriced
+from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
+from claude_batch_tasks.records import HistoryEvent
+
+#: The rows of one page of batches, or of events.
+ROWS = 25
+
+_BATCHES = (
+    Column("No.", "number"),
+    Column("Anthropic's id", "id"),
+    Column("State"),
+    Column("Requests", "number"),
+    Column("Polls", "number"),
+    Column("404s", "number"),
+    Column("Next poll", "when"),
+)
+_ERROR = Column("Error", "text bad")
+_FAILURES = (Column("Type"), Column("Requests", "number"), Column("Example", "id"), Column("Message", "text"))
+_EVENTS = (Column("When", "when"), Column("Event"), Column("Batch", "number"), Column("What happened", "text"))
+
+
+class _Part(NamedTuple):
+    """Some rows of many, and where they are."""
+
+    rows: Sequence[Any]
+    first: int
+    pages: Markup | None
+
+
+def job_snapshot(app: Celery, view: View, *, show_custom_ids: bool) -> Snapshot:
+    """Return how a job stands."""
+    job_id = view.job_id or ""
+    job = BatchJob(job_id, app)
+    status = job.status()
+    content = join_content(
+        _make_heading(status),
+        html_tag("dl", _list_facts(status), class_="facts"),
+        _failures_section(status, show_custom_ids),
+        _batches_section(view, status.batches),
+        _history_section(view, job.history()[::-1]),
+    )
+    label = getattr(status, "label", None) or short_id(job_id)
+    share = f"{status.done:,} of {status.requests:,}, " if status.requests else ""
+    return Snapshot(f"{label}: {share}{phase_of(status)}", content, live=status.ended_at is None)
+
+
+def _make_heading(job: JobStatus) -> Markup:
+    label = getattr(job, "label", None)
+    progress = getattr(job, "progress", None)
+    return html_tag(
+        "header",
+        html_tag("h1", label or f"Job {short_id(job.job_id)}", " ", phase_pill(job)),
+        html_tag("p", html_tag("code", job.job_id), class_="id"),
+        html_tag("p", progress_bar(job), class_="progress"),
+        html_tag("p", progress.text, class_="quiet") if progress is not None and progress.text else None,
+    )
+
+
+def _list_facts(job: JobStatus) -> Iterator[Markup]:
+    for name, value in _find_facts(job):
+        if value not in (None, ""):
+            yield html_tag("div", html_tag("dt", name), html_tag("dd", value))
+
+
+def _find_facts(job: JobStatus) -> Iterator[tuple[str, Content]]:
+    yield "Error", html_tag("span", job.error, class_="bad") if job.error else None
+    yield "Waits for a worker", getattr(job, "waiting_for_worker", None)
+    yield "Stopped", f"Nothing more is sent: {job.stopped}" if job.stopped else None
+    yield "Not sent", job.not_sent
+    yield "Outcomes", _describe_outcomes(job)
+    yield "Sent again", _describe_attempts(job)
+    yield "Delivered", _describe_delivery(job)
+    yield "on_result", job.on_result_error
+    yield "Cost", _describe_cost(job)
+    yield "Polls", _describe_polls(job)
+    yield "Submitted", show_moment(job.submitted_at)
+    yield "Started", show_moment(job.started_at)
+    yield "Ended", show_moment(job.ended_at)
+    yield "Retries of", _link_jobs([getattr(job, "parent", None)])
+    yield "Retried by", _link_jobs(getattr(job, "retries", ()))
+    yield from (getattr(job, "metadata", None) or {}).items()
+
+
+def _describe_outcomes(job: JobStatus) -> str:
+    outcomes = ("succeeded", "errored", "expired", "canceled")
+    counted = ((getattr(job, name), name) for name in outcomes)
+    return ", ".join(f"{count:,} {name}" for count, name in counted if count) or "none yet"
+
+
+def _describe_attempts(job: JobStatus) -> str:
+    counted = (
+        (job.resubmitted, "in a smaller batch"),
+        (job.fallback, "through the Messages API"),
+        (job.fallback_skipped, "not sent again"),
+    )
+    return ", ".join(f"{count:,} {what}" for count, what in counted if count)
+
+
+def _describe_delivery(job: JobStatus) -> str:
+    delivered, failed = getattr(job, "delivered", 0), getattr(job, "delivery_failures", 0)
+    return ", ".join(f"{count:,} {what}" for count, what in ((delivered, "delivered"), (failed, "failed")) if count)
+
+
+def _describe_cost(job: JobStatus) -> str:
+    by_model = ", ".join(f"{model}: {format_dollars(cost)}" for model, cost in job.cost_by_model.items())
+    unknown = f", and {format_unpriced(job.cost_unknown)}" if job.cost_unknown else ""
+    return f"{format_dollars(job.cost)}{f' ({by_model})' if by_model else ''}{unknown}"
+
+
+def _describe_polls(job: JobStatus) -> Markup:
+    polls = getattr(job, "polls", None)
+    missed = f", {job.not_found:,} answered 404" if job.not_found else ""
+    soon = [", the next at ", show_moment(job.next_look)] if job.next_look else None
+    return join_content(f"{job.looks if polls is None else polls:,}{missed}", soon)
+
+
+def _link_jobs(job_ids: Sequence[str | None]) -> Markup | None:
+    links = [page_link(short_id(each), "job", id=each) for each in job_ids if each]
+    return join_content(*([each, " "] for each in links)) if links else None
+
+
+def _failures_section(job: JobStatus, show_custom_ids: bool) -> Markup | None:
+    failures = getattr(job, "failures", ())
+    if not failures:
+        return None
+    rows = (
+        (
+            each.error_type or each.outcome,
+            f"{each.count:,}",
+            each.example if show_custom_ids else "hidden",
+            each.message,
+        )
+        for each in failures
+    )
+    return _make_section("Failures", make_table(_FAILURES, rows), None)
+
+
+def _batches_section(view: View, batches: Sequence[BatchStatus]) -> Markup:
+    part = _choose_rows(batches, view.batches, "batches", view)
+    with_error = any(batch.error for batch in part.rows)
+    rows = [
+        [
+            f"{number:,}",
+            html_tag("code", batch.batch_id) if batch.batch_id else html_tag("span", "none yet", class_="quiet"),
+            batch.state,
+            f"{batch.requests:,}",
+            f"{getattr(batch, 'polls', batch.looks):,}",
+            f"{batch.not_found:,}",
+            show_moment(batch.next_look),
+            *([batch.error] if with_error else []),
+        ]
+        for number, batch in enumerate(part.rows, part.first)
+    ]
+    columns = [*_BATCHES, _ERROR] if with_error else _BATCHES
+    return _make_section("Batches", make_table(columns, rows), part.pages)
+
+
+def _history_section(view: View, events: Sequence[HistoryEvent]) -> Markup:
+    part = _choose_rows(events, view.history, "history", view)
+    rows = (
+        (show_moment(each.at), each.event, "" if each.batch is None else f"{each.batch + 1:,}", each.text)
+        for each in part.rows
+    )
+    return _make_section("History, the latest first", make_table(_EVENTS, rows, "events"), part.pages)
+
+
+def _make_section(title: str, table: Markup, pages: Markup | None) -> Markup:
+    return html_tag("section", html_tag("h2", title), html_tag("div", table, class_="wide"), pages)
+
+
+def _choose_rows(rows: Sequence[Any], page: int, name: str, view: View) -> _Part:
+    """Return the rows of a page, and links to the pages beside it."""
+    last = max(-(-len(rows) // ROWS), 1)
+    page = min(max(page, 1), last)
+    first = (page - 1) * ROWS + 1
+    shown = rows[first - 1 : first - 1 + ROWS]
+
+    def link_page(text: str, number: int) -> Markup:
+        others = {"batches": view.batches, "history": view.history, name: number}
+        return page_link(text, "job", id=view.job_id, **others)
+
+    if last == 1:
+        return _Part(shown, first, None)
+    before = link_page("Previous", page - 1) if page > 1 else None
+    after = link_page("Next", page + 1) if page < last else None
+    where = html_tag("span", f"{first:,} to {first + len(shown) - 1:,} of {len(rows):,}")
+    return _Part(shown, first, other_pages(before, where, after))

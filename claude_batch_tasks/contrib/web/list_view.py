@@ -1,0 +1,98 @@
+"""The list of jobs on the progress page."""
+
+from __future__ import annotations
+
+import math
+
+from celery import Celery
+
+from claude_batch_tasks.contrib.figures import format_dollars
+from claude_batch_tasks.contrib.job_pages import PHASES, SEARCHED, read_job_page
+from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
+from claude_batch_tasks.contrib.web.parts import (
+    Column,
+    make_table,
+    other_pages,
+    page_address,
+    page_link,
+    phase_pill,
+    progress_bar,
+    short_id,
+    show_moment,
+)
+from claude_batch_tasks.contrib.web.snapshots import Snapshot, View
+from claude_batch_tasks.jobs.job_status import JobStatus
+
+_COLUMNS = (
+    Column("Job", "id"),
+    Column("Phase"),
+    Column("Progress", "progress"),
+    Column("Not succeeded", "number"),
+    Column("Cost", "number"),
+    Column("Submitted", "when"),
+)
+
+
+def list_snapshot(app: Celery, view: View) -> Snapshot:
+    """Return the jobs of a page of the list."""
+    page = read_job_page(text=view.text, phase=view.phase, before=parse_moment(view.before), app=app)
+    searched = view.text or view.phase
+    if page.jobs:
+        content = make_table(_COLUMNS, map(_make_row, page.jobs))
+    else:
+        content = html_tag("p", "No job fits." if searched else "There are no jobs yet.", class_="empty")
+    if page.unfinished:
+        note = f"This page ends here, because {SEARCHED:,} jobs were looked through. Older ones may fit too."
+        content = join_content(content, html_tag("p", note, class_="quiet"))
+    newest = page_link("Newest", "./", q=view.text, phase=view.phase) if view.before else None
+    older = page_link("Older", "./", q=view.text, phase=view.phase, before=repr(page.older)) if page.older else None
+    pages = other_pages(newest, older)
+    # A new job comes to the first page at any time.
+    live = not view.before or any(job.ended_at is None for job in page.jobs)
+    return Snapshot("Jobs", join_content(content, pages), live=live)
+
+
+def search_form(view: View) -> Markup:
+    """Return the form with which jobs are searched for."""
+    phases = [html_tag("option", "any phase", value="")]
+    phases += [html_tag("option", phase, value=phase, selected=phase == view.phase) for phase in PHASES]
+    return html_tag(
+        "form",
+        html_tag(
+            "input",
+            type="search",
+            name="q",
+            value=view.text,
+            placeholder="Job id or label",
+            aria_label="Beginning of a job id, or a part of a label",
+        ),
+        html_tag("select", phases, name="phase", aria_label="Phase"),
+        html_tag("button", "Search"),
+        page_link("Clear", "./") if view.text or view.phase else None,
+        action="./",
+        method="get",
+        role="search",
+    )
+
+
+def parse_moment(seconds: str) -> float:
+    """Return the moment of epoch seconds in an address; later than all others if they are not valid."""
+    try:
+        moment = float(seconds)
+    except ValueError:
+        return math.inf
+    return moment if moment >= 0 else math.inf
+
+
+def _make_row(job: JobStatus) -> tuple[Content, ...]:
+    label = getattr(job, "label", None)
+    named = html_tag("a", html_tag("code", short_id(job.job_id)), href=page_address("job", id=job.job_id))
+    failed = job.errored + job.expired + job.canceled
+    return (
+        join_content(named, html_tag("span", label, class_="label") if label else None),
+        phase_pill(job),
+        progress_bar(job),
+        html_tag("span", f"{failed:,}", class_="bad" if failed else "quiet"),
+        format_dollars(job.cost) + ("+" if job.cost_unknown and job.cost is not None else ""),
+        show_moment(job.submitted_at),
+    )
