@@ -376,8 +376,8 @@ def test_a_stream_whose_client_is_gone_ends(app: Celery, store: Store) -> None:
     with in_wsgi(page) as url:
         with open_stream(f"{url}/stream?id=some-job") as events:
             next(events)
-        wait_until(page._places.take, 20)
-        page._places.give_back()
+        wait_until(page._places.take_place, 20)
+        page._places.release_place()
 
 
 def test_where_no_thread_is_left_for_streams_a_browser_asks_again(app: Celery, store: Store) -> None:
@@ -392,11 +392,11 @@ def test_where_no_thread_is_left_for_streams_a_browser_asks_again(app: Celery, s
 
 def test_a_page_that_was_used_before_a_fork_works_after_it(app: Celery, store: Store) -> None:
     page = snapshots.Snapshots(lambda view: snapshots.Snapshot("title", "content"))  # type: ignore[arg-type]
-    page.ask(snapshots.View()).result(10)
+    page.ask_view(snapshots.View()).result(10)
     page._pid -= 1
     page._lock.acquire()  # as a fork may find it
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(page.ask(snapshots.View()).result(10)), daemon=True)
+    thread = threading.Thread(target=lambda: found.append(page.ask_view(snapshots.View()).result(10)), daemon=True)
     thread.start()
     thread.join(10)
     assert found

@@ -102,13 +102,13 @@ def _file_answer(name: str) -> Answer:
 
 
 def _read_view(query: Mapping[str, Sequence[str]], *, with_job: bool) -> View:
-    def last(name: str) -> str:
+    def last_value(name: str) -> str:
         return query.get(name, ("",))[-1]
 
-    job_id = last("id") or None
+    job_id = last_value("id") or None
     if with_job and job_id is not None:
-        return View(job_id, batches=_parse_page(last("batches")), history=_parse_page(last("history")))
-    return View(text=last("q")[:512], phase=last("phase")[:64], before=last("before")[:64])
+        return View(job_id, batches=_parse_page(last_value("batches")), history=_parse_page(last_value("history")))
+    return View(text=last_value("q")[:512], phase=last_value("phase")[:64], before=last_value("before")[:64])
 
 
 def _parse_page(number: str) -> int:

@@ -51,12 +51,12 @@ class Client:
     def __init__(self, receive: Receive) -> None:
         self._gone = asyncio.ensure_future(_wait_for_disconnect(receive))
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait_until_gone(self, seconds: float) -> bool:
         """Wait, and return whether the client is gone."""
         await asyncio.wait([self._gone], timeout=seconds)
         return self._gone.done()
 
-    def forget(self) -> None:
+    def stop_listening(self) -> None:
         """Stop listening to the client."""
         self._gone.cancel()
 

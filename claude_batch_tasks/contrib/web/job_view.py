@@ -132,10 +132,9 @@ def _describe_cost(job: JobStatus) -> str:
 
 
 def _describe_polls(job: JobStatus) -> Markup:
-    polls = getattr(job, "polls", None)
-    missed = f", {job.not_found:,} answered 404" if job.not_found else ""
-    soon = [", the next at ", show_moment(job.next_look)] if job.next_look else None
-    return join_content(f"{job.looks if polls is None else polls:,}{missed}", soon)
+    missed = f", {job.polls_404:,} answered 404" if job.polls_404 else ""
+    soon = [", the next at ", show_moment(job.next_poll_at)] if job.next_poll_at else None
+    return join_content(f"{job.polls:,}{missed}", soon)
 
 
 def _link_jobs(job_ids: Sequence[str | None]) -> Markup | None:
@@ -164,16 +163,16 @@ def _batches_section(view: View, batches: Sequence[BatchStatus]) -> Markup:
     with_error = any(batch.error for batch in part.rows)
     rows = [
         [
-            f"{number:,}",
+            f"{batch.number:,}",
             html_tag("code", batch.batch_id) if batch.batch_id else html_tag("span", "none yet", class_="quiet"),
             batch.state,
             f"{batch.requests:,}",
-            f"{getattr(batch, 'polls', batch.looks):,}",
-            f"{batch.not_found:,}",
-            show_moment(batch.next_look),
+            f"{batch.polls:,}",
+            f"{batch.polls_404:,}",
+            show_moment(batch.next_poll_at),
             *([batch.error] if with_error else []),
         ]
-        for number, batch in enumerate(part.rows, part.first)
+        for batch in part.rows
     ]
     columns = [*_BATCHES, _ERROR] if with_error else _BATCHES
     return _make_section("Batches", make_table(columns, rows), part.pages)
@@ -182,7 +181,7 @@ def _batches_section(view: View, batches: Sequence[BatchStatus]) -> Markup:
 def _history_section(view: View, events: Sequence[HistoryEvent]) -> Markup:
     part = _choose_rows(events, view.history, "history", view)
     rows = (
-        (show_moment(each.at), each.event, "" if each.batch is None else f"{each.batch + 1:,}", each.text)
+        (show_moment(each.at), each.event, "" if each.batch is None else f"{each.batch:,}", each.text)
         for each in part.rows
     )
     return _make_section("History, the latest first", make_table(_EVENTS, rows, "events"), part.pages)

@@ -106,7 +106,7 @@ class ProgressPage:
 
     def _make_page(self, view: View) -> Answer:
         self._find_app()
-        snapshot, _ = self._snapshots.ask(view).result()
+        snapshot, _ = self._snapshots.ask_view(view).result()
         return answers.page_answer(snapshot, view, self._heading)
 
     def _stream(self, view: View, places: streams.Places | None) -> Iterable[bytes]:
@@ -119,10 +119,10 @@ class ProgressPage:
         self._find_app()
         client = asgi_server.Client(receive)
         try:
-            chunks = None if head else streams.stream_in_loop(self._snapshots, view, client.wait)
+            chunks = None if head else streams.stream_in_loop(self._snapshots, view, client.wait_until_gone)
             await asgi_server.send_stream(send, answers.STREAM_HEADERS, chunks)
         finally:
-            client.forget()
+            client.stop_listening()
 
     def _is_allowed(self, request: Any) -> bool:
         return self._allow is None or bool(self._allow(request))

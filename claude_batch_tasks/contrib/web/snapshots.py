@@ -79,7 +79,7 @@ class Snapshots:
         self._reads: dict[View, _Read] = {}
         self._pool = ThreadPoolExecutor(_THREADS, "claude-batch-progress")
 
-    def ask(self, view: View) -> Future[tuple[Snapshot, float]]:
+    def ask_view(self, view: View) -> Future[tuple[Snapshot, float]]:
         """Return the latest snapshot, and for how many seconds it stays the latest."""
         if os.getpid() != self._pid:
             self._set_up()  # after a fork there are no threads, and the lock may be held for ever

@@ -1,4 +1,4 @@
-"""Server-sent events: what a page that is open in a browser is told while it is open."""
+"""Server-sent events: what a page gets while it is open in a browser."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _LONGEST = 300.0
 
 
 class Stream:
-    """What one browser has been told, and what it is to be told next."""
+    """What one browser was sent, and what it is to be sent next."""
 
     def __init__(self) -> None:
-        self._begun = self._told_at = monotonic_now()
-        self._told: Snapshot | None = None
+        self._begun = self._sent_at = monotonic_now()
+        self._sent: Snapshot | None = None
 
-    def begin(self) -> bytes:
+    def begin_stream(self) -> bytes:
         """Return the first bytes of the stream."""
         return f"retry: {_RETRY * 1000}\n\n".encode()
 
-    def tell(self, snapshot: Snapshot) -> bytes:
+    def report_news(self, snapshot: Snapshot) -> bytes:
         """Return the bytes to send for a snapshot; none if there is no news."""
         now = monotonic_now()
-        if snapshot == self._told:
-            if now - self._told_at < _SILENCE:
+        if snapshot == self._sent:
+            if now - self._sent_at < _SILENCE:
                 return b""
-            self._told_at = now
+            self._sent_at = now
             return b": no news\n\n"
-        self._told, self._told_at = snapshot, now
+        self._sent, self._sent_at = snapshot, now
         if snapshot.trouble is not None:
             return _format_event("trouble", snapshot.trouble)
         # In JSON, because a line break would be the end of a field.
@@ -50,7 +50,7 @@ class Stream:
         """Return whether the stream ends here, because nothing more happens or because it has lasted long enough."""
         return not snapshot.live or monotonic_now() - self._begun >= _LONGEST
 
-    def finish(self, snapshot: Snapshot) -> bytes:
+    def finish_stream(self, snapshot: Snapshot) -> bytes:
         """Return the last bytes of the stream, with which the browser does not ask for another one."""
         return b"" if snapshot.live else _format_event("end", None)
 
@@ -65,11 +65,11 @@ class Places:
     def __init__(self, limit: int) -> None:
         self._free = threading.BoundedSemaphore(limit) if limit else None
 
-    def take(self) -> bool:
+    def take_place(self) -> bool:
         """Return whether there was a free place, and take it."""
         return self._free is not None and self._free.acquire(blocking=False)
 
-    def give_back(self) -> None:
+    def release_place(self) -> None:
         """Free a place that was taken."""
         assert self._free is not None
         self._free.release()
@@ -82,21 +82,21 @@ def stream_in_thread(snapshots: Snapshots, view: View, places: Places | None) ->
         places: where the stream takes a place; None, or all are taken: the stream ends after the first event, and the
             browser asks again.
     """
-    stays = places is not None and places.take()
+    stays = places is not None and places.take_place()
     try:
         stream = Stream()
-        yield stream.begin()
+        yield stream.begin_stream()
         while True:
-            snapshot, pause = snapshots.ask(view).result()
-            if news := stream.tell(snapshot):
+            snapshot, pause = snapshots.ask_view(view).result()
+            if news := stream.report_news(snapshot):
                 yield news
             if not stays or stream.is_over(snapshot):
                 break
             time.sleep(pause)
-        yield stream.finish(snapshot)
+        yield stream.finish_stream(snapshot)
     finally:
         if stays and places is not None:
-            places.give_back()
+            places.release_place()
 
 
 async def stream_in_loop(
@@ -108,10 +108,10 @@ async def stream_in_loop(
         wait: waits so many seconds at most, and returns whether the client is gone.
     """
     stream = Stream()
-    yield stream.begin()
+    yield stream.begin_stream()
     while True:
         snapshot, pause = await ask_in_loop(snapshots, view)
-        if news := stream.tell(snapshot):
+        if news := stream.report_news(snapshot):
             yield news
         if stream.is_over(snapshot):
             break
@@ -119,10 +119,10 @@ async def stream_in_loop(
             await asyncio.sleep(pause)
         elif await wait(pause):
             return
-    yield stream.finish(snapshot)
+    yield stream.finish_stream(snapshot)
 
 
 async def ask_in_loop(snapshots: Snapshots, view: View) -> tuple[Snapshot, float]:
     """Return the latest snapshot and for how long it is that, without blocking the loop."""
     # Others wait for the same read: one who is gone must not cancel it.
-    return await asyncio.shield(asyncio.wrap_future(snapshots.ask(view)))
+    return await asyncio.shield(asyncio.wrap_future(snapshots.ask_view(view)))
