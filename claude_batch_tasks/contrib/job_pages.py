@@ -17,7 +17,7 @@ from claude_batch_tasks.store import Store, open_store
 #: The number of jobs on a page.
 JOBS = 25
 
-#: The number of jobs that are looked through for one page, so that a search ends in a large store too.
+#: The number of jobs that are searched for one page, so that a search ends in a large store too.
 SEARCHED = 2_000
 
 #: What a job may be filtered by, in the order in which it happens.
@@ -49,7 +49,7 @@ class JobPage(NamedTuple):
     older: float | None
     """The ``before`` of the next page; None: there is none."""
     unfinished: bool
-    """Whether the page ends because so many jobs were looked through, and not because it is full."""
+    """Whether the page ends because so many jobs were searched, and not because it is full."""
 
 
 def read_job_page(*, text: str = "", phase: str = "", before: float = math.inf, app: Celery | None = None) -> JobPage:
@@ -74,7 +74,7 @@ def read_job_page(*, text: str = "", phase: str = "", before: float = math.inf, 
 
 
 def phase_of(status: JobStatus) -> str:
-    """Return what people are told that a job does."""
+    """Return the phase of a job, as people see it."""
     return str(getattr(status, "phase", status.state))
 
 

@@ -135,7 +135,7 @@ def test_every_link_is_relative_and_nothing_is_loaded_from_elsewhere(url: str, s
 def test_the_address_without_a_slash_leads_to_the_page(serve: Serve, app: Celery) -> None:
     with serve(ProgressPage(app)) as url:
         assert "There are no jobs yet" in ask(url).text
-        assert "No job fits" in ask(f"{url}?q=nothing").text
+        assert "No job matches" in ask(f"{url}?q=nothing").text
 
 
 def test_what_is_asked_for_wrongly_is_said_so(url: str, store: Store) -> None:
@@ -263,7 +263,7 @@ def test_a_search_through_many_jobs_ends_and_goes_on_from_there(
         make(store, f"job-{number:02}", submitted_at=now - number)
     with in_wsgi(ProgressPage(app)) as url:
         page = ask(f"{url}/?q=job-14").text
-        assert "jobs were looked through" in page
+        assert "jobs were searched" in page
         [older] = re.findall(r'href="([^"]+)">Older', page)
         assert "job?id=job-14" in ask(urljoin(f"{url}/", older.replace("&amp;", "&"))).text
 

@@ -36,7 +36,7 @@ async def send_answer(send: Send, answer: Answer, *, head: bool) -> None:
 
 
 async def send_stream(send: Send, headers: Iterable[tuple[str, str]], chunks: AsyncIterator[bytes] | None) -> None:
-    """Send an answer piece by piece; of None only the headers."""
+    """Send an answer in parts; of None only the headers."""
     await _send_start(send, HTTPStatus.OK, headers)
     if chunks is not None:
         async with aclosing(chunks):  # type: ignore[type-var]
@@ -46,7 +46,7 @@ async def send_stream(send: Send, headers: Iterable[tuple[str, str]], chunks: As
 
 
 class Client:
-    """Whoever waits for an answer, and may go."""
+    """The client that waits for an answer, and may go."""
 
     def __init__(self, receive: Receive) -> None:
         self._gone = asyncio.ensure_future(_wait_for_disconnect(receive))

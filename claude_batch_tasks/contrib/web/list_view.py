@@ -40,9 +40,9 @@ def list_snapshot(app: Celery, view: View) -> Snapshot:
     if page.jobs:
         content = make_table(_COLUMNS, map(_make_row, page.jobs))
     else:
-        content = html_tag("p", "No job fits." if searched else "There are no jobs yet.", class_="empty")
+        content = html_tag("p", "No job matches." if searched else "There are no jobs yet.", class_="empty")
     if page.unfinished:
-        note = f"This page ends here, because {SEARCHED:,} jobs were looked through. Older ones may fit too."
+        note = f"This page ends here, because {SEARCHED:,} jobs were searched. Older ones may match too."
         content = join_content(content, html_tag("p", note, class_="quiet"))
     newest = page_link("Newest", "./", q=view.text, phase=view.phase) if view.before else None
     older = page_link("Older", "./", q=view.text, phase=view.phase, before=repr(page.older)) if page.older else None

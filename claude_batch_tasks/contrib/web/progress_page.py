@@ -20,10 +20,10 @@ from claude_batch_tasks.errors import InvalidSettings
 
 
 class ProgressPage:
-    """A read-only page of the jobs in the store: a list, and a page for each job, which change while one looks.
+    """A read-only page of the jobs in the store: a list, and a page for each job, which update themselves.
 
-    It shows ids, labels, counts, errors and costs, and no prompt and no answer. It has no login of its own: whoever
-    the application lets through sees all jobs.
+    It shows ids, labels, counts, errors and costs, and no prompt and no answer. It has no login of its own: every
+    user whom the application lets through sees all jobs.
 
     Args:
         app: the Celery app whose settings say where the store is; default: the current one.
