@@ -1,8 +1,26 @@
-"""A reset for tests of applications: it discards what a process keeps from one job to the next."""
+"""What tests of applications use: jobs in memory with scripted answers, and a reset of what a process stores."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from claude_batch_tasks.testing.answers import SentRequest as SentRequest
+    from claude_batch_tasks.testing.claude_batch import ClaudeBatch as ClaudeBatch
+
+__all__ = ["ClaudeBatch", "SentRequest", "reset"]
+
+_HOME = {"ClaudeBatch": "claude_batch", "SentRequest": "answers"}
+
+if not TYPE_CHECKING:  # else a name that is misspelled would be one of any type
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 #: What is kept for the life of a process, by module. Each is emptied by ``reset``, and filled again when it is needed.
 KEPT = {
