@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from claude_batch_tasks.jobs.batch_job import BatchJob, list_jobs
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
     from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
-    from claude_batch_tasks.records import HistoryEvent, Summary
+    from claude_batch_tasks.jobs.workers import list_workers
+    from claude_batch_tasks.records import HistoryEvent, Summary, WorkerPresence
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.settings.job_options import JobOptions
     from claude_batch_tasks.tasks.run_batch import run_batch
@@ -27,10 +28,12 @@ __all__ = [
     "JobStatus",
     "RequestResult",
     "Summary",
+    "WorkerPresence",
     "adopt",
     "errors",
     "estimate",
     "list_jobs",
+    "list_workers",
     "run_batch",
     "signals",
 ]
@@ -46,9 +49,11 @@ _HOME = {
     "JobStatus": "jobs.job_status",
     "RequestResult": "results.reader",
     "Summary": "records",
+    "WorkerPresence": "records",
     "adopt": "jobs.adopting",
     "estimate": "jobs.estimating",
     "list_jobs": "jobs.batch_job",
+    "list_workers": "jobs.workers",
     "run_batch": "tasks",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
+from kombu.exceptions import OperationalError
 
 
 class BatchTasksError(Exception):
@@ -143,6 +144,10 @@ class StoreTooNew(StoreUnavailable):
 
 class KeyMissing(StoreUnavailable):
     """Raised if stored data is encrypted with a key that this process does not have. A worker that has it continues."""
+
+
+class BrokerUnavailable(BatchTasksError, OperationalError):
+    """Raised if the broker did not take the message of a job. The text says whether the job exists."""
 
 
 class PayloadDamaged(BatchTasksError):

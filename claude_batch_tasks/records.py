@@ -526,6 +526,28 @@ class HistoryEvent(PublicStruct, frozen=True, kw_only=True):
     ``status``, ``request_id`` and ``countdown``, the seconds until the next try."""
 
 
+class WorkerPresence(PublicStruct, frozen=True, kw_only=True):
+    """A worker that runs, as it reported to the store not long ago."""
+
+    hostname: str
+    """The name of the worker: ``celery@host``."""
+    queues: tuple[str, ...]
+    """The queues that it takes messages from."""
+    version: str
+    """Its release of this package."""
+    broker: str | None = None
+    """The address of its broker, without user and password."""
+    pool: str | None = None
+    """The kind of its pool: ``prefork``, ``threads``, ``gevent``, ..."""
+    processes: int | None = None
+    """How many tasks it runs at a time."""
+    settings: dict[str, str] = {}
+    """Its ``claude_batch_*`` settings that differ from the defaults; ``set`` stands for values that may be secret."""
+    started_at: datetime
+    last_seen: datetime
+    """When it last reported, by the clock of the store."""
+
+
 class Need(NamedTuple):
     """How much one request takes of its limits."""
 

@@ -5,7 +5,6 @@ It has no prompt, no answer, no key, no password, and no name of a host.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +23,7 @@ from claude_batch_tasks.formatting import format_counts, format_unpriced
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent, JobRecord
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings import Settings, display
 from claude_batch_tasks.settings.redis_urls import address_of
 from claude_batch_tasks.store import open_store
 
@@ -50,7 +49,7 @@ def write_report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str,
     sections = {
         "Job": _format_table(_job_rows(status, record)),
         "Versions": _format_table(_version_rows(app, workers or {})),
-        "Settings that differ from the defaults": _format_table(_changed_settings(settings, record.options))
+        "Settings that differ from the defaults": _format_table(display.list_changes(settings, record.options))
         or ["none"],
         "Batches": _batch_table(status),
         "Latencies": _latency_table(history),
@@ -134,27 +133,6 @@ def _server_versions(app: Celery) -> dict[str, str]:
     if "result back end" not in named:
         found["result back end"] = type(app.backend).__name__
     return found
-
-
-def _changed_settings(settings: Settings, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings that differ from their defaults, by name.
-
-    Numbers, choices and the aliases of clients are shown. Any other setting may hold more, and is shown as ``set``.
-    """
-    found = {}
-    for field in dataclasses.fields(settings):
-        default: Any = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        value = options.get(field.name, getattr(settings, field.name))
-        if field.name == "client_factories":
-            value, default = sorted(value), sorted(default)
-        if value != default and field.name != "store_url":
-            found[field.name] = _show_value(field, value) + (" (of this job)" if field.name in options else "")
-    return found
-
-
-def _show_value(field: dataclasses.Field[Any], value: Any) -> str:
-    plain = value is None or isinstance(value, (int, float)) or field.name == "client_factories"
-    return str(value) if plain or field.metadata["choices"] else "set"
 
 
 def _batch_table(status: JobStatus) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,12 +12,17 @@ import redis
 from celery import Celery
 
 from claude_batch_tasks._version import __version__
-from claude_batch_tasks.checks import celery_settings, configuration, inspection, problems, redis_servers
+from claude_batch_tasks.checks import (
+    celery_settings,
+    configuration,
+    inspection,
+    presence,
+    problems,
+    redis_servers,
+)
 from claude_batch_tasks.checks.problems import Finding, ok
 from claude_batch_tasks.doctor import servers
-from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.steps import routing
 from claude_batch_tasks.steps.message_chain import NAME
 
 #: Seconds within which a worker must answer, and within which the others must answer once one has.
@@ -36,7 +40,7 @@ def check_workers(app: Celery) -> Iterator[Finding]:
         yield ok("the workers were not asked, since the broker does not answer")
         return
     if not _ask_workers(app, "ping", limit=1, timeout=FIRST):
-        yield problems.NO_WORKER.found(app=_guess_app(app))
+        yield problems.NO_WORKER.found(app=presence.guess_app(app))
         return
     known = _ask_workers(app, "registered")
     names = list(known)
@@ -44,7 +48,7 @@ def check_workers(app: Celery) -> Iterator[Finding]:
         worker: {queue["name"] for queue in queues}
         for worker, queues in _ask_workers(app, "active_queues", names, timeout=FIRST).items()
     }
-    queues = _list_queues(app)
+    queues = presence.list_queues(app)
     yield from _find_unconsumed(app, queues, set().union(*consumed.values()))
     ours = []
     for worker in names:
@@ -63,12 +67,7 @@ def _find_unconsumed(app: Celery, queues: Mapping[str, list[str]], consumed: set
     for queue, sent in queues.items():
         if queue not in consumed:
             taken, tasks = ", ".join(sorted(consumed)) or "none", celery_settings.name_some(sent)
-            yield problems.NO_CONSUMER.found(app=_guess_app(app), queue=queue, tasks=tasks, consumed=taken)
-
-
-def _guess_app(app: Celery) -> str:
-    """Return what is likely to follow ``celery -A``."""
-    return "claude_batch_tasks.app" if app.main == "claude_batch_tasks" else str(app.main or "APP")
+            yield problems.NO_CONSUMER.found(app=presence.guess_app(app), queue=queue, tasks=tasks, consumed=taken)
 
 
 def ask_versions(app: Celery) -> dict[str, dict[str, str]]:
@@ -101,21 +100,6 @@ def _ask_workers(
             timeout=timeout,
         )
     return {name: answer for each in answers or () for name, answer in each.items()}
-
-
-def _list_queues(app: Celery) -> dict[str, list[str]]:
-    """Return the queues that our tasks are sent to, each with the names of its tasks."""
-    app.finalize(auto=True)
-    job = JobRecord(
-        nonce="", requests=0, batches=0, submitted_at=0, route=routing.encode_route(routing.find_route(app, {}))
-    )
-    queues = defaultdict(list)
-    for name in sorted(app.tasks, key=lambda name: (name != NAME + "run_batch", name)):
-        if name.startswith(NAME):
-            queue = app.amqp.router.route(routing.follow_route(app, job, name), name).get("queue")
-            if queue is not None:
-                queues[str(getattr(queue, "name", queue))].append(name)
-    return dict(queues)
 
 
 def _compare_workers(app: Celery, workers: list[str]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from celery.result import AsyncResult
 
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs import ending, resuming, sent_requests
-from claude_batch_tasks.jobs.job_status import JobStatus, read_status
+from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
 from claude_batch_tasks.records import HistoryEvent, JobRecord, JobState, Summary
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.results.job_results import JobResults, check_choice, read_job
@@ -56,7 +56,8 @@ class BatchJob:
 
     def status(self) -> JobStatus:
         """Return how far the job is, from the store alone."""
-        return read_status(self._store, self.job_id, self._require_job())
+        job = self._require_job()
+        return Waits(self._app, self._store).explain(read_status(self._store, self.job_id, job), job)
 
     def history(self) -> list[HistoryEvent]:
         """Return what happened to the job, the oldest first: created, each 404 and its countdown, ended, fetched.
@@ -239,13 +240,14 @@ def list_jobs(
         check_choice("states", state, known)
     if before is not None and before.tzinfo is None:
         raise ValueError(f"before must have a time zone, not {before!r}")
-    store = open_store(Settings.of(app or configured_app()))
+    app = app or configured_app()
+    store = open_store(Settings.of(app))
     ids = store.jobs.job_ids(math.inf if before is None else before.timestamp())
-    return islice(_read_each(store, ids, known if states is None else states), limit)
+    return islice(_read_each(store, Waits(app, store), ids, known if states is None else states), limit)
 
 
-def _read_each(store: Ledger, ids: Iterator[str], states: Collection[JobState]) -> Iterator[JobStatus]:
+def _read_each(store: Ledger, waits: Waits, ids: Iterator[str], states: Collection[JobState]) -> Iterator[JobStatus]:
     for job_id in ids:
         job = store.jobs.read_job(job_id)
         if job is not None and job.state in states:
-            yield read_status(store, job_id, job)
+            yield waits.explain(read_status(store, job_id, job), job)

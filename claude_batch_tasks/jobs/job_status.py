@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
+from celery import Celery
 
+from claude_batch_tasks.checks import presence
 from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.jobs import notebook_html
 from claude_batch_tasks.records import (
@@ -18,11 +21,16 @@ from claude_batch_tasks.records import (
     JobState,
     PublicStruct,
     Summary,
+    Unit,
+    WorkerPresence,
     batch_number,
 )
 from claude_batch_tasks.steps import job_summary
-from claude_batch_tasks.store import HasRecords
+from claude_batch_tasks.store import Clock, HasPresence, HasRecords, HasSchedule
 from claude_batch_tasks.wire.result_rows import OUTCOMES
+
+#: Batches of a job whose messages are looked up.
+_MOST = 50
 
 #: The states in which nothing more happens to a job.
 ENDED = ("completed", "canceled", "failed", "revoked")
@@ -111,6 +119,8 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """Why nothing more is sent for this job, if so."""
     not_sent: str | None = None
     """Why a message of this job cannot be sent, or, where it has ended, what follows it."""
+    waiting_for_worker: str | None = None
+    """That no worker has taken a message of the job for 30 s or longer, and which workers listen on its queue."""
     on_result_error: str | None = None
     """Why ``on_result`` is not called any more, if so."""
     cost: float | None
@@ -172,6 +182,7 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
         **_sum_counters(batches),
         stopped=job.stopped,
         not_sent=job.not_sent,
+        waiting_for_worker=None,
         on_result_error=job.on_result_error,
         cost=costs["cost"],
         cost_by_model=costs["cost_by_model"],
@@ -224,3 +235,28 @@ def _batch_status(number: int, batch: BatchRecord | None) -> BatchStatus:
         next_poll_at=None if batch.done else job_summary.to_datetime(batch.due_at),
         error=str(batch.error[1][0]) if batch.error else None,
     )
+
+
+class _Schedule(HasSchedule, HasPresence, Clock, Protocol):
+    """What it takes to say why a job waits."""
+
+
+class Waits:
+    """What tells of jobs why they wait for a worker. The workers are read once, and only if a job waits."""
+
+    def __init__(self, app: Celery, store: _Schedule) -> None:
+        self._app, self._store = app, store
+        self._workers: Callable[[], list[WorkerPresence]] = functools.cache(store.presence.list_workers)
+
+    def explain(self, status: JobStatus, job: JobRecord) -> JobStatus:
+        """Return the status of a job with ``waiting_for_worker``."""
+        if status.state in ENDED or job.not_sent is not None or self._app.conf.task_always_eager:
+            return status
+        units = [Unit(status.job_id)] if status.state == "staged" or job.through >= job.batches else []
+        if status.state != "staged":
+            open_batches = (number for number, batch in enumerate(status.batches) if batch.state != "done")
+            units += [Unit(status.job_id, number) for number in list(open_batches)[:_MOST]]
+        due = self._store.schedule.due_times(units)
+        queue = presence.find_queue(self._app, job)
+        text = presence.explain_wait(due, self._store.now(), self._workers, queue)
+        return msgspec.structs.replace(status, waiting_for_worker=text) if text else status

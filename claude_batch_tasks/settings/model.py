@@ -33,7 +33,8 @@ _Field: TypeAlias = dataclasses.Field[Any]
 #: Prefixes that are refused: those that access rules cannot name, and those that make the hash tag of the keys after
 #: them ineffective.
 _NO_PREFIX = re.compile(r"[^{]*\{\}|.*\s", re.DOTALL)
-_DEFAULT_URL = "redis://localhost:6379/0"
+#: The broker and the result back end of the ready-made app, if the environment names none.
+DEFAULT_URL = "redis://localhost:6379/0"
 #: Texts that may be sent in a header unchanged.
 _HEADER = re.compile(r"[\w.:-]{1,200}", re.ASCII)
 
@@ -329,9 +330,9 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     Raises:
         InvalidSettings: a ``CLAUDE_BATCH_*`` variable is unknown or makes no sense.
     """
-    broker = environ.get("CELERY_BROKER_URL") or _DEFAULT_URL
+    broker = environ.get("CELERY_BROKER_URL") or DEFAULT_URL
     backend = environ.get("CELERY_RESULT_BACKEND") or (
-        broker if broker.startswith(("redis", "valkey")) else _DEFAULT_URL
+        broker if broker.startswith(("redis", "valkey")) else DEFAULT_URL
     )
     return {
         "broker_url": broker,

@@ -14,6 +14,7 @@ from claude_batch_tasks.store.interface import (
     HasLeases as HasLeases,
     HasMessageQueue as HasMessageQueue,
     HasPayloads as HasPayloads,
+    HasPresence as HasPresence,
     HasRecords as HasRecords,
     HasResults as HasResults,
     HasSchedule as HasSchedule,

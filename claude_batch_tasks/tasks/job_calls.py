@@ -12,7 +12,8 @@ from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.records import Summary
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.steps import JobTask, by_name, message_headers
-from claude_batch_tasks.tasks.send_job import SendJob, has_arrived, stage_job, staged_job
+from claude_batch_tasks.tasks.send_job import SendJob, stage_job, staged_job
+from claude_batch_tasks.tasks.sent_jobs import remove_refused_job
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -118,6 +119,7 @@ class JobCalls(JobTask):
         Raises:
             InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
             StoreUnavailable: the store does not answer; nothing was stored or sent.
+            BrokerUnavailable: the broker does not answer; the text says whether the job exists.
         """
         given, named = tuple(args or ()), dict(kwargs or {})
         sending: dict[str, Any] = {**options, **by_name(more)}
@@ -136,7 +138,7 @@ class JobCalls(JobTask):
                 raise  # eager: the job ran, and this is how it ended
             except Exception:
                 if not (self.app.conf.task_always_eager or seen):
-                    has_arrived(self.store, task_id)  # the app's task class refused it, so it must not stay
+                    remove_refused_job(self.store, task_id)  # the app's task class refused it, so it must not stay
                 raise
             finally:
                 staged_job.reset(token)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from celery import Celery
 from celery.result import AsyncResult
@@ -16,17 +15,12 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.lifecycle import submission
-from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import JobRecord, Unit
+from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
 from claude_batch_tasks.steps.task_classes import InnerTask, by_name
-from claude_batch_tasks.store import Clock, HasJobs, HasSchedule, Ledger, history, open_store
-
-if TYPE_CHECKING:
-    pass
-
-log = get_logger(__name__)
+from claude_batch_tasks.store import HasJobs, open_store
+from claude_batch_tasks.tasks import sent_jobs
 
 #: The job that is being submitted, and its record: the app's task class sends it, at once or later.
 staged_job: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", default=None)
@@ -63,26 +57,11 @@ class SendJob(InnerTask):
         try:
             with message_headers.observe_headers() as seen:
                 sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
-        except Exception:
-            if not has_arrived(store, job_id):
-                raise
-            extra = history.fields(Unit(job_id), "sent")
-            log.warning("job %s: the broker took it, although it did not say so", job_id, extra=extra)
+        except Exception as exc:  # noqa: BLE001 - it is raised again, if no worker has begun the job
+            sent_jobs.end_refused_job(self.app, store, job_id, exc)
             return self.AsyncResult(job_id)
-        _record_sent(store, job_id, record, delay, seen)
+        sent_jobs.record_sent(self.app, store, job_id, record, delay, seen)
         return sent
-
-
-class _Sendable(HasJobs, HasSchedule, Clock, Protocol):
-    """What it takes to record that a job's message is on its way."""
-
-
-def _record_sent(store: _Sendable, job_id: str, record: JobRecord, delay: float, seen: list[Mapping[str, Any]]) -> None:
-    """Record when the job's message is due, and the headers that signal handlers added to it."""
-    with suppress(errors.StoreUnavailable):
-        store.schedule.add_units([Unit(job_id)], store.now() + delay)
-        if seen and (carried := message_headers.add_headers(job_id, record, seen[-1])) != record.headers:
-            store.jobs.update_job(job_id, only="staged", headers=carried)
 
 
 def _find_staged(store: HasJobs, job_id: str) -> JobRecord | None:
@@ -135,18 +114,6 @@ def stage_job(
         delay=delay,
         expires_at=expires_at,
     )
-
-
-def has_arrived(store: Ledger, job_id: str) -> bool:
-    """Return whether a worker has begun the job whose message seemed to be refused; if none has, none will."""
-    try:
-        if not store.jobs.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):
-            return store.jobs.read_job(job_id) is not None
-        store.jobs.delete_job(job_id)
-    except errors.StoreUnavailable:
-        extra = history.fields(Unit(job_id), "left_behind")
-        log.warning("job %s: its requests could not be removed from the store, and will expire", job_id, extra=extra)
-    return False
 
 
 def _refuse_limits(options: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ if not TYPE_CHECKING:  # else a name that is misspelled would be one of any type
 #: What is kept for the life of a process, by module. Each is emptied by ``reset``, and filled again when it is needed.
 KEPT = {
     "api.clients": ("_client", "_renewed", "_replaced", "_slots"),
+    "checks.presence": ("_settled",),
     "metrics": ("_told",),
     "pricing.prices": ("_listed", "_window"),
     "steps.publishing": ("_pools",),

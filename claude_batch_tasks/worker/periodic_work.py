@@ -16,7 +16,7 @@ from claude_batch_tasks.checks import inspection
 from claude_batch_tasks.lifecycle import record_repair, recovery
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.steps import dispatch
-from claude_batch_tasks.worker import log_lines, start_checks
+from claude_batch_tasks.worker import log_lines, presence_report, start_checks
 
 log = get_logger(__name__)
 
@@ -41,6 +41,7 @@ class WhatIsDue(bootsteps.StartStopStep):
         instruments.begin_instruments()
         if not issubclass(worker.pool_cls, Prefork):
             start_checks.check_clients_of_pool()
+        reporter = presence_report.Reporter(worker)
         watch = record_repair.Watch()
         for work in (
             _Work(
@@ -61,6 +62,13 @@ class WhatIsDue(bootsteps.StartStopStep):
                 "searching for lost records",
                 lambda: log.exception("the search for lost records failed"),
             ),
+            _Work(
+                "claude-batch-presence",
+                reporter.report_worker,
+                "reporting the worker",
+                lambda: log.exception("the worker could not report itself"),
+                reporter.remove_worker,
+            ),
         ):
             _keep_doing(work, over)
 
@@ -80,6 +88,8 @@ class _Work(NamedTuple):
     name: str
     #: Logs an error that nothing is expected to raise.
     log_failure: Callable[[], None]
+    #: Called at the end, if the process lasts that long.
+    finish: Callable[[], None] = lambda: None
 
 
 def _keep_doing(work: _Work, over: threading.Event) -> None:
@@ -104,5 +114,6 @@ def _keep_doing(work: _Work, over: threading.Event) -> None:
                 if failures:
                     log.warning("%s works again, after %.0f s", work.name, time.monotonic() - since)
                 failures = 0
+        work.finish()
 
     threading.Thread(target=run, name=work.thread, daemon=True).start()

@@ -49,11 +49,16 @@ _WHY = {
             "store.results.find_chunks",
             "store.results.read_chunk",
             "store.history.read_events",
+            "store.schedule.due_times",
+            "store.presence.list_workers",
         ),
     ),
     "no worker of these has instruments": (
         *("store.statistics.begin_statistics", "store.statistics.read_statistics", "store.statistics.save_statistics"),
         *("store.statistics.scan_batches", "store.statistics.scan_jobs", "store.schedule.scan_late"),
+    ),
+    "a thread that no point is in reports the worker": (
+        *("store.presence.report_worker", "store.presence.remove_worker"),
     ),
     "no weather takes keys away from the store": (
         *("store.message_queue.list_known", "store.records.replace_batch", "store.results.restore_rows"),

@@ -34,6 +34,7 @@ PLACES = {
     "LIMIT": r"requests|tokens|input-tokens|output-tokens",
     #: As it stands in the job's record.
     "QUEUE": r'null|"[\w.-]*"|',
+    "WORKER": r".+@[^:]+",
     "TOKEN": r"[0-9a-z]+",
     "QUESTION": r"jobs|restore:.*|told:.*",
 }
@@ -157,6 +158,8 @@ KEYS: dict[str, Key] = {
     "claude_batch:census": Key("string"),
     "claude_batch:census:fresh": Key("string"),
     "claude_batch:restore": Key("zset", _words("JOB"), since="later"),
+    "claude_batch:workers": Key("zset", _words("WORKER"), since="later"),
+    "claude_batch:worker:WORKER": Key("string", since="later"),
     "claude_batch:first:QUESTION": Key("string", since="later"),
     "claude_batch:doctor:TOKEN": Key("string"),
     "claude_batch:account:ACCOUNT:flights": Key("hash", _words("UNIT")),

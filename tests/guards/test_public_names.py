@@ -24,10 +24,12 @@ NAMES = {
     "JobStatus",
     "RequestResult",
     "Summary",
+    "WorkerPresence",
     "adopt",
     "errors",
     "estimate",
     "list_jobs",
+    "list_workers",
     "run_batch",
     "signals",
 }

@@ -21,7 +21,7 @@ from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
 from claude_batch_tasks.store.interface.records import Records as Records
 from claude_batch_tasks.store.interface.results import Results as Results
 from claude_batch_tasks.store.interface.schedule import Schedule as Schedule
-from claude_batch_tasks.store.interface.statistics import Statistics as Statistics
+from claude_batch_tasks.store.interface.statistics import Presence as Presence, Statistics as Statistics
 
 
 class Clock(Protocol):
@@ -83,6 +83,10 @@ class HasStatistics(Protocol):
     statistics: Statistics
 
 
+class HasPresence(Protocol):
+    presence: Presence
+
+
 class Ledger(HasJobs, HasRecords, Clock, Protocol):
     """The records of jobs and batches, and the time."""
 
@@ -112,6 +116,7 @@ class Store(
     HasBudget,
     HasMessageQueue,
     HasStatistics,
+    HasPresence,
     Clock,
     Protocol,
 ):

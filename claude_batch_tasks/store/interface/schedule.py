@@ -17,6 +17,12 @@ class Schedule(Protocol):
     def are_scheduled(self, units: Sequence[Unit]) -> list[bool]:
         """Return of each unit whether a message is to come or a worker runs its step."""
 
+    def due_times(self, units: Sequence[Unit]) -> list[float | None]:
+        """Return of each unit when a message of it is or was due (epoch seconds); None: none is to come.
+
+        Of a message that was sent again and that no worker has taken: when it was due at first.
+        """
+
     def add_units(self, units: Iterable[Unit], at: float) -> None:
         """Record that a message of each unit is to come at ``at`` (epoch seconds) or soon after."""
 

@@ -1,11 +1,11 @@
-"""Figures about all jobs, for metrics and progress."""
+"""Figures about all jobs, for metrics and progress, and the workers that run, as they report themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Protocol
 
-from claude_batch_tasks.records import BatchGlance, JobGlance
+from claude_batch_tasks.records import BatchGlance, JobGlance, WorkerPresence
 
 
 class Statistics(Protocol):
@@ -28,3 +28,16 @@ class Statistics(Protocol):
 
     def is_first(self, name: str, ttl: float) -> bool:
         """Return whether the caller is the first of all who ask for that name within ``ttl`` seconds."""
+
+
+class Presence(Protocol):
+    """Which workers run, and from which queues they take messages."""
+
+    def report_worker(self, worker: WorkerPresence, ttl: float) -> None:
+        """Record that a worker runs; after ``ttl`` seconds without another report it counts as gone."""
+
+    def remove_worker(self, hostname: str) -> None:
+        """Record that a worker has stopped."""
+
+    def list_workers(self) -> list[WorkerPresence]:
+        """Return the workers that run, by name; of more than 1,000, those that reported last."""

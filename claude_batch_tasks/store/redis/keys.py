@@ -52,6 +52,9 @@ census                                string  figures over all jobs             
 census:fresh                          string  that they are young enough                          as it is told
 restore                               zset    jobs to fetch something of again, by when it was    never
                                               asked
+workers                               zset    names of the workers that run, by until when they count as    never
+                                              such
+worker:WORKER                         string  ``WorkerPresence``                                  after a minute
 first:QUESTION                        string  somebody was the first to ask                       as it is told
 doctor:TOKEN                          string  what ``doctor`` tries commands on                   at once
 account:ACCOUNT:flights               hash    unit to ``Flight``: batches whose poll waits        never
@@ -90,6 +93,7 @@ LATE: Final = f"{PREFIX}:late"
 RESTORE: Final = f"{PREFIX}:restore"
 CENSUS: Final = f"{PREFIX}:census"
 CENSUS_FRESH: Final = f"{PREFIX}:census:fresh"
+WORKERS: Final = f"{PREFIX}:workers"
 
 # -- names in keys
 
@@ -185,6 +189,11 @@ def owner_key(batch_id: str) -> str:
 def first_key(name: str) -> str:
     """Return what says that somebody was the first to ask something."""
     return f"{PREFIX}:first:{name}"
+
+
+def worker_key(hostname: str) -> str:
+    """Return what says that a worker runs."""
+    return f"{PREFIX}:worker:{hostname}"
 
 
 def account_key(account: str, name: str) -> str:

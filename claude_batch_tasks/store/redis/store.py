@@ -46,6 +46,7 @@ class RedisStore(Part):
         self.results: interface.Results = parts.RedisResults(connection, chunks, leases)
         self.budget: interface.Budget = parts.RedisBudget(connection)
         self.message_queue: interface.MessageQueue = parts.RedisMessageQueue(connection, chunks)
+        self.presence: interface.Presence = parts.RedisPresence(connection)
         self.statistics: interface.Statistics = parts.RedisStatistics(connection)
 
     @answering

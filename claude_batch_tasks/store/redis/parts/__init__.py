@@ -13,4 +13,7 @@ from claude_batch_tasks.store.redis.parts.payloads import RedisPayloads as Redis
 from claude_batch_tasks.store.redis.parts.records import RedisRecords as RedisRecords
 from claude_batch_tasks.store.redis.parts.results import RedisResults as RedisResults
 from claude_batch_tasks.store.redis.parts.schedule import RedisSchedule as RedisSchedule
-from claude_batch_tasks.store.redis.parts.statistics import RedisStatistics as RedisStatistics
+from claude_batch_tasks.store.redis.parts.statistics import (
+    RedisPresence as RedisPresence,
+    RedisStatistics as RedisStatistics,
+)

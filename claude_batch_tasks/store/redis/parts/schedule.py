@@ -12,6 +12,7 @@ from claude_batch_tasks.store.redis.keys import (
     HELD,
     LATE,
     LISTED,
+    MISSED,
     WAITING,
     batch_key,
     job_key,
@@ -40,6 +41,17 @@ class RedisSchedule(Part):
     @answering
     def are_scheduled(self, units: Sequence[Unit]) -> list[bool]:
         return [at is not None for at in self._redis.zmscore(DUE, list(map(member, units)))] if units else []
+
+    @answering
+    def due_times(self, units: Sequence[Unit]) -> list[float | None]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for unit in units:
+                key, prefix = unit_key(unit)
+                pipe.zscore(DUE, member(unit))
+                pipe.hget(key, prefix + MISSED)
+            found = pipe.execute() if units else []
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return [None if due is None else float(due if missed is None else missed) for due, missed in pairs]
 
     @answering
     def add_units(self, units: Iterable[Unit], at: float) -> None:

@@ -1,4 +1,7 @@
-"""Figures about all jobs, in Redis. Of each record, only a few fields are read."""
+"""Figures about all jobs, in Redis, and the workers that run.
+
+Of each record, only a few fields are read. A worker has an expiring key, and is in an index.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,30 @@ from typing import Any
 
 import msgspec
 
-from claude_batch_tasks.records import BatchGlance, JobGlance
+from claude_batch_tasks.records import BatchGlance, JobGlance, WorkerPresence
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.keys import CENSUS, CENSUS_FRESH, JOBS, LEASE_PREFIX, MISSED, batch_key, job_key
+from claude_batch_tasks.store.redis.keys import (
+    CENSUS,
+    CENSUS_FRESH,
+    JOBS,
+    LEASE_PREFIX,
+    MISSED,
+    WORKERS,
+    batch_key,
+    job_key,
+    worker_key,
+)
 
 _decode = msgspec.json.decode
+# Made at import, while there is one thread; see store.redis.
+_encode_worker = msgspec.json.Encoder().encode
+_decode_worker = msgspec.json.Decoder(WorkerPresence).decode
 
 #: Records that are read at a time.
 _PAGE = 500
+
+#: Workers that are listed at most.
+_MOST_WORKERS = 1_000
 
 _OF_JOBS = ("state", "batches", "admitted", "through", LEASE_PREFIX + MISSED)
 _OF_BATCHES = BatchGlance._fields
@@ -63,6 +82,34 @@ class RedisStatistics(Part):
     @answering
     def is_first(self, name: str, ttl: float) -> bool:
         return self._connection.is_first(name, ttl)
+
+
+class RedisPresence(Part):
+    """``interface.Presence`` on a Redis server."""
+
+    @answering
+    def report_worker(self, worker: WorkerPresence, ttl: float) -> None:
+        now = self._redis.time()[0]
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(worker_key(worker.hostname), _encode_worker(worker), px=int(ttl * 1000))
+            pipe.zadd(WORKERS, {worker.hostname: now + ttl})
+            pipe.zremrangebyscore(WORKERS, "-inf", f"({now}")
+            pipe.execute()
+
+    @answering
+    def remove_worker(self, hostname: str) -> None:
+        self._redis.zrem(WORKERS, hostname)
+        self._redis.delete(worker_key(hostname))
+
+    @answering
+    def list_workers(self) -> list[WorkerPresence]:
+        indexed = self._redis.zrevrangebyscore(WORKERS, "+inf", "-inf", start=0, num=_MOST_WORKERS)
+        names = [name.decode() for name in indexed]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(worker_key(name))
+            found = pipe.execute() if names else []
+        return sorted((_decode_worker(each) for each in found if each is not None), key=lambda worker: worker.hostname)
 
 
 def _values(row: list[bytes | None]) -> list[Any]:

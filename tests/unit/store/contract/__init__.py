@@ -29,6 +29,7 @@ from tests.unit.store.contract import (
     message_queue,
     outages,
     payloads,
+    presence,
     records,
     results,
     schedule,
@@ -60,6 +61,7 @@ class StoreContract:
     TestResults = tests_of(results)
     TestBudget = tests_of(budget)
     TestMessageQueue = tests_of(message_queue)
+    TestPresence = tests_of(presence)
     TestStatistics = tests_of(statistics)
     TestOutages = tests_of(outages)
 

@@ -20,6 +20,7 @@ from tests.unit.store.contract.samples import (
     job_record,
     make_chunk,
     make_event,
+    make_presence,
     take_request,
 )
 
@@ -38,6 +39,10 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "results.restore_rows": lambda s: s.results.restore_rows(JOB, 0, 1, ":copy", pieces=b"", eligible_places=b""),
     "results.count_outcomes": lambda s: s.results.count_outcomes(JOB, 0),
     "message_queue.list_known": lambda s: s.message_queue.list_known(JOB, 0),
+    "schedule.due_times": lambda s: s.schedule.due_times([BATCH]),
+    "presence.report_worker": lambda s: s.presence.report_worker(make_presence(), LONG),
+    "presence.remove_worker": lambda s: s.presence.remove_worker("celery@a"),
+    "presence.list_workers": lambda s: s.presence.list_workers(),
     "schedule.are_scheduled": lambda s: s.schedule.are_scheduled([BATCH]),
     "jobs.sample_jobs": lambda s: s.jobs.sample_jobs(3),
     "jobs.rebuild_list": lambda s: s.jobs.rebuild_list(),

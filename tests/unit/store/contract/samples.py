@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from claude_batch_tasks.records import BatchRecord, Flight, HistoryEvent, JobRecord, Need, Taken, Unit
+from claude_batch_tasks.records import (
+    BatchRecord,
+    Flight,
+    HistoryEvent,
+    JobRecord,
+    Need,
+    Taken,
+    Unit,
+    WorkerPresence,
+)
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.wire.batch_requests import Piece
 
@@ -95,6 +104,12 @@ def read_batch(store: Store, unit: Unit = BATCH) -> BatchRecord:
 def make_event(number: int = 0) -> HistoryEvent:
     at = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=number)
     return HistoryEvent(at=at, event="retry", batch=1, text=f"entry {number}", details={"countdown": 1.5})
+
+
+def make_presence(hostname: str = "celery@a", **own: Any) -> WorkerPresence:
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    known: dict[str, Any] = {"queues": ("celery",), "version": "9.9", "started_at": at, "last_seen": at, **own}
+    return WorkerPresence(hostname=hostname, **known)
 
 
 def make_flight(number: int = 0, **own: Any) -> Flight:
