@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
-from kombu.exceptions import OperationalError
+from kombu import exceptions as broker_errors
 
 
 class BatchTasksError(Exception):
@@ -146,7 +146,7 @@ class KeyMissing(StoreUnavailable):
     """Raised if stored data is encrypted with a key that this process does not have. A worker that has it continues."""
 
 
-class BrokerUnavailable(BatchTasksError, OperationalError):
+class BrokerUnavailable(BatchTasksError, broker_errors.OperationalError):
     """Raised if the broker did not take the message of a job. The text says whether the job exists."""
 
 

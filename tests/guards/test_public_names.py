@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery.exceptions import ImproperlyConfigured
+from kombu.exceptions import OperationalError
 
 import claude_batch_tasks
 from claude_batch_tasks import errors
@@ -122,6 +123,7 @@ ENDS = {
     "BatchArchived": ("BatchLost",),
     "BatchLost": ("ApiError",),
     "BatchesUnsupported": ("PermanentError",),
+    "BrokerUnavailable": ("BatchTasksError", OperationalError),
     "CreateNotFound": ("ApiError",),
     "CreateUnconfirmed": ("BatchTasksError",),
     "InvalidRequests": ("BatchTasksError", ValueError),
