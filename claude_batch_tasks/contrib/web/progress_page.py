@@ -97,6 +97,8 @@ class ProgressPage:
             return django_view.whole_response(planned)
         if not planned.as_stream:
             return django_view.whole_response(self._make_page(planned.view))
+        if request.method == "HEAD":
+            return django_view.whole_response(Answer(HTTPStatus.OK, answers.STREAM_HEADERS))
         self._find_app()
         if hasattr(request, "scope"):  # Django would collect all of a plain iterator there
             chunks: Any = streams.stream_in_loop(self._snapshots, planned.view)
