@@ -52,6 +52,13 @@ class JobNotResumable(BatchTasksError):
     """Raised if a job cannot be resumed: it runs, has all its outcomes, or what it needs has expired."""
 
 
+class NotDeliverable(BatchTasksError):
+    """Raised if answers cannot be handed over again: the job has no ``on_result``, or it cannot be called.
+
+    Nothing is lost or paid: the answers are in the store.
+    """
+
+
 class RequestsUnknown(BatchTasksError, LookupError):
     """Raised if a job was made of a batch created elsewhere, whose requests are not in the store."""
 

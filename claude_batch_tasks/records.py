@@ -173,6 +173,10 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """Why a message of the job, or the message of what follows the job, cannot be sent."""
     on_result_error: str | None = None
     """Why ``on_result`` is no longer called."""
+    delivery_errors: list[str] = []
+    """Why calls of ``on_result`` failed for good, each reason once, the last one last."""
+    delivery_at: float | None = None
+    """When ``on_result`` was last called, or a call of it was retried or ended."""
     expires_at: float | None = None
     """When it is too late for the job to start; epoch seconds."""
 
@@ -421,6 +425,17 @@ def batch_number(index: int) -> int:
 def batch_index(number: int) -> int:
     """Return the index in its job of the batch that people are shown under this number."""
     return number - 1
+
+
+class DeliveryCounts(NamedTuple):
+    """How many requests of a job were handed over to its ``on_result``."""
+
+    called: int = 0
+    """Requests with which it was called."""
+    delivered: int = 0
+    """Requests of which a call ended well."""
+    failed: int = 0
+    """Requests of which the last call failed for good."""
 
 
 class Unit(NamedTuple):

@@ -68,6 +68,7 @@ OTHERS = {
     "sent",
     "fixed_headers",
 }
+OTHERS |= {"delivery"}
 OTHERS |= {"event", "job_id", "batch", "batch_id", "lane"}
 
 #: Found by ``manage.py check`` alone.

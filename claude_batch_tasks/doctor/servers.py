@@ -32,14 +32,14 @@ _LEADS = {"store": STALLED, "broker": STALLED, "result back end": "result.get() 
 
 #: Every command that the store sends. The keys that they write are removed at the end; nothing else is left behind.
 PROBES = """
-SET {key} 1 PX 60000 | INCR {key} | GET {key} | GETRANGE {key} 0 1 | SETBIT {key} 7 1 | EXISTS {key} | EXPIRE {key} 60
-| PEXPIRE {key} 60000 | PTTL {key} | PERSIST {key} | RENAME {key} {key} | HSET {key}:h a 1 | HSETNX {key}:h b 1 | HGET
-{key}:h a | HMGET {key}:h a b | HGETALL {key}:h | HLEN {key}:h | HEXISTS {key}:h a | HINCRBY {key}:h a 1 |
-HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a | LPUSH {key}:l b | LTRIM {key}:l 0 1
-| LPOP {key}:l | LINDEX {key}:l 0 | LLEN {key}:l | LRANGE {key}:l 0 0 | ZADD {key}:z 1 a | ZCARD {key}:z | ZCOUNT
-{key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 | ZREVRANGEBYSCORE
-{key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | ZPOPMIN {key}:z | HKEYS {key}:h | SADD {key}:s a | SREM
-{key}:s b | PING | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return | SCRIPT EXISTS 0 | MULTI
+SET {key} 1 PX 60000 | INCR {key} | GET {key} | GETRANGE {key} 0 1 | SETBIT {key} 7 1 | GETBIT {key} 7 | BITCOUNT {key}
+| EXISTS {key} | EXPIRE {key} 60 | PEXPIRE {key} 60000 | PTTL {key} | PERSIST {key} | RENAME {key} {key} | HSET {key}:h
+a 1 | HSETNX {key}:h b 1 | HGET {key}:h a | HMGET {key}:h a b | HGETALL {key}:h | HLEN {key}:h | HEXISTS {key}:h a |
+HINCRBY {key}:h a 1 | HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a | LPUSH {key}:l b
+| LTRIM {key}:l 0 1 | LPOP {key}:l | LINDEX {key}:l 0 | LLEN {key}:l | LRANGE {key}:l 0 0 | ZADD {key}:z 1 a | ZCARD
+{key}:z | ZCOUNT {key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 |
+ZREVRANGEBYSCORE {key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | ZPOPMIN {key}:z | HKEYS {key}:h | SADD
+{key}:s a | SREM {key}:s b | PING | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return | SCRIPT EXISTS 0 | MULTI
 | EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z {key}:s
 """
 

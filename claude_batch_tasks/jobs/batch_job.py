@@ -13,14 +13,14 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from claude_batch_tasks.current_app import configured_app
-from claude_batch_tasks.jobs import ending, resuming, sent_requests
+from claude_batch_tasks.jobs import changes, sent_requests
 from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
 from claude_batch_tasks.records import HistoryEvent, JobRecord, JobState, Summary
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.results.job_results import JobResults, check_choice, read_job
 from claude_batch_tasks.results.reader import Order, RequestResult, Type
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Ledger, open_store
+from claude_batch_tasks.store import Store, open_store
 
 if TYPE_CHECKING:
     import pandas
@@ -167,7 +167,7 @@ class BatchJob:
         Returns at once; a worker asks Anthropic. The job's AsyncResult then ends with a summary whose ``state`` is
         ``canceled``. A job that has ended already is left as it is.
         """
-        ending.cancel_job(self._app, self._store, self.job_id, self._require_job())
+        changes.cancel_job(self._app, self._store, self.job_id, self._require_job())
 
     def resume(self, **options: Unpack[JobSettings]) -> AsyncResult[Summary]:
         """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.
@@ -186,8 +186,38 @@ class BatchJob:
             JobNotResumable: it has not failed, or what it needs has expired.
             InvalidSettings: an option is unknown or makes no sense.
         """
-        self._result = resuming.resume_job(self._app, self.job_id, self._require_job(), options)
+        self._result = changes.resume_job(self._app, self.job_id, self._require_job(), options)
         return self._result
+
+    @property
+    def delivered(self) -> int:
+        """How many answers were handed over: for so many requests the task ``on_result`` ended successfully.
+
+        Zero of a job without ``on_result``. ``status()`` has more: how many calls failed, and why.
+        """
+        job = self._require_job()
+        return self._store.deliveries.count_deliveries(self.job_id, job.batches).delivered
+
+    def redeliver(self, *, all: bool = False) -> int:
+        """Hand answers over again: call ``on_result`` with the custom_ids of what is not known to be delivered.
+
+        That is what its calls failed for, and what they were never confirmed for, so also calls that still wait in
+        their queue. ``on_result`` may get an answer twice and must accept that. Nothing is sent to Anthropic.
+
+        Args:
+            all: of all requests with a final outcome, also of those that were delivered; they count as not delivered
+                until the new calls end.
+
+        Returns:
+            The number of requests.
+
+        Raises:
+            NotDeliverable: the job has no ``on_result``, or the call cannot be made.
+            ResultsMissing: the custom_ids are gone from the store.
+            kombu.exceptions.OperationalError: the broker does not answer; call this again when it does.
+        """
+        job = self._require_job()
+        return changes.redeliver_job(self._app, self._store, self.job_id, job, everything=all)
 
     def get(self, timeout: float | None = None, **options: Any) -> Summary:
         """Wait for the summary: ``AsyncResult(job_id).get(timeout=...)``, which takes the same options.
@@ -209,7 +239,7 @@ class BatchJob:
         Raises:
             JobRunning: it has not ended; nothing was removed.
         """
-        ending.delete_job(self._store, self.job_id)
+        changes.delete_job(self._store, self.job_id)
 
     def _require_job(self) -> JobRecord:
         return read_job(self._store, self.job_id)
@@ -246,7 +276,7 @@ def list_jobs(
     return islice(_read_each(store, Waits(app, store), ids, known if states is None else states), limit)
 
 
-def _read_each(store: Ledger, waits: Waits, ids: Iterator[str], states: Collection[JobState]) -> Iterator[JobStatus]:
+def _read_each(store: Store, waits: Waits, ids: Iterator[str], states: Collection[JobState]) -> Iterator[JobStatus]:
     for job_id in ids:
         job = store.jobs.read_job(job_id)
         if job is not None and job.state in states:

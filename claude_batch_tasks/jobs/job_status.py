@@ -17,6 +17,7 @@ from claude_batch_tasks.records import (
     BatchRecord,
     BatchState,
     Costs,
+    DeliveryCounts,
     JobRecord,
     JobState,
     PublicStruct,
@@ -26,7 +27,7 @@ from claude_batch_tasks.records import (
     batch_number,
 )
 from claude_batch_tasks.steps import job_summary
-from claude_batch_tasks.store import Clock, HasPresence, HasRecords, HasSchedule
+from claude_batch_tasks.store import Clock, HasDeliveries, HasPresence, HasRecords, HasSchedule
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 #: Batches of a job whose messages are looked up.
@@ -121,8 +122,16 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """Why a message of this job cannot be sent, or, where it has ended, what follows it."""
     waiting_for_worker: str | None = None
     """That no worker has taken a message of the job for 30 s or longer, and which workers listen on its queue."""
+    announced: int = 0
+    """Requests with whose custom_ids ``on_result`` was called. A call is a message: a worker runs it later."""
+    delivered: int = 0
+    """Requests whose answer was handed over: the task ``on_result`` ended successfully for them."""
+    delivery_failures: int = 0
+    """Requests for which the last call of ``on_result`` failed for good, after its own retries."""
+    delivery_at: datetime | None = None
+    """When ``on_result`` was last called, or a call of it was retried or ended."""
     on_result_error: str | None = None
-    """Why ``on_result`` is not called any more, if so."""
+    """Why calls of ``on_result`` fail, the last reason, or why it is not called any more."""
     cost: float | None
     """US dollars that the answers so far have cost, without what ``cost_unknown`` names; None: nothing is known."""
     cost_by_model: dict[str, float | None]
@@ -158,12 +167,24 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
         return notebook_html.format_table(f"Job {self.job_id}", rows)
 
     @property
+    def unconfirmed(self) -> int:
+        """Requests with which ``on_result`` was called, and of whose call no end is known.
+
+        It waits in its queue, runs, was lost, or is run by workers that do not have this package.
+        """
+        return max(self.announced - self.delivered - self.delivery_failures, 0)
+
+    @property
     def done(self) -> int:
         """Requests that have an outcome."""
         return self.succeeded + self.errored + self.expired + self.canceled
 
 
-def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
+class _Readable(HasRecords, HasDeliveries, Protocol):
+    """What it takes to read how a job stands."""
+
+
+def read_status(store: _Readable, job_id: str, job: JobRecord) -> JobStatus:
     """Return how far a job is, from its record and those of its batches."""
     records = store.records.find_batches(job_id)
     batches = [record for record in records if record is not None]
@@ -183,7 +204,9 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
         stopped=job.stopped,
         not_sent=job.not_sent,
         waiting_for_worker=None,
-        on_result_error=job.on_result_error,
+        **_count_deliveries(store, job_id, job),
+        delivery_at=job_summary.to_datetime(job.delivery_at),
+        on_result_error=_explain_failed_calls(job),
         cost=costs["cost"],
         cost_by_model=costs["cost_by_model"],
         cost_unknown=costs["cost_unknown"],
@@ -194,6 +217,15 @@ def read_status(store: HasRecords, job_id: str, job: JobRecord) -> JobStatus:
         error=job.error,
         summary=cast("Summary | None", job.summary),
     )
+
+
+def _count_deliveries(store: HasDeliveries, job_id: str, job: JobRecord) -> dict[str, int]:
+    counts = DeliveryCounts() if job.on_result is None else store.deliveries.count_deliveries(job_id, job.batches)
+    return {"announced": counts.called, "delivered": counts.delivered, "delivery_failures": counts.failed}
+
+
+def _explain_failed_calls(job: JobRecord) -> str | None:
+    return job.on_result_error or next(reversed(job.delivery_errors), None)
 
 
 def _sum_counters(batches: Sequence[BatchRecord]) -> dict[str, int]:

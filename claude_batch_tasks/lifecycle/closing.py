@@ -8,7 +8,7 @@ from typing import cast
 
 from claude_batch_tasks import errors, metrics, signals
 from claude_batch_tasks.formatting import format_counts
-from claude_batch_tasks.lifecycle import job_failure, resubmission, result_hooks
+from claude_batch_tasks.lifecycle import delivery, job_failure, resubmission
 from claude_batch_tasks.records import Summary
 from claude_batch_tasks.steps import Step, job_summary
 from claude_batch_tasks.store import lost_records
@@ -32,7 +32,7 @@ def close_batch(step: Step) -> None:
         for (outcome, source), count in sources.items():
             metrics.count("requests", count, outcome=outcome, source=source)
     if record.state != "failed":
-        result_hooks.announce_results(step, range(record.count))
+        delivery.announce_results(step, range(record.count))
     step.update_record(done=True)
 
 

@@ -18,7 +18,7 @@ from claude_batch_tasks.errors import (
     StoreUnavailable,
 )
 from claude_batch_tasks.formatting import format_count
-from claude_batch_tasks.lifecycle import resubmission, result_hooks
+from claude_batch_tasks.lifecycle import delivery, resubmission
 from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
@@ -63,8 +63,8 @@ def submit_job(
     options = dict(options)
     alias = options.pop("client", "default")
     called = options.pop("on_result", None)
-    on_result = result_hooks.encode_hook(called)
-    result_hooks.check_hook(app, called)
+    on_result = delivery.encode_hook(called)
+    delivery.check_hook(app, called)
     settings = Settings.of(app)
     if options.get("deadline") is not None:
         options["deadline"] = seconds_until(options["deadline"], lambda: open_store(settings).now())

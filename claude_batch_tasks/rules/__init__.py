@@ -33,6 +33,11 @@ from claude_batch_tasks.rules.classification import (
     is_foreign_refusal as is_foreign_refusal,
     may_pass_by_itself as may_pass_by_itself,
 )
+from claude_batch_tasks.rules.delivery import (
+    DELIVERY_REASONS as DELIVERY_REASONS,
+    DELIVERY_SILENCE as DELIVERY_SILENCE,
+    is_delivering as is_delivering,
+)
 from claude_batch_tasks.rules.existence import (
     BATCH_LIFETIME as BATCH_LIFETIME,
     CLOCK_TOLERANCE as CLOCK_TOLERANCE,

@@ -8,6 +8,7 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.interface import (
     Clock as Clock,
     HasBatchIds as HasBatchIds,
+    HasDeliveries as HasDeliveries,
     HasHistory as HasHistory,
     HasInFlight as HasInFlight,
     HasJobs as HasJobs,

@@ -37,6 +37,9 @@ Event = Literal[
     "resumed",
     "recovered",
     "not_sent",
+    "delivered",
+    "delivery_failed",
+    "redelivered",
     "finished",
 ]
 

@@ -46,6 +46,8 @@ OF_A_JOB: dict[str, Absence] = {
     "money": "repaired",  # nothing more is paid for where a limit is set
     "refused": "harmless",
     "announced": "harmless",  # on_result may be called a second time with the same ids
+    "delivered": "harmless",  # redeliver() may hand over again what was delivered
+    "undelivered": "harmless",
     "given_up": "harmless",  # an answer that comes late does not replace what was written in its place
     "history": "harmless",
     "staging": "lost",  # the job is not made

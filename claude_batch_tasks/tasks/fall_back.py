@@ -11,10 +11,10 @@ from claude_batch_tasks.formatting import format_counts
 from claude_batch_tasks.lifecycle import (
     budget,
     closing,
+    delivery,
     lost_results,
     messages_fallback,
     resubmission,
-    result_hooks,
 )
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.steps import (
@@ -126,7 +126,7 @@ def _choose_attempt(step: Step) -> str:
         return "messages"
     attempt = _choose_next_attempt(step)
     if step.job.on_result is not None and record.state != "failed" and record.layers:
-        result_hooks.announce_results(step, closing.final_positions(step))
+        delivery.announce_results(step, closing.final_positions(step))
     return attempt
 
 

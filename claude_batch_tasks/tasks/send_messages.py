@@ -9,7 +9,7 @@ from celery.exceptions import Ignore
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.formatting import format_counts
-from claude_batch_tasks.lifecycle import messages_fallback, result_hooks
+from claude_batch_tasks.lifecycle import delivery, messages_fallback
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.steps import DONE, NAME, Decision, Done, StepTask, Wait, job_task
 
@@ -87,7 +87,7 @@ def send_messages(self: SendMessages, job_id: str, batch: int, lane: int, seq: i
     run = messages_fallback.Sender(step)
     pause = run.send_allowed()
     if run.final:
-        result_hooks.announce_results(step, run.final)
+        delivery.announce_results(step, run.final)
     sent = format_counts(run.done)
     if pause is not None and not step.past_deadline:
         return Wait(f"sent: {sent}", pause)

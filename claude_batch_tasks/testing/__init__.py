@@ -36,6 +36,7 @@ KEPT = {
     "store.redis.prefixing": ("client_class",),
     "store.redis.store": ("_open",),
     "transport": ("_refusing",),
+    "worker.confirmations": ("_waiting", "_received"),
 }
 
 

@@ -6,7 +6,7 @@ from celery import Celery, _state, signals
 
 from claude_batch_tasks import instruments
 from claude_batch_tasks.checks import silent_broker
-from claude_batch_tasks.worker import ended_tasks, log_lines, periodic_work, start_checks
+from claude_batch_tasks.worker import confirmations, ended_tasks, log_lines, periodic_work, start_checks
 
 
 def connect_signals() -> None:
@@ -23,6 +23,7 @@ def connect_signals() -> None:
     instruments.connect_signals()
     signals.task_revoked.connect(ended_tasks.end_revoked_job)
     signals.task_postrun.connect(ended_tasks.release_frames)
+    confirmations.connect_signals()
     # As shared_task does it: for apps that are made later, and for apps that already exist.
     _state.connect_on_app_finalize(_add_steps)
     for app in _state._get_active_apps():  # type: ignore[attr-defined]

@@ -53,6 +53,10 @@ _WHY = {
             "store.presence.list_workers",
         ),
     ),
+    "callers ask how their job stands, and have answers handed over again": (
+        *("store.deliveries.count_deliveries", "store.deliveries.read_delivered", "store.deliveries.record_call"),
+    ),
+    "tasks of the caller's end": ("store.deliveries.record_delivered", "store.deliveries.record_failed"),
     "no worker of these has instruments": (
         *("store.statistics.begin_statistics", "store.statistics.read_statistics", "store.statistics.save_statistics"),
         *("store.statistics.scan_batches", "store.statistics.scan_jobs", "store.schedule.scan_late"),

@@ -75,6 +75,7 @@ _JOB = Key(
     _words(
         """
         route headers workspace identity not_sent on_result_error expires_at
+        delivery_errors delivery_at
         money
         """
         + " ".join(f"lease:{name}" for name in _BROKEN.split())
@@ -137,6 +138,9 @@ OF_JOB = {
     "batch:BATCH:refused": Key("hash", _words("PLACE")),
     "batch:BATCH:outcomes": Key("hash", _words("PLACE")),
     "batch:BATCH:announced": Key("string"),
+    "delivered": Key("string", since="later"),
+    "undelivered": Key("string", since="later"),
+    "delivered:parts": Key("string", since="later"),
     "batch:BATCH:given_up": Key("set", _words("PLACE"), since="later"),
 }
 

@@ -132,6 +132,7 @@ ENDS = {
     "JobNotResumable": ("BatchTasksError",),
     "JobRunning": ("BatchTasksError",),
     "KeyMissing": ("StoreUnavailable",),
+    "NotDeliverable": ("BatchTasksError",),
     "NotFoundError": ("ApiError", "TryLater"),
     "PayloadDamaged": ("BatchTasksError",),
     "PermanentError": ("ApiError",),

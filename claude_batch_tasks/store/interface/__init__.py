@@ -19,7 +19,7 @@ from claude_batch_tasks.store.interface.leases import Leases as Leases
 from claude_batch_tasks.store.interface.message_queue import MessageQueue as MessageQueue
 from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
 from claude_batch_tasks.store.interface.records import Records as Records
-from claude_batch_tasks.store.interface.results import Results as Results
+from claude_batch_tasks.store.interface.results import Deliveries as Deliveries, Results as Results
 from claude_batch_tasks.store.interface.schedule import Schedule as Schedule
 from claude_batch_tasks.store.interface.statistics import Presence as Presence, Statistics as Statistics
 
@@ -71,6 +71,10 @@ class HasResults(Protocol):
     results: Results
 
 
+class HasDeliveries(Protocol):
+    deliveries: Deliveries
+
+
 class HasBudget(Protocol):
     budget: Budget
 
@@ -113,6 +117,7 @@ class Store(
     HasInFlight,
     HasPayloads,
     HasResults,
+    HasDeliveries,
     HasBudget,
     HasMessageQueue,
     HasStatistics,

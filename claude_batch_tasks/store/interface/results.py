@@ -1,11 +1,11 @@
-"""The results of a job: rows of result files, and outcomes of single requests."""
+"""The results of a job: rows of result files, outcomes of single requests, and to whom they were handed over."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from claude_batch_tasks.records import Unit
+from claude_batch_tasks.records import DeliveryCounts, Unit
 
 
 class Results(Protocol):
@@ -92,3 +92,52 @@ class Results(Protocol):
 
     def mark_announced(self, job_id: str, batch: int, positions: Iterable[int]) -> None:
         """Record that ``on_result`` was given the outcomes of these requests."""
+
+
+#: Positions of requests in their job, as runs: the first of each, and how many follow one another.
+Runs = Iterable[tuple[int, int]]
+
+
+class Recorded(NamedTuple):
+    """What a recorded confirmation or failure has changed."""
+
+    changed: int
+    """Number of requests of which it was not known before."""
+    complete: bool = False
+    """Whether these were the last: every request of the job is delivered now."""
+    new_reason: bool = False
+    """Whether no call has failed for this reason before."""
+
+
+class Deliveries(Protocol):
+    """Which requests ``on_result`` was called with successfully, and of which its call failed for good.
+
+    Requests are known by their position in the job. Recording the same thing twice changes nothing, and nothing is
+    recorded of a job that is gone.
+    """
+
+    def record_delivered(self, job_id: str, runs: Runs, part: int = 0, parts: int = 1) -> Recorded | None:
+        """Record that a call with these requests ended well; return None if the job is gone.
+
+        Args:
+            part, parts: which of the tasks of a call it was that ended, and how many of them must; a request is
+                delivered when all have ended well.
+        """
+
+    def record_failed(self, job_id: str, runs: Runs, reason: str) -> Recorded | None:
+        """Record that a call with these requests failed for good; return None if the job is gone.
+
+        A request that is delivered already stays so.
+        """
+
+    def record_call(self, job_id: str, runs: Runs, parts: int = 1) -> None:
+        """Record that ``on_result`` is called with these requests: what earlier calls with them ended in is void."""
+
+    def note_activity(self, job_id: str) -> None:
+        """Record that the job's ``on_result`` is called now, or that a call is tried again later."""
+
+    def read_delivered(self, job_id: str) -> bytes:
+        """Return a bit for each request of the job that is delivered; the first of a byte is its highest."""
+
+    def count_deliveries(self, job_id: str, batches: int) -> DeliveryCounts:
+        """Return how many requests ``on_result`` was called with, and how many of these calls ended, and how."""

@@ -15,6 +15,11 @@ key after claude_batch:               type    what                              
 {JOB}:history:last                    list    ``HistoryEvent``, the last                          with its job
 {JOB}:money                           hash    what was spent and reserved, and by each batch's    with its job
                                               turn
+{JOB}:delivered                       string  a bit for each request with which ``on_result``      with its job
+                                              ended well
+{JOB}:undelivered                     string  likewise: with which it failed for good             with its job
+{JOB}:delivered:parts                 string  likewise: with which one of its tasks ended well,   with its job
+                                              those of the second task behind those of the first
 {JOB}:staging:NONCE:index             hash    as ``index``, before there is a job                 after a day
 {JOB}:staging:NONCE:BATCH:body        list    as ``body``, likewise                               after a day
 {JOB}:staging:NONCE:BATCH:ids         list    as ``ids``, likewise                                after a day
@@ -140,6 +145,11 @@ def money_key(job_id: str) -> str:
 def history_keys(job_id: str) -> tuple[str, str]:
     """Return the lists of a job's history: its beginning, its end."""
     return of_job(job_id, "history"), of_job(job_id, "history", "last")
+
+
+def delivery_keys(job_id: str) -> tuple[str, str, str]:
+    """Return what became of calls of ``on_result``: with which requests it ended well, failed, or did so in part."""
+    return of_job(job_id, "delivered"), of_job(job_id, "undelivered"), of_job(job_id, "delivered", "parts")
 
 
 def staging_key(job_id: str, nonce: str, batch: int, name: str) -> str:

@@ -44,6 +44,7 @@ class RedisStore(Part):
         self.in_flight: interface.InFlight = parts.RedisInFlight(connection)
         self.payloads: interface.Payloads = parts.RedisPayloads(connection, chunks)
         self.results: interface.Results = parts.RedisResults(connection, chunks, leases)
+        self.deliveries: interface.Deliveries = parts.RedisDeliveries(connection)
         self.budget: interface.Budget = parts.RedisBudget(connection)
         self.message_queue: interface.MessageQueue = parts.RedisMessageQueue(connection, chunks)
         self.presence: interface.Presence = parts.RedisPresence(connection)

@@ -16,7 +16,8 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.lifecycle import closing, result_hooks, submission
+from claude_batch_tasks.lifecycle import closing, delivery, submission
+from claude_batch_tasks.lifecycle.delivery import calls as delivery_calls
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps.step import Step
@@ -72,7 +73,7 @@ class TestASignature:
     def test_is_stored_as_it_is(self, save: Any) -> None:
         moment = datetime(2026, 11, 22, tzinfo=timezone.utc)
         for signature in (save.s(1, "ü", moment=moment).set(queue="slow"), chain(save.s(), save.s()), dict(save.s())):
-            stored = result_hooks.encode_hook(signature)
+            stored = delivery.encode_hook(signature)
             assert stored is not None
             found = json.loads(stored)
             assert (found["task"], found["options"].get("queue")) == (
@@ -81,23 +82,23 @@ class TestASignature:
             )
 
     def test_may_be_none(self) -> None:
-        assert result_hooks.encode_hook(None) is None
+        assert delivery.encode_hook(None) is None
 
     @pytest.mark.parametrize("value", ["tests.save", 7, {}, {"task": 7}, {"task": None}, [], lambda: None])
     def test_is_nothing_else(self, value: Any) -> None:
         with pytest.raises(InvalidSettings, match=r"must be the signature of a task.*, not " + type(value).__name__):
-            result_hooks.encode_hook(value)
+            delivery.encode_hook(value)
 
     def test_is_not_the_task_itself(self, save: Any) -> None:
         with pytest.raises(InvalidSettings, match=r"such as save_answers\.s\(\)"):
-            result_hooks.encode_hook(save)
+            delivery.encode_hook(save)
 
     def test_holds_only_what_json_can_carry(self, save: Any) -> None:
         loop: list[Any] = []
         loop.append(loop)
         for argument in (object(), {1, 2}.__iter__(), loop, {(1, 2): 3}):
             with pytest.raises(InvalidSettings, match="what JSON cannot carry"):
-                result_hooks.encode_hook(save.s(argument))
+                delivery.encode_hook(save.s(argument))
 
     def test_is_no_option_of_the_job(self, make_step: Any, save: Any, store: Store) -> None:
         make_step(save.s("own"))
@@ -128,7 +129,7 @@ class TestASignature:
 
         signature = make(two)
         if said is None:
-            result_hooks.check_hook(app, signature)
+            delivery.check_hook(app, signature)
             return
         with pytest.raises(
             InvalidSettings, match=rf"on_result: tests.two is called .*{said}.*Nothing was stored or sent"
@@ -141,8 +142,8 @@ class TestASignature:
         def untyped() -> None:
             """Not checked by Celery either."""
 
-        result_hooks.check_hook(app, untyped.s())
-        result_hooks.check_hook(app, app.signature("tests.elsewhere", args=(1, 2, 3)))
+        delivery.check_hook(app, untyped.s())
+        delivery.check_hook(app, app.signature("tests.elsewhere", args=(1, 2, 3)))
 
     def test_that_is_refused_leaves_no_job(self, make_step: Any, store: Store) -> None:
         with pytest.raises(InvalidSettings):
@@ -153,10 +154,10 @@ class TestASignature:
 class TestAnnouncing:
     @pytest.fixture(autouse=True)
     def _few(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(result_hooks, "CHUNK", 4)
+        monkeypatch.setattr(delivery_calls, "CHUNK", 4)
 
     def test_calls_the_task_with_a_few_ids_at_a_time(self, make_step: Any, save: Any, calls: list[Any]) -> None:
-        result_hooks.announce_results(make_step(save.s("own", 7)), iter(range(0, 20, 2)))
+        delivery.announce_results(make_step(save.s("own", 7)), iter(range(0, 20, 2)))
         assert calls == [
             (JOB, ids(0, 2, 4, 6), "own", 7),
             (JOB, ids(8, 10, 12, 14), "own", 7),
@@ -166,7 +167,7 @@ class TestAnnouncing:
     def test_calls_it_once_for_each(self, make_step: Any, save: Any, calls: list[Any]) -> None:
         step = make_step(save.s())
         for places in ([1, 8], [1, 2], [8], range(COUNT)):
-            result_hooks.announce_results(step, places)
+            delivery.announce_results(step, places)
         assert calls[:2] == [(JOB, ids(1, 8)), (JOB, ids(2))]
         told = [custom_id for _, of_one in calls for custom_id in of_one]
         assert sorted(told) == sorted(ids(*range(COUNT)))
@@ -174,10 +175,10 @@ class TestAnnouncing:
     def test_calls_nothing_where_nothing_is_new_or_nobody_asked(
         self, make_step: Any, save: Any, store: Store, calls: list[Any]
     ) -> None:
-        result_hooks.announce_results(make_step(None), [1])
+        delivery.announce_results(make_step(None), [1])
         assert (calls, store.results.read_announced(JOB, 1)) == ([], b"")
         store.jobs.delete_job(JOB)
-        result_hooks.announce_results(make_step(save.s()), [])
+        delivery.announce_results(make_step(save.s()), [])
         assert calls == []
 
     def test_repeats_nothing_that_the_broker_took(
@@ -194,16 +195,16 @@ class TestAnnouncing:
         with monkeypatch.context() as patched:
             patched.setattr(Signature, "apply_async", refuse)
             with pytest.raises(errors.TransientError, match="not called: OperationalError") as caught:
-                result_hooks.announce_results(step, range(8))
+                delivery.announce_results(step, range(8))
         assert "SECRET" not in str(caught.value)
-        result_hooks.announce_results(step, range(8))
+        delivery.announce_results(step, range(8))
         assert calls == [(JOB, ids(0, 1, 2, 3)), (JOB, ids(4, 5, 6, 7))]
 
     def test_leaves_a_signature_alone_that_takes_no_arguments(
         self, make_step: Any, save: Any, calls: list[Any]
     ) -> None:
         """As Celery does with what is linked."""
-        result_hooks.announce_results(make_step(save.si("own")), [1])
+        delivery.announce_results(make_step(save.si("own")), [1])
         assert calls == [("own",)]
 
     def test_of_a_job_that_is_gone_calls_nothing(
@@ -212,7 +213,7 @@ class TestAnnouncing:
         step = make_step(save.s())
         store.jobs.delete_job(JOB)
         with pytest.raises(errors.JobNotFound):
-            result_hooks.announce_results(step, [1])
+            delivery.announce_results(step, [1])
         assert calls == []
 
 
@@ -238,10 +239,10 @@ class TestWhatCannotBeCalled:
     def test_is_said_once_and_called_no_more(
         self, step: Step, store: Store, refused: list[Exception], app: Celery, caplog: pytest.LogCaptureFixture
     ) -> None:
-        result_hooks.announce_results(step, range(COUNT))
+        delivery.announce_results(step, range(COUNT))
         again = Step(store, step.settings, store.jobs.read_job(JOB), Unit(JOB, 0), "me", (JOB, 0, 0, 0), step.task)  # type: ignore[arg-type]
-        result_hooks.announce_results(again, range(COUNT))
-        result_hooks.announce_results(step, range(COUNT))
+        delivery.announce_results(again, range(COUNT))
+        delivery.announce_results(step, range(COUNT))
         assert len(refused) == 2
         said = [record for record in caplog.records if record.levelname == "ERROR"]
         assert [record.claude_batch_event for record in said] == ["not_sent"]  # type: ignore[attr-defined]
@@ -255,24 +256,24 @@ class TestWhatCannotBeCalled:
     ) -> None:
         refused[:] = [error]
         with pytest.raises(errors.TransientError):
-            result_hooks.announce_results(step, range(COUNT))
+            delivery.announce_results(step, range(COUNT))
         assert (found := store.jobs.read_job(JOB)) is not None
         assert found.on_result_error is None
 
     def test_is_what_is_not_known_after_some_attempts(self, step: Step, store: Store, refused: list[Exception]) -> None:
         refused[:] = [RuntimeError("a client of a broker that is not known here")]
         with pytest.raises(errors.TransientError):
-            result_hooks.announce_results(step, range(COUNT))
+            delivery.announce_results(step, range(COUNT))
         step.batch.failures = step.settings.max_step_failures
-        result_hooks.announce_results(step, range(COUNT))
+        delivery.announce_results(step, range(COUNT))
         assert (found := store.jobs.read_job(JOB)) is not None
         assert "RuntimeError" in (found.on_result_error or "")
 
     def test_is_what_no_broker_takes_with_one_id_even(
         self, step: Step, store: Store, save: Any, calls: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(result_hooks, "MOST", 2000)
-        result_hooks.announce_results(step, range(COUNT))
+        monkeypatch.setattr(delivery_calls, "MOST", 2000)
+        delivery.announce_results(step, range(COUNT))
         assert calls == []
         assert (found := store.jobs.read_job(JOB)) is not None
         assert "2,000 is the most" in (found.on_result_error or "")
@@ -299,7 +300,7 @@ def test_no_message_is_larger_than_brokers_take(serializer: str, way: str, monke
         sizes.append(len(base64.b64encode(json.dumps(message).encode())))
 
     monkeypatch.setattr("kombu.transport.memory.Channel._put", note)
-    for ids, size in result_hooks._cut_chunks(names, result_hooks._make_meter(app, call, "j" * 36)):
+    for ids, size in delivery_calls.cut_chunks(names, delivery_calls.make_meter(app, call, "j" * 36)):
         call.clone(args=("j" * 36, ids)).apply_async()
         assert sizes[-1] <= size <= 262_144
         told += ids
@@ -325,7 +326,7 @@ def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any
     store.results.write_rows(JOB, 1, 1, seen.keep_rows(lines))
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     store.results.publish_rows(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
-    result_hooks.announce_results(step, closing.final_positions(step))
+    delivery.announce_results(step, closing.final_positions(step))
     assert read == ids(*(n for n in range(COUNT) if n % 3 != 1))
     closing.close_batch(step)
     assert sorted(read) == sorted(ids(*range(COUNT)))

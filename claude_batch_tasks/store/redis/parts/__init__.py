@@ -11,7 +11,10 @@ from claude_batch_tasks.store.redis.parts.leases import RedisLeases as RedisLeas
 from claude_batch_tasks.store.redis.parts.message_queue import RedisMessageQueue as RedisMessageQueue
 from claude_batch_tasks.store.redis.parts.payloads import RedisPayloads as RedisPayloads
 from claude_batch_tasks.store.redis.parts.records import RedisRecords as RedisRecords
-from claude_batch_tasks.store.redis.parts.results import RedisResults as RedisResults
+from claude_batch_tasks.store.redis.parts.results import (
+    RedisDeliveries as RedisDeliveries,
+    RedisResults as RedisResults,
+)
 from claude_batch_tasks.store.redis.parts.schedule import RedisSchedule as RedisSchedule
 from claude_batch_tasks.store.redis.parts.statistics import (
     RedisPresence as RedisPresence,

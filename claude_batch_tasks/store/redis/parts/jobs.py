@@ -27,6 +27,7 @@ from claude_batch_tasks.store.redis.keys import (
     attempt_key,
     batch_key,
     deleted_key,
+    delivery_keys,
     history_keys,
     index_key,
     job_key,
@@ -189,6 +190,7 @@ class RedisJobs(Part):
         yield index_key(job_id)
         yield money_key(job_id)
         yield from history_keys(job_id)
+        yield from delivery_keys(job_id)
         for number, record in enumerate(self._records.find_batches(job_id)):
             yield batch_key(job_id, number)
             for name in (*STAGED, "outcomes", "lanes", *SENDING):

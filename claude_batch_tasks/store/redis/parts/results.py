@@ -1,4 +1,4 @@
-"""The results of a job in Redis."""
+"""The results of a job in Redis, and what became of the calls of its ``on_result``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from contextlib import suppress
 from typing import Any
 
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.records import Unit
+from claude_batch_tasks.records import DeliveryCounts, Unit
 from claude_batch_tasks.store.interface import Leases
+from claude_batch_tasks.store.interface.results import Recorded, Runs
 from claude_batch_tasks.store.redis.chunks import Chunks, map_one_ahead
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
-from claude_batch_tasks.store.redis.keys import FETCHED, attempt_key, batch_key, job_key, position_field
-from claude_batch_tasks.store.redis.scripts import Script
+from claude_batch_tasks.store.redis.encoding import _encode
+from claude_batch_tasks.store.redis.keys import FETCHED, attempt_key, batch_key, delivery_keys, job_key, position_field
+from claude_batch_tasks.store.redis.scripts import ACTIVE, CALLED, DELIVERED, FAILED, Script
 from claude_batch_tasks.wire.completeness import MISSING
 
 #: Positions that are read at a time.
 _PAGE = 500
+
+#: Runs of positions in one call of a script: Lua takes several thousand arguments.
+_RUNS = 1000
 
 
 class RedisResults(Part):
@@ -158,3 +163,55 @@ class RedisResults(Part):
                 pipe.setbit(key, position, 1)
             pipe.execute()
         self._connection.expire_with_job(job_id, key)
+
+
+class RedisDeliveries(Part):
+    """``interface.Deliveries`` on a Redis server."""
+
+    _deliver = Script("deliver")
+
+    @answering
+    def record_delivered(self, job_id: str, runs: Runs, part: int = 0, parts: int = 1) -> Recorded | None:
+        return self._record(job_id, DELIVERED, runs, part=part, parts=parts)
+
+    @answering
+    def record_failed(self, job_id: str, runs: Runs, reason: str) -> Recorded | None:
+        return self._record(job_id, FAILED, runs, reason)
+
+    @answering
+    def record_call(self, job_id: str, runs: Runs, parts: int = 1) -> None:
+        self._record(job_id, CALLED, runs, parts=parts)
+
+    @answering
+    def note_activity(self, job_id: str) -> None:
+        self._record(job_id, ACTIVE, ())
+
+    @answering
+    def read_delivered(self, job_id: str) -> bytes:
+        return self._redis.get(delivery_keys(job_id)[0]) or b""
+
+    @answering
+    def count_deliveries(self, job_id: str, batches: int) -> DeliveryCounts:
+        delivered, failed, _ = delivery_keys(job_id)
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.bitcount(delivered)
+            pipe.bitcount(failed)
+            for batch in range(batches):
+                pipe.bitcount(batch_key(job_id, batch, "announced"))
+            ended_well, ended_badly, *called = pipe.execute()
+        # A call may end before it is recorded that it was made.
+        return DeliveryCounts(max(sum(called), ended_well + ended_badly), ended_well, ended_badly)
+
+    def _record(
+        self, job_id: str, what: str, runs: Runs, reason: str = "", *, part: int = 0, parts: int = 1
+    ) -> Recorded | None:
+        keys, now = [job_key(job_id), *delivery_keys(job_id)], self._connection.now()
+        pairs, changed, complete, new = list(runs), 0, False, False
+        for start in range(0, len(pairs) or 1, _RUNS):
+            args: list[Any] = [what, _encode(now), _encode(reason), part, parts]
+            for first, count in pairs[start : start + _RUNS]:
+                args += [first, count]
+            if (found := self._deliver(keys=keys, args=args)) is None:
+                return None
+            changed, complete, new = changed + found[0], complete or bool(found[1]), new or bool(found[2])
+        return Recorded(changed, complete, new)

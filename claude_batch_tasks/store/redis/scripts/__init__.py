@@ -25,6 +25,9 @@ FORCE, RELEASE, TAKE = "force", "release", "take"
 WOKEN, LISTED, ALONE = "woken", "listed", "alone"
 WAIT, THROUGH = "wait", "through:"
 
+#: What happened to calls of ``on_result``.
+CALLED, DELIVERED, FAILED, ACTIVE = "called", "delivered", "failed", "active"
+
 
 def _each(words: tuple[str, ...]) -> dict[str, str]:
     return {word: word for word in words}
@@ -36,6 +39,7 @@ WORDS: dict[str, dict[str, str]] = {
     "POSTPONED": _each((WOKEN, LISTED)),
     "NEXT": {"wait": WAIT, "through": f"^{THROUGH}(.*)$"},
     "BUDGET": _each(("yes", "wait", "no", "lost")),
+    "DELIVERY": _each((CALLED, DELIVERED, FAILED, ACTIVE)),
     "LEASED": _each(get_args(get_type_hints(Lease)["state"])),
     "TAKEN": _each(get_args(get_type_hints(Taken)["state"])),
     #: As records have them: in JSON.

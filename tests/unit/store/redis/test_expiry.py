@@ -54,7 +54,11 @@ class TestTheLifeOfAJobsKeys:
         store.jobs.persist_job(job)
         for position in range(2):
             store.message_queue.save_outcome(BATCH, position, b"lost", given_up=True)
-        assert 0 < redis_client.ttl(f"claude_batch:{{{job}}}:batch:0:given_up") <= rules.RETENTION
+        store.deliveries.record_delivered(job, [(0, 1)])
+        store.deliveries.record_delivered(job, [(0, 1)], 0, 2)
+        store.deliveries.record_failed(job, [(1, 1)], "save: ValueError")
+        for name in ("batch:0:given_up", "delivered", "undelivered", "delivered:parts"):
+            assert 0 < redis_client.ttl(f"claude_batch:{{{job}}}:{name}") <= rules.RETENTION
 
     def test_ends_after_its_end(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
         store.jobs.persist_job(job)
@@ -96,6 +100,7 @@ class TestTheLifeOfAJobsKeys:
         store.results.write_rows(job, 0, 1, [b"row"])
         assert store.results.publish_rows(BATCH, "me", 1, **NO_ROWS)
         store.message_queue.save_outcome(SENDER, 0, b"x")
+        store.deliveries.record_delivered(job, [(0, 1)])
         assert all(0 < ttl <= 100 for ttl in self.ttls(redis_client))
 
     def test_ends_also_for_what_the_last_step_of_a_batch_writes_when_it_is_over(

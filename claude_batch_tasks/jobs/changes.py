@@ -1,0 +1,16 @@
+"""What an application may do to a job: cancel it, delete it, resume it, and have its answers handed over again."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from claude_batch_tasks.jobs.ending import cancel_job as cancel_job, delete_job as delete_job
+from claude_batch_tasks.jobs.resuming import resume_job as resume_job
+from claude_batch_tasks.lifecycle import delivery
+from claude_batch_tasks.records import JobRecord
+from claude_batch_tasks.store import Store
+
+
+def redeliver_job(app: Celery, store: Store, job_id: str, job: JobRecord, *, everything: bool) -> int:
+    """Have a job's answers handed over again; see ``BatchJob.redeliver``."""
+    return delivery.redeliver_results(app, store, job_id, job, everything=everything)
