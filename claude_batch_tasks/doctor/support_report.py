@@ -22,7 +22,7 @@ from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.formatting import format_counts, format_unpriced
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
-from claude_batch_tasks.records import HistoryEvent, JobRecord
+from claude_batch_tasks.records import HistoryEvent, JobRecord, WorkerPresence
 from claude_batch_tasks.settings import Settings, display
 from claude_batch_tasks.settings.redis_urls import address_of
 from claude_batch_tasks.store import open_store
@@ -43,7 +43,8 @@ def write_report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str,
     """
     job = BatchJob(job_id, app)
     status, settings = job.status(), Settings.of(app)
-    record = open_store(settings).jobs.read_job(job_id)
+    store = open_store(settings)
+    record = store.jobs.read_job(job_id)
     assert record is not None
     history = job.history()
     sections = {
@@ -51,6 +52,7 @@ def write_report(app: Celery, job_id: str, *, workers: Mapping[str, Mapping[str,
         "Versions": _format_table(_version_rows(app, workers or {})),
         "Settings that differ from the defaults": _format_table(display.list_changes(settings, record.options))
         or ["none"],
+        "Workers": _worker_table(store.presence.list_workers()),
         "Batches": _batch_table(status),
         "Latencies": _latency_table(history),
         "404s": _not_found(status, history),
@@ -111,6 +113,22 @@ def _version_rows(app: Celery, workers: Mapping[str, Mapping[str, str]]) -> dict
         other = {name: version for name, version in theirs.items() if here.get(name) != version}
         rows[f"worker {number}"] = ", ".join(f"{name} {version}" for name, version in other.items()) or "the same"
     return rows
+
+
+def _worker_table(workers: Iterable[WorkerPresence]) -> list[str]:
+    """Return a table of the workers that report to the store, by number: their names have the names of hosts."""
+    rows = (
+        (
+            number,
+            ", ".join(worker.queues),
+            f"{worker.pool or '?'}, {worker.processes or '?'}",
+            worker.version,
+            ", ".join(f"{name} {value}" for name, value in worker.settings.items()) or "none",
+        )
+        for number, worker in enumerate(workers, 1)
+    )
+    table = _grid("| worker | queues | pool, processes | release | settings that differ from the defaults |", rows)
+    return table if len(table) > 2 else ["none has reported to the store in the last minute; before 0.3 they do not"]
 
 
 def _server_versions(app: Celery) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,7 @@ def test_one_tiny_batch_goes_from_end_to_end(healthy: Set, make_app: MakeApp, do
     assert "| models | claude-haiku-4-5 |" in said.text
     assert re.search(r"\| create \| 1: [\d.]+ s after submission \|", said.text)
     assert re.search(r"\| retrieve \| 2: [\d.]+ s after create, [\d.]+ s after create \|", said.text)
-    assert re.search(r"\| 0 \| [\d.]+ s \| [\d.]+ s \| [\d.]+ s \| [\d.]+ s \|", said.text)  # the latencies
+    assert re.search(r"\| 1 \| [\d.]+ s \| [\d.]+ s \| [\d.]+ s \| [\d.]+ s \|", said.text)  # the latencies
     sent = {call.request_id for call in healthy.simulator.journal().calls if call.endpoint in ("create", "retrieve")}
     assert set(re.findall(r"req_\w+", said.text)) <= sent
     assert len(set(re.findall(r"req_\w+", said.text))) >= 5  # three 404s, the create, the first look
@@ -89,7 +90,7 @@ def test_a_timeout_leaves_the_job_running(healthy: Set, make_app: MakeApp, docto
     app = make_app()
     said = doctor_says(app, "--live", "--yes", "--timeout", "0")
     assert said.exit_code == 1
-    assert "the job goes on. Come back with: claude-batch report" in said.text
+    assert "the job goes on. To see its report: claude-batch report" in said.text
     [job_id] = set(re.findall(r"claude-batch report (\S+)", said.text))
     job = BatchJob(job_id, app)
     wait_until(lambda: job.status().state == "completed")
@@ -105,6 +106,12 @@ def test_a_report_of_any_job(healthy: Set, make_app: MakeApp) -> None:
     assert told.exit_code == 0
     assert "| requests | 2: 2 succeeded, 0 without an outcome |" in told.output
     assert "| poll_max | 0.3 (of this job) |" in told.output
+    # What the worker is set to is not what this process is set to.
+    [worker] = re.findall(r"^\| 1 \| celery \| solo, \d \| (\S+) \| (.+) \|$", told.output, re.MULTILINE)
+    assert worker[0] == __version__
+    assert "poll_min 0.2" in worker[1]
+    whole = json.loads(CliRunner().invoke(claude_batch, ["report", job.id, "--json"], obj=Context(app)).output)
+    assert (whole["job_id"], whole["report"].splitlines()[0]) == (job.id, told.output.splitlines()[0])
     assert "secret" not in told.output
 
 
