@@ -24,7 +24,7 @@ def metrics_table() -> str:
 
 def alerts_table() -> str:
     """The alerts as a Markdown table."""
-    rows = ["| alert | it means | to do |", "|---|---|---|"]
+    rows = ["| alert | meaning | what to do |", "|---|---|---|"]
     (group,) = yaml.safe_load((ROOT / "monitoring" / "alerts.yml").read_text())["groups"]
     for rule in group["rules"]:
         told = rule["annotations"]
