@@ -107,6 +107,8 @@ class Summary(Costs):
     """Outcomes that came through the Messages API."""
     fallback_skipped: int
     """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
+    limited: str | None
+    """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
     stopped: str | None
     """Why nothing more was sent for this job, if so."""
     batch_ids: list[str]
@@ -114,6 +116,11 @@ class Summary(Costs):
     started_at: str | None
     """None where it failed before it was begun."""
     ended_at: str
+
+
+#: Grows when a default changes in a way that must not concern jobs that were submitted before. 1: a job's
+#: ``max_fallback_cost`` is 5 US dollars; before, it had no limit.
+DEFAULTS = 1
 
 
 class JobRecord(msgspec.Struct, kw_only=True):
@@ -179,6 +186,10 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """When ``on_result`` was last called, or a call of it was retried or ended."""
     expires_at: float | None = None
     """When it is too late for the job to start; epoch seconds."""
+    defaults: int = 0
+    """Which defaults of settings hold for it: ``DEFAULTS`` of the release that submitted it; 0: those of 0.2.0."""
+    limited: str | None = None
+    """Which limit has stopped requests from being sent through the Messages API, and how to allow more."""
 
 
 class Round(msgspec.Struct, kw_only=True):

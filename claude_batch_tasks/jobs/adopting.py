@@ -15,7 +15,7 @@ from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.eager_run import run_job_eagerly
 from claude_batch_tasks.jobs.resume_plan import check_no_fallback
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, routing
 from claude_batch_tasks.store import HasBatchIds, HasJobs, HasLeases, HasSchedule, history, open_store
@@ -90,6 +90,7 @@ def _make_record(app: Celery, client: str, queue: str | None, options: Mapping[s
         submitted_at=now,
         started_at=now,
         admitted=1,
+        defaults=DEFAULTS,
     )
 
 

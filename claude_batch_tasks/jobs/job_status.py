@@ -116,6 +116,8 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """Outcomes that came through the Messages API."""
     fallback_skipped: int
     """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
+    limited: str | None = None
+    """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
     stopped: str | None
     """Why nothing more is sent for this job, if so."""
     not_sent: str | None = None
@@ -201,6 +203,7 @@ def read_status(store: _Readable, job_id: str, job: JobRecord) -> JobStatus:
         **outcomes,
         batches=tuple(_batch_status(batch_number(index), record) for index, record in enumerate(records)),
         **_sum_counters(batches),
+        limited=job.limited,
         stopped=job.stopped,
         not_sent=job.not_sent,
         waiting_for_worker=None,

@@ -91,6 +91,7 @@ def plan_resume(
         "options": job.options,
         "admitted": admitted,
         "stopped": None,
+        "limited": None,
         "not_sent": None,
         "on_result_error": None,
     }

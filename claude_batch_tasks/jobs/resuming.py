@@ -51,7 +51,7 @@ def resume_job(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, A
     if job.state != "failed" and not unfinished:
         raise _make_refusal(job_id, f"it is {job.state}")
     job.options = resume_plan.choose_options(job, options)
-    settings = settings.override(job.options)
+    settings = settings.of_job(job)
     eager = app.conf.task_always_eager
     plan = resume_plan.plan_resume(job, batches, unfinished, settings, now=store.now(), eager=eager)
     if not store.jobs.resume_job(job_id, plan.job, plan.batches):

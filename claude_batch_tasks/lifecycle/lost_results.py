@@ -126,7 +126,7 @@ def refetch_job(app: Celery, job_id: str) -> Summary | None:
     store = open_store(settings)
     if (job := store.jobs.read_job(job_id)) is None:
         raise errors.JobNotFound(f"job {job_id} is gone from the store")
-    settings = settings.override(job.options)
+    settings = settings.of_job(job)
     client = credentials.make_caller(settings, job, lambda _: None)  # the ids in the rows prove whose they are
     pace = RateLimits(store, credentials.name_account(client, settings, job))
     failure: errors.BatchTasksError | None = None

@@ -21,7 +21,7 @@ from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.lifecycle import delivery, resubmission
 from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
-from claude_batch_tasks.records import BatchRecord, JobRecord, Unit
+from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import JobContents, history, open_store
 from claude_batch_tasks.wire import batch_requests
@@ -104,6 +104,7 @@ def submit_job(
             on_result=on_result,
             submitted_at=store.now(),
             expires_at=expires_at,
+            defaults=DEFAULTS,
         )
         if not store.jobs.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")

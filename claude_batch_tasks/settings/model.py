@@ -16,13 +16,14 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from celery import Celery
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.pricing.prices import Prices, check_overrides
+from claude_batch_tasks.records import DEFAULTS, JobRecord
 from claude_batch_tasks.settings import encryption_keys, redis_urls, spelling
 from claude_batch_tasks.settings.redis_urls import redis_url
 from claude_batch_tasks.settings.spelling import CELERY, PREFIX
@@ -139,8 +140,9 @@ class Settings:
         "smaller batch would be too late go through the Messages API at once",
     )
     max_fallback_cost: float | None = _setting(
-        None,
-        "US dollars that the requests of one job may cost at the Messages API; the outcome of the rest stays unchanged",
+        5.0,
+        "US dollars that the requests of one job may cost at the Messages API; the outcome of the rest stays "
+        "unchanged; none: no limit",
     )
     max_cost: float | None = _setting(
         None,
@@ -228,6 +230,9 @@ class Settings:
         None, "port on which a worker serves its metrics to Prometheus; none: it does not", least=1, per_job=False
     )
 
+    _chosen: ClassVar[frozenset[str]] = frozenset()
+    """The settings that the app sets; of an instance, if it is an app's."""
+
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _check_value(f, getattr(self, f.name)))
@@ -258,9 +263,10 @@ class Settings:
             if settings.store_prefix is None:
                 settings = dataclasses.replace(settings, store_prefix=redis_urls.key_prefix(app))
             if settings.store_url is None:
-                return dataclasses.replace(settings, store_url=default_store_url(app))
+                settings = dataclasses.replace(settings, store_url=default_store_url(app))
         except InvalidSettings as exc:
             raise InvalidSettings(spelling.in_its_words(app, str(exc), NAMES, given)) from None
+        object.__setattr__(settings, "_chosen", frozenset(values))
         return settings
 
     def check_key(self, name: str | None) -> None:
@@ -286,6 +292,20 @@ class Settings:
         return dataclasses.replace(
             self, **{_require_known(name, per_job, "run_batch option "): value for name, value in options.items()}
         )
+
+    def of_job(self, job: JobRecord) -> Settings:
+        """Return these settings with a job's own options in place of theirs.
+
+        A default of a later release does not hold for a job that an earlier one submitted: what that began must not be
+        cut off by an upgrade.
+
+        Raises:
+            InvalidSettings: as for ``override``.
+        """
+        options = dict(job.options)
+        if job.defaults < DEFAULTS and "max_fallback_cost" not in self._chosen:
+            options.setdefault("max_fallback_cost", None)  # as it was in 0.2.0
+        return self.override(options)
 
     def check_client(self, alias: str) -> None:
         """Check that a client factory has this alias.

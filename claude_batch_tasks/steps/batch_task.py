@@ -111,7 +111,7 @@ class BatchTask(_Task):
         """Return the store, the settings in force for a job, and the job."""
         settings, store = Settings.of(self.app), self.store
         found = store.jobs.read_job(job_id)
-        return store, settings.override(found.options) if found else settings, found
+        return store, settings.of_job(found) if found else settings, found
 
     def retry(self, *args: Any, exc: Exception | None = None, countdown: float | None = None, **_: Any) -> NoReturn:
         """Retry after the countdown that policy gives this error; in eager mode, raise the error to the caller instead.

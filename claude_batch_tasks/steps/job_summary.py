@@ -135,6 +135,7 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
         "resubmitted": sum(batch.resubmitted for batch in batches),
         "fallback": sum(batch.answered for batch in batches),
         "fallback_skipped": sum(batch.skipped for batch in batches),
+        "limited": job.limited,
         "stopped": job.stopped,
         "batch_ids": batch_ids(batches),
         "usage": cast("TokenCounts", dict(usage)),

@@ -349,6 +349,14 @@ class Step:
                 "stopped", f"nothing more is sent for this job: {self.job.stopped}", level=logging.WARNING
             )
 
+    def note_limit(self, reason: str) -> None:
+        """Record, once for the job, that a limit stops requests from being sent, and say how to allow more."""
+        if self.job.limited is not None:
+            return
+        self.job.limited = str(self.store.jobs.set_once(self.unit.job_id, "limited", reason))
+        if self.store.statistics.is_first(f"told:limited:{self.job.resumed_at}:{self.unit.job_id}", rules.RETENTION):
+            self.record_event("limited", f"a limit stops the fallback: {self.job.limited}", level=logging.WARNING)
+
     @property
     def where(self) -> str:
         """The name of the unit and its batch id in logs, after the word "job"."""

@@ -31,6 +31,7 @@ Event = Literal[
     "incomplete",
     "resubmitted",
     "messages",
+    "limited",
     "stopped",
     "cancel",
     "failed",

@@ -264,7 +264,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     _, settings, record = self.open_job(job_id)
     if record is None:
         record = self.submit_requests(job_id, requests, options)
-        settings = settings.override(record.options)
+        settings = settings.of_job(record)
     self.check_running(job_id, record, settings)
     if record.state == "staged":
         # The other batches follow, each when one has finished: see fall_back.

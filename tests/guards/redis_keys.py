@@ -75,7 +75,7 @@ _JOB = Key(
     _words(
         """
         route headers workspace identity not_sent on_result_error expires_at
-        delivery_errors delivery_at
+        delivery_errors delivery_at defaults limited
         money
         """
         + " ".join(f"lease:{name}" for name in _BROKEN.split())

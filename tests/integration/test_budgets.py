@@ -61,6 +61,13 @@ class TestAJobWithFiles:
         result = run_batch.delay(files(8), retries=0, max_fallback_cost=3.1)
         summary = result.get(timeout=180)
         assert (summary["fallback"], summary["expired"]) == (3, 5)
+        job = BatchJob(result.id, app)
+        limited = [event for event in job.history() if event.event == "limited"]
+        assert len(limited) == 1, "however many senders there are"
+        assert "max_fallback_cost ($3.1) does not cover it" in limited[0].text
+        assert "the setting claude_batch_max_fallback_cost; none: no limit" in limited[0].text
+        assert summary["limited"] == job.status().limited
+        assert str(summary["limited"]) in limited[0].text
         assert summary["cost"] == pytest.approx(3 * (WINDOW * 5 + 100 * 25) / 1e6)
 
     def test_has_a_request_without_any_limit_keep_its_outcome(

@@ -123,6 +123,7 @@ def summary() -> None:
     assert_type(found["state"], Literal["completed", "canceled", "failed"])
     assert_type(found["requests"] + found["succeeded"] + found["errored"] + found["expired"] + found["canceled"], int)
     assert_type(found["resubmitted"] + found["fallback"] + found["fallback_skipped"], int)
+    assert_type(found["limited"], str | None)
     assert_type(found["stopped"], str | None)
     assert_type(found["batch_ids"], list[str])
     assert_type(found["usage"]["input_tokens"] + found["usage"]["output_tokens"], int)

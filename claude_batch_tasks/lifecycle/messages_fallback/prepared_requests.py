@@ -11,6 +11,9 @@ from claude_batch_tasks.records import Need
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.wire import batch_requests
 
+#: How the reason begins why a request whose cost has no limit is not sent.
+UNLIMITED = "its cost has no limit"
+
 
 class Request(NamedTuple):
     """What is needed to send a request."""
@@ -57,15 +60,27 @@ class Preparation:
             if isinstance(found, request_bounds.Need):
                 least, most = spending.to_nano_dollars(found.input), spending.to_nano_dollars(found.most)
             elif step.settings.price_list.has_price(model):
-                return f"its cost has no limit: {found.why}"
+                return f"{UNLIMITED}: {found.why}"
         need = Need(request_bounds.tokens_of(values), least, most)
         return Request(place, params, model, max_tokens, f"{step.account}:messages:{model}", need)
 
     def name_limits(self) -> str:
         """Return the budgets of the job as texts name them."""
+        return " or ".join(f"{name} (${limit:,.4g})" for name, limit in self._list_limits().items())
+
+    def explain_limits(self) -> str:
+        """Return what was not sent, and how to allow more."""
+        names = list(self._list_limits())
+        settings = " or ".join(f"claude_batch_{name}" for name in names)
+        return (
+            "What is not sent keeps its outcome and costs nothing. To allow more in later jobs: the option "
+            f"{' or '.join(names)} of run_batch, or the setting {settings}; none: no limit"
+        )
+
+    def _list_limits(self) -> dict[str, float]:
         settings = self._step.settings
         limits = {"max_fallback_cost": settings.max_fallback_cost, "max_cost": settings.max_cost}
-        return " or ".join(f"{name} (${limit:,.4g})" for name, limit in limits.items() if limit is not None)
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
     def _read_params(self, place: int) -> bytes:
         first, piece = self._piece

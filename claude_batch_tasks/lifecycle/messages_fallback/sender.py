@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from claude_batch_tasks import api, errors, rules, signals
 from claude_batch_tasks.api import body_limits
 from claude_batch_tasks.lifecycle.messages_fallback.outcomes import SAVE_AGAIN, SAVE_AGAIN_MAX, Outcomes
-from claude_batch_tasks.lifecycle.messages_fallback.prepared_requests import Preparation, Request
+from claude_batch_tasks.lifecycle.messages_fallback.prepared_requests import UNLIMITED, Preparation, Request
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Taken
 from claude_batch_tasks.results import reader
@@ -171,6 +171,8 @@ class Sender:
         for place in places if examine else ():
             request = self._preparation.prepare_request(place)
             if isinstance(request, str):
+                if request.startswith(UNLIMITED):
+                    self._step.note_limit(f"{request}. {self._preparation.explain_limits()}")
                 self._outcomes.keep_outcome(place, request, tried=False)
             else:
                 self._looked_at.append(request)
@@ -216,11 +218,12 @@ class Sender:
             return False
         limits = self._preparation.name_limits()
         notes = {
-            "price": f"what {request.model} costs is not known: see claude_batch_prices",
+            "price": f"what {request.model} costs is not known, so {limits} cannot be kept: see claude_batch_prices",
             "lost": f"what the job has spent is gone from the store, so {limits} cannot be kept",
             "budget": f"{limits} does not cover it any more",
         }
         if state in notes:
+            self._step.note_limit(f"{notes[state]}. {self._preparation.explain_limits()}")
             self._outcomes.keep_outcome(request.place, notes[state], tried=False)
         return True
 

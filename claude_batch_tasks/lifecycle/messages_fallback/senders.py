@@ -90,6 +90,11 @@ def send_rest(step: Step) -> Wait | None:
         record.granted = store.budget.reserve_quota(job_id, batch, record.eligible, settings.max_fallback_requests)
     if record.granted < record.eligible:
         step.update_record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
+        step.note_limit(
+            f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up. What is not sent keeps its "
+            "outcome and costs nothing. To allow more in later jobs: the option max_fallback_requests of run_batch, or "
+            "the setting claude_batch_max_fallback_requests"
+        )
     if not record.granted:
         return None
     if step.job.cancel_requested:

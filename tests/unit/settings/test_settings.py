@@ -5,12 +5,14 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from celery import Celery
 
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.pricing.prices import Used
+from claude_batch_tasks.records import DEFAULTS, JobRecord
 from claude_batch_tasks.settings import (
     Settings,
     configuration,
@@ -48,7 +50,7 @@ class TestReadFromTheApp:
         assert (found.not_found_grace, found.create_not_found_limit, found.create_settle) == (900, 5, 120)
         assert (found.fallback, found.max_fallback_requests, found.max_wait) == ("messages", 1000, None)
         assert (found.max_requests_per_batch, found.max_bytes_per_batch) == (100_000, 256_000_000)
-        assert (found.retries, found.deadline, found.max_fallback_cost, found.max_cost) == (2, None, None, None)
+        assert (found.retries, found.deadline, found.max_fallback_cost, found.max_cost) == (2, None, 5.0, None)
         assert (found.max_messages_in_flight, found.prices) == (64, {})
         assert found.result_ttl == 604_800
         assert found.store_url == REDIS
@@ -366,3 +368,19 @@ class TestTheStore:
 @pytest.mark.parametrize(("options", "seconds"), [({}, 3600), (None, 3600), ({"visibility_timeout": 60}, 60)])
 def test_the_visibility_timeout_is_the_brokers(options: Any, seconds: float) -> None:
     assert visibility_timeout(new_app(broker_transport_options=options)) == seconds
+
+
+class TestTheLimitOfAJobThatAnEarlierReleaseSubmitted:
+    OLD = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
+    NEW = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, defaults=DEFAULTS)
+
+    def test_is_none_as_it_was_then(self) -> None:
+        assert settings().of_job(self.OLD).max_fallback_cost is None
+        assert settings().of_job(self.NEW).max_fallback_cost == 5.0
+
+    def test_is_what_the_app_or_the_job_says(self) -> None:
+        assert settings(claude_batch_max_fallback_cost=5.0).of_job(self.OLD).max_fallback_cost == 5.0
+        for job in (self.OLD, self.NEW):
+            for limit in (2.0, None):
+                chosen = msgspec.structs.replace(job, options={"max_fallback_cost": limit})
+                assert settings(claude_batch_max_fallback_cost=7).of_job(chosen).max_fallback_cost == limit
