@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
     from claude_batch_tasks.jobs.workers import list_workers
     from claude_batch_tasks.records import HistoryEvent, Summary, WorkerPresence
+    from claude_batch_tasks.results.failures import FailureCount
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.settings.job_options import JobOptions
     from claude_batch_tasks.tasks.run_batch import run_batch
@@ -23,6 +24,7 @@ __all__ = [
     "BatchJob",
     "BatchStatus",
     "Estimate",
+    "FailureCount",
     "HistoryEvent",
     "JobOptions",
     "JobStatus",
@@ -44,6 +46,7 @@ _HOME = {
     "BatchJob": "jobs.batch_job",
     "BatchStatus": "jobs.job_status",
     "Estimate": "jobs.estimating",
+    "FailureCount": "results.failures",
     "HistoryEvent": "records",
     "JobOptions": "settings.job_options",
     "JobStatus": "jobs.job_status",

@@ -109,6 +109,9 @@ class Summary(Costs):
     """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
     limited: str | None
     """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
+    failures: dict[str, int]
+    """How many requests did not succeed, by failure type: the error's type, else ``expired`` or ``canceled``; of errors
+    whose type is not known, ``unknown``."""
     stopped: str | None
     """Why nothing more was sent for this job, if so."""
     batch_ids: list[str]
@@ -192,6 +195,20 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """Which limit has stopped requests from being sent through the Messages API, and how to allow more."""
 
 
+class FailureTally(msgspec.Struct, kw_only=True):
+    """How many requests of a batch did not succeed in one way."""
+
+    outcome: str
+    """``errored``, ``expired`` or ``canceled``."""
+    error_type: str | None = None
+    """The error's type, if they errored; None: not known."""
+    count: int = 0
+    open: int = 0
+    """How many of them may be sent again."""
+    example: int | None = None
+    """The position of one of them in the batch."""
+
+
 class Round(msgspec.Struct, kw_only=True):
     """The state of a batch at the moment when its eligible requests were sent again as a smaller batch."""
 
@@ -204,6 +221,7 @@ class Round(msgspec.Struct, kw_only=True):
     eligible: int
     open: dict[str, int]
     unpriced: dict[str, int] = {}
+    failed_types: list[FailureTally] = []
 
 
 _T = TypeVar("_T")
@@ -358,6 +376,10 @@ class _Fetched(_Waiting, kw_only=True):
     """Number of requests that may be sent again."""
     open: SetByResume[dict[str, int]] = {}
     """Number of eligible requests by their outcome so far."""
+    failed_types: SetByResume[list[FailureTally]] = []
+    """Those of ``counts`` that did not succeed, by type."""
+    failed_types_of: SetByResume[list[int]] = []
+    """What ``failed_types`` were counted of; if the batch has other results now, an earlier release fetched them."""
 
 
 class _Sent(_Fetched, kw_only=True):

@@ -55,9 +55,13 @@ class BatchJob:
         return f"BatchJob({self.job_id!r})"
 
     def status(self) -> JobStatus:
-        """Return how far the job is, from the store alone."""
+        """Return how far the job is, from the store alone.
+
+        Where requests failed, an example of each failure type is read from the results.
+        """
         job = self._require_job()
-        return Waits(self._app, self._store).explain(read_status(self._store, self.job_id, job), job)
+        found = read_status(self._store, self.job_id, job, examples=True)
+        return Waits(self._app, self._store).explain(found, job)
 
     def history(self) -> list[HistoryEvent]:
         """Return what happened to the job, the oldest first: created, each 404 and its countdown, ended, fetched.
@@ -94,6 +98,20 @@ class BatchJob:
             RequestNotFound: the job has no such request, or it has no outcome (yet).
         """
         return self._job_results.find_result(custom_id)
+
+    def failures(self, types: Collection[str] | None = None) -> Iterator[RequestResult]:
+        """Return the outcomes that are not ``succeeded``, in constant memory: which requests failed, and why.
+
+        Like ``results()``, those of finished batches. ``status().failures`` has the counts, and reads no results.
+
+        Args:
+            types: only these failure types: the type of an error (``invalid_request_error``, ``overloaded_error``),
+                ``expired`` or ``canceled``; ``errored`` for all errors, ``unknown`` for errors without a type.
+
+        Raises:
+            ValueError: these are no failure types.
+        """
+        return self._job_results.read_failures(types)
 
     def export(
         self,

@@ -26,8 +26,10 @@ from claude_batch_tasks.records import (
     WorkerPresence,
     batch_number,
 )
+from claude_batch_tasks.results import failure_examples, failures
+from claude_batch_tasks.results.failures import FailureCount
 from claude_batch_tasks.steps import job_summary
-from claude_batch_tasks.store import Clock, HasDeliveries, HasPresence, HasRecords, HasSchedule
+from claude_batch_tasks.store import Clock, HasDeliveries, HasPresence, HasSchedule, ReadableStore
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 #: Batches of a job whose messages are looked up.
@@ -118,6 +120,9 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
     limited: str | None = None
     """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
+    failures: tuple[FailureCount, ...] = ()
+    """How many requests have a final outcome that is not ``succeeded``, by failure type, the largest first. Only
+    ``BatchJob.status()`` has examples; ``list_jobs()`` would have to read results for them."""
     stopped: str | None
     """Why nothing more is sent for this job, if so."""
     not_sent: str | None = None
@@ -182,18 +187,25 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
         return self.succeeded + self.errored + self.expired + self.canceled
 
 
-class _Readable(HasRecords, HasDeliveries, Protocol):
+class _Readable(ReadableStore, HasDeliveries, Protocol):
     """What it takes to read how a job stands."""
 
 
-def read_status(store: _Readable, job_id: str, job: JobRecord) -> JobStatus:
-    """Return how far a job is, from its record and those of its batches."""
+def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool = False) -> JobStatus:
+    """Return how far a job is, from its record and those of its batches.
+
+    Args:
+        examples: whether each failure type has an example, for which results are read.
+    """
     records = store.records.find_batches(job_id)
     batches = [record for record in records if record is not None]
     counts: Mapping[str, int] = job_summary.count_outcomes(batches)
-    costs = job_summary.sum_costs(batches)
+    costs, failed = job_summary.sum_costs(batches), failures.count_failures(batches)
     if len(batches) < len(records) and job.summary:
         counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
+        failed = failures.counts_of_summary(job.summary)
+    elif failed and examples:
+        failed = failure_examples.show_failures(store, job_id, job, records)
     outcomes = {name: counts[name] for name in OUTCOMES}
     return JobStatus(
         job_id=job_id,
@@ -204,6 +216,7 @@ def read_status(store: _Readable, job_id: str, job: JobRecord) -> JobStatus:
         batches=tuple(_batch_status(batch_number(index), record) for index, record in enumerate(records)),
         **_sum_counters(batches),
         limited=job.limited,
+        failures=tuple(failed),
         stopped=job.stopped,
         not_sent=job.not_sent,
         waiting_for_worker=None,
@@ -218,7 +231,7 @@ def read_status(store: _Readable, job_id: str, job: JobRecord) -> JobStatus:
         started_at=job_summary.to_datetime(job.started_at),
         ended_at=job_summary.to_datetime(job.ended_at),
         error=job.error,
-        summary=cast("Summary | None", job.summary),
+        summary=_complete_summary(job, failed),
     )
 
 
@@ -229,6 +242,13 @@ def _count_deliveries(store: HasDeliveries, job_id: str, job: JobRecord) -> dict
 
 def _explain_failed_calls(job: JobRecord) -> str | None:
     return job.on_result_error or next(reversed(job.delivery_errors), None)
+
+
+def _complete_summary(job: JobRecord, failed: Sequence[FailureCount]) -> Summary | None:
+    """Return the summary of a job; that of an earlier release lacks what failed by type."""
+    if job.summary is None or "failures" in job.summary:
+        return cast("Summary | None", job.summary)
+    return cast("Summary", {**job.summary, "failures": failures.count_by_type(failed)})
 
 
 def _sum_counters(batches: Sequence[BatchRecord]) -> dict[str, int]:

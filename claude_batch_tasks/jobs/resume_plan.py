@@ -11,6 +11,10 @@ from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import BatchRecord, JobRecord, reset_fields
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import job_summary, message_chain
+from claude_batch_tasks.wire import failure_types
+
+#: What is counted of the outcomes of a batch.
+_TOTALS = ("counts", "usage", "costs", "unpriced", "eligible", "open", "failed_types")
 
 
 class ResumePlan(NamedTuple):
@@ -109,7 +113,7 @@ def _go_on(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
     state, rank = ("in_progress", 1) if batch.batch_id else ("creating" if batch.intent_at else "staged", 0)
     # The totals from before this round stay.
     past: Any = batch.rounds[-1] if batch.rounds else BatchRecord(first=0, count=0, body_bytes=0)
-    totals = {name: getattr(past, name) for name in ("counts", "usage", "costs", "unpriced", "eligible", "open")}
+    totals = {name: getattr(past, name) for name in _TOTALS}
     return message_chain.position_of(turn, rank), {
         "state": state,
         "turn": turn,
@@ -118,4 +122,5 @@ def _go_on(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
         # Counters that lead to giving up begin anew; what is known about the batch stays.
         **reset_fields("resume"),
         **totals,
+        "failed_types_of": failure_types.fingerprint(batch),
     }

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import cast
 
 from claude_batch_tasks import errors, metrics, signals
 from claude_batch_tasks.formatting import format_counts
-from claude_batch_tasks.lifecycle import delivery, job_failure, resubmission
+from claude_batch_tasks.lifecycle import delivery, job_failure
+from claude_batch_tasks.lifecycle.messages_fallback import final_figures
 from claude_batch_tasks.records import Summary
 from claude_batch_tasks.steps import Step, job_summary
 from claude_batch_tasks.store import lost_records
 from claude_batch_tasks.wire import result_rows
 
 
-def final_positions(step: Step) -> Iterator[int]:
-    """Return the positions of the batch's requests that are not sent again."""
-    left = bytearray(step.batch.count)
-    for place in resubmission.positions_left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
-        left[place] = True
-    return (place for place in range(step.batch.count) if not left[place])
-
-
 def close_batch(step: Step) -> None:
     """Close the batch with its final outcomes, and count these as a reader will see them."""
     record = step.batch
     if not record.final:
-        figures, sources = resubmission.final_figures(step)
+        figures, sources = final_figures.sum_outcomes(step)
         step.update_record(final=True, **figures)
         for (outcome, source), count in sources.items():
             metrics.count("requests", count, outcome=outcome, source=source)

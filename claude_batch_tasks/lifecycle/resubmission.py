@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -18,10 +18,9 @@ from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import BatchRecord, JobRecord, Round, batch_number, reset_fields
-from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.store import HasPayloads, HasResults, JobContents
-from claude_batch_tasks.wire import batch_requests, result_rows
+from claude_batch_tasks.wire import batch_requests, failure_types
 from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
 
 
@@ -73,6 +72,14 @@ def positions_left(store: HasResults, job_id: str, batch: int, record: BatchReco
     return _unpack_positions(store.results.read_eligible(job_id, batch, record.layers[0][0]), expected)
 
 
+def final_positions(step: Step) -> Iterator[int]:
+    """Return the positions of the batch's requests that are not sent again."""
+    left = bytearray(step.batch.count)
+    for place in positions_left(step.store, step.unit.job_id, step.unit.batch or 0, step.batch):
+        left[place] = True
+    return (place for place in range(step.batch.count) if not left[place])
+
+
 def _unpack_positions(packed: bytes, expected: int) -> Sequence[int]:
     found = array("I")
     if len(packed) != expected * found.itemsize:
@@ -103,6 +110,7 @@ def begin_round(store: JobContents, job_id: str, job: JobRecord, batch: int, rec
         unpriced=record.unpriced,
         eligible=record.eligible,
         open=record.open,
+        failed_types=failure_types.tallies_now(record),
     )
     rounds = [*record.rounds, past]
     following = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=rounds)
@@ -152,15 +160,19 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         "eligible": len(seen.eligible),
         "open": dict(seen.open),
         "rows": {**record.rows, str(record.attempt): seen.distinct},
+        "failed_types": seen.failed.tallies,
+        "failed_types_of": [record.attempt, record.answered],
     }
     if not record.rounds:
         return changes
     past = record.rounds[-1]
-    counts = Counter(past.counts)
+    counts, failed = Counter(past.counts), failure_types.tallies_of_round(past)
     if seen.complete:  # otherwise the job fails, and nobody knows which rows of the last round are replaced
         counts.subtract(past.open)
         counts.update(seen.tallies)
+        failed = failure_types.merge_tallies(failed, seen.failed.tallies)
     changes |= {
+        "failed_types": failed,
         "counts": dict(counts),
         "usage": dict(Counter(past.usage) + seen.usage),
         "costs": spending.merge_costs(past.costs, changes["costs"]),
@@ -180,60 +192,6 @@ def count_sources(record: BatchRecord) -> Counter[tuple[str, str]]:
     for outcome, count in record.counts.items():
         found[outcome, "resubmitted"] = count - own[outcome]
     return +found
-
-
-def final_figures(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], int]]:
-    """Return the final changes in a batch's record, and the number of its requests by outcome and source."""
-    record = step.batch
-    if not record.granted and not record.read_only:
-        return {"skipped": record.eligible} if record.note is not None else {}, count_sources(record)
-    job_id, batch = step.unit.job_id, step.unit.batch or 0
-    sources: Counter[tuple[str, str]] = Counter()
-    usage: Counter[str] = Counter(record.usage)
-    meter = spending.Meter(step.settings.price_list, batch=False)
-    for outcome in reader.Reader(step.store, job_id, step.job, batch, record).read_outcomes():
-        sources[outcome.row.type, outcome.source] += 1
-        if outcome.source == "messages":
-            usage.update(outcome.row.usage)
-            if outcome.row.type == "succeeded":
-                result_rows.count_answers(meter, [outcome.row.result.message])
-    counts, answered = _add_up(sources, 0), _add_up(sources, 1)["messages"]
-    changes = {
-        "counts": dict(counts),
-        "usage": dict(usage),
-        "costs": spending.merge_costs(record.costs, meter.sum_costs()),
-        "unpriced": dict(Counter(record.unpriced) + Counter(meter.count_unpriced())),
-        "answered": answered,
-        "resubmitted": max(record.resubmitted - answered, 0),
-        "skipped": record.eligible - answered - _count_tried(step),
-        "note": _why_not_sent(step),
-    }
-    return changes, sources
-
-
-def _add_up(sources: Mapping[tuple[str, str], int], part: int) -> Counter[str]:
-    """Return the number of requests by outcome (part 0) or by source (1)."""
-    counts: Counter[str] = Counter()
-    for key, count in sources.items():
-        counts[key[part]] += count
-    return counts
-
-
-def _count_tried(step: Step) -> int:
-    """Count the requests that keep their outcomes although they were sent through the Messages API."""
-    stored = (
-        reader.decode_unchanged(one)
-        for _, one in step.store.results.read_outcomes(step.unit.job_id, step.unit.batch or 0)
-    )
-    return sum(kept is not None and kept.tried for kept in stored)
-
-
-def _why_not_sent(step: Step) -> str | None:
-    """Return why requests were not sent again that are eligible for it."""
-    note = step.batch.note or step.job.stopped
-    if note is None and step.past_deadline:
-        return f"the job waited longer than max_wait ({step.settings.max_wait:g} s)"
-    return note
 
 
 def start_round(step: Step) -> None:

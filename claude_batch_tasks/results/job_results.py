@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from claude_batch_tasks.errors import JobNotFound, RequestNotFound
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.results import export, flat_rows
+from claude_batch_tasks.results import export, failures, flat_rows
 from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results.request_search import Places, RequestSearch
 from claude_batch_tasks.store import HasJobs, ReadableStore, lost_records
@@ -36,6 +36,19 @@ class JobResults:
         """Return the outcomes of finished batches as they are stored, each with its custom_id."""
         readers = self._open_readers(type, order)
         return ((reader.custom_id(found), found) for reader in readers for found in reader.read_outcomes(type, order))
+
+    def read_failures(self, types: Collection[str] | None) -> Iterator[RequestResult]:
+        """Return the outcomes of finished batches that did not succeed."""
+        wanted = failures.make_filter(types)
+        job, records = read_job(self._store, self._job_id), self._store.records.find_batches(self._job_id)
+        return (as_result(custom_id, outcome) for custom_id, outcome in self._find_failures(job, records, wanted))
+
+    def _find_failures(
+        self, job: JobRecord, records: list[BatchRecord | None], wanted: failures.FailureFilter
+    ) -> Iterator[export.NamedOutcome]:
+        yield from failures.read_failures(self._store, self._job_id, job, records, wanted)
+        if error := lost_records.of_records(self._store, self._job_id, job, records):
+            raise error
 
     def find_result(self, custom_id: str) -> RequestResult:
         """Return the outcome of one request."""

@@ -44,6 +44,18 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
     """If some differ: the line as it came."""
 
     @property
+    def error_type(self) -> str | None:
+        """The error's type, such as ``invalid_request_error``; None if it did not error, or the error has no type."""
+        found = (self.error or {}).get("type")
+        return found if isinstance(found, str) else None
+
+    @property
+    def error_message(self) -> str | None:
+        """What the error says; None if it did not error, or the error says nothing."""
+        found = (self.error or {}).get("message")
+        return found if isinstance(found, str) else None
+
+    @property
     def usage(self) -> dict[str, Any] | None:
         """The message's token counts."""
         return (self.message or {}).get("usage")
@@ -294,6 +306,8 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
         error = {"type": row.error_type, "message": odd}
     elif row.known:
         error = result_rows.error_of(result)
+        if error.get("type") is None and row.error_type is not None:
+            error = {**error, "type": row.error_type}
     else:
         name = shorten_text(str(result["type"]), result_rows.LONGEST_NAME)
         error = {"type": row.error_type, "message": f"a result of type {name!r}", "result": result}

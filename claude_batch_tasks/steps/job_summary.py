@@ -20,7 +20,7 @@ from claude_batch_tasks.records import BatchRecord, Costs, JobRecord, Summary, T
 from claude_batch_tasks.steps import message_chain, publishing
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import history
-from claude_batch_tasks.wire import result_rows, token_usage
+from claude_batch_tasks.wire import failure_types, result_rows, token_usage
 
 log = get_logger(__name__)
 
@@ -119,7 +119,8 @@ def publish_progress(
 def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ended_at: float) -> Summary:
     """Return the summary of a finished job: a small dict of JSON types; times are ISO 8601 in UTC."""
     # The API's counts are not our outcomes if its results were not published.
-    counts = count_outcomes([batch for batch in batches if batch.layers or batch.outcome is not None])
+    with_outcomes = [batch for batch in batches if batch.layers or batch.outcome is not None]
+    counts = count_outcomes(with_outcomes)
     usage: Counter[str] = Counter(dict.fromkeys(token_usage.USAGE, 0))
     for batch in batches:
         usage.update(batch.usage)
@@ -136,6 +137,7 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
         "fallback": sum(batch.answered for batch in batches),
         "fallback_skipped": sum(batch.skipped for batch in batches),
         "limited": job.limited,
+        "failures": failure_types.count_types(with_outcomes),
         "stopped": job.stopped,
         "batch_ids": batch_ids(batches),
         "usage": cast("TokenCounts", dict(usage)),

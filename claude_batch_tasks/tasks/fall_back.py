@@ -126,7 +126,7 @@ def _choose_attempt(step: Step) -> str:
         return "messages"
     attempt = _choose_next_attempt(step)
     if step.job.on_result is not None and record.state != "failed" and record.layers:
-        delivery.announce_results(step, closing.final_positions(step))
+        delivery.announce_results(step, resubmission.final_positions(step))
     return attempt
 
 

@@ -251,7 +251,8 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
 
     Returns:
         A dict, ``Summary``: ``job_id, state, requests, succeeded, errored, expired, canceled, resubmitted, fallback,
-        fallback_skipped, stopped, batch_ids, usage, cost, cost_by_model, cost_unknown, started_at, ended_at``;
+        fallback_skipped, failures, stopped, batch_ids, usage, cost, cost_by_model, cost_unknown, started_at,
+        ended_at``;
         ``state`` is ``completed`` or ``canceled``, costs are US dollars.
 
     Raises:

@@ -16,6 +16,7 @@ from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.pricing.spending import Meter
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
+from claude_batch_tasks.wire.failure_types import FailureCounter
 from claude_batch_tasks.wire.result_rows import (
     LONGEST_MESSAGE,
     LONGEST_NAME,
@@ -74,6 +75,8 @@ class Completeness:
         #: Positions of the requests that may be sent again, and how many ended with which outcome.
         self.eligible = array("I")
         self.open: Counter[str] = Counter()
+        #: What did not succeed, by type.
+        self.failed = FailureCounter()
         #: The message of an error that the account gets for everything it sends.
         self.stopped: str | None = None
         self._said: str | None = None
@@ -161,7 +164,9 @@ class Completeness:
                     kind = shorten_text(row.error_type or "", LONGEST_NAME)
                     self.stopped = f"{kind}: {shorten_text(said, LONGEST_MESSAGE) if said else said}"
                 self._said = said
-        if rules.deserves_resubmission(row.type, row.error_type):
+        is_open = rules.deserves_resubmission(row.type, row.error_type)
+        self.failed.add_failure(row.type, row.error_type, place, is_open=is_open)
+        if is_open:
             self.eligible.append(place)
             self.open[row.type] += 1
 

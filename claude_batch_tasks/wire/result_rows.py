@@ -98,7 +98,8 @@ class Row(msgspec.Struct, gc=False):
         error = self.result.error
         if self.result.type != "errored" or error is None:
             return None
-        return (error.error.type if error.error else None) or error.type
+        found = (error.error.type if error.error else None) or error.type
+        return None if found == "error" else found  # that is the type of the envelope
 
     @property
     def unreadable(self) -> bool:

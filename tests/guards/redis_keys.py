@@ -99,6 +99,7 @@ _BATCH = Key(
     _words(
         """
         refusal refused_since organization workspace unidentified api_ahead not_before unpriced stored rows read_only
+        failed_types failed_types_of
         """
         + _BROKEN
     ),
@@ -216,6 +217,13 @@ def name_in(pattern: str, name: str) -> str | None:
 #: second, ...)``, which may have more at its end.
 _TEXT, _NUMBER, _MAYBE, _COUNTS = str, (int, float), (int, float, type(None)), {"*": int}
 _EVENT = {"at": _TEXT, "event": _TEXT, "batch": (int, type(None)), "text": _TEXT, "details": {"*": object}}
+_TALLY = {
+    "outcome": str,
+    "error_type": (str, type(None)),
+    "count": int,
+    "open": int,
+    "example": (int, type(None)),
+}
 _ROUND = {
     "batch_id": (str, type(None)),
     "attempt": int,
@@ -225,6 +233,7 @@ _ROUND = {
     "eligible": int,
     "open": _COUNTS,
     "unpriced?": _COUNTS,
+    "failed_types?": [_TALLY],
 }
 _UNIT = re.compile(PLACES["UNIT"])
 _STATES = "staged creating in_progress canceling ended fetched unsent lost failed"
@@ -250,6 +259,8 @@ FORMS: dict[str, Any] = {
             "batch:BATCH / counts": _COUNTS,
             "batch:BATCH / told": _COUNTS,
             "batch:BATCH / due_at": _MAYBE,
+            "batch:BATCH / failed_types": [_TALLY],
+            "batch:BATCH / failed_types_of": [int],
             "batch:BATCH / done": bool,
             "batch:BATCH / rejected_ids": [_TEXT],
             "batch:BATCH / position": re.compile(r"\d+"),

@@ -151,7 +151,7 @@ def test_what_a_worker_tells_of_itself(ran: Live) -> None:
 #: What ``result.get()`` returns.
 SUMMARY = {
     *("job_id", "state", "requests", "succeeded", "errored", "expired", "canceled"),
-    *("resubmitted", "fallback", "fallback_skipped", "limited", "stopped", "batch_ids", "usage"),
+    *("resubmitted", "fallback", "fallback_skipped", "limited", "failures", "stopped", "batch_ids", "usage"),
     *("cost", "cost_by_model", "cost_unknown", "started_at", "ended_at"),
 }
 

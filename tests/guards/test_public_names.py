@@ -20,6 +20,7 @@ NAMES = {
     "BatchJob",
     "BatchStatus",
     "Estimate",
+    "FailureCount",
     "HistoryEvent",
     "JobOptions",
     "JobStatus",

@@ -596,12 +596,12 @@ class TestStatus:
 
     @pytest.mark.parametrize("state", ["completed", "canceled", "failed"])
     def test_of_a_job_that_ended_has_nothing_processing(self, store: Store, stage: Any, state: Any) -> None:
-        job = stage("a", "b")
+        job, summary = stage("a", "b"), {"x": 1, "failures": {}}
         store.jobs.update_job(
-            JOB, state=state, ended_at=5.0, error="why" if state == "failed" else None, summary={"x": 1}
+            JOB, state=state, ended_at=5.0, error="why" if state == "failed" else None, summary=summary
         )
         status = job.status()
-        assert (status.state, status.processing, status.summary) == (state, 0, {"x": 1})
+        assert (status.state, status.processing, status.summary) == (state, 0, summary)
         assert status.error == ("why" if state == "failed" else None)
 
     def test_of_a_failed_batch_says_why(self, stage: Any, finish: Any) -> None:

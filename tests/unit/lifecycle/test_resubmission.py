@@ -67,11 +67,16 @@ class Job:
         assert seen.foreign == 0
         self.change(number, published=record.attempt, **resubmission.merge_rows(record, seen), **changes)
         rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-        assert self.store.results.publish_rows(Unit(self.id, number), "me", record.attempt, **rows)
+        earlier = [round.attempt for round in record.rounds]
+        assert self.store.results.publish_rows(Unit(self.id, number), "me", record.attempt, keep=earlier, **rows)
 
     def eligible(self, number: int, places: Iterable[int]) -> None:
         """These expired."""
         self.publish(number, {place: {"type": "expired"} for place in places})
+
+    def eligible_places(self, number: int) -> list[int]:
+        """Return the positions of the requests that may be sent again."""
+        return list(resubmission.positions_left(self.store, self.id, number, self.batches[number]))
 
     def begin(self, number: int) -> dict[str, Any]:
         changes = resubmission.begin_round(self.store, self.id, self.record, number, self.batches[number])

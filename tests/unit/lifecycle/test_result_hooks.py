@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.errors import InvalidSettings
-from claude_batch_tasks.lifecycle import closing, delivery, submission
+from claude_batch_tasks.lifecycle import closing, delivery, resubmission, submission
 from claude_batch_tasks.lifecycle.delivery import calls as delivery_calls
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
@@ -326,7 +326,7 @@ def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any
     store.results.write_rows(JOB, 1, 1, seen.keep_rows(lines))
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
     store.results.publish_rows(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.eligible))
-    delivery.announce_results(step, closing.final_positions(step))
+    delivery.announce_results(step, resubmission.final_positions(step))
     assert read == ids(*(n for n in range(COUNT) if n % 3 != 1))
     closing.close_batch(step)
     assert sorted(read) == sorted(ids(*range(COUNT)))

@@ -182,7 +182,7 @@ class TestARow:
             ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, "overloaded_error"),
             ({"type": "error", "error": {"type": "api_error"}, "request_id": "req_1", "new": [1]}, "api_error"),
             ({"type": "invalid_request_error", "message": "x"}, "invalid_request_error"),
-            ({"type": "error", "error": None}, "error"),
+            ({"type": "error", "error": None}, None),
             (None, None),
             ({}, None),
             ("text", None),

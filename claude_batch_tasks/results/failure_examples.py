@@ -1,0 +1,76 @@
+"""One example of each way in which requests of a job failed: its custom_id, and what its error says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from claude_batch_tasks.errors import BatchTasksError
+from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.results.failures import Example, FailureCount, sum_tallies
+from claude_batch_tasks.results.reader import Outcome, Reader, as_result
+from claude_batch_tasks.store import ReadableStore
+from claude_batch_tasks.wire import failure_types, result_rows
+
+#: The most failure types of a job that have an example, so that a status is read fast.
+MAX_EXAMPLES = 20
+
+
+def show_failures(
+    store: ReadableStore, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None]
+) -> list[FailureCount]:
+    """Return the number of final outcomes that did not succeed, by type, the largest first, with an example of each.
+
+    Of each example, one chunk of custom_ids and one of results is read. What cannot be read now has no example.
+    """
+    found = sum_tallies((number, batch) for number, batch in enumerate(records) if batch is not None)
+    shown: list[FailureCount] = []
+    for count, where in found:
+        batch = records[where[0]] if where is not None and len(shown) < MAX_EXAMPLES else None
+        if where is not None and batch is not None:
+            with suppress(BatchTasksError, LookupError):
+                count = _add_example(store, job_id, job, batch, count, where)
+        shown.append(count)
+    return shown
+
+
+def _add_example(
+    store: ReadableStore, job_id: str, job: JobRecord, batch: BatchRecord, count: FailureCount, where: Example
+) -> FailureCount:
+    if job.adopted:
+        found = _read_neighbors(store, job_id, batch, where)
+    else:
+        found = _read_outcome(store, job_id, job, batch, where)
+    for custom_id, outcome in found:
+        # Results that were fetched again may be in another order.
+        if (outcome.row.type, failure_types.shorten_type(outcome.row.error_type)) == (count.outcome, count.error_type):
+            result = as_result(custom_id, outcome)
+            return FailureCount(
+                outcome=count.outcome,
+                error_type=count.error_type,
+                count=count.count,
+                example=custom_id,
+                message=result.error_message,
+            )
+    return count
+
+
+def _read_outcome(
+    store: ReadableStore, job_id: str, job: JobRecord, batch: BatchRecord, where: Example
+) -> Iterator[tuple[str, Outcome]]:
+    number, place = where
+    custom_id = store.payloads.find_custom_id(job_id, number, place)
+    for outcome in Reader(store, job_id, job, number, batch).read_chosen({place: custom_id}):
+        yield custom_id, outcome
+
+
+def _read_neighbors(
+    store: ReadableStore, job_id: str, batch: BatchRecord, where: Example
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield the outcomes of the chunk with the example of an adopted job: only the rows have their custom_ids."""
+    number, place = where
+    for attempt, _ in batch.layers:
+        for chunk in store.results.find_chunks(job_id, number, attempt, [place]).values():
+            rows = store.results.read_chunk(job_id, number, attempt, chunk)
+            for row, line in result_rows.read_rows(rows, skip_others=True):
+                yield row.custom_id, Outcome(place, "batch", row, line)

@@ -1,0 +1,193 @@
+"""Which requests of a job failed, and why: ``BatchJob.failures()`` and the counts in its status."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from claude_batch_tasks import BatchJob, FailureCount, errors, list_jobs
+from claude_batch_tasks.lifecycle import resubmission, submission
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store import Store, open_store_at
+from claude_batch_tasks.wire.batch_requests import wire_id
+from claude_batch_tasks.wire.completeness import Completeness
+
+JOB = "job-1"
+
+SUCCEEDED = {"type": "succeeded", "message": {"content": [{"type": "text", "text": "hi"}]}}
+EXPIRED = {"type": "expired"}
+
+
+def errored(kind: str | None, text: str = "it failed") -> dict[str, Any]:
+    return {"type": "errored", "error": {"type": "error", "error": {"type": kind, "message": text}}}
+
+
+@pytest.fixture
+def store(app: Celery, redis_url: str) -> Store:
+    return open_store_at(redis_url)
+
+
+Make = Callable[..., BatchJob]
+
+
+@pytest.fixture
+def make(app: Celery, store: Store, make_request: Any) -> Make:
+    """``make([SUCCEEDED, EXPIRED], [EXPIRED])``: a job that has ended, with these outcomes in its batches."""
+
+    def make(*batches: list[dict[str, Any]], job_id: str = JOB, **options: Any) -> BatchJob:
+        size = max(map(len, batches))
+        ids = [f"{number}-{place}" for number, results in enumerate(batches) for place in range(len(results))]
+        submission.submit_job(
+            app, job_id, [make_request(each) for each in ids], {"max_requests_per_batch": size, **options}
+        )
+        job = store.jobs.read_job(job_id)
+        assert job is not None
+        for number, results in enumerate(batches):
+            record, unit = store.records.read_batch(job_id, number), Unit(job_id, number)
+            assert record is not None
+            lines = [
+                json.dumps({"custom_id": wire_id(job.nonce, record.first + place), "result": result}).encode()
+                for place, result in reversed(list(enumerate(results)))
+            ]
+            store.leases.acquire_lease(unit, 0, "test", 60)
+            seen, record.attempt = Completeness(job.nonce, record.first, record.count), 1
+            store.results.write_rows(job_id, number, 1, seen.keep_rows([b"\n".join(lines)]))
+            known = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+            changes = {"state": "fetched", "final": True, "done": True, "attempt": 1}
+            assert store.results.publish_rows(
+                unit, "test", 1, **known, **changes, **resubmission.merge_rows(record, seen)
+            )
+        store.jobs.update_job(job_id, state="completed", started_at=store.now(), ended_at=store.now())
+        return BatchJob(job_id, app)
+
+    return make
+
+
+MIXED = (
+    [SUCCEEDED, EXPIRED, errored("invalid_request_error", "max_tokens"), SUCCEEDED],
+    [errored("overloaded_error"), errored("invalid_request_error", "other"), {"type": "canceled"}, EXPIRED],
+    [errored("invalid_request_error"), errored(None)],
+)
+
+
+class TestTheCountsInAStatus:
+    def test_are_by_type_with_an_example_each_the_largest_first(self, make: Make) -> None:
+        failed = make(*MIXED).status().failures
+        assert [(each.type, each.count) for each in failed[:2]] == [("invalid_request_error", 3), ("expired", 2)]
+        assert {each.type: (each.example, each.message) for each in failed} == {
+            "invalid_request_error": ("0-2", "max_tokens"),
+            "expired": ("0-1", None),
+            "overloaded_error": ("1-0", "it failed"),
+            "canceled": ("1-2", None),
+            "unknown": ("2-1", "it failed"),
+        }
+        assert {each.type: (each.outcome, each.error_type) for each in failed}["unknown"] == ("errored", None)
+
+    def test_add_up_to_all_that_did_not_succeed(self, make: Make) -> None:
+        status = make(*MIXED).status()
+        assert sum(each.count for each in status.failures) == status.requests - status.succeeded == 8
+
+    def test_read_no_results_in_a_list(self, make: Make, app: Celery, store: Store) -> None:
+        job = make(*MIXED)
+        store.results.discard_rows(JOB, 0, 1)
+        [listed] = list_jobs(app=app)
+        assert {each.type: each.count for each in listed.failures}["expired"] == 2
+        assert {each.example for each in listed.failures} == {None}
+        # What cannot be read has no example; the others have one.
+        assert {each.type: each.example for each in job.status().failures}["overloaded_error"] == "1-0"
+        assert {each.type: each.example for each in job.status().failures}["expired"] is None
+
+    def test_are_none_where_all_succeeded(self, make: Make) -> None:
+        assert make([SUCCEEDED]).status().failures == ()
+
+    def test_of_an_earlier_release_have_no_type_and_no_wrong_number(self, make: Make, store: Store) -> None:
+        job = make(*MIXED)
+        for number in range(3):
+            store.leases.write_record(Unit(JOB, number), "test", failed_types=[], failed_types_of=[])
+        status = job.status()
+        assert {each.type: each.count for each in status.failures} == {"unknown": 5, "expired": 2, "canceled": 1}
+        assert Counter(each.error_type for each in job.failures())["invalid_request_error"] == 3
+
+    def test_of_a_job_whose_records_are_gone_are_those_of_its_summary(
+        self, make: Make, store: Store, redis_url: str
+    ) -> None:
+        import redis
+
+        job = make(*MIXED)
+        redis.Redis.from_url(redis_url).delete(store.records.name_batch(JOB, 1))
+        summary = {
+            "succeeded": 2,
+            "errored": 5,
+            "expired": 2,
+            "canceled": 1,
+            "cost": 0.0,
+            "cost_by_model": {},
+            "cost_unknown": {},
+        }
+        store.jobs.update_job(JOB, summary={**summary, "failures": {"overloaded_error": 5, "expired": 2}})
+        assert {each.type: each.count for each in job.status().failures} == {"overloaded_error": 5, "expired": 2}
+        store.jobs.update_job(JOB, summary=summary)
+        status = job.status()
+        assert {each.type: each.count for each in status.failures} == {"unknown": 5, "expired": 2, "canceled": 1}
+        assert status.summary is not None
+        assert status.summary["failures"] == {"unknown": 5, "expired": 2, "canceled": 1}
+
+    def test_are_json(self) -> None:
+        count = FailureCount(outcome="expired", error_type=None, count=2)
+        assert json.loads(json.dumps(count.asdict()))["outcome"] == "expired"
+
+
+class TestTheFailures:
+    def test_are_all_that_did_not_succeed(self, make: Make) -> None:
+        found = {each.custom_id: (each.type, each.error_type) for each in make(*MIXED).failures()}
+        assert found == {
+            "0-1": ("expired", None),
+            "0-2": ("errored", "invalid_request_error"),
+            "1-0": ("errored", "overloaded_error"),
+            "1-1": ("errored", "invalid_request_error"),
+            "1-2": ("canceled", None),
+            "1-3": ("expired", None),
+            "2-0": ("errored", "invalid_request_error"),
+            "2-1": ("errored", None),
+        }
+
+    @pytest.mark.parametrize(
+        ("types", "expected"),
+        [
+            (["expired"], {"0-1", "1-3"}),
+            (["errored"], {"0-2", "1-0", "1-1", "2-0", "2-1"}),
+            ({"overloaded_error", "canceled"}, {"1-0", "1-2"}),
+            (["unknown"], {"2-1"}),
+            (["no_such_error"], set()),
+            ([], set()),
+        ],
+    )
+    def test_of_some_types(self, make: Make, types: Any, expected: set[str]) -> None:
+        assert {each.custom_id for each in make(*MIXED).failures(types)} == expected
+
+    @pytest.mark.parametrize("types", ["expired", 5, [None], [""], ["succeeded"], [b"expired"]])
+    def test_of_what_is_no_type_are_refused(self, make: Make, types: Any) -> None:
+        with pytest.raises(ValueError, match=r"types must (be|have)"):
+            make([SUCCEEDED]).failures(types)
+
+    def test_read_only_batches_that_have_some(self, make: Make, store: Store) -> None:
+        job = make([SUCCEEDED, SUCCEEDED], [EXPIRED])
+        store.results.discard_rows(JOB, 0, 1)
+        assert [each.custom_id for each in job.failures()] == ["1-0"]
+
+    def test_whose_rows_are_lost_are_missed(self, make: Make, store: Store) -> None:
+        job = make([SUCCEEDED, SUCCEEDED], [EXPIRED])
+        store.results.discard_rows(JOB, 1, 1)
+        with pytest.raises(errors.ResultsMissing):
+            list(job.failures())
+
+    def test_say_why(self, make: Make) -> None:
+        [result] = make([errored("invalid_request_error", "max_tokens: too many")]).failures()
+        assert (result.error_type, result.error_message) == ("invalid_request_error", "max_tokens: too many")
+        [result] = make([EXPIRED], job_id="job-2").failures()
+        assert (result.error_type, result.error_message) == (None, None)
