@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from claude_batch_tasks.jobs.adopting import adopt
     from claude_batch_tasks.jobs.batch_job import BatchJob, list_jobs
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
-    from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
+    from claude_batch_tasks.jobs.job_status import BatchStatus, FailureCount, JobStatus
     from claude_batch_tasks.jobs.workers import list_workers
     from claude_batch_tasks.records import HistoryEvent, Summary, WorkerPresence
-    from claude_batch_tasks.results.failures import FailureCount
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.settings.job_options import JobOptions
     from claude_batch_tasks.tasks.run_batch import run_batch

@@ -27,7 +27,7 @@ from claude_batch_tasks.records import (
     batch_number,
 )
 from claude_batch_tasks.results import failure_examples, failures
-from claude_batch_tasks.results.failures import FailureCount
+from claude_batch_tasks.results.failures import FailureCount as FailureCount
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import Clock, HasDeliveries, HasPresence, HasSchedule, ReadableStore
 from claude_batch_tasks.wire.result_rows import OUTCOMES
