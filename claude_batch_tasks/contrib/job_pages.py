@@ -9,7 +9,7 @@ from typing import NamedTuple
 from celery import Celery
 
 from claude_batch_tasks.current_app import configured_app
-from claude_batch_tasks.jobs.job_status import JobStatus, read_status
+from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
@@ -52,25 +52,39 @@ class JobPage(NamedTuple):
     """Whether the page ends because so many jobs were searched, and not because it is full."""
 
 
-def read_job_page(*, text: str = "", phase: str = "", before: float = math.inf, app: Celery | None = None) -> JobPage:
+def read_job_page(
+    *, text: str = "", phase: str = "", label: str = "", before: float = math.inf, app: Celery | None = None
+) -> JobPage:
     """Return the jobs of a page.
 
     Args:
         text: the beginning of a job's id, or a part of its label.
         phase: only jobs in this phase (or state).
+        label: only jobs with this label.
         before: only jobs that were submitted before this moment, in epoch seconds.
     """
-    store = open_store(Settings.of(app or configured_app()))
+    app = app or configured_app()
+    store = open_store(Settings.of(app))
+    waits, text = Waits(app, store), text.strip()
     found: list[JobStatus] = []
     for searched, (job_id, job) in enumerate(_read_records(store, before)):
         if len(found) == JOBS or searched == SEARCHED:
             # That job is the first one of the next page.
             return JobPage(found, math.nextafter(job.submitted_at, math.inf), len(found) < JOBS)
-        if _may_fit(job_id, job, text.strip(), phase):
-            status = read_status(store, job_id, job)
+        if _may_fit(job_id, job, text, phase, label):
+            status = waits.explain(read_status(store, job_id, job), job)
             if not phase or phase in (phase_of(status), status.state):
                 found.append(status)
     return JobPage(found, None, False)
+
+
+def parse_moment(seconds: str | None) -> float:
+    """Return the moment of epoch seconds in an address; later than all others if they are not valid."""
+    try:
+        moment = float(seconds or "")
+    except ValueError:
+        return math.inf
+    return moment if moment >= 0 else math.inf
 
 
 def phase_of(status: JobStatus) -> str:
@@ -85,9 +99,9 @@ def _read_records(store: Store, before: float) -> Iterator[tuple[str, JobRecord]
             yield job_id, job
 
 
-def _may_fit(job_id: str, job: JobRecord, text: str, phase: str) -> bool:
+def _may_fit(job_id: str, job: JobRecord, text: str, phase: str, label: str) -> bool:
     """Return whether the job is one that is searched for, as far as its own record says."""
     if phase and job.state not in _STATES.get(phase, (phase,)):
         return False
-    label = getattr(job, "label", None) or ""
-    return job_id.startswith(text) or text.casefold() in label.casefold()
+    own = getattr(job, "label", None) or ""
+    return (not label or own == label) and (job_id.startswith(text) or text.casefold() in own.casefold())

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
 import io
+import json
 import re
 import time
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from celery import Celery
 from django.core.management import call_command
 from django.test import Client
 
 from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks.contrib.django import actions
 from claude_batch_tasks.embedded import RedisServer, free_port
-from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord
+from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, WorkerPresence
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.testing.claude_batch import ClaudeBatch
 from tests.django.conftest import Login
 from tests.factories import make_batch_record
 from tests.integration.rig import requests
@@ -92,9 +99,9 @@ def test_to_be_allowed_to_cancel_is_not_to_be_allowed_to_retry(login: Login, sto
 def test_cancel_asks_first_and_is_written_down(login: Login) -> None:
     client, job_id = login("view", "cancel"), submit()
     assert "../cancel/" in text(client, page_of(job_id))
-    assert "cannot be taken back" in text(client, page_of(job_id, "cancel"))
+    assert "cannot be undone" in text(client, page_of(job_id, "cancel"))
     assert len(BatchJob(job_id).history()) == 1
-    assert "Asked for the job to be canceled." in press(client, job_id, "cancel")
+    assert "The job is being canceled." in press(client, job_id, "cancel")
     assert BatchJob(job_id).history()[-1].event == "cancel"
     who = text(client, page_of(job_id, "history"))
     assert "somebody" in who
@@ -170,7 +177,7 @@ def test_the_list_shows_jobs_of_one_state(login: Login, store: Store) -> None:
     make(store, "failed-job", state="failed", submitted_at=time.time() - 60)
     page = text(client, f"{JOBS}?state=failed")
     assert re.findall(r"/([\w-]+)/change/", page) == ["failed-job"]
-    older = re.search(r'href="(\?state=completed&amp;before=[\d.]+)">Older', text(client, f"{JOBS}?state=completed"))
+    older = re.search(r'href="(\?phase=completed&amp;before=[\d.]+)">Older', text(client, f"{JOBS}?state=completed"))
     assert older
     assert text(client, JOBS + older[1].replace("&amp;", "&")).count("/change/") == 5
     assert "There is no revoked job" in text(client, f"{JOBS}?state=revoked")
@@ -242,7 +249,7 @@ def test_there_is_no_table_and_nothing_to_migrate(login: Login) -> None:
     from django.db import connection
 
     permissions = Permission.objects.filter(content_type__app_label="claude_batch").values_list("codename", flat=True)
-    assert sorted(permissions) == ["cancel_job", "retry_job", "view_job"]
+    assert sorted(permissions) == ["cancel_job", "download_job", "retry_job", "view_job"]
     assert not [name for name in connection.introspection.table_names() if name.startswith("claude_batch")]
     call_command("makemigrations", check=True, dry_run=True, stdout=io.StringIO())
     for whole in (False, True):
@@ -251,11 +258,161 @@ def test_there_is_no_table_and_nothing_to_migrate(login: Login) -> None:
         assert out.getvalue().strip() == "[]"
 
 
+def found_in(page: str) -> list[str]:
+    return re.findall(r"/([\w-]+)/change/", page)
+
+
+def test_jobs_are_searched_by_the_beginning_of_their_id(login: Login, store: Store) -> None:
+    client = login("view")
+    make(store, "abc-1", state="completed", ended_at=time.time())
+    make(store, "abd-2", state="failed", ended_at=time.time())
+    make(store, "xab-3")
+    assert found_in(text(client, f"{JOBS}?q=ab")) == ["abd-2", "abc-1"]
+    assert found_in(text(client, f"{JOBS}?q=ab&phase=failed")) == ["abd-2"]
+    assert "that matches" in text(client, f"{JOBS}?q=nothing")
+
+
+def test_several_jobs_are_canceled_after_a_confirmation_and_each_is_written_down(login: Login, store: Store) -> None:
+    client, jobs = login("view", "cancel"), [submit(), submit(), submit()]
+    make(store, "done-job", state="completed", ended_at=time.time())
+    page = text(client, JOBS)
+    assert sorted(re.findall(r'name="job" value="([^"]+)"', page)) == sorted(jobs)  # those that have not ended
+    chosen = {"job": [*jobs[:2], "done-job", "not-there"]}
+    confirmation = client.get(f"{JOBS}cancel-jobs/", chosen).content.decode()
+    assert "Cancel 2 jobs" in confirmation
+    assert "2 of the selected jobs cannot be canceled" in confirmation
+    assert len(BatchJob(jobs[0]).history()) == 1
+    assert "2 jobs are being canceled." in client.post(f"{JOBS}cancel-jobs/", chosen, follow=True).content.decode()
+    assert [BatchJob(job).history()[-1].event for job in jobs] == ["cancel", "cancel", "submitted"]
+    assert "Cancel." in text(client, page_of(jobs[1], "history"))
+    assert "Select jobs that have not ended." in client.get(f"{JOBS}cancel-jobs/", follow=True).content.decode()
+
+
+def test_who_may_only_look_cannot_cancel_several(login: Login) -> None:
+    client, job_id = login("view", "retry"), submit()
+    assert "cancel-jobs" not in text(client, JOBS).replace('action="cancel-jobs/"', "")
+    assert 'name="job"' not in text(client, JOBS)
+    for method in (client.get, client.post):
+        assert method(f"{JOBS}cancel-jobs/", {"job": job_id}).status_code == 403
+    assert len(BatchJob(job_id).history()) == 1
+
+
+def test_a_broker_that_is_away_does_not_keep_several_jobs_from_being_canceled(
+    login: Login, app: Celery, store: Store, redis_url: str
+) -> None:
+    for name in ("one", "two"):
+        make(store, name)
+    app.conf.update(claude_batch_store_url=redis_url, broker_url=f"redis://127.0.0.1:{free_port()}/0")
+    page = login("view", "cancel").post(f"{JOBS}cancel-jobs/", {"job": ["one", "two"]}, follow=True).content.decode()
+    assert page.count("The broker does not answer.") == 1
+    assert [BatchJob(name).history()[-1].event for name in ("one", "two")] == ["cancel", "cancel"]
+
+
+def test_workers_that_run_are_named(login: Login, store: Store) -> None:
+    client = login("view")
+    assert "No worker has reported" in text(client, JOBS)
+    at = datetime.now(timezone.utc)
+    evil = "<script>celery@web-1"
+    shown = WorkerPresence(hostname=evil, queues=("nightly", "claude"), version="0.3", started_at=at, last_seen=at)
+    store.presence.report_worker(shown, 60)
+    page = text(client, JOBS)
+    assert "&lt;script&gt;celery@web-1</strong> on nightly, claude" in page
+
+
+def run_with_failures(claude_batch: ClaudeBatch) -> str:
+    """A job that has ended, with two answers and one failure."""
+    claude_batch.answer("an answer")
+    claude_batch.error("invalid_request_error", "too long", custom_id="nobody's 1")
+    return submit()
+
+
+@pytest.mark.parametrize("file", ["results", "failures"])
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_download_has_every_row_and_is_written_down(
+    login: Login, claude_batch: ClaudeBatch, file: str, format: str
+) -> None:
+    client, job_id = login("view", "download"), run_with_failures(claude_batch)
+    assert f'href="../{file}.{format}"' in text(client, page_of(job_id))
+    answer = client.get(f"{JOBS}{job_id}/{file}.{format}")
+    assert answer.status_code == 200
+    assert f'filename="{file}-{job_id[:8]}.{format}"' in answer["Content-Disposition"]
+    assert answer.streaming
+    content = b"".join(answer.streaming_content).decode()
+    rows = (
+        list(csv.DictReader(io.StringIO(content))) if format == "csv" else list(map(json.loads, content.splitlines()))
+    )
+    expected = ["nobody's 1"] if file == "failures" else ["nobody's 0", "nobody's 1", "nobody's 2"]
+    assert sorted(row["custom_id"] for row in rows) == expected
+    assert ("an answer" in content) == (file == "results")
+    assert f"Downloaded {file} ({format})." in text(client, page_of(job_id, "history"))
+
+
+def test_a_download_of_many_rows_has_one_header(
+    login: Login, claude_batch: ClaudeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from claude_batch_tasks.contrib.django import downloads
+
+    monkeypatch.setattr(downloads, "_GROUP", 2)
+    claude_batch.answer("one\r\nof two lines")
+    client, job_id = login("view", "download"), submit(7)
+    rows = list(csv.reader(io.StringIO(b"".join(client.get(f"{JOBS}{job_id}/results.csv")).decode(), newline="")))
+    assert len(rows) == 8
+    assert sorted(row[0] for row in rows[1:]) == [f"nobody's {number}" for number in range(7)]
+
+
+def test_answers_are_downloaded_only_by_who_may(login: Login, claude_batch: ClaudeBatch) -> None:
+    client, job_id = login("view", "cancel", "retry"), run_with_failures(claude_batch)
+    page = text(client, page_of(job_id))
+    assert "results.csv" not in page
+    assert "an answer" not in page
+    for file in ("results.csv", "failures.jsonl", "nothing.csv", "results.exe"):
+        assert client.get(f"{JOBS}{job_id}/{file}").status_code == 403
+
+
+def test_a_download_that_cannot_be_made_says_why(login: Login, store: Store) -> None:
+    client = login("view", "download")
+    assert client.get(f"{JOBS}some-job/results.exe").status_code == 404
+    assert client.get(f"{JOBS}some-job/nothing.csv").status_code == 404
+    answer = client.get(f"{JOBS}not-there/results.csv", follow=True)
+    assert "no job not-there in the store" in answer.content.decode()
+
+
+def test_under_asgi_a_download_is_not_collected_in_memory(login: Login, claude_batch: ClaudeBatch) -> None:
+    from claude_batch_tasks.contrib.django import downloads
+
+    job_id = run_with_failures(claude_batch)
+    response = downloads.make_download(SimpleNamespace(scope={}), job_id, "results", "csv")  # type: ignore[arg-type]
+    assert response.is_async
+
+    async def read() -> bytes:
+        return b"".join([chunk async for chunk in response.streaming_content])
+
+    assert asyncio.run(read()).count(b"nobody's") == 3
+
+
+def test_answers_that_were_not_delivered_are_delivered_again(
+    login: Login, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, calls = login("view", "retry"), []
+    make(store, "some-job", state="completed", ended_at=time.time())
+    assert "Deliver again" not in text(client, page_of("some-job"))
+    assert "Nothing was done" in press(client, "some-job", "redeliver")
+    undelivered = msgspec.structs.replace(BatchJob("some-job").status(), announced=5, delivered=2, delivery_failures=2)
+    monkeypatch.setattr(BatchJob, "status", lambda self: undelivered)
+    monkeypatch.setitem(
+        actions.ACTIONS, "redeliver", actions.ACTIONS["redeliver"]._replace(do=lambda job: calls.append(job.id) or 3)
+    )
+    assert "../redeliver/" in text(client, page_of("some-job"))
+    assert "custom_ids of 3 requests" in text(client, page_of("some-job", "redeliver"))
+    assert "called again for 3 requests" in press(client, "some-job", "redeliver")
+    assert calls == ["some-job"]
+
+
 @pytest.mark.parametrize(
     ("cost", "shown"),
     [(None, "unknown"), (0, "$0"), (0.000029, "$0.000029"), (0.0123456, "$0.01235"), (1234.5, "$1,234.50")],
 )
 def test_costs_are_written_without_exponents(cost: float | None, shown: str) -> None:
-    from claude_batch_tasks.contrib.django.templatetags.claude_batch import dollars
+    from claude_batch_tasks.contrib.figures import format_dollars
 
-    assert dollars(cost) == shown
+    assert format_dollars(cost) == shown

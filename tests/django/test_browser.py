@@ -86,7 +86,7 @@ def log_in(page: playwright.Page, name: str) -> None:
 def row_of(page: playwright.Page, job_id: str) -> playwright.Locator:
     """Its row in the list of jobs."""
     page.get_by_role("link", name="Jobs").first.click()
-    return page.get_by_role("row").filter(has_text=job_id)
+    return page.get_by_role("row").filter(has=page.get_by_title(job_id))
 
 
 def test_the_progress_of_a_job_moves_while_one_looks(page: playwright.Page, simulator: Simulator) -> None:
@@ -103,7 +103,7 @@ def test_the_progress_of_a_job_moves_while_one_looks(page: playwright.Page, simu
     assert len(seen) > 1
     assert "12 of 12" in text
     assert page.url == address
-    row.get_by_role("link").click()
+    row.get_by_role("link").first.click()
     expect(page.get_by_text("12 succeeded, 0 errored")).to_be_visible()
     expect(page.get_by_role("row").filter(has_text="not_found")).to_have_count(6)
     expect(page.get_by_role("link", name="Cancel")).to_have_count(0)
@@ -114,11 +114,11 @@ def test_a_job_is_canceled_by_a_button(page: playwright.Page, simulator: Simulat
     simulator.behave(processing_seconds=60)
     job = run_batch.delay(requests("b", 4))
     log_in(page, "keeper")
-    row_of(page, job.id).get_by_role("link").click()
+    row_of(page, job.id).get_by_role("link").first.click()
     wait_until(lambda: BatchJob(job.id).status().batches[0].batch_id)
     page.get_by_role("link", name="Cancel").click()
     page.get_by_role("button", name="Cancel the job").click()
-    expect(page.get_by_text("Asked for the job to be canceled.")).to_be_visible()
+    expect(page.get_by_text("The job is being canceled.")).to_be_visible()
     expect(page.locator(".claude-batch-state")).to_have_text("canceled")
     expect(page.get_by_role("link", name="Cancel")).to_have_count(0)
     page.get_by_role("link", name="Who did what here").click()
@@ -133,9 +133,9 @@ def test_a_failed_job_goes_on_by_a_button(page: playwright.Page, simulator: Simu
         job.get(timeout=180)
     wait_until(lambda: all(batch.status == "ended" for batch in simulator.state().batches))
     log_in(page, "keeper")
-    row_of(page, job.id).get_by_role("link").click()
-    page.get_by_role("link", name="Retry").click()
-    page.get_by_role("button", name="Retry the job").click()
+    row_of(page, job.id).get_by_role("link").first.click()
+    page.get_by_role("link", name="Resume").click()
+    page.get_by_role("button", name="Resume the job").click()
     expect(page.get_by_text("The job goes on.")).to_be_visible()
     expect(page.locator(".claude-batch-state")).to_have_text("completed")
     expect(page.get_by_role("row").filter(has_text="resumed")).to_be_visible()
@@ -146,10 +146,37 @@ def test_what_a_caller_calls_things_runs_as_no_script(page: playwright.Page, sim
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     run_batch.apply_async(({evil: requests("d", 1)["d 0"]},), task_id=f"odd/{evil}", queue=evil)
     log_in(page, "boss")
-    row_of(page, "odd/").get_by_role("link").click()
+    row_of(page, "odd/").get_by_role("link").first.click()
     expect(page.get_by_role("heading", name=f"odd/{evil}")).to_be_visible()
     page.get_by_role("link", name="Cancel").click()
     expect(page.get_by_role("button", name="Cancel the job")).to_be_visible()
+
+
+def test_selected_jobs_stay_selected_and_are_canceled(page: playwright.Page, simulator: Simulator) -> None:
+    simulator.reset()
+    simulator.behave(processing_seconds=60)
+    jobs = [run_batch.delay(requests(f"e{number}", 2)).id for number in range(3)]
+    log_in(page, "keeper")
+    row_of(page, jobs[0])
+    boxes = {job: page.locator(f"input[value='{job}']") for job in jobs}
+    page.get_by_role("checkbox", name="Select all").check()
+    expect(boxes[jobs[2]]).to_be_checked()
+    for box in page.locator("input[name=job]").all():
+        box.uncheck()
+    for job in jobs[:2]:
+        boxes[job].check()
+    for _ in range(2):
+        with page.expect_response(re.compile("live")):
+            pass
+    for job in jobs:
+        expect(boxes[job]).to_be_checked(checked=job != jobs[2])
+    page.get_by_role("button", name="Cancel selected jobs").click()
+    page.get_by_role("button", name="Cancel 2 jobs").click()
+    expect(page.get_by_text("2 jobs are being canceled.")).to_be_visible()
+    for job in jobs[:2]:
+        wait_until(lambda job=job: BatchJob(job).status().state == "canceled")
+    assert BatchJob(jobs[2]).status().state in ("staged", "running")
+    BatchJob(jobs[2]).cancel()
 
 
 def test_who_may_nothing_finds_nothing(page: playwright.Page) -> None:

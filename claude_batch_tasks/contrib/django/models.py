@@ -25,7 +25,11 @@ class Job(models.Model):
         managed = False
         base_manager_name = "objects"
         default_permissions = ("view",)
-        permissions = (("cancel_job", "Can cancel job"), ("retry_job", "Can retry job"))
+        permissions = (
+            ("cancel_job", "Can cancel job"),
+            ("retry_job", "Can retry job"),
+            ("download_job", "Can download results of job"),
+        )
 
     def __str__(self) -> str:
         return str(self.id)

@@ -88,7 +88,7 @@ def _list_facts(job: JobStatus) -> Iterator[Markup]:
 
 def _find_facts(job: JobStatus) -> Iterator[tuple[str, Content]]:
     yield "Error", html_tag("span", job.error, class_="bad") if job.error else None
-    yield "Waits for a worker", getattr(job, "waiting_for_worker", None)
+    yield "Waits for a worker", job.waiting_for_worker
     yield "Stopped", f"Nothing more is sent: {job.stopped}" if job.stopped else None
     yield "Not sent", job.not_sent
     yield "Outcomes", _describe_outcomes(job)
@@ -120,9 +120,12 @@ def _describe_attempts(job: JobStatus) -> str:
     return ", ".join(f"{count:,} {what}" for count, what in counted if count)
 
 
-def _describe_delivery(job: JobStatus) -> str:
-    delivered, failed = getattr(job, "delivered", 0), getattr(job, "delivery_failures", 0)
-    return ", ".join(f"{count:,} {what}" for count, what in ((delivered, "delivered"), (failed, "failed")) if count)
+def _describe_delivery(job: JobStatus) -> str | None:
+    if not job.announced:
+        return None
+    counted = ((job.delivery_failures, "failed"), (job.unconfirmed, "not confirmed"))
+    others = "".join(f", {count:,} {what}" for count, what in counted if count)
+    return f"{job.delivered:,} of {job.announced:,}{others}"
 
 
 def _describe_cost(job: JobStatus) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from celery import Celery
 
 from claude_batch_tasks.contrib.figures import format_dollars
-from claude_batch_tasks.contrib.job_pages import PHASES, SEARCHED, read_job_page
+from claude_batch_tasks.contrib.job_pages import PHASES, SEARCHED, parse_moment, read_job_page
 from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
 from claude_batch_tasks.contrib.web.parts import (
     Column,
@@ -73,15 +71,6 @@ def search_form(view: View) -> Markup:
         method="get",
         role="search",
     )
-
-
-def parse_moment(seconds: str) -> float:
-    """Return the moment of epoch seconds in an address; later than all others if they are not valid."""
-    try:
-        moment = float(seconds)
-    except ValueError:
-        return math.inf
-    return moment if moment >= 0 else math.inf
 
 
 def _make_row(job: JobStatus) -> tuple[Content, ...]:

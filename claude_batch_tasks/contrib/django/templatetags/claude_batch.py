@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import template
 
 from claude_batch_tasks import formatting
+from claude_batch_tasks.contrib import figures
 
 register = template.Library()
 register.filter("unpriced", formatting.format_unpriced)
+register.filter("dollars", figures.format_dollars)
 
 
 @register.filter
@@ -17,10 +21,14 @@ def thousands(number: int) -> str:
 
 
 @register.filter
-def dollars(cost: float | None) -> str:
-    """Format a cost in US dollars with as many digits as matter: $0.0123."""
-    if cost is None:
-        return "unknown"
-    if cost >= 1:
-        return f"${cost:,.2f}"
-    return f"${cost:.4g}" if cost >= 1e-4 or not cost else f"${cost:.6f}"
+def short_id(job_id: str) -> str:
+    """Return the first characters of a job's id, by which people know it."""
+    return job_id[:8]
+
+
+@register.filter
+def progress_share(job: Any) -> int:
+    """Return how much of a job is done, in thousandths."""
+    progress = getattr(job, "progress", None)
+    share: float = job.done / job.requests if progress is None else progress.fraction
+    return round(1000 * share)

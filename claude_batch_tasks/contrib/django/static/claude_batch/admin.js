@@ -6,6 +6,33 @@ document.addEventListener("DOMContentLoaded", () => {
     const address = new URL(window.location.href);
     address.searchParams.set("live", "");
 
+    function boxes() {
+        return Array.from(shown.querySelectorAll("input[name=job]"));
+    }
+
+    function show(content) {
+        const selected = new Set(boxes().filter((box) => box.checked).map((box) => box.value));
+        const focused = shown.contains(document.activeElement) ? document.activeElement : null;
+        shown.innerHTML = content; // the server has escaped every text in it
+        for (const box of boxes()) {
+            box.checked = selected.has(box.value);
+        }
+        offerAll();
+        if (focused !== null) {
+            const same = (each) => each.href === focused.href && each.value === focused.value;
+            Array.from(shown.querySelectorAll("a, input")).find(same)?.focus();
+        }
+    }
+
+    function offerAll() {
+        const all = shown?.querySelector("thead input[type=checkbox]");
+        if (all) {
+            all.hidden = boxes().length === 0;
+            all.checked = !all.hidden && boxes().every((box) => box.checked);
+            all.addEventListener("change", () => boxes().forEach((box) => (box.checked = all.checked)));
+        }
+    }
+
     async function refresh() {
         const begun = Date.now();
         if (!document.hidden) {
@@ -15,7 +42,7 @@ document.addEventListener("DOMContentLoaded", () => {
                     return; // logged out
                 }
                 if (answer.ok) {
-                    shown.innerHTML = await answer.text();
+                    show(await answer.text());
                 }
             } catch {
                 // The server is away for a moment.
@@ -30,5 +57,6 @@ document.addEventListener("DOMContentLoaded", () => {
         }
     }
 
+    offerAll();
     later(0);
 });

@@ -1,0 +1,104 @@
+"""What the buttons of the admin do with a job, and what is said to a user before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from claude_batch_tasks.formatting import format_count
+from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.job_status import ENDED, JobStatus
+
+
+class Action(NamedTuple):
+    """A button on the page of a job, and what it does."""
+
+    name: str
+    """Its address, and its class in the style sheet."""
+    label: str
+    permission: str
+    """The permission that it needs: ``cancel`` means ``claude_batch.cancel_job``."""
+    fits: Callable[[JobStatus], bool]
+    """Returns whether a job has the button."""
+    do: Callable[[BatchJob], Any]
+    done: Callable[[Any], str]
+    """Returns what is said afterwards, of what ``do`` returned."""
+    consequences: Callable[[JobStatus], str]
+    """Returns what is said before it is done."""
+    button: str
+    """What the button says with which a user confirms."""
+
+
+def _is_open(job: JobStatus) -> bool:
+    return job.state not in ENDED
+
+
+def _has_failed(job: JobStatus) -> bool:
+    return job.state == "failed"
+
+
+def _explain_cancel(job: JobStatus) -> str:
+    return (
+        "What Anthropic has processed by now stays available and is billed. The rest ends as canceled. "
+        "This cannot be undone."
+    )
+
+
+def _explain_resume(job: JobStatus) -> str:
+    return (
+        "The job goes on where it stands, under the same id. A batch that exists is polled and never created again. "
+        "What was never sent is sent now, and billed."
+    )
+
+
+def _undelivered(job: JobStatus) -> int:
+    return job.delivery_failures + (job.unconfirmed if job.state in ENDED else 0)
+
+
+def _has_undelivered(job: JobStatus) -> bool:
+    return _undelivered(job) > 0
+
+
+def _explain_redelivery(job: JobStatus) -> str:
+    return (
+        f"The task on_result is called again with the custom_ids of {format_count(_undelivered(job), 'request')}: "
+        "those that its calls failed for, and those whose call is not known to have ended. It may get an answer twice. "
+        "Nothing is sent to Anthropic, and nothing is billed."
+    )
+
+
+ACTIONS = {
+    action.name: action
+    for action in (
+        Action(
+            "cancel",
+            "Cancel",
+            "cancel",
+            _is_open,
+            BatchJob.cancel,
+            lambda _: "The job is being canceled.",
+            _explain_cancel,
+            "Cancel the job",
+        ),
+        Action(
+            "retry",
+            "Resume",
+            "retry",
+            _has_failed,
+            BatchJob.resume,
+            lambda _: "The job goes on.",
+            _explain_resume,
+            "Resume the job",
+        ),
+        Action(
+            "redeliver",
+            "Deliver again",
+            "retry",
+            _has_undelivered,
+            BatchJob.redeliver,
+            lambda count: f"on_result is called again for {format_count(count, 'request')}.",
+            _explain_redelivery,
+            "Deliver again",
+        ),
+    )
+}
