@@ -1,4 +1,4 @@
-"""The former name of ``instruments.gauges``, kept until 1.0."""
+"""The former name of ``instruments.gauges``, an alias until 1.0."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """Format how long something is kept: ``7 days``, ``36 hours``, ``90 s``."""
+    """Format how long something is stored: ``7 days``, ``36 hours``, ``90 s``."""
     for length, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {name}"
@@ -55,5 +55,5 @@ def describe_missing_job(job_id: str) -> str:
     """Explain to the user what it means that the store has no such job."""
     return (
         f"job {job_id} is gone from the store: it expired or was deleted, or its Redis lost it. "
-        "What it had created goes on at Anthropic: see the Console; adopt() fetches the results of a batch there"
+        "Batches that it created continue at Anthropic: see the Console; adopt() fetches the results of such a batch"
     )

@@ -23,8 +23,8 @@ _making_call = contextvars.ContextVar("making_call", default=False)
 class Log(_Adapter):
     """A logger that only its level turns off, and that shows no variables of frames.
 
-    ``logging.config`` disables all loggers that it does not name, unless it is told not to, and projects often call it
-    after this package was imported.
+    ``logging.config`` disables all loggers that it does not name, unless its configuration says not to, and projects
+    often call it after this package was imported.
     """
 
     def isEnabledFor(self, level: int) -> bool:

@@ -60,7 +60,7 @@ class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Return a JSON schema with each reference replaced by what it names."""
+    """Return a JSON schema with each reference replaced by its definition."""
     if isinstance(schema, dict):
         if "$ref" in schema:
             return _inline_references(definitions[schema["$ref"].rpartition("/")[2]], definitions)
@@ -106,7 +106,7 @@ class Summary(Costs):
     fallback: int
     """Outcomes that came through the Messages API."""
     fallback_skipped: int
-    """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
+    """Requests that were eligible for fallback and were not sent again: no budget was left, or the job was stopped."""
     limited: str | None
     """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
     failures: dict[str, int]
@@ -227,7 +227,7 @@ class Round(msgspec.Struct, kw_only=True):
 _T = TypeVar("_T")
 
 Event = Literal["round", "resume"]
-"""What begins a batch's steps anew: a ``round`` with a smaller batch, or a ``resume`` of the job."""
+"""What starts a batch's steps again: a ``round`` with a smaller batch, or a ``resume`` of the job."""
 
 
 class Change(NamedTuple):
@@ -268,11 +268,11 @@ class _HandedOver(msgspec.Struct, kw_only=True):
 
 
 class _Repeated(_HandedOver, kw_only=True):
-    """The part that says how many times its steps were started anew."""
+    """The part that says how many times its steps were started again."""
 
     state: Annotated[BatchState, Change(round="reset", resume="set")] = "staged"
     turn: SetByBoth[int] = 0
-    """Generation: how many times its steps were started anew. That happens when requests are sent again as a smaller
+    """Generation: how many times its steps were started again. That happens when requests are sent again as a smaller
     batch, when an adopted batch turns out to be somebody else's, and when the job is resumed."""
     rounds: SetByRound[list[Round]] = []
     """The batches before the present one. Each is followed by a smaller batch of those of its requests that were sent
@@ -413,7 +413,7 @@ class BatchRecord(_Sent, kw_only=True):
     made_room: OfRun[bool] = False
     """Whether it is finished at Anthropic, and the job's next batch, if any, was started in its place."""
     read_only: Kept[bool] = False
-    """Whether its record was lost and made anew: nothing of it is sent again."""
+    """Whether its record was lost and written again: nothing of it is sent again."""
     error: OfRun[list[Any] | None] = None
     """``[class name in errors, arguments]`` of the error that ended the batch early."""
 

@@ -5,8 +5,8 @@
 ... def done(sender, job_id, summary, **_): ...
 
 Each is sent at least once: a worker that dies in the middle of a step has its step done again. ``sender`` is the task.
-A receiver that raises is logged, and disturbs nobody. Connect them where workers import it (in Django: ``ready()``),
-and take ``**_``, since more may be told one day.
+A receiver that raises is logged, and disturbs nothing else. Connect them where workers import it (in Django:
+``ready()``), and take ``**_``, since later releases may send more arguments.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """kombu's Redis transport for workers that survive a restart of their Redis, a full Redis, and one that falls silent.
 
 When its connection is lost, a worker of Celery 5.7 closes it twice. The second time kombu no longer has the address
-that it needs to give back what the worker holds, or to acknowledge it later: an AttributeError ends the worker, and the
-messages that it held are invisible for the whole visibility timeout. With this transport that is one more connection
-error, which the worker survives, and the messages go back into their queues as soon as the broker answers again.
+that it needs to return what the worker has received, or to acknowledge it later: an AttributeError ends the worker,
+and the messages that it held are invisible for the whole visibility timeout. With this transport that is one more
+connection error, which the worker survives, and the messages go back into their queues as soon as the broker answers
+again.
 
 A Redis that refuses commands for a while (its memory or its disk is full, it is a replica during a failover, it is
 loading) ends a worker of any Celery, because kombu does not treat that as a connection error. This transport does, so
@@ -76,7 +77,7 @@ def is_refused_for_now(exc: ResponseError) -> bool:
 
 @dataclass
 class _Kept:
-    """The messages that are to be given back, by delivery tag."""
+    """The messages that are to be returned, by delivery tag."""
 
     held: dict[str, float] = field(default_factory=dict)  # since when
     popped: dict[str, Any] = field(default_factory=dict)  # the message, which may be nowhere else by now
@@ -101,7 +102,7 @@ class QoS(redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         """Record a message as held.
 
-        A message that was already popped and cannot be recorded would be lost, so it is kept in this process.
+        A message that was already popped and cannot be recorded would be lost, so it stays in this process.
         """
         message.held_since = steady.monotonic_now()
         try:
@@ -111,19 +112,19 @@ class QoS(redis.QoS):
             raise
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give back all messages that are held, now or later."""
+        """Return all received messages to the broker, now or later."""
         try:
             with self.channel.conn_or_acquire(client) as connected:
                 for tag in list(self._delivered):
                     self.restore_by_tag(tag, connected)
                     self._delivered.pop(tag, None)
         except self._broker_errors as exc:
-            log.warning("%d messages are given back when the broker answers again: %r", len(self._delivered), exc)
+            log.warning("%d messages are returned to the broker when it answers again: %r", len(self._delivered), exc)
             self._kept.held.update({tag: message.held_since for tag, message in self._delivered.items()})
             self._delivered.clear()
 
     def catch_up(self: Any) -> None:
-        """Give back the messages that could not be given back when an earlier connection was lost."""
+        """Return the messages that could not be returned when an earlier connection was lost."""
         kept, count = self._kept, len(self._kept.held) + len(self._kept.popped)
         if not count:
             return
@@ -140,7 +141,7 @@ class QoS(redis.QoS):
                 except BaseException:
                     kept.popped[tag] = message
                     raise
-        log.warning("%d messages of the lost connection are given back", count)
+        log.warning("%d messages of the lost connection are returned to the broker", count)
 
     def _push(self: Any, tag: str, message: Any, client: Any) -> None:
         info = message.delivery_info
@@ -248,7 +249,7 @@ class Bounded:
                     reason = str(exc)
                 if address not in _refusing:
                     _refusing[address] = time.monotonic()
-                    log.warning("the broker refuses commands, and is waited for: %s", reason)
+                    log.warning("the broker refuses commands; the worker waits until it accepts them: %s", reason)
                 raise RedisConnectionError(f"the broker refuses commands: {reason}")
 
         params["connection_class"] = Connection
@@ -260,7 +261,7 @@ class Bounded:
         if self.client.connection.doubtful and hasattr(self.connection.cycle, "_claude_batch_check"):
             self.client.connection.disconnect()
             if not hasattr(self.connection.cycle, "maybe_check_brpop_health"):  # before kombu 5.7
-                raise RedisConnectionError("the connection to the broker was idle for long; it is made anew")
+                raise RedisConnectionError("the connection to the broker was idle for long; it is opened again")
             return  # kombu connects again, and calls this method again
         super()._brpop_start(*(() if timeout is None else (timeout,)))  # type: ignore[misc]
         self._brpop_sent_at = time.monotonic()
@@ -325,7 +326,7 @@ class _Guarded(Bounded):
             if isinstance(self.qos, QoS):  # not with the option ack_emulation=False: then no messages are held
                 self.qos.catch_up()
         except self.ResponseError as exc:
-            log.warning("the broker answers, but takes nothing back: %s", exc)
+            log.warning("the broker answers, but does not accept returned messages: %s", exc)
         super()._brpop_start(timeout)
 
 
@@ -373,7 +374,7 @@ def install() -> None:
     ``valkey://`` and ``valkeys://`` (with TLS) become schemes of brokers and result back ends, too.
 
     Before Celery 5.7 the transports do not give messages back: such a worker keeps its countdowns through a lost
-    connection, and a message that was given back would run twice.
+    connection, and a message that was returned would run twice.
     """
     plain: type[Any] = Transport
     sentinel: type[Any] = SentinelTransport

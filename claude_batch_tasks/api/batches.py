@@ -171,7 +171,7 @@ def list_pages(client: Client, *, timeout: float) -> Iterator[Page]:
             return
         after = page.last_id or (page.data[-1].id if page.data else None)
         if after is None or after in cursors or len(cursors) >= rules.PAGES:
-            raise TransientError("list: the pages broke off before their end")
+            raise TransientError("list: the pages ended before the last one")
         cursors.add(after)
 
 
@@ -190,7 +190,7 @@ def list_since(
     """
     for page in list_pages(client, timeout=timeout):
         if page.unreadable:
-            raise TransientError(f"list: {page.unreadable} of its entries cannot be read")
+            raise TransientError(f"list: {page.unreadable} of its entries are unreadable")
         ahead = rules.clock_offset(page.date, now()) if now is not None else 0.0
         first = since + min(ahead, 0.0)
         for batch in page.data:

@@ -144,13 +144,13 @@ def _limit_body(response: Any) -> None:
         # The status says what happened, and must not be lost because of the body.
         limit = limit._replace(size=0 if unknown else rules.ERROR_BYTES, cut=True)
     elif unknown:
-        raise _make_refusal(call, f"is coded as {coding[:40]!r}, which was not asked for")
+        raise _make_refusal(call, f"is coded as {coding[:40]!r}, which was not requested")
     parts = response.stream if unknown or coding == "identity" else _unpack_chunks(response.stream)
     response.stream = _stream(_library_of(response))(call, limit, response.stream, parts)
 
 
 def _make_refusal(call: _Call, what: str) -> ApiError:
-    return rules.classify_answer(call.endpoint, None)(f"{call.endpoint}: the answer {what}; it was not read further")
+    return rules.classify_answer(call.endpoint, None)(f"{call.endpoint}: the answer {what}; the rest was not read")
 
 
 class _Bounded:
@@ -166,9 +166,9 @@ class _Bounded:
             if limit.size is not None and size > limit.size:
                 if limit.cut:
                     return
-                raise _make_refusal(self._call, f"has more than {limit.size:,} bytes, as none of the API's has")
+                raise _make_refusal(self._call, f"has more than {limit.size:,} bytes, more than any answer of the API")
             if time.monotonic() > until:
-                raise _make_refusal(self._call, f"was not over after {limit.seconds:,} s")
+                raise _make_refusal(self._call, f"had not ended after {limit.seconds:,} s")
             yield part
 
     @property
@@ -217,7 +217,7 @@ def _unpack_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     if not unpack.eof:
         yield unpack.flush()  # a few bytes for which the last part had no room
     if not unpack.eof:
-        raise zlib.error("it breaks off")
+        raise zlib.error("it is cut off")
 
 
 def _window_bits(first: bytes) -> int:

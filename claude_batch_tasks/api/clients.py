@@ -1,4 +1,4 @@
-"""Clients of the SDK: factories make them, and they are kept as long as their credential is accepted."""
+"""Clients of the SDK: factories make them, and they are cached as long as their credential is accepted."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def sdk_client(client: Client) -> anthropic.Anthropic:
 
 
 def renew_credential(client: Client, since: float) -> bool:
-    """Make the next call sign in anew after a 401; return whether that may help.
+    """Make the next call sign in again after a 401; return whether that may help.
 
     A token that was refused is discarded once. If the next token is refused as well, or if it was a key, the client's
     factory makes a new client. A client with another key may help; otherwise the client is forgotten.
@@ -236,7 +236,7 @@ def why_unusable(factory: str) -> str | None:
 def hash_credential(client: anthropic.Anthropic, key: str) -> str:
     """Return a keyed hash of a client's address and its key or token; neither can be computed from it.
 
-    It is computed as in 0.2.0. See ``identity.keyed_hash`` for what else tells accounts apart.
+    It is computed as in 0.2.0. See ``identity.keyed_hash`` for what else distinguishes accounts.
     """
     return identity.hash_texts([str(client.base_url), client.api_key or "", client.auth_token or ""], key)
 
@@ -246,7 +246,7 @@ def account_name(
 ) -> str:
     """Return the store's name for the account of a client: a hash, for data that all jobs on the account share.
 
-    The client's own headers tell accounts apart as well: one of them may name a workspace, or a tenant of a gateway. A
+    The client's own headers distinguish accounts as well: one of them may name a workspace, or a tenant of a gateway. A
     client without a secret of its own is identified by the account that the API named, and before that is known by its
     alias.
 

@@ -1,8 +1,8 @@
 """The identity of a client, as far as it is known without a call: its kind, host, workspace and credential.
 
-A key or a token in the client is a secret of one account, and tells accounts apart. A provider of tokens, a profile or
-a cloud's own identity does not: the next token may belong to another account. Such a client is identified by what the
-API says of it; until then it shares nothing with clients of another provider.
+A key or a token in the client is a secret of one account, and distinguishes accounts. A provider of tokens, a profile
+or a cloud's own identity does not: the next token may belong to another account. Such a client is identified by what
+the API says of it; until then it shares nothing with clients of another provider.
 
 Secrets leave this module only inside a keyed hash.
 """
@@ -33,7 +33,7 @@ _VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTES = "'\"`\u2018\u2019\u201c\u201d"
 _LINE_BREAK = re.compile(r"[\r\n]")
-_BOM = "has a byte order mark (BOM) in it: the file it was read from begins with one"
+_BOM = "has a byte order mark (BOM) in it: the file that it was read from begins with one"
 _CONTROL = "has a control character in it"
 
 #: Attributes of clients and of the SDK's providers that name an account and are not secret.
@@ -133,7 +133,7 @@ def why_malformed(client: anthropic.Anthropic) -> str | None:
 
 def _fault_of_header(client: anthropic.Anthropic, name: str, value: Any, sent: Mapping[str, Any]) -> str | None:
     if not _HEADER_NAME.fullmatch(name):
-        return f"the name of its header {name.strip()[:40]!r} has a character that no header's name may have"
+        return f"the name of its header {name.strip()[:40]!r} has a character that is not allowed in a header's name"
     if type(value).__name__ in ("Omit", "NotGiven"):  # how the SDK leaves a header out
         return None
     if not isinstance(value, (str, bytes)):
@@ -170,7 +170,7 @@ def _why_no_credential(client: anthropic.Anthropic, sent: Mapping[str, Any]) -> 
     empty = [name for name in _VARIABLES if not os.environ.get(name, "not set").strip()]
     if not empty:
         return None
-    return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} set, and empty, and it has no other key"
+    return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} set but empty, and it has no other key"
 
 
 #: What may be wrong with the form of a header's text: whether only a secret must not be so, how it is recognized (where
@@ -180,9 +180,9 @@ _FAULTS: tuple[tuple[bool, Callable[[str], Any], str], ...] = (
     (False, lambda text: _LINE_BREAK.search(text.strip()), "has a line break in it"),
     (False, _LINE_BREAK.search, "has a line break at its end or its beginning"),
     (False, lambda text: text != text.strip(), "begins or ends with a space"),
-    (True, lambda text: text[0] in _QUOTES or text[-1] in _QUOTES, "stands in quotation marks"),
+    (True, lambda text: text[0] in _QUOTES or text[-1] in _QUOTES, "is in quotation marks"),
     (True, re.compile(r"(export )?[A-Z]+_[A-Z_]+=").match, "begins with the name of a variable and ="),
-    (True, re.compile(r"bearer\s", re.IGNORECASE).match, "begins with 'Bearer', which the SDK puts before it"),
+    (True, re.compile(r"bearer\s", re.IGNORECASE).match, "begins with 'Bearer', which the SDK adds itself"),
     (True, re.compile(r"sk-ant-.*\s", re.DOTALL).match, "has a space in it"),
     (False, lambda text: not text.isascii(), "has a character in it that is not ASCII"),
     (True, lambda text: not text.isprintable(), _CONTROL),

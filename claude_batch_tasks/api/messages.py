@@ -62,7 +62,7 @@ def _complete_answer(client: Client, response: Any, body: bytes) -> Answer:
     if message.get("error") and "content" not in message:
         raise error_from_answer("messages", response.status_code, body, response.headers, client)
     if message.get("type") in _NO_MESSAGES:
-        raise msgspec.DecodeError("the answer is not the API's JSON of a message")
+        raise msgspec.DecodeError("the answer is not a message in the API's JSON")
     return Answer(body, rules.read_rate_limits(response.headers))
 
 
@@ -99,7 +99,7 @@ def _streamed_answer(client: Client, body: bytes, on_account: Callable[[Account]
             whole = message.encode_message()
             for dropped in message.dropped:
                 log.warning(
-                    "messages: a stream began anew with another message; %s was left out, and may be billed too",
+                    "messages: a stream started again with another message; %s was dropped, and may be billed too",
                     hide_secrets(dropped, client),
                 )
             return Answer(whole, limits)
@@ -135,7 +135,7 @@ def _parse_object(data: bytes) -> dict[str, Any]:
     An answer that Python cannot hold is paid for all the same, so it is read without limits on numbers and nesting.
     """
     if sum(map(data.count, (b",", b"[", b"{"))) > rules.ANSWER_VALUES:
-        raise msgspec.DecodeError("the answer has more parts than any of the API's")
+        raise msgspec.DecodeError("the answer has more parts than any answer of the API")
     try:
         value = lenient_json.loads(data)
     except ValueError:

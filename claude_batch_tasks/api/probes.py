@@ -1,4 +1,4 @@
-"""Free calls that tell which server answers, and for which account."""
+"""Free calls that find out which server answers, and for which account."""
 
 from __future__ import annotations
 

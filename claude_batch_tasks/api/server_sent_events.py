@@ -31,7 +31,7 @@ _NEEDED = {"message_start", "content_block_start", "content_block_delta", "messa
 
 
 def is_needed(name: str, data: bytes) -> bool:
-    """Return whether unreadable data is an event that must not be missing: by its name or, without one, by its look."""
+    """Return whether unreadable data is an event that must not be missing: by its name or, without one, by its form."""
     return name in _NEEDED or (name in ("", "message") and data.lstrip().startswith(b"{"))
 
 
@@ -83,9 +83,9 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Message:
-    """The message so far. Unknown fields and blocks are kept as they came.
+    """The message so far. Unknown fields and blocks are stored as they came.
 
-    A ``message_start`` with another id than the one before begins the message anew: something between us and the API
+    A ``message_start`` with another id than the one before starts the message again: something between us and the API
     has asked a second time. One with the same id repeats the first. After a second beginning no event may be missing or
     come twice, because events that remain of the first message would look like that.
     """
@@ -142,7 +142,7 @@ class Message:
     def _start_block(self, event: dict[str, Any]) -> None:
         index = event["index"]
         if index in self._grown or index in self._stopped:
-            raise ValueError("a block is begun twice")
+            raise ValueError("a block starts twice")
         self._blocks[index] = dict(event["content_block"])
 
     def _stop_block(self, event: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ class Message:
         self._message.update({n: v for n, v in event.items() if n not in ("type", "delta", "usage")})
 
     def _stop_message(self, event: dict[str, Any]) -> None:
-        """End the message; check, if it was begun anew, that every block is there and has ended."""
+        """End the message; check, if it was started again, that every block is there and has ended."""
         whole = set(range(len(self._blocks)))
         if self.dropped and not (whole and whole == self._blocks.keys() == self._stopped):
             raise ValueError("blocks are missing")
@@ -201,7 +201,7 @@ class Message:
     def _grow_block(self, event: dict[str, Any]) -> None:
         index, delta = event["index"], event["delta"]
         if index in self._stopped:
-            raise ValueError("a block that has ended goes on")
+            raise ValueError("a block that has ended continues")
         self._grown.add(index)
         block, kind = self._blocks[index], str(delta.get("type"))
         if name := _TEXTS.get(kind):

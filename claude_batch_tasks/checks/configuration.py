@@ -116,7 +116,7 @@ def _of_server(server: Server, prefix: str) -> list[Finding]:
             return found + (redis_servers.of_prefixes(server, client, prefix) if "store" in server.roles else [])
     except (redis.RedisError, OSError) as exc:
         log.info(
-            "the Redis at %s does not tell how it is set up: %s",
+            "the Redis at %s does not permit INFO: %s",
             redis_address(server.url),
             type(exc).__name__,
         )

@@ -122,5 +122,5 @@ def _why_unusable(exc: Exception, urls: Any) -> str:
         for url in list_of(urls):
             _ = urlsplit(str(url)).port
     except ValueError:
-        return "it is no address; signs such as / @ [ in a password are written %2F %40 %5B"
+        return "it is not an address; write signs such as / @ [ in a password as %2F %40 %5B"
     return f"{type(exc).__name__}: {mask_passwords(str(exc))}"

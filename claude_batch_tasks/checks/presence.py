@@ -84,7 +84,7 @@ def describe_wait(seconds: float, workers: Sequence[WorkerPresence], queue: str 
 def warn_unserved(app: Celery, store: HasPresence, job_id: str, job: JobRecord) -> None:
     """Log a warning if no worker listens on the queue that a job was sent to: once for each process and queue.
 
-    It costs one short look into the store, once a minute. A failure of the store is no news here.
+    It costs one short call of the store, once a minute. A failure of the store is ignored here.
     """
     queue = find_queue(app, job)
     if queue is None:

@@ -60,7 +60,11 @@ def _wait_for_control_queue(connection: Any, name: str) -> None:
     begun = time.monotonic()
     while _is_locked(connection, name) and time.monotonic() < begun + _LOCKED:
         if time.monotonic() < begun + 1:
-            log.warning("the broker keeps %s for the lost connection; waiting until it notices the loss", name)
+            log.warning(
+                "the broker still reserves %s for the lost connection; the worker waits until the broker notices the "
+                "loss",
+                name,
+            )
         maybe_shutdown()
         time.sleep(1)
 

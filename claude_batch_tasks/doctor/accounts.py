@@ -98,7 +98,7 @@ def _without_answer(about: dict[str, Any], exc: ApiError) -> Finding:
 
 def _with_answer(answer: api.ProbeAnswer, about: dict[str, Any], client: anthropic.Anthropic) -> Iterator[Finding]:
     organization, workspace = answer.account
-    told = f"organization {organization or 'not told'}" + (f", workspace {workspace}" if workspace else "")
+    told = f"organization {organization or 'not reported'}" + (f", workspace {workspace}" if workspace else "")
     yield ok(f"client {about['alias']!r}: {about['host']} answers, {told}")
     if organization is None and not identity.has_secret(client):
         yield problems.UNIDENTIFIED.found(**about, kind=identity.describe_client(client))
@@ -106,7 +106,7 @@ def _with_answer(answer: api.ProbeAnswer, about: dict[str, Any], client: anthrop
 
 def _no_key(alias: str) -> Finding:
     return ok(
-        f"client {alias!r}: this process has no key, and was not checked; only workers need one (run doctor there)"
+        f"client {alias!r}: not checked, because this process has no key; only workers need one (run doctor there)"
     )
 
 

@@ -20,7 +20,7 @@ from claude_batch_tasks.settings import Settings
 #: Seconds between two polls of the job.
 _EVERY = 0.5
 
-#: Seconds after which there is a warning that no worker has taken the job.
+#: Seconds after which there is a warning that no worker has started the job.
 _UNTAKEN = 15.0
 
 
@@ -48,13 +48,13 @@ def submit_test(app: Celery, model: str, client: str) -> BatchJob:
 
 
 def follow_job(
-    job: BatchJob, timeout: float, tell: Callable[[HistoryEvent], None], warn: Callable[[str], None]
+    job: BatchJob, timeout: float, report: Callable[[HistoryEvent], None], warn: Callable[[str], None]
 ) -> JobStatus:
     """Follow the job until it has ended or the time is over, and return its last status.
 
     Args:
         timeout: seconds.
-        tell: called with each event of the job's history.
+        report: a function that is called with each event of the job's history.
         warn: called once with a text, if no worker takes the job.
     """
     begun, told, warned = time.monotonic(), 0, False
@@ -62,12 +62,12 @@ def follow_job(
         status = job.status()
         events = job.history()
         for event in events[told:]:
-            tell(event)
+            report(event)
         told = len(events)
         passed = time.monotonic() - begun
         if status.ended_at is not None or passed >= timeout:
             return status
         if status.state == "staged" and passed >= _UNTAKEN and not warned:
             warned = True
-            warn(f"no worker has taken the job for {_UNTAKEN:.0f} s; they may be busy")
+            warn(f"no worker has started the job for {_UNTAKEN:.0f} s; they may be busy")
         time.sleep(_EVERY)

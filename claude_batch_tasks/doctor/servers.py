@@ -50,7 +50,7 @@ _CAUSES = (
         "its Sentinels do not answer, or know no master of that name",
         "Start them, or correct {setting} and master_name",
     ),
-    (("refused",), "nobody listens there", "Start it, or correct {setting}"),
+    (("refused",), "no server listens there", "Start it, or correct {setting}"),
     (
         ("name or service", "name resolution", "nodename", "getaddrinfo", "no address associated"),
         "its name cannot be resolved",
@@ -60,16 +60,16 @@ _CAUSES = (
         ("ssl", "certificate", "tls"),
         "TLS: {error}",
         "rediss:// (amqps://) in {setting} if that speaks TLS, redis:// (amqp://) if not; ssl_ca_certs=<file> for "
-        "a certificate authority of your own",
+        "your own certificate authority",
     ),
     (
         ("timeout", "timed out", "unreachable", "no route"),
         "no answer in time",
-        "Let firewalls pass it, or correct {setting}",
+        "Allow it in the firewall, or correct {setting}",
     ),
     (
         ("closed", "reset", "aborted", "broken pipe"),
-        "it hangs up",
+        "it closes the connection",
         "rediss:// (amqps://) in {setting} if the server speaks TLS; else see that server's log",
     ),
     (("loading",), "it still reads its data", "Wait, and run doctor again"),
@@ -163,7 +163,7 @@ def _judge_info(server: Server, client: Any) -> tuple[list[Finding], dict[str, A
     try:
         info: dict[str, Any] = client.info()
     except redis.ResponseError:
-        return [ok(f"{server.name} does not let its user see how it is set up (INFO)")], {}
+        return [ok(f"{server.name} does not permit its user to run INFO")], {}
     return redis_servers.of_server(server.roles, redis_address(server.url), info), info
 
 

@@ -139,7 +139,7 @@ def _server_versions(app: Celery) -> dict[str, str]:
             with redis_servers.connect_client(server.url) as client:
                 found[", ".join(server.roles)] = redis_servers.name_product(client.info("server"))
         except (redis.RedisError, OSError) as exc:
-            found[", ".join(server.roles)] = f"a Redis that does not tell its version ({type(exc).__name__})"
+            found[", ".join(server.roles)] = f"a Redis that does not report its version ({type(exc).__name__})"
     named = " ".join(found)
     if "broker" not in named:
         with servers.open_broker(app) as connection:

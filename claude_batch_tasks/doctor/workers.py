@@ -116,7 +116,7 @@ def _compare_workers(app: Celery, workers: list[str]) -> Iterator[Finding]:
     answers = _ask_workers(app, inspection.COMMAND, workers, timeout=FIRST, token=token)
     for worker in workers:
         found = of_worker(worker, answers.get(worker, {}), settings, marked=marked, asked=asked)
-        yield from found or [ok(f"{worker} takes our jobs, with claude-batch-tasks {__version__}")]
+        yield from found or [ok(f"{worker} runs jobs, with claude-batch-tasks {__version__}")]
 
 
 def of_worker(

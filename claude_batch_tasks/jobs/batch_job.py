@@ -67,7 +67,7 @@ class BatchJob:
         """Return what happened to the job, the oldest first: created, each 404 and its countdown, ended, fetched.
 
         At most 1,000 entries: of a longer story the first 200, the last 800, and between them one, ``left_out``, that
-        says how many are not kept.
+        says how many are left out.
         """
         self._require_job()
         return self._store.history.read_events(self.job_id)
@@ -190,7 +190,7 @@ class BatchJob:
     def resume(self, **options: Unpack[JobSettings]) -> AsyncResult[Summary]:
         """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.
 
-        A batch that exists is looked at, never created again; one whose create was not answered is searched for first.
+        A batch that exists is polled, never created again; a batch whose create was not answered is searched for first.
         ``max_wait`` counts from now. What is linked to the job and follows it in a chain runs when it ends; a chord
         that has failed with it stays failed.
 

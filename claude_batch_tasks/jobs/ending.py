@@ -25,7 +25,7 @@ def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> 
     if job.state in ENDED:
         return
     store.jobs.update_job(job_id, cancel_requested=True)
-    history.note(store, Unit(job_id), "cancel", "cancel asked for")
+    history.note(store, Unit(job_id), "cancel", "cancel requested")
     # If the messages get lost, the next poll cancels.
     store.schedule.wake_units(Unit(job_id, number) for number in range(job.batches))
     task = app.tasks[cancel_batch.name]
@@ -44,7 +44,7 @@ def delete_job(store: Ledger, job_id: str) -> None:
         state = read_job(store, job_id).state
         if state not in ENDED:
             raise JobRunning(
-                f"job {job_id} is {state}, and what it pays for would be lost; "
+                f"job {job_id} is {state}, and answers that are paid for would be lost; "
                 "cancel() it, and delete it when it has ended"
             )
     store.jobs.delete_job(job_id, remember=True)

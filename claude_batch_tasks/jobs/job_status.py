@@ -117,7 +117,7 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     fallback: int
     """Outcomes that came through the Messages API."""
     fallback_skipped: int
-    """Requests that deserved another chance and were not sent again: no budget was left, or the job was stopped."""
+    """Requests that were eligible for fallback and were not sent again: no budget was left, or the job was stopped."""
     limited: str | None = None
     """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
     failures: tuple[FailureCount, ...] = ()
@@ -297,7 +297,7 @@ class _Schedule(HasSchedule, HasPresence, Clock, Protocol):
 
 
 class Waits:
-    """What tells of jobs why they wait for a worker. The workers are read once, and only if a job waits."""
+    """Answers why jobs wait for a worker. The workers are read once, and only if a job waits."""
 
     def __init__(self, app: Celery, store: _Schedule) -> None:
         self._app, self._store = app, store

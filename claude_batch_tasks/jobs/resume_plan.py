@@ -59,7 +59,7 @@ def check_no_fallback(options: Mapping[str, Any]) -> None:
         InvalidSettings: they do.
     """
     if options.get("fallback", "off") != "off":
-        raise InvalidSettings("fallback: an adopted batch's requests are not known, and cannot be sent again")
+        raise InvalidSettings("fallback: the requests of an adopted batch are not known, and cannot be sent again")
 
 
 def plan_resume(

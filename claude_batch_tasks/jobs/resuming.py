@@ -81,4 +81,4 @@ def _show_as_running(app: Celery, store: HasRecords, job_id: str, job: JobRecord
             )
     except Exception as exc:  # noqa: BLE001 - any back end
         extra = history.fields(Unit(job_id), "progress")
-        log.warning("job %s: its AsyncResult still shows how it failed: %s", job_id, exc, extra=extra)
+        log.warning("job %s: its AsyncResult still shows the failure: %s", job_id, exc, extra=extra)

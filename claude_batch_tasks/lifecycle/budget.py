@@ -21,7 +21,7 @@ def reserve_cost(step: Step) -> Done | Wait | None:
     if limit is None:
         return None
     if (unknown := _estimate_cost(step)) is not None:
-        return _end_uncreated(step, f"max_cost cannot be kept: {unknown}")
+        return _end_uncreated(step, f"max_cost cannot be guaranteed: {unknown}")
     assert record.least is not None
     assert record.most is not None
     answer = step.store.budget.reserve_cost(
@@ -31,9 +31,9 @@ def reserve_cost(step: Step) -> Done | Wait | None:
         return None
     if answer == "wait":
         pause = 2 * step.settings.poll_min
-        return Wait("waiting for what the job's other batches cost (max_cost)", pause, spread=0.25, tried=False)
+        return Wait("waiting for the cost of the job's other batches (max_cost)", pause, spread=0.25, tried=False)
     if answer == "lost":
-        return _end_uncreated(step, "what the job has spent is gone from the store, so max_cost cannot be kept")
+        return _end_uncreated(step, "what the job has spent is gone from the store, so max_cost cannot be guaranteed")
     return _end_uncreated(step, f"the rest of max_cost (${limit:,.4g}) does not cover its input")
 
 
@@ -58,7 +58,7 @@ def _end_uncreated(step: Step, note: str) -> Done:
         "counts": {"errored": record.count},
     }
     step.update_record(state="unsent", note=note, **({} if record.rounds else outcome))
-    return Done("no money is left for it")
+    return Done("max_cost leaves no money for it")
 
 
 def record_cost(step: Step) -> None:

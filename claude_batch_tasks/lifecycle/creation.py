@@ -77,7 +77,7 @@ def _search_later(step: Step, exc: errors.AmbiguousError) -> NoReturn:
         unanswered_at=step.now(), ambiguous_at=step.now(), **named, **gateway_errors.note_refusal(step, exc)
     )
     credentials.compare_with_job(step, api.Account(exc.organization, exc.workspace))
-    raise errors.CreateUnresolved(f"{exc}; searching for what it may have created", exc.retry_after) from None
+    raise errors.CreateUnresolved(f"{exc}; searching for the batch that it may have created", exc.retry_after) from None
 
 
 def _is_last_not_found(step: Step, exc: errors.NotFoundError) -> bool:

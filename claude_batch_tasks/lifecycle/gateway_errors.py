@@ -1,6 +1,6 @@
 """Gateways without Message Batches: how one is recognised, and how it is remembered for the account.
 
-A worker that has found such a gateway tells the other workers, so that later jobs need only one free call to know. If
+A worker that has found such a gateway informs the other workers, so that later jobs need only one free call to know. If
 it is not certain that nothing was created, nothing is sent another way.
 """
 
@@ -34,7 +34,7 @@ def check_gateway(step: Step) -> None:
 
 
 def check_listing(step: Step) -> None:
-    """Check, after a create that was answered 404 for good, whether list calls are unsupported too.
+    """Check, after the last allowed 404 of a create, whether list calls are unsupported too.
 
     Raises:
         BatchesUnsupported: batches cannot be listed; nothing was created.
@@ -115,13 +115,11 @@ def _is_absent(answer: api.ProbeAnswer) -> bool:
 
 def _unsupported_error(step: Step, status: int | None) -> errors.BatchesUnsupported:
     record, client = step.batch, step.job.client
-    text = (
-        f"create: the address of client {client!r} answers {status} to calls of Message Batches: a gateway without them"
-    )
+    text = f"create: the address of client {client!r} is a gateway without Message Batches: it answers {status} to them"
     if record.intent_at is not None:
-        text += "; it does not say what became of the create that was sent, so nothing is sent in its place"
+        text += "; it is not known whether the create that was sent succeeded, so nothing is sent in its place"
     elif step.settings.fallback == "messages":
-        text += "; nothing was created, and its requests go through the Messages API at full price, as fallback says"
+        text += "; nothing was created, and its requests go through the Messages API at full price (fallback)"
     else:
         text += "; nothing was created"
     return errors.BatchesUnsupported(text, status)

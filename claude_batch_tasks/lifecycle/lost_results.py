@@ -47,7 +47,7 @@ def refetch_batch(
         log.warning("job %s: fetched again, because gone from the store: %s", unit.name, ", ".join(gone), extra=extra)
         fetched += _refetch_attempt(store, settings, client, job_id, job, number, record, attempt, round_, expected)
     if fetched:
-        text = f"{format_count(fetched, 'result')} that the store had lost fetched again"
+        text = f"{format_count(fetched, 'result')} fetched again that the store had lost"
         history.note(store, Unit(job_id, number), "fetched", text, batch_id=record.batch_id)
     return fetched
 

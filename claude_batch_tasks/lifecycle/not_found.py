@@ -19,7 +19,7 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
     known, sighting = record.created_at is not None, record.sighting or _created_at(step, now)
     step.update_record(not_found=record.not_found + 1)
     if exc.error_type is None:
-        raise errors.NotFoundError(f"{exc}; which says nothing of the batch", *exc.args[1:])
+        raise errors.NotFoundError(f"{exc}; this says nothing about the batch", *exc.args[1:])
     meaning = _judge_absence(step, sighting, now)
     if meaning == "ask_list":
         _ask_list(step, exc, now)
@@ -27,11 +27,11 @@ def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endp
     # A batch that was created elsewhere, and never seen, is not sent again whatever its absence means.
     if known and meaning != "propagation" and not credentials.proves_absence(step):
         why = credentials.check_unproven(step, sighting, record.unidentified)
-        raise errors.NotFoundError(f"{exc}; {record.unidentified} listings do not show it, but {why}", *exc.args[1:])
+        raise errors.NotFoundError(f"{exc}; {record.unidentified} list calls do not show it, but {why}", *exc.args[1:])
     if meaning == "lost":
         return _give_up_lost(step, exc, f"last seen at {format_time(sighting)}" if known else "never seen")
     ago = f"seen {max(now - sighting, 0):.0f} s ago" if known else "adopted just now"
-    raise errors.NotFoundError(f"{exc}; {ago}, so taken for propagation delay", *exc.args[1:])
+    raise errors.NotFoundError(f"{exc}; {ago}, taken as propagation delay", *exc.args[1:])
 
 
 def _give_up_lost(step: Step, exc: errors.NotFoundError, seen: str) -> Done | Fail:
@@ -42,8 +42,8 @@ def _give_up_lost(step: Step, exc: errors.NotFoundError, seen: str) -> Done | Fa
     """
     record = step.batch
     if record.provisional:
-        return release_batch(step, f"{exc}; it is in no listing")
-    text = f"{exc}; batch {record.batch_id} was {seen} and is missing from {record.absences} complete listings"
+        return release_batch(step, f"{exc}; no list call shows it")
+    text = f"{exc}; batch {record.batch_id} was {seen} and is missing from {record.absences} complete list calls"
     return handle_missing_batch(step, "lost", errors.BatchLost(text, *exc.args[1:]))
 
 
@@ -108,7 +108,7 @@ def release_batch(step: Step, why: str) -> Done:
     record = step.batch
     foreign = record.batch_id
     assert foreign is not None
-    step.record_event("given_back", f"{why}; giving the batch back", level=logging.WARNING)
+    step.record_event("given_back", f"{why}; the batch is released", level=logging.WARNING)
     step.release_batch(
         foreign,
         state="creating",
@@ -122,4 +122,4 @@ def release_batch(step: Step, why: str) -> Done:
         turn=record.turn + 1,
         **({} if record.rounds else {"attempt": 0, "counts": {}}),
     )
-    return Done(f"gave {foreign} back: {why}")
+    return Done(f"released {foreign}: {why}")

@@ -163,7 +163,7 @@ def _check_asked(step: Step, now: float) -> None:
     """
     wait = (step.batch.not_before or 0.0) - now
     if wait > 0 and not step.job.cancel_requested and (step.deadline is None or now < step.deadline):
-        raise errors.RateLimited("Anthropic asked for a pause before the next look at this batch", wait)
+        raise errors.RateLimited("Anthropic asked for a pause before the next poll of this batch", wait)
 
 
 def _apply_not_before(moment: float | None, at: float, deadline: float | None) -> float:

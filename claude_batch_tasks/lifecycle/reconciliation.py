@@ -76,11 +76,11 @@ def _give_up_search(step: Step, searched_for: float) -> None:
     created_at = format_time(record.intent_at or 0.0)
     if step.settings.on_unresolved_create == "fail":
         raise errors.CreateUnconfirmed(
-            f"the create at {created_at} was not answered, and {record.create_looks} listings over "
-            f"{searched_for:.0f} s did not show its batch; it is not sent again, as on_unresolved_create says"
+            f"the create at {created_at} was not answered, and {record.create_looks} list calls over "
+            f"{searched_for:.0f} s did not show its batch; it is not sent again (on_unresolved_create)"
         )
     _check_refusal(step)
-    text = f"the create at {created_at} was never stored, and is sent again"
+    text = f"the create at {created_at} never succeeded, and is sent again"
     step.record_event("unsent", text, level=logging.WARNING)
     # List calls were answered; the next create shows whether creates are.
     answered = {"refused_since": None} if record.refusal is None else {}
@@ -121,8 +121,8 @@ def _describe_search(step: Step, *, unproven: bool) -> str:
     """
     record = step.batch
     text = (
-        f"it is not known whether the create at {format_time(record.intent_at or 0.0)} was stored; "
-        f"{record.create_looks + record.unidentified} listings did not show it"
+        f"it is not known whether the create at {format_time(record.intent_at or 0.0)} succeeded; "
+        f"{record.create_looks + record.unidentified} list calls did not show its batch"
     )
     if unproven:
         text += f"; {credentials.check_unproven(step, record.intent_at or 0.0, record.unidentified)}"
@@ -145,7 +145,7 @@ def _check_refusal(step: Step) -> None:
     refused_for = step.now() - (record.refused_since or 0.0)
     if rules.may_pass_by_itself(refusal.status) and refused_for < step.settings.proxy_error_grace:
         return
-    text = f"{refusal}; {record.create_looks} listings show that nothing was created"
+    text = f"{refusal}; {record.create_looks} list calls show that nothing was created"
     step.update_record(state="staged", intent_at=None, ambiguous_at=None, refusal=None)
     raise errors.PermanentError(text, *refusal.args[1:])
 
@@ -226,7 +226,7 @@ def _recover_batch(step: Step, seen: api.Batch, *, sure: bool, instead_of: Unit 
 def _judge_candidate(step: Step, batch_id: str, holder: Unit | None) -> Literal["free", "doubtful", "taken"]:
     """Judge whether a batch may be recovered as this job's.
 
-    ``doubtful``: another job has it, but did not create it: its rows will tell. A holder that is gone, that ended
+    ``doubtful``: another job has it, but did not create it: its rows will show. A holder that is gone, that ended
     without knowing, or that holds another batch by now, holds nothing.
     """
     if holder is None or holder == step.unit:
@@ -260,14 +260,14 @@ def learn_adopted_batch(step: Step, seen: api.Batch) -> None:
             seen.id, created_at=seen.created_at.timestamp(), api_ahead=step.measure_api_ahead(seen.date)
         ):
             holder = step.store.batch_ids.find_owner(seen.id)
-            raise errors.BatchTasksError(f"batch {seen.id} is that of job {holder.job_id if holder else 'another'}")
+            raise errors.BatchTasksError(f"batch {seen.id} belongs to job {holder.job_id if holder else 'another'}")
         step.update_record(expires_at=seen.expires_at.timestamp() if seen.expires_at else None)
     if count not in (0, record.count):
         step.store.jobs.update_job(step.unit.job_id, requests=count)
         step.job.requests = count
         step.update_record(count=count)
     if not record.count and not seen.running:
-        error = f"retrieve: {seen.id} has ended, and is shown without its requests"
+        error = f"retrieve: {seen.id} has ended, and is listed without its requests"
         if record.failures + 1 >= step.settings.results_limit:
             raise errors.ResultsMissing(error)
         raise errors.TransientError(error)

@@ -1,4 +1,5 @@
-"""The repair of records that the store has lost: end what cannot go on, tell those who wait, have rows fetched again.
+"""The repair of records that the store has lost: end jobs that cannot continue, report that to their callers, have
+rows fetched again.
 
 Nothing here creates a batch, or sends a request a second time; ``lost_results`` fetches rows.
 """
@@ -131,7 +132,7 @@ class Watch:
                 and not _has_ended(app, job_id)
             ):
                 extra = history.fields(Unit(job_id), "gone")
-                log.warning("job %s is gone from the store; whoever waits for it is told", job_id, extra=extra)
+                log.warning("job %s: is gone from the store; its caller gets an error", job_id, extra=extra)
                 message_chain.publish_chain(
                     record, job_id, message_chain.make_steps(app, job_id, record, 0, since=message_chain.DONE)
                 )
@@ -174,7 +175,12 @@ def _reschedule_units(store: _Repairable, job_id: str, job: JobRecord) -> None:
         unit for unit in absent if unit.batch is None or _goes_on(store.records.read_batch(job_id, unit.batch))
     ]:
         extra = history.fields(Unit(job_id), "rescheduled")
-        log.warning("job %s: %d of its units were in no schedule; they are due again", job_id, len(lost), extra=extra)
+        log.warning(
+            "job %s: %d of its batches or senders were in no schedule, and are due again",
+            job_id,
+            len(lost),
+            extra=extra,
+        )
         store.schedule.add_units(lost, store.now())
 
 

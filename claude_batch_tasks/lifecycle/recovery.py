@@ -61,7 +61,7 @@ def recover_messages(app: Celery, after: float = 0, limit: int | None = None) ->
             if again:
                 sent += 1
                 late = max(store.now() - lost.due_at, 0)
-                text = f"a message was due {late:.0f} s ago; sent again"
+                text = f"a message has been due for {late:.0f} s, and is sent again"
                 history.note(store, unit, "recovered", text, level=logging.WARNING)
     return sent
 

@@ -84,7 +84,8 @@ def _unpack_positions(packed: bytes, expected: int) -> Sequence[int]:
     found = array("I")
     if len(packed) != expected * found.itemsize:
         raise ResultsMissing(
-            f"which {expected:,} requests deserve another chance is gone from the store, or was changed there", expected
+            f"which {expected:,} requests are eligible for fallback is gone from the store, or was changed there",
+            expected,
         )
     found.frombytes(packed)
     return array("I", sorted(found))
@@ -139,7 +140,7 @@ def read_staged(store: HasPayloads, job_id: str, batch: int) -> Iterator[tuple[l
     ):
         if ids is nothing or body is nothing:
             raise ResultsMissing(
-                f"the requests of batch {batch_number(batch)} of job {job_id} are not all in the store any more"
+                f"the requests of batch {batch_number(batch)} of job {job_id} are no longer all in the store"
             )
         yield ids, body
 
@@ -199,7 +200,7 @@ def start_round(step: Step) -> None:
     record = step.batch
     changes = begin_round(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record)
     wait = step.bound_wait(step.draw_countdown(len(record.rounds) + rules.RESUBMIT_AFTER))
-    text = f"{changes['smaller']:,} of its requests go into a smaller batch in {format_duration(wait)}"
+    text = f"{changes['smaller']:,} of its requests are sent again in a smaller batch in {format_duration(wait)}"
     step.record_event(
         "resubmitted", text, requests=changes["smaller"], round=len(changes["rounds"]), countdown=round(wait, 1)
     )

@@ -107,7 +107,7 @@ def submit_job(
             defaults=DEFAULTS,
         )
         if not store.jobs.create_job(job_id, job, batches, settings.result_ttl + delay):
-            raise BatchTasksError(f"there is a job {job_id} already; a task id stands for one job")
+            raise BatchTasksError(f"there is already a job {job_id}; a task id belongs to one job")
     except BaseException:
         # If the store does not answer now either, the staged requests expire.
         with suppress(StoreUnavailable):
@@ -145,7 +145,7 @@ def _record_batches(
                 number, (field, why) = found
                 index, custom_id = batch.first + batch.count + number, piece.custom_ids[number]
                 raise InvalidRequests(
-                    f"max_cost cannot be kept: {why}, or leave max_cost out (requests[{index}].{field}, "
+                    f"max_cost cannot be guaranteed: {why}, or leave max_cost out (requests[{index}].{field}, "
                     f"custom_id {custom_id!r}). Nothing was stored or sent",
                     [[index, custom_id, field, why]],
                 )

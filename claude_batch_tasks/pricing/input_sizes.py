@@ -1,4 +1,4 @@
-"""How much input a request gives a model: what the request's own bytes tell, and what they do not.
+"""How much input a request gives a model: what the request's own bytes show, and what they do not.
 
 Text is bounded by its bytes, and an image by the size to which Anthropic scales it down. A file, a URL, a PDF or what a
 server tool finds may have any size. These are counted by name, so that nobody mistakes a guess for a limit.
@@ -83,7 +83,7 @@ def measure_inputs(params: Mapping[str, Any]) -> Inputs:
     found.marks.append(params.get("cache_control"))
     thread = params.get("thread")
     if isinstance(thread, dict) and thread.get("type") != "create":
-        found.unknown["conversation kept at Anthropic (thread)"] += 1
+        found.unknown["conversation stored at Anthropic (thread)"] += 1
     if params.get("mcp_servers"):
         found.endless = found.endless or ("params.mcp_servers", "MCP servers")
     edits = _as_dict(params.get("context_management")).get("edits")

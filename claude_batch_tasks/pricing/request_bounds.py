@@ -141,11 +141,11 @@ class PricedRequest:
 
     def _why_unpriced(self) -> Unbounded | None:
         if self._fast:
-            return Unbounded("params.speed", "what fast mode costs is not known; leave it out")
+            return Unbounded("params.speed", "the price of fast mode is not known; leave it out")
         if self._factor is None:
-            return Unbounded("params.inference_geo", "what inference there costs is not known; leave it out")
+            return Unbounded("params.inference_geo", "the price of inference there is not known; leave it out")
         if not self._prices.has_price(self._model):
-            return Unbounded("params.model", f"what {self._model} costs is not known; add it to claude_batch_prices")
+            return Unbounded("params.model", f"the price of {self._model} is not known; add it to claude_batch_prices")
         return None
 
     def _largest_prompt(self, tokens: int) -> int | None:
@@ -170,7 +170,7 @@ class PricedRequest:
             if cost is None:
                 return Unbounded(
                     "params.tools" if found.advisors else "params.fallbacks",
-                    "what the other models cost that may answer is not known; add them to claude_batch_prices",
+                    "the prices of the other models that may answer are not known; add them to claude_batch_prices",
                 )
             total += times * cost
         searches = self._prices.compute_cost(self._model, Used(web_searches=found.searches), batch=self._batch)

@@ -1,6 +1,6 @@
 """What a job's answers have cost: their usage is added up by model, and then priced once.
 
-Costs are kept as ``{model: exact decimal of USD as text, or None}``. Usage without a known price (a model, fast mode,
+Costs are stored as ``{model: exact decimal of USD as text, or None}``. Usage without a known price (a model, fast mode,
 an answer without usage) has a name of its own there, so that it does not hide the costs that are known.
 """
 

@@ -38,7 +38,7 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
     error: dict[str, Any] | None = None
     """``{"type", "message"}`` and, where known, ``"request_id"``; only if it errored."""
     note: str | None = None
-    """Why it did not get another chance, or not all there are, although it deserved one; and which of its values differ
+    """Why it was not sent again, or not through every way, although it was eligible; and which of its values differ
     from what came, because Python cannot hold that."""
     raw: bytes | None = None
     """If some differ: the line as it came."""

@@ -21,7 +21,7 @@ TALLY_DOWNLOADS = 3
 
 
 def date_of_answer(headers: Mapping[str, str]) -> float | None:
-    """Return the time by the answering server's clock: its ``Date``, plus the ``Age`` if a cache had kept the answer.
+    """Return the time by the answering server's clock: its ``Date``, plus the ``Age`` if a cache had stored the answer.
 
     Returns:
         Epoch seconds; ``None`` if the headers have no readable date.
@@ -48,8 +48,8 @@ def judge_not_found(
 
     Returns:
         ``propagation``: the batch was seen less than ``grace`` seconds ago. ``ask_list``: that is too long ago, and
-        only a complete list call can tell. ``lost``: ``absences_limit`` complete list calls did not show it, or it is
-        older than the retention.
+        only a complete list call can show it. ``lost``: ``absences_limit`` complete list calls did not show it, or it
+        is older than the retention.
     """
     if now - created_at > RETENTION:
         return "lost"

@@ -55,7 +55,7 @@ def seems_lost(after: float, *, due: float, ends: float, resent_at: float, laten
     Args:
         after: seconds by which it must be overdue; 0: whether or not it is, unless it was just sent again.
         due: when it should have acted, epoch seconds.
-        ends: when the lease of whoever is at work ends.
+        ends: when the lease of its present owner ends.
         resent_at: when it was last sent again; 0: never.
         lateness: seconds by which messages are late these days.
     """

@@ -49,7 +49,7 @@ class BodyLimit(NamedTuple):
     """How much of an answer is read."""
 
     size: int | None
-    """Unpacked bytes; None: no limit, because the body is read piece by piece."""
+    """Unpacked bytes; None: no limit, because the body is read chunk by chunk."""
     seconds: float
     """Seconds from the first byte to the last."""
     cut: bool = False

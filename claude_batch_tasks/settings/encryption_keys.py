@@ -54,5 +54,5 @@ def check_key_name(names: Collection[bytes], name: str | None) -> None:
         which = "has others" if names else "is not set"
         raise KeyMissing(
             f"it is encrypted with a key (its name is {name}) that this process does not have: {SETTING} {which} "
-            "here. Everything is kept; give all callers and workers the same keys"
+            "here. Nothing was deleted; give all callers and workers the same keys"
         )

@@ -20,7 +20,7 @@ class FairQueue:
     """A ``queue_class`` for redis-py's ``BlockingConnectionPool``.
 
     With ``queue.LifoQueue``, a thread that puts a connection back and asks again at once gets it before the waiting
-    threads are awake. A thread that read results for minutes thus kept a lease from being renewed.
+    threads are awake. A thread that read results for minutes prevented a lease from being renewed.
     """
 
     def __init__(self, maxsize: int) -> None:

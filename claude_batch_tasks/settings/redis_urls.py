@@ -168,7 +168,7 @@ def _check_sentinels(scheme: str, options: Mapping[str, str]) -> None:
     """Refuse Sentinels without the name of what they watch, and options of Sentinels for anything else."""
     if scheme == "sentinel" and not options.get("master_name"):
         raise InvalidSettings(
-            "claude_batch_store_url names Sentinels and not of what: add ?master_name=<name>, or set master_name in "
+            "claude_batch_store_url names Sentinels, but no master: add ?master_name=<name>, or set master_name in "
             "result_backend_transport_options or broker_transport_options"
         )
     if scheme != "sentinel" and (wrong := sorted(_SENTINEL & options.keys())):
@@ -202,7 +202,7 @@ def _check_options(options: Mapping[str, str]) -> dict[str, str]:
         try:
             read = _PASSED[name](value)
         except Exception:  # noqa: BLE001 - a class that an option names may raise anything
-            raise InvalidSettings(f"claude_batch_store_url: the value of the option {name} makes no sense") from None
+            raise InvalidSettings(f"claude_batch_store_url: the value of the option {name} is not valid") from None
         found[name] = str(read).lower() if isinstance(read, bool) else read if name == "ssl_cert_reqs" else value
     return found
 

@@ -1,4 +1,4 @@
-"""How Celery, Django and Flask spell settings: which keys are read, and what a message tells users to write."""
+"""How Celery, Django and Flask spell settings: which keys are read, and what a message asks users to write."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def find_unique(items: Iterable[tuple[Any, Any]], allowed: Iterable[str]) -> dic
             continue
         first = found.setdefault(name, Given(str(key), value))
         if first.key != str(key) and first.value != value:
-            raise InvalidSettings(f"{first.key} and {key} are the same setting with two values; leave one of them out")
+            raise InvalidSettings(f"{first.key} and {key} are the same setting with two values; remove one of them")
     return found
 
 

@@ -123,7 +123,7 @@ class Batch:
         return counts
 
     def bill_at(self, now: float) -> Bill:
-        """Return the bill. It is kept between calls: only what was processed since the last call is added."""
+        """Return the bill. It is cached between calls: only what was processed since the last call is added."""
         self._bill.add_prompts(self.prompts[self._bill.outcomes.total() : self.count_processed(now)])
         return self._bill
 

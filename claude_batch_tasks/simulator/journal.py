@@ -36,7 +36,7 @@ class Call(Struct, gc=False):
 class PromptRecord(Struct, gc=False):
     """The history of one prompt, which is known by a hash of its canonical params (see `Prompt.digest`).
 
-    Requests with equal params are one prompt: give each its own text if you must tell their payments apart.
+    Requests with equal params are one prompt: give each its own text if you must distinguish their payments.
     """
 
     digest: str
@@ -143,7 +143,7 @@ class FaultRecord(Struct):
 
 
 class State(Struct):
-    """The simulator at a glance."""
+    """The state of the simulator."""
 
     scenario: str
     now: float

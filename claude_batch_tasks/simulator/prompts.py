@@ -46,7 +46,7 @@ class Prefix(Struct, gc=False):
 
 
 class Prompt(Struct, gc=False):
-    """The part of one request that is kept. It refers to no other, so the garbage collector need not track it."""
+    """The part of one request that is stored. It refers to no other, so the garbage collector need not track it."""
 
     custom_id: str
     #: Hash of the canonical params, the same in a batch and through the Messages API, streamed or not.
@@ -206,7 +206,7 @@ def read_message(body: bytes | bytearray, judge: Judge, version: str) -> tuple[P
 
 
 def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, version: str) -> Prompt:
-    """Return what is kept of one request, which is a batch's if it has a custom_id.
+    """Return what is stored of one request, which is a batch's if it has a custom_id.
 
     `stream` is removed from `params`.
     """
@@ -253,7 +253,7 @@ def find_prefix(params: dict[str, Any]) -> Prefix | None:
 
 
 def _last_mark(blocks: Any) -> tuple[int, Literal["5m", "1h"]] | None:
-    """Return how many blocks there are up to the last one with `cache_control`, and for how long it is kept."""
+    """Return how many blocks there are up to the last one with `cache_control`, and for how long it is cached."""
     for end in range(len(blocks) if isinstance(blocks, list) else 0, 0, -1):
         mark = blocks[end - 1].get("cache_control") if isinstance(blocks[end - 1], dict) else None
         if isinstance(mark, dict):

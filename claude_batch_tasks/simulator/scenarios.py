@@ -14,7 +14,7 @@ _CREATE_404 = (Fault("create", "status", status=404, calls=(1, 2), name="create 
 # that they would miss a window: every client meets each 404 at least once.
 _RETRIEVE_404 = (
     Fault("retrieve", "status", status=404, before=20 / ISSUE_1432_SCALE, name="retrieve 404 after create"),
-    Fault("retrieve", "status", status=404, calls=(1,), name="retrieve 404 at first look"),
+    Fault("retrieve", "status", status=404, calls=(1,), name="retrieve 404 at first poll"),
     Fault(
         "retrieve",
         "status",
@@ -117,7 +117,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             "unfriendly",
             "Nothing fails, but results come with CRLF, blank lines, unknown fields and blocks, no final"
-            " newline, compressed, in odd pieces.",
+            " newline, compressed, in odd chunks.",
             Behaviour(
                 results=ResultsStyle(
                     newline="\r\n",

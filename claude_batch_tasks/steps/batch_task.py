@@ -123,7 +123,7 @@ class BatchTask(_Task):
         if self.request.is_eager and exc is not None:
             raise exc
         if countdown is not None:
-            raise self.republish(countdown, type(exc).__name__ if exc else "put off by the app's task class")
+            raise self.republish(countdown, type(exc).__name__ if exc else "postponed by the app's task class")
         retry_min, retry_max = retry_limits(Settings.of(self.app), exc)
         wait = rules.retry_countdown(
             self.request.retries + 1,
@@ -213,7 +213,7 @@ class JobTask(BatchTask):
 
     def not_callable(self) -> str:
         """Return the error text for a direct call."""
-        return f"{self.name} is a step of a job; workers call it. Nothing was done"
+        return f"{self.name} is a step of a job, and is called by workers only. Nothing was done"
 
     def call_inside(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task inside the ``__call__`` of the app's task class.
@@ -283,7 +283,7 @@ class JobTask(BatchTask):
         """Return the error of a task that was interrupted too often."""
         reason = reason or "its worker was killed, or lost its lease"
         often = "" if self.request.is_eager else f", {times:,} times in a row (max_step_failures)"
-        return errors.StepFailed(f"{self.name.rpartition('.')[2]} was broken off: {reason}{often}")
+        return errors.StepFailed(f"{self.name.rpartition('.')[2]} was interrupted: {reason}{often}")
 
     def retry_by_broker(self, reason: str) -> NoReturn:
         """Retry by a message, because the store cannot be asked; a broker that takes no new one keeps this one."""

@@ -184,11 +184,11 @@ def check_unproven(step: Step, since: float, listings: int) -> str:
     """
     if listings >= step.settings.listings and not uses_original_credential(step):
         raise errors.AccountChanged(
-            _describe_change(step, "what it does not show may still run, and nothing was sent again")
+            _describe_change(step, "a batch that it does not show may still run, and nothing was sent again")
         )
     why = (
-        f"nothing says that client {step.job.client!r} is on the account of the job (no answer names it), so what it "
-        "does not show may still be there, and nothing is sent again"
+        f"nothing shows that client {step.job.client!r} uses the account of the job (no answer names it), so a batch "
+        "that it does not show may still exist, and nothing is sent again"
     )
     since = max(since, step.job.resumed_at or 0.0)
     if step.deadline is None and step.now() >= since + rules.BATCH_LIFETIME:
@@ -217,5 +217,5 @@ def _hash_credentials(step: Step, client: api.Caller) -> tuple[str, str]:
 def _describe_change(step: Step, why: str) -> str:
     client = f"client {step.job.client!r}"
     if uses_original_credential(step):
-        return f"job {step.where} was begun on another account than {client} is on now, and {why}"
-    return f"job {step.where} was begun with another credential than {client} has on this worker, and {why}"
+        return f"job {step.where} was started on another account than {client} uses now, and {why}"
+    return f"job {step.where} was started with another credential than {client} has on this worker, and {why}"

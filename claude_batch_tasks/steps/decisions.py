@@ -35,7 +35,7 @@ class Wait:
     tried: bool = True
     """Whether the step could do something, so that its failures in a row are over.
 
-    If not, it may come back for its last look after the job's deadline.
+    If not, it may come back for its last poll after the job's deadline.
     """
     past_deadline: bool = False
     """Whether it comes back even if the job's deadline has passed."""

@@ -69,7 +69,7 @@ class _Sendable(Ledger, HasSchedule, Protocol):
 def send_message(app: Celery, store: _Sendable, unit: Unit, position: int, *, due_at: float | None = None) -> bool:
     """Send the message that a unit at this position waits for; return False if it waits for none.
 
-    The message is tried once, so that whoever holds ``no_fork`` holds it for no longer than one time-out. The next call
+    The message is tried once, so that ``no_fork`` is locked for no longer than one timeout. The next call
     of ``send_due`` tries again.
 
     Args:

@@ -68,7 +68,7 @@ def choose_serializer(app: Celery) -> str:
     conf = app.conf
     if conf.task_protocol == 1:
         raise InvalidSettings(
-            "task_protocol = 1 has messages that cannot carry the steps of a job: it would stand still when its first "
+            "task_protocol = 1 has messages that cannot carry the steps of a job: it would stop when its first "
             "batch is created. Set task_protocol = 2, Celery's default, which its workers read since Celery 4. Nothing "
             "was stored or sent"
         )
@@ -79,7 +79,8 @@ def choose_serializer(app: Celery) -> str:
     if encoder is None or encoder.content_type not in accepted:
         raise InvalidSettings(
             f"accept_content = {list(conf.accept_content)!r} has neither 'json' nor task_serializer = {ours!r}: "
-            "no worker would take a message of the job. Put one of them into accept_content. Nothing was stored or sent"
+            "no worker would accept a message of the job. Put one of them into accept_content. Nothing was stored or "
+            "sent"
         )
     return str(ours)
 
@@ -94,7 +95,7 @@ def check_serializer(app: Celery, name: str | None) -> None:
     if encoder is not None and accepted is not None and encoder.content_type not in accepted:
         raise InvalidSettings(
             f"run_batch option serializer = {name!r} is not in accept_content = {list(app.conf.accept_content)!r}: no "
-            "worker would take the message that begins the job. Leave it out, or put it into accept_content of callers "
+            "worker would accept the first message of the job. Leave it out, or put it into accept_content of callers "
             "and workers. Nothing was stored or sent"
         )
 
@@ -137,7 +138,7 @@ def bounded_options(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[st
     """Yield the options with which ``apply_async`` sends a message in bounded time.
 
     Args:
-        options: the given options; a producer or a connection among them is kept.
+        options: the given options; a producer or a connection among them is used.
 
     Raises:
         OperationalError: the broker did not take the message, for whatever reason.

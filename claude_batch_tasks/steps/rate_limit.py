@@ -41,7 +41,9 @@ class RateLimits:
         until = self.store.in_flight.paused_until(self.account, self._pause_name(kind))
         if (wait := until - self.store.now()) > 0:
             wait = min(wait, rules.LONGEST_PAUSE)  # whatever the clock of the worker that met the limit
-            raise errors.RateLimited(f"Anthropic asked for fewer calls; none before {format_time(until)}", wait)
+            raise errors.RateLimited(
+                f"Anthropic asked for fewer calls; calls are paused until {format_time(until)}", wait
+            )
 
     @contextmanager
     def observe_call(self, kind: Kind = "look") -> Iterator[None]:

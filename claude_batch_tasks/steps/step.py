@@ -268,7 +268,7 @@ class Step:
             WaitExceeded: the deadline has passed.
         """
         if self.deadline is not None and self.now() >= self.deadline + more:
-            last = f"; at the end: {met}" if met else ""
+            last = f"; the last reason to wait: {met}" if met else ""
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s){last}")
 
     def check_refusals(self, met: Exception | None) -> None:
@@ -290,7 +290,7 @@ class Step:
                 self.update_record(refused_since=now)
         elif now - since >= grace:
             raise errors.PermanentError(
-                f"{met}; so for {format_duration(now - since)} (proxy_error_grace)", *met.args[1:]
+                f"{met}; this has lasted for {format_duration(now - since)} (proxy_error_grace)", *met.args[1:]
             )
 
     def check_eager_failures(self, exc: Exception | None) -> None:
@@ -310,7 +310,9 @@ class Step:
             request.update(failing_since=steady.monotonic_now())
         elif steady.monotonic_now() - since >= rules.EAGER_MAX_FAILING:
             longest = format_duration(rules.EAGER_MAX_FAILING)
-            raise errors.WaitExceeded(f"nothing but failures for {longest}, the most in eager mode; at the end: {exc}")
+            raise errors.WaitExceeded(
+                f"only failures for {longest}, the longest time in eager mode; the last one: {exc}"
+            )
 
     def measure_api_ahead(self, date: float | None) -> float:
         """Return by how many seconds the API's clock is ahead of the store's.

@@ -66,7 +66,7 @@ class StepTask(JobTask):
 
     @property
     def step(self) -> Step:
-        """The running step; kept on the request, which each thread has for itself."""
+        """The running step; stored on the request, of which each thread has its own."""
         step = getattr(self.request, "step", None)
         assert isinstance(step, Step)
         return step
@@ -156,12 +156,12 @@ class StepTask(JobTask):
         if lease.state == "gone":
             self.end_without_job(args[0])
         if lease.state == "busy":
-            raise self.republish(lease.remaining + 0.1, "another worker is at it", args)
+            raise self.republish(lease.remaining + 0.1, "another worker runs it", args)
         log.info("job %s: ignored a duplicate of %s", unit.name, self.name, extra=history.fields(unit, "duplicate"))
         raise Ignore("duplicate")
 
     def end_without_job(self, job_id: str) -> NoReturn:
-        """End a message whose job is gone from the store, and report that to whoever waits for it.
+        """End a message whose job is gone from the store, and report that to its caller.
 
         Celery fails the rest of a failed task's chain.
         """
@@ -262,7 +262,7 @@ class StepTask(JobTask):
                 message_chain.run_in_process(
                     message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at)
                 )
-                raise Ignore("the new turn has run")
+                raise Ignore("the new generation has run")
             wait = max((step.batch.due_at or 0) - step.now(), 0.0)
             if not self.park_in_store(wait, at, failures=0, task_id=None):
                 rest = message_chain.make_steps(self.app, step.unit.job_id, step.job, number, since=at, countdown=wait)
@@ -270,7 +270,7 @@ class StepTask(JobTask):
                 step.store.leases.advance_unit(step.unit, step.owner, at, failures=0, due_at=step.batch.due_at)
         except (errors.StoreUnavailable, OperationalError) as exc:
             self.retry(exc=exc)
-        raise Ignore("begun anew")
+        raise Ignore("started again")
 
     def end_failed(self, error: errors.BatchTasksError) -> str:
         """End the batch because of an error that does not pass; the chain goes on, and its last link reports it."""
@@ -411,7 +411,7 @@ class StepTask(JobTask):
     def publish_next(self, value: Any, pause: float = 0) -> None:
         """Publish the chain's next message.
 
-        Celery would publish it after the task's end, where a broker that does not take it ends the chain for good.
+        Celery would publish it after the task's end, where a broker that does not accept it ends the chain permanently.
         """
         request = self.request
         if request.chain and not request.is_eager:

@@ -65,9 +65,7 @@ def _class_beside(app: Celery, base: Any, name: str) -> type:
     clash = sorted(own for own in ours & theirs if not own.startswith("__") and not hasattr(Task, own))
     if not clash:
         return app.Task
-    text = (
-        "%s does not obey the app's task class, %s: attributes of it have the names of ours (%s). Give them other names"
-    )
+    text = "%s does not use the app's task class, %s: some of its attributes have the names of ours (%s). Rename them"
     log.warning(text, name, app.Task.__mro__[1].__qualname__, ", ".join(clash))
     return type("Task", (Task,), {"abstract": True})
 

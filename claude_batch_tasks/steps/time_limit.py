@@ -23,7 +23,7 @@ class StepRequest(Request):
     """A step's message, as a worker holds it.
 
     Celery would store a failure for every task in the rest of its chain. The last of these has the job's own id, so
-    whoever waits for the job would be told that it has failed.
+    the caller would see that the job has failed.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

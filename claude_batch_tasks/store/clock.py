@@ -36,7 +36,7 @@ class StoreClock:
         """Return epoch seconds.
 
         Raises:
-            StoreUnavailable: the store has not told the time to this process yet, and does not now.
+            StoreUnavailable: the store has not reported the time to this process yet, and does not answer now.
         """
         if (
             self._ahead is None

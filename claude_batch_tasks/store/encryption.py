@@ -69,5 +69,5 @@ class Cipher:
             return self._ciphers[name].decrypt(chunk[begin:end], chunk[end:], place.encode())
         except (self._damaged, ValueError):
             raise PayloadDamaged(
-                f"what the store has under {place} was changed, or is another's; see {SETTING}"
+                f"the value of {place} in the store was changed, or belongs to another job; see {SETTING}"
             ) from None

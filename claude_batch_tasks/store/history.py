@@ -50,8 +50,8 @@ _TEMPLATES: dict[Event, str] = {event: f"job %s: {kind}%s" for event, kind in _K
 
 #: What is done about a step's message that cannot be made, and what is to be done about it.
 _KEEPS_TRYING = (
-    "Nothing is lost: the job goes on where it stands when it can be. Mend what the error names in the workers' "
-    "settings, and restart them"
+    "Nothing is lost: the job continues when the message can be sent. Correct the cause in the workers' settings, and "
+    "restart them"
 )
 
 
@@ -63,7 +63,7 @@ def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = lo
     """Record what happened, in the log and in the history.
 
     The history is a courtesy: no failure of the store here stops a step, and a worker that is killed in the middle of
-    one leaves a gap, or tells it twice.
+    one leaves a gap, or an entry twice.
 
     Args:
         text: what happened, without a prompt, an answer or a key.

@@ -1,7 +1,7 @@
 """What the store must have of a job, and what a reader says if some of it is lost.
 
-A Redis that evicts takes single keys, at any moment. Whoever reads outcomes counts them, and whoever finds fewer than
-the job's records say raises what is made here.
+A Redis that evicts takes single keys, at any moment. Every reader of outcomes counts them, and a reader that finds
+fewer than the job's records say raises what is made here.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def of_outcomes(
         return JobNotFound(describe_missing_job(job_id))
     now = store.records.read_batch(job_id, number)
     if now is not None and now.layers != batch.layers:
-        return ResultsMissing(f"{_name(job_id, job, number)} was fetched again while it was read; read it once more")
+        return ResultsMissing(f"{_name(job_id, job, number)} was fetched again while it was read; read it again")
     rows = store.records.missing_keys(job_id, number, layer_names(batch, "rows"))
     keys = rows + (store.records.missing_keys(job_id, number, ["outcomes"]) if answers else [])
     text = f"{_name(job_id, job, number)}: {_are_gone(missing, 'outcome', batch.count, keys)}."
@@ -176,7 +176,7 @@ def _of_gone(
     missing = max(job.requests - sum(record.count for record in known), 0)
     return ResultsMissing(
         f"job {job_id}: the records of {len(gone):,} of its {format_count(job.batches, 'batch')} are gone from the "
-        f"store ({', '.join(keys)}), and with them where the outcomes of {format_count(missing, 'request')} are. "
+        f"store ({', '.join(keys)}), and with them the location of the outcomes of {format_count(missing, 'request')}. "
         f"To fetch again what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). {_ADVICE}",
         missing,
         keys,
@@ -188,7 +188,7 @@ def _of_unfinished(job_id: str, job: JobRecord, left: Sequence[BatchRecord]) -> 
         return ResultsMissing(
             f"job {job_id}: it ended without the outcomes of {format_count(missing, 'request')} "
             f"in {len(left):,} of its {format_count(job.batches, 'batch')}. "
-            f"To go on where it stands, which creates nothing a second time: BatchJob({job_id!r}).resume()",
+            f"To continue, which creates nothing a second time: BatchJob({job_id!r}).resume()",
             missing,
         )
     return None
@@ -306,10 +306,10 @@ def _fetched_again(store: Ledger, job_id: str, batch: BatchRecord) -> str:
     """Ask a worker to download the rows again, and say so."""
     until = math.inf if batch.created_at is None else batch.created_at + rules.RETENTION
     if store.now() > until:
-        return f"Anthropic kept them until {format_time(until)}: they cannot be had again."
+        return f"Anthropic deleted them at {format_time(until)}: they are no longer available."
     with suppress(StoreUnavailable):  # it may be for reading only
         store.records.request_restore(job_id)
     return (
-        f"They are at Anthropic{_until(batch)}, and workers fetch them again by themselves, free of charge; "
-        f"BatchJob({job_id!r}).resume() has it done at once."
+        f"They are at Anthropic{_until(batch)}, and workers fetch them again, free of charge; "
+        f"BatchJob({job_id!r}).resume() does it at once."
     )

@@ -1,4 +1,4 @@
-"""How ``run_batch`` is called through Celery, as type checkers read it. Nothing of this is looked at when it runs."""
+"""How ``run_batch`` is called through Celery, as type checkers read it. Nothing of this is used when it runs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class CreateBatch(InFlightTask):
     def end_failed(self, error: errors.BatchTasksError) -> str:
         """Handle a batch that cannot be created, without harm to what the job already has.
 
-        A refusal that all creates of the account meet stops the job; its outcomes are kept, and it can be resumed.
+        A refusal that all creates of the account meet stops the job; its outcomes are stored, and it can be resumed.
         """
         step = self.step
         if step.batch.intent_at is not None:

@@ -113,7 +113,7 @@ def _repeat_skipped_steps(step: Step, turn: int) -> None:
     """Begin another generation of a batch that a worker of an earlier release advanced past a step not run."""
     record = step.batch
     if record.turn <= turn and record.state in _BEFORE_FALL_BACK:
-        step.record_event("retry", f"not through: {record.state}; going through its steps again", level=logging.WARNING)
+        step.record_event("retry", f"not finished: {record.state}; its steps run again", level=logging.WARNING)
         step.update_record(turn=turn + 1)
 
 
@@ -136,7 +136,7 @@ def _choose_next_attempt(step: Step) -> str:
     if record.state == "failed" or job.adopted or not record.eligible or job.cancel_requested:
         return "none"
     if record.read_only:
-        step.update_record(note="the store had lost its record, and with it what was sent again of it already")
+        step.update_record(note="the store had lost its record, and with it which requests were already sent again")
         return "none"
     if job.stopped is not None:
         step.update_record(note=job.stopped)

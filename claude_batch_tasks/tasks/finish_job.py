@@ -77,7 +77,7 @@ class FinishJob(StepTask):
         """Raise Ignore unless all batches have finished: each batch of an earlier release sends such a message."""
         super().check_job(job)
         if job.through < job.batches:
-            raise Ignore("other batches of the job are still on their way")
+            raise Ignore("other batches of the job have not finished")
 
     def end_failed(self, error: errors.BatchTasksError) -> Any:
         """Fail the job as this task's own failure, for ``get()`` and ``link_error``; a job that has ended stays so."""
@@ -125,7 +125,7 @@ class FinishJob(StepTask):
             if outage is None and not self._failed_too_often(step):
                 raise  # this interrupts the step, and is counted
             if outage:
-                self.retry_later(OperationalError(f"what follows the job was not sent: {type(exc).__name__}"))
+                self.retry_later(OperationalError(f"the tasks that follow the job were not sent: {type(exc).__name__}"))
             raise JobEnded(self._note_not_followed(step, value["state"], names, exc)) from None
         request.callbacks = request.chain = None
 
@@ -156,7 +156,7 @@ class FinishJob(StepTask):
         if not getattr(self.request, "unsaved", False) or step is None or self.request.is_eager:
             return False
         try:
-            self.republish(_RESULT_AGAIN, "the result back end did not take the job's result")
+            self.republish(_RESULT_AGAIN, "the result back end did not accept the job's result")
             step.store.leases.advance_unit(step.unit, step.owner, self.position(*step.args[2:]))
         except (Reject, errors.StoreUnavailable) as exc:  # then the message is found lost later
             log.warning("job %s: its result is stored later: %s", step.where, exc, extra=step.fields("waiting"))

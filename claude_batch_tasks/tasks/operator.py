@@ -20,7 +20,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
     if record is None or found is None or found.batch_id is None or found.state not in ("in_progress", "canceling"):
         return "nothing to cancel yet"
     if found.provisional:
-        return "not before it is certain that the batch is this job's"
+        return "it is not yet certain that the batch is this job's"
 
     def answered(seen: api.Account) -> None:
         if (differs := credentials.find_difference(credentials.known_account(record, found), seen)) is not None:
@@ -57,11 +57,11 @@ def recover_jobs(self: BatchTask, after: float = 0, job_id: str | None = None) -
         ResultsMissing: what was lost cannot be downloaded again.
     """
     if job_id is None:
-        return f"{recovery.recover_messages(self.app, after)} messages sent again"
+        return f"{recovery.recover_messages(self.app, after)} lost messages were sent again"
     try:
         return lost_results.refetch_job(self.app, job_id)
     except (errors.NotFoundError, errors.ResultsMissing) as exc:
         if self.request.retries + 1 >= Settings.of(self.app).results_limit:
-            text = f"job {job_id}: what is gone from the store could not be fetched again: {exc}"
+            text = f"job {job_id}: lost results could not be fetched again: {exc}"
             raise errors.ResultsMissing(text) from None
         self.retry(exc=exc)

@@ -29,7 +29,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     """Poll the batch; wait for the next poll until it has ended."""
     step, record = self.step, self.step.batch
     if record.state not in ("in_progress", "canceling"):
-        return Done(f"nothing to look at: {record.state}")
+        return Done(f"nothing to poll: {record.state}")
     not_canceled = polling.cancel_if_requested(step)
     try:
         seen, seen_at = polling.poll_or_list(step)
@@ -54,7 +54,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
 def _check_provisional(step: Step, seen: api.Batch) -> Done | None:
     """Release a batch found by search if another job has it; while it runs, search on for one that is ours."""
     if step.store.batch_ids.find_owner(seen.id) != step.unit:
-        return not_found.release_batch(step, "another job knows that it is its own")
+        return not_found.release_batch(step, "it belongs to another job")
     if seen.processing_status != "ended":
         with suppress(errors.ApiError):
             reconciliation.search_again(step)
@@ -70,5 +70,5 @@ def _check_results(step: Step, seen: api.Batch) -> Done | Fail | None:
         error = errors.BatchArchived(f"batch {seen.id} is archived; its results are gone")
         return not_found.handle_missing_batch(step, "lost", error)
     if record.provisional and reconciliation.is_ours(step, seen) is False:
-        return not_found.release_batch(step, "its rows are another's")
+        return not_found.release_batch(step, "its rows belong to another batch")
     return None

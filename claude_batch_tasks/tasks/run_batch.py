@@ -218,8 +218,8 @@ class RunBatch(JobCalls):
         if job is None:
             return error
         text = (
-            f"job {unit.job_id} failed before it was begun: {error}. Its requests are kept, nothing was created or "
-            f"billed. When its cause is gone: BatchJob({unit.job_id!r}).resume()."
+            f"job {unit.job_id} failed before it was started: {error}. Its requests are in the store, nothing was "
+            f"created or billed. When its cause is corrected: BatchJob({unit.job_id!r}).resume()."
         )
         summary = {**job_summary.summarize_job(unit.job_id, job, [], self.store.now()), "state": "failed"}
         ended = {"state": "failed", "ended_at": self.store.now(), "error": text, "summary": summary}
@@ -258,7 +258,7 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     Raises:
         BatchTasksError: how a job fails: ``PermanentError``, ``CreateNotFound``, ``CreateUnconfirmed``,
             ``AccountChanged``, ``BatchLost``, ``WaitExceeded``, ``ResultsMissing`` or ``StepFailed``; the text says
-            what was kept and what to do.
+            what is stored and what to do.
         JobNotFound: the store has lost the job.
     """
     job_id = job_id or str(self.request.id)
@@ -279,4 +279,4 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     self.request.callbacks = self.request.chain = None
     for steps in lines:
         message_chain.publish_chain(record, job_id, steps)
-    raise Ignore("its steps end it")
+    raise Ignore("its steps will end it")

@@ -124,9 +124,9 @@ def _refuse_limits(options: Mapping[str, Any]) -> None:
     """
     if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
         raise errors.InvalidSettings(
-            f"run_batch option {given[0]} limits one run of a task, and a job takes many: it would not limit the job. "
-            "Use max_wait, which does (run_batch.delay(requests, max_wait=7200)); limits of single runs are those of "
-            "task_annotations. Nothing was stored or sent"
+            f"run_batch option {given[0]} limits one run of a task, and a job has many runs: it would not limit the "
+            "job. Use max_wait, which does (run_batch.delay(requests, max_wait=7200)); limits of single runs are those "
+            "of task_annotations. Nothing was stored or sent"
         )
 
 

@@ -49,7 +49,7 @@ class SendMessages(StepTask):
         """Skip the report: ``fall_back`` reports for all senders."""
 
     def end_without_job(self, job_id: str) -> NoReturn:
-        """End the message quietly: ``fall_back`` reports it to whoever waits for the job."""
+        """End the message quietly: ``fall_back`` reports it to the job's caller."""
         raise Ignore("the job is gone from the store")
 
     def end_failed(self, error: errors.BatchTasksError) -> str:

@@ -43,7 +43,7 @@ KEPT = {
 def reset() -> None:
     """Forget the clients, stores, prices, broker connections and pauses of this process.
 
-    Each is made anew when it is needed next, of the settings and the environment as they are then. Jobs are not
+    Each is made again when it is needed next, of the settings and the environment as they are then. Jobs are not
     touched. The pytest plugin calls it after each test; call it yourself where tests run without pytest, or where a
     client factory is to read something new in the middle of one.
     """

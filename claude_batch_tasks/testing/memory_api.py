@@ -152,7 +152,7 @@ def _error_reply(kind: str, text: str) -> _Reply:
 
 
 def _events_of(message: dict[str, Any]) -> Iterator[bytes]:
-    """Yield a message as server-sent events, each block in one piece."""
+    """Yield a message as server-sent events, each block in one chunk."""
 
     def encode_event(kind: str, **data: Any) -> bytes:
         return f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode()

@@ -42,7 +42,7 @@ def wire_id(nonce: str, index: int) -> str:
 
 
 def round_nonce(nonce: str, round_: int) -> str:
-    """Return the nonce of the wire ids in a job's batches of a round: from a row's id one can tell its round."""
+    """Return the nonce of the wire ids in a job's batches of a round: a row's id shows its round."""
     return f"{nonce}-{round_}" if round_ else nonce
 
 

@@ -49,7 +49,7 @@ class BreaksOff(ValueError):
 
 
 class Raw(str):
-    """A part of a JSON text that is kept as it is."""
+    """A part of a JSON text that stays as it is."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ def read_json(data: bytes | str) -> tuple[Any, str | None]:
             if value is text:
                 notes[f"an integer of {len(text):,} digits is given as text"] = None
             elif isinstance(value, float) and math.isinf(value):
-                notes["a number that no float holds is given as infinite"] = None
+                notes["a number too large for a float is given as infinite"] = None
             return value
         notes[_NOTES[kind]] = None
         return _CONSTANTS[text] if kind == "constant" else text
@@ -257,7 +257,7 @@ _ENDS: dict[type, str] = {dict: "}", list: "]"}
 
 
 def _not_json(text: str, at: int) -> ValueError:
-    return ValueError(f"not JSON at character {at}") if at < len(text) else BreaksOff("the JSON breaks off")
+    return ValueError(f"not JSON at character {at}") if at < len(text) else BreaksOff("the JSON is cut off")
 
 
 def _skip_space(text: str, at: int) -> int:
@@ -321,7 +321,7 @@ def _end_of(text: str, at: int) -> int:
             level += at - found.start()
         elif (level := level - (at - found.start())) <= 0:
             return at + level
-    raise BreaksOff("the JSON breaks off")
+    raise BreaksOff("the JSON is cut off")
 
 
 def _end_of_string(text: str, at: int) -> int:
@@ -333,4 +333,4 @@ def _end_of_string(text: str, at: int) -> int:
             escape -= 1
         if (end - escape) % 2 == 0:
             return end + 1
-    raise BreaksOff("the JSON breaks off")
+    raise BreaksOff("the JSON is cut off")

@@ -188,7 +188,7 @@ class _Walk:
         except Exception as exc:  # noqa: BLE001 - pydantic's, or of the user's own serializers
             return self._refuse_value(where, f"is {_name_kind(value)} whose model_dump() raises {type(exc).__name__}")
         if isinstance(found, dict) and found.get("type") == "message" and "content" in found:
-            text = 'is a whole answer; write {"role": "assistant", "content": answer.content} in its place'
+            text = 'is a whole answer; write {"role": "assistant", "content": answer.content} instead'
             return self._refuse_value(where, text)
         return self.make_plain(found, where)
 
@@ -212,7 +212,7 @@ class _Walk:
         if not isinstance(content, bytes):
             return self._refuse_value(where, f"is a file that reads as {_name_kind(content)}, not as bytes")
         if not content:
-            return self._refuse_value(where, "is a file with nothing (more) to read; give its path, or open it anew")
+            return self._refuse_value(where, "is a file with nothing (more) to read; give its path, or open it again")
         return base64.b64encode(content).decode()
 
 

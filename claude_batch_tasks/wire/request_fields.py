@@ -1,6 +1,6 @@
 """Fields that do not belong into a request of a batch, and where they belong.
 
-The API accepts a batch without looking into ``params``: hours later each of its rows has errored.
+The API accepts a batch without checking ``params``: hours later each of its rows has errored.
 """
 
 from __future__ import annotations

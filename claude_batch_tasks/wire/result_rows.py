@@ -248,7 +248,7 @@ _TYPE = re.compile(rb'"result"\s*:\s*\{\s*"type"\s*:\s*"(%s)"' % "|".join(OUTCOM
 
 
 def salvage_row(line: bytes) -> Row | None:
-    """Decode the beginning of a broken result line: whose result it is, and its type; None: that cannot be told."""
+    """Decode the beginning of a broken result line: whose result it is, and its type; None: that is unknown."""
     begins, kind = _CUSTOM_ID.match(line), _TYPE.search(line)
     if begins is None:
         return None

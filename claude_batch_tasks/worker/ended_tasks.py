@@ -43,7 +43,9 @@ def end_revoked_job(sender: Any = None, request: Any = None, signum: Any = None,
         # was lost, if the result back end did not answer either: then signum is the text of an exception, not a number.
         extra = history.fields(Unit(request.id), "interrupted")
         log.warning(
-            "job %s: a lost connection ended its step; it goes on when that is found lost", request.id, extra=extra
+            "job %s: a lost connection ended its step; the job continues when the message is found lost",
+            request.id,
+            extra=extra,
         )
         return
     with suppress(errors.BatchTasksError):

@@ -1,4 +1,4 @@
-"""What a worker's main process does all the time: it sends what is due, and looks for what was lost."""
+"""What a worker's main process does all the time: it sends due messages, and searches for lost ones."""
 
 from __future__ import annotations
 

@@ -43,11 +43,11 @@ def check_store(instance: Any = None, **_: Any) -> None:
     except errors.StoreTooNew as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
     except errors.StoreUnavailable as exc:
-        log.warning("%s; tasks wait for it", exc)
+        log.warning("claude_batch_tasks: %s; tasks wait until it answers", exc)
 
 
 def check_servers(instance: Any = None, **_: Any) -> None:
-    """Warn about what one look at the servers tells."""
+    """Log the problems that the settings and the servers show."""
     global _checked
     _checked = mmap.mmap(-1, 1)
     configuration.log_findings(instance)

@@ -636,7 +636,7 @@ CASES["waits_too_long"] = Case(
     types={},
     sources={},
     error=errors.WaitExceeded,
-    says=("max_wait", "at the end: in progress", "was not canceled", "requests()"),
+    says=("max_wait", "the last reason to wait: in progress", "was not canceled", "requests()"),
     check=lambda given: _not_canceled(given),
 )
 CASES["waits_too_long_for_create"] = Case(

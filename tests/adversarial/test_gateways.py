@@ -44,9 +44,7 @@ def test_a_job_fails_with_that_and_the_next_does_not_try(world: World, spare: Sp
     with pytest.raises(errors.BatchesUnsupported) as caught:
         first.get()
     said = str(caught.value)
-    assert (
-        f"answers {NO_ROUTE[name].status} to calls of Message Batches: a gateway without them" in said or "501" in name
-    )
+    assert f"a gateway without Message Batches: it answers {NO_ROUTE[name].status} to them" in said or "501" in name
     assert "Nothing of this batch was created" in said
     assert "Let the gateway forward /v1/messages/batches" in said
     assert "resume(fallback='messages')" in said
@@ -78,7 +76,7 @@ def test_a_create_that_may_have_been_stored_is_not_sent_another_way(world: World
     with pytest.raises(errors.BatchesUnsupported) as caught:
         first.get()
     said = str(caught.value)
-    assert f"answers {BROKEN[name].status} to calls of Message Batches" in said
+    assert f"it answers {BROKEN[name].status} to them" in said
     assert "so nothing is sent in its place" in said
     assert "was not answered: see the Console" in said
     assert "fallback='messages'" not in said
@@ -116,7 +114,7 @@ def test_batches_that_pass_are_not_taken_for_none(world: World, spare: Spare) ->
     refused = Manners(forever={"create": Answer(405)})
     jobs = [world.submit(spare(), outage), world.submit(spare(), refused)]
     assert jobs[0].get()["succeeded"] == 12
-    with pytest.raises(errors.PermanentError, match="listings show that nothing was created") as caught:
+    with pytest.raises(errors.PermanentError, match="list calls show that nothing was created") as caught:
         jobs[1].get()
     assert type(caught.value) is errors.PermanentError
 

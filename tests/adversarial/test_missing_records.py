@@ -231,7 +231,7 @@ def test_each_key_by_itself_is_missed_or_not_needed(name: str, ended: dict[str, 
             assert (what, raised) in [(each, {}) for each in ("derived", "repaired", "harmless")], key
         for exc in raised.values():
             if kind(key) == "rows":
-                assert "workers fetch them again by themselves, free of charge" in str(exc)
+                assert "workers fetch them again, free of charge" in str(exc)
                 assert "until 20" in str(exc)
             if kind(key) == "outcomes":
                 assert "Messages API: they were paid for, and cannot be fetched again" in str(exc)
@@ -392,7 +392,7 @@ class TestAJobThatRuns:
                     else:
                         assert len(list(job.results())) == 12, name
                 assert spending.get(timeout=180)["succeeded"] == 10
-                note = "what the job has spent is gone from the store, so max_cost ($10) cannot be kept"
+                note = "what the job has spent is gone from the store, so max_cost ($10) cannot be guaranteed"
                 assert [row.note for row in spending.results(type="expired")] == [note, note]
                 for name, job in queue.items():
                     job.get(timeout=180)

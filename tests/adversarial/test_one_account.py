@@ -136,7 +136,7 @@ class Jobs:
             assert other is not None
             handle = BatchJob(job.result.id, self.app)
             # Listings within `create_settle` say nothing yet.
-            wait_until(lambda: "nothing says that client" in " ".join(e.text for e in handle.history()), 120)
+            wait_until(lambda: "nothing shows that client" in " ".join(e.text for e in handle.history()), 120)
             wait_until(lambda: other.calls["list"] >= ENOUGH or job.result.ready(), 120)
             status = handle.status()
             assert status.state == "running", status.error

@@ -114,7 +114,7 @@ def test_several_celery_apps_of_which_none_is_the_current_one_are_an_error() -> 
 def test_servers_are_asked_only_before_a_deployment(project: Celery) -> None:
     with override_settings(CELERY_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0"):
         assert set(found()) <= {"claude_batch.W005"}
-        assert "nobody listens there" in found(include_deployment_checks=True)["claude_batch.E101"]
+        assert "no server listens there" in found(include_deployment_checks=True)["claude_batch.E101"]
 
 
 def test_each_finding_is_said_once_before_a_deployment(project: Celery) -> None:

@@ -114,7 +114,7 @@ def test_a_store_that_is_not_there(make_app: MakeApp, doctor_says: DoctorSays) -
     port = free_port()
     said = doctor_says(make_app(claude_batch_store_url=f"redis://127.0.0.1:{port}/0"), "servers")
     assert said.ids == ["E101"]
-    assert f"the store's Redis (127.0.0.1:{port}) does not answer (nobody listens there)" in said.text
+    assert f"the store's Redis (127.0.0.1:{port}) does not answer (no server listens there)" in said.text
     assert "Start it, or correct claude_batch_store_url" in said.text
 
 
@@ -123,7 +123,7 @@ def test_a_broker_that_is_down(scheme: str, make_app: MakeApp, doctor_says: Doct
     url = f"{scheme}://user:{PASSWORD}@127.0.0.1:{free_port()}//"
     said = doctor_says(make_app(broker_url=url), "servers")
     assert said.ids == ["E101"]
-    assert "does not answer (nobody listens there)" in said.text
+    assert "does not answer (no server listens there)" in said.text
     assert "Start it, or correct broker_url" in said.text
 
 
@@ -155,7 +155,7 @@ def test_a_database_of_results(tmp_path: Path, make_app: MakeApp, doctor_says: D
     url = f"db+postgresql+psycopg://user:{PASSWORD}@127.0.0.1:{free_port()}/results"
     said = doctor_says(make_app(result_backend=url), "servers")
     assert said.ids == ["E101"]
-    assert "does not answer (nobody listens there): result.get() and result.state fail" in said.text
+    assert "does not answer (no server listens there): result.get() and result.state fail" in said.text
 
 
 def test_a_rabbitmq_that_refuses_the_password(make_app: MakeApp, doctor_says: DoctorSays) -> None:

@@ -277,7 +277,7 @@ def test_a_setting_with_two_values_is_refused(kind: str, tmp_path: Path) -> None
     settings = {"CLAUDE_BATCH_MAX_COST": 5, "CELERY_CLAUDE_BATCH_MAX_COST": 50}
     found = make(kind, tmp_path, NOWHERE, **settings).doctor()
     assert "CLAUDE_BATCH_MAX_COST and" in found["claude_batch.E001"]
-    assert "leave one of them out" in found["claude_batch.E001"]
+    assert "remove one of them" in found["claude_batch.E001"]
 
 
 @pytest.mark.workers

@@ -186,7 +186,7 @@ def test_a_step_that_it_does_not_run_comes_back(kind: str, project: Project, sim
 @workers
 def test_one_that_never_runs_a_step_ends_the_job_with_its_name(project: Project) -> None:
     project("Never", env={"CLAUDE_BATCH_MAX_STEP_FAILURES": "2"})
-    text = r"poll_batch was broken off: the __call__ of its task class, Never, did not run it, 2 times in a row"
+    text = r"poll_batch was interrupted: the __call__ of its task class, Never, did not run it, 2 times in a row"
     with pytest.raises(errors.StepFailed, match=text):
         run_batch.delay(requests("job", 2)).get(timeout=120)
 
@@ -313,7 +313,7 @@ class TestACallAsAFunction:
             step.run("job", 0)
 
     def test_of_a_task_that_is_no_part_of_a_job_works(self, app: Celery) -> None:
-        assert recover_jobs() == "0 messages sent again"
+        assert recover_jobs() == "0 lost messages were sent again"
         assert cancel_batch("job", 0) == "nothing to cancel yet"
 
     @workers

@@ -48,7 +48,7 @@ def test_an_unanswered_create_is_not_repeated_on_another_account(
         simulator.faults(replace=True)
         start_worker(simulator.url, **OTHER)
         text = refused(result)
-        assert "was begun with another credential" in text
+        assert "was started with another credential" in text
         assert simulator.journal().totals.batches_created == 1
         assert simulator.journal().totals.paid_messages == 0
 
@@ -82,7 +82,7 @@ def test_a_batch_that_is_not_in_sight_is_not_taken_for_lost(
     wait_until(lambda: BatchJob(result.id, app).status().polls)
     worker.stop(kill=True)
     start_worker(unfriendly.url, **OTHER, **{factory: '{"default": "tests.adversarial.clients.b"}'})
-    assert "what it does not show may still run" in refused(result)
+    assert "a batch that it does not show may still run" in refused(result)
     assert unfriendly.account("b").calls["create"] == unfriendly.account("b").calls["messages"] == 0
     assert unfriendly.account("b").calls["list"] >= 3
 

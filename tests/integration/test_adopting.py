@@ -183,7 +183,7 @@ class TestABatchCreatedElsewhere:
         assert open_store_at(redis_url)._redis.delete(f"claude_batch:owner:{batch_id}")  # type: ignore[attr-defined]
         jobs.append(adopt(batch_id, app=app))
         start_worker(simulator.url)
-        with pytest.raises(errors.BatchTasksError, match=f"is that of job {jobs[1].id}"):
+        with pytest.raises(errors.BatchTasksError, match=f"belongs to job {jobs[1].id}"):
             jobs[0].get(timeout=180)
         assert jobs[1].get(timeout=180)["succeeded"] == 2
 

@@ -225,7 +225,7 @@ class TestTheMessagesApi:
         result = run_batch.delay(made, retries=0, max_fallback_cost=100)
         assert result.get(timeout=180)["fallback_skipped"] == 6
         assert calls(simulator, "messages") == 0
-        text = "what claude-of-tomorrow costs is not known, so max_fallback_cost ($100) cannot be kept: see "
+        text = "the price of claude-of-tomorrow is not known, so max_fallback_cost ($100) cannot be kept: see "
         assert notes(app, result.id) == {text + "claude_batch_prices": 6}
         summary = run_batch.delay(made, retries=0).get(timeout=180)
         assert (summary["fallback"], summary["cost"]) == (6, None)
@@ -282,7 +282,10 @@ class TestTheMessagesApi:
         result = run_batch.delay(made, retries=0)
         assert result.get(timeout=180)["fallback"] == 3
         kept = BatchJob(result.id, app).result("job 2")
-        assert (kept.type, kept.note) == ("expired", "answers of 300,000 tokens (max_tokens) exist in batches only")
+        assert (kept.type, kept.note) == (
+            "expired",
+            "answers of 300,000 tokens (max_tokens) are possible in batches only",
+        )
 
     def test_has_no_model_wait_for_another(self, app: Celery, simulator: Simulator) -> None:
         simulator.behave(processing_seconds=0.2, outcomes=(EXPIRED,))

@@ -129,7 +129,7 @@ class TestABatchWhoseStepAlwaysBreaksOff:
             for step, boundary in {**boundaries, "run_batch": "after store.jobs.persist_job"}.items()
         }
         for step, result in jobs.items():
-            text = f"{step} was broken off: OSError.*4 times in a row.*resume"
+            text = f"{step} was interrupted: OSError.*4 times in a row.*resume"
             with pytest.raises(errors.StepFailed, match=text):
                 result.get(timeout=180)
             assert BatchJob(result.id, app).status().state == "failed"
@@ -141,7 +141,7 @@ class TestABatchWhoseStepAlwaysBreaksOff:
         self, app: Celery, simulator: Simulator, breaking: Callable[..., Any]
     ) -> None:
         result = breaking("job", "fetch_results: before api.open_results|SIGKILL|100")
-        with pytest.raises(errors.StepFailed, match="fetch_results was broken off: its worker was killed"):
+        with pytest.raises(errors.StepFailed, match="fetch_results was interrupted: its worker was killed"):
             result.get(timeout=180)
         assert BatchJob(result.id, app).status().batches[0].batch_id
 

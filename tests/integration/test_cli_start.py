@@ -1,4 +1,5 @@
-"""How much `claude-batch` imports before it says something: its help is there at once. Imports are counted, not time."""
+"""How much `claude-batch` imports before it says something: its help is there at once. Imports are counted, not
+time."""
 
 from __future__ import annotations
 

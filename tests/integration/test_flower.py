@@ -100,7 +100,7 @@ def test_a_job_is_readable_and_shows_no_prompt(
         assert "0 of 40 done; in progress" in job["result"]
         fetching = wait_for(lambda: [t for t in by_name(flower, "fetch_results") if t["state"] == "RETRY"])[0]
         assert "404 not_found_error" in fetching["exception"]
-        assert "taken for propagation delay; retry in" in fetching["exception"]
+        assert "taken as propagation delay; retry in" in fetching["exception"]
 
         result.get(timeout=180)
         done = wait_for(lambda: [t for t in tasks(flower) if t["uuid"] == result.id and t["state"] == "SUCCESS"])[0]

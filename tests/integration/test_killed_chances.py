@@ -59,7 +59,7 @@ def test_a_number_of_requests_is_kept_by_eight_processes(
     assert [summary[name] for name in ("succeeded", "fallback", "fallback_skipped")] == [100, 100, 400]
     assert simulator.state().totals.paid_messages == 100
     assert account_for(app, result.id, "job", 500) == {"succeeded": 100, "expired": 400}
-    assert notes(app, result.id) == {None: 100, "max_fallback_requests (100) are used up for this job": 400}
+    assert notes(app, result.id) == {None: 100, "max_fallback_requests (100) are reached for this job": 400}
 
 
 @pytest.mark.parametrize("max_tokens", [64, 20_000])

@@ -27,11 +27,11 @@ def test_one_does_not_start_and_what_another_is_sent_waits(
         worker = start_worker(simulator.url)
         BatchJob("a caller that has begun before", app)._store.check_schema()
         client.zadd(schema.SCHEMA, NEWER)
-        with pytest.raises(RuntimeError, match=r"claude_batch_tasks: the store at .* is that of a newer release"):
+        with pytest.raises(RuntimeError, match=r"claude_batch_tasks: the store at .* was written by a newer release"):
             start_worker(simulator.url)
 
         result = run_batch.delay(requests("job", 2))
-        wait_until(lambda: worker.log.read_text().count("is that of a newer release") >= 3)
+        wait_until(lambda: worker.log.read_text().count("was written by a newer release") >= 3)
         assert simulator.journal().calls == []
         client.delete(schema.SCHEMA)  # as if a worker of the newer release were here
         assert result.get(timeout=180)["succeeded"] == 2

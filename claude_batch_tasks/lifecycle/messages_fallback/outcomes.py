@@ -113,8 +113,8 @@ class Outcomes:
     def give_up_missing(self) -> float | None:
         """Give up the answers to an earlier run's calls that nobody stores; return the seconds until that is allowed.
 
-        None means that nothing is left to give up. Whoever made the calls may still live, and store the answers as soon
-        as the store takes them.
+        None means that nothing is left to give up. The sender that made the calls may still live, and store the
+        answers as soon as the store takes them.
         """
         step, now = self._step, self._step.now()
         unsaved_answers.bring_in(step.settings, step.store)

@@ -49,11 +49,11 @@ class Preparation:
         try:
             params = self._read_params(place)
         except errors.ResultsMissing as exc:
-            return f"it is not sent, for {exc}"
+            return f"it is not sent: {exc}"
         values = json.loads(params)
         model, max_tokens = str(values["model"]), int(values["max_tokens"])
         if max_tokens > rules.LONGEST_MESSAGE:
-            return f"answers of {max_tokens:,} tokens (max_tokens) exist in batches only"
+            return f"answers of {max_tokens:,} tokens (max_tokens) are possible in batches only"
         least = most = None
         if self.limit is not None or self.total is not None:
             found = request_bounds.budget_need(values, step.settings.price_list, batch=False)

@@ -204,7 +204,7 @@ class Sender:
         """Handle a request that may not be sent now; return whether others may be.
 
         Args:
-            shut: collects in how many seconds calls of a pace are tried again.
+            shut: collects in how many seconds calls of a rate limit are retried.
         """
         if taken.state not in ("wait", "reserved"):
             return self._leave_unsent(request, taken.state)
@@ -218,9 +218,9 @@ class Sender:
             return False
         limits = self._preparation.name_limits()
         notes = {
-            "price": f"what {request.model} costs is not known, so {limits} cannot be kept: see claude_batch_prices",
-            "lost": f"what the job has spent is gone from the store, so {limits} cannot be kept",
-            "budget": f"{limits} does not cover it any more",
+            "price": f"what {request.model} costs is not known, so {limits} cannot be guaranteed: see claude_batch_prices",
+            "lost": f"what the job has spent is gone from the store, so {limits} cannot be guaranteed",
+            "budget": f"{limits} no longer covers it",
         }
         if state in notes:
             self._step.note_limit(f"{notes[state]}. {self._preparation.explain_limits()}")

@@ -14,7 +14,7 @@ from claude_batch_tasks.steps import Step, Wait, message_chain
 #: The error type of a request of which the store has lost whether it was answered.
 _UNKNOWN = "answer_lost"
 _GONE = (
-    "the store has lost what became of its call through the Messages API, if one was made; it may have been billed, so "
+    "the store has lost the outcome of its call through the Messages API, if one was made; it may have been billed, so "
     "it is not sent again"
 )
 
@@ -89,7 +89,7 @@ def send_rest(step: Step) -> Wait | None:
     if record.granted is None:
         record.granted = store.budget.reserve_quota(job_id, batch, record.eligible, settings.max_fallback_requests)
     if record.granted < record.eligible:
-        step.update_record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up for this job")
+        step.update_record(note=f"max_fallback_requests ({settings.max_fallback_requests:,}) are reached for this job")
         step.note_limit(
             f"max_fallback_requests ({settings.max_fallback_requests:,}) are used up. What is not sent keeps its "
             "outcome and costs nothing. To allow more in later jobs: the option max_fallback_requests of run_batch, or "
@@ -130,4 +130,4 @@ def _wait_for_senders(step: Step, granted: int) -> Wait | None:
         return None
     if not left:  # senders that wait have nothing to wait for
         step.store.schedule.wake_units(list_senders(step))
-    return Wait(f"fallback: {granted - left:,} of {granted:,} through")
+    return Wait(f"fallback: {granted - left:,} of {granted:,} sent through the Messages API")

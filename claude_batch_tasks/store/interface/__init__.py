@@ -30,8 +30,8 @@ class Clock(Protocol):
     def now(self) -> float:
         """Return the time by the store's clock, epoch seconds, as far as this process knows it.
 
-        It is the only clock by which anything in the store is written or compared. Once the store has told the time,
-        this needs no answer of the store.
+        It is the only clock by which anything in the store is written or compared. Once the store has reported the
+        time, this needs no answer of the store.
         """
 
 

@@ -9,7 +9,7 @@ from claude_batch_tasks.records import BatchRecord, JobRecord, JobState
 
 
 class Jobs(Protocol):
-    """The record of each job, how long the job is kept, and the list of all jobs."""
+    """The record of each job, how long the job is stored, and the list of all jobs."""
 
     def create_job(
         self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], ttl: float, *, staged: bool = True

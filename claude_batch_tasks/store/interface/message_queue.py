@@ -11,7 +11,7 @@ from claude_batch_tasks.records import Need, Taken, Unit
 class MessageQueue(Protocol):
     """Requests that wait for a sender, and the calls in flight.
 
-    A pace is what calls have in common that are limited together: an account's calls for a model.
+    Calls for one model on one account have a rate limit in common, which is named by ``pace``.
     """
 
     def add_requests(self, job_id: str, batch: int, positions: Iterable[int]) -> None:
@@ -36,12 +36,12 @@ class MessageQueue(Protocol):
         limit: int | None,
         total: int | None,
     ) -> Taken:
-        """Take a request for a sender, if its job, the pace and the budget let it be sent now; all in one.
+        """Take a request for a sender, if its job, the rate limit and the budget let it be sent now; all in one.
 
         Args:
             owner: who must still have the sender's lease.
             ttl: seconds after which it no longer counts as a call in flight, unless ``renew_calls`` is called.
-            cap: calls of one pace in flight at a time.
+            cap: calls of one rate limit in flight at a time.
             limit: what the job's Messages calls may cost; None: any amount.
             total: what the job may cost; None: any amount.
         """
@@ -76,7 +76,7 @@ class MessageQueue(Protocol):
         Args:
             limits: as ``rules.rate_limits`` reads them.
             refused: it was a refusal for a passing reason, which halves the calls in flight.
-            hold: seconds in which no call of the pace is to be made.
+            hold: seconds in which no call of the rate limit is to be made.
             output: tokens of the answer.
         """
 

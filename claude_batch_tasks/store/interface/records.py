@@ -25,7 +25,7 @@ class Records(Protocol):
         """Return the records of all batches of a job, by number; None: it is gone."""
 
     def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
-        """Write a record in place of one that is gone, and count the job's finished batches anew.
+        """Write a record in place of one that is gone, and count the job's finished batches again.
 
         Return False if the record is not gone.
 

@@ -15,7 +15,7 @@ class Results(Protocol):
     """
 
     def write_rows(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
-        """Store an attempt's rows; if that fails or the chunks break off, nothing of the attempt is kept.
+        """Store an attempt's rows; if that fails or the chunks end early, nothing of the attempt stays.
 
         Args:
             copy: the rows are downloaded again, and stored under this name until ``restore_rows``.

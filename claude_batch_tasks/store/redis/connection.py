@@ -48,7 +48,7 @@ class Connection:
         return self.clock.now()
 
     def unavailable(self, exc: Exception) -> StoreUnavailable:
-        """Return the error for what kept the server from answering."""
+        """Return the error for what prevented the server from answering."""
         return StoreUnavailable(f"the store at {self.where} did not answer: {type(exc).__name__}: {exc}")
 
     def is_first(self, name: str, ttl: float) -> bool:

@@ -14,7 +14,7 @@ key after claude_batch:               type    what                              
 {JOB}:history                         list    ``HistoryEvent``, the first                         with its job
 {JOB}:history:last                    list    ``HistoryEvent``, the last                          with its job
 {JOB}:money                           hash    what was spent and reserved, and by each batch's    with its job
-                                              turn
+                                              generation
 {JOB}:delivered                       string  a bit for each request with which ``on_result``      with its job
                                               ended well
 {JOB}:undelivered                     string  likewise: with which it failed for good             with its job
@@ -26,14 +26,14 @@ key after claude_batch:               type    what                              
 {JOB}:staging:NONCE:BATCH:sizes       list    as ``sizes``, likewise                              after a day
 {JOB}:batch:BATCH                     hash    ``BatchRecord``, its lease, and ``flights``: the    with its job
                                               key it is listed under while it waits
-{JOB}:batch:BATCH:body                list    its requests, in pieces                             with its job
-{JOB}:batch:BATCH:ids                 list    their custom_ids, in the same pieces                with its job
-{JOB}:batch:BATCH:sizes               list    how many requests each piece has                    with its job
-{JOB}:batch:BATCH:rows:ATTEMPT        list    a download's rows, in pieces                        with its job; a
+{JOB}:batch:BATCH:body                list    its requests, in chunks                             with its job
+{JOB}:batch:BATCH:ids                 list    their custom_ids, in the same chunks                with its job
+{JOB}:batch:BATCH:sizes               list    how many requests each chunk has                    with its job
+{JOB}:batch:BATCH:rows:ATTEMPT        list    a download's rows, in chunks                        with its job; a
                                                                                                   day, unpublished
 {JOB}:batch:BATCH:rows:ATTEMPT:TOKEN  list    those that are fetched again                        after a day
-{JOB}:batch:BATCH:pieces:ATTEMPT      string  in which piece each row is, 32-bit integers         with its job
-{JOB}:batch:BATCH:eligible:ATTEMPT    string  which rows deserve another chance, likewise         with its job
+{JOB}:batch:BATCH:pieces:ATTEMPT      string  in which chunk each row is, 32-bit integers         with its job
+{JOB}:batch:BATCH:eligible:ATTEMPT    string  which rows are eligible, likewise                   with its job
 {JOB}:batch:BATCH:index:ATTEMPT       hash    as the job's, where that has none                   with its job
 {JOB}:batch:BATCH:lanes               hash    ``LaneRecord`` and lease of each sender, ``LANE:``  with its job
 {JOB}:batch:BATCH:to_send             zset    position of a request by when it is due             with its job
@@ -53,19 +53,19 @@ held                                  zset    names of calls by until when none 
 late                                  string  seconds by which messages were late lately          after 2 minutes
 deleted:JOB                           string  somebody deleted that job                           after a day
 owner:BATCH_ID                        string  the unit whose batch of Anthropic's it is           after 30 days
-census                                string  figures over all jobs                               as it is told
-census:fresh                          string  that they are young enough                          as it is told
+census                                string  figures over all jobs                               as it is set
+census:fresh                          string  that they are young enough                          as it is set
 restore                               zset    jobs to fetch something of again, by when it was    never
                                               asked
 workers                               zset    names of the workers that run, by until when they count as    never
                                               such
 worker:WORKER                         string  ``WorkerPresence``                                  after a minute
-first:QUESTION                        string  somebody was the first to ask                       as it is told
+first:QUESTION                        string  somebody was the first to ask                       as it is set
 doctor:TOKEN                          string  what ``doctor`` tries commands on                   at once
 account:ACCOUNT:flights               hash    unit to ``Flight``: batches whose poll waits        never
 account:ACCOUNT:asked                 hash    of each queue who is to make a list call            after an hour
                                               (``QUEUE:``)
-account:ACCOUNT:listing               string  who makes a list call now                           as it is told
+account:ACCOUNT:listing               string  who makes a list call now                           as it is set
 account:ACCOUNT:listed                hash    batch id to what it showed, ``taken_at``,           after a day
                                               ``since``
 account:ACCOUNT:failed                string  list calls that failed in a row                     after 30 days
@@ -105,7 +105,7 @@ WORKERS: Final = f"{PREFIX}:workers"
 #: The lists a batch is staged as.
 STAGED = ("body", "ids", "sizes")
 
-#: What one download leaves: the rows, in which piece each is, which deserve another chance, and its custom_ids.
+#: What one download leaves: the rows, in which chunk each is, which are eligible, and its custom_ids.
 FETCHED = ("rows", "pieces", "eligible", "index")
 
 #: What sending requests through the Messages API leaves: those that wait, were sent, how often each was refused, of
@@ -173,7 +173,7 @@ def attempt_key(job_id: str, batch: int | None, name: str, attempt: int | None) 
 
 
 def unit_key(unit: Unit) -> tuple[str, str]:
-    """Return the hash a unit is kept in, and what its fields begin with there."""
+    """Return the hash a unit is stored in, and what its fields begin with there."""
     if unit.batch is None:
         return job_key(unit.job_id), LEASE_PREFIX
     if unit.lane is None:
@@ -212,7 +212,7 @@ def account_key(account: str, name: str) -> str:
 
 
 def pace_keys(pace: str) -> tuple[str, str]:
-    """Return where a rate limit of Messages calls is kept, and where those in flight are."""
+    """Return where a rate limit of Messages calls is stored, and where those in flight are."""
     return f"{PREFIX}:pace:{pace}", f"{PREFIX}:pace:{pace}:calls"
 
 

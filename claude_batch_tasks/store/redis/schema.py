@@ -33,15 +33,15 @@ def open_schema(client: Any, where: str) -> None:
     version, least = (int(number or 1) for number in client.zmscore(SCHEMA, ["version", "least"]))
     if least > VERSION:
         raise StoreTooNew(
-            f"the store at {where} is that of a newer release of claude-batch-tasks (schema {version}; this one knows "
-            f"{VERSION}): upgrade it here as well. Nothing was read or changed"
+            f"the store at {where} was written by a newer release of claude-batch-tasks (schema {version}; this one "
+            f"knows {VERSION}): upgrade it here too. Nothing was read or changed"
         )
     if version < VERSION:
         client.zadd(SCHEMA, {"least": LEAST}, gt=True)
         for migrate in _MIGRATIONS[version - 1 :]:
             migrate(client)
         client.zadd(SCHEMA, {"version": VERSION}, gt=True)
-        log.info("the store at %s was brought from schema %d to %d", where, version, VERSION)
+        log.info("the store at %s was migrated from schema %d to %d", where, version, VERSION)
 
 
 def list_jobs(client: Any) -> None:

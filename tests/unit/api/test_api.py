@@ -768,7 +768,7 @@ class TestAStream:
         calls.log.disabled = False  # by an app's own logging, in a test before this one
         message = stream(client)
         assert (message["id"], message["content"]) == ("msg_2", [{"type": "text", "text": "anew"}])
-        assert "msg_1 was left out, and may be billed too" in caplog.text
+        assert "msg_1 was dropped, and may be billed too" in caplog.text
 
     @pytest.mark.parametrize(
         ("error", "expected"),
@@ -937,7 +937,7 @@ class TestListing:
     @pytest.mark.parametrize("last", [page("b1", more=True), page(more=True), page(data=[], last_id=None, more=True)])
     def test_whose_pages_lead_nowhere_is_no_listing(self, server: Server, client: Any, last: Answer) -> None:
         server.answers = [page("b1", more=True), last]
-        with pytest.raises(errors.TransientError, match="broke off"):
+        with pytest.raises(errors.TransientError, match="ended before the last one"):
             self.ids(client)
         assert len(server.seen) in (2, 3)
 

@@ -144,7 +144,7 @@ class TestSubmitting:
         job = stage("a")
         store.jobs.update_job(JOB, state=state)
         before = keys()
-        with pytest.raises(errors.BatchTasksError, match="a task id stands for one job"):
+        with pytest.raises(errors.BatchTasksError, match="a task id belongs to one job"):
             stage("b", "c", max_requests_per_batch=1)
         assert [request["custom_id"] for request in job.requests()] == ["a"]
         assert keys() == before
@@ -242,7 +242,9 @@ class TestMaxCost:
         assert keys() == set()
 
     def test_cannot_be_kept_where_a_price_is_not_known(self, app: Celery, make_request: Any, keys: Keys) -> None:
-        with pytest.raises(errors.InvalidRequests, match="what claude-x costs is not known; add it to claude_batch_pr"):
+        with pytest.raises(
+            errors.InvalidRequests, match="the price of claude-x is not known; add it to claude_batch_pr"
+        ):
             self.submit(app, make_request, 1, self.HAIKU, "claude-x")
         assert keys() == set()
         app.conf.claude_batch_prices = {"claude-x": {"input_mtok": 1, "output_mtok": 5}}

@@ -239,7 +239,7 @@ class TestWhatABudgetMustHave:
     @pytest.mark.parametrize(
         ("request_", "field", "says"),
         [
-            (params(model="mine"), "params.model", "what mine costs is not known; add it to claude_batch_prices"),
+            (params(model="mine"), "params.model", "the price of mine is not known; add it to claude_batch_prices"),
             (params([FILE], model="own"), "params.messages", "the context window of own is not known"),
             (params(**server_tool("web_search")), "params.tools", "web_search without max_uses"),
             (params(mcp_servers=[{}]), "params.mcp_servers", "leave them out"),

@@ -97,7 +97,7 @@ class TestASignature:
         loop: list[Any] = []
         loop.append(loop)
         for argument in (object(), {1, 2}.__iter__(), loop, {(1, 2): 3}):
-            with pytest.raises(InvalidSettings, match="what JSON cannot carry"):
+            with pytest.raises(InvalidSettings, match="a value that JSON cannot carry"):
                 delivery.encode_hook(save.s(argument))
 
     def test_is_no_option_of_the_job(self, make_step: Any, save: Any, store: Store) -> None:

@@ -37,7 +37,7 @@ class TestPartsOfUnknownSize:
             (params([{"type": "of_tomorrow", "parts": [{"file_id": "file_1"}]}]), {"file": 1}),
             (params(system=document(FILE)), {"file": 1}),
             (params(thread={"type": "continue", "previous_message_id": "msg_1"}),
-             {"conversation kept at Anthropic (thread)": 1}),
+             {"conversation stored at Anthropic (thread)": 1}),
         ],
     )  # fmt: skip
     def test_are_counted_by_what_they_are(self, request_: Any, unknown: dict[str, int]) -> None:

@@ -119,7 +119,7 @@ class TestABatchThatIsNotShown:
         made = shows(monkeypatch, seen)
         step = make_step(long_ago(), key=None, **job)
         for _ in range(5):
-            with pytest.raises(errors.NotFoundError, match="nothing says that client 'default' is on the account"):
+            with pytest.raises(errors.NotFoundError, match="nothing shows that client 'default' uses the account"):
                 answer_not_found(step, seen)
         assert len(made) == step.batch.unidentified == 5
         assert step.batch.absences == 0
@@ -143,7 +143,7 @@ class TestABatchThatIsNotShown:
         shows(monkeypatch, SILENT)
         then = time.time() - rules.BATCH_LIFETIME - 1
         step = make_step(long_ago(created_at=then, sighting=then), key=None)
-        with pytest.raises(errors.WaitExceeded, match=r"was not seen since .*, and nothing says that client"):
+        with pytest.raises(errors.WaitExceeded, match=r"was not seen since .*, and nothing shows that client"):
             answer_not_found(step)
 
     def test_is_waited_for_anew_when_the_job_was_resumed(self, make_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ class TestABatchThatIsNotShown:
         step = make_step({}, key="another key")
         with pytest.raises(errors.NotFoundError):
             answer_not_found(step)
-        with pytest.raises(errors.AccountChanged, match="what it does not show may still run"):
+        with pytest.raises(errors.AccountChanged, match="a batch that it does not show may still run"):
             answer_not_found(step)
         assert len(made) == 2
 
@@ -203,7 +203,7 @@ class TestACreateThatWasNotAnswered:
         for _ in range(5):
             with pytest.raises(errors.CreateUnresolved):
                 reconciliation.reconcile_create(step)
-        with pytest.raises(errors.CreateUnresolved, match="nothing says that client"):
+        with pytest.raises(errors.CreateUnresolved, match="nothing shows that client"):
             reconciliation.reconcile_create(step)
         assert step.batch.create_looks == 0
         assert step.batch.intent_at is not None

@@ -100,7 +100,7 @@ class TestWhatABatchHasCost:
             step = make_step({"state": "staged", "least": None, "most": None}, pieces=pieces)
             assert (reserve_cost(step) is None) == (states[0] == "staged")
             assert (step.batch.state, step.batch.least) == states
-        assert "what claude-xxxx-4-5 costs is not known" in (step.batch.note or "")
+        assert "the price of claude-xxxx-4-5 is not known" in (step.batch.note or "")
 
     def test_has_to_be_covered_before_it_is_created(self, store: RedisStore, make_step: Any) -> None:
         step = make_step({"state": "staged"})

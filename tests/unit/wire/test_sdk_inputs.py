@@ -311,7 +311,7 @@ class TestWhatHasNoJsonForm:
         own = {"model": "m", "max_tokens": 1, "messages": image(file)}
         error = refused({"custom_id": "a", "params": own}, {"custom_id": "b", "params": own})
         assert [problem[:3] for problem in error.problems] == [[1, "b", IMAGE]]
-        assert "open it anew" in str(error)
+        assert "open it again" in str(error)
 
     def test_is_a_file_that_is_open_as_text(self, tmp_path: pathlib.Path) -> None:
         (tmp_path / "a.png").write_bytes(PNG)

@@ -50,6 +50,6 @@ class RedisHistory(Part):
         events, later = list(map(_read_event, begun)), list(map(_read_event, went_on))
         if forgotten and later:
             at = later[0].at - timedelta(microseconds=1)
-            text = f"{int(forgotten):,} entries are no longer kept"
+            text = f"{int(forgotten):,} entries are left out"
             events.append(HistoryEvent(at=at, event="left_out", batch=None, text=text, details={}))
         return events + later

@@ -1,4 +1,4 @@
-"""What is known of an account at Anthropic, in Redis. The API can tell it again."""
+"""What is known of an account at Anthropic, in Redis. The API can be asked for it again."""
 
 from __future__ import annotations
 

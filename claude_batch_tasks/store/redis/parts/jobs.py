@@ -79,7 +79,7 @@ class RedisJobs(Part):
         if made < 0:
             raise JobNotFound(
                 f"what was staged for job {job_id} has expired: its requests took longer than "
-                f"{UNFINISHED_TTL / 3600:g} hours to hand over; nothing was sent"
+                f"{UNFINISHED_TTL / 3600:g} hours to submit; nothing was sent"
             )
         return bool(made)
 

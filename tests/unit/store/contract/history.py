@@ -21,7 +21,7 @@ class TestAHistory:
         told = store.history.read_events("job")
         assert len(told) == 1001
         assert told[:200] == [make_event(number) for number in range(200)]
-        assert (told[200].event, told[200].text) == ("left_out", "234 entries are no longer kept")
+        assert (told[200].event, told[200].text) == ("left_out", "234 entries are left out")
         assert told[201:] == [make_event(number) for number in range(434, 1234)]
         assert sorted(told, key=lambda event: event.at) == told
 
