@@ -184,7 +184,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     on_result_error: str | None = None
     """Why ``on_result`` is no longer called."""
     delivery_errors: list[str] = []
-    """Why calls of ``on_result`` failed for good, each reason once, the last one last."""
+    """Why calls of ``on_result`` failed permanently, each reason once, the last one last."""
     delivery_at: float | None = None
     """When ``on_result`` was last called, or a call of it was retried or ended."""
     expires_at: float | None = None
@@ -468,7 +468,7 @@ class DeliveryCounts(NamedTuple):
     delivered: int = 0
     """Requests of which a call ended well."""
     failed: int = 0
-    """Requests of which the last call failed for good."""
+    """Requests of which the last call failed permanently."""
 
 
 class Unit(NamedTuple):

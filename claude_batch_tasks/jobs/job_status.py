@@ -134,7 +134,7 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     delivered: int = 0
     """Requests whose answer was handed over: the task ``on_result`` ended successfully for them."""
     delivery_failures: int = 0
-    """Requests for which the last call of ``on_result`` failed for good, after its own retries."""
+    """Requests for which the last call of ``on_result`` failed permanently, after its own retries."""
     delivery_at: datetime | None = None
     """When ``on_result`` was last called, or a call of it was retried or ended."""
     on_result_error: str | None = None

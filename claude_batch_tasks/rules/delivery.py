@@ -16,7 +16,7 @@ def is_delivering(called: int, delivered: int, failed: int, silent_for: float | 
     Args:
         called: requests with which it was called.
         delivered: requests of which a call ended well.
-        failed: requests of which the last call failed for good.
+        failed: requests of which the last call failed permanently.
         silent_for: seconds since a call was made, retried or ended; None: nothing was ever recorded.
     """
     return called > delivered + failed and silent_for is not None and silent_for < DELIVERY_SILENCE

@@ -1,6 +1,6 @@
 """What a worker does when a task ends that is a call of a job's ``on_result``: it records how, and nothing else.
 
-Celery's signals tell of the end. Whatever happens here, the application's task ends as it does without this package.
+Celery's signals report the end. Whatever happens here, the application's task ends as it does without this package.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def connect_signals() -> None:
-    """Connect to the signals that tell how a task ended."""
+    """Connect to the signals that report how a task ended."""
     signals.task_received.connect(remember_request)
     signals.task_success.connect(confirm_success)
     signals.task_failure.connect(confirm_failure)
@@ -70,7 +70,7 @@ def confirm_success(sender: Any = None, **_: Any) -> None:
 
 
 def confirm_failure(sender: Any = None, task_id: Any = None, exception: Any = None, **_: Any) -> None:
-    """Record that a call of ``on_result`` failed for good."""
+    """Record that a call of ``on_result`` failed permanently."""
     request = sender.request
     if request.id != task_id:  # in the main process, after a time limit
         received = _received.get(task_id)

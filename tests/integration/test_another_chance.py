@@ -225,8 +225,8 @@ class TestTheMessagesApi:
         result = run_batch.delay(made, retries=0, max_fallback_cost=100)
         assert result.get(timeout=180)["fallback_skipped"] == 6
         assert calls(simulator, "messages") == 0
-        text = "the price of claude-of-tomorrow is not known, so max_fallback_cost ($100) cannot be kept: see "
-        assert notes(app, result.id) == {text + "claude_batch_prices": 6}
+        text = "the price of claude-of-tomorrow is not known (claude_batch_prices): max_fallback_cost ($100) cannot be "
+        assert notes(app, result.id) == {text + "guaranteed": 6}
         summary = run_batch.delay(made, retries=0).get(timeout=180)
         assert (summary["fallback"], summary["cost"]) == (6, None)
         assert summary["cost_by_model"] == {"claude-of-tomorrow": None}

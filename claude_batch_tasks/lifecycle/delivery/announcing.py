@@ -87,7 +87,7 @@ def _give_up(step: Step, hook: Hook, reason: str) -> None:
     """Stop calling the job's ``on_result``, and report that once."""
     text = (
         f"{step.unit}: on_result ({hook.task}) cannot be called: {reason}. It is not called again for this job, which "
-        f"goes on. Its outcomes are kept: BatchJob({step.unit.job_id!r}).results()"
+        f"continues. Its outcomes are in the store: BatchJob({step.unit.job_id!r}).results()"
     )
     step.job.on_result_error = step.store.jobs.set_once(step.unit.job_id, "on_result_error", text)
     if step.job.on_result_error == text:  # otherwise another batch reported it before

@@ -37,7 +37,7 @@ def record_success(app: Celery, tracked: Tracked, task: str) -> None:
 
 
 def record_failure(app: Celery, tracked: Tracked, task: str, reason: Any) -> None:
-    """Record that a task of a call failed for good, and report that once for each reason.
+    """Record that a task of a call failed permanently, and report that once for each reason.
 
     Args:
         task: its name.
@@ -50,7 +50,7 @@ def record_failure(app: Celery, tracked: Tracked, task: str, reason: Any) -> Non
 def record_failed_call(
     store: ConfirmingStore, job_id: str, runs: Iterable[tuple[int, int]], task: str, reason: Any
 ) -> None:
-    """Record that a call failed for good."""
+    """Record that a call failed permanently."""
     runs = list(runs)
     kind = reason if isinstance(reason, str) else type(reason).__name__
     found = store.deliveries.record_failed(job_id, runs, f"{task}: {kind}")

@@ -17,7 +17,7 @@ def encode_hook(signature: Any) -> str | None:
     """Encode a signature in the form in which it is stored with the job; return None if there is none.
 
     Raises:
-        InvalidSettings: the value is no signature, or holds what JSON cannot carry.
+        InvalidSettings: the value is no signature, or has a value that JSON cannot carry.
     """
     if signature is None:
         return None
@@ -30,7 +30,7 @@ def encode_hook(signature: Any) -> str | None:
         text = kombu_json.dumps(dict(signature))
         json.loads(text)
     except (TypeError, ValueError) as exc:
-        raise InvalidSettings(f"run_batch option on_result holds what JSON cannot carry: {exc}") from None
+        raise InvalidSettings(f"run_batch option on_result has a value that JSON cannot carry: {exc}") from None
     return text
 
 

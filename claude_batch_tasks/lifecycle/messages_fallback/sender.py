@@ -218,7 +218,7 @@ class Sender:
             return False
         limits = self._preparation.name_limits()
         notes = {
-            "price": f"what {request.model} costs is not known, so {limits} cannot be guaranteed: see claude_batch_prices",
+            "price": f"the price of {request.model} is not known (claude_batch_prices): {limits} cannot be guaranteed",
             "lost": f"what the job has spent is gone from the store, so {limits} cannot be guaranteed",
             "budget": f"{limits} no longer covers it",
         }

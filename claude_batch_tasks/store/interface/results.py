@@ -110,7 +110,7 @@ class Recorded(NamedTuple):
 
 
 class Deliveries(Protocol):
-    """Which requests ``on_result`` was called with successfully, and of which its call failed for good.
+    """Which requests ``on_result`` was called with successfully, and of which its call failed permanently.
 
     Requests are known by their position in the job. Recording the same thing twice changes nothing, and nothing is
     recorded of a job that is gone.
@@ -125,7 +125,7 @@ class Deliveries(Protocol):
         """
 
     def record_failed(self, job_id: str, runs: Runs, reason: str) -> Recorded | None:
-        """Record that a call with these requests failed for good; return None if the job is gone.
+        """Record that a call with these requests failed permanently; return None if the job is gone.
 
         A request that is delivered already stays so.
         """

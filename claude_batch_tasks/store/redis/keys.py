@@ -17,7 +17,7 @@ key after claude_batch:               type    what                              
                                               generation
 {JOB}:delivered                       string  a bit for each request with which ``on_result``      with its job
                                               ended well
-{JOB}:undelivered                     string  likewise: with which it failed for good             with its job
+{JOB}:undelivered                     string  likewise: with which it failed permanently             with its job
 {JOB}:delivered:parts                 string  likewise: with which one of its tasks ended well,   with its job
                                               those of the second task behind those of the first
 {JOB}:staging:NONCE:index             hash    as ``index``, before there is a job                 after a day
