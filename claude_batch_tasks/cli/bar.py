@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column
 
 from claude_batch_tasks.cli import job_texts, output
@@ -22,12 +22,12 @@ class Bar:
             SpinnerColumn(),
             BarColumn(bar_width=max(10, min(40, console.width // 5))),
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-            TimeElapsedColumn(),
+            TextColumn("{task.fields[age]}"),
             console=console,
             transient=True,
             expand=True,
         )
-        self._task = self._progress.add_task("", total=None)
+        self._task = self._progress.add_task("", total=None, age="")
         self._stack = ExitStack()
 
     def __enter__(self) -> Bar:
@@ -41,9 +41,11 @@ class Bar:
     def show_status(self, status: JobStatus) -> None:
         """Show a status of the job."""
         # The number of an adopted job's requests is not known before its batch was seen.
+        fraction = status.done / status.requests if status.requests else None
         self._progress.update(
             self._task,
-            total=status.requests or None,
-            completed=status.done,
-            description=job_texts.format_progress(status),
+            total=None if fraction is None else 1,
+            completed=fraction or 0,
+            description=job_texts.format_bar(status),
+            age=job_texts.format_age(status.submitted_at),
         )

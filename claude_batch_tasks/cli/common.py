@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from itertools import islice
 from typing import Any
 
@@ -12,10 +13,15 @@ from celery import Celery
 from celery.app.utils import find_app
 from celery.utils.imports import cwd_in_path
 
+from claude_batch_tasks.checks import presence
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
+
+#: Seconds after which it is said that no worker listens on the queue of a job that none has picked up.
+_UNBEGUN = 5.0
 
 
 def app_of(ctx: click.Context) -> Celery:
@@ -75,6 +81,23 @@ def find_job(ctx: click.Context, job_id: str, *, sending: bool = False) -> Batch
     """
     app = sending_app(ctx) if sending else app_of(ctx)
     return BatchJob(job_id, app)
+
+
+def explain_wait(app: Celery, status: JobStatus) -> str | None:
+    """Return that no worker has picked a job up; None: one has, or will, as one listens on its queue.
+
+    ``status`` says it by itself after a while. If no worker listens, this says it after some seconds.
+    """
+    age = (datetime.now(timezone.utc) - status.submitted_at).total_seconds()
+    if status.waiting_for_worker or status.state != "staged" or age < _UNBEGUN or app.conf.task_always_eager:
+        return status.waiting_for_worker
+    store = open_store(Settings.of(app))
+    record = store.jobs.read_job(status.job_id)
+    queue = presence.find_queue(app, record) if record is not None and record.not_sent is None else None
+    workers = store.presence.list_workers()
+    if queue is None or any(queue in worker.queues for worker in workers):
+        return None
+    return f"No worker has picked this up yet. {presence.describe_workers(workers, queue)}"
 
 
 def complete_job_ids(ctx: click.Context, beginning: str, most: int) -> list[str]:

@@ -30,6 +30,16 @@ def file_option(command: _F) -> _F:
     )(command)
 
 
+def format_option(command: _F) -> _F:
+    """Add the option ``--format``, as ``format_``."""
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice(FORMATS),
+        help="Default: what the suffix of FILE says, else jsonl.",
+    )(command)
+
+
 def write_outcomes(file: str, format_: str | None, write: Callable[[str | IO[bytes], str | None], int]) -> int:
     """Write outcomes to a file, and return how many.
 

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
+from celery import Celery
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.cli import common, exits, job_texts, output
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 #: Seconds between two reads of the store: the first time, and the longest.
 _FIRST, _LONGEST = 0.2, 2.0
 
-#: Seconds after which there is a remark on a job that no worker has started, or whose next step is overdue.
-_UNBEGUN, _OVERDUE = 5.0, 60.0
+#: Seconds after which there is a remark on a job whose next step is overdue.
+_OVERDUE = 60.0
 
 #: Seconds for which a store that has answered before may be silent.
 _SILENCE = 120.0
@@ -40,10 +41,11 @@ def follow_job(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool,
     Args:
         queue: the queue that the job was submitted to, if it is not the usual one.
     """
-    worker = common.worker_command(ctx, common.app_of(ctx), queue)
+    app = common.app_of(ctx)
+    worker = common.worker_command(ctx, app, queue)
     try:
         # Closed before anything else is printed: its end removes the bar.
-        with closing(_watch_silently(job) if quiet else _show_statuses(job, worker)) as statuses:
+        with closing(_watch_silently(job) if quiet else _show_statuses(app, job, worker)) as statuses:
             for status in statuses:
                 last = status
     except KeyboardInterrupt:
@@ -65,14 +67,14 @@ def _watch_silently(job: BatchJob) -> Generator[JobStatus, None, None]:
     return (status for status, _ in _poll_status(job))
 
 
-def _show_statuses(job: BatchJob, worker: str) -> Generator[JobStatus, None, None]:
+def _show_statuses(app: Celery, job: BatchJob, worker: str) -> Generator[JobStatus, None, None]:
     """Show and yield each status: with a bar if standard error is a terminal, else with a line now and then."""
     reported, said, remarked = time.monotonic(), "", False
     with _make_bar() as bar:
         for status, news in _poll_status(job):
             for event in news:
                 output.say(job_texts.format_event(event))
-            if not remarked and (remark := _make_remark(status, worker)):
+            if not remarked and (remark := _make_remark(app, status, worker)):
                 remarked = True
                 output.say(click.style(remark, fg="yellow"))
             if bar is not None:
@@ -113,11 +115,11 @@ def _poll_status(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]
         wait = min(wait * 1.2, _LONGEST)
 
 
-def _make_remark(status: JobStatus, worker: str) -> str | None:
+def _make_remark(app: Celery, status: JobStatus, worker: str) -> str | None:
     """Return a remark on what may keep the job from going on; None if there is nothing to say."""
+    if text := common.explain_wait(app, status):
+        return f"{text} To start one: {worker}"
     now = datetime.now(timezone.utc)
-    if status.state == "staged" and (now - status.submitted_at).total_seconds() > _UNBEGUN:
-        return f"No worker has picked this up yet. If none runs, start one: {worker}"
     if status.next_poll_at is not None and (now - status.next_poll_at).total_seconds() > _OVERDUE:
         return f"A step is overdue. If no worker runs, start one: {worker}"
     return None

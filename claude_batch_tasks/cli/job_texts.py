@@ -55,24 +55,38 @@ def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]
     for job in chain(first, jobs):
         row = (
             f"{job.job_id[:ids]:{ids}}  {_color_word(_format_phase(job), 14)} {job.requests:>8,} "
-            f"{job.done - job.succeeded:>6,} {_format_cost(job):>9} {_format_age(job.submitted_at):>4}  "
+            f"{job.done - job.succeeded:>6,} {_format_cost(job):>9} {format_age(job.submitted_at):>4}  "
             f"{_format_note(job)}"
         )
         yield Line(row.rstrip(), cut=True)
 
 
 def _format_phase(job: JobStatus) -> str:
+    """Return the state of a job, with its progress if that is counted."""
     return f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
 
 
 def _format_note(job: JobStatus) -> str:
-    return click.style(" ".join(job.error.split()), fg="red") if job.error else ""
+    """Return what there is to know about a job."""
+    if job.error:
+        return click.style(_join_lines(job.error), fg="red")
+    return click.style("no worker", fg="yellow") if job.waiting_for_worker else ""
 
 
-def format_status(job: JobStatus, history: Iterable[HistoryEvent]) -> Iterator[Line]:
-    """Yield lines with all that is known about a job."""
+def _join_lines(text: str) -> str:
+    return " ".join(text.split())
+
+
+def format_status(job: JobStatus, history: Iterable[HistoryEvent], waits: str | None = None) -> Iterator[Line]:
+    """Yield lines with all that is known about a job.
+
+    Args:
+        waits: that it waits for a worker, if so.
+    """
     yield _field("Job", job.job_id)
-    yield from _format_state(job)
+    yield from _format_state(job, waits)
+    yield from _format_outcomes(job)
+    yield from _format_delivery(job)
     yield from _costs_and_times(job)
     yield Line("")
     head = f"BATCH {'ID':32} {'STATE':11} REQUESTS POLLS 404s NEXT POLL"
@@ -89,8 +103,18 @@ def _field(name: str, text: str) -> Line:
     return Line(f"{click.style(name, bold=True)}{' ' * (_INDENT - len(name))}{text}", indent=_INDENT)
 
 
-def _format_state(job: JobStatus) -> Iterator[Line]:
-    yield _field("State", f"{_color_word(job.state)}{f': {job.error}' if job.error else ''}")
+def _format_state(job: JobStatus, waits: str | None) -> Iterator[Line]:
+    about = job.error
+    yield _field("State", f"{_color_word(job.state)}{f': {about}' if about else ''}")
+    if waits:
+        yield _field("Waits", click.style(waits, fg="yellow"))
+    if job.stopped:
+        yield _field("Stopped", job.stopped)
+    if job.not_sent:
+        yield _field("Not sent", click.style(job.not_sent, fg="red"))
+
+
+def _format_outcomes(job: JobStatus) -> Iterator[Line]:
     yield _field("Requests", f"{job.requests:,}: {format_progress(job)}")
     if job.resubmitted or job.fallback:
         again = {"from a smaller batch": job.resubmitted, "through the Messages API": job.fallback}
@@ -99,10 +123,13 @@ def _format_state(job: JobStatus) -> Iterator[Line]:
         yield _field(
             "", f"{job.fallback_skipped:,} more were not sent again: the limit on cost or requests was reached"
         )
-    if job.stopped:
-        yield _field("Stopped", job.stopped)
-    if job.not_sent:
-        yield _field("Not sent", click.style(job.not_sent, fg="red"))
+
+
+def _format_delivery(job: JobStatus) -> Iterator[Line]:
+    """Yield how many answers `on_result` got, if the job has one."""
+    if job.delivered or job.delivery_failures:
+        failed = f"; {job.delivery_failures:,} failed" if job.delivery_failures else ""
+        yield _field("Delivered", f"{job.delivered:,} of {job.done:,} outcomes, by on_result{failed}")
     if job.on_result_error:
         yield _field("on_result", click.style(job.on_result_error, fg="red"))
 
@@ -149,6 +176,14 @@ def format_progress(job: JobStatus) -> str:
     if job.ended_at is None and job.next_look is not None:
         parts.append(f"next poll {_format_next(job.next_look)}")
     return "; ".join(parts)
+
+
+def format_bar(job: JobStatus) -> str:
+    """Return how far a job is, for the line with the bar: ``running: 40 %; next poll in 40 s``."""
+    text = f"{job.state}: {format_counts({name: getattr(job, name) for name in (*OUTCOMES, 'processing')})}"
+    if job.next_poll_at is not None:
+        text += f"; next poll {_format_next(job.next_poll_at)}"
+    return text
 
 
 def format_ending(job: JobStatus) -> str:
@@ -208,7 +243,8 @@ def _format_next(moment: datetime | None) -> str:
     return f"in {seconds:.0f} s" if seconds > 0.5 else "now"
 
 
-def _format_age(moment: datetime) -> str:
+def format_age(moment: datetime) -> str:
+    """Return how long ago something was: ``40s``, ``5m``."""
     seconds = max(_seconds_since(moment), 0)
     for length, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
         if seconds >= length:

@@ -36,12 +36,14 @@ SECTIONS: dict[str, dict[str, _Entry]] = {
         "delete": _Entry("change", "Delete a job from the store."),
     },
     "After a failure": {
+        "redeliver": _Entry("retry", "Deliver answers again: call `on_result` for them."),
         "resume": _Entry("change", "Resume a failed job where it stopped."),
         "adopt": _Entry("change", "Make a job of a batch that exists at Anthropic."),
         "recover": _Entry("change", "Send messages again that the broker lost."),
     },
     "Set-up": {
         "doctor": _Entry("doctor", "Check the set-up, and say how to repair it."),
+        "workers": _Entry("workers", "List the workers that run."),
         "report": _Entry("report", "Print a report on a job for a support ticket."),
         "completion": _Entry("completion", "Print the script that completes commands in your shell."),
     },
@@ -96,7 +98,9 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, with a message and an exit code for each error that is expected."""
-        with exits.explain_errors():
+        from claude_batch_tasks.cli import logged_warnings
+
+        with exits.explain_errors(), logged_warnings.shown():
             return super().invoke(ctx)
 
 

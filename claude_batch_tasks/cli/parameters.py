@@ -32,6 +32,17 @@ def _complete_job(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
         return []
 
 
+#: The failure types that a shell completes. Others may be given too.
+_FAILURE_TYPES = (
+    *("errored", "expired", "canceled", "api_error", "authentication_error", "billing_error", "invalid_request_error"),
+    *("not_found_error", "overloaded_error", "permission_error", "rate_limit_error", "timeout_error"),
+)
+
+
+def _complete_type(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in _FAILURE_TYPES if name.startswith(incomplete)]
+
+
 def settings_option(command: _F) -> _F:
     """Add the option ``-s max_wait=7200``, any number of times, as ``options``."""
     return click.option(
@@ -53,6 +64,19 @@ def metadata_option(text: str) -> Callable[[_F], _F]:
 def job_argument(command: _F) -> _F:
     """Add the argument JOB, as ``job_id``: a job's id, or its first characters."""
     return click.argument("job_id", metavar="JOB", shell_complete=_complete_job)(command)
+
+
+def types_option(command: _F) -> _F:
+    """Add the option ``--type``, any number of times, as ``types``: failure types."""
+    return click.option(
+        "--type",
+        "types",
+        multiple=True,
+        metavar="TYPE",
+        shell_complete=_complete_type,
+        help="Only this failure type, such as overloaded_error, errored (all errors) or expired; may be given several "
+        "times.",
+    )(command)
 
 
 def json_option(command: _F) -> _F:

@@ -248,3 +248,58 @@ def test_a_terminal_shows_a_bar_and_asks(world: World) -> None:
             assert waiting.wait(40) == 3
         wait_until(lambda: f"claude-batch results {job_id}" in terminal.shown)
     assert f"Cancel job {job_id} with its 4 requests? [y/N]:" in terminal.shown
+
+
+def drawn(shown: str) -> list[str]:
+    """The lines that are left on a terminal after this was written to it."""
+    lines, row, column = [""], 0, 0
+    for code, up, character in re.findall(r"(\x1b\[(?:(\d+)A|[?\d;]*[a-zA-Z]))|(.)", shown, re.DOTALL):
+        if code:
+            row = row - int(up) if up else row
+            if code == "\x1b[2K":
+                lines[row] = ""
+        elif character == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif character == "\r":
+            column = 0
+        else:
+            lines[row] = f"{lines[row]:{column}}"[:column] + character + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_a_bar_leaves_nothing_behind(world: World, colours: bool) -> None:
+    world.simulator.behave(processing_seconds=3)
+    (world.folder / "requests.jsonl").write_text(lines("bar", 4))
+    env = {**world.env, **({} if colours else {"NO_COLOR": "1"})}
+    with Terminal() as terminal:
+        command = [PROGRAM, "submit", "requests.jsonl", "--wait"]
+        with subprocess.Popen(command, env=env, cwd=world.folder, **terminal.ends) as process:
+            assert process.wait(60) == 0
+        wait_until(lambda: "claude-batch results" in terminal.shown)
+    assert "━" in terminal.shown
+    assert ("\x1b[32m" in terminal.shown) == colours
+    left = drawn(terminal.shown)
+    assert not [line for line in left if "━" in line or "next poll" in line]
+    events = [line[21:] for line in left if re.match(r"\d{4}-\d\d-\d\d ", line)]
+    assert [event.split(",")[0] for event in events] == [
+        "submitted: 4 requests in 1 batch",
+        "started",
+        "batch 1: created",
+        "batch 1: seen",
+        "batch 1: ended",
+        "batch 1: fetched",
+        "completed",
+    ]
+
+
+def test_that_no_worker_listens_is_said_at_once(world: World) -> None:
+    said = world.execute(PROGRAM, "submit", "-", "--queue", "nobody", input=lines("nobody", 1))
+    assert said.returncode == 0
+    assert said.stderr.count("Workers that listen on queue 'nobody': none.") == 1
+    quiet = world.execute(PROGRAM, "submit", "-", "--queue", "nobody", "-q", input=lines("nobody", 1))
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    for job_id in (said.stdout.strip(), quiet.stdout.strip()):
+        assert world.run("delete", job_id, "--yes").exit_code == 0

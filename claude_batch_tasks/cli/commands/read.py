@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -15,20 +15,31 @@ _STATES = ["staged", "running", "completed", "canceled", "failed", "revoked"]
 
 
 @claude_batch.command("list")
-@click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="May be given several times.")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these; may be given several times."
+)
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @parameters.json_option
 @click.pass_context
-def list_jobs(ctx: click.Context, states: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def list_jobs(
+    ctx: click.Context,
+    states: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """List the jobs, the newest first.
 
-    With --json: a line for each job.
+    FAILED counts every outcome but `succeeded`. A terminal of less than 120 columns shows the first 8 characters of a
+    job's id. With --json: a line for each job.
     """
     from claude_batch_tasks.cli import common, job_texts
     from claude_batch_tasks.jobs import batch_job
 
-    filters: dict[str, Any] = {"states": cast("tuple[JobState, ...]", states) or None, "limit": limit}
-    jobs = batch_job.list_jobs(**filters, app=common.app_of(ctx))
+    jobs = batch_job.list_jobs(
+        states=cast("tuple[JobState, ...]", states) or None,
+        limit=limit,
+        app=common.app_of(ctx),
+    )
     if as_json:
         for job in jobs:
             output.print_json(job)
@@ -49,4 +60,5 @@ def status(ctx: click.Context, job_id: str, as_json: bool) -> None:
     if as_json:
         output.print_json({**found.asdict(), "history": history})
     else:
-        output.show(job_texts.format_status(found, history))
+        waits = common.explain_wait(common.app_of(ctx), found)
+        output.show(job_texts.format_status(found, history, waits))

@@ -18,12 +18,7 @@ _OUTCOMES = ["succeeded", "errored", "expired", "canceled"]
 @parameters.job_argument
 @exporting.file_option
 @click.option("--type", "only", type=click.Choice(_OUTCOMES), help="Only results of this type.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(exporting.FORMATS),
-    help="Default: what the suffix of FILE says, else jsonl.",
-)
+@exporting.format_option
 @click.option(
     "--order",
     type=click.Choice(["stored", "request"]),

@@ -18,10 +18,10 @@ from celery.signals import after_task_publish
 from click.testing import CliRunner, Result
 
 from claude_batch_tasks import BatchJob, errors, list_jobs
-from claude_batch_tasks.cli import claude_batch, following, request_file
+from claude_batch_tasks.cli import claude_batch, common, following, request_file
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.lifecycle import submission
-from claude_batch_tasks.records import Unit
+from claude_batch_tasks.records import Unit, WorkerPresence
 from claude_batch_tasks.store import Store, open_store_at
 from tests.factories import make_params
 from tests.support import ASKED_ONCE
@@ -326,14 +326,14 @@ class TestAJobInTheStore:
     def test_that_nobody_takes_is_remarked_on(
         self, run: Callable[..., Result], job: BatchJob, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(following, "_UNBEGUN", 0)
+        monkeypatch.setattr(common, "_UNBEGUN", 0)
         _poll_often(monkeypatch)
         revoked = {"state": "revoked", "ended_at": time.time()}
         threading.Timer(0.1, lambda: store.jobs.update_job(job.id, **revoked)).start()
         watched = run("watch", job.id)
         assert watched.exit_code == 1
         assert watched.output.count("No worker has picked this up yet.") == 1
-        assert "If none runs, start one: celery -A tests worker\n" in watched.output
+        assert "Workers that listen on queue 'celery': none. To start one: celery -A tests worker\n" in watched.output
 
     def test_is_watched_through_a_restart_of_the_store(self, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
         _poll_often(monkeypatch)
@@ -346,9 +346,57 @@ class TestAJobInTheStore:
             pool.submit(lambda: (time.sleep(0.1), server.start()))
             assert next(looks)[0].state == "staged"
 
+    def test_says_in_its_status_that_no_worker_listens(
+        self, run: Callable[..., Result], job: BatchJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert "Waits" not in run("status", job.id).output
+        monkeypatch.setattr(common, "_UNBEGUN", 0)
+        assert "Waits      No worker has picked this up yet. Workers that listen" in run("status", job.id).output
+
+    def test_waits_for_a_worker_that_listens_without_a_remark(
+        self, run: Callable[..., Result], job: BatchJob, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(common, "_UNBEGUN", 0)
+        store.presence.report_worker(make_worker(), 60)
+        assert "Waits" not in run("status", job.id).output
+
+    def test_without_on_result_has_nothing_to_deliver(self, run: Callable[..., Result], job: BatchJob) -> None:
+        refused = run("redeliver", job.id)
+        assert (refused.exit_code, "on_result" in refused.output) == (1, True)
+
     def test_is_resumed_only_when_it_has_failed(self, run: Callable[..., Result], job: BatchJob) -> None:
         refused = run("resume", job.id)
         assert (refused.exit_code, "has not ended" in refused.output) == (1, True)
+
+
+def make_worker() -> WorkerPresence:
+    now = datetime.now(timezone.utc)
+    return WorkerPresence(
+        hostname="celery@here",
+        queues=("celery", "nightly"),
+        version="0.3.0",
+        pool="prefork",
+        processes=4,
+        started_at=now,
+        last_seen=now,
+    )
+
+
+def test_workers_are_listed(run: Callable[..., Result], store: Store) -> None:
+    assert "To start one: celery -A tests worker" in run("workers").output
+    store.presence.report_worker(make_worker(), 60)
+    head, row = run("workers").output.splitlines()
+    assert head.split() == ["WORKER", "QUEUES", "POOL", "RELEASE"]
+    assert row.split() == ["celery@here", "celery,", "nightly", "prefork", "4", "0.3.0"]
+    assert json.loads(run("workers", "--json").output)["queues"] == ["celery", "nightly"]
+
+
+def test_what_is_changed_is_said_in_json(run: Callable[..., Result], app: Celery) -> None:
+    job_id = run("submit", "-", "-q", input=line()).output.strip()
+    said = [json.loads(run(command, job_id, "--json").stdout) for command in ("cancel", "delete")]
+    assert said[0] == {"job_id": job_id, "cancel_requested": True, "state": "staged"}
+    assert said[1] == {"job_id": job_id, "deleted": True, "results": 0}
+    assert json.loads(run("recover", "--json").stdout) == {"sent": 0}
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "results", "cancel", "resume", "delete"])
