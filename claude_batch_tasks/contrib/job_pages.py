@@ -92,6 +92,11 @@ def phase_of(status: JobStatus) -> str:
     return str(getattr(status, "phase", status.state))
 
 
+def name_failures(status: JobStatus) -> str:
+    """Return how many requests of a job failed, by type: ``4 invalid_request_error, 3 expired``."""
+    return ", ".join(f"{failure.count:,} {failure.type}" for failure in status.failures)
+
+
 def _read_records(store: Store, before: float) -> Iterator[tuple[str, JobRecord]]:
     for job_id in store.jobs.job_ids(before):
         job = store.jobs.read_job(job_id)

@@ -369,6 +369,22 @@ def test_answers_are_downloaded_only_by_who_may(login: Login, claude_batch: Clau
         assert client.get(f"{JOBS}{job_id}/{file}").status_code == 403
 
 
+def test_failures_are_shown_by_type_with_an_example(
+    login: Login, claude_batch: ClaudeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from claude_batch_tasks.contrib.django.admin import JobAdmin
+
+    client, job_id = login("view"), run_with_failures(claude_batch)
+    assert 'title="1 invalid_request_error"' in text(client, JOBS)
+    page = text(client, page_of(job_id))
+    for shown in ("Failures", "invalid_request_error", "too long", "nobody&#x27;s 1"):
+        assert shown in page
+    monkeypatch.setattr(JobAdmin, "show_custom_ids", False)
+    page = text(client, page_of(job_id))
+    assert "too long" in page
+    assert "nobody&#x27;s 1" not in page
+
+
 def test_a_download_that_cannot_be_made_says_why(login: Login, store: Store) -> None:
     client = login("view", "download")
     assert client.get(f"{JOBS}some-job/results.exe").status_code == 404

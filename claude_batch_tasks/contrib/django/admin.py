@@ -46,6 +46,9 @@ class JobAdmin(admin.ModelAdmin):
     ``claude_batch.download_job``.
     """
 
+    #: Whether the page of a job shows the custom_ids of failed requests, one of each type as an example.
+    show_custom_ids = True
+
     def get_urls(self) -> list[Any]:
         def url_name(view: str) -> str:
             return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
@@ -124,6 +127,7 @@ class JobAdmin(admin.ModelAdmin):
             context["actions"] = [
                 action for action in ACTIONS.values() if action.fits(status) and self.may(request, action.permission)
             ]
+            context["show_custom_ids"] = self.show_custom_ids
             context["files"] = self._list_files(request, status)
         except BatchTasksError as exc:
             context["trouble"] = exc

@@ -90,6 +90,7 @@ def _find_facts(job: JobStatus) -> Iterator[tuple[str, Content]]:
     yield "Error", html_tag("span", job.error, class_="bad") if job.error else None
     yield "Waits for a worker", job.waiting_for_worker
     yield "Stopped", f"Nothing more is sent: {job.stopped}" if job.stopped else None
+    yield "Limit", job.limited
     yield "Not sent", job.not_sent
     yield "Outcomes", _describe_outcomes(job)
     yield "Sent again", _describe_attempts(job)
@@ -146,17 +147,16 @@ def _link_jobs(job_ids: Sequence[str | None]) -> Markup | None:
 
 
 def _failures_section(job: JobStatus, show_custom_ids: bool) -> Markup | None:
-    failures = getattr(job, "failures", ())
-    if not failures:
+    if not job.failures:
         return None
     rows = (
         (
-            each.error_type or each.outcome,
+            each.type,
             f"{each.count:,}",
-            each.example if show_custom_ids else "hidden",
+            each.example if show_custom_ids or each.example is None else "hidden",
             each.message,
         )
-        for each in failures
+        for each in job.failures
     )
     return _make_section("Failures", make_table(_FAILURES, rows), None)
 

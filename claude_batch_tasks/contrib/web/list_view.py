@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Celery
 
 from claude_batch_tasks.contrib.figures import format_dollars
-from claude_batch_tasks.contrib.job_pages import PHASES, SEARCHED, parse_moment, read_job_page
+from claude_batch_tasks.contrib.job_pages import PHASES, SEARCHED, name_failures, parse_moment, read_job_page
 from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
 from claude_batch_tasks.contrib.web.parts import (
     Column,
@@ -81,7 +81,7 @@ def _make_row(job: JobStatus) -> tuple[Content, ...]:
         join_content(named, html_tag("span", label, class_="label") if label else None),
         phase_pill(job),
         progress_bar(job),
-        html_tag("span", f"{failed:,}", class_="bad" if failed else "quiet"),
+        html_tag("span", f"{failed:,}", class_="bad" if failed else "quiet", title=name_failures(job) or None),
         format_dollars(job.cost) + ("+" if job.cost_unknown and job.cost is not None else ""),
         show_moment(job.submitted_at),
     )

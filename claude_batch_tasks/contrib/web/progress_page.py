@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 
-from claude_batch_tasks.contrib.web import answers, asgi_server, django_view, streams, wsgi_server
+from claude_batch_tasks.contrib.web import answers, asgi_server, django_view, flask_view, streams, wsgi_server
 from claude_batch_tasks.contrib.web.answers import Answer, Asked, Wanted
 from claude_batch_tasks.contrib.web.snapshots import Snapshot, Snapshots, View
 from claude_batch_tasks.contrib.web.views import read_snapshot
@@ -88,6 +88,15 @@ class ProgressPage:
                 ``staff_member_required``.
         """
         return django_view.list_urls(login(self._django_view))
+
+    def flask_blueprint(self, login: Callable[[Any], Any]) -> Any:
+        """Return a blueprint for Flask: ``app.register_blueprint(page.flask_blueprint(login_required), ...)``.
+
+        Args:
+            login: a decorator of views that lets in only who may see the page, such as Flask-Login's
+                ``login_required``.
+        """
+        return flask_view.make_blueprint(self.wsgi, login)
 
     def _django_view(self, request: Any, name: str) -> Any:
         planned = answers.plan_answer(Asked(request.method, f"/{name}", request.META.get("QUERY_STRING", ""), ""))

@@ -7,10 +7,11 @@ from typing import Any
 from django import template
 
 from claude_batch_tasks import formatting
-from claude_batch_tasks.contrib import figures
+from claude_batch_tasks.contrib import figures, job_pages
 
 register = template.Library()
 register.filter("unpriced", formatting.format_unpriced)
+register.filter("failures", job_pages.name_failures)
 register.filter("dollars", figures.format_dollars)
 
 
