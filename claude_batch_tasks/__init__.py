@@ -10,10 +10,10 @@ from claude_batch_tasks._version import __version__ as __version__
 if TYPE_CHECKING:
     from claude_batch_tasks import errors, signals
     from claude_batch_tasks.jobs.adopting import adopt
-    from claude_batch_tasks.jobs.batch_job import BatchJob, list_jobs
+    from claude_batch_tasks.jobs.batch_job import BatchJob
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
     from claude_batch_tasks.jobs.job_status import BatchStatus, FailureCount, JobStatus
-    from claude_batch_tasks.jobs.workers import list_workers
+    from claude_batch_tasks.jobs.listing import list_jobs, list_workers
     from claude_batch_tasks.records import HistoryEvent, Summary, WorkerPresence
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.settings.job_options import JobOptions
@@ -54,8 +54,8 @@ _HOME = {
     "WorkerPresence": "records",
     "adopt": "jobs.adopting",
     "estimate": "jobs.estimating",
-    "list_jobs": "jobs.batch_job",
-    "list_workers": "jobs.workers",
+    "list_jobs": "jobs.listing",
+    "list_workers": "jobs.listing",
     "run_batch": "tasks",
 }
 

@@ -15,7 +15,7 @@ from celery import Celery
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchState, JobState
+from claude_batch_tasks.records import BatchState, JobRecord, JobState
 
 log = get_logger(__name__)
 
@@ -40,6 +40,8 @@ class Metric(NamedTuple):
     """The possible values of each label; empty: the API decides what they are."""
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets."""
+    of_job: bool = False
+    """Whether it is about a job, whose label it carries where the setting ``metrics_job_label`` says so."""
 
     @property
     def full_name(self) -> str:
@@ -115,15 +117,23 @@ METRICS: Mapping[str, Metric] = {
             "Requests with a final outcome, counted when the whole batch is final; `source`: where the outcome came "
             "from",
             {"outcome": ("succeeded", "errored", "canceled", "expired"), "source": _SOURCES},
+            of_job=True,
         ),
         Metric(
             "cost_dollars",
             "counter",
             "Cost of answers in US dollars, where the price is known; `messages`: the fallback",
             {"source": _SOURCES},
+            of_job=True,
         ),
         Metric("lost_messages", "counter", "Celery messages that the broker lost, and that were sent again"),
-        Metric("jobs_ended", "counter", "Jobs that ended", {"state": ("completed", "canceled", "failed", "revoked")}),
+        Metric(
+            "jobs_ended",
+            "counter",
+            "Jobs that ended",
+            {"state": ("completed", "canceled", "failed", "revoked")},
+            of_job=True,
+        ),
         Metric(
             "jobs",
             "gauge",
@@ -187,7 +197,12 @@ class Instruments(ABC):
         """Finish work, because the worker has ended."""
 
 
+#: The name of the label that has a job's label, and its value for jobs without one.
+JOB_LABEL, NO_LABEL = "label", "none"
+
 _instruments: tuple[Instruments, ...] = ()
+#: The metrics as this process reports them.
+_reported = METRICS
 _told: set[type] = set()
 
 
@@ -197,16 +212,42 @@ def use_instruments(instruments: Iterable[Instruments]) -> None:
     _instruments = tuple(instruments)
 
 
+def use_job_label(used: bool) -> None:
+    """Have the metrics that are about a job carry its label, or not; to be called before instruments are made."""
+    global _reported
+    labels = {JOB_LABEL: ()} if used else {}
+    _reported = {
+        name: metric._replace(labels={**metric.labels, **labels}) if metric.of_job else metric
+        for name, metric in METRICS.items()
+    }
+
+
+def reports_job_label() -> bool:
+    """Return whether metrics carry the labels of jobs."""
+    return any(JOB_LABEL in metric.labels for metric in _reported.values())
+
+
+def reported_metrics() -> Mapping[str, Metric]:
+    """Return all metrics by name, each with the labels that it has in this process."""
+    return _reported
+
+
 def in_use() -> tuple[Instruments, ...]:
     """Return the instruments of this process."""
     return _instruments
 
 
-def count(name: str, amount: float = 1, **labels: str) -> None:
-    """Add to the counter of that name. Never raises."""
+def count(name: str, amount: float = 1, *, job: JobRecord | None = None, **labels: str) -> None:
+    """Add to the counter of that name. Never raises.
+
+    Args:
+        job: the record of the job that it is about, if that is known.
+    """
     for instruments in _instruments:
         try:
-            instruments.count(METRICS[name], amount, labels)
+            metric = _reported[name]
+            own = {JOB_LABEL: (job and job.label) or NO_LABEL} if JOB_LABEL in metric.labels else {}
+            instruments.count(metric, amount, {**labels, **own})
         except Exception:  # noqa: BLE001 - a figure is a courtesy
             _log_failure(instruments)
 
@@ -215,7 +256,7 @@ def observe(name: str, value: float, **labels: str) -> None:
     """Add a value to the histogram of that name. Never raises."""
     for instruments in _instruments:
         try:
-            instruments.observe(METRICS[name], value, labels)
+            instruments.observe(_reported[name], value, labels)
         except Exception:  # noqa: BLE001 - a figure is a courtesy
             _log_failure(instruments)
 

@@ -193,6 +193,10 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """Which defaults of settings hold for it: ``DEFAULTS`` of the release that submitted it; 0: those of 0.2.0."""
     limited: str | None = None
     """Which limit has stopped requests from being sent through the Messages API, and how to allow more."""
+    label: str | None = None
+    """The name by which people find the job, and others like it."""
+    metadata: dict[str, str] = {}
+    """More that the caller said about the job, in plain text."""
 
 
 class FailureTally(msgspec.Struct, kw_only=True):

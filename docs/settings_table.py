@@ -71,6 +71,7 @@ GROUPS = {
     "Metrics": [
         "instruments",
         "metrics_port",
+        "metrics_job_label",
     ],
 }
 

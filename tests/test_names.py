@@ -69,7 +69,7 @@ OTHERS = {
     "fixed_headers",
 }
 OTHERS |= {"delivery"}
-OTHERS |= {"event", "job_id", "batch", "batch_id", "lane"}
+OTHERS |= {"event", "job_id", "label", "batch", "batch_id", "lane"}
 
 #: Found by ``manage.py check`` alone.
 OF_DJANGO = {"claude_batch.E401", "claude_batch.W402"}
@@ -185,7 +185,7 @@ def test_metrics_that_are_counted_have_the_labels_they_are_counted_with() -> Non
         name = call.constants[0]
         if name is not None:
             assert name in METRICS, call
-            assert None in call.keywords or call.keywords - {"amount"} == set(METRICS[name].labels), call
+            assert None in call.keywords or call.keywords - {"amount", "job"} == set(METRICS[name].labels), call
 
 
 def test_events_of_the_history_are_on_its_page() -> None:

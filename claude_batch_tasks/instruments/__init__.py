@@ -12,6 +12,7 @@ from celery.concurrency import get_implementation
 from claude_batch_tasks import metrics
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.metrics import Instruments
+from claude_batch_tasks.settings import Settings
 
 #: Our own instruments, by name.
 _OURS = {
@@ -38,6 +39,7 @@ def set_up(worker: Any, names: Iterable[str]) -> None:
     from celery.concurrency import prefork  # here, since processes that only submit jobs do not need it
 
     forks = issubclass(get_implementation(worker.pool_cls), prefork.TaskPool)
+    metrics.use_job_label(Settings.of(worker.app).metrics_job_label)
     metrics.use_instruments([_make_instruments(name, worker.app, forks) for name in names])
 
 

@@ -21,6 +21,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from claude_batch_tasks import metrics
 from claude_batch_tasks.instruments import gauges
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.metrics import METRICS, Instruments, Metric
@@ -55,7 +56,7 @@ class Prometheus(Instruments):
             # prometheus_client reads the folder's name when it is imported, which may have been long ago. Its own rule,
             # a file for each process id, would leave a file for each process that was replaced (--max-tasks-per-child).
             values.ValueClass = values.MultiProcessValue(functools.partial(_place_in_pool, self._pid))  # type: ignore[no-untyped-call]
-        for metric in METRICS.values():
+        for metric in metrics.reported_metrics().values():
             if metric.kind != "gauge":
                 _family(metric.name)  # now, while there is one thread
                 # Counters begin at 0: if one appears with its first event, Prometheus does not see that it grew.
@@ -139,7 +140,7 @@ class _Files(Collector):
 
 @functools.cache
 def _family(name: str) -> Any:
-    metric = METRICS[name]
+    metric = metrics.reported_metrics()[name]
     if metric.kind == "counter":
         return prometheus_client.Counter(metric.full_name, metric.help, list(metric.labels))
     return prometheus_client.Histogram(metric.full_name, metric.help, list(metric.labels), buckets=metric.buckets)

@@ -16,7 +16,7 @@ from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.eager_run import run_job_eagerly
 from claude_batch_tasks.jobs.resume_plan import check_no_fallback
 from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings import MetadataValue, Settings, check_label, check_metadata
 from claude_batch_tasks.steps import message_chain, routing
 from claude_batch_tasks.store import HasBatchIds, HasJobs, HasLeases, HasSchedule, history, open_store
 
@@ -37,6 +37,8 @@ def adopt(
     *,
     client: str = "default",
     queue: str | None = None,
+    label: str | None = None,
+    metadata: Mapping[str, MetadataValue] | None = None,
     app: Celery | None = None,
     **options: Unpack[JobSettings],
 ) -> BatchJob:
@@ -49,6 +51,7 @@ def adopt(
         batch_id: Anthropic's, ``msgbatch_...``.
         client: alias of the account it is on.
         queue: the queue its steps are to follow.
+        label, metadata: by which people find the job, in plain text, as ``run_batch`` takes them.
         app: the Celery app; default: the current one.
         options: per-job settings, such as ``max_wait=86_400``.
 
@@ -67,8 +70,15 @@ def adopt(
     settings.check_client(client)
     store, job_id = open_store(settings), uuid()
     record = _make_record(app, client, queue, chosen, store.now())
+    record.label, record.metadata = check_label(label), check_metadata(metadata)
     _store_job(store, job_id, record, batch_id, settings.result_ttl)
-    history.note(store, Unit(job_id), "adopted", f"adopted {batch_id}", batch_id=batch_id, client=client)
+    details: dict[str, Any] = {
+        "batch_id": batch_id,
+        "client": client,
+        "label": label,
+        "metadata": record.metadata or None,
+    }
+    history.note(store, Unit(job_id), "adopted", f"adopted {batch_id}", job=record, **details)
     job = BatchJob(job_id, app)
     if app.conf.task_always_eager:
         job._result = run_job_eagerly(app, store, job_id, record, [0])

@@ -1,13 +1,10 @@
-"""``BatchJob``, a job as applications hold it, and the list of all jobs."""
+"""``BatchJob``, a job as applications hold it."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Collection, Iterable, Iterator
-from datetime import datetime
-from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, get_args
+from collections.abc import Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.result import AsyncResult
@@ -15,12 +12,12 @@ from celery.result import AsyncResult
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs import changes, sent_requests
 from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
-from claude_batch_tasks.records import HistoryEvent, JobRecord, JobState, Summary
+from claude_batch_tasks.records import HistoryEvent, JobRecord, Summary
 from claude_batch_tasks.results.async_result import JobResult
-from claude_batch_tasks.results.job_results import JobResults, check_choice, read_job
+from claude_batch_tasks.results.job_results import JobResults, read_job
 from claude_batch_tasks.results.reader import Order, RequestResult, Type
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import open_store
 
 if TYPE_CHECKING:
     import pandas
@@ -261,41 +258,3 @@ class BatchJob:
 
     def _require_job(self) -> JobRecord:
         return read_job(self._store, self.job_id)
-
-
-def list_jobs(
-    *,
-    states: Collection[JobState] | None = None,
-    before: datetime | None = None,
-    limit: int | None = None,
-    app: Celery | None = None,
-) -> Iterator[JobStatus]:
-    """Return the jobs in the store, the newest first; one at a time is read.
-
-    Args:
-        states: only those that are ``staged`` (sent, and not begun), ``running``, ``completed``, ``canceled``,
-            ``failed`` or ``revoked``.
-        before: only those that were submitted before that moment, which has a time zone.
-        limit: so many at most.
-        app: the Celery app whose settings say where the store is; default: the current one.
-
-    Raises:
-        ValueError: there is no such state, or the moment has no time zone.
-        StoreUnavailable: the store does not answer.
-    """
-    known = get_args(JobState)
-    for state in states or ():
-        check_choice("states", state, known)
-    if before is not None and before.tzinfo is None:
-        raise ValueError(f"before must have a time zone, not {before!r}")
-    app = app or configured_app()
-    store = open_store(Settings.of(app))
-    ids = store.jobs.job_ids(math.inf if before is None else before.timestamp())
-    return islice(_read_each(store, Waits(app, store), ids, known if states is None else states), limit)
-
-
-def _read_each(store: Store, waits: Waits, ids: Iterator[str], states: Collection[JobState]) -> Iterator[JobStatus]:
-    for job_id in ids:
-        job = store.jobs.read_job(job_id)
-        if job is not None and job.state in states:
-            yield waits.explain(read_status(store, job_id, job), job)

@@ -25,7 +25,7 @@ def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> 
     if job.state in ENDED:
         return
     store.jobs.update_job(job_id, cancel_requested=True)
-    history.note(store, Unit(job_id), "cancel", "cancel requested")
+    history.note(store, Unit(job_id), "cancel", "cancel requested", job=job)
     # If the messages get lost, the next poll cancels.
     store.schedule.wake_units(Unit(job_id, number) for number in range(job.batches))
     task = app.tasks[cancel_batch.name]

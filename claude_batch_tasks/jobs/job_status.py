@@ -153,6 +153,10 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     error: str | None
     summary: Summary | None
     """What ``result.get()`` returns, once the job has ended."""
+    label: str | None = None
+    """The name that the caller gave it."""
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    """What else the caller said about it; all values are texts."""
 
     def asdict(self) -> dict[str, Any]:
         """Return the fields as a dict of JSON types, some also under the names that they had before."""
@@ -232,6 +236,8 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
         ended_at=job_summary.to_datetime(job.ended_at),
         error=job.error,
         summary=_complete_summary(job, failed),
+        label=job.label,
+        metadata=job.metadata,
     )
 
 

@@ -57,7 +57,7 @@ def resume_job(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, A
     if not store.jobs.resume_job(job_id, plan.job, plan.batches):
         raise _make_refusal(job_id, "it has been already")
     text = f"resumed, {len(unfinished):,} of {job.batches:,} batches"
-    history.note(store, Unit(job_id), "resumed", text, batches=len(unfinished))
+    history.note(store, Unit(job_id), "resumed", text, job=job, batches=len(unfinished))
     job = store.jobs.read_job(job_id) or job
     if eager:
         return run_job_eagerly(app, store, job_id, job, plan.due)

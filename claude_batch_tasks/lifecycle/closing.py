@@ -22,7 +22,7 @@ def close_batch(step: Step) -> None:
         figures, sources = final_figures.sum_outcomes(step)
         step.update_record(final=True, **figures)
         for (outcome, source), count in sources.items():
-            metrics.count("requests", count, outcome=outcome, source=source)
+            metrics.count("requests", count, job=step.job, outcome=outcome, source=source)
     if record.state != "failed":
         delivery.announce_results(step, range(record.count))
     step.update_record(done=True)
@@ -51,7 +51,7 @@ def end_job(step: Step, own: errors.BatchTasksError | None) -> tuple[Summary, er
     text = None if error is None else str(error)
     step.store.jobs.update_job(job_id, state=summary["state"], ended_at=step.now(), summary=summary, error=text)
     if had.ended_at is None:
-        metrics.count("jobs_ended", state=summary["state"])
+        metrics.count("jobs_ended", job=had, state=summary["state"])
     _report_end(step, summary, text)
     return summary, error
 

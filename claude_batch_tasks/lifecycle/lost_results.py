@@ -43,12 +43,12 @@ def refetch_batch(
         if expected == 0 or not (gone := store.records.missing_keys(job_id, number, names)):
             continue
         unit = Unit(job_id, number)
-        extra = history.fields(unit, "restored")
+        extra = history.fields(unit, "restored", job=job)
         log.warning("job %s: fetched again, because gone from the store: %s", unit.name, ", ".join(gone), extra=extra)
         fetched += _refetch_attempt(store, settings, client, job_id, job, number, record, attempt, round_, expected)
     if fetched:
         text = f"{format_count(fetched, 'result')} fetched again that the store had lost"
-        history.note(store, Unit(job_id, number), "fetched", text, batch_id=record.batch_id)
+        history.note(store, Unit(job_id, number), "fetched", text, job=job, batch_id=record.batch_id)
     return fetched
 
 

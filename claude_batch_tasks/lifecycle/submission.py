@@ -22,7 +22,7 @@ from claude_batch_tasks.lifecycle import delivery, resubmission
 from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings import Settings, check_label, check_metadata
 from claude_batch_tasks.store import JobContents, history, open_store
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
@@ -47,7 +47,7 @@ def submit_job(
 
     Args:
         job_id: the task id of its ``run_batch``.
-        options: the job's own settings, and ``client``, the alias of the account.
+        options: the job's own settings, and ``client``, the alias of the account, ``label`` and ``metadata``.
         canvas: what follows it in the caller's Celery canvas, as ``message_chain.encode_canvas`` encodes it.
         queue: the name of the queue for its messages.
         route: the full route of its messages, as ``routing.encode_route`` encodes it.
@@ -62,6 +62,8 @@ def submit_job(
     """
     options = dict(options)
     alias = options.pop("client", "default")
+    label, metadata = check_label(options.pop("label", None)), options.pop("metadata", None)
+    metadata = check_metadata(metadata)
     called = options.pop("on_result", None)
     on_result = delivery.encode_hook(called)
     delivery.check_hook(app, called)
@@ -105,6 +107,8 @@ def submit_job(
             submitted_at=store.now(),
             expires_at=expires_at,
             defaults=DEFAULTS,
+            label=label,
+            metadata=metadata,
         )
         if not store.jobs.create_job(job_id, job, batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is already a job {job_id}; a task id belongs to one job")
@@ -115,13 +119,15 @@ def submit_job(
             if (made := store.jobs.read_job(job_id)) is not None and made.nonce == nonce:
                 store.jobs.delete_job(job_id)  # only the answer was lost
         raise
-    told = {"requests": total, "batches": len(batches), "client": alias, "queue": queue}
+    details = {"requests": total, "batches": len(batches), "client": alias, "queue": queue, "label": label}
     history.note(
         store,
         Unit(job_id),
         "submitted",
         f"submitted: {format_count(total, 'request')} in {format_count(len(batches), 'batch')}",
-        **told,
+        job=job,
+        **details,
+        metadata=metadata or None,
     )
     return job
 

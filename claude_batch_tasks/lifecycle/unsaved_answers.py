@@ -26,7 +26,7 @@ from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import HasMessageQueue, HasResults, history
+from claude_batch_tasks.store import HasJobs, HasMessageQueue, HasResults, history
 from claude_batch_tasks.store.encryption import Cipher
 
 log = get_logger(__name__)
@@ -96,7 +96,7 @@ def write_answer(settings: Settings, answer: Answer) -> bool:
     return True
 
 
-class _Outcomes(HasMessageQueue, HasResults, Protocol):
+class _Outcomes(HasJobs, HasMessageQueue, HasResults, Protocol):
     """Where the outcomes of single requests are stored."""
 
 
@@ -123,7 +123,8 @@ def bring_in(settings: Settings, store: _Outcomes, limit: int | None = None) -> 
             continue
         unit = Unit(answer.job_id, answer.batch, answer.lane)
         if store.message_queue.save_outcome(unit, answer.place, answer.outcome, spent=answer.spent):
-            metrics.count("cost_dollars", spending.to_dollars(answer.spent or 0), source="messages")
+            job = store.jobs.read_job(answer.job_id) if metrics.reports_job_label() else None
+            metrics.count("cost_dollars", spending.to_dollars(answer.spent or 0), job=job, source="messages")
             taken += 1
         elif _was_given_up(store, answer):
             late = path.with_suffix(".late")

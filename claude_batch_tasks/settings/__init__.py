@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from claude_batch_tasks.settings.job_labels import (
+    MetadataValue as MetadataValue,
+    check_label as check_label,
+    check_metadata as check_metadata,
+    has_labels as has_labels,
+)
 from claude_batch_tasks.settings.model import (
     FIELDS as FIELDS,
     NAMES as NAMES,

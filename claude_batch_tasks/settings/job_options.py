@@ -63,3 +63,7 @@ class JobOptions(JobSettings, total=False):
     """The alias of an account, one of the setting ``client_factories``."""
     on_result: Mapping[str, Any] | None
     """The signature of a task, called as ``(job_id, custom_ids)`` with the ids of requests whose outcome is final."""
+    label: str | None
+    """The name by which people find the job: 1 to 100 printable characters, shown and logged in plain text."""
+    metadata: Mapping[str, str | int | float | bool] | None
+    """More about the job, shown in plain text: at most 16 pairs, keys of 64 and values of 500 characters."""

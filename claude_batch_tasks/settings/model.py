@@ -229,6 +229,12 @@ class Settings:
     metrics_port: int | None = _setting(
         None, "port on which a worker serves its metrics to Prometheus; none: it does not", least=1, per_job=False
     )
+    metrics_job_label: bool = _setting(
+        False,
+        "whether the metrics of requests, costs and ended jobs carry each job's `label`; set it only if there are few "
+        "different labels, since each becomes time series of its own",
+        per_job=False,
+    )
 
     _chosen: ClassVar[frozenset[str]] = frozenset()
     """The settings that the app sets; of an instance, if it is an app's."""
@@ -439,6 +445,10 @@ def _make_error(f: _Field, value: Any, expected: str) -> InvalidSettings:
     return InvalidSettings(f"{PREFIX}{f.name} must be {expected}, not {given} ({f.metadata['meaning']})")
 
 
+#: How an environment spells True and False.
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
 def _read_choice(f: _Field, value: Any) -> Any:
     if value not in f.metadata["choices"]:
         raise _make_error(f, value, " or ".join(map(repr, f.metadata["choices"])))
@@ -460,6 +470,13 @@ def _read_text(f: _Field, value: Any) -> str:
     if f.name == "store_prefix" and _NO_PREFIX.match(value):
         raise _make_error(f, value, "without spaces and without {}")
     return value
+
+
+def _read_switch(f: _Field, value: Any) -> bool:
+    word = str(value).lower()
+    if word not in _SWITCH:
+        raise _make_error(f, value, "True or False")
+    return _SWITCH[word]
 
 
 def _read_number(f: _Field, value: Any) -> float:
@@ -519,6 +536,7 @@ _READERS_OF_KINDS: dict[str, Callable[[_Field, Any], Any]] = {
     "Map": _read_factories,
     "tup": _read_names,
     "str": _read_text,
+    "boo": _read_switch,
 }
 
 

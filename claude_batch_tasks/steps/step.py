@@ -336,12 +336,12 @@ class Step:
 
     def record_event(self, event: history.Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
         """Record an event of the unit in the log and in the job's history; see ``history.note``."""
-        history.note(self.store, self.unit, event, text, level=level, **{"batch_id": self._batch_id, **details})
+        details = {"batch_id": self._batch_id, **details}
+        history.note(self.store, self.unit, event, text, level=level, job=self.job, **details)
 
     def fields(self, event: str, **details: Any) -> dict[str, Any]:
         """Return the ``extra`` of a log line about the unit."""
-        known = {"batch_id": self._batch_id} if self._batch_id else {}
-        return history.fields(self.unit, event, **known, **details)
+        return history.fields(self.unit, event, job=self.job, batch_id=self._batch_id, **details)
 
     def stop_job(self, reason: str) -> None:
         """Stop the job from spending more; a job that was stopped once stays stopped, for the first reason."""

@@ -213,7 +213,7 @@ class StepTask(JobTask):
             with contextlib.suppress(errors.StoreUnavailable):
                 if step.batch.state == "failed":
                     return
-            extra = history.fields(step.unit, "key_missing")
+            extra = step.fields("key_missing")
             log.warning("job %s: this worker cannot run it: %s", step.unit.name, exc, extra=extra)
             self.retry(exc=exc)
 

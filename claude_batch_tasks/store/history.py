@@ -59,7 +59,16 @@ class JournalOfJobs(HasJobs, Journal, Protocol):
     """What it takes to record an event that the status of a job shows."""
 
 
-def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = logging.INFO, **details: Any) -> None:
+def note(
+    store: Journal,
+    unit: Unit,
+    event: Event,
+    text: str,
+    *,
+    level: int = logging.INFO,
+    job: JobRecord | None = None,
+    **details: Any,
+) -> None:
     """Record what happened, in the log and in the history.
 
     The history is a courtesy: no failure of the store here stops a step, and a worker that is killed in the middle of
@@ -67,10 +76,11 @@ def note(store: Journal, unit: Unit, event: Event, text: str, *, level: int = lo
 
     Args:
         text: what happened, without a prompt, an answer or a key.
+        job: the job's record, where the caller has it: the line in the log has its label.
         details: values of JSON's types, ``batch_id`` among them; None is left out.
     """
     details = {name: value for name, value in details.items() if value is not None}
-    extra = fields(unit, event, **details)
+    extra = fields(unit, event, job=job, **details)
     said = text if text.startswith(kind := _KINDS[event]) else f"{kind}: {text}"
     # Error trackers group lines by the template alone, so each kind of event has its own.
     template = _TEMPLATES[event]
@@ -93,10 +103,18 @@ def note_not_sent(store: JournalOfJobs, unit: Unit, task: str, exc: Exception, j
     text = f"{unit}: the message of {task} cannot be sent: {type(exc).__name__}: {exc}. {_KEEPS_TRYING}"
     if job.not_sent != text:
         trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-        log.warning("job %s: a message cannot be sent\n%s", unit.name, trace, extra=fields(unit, "not_sent"))
+        log.warning("job %s: a message cannot be sent\n%s", unit.name, trace, extra=fields(unit, "not_sent", job=job))
         with suppress(StoreUnavailable):
             store.jobs.update_job(unit.job_id, not_sent=text)
-        note(store, unit, "not_sent", text.removeprefix(f"{unit}: "), level=logging.ERROR, error=type(exc).__name__)
+        note(
+            store,
+            unit,
+            "not_sent",
+            text.removeprefix(f"{unit}: "),
+            level=logging.ERROR,
+            job=job,
+            error=type(exc).__name__,
+        )
 
 
 def forget_not_sent(store: HasJobs, job_id: str) -> None:
@@ -110,6 +128,11 @@ def where(unit: Unit, batch_id: str | None) -> str:
     return f"{unit.name} ({batch_id})" if batch_id else unit.name
 
 
-def fields(unit: Unit, event: str, **details: Any) -> dict[str, Any]:
-    """Return the ``extra`` of a line about a unit."""
-    return logs.fields(event, **{"job_id": unit.job_id, "batch": unit.number, "lane": unit.lane, **details})
+def fields(unit: Unit, event: str, *, job: JobRecord | None = None, **details: Any) -> dict[str, Any]:
+    """Return the ``extra`` of a line about a unit.
+
+    Args:
+        job: the job's record, where the caller has it: its label is one of the fields.
+    """
+    known = {"job_id": unit.job_id, "label": job and job.label, "batch": unit.number, "lane": unit.lane}
+    return logs.fields(event, **{**known, **details})

@@ -268,7 +268,7 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
             for piece in store.payloads.read_bodies(job_id, number):
                 record.body_bytes += len(piece) + 1
         if store.records.replace_batch(job_id, number, record, job.batches):
-            history.note(store, Unit(job_id, number), "failed", what, level=logging.WARNING, batch_id=batch_id)
+            history.note(store, Unit(job_id, number), "failed", what, level=logging.WARNING, job=job, batch_id=batch_id)
     return len(gone)
 
 

@@ -96,6 +96,7 @@ def _publish_results(step: Step, seen: Completeness) -> None:
     for name, value in {"published": record.attempt, **changes}.items():
         setattr(record, name, value)
     source = "resubmitted" if record.rounds else "batch"
-    metrics.count("cost_dollars", float(spending.total_known_cost(seen.meter.sum_costs())), source=source)
+    cost = float(spending.total_known_cost(seen.meter.sum_costs()))
+    metrics.count("cost_dollars", cost, job=step.job, source=source)
     if seen.stopped is not None and not step.job.adopted:
         step.stop_job(seen.stopped)

@@ -115,7 +115,7 @@ class RunBatch(JobCalls):
             "admitted": admitted,
         }
         if store.jobs.update_job(job_id, only="staged", **begun):
-            history.note(store, Unit(job_id), "started", "started")
+            history.note(store, Unit(job_id), "started", "started", job=record)
             job_summary.publish_progress(
                 self,
                 job_id,
@@ -226,7 +226,7 @@ class RunBatch(JobCalls):
         if not self.store.jobs.update_job(unit.job_id, only="staged", **ended):
             return None
         self.store.schedule.remove_unit(unit)
-        history.note(self.store, unit, "failed", text, level=logging.WARNING)
+        history.note(self.store, unit, "failed", text, level=logging.WARNING, job=job)
         return errors.StepFailed(text)
 
 

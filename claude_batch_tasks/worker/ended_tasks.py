@@ -49,8 +49,8 @@ def end_revoked_job(sender: Any = None, request: Any = None, signum: Any = None,
         )
         return
     with suppress(errors.BatchTasksError):
-        store, settings, _record = sender.open_job(request.id)
+        store, settings, record = sender.open_job(request.id)
         store.jobs.update_job(request.id, state="revoked", ended_at=store.now())
-        metrics.count("jobs_ended", state="revoked")
+        metrics.count("jobs_ended", job=record, state="revoked")
         store.schedule.remove_unit(Unit(request.id))
         store.jobs.expire_job(request.id, settings.result_ttl)

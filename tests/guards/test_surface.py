@@ -39,6 +39,7 @@ _TEXTS = {
     "instruments": "prometheus",
     "store_prefix": "shop:",
     "spool_dir": "/tmp/spool",
+    "metrics_job_label": "true",
     "poll_min": "7",
     "retry_min": "7",
 }

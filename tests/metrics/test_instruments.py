@@ -6,6 +6,7 @@ import ast
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.instruments.opentelemetry import OpenTelemetry
 from claude_batch_tasks.instruments.prometheus import Gauges, Prometheus
 from claude_batch_tasks.metrics import METRICS, Instruments, Metric
+from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings, from_environment
 
 PACKAGE = Path(claude_batch_tasks.__file__).parent
@@ -61,6 +63,7 @@ def unused() -> Iterator[None]:
     """Whatever a test uses, the others do not."""
     yield
     metrics.use_instruments([])
+    metrics.use_job_label(False)
 
 
 def set_up(app: Celery, *names: str, pool: str = "solo") -> tuple[Instruments, ...]:
@@ -79,6 +82,26 @@ class TestTelling:
         metrics.count("looks", 3, how="list")
         metrics.observe("batch_seconds", 60.5)
         assert memory.told == [("looks", 3, {"how": "list"}), ("batch_seconds", 60.5, {})]  # type: ignore[attr-defined]
+
+    def test_names_the_job_where_a_setting_says_so(self, bare_app: Celery, unused: None) -> None:
+        job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, label="nightly")
+        bare_app.conf.claude_batch_metrics_job_label = True
+        (memory,) = set_up(bare_app, f"{__name__}.Memory")
+        assert [name for name, metric in metrics.reported_metrics().items() if "label" in metric.labels] == [
+            *("requests", "cost_dollars", "jobs_ended")
+        ]
+        metrics.count("jobs_ended", state="failed", job=job)
+        metrics.count("jobs_ended", state="failed")
+        metrics.count("lost_messages", job=job)
+        assert [labels for _, _, labels in memory.told] == [  # type: ignore[attr-defined]
+            {"state": "failed", "label": "nightly"},
+            {"state": "failed", "label": "none"},
+            {},
+        ]
+        bare_app.conf.claude_batch_metrics_job_label = False
+        (memory,) = set_up(bare_app, f"{__name__}.Memory")
+        metrics.count("jobs_ended", state="failed", job=job)
+        assert memory.told == [("jobs_ended", 1, {"state": "failed"})]  # type: ignore[attr-defined]
 
     def test_a_failure_is_logged_once_and_disturbs_no_other(
         self, bare_app: Celery, unused: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -140,6 +163,28 @@ class TestPrometheus:
         assert prometheus_client.REGISTRY.get_sample_value("claude_batch_jobs", {"state": "staged"}) is None
         assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 
+    def test_has_the_labels_of_jobs_where_a_setting_says_so(self) -> None:
+        program = """if True:
+            from types import SimpleNamespace
+            import prometheus_client
+            from celery import Celery
+            from claude_batch_tasks import instruments, metrics
+            from claude_batch_tasks.records import JobRecord
+            app = Celery("bare", broker="redis://127.0.0.1:1/0")
+            app.conf.claude_batch_metrics_job_label = True
+            instruments.set_up(SimpleNamespace(app=app, pool_cls="threads"), ["prometheus"])
+            job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, label="nightly")
+            metrics.count("jobs_ended", 2, state="failed", job=job)
+            metrics.count("jobs_ended", 3, state="failed")
+            metrics.count("looks", how="list")
+            for label in ("nightly", "none"):
+                labels = {"state": "failed", "label": label}
+                print(prometheus_client.REGISTRY.get_sample_value("claude_batch_jobs_ended_total", labels))
+            print(prometheus_client.REGISTRY.get_sample_value("claude_batch_looks_total", {"how": "list"}))
+        """
+        ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        assert ended.stdout.split() == ["2.0", "3.0", "1.0"]
+
     def test_a_port_that_is_taken_is_a_warning(self, app: Celery, caplog: pytest.LogCaptureFixture) -> None:
         with socket.create_server(("0.0.0.0", 0)) as taken:
             app.conf.claude_batch_metrics_port = taken.getsockname()[1]
@@ -185,6 +230,8 @@ def told() -> list[tuple[str, str, dict[str, ast.expr]]]:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("metrics.count", "metrics.observe"):
                 how = ast.unparse(node.func).partition(".")[2]
                 labels = {str(word.arg): word.value for word in node.keywords}
+                assert ("job" in labels) == METRICS[ast.literal_eval(node.args[0])].of_job, "whose label is it?"
+                labels.pop("job", None)
                 found.append((how, ast.literal_eval(node.args[0]), labels))
     return found
 

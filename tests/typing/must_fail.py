@@ -37,6 +37,8 @@ def delay() -> None:
     run_batch.delay(REQUESTS, on_result=run_batch)  # error: mypy, pyright
     run_batch.delay(REQUESTS, client=None)  # error: mypy, pyright
     run_batch.delay(REQUESTS, betas=[1])  # error: mypy, pyright
+    run_batch.delay(REQUESTS, label=7)  # error: mypy, pyright
+    run_batch.delay(REQUESTS, metadata={"team": ["a"]})  # error: mypy, pyright
     run_batch.delay(REQUESTS, deadline=datetime)  # error: mypy, pyright
     run_batch.delay(REQUESTS, poll_min=None)  # error: mypy, pyright
     # Of the whole app, or Celery's.

@@ -64,6 +64,7 @@ def kinds_of_options(on_result: Signature[Any], loose: dict[str, Any]) -> None:
         betas=["some-beta"],
         workspace_id="wrkspc_1",
     )
+    run_batch.delay(REQUESTS, label="nightly", metadata={"team": "search", "run": 7, "share": 0.5, "new": True})
     run_batch.delay(REQUESTS, deadline=3600)
     run_batch.delay(REQUESTS, deadline=timedelta(hours=8))
     run_batch.delay(REQUESTS, deadline=datetime.now(timezone.utc))
@@ -153,6 +154,10 @@ def jobs() -> None:
     assert_type(status.summary, Summary | None)
     assert_type(status.done, int)
     assert_type(list_jobs(states=["running"]), Iterator[JobStatus])
+    list_jobs(label="nightly", metadata={"team": "search"})
+    adopt("msgbatch_1", label="nightly", metadata={"team": "search"})
+    assert_type(status.label, str | None)
+    assert_type(status.metadata, dict[str, str])
     if status.batches[0].state == "missing":
         raise errors.JobNotFound("gone")
 

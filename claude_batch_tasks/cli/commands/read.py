@@ -33,9 +33,9 @@ def list_jobs(
     job's id. With --json: a line for each job.
     """
     from claude_batch_tasks.cli import common, job_texts
-    from claude_batch_tasks.jobs import batch_job
+    from claude_batch_tasks.jobs import listing
 
-    jobs = batch_job.list_jobs(
+    jobs = listing.list_jobs(
         states=cast("tuple[JobState, ...]", states) or None,
         limit=limit,
         app=common.app_of(ctx),

@@ -69,7 +69,7 @@ class Outcomes:
             with self._lock:
                 self.done[kind] += 1
                 self.final.append(place)
-            metrics.count("cost_dollars", spending.to_dollars(spent or 0), source="messages")
+            metrics.count("cost_dollars", spending.to_dollars(spent or 0), job=self._step.job, source="messages")
 
     def _store_outcome(self, answer: unsaved_answers.Answer, *, paid: bool, given_up: bool) -> bool:
         """Store an outcome as soon as the store takes it; return whether it is in the store, and is new there."""

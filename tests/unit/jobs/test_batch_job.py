@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,34 @@ class TestSubmitting:
         assert (job.requests, job.batches, job.state, job.queue) == (1, 1, "staged", "slow")
         assert job.options == {"poll_min": 1}
         assert store.jobs.read_job(JOB) == job
+
+    def test_stores_and_reports_label_and_metadata(
+        self, app: Celery, store: Store, make_request: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        options = {"label": "nightly", "metadata": {"team": "search", "run": 7}, "poll_min": 1}
+        submission.submit_job(app, JOB, [make_request("a")], options)
+        record = store.jobs.read_job(JOB)
+        assert record is not None
+        assert (record.label, record.metadata) == ("nightly", {"team": "search", "run": "7"})
+        assert record.options == {"poll_min": 1}, "an older worker knows no such option"
+        job = BatchJob(JOB, app)
+        assert (job.status().label, job.status().metadata) == (record.label, record.metadata)
+        [event] = job.history()
+        assert (event.details["label"], event.details["metadata"]) == (record.label, record.metadata)
+        [line] = [each for each in caplog.records if getattr(each, "claude_batch_event", "") == "submitted"]
+        assert (vars(line)["claude_batch_label"], vars(line)["claude_batch_metadata"]) == (
+            record.label,
+            record.metadata,
+        )
+
+    @pytest.mark.parametrize("options", [{"label": ""}, {"label": 7}, {"metadata": {"team": None}}, {"metadata": []}])
+    def test_refuses_wrong_labels_and_stores_nothing(
+        self, app: Celery, store: Store, redis_client: redis.Redis, make_request: Any, options: dict[str, Any]
+    ) -> None:
+        with pytest.raises(errors.InvalidSettings, match=r"job option (label|metadata)"):
+            submission.submit_job(app, JOB, [make_request("a")], options)
+        assert redis_client.keys(f"*{JOB}*") == []
 
     @pytest.mark.parametrize(
         ("options", "counts"),

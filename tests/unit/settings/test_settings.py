@@ -173,6 +173,9 @@ class TestNonsense:
             ("client_factories", {"a": 17}),
             ("client_factories", {"a": "nodots"}),
             ("client_factories", None),
+            ("metrics_job_label", "maybe"),
+            ("metrics_job_label", 2),
+            ("metrics_job_label", None),
         ],
     )
     def test_is_refused_for_each_kind_of_setting(self, name: str, value: Any) -> None:

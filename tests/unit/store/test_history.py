@@ -12,11 +12,11 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, list_jobs
 from claude_batch_tasks.embedded import free_port
-from claude_batch_tasks.errors import JobNotFound
+from claude_batch_tasks.errors import InvalidSettings, JobNotFound
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import history
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
-from tests.unit.store.contract.samples import create_bare_job, make_event
+from tests.unit.store.contract.samples import create_bare_job, job_record, make_event
 
 
 class TestListJobs:
@@ -30,11 +30,33 @@ class TestListJobs:
         before = datetime.fromtimestamp(now + 2, timezone.utc)
         assert [status.state for status in list_jobs(before=before)] == ["running", "failed"]
 
+    def test_finds_jobs_by_label_and_metadata(self, app: Celery) -> None:
+        store = open_store_at(str(app.conf.broker_url))
+        for number, (label, metadata) in enumerate(
+            (("nightly", {"team": "search", "run": "1"}), ("nightly", {"team": "ads"}), (None, {"team": "search"}))
+        ):
+            create_bare_job(store, f"job {number}", submitted_at=1000.0 + number, label=label, metadata=metadata)
+        create_bare_job(store, "job 3", submitted_at=1003.0)
+
+        def find(**wanted: Any) -> list[str]:
+            return [status.job_id for status in list_jobs(**wanted)]
+
+        assert find(label="nightly") == ["job 1", "job 0"]
+        assert find(metadata={"team": "search"}) == ["job 2", "job 0"]
+        assert find(label="nightly", metadata={"team": "search", "run": 1}) == ["job 0"]
+        assert find(label="nightly", states=["failed"]) == []
+        assert find(label="nightly", limit=1) == ["job 1"]
+        assert len(find(metadata={})) == 4
+
     def test_says_at_the_call_what_is_wrong(self, app: Celery) -> None:
         with pytest.raises(ValueError, match=r"states must be 'staged' or .*, not 'done'"):
             list_jobs(states=["done"])  # type: ignore[list-item]
         with pytest.raises(ValueError, match="before must have a time zone"):
             list_jobs(before=datetime(2026, 1, 1))
+        with pytest.raises(InvalidSettings, match="label must be"):
+            list_jobs(label="")
+        with pytest.raises(InvalidSettings, match=r"metadata\['run'\] must be"):
+            list_jobs(metadata={"run": None})  # type: ignore[dict-item]
 
 
 class TestAHistory:
@@ -64,6 +86,15 @@ class TestTelling:
         (event,) = store.history.read_events("job")
         assert (event.event, event.batch, event.text) == ("created", 3, "created, 5 requests")
         assert event.details == {"batch_id": "msgbatch_1", "requests": 5}
+
+    def test_is_a_line_with_the_label_of_its_job(self, store: RedisStore, caplog: pytest.LogCaptureFixture) -> None:
+        job = job_record(label="nightly", metadata={"team": "search"})
+        create_bare_job(store, "job")
+        with caplog.at_level(logging.INFO):
+            history.note(store, Unit("job", 2), "ended", "ended", job=job)
+            history.note(store, Unit("job", 2), "ended", "ended", job=job_record())
+        assert [getattr(line, "claude_batch_label", None) for line in caplog.records] == ["nightly", None]
+        assert [event.details for event in store.history.read_events("job")] == [{}, {}]
 
     def test_disturbs_nobody_when_the_store_is_down(self, caplog: pytest.LogCaptureFixture) -> None:
         store = open_store_at(f"redis://127.0.0.1:{free_port()}/0")

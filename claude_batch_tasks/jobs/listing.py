@@ -1,0 +1,84 @@
+"""What the store lists: jobs, with filters, and the workers that run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import get_args
+
+from celery import Celery
+
+from claude_batch_tasks.current_app import configured_app
+from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
+from claude_batch_tasks.records import JobRecord, JobState, WorkerPresence
+from claude_batch_tasks.results.job_results import check_choice
+from claude_batch_tasks.settings import MetadataValue, Settings, check_label, check_metadata, has_labels
+from claude_batch_tasks.store import Store, open_store
+
+
+def list_jobs(
+    *,
+    states: Collection[JobState] | None = None,
+    before: datetime | None = None,
+    limit: int | None = None,
+    label: str | None = None,
+    metadata: Mapping[str, MetadataValue] | None = None,
+    app: Celery | None = None,
+) -> Iterator[JobStatus]:
+    """Return the jobs in the store, the newest first; one at a time is read.
+
+    Args:
+        states: only those that are ``staged`` (sent, and not begun), ``running``, ``completed``, ``canceled``,
+            ``failed`` or ``revoked``.
+        before: only those that were submitted before that moment, which has a time zone.
+        limit: so many at most.
+        label: only those that were submitted with this label.
+        metadata: only those whose metadata have all of these pairs.
+        app: the Celery app whose settings say where the store is; default: the current one.
+
+    Raises:
+        ValueError: there is no such state, or the moment has no time zone.
+        InvalidSettings: no job can have such a label, or such metadata.
+        StoreUnavailable: the store does not answer.
+    """
+    known = get_args(JobState)
+    for state in states or ():
+        check_choice("states", state, known)
+    if before is not None and before.tzinfo is None:
+        raise ValueError(f"before must have a time zone, not {before!r}")
+    app = app or configured_app()
+    store = open_store(Settings.of(app))
+    wanted, pairs = check_label(label), check_metadata(metadata)
+
+    def is_wanted(job: JobRecord) -> bool:
+        return (states is None or job.state in states) and has_labels(
+            job.label, job.metadata, wanted_label=wanted, wanted=pairs
+        )
+
+    ids = store.jobs.job_ids(math.inf if before is None else before.timestamp())
+    return islice(_read_each(store, Waits(app, store), ids, is_wanted), limit)
+
+
+def _read_each(
+    store: Store, waits: Waits, ids: Iterator[str], is_wanted: Callable[[JobRecord], bool]
+) -> Iterator[JobStatus]:
+    for job_id in ids:
+        job = store.jobs.read_job(job_id)
+        if job is not None and is_wanted(job):
+            yield waits.explain(read_status(store, job_id, job), job)
+
+
+def list_workers(app: Celery | None = None) -> list[WorkerPresence]:
+    """Return the workers that run, as they reported to the store in the last minute; none of them is asked.
+
+    Workers before 0.3 do not report.
+
+    Args:
+        app: the Celery app whose settings say where the store is; default: the current one.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    return open_store(Settings.of(app or configured_app())).presence.list_workers()
