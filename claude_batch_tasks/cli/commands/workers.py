@@ -24,7 +24,7 @@ def workers(ctx: click.Context, as_json: bool) -> None:
     worker.
     """
     from claude_batch_tasks.cli import common
-    from claude_batch_tasks.jobs.workers import list_workers
+    from claude_batch_tasks.jobs.listing import list_workers
 
     app = common.app_of(ctx)
     found = list_workers(app)
