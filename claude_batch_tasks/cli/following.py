@@ -129,5 +129,7 @@ def _say_conclusion(ctx: click.Context, status: JobStatus) -> None:
     output.say(job_texts.format_ending(status))
     if status.state == "failed":
         output.hint_command("To resume it", common.spell_command(ctx, f"resume {status.job_id}"))
+    if status.failures:
+        output.hint_command("Which failed, and why", common.spell_command(ctx, f"failures {status.job_id}"))
     if status.done:
         output.hint_command("Its results", common.spell_command(ctx, f"results {status.job_id}"))

@@ -70,7 +70,9 @@ def _format_note(job: JobStatus) -> str:
     """Return what there is to know about a job."""
     if job.error:
         return click.style(_join_lines(job.error), fg="red")
-    return click.style("no worker", fg="yellow") if job.waiting_for_worker else ""
+    if job.waiting_for_worker:
+        return click.style("no worker", fg="yellow")
+    return ", ".join(f"{count.type} {count.count:,}" for count in job.failures)
 
 
 def _join_lines(text: str) -> str:
@@ -108,6 +110,8 @@ def _format_state(job: JobStatus, waits: str | None) -> Iterator[Line]:
     yield _field("State", f"{_color_word(job.state)}{f': {about}' if about else ''}")
     if waits:
         yield _field("Waits", click.style(waits, fg="yellow"))
+    if job.limited:
+        yield _field("Limited", job.limited)
     if job.stopped:
         yield _field("Stopped", job.stopped)
     if job.not_sent:
@@ -123,13 +127,16 @@ def _format_outcomes(job: JobStatus) -> Iterator[Line]:
         yield _field(
             "", f"{job.fallback_skipped:,} more were not sent again: the limit on cost or requests was reached"
         )
+    if job.failures:
+        yield _field("Failures", format_counts({count.type: count.count for count in job.failures}))
 
 
 def _format_delivery(job: JobStatus) -> Iterator[Line]:
     """Yield how many answers `on_result` got, if the job has one."""
-    if job.delivered or job.delivery_failures:
-        failed = f"; {job.delivery_failures:,} failed" if job.delivery_failures else ""
-        yield _field("Delivered", f"{job.delivered:,} of {job.done:,} outcomes, by on_result{failed}")
+    if job.announced:
+        counts = {"failed": job.delivery_failures, "not confirmed": job.unconfirmed}
+        others = f"; {format_counts(counts)}" if any(counts.values()) else ""
+        yield _field("Delivered", f"{job.delivered:,} of {job.announced:,} requests, to on_result{others}")
     if job.on_result_error:
         yield _field("on_result", click.style(job.on_result_error, fg="red"))
 

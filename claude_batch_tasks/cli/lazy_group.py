@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, _Entry]] = {
         "delete": _Entry("change", "Delete a job from the store."),
     },
     "After a failure": {
+        "failures": _Entry("failures", "Show which requests failed, and why."),
         "redeliver": _Entry("retry", "Deliver answers again: call `on_result` for them."),
         "resume": _Entry("change", "Resume a failed job where it stopped."),
         "adopt": _Entry("change", "Make a job of a batch that exists at Anthropic."),

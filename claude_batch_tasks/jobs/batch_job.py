@@ -117,6 +117,7 @@ class BatchJob:
         *,
         type: Type | None = None,
         order: Order = "stored",
+        failures: bool | Collection[str] = False,
     ) -> int:
         """Write the outcomes to a file, in constant memory; like ``results()``, those of finished batches.
 
@@ -126,15 +127,21 @@ class BatchJob:
                 ``csv``: a header and one flat row for each, in UTF-8; ``parquet``: the same columns, for Arrow, DuckDB
                 and the like (needs the extra ``arrow``). Default: what the path's suffix says, else ``jsonl``.
             type, order: as for ``results()``.
+            failures: only what ``failures()`` returns, of all types or of these; without ``type`` and ``order``.
 
         Returns:
             The number of outcomes written.
 
         Raises:
-            ValueError: there is no such format, type or order, or the suffix is that of a format that is not supported.
+            ValueError: there is no such format, type or order, these are no failure types, or the suffix is that of a
+                format that is not supported.
             ImportError: ``parquet`` without pyarrow.
         """
-        return self._job_results.export_results(file, format, type, order)
+        if failures is False:
+            return self._job_results.export_results(file, format, type, order)
+        if type is not None or order != "stored":
+            raise ValueError("failures are written as they are stored; give failures without type and order")
+        return self._job_results.export_failures(file, format, None if failures is True else failures)
 
     def to_pandas(self, *, type: Type | None = None, order: Order = "stored") -> pandas.DataFrame:
         """Return the outcomes as a pandas DataFrame: the columns of a CSV export, one row for each.

@@ -61,10 +61,13 @@ class JobResults:
 
     def export_results(self, file: Any, format: str | None, type: Type | None, order: Order) -> int:
         """Write the outcomes of finished batches to a file, and return how many there are."""
-        write = export.FORMATS[export.choose_format(file, format)]
-        outcomes = self.read_outcomes(type, order)
-        with export.open_output(file) as out:
-            return write(outcomes, out)
+        return _write_outcomes(file, format, self.read_outcomes(type, order))
+
+    def export_failures(self, file: Any, format: str | None, types: Collection[str] | None) -> int:
+        """Write the outcomes of finished batches that did not succeed to a file, and return how many there are."""
+        wanted = failures.make_filter(types)
+        job, records = read_job(self._store, self._job_id), self._store.records.find_batches(self._job_id)
+        return _write_outcomes(file, format, self._find_failures(job, records, wanted))
 
     def to_pandas(self, type: Type | None, order: Order) -> pandas.DataFrame:
         """Return the outcomes of finished batches as a pandas DataFrame."""
@@ -124,6 +127,12 @@ def check_choice(name: str, value: Any, known: tuple[Any, ...]) -> Any:
     if value not in known:
         raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
     return value
+
+
+def _write_outcomes(file: Any, format: str | None, outcomes: Iterable[export.NamedOutcome]) -> int:
+    write = export.FORMATS[export.choose_format(file, format)]
+    with export.open_output(file) as out:
+        return write(outcomes, out)
 
 
 def _check_choices(type: Any, order: Any) -> None:

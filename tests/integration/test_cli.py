@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import msgspec
 import pytest
 from celery import Celery
 from click.testing import CliRunner, Result
@@ -303,3 +305,43 @@ def test_that_no_worker_listens_is_said_at_once(world: World) -> None:
     assert (quiet.returncode, quiet.stderr) == (0, "")
     for job_id in (said.stdout.strip(), quiet.stdout.strip()):
         assert world.run("delete", job_id, "--yes").exit_code == 0
+
+
+def test_the_failures_of_a_job_from_their_counts_to_the_retry_of_some(world: World) -> None:
+    """A partial job: some errored by kind, some expired, one refused. Only what is asked for is sent again."""
+    refused = Outcome("errored", error="invalid_request_error", message="messages.0: bad")
+    busy, late = Outcome("errored", error="overloaded_error", attempts=1), Outcome("expired", attempts=1)
+    kinds = [refused, refused, refused, busy, busy, late]
+    rules = (msgspec.structs.replace(kind, prompt=f"prompt {i} of partial") for i, kind in enumerate(kinds))
+    world.simulator.behave(outcomes=tuple(rules))
+    off = ("-s", "fallback=off", "-s", "retries=0")
+    submitted = world.run("submit", "-", "--wait", *off, input=lines("partial", 10))
+    assert submitted.exit_code == 3
+    job_id = submitted.stdout.strip()
+    assert f"Which failed, and why: claude-batch failures {job_id}\n" in submitted.stderr
+
+    counted = world.run("failures", job_id)
+    assert [row.split()[:2] for row in counted.stdout.splitlines()] == [
+        ["FAILURE", "COUNT"],
+        ["invalid_request_error", "3"],
+        ["overloaded_error", "2"],
+        ["expired", "1"],
+    ]
+    assert "messages.0: bad" in counted.stdout
+    counts = json.loads(world.run("failures", job_id, "--json").stdout)
+    assert (counts["failed"], counts["failures"][0]["type"]) == (6, "invalid_request_error")
+    each = [json.loads(row) for row in world.run("failures", job_id, "--list", "--json").stdout.splitlines()]
+    assert {row["custom_id"] for row in each} == {f"partial {number}" for number in range(6)}
+    assert world.run("failures", job_id, "--type", "expired", "--list").stdout.splitlines()[1].split()[:3] == [
+        "expired",
+        "partial",
+        "5",
+    ]
+
+    file = world.folder / "failures.csv"
+    assert "6 failures written" in world.run("failures", job_id, "-o", str(file)).stderr
+    with file.open(newline="") as rows:
+        written = list(csv.DictReader(rows))
+    assert {(row["custom_id"], row["error_type"]) for row in written} >= {("partial 0", "invalid_request_error")}
+    assert len(written) == 6
+    assert json.loads(world.run("failures", job_id, "--csv", str(file), "--json").stdout)["written"] == 6

@@ -1,0 +1,108 @@
+"""The command ``claude-batch failures``: which requests of a job failed, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from claude_batch_tasks.cli import claude_batch, exporting, output, parameters
+
+if TYPE_CHECKING:
+    from claude_batch_tasks import RequestResult
+    from claude_batch_tasks.jobs.batch_job import BatchJob
+
+
+@claude_batch.command()
+@parameters.job_argument
+@parameters.types_option
+@click.option("--list", "each", is_flag=True, help="List each failed request, not only the counts.")
+@exporting.file_option
+@click.option("--csv", "csv", metavar="FILE", type=click.Path(dir_okay=False), help="Same as -o FILE --format csv.")
+@exporting.format_option
+@parameters.json_option
+@click.pass_context
+def failures(
+    ctx: click.Context,
+    job_id: str,
+    types: tuple[str, ...],
+    each: bool,
+    file: str,
+    csv: str | None,
+    format_: str | None,
+    as_json: bool,
+) -> None:
+    """Show which requests failed, and why.
+
+    Counts by failure type, with an example each. A failure type is the type of the error (invalid_request_error,
+    overloaded_error, ...), or `expired` or `canceled`. With --json: an object with the counts; with --list --json a
+    line for each request; with -o FILE --json an object that says what was written.
+
+    \b
+    claude-batch failures $JOB --type overloaded_error --list
+    claude-batch failures $JOB -o failures.csv
+    """
+    from claude_batch_tasks.cli import common
+
+    job = common.find_job(ctx, job_id)
+    if csv is not None:
+        file, format_ = csv, "csv"
+    if file != exporting.STANDARD_OUTPUT or format_ is not None:
+        _export_failures(job, types, file, format_, as_json)
+    elif each:
+        _list_failures(job, types, as_json)
+    else:
+        _show_counts(ctx, job, types, as_json)
+
+
+def _export_failures(job: BatchJob, types: tuple[str, ...], file: str, format_: str | None, as_json: bool) -> None:
+    written = exporting.write_outcomes(
+        file, format_, lambda target, chosen: job.export(target, chosen, failures=types or True)
+    )
+    if file == exporting.STANDARD_OUTPUT:
+        return
+    if as_json:
+        output.print_json({"job_id": job.id, "file": file, "written": written})
+    output.say(f"{written:,} failures written to {file}")
+
+
+def _list_failures(job: BatchJob, types: tuple[str, ...], as_json: bool) -> None:
+    from claude_batch_tasks.cli import failure_texts
+
+    found = job.failures(types or None)
+    if as_json:
+        for result in found:
+            output.print_json(_describe_failure(result))
+    else:
+        output.show(failure_texts.format_failures(found))
+
+
+def _describe_failure(result: RequestResult) -> dict[str, Any]:
+    from claude_batch_tasks.wire import failure_types
+
+    return {
+        "custom_id": result.custom_id,
+        "type": failure_types.name_type(result.type, result.error_type),
+        "outcome": result.type,
+        "error_type": result.error_type,
+        "message": result.error_message,
+        "source": result.source,
+    }
+
+
+def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_json: bool) -> None:
+    from claude_batch_tasks.cli import common, failure_texts
+
+    status = job.status()
+    counts = [count for count in status.failures if not types or count.type in types or count.outcome in types]
+    failed = sum(count.count for count in counts)
+    if as_json:
+        shown = [{"type": count.type, **count.asdict()} for count in counts]
+        output.print_json({"job_id": job.id, "state": status.state, "failed": failed, "failures": shown})
+        return
+    output.show(failure_texts.format_counts(counts))
+    if status.ended_at is None:
+        output.say(f"Job {job.id} is {status.state}: only batches that are finished are counted.")
+    if failed:
+        chosen = "".join(f" --type {name}" for name in types)
+        output.hint_command("To list each request", common.spell_command(ctx, f"failures {job.id}{chosen} --list"))
