@@ -113,10 +113,10 @@ def _record_failure(app: Celery, tracked: tracking.Tracked, task: str, reason: A
 
 def _record(work: Callable[[], None]) -> None:
     """Record an end now, or later in a thread, as long as this process lives, if the store does not answer."""
-    if not _recording.is_set() and _try_recording(work):
+    if not _waiting and _try_recording(work):
         return
-    _waiting.append(work)
     with _lock:
+        _waiting.append(work)
         if _recording.is_set():
             return
         _recording.set()
@@ -141,10 +141,16 @@ def _try_recording(work: Callable[[], None]) -> bool:
 def _record_waiting() -> None:
     """Record what waits, until nothing does."""
     pause = 0.5
-    while _waiting:
-        if _try_recording(_waiting[0]):
-            _waiting.popleft()
-            continue
-        time.sleep(pause)
-        pause = min(pause * 2, rules.OUTAGE_RETRY_MAX)
-    _recording.clear()
+    while True:
+        with _lock:
+            if not _waiting:
+                _recording.clear()
+                return
+            work = _waiting[0]
+        if _try_recording(work):
+            with _lock:
+                if _waiting and _waiting[0] is work:  # else it was the oldest of too many
+                    _waiting.popleft()
+        else:
+            time.sleep(pause)
+            pause = min(pause * 2, rules.OUTAGE_RETRY_MAX)

@@ -272,12 +272,14 @@ class TestWorkersAndServersThatGoAway:
     def test_a_store_that_is_restarted_in_the_middle(self, apart: tuple[World, RedisServer]) -> None:
         """What ended meanwhile is recorded later."""
         world, stored = apart
-        job = world.run(save_when_told.s(), self.MANY)
+        result = run_batch.delay(requests("job", self.MANY), on_result=save_when_told.s())
+        job = BatchJob(result.id, world.app)
+        until(job, announced=self.MANY)
         stored.stop()
         world.behave("go")
         wait_until(lambda: len(world.saved()) == self.MANY)
         stored.start()
-        until(job, delivered=self.MANY)
+        until(job, delivered=self.MANY, state="completed")
         assert set(world.saved().values()) == {1}
 
     def settle(self, job: BatchJob) -> None:
