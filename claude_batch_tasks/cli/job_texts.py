@@ -67,12 +67,14 @@ def _format_phase(job: JobStatus) -> str:
 
 
 def _format_note(job: JobStatus) -> str:
-    """Return what there is to know about a job."""
+    """Return the label of a job, and what there is to know about it."""
     if job.error:
-        return click.style(_join_lines(job.error), fg="red")
-    if job.waiting_for_worker:
-        return click.style("no worker", fg="yellow")
-    return ", ".join(f"{count.type} {count.count:,}" for count in job.failures)
+        about = click.style(_join_lines(job.error), fg="red")
+    elif job.waiting_for_worker:
+        about = click.style("no worker", fg="yellow")
+    else:
+        about = ", ".join(f"{count.type} {count.count:,}" for count in job.failures)
+    return ": ".join(part for part in (job.label, about) if part)
 
 
 def _join_lines(text: str) -> str:
@@ -86,6 +88,10 @@ def format_status(job: JobStatus, history: Iterable[HistoryEvent], waits: str | 
         waits: that it waits for a worker, if so.
     """
     yield _field("Job", job.job_id)
+    if job.label:
+        yield _field("Label", job.label)
+    if job.metadata:
+        yield _field("Metadata", ", ".join(f"{key}={value}" for key, value in job.metadata.items()))
     yield from _format_state(job, waits)
     yield from _format_outcomes(job)
     yield from _format_delivery(job)

@@ -56,6 +56,11 @@ def settings_option(command: _F) -> _F:
     )(command)
 
 
+def label_option(text: str) -> Callable[[_F], _F]:
+    """Add the option ``--label nightly``, as ``label``."""
+    return click.option("--label", metavar="TEXT", help=text)
+
+
 def metadata_option(text: str) -> Callable[[_F], _F]:
     """Add the option ``--metadata team=search``, any number of times, as ``metadata``."""
     return click.option("--metadata", metavar="KEY=VALUE", multiple=True, callback=_parse_pairs, help=text)

@@ -315,7 +315,7 @@ def test_the_failures_of_a_job_from_their_counts_to_the_retry_of_some(world: Wor
     rules = (msgspec.structs.replace(kind, prompt=f"prompt {i} of partial") for i, kind in enumerate(kinds))
     world.simulator.behave(outcomes=tuple(rules))
     off = ("-s", "fallback=off", "-s", "retries=0")
-    submitted = world.run("submit", "-", "--wait", *off, input=lines("partial", 10))
+    submitted = world.run("submit", "-", "--wait", "--label", "nightly", *off, input=lines("partial", 10))
     assert submitted.exit_code == 3
     job_id = submitted.stdout.strip()
     assert f"Which failed, and why: claude-batch failures {job_id}\n" in submitted.stderr

@@ -96,6 +96,8 @@ def delete(ctx: click.Context, job_id: str, yes: bool, as_json: bool) -> None:
 @click.argument("batch_id")
 @click.option("--client", default="default", show_default=True, help="Alias of the account it is on.")
 @click.option("--queue", help="The Celery queue that the steps of the job go through.")
+@parameters.label_option("A name for the job, by which it is found. It is not encrypted.")
+@parameters.metadata_option("What else is to be known of the job; may be given several times. It is not encrypted.")
 @parameters.settings_option
 @parameters.json_option
 @parameters.quiet_option
@@ -105,6 +107,8 @@ def adopt(
     batch_id: str,
     client: str,
     queue: str | None,
+    label: str | None,
+    metadata: dict[str, str],
     options: dict[str, str],
     as_json: bool,
     quiet: bool,
@@ -119,7 +123,15 @@ def adopt(
 
     app = common.app_of(ctx)
     try:
-        job = adopt_batch(batch_id, client=client, queue=queue, app=app, **common.check_options(app, options))
+        job = adopt_batch(
+            batch_id,
+            client=client,
+            queue=queue,
+            label=label,
+            metadata=metadata or None,
+            app=app,
+            **common.check_options(app, options),
+        )
     except errors.InvalidSettings:
         raise
     except ValueError as exc:

@@ -18,12 +18,16 @@ _STATES = ["staged", "running", "completed", "canceled", "failed", "revoked"]
 @click.option(
     "--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these; may be given several times."
 )
+@parameters.label_option("Only jobs with this label.")
+@parameters.metadata_option("Only jobs with this metadata; may be given several times.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @parameters.json_option
 @click.pass_context
 def list_jobs(
     ctx: click.Context,
     states: tuple[str, ...],
+    label: str | None,
+    metadata: dict[str, str],
     limit: int | None,
     as_json: bool,
 ) -> None:
@@ -37,6 +41,8 @@ def list_jobs(
 
     jobs = listing.list_jobs(
         states=cast("tuple[JobState, ...]", states) or None,
+        label=label,
+        metadata=metadata or None,
         limit=limit,
         app=common.app_of(ctx),
     )

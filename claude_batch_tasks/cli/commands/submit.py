@@ -15,6 +15,8 @@ _FILE = click.argument("file", type=click.File("rb"))
 @_FILE
 @click.option("--client", default="default", show_default=True, help="Alias of the account to send them from.")
 @click.option("--queue", help="The Celery queue that the steps of the job go through.")
+@parameters.label_option("A name for the job, by which it is found. It is not encrypted.")
+@parameters.metadata_option("What else is to be known of the job; may be given several times. It is not encrypted.")
 @parameters.settings_option
 @click.option("--wait", is_flag=True, help="Stay until the job ends, and show how far it is.")
 @parameters.json_option
@@ -25,6 +27,8 @@ def submit(
     file: IO[bytes],
     client: str,
     queue: str | None,
+    label: str | None,
+    metadata: dict[str, str],
     options: dict[str, str],
     wait: bool,
     as_json: bool,
@@ -43,7 +47,7 @@ def submit(
     from claude_batch_tasks.cli import common, submitting
 
     app = common.sending_app(ctx)
-    checked = {**common.check_options(app, options), "client": client}
+    checked = {**common.check_options(app, options), "client": client, "label": label, "metadata": metadata or None}
     job = submitting.submit_file(ctx, app, file, checked, queue=queue, quiet=quiet)
     submitting.report_submitted(ctx, job, queue=queue, wait=wait, as_json=as_json, quiet=quiet)
 

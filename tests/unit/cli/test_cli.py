@@ -282,6 +282,20 @@ class TestAJobInTheStore:
         assert run("list", "--json", "--state", "failed", "--state", "running").output == ""
         assert run("list", "--state", "nosuch").exit_code == 2
 
+    def test_is_found_by_its_label_and_metadata(self, run: Callable[..., Result], job: BatchJob) -> None:
+        said = ("--label", "nightly", "--metadata", "team=search", "--metadata", "run=7")
+        mine = run("submit", "-", "-q", *said, input=line()).output.strip()
+        for wanted in (said[:2], said[2:4], said):
+            assert [json.loads(row)["job_id"] for row in run("list", "--json", *wanted).output.splitlines()] == [mine]
+        assert run("list", "--json", "--metadata", "team=other").output == ""
+        assert run("list").output.splitlines()[1].endswith("  nightly")
+        shown = run("status", mine).output.splitlines()
+        assert "Label      nightly" in shown
+        assert "Metadata   team=search, run=7" in shown
+        wrong = run("submit", "-", "--metadata", "team", input=line())
+        assert (wrong.exit_code, "such as team=search" in wrong.output) == (2, True)
+        assert run("submit", "-", "--label", "x" * 101, input=line()).exit_code == 2
+
     def test_has_a_status(self, run: Callable[..., Result], job: BatchJob) -> None:
         shown = run("status", job.id)
         assert shown.exit_code == 0
