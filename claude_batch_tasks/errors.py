@@ -21,7 +21,7 @@ class BatchTasksError(Exception):
 
 
 class InvalidSettings(BatchTasksError, ImproperlyConfigured):
-    """Raised if a ``claude_batch_*`` setting or a job option is unknown or makes no sense."""
+    """Raised if a ``claude_batch_*`` setting or a job option is unknown or is not valid."""
 
 
 class InvalidRequests(BatchTasksError, ValueError):

@@ -247,9 +247,9 @@ class Change(NamedTuple):
 Kept = Annotated[_T, Change(round="keep", resume="keep")]
 """About the batch as it was handed over, or counted over all that was done for it."""
 OfRound = Annotated[_T, Change(round="reset", resume="keep")]
-"""About the present batch at Anthropic, which a resumed job goes on with."""
+"""About the present batch at Anthropic, with which a resumed job continues."""
 OfRun = Annotated[_T, Change(round="keep", resume="reset")]
-"""About the steps to the end of the batch, which run once more when the job is resumed."""
+"""About the steps to the end of the batch, which run again when the job is resumed."""
 OfBoth = Annotated[_T, Change(round="reset", resume="reset")]
 """Counted towards giving up on the present batch."""
 SetByRound = Annotated[_T, Change(round="set", resume="keep")]
@@ -302,7 +302,7 @@ class _Created(_Repeated, kw_only=True):
     """Number of complete list calls since then that did not show it."""
     refusal: OfBoth[list[Any] | None] = None
     """``[class name in errors, arguments]``: how something in front of the API refused that create. The batch may have
-    been stored all the same; if it was not, it may end with this error."""
+    been stored nevertheless; if it was not, it may end with this error."""
     refused_since: OfBoth[float | None] = None
     """Since when calls are refused like that, in a row."""
     rejected_ids: SetByRound[list[str]] = []

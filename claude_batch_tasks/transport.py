@@ -10,8 +10,8 @@ A Redis that refuses commands for a while (its memory or its disk is full, it is
 loading) ends a worker of any Celery, because kombu does not treat that as a connection error. This transport does, so
 the worker connects again, at growing intervals, until the Redis accepts writes.
 
-A connection on which nothing arrives any more, because packets vanish, blocks a worker for ever. With this transport
-every connection has time-outs and keep-alive, unless ``broker_transport_options`` says otherwise.
+A connection on which nothing arrives any more, because packets vanish, blocks a worker without limit. With this
+transport every connection has time-outs and keep-alive, unless ``broker_transport_options`` says otherwise.
 
 The ready-made app uses it. An app of your own uses it with one line, beside ``Celery(...)``::
 
@@ -194,7 +194,7 @@ _refusing: dict[tuple[Any, ...], float] = {}
 
 
 class Bounded:
-    """A channel that never waits for ever, and that treats a temporary refusal as a lost connection."""
+    """A channel that never waits without limit, and that treats a temporary refusal as a lost connection."""
 
     socket_timeout: Any = TIMEOUTS["socket_timeout"]
     socket_connect_timeout: Any = TIMEOUTS["socket_connect_timeout"]

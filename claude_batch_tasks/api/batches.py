@@ -186,7 +186,8 @@ def list_since(
             gateway's.
 
     Raises:
-        TransientError: a call failed for a passing reason, or an entry cannot be read, so that absence proves nothing.
+        TransientError: a call failed with a temporary error, or an entry cannot be read, so that absence proves
+        nothing.
     """
     for page in list_pages(client, timeout=timeout):
         if page.unreadable:

@@ -200,7 +200,7 @@ def _unpack_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Unpack a gzip, zlib or deflate stream in parts.
 
     Raises:
-        zlib.error: it is not such a stream, or breaks off.
+        zlib.error: it is not such a stream, or ends early.
     """
     parts, first = iter(chunks), b""
     for part in parts:

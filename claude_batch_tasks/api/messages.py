@@ -132,7 +132,7 @@ def _read_event(name: str, data: bytes) -> dict[str, Any]:
 def _parse_object(data: bytes) -> dict[str, Any]:
     """Return an answer of the Messages API, or an event of one, as plain values.
 
-    An answer that Python cannot hold is paid for all the same, so it is read without limits on numbers and nesting.
+    An answer that Python cannot hold is nevertheless paid for, so it is read without limits on numbers and nesting.
     """
     if sum(map(data.count, (b",", b"[", b"{"))) > rules.ANSWER_VALUES:
         raise msgspec.DecodeError("the answer has more parts than any answer of the API")

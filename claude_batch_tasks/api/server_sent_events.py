@@ -57,7 +57,7 @@ def read_events(chunks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
 def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines without their ends: CR, LF or both, which may come in separate chunks.
 
-    If the stream breaks off, an event of which only the last line end or the empty line after it is missing is
+    If the stream ends early, an event of which only the last line end or the empty line after it is missing is
     completed first; then the exception is raised.
     """
     held: list[bytes] = []

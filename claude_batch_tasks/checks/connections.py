@@ -33,7 +33,7 @@ def of_silence(role: str, seconds: Any, setting: str) -> list[Finding]:
 
     Args:
         role: the role of the server.
-        seconds: how long the app waits; None: for ever.
+        seconds: how long the app waits; None: without limit.
         setting: the setting that makes the time shorter.
     """
     limit = number_of(seconds)

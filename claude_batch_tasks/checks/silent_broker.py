@@ -1,7 +1,8 @@
 """The step of a worker that notices a silent RabbitMQ and connects again. Celery's defaults take minutes.
 
-If packets are lost, neither side learns that a connection is dead. Celery's loop would wait for an answer for ever.
-The broker would keep the worker's control queue for the dead connection, and so end the worker when it connects again.
+If packets are lost, neither side learns that a connection is dead. Celery's loop would wait for an answer without
+limit. The broker would keep the worker's control queue for the dead connection, and so end the worker when it connects
+again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The command ``claude-batch``, also ``celery -A proj claude-batch`` through Celery's plugin entry point.
 
-Every `celery` command imports this module, so it imports nothing but click.
+Every `celery` command imports this module, so it imports only click.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def check_options(app: Celery, options: Mapping[str, str]) -> dict[str, Any]:
     """Return per-job settings in their types; a ``deadline``, which may be a point in time, stays as it is.
 
     Raises:
-        InvalidSettings: a setting is unknown or makes no sense.
+        InvalidSettings: a setting is unknown or is not valid.
     """
     settings = Settings.of(app).override({name: value for name, value in options.items() if name != "deadline"})
     return {name: value if name == "deadline" else getattr(settings, name) for name, value in options.items()}

@@ -27,7 +27,7 @@ _MEANING = {
     NOT_ALL_SUCCEEDED: "the job ended (submit --wait, watch), and not every request succeeded",
     NO_SUCH_JOB: "the store has no such job",
     UNREACHABLE: "the store or the broker does not answer; trying again is safe",
-    INTERRUPTED: "interrupted with Ctrl-C; a job that was submitted goes on",
+    INTERRUPTED: "interrupted with Ctrl-C; a job that was submitted continues",
 }
 #: The text for the help, with one line for each code; ``\b`` keeps click from joining them.
 DESCRIPTION = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in _MEANING.items())
@@ -75,7 +75,7 @@ def as_sentence(exc: Exception) -> str:
 
 
 def give_up_output() -> None:
-    """Discard all further standard output; Python flushes it once more when it ends, and would complain."""
+    """Discard all further standard output; Python flushes it again when it ends, and would complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -49,7 +49,7 @@ def follow_job(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool,
             for status in statuses:
                 last = status
     except KeyboardInterrupt:
-        output.say(f"\nJob {job.id} goes on. To come back, or to cancel it:")
+        output.say(f"\nJob {job.id} continues. To come back, or to cancel it:")
         for command in ("watch", "status", "results", "cancel"):
             output.say(f"  {common.spell_command(ctx, f'{command} {job.id}')}")
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
@@ -116,7 +116,7 @@ def _poll_status(job: BatchJob) -> Iterator[tuple[JobStatus, list[HistoryEvent]]
 
 
 def _make_remark(app: Celery, status: JobStatus, worker: str) -> str | None:
-    """Return a remark on what may keep the job from going on; None if there is nothing to say."""
+    """Return a remark on what may keep the job from continuing; None if there is nothing to say."""
     if text := common.explain_wait(app, status):
         return f"{text} To start one: {worker}"
     now = datetime.now(timezone.utc)

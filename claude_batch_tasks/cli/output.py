@@ -26,7 +26,7 @@ class Line(NamedTuple):
 
     text: str
     indent: int = 0
-    """It goes on in the next line, after so many spaces."""
+    """It continues in the next line, after so many spaces."""
     cut: bool = False
     """It is cut off at the edge: a row of a table."""
 

@@ -92,7 +92,7 @@ def _take_back(ctx: click.Context, job: BatchJob) -> None:
         pass
     except errors.JobRunning:
         output.hint_command(
-            f"Interrupted, but job {job.id} has begun and goes on; to follow it",
+            f"Interrupted, but job {job.id} has begun and continues; to follow it",
             common.spell_command(ctx, f"watch {job.id}"),
         )
         return

@@ -205,7 +205,7 @@ def _print_answers(console: Console, app: Celery, result: AsyncResult[Any], simu
 class _PlainLoop(threading.Thread):
     """The loop that most people write first, with the SDK's defaults, against a simulator of its own.
 
-    Each exception that would have ended it is recorded, and the loop goes on where it failed, as if a patient person
+    Each exception that would have ended it is recorded, and the loop continues where it failed, as if a patient person
     had started it again.
     """
 

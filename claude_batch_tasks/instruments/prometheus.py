@@ -154,7 +154,7 @@ def _labeled_family(metric: Metric, labels: Mapping[str, str]) -> Any:
 def _place_in_pool(worker: int) -> str:
     """Return a name for this process by its place in the pool.
 
-    A process that replaces a dead one has its place, and so goes on with its file.
+    A process that replaces a dead one has its place, and so continues its file.
 
     Args:
         worker: the process id of the worker.

@@ -58,7 +58,7 @@ def adopt(
     Raises:
         ValueError: it is no id of a batch.
         BatchTasksError: another job has the batch.
-        InvalidSettings: an option is unknown or makes no sense.
+        InvalidSettings: an option is unknown or is not valid.
         StoreUnavailable: the store does not answer.
     """
     app = app or configured_app()

@@ -192,7 +192,7 @@ class BatchJob:
         changes.cancel_job(self._app, self._store, self.job_id, self._require_job())
 
     def resume(self, **options: Unpack[JobSettings]) -> AsyncResult[Summary]:
-        """Take a failed job up again where it stands; it keeps its id, and its AsyncResult waits once more.
+        """Continue a failed job; it keeps its id, and its AsyncResult waits again.
 
         A batch that exists is polled, never created again; a batch whose create was not answered is searched for first.
         ``max_wait`` counts from now. What is linked to the job and follows it in a chain runs when it ends; a chord
@@ -206,7 +206,7 @@ class BatchJob:
 
         Raises:
             JobNotResumable: it has not failed, or what it needs has expired.
-            InvalidSettings: an option is unknown or makes no sense.
+            InvalidSettings: an option is unknown or is not valid.
         """
         self._result = changes.resume_job(self._app, self.job_id, self._require_job(), options)
         return self._result

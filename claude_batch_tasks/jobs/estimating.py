@@ -89,7 +89,7 @@ def estimate(
 
     Raises:
         InvalidRequests: they could not be sent as they are.
-        ValueError: the prices make no sense.
+        ValueError: the prices are not valid.
     """
     known = Prices(check_overrides(_configured_prices() if prices is None else prices))
     pieces = batch_requests.cut_batches(

@@ -22,7 +22,7 @@ class ResumePlan(NamedTuple):
 
     job: dict[str, Any]
     batches: dict[int, tuple[bool, int, dict[str, Any]]]
-    """By number: whether a batch is due now, the position from which it goes on, and the changes in its record."""
+    """By number: whether a batch is due now, the position from which it continues, and the changes in its record."""
 
     @property
     def due(self) -> list[int]:
@@ -43,7 +43,7 @@ def choose_options(job: JobRecord, options: Mapping[str, Any]) -> dict[str, Any]
     """Return the job's settings from now on.
 
     Raises:
-        InvalidSettings: a new one makes no sense.
+        InvalidSettings: a new one is not valid.
     """
     if job.adopted:
         check_no_fallback(options)
@@ -71,10 +71,10 @@ def plan_resume(
     now: float,
     eager: bool,
 ) -> ResumePlan:
-    """Return the changes with which a job goes on.
+    """Return the changes with which a job continues.
 
     Args:
-        unfinished: the numbers of the batches that go on.
+        unfinished: the numbers of the batches that continue.
         settings: those of the job from now on.
         now: the time by the store's clock, in epoch seconds.
         eager: all batches run at once, in this process.
@@ -108,7 +108,7 @@ def _is_begun(batch: BatchRecord) -> bool:
 
 
 def _go_on(batch: BatchRecord) -> tuple[int, dict[str, Any]]:
-    """Return the position from which a batch goes on, and the changes in its record."""
+    """Return the position from which a batch continues, and the changes in its record."""
     turn = batch.turn + 1
     state, rank = ("in_progress", 1) if batch.batch_id else ("creating" if batch.intent_at else "staged", 0)
     # The totals from before this round stay.

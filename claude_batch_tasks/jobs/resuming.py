@@ -31,7 +31,7 @@ def resume_job(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, A
 
     Raises:
         JobNotResumable: the job runs, is revoked or has all its outcomes, or what it needs is gone.
-        InvalidSettings: an option is unknown or makes no sense.
+        InvalidSettings: an option is unknown or is not valid.
         StoreUnavailable: the store does not answer.
     """
     settings = Settings.of(app)

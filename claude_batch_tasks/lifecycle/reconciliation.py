@@ -130,7 +130,7 @@ def _describe_search(step: Step, *, unproven: bool) -> str:
 
 
 def _check_refusal(step: Step) -> None:
-    """Raise the refusal of something in front of the API, unless it may still pass by itself.
+    """Raise the refusal of something in front of the API, unless it may still be temporary.
 
     A create whose refusal may still pass is sent again.
 

@@ -21,7 +21,7 @@ class FailureCount(PublicStruct, frozen=True, kw_only=True):
     """The error's type, such as ``invalid_request_error``; None if they did not error, or the type is not known."""
     count: int
     example: str | None = None
-    """The custom_id of one of them; None: not asked for, or not to be had."""
+    """The custom_id of one of them; None: not requested, or not available."""
     message: str | None = None
     """The example's error message."""
 

@@ -389,7 +389,7 @@ def kept_outcome(note: str, *, tried: bool) -> bytes:
 
     Args:
         note: the reason.
-        tried: the request was sent all the same.
+        tried: the request was sent nevertheless.
     """
     return msgspec.json.encode(Kept(note, tried))
 

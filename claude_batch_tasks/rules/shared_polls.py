@@ -13,17 +13,17 @@ from claude_batch_tasks.rules.retries import LONGEST_IN_BROKER
 
 
 class Asked(NamedTuple):
-    """The batch of an account and queue that was last handed out so that its task makes a list call."""
+    """The batch of an account and queue whose message was last sent so that its task makes a list call."""
 
     at: float = 0.0
     in_vain: int = 0
     """How many such batches in a row a worker has taken whose task made no list call."""
     taken: bool | None = None
-    """Whether a worker has taken that one; None: none was handed out."""
+    """Whether a worker has taken that one; None: none was sent."""
 
 
 def asks_for_list_call(asked: Asked, now: float) -> tuple[bool, int]:
-    """Return whether the next batch is handed out so that its task makes a list call, and how many were in vain."""
+    """Return whether the next batch's message is sent so that its task makes a list call, and how many were in vain."""
     if asked.in_vain >= MAX_VAIN_POLLS:
         return True, asked.in_vain
     if now < asked.at + LONGEST_IN_BROKER:
@@ -44,7 +44,7 @@ def spared_until(
     asked: Asked,
     now: float,
 ) -> float | None:
-    """Return until when a batch that is due waits all the same; None: it is handed out.
+    """Return until when a batch that is due waits nevertheless; None: its message is sent.
 
     Args:
         running: its job is.
@@ -65,5 +65,5 @@ def spared_until(
 
 
 def handed_out_at_most(limit: int, out: int) -> int:
-    """Return how many units may be handed out, where nobody has taken so many yet; one is, all the same."""
+    """Return for how many units messages may be sent, where no worker has taken so many yet; at least one."""
     return min(limit, max(MAX_UNCLAIMED_MESSAGES - out, 1))

@@ -46,7 +46,7 @@ class FairQueue:
 
         Args:
             block: redis-py always passes true.
-            timeout: seconds; None: for ever.
+            timeout: seconds; None: without limit.
 
         Returns:
             The item; after the timeout None, on which redis-py makes another connection. The thread that has the first

@@ -117,7 +117,7 @@ class Settings:
     results_limit: int = _setting(10, "downloads of a result file that is not complete before the batch fails", least=1)
     fallback: Literal["messages", "off"] = _setting(
         "messages",
-        "`messages`: what still failed for a passing reason goes through the Messages API at full price; `off`: it "
+        "`messages`: what still failed with a temporary error goes through the Messages API at full price; `off`: it "
         "does not",
         choices=("messages", "off"),
     )
@@ -131,7 +131,7 @@ class Settings:
     )
     retries: int = _setting(
         2,
-        "smaller batches, one after the other, in which requests that failed for a passing reason are sent again "
+        "smaller batches, one after the other, in which requests that failed with a temporary error are sent again "
         "at half price",
     )
     deadline: float | None = _setting(
@@ -256,7 +256,7 @@ class Settings:
         """Return the settings of a Celery app.
 
         Raises:
-            InvalidSettings: a ``claude_batch_*`` name is unknown, or a value makes no sense.
+            InvalidSettings: a ``claude_batch_*`` name is unknown, or a value is not valid.
         """
         given = spelling.read_configured(app)
         for name, (key, _) in given.items():
@@ -292,7 +292,7 @@ class Settings:
         """Return these settings with a job's own options in place of theirs.
 
         Raises:
-            InvalidSettings: an option is unknown or cannot be set per job, or a value makes no sense.
+            InvalidSettings: an option is unknown or cannot be set per job, or a value is not valid.
         """
         per_job = {f.name for f in dataclasses.fields(self) if f.metadata["per_job"]}
         return dataclasses.replace(
@@ -338,7 +338,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return the ``claude_batch_*`` settings found in the environment as ``CLAUDE_BATCH_*``, checked.
 
     Raises:
-        InvalidSettings: a name is unknown, or a value makes no sense; the text has the name as the environment has it.
+        InvalidSettings: a name is unknown, or a value is not valid; the text has the name as the environment has it.
     """
     given = spelling.find_unique(((key, value) for key, value in environ.items() if value != ""), ("", CELERY))
     found = {}
@@ -354,7 +354,7 @@ def configuration(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return all settings of the ready-made app from an environment; a ``celeryconfig.py`` may begin with the same.
 
     Raises:
-        InvalidSettings: a ``CLAUDE_BATCH_*`` variable is unknown or makes no sense.
+        InvalidSettings: a ``CLAUDE_BATCH_*`` variable is unknown or is not valid.
     """
     broker = environ.get("CELERY_BROKER_URL") or DEFAULT_URL
     backend = environ.get("CELERY_RESULT_BACKEND") or (
@@ -405,7 +405,7 @@ def prices_of(app: Celery) -> Any:
 
 
 def visibility_timeout(app: Celery) -> float:
-    """Return the seconds after which the app's broker hands out an unacknowledged message again."""
+    """Return the seconds after which the app's broker delivers an unacknowledged message again."""
     options = app.conf.broker_transport_options or {}
     return float(options.get("visibility_timeout", rules.DEFAULT_VISIBILITY_TIMEOUT))
 

@@ -217,7 +217,7 @@ async def _raise_error(error: ApiError) -> NoReturn:
 async def _read_body(request: Request, limit: int) -> bytearray:
     """Read the body, at most `limit` bytes.
 
-    A longer body is read to its end and thrown away: many clients cannot read an answer while they are still sending.
+    A longer body is read to its end and discarded: many clients cannot read an answer while they are still sending.
 
     Raises:
         ApiError: the body is longer.

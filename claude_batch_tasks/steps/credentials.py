@@ -172,7 +172,7 @@ def proves_absence(step: Step) -> bool:
 
 
 def check_unproven(step: Step, since: float, listings: int) -> str:
-    """Check whether to go on waiting when list calls do not show a batch but prove nothing; return the reason.
+    """Check whether to wait longer when list calls do not show a batch but prove nothing; return the reason.
 
     Args:
         since: when there was last a sign of the batch, epoch seconds.

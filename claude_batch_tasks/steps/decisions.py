@@ -52,7 +52,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Fail:
-    """The batch fails with this error; its chain goes on, and the last task of it reports the error."""
+    """The batch fails with this error; its chain continues, and the last task of it reports the error."""
 
     error: errors.BatchTasksError
 

@@ -32,8 +32,8 @@ class RateLimits:
     def check_pause(self, kind: Kind = "look") -> None:
         """Raise an error while the account's calls are paused.
 
-        It is no decision of a step: calls are made deep inside searches and downloads, which cannot go on without them.
-        ``StepTask.retry`` makes a wait of it.
+        It is no decision of a step: calls are made deep inside searches and downloads, which cannot continue without
+        them. ``StepTask.retry`` makes a wait of it.
 
         Raises:
             RateLimited: the calls are paused; the text says until when.

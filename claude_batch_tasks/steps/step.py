@@ -272,13 +272,13 @@ class Step:
             raise errors.WaitExceeded(f"the job waited longer than max_wait ({self.settings.max_wait:g} s){last}")
 
     def check_refusals(self, met: Exception | None) -> None:
-        """Wait until something in front of the API stops refusing calls, but not for ever.
+        """Wait until something in front of the API stops refusing calls, for a limited time.
 
         Args:
             met: the reason why the step would retry.
 
         Raises:
-            PermanentError: the refusals have gone on for ``proxy_error_grace`` seconds.
+            PermanentError: the refusals have lasted for ``proxy_error_grace`` seconds.
         """
         if not isinstance(met, (errors.TransientError, errors.NotFoundError)) or self.unit.lane is not None:
             return
@@ -294,13 +294,13 @@ class Step:
             )
 
     def check_eager_failures(self, exc: Exception | None) -> None:
-        """Limit how long failures go on in eager mode, where somebody's program, or test, stands still.
+        """Limit how long failures last in eager mode, where a program, or a test, waits.
 
         Args:
             exc: the last failure.
 
         Raises:
-            WaitExceeded: the failures have gone on for too long.
+            WaitExceeded: the failures have lasted for too long.
         """
         request = self.task.request
         since = getattr(request, "failing_since", None)

@@ -180,7 +180,7 @@ class StepTask(JobTask):
         return state if state in READY_STATES else None
 
     def _run_body(self, step: Step) -> Any:
-        """Run the task's body; an error of ours that does not pass by itself ends the batch, and the chain goes on."""
+        """Run the task's body; a permanent error of ours ends the batch, and the chain continues."""
         try:
             self._check_key(step)
             return self.carry_out(self.body(*step.args))
@@ -273,7 +273,7 @@ class StepTask(JobTask):
         raise Ignore("started again")
 
     def end_failed(self, error: errors.BatchTasksError) -> str:
-        """End the batch because of an error that does not pass; the chain goes on, and its last link reports it."""
+        """End the batch because of a permanent error; the chain continues, and its last link reports it."""
         with self.ending_batch():
             return self.step.fail_batch(error, done=self.last)
 
@@ -294,7 +294,7 @@ class StepTask(JobTask):
 
         Raises:
             WaitExceeded: the deadline has passed.
-            PermanentError: the error does not pass by itself either.
+            PermanentError: the error is permanent too.
         """
         if getattr(self.request, "step", None) is None:  # the app's task class postpones the task
             super().retry(*args, exc=exc, **options)

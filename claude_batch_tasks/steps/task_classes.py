@@ -79,7 +79,7 @@ def _request_class(base: Any, theirs: Any) -> dict[str, Any]:
 
 
 def call_as_task(app: Celery, fun: Callable[[], _T]) -> _T:
-    """Call a function; if it fails, call it once more inside the ``__call__`` of the app's task class, as in a task."""
+    """Call a function; if it fails, call it again inside the ``__call__`` of the app's task class, as in a task."""
     try:
         return fun()
     except Exception:

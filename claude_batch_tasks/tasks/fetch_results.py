@@ -64,7 +64,7 @@ def _check_complete(step: Step, seen: Completeness) -> Fail | None:
     """Check that the rows add up; if they did not in too many downloads, publish what there is and fail.
 
     Raises:
-        ResultsIncomplete: they are downloaded once more.
+        ResultsIncomplete: they are downloaded again.
     """
     record, limit = step.batch, step.settings.results_limit
     try:

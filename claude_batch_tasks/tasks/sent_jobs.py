@@ -55,7 +55,7 @@ def end_refused_job(app: Celery, store: Ledger, job_id: str, exc: Exception) -> 
 def remove_refused_job(store: Ledger, job_id: str) -> Literal["begun", "removed", "unknown"]:
     """Remove a job whose message seemed to be refused, and return what has become of it.
 
-    ``begun``: a worker has begun it, so it goes on. ``removed``: no worker will. ``unknown``: the store does not
+    ``begun``: a worker has begun it, so it continues. ``removed``: no worker will. ``unknown``: the store does not
     answer.
     """
     try:

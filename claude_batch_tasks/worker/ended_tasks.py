@@ -35,7 +35,8 @@ def release_frames(sender: Any = None, retval: Any = None, state: Any = None, **
 
 
 def end_revoked_job(sender: Any = None, request: Any = None, signum: Any = None, **_: Any) -> None:
-    """Mark a revoked job as ended: its stored data expires; its batches go on at Anthropic and are no longer polled."""
+    """Mark a revoked job as ended: its stored data expires; its batches continue at Anthropic and are no longer
+    polled."""
     if getattr(sender, "name", None) not in _OF_THE_JOB:
         return
     if isinstance(signum, str):

@@ -23,7 +23,7 @@ _checked: mmap.mmap | None = None
 
 
 def check_settings(sender: Any = None, **_: Any) -> None:
-    """Refuse to start if settings make no sense, rather than fail at the first job."""
+    """Refuse to start if settings are not valid, rather than fail at the first job."""
     try:
         settings = Settings.of(sender.app)
         unread = unread_settings.find_unread(sender.app, settings)

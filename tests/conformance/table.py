@@ -407,7 +407,7 @@ def serializer(bench: Bench, task: Subject) -> dict[str, Any]:
     OPTIONS,
     "`serializer=` that workers do not accept",
     refused="serializer",
-    reason="no worker would take the message, and the job would stand still",
+    reason="no worker would accept the message, and the job would wait without end",
 )
 def wrong_serializer(bench: Bench, task: Subject) -> dict[str, Any]:
     return bench.quiet(task.s().apply_async(serializer="yaml"))
@@ -1387,7 +1387,7 @@ def killed(bench: Bench, task: Subject) -> dict[str, Any]:
     only="prefork",
     conf={"task_acks_late": False},
     differs={"state": "SUCCESS", "result": "completed"},
-    reason="a job goes on, and nothing of it is paid for twice",
+    reason="a job continues, and nothing of it is paid for twice",
 )
 def killed_early(bench: Bench, task: Subject) -> dict[str, Any]:
     return bench.ended(task.s("deadly").apply_async())

@@ -136,7 +136,7 @@ def test_a_failed_job_goes_on_by_a_button(page: playwright.Page, simulator: Simu
     row_of(page, job.id).get_by_role("link").first.click()
     page.get_by_role("link", name="Resume").click()
     page.get_by_role("button", name="Resume the job").click()
-    expect(page.get_by_text("The job goes on.")).to_be_visible()
+    expect(page.get_by_text("The job continues.")).to_be_visible()
     expect(page.locator(".claude-batch-state")).to_have_text("completed")
     expect(page.get_by_role("row").filter(has_text="resumed")).to_be_visible()
     assert simulator.journal().paid_twice() == []

@@ -90,7 +90,7 @@ def test_a_timeout_leaves_the_job_running(healthy: Set, make_app: MakeApp, docto
     app = make_app()
     said = doctor_says(app, "--live", "--yes", "--timeout", "0")
     assert said.exit_code == 1
-    assert "the job goes on. To see its report: claude-batch report" in said.text
+    assert "the job continues. To see its report: claude-batch report" in said.text
     [job_id] = set(re.findall(r"claude-batch report (\S+)", said.text))
     job = BatchJob(job_id, app)
     wait_until(lambda: job.status().state == "completed")

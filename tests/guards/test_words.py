@@ -8,20 +8,9 @@ import pytest
 
 from tests import words
 
-#: Files and folders whose texts are still to be rewritten; each entry goes when nothing is left in it.
-LATER = ("claude_batch_tasks/",)
-
 
 def test_texts_have_no_old_words() -> None:
-    found = [place for path in words.files() for place in words.find_in_file(path)]
-    assert not [str(place) for place in found if not place.file.startswith(LATER)]
-
-
-@pytest.mark.parametrize("where", LATER)
-def test_what_is_to_be_rewritten_still_is(where: str) -> None:
-    """An entry that has nothing left is taken out, so that nothing comes back."""
-    if not any(words.find_in_file(path) for path in words.files() if path.relative_to(words.ROOT).as_posix() == where):
-        assert any(words.find_in_file(path) for path in words.files() if str(path).startswith(str(words.ROOT / where)))
+    assert not [str(place) for path in words.files() for place in words.find_in_file(path)]
 
 
 def test_each_exception_is_needed() -> None:

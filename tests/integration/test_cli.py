@@ -171,7 +171,7 @@ def test_ctrl_c_leaves_the_job_running(world: World) -> None:
         watching.send_signal(signal.SIGINT)
         told = watching.stderr.read()
         assert watching.wait(20) == 130
-    assert f"Job {job_id} goes on." in told
+    assert f"Job {job_id} continues." in told
     assert f"\n  claude-batch watch {job_id}\n" in told
     assert BatchJob(job_id, world.app).status().state == "running"
     refused = world.run("delete", job_id)

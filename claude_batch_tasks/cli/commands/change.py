@@ -57,7 +57,7 @@ def resume(ctx: click.Context, job_id: str, options: dict[str, str], as_json: bo
     job = common.find_job(ctx, job_id, sending=True)
     job.resume(**common.check_options(common.app_of(ctx), options))
     output.hint_command(
-        f"Job {job.id} goes on where it stopped. To follow it", common.spell_command(ctx, f"watch {job.id}")
+        f"Job {job.id} continues where it stopped. To follow it", common.spell_command(ctx, f"watch {job.id}")
     )
     if as_json:
         output.print_json({"job_id": job.id, "resumed": True})

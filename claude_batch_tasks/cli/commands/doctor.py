@@ -111,7 +111,7 @@ def _run_live(ctx: click.Context, app: Celery, model: str, client: str, timeout:
 
     def come_back(why: str, code: int) -> exits.Failure:
         return exits.Failure(
-            f"{why}; the job goes on. To see its report: {common.spell_command(ctx, f'report {job.id}')}"
+            f"{why}; the job continues. To see its report: {common.spell_command(ctx, f'report {job.id}')}"
             f" (to stop it: {common.spell_command(ctx, f'cancel {job.id}')})",
             code,
         )

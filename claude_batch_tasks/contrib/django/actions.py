@@ -46,7 +46,7 @@ def _explain_cancel(job: JobStatus) -> str:
 
 def _explain_resume(job: JobStatus) -> str:
     return (
-        "The job goes on where it stands, under the same id. A batch that exists is polled and never created again. "
+        "The job continues where it stopped, under the same id. A batch that exists is polled and never created again. "
         "What was never sent is sent now, and billed."
     )
 
@@ -86,7 +86,7 @@ ACTIONS = {
             "retry",
             _has_failed,
             BatchJob.resume,
-            lambda _: "The job goes on.",
+            lambda _: "The job continues.",
             _explain_resume,
             "Resume the job",
         ),

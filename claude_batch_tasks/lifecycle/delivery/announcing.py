@@ -1,4 +1,4 @@
-"""Calls of ``on_result``: by steps, when outcomes become final, and once more, when somebody asks for that."""
+"""Calls of ``on_result``: by steps, when outcomes become final, and again on request."""
 
 from __future__ import annotations
 

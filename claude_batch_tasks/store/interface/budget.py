@@ -15,7 +15,7 @@ class Budget(Protocol):
     ) -> Literal["yes", "wait", "no", "lost"]:
         """Reserve the most that a batch may cost, of what its job may spend; a generation reserves it once.
 
-        If that much is not left: ``yes`` all the same if the rest covers the least, and nothing else is reserved;
+        If that much is not left: ``yes`` nevertheless if the rest covers the least, and nothing else is reserved;
         ``wait`` if something else is, which may cost less. ``lost``: what the job has spent is gone from the store.
         """
 

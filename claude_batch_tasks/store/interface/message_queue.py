@@ -75,7 +75,7 @@ class MessageQueue(Protocol):
 
         Args:
             limits: as ``rules.rate_limits`` reads them.
-            refused: it was a refusal for a passing reason, which halves the calls in flight.
+            refused: it was a temporary refusal, which halves the calls in flight.
             hold: seconds in which no call of the rate limit is to be made.
             output: tokens of the answer.
         """

@@ -238,7 +238,7 @@ class TestCtrlCWhileSubmitting:
         [job] = list_jobs(app=app)
         assert interrupted.exit_code == 130
         assert interrupted.output == (
-            f"\nInterrupted, but job {job.job_id} has begun and goes on; to follow it: "
+            f"\nInterrupted, but job {job.job_id} has begun and continues; to follow it: "
             f"claude-batch watch {job.job_id}\n"
         )
 
