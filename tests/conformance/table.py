@@ -969,7 +969,7 @@ def revoke_early(bench: Bench, task: Subject) -> dict[str, Any]:
     RESULTS,
     "`revoke()` while it runs",
     differs={"state": "REVOKED", "result": "TaskRevokedError"},
-    reason="a job is many messages, and those that come after a revoke are not run. Its batches go on at "
+    reason="a job is many messages, and those that come after a revoke are not run. Its batches continue at "
     "Anthropic; `BatchJob.cancel()` ends these too",
 )
 def revoke_running(bench: Bench, task: Subject) -> dict[str, Any]:
