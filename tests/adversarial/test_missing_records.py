@@ -49,6 +49,7 @@ def environment(url: str, api: str, backend: str = "", store: str = "", **more: 
     return {
         **inherited(),
         **FAST,
+        "CLAUDE_BATCH_MAX_FALLBACK_COST": "none",  # nobody knows what claude-x costs
         "CELERY_BROKER_URL": url,
         "CELERY_RESULT_BACKEND": backend or url,
         "ANTHROPIC_API_KEY": API_KEY,
