@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from celery import Celery
 
+from claude_batch_tasks.checks import problems
 from claude_batch_tasks.checks.connections import UNUSABLE, mask_passwords
+from claude_batch_tasks.checks.problems import Finding
 from claude_batch_tasks.settings import spelling
 from claude_batch_tasks.settings.model import DEFAULT_URL
 
@@ -52,6 +55,16 @@ def explain_default(app: Celery) -> str:
         )
     setting = spelling.in_its_words(app, "broker_url", ("broker_url",))
     return f"No broker URL is configured, so Celery uses {broker}. Set {setting} = 'redis://host:6379/0'"
+
+
+def check_address(app: Celery) -> Iterator[Finding]:
+    """Yield a finding if the address of the broker was not set, or has no scheme."""
+    if app.conf.task_always_eager:
+        return
+    if (right := find_unschemed(app)) is not None:
+        yield problems.NO_SCHEME.found(right=right)
+    elif not _is_configured(app) and app.main != "claude_batch_tasks":
+        yield problems.NO_BROKER_URL.found(broker=describe_broker(app))
 
 
 def find_unschemed(app: Celery) -> str | None:

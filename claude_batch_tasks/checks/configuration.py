@@ -16,7 +16,14 @@ import redis
 from celery import Celery
 
 from claude_batch_tasks import api
-from claude_batch_tasks.checks import celery_settings, connections, problems, redis_servers, unread_settings
+from claude_batch_tasks.checks import (
+    broker_address,
+    celery_settings,
+    connections,
+    problems,
+    redis_servers,
+    unread_settings,
+)
 from claude_batch_tasks.checks.problems import Finding
 from claude_batch_tasks.checks.redis_servers import Server
 from claude_batch_tasks.errors import InvalidSettings
@@ -49,6 +56,7 @@ def check_statically(app: Celery, worker: Any = None) -> Iterator[Finding]:
         "settings": partial(_check_settings, app),
         "unread settings": lambda: unread_settings.find_unread(app, readable_settings(app)),
         "factories": partial(_check_factories, app),
+        "broker URL": partial(broker_address.check_address, app),
         "transport": partial(connections.check_transport, app),
         "result back end": partial(connections.check_result_back_end, app),
         "celery settings": partial(_celery_settings, app, worker),

@@ -199,6 +199,17 @@ OLD_PROTOCOL = Problem(
     "task_protocol = 2, Celery's default",
 )
 
+NO_SCHEME = Problem(
+    "W024",
+    "the broker's URL has no scheme: Celery reads it as the name of a RabbitMQ host",
+    "broker_url = '{right}'",
+)
+NO_BROKER_URL = Problem(
+    "W025",
+    "no broker URL is configured: Celery uses {broker}",
+    "broker_url = 'redis://host:6379/0', or amqp://user:password@host// for a RabbitMQ",
+)
+
 # -- servers
 
 NO_ANSWER = Problem(
