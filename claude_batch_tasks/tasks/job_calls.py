@@ -129,7 +129,16 @@ class JobCalls(JobTask):
             # Celery's implicit app, in a program that configured none: the ready-made app knows broker and settings.
             return configured_app().tasks[self.name].apply_async(given, named, task_id=task_id, **sending)
         task_id = task_id or uuid()
-        record = stage_job(self.app, task_id, given, named, sending)
+        try:
+            record = stage_job(self.app, task_id, given, named, sending)
+        except errors.StoreUnavailable as exc:
+            if type(exc) is not errors.StoreUnavailable:
+                raise
+            text = (
+                f"{exc}. The job was not submitted: nothing was sent or paid, and what was stored of it expires. Call "
+                "run_batch again when the store answers: that makes one job"
+            )
+            raise errors.StoreUnavailable(text) from None
         with message_headers.observe_headers() as seen:
             token = staged_job.set((task_id, record))
             try:
