@@ -18,6 +18,9 @@ from claude_batch_tasks.wire.result_rows import OUTCOMES
 #: The least width of a terminal in which a table has whole job ids.
 _WIDE = 120
 
+#: The most characters of a note that stand in the row of a narrow table.
+_NOTE = 23
+
 #: Where the second line of a field of `status` begins.
 _INDENT = 11
 
@@ -48,7 +51,8 @@ def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]
     Args:
         width: of the terminal; None: it goes elsewhere, and nothing is shortened.
     """
-    ids = 36 if width is None or width >= _WIDE else 8
+    narrow = width is not None and width < _WIDE
+    ids = 8 if narrow else 36
     jobs = iter(found)
     first = list(islice(jobs, 1))  # if the store does not answer, nothing is shown
     yield Line(click.style(f"{'JOB':{ids}}  {'STATE':14} REQUESTS FAILED      COST  AGE  NOTE", bold=True), cut=True)
@@ -56,9 +60,15 @@ def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]
         row = (
             f"{job.job_id[:ids]:{ids}}  {_color_word(_format_phase(job), 14)} {job.requests:>8,} "
             f"{job.done - job.succeeded:>6,} {_format_cost(job):>9} {format_age(job.submitted_at):>4}  "
-            f"{_format_note(job)}"
         )
-        yield Line(row.rstrip(), cut=True)
+        notes = [note for note in (job.label, _format_problem(job)) if note]
+        if not narrow:
+            yield Line(f"{row}{': '.join(notes)}".rstrip(), cut=True)
+            continue
+        # What does not fit beside the job's figures has a line of its own.
+        yield Line(f"{row}{notes[0] if notes and len(notes[0]) <= _NOTE else ''}".rstrip(), cut=True)
+        for note in notes if notes and len(notes[0]) > _NOTE else notes[1:]:
+            yield Line(f"{'':{ids}}  {note}", indent=ids + 2)
 
 
 def _format_phase(job: JobStatus) -> str:
@@ -66,15 +76,13 @@ def _format_phase(job: JobStatus) -> str:
     return f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
 
 
-def _format_note(job: JobStatus) -> str:
-    """Return the label of a job, and what there is to know about it."""
+def _format_problem(job: JobStatus) -> str:
+    """Return what is wrong with a job, or which of its requests failed; empty if there is nothing to say."""
     if job.error:
-        about = click.style(_join_lines(job.error), fg="red")
-    elif job.waiting_for_worker:
-        about = click.style("no worker", fg="yellow")
-    else:
-        about = ", ".join(f"{count.type} {count.count:,}" for count in job.failures)
-    return ": ".join(part for part in (job.label, about) if part)
+        return click.style(_join_lines(job.error), fg="red")
+    if job.waiting_for_worker:
+        return click.style("no worker", fg="yellow")
+    return ", ".join(f"{count.type} {count.count:,}" for count in job.failures)
 
 
 def _join_lines(text: str) -> str:

@@ -116,18 +116,26 @@ class TestALine:
 
 
 class TestTheTableOfJobs:
-    @pytest.mark.parametrize("width", [80, 140])
-    def test_fits(self, terminal: Callable[..., io.StringIO], width: int) -> None:
-        shown = terminal(width)
-        failed = make_job(state="failed", error="the API refused the key: invalid x-api-key (authentication_error)")
-        output.show(job_texts.format_jobs([make_job(), failed], output.terminal_width()))
-        head, running, last = plain(shown)
-        assert max(map(len, (head, running, last))) <= width
-        assert running.startswith(
-            "4f0c2a8e  running" if width == 80 else "4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11  running"
-        )
-        assert "$1,234.50   5m" in running
-        assert "the API refused" in last
+    REASON = "the API refused the key: invalid x-api-key (authentication_error)"
+
+    def show(self, shown: io.StringIO) -> list[str]:
+        failed = make_job(state="failed", error=self.REASON, label="nightly")
+        output.show(job_texts.format_jobs([make_job(label="a" * 30), failed], output.terminal_width()))
+        return plain(shown)
+
+    def test_fits_into_80_columns(self, terminal: Callable[..., io.StringIO]) -> None:
+        lines = self.show(terminal(80))
+        assert max(map(len, lines)) <= 80
+        assert lines[1].startswith("4f0c2a8e  running 2%      100,000    500 $1,234.50   5m")
+        assert lines[2] == " " * 10 + "a" * 30
+        assert lines[3].endswith("5m  nightly")
+        assert lines[4] == " " * 10 + self.REASON
+
+    def test_fits_into_140_columns(self, terminal: Callable[..., io.StringIO]) -> None:
+        lines = self.show(terminal(140))
+        assert [len(line) <= 140 for line in lines] == [True] * 3
+        assert lines[1].startswith("4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11  running")
+        assert "5m  nightly: the API refused the key" in lines[2]
 
     def test_shortens_nothing_in_a_pipe(self) -> None:
         long = "because " * 20
