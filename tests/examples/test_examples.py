@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -60,7 +61,9 @@ def finished_page(browser: Browser, url: str) -> str:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         _, status = browser.open(url.rstrip("/") + "/status")
-        if '"completed"' in status:
+        found = json.loads(status)
+        # An answer is in its row when the task that saves it has ended.
+        if found["state"] == "completed" and found.get("delivered", found["requests"]) == found["requests"]:
             return browser.open(url)[1]
         time.sleep(0.2)
     raise AssertionError(f"the job did not end: {status}")

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST
 
 from claude_batch_tasks import BatchJob, errors, run_batch
 from reviews.models import Review
+from reviews.tasks import save_answers
 
 
 def index(request: HttpRequest) -> HttpResponse:
@@ -28,8 +29,8 @@ def index(request: HttpRequest) -> HttpResponse:
 
 
 def submit(job_id: uuid.UUID) -> None:
-    """As ``run_batch.delay(requests)``, under an id of our own: the same job is never run twice."""
-    run_batch.apply_async((requests(job_id),), task_id=str(job_id))
+    """As ``run_batch.delay(requests, on_result=...)``, under an id of our own: the same job is never run twice."""
+    run_batch.apply_async((requests(job_id),), {"on_result": save_answers.s()}, task_id=str(job_id))
 
 
 @require_POST
@@ -43,16 +44,11 @@ def job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     if not reviews.exists():
         raise Http404(f"no reviews of a job {job_id}")
     context = {"job_id": job_id, "reviews": reviews}
-    # The rows keep the answers; the package's own store forgets them after ``result_ttl``.
-    to_do = unanswered(job_id).exists()
+    # The rows have the answers; the package's own store forgets them after ``result_ttl``.
     try:
-        found = BatchJob(str(job_id))
-        context["job"] = found.status()
-        for result in found.results() if to_do else ():
-            error = "" if result.type == "succeeded" else (result.error or {}).get("message", result.type)
-            reviews.filter(pk=result.custom_id).update(sentiment=result.text, error=error)
+        context["job"] = BatchJob(str(job_id)).status()
     except (errors.JobNotFound, errors.StoreUnavailable) as exc:
-        context["missing"] = exc if to_do else None
+        context["missing"] = exc if unanswered(job_id).exists() else None
     return render(request, "reviews/job.html", context)
 
 
@@ -66,6 +62,8 @@ def status(request: HttpRequest, job_id: uuid.UUID) -> JsonResponse:
             "state": found.state,
             "requests": found.requests,
             "done": found.done,
+            "delivered": found.delivered,
+            "delivery_failures": found.delivery_failures,
             "polls": found.polls,
             "polls_404": found.polls_404,
             "next_poll_at": found.next_poll_at,
