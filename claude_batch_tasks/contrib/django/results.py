@@ -123,7 +123,9 @@ class _Table:
             return self._key.to_python(value)
         except ValidationError:
             name = f"{self._model.__name__}.{self._key.name}"
-            raise ValueError(f"{value!r} is no value of {name}; to_key= makes one of a custom_id") from None
+            raise ValueError(
+                f"{value!r} is no value of {name}: pass a function that makes a key of a custom_id"
+            ) from None
 
     def _make_row(self, key: Any, values: Mapping[str, Any]) -> Model:
         own = {} if self._exists else self._job
