@@ -54,6 +54,8 @@ PATHS = {
     "claude_batch_tasks.contrib.django.apps.ClaudeBatchConfig": "class",
     "claude_batch_tasks.contrib.django.models": "module",
     "claude_batch_tasks.contrib.django.models.Job": "class",
+    "claude_batch_tasks.contrib.django.results": "module",
+    "claude_batch_tasks.contrib.django.results.save_results": "function",
     "claude_batch_tasks.contrib.django.tasks": "module",
     "claude_batch_tasks.embedded": "module",
     "claude_batch_tasks.embedded.RedisServer": "class",
