@@ -59,6 +59,10 @@ class NotDeliverable(BatchTasksError):
     """
 
 
+class NothingToRetry(BatchTasksError):
+    """Raised if no failed request of a job can be sent again; the text says what became of those that failed."""
+
+
 class RequestsUnknown(BatchTasksError, LookupError):
     """Raised if a job was made of a batch created elsewhere, whose requests are not in the store."""
 

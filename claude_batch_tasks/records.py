@@ -126,6 +126,33 @@ class Summary(Costs):
 DEFAULTS = 1
 
 
+class RetryLink(msgspec.Struct, kw_only=True):
+    """A retry job of a job, and how many requests it took from each of the job's batches."""
+
+    job_id: str
+    taken: dict[str, int] = {}
+    """By batch, counted from 0. Which they are is in the batch's record."""
+
+
+class RetrySource(msgspec.Struct, kw_only=True):
+    """Requests of a retry job that follow each other, and come from one batch of another job, in their order."""
+
+    job_id: str
+    batch: int
+    """Counted from 0."""
+    count: int
+
+
+class Claim(NamedTuple):
+    """The requests that a retry job takes from one job, all at once with those that it takes from others."""
+
+    job_id: str
+    retries: int
+    """How many retry jobs that job had when the requests were chosen; if it has more, nothing is taken."""
+    taken: dict[int, bytes]
+    """By batch, counted from 0, a bit for each of its requests, the lowest first in each byte."""
+
+
 class JobRecord(msgspec.Struct, kw_only=True):
     """The record of a job, made by one ``run_batch`` call. Times are epoch seconds."""
 
@@ -197,6 +224,12 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """The name by which people find the job, and others like it."""
     metadata: dict[str, str] = {}
     """More that the caller said about the job, in plain text."""
+    parent: str | None = None
+    """The job whose failed requests it sends again, if it is a retry."""
+    sources: list[RetrySource] = []
+    """Where its requests come from, in their order, if it is a retry."""
+    retries: list[RetryLink] = []
+    """The retry jobs that took requests of this one, in the order in which they did."""
 
 
 class FailureTally(msgspec.Struct, kw_only=True):

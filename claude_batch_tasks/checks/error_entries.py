@@ -100,6 +100,12 @@ OF_CALLS: dict[str, Entry] = {
         "Nothing by this call.",
         "Read `BatchJob(job_id).results()`, or correct what the text names and call again.",
     ),
+    "NothingToRetry": Entry(
+        "`retry_failed()` found no request that may be sent again: none failed in such a way, or a retry has them.",
+        "The outcomes of the job and of its retries.",
+        "Nothing by this call.",
+        "Read `BatchJob(job_id).results(with_retries=True)`. The text names the retries that run, and jobs to resume.",
+    ),
     "RequestsUnknown": Entry(
         "The job was adopted: its batch was created elsewhere, and its requests were never here.",
         "The results of the batch, if it has ended; not its requests.",

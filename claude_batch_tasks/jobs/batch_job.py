@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow
     from typing_extensions import Unpack
 
-    from claude_batch_tasks.settings.job_options import JobSettings
+    from claude_batch_tasks.settings.job_options import JobSettings, RetryOptions
 
 
 class BatchJob:
@@ -70,7 +70,12 @@ class BatchJob:
         return self._store.history.read_events(self.job_id)
 
     def results(
-        self, type: Type | None = None, *, order: Order = "stored", ids: Iterable[str] | None = None
+        self,
+        type: Type | None = None,
+        *,
+        order: Order = "stored",
+        ids: Iterable[str] | None = None,
+        with_retries: bool = False,
     ) -> Iterator[RequestResult]:
         """Return each request's outcome, in constant memory.
 
@@ -82,19 +87,26 @@ class BatchJob:
                 which a batch's outcomes go through a temporary file.
             ids: only those of these custom_ids, such as ``on_result`` is called with, in no order: also of batches
                 that are not finished, as soon as they are final. Ids that the job does not have are left out.
+            with_retries: read this job and its retries as one: each request of this job once, with its newest outcome.
+                That is the outcome in the last retry in which it has a final one, else the outcome here.
 
         Raises:
             ValueError: there is no such type or order.
         """
+        if with_retries:
+            return self._job_results.read_combined(type, order, ids)
         return self._job_results.read_results(type, order, ids)
 
-    def result(self, custom_id: str) -> RequestResult:
+    def result(self, custom_id: str, *, with_retries: bool = False) -> RequestResult:
         """Return one request's outcome; only the parts of the store that hold it are read.
+
+        Args:
+            with_retries: the newest outcome, of this job or of one of its retries.
 
         Raises:
             RequestNotFound: the job has no such request, or it has no outcome (yet).
         """
-        return self._job_results.find_result(custom_id)
+        return self._job_results.find_combined(custom_id) if with_retries else self._job_results.find_result(custom_id)
 
     def failures(self, types: Collection[str] | None = None) -> Iterator[RequestResult]:
         """Return the outcomes that are not ``succeeded``, in constant memory: which requests failed, and why.
@@ -240,6 +252,32 @@ class BatchJob:
         """
         job = self._require_job()
         return changes.redeliver_job(self._app, self._store, self.job_id, job, everything=all)
+
+    def retry_failed(
+        self, types: Collection[str] | None = None, **options: Unpack[RetryOptions]
+    ) -> AsyncResult[Summary]:
+        """Send the requests that failed again, and only these, as a new job; their custom_ids are the same.
+
+        Nothing is paid for twice: a request that has succeeded, may still be running, or may have been billed is not
+        sent again. So a second call leaves out what the first one has sent again, unless that failed too.
+        ``results(with_retries=True)`` has the outcomes of both. Workers begin within a second.
+
+        Args:
+            types: only these failure types, as for ``failures()``; default: all.
+            options: options of ``run_batch``, and ``queue``; what is not given is as in this job. Limits such as
+                ``max_cost`` hold for the new job by itself.
+
+        Returns:
+            The AsyncResult of the new job, whose id is its job id.
+
+        Raises:
+            NothingToRetry: no request qualifies; the text says what became of those that failed.
+            JobRunning: the job has not ended.
+            RequestsUnknown: the job was adopted.
+            InvalidSettings: an option is unknown or makes no sense.
+            ValueError: these are no failure types.
+        """
+        return changes.retry_job(self._app, self.job_id, self._require_job(), types, options)
 
     def get(self, timeout: float | None = None, **options: Any) -> Summary:
         """Wait for the summary: ``AsyncResult(job_id).get(timeout=...)``, which takes the same options.

@@ -1,4 +1,4 @@
-"""What an application may do to a job: cancel it, delete it, resume it, and have its answers handed over again."""
+"""What an application may do to a job: cancel, delete and resume it, retry what failed, redeliver its answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from celery import Celery
 
 from claude_batch_tasks.jobs.ending import cancel_job as cancel_job, delete_job as delete_job
 from claude_batch_tasks.jobs.resuming import resume_job as resume_job
+from claude_batch_tasks.jobs.retries import retry_job as retry_job
 from claude_batch_tasks.lifecycle import delivery
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.store import Store

@@ -147,6 +147,10 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """How many answers have a price that is not known, by model; None: an older release did not count them."""
     next_poll_at: datetime | None
     """When the next step of a batch is due."""
+    parent: str | None = None
+    """The job whose failed requests it sends again, if it is a retry."""
+    retries: tuple[str, ...] = ()
+    """The retry jobs that took failed requests of this one, the last one last."""
     submitted_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -204,12 +208,10 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
     records = store.records.find_batches(job_id)
     batches = [record for record in records if record is not None]
     counts: Mapping[str, int] = job_summary.count_outcomes(batches)
-    costs, failed = job_summary.sum_costs(batches), failures.count_failures(batches)
+    costs = job_summary.sum_costs(batches)
     if len(batches) < len(records) and job.summary:
         counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
-        failed = failures.counts_of_summary(job.summary)
-    elif failed and examples:
-        failed = failure_examples.show_failures(store, job_id, job, records)
+    failed = _count_failures(store, job_id, job, records, examples=examples)
     outcomes = {name: counts[name] for name in OUTCOMES}
     return JobStatus(
         job_id=job_id,
@@ -231,6 +233,8 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
         cost_by_model=costs["cost_by_model"],
         cost_unknown=costs["cost_unknown"],
         next_poll_at=job_summary.to_datetime(job_summary.soonest_poll_at(batches)),
+        parent=job.parent,
+        retries=tuple(retry.job_id for retry in job.retries),
         submitted_at=datetime.fromtimestamp(job.submitted_at, timezone.utc),
         started_at=job_summary.to_datetime(job.started_at),
         ended_at=job_summary.to_datetime(job.ended_at),
@@ -248,6 +252,17 @@ def _count_deliveries(store: HasDeliveries, job_id: str, job: JobRecord) -> dict
 
 def _explain_failed_calls(job: JobRecord) -> str | None:
     return job.on_result_error or next(reversed(job.delivery_errors), None)
+
+
+def _count_failures(
+    store: ReadableStore, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None], *, examples: bool
+) -> list[FailureCount]:
+    batches = [record for record in records if record is not None]
+    if len(batches) < len(records) and job.summary:
+        return failures.counts_of_summary(job.summary)
+    if examples:
+        return failure_examples.show_failures(store, job_id, job, records)
+    return failures.count_failures(batches)
 
 
 def _complete_summary(job: JobRecord, failed: Sequence[FailureCount]) -> Summary | None:

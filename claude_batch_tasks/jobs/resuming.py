@@ -61,7 +61,7 @@ def resume_job(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, A
     job = store.jobs.read_job(job_id) or job
     if eager:
         return run_job_eagerly(app, store, job_id, job, plan.due)
-    _show_as_running(app, store, job_id, job, forget=succeeded)
+    show_as_running(app, store, job_id, job, forget=succeeded)
     return JobResult(job_id, app=app, expected=True)
 
 
@@ -69,7 +69,7 @@ def _make_refusal(job_id: str, why: str) -> JobNotResumable:
     return JobNotResumable(f"job {job_id} cannot be resumed: {why}")
 
 
-def _show_as_running(app: Celery, store: HasRecords, job_id: str, job: JobRecord, *, forget: bool) -> None:
+def show_as_running(app: Celery, store: HasRecords, job_id: str, job: JobRecord, *, forget: bool) -> None:
     """Replace how the job ended in the result back end: ``get()`` would return that."""
     try:
         if forget:  # back ends do not overwrite a success

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery
 
@@ -23,9 +23,74 @@ from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings, check_label, check_metadata
-from claude_batch_tasks.store import JobContents, history, open_store
+from claude_batch_tasks.store import HasJobs, HasPayloads, JobContents, history, open_store
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
+
+
+class _Stageable(HasJobs, HasPayloads, Protocol):
+    """What it takes to stage the requests of a job."""
+
+
+class Staging:
+    """The requests of a job that does not exist yet, in the store.
+
+    Args:
+        settings: those of the job.
+        job_id: the id that the job is to have.
+    """
+
+    def __init__(self, store: _Stageable, settings: Settings, job_id: str) -> None:
+        self._store, self._settings, self._job_id = store, settings, job_id
+        self.nonce = secrets.token_hex(8)
+        #: The batches into which the requests were divided.
+        self.batches: list[BatchRecord] = []
+        self._models: set[str] = set()
+
+    @property
+    def total(self) -> int:
+        """The number of requests."""
+        return sum(batch.count for batch in self.batches)
+
+    @property
+    def models(self) -> int:
+        """The number of models that they are for."""
+        return len(self._models)
+
+    def stage_requests(self, requests: batch_requests.Requests) -> None:
+        """Check the requests and put them into the store.
+
+        Raises:
+            InvalidRequests: the text says what is wrong with them.
+            StoreUnavailable: the store does not answer.
+        """
+        settings, index = self._settings, Index()
+        unknown: Counter[str] = Counter()
+        pieces = batch_requests.cut_batches(
+            requests,
+            nonce=self.nonce,
+            index=index,
+            max_requests=settings.max_requests_per_batch,
+            max_bytes=settings.max_bytes_per_batch,
+            models=self._models,
+        )
+        prices = None if settings.max_cost is None else settings.price_list
+        self._store.payloads.stage_requests(
+            self._job_id, self.nonce, _record_batches(pieces, self.batches, prices, unknown)
+        )
+        if settings.max_cost is not None:
+            _check_cost(self.batches, settings.max_cost, request_bounds.describe_unknown(unknown))
+        self._store.payloads.stage_index(self._job_id, self.nonce, index.list_parts())
+
+    def discard_requests(self) -> None:
+        """Remove the requests; those that the store does not remove now expire."""
+        with suppress(StoreUnavailable):
+            self._store.payloads.discard_staged(self._job_id, self.nonce, len(self.batches))
+
+    def find_job(self) -> JobRecord | None:
+        """Return the job that was made of the requests; None: it was not made."""
+        made = self._store.jobs.read_job(self._job_id)
+        return made if made is not None and made.nonce == self.nonce else None
 
 
 def submit_job(
@@ -73,30 +138,14 @@ def submit_job(
     settings = settings.override(options)
     settings.check_client(alias)
     store = open_store(settings)
-    nonce, index = secrets.token_hex(8), Index()
-    batches: list[BatchRecord] = []
-    models: set[str] = set()
-    unknown: Counter[str] = Counter()
-    pieces = batch_requests.cut_batches(
-        requests,
-        nonce=nonce,
-        index=index,
-        max_requests=settings.max_requests_per_batch,
-        max_bytes=settings.max_bytes_per_batch,
-        models=models,
-    )
+    staging = Staging(store, settings, job_id)
     try:
-        prices = None if settings.max_cost is None else settings.price_list
-        store.payloads.stage_requests(job_id, nonce, _record_batches(pieces, batches, prices, unknown))
-        total = sum(batch.count for batch in batches)
-        if settings.max_cost is not None:
-            _check_cost(batches, settings.max_cost, request_bounds.describe_unknown(unknown))
-        store.payloads.stage_index(job_id, nonce, index.list_parts())
+        staging.stage_requests(requests)
         job = JobRecord(
-            nonce=nonce,
-            requests=total,
-            batches=len(batches),
-            models=len(models),
+            nonce=staging.nonce,
+            requests=staging.total,
+            batches=len(staging.batches),
+            models=staging.models,
             client=alias,
             queue=queue,
             route=route,
@@ -110,21 +159,21 @@ def submit_job(
             label=label,
             metadata=metadata,
         )
-        if not store.jobs.create_job(job_id, job, batches, settings.result_ttl + delay):
+        if not store.jobs.create_job(job_id, job, staging.batches, settings.result_ttl + delay):
             raise BatchTasksError(f"there is already a job {job_id}; a task id belongs to one job")
     except BaseException:
-        # If the store does not answer now either, the staged requests expire.
+        staging.discard_requests()
         with suppress(StoreUnavailable):
-            store.payloads.discard_staged(job_id, nonce, len(batches))
-            if (made := store.jobs.read_job(job_id)) is not None and made.nonce == nonce:
+            if staging.find_job() is not None:
                 store.jobs.delete_job(job_id)  # only the answer was lost
         raise
-    details = {"requests": total, "batches": len(batches), "client": alias, "queue": queue, "label": label}
+    total, batches = staging.total, len(staging.batches)
+    details = {"requests": total, "batches": batches, "client": alias, "queue": queue, "label": label}
     history.note(
         store,
         Unit(job_id),
         "submitted",
-        f"submitted: {format_count(total, 'request')} in {format_count(len(batches), 'batch')}",
+        f"submitted: {format_count(total, 'request')} in {format_count(batches, 'batch')}",
         job=job,
         **details,
         metadata=metadata or None,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from claude_batch_tasks.errors import JobNotFound, RequestNotFound
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results import export, failures, flat_rows
+from claude_batch_tasks.results.combined import CombinableStore, Combined
 from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result
 from claude_batch_tasks.results.request_search import Places, RequestSearch
-from claude_batch_tasks.store import HasJobs, ReadableStore, lost_records
+from claude_batch_tasks.store import HasJobs, lost_records
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class JobResults:
     """The results of one job in the store; the methods of ``BatchJob`` describe what theirs are."""
 
-    def __init__(self, store: ReadableStore, job_id: str) -> None:
+    def __init__(self, store: CombinableStore, job_id: str) -> None:
         self._store, self._job_id = store, job_id
 
     def read_results(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
@@ -31,6 +32,26 @@ class JobResults:
             _check_choices(type, order)
             return (result for result in self._read_some(self._search_all_ids(ids)) if type in (None, result.type))
         return (as_result(custom_id, outcome) for custom_id, outcome in self.read_outcomes(type, order))
+
+    def read_combined(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
+        """Return what ``read_results`` does, with the newest outcome of each request, of the job or of a retry."""
+        _check_choices(type, order)
+        combined = self._combine()
+        if ids is None:
+            found: Iterator[export.NamedOutcome] = combined.read_outcomes(type, order)
+        else:
+            chosen = combined.read_chosen(ids)
+            found = (named for named in chosen if type in (None, named[1].row.type))
+        return (as_result(custom_id, outcome) for custom_id, outcome in found)
+
+    def find_combined(self, custom_id: str) -> RequestResult:
+        """Return the newest outcome of one request."""
+        for name, outcome in self._combine().read_chosen([custom_id]):
+            return as_result(name, outcome)
+        return self.find_result(custom_id)  # which says why there is none
+
+    def _combine(self) -> Combined:
+        return Combined(self._store, self._job_id, read_job(self._store, self._job_id))
 
     def read_outcomes(self, type: Type | None, order: Order) -> Iterator[export.NamedOutcome]:
         """Return the outcomes of finished batches as they are stored, each with its custom_id."""

@@ -379,19 +379,27 @@ class Kept(msgspec.Struct):
     """The reason."""
     tried: bool
     """Whether it was sent, and then refused or perhaps answered."""
+    billed: bool | None = None
+    """Whether it may have been billed; None: an earlier release did not say."""
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether the request may have been billed, as far as is known."""
+        return self.tried if self.billed is None else self.billed
 
 
 _decode_kept = msgspec.json.Decoder(Kept).decode
 
 
-def kept_outcome(note: str, *, tried: bool) -> bytes:
+def kept_outcome(note: str, *, tried: bool, billed: bool | None = None) -> bytes:
     """Encode the result of a Messages API try that left the outcome unchanged.
 
     Args:
         note: the reason.
         tried: the request was sent nevertheless.
+        billed: it may have been billed; None: if it was sent.
     """
-    return msgspec.json.encode(Kept(note, tried))
+    return msgspec.json.encode(Kept(note, tried, billed))
 
 
 def decode_unchanged(stored: bytes) -> Kept | None:

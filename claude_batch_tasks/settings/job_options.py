@@ -67,3 +67,10 @@ class JobOptions(JobSettings, total=False):
     """The name by which people find the job: 1 to 100 printable characters, shown and logged in plain text."""
     metadata: Mapping[str, str | int | float | bool] | None
     """More about the job, shown in plain text: at most 16 pairs, keys of 64 and values of 500 characters."""
+
+
+class RetryOptions(JobOptions, total=False):
+    """The keyword options of ``BatchJob.retry_failed``; what is not given is as in the job that is retried."""
+
+    queue: str
+    """The queue that the steps of the retry are to follow."""

@@ -18,6 +18,7 @@ from claude_batch_tasks.store.interface import (
     HasPresence as HasPresence,
     HasRecords as HasRecords,
     HasResults as HasResults,
+    HasRetries as HasRetries,
     HasSchedule as HasSchedule,
     HasStatistics as HasStatistics,
     JobContents as JobContents,

@@ -36,6 +36,7 @@ Event = Literal[
     "cancel",
     "failed",
     "resumed",
+    "retried",
     "recovered",
     "not_sent",
     "delivered",

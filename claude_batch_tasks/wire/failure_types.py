@@ -158,6 +158,13 @@ def _valid_tallies(batch: BatchRecord) -> list[FailureTally]:
     return [_tally_default(batch)]
 
 
+def is_accounted(batch: BatchRecord) -> bool:
+    """Return whether each request of a finished batch has a stored outcome, by the batch's counts."""
+    if not batch.layers and batch.outcome is None:
+        return False
+    return sum(batch.counts.get(outcome, 0) for outcome in OUTCOMES) == batch.count
+
+
 def _tally_default(batch: BatchRecord) -> FailureTally:
     """Return the count of a batch all of whose requests have the same outcome."""
     outcome = batch.outcome or {}

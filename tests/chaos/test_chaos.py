@@ -37,6 +37,7 @@ _WHY = {
             "store.payloads.stage_index",
             "store.payloads.discard_staged",
             "store.jobs.resume_job",
+            *("store.retries.create_retry", "store.retries.read_taken", "store.retries.extend_job"),
             "store.jobs.delete_job",
         ),
         "store.schedule.remove_unit",

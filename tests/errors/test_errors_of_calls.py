@@ -111,6 +111,13 @@ def completed_job(eager: Eager) -> None:
     assert len(list(job.results())) == 2
 
 
+def nothing_failed(eager: Eager) -> None:
+    job = BatchJob(eager.ends(run_batch.delay(REQUESTS)))
+    error = raised(errors.NothingToRetry, job.retry_failed)
+    assert "all succeeded" in str(error)
+    assert {result.custom_id for result in job.results(with_retries=True)} == set(REQUESTS)
+
+
 def no_hook(eager: Eager) -> None:
     job = BatchJob(eager.ends(run_batch.delay(REQUESTS)))
     raised(errors.NotDeliverable, job.redeliver)
@@ -149,6 +156,7 @@ WALK: dict[str, Callable[[Eager], None]] = {
     "RequestNotFound": no_request,
     "JobRunning": running_job,
     "JobNotResumable": completed_job,
+    "NothingToRetry": nothing_failed,
     "NotDeliverable": no_hook,
     "RequestsUnknown": adopted_job,
     "PayloadDamaged": damaged_value,

@@ -76,6 +76,7 @@ _JOB = Key(
         """
         route headers workspace identity not_sent on_result_error expires_at
         delivery_errors delivery_at defaults limited
+        parent sources retries
         money
         """
         + " ".join(f"lease:{name}" for name in _BROKEN.split())
@@ -100,6 +101,7 @@ _BATCH = Key(
         """
         refusal refused_since organization workspace unidentified api_ahead not_before unpriced stored rows read_only
         failed_types failed_types_of
+        retry:NUMBER
         """
         + _BROKEN
     ),
@@ -250,6 +252,8 @@ FORMS: dict[str, Any] = {
             "job / cancel_requested": bool,
             "job / submitted_at": _NUMBER,
             "job / through": int,
+            "job / sources": [{"job_id": str, "batch": int, "count": int}],
+            "job / retries": [{"job_id": str, "taken": _COUNTS}],
             "job / lease:position": re.compile(r"\d+"),
             "job / lease:owner": re.compile(r".+/[0-9a-f]{12}"),
             "job / lease:until": re.compile(r"\d+\.\d{3}"),

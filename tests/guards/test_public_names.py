@@ -136,6 +136,7 @@ ENDS = {
     "JobRunning": ("BatchTasksError",),
     "KeyMissing": ("StoreUnavailable",),
     "NotDeliverable": ("BatchTasksError",),
+    "NothingToRetry": ("BatchTasksError",),
     "NotFoundError": ("ApiError", "TryLater"),
     "PayloadDamaged": ("BatchTasksError",),
     "PermanentError": ("ApiError",),

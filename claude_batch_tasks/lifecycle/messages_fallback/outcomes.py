@@ -52,7 +52,9 @@ class Outcomes:
         """Let a request keep the outcome that it had before."""
         level, extra = logging.WARNING if tried else logging.INFO, self._step.fields("kept")
         log.log(level, "job %s: outcome of request %d unchanged: %s", self._step.where, place, note, extra=extra)
-        self.save_outcome(place, reader.kept_outcome(note, tried=tried), "kept", spent=spent, given_up=given_up)
+        # A call whose cost is not known may have been answered.
+        unchanged = reader.kept_outcome(note, tried=tried, billed=tried and spent is None)
+        self.save_outcome(place, unchanged, "kept", spent=spent, given_up=given_up)
 
     def save_outcome(self, place: int, outcome: bytes, kind: str, *, spent: int | None, given_up: bool = False) -> None:
         """Store an outcome.

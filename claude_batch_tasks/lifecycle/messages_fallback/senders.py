@@ -43,7 +43,9 @@ def fail_abandoned_calls(step: Step) -> bool:
     unsaved_answers.bring_in(step.settings, step.store)
     for sender in list_senders(step):
         for place in step.store.message_queue.list_abandoned(sender):
-            step.store.message_queue.save_outcome(sender, place, reader.kept_outcome(LOST, tried=True), given_up=True)
+            step.store.message_queue.save_outcome(
+                sender, place, reader.kept_outcome(LOST, tried=True, billed=True), given_up=True
+            )
     return bool(step.store.message_queue.count_unfinished(step.unit.job_id, step.unit.batch or 0))
 
 

@@ -14,7 +14,7 @@ from claude_batch_tasks.store.interface.batch_ids import BatchIds as BatchIds
 from claude_batch_tasks.store.interface.budget import Budget as Budget
 from claude_batch_tasks.store.interface.history import History as History
 from claude_batch_tasks.store.interface.in_flight import InFlight as InFlight
-from claude_batch_tasks.store.interface.jobs import Jobs as Jobs
+from claude_batch_tasks.store.interface.jobs import Jobs as Jobs, Retries as Retries
 from claude_batch_tasks.store.interface.leases import Leases as Leases
 from claude_batch_tasks.store.interface.message_queue import MessageQueue as MessageQueue
 from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
@@ -75,6 +75,10 @@ class HasDeliveries(Protocol):
     deliveries: Deliveries
 
 
+class HasRetries(Protocol):
+    retries: Retries
+
+
 class HasBudget(Protocol):
     budget: Budget
 
@@ -118,6 +122,7 @@ class Store(
     HasPayloads,
     HasResults,
     HasDeliveries,
+    HasRetries,
     HasBudget,
     HasMessageQueue,
     HasStatistics,

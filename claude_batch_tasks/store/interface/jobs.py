@@ -1,11 +1,11 @@
-"""Jobs: their records, and the list of all of them."""
+"""Jobs: their records, the list of all of them, and which requests retry jobs took from others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from claude_batch_tasks.records import BatchRecord, JobRecord, JobState
+from claude_batch_tasks.records import BatchRecord, Claim, JobRecord, JobState
 
 
 class Jobs(Protocol):
@@ -72,3 +72,25 @@ class Jobs(Protocol):
 
     def read_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """Return the state of each job; None: it is gone."""
+
+
+class Retries(Protocol):
+    """The retry jobs, and the requests that each of them took from other jobs."""
+
+    def create_retry(
+        self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], claims: Sequence[Claim], due: Collection[int]
+    ) -> bool:
+        """Create a retry job with what was staged under its nonce, and take its requests from other jobs, all at once.
+
+        Nothing of it expires. Each job that it takes from has it in its list of retries. Return False if one of those
+        jobs is gone, runs, or has another retry since; then nothing was changed.
+
+        Args:
+            due: the numbers of its batches whose first step is due from now on.
+        """
+
+    def read_taken(self, job_id: str, batch: int, retries: int) -> list[bytes]:
+        """Return which requests of a batch each of the job's first retries took, as ``Claim`` has them."""
+
+    def extend_job(self, job_id: str, ttl: float) -> None:
+        """Let a job that is to expire do so in ``ttl`` seconds at the earliest."""

@@ -248,7 +248,15 @@ def turn_field(unit: Unit, turn: int) -> str:
     return f"{unit.batch}:{turn}"
 
 
+def taken_field(retry: int) -> str:
+    """Return the field of a batch's hash that says which of its requests a retry took, by the retry's number."""
+    return f"{TAKEN_PREFIX}{retry}"
+
+
 # -- fields
+
+#: What the fields begin with that say which requests of a batch were taken by which retry.
+TAKEN_PREFIX = "retry:"
 
 #: What the fields of a job's own lease begin with.
 LEASE_PREFIX = "lease:"

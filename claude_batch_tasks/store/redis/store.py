@@ -35,7 +35,9 @@ class RedisStore(Part):
         super().__init__(connection)
         chunks, leases = Chunks(connection), parts.RedisLeases(connection)
         records, schedule = parts.RedisRecords(connection), parts.RedisSchedule(connection)
-        self.jobs: interface.Jobs = parts.RedisJobs(connection, records, schedule)
+        jobs = parts.RedisJobs(connection, records, schedule)
+        self.jobs: interface.Jobs = jobs
+        self.retries: interface.Retries = parts.RedisRetries(connection, jobs)
         self.records: interface.Records = records
         self.history: interface.History = parts.RedisHistory(connection)
         self.leases: interface.Leases = leases

@@ -11,68 +11,17 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, FailureCount, errors, list_jobs
-from claude_batch_tasks.lifecycle import resubmission, submission
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.store import Store, open_store_at
-from claude_batch_tasks.wire.batch_requests import wire_id
-from claude_batch_tasks.wire.completeness import Completeness
-
-JOB = "job-1"
-
-SUCCEEDED = {"type": "succeeded", "message": {"content": [{"type": "text", "text": "hi"}]}}
-EXPIRED = {"type": "expired"}
-
-
-def errored(kind: str | None, text: str = "it failed") -> dict[str, Any]:
-    return {"type": "errored", "error": {"type": "error", "error": {"type": kind, "message": text}}}
+from claude_batch_tasks.store import Store
+from tests.unit.jobs.job_maker import EXPIRED, JOB, MIXED, SUCCEEDED, Maker, errored
 
 
 @pytest.fixture
-def store(app: Celery, redis_url: str) -> Store:
-    return open_store_at(redis_url)
+def make(maker: Maker) -> Callable[..., BatchJob]:
+    return maker.make
 
 
 Make = Callable[..., BatchJob]
-
-
-@pytest.fixture
-def make(app: Celery, store: Store, make_request: Any) -> Make:
-    """``make([SUCCEEDED, EXPIRED], [EXPIRED])``: a job that has ended, with these outcomes in its batches."""
-
-    def make(*batches: list[dict[str, Any]], job_id: str = JOB, **options: Any) -> BatchJob:
-        size = max(map(len, batches))
-        ids = [f"{number}-{place}" for number, results in enumerate(batches) for place in range(len(results))]
-        submission.submit_job(
-            app, job_id, [make_request(each) for each in ids], {"max_requests_per_batch": size, **options}
-        )
-        job = store.jobs.read_job(job_id)
-        assert job is not None
-        for number, results in enumerate(batches):
-            record, unit = store.records.read_batch(job_id, number), Unit(job_id, number)
-            assert record is not None
-            lines = [
-                json.dumps({"custom_id": wire_id(job.nonce, record.first + place), "result": result}).encode()
-                for place, result in reversed(list(enumerate(results)))
-            ]
-            store.leases.acquire_lease(unit, 0, "test", 60)
-            seen, record.attempt = Completeness(job.nonce, record.first, record.count), 1
-            store.results.write_rows(job_id, number, 1, seen.keep_rows([b"\n".join(lines)]))
-            known = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
-            changes = {"state": "fetched", "final": True, "done": True, "attempt": 1}
-            assert store.results.publish_rows(
-                unit, "test", 1, **known, **changes, **resubmission.merge_rows(record, seen)
-            )
-        store.jobs.update_job(job_id, state="completed", started_at=store.now(), ended_at=store.now())
-        return BatchJob(job_id, app)
-
-    return make
-
-
-MIXED = (
-    [SUCCEEDED, EXPIRED, errored("invalid_request_error", "max_tokens"), SUCCEEDED],
-    [errored("overloaded_error"), errored("invalid_request_error", "other"), {"type": "canceled"}, EXPIRED],
-    [errored("invalid_request_error"), errored(None)],
-)
 
 
 class TestTheCountsInAStatus:

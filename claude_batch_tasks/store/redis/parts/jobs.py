@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from claude_batch_tasks.errors import JobNotFound
-from claude_batch_tasks.records import BatchRecord, JobRecord, JobState, Unit
+from claude_batch_tasks.records import BatchRecord, Claim, JobRecord, JobState, RetryLink, Unit
 from claude_batch_tasks.store.interface import Records, Schedule
 from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
@@ -35,9 +35,11 @@ from claude_batch_tasks.store.redis.keys import (
     money_key,
     staging_index_key,
     staging_key,
+    taken_field,
 )
 from claude_batch_tasks.store.redis.schema import list_jobs
 from claude_batch_tasks.store.redis.scripts import Script
+from claude_batch_tasks.wire.positions import Positions
 
 #: Seconds between two searches for jobs where none is listed.
 _LIST_EVERY = 3600.0
@@ -77,10 +79,7 @@ class RedisJobs(Part):
                 keys += [staging_key(job_id, job.nonce, number, name), batch_key(job_id, number, name)]
         made = self._create(keys=keys, args=[_whole(ttl), len(lists), job_id, job.submitted_at, *map(_encode, records)])
         if made < 0:
-            raise JobNotFound(
-                f"what was staged for job {job_id} has expired: its requests took longer than "
-                f"{UNFINISHED_TTL / 3600:g} hours to submit; nothing was sent"
-            )
+            raise describe_expired(job_id)
         return bool(made)
 
     @answering
@@ -107,7 +106,7 @@ class RedisJobs(Part):
                 member(Unit(job_id, number)) if due else "",
                 _encode([*changed_texts(record), POSITION, str(position)]),
             ]
-        return bool(self._resume(keys=[*keys, *self._keys(job_id)], args=args))
+        return bool(self._resume(keys=[*keys, *self.list_keys(job_id)], args=args))
 
     @answering
     def set_once(self, job_id: str, field: str, value: Any) -> Any:
@@ -185,7 +184,8 @@ class RedisJobs(Part):
             self._redis.zrem(JOBS, *gone)
         return gone
 
-    def _keys(self, job_id: str) -> Iterator[str]:
+    def list_keys(self, job_id: str) -> Iterator[str]:
+        """Yield all keys that a job has or may have."""
         yield job_key(job_id)
         yield index_key(job_id)
         yield money_key(job_id)
@@ -201,9 +201,80 @@ class RedisJobs(Part):
 
     def _each_key(self, job_id: str, command: str, *args: Any) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
-            for key in self._keys(job_id):
+            for key in self.list_keys(job_id):
                 getattr(pipe, command)(key, *args)
             pipe.execute()
+
+
+class RedisRetries(Part):
+    """``interface.Retries`` on a Redis server: a retry takes its requests in the step in which it is made."""
+
+    _create = Script("retry")
+    _extend = Script("extend")
+
+    def __init__(self, connection: Connection, jobs: RedisJobs) -> None:
+        super().__init__(connection)
+        self._jobs = jobs
+
+    @answering
+    def create_retry(
+        self, job_id: str, job: JobRecord, batches: Sequence[BatchRecord], claims: Sequence[Claim], due: Collection[int]
+    ) -> bool:
+        job.sealed_by = self._connection.cipher.key_name
+        keys = [job_key(job_id), staging_index_key(job_id, job.nonce), index_key(job_id), JOBS, DUE, WAITING]
+        keys += [job_key(claim.job_id) for claim in claims]
+        keys += [batch_key(claim.job_id, number) for claim in claims for number in claim.taken]
+        claimed, taken = _claim_args(job_id, claims)
+        args: list[Any] = [len(claims), taken, len(STAGED), job_id, job.submitted_at, _encode(whole_record(job))]
+        args += claimed
+        for number, batch in enumerate(batches):
+            keys += [batch_key(job_id, number), *_staged_keys(job_id, job.nonce, number)]
+            args += [_encode(whole_record(batch)), member(Unit(job_id, number)) if number in due else ""]
+        made = self._create(keys=keys, args=args)
+        if made < 0:
+            raise describe_expired(job_id)
+        return bool(made)
+
+    @answering
+    def read_taken(self, job_id: str, batch: int, retries: int) -> list[bytes]:
+        if not retries:
+            return []
+        found = self._redis.hmget(batch_key(job_id, batch), [taken_field(number) for number in range(retries)])
+        return [bits or b"" for bits in found]
+
+    @answering
+    def extend_job(self, job_id: str, ttl: float) -> None:
+        self._extend(keys=list(self._jobs.list_keys(job_id)), args=[max(int(ttl * 1000), 1)])
+
+
+def _claim_args(job_id: str, claims: Sequence[Claim]) -> tuple[list[Any], int]:
+    """Return the arguments of the script for what a retry takes, and from how many batches it takes something."""
+    args: list[Any] = []
+    for claim in claims:
+        args += [claim.retries, _encode(_make_link(job_id, claim))]
+    for claim in claims:
+        for bits in claim.taken.values():
+            args += [taken_field(claim.retries), bits]
+    return args, sum(len(claim.taken) for claim in claims)
+
+
+def _make_link(job_id: str, claim: Claim) -> RetryLink:
+    return RetryLink(job_id=job_id, taken={str(number): len(Positions(bits)) for number, bits in claim.taken.items()})
+
+
+def _staged_keys(job_id: str, nonce: str, number: int) -> Iterator[str]:
+    """Yield, of each list of a batch, where it is staged and where it belongs."""
+    for name in STAGED:
+        yield staging_key(job_id, nonce, number, name)
+        yield batch_key(job_id, number, name)
+
+
+def describe_expired(job_id: str) -> JobNotFound:
+    """Return the error for a job whose staged requests have expired."""
+    return JobNotFound(
+        f"what was staged for job {job_id} has expired: its requests took longer than "
+        f"{UNFINISHED_TTL / 3600:g} hours to submit; nothing was sent"
+    )
 
 
 def _whole(seconds: float) -> int:
