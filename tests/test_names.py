@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 from collections import Counter
@@ -255,6 +256,8 @@ def test_messages_name_what_there_is(tasks: set[str]) -> None:
     labels = {value for metric in METRICS.values() for values in metric.labels.values() for value in values}
     prices = set(re.findall(r"\w+_mtok", FIELDS["prices"].metadata["meaning"]))
     ours = {"claude_batch", *claude_batch_tasks.__all__, *(name.removeprefix(NAME) for name in tasks)}
+    calls = {name: call for name, call in vars(claude_batch_tasks.BatchJob).items() if inspect.isfunction(call)}
+    ours |= {*calls, *(name for call in calls.values() for name in inspect.signature(call).parameters)}
     known = {*NAMES, *fields, *METRICS, *labels, *prices, *ours, *SETTING_KEYS, *vars(Task), *ELSEWHERE}
     unknown = {
         (place, word)

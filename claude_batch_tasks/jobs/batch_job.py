@@ -274,7 +274,7 @@ class BatchJob:
             NothingToRetry: no request qualifies; the text says what became of those that failed.
             JobRunning: the job has not ended.
             RequestsUnknown: the job was adopted.
-            InvalidSettings: an option is unknown or makes no sense.
+            InvalidSettings: an option is unknown or is not valid.
             ValueError: these are no failure types.
         """
         return changes.retry_job(self._app, self.job_id, self._require_job(), types, options)

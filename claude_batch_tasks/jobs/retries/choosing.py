@@ -81,7 +81,7 @@ class Choice:
 
     def _choose_from_batch(self, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
         if not is_settled(batch):
-            self.left[f"without a final outcome, which BatchJob({job_id!r}).resume() goes on with"] += batch.count
+            self.left[f"without a final outcome; to continue with them: BatchJob({job_id!r}).resume()"] += batch.count
             return
         for tally in failure_types.read_tallies(batch):
             self.types[failure_types.name_type(tally.outcome, tally.error_type)] += tally.count

@@ -21,7 +21,7 @@ def make_record(
     """Return the record of a retry without its requests, and its settings.
 
     Raises:
-        InvalidSettings: an option is unknown or makes no sense.
+        InvalidSettings: an option is unknown or is not valid.
     """
     own = dict(options)
     alias, queue = own.pop("client", parent.client), own.pop("queue", None)
