@@ -97,6 +97,13 @@ def name_failures(status: JobStatus) -> str:
     return ", ".join(f"{failure.count:,} {failure.type}" for failure in status.failures)
 
 
+def short_reason(status: JobStatus) -> str:
+    """Return why a job failed, without its id, which stands beside it."""
+    error = status.error or ""
+    before, found, reason = error.partition(" failed: ")
+    return reason if found and before.startswith(f"job {status.job_id}") else error
+
+
 def _read_records(store: Store, before: float) -> Iterator[tuple[str, JobRecord]]:
     for job_id in store.jobs.job_ids(before):
         job = store.jobs.read_job(job_id)
@@ -108,5 +115,5 @@ def _may_fit(job_id: str, job: JobRecord, text: str, phase: str, label: str) -> 
     """Return whether the job is one that is searched for, as far as its own record says."""
     if phase and job.state not in _STATES.get(phase, (phase,)):
         return False
-    own = getattr(job, "label", None) or ""
+    own = job.label or ""
     return (not label or own == label) and (job_id.startswith(text) or text.casefold() in own.casefold())

@@ -22,6 +22,9 @@ FOLDER = Path(__file__).parent.parent.parent / "examples" / "django_app"
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
+#: How its worker runs; under a name of its own, and not that of this machine.
+OPTIONS = ("--pool=threads", "--concurrency=4", "--hostname=celery@worker-1")
+
 PASSWORD = "Rosinenbrot"
 
 #: boss may do everything, keeper looks after jobs, guest may look at them, stranger may log in.
@@ -30,7 +33,7 @@ from django.core.management import call_command
 call_command("migrate", verbosity=0)
 from django.contrib.auth.models import Permission, User
 User.objects.create_superuser("boss", password={PASSWORD!r})
-for name, may in {{"keeper": ["view", "cancel", "retry"], "guest": ["view"], "stranger": []}}.items():
+for name, may in {{"keeper": ["view", "cancel", "retry", "download"], "guest": ["view"], "stranger": []}}.items():
     user = User.objects.create_user(name, password={PASSWORD!r}, is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=[f"{{each}}_job" for each in may]))
 """
@@ -55,7 +58,11 @@ def running(redis_url: str, simulator_url: str, folder: Path) -> Iterator[str]:
     port = free_port()
     server = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
     worker = Worker(
-        env, folder / "worker.log", app="proj", cwd=str(FOLDER), options=("--pool=threads", "--concurrency=4")
+        env,
+        folder / "worker.log",
+        app="proj",
+        cwd=str(FOLDER),
+        options=OPTIONS,
     )
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((folder / "web.log").open("wb"))

@@ -63,13 +63,13 @@ def job_snapshot(app: Celery, view: View, *, show_custom_ids: bool) -> Snapshot:
         _batches_section(view, status.batches),
         _history_section(view, job.history()[::-1]),
     )
-    label = getattr(status, "label", None) or short_id(job_id)
+    label = status.label or short_id(job_id)
     share = f"{status.done:,} of {status.requests:,}, " if status.requests else ""
     return Snapshot(f"{label}: {share}{phase_of(status)}", content, live=status.ended_at is None)
 
 
 def _make_heading(job: JobStatus) -> Markup:
-    label = getattr(job, "label", None)
+    label = job.label
     progress = getattr(job, "progress", None)
     return html_tag(
         "header",
@@ -103,7 +103,7 @@ def _find_facts(job: JobStatus) -> Iterator[tuple[str, Content]]:
     yield "Ended", show_moment(job.ended_at)
     yield "Retries of", _link_jobs([getattr(job, "parent", None)])
     yield "Retried by", _link_jobs(getattr(job, "retries", ()))
-    yield from (getattr(job, "metadata", None) or {}).items()
+    yield from job.metadata.items()
 
 
 def _describe_outcomes(job: JobStatus) -> str:

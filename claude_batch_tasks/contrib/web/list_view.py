@@ -5,7 +5,14 @@ from __future__ import annotations
 from celery import Celery
 
 from claude_batch_tasks.contrib.figures import format_dollars
-from claude_batch_tasks.contrib.job_pages import PHASES, SEARCHED, name_failures, parse_moment, read_job_page
+from claude_batch_tasks.contrib.job_pages import (
+    PHASES,
+    SEARCHED,
+    name_failures,
+    parse_moment,
+    read_job_page,
+    short_reason,
+)
 from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
 from claude_batch_tasks.contrib.web.parts import (
     Column,
@@ -74,14 +81,23 @@ def search_form(view: View) -> Markup:
 
 
 def _make_row(job: JobStatus) -> tuple[Content, ...]:
-    label = getattr(job, "label", None)
+    label = job.label
     named = html_tag("a", html_tag("code", short_id(job.job_id)), href=page_address("job", id=job.job_id))
     failed = job.errored + job.expired + job.canceled
     return (
         join_content(named, html_tag("span", label, class_="label") if label else None),
-        phase_pill(job),
+        join_content(phase_pill(job), _show_reason(job)),
         progress_bar(job),
         html_tag("span", f"{failed:,}", class_="bad" if failed else "quiet", title=name_failures(job) or None),
         format_dollars(job.cost) + ("+" if job.cost_unknown and job.cost is not None else ""),
         show_moment(job.submitted_at),
     )
+
+
+def _show_reason(job: JobStatus) -> Markup | None:
+    """Return why a job failed, or that it waits for a worker, as a short text."""
+    text = "no worker" if job.waiting_for_worker else short_reason(job)
+    if not text:
+        return None
+    short = text if len(text) <= 80 else f"{text[:79]}…"
+    return html_tag("span", short, class_="reason", title=job.waiting_for_worker or job.error)

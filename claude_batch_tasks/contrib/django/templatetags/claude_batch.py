@@ -12,6 +12,7 @@ from claude_batch_tasks.contrib import figures, job_pages
 register = template.Library()
 register.filter("unpriced", formatting.format_unpriced)
 register.filter("failures", job_pages.name_failures)
+register.filter("short_reason", job_pages.short_reason)
 register.filter("dollars", figures.format_dollars)
 
 
