@@ -112,6 +112,15 @@ def warn_unserved(app: Celery, store: HasPresence, job_id: str, job: JobRecord) 
         )
 
 
+def name_other_broker(app: Celery, workers: Sequence[WorkerPresence], queue: str) -> str:
+    """Return that the workers of a queue name another broker than this process; empty if one names the same."""
+    theirs = {worker.broker for worker in workers if queue in worker.queues and worker.broker}
+    ours = broker_address.describe_broker(app) if theirs else ""
+    if not theirs or ours in theirs:
+        return ""
+    return f" Their broker is {_name_some(sorted(theirs))}, that of this process {ours}."
+
+
 def explain_wait(
     due: Sequence[float | None], now: float, workers: Callable[[], Sequence[WorkerPresence]], queue: str | None
 ) -> str | None:

@@ -124,7 +124,9 @@ def _store_job(store: _Adopting, job_id: str, job: JobRecord, batch_id: str, ttl
         holder = store.batch_ids.claim_id(unit, owner, batch_id, instead_of=_find_gone_holder(store, batch_id))
         if holder != unit:
             other = holder.job_id if holder else "another"
-            raise errors.BatchTasksError(f"batch {batch_id} belongs to job {other}: see BatchJob({other!r})")
+            raise errors.BatchTasksError(
+                f"batch {batch_id} belongs to job {other}: see BatchJob({other!r}). Nothing was stored or paid"
+            )
         store.leases.park_unit(unit, owner, position, now)
     except BaseException:
         store.jobs.delete_job(job_id)

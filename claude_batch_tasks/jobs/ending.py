@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from claude_batch_tasks.errors import JobRunning
 from claude_batch_tasks.jobs.job_status import ENDED
@@ -19,7 +20,11 @@ class _Cancelable(history.JournalOfJobs, HasSchedule, Protocol):
 
 
 def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> None:
-    """Record that a job is to be canceled, and send a message for each of its batches; see ``BatchJob.cancel``."""
+    """Record that a job is to be canceled, and send a message for each of its batches; see ``BatchJob.cancel``.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker does not answer; the job is canceled later.
+    """
     from claude_batch_tasks.tasks import cancel_batch
 
     if job.state in ENDED:
@@ -29,12 +34,18 @@ def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> 
     # If the messages get lost, the next poll cancels.
     store.schedule.wake_units(Unit(job_id, number) for number in range(job.batches))
     task = app.tasks[cancel_batch.name]
-    for number in range(job.batches):
-        task.apply_async(
-            (job_id, number),
-            **message_headers.headers_option(job),
-            **routing.follow_route(app, job, task.name),
-        )
+    try:
+        for number in range(job.batches):
+            task.apply_async(
+                (job_id, number),
+                **message_headers.headers_option(job),
+                **routing.follow_route(app, job, task.name),
+            )
+    except OperationalError as exc:
+        raise OperationalError(
+            f"the broker does not answer ({exc}). The store has that job {job_id} is to be canceled, and a worker "
+            "cancels it later: nothing needs to be repeated"
+        ) from exc
 
 
 def delete_job(store: Ledger, job_id: str) -> None:

@@ -335,4 +335,8 @@ class Waits:
         due = self._store.schedule.due_times(units)
         queue = presence.find_queue(self._app, job)
         text = presence.explain_wait(due, self._store.now(), self._workers, queue)
-        return msgspec.structs.replace(status, waiting_for_worker=text) if text else status
+        if text is None:
+            return status
+        if queue is not None:
+            text += presence.name_other_broker(self._app, self._workers(), queue)
+        return msgspec.structs.replace(status, waiting_for_worker=text)

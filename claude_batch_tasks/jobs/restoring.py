@@ -51,5 +51,8 @@ def replace_lost_batches(store: lost_records.Replaceable, job_id: str, job: JobR
     if not job.adopted and any(
         len(store.records.missing_keys(job_id, number, ("body", "ids"))) == 2 for number in gone
     ):
-        raise JobNotResumable(f"job {job_id} cannot be resumed: some of what it needs has expired")
+        raise JobNotResumable(
+            f"job {job_id} cannot be resumed: some of what it needs has expired. "
+            "Nothing was changed; .results() has the outcomes that are left"
+        )
     lost_records.replace_lost_batches(store, job_id, job)

@@ -66,7 +66,7 @@ def resume_job(app: Celery, job_id: str, job: JobRecord, options: Mapping[str, A
 
 
 def _make_refusal(job_id: str, why: str) -> JobNotResumable:
-    return JobNotResumable(f"job {job_id} cannot be resumed: {why}")
+    return JobNotResumable(f"job {job_id} cannot be resumed: {why}. Nothing was changed or sent")
 
 
 def show_as_running(app: Celery, store: HasRecords, job_id: str, job: JobRecord, *, forget: bool) -> None:

@@ -18,7 +18,10 @@ from claude_batch_tasks.wire import batch_requests
 def read_requests(store: ReadableStore, job_id: str) -> Iterator[dict[str, Any]]:
     """Return the requests of a job; see ``BatchJob.requests``."""
     if read_job(store, job_id).adopted:
-        raise RequestsUnknown(f"job {job_id} was adopted: its requests were never in the store")
+        raise RequestsUnknown(
+            f"job {job_id} was adopted: its requests were never in the store. Take them from where its batch was "
+            "created; .results() has the answers, by the custom_ids of that batch"
+        )
     return _read_requests(store, job_id)
 
 

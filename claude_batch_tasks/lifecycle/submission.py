@@ -160,7 +160,9 @@ def submit_job(
             metadata=metadata,
         )
         if not store.jobs.create_job(job_id, job, staging.batches, settings.result_ttl + delay):
-            raise BatchTasksError(f"there is already a job {job_id}; a task id belongs to one job")
+            raise BatchTasksError(
+                f"there is already a job {job_id}; a task id belongs to one job. This call stored and sent nothing"
+            )
     except BaseException:
         staging.discard_requests()
         with suppress(StoreUnavailable):

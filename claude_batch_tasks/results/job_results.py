@@ -75,10 +75,13 @@ class JobResults:
         """Return the outcome of one request."""
         places = self._search_all_ids([custom_id])
         if not places:
-            raise RequestNotFound(f"job {self._job_id} has no request {custom_id!r}")
+            raise RequestNotFound(f"job {self._job_id} has no request {custom_id!r}: check the custom_id")
         for result in self._read_some(places):
             return result
-        raise RequestNotFound(f"request {custom_id!r} of job {self._job_id} has no outcome yet")
+        raise RequestNotFound(
+            f"request {custom_id!r} of job {self._job_id} has no outcome yet: try again when "
+            "its batch has ended (.status())"
+        )
 
     def export_results(self, file: Any, format: str | None, type: Type | None, order: Order) -> int:
         """Write the outcomes of finished batches to a file, and return how many there are."""

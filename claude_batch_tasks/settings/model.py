@@ -548,7 +548,9 @@ def default_store_url(app: Celery) -> str:
     """
     if (url := redis_urls.result_backend_url(app) or redis_urls.broker_url(app)) is not None:
         return url
+    conf: Any = app.conf
+    forgotten = "" if conf.broker_url else " (no broker URL is configured: is this the project's Celery app?)"
     raise InvalidSettings(
-        f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to; "
-        "set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"
+        f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to"
+        f"{forgotten}; set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"
     )

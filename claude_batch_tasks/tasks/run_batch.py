@@ -81,7 +81,11 @@ class RunBatch(JobCalls):
             JobNotFound: none came, and the store does not have the job.
         """
         if requests is None:
-            raise errors.JobNotFound(f"job {job_id} is not in the store; its staged requests have expired")
+            raise errors.JobNotFound(
+                f"job {job_id} is not in the store: it was deleted, its staged requests have expired, or the store has "
+                "lost it. If it had not begun, nothing was sent or paid: submit it again. If it had, see the Console "
+                "first"
+            )
         route = routing.find_route_of_message(self.request.delivery_info)
         queue, found = routing.queue_name(route), routing.encode_route(route)
         return submission.submit_job(self.app, job_id, requests, options, queue=queue, route=found)

@@ -76,6 +76,11 @@ class TestABrokerThatDoesNotAnswer:
             assert "not known whether the job exists" in str(caught.value)
             [status] = list_jobs(app=app)
             assert f"BatchJob('{status.job_id}').cancel()" in str(caught.value)
+            with pytest.raises(OperationalError, match="nothing needs to be repeated"):
+                BatchJob(status.job_id, app).cancel()
+            job = store.jobs.read_job(status.job_id)
+            assert job is not None
+            assert job.cancel_requested
 
 
 def test_a_job_is_sent_with_one_warning_where_no_worker_listens(app: Celery, caplog: pytest.LogCaptureFixture) -> None:

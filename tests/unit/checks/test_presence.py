@@ -12,9 +12,9 @@ from claude_batch_tasks.checks import broker_address, presence
 from claude_batch_tasks.records import JobRecord, WorkerPresence
 
 
-def worker(hostname: str, *queues: str) -> WorkerPresence:
+def worker(hostname: str, *queues: str, broker: str | None = None) -> WorkerPresence:
     at = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    return WorkerPresence(hostname=hostname, queues=queues, version="1", started_at=at, last_seen=at)
+    return WorkerPresence(hostname=hostname, queues=queues, version="1", broker=broker, started_at=at, last_seen=at)
 
 
 @pytest.fixture
@@ -48,6 +48,17 @@ class TestTheWaitOfAJob:
 
     def test_names_no_queue_that_is_not_known(self) -> None:
         assert presence.explain_wait([900.0], 1000.0, list, None) == "No worker has picked this up for 100 s."
+
+
+def test_workers_at_another_broker_are_named(plain_app: Celery) -> None:
+    plain_app.conf.broker_url = "redis://here:6379/0"
+    same = worker("celery@a", "celery", broker="redis://here:6379/0")
+    other = worker("celery@b", "celery", broker="redis://there:6379/0")
+    assert presence.name_other_broker(plain_app, [other, same], "celery") == ""
+    assert presence.name_other_broker(plain_app, [other], "nightly") == ""
+    assert presence.name_other_broker(plain_app, [other], "celery") == (
+        " Their broker is redis://there:6379/0, that of this process redis://here:6379/0."
+    )
 
 
 def test_the_queue_of_a_job_is_that_of_its_messages(plain_app: Celery) -> None:
