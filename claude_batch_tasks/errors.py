@@ -40,6 +40,17 @@ class JobNotFound(BatchTasksError, LookupError):
     """Raised if the store has no job of that id: it was never submitted, it has expired, or this is another store."""
 
 
+class AmbiguousJobId(BatchTasksError, LookupError):
+    """Raised if several jobs have ids that begin with the given characters; nothing was done to any of them.
+
+    ``candidates``: some of their ids.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.candidates: list[str] = list(args[1]) if len(args) > 1 else []
+
+
 class RequestNotFound(BatchTasksError, KeyError):
     """Raised if the job has no request of that ``custom_id``, or the request has no outcome yet."""
 

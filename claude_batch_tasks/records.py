@@ -17,6 +17,11 @@ more. ``failed``: a permanent error, in ``error``."""
 
 JobState = Literal["staged", "running", "completed", "canceled", "failed", "revoked"]
 
+Phase = Literal[
+    "queued", "running", "saving results", "canceling", "delivering", "completed", "canceled", "failed", "revoked"
+]
+"""What people are shown of a job, in the order in which it happens; ``rules.choose_phase`` chooses it."""
+
 
 class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
     """Base of what applications get: it can be written as JSON, returned by a task, FastAPI or pydantic."""
@@ -558,6 +563,14 @@ class Lost(NamedTuple):
 
     position: int
     due_at: float
+
+
+class JobLabels(NamedTuple):
+    """The part of a job's record by which jobs are filtered."""
+
+    state: JobState
+    label: str | None
+    metadata: dict[str, str]
 
 
 class JobGlance(NamedTuple):

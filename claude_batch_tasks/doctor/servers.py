@@ -38,9 +38,9 @@ a 1 | HSETNX {key}:h b 1 | HGET {key}:h a | HMGET {key}:h a b | HGETALL {key}:h 
 HINCRBY {key}:h a 1 | HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h a b | RPUSH {key}:l a | LPUSH {key}:l b
 | LTRIM {key}:l 0 1 | LPOP {key}:l | LINDEX {key}:l 0 | LLEN {key}:l | LRANGE {key}:l 0 0 | ZADD {key}:z 1 a | ZCARD
 {key}:z | ZCOUNT {key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 |
-ZREVRANGEBYSCORE {key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | ZPOPMIN {key}:z | HKEYS {key}:h | SADD
-{key}:s a | SREM {key}:s b | PING | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return | SCRIPT EXISTS 0 | MULTI
-| EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z {key}:s
+ZREVRANGEBYSCORE {key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | ZSCAN {key}:z 0 | ZPOPMIN {key}:z |
+HKEYS {key}:h | SADD {key}:s a | SREM {key}:s b | PING | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return |
+SCRIPT EXISTS 0 | MULTI | EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z {key}:s
 """
 
 #: Words in the error text of a failed connection, the cause, and what to do.

@@ -20,6 +20,7 @@ from claude_batch_tasks.records import (
     DeliveryCounts,
     JobRecord,
     JobState,
+    Phase,
     PublicStruct,
     Summary,
     Unit,
@@ -101,6 +102,10 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
 
     job_id: str
     state: JobState
+    """That of its record."""
+    phase: Phase
+    """What people are shown: ``queued``, ``running``, ``saving results``, ``canceling``, ``delivering`` (calls of
+    ``on_result`` wait or run), ``completed``, ``canceled``, ``failed`` or ``revoked``."""
     requests: int
     processing: int
     succeeded: int
@@ -213,9 +218,11 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
         counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
     failed = _count_failures(store, job_id, job, records, examples=examples)
     outcomes = {name: counts[name] for name in OUTCOMES}
+    deliveries = _count_deliveries(store, job_id, job)
     return JobStatus(
         job_id=job_id,
         state=job.state,
+        phase=job_summary.find_phase(job, batches, deliveries, store.now()),
         requests=job.requests,
         processing=0 if job.state in ENDED else max(job.requests - sum(outcomes.values()), 0),
         **outcomes,
@@ -226,7 +233,9 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
         stopped=job.stopped,
         not_sent=job.not_sent,
         waiting_for_worker=None,
-        **_count_deliveries(store, job_id, job),
+        announced=deliveries.called,
+        delivered=deliveries.delivered,
+        delivery_failures=deliveries.failed,
         delivery_at=job_summary.to_datetime(job.delivery_at),
         on_result_error=_explain_failed_calls(job),
         cost=costs["cost"],
@@ -245,9 +254,8 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
     )
 
 
-def _count_deliveries(store: HasDeliveries, job_id: str, job: JobRecord) -> dict[str, int]:
-    counts = DeliveryCounts() if job.on_result is None else store.deliveries.count_deliveries(job_id, job.batches)
-    return {"announced": counts.called, "delivered": counts.delivered, "delivery_failures": counts.failed}
+def _count_deliveries(store: HasDeliveries, job_id: str, job: JobRecord) -> DeliveryCounts:
+    return DeliveryCounts() if job.on_result is None else store.deliveries.count_deliveries(job_id, job.batches)
 
 
 def _explain_failed_calls(job: JobRecord) -> str | None:

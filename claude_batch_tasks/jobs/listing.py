@@ -10,17 +10,21 @@ from typing import get_args
 
 from celery import Celery
 
+from claude_batch_tasks import rules
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
-from claude_batch_tasks.records import JobRecord, JobState, WorkerPresence
+from claude_batch_tasks.records import JobLabels, JobState, Phase, WorkerPresence
 from claude_batch_tasks.results.job_results import check_choice
 from claude_batch_tasks.settings import MetadataValue, Settings, check_label, check_metadata, has_labels
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import HasJobSearch, Store, open_store
+
+#: Jobs of which a few fields are read in one go.
+_PAGE = 100
 
 
 def list_jobs(
     *,
-    states: Collection[JobState] | None = None,
+    states: Collection[JobState | Phase] | None = None,
     before: datetime | None = None,
     limit: int | None = None,
     label: str | None = None,
@@ -30,8 +34,8 @@ def list_jobs(
     """Return the jobs in the store, the newest first; one at a time is read.
 
     Args:
-        states: only those that are ``staged`` (sent, and not begun), ``running``, ``completed``, ``canceled``,
-            ``failed`` or ``revoked``.
+        states: only those with one of these words as their ``phase`` or as their ``state``, such as ``queued`` (or
+            ``staged``: sent, and not begun), ``running``, ``saving results``, ``failed``.
         before: only those that were submitted before that moment, which has a time zone.
         limit: so many at most.
         label: only those that were submitted with this label.
@@ -43,30 +47,39 @@ def list_jobs(
         InvalidSettings: no job can have such a label, or such metadata.
         StoreUnavailable: the store does not answer.
     """
-    known = get_args(JobState)
     for state in states or ():
-        check_choice("states", state, known)
+        check_choice("states", state, (*get_args(JobState), *rules.PHASES))
     if before is not None and before.tzinfo is None:
         raise ValueError(f"before must have a time zone, not {before!r}")
     app = app or configured_app()
     store = open_store(Settings.of(app))
     wanted, pairs = check_label(label), check_metadata(metadata)
+    possible = None if states is None else {state for word in states for state in rules.states_of(word)}
 
-    def is_wanted(job: JobRecord) -> bool:
-        return (states is None or job.state in states) and has_labels(
+    def may_fit(job: JobLabels) -> bool:
+        return (possible is None or job.state in possible) and has_labels(
             job.label, job.metadata, wanted_label=wanted, wanted=pairs
         )
 
     ids = store.jobs.job_ids(math.inf if before is None else before.timestamp())
-    return islice(_read_each(store, Waits(app, store), ids, is_wanted), limit)
+    if not (states is None and wanted is None and not pairs):
+        ids = _select_ids(store, ids, may_fit)
+    found = _read_each(store, Waits(app, store), ids)
+    return islice((job for job in found if states is None or not {job.state, job.phase}.isdisjoint(states)), limit)
 
 
-def _read_each(
-    store: Store, waits: Waits, ids: Iterator[str], is_wanted: Callable[[JobRecord], bool]
-) -> Iterator[JobStatus]:
+def _select_ids(store: HasJobSearch, ids: Iterator[str], may_fit: Callable[[JobLabels], bool]) -> Iterator[str]:
+    """Yield the jobs that fit as far as a few fields say; of the others nothing else is read."""
+    while page := list(islice(ids, _PAGE)):
+        for job_id, found in zip(page, store.job_search.read_labels(page), strict=True):
+            if found is not None and may_fit(found):
+                yield job_id
+
+
+def _read_each(store: Store, waits: Waits, ids: Iterator[str]) -> Iterator[JobStatus]:
     for job_id in ids:
         job = store.jobs.read_job(job_id)
-        if job is not None and is_wanted(job):
+        if job is not None:
             yield waits.explain(read_status(store, job_id, job), job)
 
 

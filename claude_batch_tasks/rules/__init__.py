@@ -33,11 +33,6 @@ from claude_batch_tasks.rules.classification import (
     is_foreign_refusal as is_foreign_refusal,
     may_pass_by_itself as may_pass_by_itself,
 )
-from claude_batch_tasks.rules.delivery import (
-    DELIVERY_REASONS as DELIVERY_REASONS,
-    DELIVERY_SILENCE as DELIVERY_SILENCE,
-    is_delivering as is_delivering,
-)
 from claude_batch_tasks.rules.existence import (
     BATCH_LIFETIME as BATCH_LIFETIME,
     CLOCK_TOLERANCE as CLOCK_TOLERANCE,
@@ -46,6 +41,15 @@ from claude_batch_tasks.rules.existence import (
     clock_offset as clock_offset,
     date_of_answer as date_of_answer,
     judge_not_found as judge_not_found,
+)
+from claude_batch_tasks.rules.job_progress import (
+    DELIVERY_REASONS as DELIVERY_REASONS,
+    DELIVERY_SILENCE as DELIVERY_SILENCE,
+    PHASES as PHASES,
+    choose_phase as choose_phase,
+    find_stage as find_stage,
+    is_delivering as is_delivering,
+    states_of as states_of,
 )
 from claude_batch_tasks.rules.leases import (
     LATENESS_LEFT as LATENESS_LEFT,

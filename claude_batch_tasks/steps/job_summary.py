@@ -13,10 +13,10 @@ from typing import Any, Literal, cast
 
 from celery import Task
 
-from claude_batch_tasks import errors
+from claude_batch_tasks import errors, rules
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.records import BatchRecord, Costs, JobRecord, Summary, TokenCounts, Unit
+from claude_batch_tasks.records import BatchRecord, Costs, DeliveryCounts, JobRecord, Phase, Summary, TokenCounts, Unit
 from claude_batch_tasks.steps import message_chain, publishing
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import history
@@ -43,6 +43,22 @@ def count_unaccounted(batch: BatchRecord) -> int:
     if not batch.layers and batch.outcome is None:
         return batch.count
     return batch.count - sum(batch.counts.get(name, 0) for name in result_rows.OUTCOMES)
+
+
+def find_phase(job: JobRecord, batches: Sequence[BatchRecord], calls: DeliveryCounts, now: float) -> Phase:
+    """Return in which phase a job is, as people are shown it.
+
+    Args:
+        calls: what became of the calls of ``on_result``.
+        now: the time by the store's clock, in epoch seconds.
+    """
+    silent_for = None if job.delivery_at is None else now - job.delivery_at
+    return rules.choose_phase(
+        job.state,
+        [rules.find_stage(batch.state, done=batch.done, eligible=batch.eligible) for batch in batches],
+        cancel_requested=job.cancel_requested,
+        delivering=rules.is_delivering(calls.called, calls.delivered, calls.failed, silent_for),
+    )
 
 
 def soonest_poll_at(batches: Sequence[BatchRecord]) -> float | None:

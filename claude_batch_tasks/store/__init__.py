@@ -12,6 +12,7 @@ from claude_batch_tasks.store.interface import (
     HasHistory as HasHistory,
     HasInFlight as HasInFlight,
     HasJobs as HasJobs,
+    HasJobSearch as HasJobSearch,
     HasLeases as HasLeases,
     HasMessageQueue as HasMessageQueue,
     HasPayloads as HasPayloads,

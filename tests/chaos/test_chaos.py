@@ -52,6 +52,8 @@ _WHY = {
             "store.history.read_events",
             "store.schedule.due_times",
             "store.presence.list_workers",
+            "store.job_search.find_ids",
+            "store.job_search.read_labels",
         ),
     ),
     "callers ask how their job stands, and have answers handed over again": (

@@ -112,6 +112,7 @@ def test_a_status_can_be_read_back_from_json() -> None:
         **counts,
         job_id="j",
         state="completed",
+        phase="completed",
         requests=2,
         processing=0,
         batches=(),

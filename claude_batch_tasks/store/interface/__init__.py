@@ -14,7 +14,7 @@ from claude_batch_tasks.store.interface.batch_ids import BatchIds as BatchIds
 from claude_batch_tasks.store.interface.budget import Budget as Budget
 from claude_batch_tasks.store.interface.history import History as History
 from claude_batch_tasks.store.interface.in_flight import InFlight as InFlight
-from claude_batch_tasks.store.interface.jobs import Jobs as Jobs, Retries as Retries
+from claude_batch_tasks.store.interface.jobs import Jobs as Jobs, JobSearch as JobSearch, Retries as Retries
 from claude_batch_tasks.store.interface.leases import Leases as Leases
 from claude_batch_tasks.store.interface.message_queue import MessageQueue as MessageQueue
 from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
@@ -37,6 +37,10 @@ class Clock(Protocol):
 
 class HasJobs(Protocol):
     jobs: Jobs
+
+
+class HasJobSearch(Protocol):
+    job_search: JobSearch
 
 
 class HasRecords(Protocol):
@@ -113,6 +117,7 @@ class ReadableStore(Ledger, JobContents, Protocol):
 
 class Store(
     HasJobs,
+    HasJobSearch,
     HasRecords,
     HasHistory,
     HasLeases,

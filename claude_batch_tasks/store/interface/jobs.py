@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from claude_batch_tasks.records import BatchRecord, Claim, JobRecord, JobState
+from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState
 
 
 class Jobs(Protocol):
@@ -94,3 +94,13 @@ class Retries(Protocol):
 
     def extend_job(self, job_id: str, ttl: float) -> None:
         """Let a job that is to expire do so in ``ttl`` seconds at the earliest."""
+
+
+class JobSearch(Protocol):
+    """What finds jobs without reading their whole records."""
+
+    def find_ids(self, beginning: str, limit: int) -> list[str]:
+        """Return jobs in the store whose ids begin with this text, in no order; at most ``limit`` of them."""
+
+    def read_labels(self, job_ids: Sequence[str]) -> list[JobLabels | None]:
+        """Return by what each of these jobs is filtered; None: it is gone."""

@@ -38,6 +38,7 @@ class RedisStore(Part):
         jobs = parts.RedisJobs(connection, records, schedule)
         self.jobs: interface.Jobs = jobs
         self.retries: interface.Retries = parts.RedisRetries(connection, jobs)
+        self.job_search: interface.JobSearch = parts.RedisJobSearch(connection)
         self.records: interface.Records = records
         self.history: interface.History = parts.RedisHistory(connection)
         self.leases: interface.Leases = leases

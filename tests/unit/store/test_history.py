@@ -48,6 +48,33 @@ class TestListJobs:
         assert find(label="nightly", limit=1) == ["job 1"]
         assert len(find(metadata={})) == 4
 
+    def test_finds_jobs_by_state_and_by_phase(self, app: Celery) -> None:
+        store = open_store_at(str(app.conf.broker_url))
+        records: list[dict[str, Any]] = [
+            *({"state": "staged"}, {"state": "running"}, {"state": "running", "cancel_requested": True}),
+            {"state": "completed"},
+        ]
+        for number, record in enumerate(records):
+            create_bare_job(store, f"job {number}", submitted_at=1000.0 + number, **record)
+
+        def find(*states: Any) -> list[str]:
+            return [status.job_id for status in list_jobs(states=states)]
+
+        assert find("queued") == find("staged") == ["job 0"]
+        assert find("running") == ["job 2", "job 1"], "a job that is canceled has this state"
+        assert find("canceling") == ["job 2"]
+        assert find("canceling", "completed") == ["job 3", "job 2"]
+        assert find("saving results") == find("delivering") == []
+
+    def test_reads_the_records_of_those_alone_that_may_fit(self, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = open_store_at(str(app.conf.broker_url))
+        for number in range(250):
+            label = "weekly" if number % 100 == 3 else "nightly"
+            create_bare_job(store, f"job {number}", submitted_at=1000.0 + number, label=label)
+        read, read_job = [], type(store.jobs).read_job
+        monkeypatch.setattr(type(store.jobs), "read_job", lambda self, id_: read.append(id_) or read_job(self, id_))
+        assert [status.job_id for status in list_jobs(label="weekly")] == ["job 203", "job 103", "job 3"] == read
+
     def test_says_at_the_call_what_is_wrong(self, app: Celery) -> None:
         with pytest.raises(ValueError, match=r"states must be 'staged' or .*, not 'done'"):
             list_jobs(states=["done"])  # type: ignore[list-item]

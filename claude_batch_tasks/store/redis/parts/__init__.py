@@ -6,7 +6,11 @@ from claude_batch_tasks.store.redis.parts.batch_ids import RedisBatchIds as Redi
 from claude_batch_tasks.store.redis.parts.budget import RedisBudget as RedisBudget
 from claude_batch_tasks.store.redis.parts.history import RedisHistory as RedisHistory
 from claude_batch_tasks.store.redis.parts.in_flight import RedisInFlight as RedisInFlight
-from claude_batch_tasks.store.redis.parts.jobs import RedisJobs as RedisJobs, RedisRetries as RedisRetries
+from claude_batch_tasks.store.redis.parts.jobs import (
+    RedisJobs as RedisJobs,
+    RedisJobSearch as RedisJobSearch,
+    RedisRetries as RedisRetries,
+)
 from claude_batch_tasks.store.redis.parts.leases import RedisLeases as RedisLeases
 from claude_batch_tasks.store.redis.parts.message_queue import RedisMessageQueue as RedisMessageQueue
 from claude_batch_tasks.store.redis.parts.payloads import RedisPayloads as RedisPayloads

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from claude_batch_tasks.errors import JobNotFound
-from claude_batch_tasks.records import BatchRecord, Claim, JobRecord, JobState, RetryLink, Unit
+from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState, RetryLink, Unit
 from claude_batch_tasks.store.interface import Records, Schedule
 from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
@@ -37,6 +37,7 @@ from claude_batch_tasks.store.redis.keys import (
     staging_key,
     taken_field,
 )
+from claude_batch_tasks.store.redis.prefixing import glob_escaped
 from claude_batch_tasks.store.redis.schema import list_jobs
 from claude_batch_tasks.store.redis.scripts import Script
 from claude_batch_tasks.wire.positions import Positions
@@ -46,6 +47,9 @@ _LIST_EVERY = 3600.0
 
 #: Jobs that are read in one go.
 _PAGE = 100
+
+#: Members of the list of jobs that a search passes in one call.
+_SCANNED = 5_000
 
 #: Downloads of a batch whose record is gone, of which something may be there.
 _ATTEMPTS = 20
@@ -275,6 +279,34 @@ def describe_expired(job_id: str) -> JobNotFound:
         f"what was staged for job {job_id} has expired: its requests took longer than "
         f"{UNFINISHED_TTL / 3600:g} hours to submit; nothing was sent"
     )
+
+
+class RedisJobSearch(Part):
+    """``interface.JobSearch`` on a Redis server."""
+
+    @answering
+    def find_ids(self, beginning: str, limit: int) -> list[str]:
+        # The server compares; only what fits is sent. The list may name a job twice, and jobs that have expired.
+        found: dict[str, None] = {}
+        for name, _ in self._redis.zscan_iter(JOBS, glob_escaped(beginning) + "*", _SCANNED):
+            job_id = name.decode()
+            if job_id not in found and self._redis.exists(job_key(job_id)):
+                found[job_id] = None
+                if len(found) == limit:
+                    break
+        return list(found)
+
+    @answering
+    def read_labels(self, job_ids: Sequence[str]) -> list[JobLabels | None]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hmget(job_key(job_id), *JobLabels._fields)
+            return [_labels_of(row) for row in pipe.execute()]
+
+
+def _labels_of(row: Sequence[bytes | None]) -> JobLabels | None:
+    state, label, metadata = (None if value is None else msgspec.json.decode(value) for value in row)
+    return None if state is None else JobLabels(state, label, metadata or {})
 
 
 def _whole(seconds: float) -> int:

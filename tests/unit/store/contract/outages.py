@@ -46,6 +46,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "schedule.are_scheduled": lambda s: s.schedule.are_scheduled([BATCH]),
     "jobs.sample_jobs": lambda s: s.jobs.sample_jobs(3),
     "jobs.rebuild_list": lambda s: s.jobs.rebuild_list(),
+    "job_search.find_ids": lambda s: s.job_search.find_ids("job", 3),
+    "job_search.read_labels": lambda s: s.job_search.read_labels([JOB]),
     "jobs.read_states": lambda s: s.jobs.read_states([JOB]),
     "statistics.is_first": lambda s: s.statistics.is_first("x", LONG),
     "records.request_restore": lambda s: s.records.request_restore(JOB),
