@@ -76,6 +76,12 @@ OF_CALLS: dict[str, Entry] = {
         "Check the id and `claude_batch_store_url`. If the job ran: `adopt(batch_id)` fetches the results of its "
         "batches; submitting again pays again.",
     ),
+    "AmbiguousJobId": Entry(
+        "The ids of several jobs begin with the characters that were given. `candidates` has some of them.",
+        f"{_UNCHANGED} Nothing was done to any of these jobs.",
+        "Nothing by this call.",
+        "Write more characters of the id.",
+    ),
     "RequestNotFound": Entry(
         "The job has no request of that custom_id, or the request has no outcome yet.",
         _GOES_ON,

@@ -15,6 +15,7 @@ from celery.utils.imports import cwd_in_path
 
 from claude_batch_tasks.checks import presence
 from claude_batch_tasks.current_app import configured_app
+from claude_batch_tasks.jobs import job_ids
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.settings import Settings
@@ -80,7 +81,7 @@ def find_job(ctx: click.Context, job_id: str, *, sending: bool = False) -> Batch
         AmbiguousJobId: the ids of several jobs begin like that.
     """
     app = sending_app(ctx) if sending else app_of(ctx)
-    return BatchJob(job_id, app)
+    return BatchJob(job_ids.find_job_id(job_id, app), app)
 
 
 def explain_wait(app: Celery, status: JobStatus) -> str | None:

@@ -86,7 +86,7 @@ def _find_failure(exc: Exception) -> Failure | None:
     from claude_batch_tasks.cli import common
 
     match exc:
-        case errors.InvalidRequests() | errors.InvalidSettings():
+        case errors.InvalidRequests() | errors.InvalidSettings() | errors.AmbiguousJobId():
             return Failure(str(exc), USAGE)
         case errors.JobNotFound():
             listing = common.spell_command(click.get_current_context(), "list")

@@ -11,6 +11,7 @@ import pytest
 
 from claude_batch_tasks import BatchJob, adopt, errors, list_jobs, run_batch, testing
 from claude_batch_tasks.embedded import free_port
+from claude_batch_tasks.jobs.job_ids import find_job_id
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
 from tests.errors.conftest import REQUESTS, Eager
@@ -85,6 +86,14 @@ def no_job(eager: Eager) -> None:
     assert adopted.get(timeout=60)["succeeded"] == 2
 
 
+def short_prefix(eager: Eager) -> None:
+    ids = [run_batch.apply_async(({name: params},), task_id=f"nightly-{name}").id for name, params in REQUESTS.items()]
+    error = raised(errors.AmbiguousJobId, lambda: find_job_id("nigh"))
+    assert isinstance(error, errors.AmbiguousJobId)
+    assert sorted(error.candidates) == ids
+    assert find_job_id("nightly-b") == ids[1]
+
+
 def no_request(eager: Eager) -> None:
     job = BatchJob(eager.ends(run_batch.delay(REQUESTS)))
     raised(errors.RequestNotFound, lambda: job.result("nobody"))
@@ -153,6 +162,7 @@ WALK: dict[str, Callable[[Eager], None]] = {
     "StoreTooNew": newer_store,
     "KeyMissing": no_key,
     "JobNotFound": no_job,
+    "AmbiguousJobId": short_prefix,
     "RequestNotFound": no_request,
     "JobRunning": running_job,
     "JobNotResumable": completed_job,

@@ -135,6 +135,7 @@ ENDS = {
     "JobNotResumable": ("BatchTasksError",),
     "JobRunning": ("BatchTasksError",),
     "KeyMissing": ("StoreUnavailable",),
+    "AmbiguousJobId": ("BatchTasksError", LookupError),
     "NotDeliverable": ("BatchTasksError",),
     "NothingToRetry": ("BatchTasksError",),
     "NotFoundError": ("ApiError", "TryLater"),

@@ -307,6 +307,13 @@ class TestAJobInTheStore:
         assert (found["polls"], found["looks"], found["batches"][0]["number"]) == (0, 0, 1)
         assert [event["event"] for event in found["history"]] == ["submitted"]
 
+    def test_is_found_by_the_first_characters_of_its_id(self, run: Callable[..., Result], job: BatchJob) -> None:
+        assert json.loads(run("status", job.id[:8], "--json").output)["job_id"] == job.id
+        for task_id in ("nightly-1", "nightly-2"):
+            submission.submit_job(job._app, task_id, [json.loads(line())], {})
+        several = run("status", "night")
+        assert (several.exit_code, "nightly-1, nightly-2" in several.output) == (2, True)
+
     def test_has_no_results_yet(self, run: Callable[..., Result], job: BatchJob, tmp_path: Path) -> None:
         assert run("results", job.id, "--quiet").output == ""
         told = run("results", job.id, "-o", str(tmp_path / "r.jsonl")).output
