@@ -125,7 +125,7 @@ def redeliver_results(app: Celery, store: DeliverableStore, job_id: str, job: Jo
             if record is not None:
                 places = _final_places(store, job_id, number, record)
                 wanted = [place for place in places if everything or not is_set(delivered, record.first + place)]
-                called += _call_again(hook, number, record, wanted) if wanted else 0
+                called += _call_again(app, store, job_id, hook, number, record, wanted) if wanted else 0
     store.jobs.update_job(job_id, on_result_error=None)
     if called:
         text = f"redelivered: on_result ({hook.task}) was called again with {called:,} ids"
@@ -141,15 +141,41 @@ def _final_places(store: CallableStore, job_id: str, number: int, record: BatchR
     return [place for place in range(record.count) if is_set(bits, place)]
 
 
-def _call_again(hook: Hook, number: int, record: BatchRecord, places: Sequence[int]) -> int:
+def _call_again(
+    app: Celery,
+    store: DeliverableStore,
+    job_id: str,
+    hook: Hook,
+    number: int,
+    record: BatchRecord,
+    places: Sequence[int],
+) -> int:
     for call in hook.make_calls(number, record, places):
         if call.size > calls.MOST:
             raise errors.NotDeliverable(f"on_result ({hook.task}) cannot be called: {describe_size(call)}")
         # First: the call may end before the next line.
         hook.clear_outcome(call)
-        hook.send_call(call)
+        try:
+            hook.send_call(call)
+        except Exception as exc:  # noqa: BLE001 - whatever keeps it from being sent
+            _explain_refusal(app, store, job_id, hook, call, exc)
         hook.mark_called(call)
     return len(places)
+
+
+def _explain_refusal(app: Celery, store: DeliverableStore, job_id: str, hook: Hook, call: Call, exc: Exception) -> None:
+    """Record that the task failed, if it ran here (eager mode).
+
+    Raises:
+        NotDeliverable: the message cannot be made.
+        Exception: the broker does not answer, or another error of its client.
+    """
+    if app.conf.task_always_eager and not isinstance(exc, OperationalError):
+        confirming.record_failed_call(store, job_id, call.runs, hook.task, exc)
+    elif publishing.is_outage(app, exc) is False:
+        raise errors.NotDeliverable(f"on_result ({hook.task}) cannot be called: {type(exc).__name__}: {exc}") from None
+    else:
+        raise exc
 
 
 def is_set(bits: bytes, place: int) -> bool:

@@ -325,6 +325,31 @@ class TestRedelivery:
         with pytest.raises(errors.NotDeliverable, match="100 is the most"):
             BatchJob(JOB, app).redeliver()
 
+    @pytest.mark.parametrize("propagates", [True, False])
+    def test_in_eager_mode_that_fails_once_more_is_a_failure(
+        self, propagates: bool, app: Celery, steps: Any, save: Any, broken: list[Exception]
+    ) -> None:
+        app.conf.task_eager_propagates = propagates
+        broken[:] = [ValueError("no")]
+        for step in steps(save.s()):
+            end(step)
+        assert BatchJob(JOB, app).redeliver() == 2 * COUNT
+        assert BatchJob(JOB, app).status().delivery_failures == 2 * COUNT
+
+    def test_says_what_is_wrong_with_its_message(
+        self, app: Celery, steps: Any, save: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps(save.s())
+        store.results.mark_announced(JOB, 0, [1])
+        app.conf.task_always_eager = False
+
+        def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+            raise TypeError("it takes other arguments")
+
+        monkeypatch.setattr(Signature, "apply_async", refuse)
+        with pytest.raises(errors.NotDeliverable, match="TypeError: it takes other arguments"):
+            BatchJob(JOB, app).redeliver()
+
     def test_that_met_an_outage_loses_nothing(
         self,
         app: Celery,
