@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anthropic
-from celery import Celery
+from celery import Celery, group
 
 from claude_batch_tasks import BatchJob, adopt, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
@@ -148,8 +148,9 @@ def _live(live: Live, worker: Worker) -> None:
     worker.start()
     command = [sys.executable, "-m", "claude_batch_tasks.cli", "doctor", "workers"]
     doctor = subprocess.Popen(command, env=worker.env, cwd=worker.cwd, stdout=subprocess.DEVNULL)
-    by_message = live.submit("by message", retries=0, max_cost=5.0, max_fallback_cost=3.0)
-    failing = live.submit("failing", max_wait=0.3)
+    two = group(live.app.signature("celery.accumulate") for _ in range(2))
+    by_message = live.submit("by message", retries=0, max_cost=5.0, max_fallback_cost=3.0, on_result=two)
+    failing = live.submit("failing", max_wait=0.3, on_result=live.app.signature("tasks.that_no_worker_knows"))
     revoked = live.submit("revoked", _countdown=1)
     live.app.control.revoke(revoked.id)
     canceled = live.submit("canceled")

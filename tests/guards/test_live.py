@@ -133,7 +133,7 @@ def test_the_numbers_in_messages(ran: Live) -> None:
 
 def test_headers_of_messages(ran: Live) -> None:
     ours = {name for each in ran.messages() for name in each.headers if name.startswith("claude_batch")}
-    assert ours == {"claude_batch_countdown"}
+    assert ours == {"claude_batch_countdown", "claude_batch_delivery"}
 
 
 def test_ids_of_requests_at_anthropic(ran: Live) -> None:
