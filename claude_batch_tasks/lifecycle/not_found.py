@@ -108,7 +108,7 @@ def release_batch(step: Step, why: str) -> Done:
     record = step.batch
     foreign = record.batch_id
     assert foreign is not None
-    step.record_event("given_back", f"{why}; the batch is released", level=logging.WARNING)
+    step.record_event("given_back", f"released, because {why}", level=logging.WARNING)
     step.release_batch(
         foreign,
         state="creating",

@@ -69,8 +69,8 @@ class BatchTask(_Task):
     #: The decorated function, with automatic retries for errors that pass by themselves.
     body: Callable[..., Any]
     Request = "claude_batch_tasks.steps.time_limit:StepRequest"
-    #: What follows the wait of a retry, in its reason: "...; retry in 3 s".
-    what_follows = "retry"
+    #: What follows a wait that a step decided, in its reason: "...; next check in 3 s".
+    what_follows = "next check"
     #: The wrapper through which results are written to the app's result back end.
     back_end: type[result_backend.Forgiving] = result_backend.Forgiving
 
@@ -149,15 +149,24 @@ class BatchTask(_Task):
             log.info("job %s: %s: %s", self.request.id, self.name.rpartition(".")[2], retry.exc, extra=extra)
             raise Ignore("comes back") from None
 
-    def republish(self, wait: float, reason: object, args: tuple[Any, ...] | None = None) -> Retry:
-        """Publish this task's next message, at most one hop from now, and return the Retry to raise."""
+    def republish(
+        self, wait: float, reason: object, args: tuple[Any, ...] | None = None, waiting: errors.Waiting | None = None
+    ) -> Retry:
+        """Publish this task's next message, at most one hop from now, and return the Retry to raise.
+
+        Args:
+            wait: seconds.
+            reason: why it runs again.
+            args: the arguments of the next message; default: those of this one.
+            waiting: the exception that says so; default: made of the reason.
+        """
         args = tuple(self.request.args or ()) if args is None else args
         try:
             return _Task.retry(  # not the app class's retry: this message must be sent
                 self,
                 args=args,
                 kwargs=dict(self.request.kwargs or {}),
-                exc=describe_wait(reason, wait, self.what_follows),
+                exc=waiting or describe_wait(reason, wait),
                 countdown=wait if self.request.is_eager else message_chain.limit_countdown(self.app, wait),
                 throw=False,
             )

@@ -14,6 +14,7 @@ countdown, and after ``max_step_failures`` in a row the batch fails with that re
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -324,12 +325,12 @@ class StepTask(JobTask):
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
         position, due_at = self.position(turn, seq + 1), now + wait
-        waiting = describe_wait(why, wait, self.what_follows)
+        waiting = self._describe_wait(why, wait)
         self.show_progress(str(waiting), due_at)
         if self.park_in_store(wait, position, failures=failures, task_id=self.request.id, **step.ran):
             retry = _make_retry(waiting, wait)
         else:
-            retry = self.republish(wait, why, (job_id, batch, turn, seq + 1))
+            retry = self.republish(wait, why, (job_id, batch, turn, seq + 1), waiting)
             # If the store does not answer, the next message advances the unit itself.
             with contextlib.suppress(errors.StoreUnavailable):
                 step.store.leases.advance_unit(
@@ -338,6 +339,10 @@ class StepTask(JobTask):
             step.released = True
         self._tell_why(why, str(retry.exc), wait)
         raise retry
+
+    def _describe_wait(self, why: Wait | Exception | None, wait: float) -> errors.Waiting:
+        """Return the exception that says why the step waits, and what follows."""
+        return describe_wait(why, wait, self.what_follows) if isinstance(why, Wait) else describe_wait(why, wait)
 
     def wait_after(self, why: Wait | Exception | None, now: float) -> tuple[float, int]:
         """Return the seconds to wait, and the number of failures in a row, this one included."""
@@ -357,7 +362,9 @@ class StepTask(JobTask):
             log.info("job %s: %s", step.where, text, extra=step.fields("waiting", countdown=countdown))
         else:
             event: history.Event = "not_found" if isinstance(why, errors.NotFoundError) else "retry"
-            step.record_event(event, text, countdown=countdown, **call_details(why))
+            # The warning about an incomplete result file says the same.
+            level = logging.DEBUG if isinstance(why, errors.ResultsIncomplete) else logging.INFO
+            step.record_event(event, text, level=level, countdown=countdown, **call_details(why))
 
     def show_progress(self, line: str, due_at: float | None = None) -> None:
         """Show progress under the id that the caller holds."""

@@ -46,7 +46,10 @@ Event = Literal[
 ]
 
 #: The words for an event in the log, and the template of its line: the unit, and what follows those words.
-_KINDS: dict[Event, str] = {event: event.replace("_", " ") for event in get_args(Event)}
+_KINDS: dict[Event, str] = {
+    **{event: event.replace("_", " ") for event in get_args(Event)},
+    "given_back": "released",
+}
 _TEMPLATES: dict[Event, str] = {event: f"job %s: {kind}%s" for event, kind in _KINDS.items()}
 
 #: What is done about a step's message that cannot be made, and what is to be done about it.

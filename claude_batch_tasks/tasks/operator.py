@@ -34,7 +34,7 @@ def cancel_batch(self: BatchTask, job_id: str, batch: int) -> str:
             seen = api.cancel_batch(client, found.batch_id, timeout=settings.timeout)
     except (errors.PermanentError, errors.AccountChanged) as exc:
         return f"refused: {exc}"
-    text = f"Anthropic: {seen.processing_status}"
+    text = f"cancel sent to Anthropic: {seen.processing_status}"
     history.note(store, Unit(job_id, batch), "cancel", text, job=record, batch_id=found.batch_id)
     return seen.processing_status
 
