@@ -234,7 +234,7 @@ def report(
 
 def tasks(folder: Path) -> Counter[str]:
     """What the workers' logs count: retries, and what was only noise."""
-    words = rb"(next poll in|retry in)|(ignored a duplicate|another worker is at it|sent again)"
+    words = rb"(next poll in|retry in)|(ignored a duplicate|another worker runs it|sent again)"
     found = Counter[str]()
     for log in folder.glob("*.log"):
         found.update((one or other).decode() for one, other in re.findall(words, log.read_bytes()))
