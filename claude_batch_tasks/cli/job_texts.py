@@ -45,6 +45,10 @@ _COLOURS = {
 }
 
 
+#: What people are shown of a batch's state, where it is another word.
+_BATCH_STATES = {"staged": "queued", "in_progress": "running", "unsent": "not sent"}
+
+
 def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]:
     """Yield a table with a line for each job as it comes.
 
@@ -100,6 +104,10 @@ def format_status(job: JobStatus, history: Iterable[HistoryEvent], waits: str | 
         yield _field("Label", job.label)
     if job.metadata:
         yield _field("Metadata", ", ".join(f"{key}={value}" for key, value in job.metadata.items()))
+    if job.parent:
+        yield _field("Retry of", job.parent)
+    for job_id in job.retries:
+        yield _field("Retried as", job_id)
     yield from _format_state(job, waits)
     yield from _format_outcomes(job)
     yield from _format_delivery(job)
@@ -167,9 +175,10 @@ def _costs_and_times(job: JobStatus) -> Iterator[Line]:
 
 
 def _format_batch(batch: BatchStatus) -> Iterator[Line]:
+    state = _color_word(_BATCH_STATES.get(batch.state, batch.state), 11)
     row = (
-        f"{batch.number:>5} {batch.batch_id or '-':32} {_color_word(batch.state, 11)} {batch.requests:>8,} "
-        f"{batch.polls:>5} {batch.polls_404:>4} {_format_next(batch.next_poll_at)}"
+        f"{batch.number:>5} {batch.batch_id or '-':32} {state} {batch.requests:>8,} {batch.polls:>5} "
+        f"{batch.polls_404:>4} {_format_next(batch.next_poll_at)}"
     )
     yield Line(row.rstrip(), cut=True)
     if batch.error:
@@ -228,6 +237,14 @@ def format_estimate(found: Estimate) -> Iterator[str]:
         yield f"  {model:16}  {_format_limit(cost)}"
     yield f"By the Messages API {_format_limit(found.fallback_cost)}"
     yield f"Not known           {found.reasons}"
+
+
+def format_most(found: Estimate) -> str:
+    """Return what a job costs at most: ``at most $0.02 in a batch ($0.04 through the Messages API)``."""
+    if found.cost is None or found.fallback_cost is None:
+        return f"no limit is known ({found.reasons})" if found.unknown else "no limit is known"
+    batch, messages = _format_dollars(found.cost), _format_dollars(found.fallback_cost)
+    return f"at most about {batch} in a batch ({messages} through the Messages API)"
 
 
 def _format_limit(cost: float | None) -> str:

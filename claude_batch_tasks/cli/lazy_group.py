@@ -37,6 +37,7 @@ SECTIONS: dict[str, dict[str, _Entry]] = {
     },
     "After a failure": {
         "failures": _Entry("failures", "Show which requests failed, and why."),
+        "retry-failed": _Entry("retry", "Submit the failed requests of a job again, as a new job."),
         "redeliver": _Entry("retry", "Deliver answers again: call `on_result` for them."),
         "resume": _Entry("change", "Resume a failed job where it stopped."),
         "adopt": _Entry("change", "Make a job of a batch that exists at Anthropic."),

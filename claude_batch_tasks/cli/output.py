@@ -64,8 +64,13 @@ def confirm(question: str, yes: bool) -> None:
     Raises:
         Abort: the answer is no.
     """
-    if not yes and sys.stdin is not None and sys.stdin.isatty():
+    if not yes and can_ask():
         click.confirm(question, abort=True, err=True)
+
+
+def can_ask() -> bool:
+    """Return whether somebody can answer: standard input is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def terminal_width(*, err: bool = False) -> int | None:

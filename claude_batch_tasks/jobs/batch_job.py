@@ -130,6 +130,7 @@ class BatchJob:
         type: Type | None = None,
         order: Order = "stored",
         failures: bool | Collection[str] = False,
+        with_retries: bool = False,
     ) -> int:
         """Write the outcomes to a file, in constant memory; like ``results()``, those of finished batches.
 
@@ -139,7 +140,8 @@ class BatchJob:
                 ``csv``: a header and one flat row for each, in UTF-8; ``parquet``: the same columns, for Arrow, DuckDB
                 and the like (needs the extra ``arrow``). Default: what the path's suffix says, else ``jsonl``.
             type, order: as for ``results()``.
-            failures: only what ``failures()`` returns, of all types or of these; without ``type`` and ``order``.
+            failures: only what ``failures()`` returns, of all types or of these; without the other choices.
+            with_retries: as for ``results()``.
 
         Returns:
             The number of outcomes written.
@@ -150,9 +152,9 @@ class BatchJob:
             ImportError: ``parquet`` without pyarrow.
         """
         if failures is False:
-            return self._job_results.export_results(file, format, type, order)
-        if type is not None or order != "stored":
-            raise ValueError("failures are written as they are stored; give failures without type and order")
+            return self._job_results.export_results(file, format, type, order, with_retries=with_retries)
+        if type is not None or order != "stored" or with_retries:
+            raise ValueError("failures are written as they are stored: without type, order and with_retries")
         return self._job_results.export_failures(file, format, None if failures is True else failures)
 
     def to_pandas(self, *, type: Type | None = None, order: Order = "stored") -> pandas.DataFrame:

@@ -83,9 +83,14 @@ class JobResults:
             "its batch has ended (.status())"
         )
 
-    def export_results(self, file: Any, format: str | None, type: Type | None, order: Order) -> int:
+    def export_results(
+        self, file: Any, format: str | None, type: Type | None, order: Order, *, with_retries: bool = False
+    ) -> int:
         """Write the outcomes of finished batches to a file, and return how many there are."""
-        return _write_outcomes(file, format, self.read_outcomes(type, order))
+        if not with_retries:
+            return _write_outcomes(file, format, self.read_outcomes(type, order))
+        _check_choices(type, order)
+        return _write_outcomes(file, format, self._combine().read_outcomes(type, order))
 
     def export_failures(self, file: Any, format: str | None, types: Collection[str] | None) -> int:
         """Write the outcomes of finished batches that did not succeed to a file, and return how many there are."""

@@ -328,6 +328,7 @@ def test_the_failures_of_a_job_from_their_counts_to_the_retry_of_some(world: Wor
         ["expired", "1"],
     ]
     assert "messages.0: bad" in counted.stdout
+    assert f"claude-batch retry-failed {job_id}" in counted.stderr
     counts = json.loads(world.run("failures", job_id, "--json").stdout)
     assert (counts["failed"], counts["failures"][0]["type"]) == (6, "invalid_request_error")
     each = [json.loads(row) for row in world.run("failures", job_id, "--list", "--json").stdout.splitlines()]
@@ -345,3 +346,19 @@ def test_the_failures_of_a_job_from_their_counts_to_the_retry_of_some(world: Wor
     assert {(row["custom_id"], row["error_type"]) for row in written} >= {("partial 0", "invalid_request_error")}
     assert len(written) == 6
     assert json.loads(world.run("failures", job_id, "--csv", str(file), "--json").stdout)["written"] == 6
+
+    retried = world.run("retry-failed", job_id, "--type", "overloaded_error", "--type", "expired", "--wait", *off)
+    assert retried.exit_code == 0, retried.output
+    new_id = retried.stdout.strip()
+    status = json.loads(world.run("status", new_id, "--json").stdout)
+    assert (status["parent"], status["requests"], status["succeeded"]) == (job_id, 3, 3)
+    assert f"Retried as {new_id}" in world.run("status", job_id).stdout
+
+    alone = [json.loads(row) for row in world.run("results", job_id).stdout.splitlines()]
+    both = [json.loads(row) for row in world.run("results", job_id, "--with-retries").stdout.splitlines()]
+    assert sum(row["result"]["type"] == "succeeded" for row in alone) == 4
+    assert sum(row["result"]["type"] == "succeeded" for row in both) == 7
+    assert len(both) == len({row["custom_id"] for row in both}) == 10
+    again = world.run("retry-failed", job_id, "--type", "expired", *off)
+    assert again.exit_code == 1, again.output
+    assert [json.loads(row)["job_id"] for row in world.run("list", "--label", "nightly", "--json").stdout.splitlines()]

@@ -100,9 +100,16 @@ def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_j
         shown = [{"type": count.type, **count.asdict()} for count in counts]
         output.print_json({"job_id": job.id, "state": status.state, "failed": failed, "failures": shown})
         return
-    output.show(failure_texts.format_counts(counts))
+    if counts:
+        output.show(failure_texts.format_counts(counts))
+    else:
+        output.say(f"Job {job.id} has no failed request{' of these types' if types and status.failures else ''}.")
     if status.ended_at is None:
         output.say(f"Job {job.id} is {status.state}: only batches that are finished are counted.")
     if failed:
         chosen = "".join(f" --type {name}" for name in types)
         output.hint_command("To list each request", common.spell_command(ctx, f"failures {job.id}{chosen} --list"))
+        if status.ended_at is not None:
+            output.hint_command(
+                "To run them again, as a new job", common.spell_command(ctx, f"retry-failed {job.id}{chosen}")
+            )

@@ -26,6 +26,7 @@ _OUTCOMES = ["succeeded", "errored", "expired", "canceled"]
     show_default=True,
     help="As they came from Anthropic, or as the requests were submitted.",
 )
+@click.option("--with-retries", is_flag=True, help="Of each request the newest result, of this job or of a retry.")
 @parameters.json_option
 @parameters.quiet_option
 @click.pass_context
@@ -36,6 +37,7 @@ def results(
     only: Type | None,
     format_: str | None,
     order: Order,
+    with_retries: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -55,7 +57,9 @@ def results(
     if as_json and not to_file:
         format_ = "jsonl"
     written = exporting.write_outcomes(
-        file, format_, lambda target, chosen: job.export(target, chosen, type=only, order=order)
+        file,
+        format_,
+        lambda target, chosen: job.export(target, chosen, type=only, order=order, with_retries=with_retries),
     )
     if as_json and to_file:
         output.print_json({"job_id": job.id, "file": file, "written": written})

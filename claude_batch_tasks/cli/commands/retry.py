@@ -1,10 +1,49 @@
-"""The command ``claude-batch redeliver``."""
+"""The commands ``claude-batch retry-failed`` and ``redeliver``."""
 
 from __future__ import annotations
 
 import click
 
 from claude_batch_tasks.cli import claude_batch, output, parameters
+
+
+@claude_batch.command("retry-failed")
+@parameters.job_argument
+@parameters.types_option
+@parameters.settings_option
+@click.option("--wait", is_flag=True, help="Stay until the new job ends, and show how far it is.")
+@parameters.yes_option
+@parameters.json_option
+@parameters.quiet_option
+@click.pass_context
+def retry_failed(
+    ctx: click.Context,
+    job_id: str,
+    types: tuple[str, ...],
+    options: dict[str, str],
+    wait: bool,
+    yes: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Submit the failed requests of a job again, as a new job.
+
+    Prints the id of the new job. What succeeded is not sent again. On a terminal the number of requests and their
+    highest possible cost are shown first. With --json the status of the new job is printed instead of its id.
+
+    \b
+    claude-batch retry-failed $JOB --type overloaded_error --type expired
+    claude-batch results $JOB --with-retries -o results.jsonl
+    """
+    from claude_batch_tasks.cli import common, retrying, submitting
+    from claude_batch_tasks.jobs.batch_job import BatchJob
+
+    job = common.find_job(ctx, job_id, sending=True)
+    app = common.app_of(ctx)
+    checked = common.check_options(app, options)
+    retrying.confirm_retry(app, job, types or None, yes=yes, quiet=quiet)
+    new = BatchJob(job.retry_failed(types or None, **checked).id, app)
+    submitting.report_submitted(ctx, new, queue=None, wait=wait, as_json=as_json, quiet=quiet)
 
 
 @claude_batch.command()
