@@ -29,7 +29,7 @@ _NEXT_TRY = "Nothing for this try, or it is searched for before anything is sent
 #: Errors of a call: they are raised where the application calls this package.
 OF_CALLS: dict[str, Entry] = {
     "InvalidSettings": Entry(
-        "A setting or a job option is unknown, or its value makes no sense.",
+        "A setting or a job option is unknown, or its value is not valid.",
         "Nothing was stored by this call.",
         _NOTHING,
         "Correct what the text names. A worker with such a setting does not start.",
@@ -130,7 +130,7 @@ OF_CALLS: dict[str, Entry] = {
 #: Errors with which a job ends. The text of each says what is stored and what to do for that job.
 OF_JOBS: dict[str, Entry] = {
     "PermanentError": Entry(
-        "The API, or something in front of it, refused a call for a reason that does not pass by itself: the request, "
+        "The API, or something in front of it, refused a call for a permanent reason: the request, "
         "the key, credit, a limit of the account.",
         "All requests, and the outcomes that were fetched.",
         "What Anthropic processed before. The refused call costs nothing.",
@@ -219,7 +219,7 @@ OF_RETRIES: dict[str, Entry] = {
     "CreateUnresolved": Entry(
         "A create may have been executed; the account is searched for its batch.",
         _GOES_ON,
-        "Perhaps the batch; it is not created a second time while the search goes on.",
+        "Perhaps the batch; it is not created a second time while the search continues.",
         "Nothing. `create_settle`, `listings` and `on_unresolved_create` say how the search ends.",
     ),
     "ResultsIncomplete": Entry(
