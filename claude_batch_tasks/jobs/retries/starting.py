@@ -1,7 +1,7 @@
 """The start of a retry: its requests are copied, then it is made and takes them in one step of the store.
 
 Before that step nothing exists but staged requests, which expire. After it, the retry is due, and workers find it in
-the store: whoever dies here leaves either nothing or a job that runs.
+the store: a process that dies here leaves either nothing or a job that runs.
 """
 
 from __future__ import annotations
