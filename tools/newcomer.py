@@ -40,6 +40,9 @@ _PORTS = ("6379", "8787", "8000", "5000", "5555")
 class Newcomer(Reader):
     """Reads a page in an environment that has nothing yet, and says how long each step takes."""
 
+    #: An installation downloads what is not in pip's cache.
+    longest = 600
+
     def __init__(self, folder: Path, wheel: Path, here: dict[str, str], venv: Path) -> None:
         kept = ("HOME", "LANG", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "SSL_CERT_FILE", "TMPDIR")
         env = {name: os.environ[name] for name in (*kept, "PATH") if name in os.environ}

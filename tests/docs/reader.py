@@ -38,6 +38,9 @@ class Reader:
         python: the interpreter of the environment in which the page is read.
     """
 
+    #: Seconds that one command may take.
+    longest = 120
+
     def __init__(
         self, folder: Path, env: Mapping[str, str], here: Mapping[str, str], python: str = sys.executable
     ) -> None:
@@ -112,7 +115,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=self.longest,
         )
         told = f"{block}: $ {command}\n{done.stdout}"
         assert done.returncode == 0 or shown, f"{told}\nended with {done.returncode}"
