@@ -77,7 +77,7 @@ def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]
 
 def _format_phase(job: JobStatus) -> str:
     """Return the state of a job, with its progress if that is counted."""
-    return f"running {job.done * 100 // job.requests}%" if job.state == "running" and job.done else job.state
+    return f"running {job.done * 100 // job.requests}%" if job.phase == "running" and job.done else job.phase
 
 
 def _format_problem(job: JobStatus) -> str:
@@ -129,7 +129,7 @@ def _field(name: str, text: str) -> Line:
 
 def _format_state(job: JobStatus, waits: str | None) -> Iterator[Line]:
     about = job.error
-    yield _field("State", f"{_color_word(job.state)}{f': {about}' if about else ''}")
+    yield _field("State", f"{_color_word(job.phase)}{f': {about}' if about else ''}")
     if waits:
         yield _field("Waits", click.style(waits, fg="yellow"))
     if job.limited:
@@ -210,7 +210,7 @@ def format_progress(job: JobStatus) -> str:
 
 def format_bar(job: JobStatus) -> str:
     """Return how far a job is, for the line with the bar: ``running: 40 %; next poll in 40 s``."""
-    text = f"{job.state}: {format_counts({name: getattr(job, name) for name in (*OUTCOMES, 'processing')})}"
+    text = f"{job.phase}: {format_counts({name: getattr(job, name) for name in (*OUTCOMES, 'processing')})}"
     if job.next_poll_at is not None:
         text += f"; next poll {_format_next(job.next_poll_at)}"
     return text

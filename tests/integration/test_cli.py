@@ -320,7 +320,7 @@ def test_the_failures_of_a_job_from_their_counts_to_the_retry_of_some(world: Wor
     job_id = submitted.stdout.strip()
     assert f"Which failed, and why: claude-batch failures {job_id}\n" in submitted.stderr
 
-    counted = world.run("failures", job_id)
+    counted = world.run("failures", job_id[:8])
     assert [row.split()[:2] for row in counted.stdout.splitlines()] == [
         ["FAILURE", "COUNT"],
         ["invalid_request_error", "3"],

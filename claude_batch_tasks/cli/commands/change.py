@@ -37,9 +37,9 @@ def cancel(ctx: click.Context, job_id: str, yes: bool, as_json: bool) -> None:
             "A worker asks Anthropic to cancel it. To see it end", common.spell_command(ctx, f"watch {job.id}")
         )
     else:
-        output.say(f"Job {job.id} has already ended ({status.state}); nothing was canceled.")
+        output.say(f"Job {job.id} has already ended ({status.phase}); nothing was canceled.")
     if as_json:
-        output.print_json({"job_id": job.id, "cancel_requested": asked, "state": status.state})
+        output.print_json({"job_id": job.id, "cancel_requested": asked, "state": status.state, "phase": status.phase})
 
 
 @claude_batch.command()
@@ -84,7 +84,7 @@ def delete(ctx: click.Context, job_id: str, yes: bool, as_json: bool) -> None:
         job.delete()
     except errors.JobRunning:
         raise exits.Failure(
-            f"job {job.id} is {status.state}, and what it pays for would be lost; nothing was removed. First: "
+            f"job {job.id} is {status.phase}, and what it pays for would be lost; nothing was removed. First: "
             f"{common.spell_command(ctx, f'cancel {job.id}')}"
         ) from None
     output.say(f"Job {job.id} is deleted.")

@@ -98,14 +98,16 @@ def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_j
     failed = sum(count.count for count in counts)
     if as_json:
         shown = [{"type": count.type, **count.asdict()} for count in counts]
-        output.print_json({"job_id": job.id, "state": status.state, "failed": failed, "failures": shown})
+        output.print_json(
+            {"job_id": job.id, "state": status.state, "phase": status.phase, "failed": failed, "failures": shown}
+        )
         return
     if counts:
         output.show(failure_texts.format_counts(counts))
     else:
         output.say(f"Job {job.id} has no failed request{' of these types' if types and status.failures else ''}.")
     if status.ended_at is None:
-        output.say(f"Job {job.id} is {status.state}: only batches that are finished are counted.")
+        output.say(f"Job {job.id} is {status.phase}: only batches that are finished are counted.")
     if failed:
         chosen = "".join(f" --type {name}" for name in types)
         output.hint_command("To list each request", common.spell_command(ctx, f"failures {job.id}{chosen} --list"))

@@ -9,9 +9,13 @@ import click
 from claude_batch_tasks.cli import claude_batch, output, parameters
 
 if TYPE_CHECKING:
-    from claude_batch_tasks.records import JobState
+    from claude_batch_tasks.records import JobState, Phase
 
-_STATES = ["staged", "running", "completed", "canceled", "failed", "revoked"]
+#: The phases of jobs, and `staged`, which is the old word for `queued`.
+_STATES = [
+    *("queued", "staged", "running", "saving results", "canceling", "delivering"),
+    *("completed", "canceled", "failed", "revoked"),
+]
 
 
 @claude_batch.command("list")
@@ -40,7 +44,7 @@ def list_jobs(
     from claude_batch_tasks.jobs import listing
 
     jobs = listing.list_jobs(
-        states=cast("tuple[JobState, ...]", states) or None,
+        states=cast("tuple[JobState | Phase, ...]", states) or None,
         label=label,
         metadata=metadata or None,
         limit=limit,

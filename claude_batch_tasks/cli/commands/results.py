@@ -69,4 +69,4 @@ def results(
         output.say(f"{written:,} results written to {file}")
     status = job.status()
     if status.done < status.requests or status.ended_at is None:
-        output.say(f"Job {job.id} is {status.state}: {status.done:,} of {status.requests:,} requests have a result.")
+        output.say(f"Job {job.id} is {status.phase}: {status.done:,} of {status.requests:,} requests have a result.")

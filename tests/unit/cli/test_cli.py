@@ -274,13 +274,16 @@ class TestAJobInTheStore:
         later = run("submit", "-", "-q", input=line()).output.strip()
         heading, *rows = run("list").output.splitlines()
         assert heading.split() == ["JOB", "STATE", "REQUESTS", "FAILED", "COST", "AGE", "NOTE"]
-        assert [row.split()[:4] for row in rows] == [[later, "staged", "1", "0"], [job.id, "staged", "2", "0"]]
+        assert [row.split()[:4] for row in rows] == [[later, "queued", "1", "0"], [job.id, "queued", "2", "0"]]
         found = [json.loads(row) for row in run("list", "--json").output.splitlines()]
         assert [each["job_id"] for each in found] == [later, job.id]
         assert all(each["polls_404"] == each["not_found"] == 0 for each in found), "both names, until 1.0"
         assert len(run("list", "--json", "--limit", "1").output.splitlines()) == 1
         assert run("list", "--json", "--state", "failed", "--state", "running").output == ""
         assert run("list", "--state", "nosuch").exit_code == 2
+        for state in ("queued", "staged"):
+            assert len(run("list", "--json", "--state", state).output.splitlines()) == 2
+        assert run("list", "--json", "--state", "delivering").output == ""
 
     def test_is_found_by_its_label_and_metadata(self, run: Callable[..., Result], job: BatchJob) -> None:
         said = ("--label", "nightly", "--metadata", "team=search", "--metadata", "run=7")
@@ -313,11 +316,14 @@ class TestAJobInTheStore:
             submission.submit_job(job._app, task_id, [json.loads(line())], {})
         several = run("status", "night")
         assert (several.exit_code, "nightly-1, nightly-2" in several.output) == (2, True)
+        assert run("delete", "night", "--yes").exit_code == 2
+        assert len(run("list", "--json").output.splitlines()) == 3
+        assert json.loads(run("cancel", job.id[:8], "--json").stdout)["job_id"] == job.id
 
     def test_has_no_results_yet(self, run: Callable[..., Result], job: BatchJob, tmp_path: Path) -> None:
         assert run("results", job.id, "--quiet").output == ""
         told = run("results", job.id, "-o", str(tmp_path / "r.jsonl")).output
-        assert f"Job {job.id} is staged: 0 of 2 requests have a result." in told
+        assert f"Job {job.id} is queued: 0 of 2 requests have a result." in told
         assert (tmp_path / "r.jsonl").read_text() == ""
         assert run("results", job.id, "--type", "nosuch").exit_code == 2
         refused = run("results", job.id, "-o", str(tmp_path / "nosuch" / "r.jsonl"))
@@ -415,7 +421,7 @@ def test_workers_are_listed(run: Callable[..., Result], store: Store) -> None:
 def test_what_is_changed_is_said_in_json(run: Callable[..., Result], app: Celery) -> None:
     job_id = run("submit", "-", "-q", input=line()).output.strip()
     said = [json.loads(run(command, job_id, "--json").stdout) for command in ("cancel", "delete")]
-    assert said[0] == {"job_id": job_id, "cancel_requested": True, "state": "staged"}
+    assert said[0] == {"job_id": job_id, "cancel_requested": True, "state": "staged", "phase": "queued"}
     assert said[1] == {"job_id": job_id, "deleted": True, "results": 0}
     assert json.loads(run("recover", "--json").stdout) == {"sent": 0}
 

@@ -50,7 +50,7 @@ def make_job(**changes: Any) -> JobStatus:
     fields: dict[str, Any] = {
         "job_id": "4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11",
         "state": "running",
-        "phase": "running",
+        "phase": changes.get("state", "running"),
         "requests": 100_000,
         "processing": 98_000,
         "succeeded": 1_500,
