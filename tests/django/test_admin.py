@@ -385,6 +385,41 @@ def test_failures_are_shown_by_type_with_an_example(
     assert "nobody&#x27;s 1" not in page
 
 
+def test_failed_requests_are_retried_by_type_after_a_confirmation(login: Login, claude_batch: ClaudeBatch) -> None:
+    claude_batch.error("invalid_request_error", "too long", custom_id="nobody's 1", times=1)
+    claude_batch.expire(custom_id="nobody's 2", times=1)
+    client, job_id = login("view", "retry"), str(run_batch.delay(requests("nobody's", 4), retries=0, fallback="off").id)
+    assert "../retry_failed/" in text(client, page_of(job_id))
+    confirmation = text(client, page_of(job_id, "retry_failed"))
+    assert "2 can be sent again" in confirmation
+    assert "billed once" in confirmation
+    assert sorted(re.findall(r'name="choice" value="([^"]+)" checked', confirmation)) == [
+        "expired",
+        "invalid_request_error",
+    ]
+    assert "choose at least one type" in press(client, job_id, "retry_failed")
+    assert BatchJob(job_id).status().retries == ()
+    done = client.post(page_of(job_id, "retry_failed"), {"choice": ["expired"]}, follow=True).content.decode()
+    [retry] = BatchJob(job_id).status().retries
+    assert f"Job {retry} sends them again." in done
+    assert f"/{retry}/change/" in done
+    assert [result.custom_id for result in BatchJob(retry).results()] == ["nobody's 2"]
+    assert f"/{job_id}/change/" in text(client, page_of(retry))
+    assert "1 can be sent again" in text(client, page_of(job_id, "retry_failed"))
+    client.post(page_of(job_id, "retry_failed"), {"choice": ["invalid_request_error"]})
+    assert (
+        "has no failed request of these types"
+        in client.get(page_of(job_id, "retry_failed"), follow=True).content.decode()
+    )
+
+
+def test_who_may_only_look_cannot_retry(login: Login, claude_batch: ClaudeBatch) -> None:
+    client, job_id = login("view", "cancel", "download"), run_with_failures(claude_batch)
+    assert "../retry_failed/" not in text(client, page_of(job_id))
+    assert client.post(page_of(job_id, "retry_failed"), {"choice": ["invalid_request_error"]}).status_code == 403
+    assert BatchJob(job_id).status().retries == ()
+
+
 def test_a_download_that_cannot_be_made_says_why(login: Login, store: Store) -> None:
     client = login("view", "download")
     assert client.get(f"{JOBS}some-job/results.exe").status_code == 404
@@ -416,7 +451,7 @@ def test_answers_that_were_not_delivered_are_delivered_again(
     undelivered = msgspec.structs.replace(BatchJob("some-job").status(), announced=5, delivered=2, delivery_failures=2)
     monkeypatch.setattr(BatchJob, "status", lambda self: undelivered)
     monkeypatch.setitem(
-        actions.ACTIONS, "redeliver", actions.ACTIONS["redeliver"]._replace(do=lambda job: calls.append(job.id) or 3)
+        actions.ACTIONS, "redeliver", actions.ACTIONS["redeliver"]._replace(do=lambda job, _: calls.append(job.id) or 3)
     )
     assert "../redeliver/" in text(client, page_of("some-job"))
     assert "custom_ids of 3 requests" in text(client, page_of("some-job", "redeliver"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from claude_batch_tasks.formatting import format_count
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import ENDED, JobStatus
+from claude_batch_tasks.jobs.retries import count_retryable
 
 
 class Action(NamedTuple):
@@ -20,13 +21,16 @@ class Action(NamedTuple):
     """The permission that it needs: ``cancel`` means ``claude_batch.cancel_job``."""
     fits: Callable[[JobStatus], bool]
     """Returns whether a job has the button."""
-    do: Callable[[BatchJob], Any]
+    do: Callable[[BatchJob, Sequence[str]], Any]
+    """Does it, with what the user has chosen."""
     done: Callable[[Any], str]
     """Returns what is said afterwards, of what ``do`` returned."""
     consequences: Callable[[JobStatus], str]
     """Returns what is said before it is done."""
     button: str
     """What the button says with which a user confirms."""
+    choices: Callable[[JobStatus], Sequence[tuple[str, int]]] = lambda _: ()
+    """Returns what a user may choose from, each with a number of requests; one at least must be chosen."""
 
 
 def _is_open(job: JobStatus) -> bool:
@@ -67,6 +71,19 @@ def _explain_redelivery(job: JobStatus) -> str:
     )
 
 
+def _has_failures(job: JobStatus) -> bool:
+    return job.state in ("completed", "canceled", "failed") and bool(job.failures)
+
+
+def _explain_retry(job: JobStatus) -> str:
+    left = count_retryable(job.job_id)
+    return (
+        f"Of the requests that failed, {left:,} can be sent again. A new job sends those of the types that you choose, "
+        "and only those. Each is billed once, if it is processed. What has succeeded, may still be running, or may "
+        "have been billed is not sent and not paid again."
+    )
+
+
 ACTIONS = {
     action.name: action
     for action in (
@@ -75,7 +92,7 @@ ACTIONS = {
             "Cancel",
             "cancel",
             _is_open,
-            BatchJob.cancel,
+            lambda job, _: job.cancel(),
             lambda _: "The job is being canceled.",
             _explain_cancel,
             "Cancel the job",
@@ -85,17 +102,28 @@ ACTIONS = {
             "Resume",
             "retry",
             _has_failed,
-            BatchJob.resume,
+            lambda job, _: job.resume(),
             lambda _: "The job continues.",
             _explain_resume,
             "Resume the job",
+        ),
+        Action(
+            "retry_failed",
+            "Retry failed requests",
+            "retry",
+            _has_failures,
+            lambda job, types: job.retry_failed(types),
+            lambda result: f"Job {result.id} sends them again.",
+            _explain_retry,
+            "Send them again",
+            lambda job: [(failure.type, failure.count) for failure in job.failures],
         ),
         Action(
             "redeliver",
             "Deliver again",
             "retry",
             _has_undelivered,
-            BatchJob.redeliver,
+            lambda job, _: job.redeliver(),
             lambda count: f"on_result is called again for {format_count(count, 'request')}.",
             _explain_redelivery,
             "Deliver again",

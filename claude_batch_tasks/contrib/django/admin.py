@@ -148,7 +148,11 @@ class JobAdmin(admin.ModelAdmin):
                 return to_job
             if request.method != "POST":
                 return self._confirmation_page(request, chosen, status)
-            returned = chosen.do(job)
+            choices = request.POST.getlist("choice")
+            if chosen.choices(status) and not choices:
+                self.message_user(request, "Nothing was done: choose at least one type.", messages.WARNING)
+                return to_job
+            returned = chosen.do(job, choices)
         except JobNotFound as exc:
             self.message_user(request, exc, messages.ERROR)
             return HttpResponseRedirect(self._view_url("changelist"))
@@ -218,7 +222,7 @@ class JobAdmin(admin.ModelAdmin):
     def _confirmation_page(self, request: HttpRequest, action: Action, job: JobStatus) -> HttpResponse:
         original = self.get_object(request, job.job_id)
         context = {"title": f"{action.label}?", "original": original, "action": action, "job": job}
-        context["consequences"] = action.consequences(job)
+        context |= {"consequences": action.consequences(job), "choices": action.choices(job)}
         return self._render_page(request, "confirmation", context)
 
     def _jobs_confirmation_page(self, request: HttpRequest, jobs: Sequence[JobStatus], ended: int) -> HttpResponse:

@@ -101,8 +101,8 @@ def _find_facts(job: JobStatus) -> Iterator[tuple[str, Content]]:
     yield "Submitted", show_moment(job.submitted_at)
     yield "Started", show_moment(job.started_at)
     yield "Ended", show_moment(job.ended_at)
-    yield "Retries of", _link_jobs([getattr(job, "parent", None)])
-    yield "Retried by", _link_jobs(getattr(job, "retries", ()))
+    yield "Retries of", _link_jobs([job.parent])
+    yield "Retried by", _link_jobs(job.retries)
     yield from job.metadata.items()
 
 

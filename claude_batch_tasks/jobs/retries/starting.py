@@ -15,12 +15,14 @@ from celery.result import AsyncResult
 from celery.utils import uuid
 
 from claude_batch_tasks import errors
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs import eager_run, resuming
 from claude_batch_tasks.jobs.retries import reading, recording
 from claude_batch_tasks.jobs.retries.choosing import Choice
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import JobRecord, Summary
 from claude_batch_tasks.results.async_result import JobResult
+from claude_batch_tasks.results.job_results import read_job
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
 
@@ -48,6 +50,22 @@ def retry_job(
         f"other retries of job {job_id} were started at the same time, {_TRIES} times in a row. Nothing was sent; see "
         f"BatchJob({job_id!r}).status().retries, then call retry_failed() again"
     )
+
+
+def count_retryable(job_id: str, app: Celery | None = None) -> int:
+    """Return the number of requests that ``retry_failed()`` would send again now. Results are read for it.
+
+    Raises:
+        BatchTasksError: none can be sent again; the text says why.
+    """
+    store = open_store(Settings.of(app or configured_app()))
+    job = read_job(store, job_id)
+    _check_parent(job_id, job)
+    choice = Choice(store, None)
+    choice.choose_from(job_id, job)
+    if not choice.count:
+        raise errors.NothingToRetry(choice.explain(job_id))
+    return choice.count
 
 
 def _check_parent(job_id: str, job: JobRecord) -> None:
