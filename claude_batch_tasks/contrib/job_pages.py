@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, get_args
 
 from celery import Celery
 
+from claude_batch_tasks import rules
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
-from claude_batch_tasks.records import JobRecord
+from claude_batch_tasks.records import JobLabels, JobState
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
 
@@ -18,28 +20,10 @@ from claude_batch_tasks.store import Store, open_store
 JOBS = 25
 
 #: The number of jobs that are searched for one page, so that a search ends in a large store too.
-SEARCHED = 2_000
+SEARCHED = 10_000
 
-#: What a job may be filtered by, in the order in which it happens.
-PHASES = (
-    "queued",
-    "running",
-    "saving results",
-    "canceling",
-    "delivering",
-    "completed",
-    "canceled",
-    "failed",
-    "revoked",
-)
-
-#: The states of a record that a job in a phase may be in; a phase that is not here is a state itself.
-_STATES = {
-    "queued": ("staged",),
-    "saving results": ("running",),
-    "canceling": ("staged", "running"),
-    "delivering": ("running", "completed", "canceled", "failed"),
-}
+#: Jobs of which a few fields are read in one go.
+_GROUP = 100
 
 
 class JobPage(NamedTuple):
@@ -65,17 +49,45 @@ def read_job_page(
     """
     app = app or configured_app()
     store = open_store(Settings.of(app))
-    waits, text = Waits(app, store), text.strip()
+    waits = Waits(app, store)
+    wanted = _Wanted(text.strip(), label, phase if phase in (*rules.PHASES, *get_args(JobState)) else "")
     found: list[JobStatus] = []
-    for searched, (job_id, job) in enumerate(_read_records(store, before)):
-        if len(found) == JOBS or searched == SEARCHED:
+    for searched, (job_id, labels) in enumerate(_read_labels(store, store.jobs.job_ids(before))):
+        full = len(found) == JOBS
+        if not (full or searched >= SEARCHED or wanted.may_be(job_id, labels)):
+            continue
+        if (job := store.jobs.read_job(job_id)) is None:
+            continue
+        if full or searched >= SEARCHED:
             # That job is the first one of the next page.
-            return JobPage(found, math.nextafter(job.submitted_at, math.inf), len(found) < JOBS)
-        if _may_fit(job_id, job, text, phase, label):
-            status = waits.explain(read_status(store, job_id, job), job)
-            if not phase or phase in (phase_of(status), status.state):
-                found.append(status)
+            return JobPage(found, math.nextafter(job.submitted_at, math.inf), not full)
+        status = waits.explain(read_status(store, job_id, job), job)
+        if wanted.phase in ("", status.phase, status.state):
+            found.append(status)
     return JobPage(found, None, False)
+
+
+class _Wanted(NamedTuple):
+    """What jobs are searched for by."""
+
+    text: str
+    label: str
+    phase: str
+
+    def may_be(self, job_id: str, job: JobLabels) -> bool:
+        """Return whether a job is wanted, as far as a few fields of its record say."""
+        if self.phase and job.state not in rules.states_of(self.phase):
+            return False
+        own = job.label or ""
+        by_text = job_id.startswith(self.text) or self.text.casefold() in own.casefold()
+        return by_text and self.label in ("", own)
+
+
+def _read_labels(store: Store, job_ids: Iterator[str]) -> Iterator[tuple[str, JobLabels]]:
+    while some := list(islice(job_ids, _GROUP)):
+        for job_id, labels in zip(some, store.job_search.read_labels(some), strict=True):
+            if labels is not None:
+                yield job_id, labels
 
 
 def parse_moment(seconds: str | None) -> float:
@@ -87,9 +99,9 @@ def parse_moment(seconds: str | None) -> float:
     return moment if moment >= 0 else math.inf
 
 
-def phase_of(status: JobStatus) -> str:
-    """Return the phase of a job, as people see it."""
-    return str(getattr(status, "phase", status.state))
+def is_live(status: JobStatus) -> bool:
+    """Return whether a job may still change."""
+    return status.ended_at is None or status.phase == "delivering"
 
 
 def name_failures(status: JobStatus) -> str:
@@ -102,18 +114,3 @@ def short_reason(status: JobStatus) -> str:
     error = status.error or ""
     before, found, reason = error.partition(" failed: ")
     return reason if found and before.startswith(f"job {status.job_id}") else error
-
-
-def _read_records(store: Store, before: float) -> Iterator[tuple[str, JobRecord]]:
-    for job_id in store.jobs.job_ids(before):
-        job = store.jobs.read_job(job_id)
-        if job is not None:
-            yield job_id, job
-
-
-def _may_fit(job_id: str, job: JobRecord, text: str, phase: str, label: str) -> bool:
-    """Return whether the job is one that is searched for, as far as its own record says."""
-    if phase and job.state not in _STATES.get(phase, (phase,)):
-        return False
-    own = job.label or ""
-    return (not label or own == label) and (job_id.startswith(text) or text.casefold() in own.casefold())

@@ -117,7 +117,7 @@ def test_a_post_from_elsewhere_is_refused(login: Login) -> None:
 
 def test_what_cannot_be_done_is_said_so(login: Login, store: Store) -> None:
     client, job_id = login("view", "cancel", "retry"), submit()
-    assert "Nothing was done: the job is staged." in press(client, job_id, "retry")
+    assert "Nothing was done: the job is queued." in press(client, job_id, "retry")
     make(store, "done-job", state="completed", ended_at=time.time())
     assert "Nothing was done: the job is completed." in press(client, "done-job", "cancel")
     assert "../cancel/" not in text(client, page_of("done-job"))
@@ -194,7 +194,17 @@ def test_nothing_of_a_job_is_taken_for_html(login: Login, store: Store) -> None:
     client, evil = login("view", "cancel"), "<script>alert(1)</script>"
     job_id = f"a/b {evil}_2F?#"
     failed = make_batch_record(batch_id=evil, error=["StepFailed", [evil]])
-    make(store, job_id, error=evil, stopped=evil, queue=evil, records=[failed], state="failed")
+    make(
+        store,
+        job_id,
+        error=evil,
+        stopped=evil,
+        queue=evil,
+        label=evil,
+        metadata={evil: evil},
+        records=[failed],
+        state="failed",
+    )
     store.history.append_event(
         job_id, HistoryEvent(at=datetime.now(timezone.utc), event=evil, batch=1, text=evil, details={})
     )
@@ -270,6 +280,24 @@ def test_jobs_are_searched_by_the_beginning_of_their_id(login: Login, store: Sto
     assert found_in(text(client, f"{JOBS}?q=ab")) == ["abd-2", "abc-1"]
     assert found_in(text(client, f"{JOBS}?q=ab&phase=failed")) == ["abd-2"]
     assert "that matches" in text(client, f"{JOBS}?q=nothing")
+
+
+def test_jobs_are_found_by_their_label_and_phase(login: Login, store: Store) -> None:
+    client = login("view")
+    make(store, "one", label="Nightly <reviews>", metadata={"team": "<b>search"}, state="running")
+    make(store, "two", label="nightly")
+    make(store, "three", state="running")
+    assert found_in(text(client, f"{JOBS}?q=nightly")) == ["two", "one"]
+    assert found_in(text(client, f"{JOBS}?phase=queued")) == ["two"]
+    page = text(client, f"{JOBS}?q=review")
+    [address] = re.findall(r'class="claude-batch-label" href="([^"]+)"', page)
+    assert "Nightly &lt;reviews&gt;" in page
+    page = text(client, JOBS + address)
+    assert found_in(page) == ["one"]
+    assert "<reviews>" not in page
+    job = text(client, page_of("one"))
+    assert "&lt;b&gt;search" in job
+    assert "<b>search" not in job
 
 
 def test_several_jobs_are_canceled_after_a_confirmation_and_each_is_written_down(login: Login, store: Store) -> None:

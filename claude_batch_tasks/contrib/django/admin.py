@@ -26,9 +26,10 @@ from claude_batch_tasks import BatchJob, JobStatus, list_workers
 from claude_batch_tasks.contrib.django import downloads
 from claude_batch_tasks.contrib.django.actions import ACTIONS, Action
 from claude_batch_tasks.contrib.django.models import Job
-from claude_batch_tasks.contrib.job_pages import PHASES, parse_moment, read_job_page
+from claude_batch_tasks.contrib.job_pages import parse_moment, read_job_page
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import BatchTasksError, JobNotFound
+from claude_batch_tasks.rules import PHASES
 
 _MEDIA = forms.Media(css={"all": ["claude_batch/admin.css"]}, js=["claude_batch/admin.js"])
 
@@ -143,7 +144,7 @@ class JobAdmin(admin.ModelAdmin):
             job = BatchJob(job_id)
             status = job.status()
             if not chosen.fits(status):
-                text = f"Nothing was done: the job is {status.state}."
+                text = f"Nothing was done: the job is {status.phase}."
                 self.message_user(request, text, messages.WARNING)
                 return to_job
             if request.method != "POST":

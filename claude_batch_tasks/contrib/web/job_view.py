@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from claude_batch_tasks.contrib.figures import format_dollars
-from claude_batch_tasks.contrib.job_pages import phase_of
+from claude_batch_tasks.contrib.job_pages import is_live
 from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
 from claude_batch_tasks.contrib.web.parts import (
     Column,
@@ -17,12 +17,12 @@ from claude_batch_tasks.contrib.web.parts import (
     page_link,
     phase_pill,
     progress_bar,
-    short_id,
     show_moment,
 )
 from claude_batch_tasks.contrib.web.snapshots import Snapshot, View
 from claude_batch_tasks.formatting import format_unpriced
 from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.job_ids import find_job_id, short_id
 from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
 from claude_batch_tasks.records import HistoryEvent
 
@@ -53,7 +53,7 @@ class _Part(NamedTuple):
 
 def job_snapshot(app: Celery, view: View, *, show_custom_ids: bool) -> Snapshot:
     """Return how a job stands."""
-    job_id = view.job_id or ""
+    job_id = find_job_id(view.job_id or "", app)
     job = BatchJob(job_id, app)
     status = job.status()
     content = join_content(
@@ -65,7 +65,7 @@ def job_snapshot(app: Celery, view: View, *, show_custom_ids: bool) -> Snapshot:
     )
     label = status.label or short_id(job_id)
     share = f"{status.done:,} of {status.requests:,}, " if status.requests else ""
-    return Snapshot(f"{label}: {share}{phase_of(status)}", content, live=status.ended_at is None)
+    return Snapshot(f"{label}: {share}{status.phase}", content, live=is_live(status))
 
 
 def _make_heading(job: JobStatus) -> Markup:

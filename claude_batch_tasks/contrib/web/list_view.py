@@ -6,8 +6,8 @@ from celery import Celery
 
 from claude_batch_tasks.contrib.figures import format_dollars
 from claude_batch_tasks.contrib.job_pages import (
-    PHASES,
     SEARCHED,
+    is_live,
     name_failures,
     parse_moment,
     read_job_page,
@@ -22,11 +22,12 @@ from claude_batch_tasks.contrib.web.parts import (
     page_link,
     phase_pill,
     progress_bar,
-    short_id,
     show_moment,
 )
 from claude_batch_tasks.contrib.web.snapshots import Snapshot, View
+from claude_batch_tasks.jobs.job_ids import short_id
 from claude_batch_tasks.jobs.job_status import JobStatus
+from claude_batch_tasks.rules import PHASES
 
 _COLUMNS = (
     Column("Job", "id"),
@@ -53,7 +54,7 @@ def list_snapshot(app: Celery, view: View) -> Snapshot:
     older = page_link("Older", "./", q=view.text, phase=view.phase, before=repr(page.older)) if page.older else None
     pages = other_pages(newest, older)
     # A new job comes to the first page at any time.
-    live = not view.before or any(job.ended_at is None for job in page.jobs)
+    live = not view.before or any(map(is_live, page.jobs))
     return Snapshot("Jobs", join_content(content, pages), live=live)
 
 

@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from claude_batch_tasks.contrib.job_pages import phase_of
 from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
 from claude_batch_tasks.jobs.job_status import JobStatus
 
@@ -32,8 +31,7 @@ def page_address(name: str, **query: str | int | None) -> str:
 
 def phase_pill(job: JobStatus) -> Markup:
     """Return the phase of a job as a coloured word."""
-    phase = phase_of(job)
-    return html_tag("span", phase, class_=f"pill {_css_name(phase)}")
+    return html_tag("span", job.phase, class_=f"pill {_css_name(job.phase)}")
 
 
 def progress_bar(job: JobStatus) -> Markup:
@@ -47,7 +45,7 @@ def progress_bar(job: JobStatus) -> Markup:
         "progress",
         max=1000,
         value=round(1000 * share),
-        class_=f"{_css_name(phase_of(job))}{' estimated' if estimated else ''}",
+        class_=f"{_css_name(job.phase)}{' estimated' if estimated else ''}",
         aria_label="Progress",
     )
     return join_content(bar, " ", html_tag("span", f"{job.done:,} of {job.requests:,}", class_="count"))
@@ -81,11 +79,6 @@ def other_pages(*links: Content) -> Markup | None:
     """Return the links to other pages, if there are any."""
     there = [link for link in links if link]
     return html_tag("nav", there, aria_label="Pages", class_="pages") if there else None
-
-
-def short_id(job_id: str) -> str:
-    """Return the first characters of a job's id, by which people know it."""
-    return job_id[:8]
 
 
 def _css_name(phase: str) -> str:

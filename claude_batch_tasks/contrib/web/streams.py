@@ -70,7 +70,7 @@ class Places:
         return self._free is not None and self._free.acquire(blocking=False)
 
     def release_place(self) -> None:
-        """Free a place that was taken."""
+        """Release a place that was taken."""
         assert self._free is not None
         self._free.release()
 

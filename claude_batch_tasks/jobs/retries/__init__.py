@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
-from claude_batch_tasks.jobs.retries.starting import count_retryable as count_retryable, retry_job as retry_job
+from claude_batch_tasks.jobs.retries.counting import count_retryable as count_retryable
+from claude_batch_tasks.jobs.retries.starting import retry_job as retry_job

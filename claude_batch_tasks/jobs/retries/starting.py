@@ -15,14 +15,12 @@ from celery.result import AsyncResult
 from celery.utils import uuid
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs import eager_run, resuming
 from claude_batch_tasks.jobs.retries import reading, recording
 from claude_batch_tasks.jobs.retries.choosing import Choice
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import JobRecord, Summary
 from claude_batch_tasks.results.async_result import JobResult
-from claude_batch_tasks.results.job_results import read_job
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
 
@@ -34,12 +32,12 @@ def retry_job(
     app: Celery, job_id: str, job: JobRecord, types: Collection[str] | None, options: Mapping[str, Any]
 ) -> AsyncResult[Summary]:
     """Start a job of those requests that failed; see ``BatchJob.retry_failed``."""
-    _check_parent(job_id, job)
+    check_parent(job_id, job)
     store = open_store(Settings.of(app))
     for _ in range(_TRIES):
         if (parent := store.jobs.read_job(job_id)) is None:
             raise errors.JobNotFound(f"no job {job_id} in the store: its record has expired, or was deleted")
-        _check_parent(job_id, parent)
+        check_parent(job_id, parent)
         choice = Choice(store, types)
         choice.choose_from(job_id, parent)
         if not choice.count:
@@ -52,23 +50,7 @@ def retry_job(
     )
 
 
-def count_retryable(job_id: str, app: Celery | None = None) -> int:
-    """Return the number of requests that ``retry_failed()`` would send again now. Results are read for it.
-
-    Raises:
-        BatchTasksError: none can be sent again; the text says why.
-    """
-    store = open_store(Settings.of(app or configured_app()))
-    job = read_job(store, job_id)
-    _check_parent(job_id, job)
-    choice = Choice(store, None)
-    choice.choose_from(job_id, job)
-    if not choice.count:
-        raise errors.NothingToRetry(choice.explain(job_id))
-    return choice.count
-
-
-def _check_parent(job_id: str, job: JobRecord) -> None:
+def check_parent(job_id: str, job: JobRecord) -> None:
     """Check that requests of a job may be sent again.
 
     Raises:

@@ -8,11 +8,14 @@ from django import template
 
 from claude_batch_tasks import formatting
 from claude_batch_tasks.contrib import figures, job_pages
+from claude_batch_tasks.jobs.job_ids import short_id
 
 register = template.Library()
 register.filter("unpriced", formatting.format_unpriced)
 register.filter("failures", job_pages.name_failures)
 register.filter("short_reason", job_pages.short_reason)
+register.filter("short_id", short_id)
+register.filter("is_live", job_pages.is_live)
 register.filter("dollars", figures.format_dollars)
 
 
@@ -20,12 +23,6 @@ register.filter("dollars", figures.format_dollars)
 def thousands(number: int) -> str:
     """Format a number with separators: 1,000,000."""
     return f"{number:,}"
-
-
-@register.filter
-def short_id(job_id: str) -> str:
-    """Return the first characters of a job's id, by which people know it."""
-    return job_id[:8]
 
 
 @register.filter
