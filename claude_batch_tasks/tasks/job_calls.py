@@ -135,7 +135,7 @@ class JobCalls(JobTask):
             if type(exc) is not errors.StoreUnavailable:
                 raise
             text = (
-                f"{exc}. The job was not submitted: nothing was sent or paid, and what was stored of it expires. Call "
+                f"{str(exc).rstrip('.')}. The job was not submitted: nothing was sent or paid, and what was stored of it expires. Call "
                 "run_batch again when the store answers: that makes one job"
             )
             raise errors.StoreUnavailable(text) from None

@@ -70,12 +70,12 @@ def remove_refused_job(store: Ledger, job_id: str) -> Literal["begun", "removed"
 
 
 def _describe_refusal(app: Celery, job_id: str, exc: Exception, what: str) -> str:
-    reason = mask_passwords(str(exc)) or type(exc).__name__
+    reason = mask_passwords(str(exc)).rstrip(".") or type(exc).__name__
     text = f"the broker at {broker_address.describe_broker(app)} did not take the message of job {job_id} ({reason})"
     if what == "removed":
         text += (
             ". The job does not exist: its requests were removed from the store, and nothing was sent or paid. Call "
-            "run_batch again when the broker answers: that makes one job"
+            "run_batch again when the broker takes messages: that makes one job"
         )
     else:
         text += (
