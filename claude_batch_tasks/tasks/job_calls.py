@@ -134,8 +134,9 @@ class JobCalls(JobTask):
         except errors.StoreUnavailable as exc:
             if type(exc) is not errors.StoreUnavailable:
                 raise
+            what = str(exc).rstrip(".")
             text = (
-                f"{str(exc).rstrip('.')}. The job was not submitted: nothing was sent or paid, and what was stored of it expires. Call "
+                f"{what}. The job was not submitted: nothing was sent or paid, and what was stored of it expires. Call "
                 "run_batch again when the store answers: that makes one job"
             )
             raise errors.StoreUnavailable(text) from None
