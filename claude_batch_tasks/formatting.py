@@ -27,6 +27,11 @@ def format_unpriced(unknown: Mapping[str, int | None]) -> str:
     return f"{number} whose price is not known ({names})"
 
 
+def format_dollars(cost: float) -> str:
+    """Format what something has cost: ``$12.40``, ``$0.0031``."""
+    return f"${cost:,.2f}" if cost >= 1 or not cost else f"${cost:.4f}"
+
+
 def format_time(moment: float) -> str:
     """Format a time in epoch seconds."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))

@@ -6,8 +6,7 @@ import logging
 from typing import cast
 
 from claude_batch_tasks import errors, metrics, signals
-from claude_batch_tasks.formatting import format_counts
-from claude_batch_tasks.lifecycle import delivery, job_failure
+from claude_batch_tasks.lifecycle import delivery, end_texts, job_failure
 from claude_batch_tasks.lifecycle.messages_fallback import final_figures
 from claude_batch_tasks.records import Summary
 from claude_batch_tasks.steps import Step, job_summary
@@ -52,14 +51,20 @@ def end_job(step: Step, own: errors.BatchTasksError | None) -> tuple[Summary, er
     step.store.jobs.update_job(job_id, state=summary["state"], ended_at=step.now(), summary=summary, error=text)
     if had.ended_at is None:
         metrics.count("jobs_ended", job=had, state=summary["state"])
-    _report_end(step, summary, text)
+        _report_end(step, summary, job_failure.name_reason(batches, own), error)
+    step.send_signal(signals.job_finished, state=summary["state"], summary=summary, error=text)
     return summary, error
 
 
-def _report_end(step: Step, summary: Summary, error: str | None) -> None:
-    counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
-    text, level = f"{summary['state']}, {format_counts(counts)}", logging.INFO
+def _report_end(step: Step, summary: Summary, reason: str | None, error: errors.BatchTasksError | None) -> None:
+    """Say once how the job has ended, in its history and in the log.
+
+    A failed job is an error in Celery's log, as any failed task is.
+    """
+    text, level = end_texts.describe_end(summary, reason), logging.INFO if error is None else logging.WARNING
     if error is None and step.job.stopped is not None:  # a failed job reports this with its error
         text, level = f"{text}; nothing more was sent: {step.job.stopped}", logging.ERROR
-    step.record_event("finished", text, level=level, state=summary["state"], counts=counts)
-    step.send_signal(signals.job_finished, state=summary["state"], summary=summary, error=error)
+    counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
+    told = {"failures": summary.get("failures") or None, "cost": summary["cost"]}
+    name = None if error is None else type(error).__name__
+    step.record_event("finished", text, level=level, state=summary["state"], counts=counts, **told, error=name)

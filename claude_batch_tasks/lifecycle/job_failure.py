@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from claude_batch_tasks import errors, rules
-from claude_batch_tasks.formatting import format_count, format_span, format_time
+from claude_batch_tasks.formatting import format_count, format_span, format_time, shorten_text
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, batch_number
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.steps.step import Step
@@ -15,6 +15,9 @@ from claude_batch_tasks.wire import result_rows
 
 #: The most batches of a failed job that its error names.
 _NAMED = 5
+
+#: The most characters of the reason in the line about the end of a job.
+_LONGEST_REASON = 500
 
 
 def explain_failure(
@@ -28,24 +31,46 @@ def explain_failure(
     Args:
         own: the job's own error, if no batch failed.
     """
-    failed = {number: record for number, record in enumerate(batches) if _has_failed(record)}
-    if failed:
-        error, name = _choose_error(failed, len(batches))
-    elif own is not None:
-        error, name = own, ""
-    else:
+    failed = _find_failed(batches)
+    error, name = _choose_error(failed, len(batches), own)
+    if error is None:
         return None
-    what = str(error)
-    if isinstance(error, errors.ApiError) and error.request_id:
-        what += f" (request id {error.request_id})"
-    parts = [f"job {step.unit.job_id}{name} failed: {what}.", *_what_is_stored(step, summary)]
+    parts = [f"job {step.unit.job_id}{name} failed: {_what_happened(error)}.", *_what_is_stored(step, summary)]
     parts += _what_became_of(list(failed.values()))
     parts.append(_advise_next(error, f"BatchJob({step.unit.job_id!r})", Paid.of(batches), step.job))
     return type(error)(" ".join(parts), *error.args[1:])
 
 
-def _choose_error(failed: dict[int, BatchRecord], batches: int) -> tuple[errors.BatchTasksError, str]:
+def name_reason(batches: list[BatchRecord], own: errors.BatchTasksError | None = None) -> str | None:
+    """Return in one line why a job failed, without advice; None if nothing failed.
+
+    Args:
+        own: the job's own error, if no batch failed.
+    """
+    error, name = _choose_error(_find_failed(batches), len(batches), own)
+    if error is None:
+        return None
+    where = f"{name.removeprefix(', ')}: " if name else ""
+    return shorten_text(" ".join(f"{where}{_what_happened(error)}".split()), _LONGEST_REASON)
+
+
+def _what_happened(error: errors.BatchTasksError) -> str:
+    what = str(error)
+    if isinstance(error, errors.ApiError) and error.request_id:
+        what += f" (request id {error.request_id})"
+    return what
+
+
+def _find_failed(batches: list[BatchRecord]) -> dict[int, BatchRecord]:
+    return {number: record for number, record in enumerate(batches) if _has_failed(record)}
+
+
+def _choose_error(
+    failed: dict[int, BatchRecord], batches: int, own: errors.BatchTasksError | None
+) -> tuple[errors.BatchTasksError | None, str]:
     """Return the error that says most, and which batches have failed, in words."""
+    if not failed:
+        return own, ""
     # The error of a batch that was not even tried, because of another batch's error, says less than that error.
     number = next((number for number, record in failed.items() if _has_status(record)), next(iter(failed)))
     name = f", batch {batch_number(number)} of {batches}"

@@ -56,7 +56,9 @@ def test_every_line_is_in_a_log_whose_set_up_disables_loggers(
     for event in ("started", "created, 1 request", "ended, 1 succeeded", "fetched", "finished: completed"):
         assert event in said(result.id)
     assert "WARNING claude_batch_tasks job" in said(job.id)
-    assert "finished: failed" in said(job.id)
+    assert "finished: failed: batch 1 of 1: create: " in said(job.id)
+    assert "finished: completed; 1 succeeded; $0.0" in said(result.id)
+    assert said(result.id).count("finished") == said(job.id).count("finished") == 1
     assert "ERROR" not in said(job.id)  # Celery's own line is one, where that is not disabled
     assert PROMPT not in worker.log.read_text()
 

@@ -132,3 +132,17 @@ class TestWhatMayHaveBeenPaid:
         outcome = {"type": "errored"}
         unpaid = make_batch_record(count=10, state="unsent", outcome=outcome, counts={"errored": 10})
         assert Paid.of([unpaid, refused("no", 400)]) == Paid(0, 0, 0, 10)
+
+
+class TestTheReasonInOneLine:
+    def test_names_the_batch_and_what_happened_without_advice(self) -> None:
+        assert job_failure.name_reason([answered(), refused(NO_CREDIT, 400)]) == f"batch 2 of 2: {NO_CREDIT}"
+        known = failed(errors.PermanentError("create: no\n\n such model", 404, "not_found_error", "req_1"))
+        assert job_failure.name_reason([known]) == "batch 1 of 1: create: no such model (request id req_1)"
+
+    def test_is_the_jobs_own_if_no_batch_failed(self) -> None:
+        assert job_failure.name_reason([answered()], errors.StepFailed("a step")) == "a step"
+        assert job_failure.name_reason([answered()]) is None
+
+    def test_has_a_limited_length(self) -> None:
+        assert len(job_failure.name_reason([refused("x" * 9000, 400)]) or "") == 500

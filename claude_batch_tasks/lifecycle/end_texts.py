@@ -1,0 +1,35 @@
+"""The line about the end of a job: how it ended, what failed, and what it cost."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from claude_batch_tasks.formatting import format_dollars, format_unpriced
+from claude_batch_tasks.records import Summary
+from claude_batch_tasks.wire import failure_types, result_rows
+
+#: The most types of errors in the line.
+_TYPES = 5
+
+
+def describe_end(summary: Summary, reason: str | None) -> str:
+    """Return in one line how a job has ended: why it failed, its outcomes, what failed by type, and the cost.
+
+    Args:
+        reason: why it failed; None: it has not failed.
+    """
+    counts = {name: count for name in result_rows.OUTCOMES if (count := cast("dict[str, int]", summary)[name])}
+    told = [f"{count:,} {name}{_list_errors(summary) if name == 'errored' else ''}" for name, count in counts.items()]
+    begin = summary["state"] if reason is None else f"{summary['state']}: {reason}"
+    known = "" if summary["cost"] is None else format_dollars(summary["cost"])
+    cost = " and ".join(filter(None, (known, format_unpriced(summary["cost_unknown"]))))
+    return "; ".join(filter(None, (begin, ", ".join(told) or "no outcomes", cost)))
+
+
+def _list_errors(summary: Summary) -> str:
+    """Return in brackets the types of a job's errors, the most frequent first."""
+    failures = summary.get("failures") or {}  # one of an earlier release has none
+    types = [(name, count) for name, count in failures.items() if name not in failure_types.FAILED_OUTCOMES]
+    told = [f"{count:,} {name}" for name, count in types[:_TYPES]]
+    told += [f"{len(types) - _TYPES} more types"] if types[_TYPES:] else []
+    return f" ({', '.join(told)})" if told else ""
