@@ -242,7 +242,7 @@ ELSEWHERE = {
         "global_keyprefix",
         "master_name",
     ),
-    *("default_headers", "default_query", "output_config", "model_dump"),
+    *("default_headers", "default_query", "output_config", "model_dump", "overloaded_error"),
 }
 
 
