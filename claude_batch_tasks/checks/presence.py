@@ -122,16 +122,25 @@ def name_other_broker(app: Celery, workers: Sequence[WorkerPresence], queue: str
 
 
 def explain_wait(
-    due: Sequence[float | None], now: float, workers: Callable[[], Sequence[WorkerPresence]], queue: str | None
+    app: Celery,
+    job: JobRecord,
+    due: Sequence[float | None],
+    now: float,
+    workers: Callable[[], Sequence[WorkerPresence]],
 ) -> str | None:
     """Return why a job waits for a worker; None: it does not, or not for long.
 
     Args:
         due: when each of its messages was due.
-        workers: returns the workers that run; called only where one is missing.
+        now: the time by the store's clock.
+        workers: returns the workers that run; called only if the job waits.
     """
     late = [now - at for at in due if at is not None and now - at > PATIENCE]
-    return describe_wait(max(late), workers(), queue) if late else None
+    if not late:
+        return None
+    queue, found = find_queue(app, job), workers()
+    text = describe_wait(max(late), found, queue)
+    return text if queue is None else text + name_other_broker(app, found, queue)
 
 
 def guess_app(app: Celery) -> str:

@@ -341,10 +341,5 @@ class Waits:
             open_batches = (number for number, batch in enumerate(status.batches) if batch.state != "done")
             units += [Unit(status.job_id, number) for number in list(open_batches)[:_MOST]]
         due = self._store.schedule.due_times(units)
-        queue = presence.find_queue(self._app, job)
-        text = presence.explain_wait(due, self._store.now(), self._workers, queue)
-        if text is None:
-            return status
-        if queue is not None:
-            text += presence.name_other_broker(self._app, self._workers(), queue)
-        return msgspec.structs.replace(status, waiting_for_worker=text)
+        text = presence.explain_wait(self._app, job, due, self._store.now(), self._workers)
+        return status if text is None else msgspec.structs.replace(status, waiting_for_worker=text)

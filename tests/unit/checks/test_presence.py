@@ -38,16 +38,18 @@ class TestTheTextOfWorkers:
 
 
 class TestTheWaitOfAJob:
-    def test_is_said_when_a_message_is_30_seconds_overdue(self) -> None:
-        text = presence.explain_wait([None, 950.0, 960.0], 1000.0, list, "celery")
+    JOB = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0)
+
+    def test_is_said_when_a_message_is_30_seconds_overdue(self, plain_app: Celery) -> None:
+        text = presence.explain_wait(plain_app, self.JOB, [None, 950.0, 960.0], 1000.0, list)
         assert text == "No worker has picked this up for 50 s. Workers that listen on queue 'celery': none."
 
     @pytest.mark.parametrize("due", [[], [None], [1000.0], [971.0], [5000.0]])
-    def test_is_not_said_before_and_the_workers_are_not_read(self, due: list[float | None]) -> None:
-        assert presence.explain_wait(due, 1000.0, lambda: pytest.fail("they were read"), "celery") is None
+    def test_is_not_said_before_and_the_workers_are_not_read(self, plain_app: Celery, due: list[float | None]) -> None:
+        assert presence.explain_wait(plain_app, self.JOB, due, 1000.0, lambda: pytest.fail("they were read")) is None
 
     def test_names_no_queue_that_is_not_known(self) -> None:
-        assert presence.explain_wait([900.0], 1000.0, list, None) == "No worker has picked this up for 100 s."
+        assert presence.describe_wait(100.0, [], None) == "No worker has picked this up for 100 s."
 
 
 def test_workers_at_another_broker_are_named(plain_app: Celery) -> None:
