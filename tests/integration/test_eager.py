@@ -168,3 +168,14 @@ def test_a_job_that_fails_is_one_failure_of_the_task_that_was_called(
     assert [task for task, task_id in runs if task_id == result.id] == [name]
     assert told == [result.id]
     assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["celery.app.trace"]
+
+
+def test_what_failed_is_retried_here(eager: Celery, simulator: Simulator) -> None:
+    simulator.behave(outcomes=(Outcome("errored", error="invalid_request_error", prompt="1", attempts=1),))
+    job = BatchJob(run_batch.delay(REQUESTS).id, eager)
+    again = job.retry_failed()
+    assert again.get()["succeeded"] == 1
+    assert {each.custom_id: each.type for each in job.results(with_retries=True)} == dict.fromkeys("01", "succeeded")
+    with pytest.raises(errors.NothingToRetry):
+        job.retry_failed()
+    assert simulator.journal().paid_twice() == []

@@ -11,8 +11,11 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, FailureCount, errors, list_jobs
+from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import Store
+from claude_batch_tasks.wire.completeness import AdoptedCompleteness
+from tests.factories import make_batch_record, make_job_record
 from tests.unit.jobs.job_maker import EXPIRED, JOB, MIXED, SUCCEEDED, Maker, errored
 
 
@@ -140,3 +143,39 @@ class TestTheFailures:
         assert (result.error_type, result.error_message) == ("invalid_request_error", "max_tokens: too many")
         [result] = make([EXPIRED], job_id="job-2").failures()
         assert (result.error_type, result.error_message) == (None, None)
+
+
+class TestAnAdoptedJob:
+    @pytest.fixture
+    def adopted(self, app: Celery, store: Store) -> BatchJob:
+        """Its custom_ids are in its rows alone, which are in several chunks."""
+        record = make_batch_record(count=6, attempt=1)
+        job = make_job_record(requests=6, adopted=True, state="completed", started_at=1.0, ended_at=2.0)
+        store.jobs.create_job(JOB, job, [record], 600, staged=False)
+        results = [SUCCEEDED, EXPIRED, SUCCEEDED, errored("api_error", "first"), errored("api_error"), EXPIRED]
+        seen = AdoptedCompleteness("n", 0, 6)
+        lines = (
+            json.dumps({"custom_id": f"theirs-{number}", "result": result}).encode() + b"\n"
+            for number, result in enumerate(results)
+        )
+        store.leases.acquire_lease(Unit(JOB, 0), 0, "test", 60)
+        store.results.write_rows(JOB, 0, 1, seen.keep_rows(lines))
+        rows = {
+            "pieces": seen.pieces.tobytes(),
+            "eligible_places": seen.eligible.tobytes(),
+            "index": resubmission.stored_index(seen),
+        }
+        changes = {"state": "fetched", "final": True, "done": True, **resubmission.merge_rows(record, seen)}
+        assert store.results.publish_rows(Unit(JOB, 0), "test", 1, **rows, **changes)
+        return BatchJob(JOB, app)
+
+    def test_has_counts_with_examples(self, adopted: BatchJob) -> None:
+        assert {each.type: (each.count, each.example, each.message) for each in adopted.status().failures} == {
+            "expired": (2, "theirs-1", None),
+            "api_error": (2, "theirs-3", "first"),
+        }
+        assert {each.custom_id for each in adopted.failures(["api_error"])} == {"theirs-3", "theirs-4"}
+
+    def test_cannot_be_retried(self, adopted: BatchJob) -> None:
+        with pytest.raises(errors.RequestsUnknown, match="submit those requests"):
+            adopted.retry_failed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,7 @@ from claude_batch_tasks import BatchJob, errors
 from claude_batch_tasks.jobs.retries import starting
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
-from claude_batch_tasks.store import Store
+from claude_batch_tasks.store import Store, open_store_at
 from tests.unit.jobs.job_maker import EXPIRED, JOB, MIXED, SUCCEEDED, Maker, errored
 
 
@@ -357,3 +358,29 @@ class TestResultsWithRetries:
     def test_of_no_such_type_or_order(self, family: BatchJob, options: Any) -> None:
         with pytest.raises(ValueError, match="must be"):
             read_all(family, **options)
+
+
+class TestEncryptedRequests:
+    KEY = base64.b64encode(b"k" * 32).decode()
+
+    @pytest.fixture
+    def sealed(self, app: Celery, redis_url: str) -> BatchJob:
+        app.conf.claude_batch_encryption_key = self.KEY
+        maker = Maker(app, open_store_at(redis_url, [self.KEY]))
+        return maker.make(*MIXED)
+
+    def test_are_sent_again_encrypted(self, sealed: BatchJob, redis_url: str) -> None:
+        again = retry(sealed)
+        assert len(ids_of(again)) == 8
+        client = redis.Redis.from_url(redis_url)
+        stored = [client.dump(key) for key in client.scan_iter(match=f"*{again.id}*")]
+        assert stored
+        assert not [value for value in stored if b"prompt 0-1" in value or b"0-1" in value]
+
+    def test_need_their_key(self, sealed: BatchJob, app: Celery) -> None:
+        app.conf.claude_batch_encryption_key = None
+        with pytest.raises(errors.KeyMissing):
+            BatchJob(JOB, app).retry_failed()
+        status = BatchJob(JOB, app).status()
+        assert sum(each.count for each in status.failures) == 8
+        assert {each.example for each in status.failures} == {None}
