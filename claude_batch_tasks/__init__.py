@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
     from claude_batch_tasks.jobs.job_status import BatchStatus, FailureCount, JobStatus
     from claude_batch_tasks.jobs.listing import list_jobs, list_workers
-    from claude_batch_tasks.records import HistoryEvent, Summary, WorkerPresence
+    from claude_batch_tasks.records import HistoryEvent, Progress, Summary, WorkerPresence
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.settings.job_options import JobOptions
     from claude_batch_tasks.tasks.run_batch import run_batch
@@ -27,6 +27,7 @@ __all__ = [
     "HistoryEvent",
     "JobOptions",
     "JobStatus",
+    "Progress",
     "RequestResult",
     "Summary",
     "WorkerPresence",
@@ -49,6 +50,7 @@ _HOME = {
     "HistoryEvent": "records",
     "JobOptions": "settings.job_options",
     "JobStatus": "jobs.job_status",
+    "Progress": "records",
     "RequestResult": "results.reader",
     "Summary": "records",
     "WorkerPresence": "records",

@@ -225,6 +225,8 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """Which defaults of settings hold for it: ``DEFAULTS`` of the release that submitted it; 0: those of 0.2.0."""
     limited: str | None = None
     """Which limit has stopped requests from being sent through the Messages API, and how to allow more."""
+    model: str | None = None
+    """The model that its requests are for; None: they are for several, or an earlier release submitted it."""
     label: str | None = None
     """The name by which people find the job, and others like it."""
     metadata: dict[str, str] = {}
@@ -375,6 +377,9 @@ class _Polled(_Created, kw_only=True):
     """The API's ``request_counts`` after the batch had ended."""
     counts: SetByResume[dict[str, int]] = {}
     """Outcomes of its requests: at first as the API reported them, then as the result files have them."""
+    processed: OfRound[int] = 0
+    """Number of its requests that the API counted as ended when it last showed the running batch: 0 for most
+    accounts, until a whole batch has ended."""
     looks: Kept[int] = 0
     not_found: Kept[int] = 0
     """Number of all 404s, from any endpoint."""
@@ -563,6 +568,20 @@ class Lost(NamedTuple):
 
     position: int
     due_at: float
+
+
+class Progress(PublicStruct, frozen=True, kw_only=True):
+    """How far a running job is."""
+
+    fraction: float
+    """From 0 to 1."""
+    measured: bool
+    """Whether it counts requests with an outcome; False: it is an estimate, by the time that similar batches took."""
+    text: str
+    """``40 % of the requests``, or ``about 40 %, by the time that 12 similar batches took``."""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class JobLabels(NamedTuple):

@@ -21,6 +21,7 @@ from claude_batch_tasks.records import (
     JobRecord,
     JobState,
     Phase,
+    Progress,
     PublicStruct,
     Summary,
     Unit,
@@ -30,7 +31,7 @@ from claude_batch_tasks.records import (
 from claude_batch_tasks.results import failure_examples, failures
 from claude_batch_tasks.results.failures import FailureCount as FailureCount
 from claude_batch_tasks.steps import job_summary
-from claude_batch_tasks.store import Clock, HasDeliveries, HasPresence, HasSchedule, ReadableStore
+from claude_batch_tasks.store import Clock, HasDeliveries, HasPresence, HasSchedule, HasStatistics, ReadableStore
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 #: Batches of a job whose messages are looked up.
@@ -106,6 +107,8 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     phase: Phase
     """What people are shown: ``queued``, ``running``, ``saving results``, ``canceling``, ``delivering`` (calls of
     ``on_result`` wait or run), ``completed``, ``canceled``, ``failed`` or ``revoked``."""
+    progress: Progress | None = None
+    """How far it is while it runs; None: it does not run, or nothing is known. ``str()`` of it is for people."""
     requests: int
     processing: int
     succeeded: int
@@ -200,7 +203,7 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
         return self.succeeded + self.errored + self.expired + self.canceled
 
 
-class _Readable(ReadableStore, HasDeliveries, Protocol):
+class _Readable(ReadableStore, HasDeliveries, HasStatistics, Protocol):
     """What it takes to read how a job stands."""
 
 
@@ -218,11 +221,12 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
         counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
     failed = _count_failures(store, job_id, job, records, examples=examples)
     outcomes = {name: counts[name] for name in OUTCOMES}
-    deliveries = _count_deliveries(store, job_id, job)
+    deliveries, now = _count_deliveries(store, job_id, job), store.now()
     return JobStatus(
         job_id=job_id,
         state=job.state,
-        phase=job_summary.find_phase(job, batches, deliveries, store.now()),
+        phase=job_summary.find_phase(job, batches, deliveries, now),
+        progress=job_summary.find_progress(job, batches, now, store.statistics.past_seconds),
         requests=job.requests,
         processing=0 if job.state in ENDED else max(job.requests - sum(outcomes.values()), 0),
         **outcomes,

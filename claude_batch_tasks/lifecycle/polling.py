@@ -84,6 +84,7 @@ def record_seen(step: Step, seen: api.Batch, seen_at: float) -> None:
     record = step.batch
     step.update_record(
         looks=record.looks + 1,
+        processed=sum(_count_outcomes(seen).values()),
         sighting=seen_at,
         absences=0,
         refused_since=None,
@@ -112,7 +113,8 @@ def record_end(step: Step, seen: api.Batch) -> dict[str, int]:
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
     if seen.ended_at is not None and not step.job.cancel_requested and in_time:
         took = (seen.ended_at - seen.created_at).total_seconds()
-        step.store.in_flight.add_duration(step.account, record.sending, max(took, 0.0))
+        kind = rules.batch_kind(step.job.model, step.job.models, record.sending)
+        step.store.in_flight.add_duration(step.account, record.sending, max(took, 0.0), kind=kind)
         metrics.observe("batch_seconds", max(took, 0.0))
     step.send_signal(signals.batch_ended, batch_id=seen.id, counts=counts, round=len(record.rounds))
     step.record_event("ended", f"ended, {format_counts(counts)}", counts=counts, round=len(record.rounds), **seen.call)

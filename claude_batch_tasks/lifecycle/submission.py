@@ -57,6 +57,11 @@ class Staging:
         """The number of models that they are for."""
         return len(self._models)
 
+    @property
+    def model(self) -> str | None:
+        """The model that they are for; None: they are for several."""
+        return next(iter(self._models)) if len(self._models) == 1 else None
+
     def stage_requests(self, requests: batch_requests.Requests) -> None:
         """Check the requests and put them into the store.
 
@@ -146,6 +151,7 @@ def submit_job(
             requests=staging.total,
             batches=len(staging.batches),
             models=staging.models,
+            model=staging.model,
             client=alias,
             queue=queue,
             route=route,

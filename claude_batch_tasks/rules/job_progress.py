@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal, get_args
+from collections.abc import Collection, Sequence
+from statistics import median
+from typing import Literal, NamedTuple, get_args
 
 from claude_batch_tasks.records import BatchState, JobState, Phase
 
@@ -20,6 +21,9 @@ _STATES_IN: dict[str, tuple[JobState, ...]] = {
     "delivering": ("running", "completed", "canceled", "failed"),
 }
 
+
+#: How many past batches an estimate needs, and how far it lets a batch be whose end was not seen.
+MIN_SAMPLES, MOST_BY_TIME = 3, 0.95
 
 #: Reasons for failed calls that a job's record has, the last ones.
 DELIVERY_REASONS = 10
@@ -99,3 +103,57 @@ def is_delivering(called: int, delivered: int, failed: int, silent_for: float | 
         silent_for: seconds since a call was made, retried or ended; None: nothing was ever recorded.
     """
     return called > delivered + failed and silent_for is not None and silent_for < DELIVERY_SILENCE
+
+
+class BatchPart(NamedTuple):
+    """How far one batch of a job is."""
+
+    requests: int
+    open: int
+    """How many of them have no outcome yet, as far as is known."""
+    running: bool
+    """Whether these are in a batch at Anthropic."""
+    processed: int = 0
+    """How many of the open ones Anthropic counts as ended."""
+    age: float | None = None
+    """Seconds since the batch at Anthropic was created."""
+    past: Sequence[float] = ()
+    """How long past batches of its kind took, seconds."""
+
+
+class Estimated(NamedTuple):
+    """How far a job is."""
+
+    fraction: float
+    similar: int
+    """The number of past batches by which it was estimated; 0: it is measured."""
+
+
+def batch_kind(model: str | None, models: int, requests: int) -> str | None:
+    """Return the kind of a batch, of which batches take about the same time; None: its model is not known.
+
+    Args:
+        model: the one that all requests of the job are for.
+        models: how many they are for.
+        requests: how many the batch has.
+    """
+    name = model or ("several" if models > 1 else None)
+    return name and f"{name}:{len(str(max(requests, 1)))}"
+
+
+def estimate_progress(parts: Collection[BatchPart]) -> Estimated | None:
+    """Return how far a job is, by its requests; None: nothing is known.
+
+    Of a batch at Anthropic, what Anthropic counts is taken, if it counts before the end. Else it is as far as its age
+    is a share of the usual time of such batches, but not further than ``MOST_BY_TIME``.
+    """
+    ended, similar = 0.0, 0
+    for part in parts:
+        ended += part.requests - part.open
+        if part.processed:
+            ended += min(part.processed, part.open)
+        elif part.running and part.age is not None and len(part.past) >= MIN_SAMPLES:
+            similar = max(similar, len(part.past))
+            ended += part.open * min(max(part.age, 0.0) / max(median(part.past), 1.0), MOST_BY_TIME)
+    total = sum(part.requests for part in parts)
+    return Estimated(min(ended / total, 1.0), similar) if total and (ended or similar) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal, cast
 
@@ -16,7 +16,17 @@ from celery import Task
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pricing import spending
-from claude_batch_tasks.records import BatchRecord, Costs, DeliveryCounts, JobRecord, Phase, Summary, TokenCounts, Unit
+from claude_batch_tasks.records import (
+    BatchRecord,
+    Costs,
+    DeliveryCounts,
+    JobRecord,
+    Phase,
+    Progress,
+    Summary,
+    TokenCounts,
+    Unit,
+)
 from claude_batch_tasks.steps import message_chain, publishing
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import history
@@ -59,6 +69,60 @@ def find_phase(job: JobRecord, batches: Sequence[BatchRecord], calls: DeliveryCo
         cancel_requested=job.cancel_requested,
         delivering=rules.is_delivering(calls.called, calls.delivered, calls.failed, silent_for),
     )
+
+
+def find_progress(
+    job: JobRecord,
+    batches: Sequence[BatchRecord],
+    now: float,
+    past_seconds: Callable[[Sequence[str]], Sequence[Sequence[float]]],
+) -> Progress | None:
+    """Return how far a running job is; None: it does not run, or nothing is known.
+
+    Args:
+        now: the time by the store's clock, in epoch seconds.
+        past_seconds: returns how long past batches of each kind took.
+    """
+    if job.state != "running":
+        return None
+    kinds = {
+        kind: None
+        for batch in batches
+        if _is_at_anthropic(batch) and not batch.processed and (kind := _kind_of(job, batch)) is not None
+    }
+    past = dict(zip(kinds, past_seconds(list(kinds)), strict=True)) if kinds else {}
+    found = rules.estimate_progress([_part_of(job, batch, now, past) for batch in batches])
+    if found is None:
+        return None
+    percent = f"{int(found.fraction * 100)} %"
+    text = f"about {percent}, by the time that {found.similar} similar batches took" if found.similar else percent
+    return Progress(
+        fraction=found.fraction,
+        measured=not found.similar,
+        text=text if found.similar else f"{percent} of the requests",
+    )
+
+
+def _is_at_anthropic(batch: BatchRecord) -> bool:
+    return batch.state in ("in_progress", "canceling") and not batch.done
+
+
+def _kind_of(job: JobRecord, batch: BatchRecord) -> str | None:
+    return rules.batch_kind(job.model, job.models, batch.sending)
+
+
+def _part_of(job: JobRecord, batch: BatchRecord, now: float, past: Mapping[str, Sequence[float]]) -> rules.BatchPart:
+    stage = rules.find_stage(batch.state, done=batch.done, eligible=batch.eligible)
+    if stage in ("saving", "done"):
+        return rules.BatchPart(batch.count, 0, running=False)
+    if not _is_at_anthropic(batch):
+        # Before a smaller batch is created, and while requests go through the Messages API, the others have outcomes.
+        return rules.BatchPart(
+            batch.count, batch.eligible if batch.state == "fetched" else batch.sending, running=False
+        )
+    age = None if batch.created_at is None else now - (batch.created_at - batch.api_ahead)
+    known = past.get(_kind_of(job, batch) or "", ())
+    return rules.BatchPart(batch.count, batch.sending, running=True, processed=batch.processed, age=age, past=known)
 
 
 def soonest_poll_at(batches: Sequence[BatchRecord]) -> float | None:

@@ -54,6 +54,7 @@ _WHY = {
             "store.presence.list_workers",
             "store.job_search.find_ids",
             "store.job_search.read_labels",
+            "store.statistics.past_seconds",
         ),
     ),
     "callers ask how their job stands, and have answers handed over again": (

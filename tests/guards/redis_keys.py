@@ -31,6 +31,8 @@ PLACES = {
     "BATCH_ID": r"msgbatch_\w+",
     "ACCOUNT": r"[0-9a-f]{32}",
     "MODEL": r"[\w.-]+",
+    #: Of a batch: its model and the digits of the number of its requests.
+    "KIND": r"[\w.-]+:\d",
     "LIMIT": r"requests|tokens|input-tokens|output-tokens",
     #: As it stands in the job's record.
     "QUEUE": r'null|"[\w.-]*"|',
@@ -77,6 +79,7 @@ _JOB = Key(
         route headers workspace identity not_sent on_result_error expires_at
         delivery_errors delivery_at defaults limited
         parent sources retries
+        label metadata model
         money
         """
         + " ".join(f"lease:{name}" for name in _BROKEN.split())
@@ -100,7 +103,7 @@ _BATCH = Key(
     _words(
         """
         refusal refused_since organization workspace unidentified api_ahead not_before unpriced stored rows read_only
-        failed_types failed_types_of
+        failed_types failed_types_of processed
         retry:NUMBER
         """
         + _BROKEN
@@ -175,6 +178,7 @@ KEYS: dict[str, Key] = {
     "claude_batch:account:ACCOUNT:listed": Key("hash", _words("BATCH_ID taken_at since")),
     "claude_batch:account:ACCOUNT:failed": Key("string"),
     "claude_batch:account:ACCOUNT:past": Key("list"),
+    "claude_batch:past:KIND": Key("list", since="later"),
     "claude_batch:pace:ACCOUNT:messages:MODEL": Key(
         "hash",
         _words(
@@ -250,6 +254,7 @@ FORMS: dict[str, Any] = {
             "job / options": {"*": object},
             "job / canvas": _TEXT,
             "job / cancel_requested": bool,
+            "job / metadata": {"*": str},
             "job / submitted_at": _NUMBER,
             "job / through": int,
             "job / sources": [{"job_id": str, "batch": int, "count": int}],
@@ -278,6 +283,7 @@ FORMS: dict[str, Any] = {
     "claude_batch:census": [(_TEXT, {"*": str}, _NUMBER)],
     "claude_batch:account:ACCOUNT:flights / UNIT": (_TEXT, _NUMBER, _MAYBE, int, _NUMBER, _NUMBER, _MAYBE),
     "claude_batch:account:ACCOUNT:past": (int, _NUMBER),
+    "claude_batch:past:KIND": (int, _NUMBER),
     "claude_batch:account:ACCOUNT:asked / QUEUE:member": _UNIT,
 }
 

@@ -46,6 +46,7 @@ def test_what_a_round_resets_is_what_0_2_0_reset() -> None:
         **dict.fromkeys(("create_not_found", "create_looks", "absences", "unidentified"), 0),
         **dict.fromkeys(("provisional", "cancel_sent"), False),
         "told": {},
+        "processed": 0,  # came after it
     }
 
 

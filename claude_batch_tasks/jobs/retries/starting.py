@@ -86,7 +86,7 @@ def _start_retry(
     try:
         staging.stage_requests(reading.read_requests(store, choice.chosen))
         job.nonce, job.requests, job.batches = staging.nonce, staging.total, len(staging.batches)
-        job.models, job.sources = staging.models, choice.sources
+        job.models, job.model, job.sources = staging.models, staging.model, choice.sources
         job.submitted_at = job.started_at = store.now()
         job.admitted = job.batches if eager else min(job.batches, settings.max_batches_in_flight)
         due = () if eager else range(job.admitted)

@@ -46,8 +46,8 @@ class InFlight(Protocol):
     def paused_until(self, *names: str) -> float:
         """Return until when no call with any of these names is to be made, epoch seconds."""
 
-    def add_duration(self, account: str, requests: int, seconds: float) -> None:
-        """Record how long a batch of so many requests took."""
+    def add_duration(self, account: str, requests: int, seconds: float, *, kind: str | None = None) -> None:
+        """Record how long a batch of so many requests took: of the account, and of its kind, if that is given."""
 
     def past_durations(self, account: str) -> list[tuple[int, float]]:
         """Return the requests and seconds of the account's last batches."""

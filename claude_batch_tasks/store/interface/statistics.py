@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from claude_batch_tasks.records import BatchGlance, JobGlance, WorkerPresence
@@ -16,6 +16,9 @@ class Statistics(Protocol):
 
     def scan_batches(self, job_id: str, batches: int) -> Iterator[list[tuple[int, BatchGlance]]]:
         """Yield the first so many batches of a job, each with its number, page by page."""
+
+    def past_seconds(self, kinds: Sequence[str]) -> list[list[float]]:
+        """Return how long the last batches of each kind took, as ``in_flight.add_duration`` recorded it."""
 
     def begin_statistics(self, ttl: float) -> bool:
         """Return whether the caller is to make the figures: of all who ask within ``ttl`` seconds one is."""

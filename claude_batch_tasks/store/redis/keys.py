@@ -70,6 +70,8 @@ account:ACCOUNT:listed                hash    batch id to what it showed, ``take
                                               ``since``
 account:ACCOUNT:failed                string  list calls that failed in a row                     after 30 days
 account:ACCOUNT:past                  list    requests and seconds of past batches, in JSON       after 30 days
+past:KIND                             list    likewise of past batches of a kind, of all accounts: a   after 30 days
+                                              model and the digits of the number of requests
 pace:ACCOUNT:messages:MODEL           hash    a rate limit: what was sent, is left and allowed    after an hour
 pace:ACCOUNT:messages:MODEL:calls     zset    calls in flight, by until when they count as such   after an hour
 ====================================  ======  ==================================================  ================
@@ -209,6 +211,11 @@ def worker_key(hostname: str) -> str:
 def account_key(account: str, name: str) -> str:
     """Return one of the keys of an account."""
     return f"{PREFIX}:account:{account}:{name}"
+
+
+def past_key(kind: str) -> str:
+    """Return the list of past batches of a kind."""
+    return f"{PREFIX}:past:{kind}"
 
 
 def pace_keys(pace: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery, Task
 
-from claude_batch_tasks import BatchJob, JobStatus, RequestResult, errors, run_batch
+from claude_batch_tasks import BatchJob, JobStatus, Progress, RequestResult, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.jobs.job_status import OLD_NAMES
 from claude_batch_tasks.lifecycle import submission
@@ -580,6 +580,35 @@ class TestStatus:
         assert status.next_poll_at == datetime.fromtimestamp(1900, timezone.utc)
         assert status.started_at == datetime.fromtimestamp(1000.5, timezone.utc)
         assert [(batch.number, batch.batch_id) for batch in status.batches] == [(1, "msgbatch_1"), (2, None)]
+
+    def test_of_a_running_job_says_how_far_it_is(self, store: Store, stage: Any) -> None:
+        job = stage("a", "b", "c", "d", max_requests_per_batch=2)
+        assert (job.status().phase, job.status().progress) == ("queued", None)
+        store.jobs.update_job(JOB, state="running")
+        assert (job.status().phase, job.status().progress) == ("running", None), "nothing is known"
+        units, created = [Unit(JOB, number) for number in range(2)], store.now() - 40
+        for unit in units:
+            store.leases.acquire_lease(unit, 0, "test", 60)
+            store.leases.write_record(unit, "test", state="in_progress", batch_id="msgbatch_1", created_at=created)
+        assert job.status().progress is None
+        record = store.jobs.read_job(JOB)
+        assert record is not None
+        assert record.model is not None
+        for _ in range(4):
+            store.in_flight.add_duration("account", 2, 100.0, kind=f"{record.model}:1")
+        progress = job.status().progress
+        assert progress is not None
+        assert 0.4 <= progress.fraction < 0.5
+        assert not progress.measured
+        assert str(progress) == progress.text == "about 40 %, by the time that 4 similar batches took"
+        store.leases.write_record(units[0], "test", processed=1)
+        store.leases.write_record(units[1], "test", state="fetched", final=True, done=True)
+        assert job.status().progress == Progress(fraction=0.75, measured=True, text="75 % of the requests")
+        assert job.status().asdict()["progress"]["fraction"] == 0.75
+        store.leases.write_record(units[0], "test", state="ended")
+        assert job.status().phase == "saving results"
+        store.jobs.update_job(JOB, state="completed", ended_at=5.0)
+        assert (job.status().phase, job.status().progress) == ("completed", None)
 
     def test_has_the_old_names_of_its_attributes(self, store: Store, stage: Any) -> None:
         job = stage("a", "b", "c", max_requests_per_batch=2)

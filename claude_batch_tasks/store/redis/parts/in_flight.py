@@ -22,6 +22,7 @@ from claude_batch_tasks.store.redis.keys import (
     TAKEN_AT,
     WAITING,
     account_key,
+    past_key,
     unit_of,
 )
 
@@ -113,12 +114,12 @@ class RedisInFlight(Part):
         return max(float(until or 0) for until in self._redis.zmscore(HELD, list(names)))
 
     @answering
-    def add_duration(self, account: str, requests: int, seconds: float) -> None:
-        key = account_key(account, PAST)
+    def add_duration(self, account: str, requests: int, seconds: float, *, kind: str | None = None) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.lpush(key, _encode((requests, round(seconds, 1))))
-            pipe.ltrim(key, 0, _PAST - 1)
-            pipe.expire(key, _ACCOUNT_TTL)
+            for key in (account_key(account, PAST), *([] if kind is None else [past_key(kind)])):
+                pipe.lpush(key, _encode((requests, round(seconds, 1))))
+                pipe.ltrim(key, 0, _PAST - 1)
+                pipe.expire(key, _ACCOUNT_TTL)
             pipe.execute()
 
     @answering

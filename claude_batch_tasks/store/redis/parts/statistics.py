@@ -6,7 +6,7 @@ Of each record, only a few fields are read. A worker has an expiring key, and is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from claude_batch_tasks.store.redis.keys import (
     WORKERS,
     batch_key,
     job_key,
+    past_key,
     worker_key,
 )
 
@@ -65,6 +66,13 @@ class RedisStatistics(Part):
                     pipe.hmget(batch_key(job_id, number), *_OF_BATCHES)
                 rows = pipe.execute()
             yield [(number, BatchGlance(*_values(row))) for number, row in zip(numbers, rows, strict=True) if row[0]]
+
+    @answering
+    def past_seconds(self, kinds: Sequence[str]) -> list[list[float]]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for kind in kinds:
+                pipe.lrange(past_key(kind), 0, -1)
+            return [[_decode(entry)[1] for entry in entries] for entries in pipe.execute()]
 
     @answering
     def begin_statistics(self, ttl: float) -> bool:

@@ -49,6 +49,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "job_search.find_ids": lambda s: s.job_search.find_ids("job", 3),
     "job_search.read_labels": lambda s: s.job_search.read_labels([JOB]),
     "jobs.read_states": lambda s: s.jobs.read_states([JOB]),
+    "statistics.past_seconds": lambda s: s.statistics.past_seconds(["model:3"]),
     "statistics.is_first": lambda s: s.statistics.is_first("x", LONG),
     "records.request_restore": lambda s: s.records.request_restore(JOB),
     "records.take_restore_requests": lambda s: s.records.take_restore_requests(3),

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
 from claude_batch_tasks.store import Store
-from tests.unit.store.contract.samples import BATCH, LONG, OpenStore, PassTime, call_at_once, create_bare_job
+from tests.unit.store.contract.samples import ACCOUNT, BATCH, LONG, OpenStore, PassTime, call_at_once, create_bare_job
+
+
+class TestPastBatches:
+    def test_are_known_by_their_kind(self, store: Store) -> None:
+        for seconds in (60.0, 70.5):
+            store.in_flight.add_duration(ACCOUNT, 500, seconds, kind="claude-x:3")
+        store.in_flight.add_duration(ACCOUNT, 5, 1.0)
+        store.in_flight.add_duration(ACCOUNT, 5, 2.0, kind="claude-x:1")
+        assert store.statistics.past_seconds(["claude-x:3", "claude-y:3", "claude-x:1"]) == [[70.5, 60.0], [], [2.0]]
+        assert store.statistics.past_seconds([]) == []
+        assert len(store.in_flight.past_durations(ACCOUNT)) == 4
+
+    def test_are_few(self, store: Store) -> None:
+        for number in range(300):
+            store.in_flight.add_duration(ACCOUNT, 5, float(number), kind="claude-x:1")
+        [found] = store.statistics.past_seconds(["claude-x:1"])
+        assert len(found) <= 100
+        assert found[0] == 299.0
 
 
 class TestFiguresOfJobs:
