@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from celery import Celery
 
@@ -51,28 +51,41 @@ def list_jobs(
         check_choice("states", state, (*get_args(JobState), *rules.PHASES))
     if before is not None and before.tzinfo is None:
         raise ValueError(f"before must have a time zone, not {before!r}")
+    wanted = _Filter(states, check_label(label), check_metadata(metadata))
     app = app or configured_app()
     store = open_store(Settings.of(app))
-    wanted, pairs = check_label(label), check_metadata(metadata)
-    possible = None if states is None else {state for word in states for state in rules.states_of(word)}
+    ids = store.jobs.job_ids(math.inf if before is None else before.timestamp())
+    found = _read_each(store, Waits(app, store), _select_ids(store, ids, wanted) if any(wanted) else ids)
+    return islice(filter(wanted.fits, found), limit)
 
-    def may_fit(job: JobLabels) -> bool:
-        return (possible is None or job.state in possible) and has_labels(
-            job.label, job.metadata, wanted_label=wanted, wanted=pairs
+
+class _Filter(NamedTuple):
+    """The jobs that are listed."""
+
+    words: Collection[str] | None
+    """One of them is the state or the phase; None: any."""
+    label: str | None
+    metadata: Mapping[str, str]
+
+    def may_fit(self, job: JobLabels) -> bool:
+        """Return whether a job fits as far as a few fields of its record say."""
+        return self._may_have_state(job) and has_labels(
+            job.label, job.metadata, wanted_label=self.label, wanted=self.metadata
         )
 
-    ids = store.jobs.job_ids(math.inf if before is None else before.timestamp())
-    if not (states is None and wanted is None and not pairs):
-        ids = _select_ids(store, ids, may_fit)
-    found = _read_each(store, Waits(app, store), ids)
-    return islice((job for job in found if states is None or not {job.state, job.phase}.isdisjoint(states)), limit)
+    def _may_have_state(self, job: JobLabels) -> bool:
+        return self.words is None or any(job.state in rules.states_of(word) for word in self.words)
+
+    def fits(self, job: JobStatus) -> bool:
+        """Return whether a job that may fit is in one of the states or phases."""
+        return self.words is None or not {job.state, job.phase}.isdisjoint(self.words)
 
 
-def _select_ids(store: HasJobSearch, ids: Iterator[str], may_fit: Callable[[JobLabels], bool]) -> Iterator[str]:
-    """Yield the jobs that fit as far as a few fields say; of the others nothing else is read."""
+def _select_ids(store: HasJobSearch, ids: Iterator[str], wanted: _Filter) -> Iterator[str]:
+    """Yield the jobs that may fit; of the others no more than a few fields is read."""
     while page := list(islice(ids, _PAGE)):
         for job_id, found in zip(page, store.job_search.read_labels(page), strict=True):
-            if found is not None and may_fit(found):
+            if found is not None and wanted.may_fit(found):
                 yield job_id
 
 

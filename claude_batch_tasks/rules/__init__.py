@@ -47,6 +47,7 @@ from claude_batch_tasks.rules.job_progress import (
     DELIVERY_SILENCE as DELIVERY_SILENCE,
     PHASES as PHASES,
     BatchPart as BatchPart,
+    Estimated as Estimated,
     batch_kind as batch_kind,
     choose_phase as choose_phase,
     estimate_progress as estimate_progress,

@@ -85,22 +85,19 @@ def find_progress(
     """
     if job.state != "running":
         return None
-    kinds = {
-        kind: None
-        for batch in batches
-        if _is_at_anthropic(batch) and not batch.processed and (kind := _kind_of(job, batch)) is not None
-    }
-    past = dict(zip(kinds, past_seconds(list(kinds)), strict=True)) if kinds else {}
+    uncounted = [batch for batch in batches if _is_at_anthropic(batch) and not batch.processed]
+    kinds = sorted({kind for batch in uncounted if (kind := _kind_of(job, batch)) is not None})
+    past = dict(zip(kinds, past_seconds(kinds), strict=True)) if kinds else {}
     found = rules.estimate_progress([_part_of(job, batch, now, past) for batch in batches])
-    if found is None:
-        return None
-    percent = f"{int(found.fraction * 100)} %"
-    text = f"about {percent}, by the time that {found.similar} similar batches took" if found.similar else percent
-    return Progress(
-        fraction=found.fraction,
-        measured=not found.similar,
-        text=text if found.similar else f"{percent} of the requests",
-    )
+    return found and _describe_progress(found)
+
+
+def _describe_progress(found: rules.Estimated) -> Progress:
+    percent, measured = f"{int(found.fraction * 100)} %", not found.similar
+    text = f"{percent} of the requests"
+    if not measured:
+        text = f"about {percent}, by the time that {found.similar} similar batches took"
+    return Progress(fraction=found.fraction, measured=measured, text=text)
 
 
 def _is_at_anthropic(batch: BatchRecord) -> bool:

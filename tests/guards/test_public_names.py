@@ -24,6 +24,7 @@ NAMES = {
     "HistoryEvent",
     "JobOptions",
     "JobStatus",
+    "Progress",
     "RequestResult",
     "Summary",
     "WorkerPresence",
