@@ -144,6 +144,20 @@ def test_a_job_goes_on(upgraded: Upgraded, name: str) -> None:
         assert outcomes == {"succeeded": MANY.get(name, COUNT)}
 
 
+@of_dumps("half done")
+def test_calls_of_an_earlier_release_are_not_confirmed_and_can_be_made_again(upgraded: Upgraded, name: str) -> None:
+    job = upgraded.job(name)
+    job.get(timeout=180)
+    if not job.status().announced:
+        pytest.skip("it has no on_result, as no job of 0.1.0")
+    half = COUNT // 2
+    wait_until(lambda: job.status().unconfirmed <= half)
+    status = job.status()
+    assert (status.announced, status.unconfirmed, status.delivery_failures) == (COUNT, half, 0)
+    assert job.redeliver() == half
+    wait_until(lambda: job.delivered == COUNT)
+
+
 @of_dumps("partly through the Messages API")
 def test_a_call_whose_answer_nobody_heard_is_not_made_again(upgraded: Upgraded, name: str) -> None:
     summary = upgraded.job(name).get(timeout=180)
