@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 from claude_batch_tasks import BatchJob, demo, errors, run_batch  # noqa: E402
 from claude_batch_tasks.contrib.web import ProgressPage  # noqa: E402
 from claude_batch_tasks.embedded import RedisServer, free_port  # noqa: E402
+from claude_batch_tasks.jobs.job_ids import short_id  # noqa: E402
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator  # noqa: E402
 from tests.django import project  # noqa: E402
 
@@ -196,7 +197,8 @@ def draw_docs(browser: Browser) -> None:
 
 def draw_commands(running: Rig) -> None:
     """Draw what commands print in terminals of two widths."""
-    commands = ["claude-batch list", f"claude-batch status {running.failed}", f"claude-batch failures {running.failed}"]
+    failed = short_id(running.failed)
+    commands = ["claude-batch list", f"claude-batch status {failed}", f"claude-batch failures {failed}"]
     for width in (80, 140):
         console = Console(record=True, file=io.StringIO(), width=width, highlight=False, force_terminal=True)
         for command in commands:

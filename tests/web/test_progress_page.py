@@ -49,6 +49,14 @@ def in_flask(page: ProgressPage) -> Iterator[str]:
 
 
 @contextmanager
+def in_a_folder_with_an_odd_name(page: ProgressPage) -> Iterator[str]:
+    flask = Flask("team")
+    flask.wsgi_app = DispatcherMiddleware(flask.wsgi_app, {"/b\u00c3\u00a4 t": page.wsgi})  # type: ignore[method-assign]
+    with serve_wsgi(flask) as url:
+        yield f"{url}/b%C3%A4%20t"
+
+
+@contextmanager
 def in_flask_views(page: ProgressPage) -> Iterator[str]:
     flask = Flask("team")
     flask.register_blueprint(page.flask_blueprint(lambda view: view), url_prefix="/team/batches")
@@ -141,7 +149,9 @@ def test_every_link_is_relative_and_nothing_is_loaded_from_elsewhere(url: str, s
         assert not [link for link in links if link.startswith("/") or "//" in link]
 
 
-@pytest.mark.parametrize("serve", [in_wsgi, in_asgi, in_flask, in_flask_views, in_fastapi])
+@pytest.mark.parametrize(
+    "serve", [in_wsgi, in_asgi, in_flask, in_flask_views, in_fastapi, in_a_folder_with_an_odd_name]
+)
 def test_the_address_without_a_slash_leads_to_the_page(serve: Serve, app: Celery) -> None:
     with serve(ProgressPage(app)) as url:
         assert "There are no jobs yet" in ask(url).text
@@ -365,6 +375,21 @@ def test_a_rule_may_be_async_in_asgi(app: Celery) -> None:
     with in_asgi(ProgressPage(app, allow=allow)) as url:
         assert ask(f"{url}/").status == 403
         assert ask(f"{url}/?q=let-me-in").status == 200
+
+
+class _Rule:
+    """A rule that is async, and does not look like it."""
+
+    async def __call__(self, request: Any) -> bool:
+        return False
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_what_an_async_rule_says_counts_and_not_that_it_is_something(app: Celery) -> None:
+    with in_asgi(ProgressPage(app, allow=_Rule())) as url:
+        assert ask(f"{url}/").status == 403
+    with pytest.raises(TypeError, match="asgi"):
+        ProgressPage(app, allow=_Rule()).wsgi({"REQUEST_METHOD": "GET"}, lambda *_: None)
 
 
 @pytest.mark.parametrize("serve", [in_wsgi, in_asgi])

@@ -41,7 +41,7 @@ class Asked(NamedTuple):
     """The path below the place where the page is mounted; empty if the address has no slash after that place."""
     query: str
     mounted_at: str
-    """The path up to there."""
+    """The path up to there, as an address has it."""
 
 
 class Answer(NamedTuple):

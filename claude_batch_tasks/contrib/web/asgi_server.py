@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mutabl
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from claude_batch_tasks.contrib.web.answers import Answer, Asked
 
@@ -25,7 +26,7 @@ def read_scope(scope: Scope) -> Asked:
             break
     if not path and not root:
         path = "/"
-    return Asked(scope["method"], path, scope["query_string"].decode("latin-1"), root)
+    return Asked(scope["method"], path, scope["query_string"].decode("latin-1"), quote(root))
 
 
 async def send_answer(send: Send, answer: Answer, *, head: bool) -> None:

@@ -136,14 +136,19 @@ class ProgressPage:
             client.stop_listening()
 
     def _is_allowed(self, request: Any) -> bool:
-        return self._allow is None or bool(self._allow(request))
+        if self._allow is None:
+            return True
+        allowed = self._allow(request)
+        if inspect.isawaitable(allowed):  # which would count as true
+            raise TypeError("allow may be async only where the page is mounted with its asgi application")
+        return bool(allowed)
 
     async def _is_allowed_async(self, scope: Any) -> bool:
         if self._allow is None:
             return True
-        if inspect.iscoroutinefunction(self._allow):
-            return bool(await self._allow(scope))
-        return bool(await asyncio.to_thread(self._allow, scope))
+        called = inspect.iscoroutinefunction(self._allow)
+        allowed = self._allow(scope) if called else await asyncio.to_thread(self._allow, scope)
+        return bool(await allowed if inspect.isawaitable(allowed) else allowed)
 
     def _find_app(self) -> None:
         """Remember the current Celery app of the thread of a request: the threads that read the store have none."""

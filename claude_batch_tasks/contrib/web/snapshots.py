@@ -18,7 +18,7 @@ _SHORTEST, _LONGEST = 2.0, 60.0
 _REST = 10
 
 #: How many views are remembered.
-_VIEWS = 200
+_VIEWS = 100
 
 #: Threads that read the store, in each process.
 _THREADS = 4
