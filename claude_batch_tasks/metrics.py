@@ -203,7 +203,7 @@ JOB_LABEL, NO_LABEL = "label", "none"
 _instruments: tuple[Instruments, ...] = ()
 #: The metrics as this process reports them.
 _reported = METRICS
-_told: set[type] = set()
+_logged: set[type] = set()
 
 
 def use_instruments(instruments: Iterable[Instruments]) -> None:
@@ -262,6 +262,6 @@ def observe(name: str, value: float, **labels: str) -> None:
 
 
 def _log_failure(instruments: Instruments) -> None:
-    if (kind := type(instruments)) not in _told:
-        _told.add(kind)
+    if (kind := type(instruments)) not in _logged:
+        _logged.add(kind)
         log.exception("metrics: %s.%s failed; figures are missing. This is logged once", kind.__module__, kind.__name__)

@@ -219,11 +219,11 @@ def _list_identifying(client: anthropic.Anthropic) -> Iterator[str]:
         yield f"{type(client).__module__}.{type(client).__qualname__}"
         yield from _names_of(_token_provider(client))
         yield from (f"{name} {getattr(client, name, None)}" for name in _CLIENT_NAMES)
-    yield from _pick_telling(getattr(client, "_custom_headers", None))
-    yield from _pick_telling(getattr(client, "_custom_query", None))
+    yield from _pick_distinguishing(getattr(client, "_custom_headers", None))
+    yield from _pick_distinguishing(getattr(client, "_custom_query", None))
 
 
-def _pick_telling(values: Mapping[str, Any] | None) -> list[str]:
+def _pick_distinguishing(values: Mapping[str, Any] | None) -> list[str]:
     found = {name.lower(): value for name, value in (values or {}).items() if _TELLING.search(name)}
     return [f"{name}: {value}" for name, value in sorted(found.items()) if name != WORKSPACE]
 

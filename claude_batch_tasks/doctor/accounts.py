@@ -98,8 +98,8 @@ def _without_answer(about: dict[str, Any], exc: ApiError) -> Finding:
 
 def _with_answer(answer: api.ProbeAnswer, about: dict[str, Any], client: anthropic.Anthropic) -> Iterator[Finding]:
     organization, workspace = answer.account
-    told = f"organization {organization or 'not reported'}" + (f", workspace {workspace}" if workspace else "")
-    yield ok(f"client {about['alias']!r}: {about['host']} answers, {told}")
+    account = f"organization {organization or 'not reported'}" + (f", workspace {workspace}" if workspace else "")
+    yield ok(f"client {about['alias']!r}: {about['host']} answers, {account}")
     if organization is None and not identity.has_secret(client):
         yield problems.UNIDENTIFIED.found(**about, kind=identity.describe_client(client))
 

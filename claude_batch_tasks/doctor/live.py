@@ -57,13 +57,13 @@ def follow_job(
         report: a function that is called with each event of the job's history.
         warn: called once with a text, if no worker takes the job.
     """
-    begun, told, warned = time.monotonic(), 0, False
+    begun, reported, warned = time.monotonic(), 0, False
     while True:
         status = job.status()
         events = job.history()
-        for event in events[told:]:
+        for event in events[reported:]:
             report(event)
-        told = len(events)
+        reported = len(events)
         passed = time.monotonic() - begun
         if status.ended_at is not None or passed >= timeout:
             return status

@@ -30,15 +30,15 @@ class OpenTelemetry(Instruments):
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         for metric in METRICS.values():
-            told = (metric.full_name, _UNITS[metric.unit], metric.help)
+            described = (metric.full_name, _UNITS[metric.unit], metric.help)
             if metric.kind == "counter":
-                self._counters[metric.name] = meter.create_counter(*told)
+                self._counters[metric.name] = meter.create_counter(*described)
             elif metric.kind == "histogram":
                 self._histograms[metric.name] = meter.create_histogram(
-                    *told, explicit_bucket_boundaries_advisory=metric.buckets
+                    *described, explicit_bucket_boundaries_advisory=metric.buckets
                 )
             else:
-                name, unit, text = told
+                name, unit, text = described
                 meter.create_observable_gauge(name, [partial(self._read_gauge, metric.name)], unit, text)
 
     def count(self, metric: Metric, amount: float, labels: Mapping[str, str]) -> None:

@@ -65,6 +65,6 @@ def _report_end(step: Step, summary: Summary, reason: str | None, error: errors.
     if error is None and step.job.stopped is not None:  # a failed job reports this with its error
         text, level = f"{text}; nothing more was sent: {step.job.stopped}", logging.ERROR
     counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
-    told = {"failures": summary.get("failures") or None, "cost": summary["cost"]}
+    details = {"failures": summary.get("failures") or None, "cost": summary["cost"]}
     name = None if error is None else type(error).__name__
-    step.record_event("finished", text, level=level, state=summary["state"], counts=counts, **told, error=name)
+    step.record_event("finished", text, level=level, state=summary["state"], counts=counts, **details, error=name)

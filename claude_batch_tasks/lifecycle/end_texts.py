@@ -19,17 +19,17 @@ def describe_end(summary: Summary, reason: str | None) -> str:
         reason: why it failed; None: it has not failed.
     """
     counts = {name: count for name in result_rows.OUTCOMES if (count := cast("dict[str, int]", summary)[name])}
-    told = [f"{count:,} {name}{_list_errors(summary) if name == 'errored' else ''}" for name, count in counts.items()]
+    parts = [f"{count:,} {name}{_list_errors(summary) if name == 'errored' else ''}" for name, count in counts.items()]
     begin = summary["state"] if reason is None else f"{summary['state']}: {reason}"
     known = "" if summary["cost"] is None else format_dollars(summary["cost"])
     cost = " and ".join(filter(None, (known, format_unpriced(summary["cost_unknown"]))))
-    return "; ".join(filter(None, (begin, ", ".join(told) or "no outcomes", cost)))
+    return "; ".join(filter(None, (begin, ", ".join(parts) or "no outcomes", cost)))
 
 
 def _list_errors(summary: Summary) -> str:
     """Return in brackets the types of a job's errors, the most frequent first."""
     failures = summary.get("failures") or {}  # one of an earlier release has none
     types = [(name, count) for name, count in failures.items() if name not in failure_types.FAILED_OUTCOMES]
-    told = [f"{count:,} {name}" for name, count in types[:_TYPES]]
-    told += [f"{len(types) - _TYPES} more types"] if types[_TYPES:] else []
-    return f" ({', '.join(told)})" if told else ""
+    parts = [f"{count:,} {name}" for name, count in types[:_TYPES]]
+    parts += [f"{len(types) - _TYPES} more types"] if types[_TYPES:] else []
+    return f" ({', '.join(parts)})" if parts else ""

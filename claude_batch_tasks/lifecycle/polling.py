@@ -342,7 +342,7 @@ class _Listing:
 
     def _take_page(self, page: api.Page, first: bool) -> None:
         entries, due, ended = {}, {}, {}
-        looked_at = 0
+        polled = 0
         floor = None if page.retry_after is None else self.taken_at + page.retry_after
         for seen in page.data:
             self._wanted.discard(seen.id)
@@ -350,7 +350,7 @@ class _Listing:
                 self.own = seen
                 seen.retry_after = page.retry_after
             running, known = seen.running, self._flights.get(seen.id)
-            looked_at += known is not None or seen is self.own
+            polled += known is not None or seen is self.own
             if running or known:
                 entries[seen.id] = _encode(seen)
             if known and running:
@@ -358,7 +358,7 @@ class _Listing:
                 due[seen.id] = _apply_not_before(floor, at, known[1].deadline)
             elif known:
                 ended[seen.id] = self._step.now()
-        metrics.count("looks", looked_at, how="list")
+        metrics.count("looks", polled, how="list")
         self._keep_page(entries, page.oldest, first)
         with self._lock:
             self._put_off(due, shown=self.taken_at)

@@ -34,12 +34,12 @@ def reconcile_create(step: Step) -> bool:
     """
     record, settings = step.batch, step.settings
     assert record.intent_at is not None
-    looked_at = step.now()
-    begun = _begin_search(step, looked_at)
+    started_at = step.now()
+    begun = _begin_search(step, started_at)
     candidates = _find_candidates(step)
     # List calls on what may be another account are counted separately: they prove nothing.
     counted = "create_looks" if credentials.proves_absence(step) else "unidentified"
-    last = looked_at - begun >= settings.create_settle and getattr(record, counted) + 1 >= settings.listings
+    last = started_at - begun >= settings.create_settle and getattr(record, counted) + 1 >= settings.listings
     found, undecided = _choose_candidate(step, candidates, last=last)
     if found:
         metrics.count("orphan_searches", found="batch")
@@ -49,7 +49,7 @@ def reconcile_create(step: Step) -> bool:
         metrics.count("orphan_searches", found="doubtful" if undecided else "nothing")
         raise errors.CreateUnresolved(_describe_search(step, unproven=last and counted == "unidentified"))
     metrics.count("orphan_searches", found="given_up")
-    _give_up_search(step, looked_at - begun)
+    _give_up_search(step, started_at - begun)
     return False
 
 

@@ -76,10 +76,10 @@ class Watch:
             store.jobs.rebuild_list()
         self._remember_jobs(store)
         with dispatch.no_fork:
-            self._tell_of_lost_jobs(app, store)
+            self._report_lost_jobs(app, store)
         for job_id in store.jobs.sample_jobs(_JOBS):
             with dispatch.no_fork:  # one job at a time: forks wait no longer than one takes
-                _look_through(store, job_id)
+                _repair_job(store, job_id)
         with dispatch.no_fork:
             for job_id in store.records.take_restore_requests(_JOBS):
                 if (
@@ -118,7 +118,7 @@ class Watch:
         self._sent.update(job_id for job_id, state in states.items() if state == "running")
         return states
 
-    def _tell_of_lost_jobs(self, app: Celery, store: _Counted) -> None:
+    def _report_lost_jobs(self, app: Celery, store: _Counted) -> None:
         """Send the last task of a job that has disappeared: it ends the job, with everything that Celery does then."""
         now = time.monotonic()
         for job_id, (record, since) in list(self._absent.items()):
@@ -151,7 +151,7 @@ def _new_jobs(store: HasJobs, since: float) -> Iterator[tuple[str, JobRecord]]:
             yield job_id, record
 
 
-def _look_through(store: _Repairable, job_id: str) -> None:
+def _repair_job(store: _Repairable, job_id: str) -> None:
     """Schedule the repair of a job that has lost something."""
     if (job := store.jobs.read_job(job_id)) is None:
         return

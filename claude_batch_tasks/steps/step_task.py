@@ -63,7 +63,7 @@ class StepTask(JobTask):
     waits = True
     #: Seconds past the deadline during which it still comes back, if it could not see whether the batch has ended, or
     #: could not get its results.
-    last_look = 0.0
+    last_poll_seconds = 0.0
 
     @property
     def step(self) -> Step:
@@ -251,7 +251,7 @@ class StepTask(JobTask):
         if self.request.is_eager:
             self.request.update(failing_since=None)
         if self.waits and not wait.past_deadline:
-            self.step.check_deadline(0.0 if wait.tried else self.last_look, wait)
+            self.step.check_deadline(0.0 if wait.tried else self.last_poll_seconds, wait)
         self.retry_later(wait)
 
     def _start_over(self) -> NoReturn:
@@ -305,7 +305,7 @@ class StepTask(JobTask):
         if self.request.is_eager:
             self.step.check_eager_failures(exc)
         if self.waits:
-            self.step.check_deadline(self.last_look, exc)
+            self.step.check_deadline(self.last_poll_seconds, exc)
         self.retry_later(exc)
 
     def retry_later(self, why: Wait | Exception | None) -> NoReturn:
@@ -320,7 +320,7 @@ class StepTask(JobTask):
         except errors.StoreUnavailable as away:
             wait, failures = step.draw_outage_countdown(away), self.request.retries + 1
         wait = step.bound_wait(wait, why.seconds if isinstance(why, Wait) else getattr(why, "retry_after", None))
-        for limit in (step.deadline, step.deadline and step.deadline + self.last_look):
+        for limit in (step.deadline, step.deadline and step.deadline + self.last_poll_seconds):
             if limit is not None and limit > now:
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args
@@ -337,7 +337,7 @@ class StepTask(JobTask):
                     step.unit, step.owner, position, failures=failures, due_at=due_at, **step.ran
                 )
             step.released = True
-        self._tell_why(why, str(retry.exc), wait)
+        self._log_wait(why, str(retry.exc), wait)
         raise retry
 
     def _describe_wait(self, why: Wait | Exception | None, wait: float) -> errors.Waiting:
@@ -347,15 +347,15 @@ class StepTask(JobTask):
     def wait_after(self, why: Wait | Exception | None, now: float) -> tuple[float, int]:
         """Return the seconds to wait, and the number of failures in a row, this one included."""
         if isinstance(why, Wait):
-            return why.draw_seconds(lambda: self.look_interval(now)), 0 if why.tried else self.count_failures()
+            return why.draw_seconds(lambda: self.draw_next_poll(now)), 0 if why.tried else self.count_failures()
         failures = self.count_failures() + (not isinstance(why, errors.CreateUnresolved))
         return self.step.draw_countdown(failures, why), failures
 
-    def look_interval(self, now: float) -> float:
+    def draw_next_poll(self, now: float) -> float:
         """Return the seconds until the next poll of a batch of which no typical duration is known."""
         return self.step.draw_poll_interval()
 
-    def _tell_why(self, why: Wait | Exception | None, text: str, wait: float) -> None:
+    def _log_wait(self, why: Wait | Exception | None, text: str, wait: float) -> None:
         """Log why the step waits; only the log records that nothing has changed, because the history is bounded."""
         step, countdown = self.step, round(wait, 1)
         if isinstance(why, Wait):

@@ -45,25 +45,25 @@ class StoreClock:
         ):
             asked = steady.monotonic_now()
             try:
-                told = self._ask()
+                shown = self._ask()
             except StoreUnavailable:
                 if self._ahead is None:
                     raise
                 self._ask_at, self._own_ahead = steady.monotonic_now() + _AGAIN, _own_ahead()
             else:
-                self.learn(told, asked)
+                self.learn(shown, asked)
         assert self._ahead is not None
         return steady.monotonic_now() + self._ahead
 
-    def learn(self, told: float, asked: float) -> None:
-        """The store answered that its clock shows ``told``.
+    def learn(self, shown: float, asked: float) -> None:
+        """The store answered that its clock shows ``shown``.
 
         Args:
             asked: when it was asked, by ``steady.monotonic_now``.
         """
         answered = steady.monotonic_now()
-        # It was told at some moment between the two, which may be far apart: the process may have slept.
-        least, most = told - answered, told - asked
+        # It was shown at some moment between the two, which may be far apart: the process may have slept.
+        least, most = shown - answered, shown - asked
         self._ahead = (least + most) / 2 if self._ahead is None else min(max(self._ahead, least), most)
         self._ask_at, self._own_ahead = answered + _FRESH, _own_ahead()
 

@@ -13,7 +13,7 @@ from claude_batch_tasks.steps import NAME, Decision, Done, Fail, LeaseLost, Star
 from claude_batch_tasks.wire.completeness import Completeness
 
 
-@job_task(base=StepTask, rank=2, last_look=rules.LAST_POLL_SECONDS, name=NAME + "fetch_results")
+@job_task(base=StepTask, rank=2, last_poll_seconds=rules.LAST_POLL_SECONDS, name=NAME + "fetch_results")
 def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: int = 0) -> Decision:
     """Download, check and publish the batch's results; download them again if they do not add up."""
     step, record = self.step, self.step.batch

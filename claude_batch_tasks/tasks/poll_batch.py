@@ -17,9 +17,9 @@ class PollBatch(InFlightTask):
     abstract = True
     rank = 1
     what_follows = "next poll"
-    last_look = rules.LAST_POLL_SECONDS
+    last_poll_seconds = rules.LAST_POLL_SECONDS
 
-    def look_interval(self, now: float) -> float:
+    def draw_next_poll(self, now: float) -> float:
         """Return the seconds until the next poll by the schedule."""
         return max(polling.next_poll_at(self.step) - now, 0)
 

@@ -26,7 +26,7 @@ if not TYPE_CHECKING:  # else a name that is misspelled would be one of any type
 KEPT = {
     "api.clients": ("_client", "_renewed", "_replaced", "_slots"),
     "checks.presence": ("_settled",),
-    "metrics": ("_told",),
+    "metrics": ("_logged",),
     "pricing.prices": ("_listed", "_window"),
     "steps.publishing": ("_pools",),
     "settings.redis_urls": ("_redis_url", "address_of"),

@@ -106,7 +106,7 @@ class TestTelling:
     def test_a_failure_is_logged_once_and_disturbs_no_other(
         self, bare_app: Celery, unused: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(metrics, "_told", set())
+        monkeypatch.setattr(metrics, "_logged", set())
         broken, whole = Memory(bare_app, forks=False), Memory(bare_app, forks=False)
         broken.broken = True
         metrics.use_instruments([broken, whole])

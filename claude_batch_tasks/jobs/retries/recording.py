@@ -63,7 +63,7 @@ def note_retry(store: Store, parent_id: str, job_id: str, job: JobRecord, count:
     what = format_count(count, "request")
     text = f"retried: {what} that failed are sent again as job {job_id}"
     history.note(store, Unit(parent_id), "retried", text, retry=job_id, requests=count)
-    told: dict[str, Any] = {"requests": count, "batches": job.batches, "client": job.client, "queue": job.queue}
-    told |= {"label": job.label, "metadata": job.metadata or None}
+    details: dict[str, Any] = {"requests": count, "batches": job.batches, "client": job.client, "queue": job.queue}
+    details |= {"label": job.label, "metadata": job.metadata or None}
     text = f"submitted: {what}, a retry of job {parent_id}"
-    history.note(store, Unit(job_id), "submitted", text, job=job, parent=parent_id, **told)
+    history.note(store, Unit(job_id), "submitted", text, job=job, parent=parent_id, **details)

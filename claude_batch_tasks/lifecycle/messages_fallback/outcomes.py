@@ -95,11 +95,11 @@ class Outcomes:
                     log.error("job %s: the answer to request %d is lost: %s", step.where, place, exc, extra=extra)
                     raise
                 if paid:
-                    self._hold_answer(place, exc)
+                    self._store_later(place, exc)
             tries += 1
             self.stopping.wait(next(pauses))
 
-    def _hold_answer(self, place: int, exc: errors.StoreUnavailable) -> None:
+    def _store_later(self, place: int, exc: errors.StoreUnavailable) -> None:
         if place not in self.unsaved:
             self.unsaved.add(place)
             text = "job %s: the answer to request %d is in memory until the store accepts it: %s"
