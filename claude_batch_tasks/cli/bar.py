@@ -20,7 +20,7 @@ class Bar:
         console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             SpinnerColumn(),
-            BarColumn(bar_width=max(10, min(40, console.width // 5))),
+            BarColumn(bar_width=max(10, min(40, console.width // 8))),
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             TextColumn("{task.fields[age]}"),
             console=console,
@@ -40,8 +40,7 @@ class Bar:
 
     def show_status(self, status: JobStatus) -> None:
         """Show a status of the job."""
-        # The number of an adopted job's requests is not known before its batch was seen.
-        fraction = status.done / status.requests if status.requests else None
+        fraction = None if status.progress is None else status.progress.fraction
         self._progress.update(
             self._task,
             total=None if fraction is None else 1,

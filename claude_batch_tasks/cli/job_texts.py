@@ -76,8 +76,10 @@ def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]
 
 
 def _format_phase(job: JobStatus) -> str:
-    """Return the state of a job, with its progress if that is counted."""
-    return f"running {job.done * 100 // job.requests}%" if job.phase == "running" and job.done else job.phase
+    """Return the phase of a job, with how far it is if it runs; ``~``: by the time that similar batches took."""
+    if job.phase != "running" or job.progress is None or not job.progress.fraction:
+        return job.phase
+    return f"running {'' if job.progress.measured else '~'}{job.progress.fraction:.0%}"
 
 
 def _format_problem(job: JobStatus) -> str:
@@ -128,7 +130,7 @@ def _field(name: str, text: str) -> Line:
 
 
 def _format_state(job: JobStatus, waits: str | None) -> Iterator[Line]:
-    about = job.error
+    about = job.error or (job.progress.text if job.progress is not None else "")
     yield _field("State", f"{_color_word(job.phase)}{f': {about}' if about else ''}")
     if waits:
         yield _field("Waits", click.style(waits, fg="yellow"))
@@ -209,8 +211,11 @@ def format_progress(job: JobStatus) -> str:
 
 
 def format_bar(job: JobStatus) -> str:
-    """Return how far a job is, for the line with the bar: ``running: 40 %; next poll in 40 s``."""
-    text = f"{job.phase}: {format_counts({name: getattr(job, name) for name in (*OUTCOMES, 'processing')})}"
+    """Return how far a job is, for the line with the bar: ``running: 40 % of the requests; next poll in 40 s``."""
+    # The number of an adopted job's requests is not known before its batch was seen.
+    size = format_count(job.requests, "request") if job.requests else ""
+    about = job.progress.text if job.progress is not None else size
+    text = f"{job.phase}: {about}" if about else job.phase
     if job.next_poll_at is not None:
         text += f"; next poll {_format_next(job.next_poll_at)}"
     return text

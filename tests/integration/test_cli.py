@@ -239,7 +239,7 @@ def test_a_terminal_shows_a_bar_and_asks(world: World) -> None:
     (world.folder / "requests.jsonl").write_text(lines("terminal", 4))
     with Terminal() as terminal:
         with world.running("submit", "requests.jsonl", "--wait", **terminal.ends) as waiting:
-            wait_until(lambda: "━" in terminal.shown and "4 processing" in terminal.shown)
+            wait_until(lambda: "━" in terminal.shown and "running" in terminal.shown)
             assert waiting.stdout is not None
             job_id = waiting.stdout.readline().rstrip("\n")
             with world.running("cancel", job_id, **terminal.ends) as canceling:

@@ -11,7 +11,7 @@ import click
 import pytest
 from rich.console import Console
 
-from claude_batch_tasks import BatchStatus, JobStatus
+from claude_batch_tasks import BatchStatus, JobStatus, Progress
 from claude_batch_tasks.cli import job_texts, output
 from claude_batch_tasks.cli.output import Line
 
@@ -33,6 +33,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
 
 def plain(shown: io.StringIO) -> list[str]:
     return click.unstyle(shown.getvalue()).splitlines()
+
+
+def make_progress(fraction: float, *, measured: bool) -> Progress:
+    return Progress(fraction=fraction, measured=measured, text=f"{fraction:.0%} of the requests")
 
 
 def make_job(**changes: Any) -> JobStatus:
@@ -121,7 +125,11 @@ class TestTheTableOfJobs:
 
     def show(self, shown: io.StringIO) -> list[str]:
         failed = make_job(state="failed", error=self.REASON, label="nightly")
-        output.show(job_texts.format_jobs([make_job(label="a" * 30), failed], output.terminal_width()))
+        output.show(
+            job_texts.format_jobs(
+                [make_job(label="a" * 30, progress=make_progress(0.02, measured=True)), failed], output.terminal_width()
+            )
+        )
         return plain(shown)
 
     def test_fits_into_80_columns(self, terminal: Callable[..., io.StringIO]) -> None:
@@ -143,6 +151,13 @@ class TestTheTableOfJobs:
         rows = [line.text for line in job_texts.format_jobs([make_job(state="failed", error=f"{long}\n{long}")], None)]
         assert click.unstyle(rows[1]).startswith("4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11  failed")
         assert click.unstyle(rows[1]).endswith(f"5m  {long}{long}".rstrip())
+
+
+def test_an_estimate_of_the_progress_is_marked() -> None:
+    job = make_job(progress=make_progress(0.4, measured=False))
+    rows = [click.unstyle(line.text) for line in job_texts.format_jobs([job], None)]
+    assert "  running ~40%  " in rows[1]
+    assert job_texts.format_bar(job) == "running: 40% of the requests; next poll in 40 s"
 
 
 @pytest.mark.parametrize("width", [80, 140])
