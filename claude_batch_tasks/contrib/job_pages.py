@@ -104,6 +104,24 @@ def is_live(status: JobStatus) -> bool:
     return status.ended_at is None or status.phase == "delivering"
 
 
+def find_share(status: JobStatus) -> int:
+    """Return how much of a job is done, in thousandths; of a job that runs it may be an estimate."""
+    if status.progress is not None:
+        return round(1000 * status.progress.fraction)
+    return round(1000 * status.done / status.requests) if status.requests else 0
+
+
+def is_estimated(status: JobStatus) -> bool:
+    """Return whether that is an estimate."""
+    return status.progress is not None and not status.progress.measured
+
+
+def describe_progress(status: JobStatus) -> str:
+    """Return how much of a job is done as a short text: ``30 of 200``, ``0 of 200, about 40 %``."""
+    estimate = f", about {round(find_share(status) / 10)} %" if is_estimated(status) else ""
+    return f"{status.done:,} of {status.requests:,}{estimate}"
+
+
 def name_failures(status: JobStatus) -> str:
     """Return how many requests of a job failed, by type: ``4 invalid_request_error, 3 expired``."""
     return ", ".join(f"{failure.count:,} {failure.type}" for failure in status.failures)

@@ -16,12 +16,13 @@ import pytest
 from celery import Celery
 from fastapi import FastAPI
 from flask import Flask, request
+from msgspec.structs import replace
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from claude_batch_tasks import run_batch
+from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.contrib.web import ProgressPage, snapshots, streams
 from claude_batch_tasks.embedded import RedisServer
-from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord
+from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, Progress
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
 from claude_batch_tasks.testing.claude_batch import ClaudeBatch
@@ -309,6 +310,21 @@ def test_a_search_through_many_jobs_ends_and_goes_on_from_there(
         assert "jobs were searched" in page
         [older] = re.findall(r'href="([^"]+)">Older', page)
         assert "job?id=job-14" in ask(urljoin(f"{url}/", older.replace("&amp;", "&"))).text
+
+
+def test_an_estimate_is_shown_as_one(app: Celery, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(store, "some-job", requests=200)
+    status = BatchJob("some-job", app).status()
+    for measured, shown in ((False, "0 of 200, about 42 %"), (True, "0 of 200<")):
+        text = "about 42 %, by the time that 12 similar batches took"
+        progress = Progress(fraction=0.42, measured=measured, text=text)
+        monkeypatch.setattr(BatchJob, "status", lambda _, found=progress: replace(status, progress=found))
+        with in_wsgi(ProgressPage(app)) as url:
+            page = ask(f"{url}/job?id=some-job").text
+            assert shown in page
+            assert text in page
+            assert 'value="420"' in page
+            assert ("estimated" in page) != measured
 
 
 def test_a_job_of_many_batches_is_shown_in_pages_numbered_from_one(app: Celery, store: Store) -> None:

@@ -70,13 +70,12 @@ def job_snapshot(app: Celery, view: View, *, show_custom_ids: bool) -> Snapshot:
 
 def _make_heading(job: JobStatus) -> Markup:
     label = job.label
-    progress = getattr(job, "progress", None)
     return html_tag(
         "header",
         html_tag("h1", label or f"Job {short_id(job.job_id)}", " ", phase_pill(job)),
         html_tag("p", html_tag("code", job.job_id), class_="id"),
         html_tag("p", progress_bar(job), class_="progress"),
-        html_tag("p", progress.text, class_="quiet") if progress is not None and progress.text else None,
+        html_tag("p", job.progress.text, class_="quiet") if job.progress is not None else None,
     )
 
 

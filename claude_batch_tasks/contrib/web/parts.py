@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from claude_batch_tasks.contrib.job_pages import describe_progress, find_share, is_estimated
 from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
 from claude_batch_tasks.jobs.job_status import JobStatus
 
@@ -38,17 +39,15 @@ def progress_bar(job: JobStatus) -> Markup:
     """Return how far a job is, as a bar and as text."""
     if not job.requests:
         return html_tag("span", "not known yet", class_="quiet")
-    progress = getattr(job, "progress", None)
-    share = job.done / job.requests if progress is None else progress.fraction
-    estimated = progress is not None and not progress.measured
     bar = html_tag(
         "progress",
         max=1000,
-        value=round(1000 * share),
-        class_=f"{_css_name(job.phase)}{' estimated' if estimated else ''}",
+        value=find_share(job),
+        class_=f"{_css_name(job.phase)}{' estimated' if is_estimated(job) else ''}",
         aria_label="Progress",
     )
-    return join_content(bar, " ", html_tag("span", f"{job.done:,} of {job.requests:,}", class_="count"))
+    title = job.progress.text if job.progress else None
+    return join_content(bar, " ", html_tag("span", describe_progress(job), class_="count", title=title))
 
 
 def show_moment(moment: datetime | None) -> Markup | None:
