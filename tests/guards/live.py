@@ -182,6 +182,9 @@ def _live(live: Live, worker: Worker) -> None:
         job.get(timeout=120)
     wait_until(lambda: revoked.status().state == "revoked")
     wait_until(lambda: any(event.event == "recovered" for event in unread.history()))
+    retry = canceled.retry_failed(["canceled"])
+    live.jobs["retry"] = retry.id
+    retry.get(timeout=120)
     assert again.result("again 0").type == "succeeded"
     live.summary = again.get()
     _lose_rows(live, again)
