@@ -38,7 +38,7 @@ _NAMES: dict[str, tuple[str, slice]] = {
     **dict.fromkeys(("SADD", "SREM"), ("set", _ALL)),
     "SMEMBERS": ("set", _NONE),
     **dict.fromkeys(("RPUSH", "LPUSH", "LPOP", "RPOP", "LTRIM", "LLEN", "LRANGE", "LINDEX"), ("list", _NONE)),
-    **dict.fromkeys(("SET", "GET", "INCRBY", "SETBIT", "GETBIT", "GETRANGE", "STRLEN"), ("string", _NONE)),
+    **dict.fromkeys(("SET", "GET", "INCRBY", "SETBIT", "GETBIT", "BITCOUNT", "GETRANGE", "STRLEN"), ("string", _NONE)),
     **dict.fromkeys(("EXPIRE", "PEXPIRE", "PERSIST", "TTL", "PTTL", "TYPE"), ("", _NONE)),
 }
 
