@@ -51,18 +51,24 @@ def write_outcomes(file: str, format_: str | None, write: Callable[[str | IO[byt
     with _failures_explained(file):
         if file != STANDARD_OUTPUT:
             return write(file, format_)
-        out = _standard_output(format_)
+        out = sys.stdout.buffer
         written = write(out, format_)
         out.flush()
         return written
 
 
-def _standard_output(format_: str | None) -> IO[bytes]:
+def check_target(file: str, format_: str | None) -> None:
+    """Check that outcomes can be written there, before anything is read.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if file != STANDARD_OUTPUT:
+        return
     if sys.stdout is None:
         raise click.UsageError("there is no standard output; give -o FILE")
     if format_ == "parquet" and sys.stdout.buffer.isatty():
         raise click.UsageError("a Parquet file cannot be shown on a terminal; give -o FILE")
-    return sys.stdout.buffer
 
 
 @contextmanager

@@ -36,7 +36,8 @@ class TestCommands:
     def test_need_no_sdk_for_looking(self) -> None:
         """It takes longer to import than the rest takes to answer."""
         code = (
-            "import sys; from claude_batch_tasks.cli import read_commands, watching; print('anthropic' in sys.modules)"
+            "import sys; from claude_batch_tasks.cli import common, following, job_texts, retrying, submitting; "
+            "print('anthropic' in sys.modules)"
         )
         assert run_code(code) == "False"
 

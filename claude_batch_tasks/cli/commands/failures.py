@@ -44,9 +44,10 @@ def failures(
     """
     from claude_batch_tasks.cli import common
 
-    job = common.find_job(ctx, job_id)
     if csv is not None:
         file, format_ = csv, "csv"
+    exporting.check_target(file, format_)
+    job = common.find_job(ctx, job_id)
     if file != exporting.STANDARD_OUTPUT or format_ is not None:
         _export_failures(job, types, file, format_, as_json)
     elif each:

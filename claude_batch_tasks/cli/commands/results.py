@@ -52,6 +52,7 @@ def results(
     """
     from claude_batch_tasks.cli import common
 
+    exporting.check_target(file, format_)
     job = common.find_job(ctx, job_id)
     to_file = file != exporting.STANDARD_OUTPUT
     if as_json and not to_file:
