@@ -62,7 +62,7 @@ def _complete_answer(client: Client, response: Any, body: bytes) -> Answer:
     if message.get("error") and "content" not in message:
         raise error_from_answer("messages", response.status_code, body, response.headers, client)
     if message.get("type") in _NO_MESSAGES:
-        raise msgspec.DecodeError("the answer is not a message in the API's JSON")
+        raise msgspec.DecodeError("the answer is not the API's JSON of a message")
     return Answer(body, rules.read_rate_limits(response.headers))
 
 

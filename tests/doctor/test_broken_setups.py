@@ -37,7 +37,7 @@ def own_redis() -> Iterator[RedisServer]:
 def test_a_healthy_set_up_has_no_finding(make_app: MakeApp, doctor_says: DoctorSays) -> None:
     said = doctor_says(make_app(), "--strict")
     assert (said.ids, said.exit_code) == ([], 0)
-    assert "takes our jobs" in said.text
+    assert "runs jobs, with claude-batch-tasks" in said.text
     assert "client 'default': 127.0.0.1" in said.text
     assert "0 errors, 0 warnings" in said.text
 
@@ -144,7 +144,7 @@ def test_a_password_that_breaks_the_address_of_the_result_back_end(
     app = make_app(result_backend=f"redis://:{PASSWORD}/x@127.0.0.1:6379/0", claude_batch_store_url=healthy.url)
     said = doctor_says(app, "servers")
     assert said.ids == ["E018"]
-    assert "written %2F" in said.text
+    assert "as %2F" in said.text
 
 
 def test_a_database_of_results(tmp_path: Path, make_app: MakeApp, doctor_says: DoctorSays) -> None:
@@ -299,7 +299,7 @@ def test_a_gateway_without_batches(
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
         said = doctor_says(app, "anthropic")
     assert (said.ids, said.exit_code) == (["E318"], 1)
-    assert f"answers {status} to a list of batches" in said.text
+    assert f"answers {status} to a list call" in said.text
     assert "a gateway without Message Batches" in said.text
 
 

@@ -306,6 +306,6 @@ except errors.InvalidRequests as exc:
 """
     with project.worker() as worker:
         said = project.run("-c", program)
-        assert "takes our jobs" in said.text, said.text + worker.log.read_text()
+        assert "runs jobs, with claude-batch-tasks" in said.text, said.text + worker.log.read_text()
         assert "other settings" not in said.text
         assert "refused: " in said.text
