@@ -60,6 +60,14 @@ TROUBLED = Scenario(
     ),
 )
 
+#: Lets long texts in tables have several lines.
+WRAP = """
+for (const cell of document.querySelectorAll("td, td *, th")) {
+    cell.style.setProperty("white-space", "normal", "important");
+    cell.style.setProperty("max-width", "720px", "important");
+}
+"""
+
 METADATA = {"team": "search", "run": "2026-11-30"}
 
 
@@ -163,7 +171,7 @@ def draw_admin(browser: Browser, running: Rig) -> None:
         page.click("[type=submit]")
 
     with opened(browser, log_in) as page:
-        take(page, jobs, "admin-list", height=660)
+        take(page, jobs, "admin-list", height=690)
         take(page, f"{jobs}{running.failed}/change/", "admin-job", height=1000)
         take(page, f"{jobs}{running.failed}/change/", "admin-failures", part=".claude-batch-failures")
     with opened(browser, log_in, color_scheme="dark") as page:
@@ -184,7 +192,7 @@ def draw_progress_page(browser: Browser, running: Rig) -> None:
 def draw_flower(browser: Browser, running: Rig) -> None:
     with opened(browser) as page:
         # Long reasons are on several lines, where Flower has a bar to scroll with.
-        take(page, f"{running.flower}/tasks", "flower", height=700, style="td, td * { white-space: normal !important }")
+        take(page, f"{running.flower}/tasks", "flower", height=700, script=WRAP)
 
 
 def draw_docs(browser: Browser) -> None:
@@ -253,13 +261,13 @@ def take(
     width: int = 1280,
     height: int = 800,
     part: str | None = None,
-    style: str = "",
+    script: str = "",
 ) -> None:
     page.set_viewport_size({"width": width, "height": height})
     page.goto(address)
     page.wait_for_load_state("load")
-    if style:
-        page.add_style_tag(content=style)
+    if script:
+        page.evaluate(script)
     page.wait_for_timeout(500)
     path = IMAGES / f"{name}.png"
     if part is None:

@@ -118,7 +118,8 @@ def is_estimated(status: JobStatus) -> bool:
 
 def describe_progress(status: JobStatus) -> str:
     """Return how much of a job is done as a short text: ``30 of 200``, ``0 of 200, about 40 %``."""
-    estimate = f", about {round(find_share(status) / 10)} %" if is_estimated(status) else ""
+    estimated = status.progress.fraction if status.progress is not None and is_estimated(status) else None
+    estimate = "" if estimated is None else f", about {100 * estimated:.0f} %"
     return f"{status.done:,} of {status.requests:,}{estimate}"
 
 

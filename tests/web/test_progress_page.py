@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks.contrib import job_pages
 from claude_batch_tasks.contrib.web import ProgressPage, snapshots, streams
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, Progress
@@ -299,8 +300,6 @@ def test_the_pages_of_the_list_have_every_job_once_the_newest_first(app: Celery,
 def test_a_search_through_many_jobs_ends_and_goes_on_from_there(
     app: Celery, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from claude_batch_tasks.contrib import job_pages
-
     monkeypatch.setattr(job_pages, "SEARCHED", 10)
     now = time.time()
     for number in range(15):
@@ -314,17 +313,20 @@ def test_a_search_through_many_jobs_ends_and_goes_on_from_there(
 
 def test_an_estimate_is_shown_as_one(app: Celery, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     make(store, "some-job", requests=200)
-    status = BatchJob("some-job", app).status()
+    read = job_pages.read_status
     for measured, shown in ((False, "0 of 200, about 42 %"), (True, "0 of 200<")):
         text = "about 42 %, by the time that 12 similar batches took"
         progress = Progress(fraction=0.42, measured=measured, text=text)
-        monkeypatch.setattr(BatchJob, "status", lambda _, found=progress: replace(status, progress=found))
+        found = replace(read(store, "some-job", store.jobs.read_job("some-job")), progress=progress)
+        monkeypatch.setattr(job_pages, "read_status", lambda *_, found=found: found)
+        monkeypatch.setattr(BatchJob, "status", lambda _, found=found: found)
         with in_wsgi(ProgressPage(app)) as url:
-            page = ask(f"{url}/job?id=some-job").text
-            assert shown in page
-            assert text in page
+            rows, job = ask(f"{url}/").text, ask(f"{url}/job?id=some-job").text
+        assert shown in rows
+        assert f'<p class="quiet">{text}' in job
+        for page in (rows, job):
             assert 'value="420"' in page
-            assert ("estimated" in page) != measured
+            assert (" estimated" in page) != measured
 
 
 def test_a_job_of_many_batches_is_shown_in_pages_numbered_from_one(app: Celery, store: Store) -> None:

@@ -74,7 +74,7 @@ def _make_heading(job: JobStatus) -> Markup:
         "header",
         html_tag("h1", label or f"Job {short_id(job.job_id)}", " ", phase_pill(job)),
         html_tag("p", html_tag("code", job.job_id), class_="id"),
-        html_tag("p", progress_bar(job), class_="progress"),
+        html_tag("p", progress_bar(job, with_estimate=False), class_="progress"),
         html_tag("p", job.progress.text, class_="quiet") if job.progress is not None else None,
     )
 

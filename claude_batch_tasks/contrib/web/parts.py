@@ -35,8 +35,12 @@ def phase_pill(job: JobStatus) -> Markup:
     return html_tag("span", job.phase, class_=f"pill {_css_name(job.phase)}")
 
 
-def progress_bar(job: JobStatus) -> Markup:
-    """Return how far a job is, as a bar and as text."""
+def progress_bar(job: JobStatus, *, with_estimate: bool = True) -> Markup:
+    """Return how far a job is, as a bar and as text.
+
+    Args:
+        with_estimate: whether the text has an estimate in percent too.
+    """
     if not job.requests:
         return html_tag("span", "not known yet", class_="quiet")
     bar = html_tag(
@@ -46,8 +50,9 @@ def progress_bar(job: JobStatus) -> Markup:
         class_=f"{_css_name(job.phase)}{' estimated' if is_estimated(job) else ''}",
         aria_label="Progress",
     )
+    text = describe_progress(job) if with_estimate else f"{job.done:,} of {job.requests:,}"
     title = job.progress.text if job.progress else None
-    return join_content(bar, " ", html_tag("span", describe_progress(job), class_="count", title=title))
+    return join_content(bar, " ", html_tag("span", text, class_="count", title=title))
 
 
 def show_moment(moment: datetime | None) -> Markup | None:
