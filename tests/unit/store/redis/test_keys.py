@@ -50,6 +50,7 @@ def test_fields_are_those_that_releases_share(namespaces: dict[str, str], patter
     known = {before + field for name, before in namespaces.items() for field in keys.FIELDS[name].values()}
     # ``flights`` is a batch's; leases of jobs and senders are asked for it. What else a release left is in the table.
     left = {"lease:failures", "lease:due_at", "LANE:task_id"}
+    left |= {"retry:NUMBER"}  # which requests a retry took; ``taken_field`` spells it
     assert known - key.asked == (key.names | key.added) - left
 
 
