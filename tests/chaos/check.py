@@ -374,7 +374,7 @@ def _leftovers(seen: Evidence) -> Iterator[str]:
     """Leases, staged requests, rows of given-up downloads, keys that never expire."""
     for key in sorted(seen.redis.scan_iter("claude_batch:*", count=1000)):
         name = key.decode()
-        if name in ("claude_batch:held", "claude_batch:jobs", "claude_batch:schema"):
+        if name in ("claude_batch:held", "claude_batch:jobs", "claude_batch:schema", "claude_batch:workers"):
             continue  # of all jobs
         if seen.redis.pttl(key) < 0:
             yield f"{name} never expires"
@@ -401,7 +401,13 @@ def unfinished(client: redis.Redis) -> dict[str, int]:
     sizes = {}
     for key in client.scan_iter("*", count=1000):
         name = key.decode()
-        lasting = ("claude_batch:{", "claude_batch:owner", "claude_batch:account", "claude_batch:held")
+        lasting = (
+            "claude_batch:{",
+            "claude_batch:owner",
+            "claude_batch:account",
+            "claude_batch:held",
+            "claude_batch:past",
+        )
         if name.startswith((*lasting, "celery-task-meta", "_kombu", "unacked_mutex")) and not name.endswith(":flights"):
             continue
         kind = client.type(key)
