@@ -205,8 +205,8 @@ def format_progress(job: JobStatus) -> str:
     parts = [format_counts(counts) if job.requests else "not known before the first poll"]
     if job.not_found:
         parts.append(f"404s: {job.not_found:,}")
-    if job.ended_at is None and job.next_look is not None:
-        parts.append(f"next poll {_format_next(job.next_look)}")
+    if job.ended_at is None and job.next_poll_at is not None:
+        parts.append(f"next poll {_format_next(job.next_poll_at)}")
     return "; ".join(parts)
 
 

@@ -84,7 +84,7 @@ def record_seen(step: Step, seen: api.Batch, seen_at: float) -> None:
     record = step.batch
     step.update_record(
         looks=record.looks + 1,
-        processed=sum(_count_outcomes(seen).values()),
+        processed=sum(_count_outcomes(seen).values()) if seen.running else 0,
         sighting=seen_at,
         absences=0,
         refused_since=None,

@@ -84,3 +84,24 @@ def test_a_listing_that_asks_for_a_pause_asks_it_for_all_that_it_shows(asked: fl
     assert due == {Unit("job", 0): NOW + wait}
     assert listing.own is not None
     assert listing.own.retry_after == asked
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "processed"),
+    [
+        ("in_progress", {"processing": 9}, 0),
+        ("in_progress", {"processing": 5, "succeeded": 3, "errored": 1}, 4),
+        ("in_progress", None, 0),
+        ("ended", {"succeeded": 9}, 0),
+    ],
+)
+def test_what_anthropic_counts_before_the_end_is_recorded(
+    status: str, counts: dict[str, int] | None, processed: int
+) -> None:
+    """After the end it would be taken for that of the next, smaller batch, which an older worker may begin."""
+    written: dict[str, Any] = {}
+    batch = make_batch_record(body_bytes=1, looks=4)
+    polled: Any = SimpleNamespace(batch=batch, update_record=written.update)
+    seen = api.Batch(id="msgbatch_1", processing_status=status, created_at=BORN, counts=counts)
+    polling.record_seen(polled, seen, NOW)
+    assert written["processed"] == processed
