@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery, Task
 
-from claude_batch_tasks import BatchJob, JobStatus, Progress, RequestResult, errors, run_batch
+from claude_batch_tasks import BatchJob, JobStatus, Progress, RequestResult, adopt, errors, list_jobs, run_batch
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.jobs.job_status import OLD_NAMES
 from claude_batch_tasks.lifecycle import submission
@@ -121,6 +121,15 @@ class TestSubmitting:
             record.label,
             record.metadata,
         )
+
+    def test_adopts_with_label_and_metadata(self, app: Celery) -> None:
+        job = adopt("msgbatch_1", label="nightly", metadata={"run": 7}, app=app)
+        assert (job.status().label, job.status().metadata) == ("nightly", {"run": "7"})
+        [event] = job.history()
+        assert (event.event, event.details["label"], event.details["metadata"]) == ("adopted", "nightly", {"run": "7"})
+        with pytest.raises(errors.InvalidSettings, match="label must be"):
+            adopt("msgbatch_2", label="", app=app)
+        assert [each.job_id for each in list_jobs(app=app)] == [job.id]
 
     @pytest.mark.parametrize("options", [{"label": ""}, {"label": 7}, {"metadata": {"team": None}}, {"metadata": []}])
     def test_refuses_wrong_labels_and_stores_nothing(
