@@ -62,7 +62,7 @@ TROUBLED = Scenario(
 
 #: Lets long texts in tables have several lines.
 WRAP = """
-for (const cell of document.querySelectorAll("td, td *, th")) {
+for (const cell of document.querySelectorAll("td:last-child, td:last-child *")) {
     cell.style.setProperty("white-space", "normal", "important");
     cell.style.setProperty("max-width", "720px", "important");
 }
