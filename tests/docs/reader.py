@@ -39,7 +39,7 @@ class Reader:
     """
 
     #: Seconds that one command may take.
-    longest = 120
+    longest = 300
 
     def __init__(
         self, folder: Path, env: Mapping[str, str], here: Mapping[str, str], python: str = sys.executable

@@ -13,6 +13,8 @@ _DIFFERENT = [
     (r"\b\d\d:\d\d:\d\d\b", "<moment>"),
     (r"\bcelery@[\w.-]+", "celery@<host>"),
     (r"\b\d+(\.\d+)?( ?s|s| seconds)\b", "<duration>"),
+    # What pytest adds where a run takes a minute or longer.
+    (r" \(\d+:\d\d:\d\d\)$", ""),
     (r"[ \t]+$", ""),
 ]
 
