@@ -178,10 +178,13 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
         """Return a table, which notebooks show."""
         counts = {name: getattr(self, name) for name in (*OUTCOMES, "processing")}
         rows = {
-            "State": self.state,
+            "Label": self.label,
+            "Phase": self.phase,
+            "Progress": self.progress.text if self.progress else None,
             "Error": self.error,
             "Stopped": self.stopped,
             "Requests": f"{self.requests:,} ({format_counts(counts)})",
+            "Failures": format_counts({each.type: each.count for each in self.failures}) if self.failures else None,
             "Batches": f"{len(self.batches):,}",
             "Cost": notebook_html.format_dollars(self.cost),
             "Submitted": f"{self.submitted_at:%Y-%m-%d %H:%M:%S} UTC",

@@ -18,9 +18,10 @@ from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.results.reader import load_custom_ids
 from claude_batch_tasks.settings import Settings, model as settings_model, redis_urls
 from claude_batch_tasks.store import open_store_at
-from claude_batch_tasks.testing import answers, reset
+from claude_batch_tasks.testing import answers
 from claude_batch_tasks.testing.answers import Rule, Selector, SentRequest
 from claude_batch_tasks.testing.memory_api import MemoryAPI
+from claude_batch_tasks.testing.process_state import reset
 
 _FACTORY = f"{__name__}.open_client"
 

@@ -95,7 +95,7 @@ def test_is_a_table_in_a_notebook(found: dict[str, PublicStruct]) -> None:
     shown = _Text()
     shown.feed(JobStatus(**{**dict(status), "error": "no <script>alert(1)</script>"})._repr_html_())
     assert set(shown.tags) == {"table", "caption", "tr", "th", "td"}
-    assert {"Job job-1", "State", "staged", "no <script>alert(1)</script>", "Cost", "$0.00"} <= set(shown.texts)
+    assert {"Job job-1", "Phase", "queued", "no <script>alert(1)</script>", "Cost", "$0.00"} <= set(shown.texts)
     shown = _Text()
     shown.feed(found["estimate"]._repr_html_())  # type: ignore[attr-defined]
     assert {"Estimate", "Requests", "2", "Cost"} <= set(shown.texts)

@@ -100,7 +100,7 @@ def test_what_passes_is_sent_again_as_in_production(claude_batch: ClaudeBatch) -
     claude_batch.error("overloaded_error", "busy", custom_id="a", times=2)
     claude_batch.expire(custom_id="b", times=1)
     claude_batch.error("overloaded_error", "busy", custom_id="c", times=1)
-    found = run_job("a", "b", "c", retries=1)
+    found = run_job("a", "b", "c", retries=1, poll_min=0.01, poll_max=0.02, retry_min=0.01, retry_max=0.02)
     assert {name: (each.text, each.source) for name, each in found.items()} == {
         "a": ("at last", "messages"),
         "b": ("at last", "resubmitted"),
