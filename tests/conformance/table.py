@@ -332,7 +332,7 @@ def task_id(bench: Bench, task: Subject) -> dict[str, Any]:
 @row(
     OPTIONS,
     "`task_id=` of one that was there before",
-    refused="a task id stands for one job",
+    refused="a task id belongs to one job",
     reason="a second job of that id would be paid for a second time, and take the first one's answers",
 )
 def task_id_twice(bench: Bench, task: Subject) -> dict[str, Any]:

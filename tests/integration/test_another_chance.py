@@ -229,7 +229,7 @@ class TestTheMessagesApi:
         assert notes(app, result.id) == {text + "guaranteed": 6}
         summary = run_batch.delay(made, retries=0).get(timeout=180)
         assert summary["fallback"] == 0, "the default is a limit too"
-        assert "max_fallback_cost ($5) cannot be kept" in str(summary["limited"])
+        assert "max_fallback_cost ($5) cannot be guaranteed" in str(summary["limited"])
         summary = run_batch.delay(made, retries=0, max_fallback_cost=None).get(timeout=180)
         assert (summary["fallback"], summary["cost"], summary["limited"]) == (6, None, None)
         assert summary["cost_by_model"] == {"claude-of-tomorrow": None}

@@ -88,7 +88,7 @@ class TestAPiece:
             Cipher(keys).decrypt(Cipher([A]).encrypt(b"text", "here"), "here")
         assert isinstance(caught.value, StoreUnavailable)
         assert f"claude_batch_encryption_key {why}" in str(caught.value)
-        assert "Everything is kept" in str(caught.value)
+        assert "Nothing was deleted" in str(caught.value)
 
     @pytest.mark.parametrize("at", [-1, 20, 30])
     def test_that_was_changed_does_not_open(self, at: int) -> None:
