@@ -83,7 +83,7 @@ class Bench:
         self.store.config_set("maxmemory", 0)
         self.store.config_set("maxmemory-policy", "noeviction")
         if fillers := self.store.keys("filler:*"):
-            self.store.jobs.delete_job(*fillers)
+            self.store.delete(*fillers)
 
     def taken(self) -> int:
         """How many keys it has evicted."""
