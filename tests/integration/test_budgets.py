@@ -64,7 +64,7 @@ class TestAJobWithFiles:
         job = BatchJob(result.id, app)
         limited = [event for event in job.history() if event.event == "limited"]
         assert len(limited) == 1, "however many senders there are"
-        assert "max_fallback_cost ($3.1) does not cover it" in limited[0].text
+        assert "max_fallback_cost ($3.1) no longer covers it" in limited[0].text
         assert "the setting claude_batch_max_fallback_cost; none: no limit" in limited[0].text
         assert summary["limited"] == job.status().limited
         assert str(summary["limited"]) in limited[0].text

@@ -173,7 +173,7 @@ def test_what_cannot_be_sent_after_a_job_is_a_failure_as_after_a_plain_task(
         said = [line for line in log if "ERROR" in line and job.job_id in line]
         assert len(said) == 1
         assert f"Job {job.job_id} is completed, and its results are stored for 7 days" in said[0]
-        assert "was not sent" in (status.not_sent or "")
+        assert "were not sent" in (status.not_sent or "")
         assert [event.event for event in job.history()].count("not_sent") == 1
         assert heard(app, job.job_id, "success", "failure")[0][0] == "failure"
     time.sleep(3)
@@ -256,7 +256,7 @@ def test_on_result_that_cannot_be_called_is_said_once_and_the_job_ends(
     assert [event.event for event in job.history()].count("not_sent") == 1
     said = [line for line in worker.log.read_text().splitlines() if "ERROR" in line and result.id in line]
     assert len(said) == 1
-    shown = "\n".join(format_status(job.status(), job.history()))
+    shown = "\n".join(line.text for line in format_status(job.status(), job.history()))
     assert "on_result" in shown
     assert "takes 1 positional argument" in shown
 
