@@ -244,6 +244,8 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
     if not gone:
         return 0
     created, further = _from_history(store, job_id)
+    # What a retry took may be paid for, and the lost record had which requests those are.
+    further.update(int(number) for retry in job.retries for number in retry.taken)
     for number in gone:
         try:
             first, count = extent(store, job_id, job, records, number)

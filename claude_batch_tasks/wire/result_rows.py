@@ -28,6 +28,15 @@ OUTCOMES: tuple[OutcomeType, ...] = (
 #: The ``error.type`` that we give to a result that is not JSON, so that not even its type is known.
 UNREADABLE = "unreadable_result"
 
+#: That of a result whose type this version does not know.
+UNKNOWN_TYPE = "unknown_result_type"
+
+#: That of a request of which the store has lost whether the Messages API answered it.
+ANSWER_LOST = "answer_lost"
+
+#: Those of requests that may have been answered, and so may have been billed.
+MAY_BE_BILLED = frozenset({UNREADABLE, UNKNOWN_TYPE, ANSWER_LOST})
+
 #: The most characters of a model's name or an error's type, and of an error's message, in records and logs.
 LONGEST_NAME, LONGEST_MESSAGE = 200, 500
 
@@ -94,7 +103,7 @@ class Row(msgspec.Struct, gc=False):
     def error_type(self) -> str | None:
         """Anthropic's ``error.type``, if the request errored."""
         if not self.known:
-            return "unknown_result_type"
+            return UNKNOWN_TYPE
         error = self.result.error
         if self.result.type != "errored" or error is None:
             return None

@@ -18,7 +18,7 @@ from claude_batch_tasks.results import failures, reader
 from claude_batch_tasks.results.taken_requests import read_taken
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import HasRetries, ReadableStore
-from claude_batch_tasks.wire import failure_types
+from claude_batch_tasks.wire import failure_types, result_rows
 from claude_batch_tasks.wire.positions import Positions
 
 
@@ -85,7 +85,10 @@ class Choice:
             return
         for tally in failure_types.read_tallies(batch):
             self.types[failure_types.name_type(tally.outcome, tally.error_type)] += tally.count
-        if self._wanted.may_be_in(batch):
+        if batch.read_only:
+            why = f"in batch {batch_number(number)}, whose record the store had lost, and with it what was sent again"
+            self.left[why] += sum(tally.count for tally in failure_types.read_tallies(batch))
+        elif self._wanted.may_be_in(batch):
             places = self._find_places(job_id, job, number, batch)
             if len(places):
                 self.chosen.append(Chosen(job_id, job, number, batch, places))
@@ -97,7 +100,7 @@ class Choice:
             taken.unite(each)
         for outcome in reader.Reader(self._store, job_id, job, number, batch).read_outcomes():
             wanted = self._wanted.accepts(outcome.row.type, outcome.row.error_type)
-            if wanted and outcome.place in paid:
+            if wanted and (outcome.place in paid or outcome.row.error_type in result_rows.MAY_BE_BILLED):
                 self.left["that may have been billed, though no answer came: they are not sent again"] += 1
             elif wanted and outcome.place not in taken:
                 places.add(outcome.place)

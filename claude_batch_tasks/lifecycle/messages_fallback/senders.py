@@ -10,9 +10,8 @@ from claude_batch_tasks.lifecycle.messages_fallback.outcomes import LOST
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import Step, Wait, message_chain
+from claude_batch_tasks.wire import result_rows
 
-#: The error type of a request of which the store has lost whether it was answered.
-_UNKNOWN = "answer_lost"
 _GONE = (
     "the store has lost the outcome of its call through the Messages API, if one was made; it may have been billed, so "
     "it is not sent again"
@@ -63,7 +62,7 @@ def end_unaccounted_requests(step: Step) -> int:
     wanted = resubmission.positions_left(store, job_id, batch, step.batch)[:granted]
     unknown = [place for place in wanted if place not in known]
     for place in unknown:
-        store.message_queue.save_outcome(step.unit, place, reader.error_outcome(_UNKNOWN, _GONE, None))
+        store.message_queue.save_outcome(step.unit, place, reader.error_outcome(result_rows.ANSWER_LOST, _GONE, None))
     if unknown:
         step.update_record(
             stored=store.results.count_outcomes(job_id, batch)

@@ -14,7 +14,8 @@ from claude_batch_tasks import BatchJob, errors
 from claude_batch_tasks.jobs.retries import starting
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.results import reader
-from claude_batch_tasks.store import Store, open_store_at
+from claude_batch_tasks.store import Store, lost_records, open_store_at
+from claude_batch_tasks.wire import result_rows
 from tests.unit.jobs.job_maker import EXPIRED, JOB, MIXED, SUCCEEDED, Maker, errored
 
 
@@ -199,6 +200,45 @@ class TestNothingIsSentTwice:
         assert ids_of(retry(job)) == ["0-0", "0-2"]
         with pytest.raises(errors.NothingToRetry, match="1 request that may have been billed"):
             job.retry_failed()
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {"type": "no_such_type"},
+            errored(result_rows.UNREADABLE),
+            errored(result_rows.ANSWER_LOST),
+        ],
+    )
+    def test_what_may_have_been_answered_is_left_out(self, maker: Maker, result: Any) -> None:
+        job = maker.make([EXPIRED, result])
+        assert ids_of(retry(job)) == ["0-0"]
+        with pytest.raises(errors.NothingToRetry, match="1 request that may have been billed"):
+            job.retry_failed()
+
+    def test_what_the_store_has_lost_of_its_answer_is_left_out(self, maker: Maker, store: Store) -> None:
+        job = maker.make([EXPIRED, EXPIRED])
+        outcome = reader.error_outcome(result_rows.ANSWER_LOST, "it may have been billed", None)
+        store.message_queue.save_outcome(Unit(JOB, 0, 0), 1, outcome)
+        store.leases.write_record(Unit(JOB, 0), "test", granted=2)
+        assert ids_of(retry(job)) == ["0-0"]
+
+    def test_a_batch_of_which_it_is_not_known_what_was_sent_again_is_left_out(self, maker: Maker, store: Store) -> None:
+        job = maker.make([EXPIRED], [EXPIRED])
+        store.leases.write_record(Unit(JOB, 0), "test", read_only=True)
+        assert ids_of(retry(job)) == ["1-0"]
+        with pytest.raises(errors.NothingToRetry, match="1 request in batch 1, whose record the store had lost"):
+            job.retry_failed()
+
+    def test_a_parent_that_has_lost_a_record_and_is_resumed_does_not_send_what_a_retry_took(
+        self, ended: BatchJob, store: Store, redis_url: str
+    ) -> None:
+        retry(ended, ["canceled"])  # of the second batch
+        names = [store.records.name_batch(JOB, number) for number in (0, 1)]
+        redis.Redis.from_url(redis_url).delete(*names)
+        job = store.jobs.read_job(JOB)
+        assert job is not None
+        lost_records.replace_lost_batches(store, JOB, job)
+        assert [record.read_only for record in store.records.read_batches(JOB)] == [False, True, False]
 
     def test_a_lost_batch_is_left_out(self, maker: Maker, store: Store) -> None:
         job = maker.make([EXPIRED], [EXPIRED])
