@@ -22,7 +22,7 @@ _OF_PORTS = {"6379": "redis", "6380": "rediss", "26379": "sentinel", "5671": "am
 def describe_broker(app: Celery) -> str:
     """Return the address to which the app sends messages, without user and password."""
     if find_unschemed(app) is not None:  # kombu would show the password as a part of the host
-        return first_url(app).rpartition("@")[2]
+        return mask_passwords(first_url(app).rpartition("@")[2])
     try:
         return mask_passwords(app.connection_for_write().as_uri()).replace("***@", "")
     except UNUSABLE:
@@ -80,7 +80,7 @@ def suggest_scheme(url: str) -> str:
     port = re.search(r":(\d+)(?:/|$)", url.rpartition("@")[2])
     scheme = _OF_PORTS.get(port[1], "amqp") if port else "amqp"
     _, at, rest = url.rpartition("@")
-    return f"{scheme}://{'user:password@' if at else ''}{rest}"
+    return f"{scheme}://{'user:password@' if at else ''}{mask_passwords(rest)}"
 
 
 def first_url(app: Celery) -> str:

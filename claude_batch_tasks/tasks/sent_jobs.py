@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.checks import broker_address, presence
@@ -26,12 +26,23 @@ class _Sendable(HasJobs, HasSchedule, HasPresence, Clock, Protocol):
 def record_sent(
     app: Celery, store: _Sendable, job_id: str, record: JobRecord, delay: float, seen: list[Mapping[str, Any]]
 ) -> None:
-    """Record when the job's message is due, and the headers that signal handlers added; warn if no worker listens."""
-    with suppress(errors.StoreUnavailable):
+    """Record when the job's message is due, and the headers that signal handlers added; warn if no worker listens.
+
+    The message was sent, so nothing is raised here: a caller that gets an error submits, and pays for, a second job.
+    """
+    try:
         store.schedule.add_units([Unit(job_id)], store.now() + delay)
         if seen and (carried := message_headers.add_headers(job_id, record, seen[-1])) != record.headers:
             store.jobs.update_job(job_id, only="staged", headers=carried)
-    presence.warn_unserved(app, store, job_id, record)
+        presence.warn_unserved(app, store, job_id, record)
+    except errors.StoreUnavailable:
+        pass
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as exc:  # noqa: BLE001 - the type alone: the text of a broker's address may be in it
+        what = type(exc).__name__
+        extra = history.fields(Unit(job_id), "sent")
+        log.warning("job %s: was sent, but not all of that could be recorded: %s", job_id, what, extra=extra)
 
 
 def end_refused_job(app: Celery, store: Ledger, job_id: str, exc: Exception) -> None:

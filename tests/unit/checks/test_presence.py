@@ -100,6 +100,7 @@ class TestABrokerThatNobodyHasSet:
         ("user:secret@localhost:6380/0", "rediss://user:password@localhost:6380/0"),
         ("localhost", "amqp://localhost"),
         ("rabbit:5672//", "amqp://rabbit:5672//"),
+        ("localhost:6379/0?password=secret", "redis://localhost:6379/0?password=***"),
     ],
 )
 def test_a_url_without_a_scheme_is_named_with_the_right_one(plain_app: Celery, given: str, right: str) -> None:

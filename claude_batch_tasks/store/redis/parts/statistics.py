@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -117,7 +118,15 @@ class RedisPresence(Part):
             for name in names:
                 pipe.get(worker_key(name))
             found = pipe.execute() if names else []
-        return sorted((_decode_worker(each) for each in found if each is not None), key=lambda worker: worker.hostname)
+        known = (_read_worker(each) for each in found if each is not None)
+        return sorted((worker for worker in known if worker is not None), key=lambda worker: worker.hostname)
+
+
+def _read_worker(stored: bytes) -> WorkerPresence | None:
+    """Return what a worker reported; None: a later release wrote it in another form."""
+    with suppress(msgspec.DecodeError):
+        return _decode_worker(stored)
+    return None
 
 
 def _values(row: list[bytes | None]) -> list[Any]:

@@ -13,7 +13,7 @@ import redis
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.records import Flight, Lease, Taken, Unit
 from claude_batch_tasks.store.redis import RedisStore
-from claude_batch_tasks.store.redis.keys import history_keys
+from claude_batch_tasks.store.redis.keys import history_keys, worker_key
 from claude_batch_tasks.store.redis.parts.in_flight import _decode_flight, _encode
 from claude_batch_tasks.wire.batch_requests import Piece
 from tests.unit.store.contract.message_queue import create_sending_job
@@ -32,6 +32,7 @@ from tests.unit.store.contract.samples import (
     job_record,
     make_chunk,
     make_event,
+    make_presence,
     take_request,
 )
 
@@ -185,3 +186,11 @@ class TestStagedRequests:
         assert list(store.payloads.read_custom_ids(JOB, 0)) == [["a"]]
         store.payloads.discard_staged(JOB, "second", 1)
         assert keys() == {key for key in made if "second" not in key}
+
+
+class TestAWorkerOfALaterRelease:
+    def test_that_reports_in_another_form_is_left_out(self, store: RedisStore) -> None:
+        store.presence.report_worker(make_presence("celery@a"), LONG)
+        store.presence.report_worker(make_presence("celery@b"), LONG)
+        store._connection.client.set(worker_key("celery@b"), b'{"hostname": 7}')
+        assert [worker.hostname for worker in store.presence.list_workers()] == ["celery@a"]
