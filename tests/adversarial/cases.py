@@ -244,7 +244,7 @@ CASES["create_404_forever_no_fallback"] = Case(
     Manners(forever={"create": NOT_FOUND}),
     options={"create_not_found_limit": 2, "fallback": "off"},
     error=errors.CreateNotFound,
-    says=("404", "Not found", "req_404", "Kept", "requests()", "fallback='messages'"),
+    says=("404", "Not found", "req_404", "Stored", "requests()", "fallback='messages'"),
     calls={"create": 2, "messages": 0},
 )
 for _n, (_status, _kind) in enumerate(
@@ -263,7 +263,7 @@ for _n, (_status, _kind) in enumerate(
             str(_status),
             "what is wrong",
             "req_perm",
-            "Kept",
+            "Stored",
             "requests()",
             "resume()" if _status in (401, 402, 403) else "submit",
         ),
@@ -272,7 +272,7 @@ for _n, (_status, _kind) in enumerate(
 CASES["create_400_in_html"] = Case(
     Manners(forever={"create": html(400)}, request_id=False),
     error=errors.PermanentError,
-    says=("400", "Kept", "requests()"),
+    says=("400", "Stored", "requests()"),
     calls={"create": 1},
 )
 CASES["create_401_in_odd_json"] = Case(
@@ -297,7 +297,7 @@ CASES["create_challenged_for_ever"] = Case(
     Manners(forever={"create": CHALLENGED}),
     options={"proxy_error_grace": 6, "create_settle": 0.2, "listings": 1},
     error=errors.PermanentError,
-    says=("403", "Just a moment...", "Nothing of this batch was created", "resume()", "Kept", "requests()"),
+    says=("403", "Just a moment...", "Nothing of this batch was created", "resume()", "Stored", "requests()"),
 )
 CASES["stored_but_challenged"] = Case(Manners(script={"create": [replace(CHALLENGED, acts=True)]}), calls={"create": 1})
 CASES["stored_but_413_in_html"] = Case(Manners(script={"create": [html(413, acts=True)]}), calls={"create": 1})

@@ -146,9 +146,9 @@ class Jobs:
         elif job.step == "fallback":
             summary = job.result.get(timeout=200)
             assert (summary["succeeded"], summary["expired"]) == (2, 1)
-            assert "was begun " in summary["stopped"]
+            assert "was started " in summary["stopped"]
         else:
-            with pytest.raises(errors.AccountChanged, match="was begun ") as caught:
+            with pytest.raises(errors.AccountChanged, match="was started ") as caught:
                 job.result.get(timeout=200)
             assert "tok-" not in str(caught.value)
         assert here.calls["create"] == 1

@@ -35,9 +35,8 @@ class RedisStore(Part):
         super().__init__(connection)
         chunks, leases = Chunks(connection), parts.RedisLeases(connection)
         records, schedule = parts.RedisRecords(connection), parts.RedisSchedule(connection)
-        jobs = parts.RedisJobs(connection, records, schedule)
-        self.jobs: interface.Jobs = jobs
-        self.retries: interface.Retries = parts.RedisRetries(connection, jobs)
+        self.jobs: interface.Jobs = parts.RedisJobs(connection, records, schedule)
+        self.retries: interface.Retries = parts.RedisRetries(connection, records)
         self.job_search: interface.JobSearch = parts.RedisJobSearch(connection)
         self.records: interface.Records = records
         self.history: interface.History = parts.RedisHistory(connection)

@@ -110,7 +110,7 @@ class RedisJobs(Part):
                 member(Unit(job_id, number)) if due else "",
                 _encode([*changed_texts(record), POSITION, str(position)]),
             ]
-        return bool(self._resume(keys=[*keys, *self.list_keys(job_id)], args=args))
+        return bool(self._resume(keys=[*keys, *_list_keys(self._records, job_id)], args=args))
 
     @answering
     def set_once(self, job_id: str, field: str, value: Any) -> Any:
@@ -184,28 +184,13 @@ class RedisJobs(Part):
             gone = {job_id for job_id, there in zip(job_ids, pipe.execute(), strict=True) if not there}
         if gone:
             # An earlier release that ended it let all expire but what it does not know.
-            self._redis.unlink(*(key for job_id in gone for key in history_keys(job_id)))
+            self._redis.unlink(*(key for job_id in gone for key in (*history_keys(job_id), *delivery_keys(job_id))))
             self._redis.zrem(JOBS, *gone)
         return gone
 
-    def list_keys(self, job_id: str) -> Iterator[str]:
-        """Yield all keys that a job has or may have."""
-        yield job_key(job_id)
-        yield index_key(job_id)
-        yield money_key(job_id)
-        yield from history_keys(job_id)
-        yield from delivery_keys(job_id)
-        for number, record in enumerate(self._records.find_batches(job_id)):
-            yield batch_key(job_id, number)
-            for name in (*STAGED, "outcomes", "lanes", *SENDING):
-                yield batch_key(job_id, number, name)
-            for attempt in range(1, (_ATTEMPTS if record is None else record.attempt) + 1):
-                for name in FETCHED:
-                    yield attempt_key(job_id, number, name, attempt)
-
     def _each_key(self, job_id: str, command: str, *args: Any) -> None:
         with self._redis.pipeline(transaction=False) as pipe:
-            for key in self.list_keys(job_id):
+            for key in _list_keys(self._records, job_id):
                 getattr(pipe, command)(key, *args)
             pipe.execute()
 
@@ -216,9 +201,9 @@ class RedisRetries(Part):
     _create = Script("retry")
     _extend = Script("extend")
 
-    def __init__(self, connection: Connection, jobs: RedisJobs) -> None:
+    def __init__(self, connection: Connection, records: Records) -> None:
         super().__init__(connection)
-        self._jobs = jobs
+        self._records = records
 
     @answering
     def create_retry(
@@ -248,7 +233,23 @@ class RedisRetries(Part):
 
     @answering
     def extend_job(self, job_id: str, ttl: float) -> None:
-        self._extend(keys=list(self._jobs.list_keys(job_id)), args=[max(int(ttl * 1000), 1)])
+        self._extend(keys=list(_list_keys(self._records, job_id)), args=[max(int(ttl * 1000), 1)])
+
+
+def _list_keys(records: Records, job_id: str) -> Iterator[str]:
+    """Yield all keys that a job has or may have."""
+    yield job_key(job_id)
+    yield index_key(job_id)
+    yield money_key(job_id)
+    yield from history_keys(job_id)
+    yield from delivery_keys(job_id)
+    for number, record in enumerate(records.find_batches(job_id)):
+        yield batch_key(job_id, number)
+        for name in (*STAGED, "outcomes", "lanes", *SENDING):
+            yield batch_key(job_id, number, name)
+        for attempt in range(1, (_ATTEMPTS if record is None else record.attempt) + 1):
+            for name in FETCHED:
+                yield attempt_key(job_id, number, name, attempt)
 
 
 def _claim_args(job_id: str, claims: Sequence[Claim]) -> tuple[list[Any], int]:
