@@ -129,6 +129,11 @@ class Choice:
         """Where the requests come from, in the order in which they are sent again."""
         return [RetrySource(job_id=each.job_id, batch=each.number, count=len(each.places)) for each in self.chosen]
 
+    @property
+    def jobs(self) -> list[str]:
+        """The ids of the jobs that were looked through, and that the store has."""
+        return [job_id for job_id, job in self._seen.items() if job is not None]
+
     def list_claims(self, parent: str) -> list[Claim]:
         """Return what is taken from which job; the parent is among them also if nothing is taken from it."""
         taken: dict[str, dict[int, bytes]] = {parent: {}}

@@ -96,9 +96,10 @@ def _start_retry(
     except BaseException:
         staging.discard_requests()  # not the job: if it was made, it runs
         raise
-    with suppress(errors.StoreUnavailable):  # what a retry is compared with is there as long as the retry may run
-        for claim in choice.list_claims(parent_id):
-            store.retries.extend_job(claim.job_id, settings.result_ttl)
+    # Results are read as one through all jobs in between, also through a retry from which nothing is taken any more.
+    with suppress(errors.StoreUnavailable):
+        for each in choice.jobs:
+            store.retries.extend_job(each, settings.result_ttl)
     recording.note_retry(store, parent_id, job_id, job, count)
     if eager:
         return eager_run.run_job_eagerly(app, store, job_id, job, range(job.batches))

@@ -95,6 +95,18 @@ class TestARetry:
         assert {ttl for key, ttl in lasting.items() if again.id in key and "history" not in key} == {-1}
         assert min(ttl for key, ttl in lasting.items() if JOB in key and "history" not in key) > 4900
 
+    def test_keeps_the_retries_in_between(self, maker: Maker, store: Store, redis_url: str) -> None:
+        job = maker.make([EXPIRED])
+        first = retry(job)
+        maker.finish(first.id, [EXPIRED])
+        second = retry(job)
+        maker.finish(second.id, [EXPIRED])
+        store.jobs.expire_job(first.id, 60)
+        third = retry(job, result_ttl=5000)
+        maker.finish(third.id, [SUCCEEDED])
+        client = redis.Redis.from_url(redis_url)
+        assert {client.ttl(key) > 4900 for key in client.scan_iter(match=f"*{first.id}}}:job")} == {True}
+
 
 class TestNothingIsSentTwice:
     def test_what_an_unfinished_retry_has_is_left_out(self, ended: BatchJob) -> None:
