@@ -19,7 +19,7 @@ from claude_batch_tasks.jobs import eager_run, resuming
 from claude_batch_tasks.jobs.retries import reading, recording
 from claude_batch_tasks.jobs.retries.choosing import Choice
 from claude_batch_tasks.lifecycle import submission
-from claude_batch_tasks.records import JobRecord, Summary
+from claude_batch_tasks.records import JobRecord, Summary, Unit
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
@@ -100,6 +100,8 @@ def _start_retry(
     with suppress(errors.StoreUnavailable):
         for each in choice.jobs:
             store.retries.extend_job(each, settings.result_ttl)
+        if not eager:  # as run_batch does it: if the message of its end is lost, it is found missing
+            store.schedule.add_units([Unit(job_id)], job.started_at)
     recording.note_retry(store, parent_id, job_id, job, count)
     if eager:
         return eager_run.run_job_eagerly(app, store, job_id, job, range(job.batches))

@@ -109,3 +109,9 @@ def test_a_url_without_a_scheme_is_named_with_the_right_one(plain_app: Celery, g
         f"The broker URL has no scheme, so Celery reads it as the host of a RabbitMQ: write {right}"
     )
     assert "secret" not in broker_address.describe_broker(plain_app)
+
+
+def test_an_address_of_which_kombu_makes_no_connection_is_unusable(plain_app: Celery) -> None:
+    plain_app.conf.broker_url = "redis://localhost/0?password=secret"  # a TypeError
+    assert broker_address.describe_broker(plain_app) == "unusable"
+    assert not broker_address.is_in_memory(plain_app)
