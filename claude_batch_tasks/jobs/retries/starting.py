@@ -100,7 +100,7 @@ def _start_retry(
     with suppress(errors.StoreUnavailable):
         for each in choice.jobs:
             store.retries.extend_job(each, settings.result_ttl)
-        if not eager:  # as run_batch does it: if the message of its end is lost, it is found missing
+        if not eager:  # as run_batch does it; else the search for lost records warns that a unit is missing
             store.schedule.add_units([Unit(job_id)], job.started_at)
     recording.note_retry(store, parent_id, job_id, job, count)
     if eager:

@@ -50,7 +50,7 @@ class TestARetry:
         assert (status.state, status.requests, len(status.batches)) == ("running", 8, 3)
         units, _ = store.schedule.take_due(10)
         assert set(units) == {Unit(again.id, 0), Unit(again.id, 1)}
-        assert store.schedule.are_scheduled([Unit(again.id)]) == [True], "that the message of its end may be lost"
+        assert store.schedule.are_scheduled([Unit(again.id)]) == [True], "else it looks lost"
         assert store.jobs.read_job(again.id).admitted == 2  # type: ignore[union-attr]
 
     def test_knows_its_parent_and_is_known_there(self, ended: BatchJob) -> None:
