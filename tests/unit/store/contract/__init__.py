@@ -22,8 +22,10 @@ from claude_batch_tasks.store import Store
 from tests.unit.store.contract import (
     batch_ids,
     budget,
+    deliveries,
     history,
     in_flight,
+    job_search,
     jobs,
     leases,
     message_queue,
@@ -32,6 +34,7 @@ from tests.unit.store.contract import (
     presence,
     records,
     results,
+    retries,
     schedule,
     statistics,
 )
@@ -62,6 +65,9 @@ class StoreContract:
     TestBudget = tests_of(budget)
     TestMessageQueue = tests_of(message_queue)
     TestPresence = tests_of(presence)
+    TestRetries = tests_of(retries)
+    TestJobSearch = tests_of(job_search)
+    TestDeliveries = tests_of(deliveries)
     TestStatistics = tests_of(statistics)
     TestOutages = tests_of(outages)
 

@@ -48,6 +48,14 @@ class TestWhatWaitsForAMessage:
         store.schedule.remove_unit(self.ODD)
         assert store.schedule.list_overdue(50.0, 1) == [BATCH]
 
+    def test_has_a_time(self, store: Store, job: str) -> None:
+        store.schedule.add_units([BATCH], 20.0)
+        store.schedule.add_units([self.ODD], 10.0)
+        assert store.schedule.due_times([self.ODD, Unit(JOB, 1), BATCH]) == [10.0, None, 20.0]
+        assert store.schedule.due_times([]) == []
+        store.schedule.remove_unit(BATCH)
+        assert store.schedule.due_times([BATCH]) == [None]
+
     def test_is_not_lost_while_somebody_is_at_it(self, store: Store, job: str) -> None:
         store.schedule.add_units([BATCH], 5.0)
         store.leases.acquire_lease(BATCH, 7, "me", LONG)
