@@ -131,7 +131,7 @@ class Choice:
 
     @property
     def jobs(self) -> list[str]:
-        """The ids of the jobs that were looked through, and that the store has."""
+        """The ids of the jobs that were read for the choice, and that the store has."""
         return [job_id for job_id, job in self._seen.items() if job is not None]
 
     def list_claims(self, parent: str) -> list[Claim]:
