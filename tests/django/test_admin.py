@@ -433,7 +433,9 @@ def test_failed_requests_are_retried_by_type_after_a_confirmation(login: Login, 
     assert f"/{retry}/change/" in done
     assert [result.custom_id for result in BatchJob(retry).results()] == ["nobody's 2"]
     assert f"/{job_id}/change/" in text(client, page_of(retry))
-    assert "1 can be sent again" in text(client, page_of(job_id, "retry_failed"))
+    confirmation = text(client, page_of(job_id, "retry_failed"))
+    assert "1 can be sent again" in confirmation
+    assert re.findall(r'name="choice" value="([^"]+)" checked', confirmation) == ["invalid_request_error"]
     client.post(page_of(job_id, "retry_failed"), {"choice": ["invalid_request_error"]})
     assert (
         "has no failed request of these types"

@@ -10,6 +10,9 @@ from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import ENDED, JobStatus
 from claude_batch_tasks.jobs.retries import count_retryable
 
+#: What a user may choose from, each with a number of requests.
+Choices = Sequence[tuple[str, int]]
+
 
 class Action(NamedTuple):
     """A button on the page of a job, and what it does."""
@@ -25,12 +28,12 @@ class Action(NamedTuple):
     """Does it, with what the user has chosen."""
     done: Callable[[Any], str]
     """Returns what is said afterwards, of what ``do`` returned."""
-    consequences: Callable[[JobStatus], str]
-    """Returns what is said before it is done."""
+    consequences: Callable[[JobStatus, Choices], str]
+    """Returns what is said before it is done, of a job and of what may be chosen."""
     button: str
     """What the button says with which a user confirms."""
-    choices: Callable[[JobStatus], Sequence[tuple[str, int]]] = lambda _: ()
-    """Returns what a user may choose from, each with a number of requests; one at least must be chosen."""
+    choices: Callable[[JobStatus], Choices] = lambda _: ()
+    """Returns what a user may choose from; one at least must be chosen."""
 
 
 def _is_open(job: JobStatus) -> bool:
@@ -41,14 +44,14 @@ def _has_failed(job: JobStatus) -> bool:
     return job.state == "failed"
 
 
-def _explain_cancel(job: JobStatus) -> str:
+def _explain_cancel(job: JobStatus, choices: Choices) -> str:
     return (
         "What Anthropic has processed by now stays available and is billed. The rest ends as canceled. "
         "This cannot be undone."
     )
 
 
-def _explain_resume(job: JobStatus) -> str:
+def _explain_resume(job: JobStatus, choices: Choices) -> str:
     return (
         "The job continues where it stopped, under the same id. A batch that exists is polled and never created again. "
         "What was never sent is sent now, and billed."
@@ -63,7 +66,7 @@ def _has_undelivered(job: JobStatus) -> bool:
     return _undelivered(job) > 0
 
 
-def _explain_redelivery(job: JobStatus) -> str:
+def _explain_redelivery(job: JobStatus, choices: Choices) -> str:
     return (
         f"The task on_result is called again with the custom_ids of {format_count(_undelivered(job), 'request')}: "
         "those that its calls failed for, and those whose call is not known to have ended. It may get an answer twice. "
@@ -75,10 +78,10 @@ def _has_failures(job: JobStatus) -> bool:
     return job.state in ("completed", "canceled", "failed") and bool(job.failures)
 
 
-def _explain_retry(job: JobStatus) -> str:
-    left = count_retryable(job.job_id)
+def _explain_retry(job: JobStatus, choices: Choices) -> str:
     return (
-        f"Of the requests that failed, {left:,} can be sent again. A new job sends those of the types that you choose, "
+        f"Of the requests that failed, {sum(count for _, count in choices):,} can be sent again. A new job sends those "
+        "of the types that you choose, "
         "and only those. Each is billed once, if it is processed. What has succeeded, may still be running, or may "
         "have been billed is not sent and not paid again."
     )
@@ -116,7 +119,7 @@ ACTIONS = {
             lambda result: f"Job {result.id} sends them again.",
             _explain_retry,
             "Send them again",
-            lambda job: [(failure.type, failure.count) for failure in job.failures],
+            lambda job: list(count_retryable(job.job_id).items()),
         ),
         Action(
             "redeliver",

@@ -150,7 +150,7 @@ class JobAdmin(admin.ModelAdmin):
             if request.method != "POST":
                 return self._confirmation_page(request, chosen, status)
             choices = request.POST.getlist("choice")
-            if chosen.choices(status) and not choices:
+            if not choices and chosen.choices(status):
                 self.message_user(request, "Nothing was done: choose at least one type.", messages.WARNING)
                 return to_job
             returned = chosen.do(job, choices)
@@ -223,7 +223,8 @@ class JobAdmin(admin.ModelAdmin):
     def _confirmation_page(self, request: HttpRequest, action: Action, job: JobStatus) -> HttpResponse:
         original = self.get_object(request, job.job_id)
         context = {"title": f"{action.label}?", "original": original, "action": action, "job": job}
-        context |= {"consequences": action.consequences(job), "choices": action.choices(job)}
+        choices = action.choices(job)
+        context |= {"consequences": action.consequences(job, choices), "choices": choices}
         return self._render_page(request, "confirmation", context)
 
     def _jobs_confirmation_page(self, request: HttpRequest, jobs: Sequence[JobStatus], ended: int) -> HttpResponse:
@@ -232,7 +233,7 @@ class JobAdmin(admin.ModelAdmin):
             "title": title,
             "jobs": jobs,
             "ended": ended,
-            "consequences": ACTIONS["cancel"].consequences(jobs[0]),
+            "consequences": ACTIONS["cancel"].consequences(jobs[0], ()),
         }
         return self._render_page(request, "cancel_jobs", context)
 

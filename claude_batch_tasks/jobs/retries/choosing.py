@@ -49,12 +49,16 @@ class Choice:
     def __init__(self, store: RetryableStore, types: Collection[str] | None) -> None:
         self._store, self._wanted = store, failures.make_filter(types)
         self.chosen: list[Chosen] = []
-        #: The jobs that were looked through, and how many retries each had.
+        #: The jobs that were searched, and how many retries each had.
         self._seen: dict[str, JobRecord | None] = {}
         #: Why others are not sent again, with their number.
         self.left: Counter[str] = Counter()
         #: The failed requests by failure type, whether they are wanted or not.
         self.types: Counter[str] = Counter()
+        #: How many a retry has sent again already.
+        self.retried = 0
+        #: The chosen requests by failure type.
+        self.chosen_types: Counter[str] = Counter()
 
     def choose_from(self, job_id: str, job: JobRecord) -> None:
         """Choose from a job that has ended, then from its retries."""
@@ -102,8 +106,11 @@ class Choice:
             wanted = self._wanted.accepts(outcome.row.type, outcome.row.error_type)
             if wanted and (outcome.place in paid or outcome.row.error_type in result_rows.MAY_BE_BILLED):
                 self.left["that may have been billed, though no answer came: they are not sent again"] += 1
-            elif wanted and outcome.place not in taken:
+            elif wanted and outcome.place in taken:
+                self.retried += 1
+            elif wanted:
                 places.add(outcome.place)
+                self.chosen_types[failure_types.name_type(outcome.row.type, outcome.row.error_type)] += 1
         return places
 
     def _find_paid(self, job_id: str, number: int, batch: BatchRecord) -> Positions:
@@ -147,6 +154,8 @@ class Choice:
         if not self.types and not self.left:
             return f"job {job_id} has no failed request: all succeeded"
         parts = [f"{format_count(count, 'request')} {why}" for why, count in self.left.most_common()]
+        if self.retried and not self.left:
+            parts.append(f"a retry has already sent again {format_count(self.retried, 'request')}")
         if self.types:
             kinds = ", ".join(f"{name} ({count:,})" for name, count in self.types.most_common())
             parts.append(f"failed by type, in it and its retries: {kinds}")

@@ -1,6 +1,8 @@
-"""How many requests a retry would send again, for those who ask before they start it."""
+"""How many requests of each type a retry would send again, for those who ask before they start it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from celery import Celery
 
@@ -13,8 +15,8 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
 
 
-def count_retryable(job_id: str, app: Celery | None = None) -> int:
-    """Return the number of requests that ``retry_failed()`` would send again now. Results are read for it.
+def count_retryable(job_id: str, app: Celery | None = None) -> Mapping[str, int]:
+    """Return how many requests of each failure type ``retry_failed()`` would send again now. Results are read for it.
 
     Raises:
         BatchTasksError: none can be sent again; the text says why.
@@ -26,4 +28,4 @@ def count_retryable(job_id: str, app: Celery | None = None) -> int:
     choice.choose_from(job_id, job)
     if not choice.count:
         raise errors.NothingToRetry(choice.explain(job_id))
-    return choice.count
+    return dict(choice.chosen_types.most_common())

@@ -130,6 +130,12 @@ class TestNothingIsSentTwice:
         assert ended.status().retries == (first.id, second.id)
         assert first.status().retries == (second.id,)
 
+    def test_what_a_retry_has_sent_is_said_to_be_sent(self, ended: BatchJob, maker: Maker) -> None:
+        first = retry(ended, ["expired"])
+        maker.finish(first.id, [SUCCEEDED] * len(ids_of(first)))
+        with pytest.raises(errors.NothingToRetry, match="a retry has already sent again 2 requests; failed by type"):
+            ended.retry_failed(["expired"])
+
     def test_a_retry_of_a_retry(self, ended: BatchJob, maker: Maker) -> None:
         first = retry(ended, ["expired"])
         maker.finish(first.id, [EXPIRED, SUCCEEDED])
