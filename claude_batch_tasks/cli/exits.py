@@ -84,6 +84,7 @@ def _find_failure(exc: Exception) -> Failure | None:
 
     from claude_batch_tasks import errors
     from claude_batch_tasks.cli import common
+    from claude_batch_tasks.tasks import sent_jobs
 
     match exc:
         case errors.InvalidRequests() | errors.InvalidSettings() | errors.AmbiguousJobId():
@@ -97,6 +98,9 @@ def _find_failure(exc: Exception) -> Failure | None:
                 "back end, or the broker) names? Trying again is safe.",
                 UNREACHABLE,
             )
+        case errors.BrokerUnavailable():
+            # Trying again is not safe if the job may exist.
+            return Failure(as_sentence(exc), FAILED if sent_jobs.UNKNOWN in str(exc) else UNREACHABLE)
         case OperationalError():
             text = f"the broker did not answer: {as_sentence(exc)} Does it run, and is broker_url right?"
             return Failure(f"{text} Trying again is safe.", UNREACHABLE)

@@ -9,7 +9,6 @@ from typing import IO, Any
 import click
 from celery import Celery
 from celery.utils import uuid
-from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.cli import common, exits, following, job_texts, output
@@ -64,23 +63,12 @@ def report_submitted(
 
 @contextmanager
 def _failures_explained(ctx: click.Context, job: BatchJob) -> Iterator[None]:
-    """Turn what may interrupt the submission into a message and an exit code."""
+    """Turn an interruption of the submission into a message and an exit code."""
     try:
         yield
-    except OperationalError as exc:
-        raise _unsent_failure(f"the broker or the result back end did not answer: {exits.as_sentence(exc)}") from None
-    except RuntimeError as exc:  # newer Celery raises this
-        if "result store" not in str(exc):
-            raise
-        raise _unsent_failure("the result back end did not answer.") from None
     except KeyboardInterrupt:
         _take_back(ctx, job)
         raise click.exceptions.Exit(exits.INTERRUPTED) from None
-
-
-def _unsent_failure(why: str) -> exits.Failure:
-    text = f"{why} Nothing was sent, and nothing is stored; submit again when it does."
-    return exits.Failure(text, exits.UNREACHABLE)
 
 
 def _take_back(ctx: click.Context, job: BatchJob) -> None:

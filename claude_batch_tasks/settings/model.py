@@ -295,8 +295,9 @@ class Settings:
             InvalidSettings: an option is unknown or cannot be set per job, or a value is not valid.
         """
         per_job = {f.name for f in dataclasses.fields(self) if f.metadata["per_job"]}
+        kind = "run_batch option"
         return dataclasses.replace(
-            self, **{_require_known(name, per_job, "run_batch option "): value for name, value in options.items()}
+            self, **{_require_known(name, per_job, "", kind=kind): value for name, value in options.items()}
         )
 
     def of_job(self, job: JobRecord) -> Settings:
@@ -410,11 +411,12 @@ def visibility_timeout(app: Celery) -> float:
     return float(options.get("visibility_timeout", rules.DEFAULT_VISIBILITY_TIMEOUT))
 
 
-def _require_known(name: str, names: Collection[str], prefix: str, *, key: str = "") -> str:
+def _require_known(name: str, names: Collection[str], prefix: str, *, key: str = "", kind: str = "setting") -> str:
     """Return a name if it is one of ``names``.
 
     Args:
         key: the name as it is spelled where it was found, if that has to be said.
+        kind: what the names are.
 
     Raises:
         InvalidSettings: it is none of them.
@@ -425,7 +427,7 @@ def _require_known(name: str, names: Collection[str], prefix: str, *, key: str =
     hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(names))}"
     if close and key not in ("", PREFIX + name):
         hint += f" Write {spelling.respell_setting(key, name, close[0])} in place of {key}"
-    raise InvalidSettings(f"unknown setting {prefix}{name}{hint}")
+    raise InvalidSettings(f"unknown {kind} {prefix}{name}{hint}")
 
 
 def _check_value(f: _Field, value: Any) -> Any:

@@ -160,13 +160,18 @@ def bounded_options(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[st
         raise OperationalError(str(exc) or type(exc).__name__) from exc
 
 
+def is_backend_outage(exc: BaseException) -> bool:
+    """Return whether Celery gave up waiting for the result back end; it says so with a plain ``RuntimeError``."""
+    return isinstance(exc, RuntimeError) and "result store" in str(exc)
+
+
 def is_outage(app: Celery, exc: BaseException) -> bool | None:
     """Return whether a message was not sent because the broker or a back end does not answer, and may be sent later.
 
     False: the message cannot be made, as it is or with these settings, however often it is tried. None: neither is
     certain.
     """
-    if isinstance(exc, (OperationalError, Retryable, BackendError, OSError, MemoryError)):
+    if isinstance(exc, (OperationalError, Retryable, BackendError, OSError, MemoryError)) or is_backend_outage(exc):
         return True
     if isinstance(exc, _UNMAKEABLE):
         return False

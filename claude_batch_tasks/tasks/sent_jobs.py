@@ -18,6 +18,9 @@ from claude_batch_tasks.store import Clock, HasJobs, HasPresence, HasSchedule, L
 
 log = get_logger(__name__)
 
+#: What a refusal says if the job may exist, so that a second call may pay twice.
+UNKNOWN = "it is not known whether the job exists"
+
 
 class _Sendable(HasJobs, HasSchedule, HasPresence, Clock, Protocol):
     """What it takes to record that a job's message is on its way."""
@@ -81,18 +84,22 @@ def remove_refused_job(store: Ledger, job_id: str) -> Literal["begun", "removed"
 
 
 def _describe_refusal(app: Celery, job_id: str, exc: Exception, what: str) -> str:
-    reason = mask_passwords(str(exc)).rstrip(".") or type(exc).__name__
-    text = f"the broker at {broker_address.describe_broker(app)} did not take the message of job {job_id} ({reason})"
+    if publishing.is_backend_outage(exc):
+        text = f"the result back end did not answer, so the message of job {job_id} was not sent"
+    else:
+        reason = mask_passwords(str(exc)).rstrip(".") or type(exc).__name__
+        broker = broker_address.describe_broker(app)
+        text = f"the broker at {broker} did not take the message of job {job_id} ({reason})"
     if what == "removed":
         text += (
             ". The job does not exist: its requests were removed from the store, and nothing was sent or paid. Call "
-            "run_batch again when the broker takes messages: that makes one job"
+            "run_batch again when it answers: that makes one job"
         )
     else:
         text += (
-            ". The store does not answer either, so it is not known whether the job exists: its requests may be "
-            "stored, and a worker may run it. A second call now may make a second job, and both are paid. When the "
-            f"store answers, call BatchJob({job_id!r}).cancel(), which stops the job if it exists; then call again"
+            f". The store does not answer either, so {UNKNOWN}: its requests may be stored, and a worker may run it. "
+            "A second call now may make a second job, and both are paid. When the store answers, call "
+            f"BatchJob({job_id!r}).cancel(), which stops the job if it exists; then call again"
         )
     hint = broker_address.explain_default(app)
     return f"{text}. {hint}" if hint else text
