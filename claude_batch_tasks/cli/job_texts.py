@@ -85,10 +85,27 @@ def _format_phase(job: JobStatus) -> str:
 def _format_problem(job: JobStatus) -> str:
     """Return what is wrong with a job, or which of its requests failed; empty if there is nothing to say."""
     if job.error:
-        return click.style(_join_lines(job.error), fg="red")
+        return click.style(_join_lines(_shorten_error(job)), fg="red")
     if job.waiting_for_worker:
         return click.style("no worker", fg="yellow")
-    return ", ".join(f"{count.type} {count.count:,}" for count in job.failures)
+    problems = [f"{count.type} {count.count:,}" for count in job.failures]
+    if job.delivery_failures:
+        problems.append(click.style(f"on_result failed {job.delivery_failures:,}", fg="red"))
+    return ", ".join(problems)
+
+
+def _shorten_error(job: JobStatus) -> str:
+    """Return why a job failed, without what is stored of it and what to do, which ``status`` shows."""
+    return _without_id(job).partition(". ")[0]
+
+
+def _without_id(job: JobStatus) -> str:
+    """Return the error of a job without its id and the word "failed", which stand beside it."""
+    before, found, reason = (job.error or "").partition(" failed: ")
+    if not found or not before.startswith(f"job {job.job_id}"):
+        return job.error or ""
+    where = before.removeprefix(f"job {job.job_id}").removeprefix(", ")
+    return f"{where}: {reason}" if where else reason
 
 
 def _join_lines(text: str) -> str:
@@ -130,7 +147,7 @@ def _field(name: str, text: str) -> Line:
 
 
 def _format_state(job: JobStatus, waits: str | None) -> Iterator[Line]:
-    about = job.error or (job.progress.text if job.progress is not None else "")
+    about = _without_id(job) or (job.progress.text if job.progress is not None else "")
     yield _field("State", f"{_color_word(job.phase)}{f': {about}' if about else ''}")
     if waits:
         yield _field("Waits", click.style(waits, fg="yellow"))
@@ -202,7 +219,10 @@ def format_size(job: JobStatus) -> str:
 def format_progress(job: JobStatus) -> str:
     """Return how far a job is: ``800 succeeded, 12 errored, 188 processing; 404s: 3; next poll in 40 s``."""
     counts = {name: getattr(job, name) for name in (*OUTCOMES, "processing")}
-    parts = [format_counts(counts) if job.requests else "not known before the first poll"]
+    if not job.requests:
+        parts = ["not known before the first poll"]
+    else:
+        parts = [format_counts(counts) if any(counts.values()) else "no outcomes"]
     if job.not_found:
         parts.append(f"404s: {job.not_found:,}")
     if job.ended_at is None and job.next_poll_at is not None:
@@ -223,7 +243,9 @@ def format_bar(job: JobStatus) -> str:
 
 def format_ending(job: JobStatus) -> str:
     """Return how a job ended."""
-    return f"Job {job.job_id} {_color_word(job.state)}: {job.error or format_progress(job)} ({_format_cost(job)})"
+    return (
+        f"Job {job.job_id} {_color_word(job.state)}: {_without_id(job) or format_progress(job)} ({_format_cost(job)})"
+    )
 
 
 def format_estimate(found: Estimate) -> Iterator[str]:

@@ -183,7 +183,7 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
             "Progress": self.progress.text if self.progress else None,
             "Error": self.error,
             "Stopped": self.stopped,
-            "Requests": f"{self.requests:,} ({format_counts(counts)})",
+            "Requests": f"{self.requests:,} ({format_counts(counts) if any(counts.values()) else 'no outcomes'})",
             "Failures": format_counts({each.type: each.count for each in self.failures}) if self.failures else None,
             "Batches": f"{len(self.batches):,}",
             "Cost": notebook_html.format_dollars(self.cost),

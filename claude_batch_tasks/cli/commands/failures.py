@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from claude_batch_tasks.cli import claude_batch, exporting, output, parameters
+from claude_batch_tasks.formatting import format_count
 
 if TYPE_CHECKING:
     from claude_batch_tasks import RequestResult
@@ -64,7 +65,7 @@ def _export_failures(job: BatchJob, types: tuple[str, ...], file: str, format_: 
         return
     if as_json:
         output.print_json({"job_id": job.id, "file": file, "written": written})
-    output.say(f"{written:,} failures written to {file}")
+    output.say(f"{format_count(written, 'failure')} written to {file}")
 
 
 def _list_failures(job: BatchJob, types: tuple[str, ...], as_json: bool) -> None:
@@ -92,7 +93,7 @@ def _describe_failure(result: RequestResult) -> dict[str, Any]:
 
 
 def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_json: bool) -> None:
-    from claude_batch_tasks.cli import common, failure_texts
+    from claude_batch_tasks.cli import common, failure_texts, job_texts
 
     status = job.status()
     counts = [count for count in status.failures if not types or count.type in types or count.outcome in types]
@@ -100,13 +101,25 @@ def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_j
     if as_json:
         shown = [{"type": count.type, **count.asdict()} for count in counts]
         output.print_json(
-            {"job_id": job.id, "state": status.state, "phase": status.phase, "failed": failed, "failures": shown}
+            {
+                "job_id": job.id,
+                "state": status.state,
+                "phase": status.phase,
+                "failed": failed,
+                "failures": shown,
+                "error": status.error,
+                "delivery_failures": status.delivery_failures,
+                "on_result_error": status.on_result_error,
+            }
         )
         return
     if counts:
         output.show(failure_texts.format_counts(counts))
-    else:
+    elif status.error is None:
         output.say(f"Job {job.id} has no failed request{' of these types' if types and status.failures else ''}.")
+    if status.error is not None:
+        output.say(job_texts.format_ending(status))
+        output.hint_command("To resume it", common.spell_command(ctx, f"resume {job.id}"))
     if status.ended_at is None:
         output.say(f"Job {job.id} is {status.phase}: only batches that are finished are counted.")
     if failed:
@@ -116,3 +129,8 @@ def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_j
             output.hint_command(
                 "To run them again, as a new job", common.spell_command(ctx, f"retry-failed {job.id}{chosen}")
             )
+    if status.delivery_failures:
+        output.say(
+            f"on_result failed for {format_count(status.delivery_failures, 'request')}: {status.on_result_error}"
+        )
+        output.hint_command("To call it again for them", common.spell_command(ctx, f"redeliver {job.id}"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from claude_batch_tasks.cli import claude_batch, exporting, output, parameters
+from claude_batch_tasks.formatting import format_count
 
 if TYPE_CHECKING:
     from claude_batch_tasks.results.reader import Order, Type
@@ -67,7 +68,7 @@ def results(
     if quiet:
         return
     if to_file:
-        output.say(f"{written:,} results written to {file}")
+        output.say(f"{format_count(written, 'result')} written to {file}")
     status = job.status()
     if status.done < status.requests or status.ended_at is None:
         output.say(f"Job {job.id} is {status.phase}: {status.done:,} of {status.requests:,} requests have a result.")

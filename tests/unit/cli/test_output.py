@@ -168,3 +168,17 @@ def test_a_status_fits(terminal: Callable[..., io.StringIO], width: int) -> None
     assert max(map(len, lines)) <= width
     assert "Job        4f0c2a8e-6d0b-4a53-9c55-2f1b6c6b0a11" in lines
     assert any("in 40 s" in line for line in lines)
+
+
+def test_a_failed_job_is_listed_with_its_reason_alone() -> None:
+    said = "create: Anthropic answered 401 authentication_error: invalid x-api-key"
+    error = f"job {make_job().job_id}, batch 1 of 2 failed: {said}. Stored for 7 days: the requests."
+    job = make_job(state="failed", phase="failed", error=error)
+    row = [click.unstyle(line.text) for line in job_texts.format_jobs([job], None)][1]
+    assert row.endswith(f"batch 1 of 2: {said}")
+    assert f" failed: batch 1 of 2: {said}. Stored for 7 days" in click.unstyle(job_texts.format_ending(job))
+
+
+def test_calls_of_on_result_that_failed_are_listed() -> None:
+    rows = [click.unstyle(line.text) for line in job_texts.format_jobs([make_job(delivery_failures=3)], None)]
+    assert rows[1].endswith("on_result failed 3")
