@@ -39,7 +39,7 @@ def fetch_results(self: StepTask, job_id: str, batch: int, turn: int = 0, seq: i
     if (incomplete := _check_complete(step, seen)) is not None:
         return incomplete
     _publish_results(step, seen)
-    counts = dict(seen.tallies)
+    counts = seen.sort_tallies()
     step.send_signal(signals.results_published, batch_id=record.batch_id, counts=counts, round=len(record.rounds))
     step.record_event("fetched", f"fetched, {format_counts(counts)}", counts=counts, round=len(record.rounds))
     return Done(f"fetched: {format_counts(counts)}")

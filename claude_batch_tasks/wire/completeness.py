@@ -170,6 +170,10 @@ class Completeness:
             self.eligible.append(place)
             self.open[row.type] += 1
 
+    def sort_tallies(self) -> dict[str, int]:
+        """Return the number of each outcome that there is, in the order in which outcomes are always named."""
+        return {str(name): self.tallies[name] for name in OUTCOMES if self.tallies[name]}
+
     def _count_rows(self, kept: list[Row]) -> None:
         self.distinct += len(kept)
         for kind, count in Counter([each.result.type for each in kept]).items():

@@ -41,7 +41,8 @@ def open_schema(client: Any, where: str) -> None:
         for migrate in _MIGRATIONS[version - 1 :]:
             migrate(client)
         client.zadd(SCHEMA, {"version": VERSION}, gt=True)
-        log.info("the store at %s was migrated from schema %d to %d", where, version, VERSION)
+        if client.exists(JOBS):  # an empty store has nothing to tell
+            log.info("the store at %s was migrated from schema %d to %d", where, version, VERSION)
 
 
 def list_jobs(client: Any) -> None:
