@@ -16,7 +16,7 @@ from claude_batch_tasks.settings import spelling
 from claude_batch_tasks.settings.model import DEFAULT_URL
 
 #: What a broker at a well-known port speaks.
-_OF_PORTS = {"6379": "redis", "6380": "rediss", "26379": "sentinel", "5671": "amqps"}
+_OF_PORTS = {"5672": "amqp", "6379": "redis", "6380": "rediss", "26379": "sentinel", "5671": "amqps"}
 
 
 def describe_broker(app: Celery) -> str:
@@ -76,9 +76,11 @@ def find_unschemed(app: Celery) -> str | None:
 
 
 def suggest_scheme(url: str) -> str:
-    """Return a URL that has no scheme with the scheme that its port suggests, and without a password."""
+    """Return a URL that has no scheme with the scheme that its port or path suggests, and without a password."""
     port = re.search(r":(\d+)(?:/|$)", url.rpartition("@")[2])
-    scheme = _OF_PORTS.get(port[1], "amqp") if port else "amqp"
+    # Only the databases of a Redis are numbers.
+    otherwise = "redis" if re.search(r"[^/]/\d+$", url) else "amqp"
+    scheme = _OF_PORTS.get(port[1], otherwise) if port else otherwise
     _, at, rest = url.rpartition("@")
     return f"{scheme}://{'user:password@' if at else ''}{mask_passwords(rest)}"
 

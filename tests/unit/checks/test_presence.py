@@ -98,6 +98,7 @@ class TestABrokerThatNobodyHasSet:
     [
         ("localhost:6379/0", "redis://localhost:6379/0"),
         ("user:secret@localhost:6380/0", "rediss://user:password@localhost:6380/0"),
+        ("localhost:16379/0", "redis://localhost:16379/0"),
         ("localhost", "amqp://localhost"),
         ("rabbit:5672//", "amqp://rabbit:5672//"),
         ("localhost:6379/0?password=secret", "redis://localhost:6379/0?password=***"),
