@@ -350,7 +350,9 @@ def test_eager_waits_instead_of_spinning(world: World, eager: str) -> None:
         script={"create": [Answer(404), Answer(500, acts=True)], "results": [Answer(404)], "messages": [Answer(429)]},
     )
     before = time.monotonic()
-    result = run_batch.delay(prompts(eager), client=eager, retries=0)
+    # The model has no price, and by default a limit holds.
+    unlimited = {"client": eager, "max_fallback_cost": None}
+    result = run_batch.delay(prompts(eager), retries=0, **unlimited)
     assert time.monotonic() - before > 0.3
     summary = result.get()
     assert (summary["succeeded"], summary["fallback"]) == (5, 1)
@@ -358,7 +360,7 @@ def test_eager_waits_instead_of_spinning(world: World, eager: str) -> None:
     assert account.calls["list"] == 4  # one finds it, and one at each look until the results confirm it
     assert set(account.paid.values()) == {1}
     account.manners = replace(account.manners, script={})
-    summary = run_batch.delay(prompts(f"{eager} again"), client=eager, max_requests_per_batch=3, retries=2).get()
+    summary = run_batch.delay(prompts(f"{eager} again"), max_requests_per_batch=3, retries=2, **unlimited).get()
     assert (summary["succeeded"], summary["fallback"], len(summary["batch_ids"])) == (5, 2, 6)
     assert set(account.paid.values()) == {1}
     account.manners = Manners(forever={"create": refusal(400, "invalid_request_error", "no")})

@@ -1136,7 +1136,12 @@ def event_fields(bench: Bench, task: Subject) -> dict[str, Any]:
     return {**ended, "fields": fields}
 
 
-@row(SIGNALS, "log: `succeeded`, `raised unexpected`, once, by its name and id")
+@row(
+    SIGNALS,
+    "log: `succeeded`, `raised unexpected`, once, by its name and id",
+    differs={"lines": {"succeeded": 0, "unexpected": 1, "raised": 1}},
+    reason="at `INFO` a line of this package says how a job ended and what it cost; at `DEBUG` Celery's line is there",
+)
 def log(bench: Bench, task: Subject) -> dict[str, Any]:
     well, failing = task.s().apply_async(), task.s("refusing").apply_async()
     ended = [bench.ended(each) for each in (well, failing)]

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from claude_batch_tasks import list_jobs
+from claude_batch_tasks import list_jobs, list_workers
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
+from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Simulator
+from claude_batch_tasks.store import open_store
 from tests.docs.pages import ROOT
 from tests.docs.reader import Reader
 from tests.support import FAST, inherited, wait_until
@@ -51,6 +53,7 @@ def read_beside_a_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         }
         app = stack.enter_context(Celery("pages", broker=redis.url, backend=redis.url, set_as_current=False))
         stack.enter_context(Worker(env, folder / "worker.log", cwd=str(folder)))
+        (worker,) = (each.hostname for each in wait_until(lambda: list_workers(app=app)))
 
         def read(page: str) -> None:
             simulator.reset("healthy")
@@ -59,5 +62,9 @@ def read_beside_a_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
                 reader.read(ROOT / page)
             # What a page leaves running would find another world.
             wait_until(lambda: not list(list_jobs(states=["staged", "running"], app=app)))
+            # Workers that a page started were killed with its terminals.
+            for each in list_workers(app=app):
+                if each.hostname != worker:
+                    open_store(Settings.of(app)).presence.remove_worker(each.hostname)
 
         yield read

@@ -107,5 +107,5 @@ class TestPytest:
             tmp_path,
             "import sys\n"
             "def test_one(): pass\n"
-            "def test_two(): assert not {'anthropic', 'claude_batch_tasks.testing'} & set(sys.modules)\n",
+            "def test_two(): assert not {'anthropic', 'celery', 'claude_batch_tasks.settings'} & set(sys.modules)\n",
         )
