@@ -48,16 +48,17 @@ def end_job(step: Step, own: errors.BatchTasksError | None) -> tuple[Summary, er
     # Before the end is recorded: from then on the job may be resumed, and must not expire.
     step.store.jobs.expire_job(job_id, step.settings.result_ttl)
     text = None if error is None else str(error)
+    if had.ended_at is None:  # before that is recorded: a worker that is killed in between has it reported again
+        _report_end(step, summary, job_failure.name_reason(batches, own), error)
     step.store.jobs.update_job(job_id, state=summary["state"], ended_at=step.now(), summary=summary, error=text)
     if had.ended_at is None:
         metrics.count("jobs_ended", job=had, state=summary["state"])
-        _report_end(step, summary, job_failure.name_reason(batches, own), error)
     step.send_signal(signals.job_finished, state=summary["state"], summary=summary, error=text)
     return summary, error
 
 
 def _report_end(step: Step, summary: Summary, reason: str | None, error: errors.BatchTasksError | None) -> None:
-    """Say once how the job has ended, in its history and in the log.
+    """Say how the job has ended, in its history and in the log.
 
     A failed job is an error in Celery's log, as any failed task is.
     """

@@ -12,6 +12,9 @@ from claude_batch_tasks.wire.result_rows import LONGEST_NAME, OUTCOMES
 #: The failure type of errored requests whose error has no type, or whose errors were counted without it.
 UNKNOWN = "unknown"
 
+#: How many failure types a summary names, and what the rest is called: a gateway may invent one for each request.
+MOST_TYPES, OTHER = 50, "other"
+
 #: The outcomes of requests that did not succeed.
 FAILED_OUTCOMES = tuple(outcome for outcome in OUTCOMES if outcome != "succeeded")
 
@@ -181,9 +184,15 @@ def _close_tally(tally: FailureTally) -> FailureTally:
 
 
 def count_types(batches: Iterable[BatchRecord]) -> dict[str, int]:
-    """Count the final outcomes that are not ``succeeded`` by failure type, over all batches, the largest first."""
+    """Count the final outcomes that are not ``succeeded`` by failure type, over all batches, the largest first.
+
+    A summary is a small message: types beyond the ``MOST_TYPES`` most frequent ones are counted together.
+    """
     found: Counter[str] = Counter()
     for batch in batches:
         for tally in read_tallies(batch):
             found[name_type(tally.outcome, tally.error_type)] += tally.count
-    return dict(found.most_common())
+    counts = dict(found.most_common(MOST_TYPES))
+    if rest := found.total() - sum(counts.values()):
+        counts[OTHER] = counts.get(OTHER, 0) + rest
+    return counts

@@ -61,6 +61,22 @@ def test_counts_are_exact_through_all_rounds(store: RedisStore, monkeypatch: pyt
         assert tally.example is None or found[tally.example] == (tally.outcome, tally.error_type)
 
 
+def test_a_summary_names_the_most_frequent_types_and_counts_all() -> None:
+    tallies = [FailureTally(outcome="errored", error_type=f"type {n}", count=1 + n) for n in range(80)]
+    total = sum(tally.count for tally in tallies)
+    batch = make_batch_record(
+        count=total,
+        published=1,
+        counts={"errored": total},
+        failed_types=tallies,
+        failed_types_of=[1, 0],
+        done=True,
+    )
+    found = failure_types.count_types([batch])
+    assert (len(found), found["type 79"], sum(found.values())) == (failure_types.MOST_TYPES + 1, 80, total)
+    assert "type 5" not in found
+
+
 class TestARecordOfAnotherRelease:
     def test_has_all_that_failed_without_a_type(self) -> None:
         batch = make_batch_record(count=9, published=1, counts={"succeeded": 2, "errored": 4, "expired": 3}, done=True)
