@@ -80,7 +80,8 @@ def stop_waiting(app: Celery) -> None:
     """Let go of results of chords and groups, of which Celery waits for some for ever, while their Redis is there."""
     gc.collect()
     for found in gc.get_objects():
-        if isinstance(found, AsyncResult) and found.app is app:
+        # Not isinstance: that asks lazy objects, such as Django's settings, what they are.
+        if issubclass(type(found), AsyncResult) and found.app is app:
             app.backend.remove_pending_result(found)
     gc.collect()
 
