@@ -107,6 +107,10 @@ def _find_failure(exc: Exception) -> Failure | None:
         case errors.BatchTasksError():
             return Failure(str(exc))
         case OSError():
-            what = f"{exc.filename}: " if exc.filename else ""
-            return Failure(f"{what}{exc.strerror or exc}")
+            return Failure(_describe_os_error(exc))
     return None
+
+
+def _describe_os_error(exc: OSError) -> str:
+    what = f"{exc.filename}: " if exc.filename else ""
+    return f"{what}{exc.strerror or exc}"

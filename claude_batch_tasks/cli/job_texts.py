@@ -67,11 +67,12 @@ def format_jobs(found: Iterable[JobStatus], width: int | None) -> Iterator[Line]
         )
         notes = [note for note in (job.label, _format_problem(job)) if note]
         if not narrow:
-            yield Line(f"{row}{': '.join(notes)}".rstrip(), cut=True)
-            continue
-        # What does not fit beside the job's figures has a line of its own.
-        yield Line(f"{row}{notes[0] if notes and len(notes[0]) <= _NOTE else ''}".rstrip(), cut=True)
-        for note in notes if notes and len(notes[0]) > _NOTE else notes[1:]:
+            notes, below = [": ".join(notes)], []
+        else:  # what does not fit beside the job's figures has a line of its own
+            beside = 1 if notes and len(notes[0]) <= _NOTE else 0
+            notes, below = notes[:beside], notes[beside:]
+        yield Line(f"{row}{''.join(notes)}".rstrip(), cut=True)
+        for note in below:
             yield Line(f"{'':{ids}}  {note}", indent=ids + 2)
 
 

@@ -54,12 +54,11 @@ def read_job_page(
     found: list[JobStatus] = []
     for searched, (job_id, labels) in enumerate(_read_labels(store, store.jobs.job_ids(before))):
         full = len(found) == JOBS
-        if not (full or searched >= SEARCHED or wanted.may_be(job_id, labels)):
+        over = full or searched >= SEARCHED
+        job = store.jobs.read_job(job_id) if over or wanted.may_be(job_id, labels) else None
+        if job is None:
             continue
-        if (job := store.jobs.read_job(job_id)) is None:
-            continue
-        if full or searched >= SEARCHED:
-            # That job is the first one of the next page.
+        if over:  # that job is the first one of the next page
             return JobPage(found, math.nextafter(job.submitted_at, math.inf), not full)
         status = waits.explain(read_status(store, job_id, job), job)
         if wanted.phase in ("", status.phase, status.state):

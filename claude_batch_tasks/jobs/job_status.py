@@ -343,10 +343,15 @@ class Waits:
         """Return the status of a job with ``waiting_for_worker``."""
         if status.state in ENDED or job.not_sent is not None or self._app.conf.task_always_eager:
             return status
-        units = [Unit(status.job_id)] if status.state == "staged" or job.through >= job.batches else []
-        if status.state != "staged":
-            open_batches = (number for number, batch in enumerate(status.batches) if batch.state != "done")
-            units += [Unit(status.job_id, number) for number in list(open_batches)[:_MOST]]
-        due = self._store.schedule.due_times(units)
+        due = self._store.schedule.due_times(_list_units(status, job))
         text = presence.explain_wait(self._app, job, due, self._store.now(), self._workers)
         return status if text is None else msgspec.structs.replace(status, waiting_for_worker=text)
+
+
+def _list_units(status: JobStatus, job: JobRecord) -> list[Unit]:
+    """Return the units whose messages the job may wait for; of a large job not all."""
+    if status.state == "staged":
+        return [Unit(status.job_id)]
+    own = [Unit(status.job_id)] if job.through >= job.batches else []
+    running = [number for number, batch in enumerate(status.batches) if batch.state != "done"]
+    return own + [Unit(status.job_id, number) for number in running[:_MOST]]

@@ -252,7 +252,7 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
         except ResultsMissing:
             first = count = 0
         batch_id = created.get(number)
-        begun = number < job.admitted
+        may_exist = batch_id is None and number < job.admitted
         what = f"the record of batch {batch_number(number)}, {format_count(count, 'request')}, is gone from the store"
         record = BatchRecord(
             first=first,
@@ -260,18 +260,25 @@ def replace_lost_batches(store: Replaceable, job_id: str, job: JobRecord) -> int
             body_bytes=sum(map(len, batch_requests.ENVELOPE)) - 1,
             state="failed",
             batch_id=batch_id,
-            intent_at=job.started_at if begun and batch_id is None else None,
+            intent_at=job.started_at if may_exist else None,
             attempt=_ATTEMPTS,
             read_only=number in further,
             error=["ResultsMissing", [what, count, [store.records.name_batch(job_id, number)]]],
             done=True,
         )
-        with suppress(ResultsMissing):
-            for piece in store.payloads.read_bodies(job_id, number):
-                record.body_bytes += len(piece) + 1
+        record.body_bytes += _sum_body(store, job_id, number)
         if store.records.replace_batch(job_id, number, record, job.batches):
             history.note(store, Unit(job_id, number), "failed", what, level=logging.WARNING, job=job, batch_id=batch_id)
     return len(gone)
+
+
+def _sum_body(store: HasPayloads, job_id: str, number: int) -> int:
+    """Return how many bytes the requests of a batch have in the body of a create, as far as they are there."""
+    size = 0
+    with suppress(ResultsMissing):
+        for chunk in store.payloads.read_bodies(job_id, number):
+            size += len(chunk) + 1
+    return size
 
 
 def _from_history(store: HasHistory, job_id: str) -> tuple[dict[int, str], set[int]]:

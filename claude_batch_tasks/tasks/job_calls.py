@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.result import AsyncResult
@@ -129,17 +131,8 @@ class JobCalls(JobTask):
             # Celery's implicit app, in a program that configured none: the ready-made app knows broker and settings.
             return configured_app().tasks[self.name].apply_async(given, named, task_id=task_id, **sending)
         task_id = task_id or uuid()
-        try:
+        with _explained_outage():
             record = stage_job(self.app, task_id, given, named, sending)
-        except errors.StoreUnavailable as exc:
-            if type(exc) is not errors.StoreUnavailable:
-                raise
-            what = str(exc).rstrip(".")
-            text = (
-                f"{what}. The job was not submitted: nothing was sent or paid, and what was stored of it expires. Call "
-                "run_batch again when the store answers: that makes one job"
-            )
-            raise errors.StoreUnavailable(text) from None
         with message_headers.observe_headers() as seen:
             token = staged_job.set((task_id, record))
             try:
@@ -164,3 +157,19 @@ def _expect_end(sent: AsyncResult[Summary]) -> AsyncResult[Summary]:
     if isinstance(sent, JobResult):
         sent.expect_job()
     return sent
+
+
+@contextmanager
+def _explained_outage() -> Iterator[None]:
+    """Have the error of a store that does not answer say what became of the job."""
+    try:
+        yield
+    except errors.StoreUnavailable as exc:
+        if type(exc) is not errors.StoreUnavailable:
+            raise
+        what = str(exc).rstrip(".")
+        text = (
+            f"{what}. The job was not submitted: nothing was sent or paid, and what was stored of it expires. Call "
+            "run_batch again when the store answers: that makes one job"
+        )
+        raise errors.StoreUnavailable(text) from None

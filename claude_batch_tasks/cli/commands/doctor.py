@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -60,14 +60,18 @@ def doctor(
     statuses = []
     for name, found in examine_parts(app, parts):
         statuses += [finding.status for finding in found]
-        if as_json:
-            _print_findings(name, found)
-        else:
-            output.show(_format_findings(name, found))
+        _show_findings(name, found, as_json)
     errors, warnings = statuses.count("error"), statuses.count("warning")
     output.say(f"{format_count(errors, 'error')}, {format_count(warnings, 'warning')}")
     if errors or (strict and warnings):
         ctx.exit(exits.FAILED)
+
+
+def _show_findings(name: str, found: Sequence[Finding], as_json: bool) -> None:
+    if as_json:
+        _print_findings(name, found)
+    else:
+        output.show(_format_findings(name, found))
 
 
 def _print_findings(name: str, found: Iterable[Finding]) -> None:

@@ -10,7 +10,9 @@ from claude_batch_tasks.cli import claude_batch, exporting, output, parameters
 from claude_batch_tasks.formatting import format_count
 
 if TYPE_CHECKING:
-    from claude_batch_tasks import RequestResult
+    from collections.abc import Sequence
+
+    from claude_batch_tasks import FailureCount, JobStatus, RequestResult
     from claude_batch_tasks.jobs.batch_job import BatchJob
 
 
@@ -93,44 +95,58 @@ def _describe_failure(result: RequestResult) -> dict[str, Any]:
 
 
 def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_json: bool) -> None:
-    from claude_batch_tasks.cli import common, failure_texts, job_texts
-
     status = job.status()
     counts = [count for count in status.failures if not types or count.type in types or count.outcome in types]
-    failed = sum(count.count for count in counts)
     if as_json:
-        shown = [{"type": count.type, **count.asdict()} for count in counts]
-        output.print_json(
-            {
-                "job_id": job.id,
-                "state": status.state,
-                "phase": status.phase,
-                "failed": failed,
-                "failures": shown,
-                "error": status.error,
-                "delivery_failures": status.delivery_failures,
-                "on_result_error": status.on_result_error,
-            }
-        )
+        output.print_json(_describe_counts(status, counts))
         return
-    if counts:
-        output.show(failure_texts.format_counts(counts))
-    elif status.error is None:
-        output.say(f"Job {job.id} has no failed request{' of these types' if types and status.failures else ''}.")
-    if status.error is not None:
-        output.say(job_texts.format_ending(status))
-        output.hint_command("To resume it", common.spell_command(ctx, f"resume {job.id}"))
+    _say_counts(ctx, status, counts, types)
     if status.ended_at is None:
         output.say(f"Job {job.id} is {status.phase}: only batches that are finished are counted.")
-    if failed:
-        chosen = "".join(f" --type {name}" for name in types)
-        output.hint_command("To list each request", common.spell_command(ctx, f"failures {job.id}{chosen} --list"))
-        if status.ended_at is not None:
-            output.hint_command(
-                "To run them again, as a new job", common.spell_command(ctx, f"retry-failed {job.id}{chosen}")
-            )
+    if counts:
+        _hint_next(ctx, status, types)
     if status.delivery_failures:
         output.say(
             f"on_result failed for {format_count(status.delivery_failures, 'request')}: {status.on_result_error}"
         )
-        output.hint_command("To call it again for them", common.spell_command(ctx, f"redeliver {job.id}"))
+        output.hint_command("To call it again for them", _spell(ctx, f"redeliver {job.id}"))
+
+
+def _describe_counts(status: JobStatus, counts: Sequence[FailureCount]) -> dict[str, Any]:
+    return {
+        "job_id": status.job_id,
+        "state": status.state,
+        "phase": status.phase,
+        "failed": sum(count.count for count in counts),
+        "failures": [{"type": count.type, **count.asdict()} for count in counts],
+        "error": status.error,
+        "delivery_failures": status.delivery_failures,
+        "on_result_error": status.on_result_error,
+    }
+
+
+def _say_counts(ctx: click.Context, status: JobStatus, counts: Sequence[FailureCount], types: tuple[str, ...]) -> None:
+    from claude_batch_tasks.cli import failure_texts, job_texts
+
+    if counts:
+        output.show(failure_texts.format_counts(counts))
+    elif status.error is None:
+        of_types = " of these types" if types and status.failures else ""
+        output.say(f"Job {status.job_id} has no failed request{of_types}.")
+    if status.error is not None:
+        output.say(job_texts.format_ending(status))
+        output.hint_command("To resume it", _spell(ctx, f"resume {status.job_id}"))
+
+
+def _hint_next(ctx: click.Context, status: JobStatus, types: tuple[str, ...]) -> None:
+    """Say which commands list the failed requests, and run them again."""
+    chosen = "".join(f" --type {name}" for name in types)
+    output.hint_command("To list each request", _spell(ctx, f"failures {status.job_id}{chosen} --list"))
+    if status.ended_at is not None:
+        output.hint_command("To run them again, as a new job", _spell(ctx, f"retry-failed {status.job_id}{chosen}"))
+
+
+def _spell(ctx: click.Context, command: str) -> str:
+    from claude_batch_tasks.cli import common
+
+    return common.spell_command(ctx, command)
