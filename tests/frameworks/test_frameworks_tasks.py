@@ -192,7 +192,7 @@ print(json.dumps([found.get(timeout=90), found.parent.get(timeout=90)["succeeded
     assert "Working outside of application context" not in log
     said = project.run("-m", "claude_batch_tasks.cli", "-A", "shop", "doctor", "anthropic", "--json")
     assert said.code == 0, said.text
-    assert '"status": "ok"' in said.text
+    assert '"status":"ok"' in said.text
 
 
 def project_redis(url: str) -> Any:
