@@ -98,7 +98,11 @@ def _job(seen: Evidence, job: Job, prompts: dict[str, PromptRecord]) -> Iterator
         yield f"the AsyncResult is {result.state}, the ledger says {status.state}"
     if result.state == "FAILURE":
         return
-    if dict(result.result) != status.summary:
+    # Where a worker of the last release wrote the summary, what failed by type is known from the records alone.
+    summary = {**(status.summary or {})}
+    if "failures" not in result.result:
+        summary.pop("failures", None)
+    if dict(result.result) != summary:
         yield f"its result {result.result} is not the ledger's summary {status.summary}"
     rows = list(handle.results())
     wanted = {custom_id: job.prompt(seen.schedule.seed, i) for i, custom_id in enumerate(job.custom_ids)}

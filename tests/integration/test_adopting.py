@@ -88,7 +88,7 @@ class TestABatchCreatedElsewhere:
     def test_that_is_nowhere_ends_the_job(self, app: Celery, start_worker: StartWorker, simulator: Simulator) -> None:
         start_worker(simulator.url)
         job = adopt("msgbatch_nowhere", app=app)
-        with pytest.raises(errors.BatchLost, match="was never seen and is missing from 3 complete listings"):
+        with pytest.raises(errors.BatchLost, match="was never seen and is missing from 3 complete list calls"):
             job.get(timeout=180)
 
     def test_can_be_canceled_and_given_up_and_taken_up_again(
