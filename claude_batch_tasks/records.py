@@ -51,10 +51,17 @@ class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
         from pydantic_core import core_schema
 
         return core_schema.json_or_python_schema(
-            json_schema=core_schema.no_info_plain_validator_function(lambda value: msgspec.convert(value, cls)),
+            json_schema=core_schema.no_info_plain_validator_function(cls._from_json),
             python_schema=core_schema.is_instance_schema(cls),
             serialization=core_schema.plain_serializer_function_ser_schema(cls.asdict),
         )
+
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        try:
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as exc:  # no ValueError before msgspec 0.20
+            raise ValueError(str(exc)) from None
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:

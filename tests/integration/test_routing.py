@@ -15,6 +15,7 @@ from kombu import Exchange, Queue
 
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.lifecycle.delivery.tracking import HEADER as DELIVERY
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from tests.integration.rig import requests
 from tests.integration.routed import GOT, Tenants, topic
@@ -199,6 +200,8 @@ def test_headers_travel_with_the_job(
     wait_until(lambda: len(carried(app).get("routed.linked", [])) == 2 and "routed.save" in carried(app))
     found = carried(app)
     assert found.keys() >= {"run_batch", "routed.plain", "routed.save", *STEPS}
+    # What says which requests a call of on_result is for: only such a call has it.
+    assert {task for task, have in found.items() for each in have if each.pop(DELIVERY, None)} == {"routed.save"}
     expected = {**CARRIED, "_schema_name": tenant}
     assert {task: have for task, have in found.items() if any(each != expected for each in have)} == {}
 
