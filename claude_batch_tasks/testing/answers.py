@@ -9,23 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from msgspec import Struct
+from typing_extensions import TypedDict
 
 #: What selects requests by a text: the text itself, or a pattern to search for.
 Selector: TypeAlias = "str | re.Pattern[str]"
-
-#: The HTTP status that the API sends with each error type.
-STATUS_OF = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
 _numbers = itertools.count(1)
 
@@ -50,6 +37,19 @@ class SentRequest(Struct, frozen=True, kw_only=True):
         """All of its text: the system prompt, then the messages, a line each."""
         parts = [self.params.get("system"), *(each.get("content") for each in self.params.get("messages") or ())]
         return "\n".join(text for part in parts for text in _texts_of(part))
+
+
+class Selected(TypedDict, total=False):
+    """Which requests get an answer; without any of these: all."""
+
+    custom_id: Selector
+    """The request with this custom_id, or those whose custom_id a pattern is found in."""
+    prompt: Selector
+    """Those whose text has this in it, or that a pattern is found in."""
+    model: str
+    """Those for this model."""
+    times: int
+    """So many requests."""
 
 
 class Rule(Struct, kw_only=True):

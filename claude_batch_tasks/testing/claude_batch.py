@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 from celery import Celery
 from celery.app import backends
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from claude_batch_tasks.api.sdk import load_sdk
 from claude_batch_tasks.jobs.batch_job import BatchJob
@@ -19,7 +19,7 @@ from claude_batch_tasks.results.reader import load_custom_ids
 from claude_batch_tasks.settings import Settings, model as settings_model, redis_urls
 from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.testing import answers
-from claude_batch_tasks.testing.answers import Rule, Selector, SentRequest
+from claude_batch_tasks.testing.answers import Rule, Selected, Selector, SentRequest
 from claude_batch_tasks.testing.memory_api import MemoryAPI
 from claude_batch_tasks.testing.process_state import reset
 
@@ -56,48 +56,33 @@ class ClaudeBatch:
     def answer(
         self,
         answer: Any,
-        *,
-        custom_id: Selector | None = None,
-        prompt: Selector | None = None,
-        model: str | None = None,
-        times: int | None = None,
+        **selected: Unpack[Selected],
     ) -> None:
         """Answer requests with a text.
 
         Args:
             answer: the text; or a value that is sent as JSON, also a pydantic model; or a function of the
                 ``SentRequest`` that returns one of these.
-            custom_id: only the request with this custom_id, or those whose custom_id a pattern is found in.
-            prompt: only requests whose text has this in it, or that a pattern is found in.
-            model: only requests for this model.
-            times: only so many requests; None: all.
+            selected: ``custom_id``, ``prompt``, ``model`` and ``times``: only such requests, as ``Selected`` says.
         """
-        self._add_rule(lambda sent: answers.answer_result(sent, answer), custom_id, prompt, model, times)
+        self._add_rule(lambda sent: answers.answer_result(sent, answer), selected)
 
     def use_tool(
         self,
         name: str,
         input: Mapping[str, Any],
-        *,
-        custom_id: Selector | None = None,
-        prompt: Selector | None = None,
-        model: str | None = None,
-        times: int | None = None,
+        **selected: Unpack[Selected],
     ) -> None:
         """Answer requests with the call of a tool; which requests: as ``answer()`` says."""
         block = {"type": "tool_use", "id": f"toolu_test_{name}", "name": name, "input": dict(input)}
-        self.message([block], stop_reason="tool_use", custom_id=custom_id, prompt=prompt, model=model, times=times)
+        self.message([block], stop_reason="tool_use", **selected)
 
     def refuse(
         self,
-        *,
-        custom_id: Selector | None = None,
-        prompt: Selector | None = None,
-        model: str | None = None,
-        times: int | None = None,
+        **selected: Unpack[Selected],
     ) -> None:
         """Refuse requests as a model does: the result is ``succeeded``, with ``stop_reason: refusal`` and no text."""
-        self.message([], stop_reason="refusal", custom_id=custom_id, prompt=prompt, model=model, times=times)
+        self.message([], stop_reason="refusal", **selected)
 
     def message(
         self,
@@ -105,26 +90,17 @@ class ClaudeBatch:
         *,
         stop_reason: str = "end_turn",
         usage: Mapping[str, Any] | None = None,
-        custom_id: Selector | None = None,
-        prompt: Selector | None = None,
-        model: str | None = None,
-        times: int | None = None,
+        **selected: Unpack[Selected],
     ) -> None:
         """Answer requests with a whole message: content blocks as the API spells them; which: as ``answer()`` says."""
         blocks = [dict(block) for block in content]
-        self._add_rule(
-            lambda sent: answers.message_result(sent, blocks, stop_reason, usage), custom_id, prompt, model, times
-        )
+        self._add_rule(lambda sent: answers.message_result(sent, blocks, stop_reason, usage), selected)
 
     def error(
         self,
         type: str = "invalid_request_error",
         message: str = "Invalid request",
-        *,
-        custom_id: Selector | None = None,
-        prompt: Selector | None = None,
-        model: str | None = None,
-        times: int | None = None,
+        **selected: Unpack[Selected],
     ) -> None:
         """Have requests fail with an error of the API.
 
@@ -134,23 +110,19 @@ class ClaudeBatch:
         Args:
             type: the error's type as the API spells it.
             message: the error's message.
-            custom_id, prompt, model, times: which requests: as ``answer()`` says.
+            selected: which requests, as ``Selected`` says.
         """
-        self._add_rule(lambda _: answers.error_result(type, message), custom_id, prompt, model, times)
+        self._add_rule(lambda _: answers.error_result(type, message), selected)
 
     def expire(
         self,
-        *,
-        custom_id: Selector | None = None,
-        prompt: Selector | None = None,
-        model: str | None = None,
-        times: int | None = None,
+        **selected: Unpack[Selected],
     ) -> None:
         """Have requests expire, as after 24 hours; which: as ``answer()`` says.
 
         They are sent again, if the job's options allow that.
         """
-        self._add_rule(lambda _: {"type": "expired"}, custom_id, prompt, model, times)
+        self._add_rule(lambda _: {"type": "expired"}, selected)
 
     @property
     def requests(self) -> list[SentRequest]:
@@ -201,15 +173,8 @@ class ClaudeBatch:
         ids = [request.custom_id for request in self.api.requests]
         return ", ".join(map(repr, ids[:20])) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "") or "nothing"
 
-    def _add_rule(
-        self,
-        make: Any,
-        custom_id: Selector | None,
-        prompt: Selector | None,
-        model: str | None,
-        times: int | None,
-    ) -> None:
-        self._rules.append(Rule(make=make, custom_id=custom_id, prompt=prompt, model=model, times=times))
+    def _add_rule(self, make: Callable[[SentRequest], dict[str, Any]], selected: Selected) -> None:
+        self._rules.append(Rule(make=make, **selected))
 
     def _decide_result(self, request: SentRequest) -> dict[str, Any]:
         for rule in reversed(self._rules):

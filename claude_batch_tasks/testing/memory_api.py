@@ -10,12 +10,14 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claude_batch_tasks.simulator import prompts
-from claude_batch_tasks.testing.answers import STATUS_OF, SentRequest, error_result
+from claude_batch_tasks.simulator.script import STATUS_OF
+from claude_batch_tasks.testing.answers import SentRequest, error_result
 
 if TYPE_CHECKING:
     import anthropic
 
 _BATCH = re.compile(r"/v1/messages/batches/(?P<id>[^/]+)(?P<rest>/results|/cancel)?")
+_STATUSES: dict[str, int] = {name: status for name, status in STATUS_OF.items()}  # noqa: C416 - its keys are texts
 _HEADERS = {"anthropic-organization-id": "org-test", "request-id": "req_test"}
 
 
@@ -148,7 +150,7 @@ def _key_of(params: dict[str, Any]) -> str:
 
 
 def _error_reply(kind: str, text: str) -> _Reply:
-    return _Reply(STATUS_OF.get(kind, 400), {"type": "error", "error": {"type": kind, "message": text}})
+    return _Reply(_STATUSES.get(kind, 400), {"type": "error", "error": {"type": kind, "message": text}})
 
 
 def _events_of(message: dict[str, Any]) -> Iterator[bytes]:
