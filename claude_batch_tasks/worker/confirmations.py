@@ -140,6 +140,14 @@ def _try_recording(work: Callable[[], None]) -> bool:
 
 def _record_waiting() -> None:
     """Record what waits, until nothing does."""
+    try:
+        _record_all()
+    except BaseException:  # no memory, a log handler that raises: the next end starts another thread
+        _recording.clear()
+        raise
+
+
+def _record_all() -> None:
     pause = 0.5
     while True:
         with _lock:

@@ -149,6 +149,22 @@ class TestAStoreThatIsAway:
             confirmations.confirm_success(sender=_SENDER)
         assert len(confirmations._waiting) == confirmations._MOST
 
+    def test_and_a_thread_that_breaks_is_followed_by_another(
+        self, threads: list[Any], outage: threading.Event, recorded: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def break_off(work: Any) -> bool:
+            raise MemoryError
+
+        confirmations.confirm_success(sender=task())
+        with monkeypatch.context() as patched:
+            patched.setattr(confirmations, "_try_recording", break_off)
+            with pytest.raises(MemoryError):
+                threads.pop()()
+        outage.clear()
+        confirmations.confirm_success(sender=task())
+        threads.pop()()
+        assert len(recorded) == 2
+
     def test_and_no_thread_to_be_had_breaks_nothing(
         self, outage: threading.Event, recorded: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
