@@ -356,7 +356,7 @@ class Step:
         if self.job.limited is not None:
             return
         self.job.limited = str(self.store.jobs.set_once(self.unit.job_id, "limited", reason))
-        if self.store.statistics.is_first(f"told:limited:{self.job.resumed_at}:{self.unit.job_id}", rules.RETENTION):
+        if self.store.statistics.is_first(f"said:limited:{self.job.resumed_at}:{self.unit.job_id}", rules.RETENTION):
             self.record_event("limited", f"a limit stops the fallback: {self.job.limited}", level=logging.WARNING)
 
     @property
