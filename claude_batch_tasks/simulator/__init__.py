@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .journal import BatchRecord, Call, Journal, PromptRecord, State, Tokens, Totals
+    from .models import Model
     from .scenarios import SCENARIOS
     from .script import Behaviour, Fault, Outcome, ResultsStyle, Scenario
     from .server import Control, Simulator
@@ -28,6 +29,7 @@ __all__ = [
     "Control",
     "Fault",
     "Journal",
+    "Model",
     "Outcome",
     "PromptRecord",
     "ResultsStyle",
@@ -41,6 +43,7 @@ __all__ = [
 # On first use: every pytest run loads this package for its plugin, and most never start a simulator.
 _HOME = {
     **dict.fromkeys(("BatchRecord", "Call", "Journal", "PromptRecord", "State", "Tokens", "Totals"), "journal"),
+    "Model": "models",
     "SCENARIOS": "scenarios",
     **dict.fromkeys(("Behaviour", "Fault", "Outcome", "ResultsStyle", "Scenario"), "script"),
     **dict.fromkeys(("Control", "Simulator"), "server"),

@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from .models import Model
+
 Endpoint: TypeAlias = Literal["create", "list", "retrieve", "cancel", "delete", "results", "messages"]
 ErrorType: TypeAlias = Literal[
     "invalid_request_error",
@@ -197,6 +199,8 @@ class Behaviour(Value, frozen=True):
     max_bytes: int = 256_000_000
     max_message_bytes: int = 32_000_000
     results: ResultsStyle = ResultsStyle()
+    #: Models beside those of `models.CATALOG`: whole, or a name that takes everything. Any other is unknown: 404.
+    models: tuple[Model | str, ...] = ()
 
 
 class Scenario(Value, frozen=True):
