@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import msgspec
 from msgspec import Struct
 from typing_extensions import TypedDict
 
@@ -15,6 +16,9 @@ from typing_extensions import TypedDict
 Selector: TypeAlias = "str | re.Pattern[str]"
 
 _numbers = itertools.count(1)
+
+#: The details of a refusal of which none are known.
+_NO_DETAILS = {"type": "refusal", "category": None, "explanation": None}
 
 
 class SentRequest(Struct, frozen=True, kw_only=True):
@@ -26,6 +30,8 @@ class SentRequest(Struct, frozen=True, kw_only=True):
     via: str
     """``batch`` or ``messages`` (the fallback at full price)."""
     batch_id: str | None = None
+    attempt: int = 1
+    """1 when the request is sent for the first time, 2 when it is sent again, and so on."""
 
     @property
     def model(self) -> str:
@@ -38,6 +44,12 @@ class SentRequest(Struct, frozen=True, kw_only=True):
         parts = [self.params.get("system"), *(each.get("content") for each in self.params.get("messages") or ())]
         return "\n".join(text for part in parts for text in _texts_of(part))
 
+    @property
+    def forced_tool(self) -> str | None:
+        """The name of the tool that it forces the model to call."""
+        choice = self.params.get("tool_choice") or {}
+        return str(choice["name"]) if choice.get("type") == "tool" and "name" in choice else None
+
 
 class Selected(TypedDict, total=False):
     """Which requests get an answer; without any of these: all."""
@@ -48,6 +60,8 @@ class Selected(TypedDict, total=False):
     """Those whose text has this in it, or that a pattern is found in."""
     model: str
     """Those for this model."""
+    attempt: int
+    """Those that are sent for the first time (1), for the second time (2), and so on."""
     times: int
     """So many requests."""
 
@@ -60,6 +74,7 @@ class Rule(Struct, kw_only=True):
     custom_id: Selector | None = None
     prompt: Selector | None = None
     model: str | None = None
+    attempt: int | None = None
     times: int | None = None
     """How many requests still get it; None: all."""
 
@@ -70,6 +85,7 @@ class Rule(Struct, kw_only=True):
             and (self.custom_id is None or _is_selected(self.custom_id, request.custom_id, whole=True))
             and (self.prompt is None or _is_selected(self.prompt, request.prompt))
             and self.model in (None, request.model)
+            and self.attempt in (None, request.attempt)
         )
 
 
@@ -82,29 +98,46 @@ def _is_selected(selector: Selector, text: str, *, whole: bool = False) -> bool:
 def _texts_of(content: Any) -> list[str]:
     if isinstance(content, str):
         return [content]
-    blocks = content if isinstance(content, list) else []
-    return [block["text"] for block in blocks if isinstance(block, dict) and isinstance(block.get("text"), str)]
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    return [text for block in blocks for text in _texts_of(block.get("text") or block.get("content"))]
 
 
 def echo_prompt(request: SentRequest) -> dict[str, Any]:
-    """Return the answer of a request without a script: its last message."""
-    texts = _texts_of((request.params.get("messages") or [{}])[-1].get("content"))
-    return text_result(request, "Echo: " + "\n".join(texts))
+    """Return the answer of a request without a script: the last text of its user."""
+    said = [each for each in request.params.get("messages") or () if each.get("role") == "user"]
+    return make_answer(request, "Echo: " + "\n".join(_texts_of((said or [{}])[-1].get("content"))))
 
 
-def answer_result(request: SentRequest, answer: Any) -> dict[str, Any]:
-    """Return a result with an answer: a text, a value that becomes JSON, or a function of the request."""
+def make_answer(
+    request: SentRequest, answer: Any, stop_reason: str | None = None, usage: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a result with an answer.
+
+    Args:
+        request: the request that is answered.
+        answer: a text; a value that becomes JSON, or the input of the tool that the request forces; or a function of
+            the request that returns one of these.
+        stop_reason: None: the one that belongs to the content.
+        usage: token counts other than those of the content.
+    """
     if callable(answer) and not isinstance(answer, type):
         answer = answer(request)
-    if isinstance(answer, str):
-        return text_result(request, answer)
-    dump = getattr(answer, "model_dump_json", None)  # a pydantic model
-    return text_result(request, dump() if callable(dump) else json.dumps(answer))
+    if not isinstance(answer, str):
+        value = _as_json(answer)
+        if (tool := request.forced_tool) is not None:
+            return message_result(request, [tool_call(tool, value)], stop_reason or "tool_use", usage)
+        answer = json.dumps(value)
+    return message_result(request, [{"type": "text", "text": answer}], stop_reason or "end_turn", usage)
 
 
-def text_result(request: SentRequest, text: str) -> dict[str, Any]:
-    """Return a result with a text."""
-    return message_result(request, [{"type": "text", "text": text}], "end_turn")
+def _as_json(value: Any) -> Any:
+    """Return a value of plain JSON for a dataclass, a pydantic model, a Struct, or what they are made of."""
+    return msgspec.to_builtins(value, enc_hook=lambda found: found.model_dump(mode="json"))
+
+
+def tool_call(name: str, value: Any) -> dict[str, Any]:
+    """Return the content block with the call of a tool."""
+    return {"type": "tool_use", "id": f"toolu_test_{name}", "name": name, "input": value}
 
 
 def message_result(
@@ -129,8 +162,10 @@ def message_result(
         "model": request.model,
         "content": content,
         "stop_reason": stop_reason,
-        "stop_sequence": None,
-        "stop_details": dict(details) if details else None,
+        "stop_sequence": (request.params.get("stop_sequences") or [None])[0]
+        if stop_reason == "stop_sequence"
+        else None,
+        "stop_details": dict(details or _NO_DETAILS) if stop_reason == "refusal" else None,
         "usage": {**counts, **(usage or {})},
     }
     return {"type": "succeeded", "message": message}

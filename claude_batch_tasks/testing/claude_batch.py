@@ -50,22 +50,29 @@ class ClaudeBatch:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self.api = MemoryAPI(self._find_custom_id, self._decide_result)
+        self.api = MemoryAPI(self._find_request, self._decide_result)
         self._rules: list[Rule] = []
 
     def answer(
         self,
         answer: Any,
+        *,
+        stop_reason: str | None = None,
+        usage: Mapping[str, Any] | None = None,
         **selected: Unpack[Selected],
     ) -> None:
         """Answer requests with a text.
 
         Args:
-            answer: the text; or a value that is sent as JSON, also a pydantic model; or a function of the
-                ``SentRequest`` that returns one of these.
-            selected: ``custom_id``, ``prompt``, ``model`` and ``times``: only such requests, as ``Selected`` says.
+            answer: the text; or a value that is sent as JSON (or as the input of the tool that the request forces),
+                also a dataclass, a pydantic model or a Struct; or a function of the ``SentRequest`` that returns one
+                of these.
+            stop_reason: why the model stopped; without it: ``end_turn``, or ``tool_use`` for a tool's input.
+            usage: token counts that differ from those of the text.
+            selected: ``custom_id``, ``prompt``, ``model``, ``attempt`` and ``times``: only such requests, as
+                ``Selected`` says.
         """
-        self._add_rule(lambda sent: answers.answer_result(sent, answer), selected)
+        self._add_rule(lambda sent: answers.make_answer(sent, answer, stop_reason, usage), selected)
 
     def use_tool(
         self,
@@ -74,27 +81,39 @@ class ClaudeBatch:
         **selected: Unpack[Selected],
     ) -> None:
         """Answer requests with the call of a tool; which requests: as ``answer()`` says."""
-        block = {"type": "tool_use", "id": f"toolu_test_{name}", "name": name, "input": dict(input)}
-        self.message([block], stop_reason="tool_use", **selected)
+        self.message([answers.tool_call(name, dict(input))], stop_reason="tool_use", **selected)
 
     def refuse(
         self,
+        text: str = "",
+        *,
+        category: str | None = None,
+        explanation: str | None = None,
         **selected: Unpack[Selected],
     ) -> None:
-        """Refuse requests as a model does: the result is ``succeeded``, with ``stop_reason: refusal`` and no text."""
-        self.message([], stop_reason="refusal", **selected)
+        """Refuse requests as a model does: the result is ``succeeded``, with ``stop_reason: refusal``.
+
+        Args:
+            text: what the model wrote before it refused; without it there is no content.
+            category, explanation: what ``stop_details`` says.
+            selected: which requests, as ``Selected`` says.
+        """
+        details = {"type": "refusal", "category": category, "explanation": explanation}
+        content = [{"type": "text", "text": text}] if text else []
+        self.message(content, stop_reason="refusal", stop_details=details, **selected)
 
     def message(
         self,
         content: Sequence[Mapping[str, Any]],
         *,
         stop_reason: str = "end_turn",
+        stop_details: Mapping[str, Any] | None = None,
         usage: Mapping[str, Any] | None = None,
         **selected: Unpack[Selected],
     ) -> None:
         """Answer requests with a whole message: content blocks as the API spells them; which: as ``answer()`` says."""
         blocks = [dict(block) for block in content]
-        self._add_rule(lambda sent: answers.message_result(sent, blocks, stop_reason, usage), selected)
+        self._add_rule(lambda sent: answers.message_result(sent, blocks, stop_reason, usage, stop_details), selected)
 
     def error(
         self,
@@ -153,17 +172,18 @@ class ClaudeBatch:
         custom_id: Selector | None = None,
         prompt: Selector | None = None,
         model: str | None = None,
+        attempt: int | None = None,
     ) -> None:
         """Check that requests were sent.
 
         Args:
             count: exactly so many; None: at least one.
-            custom_id, prompt, model: only those that match, as in ``answer()``.
+            custom_id, prompt, model, attempt: only those that match, as in ``answer()``.
 
         Raises:
             AssertionError: they were not; the text lists what was sent.
         """
-        wanted = Rule(make=answers.echo_prompt, custom_id=custom_id, prompt=prompt, model=model)
+        wanted = Rule(make=answers.echo_prompt, custom_id=custom_id, prompt=prompt, model=model, attempt=attempt)
         found = sum(map(wanted.takes, self.api.requests))
         if found != count if count is not None else not found:
             expected = "at least one request" if count is None else f"{count} requests"
@@ -184,8 +204,8 @@ class ClaudeBatch:
                 return rule.make(request)
         return answers.echo_prompt(request)
 
-    def _find_custom_id(self, sent: str) -> str:
-        """Return the caller's custom_id for one that was sent; the same, if it belongs to no job."""
+    def _find_request(self, sent: str) -> tuple[str, str]:
+        """Return the job and the caller's custom_id for a custom_id that was sent; no job, if it belongs to none."""
         store = open_store_at(_STORE_URL)
         for job_id in store.jobs.job_ids(math.inf):
             job = store.jobs.read_job(job_id)
@@ -194,8 +214,8 @@ class ClaudeBatch:
             index = int(sent.rpartition("-")[2])
             for number, batch in enumerate(store.records.read_batches(job_id)):
                 if batch.first <= index < batch.first + batch.count:
-                    return load_custom_ids(store, job_id, job, number, batch)[index - batch.first]
-        return sent
+                    return job_id, load_custom_ids(store, job_id, job, number, batch)[index - batch.first]
+        return "", sent
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Self]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,17 +39,19 @@ class MemoryAPI:
     """The API in memory. Every batch has ended when it is first retrieved.
 
     Args:
-        find_custom_id: returns the caller's custom_id for one that was sent to Anthropic.
+        find_request: returns the job and the caller's custom_id for a custom_id that was sent to Anthropic.
         decide: returns the result of a request.
-        version: the API version whose rules for parameters apply.
     """
 
-    def __init__(self, find_custom_id: Callable[[str], str], decide: Callable[[SentRequest], dict[str, Any]]) -> None:
+    def __init__(
+        self, find_request: Callable[[str], tuple[str, str]], decide: Callable[[SentRequest], dict[str, Any]]
+    ) -> None:
         self.requests: list[SentRequest] = []
-        self._find_custom_id, self._decide = find_custom_id, decide
+        self._find_request, self._decide = find_request, decide
         self._batches: dict[str, _Batch] = {}
-        self._ids_of: dict[str, str] = {}
-        """The custom_id of each request that came in a batch, by its params: a fallback call has none."""
+        self._ids_of: dict[str, tuple[str, str]] = {}
+        """The job and custom_id of each request that came in a batch, by its params: a fallback call has none."""
+        self._attempts: Counter[tuple[str, str]] = Counter()
 
     def open_client(self) -> anthropic.Anthropic:
         """Return a client of the SDK whose calls are answered here."""
@@ -119,13 +122,24 @@ class MemoryAPI:
 
     def _answer_item(self, item: dict[str, Any], batch_id: str, version: str) -> dict[str, Any]:
         params = item["params"]
-        custom_id = self._find_custom_id(item["custom_id"])
-        self._ids_of.setdefault(_key_of(params), custom_id)
-        request = SentRequest(custom_id=custom_id, params=params, via="batch", batch_id=batch_id)
+        owner = self._ids_of[_key_of(params)] = self._find_request(item["custom_id"])
+        return self._answer_request(owner, params, version, batch_id)
+
+    def _answer_request(
+        self, owner: tuple[str, str], params: dict[str, Any], version: str, batch_id: str | None = None
+    ) -> dict[str, Any]:
+        """Remember a request of a job and return its result."""
+        self._attempts[owner] += 1
+        request = SentRequest(
+            custom_id=owner[1],
+            params=params,
+            via="messages" if batch_id is None else "batch",
+            batch_id=batch_id,
+            attempt=self._attempts[owner],
+        )
         self.requests.append(request)
-        if problem := prompts.find_problem(params, version, in_batch=True):
-            return error_result(*problem)
-        return self._decide(request)
+        problem = prompts.find_problem(params, version, in_batch=batch_id is not None)
+        return error_result(*problem) if problem else self._decide(request)
 
     def _list_batches(self) -> _Reply:
         shown = [batch.shown for batch in reversed(self._batches.values())]
@@ -133,10 +147,7 @@ class MemoryAPI:
 
     def _answer_message(self, params: dict[str, Any], version: str) -> _Reply:
         stream = params.pop("stream", False)
-        request = SentRequest(custom_id=self._ids_of.get(_key_of(params), ""), params=params, via="messages")
-        self.requests.append(request)
-        problem = prompts.find_problem(params, version, in_batch=False)
-        result = error_result(*problem) if problem else self._decide(request)
+        result = self._answer_request(self._ids_of.get(_key_of(params), ("", "")), params, version)
         if result["type"] != "succeeded":
             error = result.get("error", {}).get("error") or {"type": "api_error", "message": result["type"]}
             return _error_reply(error["type"], error["message"])

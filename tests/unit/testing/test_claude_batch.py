@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import json
 import re
 import socket
@@ -93,6 +95,81 @@ def test_answers_as_the_script_says(claude_batch: ClaudeBatch) -> None:
     whole = found["whole"].message
     assert whole is not None
     assert (found["whole"].text, whole["stop_reason"], whole["usage"]["output_tokens"]) == ("Yes", "max_tokens", 7)
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "params", "expected"),
+    [
+        ("max_tokens", {}, {"stop_sequence": None, "stop_details": None}),
+        ("model_context_window_exceeded", {}, {"stop_sequence": None, "stop_details": None}),
+        ("stop_sequence", {"stop_sequences": ["END", "STOP"]}, {"stop_sequence": "END", "stop_details": None}),
+        (
+            "refusal",
+            {},
+            {"stop_sequence": None, "stop_details": {"type": "refusal", "category": None, "explanation": None}},
+        ),
+        ("not_known_yet", {}, {"stop_sequence": None, "stop_details": None}),
+    ],
+)
+def test_scripts_stop_reasons(
+    claude_batch: ClaudeBatch, stop_reason: str, params: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    claude_batch.answer("So far", stop_reason=stop_reason, usage={"output_tokens": 5})
+    job = run_batch.delay([make_request("a", **params)], fallback="off")
+    job.get()
+    (found,) = BatchJob(job.id).results()
+    assert found.message is not None
+    assert found.text == "So far"
+    assert {name: found.message[name] for name in ("stop_reason", *expected)} == {
+        "stop_reason": stop_reason,
+        **expected,
+    }
+    assert found.message["usage"]["output_tokens"] == 5
+
+
+def test_a_refusal_has_details_and_may_come_in_the_middle(claude_batch: ClaudeBatch) -> None:
+    claude_batch.refuse(category="bio", explanation="No.", custom_id="a")
+    claude_batch.refuse("Well,", custom_id="b")
+    found = run_job("a", "b")
+    first, second = found["a"].message, found["b"].message
+    assert first is not None
+    assert second is not None
+    assert (first["content"], first["usage"]["output_tokens"]) == ([], 0)
+    assert first["stop_details"] == {"type": "refusal", "category": "bio", "explanation": "No."}
+    assert (found["b"].text, second["stop_details"]["category"]) == ("Well,", None)
+
+
+@dataclasses.dataclass
+class Day:
+    date: datetime.date
+
+
+def test_a_value_is_the_input_of_a_forced_tool(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer(Day(datetime.date(2026, 11, 30)))
+    claude_batch.answer([Score(value=1)], custom_id="b")
+    tool = {"name": "save", "input_schema": {"type": "object"}}
+    requests = [make_request("a", tools=[tool], tool_choice={"type": "tool", "name": "save"}), make_request("b")]
+    job = run_batch.delay(requests)
+    job.get()
+    forced, plain = sorted(BatchJob(job.id).results(), key=lambda each: each.custom_id)
+    assert forced.message is not None
+    assert (forced.message["stop_reason"], forced.message["content"][0]["input"]) == (
+        "tool_use",
+        {"date": "2026-11-30"},
+    )
+    assert json.loads(plain.text) == [{"value": 1}]
+
+
+def test_an_answer_can_be_for_one_attempt(claude_batch: ClaudeBatch) -> None:
+    claude_batch.expire(attempt=1)
+    claude_batch.answer(lambda sent: f"{sent.custom_id} at attempt {sent.attempt}", attempt=2)
+    claude_batch.error("overloaded_error", "busy", attempt=2, custom_id="b")
+    claude_batch.answer("the third", attempt=3)
+    for _ in range(2):  # each job counts for itself
+        found = run_job("a", "b", retries=1, poll_min=0.01, poll_max=0.02, retry_min=0.01, retry_max=0.02)
+        assert {name: each.text for name, each in found.items()} == {"a": "a at attempt 2", "b": "the third"}
+    claude_batch.assert_sent(2, custom_id="b", attempt=3)
+    claude_batch.assert_sent(0, custom_id="a", attempt=3)
 
 
 def test_what_passes_is_sent_again_as_in_production(claude_batch: ClaudeBatch) -> None:
