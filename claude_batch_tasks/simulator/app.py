@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from . import control
 from .answers import Message, error_json, make_message
 from .batch import Batch, new_id
+from .faults import Target
 from .journal import Call
 from .prompts import ApiError, Judge, Prompt, read_batch, read_message
 from .script import MESSAGE_OF, Endpoint, ErrorType, Fault, ResultsStyle, Scenario, error_type
@@ -30,6 +32,9 @@ from .world import World
 
 logger = logging.getLogger("claude_batch_tasks.simulator")
 
+#: The media type of a raw body, by its first character; others are plain text.
+MEDIA_TYPE_OF = {"<": "text/html; charset=utf-8", "{": "application/json", "[": "application/json"}
+MESSAGE_ID = re.compile(rb"msg_\w+")
 #: Bodies over this size are read in a thread, so that other calls are answered meanwhile. Bytes.
 LARGE_BODY = 1_000_000
 
@@ -57,6 +62,10 @@ class HangUp(Exception):
         self.abruptly = abruptly
 
 
+class Stall(Exception):
+    """The exception that sends nothing more, and keeps the connection open until the client closes it."""
+
+
 @dataclass
 class Reply:
     """An answer in units (the whole body, lines, events); a fault may cut it between units or inside one."""
@@ -68,6 +77,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     #: How to write results; everything else is written unit by unit.
     style: ResultsStyle | None = None
+    #: Whether something in front of the API sends it, without the API's own headers.
+    proxy: bool = False
 
 
 @dataclass
@@ -77,6 +88,8 @@ class Work:
     act: Callable[[], Awaitable[Reply]]
     subject: str = ""
     batch: Batch | None = None
+    #: What the answer has several of, if it is not one piece.
+    parts: Literal["", "events", "lines"] = ""
 
 
 def build_app(scenario: Scenario) -> Starlette:
@@ -105,11 +118,13 @@ def build_app(scenario: Scenario) -> Starlette:
 
 
 async def _no_such_page(request: Request, _: Exception) -> Response:
-    return _make_response(_error_reply(ApiError("not_found_error", "Not Found"), new_id("req_")), request)
+    call = _record_call(request, None)
+    call.status, call.error, call.reason = 404, "not_found_error", "not served: no such path"
+    _log_call(call)
+    return _make_response(_error_reply(ApiError("not_found_error", "Not Found"), call.request_id), request)
 
 
-async def _serve_call(request: Request, endpoint: Endpoint) -> Response:
-    """Answer one call: find its account, prepare its work, choose the faults, and do the work."""
+def _record_call(request: Request, endpoint: Endpoint | None) -> Call:
     world: World = request.app.state.world
     retries = request.headers.get("x-stainless-retry-count", "")
     call = Call(
@@ -123,26 +138,40 @@ async def _serve_call(request: Request, endpoint: Endpoint) -> Response:
         sdk_retries=int(retries) if retries.isdecimal() else 0,
     )
     world.calls.append(call)
+    return call
+
+
+async def _serve_call(request: Request, endpoint: Endpoint) -> Response:
+    """Answer one call: find its account, prepare its work, choose the faults, and do the work."""
+    world: World = request.app.state.world
+    call = _record_call(request, endpoint)
     cut = None
     headers: dict[str, str] = {}
     try:
         call.account, organization = identify_account(request)
         headers["anthropic-organization-id"] = organization
         work = await _prepare_call(request, endpoint, world, call)
-        struck = world.faults.strike_call(endpoint, work.subject, world.moment_of(work.batch))
+        target = Target(endpoint, work.subject, work.parts)
+        struck = world.faults.strike_call(target, world.moment_of(work.batch))
         call.faults = [fault.label for fault in struck]
         reply, cut = await _act_under(struck, work)
     except ApiError as error:
-        call.error = error.kind
+        call.error, call.reason = error.kind, error.message
         reply = _error_reply(error, call.request_id)
     except HangUp as end:
         _log_call(call)
         return await _hang_up(request, end.abruptly)
+    except Stall:
+        _log_call(call)
+        await _await_disconnect(request)
+        return Response(status_code=499)
     except ClientDisconnect:
+        call.reason = "the client closed the connection"
         _log_call(call)
         return Response(status_code=499)
     call.status = reply.status
-    reply.headers = {"request-id": call.request_id, **headers, **reply.headers}
+    if not reply.proxy:
+        reply.headers = {"request-id": call.request_id, **headers, **reply.headers}
     if reply.status >= 400 and call.error is None:
         call.error = error_type(reply.status)
     _log_call(call)
@@ -196,7 +225,11 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
         body = await _read_body(request, behaviour.max_message_bytes)
         judge = Judge(behaviour, "messages", world.attempts["messages"])
         prompt, stream = read_message(body, judge, version)
-        return Work(lambda: _answer_prompt(world, account, prompt, stream), subject=prompt.digest.hex())
+        return Work(
+            lambda: _answer_prompt(world, account, prompt, stream),
+            subject=prompt.digest.hex(),
+            parts="events" if stream else "",
+        )
     if endpoint == "list":
         return Work(lambda: _list_batches(request, world, account))
 
@@ -207,7 +240,8 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
         return Work(lambda: _raise_error(missing), subject=request.path_params["batch_id"])
     acts = {"retrieve": _retrieve_batch, "cancel": _cancel_batch, "delete": _delete_batch, "results": _send_results}
     act = acts[endpoint]
-    return Work(lambda: act(request, world, batch), subject=str(batch.number), batch=batch)
+    parts: Literal["", "lines"] = "lines" if endpoint == "results" else ""
+    return Work(lambda: act(request, world, batch), subject=str(batch.number), batch=batch, parts=parts)
 
 
 async def _raise_error(error: ApiError) -> NoReturn:
@@ -333,11 +367,11 @@ async def _act_under(faults: list[Fault], work: Work) -> tuple[Reply, Fault | No
     """Run the work, and let the faults strike before, after or in the answer.
 
     Returns:
-        The answer, and the fault that cuts it, if there is one.
+        The answer, and the fault that strikes its body, if there is one.
     """
     fault = next((f for f in faults if f.effect != "delay"), None)
     await asyncio.sleep(_delay_seconds(faults, commit=False))
-    if fault is None or fault.effect == "cut":
+    if fault is None or fault.effect in ("cut", "append", "splice"):
         reply, cut = await work.act(), fault
     else:
         if fault.commit:
@@ -354,11 +388,23 @@ def _delay_seconds(faults: list[Fault], *, commit: bool) -> float:
 def _apply_fault(fault: Fault) -> Reply:
     if fault.effect == "drop":
         raise HangUp
-    if fault.body:
-        media_type = "text/html; charset=utf-8" if fault.body.startswith("<") else "application/json"
-        return Reply([fault.body.encode()], status=fault.status, media_type=media_type, headers=fault.headers)
+    if fault.effect == "stall":
+        raise Stall
+    if fault.body is not None:
+        return Reply(
+            [fault.body.encode()],
+            status=fault.status,
+            media_type=MEDIA_TYPE_OF.get(fault.body.lstrip()[:1], "text/plain; charset=utf-8"),
+            headers=fault.headers,
+            proxy=fault.proxy,
+        )
     kind = fault.error or error_type(fault.status)
     raise ApiError(kind, fault.message or MESSAGE_OF[kind], fault.status, fault.headers)
+
+
+async def _await_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _hang_up(request: Request, abruptly: bool) -> Response:
@@ -375,6 +421,20 @@ async def _hang_up(request: Request, abruptly: bool) -> Response:
     return Response(status_code=500)
 
 
+def _strike_body(reply: Reply, fault: Fault) -> Iterator[bytes]:
+    """Yield the units of an answer as a fault leaves them."""
+    if fault.effect == "append":
+        yield from reply.units
+        yield (fault.body or "").encode()
+    elif fault.effect == "splice":
+        events = list(reply.units)
+        yield from events[: max(1, int(reply.count * fault.at))]
+        yield MESSAGE_ID.sub(new_id("msg_").encode(), events[0], count=1)
+        yield from events[1:]
+    else:
+        yield from _cut_reply(reply, fault)
+
+
 def _cut_reply(reply: Reply, fault: Fault) -> Iterator[bytes]:
     whole = int(reply.count * fault.at)
     for number, unit in enumerate(reply.units):
@@ -386,6 +446,8 @@ def _cut_reply(reply: Reply, fault: Fault) -> Iterator[bytes]:
         break
     if fault.how in ("close", "reset"):
         raise HangUp(abruptly=fault.how == "reset")
+    if fault.how == "stall":
+        raise Stall
 
 
 # Answers
@@ -409,7 +471,7 @@ def _end_lines(lines: Iterator[bytes], count: int, style: ResultsStyle) -> Itera
 def _make_response(reply: Reply, request: Request, cut: Fault | None = None) -> Response:
     if cut is None and isinstance(reply.units, list) and len(reply.units) == 1:
         return Response(reply.units[0], reply.status, reply.headers, reply.media_type)
-    pieces = iter(reply.units) if cut is None else _cut_reply(reply, cut)
+    pieces = iter(reply.units) if cut is None else _strike_body(reply, cut)
     headers = reply.headers
     if reply.style is not None:
         pieces = _cut_chunks(pieces, reply.style.chunk_bytes)
@@ -425,6 +487,8 @@ async def _stream_chunks(request: Request, pieces: Iterator[bytes]) -> AsyncIter
             yield piece
             # Making a large body must not keep other calls waiting.
             await asyncio.sleep(0)
+    except Stall:
+        await _await_disconnect(request)
     except HangUp as end:
         # Gives what was sent time to arrive: a reset may overtake it.
         await asyncio.sleep(0.05)
@@ -432,7 +496,7 @@ async def _stream_chunks(request: Request, pieces: Iterator[bytes]) -> AsyncIter
 
 
 def _cut_chunks(units: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """Yield the same bytes in chunks of `size`; what was made before a HangUp still comes first."""
+    """Yield the same bytes in chunks of `size`; what was made before a fault ends it still comes first."""
     buffer = bytearray()
     try:
         for unit in units:
@@ -440,7 +504,7 @@ def _cut_chunks(units: Iterator[bytes], size: int) -> Iterator[bytes]:
             while len(buffer) >= size:
                 yield bytes(buffer[:size])
                 del buffer[:size]
-    except HangUp:
+    except (HangUp, Stall):
         if buffer:
             yield bytes(buffer)
         raise
@@ -457,5 +521,7 @@ def _gzip_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _log_call(call: Call) -> None:
+    what = call.endpoint or "-"
     faults = f"  fault: {', '.join(call.faults)}" if call.faults else ""
-    logger.info("%-8s %s  %s%s", call.endpoint, call.status or "---", call.batch_id or "", faults)
+    reason = f"  {call.method} {call.path}: {call.reason}" if call.reason else ""
+    logger.info("%-8s %s  %s%s%s", what, call.status or "---", call.batch_id or "", faults, reason)

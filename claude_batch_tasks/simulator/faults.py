@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from .script import Endpoint, Fault
+from .script import BATCH_ENDPOINTS, Endpoint, Fault
 
 
 class Moment(NamedTuple):
@@ -18,6 +18,16 @@ class Moment(NamedTuple):
     ended: float | None = None
 
 
+class Target(NamedTuple):
+    """What a fault must know of a call."""
+
+    endpoint: Endpoint
+    #: A batch's number or a prompt's hash; faults count separately for each.
+    subject: str = ""
+    #: What its answer has several of, if it is not one piece.
+    parts: Literal["", "events", "lines"] = ""
+
+
 class Installed:
     """A fault with its counters, one for each subject (batch or prompt)."""
 
@@ -27,10 +37,10 @@ class Installed:
         self.seen: Counter[str] = Counter()
         self.fired: Counter[str] = Counter()
 
-    def matches(self, endpoint: Endpoint, subject: str, moment: Moment, seed: int) -> bool:
+    def matches(self, target: Target, moment: Moment, seed: int) -> bool:
         """Count a call, and return whether the fault strikes it."""
-        fault = self.fault
-        if fault.endpoint not in (endpoint, "any") or not self._in_window(endpoint, moment):
+        fault, subject = self.fault, target.subject
+        if not self._concerns(target) or not self._in_window(target.endpoint, moment):
             return False
         key = self.count_key(subject)
         self.seen[key] += 1
@@ -40,6 +50,15 @@ class Installed:
         if fault.times and self.fired[key] >= fault.times:
             return False
         return draw_chance(fault.probability, seed, "fault", self.number, subject, count)
+
+    def _concerns(self, target: Target) -> bool:
+        if self.fault.endpoint not in (target.endpoint, "any") and not (
+            self.fault.endpoint == "batches" and target.endpoint in BATCH_ENDPOINTS
+        ):
+            return False
+        if self.fault.effect == "splice":
+            return target.parts == "events"
+        return self.fault.effect != "append" or target.parts != ""
 
     def count_key(self, subject: str) -> str:
         return subject if self.fault.per == "batch" else ""
@@ -68,19 +87,19 @@ class FaultBook:
     def add_faults(self, faults: tuple[Fault, ...]) -> None:
         self.installed += [Installed(fault, len(self.installed) + n) for n, fault in enumerate(faults)]
 
-    def strike_call(self, endpoint: Endpoint, subject: str, moment: Moment) -> list[Fault]:
+    def strike_call(self, target: Target, moment: Moment) -> list[Fault]:
         """Return the faults that strike this call: any number of delays, and at most one other."""
         struck: list[Fault] = []
         ended = False
         for rule in self.installed:
             # Every fault counts every call, also a call that an earlier fault has already decided.
-            if not rule.matches(endpoint, subject, moment, self.seed):
+            if not rule.matches(target, moment, self.seed):
                 continue
             if rule.fault.effect != "delay":
                 if ended:
                     continue
                 ended = True
-            rule.fired[rule.count_key(subject)] += 1
+            rule.fired[rule.count_key(target.subject)] += 1
             struck.append(rule.fault)
         return struck
 

@@ -12,7 +12,7 @@ from .script import Behaviour, Endpoint, Fault
 
 
 class Call(Struct, gc=False):
-    """One call of the API. `status` is 0 if the connection was closed without an answer."""
+    """One call. `status` is 0 without an answer; `endpoint` is None for a path or method that is not served."""
 
     number: int
     #: Simulated epoch seconds.
@@ -24,8 +24,9 @@ class Call(Struct, gc=False):
     #: A name made from key and workspace; the key itself is not kept.
     account: str = ""
     status: int = 0
-    #: The type of the error that was answered.
+    #: The type of the error that was answered, and why.
     error: str | None = None
+    reason: str = ""
     #: Labels of the faults that struck.
     faults: list[str] = []
     request_id: str = ""
@@ -163,6 +164,10 @@ class Journal(Struct):
     def calls_to(self, endpoint: Endpoint, status: int | None = None) -> list[Call]:
         """Return the calls of one endpoint, or of those the ones answered with `status`."""
         return [c for c in self.calls if c.endpoint == endpoint and status in (None, c.status)]
+
+    def unserved(self) -> list[Call]:
+        """Return the calls that reached no endpoint: an unknown path or method, or an account that was refused."""
+        return [c for c in self.calls if c.endpoint is None or (not c.account and c.status >= 400)]
 
     def paid_twice(self) -> list[PromptRecord]:
         """Return the prompts that were charged more than once."""

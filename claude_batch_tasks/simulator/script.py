@@ -9,6 +9,8 @@ from msgspec import Struct
 from .models import Model
 
 Endpoint: TypeAlias = Literal["create", "list", "retrieve", "cancel", "delete", "results", "messages"]
+#: The endpoints that concern batches.
+BATCH_ENDPOINTS = ("create", "list", "retrieve", "cancel", "delete", "results")
 ErrorType: TypeAlias = Literal[
     "invalid_request_error",
     "authentication_error",
@@ -68,15 +70,20 @@ class Fault(Value, frozen=True):
     >>> Fault("create", "drop", commit=True, calls=(1,))                 # stored, but no answer arrives
     >>> Fault("results", "cut", how="reset", at=0.5, calls=(1,))         # broken at half of the lines
     >>> Fault("messages", "status", status=429, headers={"retry-after": "2"}, probability=0.2)
+    >>> Fault("create", "stall", commit=True, calls=(1,))                # stored, and never answered
+    >>> Fault("messages", "append", body="data: [DONE]\n\n")             # after the end of a stream
 
     Every condition that is given must hold. Of several faults that match one call, all delays apply, and the
     first other one. Calls that fail authentication meet no fault.
     """
 
-    endpoint: Endpoint | Literal["any"]
-    #: `status`: answer with `status`; `drop`: close the connection without an answer; `cut`: end the body
-    #: early; `delay`: answer `seconds` later.
-    effect: Literal["status", "drop", "cut", "delay"]
+    #: One endpoint, all that concern batches, or all.
+    endpoint: Endpoint | Literal["batches", "any"]
+    #: `status`: answer with `status`; `drop`: close the connection without an answer; `stall`: send no answer
+    #: and keep the connection open; `cut`: end the body early; `delay`: answer `seconds` later; `append`: send
+    #: `body` after the end of the body; `splice`: begin the message again in its own stream, under another id.
+    #: `append` strikes streams and results only, `splice` streams only.
+    effect: Literal["status", "drop", "stall", "cut", "delay", "append", "splice"]
 
     #: Which of the calls that this fault sees (right endpoint, inside the window), from 1. Empty: every one.
     calls: tuple[int, ...] = ()
@@ -98,17 +105,21 @@ class Fault(Value, frozen=True):
     #: Do the work first (store the batch, answer the message and charge for it), then strike.
     commit: bool = False
     #: For `status`: the HTTP status, the error's type (default: the usual one of this status) and message,
-    #: extra headers, and a raw body instead of the JSON error; one that starts with `<` is sent as HTML.
+    #: extra headers, and a raw body instead of the JSON error, which may be empty. A body that starts with `<`
+    #: is HTML, one that starts with `{` or `[` is JSON, unless `headers` say otherwise.
     status: int = 500
     error: ErrorType | None = None
     message: str = ""
     headers: dict[str, str] = {}
-    body: str = ""
-    #: For `cut`, the part of the body (of its lines, where it has several) that is still sent, 0 to 1. Then:
-    #: `clean`: a valid end at a line boundary; `line`: a valid end in the middle of a line; `close`: the
-    #: connection closed in the middle of a line; `reset`: the same with a TCP reset.
+    body: str | None = None
+    #: For `status`: whether it comes from something in front of the API, without the API's own headers.
+    proxy: bool = False
+    #: For `cut` and `splice`, the part of the body (of its lines, where it has several) that is sent before, 0
+    #: to 1. Then, for `cut`: `clean`: a valid end at a line boundary; `line`: a valid end in the middle of a
+    #: line; `close`: the connection closed in the middle of a line; `reset`: the same with a TCP reset;
+    #: `stall`: nothing more in the middle of a line, and the connection stays open.
     at: float = 0.5
-    how: Literal["clean", "line", "close", "reset"] = "reset"
+    how: Literal["clean", "line", "close", "reset", "stall"] = "reset"
     #: For `delay`, in real seconds.
     seconds: float = 0.0
     #: What the journal calls this fault; its effect where empty.
