@@ -186,7 +186,8 @@ def make_server(scenario: Scenario, log_level: str = "warning") -> uvicorn.Serve
     """Return a uvicorn server of the simulator, to be run with `server.run(sockets=[listen(...)])`."""
     import uvicorn
 
-    from .app import Protocol, build_app
+    from .serving.app import build_app
+    from .serving.connections import Protocol
 
     return uvicorn.Server(
         uvicorn.Config(
