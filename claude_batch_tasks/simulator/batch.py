@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -30,6 +31,40 @@ def format_time(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds")
 
 
+class Clock:
+    """The simulated time, which runs `clock_speed` times as fast as the time that clients are shown.
+
+    What takes long (processing, expiry, retention, lag, windows of faults) passes in simulated seconds. What is shown
+    are times of the wall clock: it moves ahead of it only by `advance`.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self._monotonic = time.monotonic()
+        #: Since when each speed has been in force: simulated seconds, shown epoch seconds, the speed.
+        self._spans = [(0.0, time.time(), speed)]
+
+    def now(self) -> float:
+        """Return the simulated seconds since the start."""
+        began, _, speed = self._spans[-1]
+        return began + (time.monotonic() - self._monotonic) * speed
+
+    def set_speed(self, speed: float) -> None:
+        began, shown, before = self._spans[-1]
+        now = time.monotonic()
+        passed, self._monotonic = now - self._monotonic, now
+        self._spans.append((began + passed * before, shown + passed, speed))
+
+    def advance(self, seconds: float) -> None:
+        """Let so many simulated seconds pass at once."""
+        _, _, speed = self._spans[-1]
+        self._monotonic -= seconds / speed
+
+    def show(self, at: float) -> float:
+        """Return the epoch seconds that clients are shown for a simulated time."""
+        began, shown, speed = next(span for span in reversed(self._spans) if span[0] <= at or span is self._spans[0])
+        return shown + (at - began) / speed
+
+
 class Bill(Struct):
     """The outcomes of the requests processed so far. Only those that succeeded are charged, and have tokens."""
 
@@ -48,20 +83,23 @@ class Bill(Struct):
 
 
 class Batch:
-    """A batch, whose state follows from the times below; nothing runs. All times are simulated epoch seconds."""
+    """A batch, whose state follows from the times below; nothing runs. All times are simulated seconds."""
 
-    def __init__(self, number: int, account: str, prompts: list[Prompt], created: float, behaviour: Behaviour) -> None:
+    def __init__(self, number: int, account: str, prompts: list[Prompt], clock: Clock, behaviour: Behaviour) -> None:
         self.id = new_id("msgbatch_")
         #: The batch's number in the simulator, from 1.
         self.number = number
         self.account = account
         self.prompts = prompts
-        self.created = created
+        self.clock = clock
+        self.created = created = clock.now()
         self.behaviour = behaviour
         span = behaviour.processing_seconds
         rng = Random(f"{behaviour.seed}:batch:{number}")
         self.seconds = rng.uniform(*span) if isinstance(span, tuple) else float(span)
         self.expires = created + behaviour.expires_seconds
+        #: Epoch seconds. At any speed of the clock, a client is promised the usual time.
+        self.shown_expiry = clock.show(created) + behaviour.expires_seconds
         self.cancel_asked: float | None = None
         #: Whether the owner deleted the batch, or the control API forgot it.
         self.gone = False
@@ -75,6 +113,10 @@ class Batch:
         if self.cancel_asked is not None:
             end = min(end, self.cancel_asked + self.behaviour.cancel_seconds)
         return end
+
+    def expire_now(self) -> None:
+        self.expires = self.clock.now()
+        self.shown_expiry = self.clock.show(self.expires)
 
     def has_ended(self, now: float) -> bool:
         return now >= self.end
@@ -93,7 +135,7 @@ class Batch:
     def count_processed(self, now: float) -> int:
         """Return how many requests have been processed: one after another, spread evenly over the time."""
         until = min(now, self.end, now if self.cancel_asked is None else self.cancel_asked)
-        # Not by the difference alone: with today's epoch seconds, rounding may make it slightly too small.
+        # Not by the difference alone: rounding may make it slightly too small.
         if until >= self.created + self.seconds:
             return len(self.prompts)
         return int(len(self.prompts) * (until - self.created) / self.seconds)
@@ -131,6 +173,7 @@ class Batch:
         """Return the batch as the API shows it."""
         ended = self.has_ended(now)
         archived = self.is_archived(now)
+        show = self.clock.show
         url = self.behaviour.results.url.replace("{id}", self.id)
         url = url or f"{base_url.rstrip('/')}/v1/messages/batches/{self.id}/results"
         shown = {
@@ -138,11 +181,11 @@ class Batch:
             "type": "message_batch",
             "processing_status": self.status_at(now),
             "request_counts": self.count_requests(now),
-            "ended_at": format_time(self.end) if ended else None,
-            "created_at": format_time(self.created),
-            "expires_at": format_time(self.expires),
-            "archived_at": format_time(self.created + self.behaviour.retention_seconds) if archived else None,
-            "cancel_initiated_at": format_time(self.cancel_asked),
+            "ended_at": format_time(show(self.end)) if ended else None,
+            "created_at": format_time(show(self.created)),
+            "expires_at": format_time(self.shown_expiry),
+            "archived_at": format_time(show(self.created + self.behaviour.retention_seconds)) if archived else None,
+            "cancel_initiated_at": None if self.cancel_asked is None else format_time(show(self.cancel_asked)),
             "results_url": url if ended and not archived else None,
         }
         if self.behaviour.results.unknown_fields:

@@ -41,7 +41,7 @@ class Reset(Struct, forbid_unknown_fields=True):
 
 
 class Advance(Struct, forbid_unknown_fields=True):
-    #: Seconds by which the clock moves forward.
+    #: Simulated seconds that pass at once.
     seconds: float = 0.0
     #: The id of a batch that ends now, with every request processed; `*` for all.
     end: str = ""
@@ -82,8 +82,8 @@ def _advance_clock(world: World, advance: Advance) -> None:
             batch.seconds = now - batch.created
     for batch in choose_batches(world, advance.expire) if advance.expire else ():
         if not batch.has_ended(now):
-            batch.expires = now
-    world.advance_clock(advance.seconds)
+            batch.expire_now()
+    world.clock.advance(advance.seconds)
 
 
 def _forget_batches(world: World, forget: Forget) -> None:

@@ -10,10 +10,9 @@ from .script import BATCH_ENDPOINTS, Endpoint, Fault
 
 
 class Moment(NamedTuple):
-    """The times that matter for a call: now, the simulator's start, and its batch's creation and end."""
+    """The times that matter for a call, in simulated seconds since the start: now, its batch's creation and end."""
 
     now: float
-    started: float
     created: float | None = None
     ended: float | None = None
 
@@ -66,7 +65,7 @@ class Installed:
     def _in_window(self, endpoint: Endpoint, moment: Moment) -> bool:
         fault = self.fault
         if fault.since == "started" or endpoint in ("create", "list", "messages"):
-            origin: float | None = moment.started
+            origin: float | None = 0.0
         else:
             origin = moment.created if fault.since == "created" else moment.ended
         if origin is None:

@@ -15,7 +15,7 @@ class Call(Struct, gc=False):
     """One call. `status` is 0 without an answer; `endpoint` is None for a path or method that is not served."""
 
     number: int
-    #: Simulated epoch seconds.
+    #: Epoch seconds, like the times that clients are shown.
     at: float
     endpoint: Endpoint | None
     method: str

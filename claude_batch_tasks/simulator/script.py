@@ -187,7 +187,8 @@ class Behaviour(Value, frozen=True):
     retention_seconds: float = 29 * 86_400.0
     #: A new batch shows up in lists only after so long.
     list_lag_seconds: float = 0.0
-    #: Simulated seconds per real second. Other than 1, timestamps drift away from the wall clock.
+    #: Simulated seconds per real second: 3600 makes an hour of processing, expiry or retention pass in one second.
+    #: The times that clients are shown stay those of the wall clock, and a new batch expires in 24 hours for them.
     clock_speed: float = 1.0
     outcomes: tuple[Outcome, ...] = ()
     #: The answer is "Echo: " and so many characters of the prompt, padded to at least `answer_chars`.

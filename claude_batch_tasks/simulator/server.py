@@ -54,7 +54,7 @@ class Control:
         return self._call_control("reset", State, {"scenario": scenario})
 
     def advance(self, seconds: float) -> State:
-        """Move the simulated clock forward."""
+        """Let so many simulated seconds pass at once; the times that clients are shown move with them."""
         return self._call_control("advance", State, {"seconds": seconds})
 
     def end(self, batch_id: str = "*") -> State:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from .batch import Batch, Bill
+from .batch import Batch, Bill, Clock
 from .faults import FaultBook, Moment
 from .journal import BatchRecord, Call, FaultRecord, Journal, PromptRecord, State, Tokens, Totals
 from .limits import Limits
@@ -32,34 +31,24 @@ class World:
         #: The prompt cache: account, model (each has its own cache) and digest of every prefix. Nothing expires.
         self._cache: set[tuple[str, str, bytes]] = set()
         self._limits: defaultdict[str, Limits] = defaultdict(Limits)
-        self._origin = (time.time(), time.monotonic())
-        self.started = self.now()
-
-    # The clock
-
-    def now(self) -> float:
-        """Return the simulated epoch seconds."""
-        at, since = self._origin
-        return at + (time.monotonic() - since) * self.behaviour.clock_speed
-
-    def advance_clock(self, seconds: float) -> None:
-        self._origin = (self.now() + seconds, time.monotonic())
+        self.clock = Clock(self.behaviour.clock_speed)
+        self.now = self.clock.now
 
     def change_behaviour(self, behaviour: Behaviour) -> None:
-        """Change the behaviour: at once for messages, for batches from the next one on."""
-        self._origin = (self.now(), time.monotonic())
+        """Change the behaviour: at once for messages and the clock, for batches from the next one on."""
+        self.clock.set_speed(behaviour.clock_speed)
         self.behaviour = behaviour
 
     def moment_of(self, batch: Batch | None) -> Moment:
         now = self.now()
         if batch is None:
-            return Moment(now, self.started)
-        return Moment(now, self.started, batch.created, batch.end if batch.has_ended(now) else None)
+            return Moment(now)
+        return Moment(now, batch.created, batch.end if batch.has_ended(now) else None)
 
     # Batches
 
     def create_batch(self, account: str, prompts: list[Prompt]) -> Batch:
-        batch = Batch(len(self.batches) + 1, account, prompts, self.now(), self.behaviour)
+        batch = Batch(len(self.batches) + 1, account, prompts, self.clock, self.behaviour)
         self.batches[batch.id] = batch
         self._use_cache(account, prompts)
         self._count_attempts("batch", prompts)
@@ -134,8 +123,8 @@ class World:
     def state(self) -> State:
         return State(
             scenario=self.scenario.name,
-            now=self.now(),
-            started=self.started,
+            now=self.clock.show(self.now()),
+            started=self.clock.show(0),
             behaviour=self.behaviour,
             faults=[FaultRecord(i.fault, i.seen.total(), i.fired.total()) for i in self.faults.installed],
             batches=self._batch_records(),
@@ -161,8 +150,8 @@ class World:
                 account=b.account,
                 status=b.status_at(now),
                 requests=len(b.prompts),
-                created_at=b.created,
-                ended_at=b.end,
+                created_at=self.clock.show(b.created),
+                ended_at=self.clock.show(b.end),
                 request_counts=b.count_requests(now),
                 paid=b.bill_at(now).paid,
                 downloads=b.downloads,

@@ -68,7 +68,7 @@ def _record_call(request: Request, endpoint: Endpoint | None) -> Call:
     retries = request.headers.get("x-stainless-retry-count", "")
     call = Call(
         number=len(world.calls) + 1,
-        at=world.now(),
+        at=world.clock.show(world.now()),
         endpoint=endpoint,
         method=request.method,
         path=request.url.path,
