@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import anthropic
@@ -195,3 +196,116 @@ def test_a_client_that_goes_away_is_in_the_journal(simulator: Simulator) -> None
     assert reason == "the client closed the connection"
     with new_client(simulator) as client:
         assert client.messages.batches.list().data == []
+
+
+def outcome_of(work: Callable[[], object]) -> int | str:
+    """Return the status of what a call raises, or the name of its error; 200 if it raises nothing."""
+    try:
+        work()
+    except anthropic.APIStatusError as error:
+        return error.status_code
+    except Exception as error:  # noqa: BLE001
+        return type(error).__name__
+    return 200
+
+
+#: By scenario: the status, whether the work was done in spite of it, and what the first body begins with.
+STATUSES = {
+    "cloudflare-403": (403, False, b"<!DOCTYPE html>"),
+    "forbidden-403": (403, False, b'{"error":{"type":"forbidden"'),
+    "cloudflare-520": (520, True, b""),
+    "cloudflare-522": (522, False, b'{"type":"about:blank"'),
+    "cloudflare-524": (524, True, b"<!DOCTYPE html>"),
+    "envoy-503": (503, True, b"upstream connect error"),
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_statuses_of_the_field_pass_by_themselves(simulator: Simulator, client: anthropic.Anthropic, name: str) -> None:
+    status, done, begin = STATUSES[name]
+    simulator.reset(name)
+    refused = call(simulator, "POST", BATCHES, {"requests": requests(1)})
+    assert refused.status == status
+    assert refused.body.startswith(begin)
+    assert refused.headers["request-id"] is None
+    assert simulator.state().totals.batches_created == done
+    batches = client.messages.batches
+    batch = batches.create(requests=requests(1))
+    simulator.end()
+    for work in (batches.list, lambda: batches.retrieve(batch.id), lambda: list(batches.results(batch.id))):
+        assert [outcome_of(work) for _ in range(2)] == [status, 200]
+    assert [outcome_of(lambda: client.messages.create(**PARAMS)) for _ in range(2)] == [status, 200]
+    assert simulator.state().totals.paid_messages == 1 + done
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [("stream-done", b"data: [DONE]\n\n"), ("stream-empty", b"data:\n\ndata: \n\n")],
+)
+def test_streams_with_something_after_their_end(
+    simulator: Simulator, client: anthropic.Anthropic, name: str, end: bytes
+) -> None:
+    simulator.reset(name)
+    for _ in range(2):
+        assert call(simulator, "POST", "/v1/messages", {**PARAMS, "stream": True}).body.endswith(b"}\n\n" + end)
+    assert outcome_of(lambda: client.messages.create(**PARAMS)) == 200
+    assert outcome_of(lambda: client.messages.batches.create(requests=requests(1))) == 200
+
+
+def test_the_spliced_stream_is_whole_the_second_time(simulator: Simulator) -> None:
+    simulator.reset("stream-spliced")
+    starts = [
+        call(simulator, "POST", "/v1/messages", {**PARAMS, "stream": True}).body.count(b"event: message_start")
+        for _ in range(2)
+    ]
+    assert starts == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "media_type"),
+    [
+        ("no-batches-404", "message", "application/json"),
+        ("no-batches-405", "detail", "application/json"),
+        ("no-batches-501", "title", "application/problem+json"),
+    ],
+)
+def test_a_gateway_without_batches(
+    simulator: Simulator, client: anthropic.Anthropic, name: str, key: str, media_type: str
+) -> None:
+    simulator.reset(name)
+    status = int(name[-3:])
+    paths = [BATCHES, f"{BATCHES}/msgbatch_x", f"{BATCHES}/msgbatch_x/results"]
+    answers = [call(simulator, "GET", path) for path in paths]
+    answers.append(call(simulator, "POST", BATCHES, {"requests": requests(1)}))
+    answers.append(call(simulator, "POST", f"{BATCHES}/msgbatch_x/cancel"))
+    for answer in answers:
+        assert (answer.status, answer.headers["content-type"]) == (status, media_type)
+        assert answer.json[key]
+    assert client.messages.create(**PARAMS).type == "message"
+    assert simulator.state().totals.batches_created == 0
+
+
+def test_half_open_connections(simulator: Simulator) -> None:
+    simulator.reset("half-open")
+    url = simulator.url
+    with anthropic.Anthropic(base_url=url, api_key="key-a", max_retries=0, timeout=1.0) as client:
+        batches = client.messages.batches
+        assert outcome_of(lambda: batches.create(requests=requests(10))) == "APITimeoutError"
+        (stored,) = batches.list().data
+        simulator.end()
+        assert [outcome_of(lambda: batches.retrieve(stored.id)) for _ in range(2)] == ["APITimeoutError", 200]
+        assert [outcome_of(lambda: list(batches.results(stored.id))) for _ in range(2)] == ["ReadTimeout", 200]
+        assert [outcome_of(lambda: client.messages.create(**PARAMS)) for _ in range(2)] == ["APITimeoutError", 200]
+    assert simulator.journal().paid_twice() == []
+
+
+def test_create_is_healthy_and_the_rest_is_as_reported(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    simulator.reset("issue-1432-created")
+    batches = client.messages.batches
+    batch = batches.create(requests=requests(1))
+    seen = []
+    for seconds in (0, 5, 7, 3, 10):
+        simulator.advance(seconds)
+        seen.append(outcome_of(lambda: batches.retrieve(batch.id)))
+    assert seen == [404, 200, 404, 200, 200]
+    assert [outcome_of(lambda: batches.results(batch.id)) for _ in range(3)] == [404, 404, 200]
