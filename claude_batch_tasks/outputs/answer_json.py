@@ -1,0 +1,117 @@
+"""The JSON of an answer: the text of a message, or the input of the tool by which the model had to answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NamedTuple
+
+import jiter
+import msgspec
+
+from claude_batch_tasks.outputs.sending import TOOL
+
+
+class NoAnswer(ValueError):
+    """A message has no answer that can be read as JSON; the text says why."""
+
+
+class OtherCall(NoAnswer):
+    """A message calls a tool of the application, and so is no answer yet."""
+
+
+class Answer(NamedTuple):
+    """The JSON of an answer, and its values."""
+
+    text: bytes
+    value: Any
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode = msgspec.json.Decoder(list[_Block]).decode
+
+#: Blocks that may stand between the texts of one answer.
+_BESIDE = frozenset(("text", "thinking", "redacted_thinking"))
+
+#: A number that may be too large for a float.
+_LARGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
+
+
+def read_answer(content: bytes | list[Any]) -> Answer:
+    """Return the answer in the content of a message.
+
+    Raises:
+        NoAnswer: there is none, or it is not JSON.
+    """
+    return _parse_json(_find_json(_read_blocks(content)))
+
+
+def _read_blocks(content: bytes | list[Any]) -> list[_Block]:
+    if isinstance(content, bytes):
+        try:
+            return _decode(content)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            pass
+        try:
+            content = json.loads(content)
+        except (ValueError, RecursionError) as exc:
+            raise NoAnswer(f"the message cannot be read ({type(exc).__name__})") from None
+    return [_make_block(block) for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+
+
+def _make_block(block: dict[str, Any]) -> _Block:
+    kind, text, name = (found if isinstance(found := block.get(key), str) else None for key in ("type", "text", "name"))
+    try:
+        data = json.dumps(block.get("input") if kind == "tool_use" and name == TOOL else None).encode()
+    except (ValueError, RecursionError):
+        data = b""
+    return _Block(kind or "", text, name, msgspec.Raw(data))
+
+
+def _find_json(blocks: list[_Block]) -> bytes:
+    calls = [block for block in blocks if block.type == "tool_use"]
+    if calls:
+        ours = [block for block in calls if block.name == TOOL]
+        if len(ours) == 1:
+            return bytes(ours[0].input)
+        raise NoAnswer("it answers several times") if ours else OtherCall("the message calls a tool, and has no answer")
+    last = max((number for number, block in enumerate(blocks) if block.type not in _BESIDE), default=-1)
+    # Text before a server's tool is used is not the answer, if there is text after it.
+    texts = [block.text for block in blocks[last + 1 :] if block.text] or [block.text for block in blocks if block.text]
+    if not texts:
+        raise NoAnswer("the message has no text")
+    try:
+        return "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise NoAnswer("it holds half of a surrogate pair") from None
+
+
+def _parse_json(text: bytes) -> Answer:
+    try:
+        value = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False)
+    except ValueError as exc:
+        reason = str(exc)
+        if reason.startswith("Detected duplicate key"):
+            reason = "an object has a key twice"
+        raise NoAnswer(f"it is not JSON that can be read: {reason}") from None
+    if _LARGE.search(text) and _is_infinite(value):
+        raise NoAnswer("it holds a number that is too large for a float")
+    return Answer(text, value)
+
+
+def _is_infinite(value: Any) -> bool:
+    todo = [value]
+    while todo:
+        found = todo.pop()
+        if isinstance(found, float) and math.isinf(found):
+            return True
+        if isinstance(found, (dict, list)):
+            todo += found.values() if isinstance(found, dict) else found
+    return False
