@@ -82,6 +82,22 @@ def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:
     return schema
 
 
+class Attempt(PublicStruct, frozen=True, kw_only=True):
+    """One time that a request was sent."""
+
+    kind: Literal["first", "resubmission", "refusal_model", "max_tokens", "continue", "reask", "messages"]
+    """Why it was sent: for the ``first`` time; as a ``resubmission`` because it had expired or failed for a cause that
+    passes; as a repair of an answer that was not complete; or through the Messages API."""
+    type: Literal["succeeded", "errored", "expired", "canceled"]
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    cost: float | None = None
+    """US dollars; None: not known."""
+    batch_id: str | None = None
+    error_type: str | None = None
+
+
 class TokenCounts(TypedDict):
     """The tokens of a job's answers, as Anthropic counts them."""
 
@@ -124,6 +140,13 @@ class Summary(Costs):
     failures: dict[str, int]
     """How many requests did not succeed, by failure type: the error's type, else ``expired`` or ``canceled``; of errors
     whose type is not known, ``unknown``."""
+    incomplete: dict[str, int]
+    """How many answers are not complete, by reason: ``refusal``, ``max_tokens``, ``pause_turn``,
+    ``model_context_window_exceeded``, ``empty``, ``invalid``; and how many have a stop reason that is not known, by its
+    name. They count as succeeded."""
+    repairs: dict[str, int]
+    """How many times requests were sent again because their answers were not complete, by kind: ``refusal_model``,
+    ``max_tokens``, ``continue``, ``reask``."""
     stopped: str | None
     """Why nothing more was sent for this job, if so."""
     batch_ids: list[str]
@@ -134,8 +157,8 @@ class Summary(Costs):
 
 
 #: Grows when a default changes in a way that must not concern jobs that were submitted before. 1: a job's
-#: ``max_fallback_cost`` is 5 US dollars; before, it had no limit.
-DEFAULTS = 1
+#: ``max_fallback_cost`` is 5 US dollars; before, it had no limit. 2: paused answers are continued, up to five times.
+DEFAULTS = 2
 
 
 class RetryLink(msgspec.Struct, kw_only=True):
@@ -273,6 +296,7 @@ class Round(msgspec.Struct, kw_only=True):
     open: dict[str, int]
     unpriced: dict[str, int] = {}
     failed_types: list[FailureTally] = []
+    incomplete: dict[str, int] = {}
 
 
 _T = TypeVar("_T")
@@ -432,6 +456,11 @@ class _Fetched(_Waiting, kw_only=True):
     """Number of eligible requests by their outcome so far."""
     failed_types: SetByResume[list[FailureTally]] = []
     """Those of ``counts`` that did not succeed, by type."""
+    incomplete: SetByResume[dict[str, int]] = {}
+    """Number of answers that are not complete, by reason, and of those with a stop reason that is not known, by its
+    name. They are among the succeeded ones of ``counts``."""
+    repairs: Kept[dict[str, int]] = {}
+    """Number of requests that were sent again because their answers were not complete, by kind, in all rounds."""
     failed_types_of: SetByResume[list[int]] = []
     """What ``failed_types`` were counted of; if the batch has other results now, an earlier release fetched them."""
 

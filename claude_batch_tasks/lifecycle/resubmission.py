@@ -162,6 +162,7 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         "open": dict(seen.open),
         "rows": {**record.rows, str(record.attempt): seen.distinct},
         "failed_types": seen.failed.tallies,
+        "incomplete": dict(seen.incomplete),
         "failed_types_of": [record.attempt, record.answered],
     }
     if not record.rounds:

@@ -16,7 +16,7 @@ import msgspec
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job, shorten_text
-from claude_batch_tasks.records import BatchRecord, JobRecord, PublicStruct
+from claude_batch_tasks.records import Attempt, BatchRecord, JobRecord, PublicStruct
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
 
@@ -42,6 +42,18 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
     from what came, because Python cannot hold that."""
     raw: bytes | None = None
     """If some differ: the line as it came."""
+    stop_reason: str | None = None
+    """Why the model stopped, in Anthropic's words; only if it succeeded."""
+    incomplete: str | None = None
+    """Why the answer is not complete: ``refusal``, ``max_tokens``, ``pause_turn``, ``model_context_window_exceeded``,
+    ``empty`` or ``invalid``; None: it is, or there is none, or its stop reason is not known."""
+    attempts: tuple[Attempt, ...] = ()
+    """Each time that the request was sent, in their order."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it succeeded, and nothing of its answer is known to be missing."""
+        return self.type == "succeeded" and self.incomplete is None
 
     @property
     def error_type(self) -> str | None:
@@ -319,6 +331,8 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
         error=error,
         note="; ".join(filter(None, (outcome.note, odd))) if odd else outcome.note,
         raw=outcome.line if odd else None,
+        stop_reason=row.stop_reason if kind == "succeeded" else None,
+        incomplete=row.incomplete,
     )
 
 

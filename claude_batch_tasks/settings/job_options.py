@@ -32,6 +32,11 @@ class JobSettings(TypedDict, total=False):
     max_fallback_requests: int
     messages_limit: int
     retries: int
+    refusal_model: str | list[str] | tuple[str, ...] | None
+    """A model, or several; as a text with commas between them."""
+    max_tokens_limit: int | None
+    continue_paused: int
+    reask: int
     deadline: float | datetime | timedelta | str | None
     """Seconds, or the moment itself: as a datetime with a time zone, or as ISO 8601 text, which JSON can carry."""
     max_fallback_cost: float | None

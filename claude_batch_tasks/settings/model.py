@@ -23,7 +23,7 @@ from celery import Celery
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.pricing.prices import Prices, check_overrides
-from claude_batch_tasks.records import DEFAULTS, JobRecord
+from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import encryption_keys, redis_urls, spelling
 from claude_batch_tasks.settings.redis_urls import redis_url
 from claude_batch_tasks.settings.spelling import CELERY, PREFIX
@@ -133,6 +133,23 @@ class Settings:
         2,
         "smaller batches, one after the other, in which requests that failed with a temporary error are sent again "
         "at half price",
+    )
+    refusal_model: tuple[str, ...] | None = _setting(
+        None,
+        "model to which a refused request is sent again, in a batch; of several (a list, or text with commas), each "
+        "gets what the one before refused; none: refused requests are not sent again",
+    )
+    max_tokens_limit: int | None = _setting(
+        None,
+        "most `max_tokens` with which a request is sent again whose answer was cut at `max_tokens`: it doubles each "
+        "time, up to this and the model's limit; none: such requests are not sent again",
+        least=1,
+    )
+    continue_paused: int = _setting(
+        5, "times that an answer is continued, in a batch, that paused in the middle of a server tool"
+    )
+    reask: int = _setting(
+        0, "times that a request is sent again, with its answer and what is wrong with it, whose answer is not valid"
     )
     deadline: float | None = _setting(
         None,
@@ -310,8 +327,9 @@ class Settings:
             InvalidSettings: as for ``override``.
         """
         options = dict(job.options)
-        if job.defaults < DEFAULTS and "max_fallback_cost" not in self._chosen:
-            options.setdefault("max_fallback_cost", None)  # as it was in 0.2.0
+        for release, name, value in _EARLIER_DEFAULTS:
+            if job.defaults < release and name not in self._chosen:
+                options.setdefault(name, value)
         return self.override(options)
 
     def check_client(self, alias: str) -> None:
@@ -324,6 +342,9 @@ class Settings:
             known = ", ".join(sorted(self.client_factories))
             raise InvalidSettings(f"client {alias!r} is not in claude_batch_client_factories; known: {known}")
 
+
+#: What held before the defaults of a release (``JobRecord.defaults``) did.
+_EARLIER_DEFAULTS: tuple[tuple[int, str, Any], ...] = ((1, "max_fallback_cost", None), (2, "continue_paused", 0))
 
 #: The settings by name.
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}

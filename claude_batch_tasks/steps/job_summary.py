@@ -30,7 +30,7 @@ from claude_batch_tasks.records import (
 from claude_batch_tasks.steps import message_chain, publishing
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import history
-from claude_batch_tasks.wire import failure_types, result_rows, token_usage
+from claude_batch_tasks.wire import answers, failure_types, result_rows, token_usage
 
 log = get_logger(__name__)
 
@@ -215,6 +215,8 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
         "fallback_skipped": sum(batch.skipped for batch in batches),
         "limited": job.limited,
         "failures": failure_types.count_types(with_outcomes),
+        "incomplete": answers.merge_reasons(*(batch.incomplete for batch in with_outcomes)),
+        "repairs": answers.merge_reasons(*(batch.repairs for batch in batches)),
         "stopped": job.stopped,
         "batch_ids": batch_ids(batches),
         "usage": cast("TokenCounts", dict(usage)),

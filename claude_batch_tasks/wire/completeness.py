@@ -14,7 +14,7 @@ from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.formatting import shorten_text
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.pricing.spending import Meter
-from claude_batch_tasks.wire import batch_requests
+from claude_batch_tasks.wire import answers, batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
 from claude_batch_tasks.wire.failure_types import FailureCounter
 from claude_batch_tasks.wire.result_rows import (
@@ -75,6 +75,8 @@ class Completeness:
         #: Positions of the requests that may be sent again, and how many ended with which outcome.
         self.eligible = array("I")
         self.open: Counter[str] = Counter()
+        #: Answers that are not complete, by reason, and those with a stop reason that is not known, under its name.
+        self.incomplete: Counter[str] = Counter()
         #: What did not succeed, by type.
         self.failed = FailureCounter()
         #: The message of an error that the account gets for everything it sends.
@@ -181,7 +183,11 @@ class Completeness:
             self.tallies[kind if known else "errored"] += count
             self.unknown += 0 if known else count
         self._count_tokens([row.result.message.usage for row in kept if row.result.message is not None])
-        count_answers(self.meter, [row.result.message for row in kept if row.result.type == "succeeded"])
+        succeeded = [row for row in kept if row.result.type == "succeeded"]
+        count_answers(self.meter, [row.result.message for row in succeeded])
+        for row in succeeded:
+            if (reason := row.incomplete or answers.find_unknown(row.stop_reason)) is not None:
+                answers.add_reason(self.incomplete, reason)
 
     def _count_tokens(self, usages: list[Usage | None]) -> None:
         for name in USAGE:

@@ -12,7 +12,7 @@ import msgspec
 from claude_batch_tasks import rules
 from claude_batch_tasks.formatting import shorten_text
 from claude_batch_tasks.pricing.spending import Meter
-from claude_batch_tasks.wire import lenient_json
+from claude_batch_tasks.wire import answers, lenient_json
 from claude_batch_tasks.wire.token_usage import USAGE, Usage, read_usage
 
 OutcomeType = Literal["succeeded", "errored", "expired", "canceled"]
@@ -41,10 +41,12 @@ MAY_BE_BILLED = frozenset({UNREADABLE, UNKNOWN_TYPE, ANSWER_LOST})
 LONGEST_NAME, LONGEST_MESSAGE = 200, 500
 
 
-def count_answers(meter: Meter, answers: Iterable[_Message | None]) -> None:
+def count_answers(meter: Meter, messages: Iterable[_Message | None]) -> None:
     """Add the usage of answers to a meter."""
     by_model: dict[str | None, list[Usage | None]] = {}
-    for answer in answers:
+    for answer in messages:
+        if answer is not None and answer.is_free:
+            continue
         model, usage = (answer.model or None, answer.usage) if answer is not None else (None, None)
         by_model.setdefault(model, []).append(usage)
     for model, usages in by_model.items():
@@ -62,9 +64,19 @@ def _count_usages(meter: Meter, model: str, usages: list[Usage | None]) -> None:
             meter.add_charge(charge)
 
 
+_NO_CONTENT = msgspec.Raw()
+
+
 class _Message(msgspec.Struct, gc=False):
     usage: Usage | None = None
     model: str | None = None
+    stop_reason: str | None = None
+    content: msgspec.Raw = _NO_CONTENT
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is a refusal before any output, which is not billed."""
+        return self.stop_reason == "refusal" and not answers.has_output(self.content)
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -88,6 +100,27 @@ class Row(msgspec.Struct, gc=False):
 
     custom_id: str
     result: _Result
+    invalid: str | None = None
+    """What of the answer does not fit the job's ``output``, which we write beside the result."""
+
+    @property
+    def stop_reason(self) -> str | None:
+        """The stop reason of its message."""
+        return self.result.message.stop_reason if self.result.message is not None else None
+
+    @property
+    def content(self) -> bytes:
+        """The blocks of its message, as JSON; empty if it has none."""
+        return bytes(self.result.message.content) if self.result.message is not None else b""
+
+    @property
+    def incomplete(self) -> answers.IncompleteReason | None:
+        """Why its answer is not complete; None: it is, or there is none."""
+        message = self.result.message
+        if self.result.type != "succeeded" or message is None:
+            return None
+        found = answers.judge_answer(message.stop_reason, message.content)
+        return found if found is not None or self.invalid is None else "invalid"
 
     @property
     def known(self) -> bool:
@@ -235,7 +268,10 @@ def decode_row(line: bytes) -> Row:
     kind, said = (error_of(result).get(name) for name in ("type", "message"))
     error = _ErrorResponse(_Error(*(text if isinstance(text, str) else None for text in (kind, said))))
     model = model if isinstance(model, str) else None
-    return Row(custom_id, _Result(str(result["type"]), _Message(usage, model), error))
+    stop, invalid = message.get("stop_reason"), value.get("invalid")
+    content = msgspec.Raw(lenient_json.encode_json(message.get("content")))
+    answer = _Message(usage, model, stop if isinstance(stop, str) else None, content)
+    return Row(custom_id, _Result(str(result["type"]), answer, error), invalid if isinstance(invalid, str) else None)
 
 
 def any_row(line: bytes) -> Row:
