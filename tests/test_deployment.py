@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
 import time
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from claude_batch_tasks.app import configuration
 from claude_batch_tasks.embedded import free_port
+from claude_batch_tasks.simulator import Control
 
 pytestmark = pytest.mark.latest
 
@@ -130,6 +134,81 @@ def test_its_health_check_finds_it(service: str, environment: dict[str, str], tm
                 return
             time.sleep(0.2)
         raise AssertionError(f"{service} did not answer at {url[1]}")
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+SIMULATOR_IMAGE = (ROOT / "docker" / "simulator" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+
+
+def instructions(name: str) -> list[str]:
+    """What follows an instruction in the Dockerfile of the simulator."""
+    return [line.removeprefix(name).strip() for line in SIMULATOR_IMAGE if line.startswith(f"{name} ")]
+
+
+def test_the_image_of_the_simulator_runs_as_somebody_without_rights() -> None:
+    assert instructions("USER") == ["simulator"]
+    user = SIMULATOR_IMAGE.index("USER simulator")
+    assert user > max(i for i, line in enumerate(SIMULATOR_IMAGE) if line.startswith(("RUN", "COPY")))
+    for words in map(str.split, instructions("COPY")):
+        if not words[0].startswith("--from"):
+            assert all((ROOT / source).exists() for source in words[:-1])
+
+
+@pytest.fixture
+def in_the_image(tmp_path: Path) -> list[str]:
+    """The beginning of a command, for a Python that finds what the simulator's image has installed, and no more."""
+    install = next(line for line in instructions("RUN") if "pip install" in line)
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    (folder / "claude_batch_tasks").symlink_to(ROOT / "claude_batch_tasks")
+    missing = re.findall(r"'([\w.-]+)>=[\d.]+'", install)
+    assert "uvicorn" in missing
+    while missing:
+        distribution = metadata.distribution(missing.pop())
+        for file in distribution.files or ():
+            if len(file.parts) > 1 or file.suffix in (".py", ".so"):
+                link = folder / file.parts[0]
+                if not link.exists() and file.parts[0] not in ("..", "__pycache__"):
+                    link.symlink_to(str(distribution.locate_file(file.parts[0])))
+        needs = [Requirement(each) for each in distribution.requires or ()]
+        missing += [each.name for each in needs if each.marker is None or each.marker.evaluate({"extra": ""})]
+    start = f"import sys, runpy; sys.path.insert(0, {str(folder)!r}); sys.argv[0] = 'simulator'; "
+    return [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        start + "runpy.run_module('claude_batch_tasks.simulator', alter_sys=True)",
+    ]
+
+
+def test_the_image_of_the_simulator_has_all_that_it_needs(in_the_image: list[str], tmp_path: Path) -> None:
+    port = str(free_port())
+    assert instructions("EXPOSE") == ["8787"]
+    python, _, module, *options = json.loads(instructions("ENTRYPOINT")[0])
+    assert (python, module) == ("python", "claude_batch_tasks.simulator")
+    words = [word.replace("8787", port) for word in options]
+    check = instructions("HEALTHCHECK")[0].partition("CMD")[2].replace("8787", port)
+    process = subprocess.Popen(
+        [*in_the_image, *words, "--scenario=create-404"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for _ in range(150):
+            if process.poll() is not None:
+                raise AssertionError(process.communicate()[1])
+            if (
+                subprocess.run([sys.executable, *json.loads(check)[1:]], capture_output=True, check=False).returncode
+                == 0
+            ):
+                break
+            time.sleep(0.2)
+        assert Control(f"http://127.0.0.1:{port}").state().scenario == "create-404"
     finally:
         process.terminate()
         process.wait(20)
