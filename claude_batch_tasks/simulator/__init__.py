@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from .journal import BatchRecord, Call, Journal, PromptRecord, State, Tokens, Totals
     from .models import Model
     from .scenarios import SCENARIOS
-    from .script import Behaviour, Fault, Outcome, ResultsStyle, Scenario
+    from .script import Answer, Behaviour, Fault, Outcome, ResultsStyle, Scenario, ToolCall
     from .server import Control, Simulator
 
 __all__ = [
     "SCENARIOS",
+    "Answer",
     "BatchRecord",
     "Behaviour",
     "Call",
@@ -37,6 +38,7 @@ __all__ = [
     "Simulator",
     "State",
     "Tokens",
+    "ToolCall",
     "Totals",
 ]
 
@@ -45,7 +47,10 @@ _HOME = {
     **dict.fromkeys(("BatchRecord", "Call", "Journal", "PromptRecord", "State", "Tokens", "Totals"), "journal"),
     "Model": "models",
     "SCENARIOS": "scenarios",
-    **dict.fromkeys(("Behaviour", "Fault", "Outcome", "ResultsStyle", "Scenario"), "script"),
+    **dict.fromkeys(
+        ("Answer", "Behaviour", "Fault", "Outcome", "ResultsStyle", "Scenario", "ToolCall"),
+        "script",
+    ),
     **dict.fromkeys(("Control", "Simulator"), "server"),
 }
 

@@ -13,9 +13,10 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from .answers import UNKNOWN, Line, Result, error_json, make_message
+from .answers.messages import make_message
+from .answers.prompt import Prompt
+from .answers.shapes import UNKNOWN, Line, Result, error_json
 from .journal import Tokens
-from .prompts import Prompt
 from .script import Behaviour
 
 Status: TypeAlias = Literal["in_progress", "canceling", "ended"]
@@ -66,19 +67,21 @@ class Clock:
 
 
 class Bill(Struct):
-    """The outcomes of the requests processed so far. Only those that succeeded are charged, and have tokens."""
+    """The outcomes of the requests processed so far, and what is charged for them.
+
+    Only requests that succeeded are charged, and of these not the ones that were refused before any output.
+    """
 
     outcomes: Counter[str] = msgspec.field(default_factory=Counter)
     by_model: dict[str, Tokens] = msgspec.field(default_factory=lambda: defaultdict(Tokens))
-
-    @property
-    def paid(self) -> int:
-        return self.outcomes["succeeded"]
+    #: How many answers are charged.
+    paid: int = 0
 
     def add_prompts(self, prompts: Sequence[Prompt]) -> None:
         self.outcomes.update(prompt.outcome for prompt in prompts)
         for prompt in prompts:
-            if prompt.outcome == "succeeded":
+            if prompt.is_billed:
+                self.paid += 1
                 self.by_model[prompt.model].add(prompt.count_tokens())
 
 
@@ -227,4 +230,6 @@ class Batch:
             return Result("succeeded", make_message(prompt, message_id, "batch", self.behaviour))
         if outcome in ("expired", "canceled"):
             return Result(outcome)
-        return Result("errored", error=error_json(outcome, prompt.message, None))
+        details = prompt.answer.details if prompt.answer is not None else None
+        shown = {"error_visibility": "user_facing"} if details is None else details
+        return Result("errored", error=error_json(outcome, prompt.message, None, shown))

@@ -6,6 +6,7 @@
 | GET journal?since=0&prompts=true | | `Journal` |
 | GET scenarios | | every named `Scenario` |
 | POST faults | `{"faults": [Fault], "replace": false}` | `State` |
+| POST answers | `{"answers": [Answer], "replace": false}`: they come before those in force | `State` |
 | POST behaviour | the fields of `Behaviour` to change | `State` |
 | POST reset | `{}`, `{"scenario": "healthy"}` or `{"scenario": {Scenario}}` | `State` |
 | POST advance | `{"seconds": 3600}`, `{"end": "*"}` or `{"expire": "msgbatch_..."}` | `State` |
@@ -19,13 +20,14 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from .prompts import ApiError
 from .scenarios import SCENARIOS, find_scenario
-from .script import Behaviour, Fault, Scenario
+from .script import Answer, Behaviour, Fault, Scenario
 from .world import World, choose_batches
 
 T = TypeVar("T")
@@ -33,6 +35,12 @@ T = TypeVar("T")
 
 class NewFaults(Struct, forbid_unknown_fields=True):
     faults: tuple[Fault, ...]
+    replace: bool = False
+
+
+class NewAnswers(Struct, forbid_unknown_fields=True):
+    answers: tuple[Answer, ...]
+    #: In place of those in force, rather than before them.
     replace: bool = False
 
 
@@ -59,6 +67,7 @@ def make_routes() -> list[Route]:
         _make_get("journal", _read_journal),
         _make_get("scenarios", lambda request, world: list(SCENARIOS.values())),
         _make_post("faults", NewFaults, lambda world, new: world.add_faults(new.faults, new.replace)),
+        _make_post("answers", NewAnswers, _add_answers),
         _make_post("behaviour", dict[str, Any], _change_behaviour),
         _make_post("advance", Advance, _advance_clock),
         _make_post("forget", Forget, _forget_batches),
@@ -73,6 +82,11 @@ def _read_journal(request: Request, world: World) -> object:
 
 def _change_behaviour(world: World, changes: dict[str, Any]) -> None:
     world.change_behaviour(msgspec.convert({**msgspec.to_builtins(world.behaviour), **changes}, Behaviour))
+
+
+def _add_answers(world: World, new: NewAnswers) -> None:
+    kept = () if new.replace else world.behaviour.answers
+    world.change_behaviour(replace(world.behaviour, answers=new.answers + kept))
 
 
 def _advance_clock(world: World, advance: Advance) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from .faults import draw_chance
-from .journal import Tokens
-from .script import MESSAGE_OF, STATUS_OF, Behaviour, ErrorType, Outcome
+from .answers.content import count_output, find_said, make_content
+from .answers.judging import Asked, Judge, attempt_keys
+from .answers.prompt import Prefix, Prompt
+from .script import STATUS_OF, ErrorType
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-#: How every answer begins.
-BEGINNING = "Echo: "
 #: From this API version on, sampling parameters are refused.
 NO_SAMPLING_SINCE = "2026-10-21"
 
@@ -35,48 +33,6 @@ class ApiError(Exception):
         self.headers = headers or {}
 
 
-class Prefix(Struct, gc=False):
-    """The part of a request that goes to the prompt cache: everything up to its last block with `cache_control`."""
-
-    digest: bytes
-    tokens: int
-    ttl: Literal["5m", "1h"]
-    #: Whether it is read from the cache, rather than written to it.
-    cached: bool = False
-
-
-class Prompt(Struct, gc=False):
-    """The part of one request that is stored. It refers to no other, so the garbage collector need not track it."""
-
-    custom_id: str
-    #: Hash of the canonical params, the same in a batch and through the Messages API, streamed or not.
-    digest: bytes
-    model: str
-    #: The beginning of the last user message, as much as the answer will repeat.
-    echo: str
-    #: A token for every four characters; for the answer at most `max_tokens`, at least one.
-    input_tokens: int
-    output_tokens: int
-    #: The part of the input tokens that concerns the prompt cache.
-    prefix: Prefix | None = None
-    #: "succeeded", "expired", "canceled", or the type of an error.
-    outcome: str = "succeeded"
-    message: str = ""
-
-    def count_tokens(self) -> Tokens:
-        """Return the tokens that are charged for an answer."""
-        tokens = Tokens(self.input_tokens, self.output_tokens)
-        if (prefix := self.prefix) is not None:
-            tokens.input -= prefix.tokens
-            if prefix.cached:
-                tokens.cache_read = prefix.tokens
-            elif prefix.ttl == "1h":
-                tokens.cache_write_1h = prefix.tokens
-            else:
-                tokens.cache_write_5m = prefix.tokens
-        return tokens
-
-
 class _Item(Struct, gc=False):
     custom_id: Any = UNSET
     params: Raw | UnsetType = UNSET
@@ -84,44 +40,6 @@ class _Item(Struct, gc=False):
 
 class _CreateBody(Struct):
     requests: list[_Item] | UnsetType = UNSET
-
-
-class Judge:
-    """The judge that decides the outcomes of one call's requests by the rules of `behaviour.outcomes`.
-
-    `attempts` says how often each prompt was sent this way before, by digest.
-    """
-
-    def __init__(self, behaviour: Behaviour, via: Literal["batch", "messages"], attempts: Counter[bytes]) -> None:
-        self.behaviour = behaviour
-        self.attempts = attempts
-        self.used: Counter[int] = Counter()
-        self.rules = [
-            (number, rule, re.compile(rule.custom_id).search)
-            for number, rule in enumerate(behaviour.outcomes)
-            if rule.via in (via, "both")
-        ]
-
-    def decide_outcome(self, custom_id: str, digest: bytes, text: str) -> tuple[str, str]:
-        """Return the outcome ("succeeded", "expired", "canceled" or an error type) and an error's message."""
-        attempt = self.attempts[digest]
-        for number, rule, search in self.rules:
-            if (
-                not (rule.count and self.used[number] >= rule.count)
-                and not (rule.attempts and attempt >= rule.attempts)
-                and rule.prompt in text
-                and search(custom_id)
-                and draw_chance(rule.probability, self.behaviour.seed, "outcome", number, digest.hex(), attempt)
-            ):
-                self.used[number] += 1
-                return _outcome_of(rule)
-        return "succeeded", ""
-
-
-def _outcome_of(rule: Outcome) -> tuple[str, str]:
-    if rule.type != "errored":
-        return rule.type, ""
-    return rule.error, rule.message or MESSAGE_OF[rule.error]
 
 
 _read_create = msgspec.json.Decoder(_CreateBody).decode
@@ -213,25 +131,39 @@ def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, ver
     problem = find_problem(params, version, in_batch=custom_id is not None)
     params.pop("stream", None)
     canonical = _canonical(params)
-    text = "" if problem else last_user_text(params["messages"])
-    digest = blake2b(canonical, digest_size=16).digest()
-    echo = text[: judge.behaviour.echo_chars]
-    length = max(len(BEGINNING) + len(echo), judge.behaviour.answer_chars)
-    max_tokens = 0 if problem else params["max_tokens"]
-    outcome, message = problem or judge.decide_outcome(custom_id or "", digest, text)
-    return Prompt(
+    prompt = Prompt(
         custom_id=custom_id or "",
-        digest=digest,
+        digest=blake2b(canonical, digest_size=16).digest(),
         # Interned: one string for all requests.
         model=sys.intern(str(params.get("model", ""))),
-        echo=echo,
+        echo="",
         input_tokens=max(1, len(canonical) // 4),
-        output_tokens=max(1, min(length // 4, max_tokens)),
-        # Only a key is written like this: in a text, its quotes would be escaped.
-        prefix=find_prefix(params) if b'"cache_control":' in canonical and not problem else None,
-        outcome=outcome,
-        message=message,
+        output_tokens=1,
     )
+    if problem:
+        prompt.outcome, prompt.message = problem
+        return prompt
+    # Only a key is written like this: in a text, its quotes would be escaped.
+    if b'"cache_control":' in canonical:
+        prompt.prefix = find_prefix(params)
+    _judge_prompt(prompt, params, judge)
+    return prompt
+
+
+def _judge_prompt(prompt: Prompt, params: dict[str, Any], judge: Judge) -> None:
+    """Decide what becomes of valid params, and count the tokens of the answer."""
+    behaviour, messages = judge.behaviour, params["messages"]
+    first, last = first_user_text(messages), last_user_text(messages)
+    verdict = judge.decide_outcome(Asked(prompt.custom_id, prompt.digest, prompt.model, first, last))
+    prompt.outcome, prompt.message, prompt.answer = verdict
+    prompt.echo = last[: behaviour.echo_chars]
+    prompt.max_tokens = params["max_tokens"]
+    prompt.keys = attempt_keys(behaviour, prompt.custom_id, first)
+    if messages[-1]["role"] == "assistant":
+        prompt.said_chars, prompt.said_blocks = find_said(prompt, behaviour, messages[-1]["content"])
+    content = make_content(prompt, behaviour)
+    refused = content.stop_reason == "refusal" and not content.blocks
+    prompt.output_tokens = 0 if refused else max(1, count_output(content.blocks))
 
 
 def find_prefix(params: dict[str, Any]) -> Prefix | None:
@@ -318,9 +250,17 @@ def _missing_text(value: object, expected: str) -> str:
     return "Field required" if value is UNSET else f"Input should be a valid {expected}"
 
 
+def first_user_text(messages: list[dict[str, Any]]) -> str:
+    """Return the text of the first user message."""
+    return _text_of(next((m["content"] for m in messages if m["role"] == "user"), ""))
+
+
 def last_user_text(messages: list[dict[str, Any]]) -> str:
     """Return the text of the last user message."""
-    content = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    return _text_of(next((m["content"] for m in reversed(messages) if m["role"] == "user"), ""))
+
+
+def _text_of(content: str | list[Any]) -> str:
     if isinstance(content, str):
         return content
     texts = [block for block in content if isinstance(block, dict) and block.get("type") == "text"]

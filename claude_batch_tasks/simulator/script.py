@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import re
+from typing import Any, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from .models import Model
 
@@ -154,6 +155,95 @@ class Outcome(Value, frozen=True):
     via: Literal["batch", "messages", "both"] = "batch"
 
 
+class ToolCall(Value, frozen=True):
+    """One call of a tool, as a block of an answer. Without an id it gets one."""
+
+    name: str
+    input: dict[str, Any] = {}
+    id: str = ""
+
+
+class Answer(Value, frozen=True):
+    """What matching requests are answered with. The first rule that matches decides; without one it is an echo.
+
+    >>> Answer(prompt="weather", json={"sky": "blue"})               # the text is JSON
+    >>> Answer(custom_id="-3$", refusal="cyber")                     # refused before any output: not billed
+    >>> Answer(prompt="flaky", attempts=1, error="overloaded_error")  # only the first time
+    >>> Answer(prompt="search", pauses=2, text="a long text")        # paused twice, then the end
+    >>> Answer(prompt="sum", attempts=1, text="not JSON")            # wrong at first,
+    >>> Answer(prompt="sum", json={"sum": 3})                        # then right
+
+    Every condition that is given must hold. What a rule does not say is as without a rule.
+    """
+
+    #: Regular expressions, each searched for in its text: the custom_id ("" at the Messages API), the text of the
+    #: first user message, that of the last one, and the name of the model.
+    custom_id: str = ""
+    prompt: str = ""
+    last_prompt: str = ""
+    model: str = ""
+    #: A number: only the first so many times. A list: only these times, from 1. 0: always. Times are counted over
+    #: batches and the Messages API, from the moment that a rule asks for them.
+    attempts: int | tuple[int, ...] = 0
+    #: What is one request to `attempts`: every request with the same text in its first user message, whatever else of
+    #: it changes (so also one that is repaired: another model, more turns, another custom_id), or with the same
+    #: custom_id.
+    attempts_of: Literal["prompt", "custom_id"] = "prompt"
+    probability: float = 1.0
+    #: At most so many requests of each batch (0: without limit).
+    count: int = 0
+    via: Literal["batch", "messages", "both"] = "both"
+
+    type: Literal["succeeded", "errored", "expired", "canceled"] = "succeeded"
+    #: An error makes the type `errored`.
+    error: ErrorType | None = None
+    message: str = ""
+    #: The `details` of the error, which an errored row has.
+    details: dict[str, Any] | None = None
+
+    #: The blocks of the answer, in this order: thinking, text (with its citations) or JSON as a text, calls of tools.
+    #: In text and JSON, `{prompt}` is replaced by the echo of the prompt. An empty text means no content.
+    thinking: str | None = None
+    text: str | None = None
+    json: Any = UNSET
+    citations: tuple[dict[str, Any], ...] = ()
+    tool: ToolCall | tuple[ToolCall, ...] = ()
+    #: In place of these: content blocks, sent as they are.
+    content: tuple[dict[str, Any], ...] | None = None
+    #: A refusal's category, or its whole `stop_details`; `true`: a refusal of no category. It has content only if the
+    #: rule gives some.
+    refusal: str | bool | dict[str, Any] | None = None
+    #: Any text, also one that the API does not have. An answer whose stop reason is given is not cut.
+    stop_reason: str | UnsetType | None = UNSET
+    stop_sequence: str | None = None
+    stop_details: dict[str, Any] | None = None
+    #: The answer is paused so many times: it comes in one part more than this, and each but the last has the stop
+    #: reason `pause_turn`. A request whose last turn is the assistant's gets the part after it.
+    pauses: int = 0
+    #: Counters of the usage, in place of those that are counted: `{"output_tokens": 500}`.
+    usage: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        for name in ("custom_id", "prompt", "last_prompt", "model"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise ValueError(f"`{name}` is no regular expression: {error}") from None
+        fields = {"text": self.text is not None, "json": self.json is not UNSET, "content": self.content is not None}
+        given = [name for name, is_given in fields.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"`{given[0]}` and `{given[1]}` exclude each other")
+
+    @property
+    def failure(self) -> ErrorType | None:
+        """The type of the error, if the outcome is one."""
+        return self.error or ("overloaded_error" if self.type == "errored" else None)
+
+    @property
+    def is_refusal(self) -> bool:
+        return self.stop_reason == "refusal" or self.refusal not in (None, False)
+
+
 class ResultsStyle(Value, frozen=True):
     """Legal but unfriendly ways to send the same results."""
 
@@ -191,6 +281,8 @@ class Behaviour(Value, frozen=True):
     #: The times that clients are shown stay those of the wall clock, and a new batch expires in 24 hours for them.
     clock_speed: float = 1.0
     outcomes: tuple[Outcome, ...] = ()
+    #: The scripted answers. A request that one of the outcomes decides does not get to them.
+    answers: tuple[Answer, ...] = ()
     #: The answer is "Echo: " and so many characters of the prompt, padded to at least `answer_chars`.
     echo_chars: int = 500
     answer_chars: int = 0

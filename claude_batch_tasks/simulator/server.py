@@ -19,7 +19,7 @@ import msgspec
 
 from .journal import Journal, State
 from .scenarios import find_scenario
-from .script import Fault, Scenario
+from .script import Answer, Fault, Scenario
 
 if TYPE_CHECKING:
     import uvicorn
@@ -44,6 +44,10 @@ class Control:
     def faults(self, *faults: Fault, replace: bool = False) -> State:
         """Install faults beside (or in place of) those in force. They count calls from now on."""
         return self._call_control("faults", State, {"faults": faults, "replace": replace})
+
+    def answer_with(self, *answers: Answer, replace: bool = False) -> State:
+        """Answer matching requests so: rules that come before (or in place of) those in force."""
+        return self._call_control("answers", State, {"answers": answers, "replace": replace})
 
     def behave(self, **changes: Any) -> State:
         """Change fields of the `Behaviour`: at once for messages, for batches from the next one on."""

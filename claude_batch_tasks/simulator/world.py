@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
+from .answers.judging import Sendings
+from .answers.prompt import Prompt
 from .batch import Batch, Bill, Clock
 from .faults import FaultBook, Moment
 from .journal import BatchRecord, Call, FaultRecord, Journal, PromptRecord, State, Tokens, Totals
 from .limits import Limits
-from .prompts import ApiError, Prompt
+from .prompts import ApiError
 from .script import Behaviour, Fault, Scenario
 
 
@@ -27,7 +29,7 @@ class World:
         self.messages: list[Prompt] = []
         self._bill = Bill()
         self.calls: list[Call] = []
-        self.attempts: dict[str, Counter[bytes]] = {"batch": Counter(), "messages": Counter()}
+        self.sendings = Sendings()
         #: The prompt cache: account, model (each has its own cache) and digest of every prefix. Nothing expires.
         self._cache: set[tuple[str, str, bytes]] = set()
         self._limits: defaultdict[str, Limits] = defaultdict(Limits)
@@ -114,9 +116,10 @@ class World:
                 self._cache.add(key)
 
     def _count_attempts(self, via: str, prompts: list[Prompt]) -> None:
-        # Only if a rule needs them: 100,000 digests are not kept for nothing.
         if any(rule.attempts for rule in self.behaviour.outcomes):
-            self.attempts[via].update(prompt.digest for prompt in prompts)
+            self.sendings.by_params[via].update(prompt.digest for prompt in prompts)
+        for prompt in prompts:
+            self.sendings.by_key.update(prompt.keys)
 
     # Answers for tests
 
@@ -193,11 +196,11 @@ class World:
                 entry = record(prompt, outcome)
                 entry.custom_ids.append(prompt.custom_id)
                 entry.sent_in_batches += 1
-                entry.paid_batch += outcome == "succeeded"
+                entry.paid_batch += outcome == "succeeded" and prompt.is_billed
         for sent in self.messages:
             entry = record(sent, sent.outcome)
             entry.sent_as_messages += 1
-            entry.paid_messages += sent.outcome == "succeeded"
+            entry.paid_messages += sent.is_billed
         return list(records.values())
 
 

@@ -13,10 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .. import control
+from ..answers.judging import Judge
 from ..batch import new_id
 from ..faults import Target
 from ..journal import Call
-from ..prompts import ApiError, Judge, read_batch, read_message
+from ..prompts import ApiError, read_batch, read_message
 from ..script import Endpoint, Scenario, error_type
 from ..world import World
 from .batches import cancel_batch, delete_batch, list_batches, retrieve_batch, send_results
@@ -148,7 +149,7 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
     version = request.headers["anthropic-version"]
     if endpoint == "create":
         body = await _read_body(request, behaviour.max_bytes)
-        judge = Judge(behaviour, "batch", world.attempts["batch"])
+        judge = Judge(behaviour, "batch", world.sendings)
         if len(body) > LARGE_BODY:
             prompts = await asyncio.to_thread(read_batch, body, judge, version)
         else:
@@ -162,7 +163,7 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
         return Work(create_batch)
     if endpoint == "messages":
         body = await _read_body(request, behaviour.max_message_bytes)
-        judge = Judge(behaviour, "messages", world.attempts["messages"])
+        judge = Judge(behaviour, "messages", world.sendings)
         prompt, stream = read_message(body, judge, version)
         return Work(
             lambda: answer_prompt(world, account, prompt, stream),

@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..answers import error_json
+from ..answers.shapes import error_json
 from ..batch import new_id
 from ..prompts import ApiError
 from ..script import Fault, ResultsStyle

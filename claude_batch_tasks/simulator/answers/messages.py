@@ -1,0 +1,44 @@
+"""The message that answers a prompt, with its usage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..script import Behaviour
+from .content import THINKING, count_output, make_content
+from .prompt import Prompt
+from .shapes import UNKNOWN_BLOCK, CacheCreation, Message, OutputDetails, Usage
+
+
+def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"], behaviour: Behaviour) -> Message:
+    """Return the answer to a prompt, always the same."""
+    content = make_content(prompt, behaviour)
+    blocks = content.blocks
+    usage = make_usage(prompt, tier, count_output(blocks, *THINKING))
+    if behaviour.results.unknown_fields and tier == "batch":
+        blocks = [UNKNOWN_BLOCK, *blocks]
+    return Message(
+        id=message_id,
+        model=prompt.model,
+        content=blocks,
+        stop_reason=content.stop_reason,
+        stop_sequence=content.stop_sequence,
+        stop_details=content.stop_details,
+        usage=usage if prompt.answer is None else {**msgspec.to_builtins(usage), **prompt.answer.usage},
+    )
+
+
+def make_usage(prompt: Prompt, tier: Literal["batch", "standard"], thinking: int) -> Usage:
+    """Return the counters of an answer, without those that a script replaces."""
+    usage = Usage(input_tokens=prompt.input_tokens, output_tokens=prompt.output_tokens, service_tier=tier)
+    if thinking:
+        usage.output_tokens_details = OutputDetails(thinking)
+    if prompt.prefix is not None:
+        tokens = prompt.count_tokens()
+        usage.input_tokens = tokens.input
+        usage.cache_creation = CacheCreation(tokens.cache_write_5m, tokens.cache_write_1h)
+        usage.cache_creation_input_tokens = tokens.cache_write_5m + tokens.cache_write_1h
+        usage.cache_read_input_tokens = tokens.cache_read
+    return usage
