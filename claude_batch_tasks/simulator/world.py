@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
-from .answers.judging import Sendings
+from .answers.judging import Judge, Sendings
 from .answers.prompt import Prompt
 from .batch import Batch, Bill, Clock
 from .faults import FaultBook, Moment
@@ -46,6 +47,9 @@ class World:
         if batch is None:
             return Moment(now)
         return Moment(now, batch.created, batch.end if batch.has_ended(now) else None)
+
+    def make_judge(self, via: Literal["batch", "messages"]) -> Judge:
+        return Judge(self.behaviour, via, self.sendings)
 
     # Batches
 

@@ -192,8 +192,8 @@ def _split_parts(blocks: list[dict[str, Any]], count: int) -> list[list[dict[str
     texts = [block for unit in units if (block := unit[-1]).get("type") == "text"]
     if len(units) < count and texts:
         longest = max(texts, key=lambda block: len(block["text"]))
-        pieces = _split_text(longest["text"], count - len(units) + 1)
-        cut = [{**longest, "text": piece} for piece in pieces]
+        sections = _split_text(longest["text"], count - len(units) + 1)
+        cut = [{**longest, "text": section} for section in sections]
         units = _group_blocks(list(chain(*((cut if block is longest else [block]) for block in blocks))))
     count = min(count, len(units))
     bounds = [len(units) * number // count for number in range(count + 1)] if count else []
@@ -211,14 +211,14 @@ def _group_blocks(blocks: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _split_text(text: str, count: int) -> list[str]:
-    """Divide a text. No piece but the last ends with white space, which the API refuses at the end of a turn."""
-    pieces, start = [], 0
+    """Divide a text. No section but the last ends with white space, which the API refuses at the end of a turn."""
+    sections, start = [], 0
     for number in range(1, count):
         end = start + len(text[start : len(text) * number // count].rstrip())
         if end > start:
-            pieces.append(text[start:end])
+            sections.append(text[start:end])
             start = end
-    return [*pieces, text[start:]] if start < len(text) else pieces
+    return [*sections, text[start:]] if start < len(text) else sections
 
 
 # What ends it early

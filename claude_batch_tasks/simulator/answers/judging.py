@@ -14,7 +14,7 @@ _Patterns: TypeAlias = list[tuple[str, re.Pattern[str]]]
 
 
 class Asked(NamedTuple):
-    """What the rules look at in a request."""
+    """What the rules know of a request."""
 
     custom_id: str
     #: Hash of the canonical params.

@@ -61,18 +61,18 @@ def _divide_block(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str,
     if kind == "text":
         return _divide_text(block)
     if kind == "thinking":
-        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in _cut_text(block["thinking"])]
+        deltas = [{"type": "thinking_delta", "thinking": section} for section in _cut_text(block["thinking"])]
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
         return {**block, "thinking": "", "signature": ""}, deltas
     if kind in ("tool_use", "server_tool_use"):
         text = _encode(block["input"]).decode() if block["input"] else ""
-        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *_cut_text(text))]
+        deltas = [{"type": "input_json_delta", "partial_json": section} for section in ("", *_cut_text(text))]
         return {**block, "input": {}}, deltas
     return block, []
 
 
 def _divide_text(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": piece} for piece in _cut_text(block["text"])]
+    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": section} for section in _cut_text(block["text"])]
     if not block.get("citations"):
         return {**block, "text": ""}, deltas
     cited = [{"type": "citations_delta", "citation": citation} for citation in block["citations"]]

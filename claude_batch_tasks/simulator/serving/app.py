@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .. import control
-from ..answers.judging import Judge
 from ..batch import new_id
 from ..faults import Target
 from ..journal import Call
@@ -149,7 +148,7 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
     version = request.headers["anthropic-version"]
     if endpoint == "create":
         body = await _read_body(request, behaviour.max_bytes)
-        judge = Judge(behaviour, "batch", world.sendings)
+        judge = world.make_judge("batch")
         if len(body) > LARGE_BODY:
             prompts = await asyncio.to_thread(read_batch, body, judge, version)
         else:
@@ -163,7 +162,7 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
         return Work(create_batch)
     if endpoint == "messages":
         body = await _read_body(request, behaviour.max_message_bytes)
-        judge = Judge(behaviour, "messages", world.sendings)
+        judge = world.make_judge("messages")
         prompt, stream = read_message(body, judge, version)
         return Work(
             lambda: answer_prompt(world, account, prompt, stream),
