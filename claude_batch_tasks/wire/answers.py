@@ -64,8 +64,14 @@ def judge_answer(stop_reason: str | None, content: bytes | memoryview) -> Incomp
 
 
 def has_output(content: bytes | memoryview) -> bool:
-    """Return whether a message has any block: a refusal without one is not billed."""
-    return bytes(content).strip(b"[] \t\r\n") not in (b"", b"null")
+    """Return whether a message has anything but blank texts: a refusal that has nothing is not billed."""
+    if bytes(content).strip(b"[] \t\r\n") in (b"", b"null"):
+        return False
+    try:
+        blocks = _decode_blocks(content)
+    except msgspec.MsgspecError:
+        return True
+    return any(block.type in _THOUGHTS or block.says_something for block in blocks or ())
 
 
 def _says_something(content: bytes | memoryview) -> bool:

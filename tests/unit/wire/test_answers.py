@@ -114,3 +114,11 @@ def test_a_refusal_without_output_costs_nothing() -> None:
 
 def test_counts_are_added_up_without_zeros() -> None:
     assert answers.merge_reasons({"refusal": 2, "empty": 1}, {"refusal": 1, "empty": -1}) == {"refusal": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [([], False), ([BLANK], False), ([THOUGHT], True), (TEXT, True), ([TOOL], True), ([{"type": "new"}], True)],
+)
+def test_blank_text_is_no_output(content, expected) -> None:
+    assert answers.has_output(msgspec.json.encode(content)) is expected
