@@ -15,7 +15,7 @@ from celery import Celery
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.records import BatchState, JobRecord, JobState
+from claude_batch_tasks.records import BatchState, IncompleteReason, JobRecord, JobState, RepairKind
 
 log = get_logger(__name__)
 
@@ -26,7 +26,10 @@ _BATCH = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 43_200
 
 
 _ENDPOINTS = get_args(rules.Endpoint)
+_REASONS = get_args(IncompleteReason)
 _SOURCES = ("batch", "resubmitted", "messages")
+#: The reason of answers with a stop reason that this release does not know.
+_OTHER = "other"
 
 
 class Metric(NamedTuple):
@@ -117,6 +120,22 @@ METRICS: Mapping[str, Metric] = {
             "Requests with a final outcome, counted when the whole batch is final; `source`: where the outcome came "
             "from",
             {"outcome": ("succeeded", "errored", "canceled", "expired"), "source": _SOURCES},
+            of_job=True,
+        ),
+        Metric(
+            "incomplete_answers",
+            "counter",
+            "Answers that are not complete, counted when the whole batch is final; `other`: a stop reason that this "
+            "release does not know, so that nobody knows whether they are complete",
+            {"reason": (*_REASONS, _OTHER)},
+            of_job=True,
+        ),
+        Metric(
+            "repairs",
+            "counter",
+            "Requests sent again in a smaller batch because their answers were not complete, counted when the whole "
+            "batch is final",
+            {"kind": get_args(RepairKind)},
             of_job=True,
         ),
         Metric(
@@ -250,6 +269,11 @@ def count(name: str, amount: float = 1, *, job: JobRecord | None = None, **label
             instruments.count(metric, amount, {**labels, **own})
         except Exception:  # noqa: BLE001 - a figure is a courtesy
             _log_failure(instruments)
+
+
+def reason_label(reason: str) -> str:
+    """Return what metrics call the reason why an answer is not complete: stop reasons that are not known are one."""
+    return reason if reason in _REASONS else _OTHER
 
 
 def observe(name: str, value: float, **labels: str) -> None:

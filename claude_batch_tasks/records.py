@@ -23,6 +23,13 @@ Phase = Literal[
 """What people are shown of a job, in the order in which it happens; ``rules.choose_phase`` chooses it."""
 
 
+IncompleteReason = Literal["refusal", "max_tokens", "pause_turn", "model_context_window_exceeded", "empty", "invalid"]
+"""Why an answer is not complete. The first four are stop reasons of Anthropic's."""
+
+RepairKind = Literal["refusal_model", "max_tokens", "continue", "reask"]
+"""How a request is sent again whose answer is not complete."""
+
+
 class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
     """Base of what applications get: it can be written as JSON, returned by a task, FastAPI or pydantic."""
 
@@ -85,7 +92,7 @@ def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:
 class Attempt(PublicStruct, frozen=True, kw_only=True):
     """One time that a request was sent."""
 
-    kind: Literal["first", "resubmission", "refusal_model", "max_tokens", "continue", "reask", "messages"]
+    kind: Literal["first", "resubmission", RepairKind, "messages"]
     """Why it was sent: for the ``first`` time; as a ``resubmission`` because it had expired or failed for a cause that
     passes; as a repair of an answer that was not complete; or through the Messages API."""
     type: Literal["succeeded", "errored", "expired", "canceled"]

@@ -248,8 +248,8 @@ class Settings:
     )
     metrics_job_label: bool = _setting(
         False,
-        "whether the metrics of requests, costs and ended jobs carry each job's `label`; set it only if there are few "
-        "different labels, since each becomes time series of its own",
+        "whether the metrics of requests, answers, repairs, costs and ended jobs carry each job's `label`; set it only "
+        "if there are few different labels, since each becomes time series of its own",
         per_job=False,
     )
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import msgspec
 
 from claude_batch_tasks.formatting import shorten_text
-
-IncompleteReason = Literal["refusal", "max_tokens", "pause_turn", "model_context_window_exceeded", "empty", "invalid"]
+from claude_batch_tasks.records import IncompleteReason
 
 #: Why an answer is not complete. The first four are stop reasons of Anthropic's.
 INCOMPLETE: tuple[str, ...] = get_args(IncompleteReason)

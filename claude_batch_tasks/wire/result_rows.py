@@ -12,6 +12,7 @@ import msgspec
 from claude_batch_tasks import rules
 from claude_batch_tasks.formatting import shorten_text
 from claude_batch_tasks.pricing.spending import Meter
+from claude_batch_tasks.records import IncompleteReason
 from claude_batch_tasks.wire import answers, lenient_json
 from claude_batch_tasks.wire.token_usage import USAGE, Usage, read_usage
 
@@ -114,7 +115,7 @@ class Row(msgspec.Struct, gc=False):
         return bytes(self.result.message.content) if self.result.message is not None else b""
 
     @property
-    def incomplete(self) -> answers.IncompleteReason | None:
+    def incomplete(self) -> IncompleteReason | None:
         """Why its answer is not complete; None: it is, or there is none."""
         message = self.result.message
         if self.result.type != "succeeded" or message is None:

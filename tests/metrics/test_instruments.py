@@ -83,12 +83,17 @@ class TestTelling:
         metrics.observe("batch_seconds", 60.5)
         assert memory.told == [("looks", 3, {"how": "list"}), ("batch_seconds", 60.5, {})]  # type: ignore[attr-defined]
 
+    def test_of_incomplete_answers_has_a_few_reasons(self) -> None:
+        known = METRICS["incomplete_answers"].labels["reason"]
+        assert [metrics.reason_label(reason) for reason in known] == list(known)
+        assert metrics.reason_label("out_of_patience") == "other"
+
     def test_names_the_job_where_a_setting_says_so(self, bare_app: Celery, unused: None) -> None:
         job = JobRecord(nonce="n", requests=1, batches=1, submitted_at=1.0, label="nightly")
         bare_app.conf.claude_batch_metrics_job_label = True
         (memory,) = set_up(bare_app, f"{__name__}.Memory")
         assert [name for name, metric in metrics.reported_metrics().items() if "label" in metric.labels] == [
-            *("requests", "cost_dollars", "jobs_ended")
+            *("requests", "incomplete_answers", "repairs", "cost_dollars", "jobs_ended")
         ]
         metrics.count("jobs_ended", state="failed", job=job)
         metrics.count("jobs_ended", state="failed")

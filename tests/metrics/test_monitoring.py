@@ -52,6 +52,7 @@ DANGERS = {
     "a create may be paid twice": "ClaudeBatchCreateGivenUp",
     "a job failed": "ClaudeBatchJobFailed",
     "requests fail": "ClaudeBatchRequestsFail",
+    "answers are not complete": "ClaudeBatchAnswersIncomplete",
     "results are incomplete": "ClaudeBatchResultsIncomplete",
     "the API fails": "ClaudeBatchApiFails",
     "the API refuses the key": "ClaudeBatchRefused",
