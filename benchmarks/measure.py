@@ -5,16 +5,25 @@ python -m benchmarks.measure CASE RECORDS REDIS_URL API_URL    # prints one line
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from tests.chaos.released import release_env, unpack_release
+
+#: How the name of a case begins that is the last release's.
+RELEASED = "released."
 
 
 @dataclass
@@ -65,10 +74,24 @@ def memory(name: str, pid: int | str = "self") -> float:
 
 
 def run(case: str, records: int, redis_url: str, api_url: str) -> Measured:
-    """Measure a case, named ``module.function`` in this package, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.measure", case, str(records), redis_url, api_url]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    """Measure a case, named ``module.function`` in this package, in a process of its own.
+
+    ``released.module.function`` is that of the last release, which has a database of its own.
+    """
+    name, folder, env = case.removeprefix(RELEASED), None, None
+    if name != case:
+        folder, redis_url = _unpack_release(), redis_url.replace("/0", "/1")
+        env = {**os.environ, **release_env(folder)}
+    command = [sys.executable, "-m", "benchmarks.measure", name, str(records), redis_url, api_url]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=folder, env=env)
+    return Measured(**{**json.loads(done.stdout.splitlines()[-1]), "case": case})
+
+
+@functools.cache
+def _unpack_release() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="claude-batch-released-")
+    atexit.register(folder.cleanup)
+    return unpack_release(Path(folder.name), "benchmarks")
 
 
 def main() -> None:

@@ -26,8 +26,11 @@ class ReleaseMissing(Exception):
     """The release cannot be had here; the text says why."""
 
 
-def unpack_release(folder: Path) -> Path:
+def unpack_release(folder: Path, *more: str) -> Path:
     """Unpack the release, and what its callers are driven by.
+
+    Args:
+        more: further paths of that commit.
 
     Raises:
         ReleaseMissing: there is no history, and it cannot be fetched.
@@ -42,7 +45,7 @@ def unpack_release(folder: Path) -> Path:
         if fetched.returncode:
             why = fetched.stderr.decode(errors="replace").strip()
             raise ReleaseMissing(f"{VERSION} is not in this clone's history ({COMMIT[:7]}), and not fetched: {why}")
-    packed = _run_git("archive", "--format=tar", COMMIT, *_PATHS)
+    packed = _run_git("archive", "--format=tar", COMMIT, *_PATHS, *more)
     packed.check_returncode()
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
         if sys.version_info >= (3, 12):
