@@ -8,12 +8,14 @@ import logging
 import click
 import msgspec
 
+from .answers.files import read_script
 from .scenarios import SCENARIOS, find_scenario
 from .server import Control, listen, make_server, require_extra
 
 
 @click.command("simulator")
 @click.option("--scenario", default="healthy", show_default=True, help="See --list-scenarios.")
+@click.option("--script", type=click.Path(exists=True, dir_okay=False), help="YAML or JSON with answers and faults.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=8787, show_default=True, help="Port to listen at; 0 takes a free one.")
 @click.option("--processing-seconds", type=click.FloatRange(min=0), help="How long every batch takes.")
@@ -23,6 +25,7 @@ from .server import Control, listen, make_server, require_extra
 @click.option("--list-scenarios", is_flag=True, help="List the scenarios and exit.")
 def simulator(
     scenario: str,
+    script: str | None,
     host: str,
     port: int,
     processing_seconds: float | None,
@@ -42,8 +45,10 @@ def simulator(
     try:
         require_extra()
         chosen = find_scenario(scenario)
+        if script is not None:
+            chosen = read_script(script, chosen)
         listener = listen(host, port)
-    except (RuntimeError, LookupError, OSError) as error:
+    except (RuntimeError, LookupError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None
     options = {"processing_seconds": processing_seconds, "clock_speed": clock_speed, "seed": seed}
     changes = {name: value for name, value in options.items() if value is not None}
