@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import anthropic
 import pytest
 
-from claude_batch_tasks.simulator import Behaviour, Scenario, Simulator
+from claude_batch_tasks.simulator import Behaviour, Control, Scenario, Simulator
 
 #: Batches stay in progress until a test ends them.
 SLOW = Scenario("slow", behaviour=Behaviour(processing_seconds=3600.0))
@@ -70,7 +70,7 @@ class Raw:
         return self.status, self.json["error"]["type"], self.json["error"]["message"]
 
 
-def call(simulator: Simulator, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Raw:
+def call(simulator: Control, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Raw:
     """One HTTP call without any SDK in between."""
     url = urlsplit(simulator.url)
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=20)

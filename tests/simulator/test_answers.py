@@ -8,14 +8,14 @@ from typing import Any
 import anthropic
 import pytest
 
-from claude_batch_tasks.simulator import Answer, Simulator, ToolCall
+from claude_batch_tasks.simulator import Answer, Control, Simulator, ToolCall
 
 from .conftest import call, request
 
 BATCHES = "/v1/messages/batches"
 
 
-def send(simulator: Simulator, text: str, **params: Any) -> Any:
+def send(simulator: Control, text: str, **params: Any) -> Any:
     """Return the answer of the Messages API."""
     return call(simulator, "POST", "/v1/messages", request("", text, **params)["params"]).json
 

@@ -20,8 +20,7 @@ class Script(Value, frozen=True):
 
     answers: tuple[Answer, ...] = ()
     faults: tuple[Fault, ...] = ()
-    #: Fields of `Behaviour`.
-    behaviour: dict[str, Any] = {}
+    behaviour: Behaviour = Behaviour()
 
 
 def read_script(path: str | Path, scenario: Scenario | None = None) -> Scenario:
@@ -32,25 +31,19 @@ def read_script(path: str | Path, scenario: Scenario | None = None) -> Scenario:
             file, the entry and the field.
     """
     scenario = scenario or Scenario()
+    content = _load_file(Path(path))
     try:
-        script = msgspec.convert(_load_file(Path(path)), Script)
-        fields = {**msgspec.to_builtins(scenario.behaviour), **script.behaviour}
-        behaviour = _convert_behaviour(fields)
+        script = msgspec.convert(content, Script)
     except msgspec.ValidationError as error:
         raise ValueError(f"{path}: {_name_place(str(error))}") from None
+    # Only the fields that are given replace the scenario's.
+    fields = {**msgspec.to_builtins(scenario.behaviour), **content.get("behaviour", {})}
+    behaviour = msgspec.convert(fields, Behaviour)
     return replace(
         scenario,
         behaviour=replace(behaviour, answers=script.answers + behaviour.answers),
         faults=scenario.faults + script.faults,
     )
-
-
-def _convert_behaviour(fields: dict[str, Any]) -> Behaviour:
-    try:
-        return msgspec.convert(fields, Behaviour)
-    except msgspec.ValidationError as error:
-        text, separator, place = str(error).partition(" - at `$")
-        raise msgspec.ValidationError(f"{text} - at `$.behaviour{place}" if separator else text) from None
 
 
 def _load_file(path: Path) -> Any:
