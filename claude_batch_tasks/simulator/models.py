@@ -103,7 +103,7 @@ CATALOG: tuple[Model, ...] = (
     _model("claude-mythos-5-2", "2026-11-12", **_ALWAYS_UNFORCED),
     _model("claude-haiku-5-5", "2026-10-07"),
     _model("claude-opus-5-5", "2026-10-07", **_ALWAYS_UNFORCED),
-    _model("claude-sonnet-5-5", "2026-10-07", thinking=("adaptive", "between_tools")),
+    _model("claude-sonnet-5-5", "2026-10-07", thinking=("adaptive", "between_tools"), forced_tools=False),
     _model("claude-fable-5-1", "2026-09-01", **_ALWAYS_UNFORCED),
     _model("claude-mythos-5-1", "2026-09-01", **_ALWAYS_UNFORCED),
     _model("claude-opus-5", "2026-07-24"),

@@ -14,10 +14,9 @@ from .answers.content import count_output, find_said, make_content
 from .answers.judging import Asked, Judge, attempt_keys
 from .answers.prompt import Prefix, Prompt
 from .script import STATUS_OF, ErrorType
+from .validation import Terms, find_problem
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-#: From this API version on, sampling parameters are refused.
-NO_SAMPLING_SINCE = "2026-10-21"
 
 
 class ApiError(Exception):
@@ -48,7 +47,7 @@ _read_params = msgspec.json.Decoder(dict[str, Any]).decode
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
-def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prompt]:
+def read_batch(body: bytes | bytearray, judge: Judge, terms: Terms) -> list[Prompt]:
     """Return the requests of a create call, with their outcomes.
 
     Invalid `params` are not refused at once: such a request gets an errored outcome.
@@ -72,7 +71,7 @@ def read_batch(body: bytes | bytearray, judge: Judge, version: str) -> list[Prom
             raise ApiError("invalid_request_error", f"{at}.params: Input should be a valid dictionary") from None
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
-        prompts.append(read_prompt(params, custom_id, judge, version))
+        prompts.append(read_prompt(params, custom_id, judge, terms))
     return prompts
 
 
@@ -113,22 +112,22 @@ def custom_id_problem(custom_id: object, seen: set[str]) -> str:
     return f"String should match pattern '^{CUSTOM_ID.pattern}$'"
 
 
-def read_message(body: bytes | bytearray, judge: Judge, version: str) -> tuple[Prompt, bool]:
+def read_message(body: bytes | bytearray, judge: Judge, terms: Terms) -> tuple[Prompt, bool]:
     """Return the prompt of a Messages call, and whether it asks for a stream."""
     try:
         params = _read_params(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
     stream = params.get("stream") is True
-    return read_prompt(params, None, judge, version), stream
+    return read_prompt(params, None, judge, terms), stream
 
 
-def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, version: str) -> Prompt:
+def read_prompt(params: dict[str, Any], custom_id: str | None, judge: Judge, terms: Terms) -> Prompt:
     """Return what is stored of one request, which is a batch's if it has a custom_id.
 
     `stream` is removed from `params`.
     """
-    problem = find_problem(params, version, in_batch=custom_id is not None)
+    problem = find_problem(params, terms)
     params.pop("stream", None)
     canonical = _canonical(params)
     prompt = Prompt(
@@ -203,51 +202,6 @@ def _without_marks(blocks: Any) -> Any:
             block = {key: value for key, value in block.items() if key != "cache_control"}
         unmarked.append(block)
     return unmarked
-
-
-def find_problem(params: dict[str, Any], version: str, in_batch: bool) -> tuple[ErrorType, str] | None:
-    """Return what Anthropic would refuse about `params`: error type and message; None if they are valid."""
-    model = params.get("model", UNSET)
-    if not isinstance(model, str):
-        return "invalid_request_error", f"model: {_missing_text(model, 'string')}"
-    if not model.startswith("claude"):
-        return "not_found_error", f"model: {model}"
-    if problem := _find_length_problem(params.get("max_tokens", UNSET), least=int(in_batch)):
-        return "invalid_request_error", f"max_tokens: {problem}"
-    if problem := _find_message_problem(params.get("messages", UNSET)):
-        return "invalid_request_error", problem
-    if in_batch and params.get("stream"):
-        return "invalid_request_error", "stream: Streaming is not supported in Message Batches"
-    refused = ("temperature", "top_p", "top_k") if version >= NO_SAMPLING_SINCE else ()
-    for name in refused:
-        if params.get(name) is not None:
-            return "invalid_request_error", f"{name}: Extra inputs are not permitted"
-    return None
-
-
-def _find_length_problem(max_tokens: Any, least: int) -> str | None:
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
-        return _missing_text(max_tokens, "integer")
-    return f"Input should be greater than or equal to {least}" if max_tokens < least else None
-
-
-def _find_message_problem(messages: Any) -> str | None:
-    if not isinstance(messages, list):
-        return f"messages: {_missing_text(messages, 'list')}"
-    if not messages:
-        return "messages: at least one message is required"
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), (str, list)):
-            return f"messages.{index}.content: Field required"
-        if message.get("role") not in ("user", "assistant", "system"):
-            return f"messages.{index}.role: Input should be 'user' or 'assistant'"
-        if not message["content"] and message["role"] == "user":
-            return f"messages.{index}: user messages must have non-empty content"
-    return None
-
-
-def _missing_text(value: object, expected: str) -> str:
-    return "Field required" if value is UNSET else f"Input should be a valid {expected}"
 
 
 def first_user_text(messages: list[dict[str, Any]]) -> str:

@@ -89,9 +89,15 @@ def test_256_mb_are_allowed_and_not_one_byte_more(simulator: Simulator) -> None:
         ({"max_tokens": 0}, "invalid_request_error", "max_tokens: "),
         ({"max_tokens": "9"}, "invalid_request_error", "max_tokens: "),
         ({"messages": []}, "invalid_request_error", "messages: at least one message is required"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "invalid_request_error", "messages.0.role: "),
+        (
+            {"messages": [{"role": "robot", "content": "x"}]},
+            "invalid_request_error",
+            'messages: Unexpected role "robot".',
+        ),
         ({"messages": [{"role": "user", "content": ""}]}, "invalid_request_error", "messages.0: "),
-        ({"messages": ["x"]}, "invalid_request_error", "messages.0.content: "),
+        ({"messages": ["x"]}, "invalid_request_error", "messages.0: Input should be an object"),
+        ({"max_tokens": 64_001}, "invalid_request_error", "max_tokens: 64001 > 64000, which is the maximum"),
+        ({"model": "claude-of-nobody"}, "not_found_error", "model: claude-of-nobody"),
         ({"stream": True}, "invalid_request_error", "stream: "),
     ],
 )

@@ -16,8 +16,10 @@ from .. import control
 from ..batch import new_id
 from ..faults import Target
 from ..journal import Call
+from ..models import read_catalog
 from ..prompts import ApiError, read_batch, read_message
-from ..script import Endpoint, Scenario, error_type
+from ..script import Behaviour, Endpoint, Scenario, error_type
+from ..validation import Terms
 from ..world import World
 from .batches import cancel_batch, delete_batch, list_batches, retrieve_batch, send_results
 from .connections import HangUp, Stall, await_disconnect, hang_up
@@ -137,6 +139,17 @@ def identify_account(request: Request) -> tuple[str, str]:
     return f"key-{name[:8]}" + (f"/{workspace}" if workspace else ""), organization
 
 
+def read_terms(request: Request, behaviour: Behaviour, in_batch: bool) -> Terms:
+    """Return what the requests of a call are checked against."""
+    betas = ",".join(request.headers.getlist("anthropic-beta")).split(",")
+    return Terms(
+        request.headers["anthropic-version"],
+        read_catalog(behaviour.models),
+        frozenset(beta.strip() for beta in betas if beta.strip()),
+        in_batch,
+    )
+
+
 async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call: Call) -> Work:
     """Read a call, as far as this changes nothing.
 
@@ -145,14 +158,14 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
     """
     account = call.account
     behaviour = world.behaviour
-    version = request.headers["anthropic-version"]
+    terms = read_terms(request, behaviour, in_batch=endpoint == "create")
     if endpoint == "create":
         body = await _read_body(request, behaviour.max_bytes)
         judge = world.make_judge("batch")
         if len(body) > LARGE_BODY:
-            prompts = await asyncio.to_thread(read_batch, body, judge, version)
+            prompts = await asyncio.to_thread(read_batch, body, judge, terms)
         else:
-            prompts = read_batch(body, judge, version)
+            prompts = read_batch(body, judge, terms)
 
         async def create_batch() -> Reply:
             batch = world.create_batch(account, prompts)
@@ -163,7 +176,7 @@ async def _prepare_call(request: Request, endpoint: Endpoint, world: World, call
     if endpoint == "messages":
         body = await _read_body(request, behaviour.max_message_bytes)
         judge = world.make_judge("messages")
-        prompt, stream = read_message(body, judge, version)
+        prompt, stream = read_message(body, judge, terms)
         return Work(
             lambda: answer_prompt(world, account, prompt, stream),
             subject=prompt.digest.hex(),

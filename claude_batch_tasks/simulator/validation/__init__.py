@@ -1,0 +1,63 @@
+"""The checks of a request's parameters, with the messages of the API.
+
+First the parameters one by one, in the API's order; then unknown ones; then the conversation; then the model, and what
+it takes. What is not known for certain is accepted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..script import ErrorType
+from .betas import BETAS
+from .conversation import find_conversation_problem
+from .fields import find_plain_problem, find_shape_problem
+from .rules import Terms, find_rule_problem
+
+__all__ = ["Terms", "find_problem"]
+
+
+#: The parameters of the requests of which a batch has 100,000, and which are looked at first for speed.
+_PLAIN = frozenset(("model", "max_tokens", "messages", "system"))
+_PLAIN_ROLES = frozenset(("user", "assistant"))
+
+
+def find_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] | None:
+    """Return what the API refuses about a request: error type and message; None: nothing."""
+    # A beta that is newer than the list may have added anything.
+    known = terms.betas <= BETAS
+    if _is_plain(params):
+        problem = ""
+    elif known:
+        problem = find_shape_problem(params, terms.version, terms.betas) or find_conversation_problem(
+            params["messages"]
+        )
+    else:
+        problem = find_plain_problem(params)
+    if problem:
+        return "invalid_request_error", problem
+    model = terms.models.get(params["model"])
+    if model is None or model.lifecycle == "retired":
+        return "not_found_error", f"model: {params['model']}"
+    if known and (problem := find_rule_problem(params, model, terms)):
+        return "invalid_request_error", problem
+    return None
+
+
+def _is_plain(params: dict[str, Any]) -> bool:
+    """Return whether a request is certainly valid but for its model: a few texts."""
+    model, most, messages = params.get("model"), params.get("max_tokens"), params.get("messages")
+    if not params.keys() <= _PLAIN or type(params.get("system", "")) is not str:
+        return False
+    if type(model) is not str or not model or type(most) is not int or most < 0:
+        return False
+    return type(messages) is list and len(messages) > 0 and all(map(_is_plain_message, messages))
+
+
+def _is_plain_message(message: Any) -> bool:
+    if type(message) is not dict or len(message) != 2:
+        return False
+    role, content = message.get("role"), message.get("content")
+    if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str:
+        return False
+    return content != "" and not content.isspace()

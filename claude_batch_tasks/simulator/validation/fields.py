@@ -1,0 +1,133 @@
+"""The parameters of a request in the order in which the API looks at them, and the shapes of their values."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from .blocks import CACHE_CONTROL, FORMAT, METADATA, SYSTEM, TEXT, make_message, make_thinking
+from .kinds import (
+    EXTRA,
+    MISSING,
+    SHAPE,
+    Check,
+    Shape,
+    anything,
+    check_flag,
+    check_fraction,
+    check_map,
+    make_array,
+    make_choice,
+    make_integer,
+    make_optional,
+    make_text,
+    make_text_or,
+)
+from .tools import TOOL_CHOICE, make_tools
+
+REQUIRED = ("model", "messages", "max_tokens")
+#: The parameters that the API version of this date has no longer.
+SAMPLING = ("temperature", "top_k", "top_p")
+NO_SAMPLING_SINCE = "2026-10-21"
+#: The parameters that need a beta header.
+BETA_FIELDS = (
+    "billing_policy",
+    "compaction",
+    "context_management",
+    "fallback_credit_token",
+    "fallbacks",
+    "mcp_servers",
+    "output_format",
+    "thread",
+)
+ROLES = ("user", "assistant", "system")
+
+
+@lru_cache(maxsize=8)
+def make_fields(sampling: bool, beta: bool) -> dict[str, Check]:
+    """Return the parameters with the check of each.
+
+    Args:
+        sampling: whether this API version has the sampling parameters.
+        beta: whether there is a beta header.
+    """
+    effort = make_optional(make_choice("low", "medium", "high", "xhigh", "max"))
+    output: dict[str, Check] = {"effort": effort, "format": FORMAT}
+    if beta:
+        output["task_budget"] = anything
+    fields: dict[str, Check] = {
+        "model": make_text(1),
+        "tool_choice": TOOL_CHOICE,
+        "tools": make_array(make_tools(beta)),
+        "messages": _make_messages(beta),
+        "system": SYSTEM,
+        "thinking": make_thinking(beta),
+        "output_config": Shape(output, wrong=SHAPE),
+        "cache_control": CACHE_CONTROL,
+        "max_tokens": make_integer(0, "must be greater than or equal to"),
+        "metadata": METADATA,
+        "stop_sequences": make_array(make_text(1)),
+        "temperature": check_fraction,
+        "service_tier": make_choice("auto", "standard_only"),
+        "top_k": make_integer(0),
+        "top_p": check_fraction,
+        "stream": check_flag,
+        "container": make_optional(make_text_or(check_map)),
+        "inference_geo": make_optional(TEXT),
+        "diagnostics": make_optional(check_map),
+        "speed": make_optional(make_choice("standard", "fast")),
+    }
+    if not sampling:
+        for name in SAMPLING:
+            del fields[name]
+    if beta:
+        fields |= dict.fromkeys(BETA_FIELDS, anything)
+    return fields
+
+
+def _make_messages(beta: bool) -> Check:
+    item = make_array(make_message(beta))
+
+    def check(messages: Any) -> str:
+        if problem := item(messages):
+            return problem
+        for message in messages:
+            if message["role"] not in ROLES:
+                return f': Unexpected role "{message["role"]}". Allowed roles are "user" or "assistant"'
+        return "" if messages else ": at least one message is required"
+
+    return check
+
+
+def find_shape_problem(params: dict[str, Any], version: str, betas: frozenset[str]) -> str:
+    """Return what is wrong with the fields of a request, each for itself; an empty text: nothing is."""
+    fields = make_fields(version < NO_SAMPLING_SINCE, bool(betas))
+    found = 0
+    for name, check in fields.items():
+        if name in params:
+            found += 1
+            if problem := check(params[name]):
+                return f"{name}{problem}"
+        elif name in REQUIRED:
+            return f"{name}: {MISSING}"
+    return "" if found == len(params) else f"{next(name for name in params if name not in fields)}: {EXTRA}"
+
+
+_OPEN_MESSAGE = Shape(
+    {
+        "role": make_choice(*ROLES),
+        "content": make_text_or(make_array(Shape({"type": TEXT}, ("type",), closed=False))),
+    },
+    ("role", "content"),
+    closed=False,
+)
+_OPEN = Shape(
+    {"model": make_text(1), "messages": make_array(_OPEN_MESSAGE), "max_tokens": make_integer(0)},
+    REQUIRED,
+    closed=False,
+)
+
+
+def find_plain_problem(params: dict[str, Any]) -> str:
+    """Return what is wrong with the few fields that every request has, whatever else a new beta has added."""
+    return _OPEN(params)[1:] or ("" if params["messages"] else "messages: at least one message is required")
