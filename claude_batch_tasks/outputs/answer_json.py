@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from typing import Any, NamedTuple
 
 import jiter
@@ -40,9 +38,6 @@ _decode = msgspec.json.Decoder(list[_Block]).decode
 #: Blocks that may stand between the texts of one answer.
 _BESIDE = frozenset(("text", "thinking", "redacted_thinking"))
 
-#: A number that may be too large for a float.
-_LARGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
-
 
 def read_answer(content: bytes | list[Any]) -> Answer:
     """Return the answer in the content of a message.
@@ -76,6 +71,8 @@ def _make_block(block: dict[str, Any]) -> _Block:
 
 
 def _find_json(blocks: list[_Block]) -> bytes:
+    if len(blocks) == 1 and blocks[0].text:  # as nearly always
+        return _encode_text(blocks[0].text)
     calls = [block for block in blocks if block.type == "tool_use"]
     if calls:
         ours = [block for block in calls if block.name == TOOL]
@@ -87,8 +84,12 @@ def _find_json(blocks: list[_Block]) -> bytes:
     texts = [block.text for block in blocks[last + 1 :] if block.text] or [block.text for block in blocks if block.text]
     if not texts:
         raise NoAnswer("the message has no text")
+    return _encode_text("".join(texts))
+
+
+def _encode_text(text: str) -> bytes:
     try:
-        return "".join(texts).encode()
+        return text.encode()
     except UnicodeEncodeError:
         raise NoAnswer("it holds half of a surrogate pair") from None
 
@@ -101,17 +102,4 @@ def _parse_json(text: bytes) -> Answer:
         if reason.startswith("Detected duplicate key"):
             reason = "an object has a key twice"
         raise NoAnswer(f"it is not JSON that can be read: {reason}") from None
-    if _LARGE.search(text) and _is_infinite(value):
-        raise NoAnswer("it holds a number that is too large for a float")
     return Answer(text, value)
-
-
-def _is_infinite(value: Any) -> bool:
-    todo = [value]
-    while todo:
-        found = todo.pop()
-        if isinstance(found, float) and math.isinf(found):
-            return True
-        if isinstance(found, (dict, list)):
-            todo += found.values() if isinstance(found, dict) else found
-    return False
