@@ -268,6 +268,8 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """The name by which people find the job, and others like it."""
     metadata: dict[str, str] = {}
     """More that the caller said about the job, in plain text."""
+    output: dict[str, Any] | None = None
+    """The type of its answers, as ``outputs.describe_output`` describes it: import path, JSON schema, hash, check."""
     parent: str | None = None
     """The job whose failed requests it sends again, if it is a retry."""
     sources: list[RetrySource] = []

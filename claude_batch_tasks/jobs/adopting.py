@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.utils import uuid
 
-from claude_batch_tasks import errors
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.batch_job import BatchJob
+from claude_batch_tasks.jobs.claiming import claim_batch
 from claude_batch_tasks.jobs.eager_run import run_job_eagerly
 from claude_batch_tasks.jobs.resume_plan import check_no_fallback
-from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
+from claude_batch_tasks.outputs import describe_output
+from claude_batch_tasks.records import DEFAULTS, JobRecord, Unit
 from claude_batch_tasks.settings import MetadataValue, Settings, check_label, check_metadata
-from claude_batch_tasks.steps import message_chain, routing
-from claude_batch_tasks.store import HasBatchIds, HasJobs, HasLeases, HasSchedule, history, open_store
+from claude_batch_tasks.steps import routing
+from claude_batch_tasks.store import history, open_store
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 #: The form of Anthropic's batch ids; any other text could make the URL that of something else.
 _BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9_-]{1,200}")
 
-#: Seconds that the lease lasts while a batch's owner is recorded.
-_MOMENT = 60.0
-
 
 def adopt(
     batch_id: str,
@@ -39,6 +37,8 @@ def adopt(
     queue: str | None = None,
     label: str | None = None,
     metadata: Mapping[str, MetadataValue] | None = None,
+    output: type[Any] | Mapping[str, Any] | str | None = None,
+    check: Callable[[Any], str | None] | str | None = None,
     app: Celery | None = None,
     **options: Unpack[JobSettings],
 ) -> BatchJob:
@@ -52,6 +52,8 @@ def adopt(
         client: alias of the account it is on.
         queue: the queue its steps are to follow.
         label, metadata: by which people find the job, in plain text, as ``run_batch`` takes them.
+        output, check: the type of the answers, as ``run_batch`` takes it. The requests are as they were sent: answers
+            are read as this type, and those that do not fit are counted.
         app: the Celery app; default: the current one.
         options: per-job settings, such as ``max_wait=86_400``.
 
@@ -71,7 +73,8 @@ def adopt(
     store, job_id = open_store(settings), uuid()
     record = _make_record(app, client, queue, chosen, store.now())
     record.label, record.metadata = check_label(label), check_metadata(metadata)
-    _store_job(store, job_id, record, batch_id, settings.result_ttl)
+    record.output = describe_output(output, check)
+    claim_batch(store, job_id, record, batch_id, settings.result_ttl)
     details: dict[str, Any] = {
         "batch_id": batch_id,
         "client": client,
@@ -102,38 +105,3 @@ def _make_record(app: Celery, client: str, queue: str | None, options: Mapping[s
         admitted=1,
         defaults=DEFAULTS,
     )
-
-
-class _Owners(HasBatchIds, HasJobs, Protocol):
-    """Who owns which batch id."""
-
-
-class _Adopting(_Owners, HasLeases, HasSchedule, Protocol):
-    """What it takes to store a job that is made of a batch at Anthropic."""
-
-
-def _store_job(store: _Adopting, job_id: str, job: JobRecord, batch_id: str, ttl: float) -> None:
-    """Make the job exist, as the owner of its batch; if another job owns the batch, nothing is left behind."""
-    now, batch = job.submitted_at, BatchRecord(first=0, count=0, body_bytes=0, state="in_progress", batch_id=batch_id)
-    unit, owner, position = Unit(job_id, 0), f"adopt/{uuid()}", message_chain.position_of(0, 1)
-    # The job expires unless its first poll keeps it. If this process dies here, a worker finds it without an owner.
-    store.jobs.create_job(job_id, job, [batch], ttl, staged=False)
-    try:
-        store.schedule.add_units([unit], now)
-        store.leases.acquire_lease(unit, position, owner, _MOMENT)
-        holder = store.batch_ids.claim_id(unit, owner, batch_id, instead_of=_find_gone_holder(store, batch_id))
-        if holder != unit:
-            other = holder.job_id if holder else "another"
-            raise errors.BatchTasksError(
-                f"batch {batch_id} belongs to job {other}: see BatchJob({other!r}). Nothing was stored or paid"
-            )
-        store.leases.park_unit(unit, owner, position, now)
-    except BaseException:
-        store.jobs.delete_job(job_id)
-        raise
-
-
-def _find_gone_holder(store: _Owners, batch_id: str) -> Unit | None:
-    """Return the recorded owner of the batch if its job is gone from the store, else None."""
-    holder = store.batch_ids.find_owner(batch_id)
-    return holder if holder is not None and store.jobs.read_job(holder.job_id) is None else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from claude_batch_tasks import outputs
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.jobs import notebook_html
@@ -77,6 +78,7 @@ def estimate(
     requests: batch_requests.Requests,
     *,
     prices: Mapping[str, Mapping[str, float]] | None = None,
+    output: Any = None,
 ) -> Estimate:
     """Return what a job would cost.
 
@@ -86,14 +88,22 @@ def estimate(
         requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
         prices: by model, in place of the known ones, as the setting ``claude_batch_prices`` has them; default: that of
             the current Celery app.
+        output: the type of the answers, as ``run_batch`` takes it: its JSON schema is a part of each request.
 
     Raises:
         InvalidRequests: they could not be sent as they are.
+        InvalidSettings: answers cannot have such a type.
         ValueError: the prices are not valid.
     """
     known = Prices(check_overrides(_configured_prices() if prices is None else prices))
+    spec = outputs.describe_output(output)
     pieces = batch_requests.cut_batches(
-        requests, nonce=secrets.token_hex(8), index=Index(), max_requests=_MOST_REQUESTS, max_bytes=_MOST_BYTES
+        requests,
+        nonce=secrets.token_hex(8),
+        index=Index(),
+        max_requests=_MOST_REQUESTS,
+        max_bytes=_MOST_BYTES,
+        prepare=None if spec is None else outputs.OutputSender(spec).add_output,
     )
     totals: Counter[str] = Counter()
     unknown: Counter[str] = Counter()

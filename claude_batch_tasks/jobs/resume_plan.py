@@ -49,6 +49,7 @@ def choose_options(job: JobRecord, options: Mapping[str, Any]) -> dict[str, Any]
         check_no_fallback(options)
     if options.get("deadline") is not None:
         options = {**options, "deadline": submission.seconds_until(options["deadline"], lambda: job.submitted_at)}
+    submission.check_reask(job.output, options)
     return {**job.options, **options}
 
 

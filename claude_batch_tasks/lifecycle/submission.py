@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from celery import Celery
 
+from claude_batch_tasks import outputs
 from claude_batch_tasks.errors import (
     BatchTasksError,
     InvalidRequests,
@@ -25,7 +26,6 @@ from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings, check_label, check_metadata
 from claude_batch_tasks.store import HasJobs, HasPayloads, JobContents, history, open_store
 from claude_batch_tasks.wire import batch_requests
-from claude_batch_tasks.wire.custom_ids import Index
 
 
 class _Stageable(HasJobs, HasPayloads, Protocol):
@@ -38,10 +38,14 @@ class Staging:
     Args:
         settings: those of the job.
         job_id: the id that the job is to have.
+        output: the type of its answers, which its requests are made to ask for, as ``describe_output`` describes it.
     """
 
-    def __init__(self, store: _Stageable, settings: Settings, job_id: str) -> None:
+    def __init__(
+        self, store: _Stageable, settings: Settings, job_id: str, output: Mapping[str, Any] | None = None
+    ) -> None:
         self._store, self._settings, self._job_id = store, settings, job_id
+        self._prepare = None if output is None else outputs.OutputSender(output).add_output
         self.nonce = secrets.token_hex(8)
         #: The batches into which the requests were divided.
         self.batches: list[BatchRecord] = []
@@ -69,7 +73,7 @@ class Staging:
             InvalidRequests: the text says what is wrong with them.
             StoreUnavailable: the store does not answer.
         """
-        settings, index = self._settings, Index()
+        settings, index = self._settings, batch_requests.Index()
         unknown: Counter[str] = Counter()
         pieces = batch_requests.cut_batches(
             requests,
@@ -78,6 +82,7 @@ class Staging:
             max_requests=settings.max_requests_per_batch,
             max_bytes=settings.max_bytes_per_batch,
             models=self._models,
+            prepare=self._prepare,
         )
         prices = None if settings.max_cost is None else settings.price_list
         self._store.payloads.stage_requests(
@@ -117,7 +122,8 @@ def submit_job(
 
     Args:
         job_id: the task id of its ``run_batch``.
-        options: the job's own settings, and ``client``, the alias of the account, ``label`` and ``metadata``.
+        options: the job's own settings, and ``client``, the alias of the account, ``label``, ``metadata``, ``output``
+            and ``check``.
         canvas: what follows it in the caller's Celery canvas, as ``message_chain.encode_canvas`` encodes it.
         queue: the name of the queue for its messages.
         route: the full route of its messages, as ``routing.encode_route`` encodes it.
@@ -134,6 +140,7 @@ def submit_job(
     alias = options.pop("client", "default")
     label, metadata = check_label(options.pop("label", None)), options.pop("metadata", None)
     metadata = check_metadata(metadata)
+    output = outputs.describe_output(options.pop("output", None), options.pop("check", None))
     called = options.pop("on_result", None)
     on_result = delivery.encode_hook(called)
     delivery.check_hook(app, called)
@@ -142,8 +149,9 @@ def submit_job(
         options["deadline"] = seconds_until(options["deadline"], lambda: open_store(settings).now())
     settings = settings.override(options)
     settings.check_client(alias)
+    check_reask(output, options)
     store = open_store(settings)
-    staging = Staging(store, settings, job_id)
+    staging = Staging(store, settings, job_id, output)
     try:
         staging.stage_requests(requests)
         job = JobRecord(
@@ -164,6 +172,7 @@ def submit_job(
             defaults=DEFAULTS,
             label=label,
             metadata=metadata,
+            output=output,
         )
         if not store.jobs.create_job(job_id, job, staging.batches, settings.result_ttl + delay):
             raise BatchTasksError(
@@ -187,6 +196,21 @@ def submit_job(
         metadata=metadata or None,
     )
     return job
+
+
+def check_reask(output: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
+    """Refuse to ask again for answers whose type is not known.
+
+    Args:
+        output: the type of the job's answers.
+
+    Raises:
+        InvalidSettings: the options have ``reask``, and the job has no such type.
+    """
+    if output is None and options.get("reask"):
+        raise InvalidSettings(
+            "run_batch option reask needs output=, the type that answers must fit. Nothing was stored or sent"
+        )
 
 
 def _record_batches(

@@ -73,18 +73,26 @@ def _make_block(block: dict[str, Any]) -> _Block:
 def _find_json(blocks: list[_Block]) -> bytes:
     if len(blocks) == 1 and blocks[0].text:  # as nearly always
         return _encode_text(blocks[0].text)
-    calls = [block for block in blocks if block.type == "tool_use"]
-    if calls:
-        ours = [block for block in calls if block.name == TOOL]
-        if len(ours) == 1:
-            return bytes(ours[0].input)
-        raise NoAnswer("it answers several times") if ours else OtherCall("the message calls a tool, and has no answer")
+    if calls := [block for block in blocks if block.type == "tool_use"]:
+        return _find_input(calls)
     last = max((number for number, block in enumerate(blocks) if block.type not in _BESIDE), default=-1)
     # Text before a server's tool is used is not the answer, if there is text after it.
-    texts = [block.text for block in blocks[last + 1 :] if block.text] or [block.text for block in blocks if block.text]
-    if not texts:
+    if not (text := _join_texts(blocks[last + 1 :]) or _join_texts(blocks)):
         raise NoAnswer("the message has no text")
-    return _encode_text("".join(texts))
+    return _encode_text(text)
+
+
+def _find_input(calls: list[_Block]) -> bytes:
+    ours = [block for block in calls if block.name == TOOL]
+    if not ours:
+        raise OtherCall("the message calls a tool, and has no answer")
+    if len(ours) > 1:
+        raise NoAnswer("it answers several times")
+    return bytes(ours[0].input)
+
+
+def _join_texts(blocks: list[_Block]) -> str:
+    return "".join([block.text for block in blocks if block.text])
 
 
 def _encode_text(text: str) -> bytes:

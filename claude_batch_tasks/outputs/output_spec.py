@@ -33,6 +33,8 @@ def describe_output(output: Any, check: Any = None) -> dict[str, Any] | None:
         return None
     if isinstance(output, str):
         output = _import_output(output)
+    if isinstance(output, Mapping):
+        output = dict(output)
     kind = find_kind(output)
     if kind is None:
         raise refuse_option("output", f"must be {_TYPES}, not {_show(output)}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Keywords that say nothing about which answers fit.
 _REMARKS = frozenset(("title", "description", "examples", "default", "$comment", "$schema", "$id", "deprecated"))
+
+#: Those of them that the model reads.
+_SHOWN = ("title", "description")
 
 #: Keywords whose value maps names to schemas, holds a list of schemas, or is one.
 _NAMED = frozenset(("properties", "$defs", "definitions", "patternProperties", "dependentSchemas"))
@@ -40,18 +43,22 @@ def hash_schema(schema: Any) -> str:
 def _strip_remarks(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
-    found: dict[str, Any] = {}
+    found = _map_parts(schema, _strip_remarks)
+    if isinstance(required := found.get("required"), list):
+        found["required"] = sorted(required, key=str)
+    return {name: value for name, value in found.items() if name not in _REMARKS}
+
+
+def _map_parts(schema: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a schema with each schema that is directly in it changed."""
+    found = dict(schema)
     for name, value in schema.items():
         if name in _NAMED and isinstance(value, dict):
-            found[name] = {key: _strip_remarks(inner) for key, inner in value.items()}
+            found[name] = {key: change(inner) for key, inner in value.items()}
         elif name in _LISTED and isinstance(value, list):
-            found[name] = [_strip_remarks(inner) for inner in value]
+            found[name] = [change(inner) for inner in value]
         elif name in _SINGLE:
-            found[name] = _strip_remarks(value)
-        elif name == "required" and isinstance(value, list):
-            found[name] = sorted(value, key=str)
-        elif name not in _REMARKS:
-            found[name] = value
+            found[name] = change(value)
     return found
 
 
@@ -60,16 +67,9 @@ def list_schemas(schema: Any) -> Iterator[dict[str, Any]]:
     todo = [schema]
     while todo:
         found = todo.pop()
-        if not isinstance(found, dict):
-            continue
-        yield found
-        for name, value in found.items():
-            if name in _NAMED and isinstance(value, dict):
-                todo += value.values()
-            elif name in _LISTED and isinstance(value, list):
-                todo += value
-            elif name in _SINGLE:
-                todo.append(value)
+        if isinstance(found, dict):
+            yield found
+            _map_parts(found, todo.append)
 
 
 def inline_root(schema: dict[str, Any]) -> dict[str, Any]:
@@ -154,21 +154,23 @@ def _list_references(schema: Any) -> set[str]:
 def _convert(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise NotStructured("a part of it allows any value")
-    left = {name: value for name, value in schema.items() if name not in _REMARKS or name in ("title", "description")}
-    found: dict[str, Any] = {}
-    for part in _PARTS:
-        if part in left:
-            found[part] = {name: _convert(inner) for name, inner in left.pop(part).items()}
+    left = {name: value for name, value in schema.items() if name not in _REMARKS}
+    found: dict[str, Any] = {
+        part: {name: _convert(inner) for name, inner in left.pop(part).items()} for part in _PARTS if part in left
+    }
     if (reference := _single_reference(left)) is not None:
         return {"$ref": reference, **found}
-    for name in ("title", "description"):
-        if name in left:
-            found[name] = left.pop(name)
+    found |= {name: schema[name] for name in _SHOWN if name in schema}
     _convert_kind(left, found)
-    if left:
-        rest = ", ".join(f"{name}: {_write(value)}" for name, value in left.items())
-        found["description"] = "\n\n".join(filter(None, (found.get("description"), f"{{{rest}}}")))
+    _describe_rest(left, found)
     return found
+
+
+def _describe_rest(left: dict[str, Any], found: dict[str, Any]) -> None:
+    if not left:
+        return
+    rest = ", ".join(f"{name}: {_write(value)}" for name, value in left.items())
+    found["description"] = "\n\n".join(filter(None, (found.get("description"), f"{{{rest}}}")))
 
 
 def _single_reference(schema: dict[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ What each of them means stands beside the setting of its name, in ``settings.mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -56,13 +56,8 @@ class JobSettings(TypedDict, total=False):
     """Names; as a text with commas between them."""
 
 
-class JobOptions(JobSettings, total=False):
-    """The keyword options of ``run_batch``: in ``.delay()``, ``.s()`` and ``.si()``.
-
-    >>> options: JobOptions = {"fallback": "off", "max_cost": 25.0}
-    >>> run_batch.delay(requests, **options)
-    >>> run_batch.apply_async((requests,), options, queue="nightly")
-    """
+class _CommonOptions(JobSettings, total=False):
+    """The options that a job and its retries may be given."""
 
     client: str
     """The alias of an account, one of the setting ``client_factories``."""
@@ -74,7 +69,22 @@ class JobOptions(JobSettings, total=False):
     """More about the job, shown in plain text: at most 16 pairs, keys of 64 and values of 500 characters."""
 
 
-class RetryOptions(JobOptions, total=False):
+class JobOptions(_CommonOptions, total=False):
+    """The keyword options of ``run_batch``: in ``.delay()``, ``.s()`` and ``.si()``.
+
+    >>> options: JobOptions = {"fallback": "off", "max_cost": 25.0}
+    >>> run_batch.delay(requests, **options)
+    >>> run_batch.apply_async((requests,), options, queue="nightly")
+    """
+
+    output: type[Any] | Mapping[str, Any] | str | None
+    """The type of the answers: a pydantic model, a dataclass, a TypedDict, a msgspec Struct, the import path of one, or
+    a JSON schema."""
+    check: Callable[[Any], str | None] | str | None
+    """A function, or its import path, that workers call with each answer of that type: it returns what is wrong."""
+
+
+class RetryOptions(_CommonOptions, total=False):
     """The keyword options of ``BatchJob.retry_failed``; what is not given is as in the job that is retried."""
 
     queue: str

@@ -11,6 +11,7 @@ from celery.utils import uuid
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.current_app import configured_app
+from claude_batch_tasks.outputs import name_options
 from claude_batch_tasks.records import Summary
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.steps import JobTask, by_name, message_headers
@@ -41,10 +42,6 @@ class JobCalls(JobTask):
 
         def si(self, requests: Requests, **options: Unpack[JobOptions]) -> Signature[Summary]: ...
 
-        def signature(  # type: ignore[override]
-            self, args: Arguments | None = None, kwargs: JobOptions | NamedArguments | None = None, **options: Any
-        ) -> Signature[Summary]: ...
-
         def apply(  # type: ignore[override]
             self,
             args: Arguments | None = None,
@@ -64,6 +61,19 @@ class JobCalls(JobTask):
             *more: Any,
             **options: Unpack[SendOptions],
         ) -> None: ...
+
+    def signature(  # type: ignore[override]
+        self, args: Arguments | None = None, kwargs: JobOptions | NamedArguments | None = None, **options: Any
+    ) -> Signature[Summary]:
+        """Return a signature of the job that a message can carry: ``output`` and ``check`` are import paths in it.
+
+        Raises:
+            InvalidSettings: workers could not import them.
+        """
+        given: Any = args
+        return super().signature(given, name_options(kwargs or {}), **options)
+
+    subtask = signature  # type: ignore[assignment]
 
     def not_callable(self) -> str:
         """Return the error text for a direct call."""

@@ -14,10 +14,13 @@ import msgspec
 
 from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.wire import plain_json, request_fields
-from claude_batch_tasks.wire.custom_ids import Index
+from claude_batch_tasks.wire.custom_ids import Index as Index
 
 #: What a job is made of: ``{"custom_id": ..., "params": {...}}`` each, or a mapping of custom_id to params.
 Requests: TypeAlias = Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]
+
+#: What is added to the params of each request, which are plain: returns them, and what is wrong as (field, text).
+Prepare: TypeAlias = Callable[[dict[str, Any]], tuple[dict[str, Any], list[tuple[str, str]]]]
 
 #: The body of a create begins and ends with these two; the requests are between them, joined by commas.
 ENVELOPE = (b'{"requests":[', b"]}")
@@ -65,6 +68,7 @@ def cut_batches(
     max_requests: int,
     max_bytes: int,
     models: set[str] | None = None,
+    prepare: Prepare | None = None,
 ) -> Iterator[Piece]:
     """Validate requests and divide them into chunks of batches.
 
@@ -75,6 +79,7 @@ def cut_batches(
         max_requests: requests a batch may hold.
         max_bytes: bytes the body of a batch's create may have, envelope included.
         models: a set to which the model of every request is added.
+        prepare: returns the params as they are sent; default: as they are given.
 
     Raises:
         InvalidRequests: raised after the last request, with all problems; what was yielded must then be discarded.
@@ -87,7 +92,7 @@ def cut_batches(
     items: list[bytes] = []
     number = -1
     for number, request in enumerate(_as_requests(requests)):
-        custom_id, params, item, wrong = _make_item(request, number, nonce, index, most)
+        custom_id, params, item, wrong = _make_item(request, number, nonce, index, most, prepare)
         if wrong or problems.shown:
             problems.add_wrong(number, custom_id, wrong)
             items, ids = [], []
@@ -183,10 +188,13 @@ def _as_requests(requests: Any) -> Iterator[Any]:
 
 
 def _make_item(
-    request: Any, number: int, nonce: str, index: Index, most: int
+    request: Any, number: int, nonce: str, index: Index, most: int, prepare: Prepare | None
 ) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
     """Return the custom_id, the plain params, the JSON of the request as it is sent, and what is wrong with it."""
     custom_id, params, body, wrong = _validate_request(request)
+    if prepare is not None and not wrong:
+        params, wrong = prepare(params)
+        body = msgspec.json.encode(params)
     usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
     if usable and custom_id is not None and not index.add_id(custom_id, number):
         wrong.append(("custom_id", "occurs more than once"))

@@ -34,6 +34,7 @@ def make_record(
     metadata = check_metadata(own.pop("metadata")) if "metadata" in own else parent.metadata
     if own.get("deadline") is not None:
         own["deadline"] = submission.seconds_until(own["deadline"], store.now)
+    submission.check_reask(parent.output, own)
     chosen = {**parent.options, **own}
     settings = Settings.of(app).override(chosen)
     settings.check_client(alias)
@@ -52,6 +53,7 @@ def make_record(
         submitted_at=0.0,
         defaults=DEFAULTS,
         parent=parent_id,
+        output=parent.output,
         label=label,
         metadata=metadata,
     )
