@@ -79,7 +79,7 @@ _JOB = Key(
         route headers workspace identity not_sent on_result_error expires_at
         delivery_errors delivery_at defaults limited
         parent sources retries
-        label metadata model
+        label metadata model output
         money
         """
         + " ".join(f"lease:{name}" for name in _BROKEN.split())
