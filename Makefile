@@ -19,7 +19,7 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test coverage test-slow test-release test-lowest chaos conformance bench screenshots newcomer docs lint shape audit \
+.PHONY: help demo simulator test coverage test-slow test-release test-lowest chaos conformance compat bench screenshots newcomer docs lint shape audit \
 	format clean
 
 help:  ## List the targets
@@ -51,6 +51,9 @@ chaos: $(VENV)/.installed  ## Kill workers at every crash point under bad weathe
 
 conformance: $(VENV)/.installed  ## Run a plain task and run_batch side by side, and write docs/reference/celery.md; ARGS="redis-prefork"
 	$(VENV)/bin/python -m tests.conformance $(ARGS)
+
+compat: $(VENV)/.installed  ## Run other clients on the simulator, and write docs/reference/compatibility.md; needs npm; ARGS="batchlane"
+	$(VENV)/bin/python -m tests.compat --write $(ARGS)
 
 screenshots: $(VENV)/.installed  ## Make the images in docs/images from real runs; needs chromium
 	$(VENV)/bin/python docs/screenshots.py
@@ -84,7 +87,7 @@ format: $(VENV)/.installed  ## Mend style and formatting, of Markdown too
 	$(VENV)/bin/python tools/sentence_lines.py
 
 clean:  ## Remove environments and caches
-	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LOWEST) .compat build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml
