@@ -468,6 +468,8 @@ class _Fetched(_Waiting, kw_only=True):
     incomplete: SetByResume[dict[str, int]] = {}
     """Number of answers that are not complete, by reason, and of those with a stop reason that is not known, by its
     name. They are among the succeeded ones of ``counts``."""
+    incomplete_examples: Kept[dict[str, int]] = {}
+    """The position of one such answer of each reason. It may have been repaired since."""
     repairs: Kept[dict[str, int]] = {}
     """Number of requests that were sent again because their answers were not complete, by kind, in all rounds."""
     failed_types_of: SetByResume[list[int]] = []

@@ -24,7 +24,7 @@ _MEANING = {
     0: "all is well",
     FAILED: "the job failed, or the command could not do what it was to do",
     USAGE: "a wrong option, setting or input; nothing was stored or sent",
-    NOT_ALL_SUCCEEDED: "the job ended (submit --wait, watch), and not every request succeeded",
+    NOT_ALL_SUCCEEDED: "the job ended (submit --wait, watch), and not every request has a complete answer",
     NO_SUCH_JOB: "the store has no such job",
     UNREACHABLE: "the store or the broker does not answer; trying again is safe",
     INTERRUPTED: "interrupted with Ctrl-C; a job that was submitted continues",

@@ -18,6 +18,7 @@ from claude_batch_tasks.cli import common, exits, job_texts, output
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent
+from claude_batch_tasks.wire import answer_texts
 
 if TYPE_CHECKING:
     from claude_batch_tasks.cli.bar import Bar
@@ -59,7 +60,7 @@ def follow_job(ctx: click.Context, job: BatchJob, *, as_json: bool, quiet: bool,
         _say_conclusion(ctx, last)
     if last.state in ("failed", "revoked"):
         ctx.exit(exits.FAILED)
-    if last.succeeded < last.requests:
+    if last.succeeded < last.requests or answer_texts.count_incomplete(last.incomplete):
         ctx.exit(exits.NOT_ALL_SUCCEEDED)
 
 
@@ -130,6 +131,10 @@ def _say_conclusion(ctx: click.Context, status: JobStatus) -> None:
     if status.state == "failed":
         output.hint_command("To resume it", common.spell_command(ctx, f"resume {status.job_id}"))
     if status.failures:
-        output.hint_command("Which failed, and why", common.spell_command(ctx, f"failures {status.job_id}"))
+        failed = status.failures[0].incomplete is None
+        output.hint_command(
+            "Which failed, and why" if failed else "Which are incomplete, and why",
+            common.spell_command(ctx, f"failures {status.job_id}"),
+        )
     if status.done:
         output.hint_command("Its results", common.spell_command(ctx, f"results {status.job_id}"))

@@ -13,6 +13,7 @@ from claude_batch_tasks.formatting import format_count, format_counts, format_un
 from claude_batch_tasks.jobs.estimating import Estimate
 from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
 from claude_batch_tasks.records import HistoryEvent
+from claude_batch_tasks.wire import answer_texts
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 #: The least width of a terminal in which a table has whole job ids.
@@ -89,7 +90,9 @@ def _format_problem(job: JobStatus) -> str:
         return click.style(_join_lines(_shorten_error(job)), fg="red")
     if job.waiting_for_worker:
         return click.style("no worker", fg="yellow")
-    problems = [f"{count.type} {count.count:,}" for count in job.failures]
+    problems = [f"{count.type} {count.count:,}" for count in job.failures if count.incomplete is None]
+    if incomplete := answer_texts.count_incomplete(job.incomplete):
+        problems.append(click.style(f"incomplete {incomplete:,}", fg="yellow"))
     if job.delivery_failures:
         problems.append(click.style(f"on_result failed {job.delivery_failures:,}", fg="red"))
     return ", ".join(problems)
@@ -148,7 +151,8 @@ def _field(name: str, text: str) -> Line:
 
 
 def _format_state(job: JobStatus, waits: str | None) -> Iterator[Line]:
-    about = _without_id(job) or (job.progress.text if job.progress is not None else "")
+    progress = job.progress.text if job.progress is not None else ""
+    about = _without_id(job) or progress or answer_texts.format_incomplete(job.incomplete)
     yield _field("State", f"{_color_word(job.phase)}{f': {about}' if about else ''}")
     if waits:
         yield _field("Waits", click.style(waits, fg="yellow"))
@@ -169,8 +173,12 @@ def _format_outcomes(job: JobStatus) -> Iterator[Line]:
         yield _field(
             "", f"{job.fallback_skipped:,} more were not sent again: the limit on cost or requests was reached"
         )
-    if job.failures:
-        yield _field("Failures", format_counts({count.type: count.count for count in job.failures}))
+    if failed := [f"{count.count:,} {count.type}" for count in job.failures if count.incomplete is None]:
+        yield _field("Failures", ", ".join(failed))
+    if job.incomplete:
+        yield _field("Incomplete", answer_texts.format_reasons(job.incomplete))
+    if job.repairs:
+        yield _field("Repairs", answer_texts.format_reasons(job.repairs))
 
 
 def _format_delivery(job: JobStatus) -> Iterator[Line]:
@@ -244,9 +252,9 @@ def format_bar(job: JobStatus) -> str:
 
 def format_ending(job: JobStatus) -> str:
     """Return how a job ended."""
-    return (
-        f"Job {job.job_id} {_color_word(job.state)}: {_without_id(job) or format_progress(job)} ({_format_cost(job)})"
-    )
+    incomplete = answer_texts.format_incomplete(job.incomplete)
+    about = _without_id(job) or "; ".join(filter(None, (incomplete, format_progress(job))))
+    return f"Job {job.job_id} {_color_word(job.state)}: {about} ({_format_cost(job)})"
 
 
 def format_estimate(found: Estimate) -> Iterator[str]:

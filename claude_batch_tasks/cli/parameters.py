@@ -32,11 +32,18 @@ def _complete_job(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
         return []
 
 
-#: The failure types that a shell completes. Others may be given too.
+#: The failure types, and the reasons of incomplete answers, that a shell completes. Others may be given too.
 _FAILURE_TYPES = (
     *("errored", "expired", "canceled", "api_error", "authentication_error", "billing_error", "invalid_request_error"),
     *("not_found_error", "overloaded_error", "permission_error", "rate_limit_error", "timeout_error"),
+    *("incomplete", "refusal", "max_tokens", "pause_turn", "model_context_window_exceeded", "empty", "invalid"),
 )
+
+
+def _check_types(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    if "succeeded" in values:
+        raise click.BadParameter("'succeeded' is no failure; `results --type succeeded` has these")
+    return values
 
 
 def _complete_type(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -78,6 +85,7 @@ def types_option(command: _F) -> _F:
         "types",
         multiple=True,
         metavar="TYPE",
+        callback=_check_types,
         shell_complete=_complete_type,
         help="Only this failure type, such as overloaded_error, errored (all errors) or expired; may be given several "
         "times.",

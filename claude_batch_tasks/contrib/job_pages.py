@@ -15,6 +15,7 @@ from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
 from claude_batch_tasks.records import JobLabels, JobState
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.wire import answer_texts
 
 #: The number of jobs on a page.
 JOBS = 25
@@ -124,7 +125,12 @@ def describe_progress(status: JobStatus) -> str:
 
 def name_failures(status: JobStatus) -> str:
     """Return how many requests of a job failed, by type: ``4 invalid_request_error, 3 expired``."""
-    return ", ".join(f"{failure.count:,} {failure.type}" for failure in status.failures)
+    return ", ".join(f"{failure.count:,} {failure.type}" for failure in status.failures if not failure.incomplete)
+
+
+def name_incomplete(status: JobStatus) -> str:
+    """Return how many answers of a job are not complete, and why: ``3 answers are incomplete (3 refusal)``."""
+    return answer_texts.format_incomplete(status.incomplete)
 
 
 def short_reason(status: JobStatus) -> str:

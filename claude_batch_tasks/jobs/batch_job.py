@@ -109,13 +109,14 @@ class BatchJob:
         return self._job_results.find_combined(custom_id) if with_retries else self._job_results.find_result(custom_id)
 
     def failures(self, types: Collection[str] | None = None) -> Iterator[RequestResult]:
-        """Return the outcomes that are not ``succeeded``, in constant memory: which requests failed, and why.
+        """Return which requests failed, or have answers that are not complete, and why; in constant memory.
 
         Like ``results()``, those of finished batches. ``status().failures`` has the counts, and reads no results.
 
         Args:
-            types: only these failure types: the type of an error (``invalid_request_error``, ``overloaded_error``),
-                ``expired`` or ``canceled``; ``errored`` for all errors, ``unknown`` for errors without a type.
+            types: only these: the type of an error (``invalid_request_error``, ``overloaded_error``), ``expired`` or
+                ``canceled``; ``errored`` for all errors, ``unknown`` for errors without a type; why an answer is not
+                complete (``refusal``, ``max_tokens``); ``incomplete`` for all such answers.
 
         Raises:
             ValueError: these are no failure types.
@@ -265,7 +266,8 @@ class BatchJob:
         ``results(with_retries=True)`` has the outcomes of both. Workers begin within a second.
 
         Args:
-            types: only these failure types, as for ``failures()``; default: all.
+            types: only these failure types, as for ``failures()``; default: all. Answers that are not complete are
+                paid for, and are never sent again here.
             options: options of ``run_batch``, and ``queue``; what is not given is as in this job. Limits such as
                 ``max_cost`` hold for the new job by itself.
 

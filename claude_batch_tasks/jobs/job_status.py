@@ -32,6 +32,7 @@ from claude_batch_tasks.results import failure_examples, failures
 from claude_batch_tasks.results.failures import FailureCount as FailureCount
 from claude_batch_tasks.steps import job_summary
 from claude_batch_tasks.store import Clock, HasDeliveries, HasPresence, HasSchedule, HasStatistics, ReadableStore
+from claude_batch_tasks.wire import answer_texts
 from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 #: Batches of a job whose messages are looked up.
@@ -128,9 +129,17 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     """Requests that were eligible for fallback and were not sent again: no budget was left, or the job was stopped."""
     limited: str | None = None
     """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
+    incomplete: dict[str, int] = msgspec.field(default_factory=dict)
+    """How many answers so far are not complete, by reason: ``refusal``, ``max_tokens``, ``pause_turn``,
+    ``model_context_window_exceeded``, ``empty``, ``invalid``; and how many have a stop reason that is not known, by its
+    name. They count as ``succeeded``."""
+    repairs: dict[str, int] = msgspec.field(default_factory=dict)
+    """How many times requests were sent again because their answers were not complete, by kind: ``refusal_model``,
+    ``max_tokens``, ``continue``, ``reask``."""
     failures: tuple[FailureCount, ...] = ()
-    """How many requests have a final outcome that is not ``succeeded``, by failure type, the largest first. Only
-    ``BatchJob.status()`` has examples; ``list_jobs()`` would have to read results for them."""
+    """How many requests have a final outcome that is not ``succeeded``, by failure type, the largest first; then how
+    many answers are not complete, by reason. Only ``BatchJob.status()`` has examples; ``list_jobs()`` would have to
+    read results for them."""
     stopped: str | None
     """Why nothing more is sent for this job, if so."""
     not_sent: str | None = None
@@ -184,7 +193,9 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
             "Error": self.error,
             "Stopped": self.stopped,
             "Requests": f"{self.requests:,} ({format_counts(counts) if any(counts.values()) else 'no outcomes'})",
-            "Failures": format_counts({each.type: each.count for each in self.failures}) if self.failures else None,
+            "Failures": answer_texts.format_reasons(failures.count_by_type(self.failures)),
+            "Answers": answer_texts.format_incomplete(self.incomplete),
+            "Repairs": answer_texts.format_repairs(self.repairs),
             "Batches": f"{len(self.batches):,}",
             "Cost": notebook_html.format_dollars(self.cost),
             "Submitted": f"{self.submitted_at:%Y-%m-%d %H:%M:%S} UTC",
@@ -220,8 +231,10 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
     batches = [record for record in records if record is not None]
     counts: Mapping[str, int] = job_summary.count_outcomes(batches)
     costs = job_summary.sum_costs(batches)
+    incomplete, repairs = job_summary.count_incomplete(batches), job_summary.count_repairs(batches)
     if len(batches) < len(records) and job.summary:
         counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
+        incomplete, repairs = job.summary.get("incomplete") or {}, job.summary.get("repairs") or {}
     failed = _count_failures(store, job_id, job, records, examples=examples)
     outcomes = {name: counts[name] for name in OUTCOMES}
     deliveries, now = _count_deliveries(store, job_id, job), store.now()
@@ -236,6 +249,8 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
         batches=tuple(_batch_status(batch_number(index), record) for index, record in enumerate(records)),
         **_sum_counters(batches),
         limited=job.limited,
+        incomplete=incomplete,
+        repairs=repairs,
         failures=tuple(failed),
         stopped=job.stopped,
         not_sent=job.not_sent,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import cast
+from typing import Any, cast
 
 from claude_batch_tasks import errors, metrics, signals
 from claude_batch_tasks.lifecycle import delivery, end_texts, job_failure
@@ -70,6 +70,9 @@ def _report_end(step: Step, summary: Summary, reason: str | None, error: errors.
     if error is None and step.job.stopped is not None:  # a failed job reports this with its error
         text, level = f"{text}; nothing more was sent: {step.job.stopped}", logging.ERROR
     counts: dict[str, int] = {name: summary[name] for name in result_rows.OUTCOMES}
-    details = {"failures": summary.get("failures") or None, "cost": summary["cost"]}
+    details = {
+        name: cast("dict[str, Any]", summary).get(name) or None for name in ("failures", "incomplete", "repairs")
+    }
+    details["cost"] = summary["cost"]
     name = None if error is None else type(error).__name__
     step.record_event("finished", text, level=level, state=summary["state"], counts=counts, **details, error=name)

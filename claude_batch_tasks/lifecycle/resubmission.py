@@ -163,6 +163,7 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         "rows": {**record.rows, str(record.attempt): seen.distinct},
         "failed_types": seen.failed.tallies,
         "incomplete": dict(seen.incomplete),
+        "incomplete_examples": {**record.incomplete_examples, **seen.incomplete_examples},
         "failed_types_of": [record.attempt, record.answered],
     }
     if not record.rounds:

@@ -1,13 +1,15 @@
-"""One example of each way in which requests of a job failed: its custom_id, and what its error says."""
+"""One example of each way in which requests of a job failed, or answers are not complete: its custom_id, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from claude_batch_tasks.errors import BatchTasksError
 from claude_batch_tasks.records import BatchRecord, JobRecord
-from claude_batch_tasks.results.failures import Example, FailureCount, sum_tallies
+from claude_batch_tasks.results.failures import Example, FailureCount, explain_result, sum_incomplete, sum_tallies
 from claude_batch_tasks.results.reader import Outcome, Reader, as_result
 from claude_batch_tasks.store import ReadableStore
 from claude_batch_tasks.wire import failure_types, result_rows
@@ -19,11 +21,13 @@ MAX_EXAMPLES = 20
 def show_failures(
     store: ReadableStore, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None]
 ) -> list[FailureCount]:
-    """Return the number of final outcomes that did not succeed, by type, the largest first, with an example of each.
+    """Return the number of final outcomes that did not succeed, by type, then of answers that are not complete.
 
-    Of each example, one chunk of custom_ids and one of results is read. What cannot be read now has no example.
+    The largest of each come first, and each has an example. For it, one chunk of custom_ids and one of results is read.
+    What cannot be read now has no example.
     """
-    found = sum_tallies((number, batch) for number, batch in enumerate(records) if batch is not None)
+    batches = [(number, batch) for number, batch in enumerate(records) if batch is not None]
+    found = [*sum_tallies(batches), *sum_incomplete(batches)]
     shown: list[FailureCount] = []
     for count, where in found:
         batch = records[where[0]] if where is not None and len(shown) < MAX_EXAMPLES else None
@@ -43,15 +47,10 @@ def _add_example(
         found = _read_outcome(store, job_id, job, batch, where)
     for custom_id, outcome in found:
         # Results that were fetched again may be in another order.
-        if (outcome.row.type, failure_types.shorten_type(outcome.row.error_type)) == (count.outcome, count.error_type):
-            result = as_result(custom_id, outcome)
-            return FailureCount(
-                outcome=count.outcome,
-                error_type=count.error_type,
-                count=count.count,
-                example=custom_id,
-                message=result.error_message,
-            )
+        row = outcome.row
+        found_type = row.type, failure_types.shorten_type(row.error_type), row.incomplete
+        if found_type == (count.outcome, count.error_type, count.incomplete):
+            return replace(count, example=custom_id, message=explain_result(as_result(custom_id, outcome)))
     return count
 
 

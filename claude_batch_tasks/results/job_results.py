@@ -59,12 +59,16 @@ class JobResults:
         return ((reader.custom_id(found), found) for reader in readers for found in reader.read_outcomes(type, order))
 
     def read_failures(self, types: Collection[str] | None) -> Iterator[RequestResult]:
-        """Return the outcomes of finished batches that did not succeed."""
+        """Return the outcomes of finished batches that did not succeed, or whose answers are not complete."""
+        return (as_result(custom_id, outcome) for custom_id, outcome in self.find_failures(types))
+
+    def find_failures(self, types: Collection[str] | None) -> Iterator[export.NamedOutcome]:
+        """Return what ``read_failures`` does as it is stored, each with its custom_id."""
         wanted = failures.make_filter(types)
         job, records = read_job(self._store, self._job_id), self._store.records.find_batches(self._job_id)
-        return (as_result(custom_id, outcome) for custom_id, outcome in self._find_failures(job, records, wanted))
+        return self._read_failures(job, records, wanted)
 
-    def _find_failures(
+    def _read_failures(
         self, job: JobRecord, records: list[BatchRecord | None], wanted: failures.FailureFilter
     ) -> Iterator[export.NamedOutcome]:
         yield from failures.read_failures(self._store, self._job_id, job, records, wanted)
@@ -93,10 +97,8 @@ class JobResults:
         return _write_outcomes(file, format, self._combine().read_outcomes(type, order))
 
     def export_failures(self, file: Any, format: str | None, types: Collection[str] | None) -> int:
-        """Write the outcomes of finished batches that did not succeed to a file, and return how many there are."""
-        wanted = failures.make_filter(types)
-        job, records = read_job(self._store, self._job_id), self._store.records.find_batches(self._job_id)
-        return _write_outcomes(file, format, self._find_failures(job, records, wanted))
+        """Write what ``read_failures`` returns to a file, and return how many there are."""
+        return _write_outcomes(file, format, self.find_failures(types))
 
     def to_pandas(self, type: Type | None, order: Order) -> pandas.DataFrame:
         """Return the outcomes of finished batches as a pandas DataFrame."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal, cast
 
@@ -30,7 +30,7 @@ from claude_batch_tasks.records import (
 from claude_batch_tasks.steps import message_chain, publishing
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import history
-from claude_batch_tasks.wire import answers, failure_types, result_rows, token_usage
+from claude_batch_tasks.wire import answer_texts, answers, failure_types, result_rows, token_usage
 
 log = get_logger(__name__)
 
@@ -46,6 +46,16 @@ def count_outcomes(batches: Sequence[BatchRecord]) -> Counter[str]:
         if not batch.final and not batch.done and batch.eligible:
             counts.subtract(batch.open)
     return counts
+
+
+def count_incomplete(batches: Iterable[BatchRecord]) -> dict[str, int]:
+    """Count the answers that are not complete, by reason, over all batches."""
+    return answers.merge_reasons(*(batch.incomplete for batch in batches))
+
+
+def count_repairs(batches: Iterable[BatchRecord]) -> dict[str, int]:
+    """Count how many times requests were sent again to repair their answers, by kind, over all batches."""
+    return answers.merge_reasons(*(batch.repairs for batch in batches))
 
 
 def count_unaccounted(batch: BatchRecord) -> int:
@@ -138,6 +148,8 @@ def make_progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, A
         "requests": job.requests,
         "processing": max(job.requests - sum(counts.values()), 0),
         **{name: counts[name] for name in result_rows.OUTCOMES},
+        "incomplete": count_incomplete(batches),
+        "repairs": count_repairs(batches),
         "batches": job.batches,
         "batches_done": sum(batch.done for batch in batches),
         "batch_ids": batch_ids(batches),
@@ -186,8 +198,9 @@ def publish_progress(
             task.backend.store_result(job_id, meta, "PROGRESS")
         if task.request.hostname and not task.request.is_eager:
             counts = f"{meta['requests'] - meta['processing']} of {meta['requests']} done"
+            shown = "; ".join(filter(None, (counts, answer_texts.format_incomplete(meta["incomplete"]), text)))
             with publishing.event_dispatcher(task.app, task.request.hostname) as events:
-                events.send("task-progress", uuid=job_id, result=f"{counts}; {text}")
+                events.send("task-progress", uuid=job_id, result=shown)
     except Exception as exc:  # noqa: BLE001 - any back end, any broker
         extra = history.fields(Unit(job_id), "progress")
         log.warning("job %s: progress could not be shown: %s", job_id, exc, extra=extra)
@@ -215,8 +228,8 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
         "fallback_skipped": sum(batch.skipped for batch in batches),
         "limited": job.limited,
         "failures": failure_types.count_types(with_outcomes),
-        "incomplete": answers.merge_reasons(*(batch.incomplete for batch in with_outcomes)),
-        "repairs": answers.merge_reasons(*(batch.repairs for batch in batches)),
+        "incomplete": count_incomplete(with_outcomes),
+        "repairs": count_repairs(batches),
         "stopped": job.stopped,
         "batch_ids": batch_ids(batches),
         "usage": cast("TokenCounts", dict(usage)),

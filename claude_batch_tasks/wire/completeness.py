@@ -77,6 +77,8 @@ class Completeness:
         self.open: Counter[str] = Counter()
         #: Answers that are not complete, by reason, and those with a stop reason that is not known, under its name.
         self.incomplete: Counter[str] = Counter()
+        #: The position of one answer that is not complete, for each reason.
+        self.incomplete_examples: dict[str, int] = {}
         #: What did not succeed, by type.
         self.failed = FailureCounter()
         #: The message of an error that the account gets for everything it sends.
@@ -188,6 +190,14 @@ class Completeness:
         for row in succeeded:
             if (reason := row.incomplete or answers.find_unknown(row.stop_reason)) is not None:
                 answers.add_reason(self.incomplete, reason)
+                self._add_example(row)
+
+    def _add_example(self, row: Row) -> None:
+        reason = row.incomplete
+        if reason is not None and reason not in self.incomplete_examples:
+            place = self.position_of(row.custom_id)
+            if place is not None:
+                self.incomplete_examples[reason] = place
 
     def _count_tokens(self, usages: list[Usage | None]) -> None:
         for name in USAGE:

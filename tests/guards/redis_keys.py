@@ -103,7 +103,7 @@ _BATCH = Key(
     _words(
         """
         refusal refused_since organization workspace unidentified api_ahead not_before unpriced stored rows read_only
-        failed_types failed_types_of processed incomplete repairs
+        failed_types failed_types_of processed incomplete incomplete_examples repairs
         retry:NUMBER
         """
         + _BROKEN

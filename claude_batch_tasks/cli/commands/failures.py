@@ -1,4 +1,4 @@
-"""The command ``claude-batch failures``: which requests of a job failed, and why."""
+"""The command ``claude-batch failures``: which requests of a job failed, or have incomplete answers, and why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @claude_batch.command()
 @parameters.job_argument
 @parameters.types_option
-@click.option("--list", "each", is_flag=True, help="List each failed request, not only the counts.")
+@click.option("--list", "each", is_flag=True, help="List each of these requests, not only the counts.")
 @exporting.file_option
 @click.option("--csv", "csv", metavar="FILE", type=click.Path(dir_okay=False), help="Same as -o FILE --format csv.")
 @exporting.format_option
@@ -38,8 +38,9 @@ def failures(
     """Show which requests failed, and why.
 
     Counts by failure type, with an example each. A failure type is the type of the error (invalid_request_error,
-    overloaded_error, ...), or `expired` or `canceled`. With --json: an object with the counts; with --list --json a
-    line for each request; with -o FILE --json an object that says what was written.
+    overloaded_error, ...), or `expired` or `canceled`. After them: answers that are not complete, by reason (refusal,
+    max_tokens, pause_turn, model_context_window_exceeded, empty, invalid). With --json: an object with the counts; with
+    --list --json a line for each request; with -o FILE --json an object that says what was written.
 
     \b
     claude-batch failures $JOB --type overloaded_error --list
@@ -82,21 +83,24 @@ def _list_failures(job: BatchJob, types: tuple[str, ...], as_json: bool) -> None
 
 
 def _describe_failure(result: RequestResult) -> dict[str, Any]:
-    from claude_batch_tasks.wire import failure_types
+    from claude_batch_tasks.results import failures
 
     return {
         "custom_id": result.custom_id,
-        "type": failure_types.name_type(result.type, result.error_type),
+        "type": failures.name_result(result),
         "outcome": result.type,
         "error_type": result.error_type,
-        "message": result.error_message,
+        "incomplete": result.incomplete,
+        "message": failures.explain_result(result),
         "source": result.source,
     }
 
 
 def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_json: bool) -> None:
-    status = job.status()
-    counts = [count for count in status.failures if not types or count.type in types or count.outcome in types]
+    from claude_batch_tasks.results.failures import make_filter
+
+    status, wanted = job.status(), make_filter(types or None)
+    counts = [each for each in status.failures if wanted.accepts(each.outcome, each.error_type, each.incomplete)]
     if as_json:
         output.print_json(_describe_counts(status, counts))
         return
@@ -104,7 +108,7 @@ def _show_counts(ctx: click.Context, job: BatchJob, types: tuple[str, ...], as_j
     if status.ended_at is None:
         output.say(f"Job {job.id} is {status.phase}: only batches that are finished are counted.")
     if counts:
-        _hint_next(ctx, status, types)
+        _hint_next(ctx, status, counts, types)
     if status.delivery_failures:
         output.say(
             f"on_result failed for {format_count(status.delivery_failures, 'request')}: {status.on_result_error}"
@@ -117,7 +121,8 @@ def _describe_counts(status: JobStatus, counts: Sequence[FailureCount]) -> dict[
         "job_id": status.job_id,
         "state": status.state,
         "phase": status.phase,
-        "failed": sum(count.count for count in counts),
+        "failed": sum(count.count for count in counts if count.incomplete is None),
+        "incomplete": {count.type: count.count for count in counts if count.incomplete is not None},
         "failures": [{"type": count.type, **count.asdict()} for count in counts],
         "error": status.error,
         "delivery_failures": status.delivery_failures,
@@ -132,17 +137,19 @@ def _say_counts(ctx: click.Context, status: JobStatus, counts: Sequence[FailureC
         output.show(failure_texts.format_counts(counts))
     elif status.error is None:
         of_types = " of these types" if types and status.failures else ""
-        output.say(f"Job {status.job_id} has no failed request{of_types}.")
+        output.say(f"Job {status.job_id} has no failed request and no incomplete answer{of_types}.")
     if status.error is not None:
         output.say(job_texts.format_ending(status))
         output.hint_command("To resume it", _spell(ctx, f"resume {status.job_id}"))
 
 
-def _hint_next(ctx: click.Context, status: JobStatus, types: tuple[str, ...]) -> None:
-    """Say which commands list the failed requests, and run them again."""
+def _hint_next(ctx: click.Context, status: JobStatus, counts: Sequence[FailureCount], types: tuple[str, ...]) -> None:
+    """Say which commands list the requests, and run those again that failed."""
     chosen = "".join(f" --type {name}" for name in types)
     output.hint_command("To list each request", _spell(ctx, f"failures {status.job_id}{chosen} --list"))
-    if status.ended_at is not None:
+    incomplete = [count.type for count in counts if count.incomplete is not None]
+    if status.ended_at is not None and len(incomplete) < len(counts):
+        chosen = "".join(f" --type {name}" for name in types if name not in (*incomplete, "incomplete"))
         output.hint_command("To run them again, as a new job", _spell(ctx, f"retry-failed {status.job_id}{chosen}"))
 
 

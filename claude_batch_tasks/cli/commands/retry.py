@@ -37,10 +37,15 @@ def retry_failed(
     """
     from claude_batch_tasks.cli import common, retrying, submitting
     from claude_batch_tasks.jobs.batch_job import BatchJob
+    from claude_batch_tasks.results.failures import make_retry_filter
 
     job = common.find_job(ctx, job_id, sending=True)
     app = common.app_of(ctx)
     checked = common.check_options(app, options)
+    try:
+        make_retry_filter(types or None)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from None
     retrying.confirm_retry(app, job, types or None, yes=yes, quiet=quiet)
     new = BatchJob(job.retry_failed(types or None, **checked).id, app)
     submitting.report_submitted(ctx, new, queue=None, wait=wait, as_json=as_json, quiet=quiet)

@@ -75,7 +75,7 @@ def _explain_redelivery(job: JobStatus, choices: Choices) -> str:
 
 
 def _has_failures(job: JobStatus) -> bool:
-    return job.state in ("completed", "canceled", "failed") and bool(job.failures)
+    return job.state in ("completed", "canceled", "failed") and job.done > job.succeeded
 
 
 def _explain_retry(job: JobStatus, choices: Choices) -> str:

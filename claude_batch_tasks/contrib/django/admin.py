@@ -217,7 +217,7 @@ class JobAdmin(admin.ModelAdmin):
     def _list_files(self, request: HttpRequest, status: JobStatus) -> list[tuple[str, list[str]]]:
         if not status.done or not self.may(request, "download"):
             return []
-        failed = status.done > status.succeeded
+        failed = bool(status.failures)
         return [(file, list(downloads.FORMATS)) for file in downloads.FILES if failed or file != "failures"]
 
     def _confirmation_page(self, request: HttpRequest, action: Action, job: JobStatus) -> HttpResponse:

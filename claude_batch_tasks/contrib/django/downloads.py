@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -17,8 +17,11 @@ from claude_batch_tasks.results.job_results import JobResults
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
 
-#: What can be downloaded, with the outcomes that are in it; None: all.
-FILES: dict[str, tuple[Any, ...]] = {"results": (None,), "failures": ("errored", "expired", "canceled")}
+#: What can be downloaded, and what is in it.
+FILES: dict[str, Callable[[JobResults], Iterator[export.NamedOutcome]]] = {
+    "results": lambda results: results.read_outcomes(None, "stored"),
+    "failures": lambda results: results.find_failures(None),
+}
 
 #: The formats, and their types.
 FORMATS = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
@@ -50,8 +53,7 @@ def make_download(request: HttpRequest, job_id: str, file: str, format: str) -> 
 
 
 def _write_chunks(app: Celery, job_id: str, file: str, format: str) -> Iterator[bytes]:
-    results = JobResults(open_store(Settings.of(app)), job_id)
-    outcomes = chain.from_iterable(results.read_outcomes(each, "stored") for each in FILES[file])
+    outcomes = FILES[file](JobResults(open_store(Settings.of(app)), job_id))
     yield _write_group(list(islice(outcomes, _GROUP)), format)
     while group := list(islice(outcomes, _GROUP)):
         chunk = _write_group(group, format)

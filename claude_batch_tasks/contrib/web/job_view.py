@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from claude_batch_tasks.contrib.figures import format_dollars
-from claude_batch_tasks.contrib.job_pages import is_live
+from claude_batch_tasks.contrib.job_pages import is_live, name_incomplete
 from claude_batch_tasks.contrib.web.markup import Content, Markup, html_tag, join_content
 from claude_batch_tasks.contrib.web.parts import (
     Column,
@@ -25,6 +25,7 @@ from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_ids import find_job_id, short_id
 from claude_batch_tasks.jobs.job_status import BatchStatus, JobStatus
 from claude_batch_tasks.records import HistoryEvent
+from claude_batch_tasks.wire import answer_texts
 
 #: The rows of one page of batches, or of events.
 ROWS = 25
@@ -76,6 +77,7 @@ def _make_heading(job: JobStatus) -> Markup:
         html_tag("p", html_tag("code", job.job_id), class_="id"),
         html_tag("p", progress_bar(job, with_estimate=False), class_="progress"),
         html_tag("p", job.progress.text, class_="quiet") if job.progress is not None else None,
+        html_tag("p", name_incomplete(job), class_="quiet") if job.incomplete else None,
     )
 
 
@@ -93,6 +95,7 @@ def _find_facts(job: JobStatus) -> Iterator[tuple[str, Content]]:
     yield "Not sent", job.not_sent
     yield "Outcomes", _describe_outcomes(job)
     yield "Sent again", _describe_attempts(job)
+    yield "Repairs", answer_texts.format_repairs(job.repairs)
     yield "Delivered", _describe_delivery(job)
     yield "on_result", job.on_result_error
     yield "Cost", _describe_cost(job)
@@ -157,7 +160,7 @@ def _failures_section(job: JobStatus, show_custom_ids: bool) -> Markup | None:
         )
         for each in job.failures
     )
-    return _make_section("Failures", make_table(_FAILURES, rows), None)
+    return _make_section("Failures, and incomplete answers", make_table(_FAILURES, rows), None)
 
 
 def _batches_section(view: View, batches: Sequence[BatchStatus]) -> Markup:

@@ -9,6 +9,7 @@ from claude_batch_tasks.contrib.job_pages import (
     SEARCHED,
     is_live,
     name_failures,
+    name_incomplete,
     parse_moment,
     read_job_page,
     short_reason,
@@ -96,8 +97,8 @@ def _make_row(job: JobStatus) -> tuple[Content, ...]:
 
 
 def _show_reason(job: JobStatus) -> Markup | None:
-    """Return why a job failed, or that it waits for a worker, as a short text."""
-    text = "no worker" if job.waiting_for_worker else short_reason(job)
+    """Return why a job failed, that it waits for a worker, or that answers are not complete, as a short text."""
+    text = "no worker" if job.waiting_for_worker else short_reason(job) or name_incomplete(job)
     if not text:
         return None
     short = text if len(text) <= 80 else f"{text[:79]}…"

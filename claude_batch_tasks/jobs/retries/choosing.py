@@ -47,7 +47,7 @@ class Choice:
     """
 
     def __init__(self, store: RetryableStore, types: Collection[str] | None) -> None:
-        self._store, self._wanted = store, failures.make_filter(types)
+        self._store, self._wanted = store, failures.make_retry_filter(types)
         self.chosen: list[Chosen] = []
         #: The jobs that were searched, and how many retries each had.
         self._seen: dict[str, JobRecord | None] = {}

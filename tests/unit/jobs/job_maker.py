@@ -18,6 +18,9 @@ from tests.factories import make_params
 JOB = "job-1"
 
 SUCCEEDED = {"type": "succeeded", "message": {"content": [{"type": "text", "text": "hi"}]}}
+REFUSED = {"type": "succeeded", "message": {"stop_reason": "refusal", "content": []}}
+CUT = {"type": "succeeded", "message": {"stop_reason": "max_tokens", "content": [{"type": "text", "text": "h"}]}}
+ODD = {"type": "succeeded", "message": {"stop_reason": "out_of_patience", "content": []}}
 EXPIRED = {"type": "expired"}
 
 Results = list[dict[str, Any]]
@@ -33,6 +36,9 @@ MIXED = (
     [errored("overloaded_error"), errored("invalid_request_error", "other"), {"type": "canceled"}, EXPIRED],
     [errored("invalid_request_error"), errored(None)],
 )
+
+#: Two batches with answers of all kinds, complete and not.
+ANSWERS = [[SUCCEEDED, REFUSED, CUT, EXPIRED], [ODD, CUT, SUCCEEDED]]
 
 
 class Maker:

@@ -16,7 +16,7 @@ from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.wire.completeness import AdoptedCompleteness
 from tests.factories import make_batch_record, make_job_record
-from tests.unit.jobs.job_maker import EXPIRED, JOB, MIXED, SUCCEEDED, Maker, errored
+from tests.unit.jobs.job_maker import ANSWERS, CUT, EXPIRED, JOB, MIXED, SUCCEEDED, Maker, errored
 
 
 @pytest.fixture
@@ -143,6 +143,83 @@ class TestTheFailures:
         assert (result.error_type, result.error_message) == ("invalid_request_error", "max_tokens: too many")
         [result] = make([EXPIRED], job_id="job-2").failures()
         assert (result.error_type, result.error_message) == (None, None)
+
+
+class TestAnswersThatAreNotComplete:
+    def test_are_counted_by_reason(self, make: Make, app: Celery) -> None:
+        job = make(*ANSWERS)
+        [listed] = list_jobs(app=app)
+        for status in (job.status(), listed):
+            assert status.incomplete == {"max_tokens": 2, "refusal": 1, "out_of_patience": 1}
+            assert status.repairs == {}
+            assert (status.succeeded, status.expired) == (6, 1)
+
+    def test_follow_the_failures_with_an_example(self, make: Make) -> None:
+        failed = make(*ANSWERS).status().failures
+        assert [(each.type, each.outcome, each.count, each.example, each.message) for each in failed] == [
+            ("expired", "expired", 1, "0-3", None),
+            ("max_tokens", "succeeded", 2, "0-2", "the answer was cut at max_tokens"),
+            ("refusal", "succeeded", 1, "0-1", "the model refused to answer"),
+        ]
+
+    def test_that_are_complete_by_now_are_no_example(self, make: Make, store: Store) -> None:
+        job = make(*ANSWERS)
+        store.leases.write_record(Unit(JOB, 0), "test", incomplete_examples={"max_tokens": 0, "refusal": 99})
+        examples = {each.type: each.example for each in job.status().failures}
+        assert (examples["max_tokens"], examples["refusal"]) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("types", "expected"),
+        [
+            (None, {"0-1": "refusal", "0-2": "max_tokens", "0-3": None, "1-1": "max_tokens"}),
+            (["incomplete"], {"0-1": "refusal", "0-2": "max_tokens", "1-1": "max_tokens"}),
+            (["refusal", "expired"], {"0-1": "refusal", "0-3": None}),
+            (["errored", "out_of_patience"], {}),
+        ],
+    )
+    def test_are_among_the_failures(self, make: Make, types: Any, expected: dict[str, str | None]) -> None:
+        found = list(make(*ANSWERS).failures(types))
+        assert {each.custom_id: each.incomplete for each in found} == expected
+        assert not any(each.complete for each in found)
+
+    def test_are_read_from_batches_that_have_some(self, make: Make, store: Store) -> None:
+        job = make([SUCCEEDED, EXPIRED], [CUT])
+        store.results.discard_rows(JOB, 0, 1)
+        assert [each.custom_id for each in job.failures(["incomplete"])] == ["1-0"]
+
+    @pytest.mark.parametrize("types", [["refusal"], ["expired", "incomplete"], ["empty"]])
+    def test_are_never_retried(self, make: Make, types: list[str]) -> None:
+        job = make(*ANSWERS)
+        with pytest.raises(ValueError, match="paid for"):
+            job.retry_failed(types)
+        assert job.retry_failed() is not None
+        [retry] = job.status().retries
+        assert [each["custom_id"] for each in BatchJob(retry, job._app).requests()] == ["0-3"]
+
+    def test_say_with_which_option_they_are_repaired(self, make: Make) -> None:
+        with pytest.raises(ValueError, match="refusal_model to have them repaired"):
+            make(*ANSWERS).retry_failed(["refusal"])
+
+    def test_of_a_job_whose_records_are_gone_are_those_of_its_summary(
+        self, make: Make, store: Store, redis_url: str
+    ) -> None:
+        import redis
+
+        job = make(*ANSWERS)
+        redis.Redis.from_url(redis_url).delete(store.records.name_batch(JOB, 1))
+        summary: dict[str, Any] = {"succeeded": 6, "errored": 0, "expired": 1, "canceled": 0, "cost": 0.0}
+        summary |= {"cost_by_model": {}, "cost_unknown": {}, "failures": {"expired": 1}}
+        store.jobs.update_job(JOB, summary={**summary, "incomplete": {"refusal": 5, "odd": 1}, "repairs": {"reask": 2}})
+        status = job.status()
+        assert (status.incomplete, status.repairs) == ({"refusal": 5, "odd": 1}, {"reask": 2})
+        assert [(each.type, each.count) for each in status.failures] == [("expired", 1), ("refusal", 5)]
+        store.jobs.update_job(JOB, summary=summary)  # of an earlier release
+        assert (job.status().incomplete, job.status().repairs) == ({}, {})
+
+    def test_are_shown_in_a_notebook(self, make: Make) -> None:
+        shown = make(*ANSWERS).status()._repr_html_()
+        assert "3 answers are incomplete (2 max_tokens, 1 refusal), 1 answer has an unknown stop reason" in shown
+        assert '<td style="text-align:left">1 expired</td>' in shown
 
 
 class TestAnAdoptedJob:

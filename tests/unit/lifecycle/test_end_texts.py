@@ -46,6 +46,24 @@ class TestTheLineAboutTheEnd:
                 None,
                 "canceled; 2 canceled; 2 answers whose price is not known (x: 2)",
             ),
+            (
+                {
+                    "succeeded": 1000,
+                    "errored": 1,
+                    "failures": {"api_error": 1},
+                    "incomplete": {"max_tokens": 3, "refusal": 7, "out_of_patience": 1},
+                    "repairs": {"max_tokens": 8, "continue": 4},
+                },
+                None,
+                "completed, 10 answers are incomplete (7 refusal, 3 max_tokens), 1 answer has an unknown stop reason "
+                "(1 out_of_patience); 1,000 succeeded, 1 errored (1 api_error); 12 repairs (8 max_tokens, 4 continue); "
+                "$0.00",
+            ),
+            (
+                {"state": "failed", "succeeded": 1, "incomplete": {"empty": 1}},
+                "batch 2 of 2: lost",
+                "failed, 1 answer is incomplete (1 empty): batch 2 of 2: lost; 1 succeeded; $0.00",
+            ),
         ],
     )
     def test_says_how_it_ended_and_what_it_cost(self, summary: Any, reason: str | None, expected: str) -> None:

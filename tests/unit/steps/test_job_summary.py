@@ -23,6 +23,8 @@ class TestTheSummary:
             batch_id="msgbatch_1",
             counts={"succeeded": 2, "expired": 1, "processing": 0},
             usage={"input_tokens": 5, "output_tokens": 7},
+            incomplete={"refusal": 1, "max_tokens": 1},
+            repairs={"continue": 2},
             answered=1,
             published=1,
             done=True,
@@ -35,6 +37,8 @@ class TestTheSummary:
             counts={"errored": 2},
             usage={"input_tokens": 1},
             skipped=2,
+            incomplete={"refusal": 2},
+            repairs={"continue": 1, "reask": 0},
             done=True,
         ),
     )
@@ -48,6 +52,8 @@ class TestTheSummary:
             "succeeded": 2, "errored": 2, "expired": 1, "canceled": 0,
         }  # fmt: skip
         assert (summary["fallback"], summary["fallback_skipped"], summary["resubmitted"]) == (1, 2, 0)
+        assert summary["incomplete"] == {"refusal": 3, "max_tokens": 1}
+        assert summary["repairs"] == {"continue": 3}
         assert summary["batch_ids"] == ["msgbatch_1"]
         assert summary["usage"]["input_tokens"] == 6
         assert summary["started_at"] == "1970-01-01T00:00:02+00:00"
@@ -85,6 +91,7 @@ class TestTheSummary:
     def test_is_foretold_by_the_progress(self) -> None:
         progress = job_summary.make_progress(self.record(), self.BATCHES)
         assert (progress["requests"], progress["processing"], progress["batches_done"]) == (5, 0, 2)
+        assert (progress["incomplete"], progress["repairs"]) == ({"refusal": 3, "max_tokens": 1}, {"continue": 3})
         assert json.loads(json.dumps(progress)) == progress
         assert [progress[key] for key in ("polls", "polls_404", "next_poll_at")] == [
             progress[key] for key in ("looks", "not_found", "next_look")
