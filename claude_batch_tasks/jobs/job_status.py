@@ -183,16 +183,24 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
         """Return the fields as a dict of JSON types, some also under the names that they had before."""
         return _add_old_names(super().asdict())
 
+    def __str__(self) -> str:
+        """Return one line: ``job 4f0c2a8e completed, 1 answer is incomplete (1 refusal): 9 succeeded, 1 errored``."""
+        said = ", ".join(filter(None, (self.phase, answer_texts.format_incomplete(self.incomplete))))
+        return f"job {self.job_id} {said}: {self.error or self._describe_outcomes()}"
+
+    def _describe_outcomes(self) -> str:
+        counts = {name: getattr(self, name) for name in (*OUTCOMES, "processing")}
+        return format_counts(counts) if any(counts.values()) else "no outcomes"
+
     def _repr_html_(self) -> str:
         """Return a table, which notebooks show."""
-        counts = {name: getattr(self, name) for name in (*OUTCOMES, "processing")}
         rows = {
             "Label": self.label,
             "Phase": self.phase,
             "Progress": self.progress.text if self.progress else None,
             "Error": self.error,
             "Stopped": self.stopped,
-            "Requests": f"{self.requests:,} ({format_counts(counts) if any(counts.values()) else 'no outcomes'})",
+            "Requests": f"{self.requests:,} ({self._describe_outcomes()})",
             "Failures": answer_texts.format_reasons(failures.count_by_type(self.failures)),
             "Answers": answer_texts.format_incomplete(self.incomplete),
             "Repairs": answer_texts.format_repairs(self.repairs),

@@ -11,8 +11,8 @@ import click
 import pytest
 from rich.console import Console
 
-from claude_batch_tasks import BatchStatus, JobStatus, Progress
-from claude_batch_tasks.cli import job_texts, output
+from claude_batch_tasks import BatchStatus, FailureCount, JobStatus, Progress, RequestResult
+from claude_batch_tasks.cli import failure_texts, job_texts, output
 from claude_batch_tasks.cli.output import Line
 
 PARAGRAPH = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
@@ -182,3 +182,51 @@ def test_a_failed_job_is_listed_with_its_reason_alone() -> None:
 def test_calls_of_on_result_that_failed_are_listed() -> None:
     rows = [click.unstyle(line.text) for line in job_texts.format_jobs([make_job(delivery_failures=3)], None)]
     assert rows[1].endswith("on_result failed 3")
+
+
+class TestAnswersThatAreNotComplete:
+    JOB = make_job(
+        state="completed",
+        phase="completed",
+        next_poll_at=None,
+        ended_at=datetime.now(timezone.utc),
+        incomplete={"max_tokens": 3, "refusal": 7, "out_of_patience": 1},
+        repairs={"continue": 4},
+        failures=(
+            FailureCount(outcome="expired", error_type=None, count=150),
+            FailureCount(outcome="succeeded", error_type=None, count=7, incomplete="refusal", message="it refused"),
+        ),
+    )
+    SAID = (
+        "10 answers are incomplete (7 refusal, 3 max_tokens), 1 answer has an unknown stop reason (1 out_of_patience)"
+    )
+
+    def test_are_in_the_first_line_of_a_status(self) -> None:
+        lines = [click.unstyle(line.text) for line in job_texts.format_status(self.JOB, [])]
+        assert f"State      completed: {self.SAID}" in lines
+        assert "Failures   150 expired" in lines
+        assert "Incomplete 7 refusal, 3 max_tokens, 1 out_of_patience" in lines
+        assert "Repairs    4 continue" in lines
+
+    def test_are_listed(self) -> None:
+        rows = [click.unstyle(line.text) for line in job_texts.format_jobs([self.JOB], None)]
+        assert rows[1].endswith("expired 150, incomplete 10")
+
+    def test_are_said_at_the_end(self) -> None:
+        said = click.unstyle(job_texts.format_ending(self.JOB))
+        assert f" completed: {self.SAID}; 1,500 succeeded, " in said
+
+    def test_are_said_by_the_status_itself(self) -> None:
+        assert str(self.JOB) == (
+            f"job {self.JOB.job_id} completed, {self.SAID}: 1,500 succeeded, 300 errored, 150 expired, 50 canceled, "
+            "98,000 processing"
+        )
+
+    def test_are_counted_among_the_failures(self) -> None:
+        lines = [click.unstyle(line.text) for line in failure_texts.format_counts(self.JOB.failures)]
+        assert lines[2].split() == ["refusal", "7", "-", "it", "refused"]
+
+    def test_are_listed_with_what_they_lack(self) -> None:
+        result = RequestResult(custom_id="a", type="succeeded", source="batch", incomplete="empty")
+        lines = [click.unstyle(line.text) for line in failure_texts.format_failures([result])]
+        assert lines[1].split() == ["empty", "a", "the", "answer", "has", "no", "text"]
