@@ -45,8 +45,7 @@ def simulator(
     try:
         require_extra()
         chosen = find_scenario(scenario)
-        if script is not None:
-            chosen = read_script(script, chosen)
+        chosen = chosen if script is None else read_script(script, chosen)
         listener = listen(host, port)
     except (RuntimeError, LookupError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None

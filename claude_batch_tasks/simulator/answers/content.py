@@ -189,9 +189,8 @@ def _find_part(blocks: list[dict[str, Any]], count: int, said: Said) -> _Part | 
 def _split_parts(blocks: list[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]:
     """Divide the blocks into parts, at most `count`; where there are too few blocks, the longest text is cut."""
     units = _group_blocks(blocks)
-    texts = [block for unit in units if (block := unit[-1]).get("type") == "text"]
-    if len(units) < count and texts:
-        longest = max(texts, key=lambda block: len(block["text"]))
+    longest = max(blocks, key=lambda block: len(block.get("text", "")), default={})
+    if len(units) < count and longest.get("type") == "text":
         sections = _split_text(longest["text"], count - len(units) + 1)
         cut = [{**longest, "text": section} for section in sections]
         units = _group_blocks(list(chain(*((cut if block is longest else [block]) for block in blocks))))
@@ -255,8 +254,8 @@ def _cut_content(content: Content, max_tokens: int) -> Content:
 
 def _cut_block(block: dict[str, Any], chars: int) -> dict[str, Any]:
     """Return the beginning of a block; a call of a tool has no input then."""
-    field = {"text": "text", "thinking": "thinking"}.get(block.get("type", ""))
-    if field is not None:
+    field = block.get("type")
+    if field in ("text", "thinking"):
         return {**block, field: block[field][:chars]}
     return {**block, "input": {}} if "input" in block else block
 
@@ -267,6 +266,11 @@ def count_chars(block: dict[str, Any]) -> int:
         if isinstance(block.get(field), str):
             return len(block[field])
     return len(_encode(block["input"])) if "input" in block else 0
+
+
+def has_output(blocks: list[dict[str, Any]]) -> bool:
+    """Return whether there is more than blank text."""
+    return any(block.get("type") != "text" or block["text"].strip() for block in blocks)
 
 
 def count_output(blocks: list[dict[str, Any]], *kinds: str) -> int:

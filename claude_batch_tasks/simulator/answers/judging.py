@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ..faults import draw_chance
 from ..script import MESSAGE_OF, Answer, Behaviour, Outcome
+from .forms import Forms
 
 _Patterns: TypeAlias = list[tuple[str, re.Pattern[str]]]
 
@@ -54,6 +55,7 @@ class Judge:
         self._params = sendings.by_params[via]
         self._keys = sendings.by_key
         self._used: Counter[int] = Counter()
+        self.forms = Forms()
         self._outcomes = [
             (number, rule, re.compile(rule.custom_id).search)
             for number, rule in enumerate(behaviour.outcomes)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from ..models import find_model
 from ..script import Behaviour
 from .content import THINKING, count_output, make_content
 from .prompt import Prompt
@@ -15,13 +16,14 @@ from .shapes import UNKNOWN_BLOCK, CacheCreation, Message, OutputDetails, Usage
 def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"], behaviour: Behaviour) -> Message:
     """Return the answer to a prompt, always the same."""
     content = make_content(prompt, behaviour)
+    model = find_model(prompt.model, behaviour.models)
     blocks = content.blocks
     usage = make_usage(prompt, tier, count_output(blocks, *THINKING))
     if behaviour.results.unknown_fields and tier == "batch":
         blocks = [UNKNOWN_BLOCK, *blocks]
     return Message(
         id=message_id,
-        model=prompt.model,
+        model=prompt.model if model is None else model.id,
         content=blocks,
         stop_reason=content.stop_reason,
         stop_sequence=content.stop_sequence,
