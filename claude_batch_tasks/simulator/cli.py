@@ -10,6 +10,7 @@ import msgspec
 
 from .answers.files import read_script
 from .scenarios import SCENARIOS, find_scenario
+from .script import Scenario
 from .server import Control, listen, make_server, require_extra
 
 
@@ -44,8 +45,7 @@ def simulator(
         return
     try:
         require_extra()
-        chosen = find_scenario(scenario)
-        chosen = chosen if script is None else read_script(script, chosen)
+        chosen = _choose_scenario(scenario, script)
         listener = listen(host, port)
     except (RuntimeError, LookupError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None
@@ -64,3 +64,8 @@ def simulator(
         click.echo("")
     with contextlib.suppress(KeyboardInterrupt):
         make_server(chosen).run(sockets=[listener])
+
+
+def _choose_scenario(name: str, script: str | None) -> Scenario:
+    scenario = find_scenario(name)
+    return scenario if script is None else read_script(script, scenario)

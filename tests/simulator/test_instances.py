@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from claude_batch_tasks.simulator import Answer, Simulator
 from claude_batch_tasks.simulator.answers.instances import make_instance
 
 from .conftest import request
-from .test_answers import run, send, texts, turn
+from .test_answers import run, send, texts
 
 
 class Node(BaseModel):
@@ -21,6 +21,19 @@ class Node(BaseModel):
     size: float = Field(gt=0, lt=1)
     next: Node | None
     children: list[Node]
+
+
+class City(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    size: int
+    mayor: str | None
+    kind: Literal["old", "new"]
+
+
+#: As `output_config` takes it.
+CITY = {"format": {"type": "json_schema", "schema": City.model_json_schema()}}
 
 
 @pytest.mark.parametrize(
@@ -73,13 +86,12 @@ def test_a_schema_of_pydantic_that_contains_itself() -> None:
 
 
 def test_a_schema_is_answered_with_an_instance(simulator: Simulator) -> None:
-    config = {"format": {"type": "json_schema", "schema": Node.model_json_schema()}}
-    rows = run(simulator, *(request(name, name, output_config=config) for name in "ab"))
+    rows = run(simulator, *(request(name, name, output_config=CITY) for name in "ab"))
     answers = [texts(rows[name]["message"]) for name in "ab"]
     assert answers[0] == answers[1]
-    Node.model_validate_json(answers[0], strict=True)
+    City.model_validate_json(answers[0], strict=True)
     simulator.answer_with(Answer(text="scripted"))
-    assert texts(send(simulator, "x", output_config=config)) == "scripted"
+    assert texts(send(simulator, "x", output_config=CITY)) == "scripted"
 
 
 @pytest.mark.parametrize("choice", [{"type": "tool", "name": "g"}, {"type": "any"}])
@@ -102,9 +114,7 @@ def test_stop_sequences_are_obeyed(simulator: Simulator) -> None:
     assert (cut["stop_reason"], cut["stop_sequence"], texts(cut)) == ("max_tokens", None, "one ")
 
 
-def test_json_that_was_cut_goes_on(simulator: Simulator) -> None:
-    config = {"format": {"type": "json_schema", "schema": Node.model_json_schema()}}
-    cut = send(simulator, "x", output_config=config, max_tokens=4)
-    rest = send(simulator, "", output_config=config, messages=[{"role": "user", "content": "x"}, turn(cut)])
-    Node.model_validate_json(texts(cut) + texts(rest), strict=True)
-    assert json.loads(texts(cut) + texts(rest)) == make_instance(Node.model_json_schema())
+def test_an_instance_is_cut_like_every_answer(simulator: Simulator) -> None:
+    whole, cut = (send(simulator, "x", output_config=CITY, max_tokens=tokens) for tokens in (100, 4))
+    assert json.loads(texts(whole)) == make_instance(City.model_json_schema())
+    assert (cut["stop_reason"], texts(cut)) == ("max_tokens", texts(whole)[:16])
