@@ -35,8 +35,17 @@ class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
 
     def asdict(self) -> dict[str, Any]:
         """Return the fields as a dict of JSON types: times as ISO 8601 in UTC, bytes in base64."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        found: dict[str, Any] = msgspec.to_builtins(self, enc_hook=self.encode_value)
         return found
+
+    @classmethod
+    def encode_value(cls, value: Any) -> Any:
+        """Return what stands in ``asdict()`` for a value of a type that JSON does not have.
+
+        Raises:
+            NotImplementedError: nothing does.
+        """
+        raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 
     def __json__(self) -> dict[str, Any]:
         """Return what kombu's JSON serializer writes, for a task that returns this."""

@@ -63,3 +63,14 @@ def make_reader(cls: type[Any], kind: Kind) -> TypeReader:
 def _of_msgspec(cls: type[Any]) -> TypeReader:
     schema: dict[str, Any] = msgspec.json.schema(cls)
     return TypeReader(msgspec.json.Decoder(cls).decode, schema)
+
+
+def dump_object(value: Any) -> Any:
+    """Return a pydantic model as plain values for JSON.
+
+    Raises:
+        NotImplementedError: it is none.
+    """
+    if not callable(dump := getattr(value, "model_dump", None)):
+        raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+    return dump(mode="json")

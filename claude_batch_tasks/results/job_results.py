@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from claude_batch_tasks.errors import JobNotFound, RequestNotFound
+from claude_batch_tasks.outputs import OutputReader
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results import export, failures, flat_rows
 from claude_batch_tasks.results.combined import CombinableStore, Combined
-from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result
+from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result, open_answers
 from claude_batch_tasks.results.request_search import Places, RequestSearch
 from claude_batch_tasks.store import HasJobs, lost_records
 from claude_batch_tasks.wire.result_rows import OUTCOMES
@@ -26,12 +28,16 @@ class JobResults:
     def __init__(self, store: CombinableStore, job_id: str) -> None:
         self._store, self._job_id = store, job_id
 
+    @cached_property
+    def _answers(self) -> OutputReader | None:
+        return open_answers(self._store.jobs.read_job(self._job_id))
+
     def read_results(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
         """Return the outcomes of finished batches or, if there are ``ids``, those of these requests."""
         if ids is not None:
             _check_choices(type, order)
             return (result for result in self._read_some(self._search_all_ids(ids)) if type in (None, result.type))
-        return (as_result(custom_id, outcome) for custom_id, outcome in self.read_outcomes(type, order))
+        return (as_result(custom_id, outcome, self._answers) for custom_id, outcome in self.read_outcomes(type, order))
 
     def read_combined(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
         """Return what ``read_results`` does, with the newest outcome of each request, of the job or of a retry."""
@@ -42,12 +48,12 @@ class JobResults:
         else:
             chosen = combined.read_chosen(ids)
             found = (named for named in chosen if type in (None, named[1].row.type))
-        return (as_result(custom_id, outcome) for custom_id, outcome in found)
+        return (as_result(custom_id, outcome, self._answers) for custom_id, outcome in found)
 
     def find_combined(self, custom_id: str) -> RequestResult:
         """Return the newest outcome of one request."""
         for name, outcome in self._combine().read_chosen([custom_id]):
-            return as_result(name, outcome)
+            return as_result(name, outcome, self._answers)
         return self.find_result(custom_id)  # which says why there is none
 
     def _combine(self) -> Combined:
@@ -121,7 +127,7 @@ class JobResults:
         for number, wanted in places.items():
             if (batch := self._store.records.read_batch(self._job_id, number)) is not None:
                 for outcome in Reader(self._store, self._job_id, job, number, batch).read_chosen(wanted):
-                    yield as_result(wanted[outcome.place], outcome)
+                    yield as_result(wanted[outcome.place], outcome, self._answers)
 
     def _open_readers(self, only: Type | None, order: Order) -> Iterator[Reader]:
         """Return the readers of the batches that are finished by now."""

@@ -16,6 +16,7 @@ import msgspec
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job, shorten_text
+from claude_batch_tasks.outputs import OutputReader, dump_object
 from claude_batch_tasks.records import Attempt, BatchRecord, JobRecord, PublicStruct
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
@@ -49,6 +50,16 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
     ``empty`` or ``invalid``; None: it is, or there is none, or its stop reason is not known."""
     attempts: tuple[Attempt, ...] = ()
     """Each time that the request was sent, in their order."""
+    parsed: Any = None
+    """The answer as an object of the job's ``output``, of a JSON schema as plain values; None: the job has no
+    ``output``, or the answer is not complete or cannot be read as that."""
+    parse_error: str | None = None
+    """Why the answer cannot be read as the job's ``output``, or what its ``check`` says: ``path: reason``."""
+
+    @classmethod
+    def encode_value(cls, value: Any) -> Any:
+        """Return what pydantic makes of its own models in ``parsed`` for JSON."""
+        return dump_object(value)
 
     @property
     def complete(self) -> bool:
@@ -114,7 +125,7 @@ class Reader:
     def read_results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
         """Yield every outcome, or those of one type, in the form that applications see."""
         for outcome in self.read_outcomes(only, order):
-            yield as_result(self.custom_id(outcome), outcome)
+            yield as_result(self.custom_id(outcome), outcome, self.answers)
 
     def custom_id(self, outcome: Outcome) -> str:
         """Return the custom_id of an outcome as the caller knows it."""
@@ -209,6 +220,11 @@ class Reader:
         if self._job.adopted:
             return custom_id
         return batch_requests.wire_id(batch_requests.round_nonce(self._job.nonce, round_), self._batch.first + place)
+
+    @cached_property
+    def answers(self) -> OutputReader | None:
+        """What reads the answers as the job's ``output``; None: it has none."""
+        return open_answers(self._job)
 
     @cached_property
     def _custom_ids(self) -> Ids:
@@ -306,9 +322,19 @@ class Reader:
             yield self._add_note(Outcome(place, "batch", result_rows.decode_row(line), line), notes)
 
 
-def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
-    """Return an outcome in the form that applications see."""
+def open_answers(job: JobRecord | None) -> OutputReader | None:
+    """Return what reads the answers of a job as its ``output``; None: it has none."""
+    return OutputReader.load(job.output) if job is not None and job.output is not None else None
+
+
+def as_result(custom_id: str, outcome: Outcome, answers: OutputReader | None = None) -> RequestResult:
+    """Return an outcome in the form that applications see.
+
+    Args:
+        answers: reads answers as the job's ``output``; default: they are not read.
+    """
     row, (result, odd) = outcome.row, _parse_result(outcome.line)
+    parsed, parse_error = _read_answer(row, answers)
     kind = row.type
     message: Any = result.get("message")
     error: dict[str, Any] | None = None
@@ -333,7 +359,16 @@ def as_result(custom_id: str, outcome: Outcome) -> RequestResult:
         raw=outcome.line if odd else None,
         stop_reason=row.stop_reason if kind == "succeeded" else None,
         incomplete=row.incomplete,
+        parsed=parsed,
+        parse_error=parse_error,
     )
+
+
+def _read_answer(row: result_rows.Row, answers: OutputReader | None) -> tuple[Any, str | None]:
+    """Return the object in an answer, or why there is none."""
+    if row.type != "succeeded" or row.incomplete is not None or answers is None:
+        return None, row.invalid
+    return answers.parse(row.content)
 
 
 def _parse_result(line: bytes) -> tuple[dict[str, Any], str | None]:
