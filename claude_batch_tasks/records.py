@@ -35,11 +35,11 @@ class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
 
     def asdict(self) -> dict[str, Any]:
         """Return the fields as a dict of JSON types: times as ISO 8601 in UTC, bytes in base64."""
-        found: dict[str, Any] = msgspec.to_builtins(self, enc_hook=self.encode_value)
+        found: dict[str, Any] = msgspec.to_builtins(self, enc_hook=self._encode_value)
         return found
 
     @classmethod
-    def encode_value(cls, value: Any) -> Any:
+    def _encode_value(cls, value: Any) -> Any:
         """Return what stands in ``asdict()`` for a value of a type that JSON does not have.
 
         Raises:

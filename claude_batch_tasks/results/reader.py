@@ -57,7 +57,7 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
     """Why the answer cannot be read as the job's ``output``, or what its ``check`` says: ``path: reason``."""
 
     @classmethod
-    def encode_value(cls, value: Any) -> Any:
+    def _encode_value(cls, value: Any) -> Any:
         """Return what pydantic makes of its own models in ``parsed`` for JSON."""
         return dump_object(value)
 
