@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-#: The columns, in their order. Those of ``token_usage.USAGE`` are integers, all others texts or empty.
+#: The columns, in their order; new ones come last.
 COLUMNS = (
     *("custom_id", "type", "source", "text", "stop_reason", "model"),
     *token_usage.USAGE,
     *("error_type", "error_message", "message"),
+    *("incomplete", "attempts", "parse_error"),
 )
+
+#: Those that are integers; all others are texts or empty.
+INTEGERS = (*token_usage.USAGE, "attempts")
 
 #: Rows that become one part of an Arrow table.
 _CHUNK = 5_000
@@ -45,6 +49,9 @@ def flatten_outcome(custom_id: str, outcome: Outcome) -> dict[str, Any]:
         "error_type": _clean_text(error.get("type")),
         "error_message": _clean_text(error.get("message")),
         "message": message_json(outcome).decode() if message else None,
+        "incomplete": result.incomplete,
+        "attempts": len(result.attempts),
+        "parse_error": _clean_text(outcome.row.invalid),
     }
 
 
@@ -64,7 +71,7 @@ def arrow_schema() -> pyarrow.Schema:
     except ImportError:
         raise _missing_package("pyarrow", "arrow") from None
     text = pyarrow.string()
-    return pyarrow.schema([(name, pyarrow.int64() if name in token_usage.USAGE else text) for name in COLUMNS])
+    return pyarrow.schema([(name, pyarrow.int64() if name in INTEGERS else text) for name in COLUMNS])
 
 
 def to_arrow(outcomes: Iterable[tuple[str, Outcome]]) -> pyarrow.Table:
@@ -97,7 +104,7 @@ def to_pandas(outcomes: Iterable[tuple[str, Outcome]]) -> pandas.DataFrame:
     except ImportError:
         raise _missing_package("pandas", "pandas") from None
     # Rows without an answer have no counts, which pandas' plain integers cannot say.
-    return pandas.DataFrame(_collect_columns(outcomes)).astype(dict.fromkeys(token_usage.USAGE, "Int64"))
+    return pandas.DataFrame(_collect_columns(outcomes)).astype(dict.fromkeys(INTEGERS, "Int64"))
 
 
 def to_polars(outcomes: Iterable[tuple[str, Outcome]]) -> polars.DataFrame:
@@ -110,7 +117,7 @@ def to_polars(outcomes: Iterable[tuple[str, Outcome]]) -> polars.DataFrame:
         import polars
     except ImportError:
         raise _missing_package("polars", "polars") from None
-    types = {name: polars.Int64 if name in token_usage.USAGE else polars.String for name in COLUMNS}
+    types = {name: polars.Int64 if name in INTEGERS else polars.String for name in COLUMNS}
     return polars.DataFrame(_collect_columns(outcomes), schema=types)
 
 

@@ -26,6 +26,7 @@ from claude_batch_tasks.records import Unit, WorkerPresence
 from claude_batch_tasks.store import Store, open_store_at
 from tests.factories import make_params
 from tests.support import ASKED_ONCE
+from tests.unit.jobs.job_maker import ANSWERS, CUT, SUCCEEDED, Maker
 
 PROMPT = "SECRET-PROMPT"
 
@@ -399,6 +400,55 @@ class TestAJobInTheStore:
     def test_is_resumed_only_when_it_has_failed(self, run: Callable[..., Result], job: BatchJob) -> None:
         refused = run("resume", job.id)
         assert (refused.exit_code, "has not ended" in refused.output) == (1, True)
+
+
+class TestAJobWithAnswersThatAreNotComplete:
+    @pytest.fixture
+    def job(self, app: Celery, store: Store) -> BatchJob:
+        return Maker(app, store).make(*ANSWERS)
+
+    def test_says_so_in_its_first_line(self, run: Callable[..., Result], job: BatchJob) -> None:
+        said = "3 answers are incomplete (2 max_tokens, 1 refusal)"
+        assert f"State      completed: {said}" in run("status", job.id).output
+        assert run("list").output.splitlines()[1].endswith("expired 1, incomplete 3")
+        assert f" completed: {said}" in run("watch", job.id).output
+
+    def test_has_counts_as_json(self, run: Callable[..., Result], job: BatchJob) -> None:
+        found = json.loads(run("status", job.id, "--json").output)
+        assert found["incomplete"] == {"max_tokens": 2, "refusal": 1, "out_of_patience": 1}
+        assert found["repairs"] == {}
+
+    def test_is_not_passed_off_as_good(self, run: Callable[..., Result], app: Celery, store: Store) -> None:
+        cut = Maker(app, store).make([CUT], job_id="cut")
+        watched = run("watch", cut.id)
+        assert watched.exit_code == 3
+        assert "Which are incomplete, and why: claude-batch failures cut" in watched.output
+        assert run("watch", Maker(app, store).make([SUCCEEDED], job_id="good").id).exit_code == 0
+
+    def test_has_them_among_its_failures(self, run: Callable[..., Result], job: BatchJob) -> None:
+        rows = [row.split() for row in run("failures", job.id).output.splitlines()[1:4]]
+        assert [row[:3] for row in rows] == [
+            ["expired", "1", "0-3"],
+            ["max_tokens", "2", "0-2"],
+            ["refusal", "1", "0-1"],
+        ]
+        found = json.loads(run("failures", job.id, "--json").output)
+        assert (found["failed"], found["incomplete"]) == (1, {"max_tokens": 2, "refusal": 1})
+        listed = run("failures", job.id, "--type", "incomplete", "--list", "--json").output.splitlines()
+        assert {(each["custom_id"], each["type"], each["outcome"]) for each in map(json.loads, listed)} == {
+            ("0-1", "refusal", "succeeded"),
+            ("0-2", "max_tokens", "succeeded"),
+            ("1-1", "max_tokens", "succeeded"),
+        }
+
+    def test_offers_to_run_failures_again_and_no_answers(self, run: Callable[..., Result], job: BatchJob) -> None:
+        assert f"retry-failed {job.id}\n" in run("failures", job.id).output
+        both = run("failures", job.id, "--type", "expired", "--type", "refusal").output
+        assert f"retry-failed {job.id} --type expired\n" in both
+        assert "retry-failed" not in run("failures", job.id, "--type", "refusal").output
+        refused = run("retry-failed", job.id, "--type", "refusal")
+        assert (refused.exit_code, "refusal_model" in refused.output) == (2, True)
+        assert run("failures", job.id, "--type", "succeeded").exit_code == 2
 
 
 def make_worker() -> WorkerPresence:

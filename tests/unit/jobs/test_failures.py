@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,6 +217,28 @@ class TestAnswersThatAreNotComplete:
         assert [(each.type, each.count) for each in status.failures] == [("expired", 1), ("refusal", 5)]
         store.jobs.update_job(JOB, summary=summary)  # of an earlier release
         assert (job.status().incomplete, job.status().repairs) == ({}, {})
+
+    def test_have_their_reason_in_exports(self, make: Make, tmp_path: Path) -> None:
+        path = tmp_path / "results.csv"
+        make(*ANSWERS).export(path, order="request")
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0])[-3:] == ["incomplete", "attempts", "parse_error"]
+        assert [(row["stop_reason"], row["incomplete"]) for row in rows] == [
+            ("", ""),
+            ("refusal", "refusal"),
+            ("max_tokens", "max_tokens"),
+            ("", ""),
+            ("out_of_patience", ""),
+            ("max_tokens", "max_tokens"),
+            ("", ""),
+        ]
+
+    def test_are_exported_with_the_failures(self, make: Make, tmp_path: Path) -> None:
+        job, path = make(*ANSWERS), tmp_path / "failures.jsonl"
+        assert job.export(path, failures=True) == 4
+        assert job.export(path, failures=["refusal"]) == 1
+        assert json.loads(path.read_text())["result"]["message"]["stop_reason"] == "refusal"
 
     def test_are_shown_in_a_notebook(self, make: Make) -> None:
         shown = make(*ANSWERS).status()._repr_html_()

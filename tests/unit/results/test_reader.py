@@ -661,6 +661,9 @@ class TestAnExport:
             "error_type": None,
             "error_message": None,
             "message": json.dumps(answer(4)["message"]),
+            "incomplete": None,
+            "attempts": 0,
+            "parse_error": None,
         }
         assert (rows[5]["type"], rows[5]["error_type"], rows[5]["error_message"]) == ("errored", "api_error", "no 5")
         assert (rows[6]["type"], rows[6]["text"], rows[6]["message"]) == ("expired", None, None)
