@@ -15,7 +15,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .journal import BatchRecord, Call, Journal, PromptRecord, State, Tokens, Totals
+    from .journal import (
+        Attempt,
+        BatchRecord,
+        Call,
+        Charge,
+        Invoice,
+        Journal,
+        PromptRecord,
+        State,
+        Tokens,
+        Totals,
+    )
     from .models import Model
     from .scenarios import SCENARIOS
     from .script import Answer, Behaviour, Fault, Outcome, ResultsStyle, Scenario, ToolCall
@@ -24,11 +35,14 @@ if TYPE_CHECKING:
 __all__ = [
     "SCENARIOS",
     "Answer",
+    "Attempt",
     "BatchRecord",
     "Behaviour",
     "Call",
+    "Charge",
     "Control",
     "Fault",
+    "Invoice",
     "Journal",
     "Model",
     "Outcome",
@@ -44,7 +58,10 @@ __all__ = [
 
 # On first use: every pytest run loads this package for its plugin, and most never start a simulator.
 _HOME = {
-    **dict.fromkeys(("BatchRecord", "Call", "Journal", "PromptRecord", "State", "Tokens", "Totals"), "journal"),
+    **dict.fromkeys(
+        ("Attempt", "BatchRecord", "Call", "Charge", "Invoice", "Journal", "PromptRecord", "State", "Tokens", "Totals"),
+        "journal",
+    ),
     "Model": "models",
     "SCENARIOS": "scenarios",
     **dict.fromkeys(

@@ -16,7 +16,7 @@ from msgspec import Struct
 from .answers.messages import make_message
 from .answers.prompt import Prompt
 from .answers.shapes import UNKNOWN, Line, Result, error_json
-from .journal import Tokens
+from .journal import Charge
 from .script import Behaviour
 
 Status: TypeAlias = Literal["in_progress", "canceling", "ended"]
@@ -73,16 +73,22 @@ class Bill(Struct):
     """
 
     outcomes: Counter[str] = msgspec.field(default_factory=Counter)
-    by_model: dict[str, Tokens] = msgspec.field(default_factory=lambda: defaultdict(Tokens))
-    #: How many answers are charged.
-    paid: int = 0
+    by_model: dict[str, Charge] = msgspec.field(default_factory=lambda: defaultdict(Charge))
+    #: What is not charged, by the error type or other reason.
+    unbilled: Counter[str] = msgspec.field(default_factory=Counter)
+
+    @property
+    def paid(self) -> int:
+        """How many answers are charged."""
+        return sum(charge.answers for charge in self.by_model.values())
 
     def add_prompts(self, prompts: Sequence[Prompt]) -> None:
         self.outcomes.update(prompt.outcome for prompt in prompts)
         for prompt in prompts:
             if prompt.is_billed:
-                self.paid += 1
-                self.by_model[prompt.model].add(prompt.count_tokens())
+                self.by_model[prompt.model].add(Charge(1, prompt.count_tokens(), prompt.count_searches()))
+            else:
+                self.unbilled["refusal" if prompt.outcome == "succeeded" else prompt.outcome] += 1
 
 
 class Batch:
@@ -171,6 +177,12 @@ class Batch:
         """Return the bill. It is cached between calls: only what was processed since the last call is added."""
         self._bill.add_prompts(self.prompts[self._bill.outcomes.total() : self.count_processed(now)])
         return self._bill
+
+    def count_unbilled(self, now: float) -> Counter[str]:
+        """Return how many requests are over and not charged, by reason."""
+        bill, rest = self.bill_at(now), self.rest_outcome(now)
+        over = {} if rest == "processing" else {rest: len(self.prompts) - bill.outcomes.total()}
+        return bill.unbilled + Counter(over)
 
     def as_json(self, now: float, base_url: str) -> dict[str, Any]:
         """Return the batch as the API shows it."""

@@ -4,6 +4,8 @@
 |---|---|---|
 | GET state | | `State` |
 | GET journal?since=0&prompts=true | | `Journal` |
+| GET invoice | | `Invoice`: what is charged so far, by model, and what is not |
+| GET paid_twice | | the `PromptRecord` of every prompt that has repeated payments |
 | GET scenarios | | every named `Scenario` |
 | POST faults | `{"faults": [Fault], "replace": false}` | `State` |
 | POST answers | `{"answers": [Answer], "replace": false}`: they come before those in force | `State` |
@@ -65,6 +67,8 @@ def make_routes() -> list[Route]:
     return [
         _make_get("state", lambda request, world: world.state()),
         _make_get("journal", _read_journal),
+        _make_get("invoice", lambda request, world: world.write_invoice()),
+        _make_get("paid_twice", lambda request, world: world.read_journal().paid_twice()),
         _make_get("scenarios", lambda request, world: list(SCENARIOS.values())),
         _make_post("faults", NewFaults, lambda world, new: world.add_faults(new.faults, new.replace)),
         _make_post("answers", NewAnswers, _add_answers),

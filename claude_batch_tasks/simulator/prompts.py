@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from .answers.content import count_output, find_said, has_output, make_content
 from .answers.judging import Asked, Judge, attempt_keys
-from .answers.prompt import Prefix, Prompt
+from .answers.prompt import SHOWN_CHARS, Prefix, Prompt
 from .script import STATUS_OF, ErrorType
 from .validation import Terms, find_problem
 
@@ -156,12 +156,14 @@ def _judge_prompt(prompt: Prompt, params: dict[str, Any], judge: Judge) -> None:
     verdict = judge.decide_outcome(Asked(prompt.custom_id, prompt.digest, prompt.model, first, last))
     prompt.outcome, prompt.message, prompt.answer = verdict
     prompt.echo = last[: behaviour.echo_chars]
+    prompt.first = first[:SHOWN_CHARS] if first != last else ""
     prompt.max_tokens = params["max_tokens"]
     prompt.form = judge.forms.find_form(params)
     prompt.keys = attempt_keys(behaviour, prompt.custom_id, first)
     if messages[-1]["role"] == "assistant":
         prompt.said_chars, prompt.said_blocks = find_said(prompt, behaviour, messages[-1]["content"])
     content = make_content(prompt, behaviour)
+    prompt.stop_reason = content.stop_reason
     refused = content.stop_reason == "refusal" and not has_output(content.blocks)
     prompt.output_tokens = 0 if refused else max(1, count_output(content.blocks))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from .journal import Journal, State
+from .journal import Invoice, Journal, State
 from .scenarios import find_scenario
 from .script import Answer, Fault, Scenario
 
@@ -40,6 +40,10 @@ class Control:
     def journal(self, since: int = 0, prompts: bool = True) -> Journal:
         """Return every call after number `since`, and what was sent and paid for each prompt."""
         return self._call_control(f"journal?since={since}&prompts={str(prompts).lower()}", Journal)
+
+    def invoice(self) -> Invoice:
+        """Return what is charged so far, by model, and what is not."""
+        return self._call_control("invoice", Invoice)
 
     def faults(self, *faults: Fault, replace: bool = False) -> State:
         """Install faults beside (or in place of) those in force. They count calls from now on."""

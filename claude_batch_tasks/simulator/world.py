@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
 from .answers.judging import Judge, Sendings
-from .answers.prompt import Prompt
+from .answers.prompt import SHOWN_CHARS, Prompt
 from .batch import Batch, Bill, Clock
 from .faults import FaultBook, Moment
-from .journal import BatchRecord, Call, FaultRecord, Journal, PromptRecord, State, Tokens, Totals
+from .journal import Attempt, BatchRecord, Call, Charge, FaultRecord, Invoice, Journal, PromptRecord, State, Totals
 from .limits import Limits
 from .prompts import ApiError
 from .script import Behaviour, Fault, Scenario
@@ -141,7 +141,17 @@ class World:
     def read_journal(self, since: int = 0, prompts: bool = True) -> Journal:
         """Return the calls after number `since`; `prompts=False` leaves out the prompts, which may be many."""
         records = self._prompt_records() if prompts else []
-        return Journal(self.calls[since:], records, self._batch_records(), self._sum_totals())
+        return Journal(self.calls[since:], records, self._batch_records(), self._sum_totals(), self.write_invoice())
+
+    def write_invoice(self) -> Invoice:
+        now = self.now()
+        charges: defaultdict[str, Charge] = defaultdict(Charge)
+        unbilled: Counter[str] = Counter()
+        for batch in self.batches.values():
+            unbilled += batch.count_unbilled(now)
+            for model, charge in batch.bill_at(now).by_model.items():
+                charges[model].add(charge)
+        return Invoice(charges, self._bill.by_model, unbilled, self._bill.unbilled)
 
     def add_faults(self, faults: tuple[Fault, ...], replace: bool) -> None:
         if replace:
@@ -168,43 +178,36 @@ class World:
         ]
 
     def _sum_totals(self) -> Totals:
-        now = self.now()
-        bills = [batch.bill_at(now) for batch in self.batches.values()]
-        by_model: defaultdict[str, Tokens] = defaultdict(Tokens)
-        for bill in bills:
-            for model, tokens in bill.by_model.items():
-                by_model[model].add(tokens)
+        invoice = self.write_invoice()
         return Totals(
             calls=len(self.calls),
             batches_created=len(self.batches),
             requests_sent=sum(len(b.prompts) for b in self.batches.values()),
-            paid_batch=sum(bill.paid for bill in bills),
+            paid_batch=sum(charge.answers for charge in invoice.batch.values()),
             paid_messages=self._bill.paid,
-            batch_by_model=by_model,
-            messages_by_model=self._bill.by_model,
+            batch_by_model={model: charge.tokens for model, charge in invoice.batch.items()},
+            messages_by_model={model: charge.tokens for model, charge in invoice.messages.items()},
         )
 
     def _prompt_records(self) -> list[PromptRecord]:
         now = self.now()
         records: dict[bytes, PromptRecord] = {}
 
-        def record(prompt: Prompt, outcome: str) -> PromptRecord:
-            entry = records.get(prompt.digest)
-            if entry is None:
-                entry = records[prompt.digest] = PromptRecord(prompt.digest.hex(), prompt.echo[:80], [])
-            entry.outcomes.append(outcome)
-            return entry
+        def add_attempt(prompt: Prompt, outcome: str, batch: int = 0) -> None:
+            record = records.get(prompt.digest)
+            if record is None:
+                text = prompt.echo[:SHOWN_CHARS]
+                record = PromptRecord(prompt.digest.hex(), text, prompt.first or text, prompt.model, [])
+                records[prompt.digest] = record
+            answered = outcome == "succeeded"
+            stop_reason = prompt.stop_reason if answered else None
+            record.add_attempt(Attempt(outcome, stop_reason, answered and prompt.is_billed, batch, prompt.custom_id))
 
         for batch in self.batches.values():
             for prompt, outcome in zip(batch.prompts, batch.list_outcomes(now), strict=True):
-                entry = record(prompt, outcome)
-                entry.custom_ids.append(prompt.custom_id)
-                entry.sent_in_batches += 1
-                entry.paid_batch += outcome == "succeeded" and prompt.is_billed
+                add_attempt(prompt, outcome, batch.number)
         for sent in self.messages:
-            entry = record(sent, sent.outcome)
-            entry.sent_as_messages += 1
-            entry.paid_messages += sent.is_billed
+            add_attempt(sent, sent.outcome)
         return list(records.values())
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import anthropic
 import pytest
 
-from claude_batch_tasks.simulator import Outcome, Simulator
+from claude_batch_tasks.simulator import Answer, Charge, Outcome, Simulator, Tokens
 
-from .conftest import request, requests
+from .conftest import call, request, requests
 
 pytestmark = pytest.mark.latest
+
+SEARCHES = {"web_search_requests": 3, "web_fetch_requests": 1}
 
 
 def outcomes(simulator: Simulator, client: anthropic.Anthropic, items: list[object]) -> dict[str, str]:
@@ -140,3 +144,116 @@ def test_a_reset_forgets_everything(simulator: Simulator, client: anthropic.Anth
     client.messages.batches.create(requests=requests(2))
     state = simulator.reset("partial")
     assert (state.scenario, state.batches, state.totals.calls) == ("partial", [], 0)
+
+
+def test_equal_prompts_of_one_batch_are_no_repeated_payment(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    twins = [request("a", "same"), request("b", "same"), request("c", "other")]
+    assert outcomes(simulator, client, twins) == dict.fromkeys("abc", "succeeded")
+    journal = simulator.journal()
+    assert journal.paid_twice() == []
+    assert [(p.text, p.custom_ids, p.requests, p.paid) for p in journal.repeated_prompts()] == [
+        ("same", ["a", "b"], 2, 2)
+    ]
+    # A third answer is one too many, whoever gives it.
+    client.messages.create(**request("", "same")["params"])
+    (record,) = simulator.journal().paid_twice()
+    assert (record.paid, record.requests, record.repaid) == (3, 2, 1)
+
+
+def test_the_request_of_two_that_failed_may_be_sent_again(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    simulator.behave(outcomes=[Outcome("expired", custom_id="^b$")])
+    outcomes(simulator, client, [request("a", "same"), request("b", "same")])
+    outcomes(simulator, client, [request("b-again", "same")])
+    journal = simulator.journal()
+    assert journal.paid_twice() == []
+    (record,) = journal.prompts
+    assert [(a.batch, a.custom_id, a.outcome, a.billed) for a in record.attempts] == [
+        (1, "a", "succeeded", True),
+        (1, "b", "expired", False),
+        (2, "b-again", "succeeded", True),
+    ]
+
+
+def test_a_custom_id_that_is_charged_again_is_a_repeated_payment(
+    simulator: Simulator, client: anthropic.Anthropic
+) -> None:
+    simulator.behave(outcomes=[Outcome("expired", custom_id="^b$")])
+    outcomes(simulator, client, [request("a", "same"), request("b", "same")])
+    outcomes(simulator, client, [request("a", "same")])
+    # As many payments as requests, but one of them has two.
+    (record,) = simulator.journal().paid_twice()
+    assert (record.paid, record.requests, record.repaid) == (2, 2, 1)
+
+
+def test_what_is_repaired_is_found_by_its_first_text(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    outcomes(simulator, client, [request("a", "question 1", max_tokens=2), request("b", "question 2")])
+    turns = [
+        {"role": "user", "content": "question 1"},
+        {"role": "assistant", "content": "Echo"},
+        {"role": "user", "content": "That is not JSON."},
+    ]
+    outcomes(simulator, client, [request("a", messages=turns)])
+    found = simulator.journal().find_prompts("question 1")
+    assert [(p.first_text, p.text) for p in found] == [
+        ("question 1", "question 1"),
+        ("question 1", "That is not JSON."),
+    ]
+    assert [attempt.stop_reason for p in found for attempt in p.attempts] == ["max_tokens", "end_turn"]
+
+
+def test_the_invoice_is_exact(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    usage = {"input_tokens": 1_000_000, "output_tokens": 200_000, "cache_read_input_tokens": 500_000}
+    written = {"cache_creation_input_tokens": 300_000, "cache_creation": {"ephemeral_1h_input_tokens": 100_000}}
+    simulator.answer_with(
+        Answer(prompt="refused at once", refusal=True),
+        Answer(prompt="refused late", refusal=True, text="I begin", usage={"input_tokens": 100, "output_tokens": 3}),
+        Answer(prompt="cached", usage={**usage, **written}),
+        Answer(prompt="searched", usage={"input_tokens": 0, "output_tokens": 0, "server_tool_use": SEARCHES}),
+        Answer(prompt="wrong", error="invalid_request_error"),
+        Answer(prompt="late", type="expired"),
+    )
+    opus = "claude-opus-4-7"
+    texts = ["refused at once", "refused late", "cached", "searched", "wrong", "late"]
+    items = [request(f"r-{n}", text) for n, text in enumerate(texts)]
+    outcomes(simulator, client, [*items, request("r-6", "cached", model=opus)])
+    client.messages.create(**request("", "cached", model=opus)["params"])
+    client.messages.create(**request("", "refused at once", model=opus)["params"])
+    cached = Tokens(1_000_000, 200_000, 200_000, 100_000, 500_000)
+    haiku = Tokens(1_000_100, 200_003, 200_000, 100_000, 500_000)
+    invoice = simulator.invoice()
+    assert invoice == simulator.journal(prompts=False).invoice
+    assert invoice.batch == {"claude-haiku-4-5": Charge(3, haiku, 3), opus: Charge(1, cached)}
+    assert invoice.messages == {opus: Charge(1, cached)}
+    assert invoice.unbilled_batch == {"refusal": 1, "invalid_request_error": 1, "expired": 1}
+    assert invoice.unbilled_messages == {"refusal": 1}
+    # An answer that uses the cache: 1 + 0.2 * 1.25 + 0.1 * 2 + 0.5 * 0.1 = 1.5 million tokens of input, 0.2 of output.
+    late = Decimal("0.0001") + Decimal("0.000003") * 5
+    in_batches = (Decimal("1.5") + 1 + late) + (Decimal("1.5") * 5 + 5)
+    assert invoice.cost({"claude-haiku-4-5": (1, 5), opus: (5, 25)}) == in_batches / 2 + Decimal("12.5") + Decimal(
+        "0.03"
+    )
+
+
+def test_what_is_canceled_or_expires_is_not_billed(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    simulator.behave(processing_seconds=100.0)
+    first = client.messages.batches.create(requests=requests(10))
+    assert simulator.invoice().unbilled_batch == {}
+    simulator.advance(30.5)
+    assert sum(charge.answers for charge in simulator.invoice().batch.values()) == 3
+    client.messages.batches.cancel(first.id)
+    simulator.advance(1)
+    client.messages.batches.create(requests=[request(f"s-{n}") for n in range(4)])
+    simulator.advance(50.5)
+    simulator.expire()
+    invoice = simulator.invoice()
+    assert invoice.unbilled_batch == {"canceled": 7, "expired": 2}
+    assert {model: charge.answers for model, charge in invoice.batch.items()} == {"claude-haiku-4-5": 5}
+
+
+def test_the_invoice_over_http(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    for _ in range(2):
+        outcomes(simulator, client, [request("a", "same")])
+    invoice = call(simulator, "GET", "/__sim__/invoice").json
+    assert invoice["batch"]["claude-haiku-4-5"]["answers"] == 2
+    (record,) = call(simulator, "GET", "/__sim__/paid_twice").json
+    assert (record["text"], record["paid_batch"], len(record["attempts"])) == ("same", 2, 2)

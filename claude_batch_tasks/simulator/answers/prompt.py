@@ -9,6 +9,9 @@ from msgspec import Struct
 from ..journal import Tokens
 from ..script import Answer, ToolCall
 
+#: So many characters of a prompt are in the journal.
+SHOWN_CHARS = 80
+
 
 class Form(Struct, frozen=True, gc=False):
     """What a request demands of the form of its answer. Requests that demand the same share one."""
@@ -54,6 +57,9 @@ class Prompt(Struct, gc=False):
     #: How much of the answer is in the request already, as its last turn: characters of text, and other blocks.
     said_chars: int = 0
     said_blocks: int = 0
+    stop_reason: str | None = None
+    #: The beginning of the first user message, where it is not the last.
+    first: str = ""
     #: The keys by which its attempts are counted.
     keys: tuple[bytes, ...] = ()
 
@@ -78,6 +84,11 @@ class Prompt(Struct, gc=False):
         if self.answer is not None and self.answer.usage:
             _use_script(tokens, self.answer.usage)
         return tokens
+
+    def count_searches(self) -> int:
+        """Return the web searches that are charged for an answer."""
+        used = self.answer.usage.get("server_tool_use") if self.answer is not None else None
+        return int((used or {}).get("web_search_requests") or 0)
 
 
 def _use_script(tokens: Tokens, usage: dict[str, Any]) -> None:
