@@ -25,7 +25,7 @@ def name_object(value: Any, option: str) -> str:
         )
     if "<" in name:
         raise refuse_option(
-            option, f"{name} is defined inside a function, so workers cannot import it: define it in a module"
+            option, f"{name} is a lambda or local to a function, so workers cannot import it: define it in a module"
         )
     path = f"{module}.{name}"
     if import_path(path, option) is not value:
