@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -149,14 +150,28 @@ def test_blocks_of_every_kind(simulator: Simulator) -> None:
 
 def test_a_paused_answer_goes_on_where_it_stopped(simulator: Simulator) -> None:
     simulator.answer_with(Answer(prompt="search", pauses=2, text="one two three four"))
+    # Also a model that takes no beginning of its answer continues a paused turn.
+    ask = partial(send, simulator, "", model="claude-opus-5-5")
     messages: list[Any] = [{"role": "user", "content": "search"}]
-    first = send(simulator, "", messages=messages)
-    second = send(simulator, "", messages=[*messages, turn(first)])
+    first = ask(messages=messages)
+    second = ask(messages=[*messages, turn(first)])
     joined = {"role": "assistant", "content": first["content"] + second["content"]}
-    third = send(simulator, "", messages=[*messages, joined])
+    third = ask(messages=[*messages, joined])
     assert [part["stop_reason"] for part in (first, second, third)] == ["pause_turn", "pause_turn", "end_turn"]
     assert texts(first) + texts(second) + texts(third) == "one two three four"
-    assert not any(texts(part).endswith(" ") for part in (first, second))
+    assert [block["type"] for block in second["content"]] == ["web_fetch_tool_result", "text", "server_tool_use"]
+    assert second["content"][0]["tool_use_id"] == first["content"][1]["id"]
+    assert second["usage"]["server_tool_use"] == {"web_search_requests": 0, "web_fetch_requests": 1}
+
+
+def test_paused_json_comes_whole_at_the_end(simulator: Simulator) -> None:
+    simulator.answer_with(Answer(pauses=1, thinking="hm", json={"a": 1}))
+    messages: list[Any] = [{"role": "user", "content": "x"}]
+    first = send(simulator, "", messages=messages)
+    second = send(simulator, "", messages=[*messages, turn(first)])
+    assert [block["type"] for block in first["content"]] == ["server_tool_use"]
+    assert [block["type"] for block in second["content"]] == ["web_fetch_tool_result", "thinking", "text"]
+    assert (first["stop_reason"], second["stop_reason"]) == ("pause_turn", "end_turn")
 
 
 def test_a_paused_answer_of_several_blocks(simulator: Simulator) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import chain, pairwise
+from hashlib import blake2b
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
 from ..script import Answer, Behaviour, ToolCall
+from .parts import Said, drop_said, find_part, join_text, join_with_fetches, measure_said, split_parts
 from .prompt import Prompt
 
 #: How every answer without a script begins.
 BEGINNING = "Echo: "
 CHARS_PER_TOKEN = 4
-THINKING = ("thinking", "redacted_thinking")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,30 +29,35 @@ class Content(NamedTuple):
     stop_details: dict[str, Any] | None = None
 
 
-class Said(NamedTuple):
-    """How much of the answer the assistant's last turn has: characters of text, and other blocks than text."""
-
-    chars: int = 0
-    blocks: int = 0
-
-
 def make_content(prompt: Prompt, behaviour: Behaviour) -> Content:
     """Return the content that answers a prompt."""
     rule, said = prompt.answer, Said(prompt.said_chars, prompt.said_blocks)
-    blocks = _whole_blocks(prompt, behaviour)
-    part = None
-    if rule is not None and rule.pauses:
-        part = _find_part(blocks, rule.pauses + 1, said)
-    if part is not None and not part.is_last:
-        content = Content(part.blocks, "pause_turn")
+    parts = _make_parts(prompt, behaviour)
+    number = find_part(parts, said)
+    if number < len(parts) - 1:
+        content = Content(parts[number], "pause_turn")
     else:
-        rest = part.blocks if part is not None else drop_said(blocks, said)
+        rest = parts[number] if number < len(parts) else drop_said(list(chain(*parts)), said)
         content = _end_content(rest, rule)
     if rule is not None and rule.stop_reason is not UNSET:
         return content
     if prompt.form is not None:
         content = _obey_stop_sequences(content, prompt.form.stop_sequences)
     return _cut_content(content, prompt.max_tokens)
+
+
+def find_said(prompt: Prompt, behaviour: Behaviour, last_turn: Any) -> Said:
+    """Return how much of its answer the last turn of a request has; nothing if that turn says something else."""
+    rule = prompt.answer
+    if rule is not None and rule.content is not None and not rule.pauses:
+        # Sent as it is, whatever was said.
+        return Said()
+    blocks = [{"type": "text", "text": last_turn}] if isinstance(last_turn, str) else last_turn
+    whole = list(chain(*_make_parts(prompt, behaviour)))
+    said = measure_said(blocks)
+    if not join_text(whole).startswith(join_text(blocks)) or said.blocks > measure_said(whole).blocks:
+        return Said()
+    return said
 
 
 def _end_content(blocks: list[dict[str, Any]], rule: Answer | None) -> Content:
@@ -75,6 +81,21 @@ def _refusal_details(refusal: str | bool | dict[str, Any] | None) -> dict[str, A
 
 
 # The whole answer
+
+
+def _make_parts(prompt: Prompt, behaviour: Behaviour) -> list[list[dict[str, Any]]]:
+    """Return the parts in which the answer comes: one, unless a script pauses it."""
+    blocks, rule = _whole_blocks(prompt, behaviour), prompt.answer
+    if rule is None or not rule.pauses:
+        return [blocks]
+    if rule.content is not None:
+        return split_parts(blocks, rule.pauses + 1)
+    # JSON is not cut into several texts: it comes in the last part.
+    is_json = rule.json is not UNSET or (rule.text is None and prompt.form is not None and bool(prompt.form.instance))
+    parts = [blocks] if is_json or rule.tool else split_parts(blocks, rule.pauses + 1)
+    # The same key in every request that continues this one.
+    key = blake2b(prompt.echo.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+    return join_with_fetches([[]] * (rule.pauses + 1 - len(parts)) + parts, key)
 
 
 def _whole_blocks(prompt: Prompt, behaviour: Behaviour) -> list[dict[str, Any]]:
@@ -121,103 +142,6 @@ def _default_blocks(prompt: Prompt, behaviour: Behaviour) -> list[dict[str, Any]
 def _tool_block(call: ToolCall, prompt: Prompt, number: int) -> dict[str, Any]:
     call_id = call.id or f"toolu_01{prompt.digest.hex()[:20]}{number:02d}"
     return {"type": "tool_use", "id": call_id, "name": call.name, "input": call.input, "caller": {"type": "direct"}}
-
-
-# What was said before
-
-
-def measure_said(blocks: list[dict[str, Any]]) -> Said:
-    """Return how much the blocks say. Thinking does not count: it may be left out of the assistant's turn."""
-    chars = sum(len(block["text"]) for block in blocks if block.get("type") == "text")
-    return Said(chars, sum(block.get("type") not in ("text", *THINKING) for block in blocks))
-
-
-def find_said(prompt: Prompt, behaviour: Behaviour, last_turn: Any) -> Said:
-    """Return how much of its answer the last turn of a request has; nothing if that turn says something else."""
-    blocks = [{"type": "text", "text": last_turn}] if isinstance(last_turn, str) else last_turn
-    said = measure_said(blocks)
-    rule = prompt.answer
-    if rule is not None and rule.content is not None and not rule.pauses:
-        return Said()
-    whole = _whole_blocks(prompt, behaviour)
-    if not _join_text(whole).startswith(_join_text(blocks)) or said.blocks > measure_said(whole).blocks:
-        return Said()
-    return said
-
-
-def _join_text(blocks: list[dict[str, Any]]) -> str:
-    return "".join(block["text"] for block in blocks if block.get("type") == "text")
-
-
-def drop_said(blocks: list[dict[str, Any]], said: Said) -> list[dict[str, Any]]:
-    """Return the blocks after what was said. Thinking before the end of that is dropped with it."""
-    chars, others = said
-    rest = []
-    for block in blocks:
-        kind = block.get("type")
-        if kind in THINKING:
-            is_said = bool(chars or others)
-        elif kind == "text":
-            is_said = chars >= len(block["text"]) > 0
-            if not is_said:
-                block = {**block, "text": block["text"][chars:]} if chars else block
-            chars = max(0, chars - len(block["text"])) if is_said else 0
-        else:
-            is_said = others > 0
-            others -= is_said
-        if not is_said:
-            rest.append(block)
-    return rest
-
-
-class _Part(NamedTuple):
-    blocks: list[dict[str, Any]]
-    is_last: bool
-
-
-def _find_part(blocks: list[dict[str, Any]], count: int, said: Said) -> _Part | None:
-    """Return the part of a paused answer that comes after what was said; None if no part begins there."""
-    parts = _split_parts(blocks, count)
-    before: list[dict[str, Any]] = []
-    for number, part in enumerate(parts, 1):
-        if measure_said(before) == said:
-            return _Part(part, number == len(parts))
-        before += part
-    return None
-
-
-def _split_parts(blocks: list[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]:
-    """Divide the blocks into parts, at most `count`; where there are too few blocks, the longest text is cut."""
-    units = _group_blocks(blocks)
-    longest = max(blocks, key=lambda block: len(block.get("text", "")), default={})
-    if len(units) < count and longest.get("type") == "text":
-        sections = _split_text(longest["text"], count - len(units) + 1)
-        cut = [{**longest, "text": section} for section in sections]
-        units = _group_blocks(list(chain(*((cut if block is longest else [block]) for block in blocks))))
-    count = min(count, len(units))
-    bounds = [len(units) * number // count for number in range(count + 1)] if count else []
-    return [list(chain(*units[start:end])) for start, end in pairwise(bounds)]
-
-
-def _group_blocks(blocks: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return each block with the thinking before it: a part of thinking alone says nothing."""
-    units: list[list[dict[str, Any]]] = [[]]
-    for block in blocks:
-        units[-1].append(block)
-        if block.get("type") not in THINKING:
-            units.append([])
-    return [unit for unit in units if unit]
-
-
-def _split_text(text: str, count: int) -> list[str]:
-    """Divide a text. No section but the last ends with white space, which the API refuses at the end of a turn."""
-    sections, start = [], 0
-    for number in range(1, count):
-        end = start + len(text[start : len(text) * number // count].rstrip())
-        if end > start:
-            sections.append(text[start:end])
-            start = end
-    return [*sections, text[start:]] if start < len(text) else sections
 
 
 # What ends it early

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from ..models import find_model
 from ..script import Behaviour
-from .content import THINKING, count_output, make_content
+from .content import count_output, make_content
+from .parts import THINKING
 from .prompt import Prompt
-from .shapes import UNKNOWN_BLOCK, CacheCreation, Message, OutputDetails, Usage
+from .shapes import UNKNOWN_BLOCK, CacheCreation, Message, OutputDetails, ServerToolUse, Usage
 
 
 def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standard"], behaviour: Behaviour) -> Message:
@@ -18,7 +19,7 @@ def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standa
     content = make_content(prompt, behaviour)
     model = find_model(prompt.model, behaviour.models)
     blocks = content.blocks
-    usage = make_usage(prompt, tier, count_output(blocks, *THINKING))
+    usage = make_usage(prompt, tier, blocks)
     if behaviour.results.unknown_fields and tier == "batch":
         blocks = [UNKNOWN_BLOCK, *blocks]
     return Message(
@@ -32,11 +33,13 @@ def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standa
     )
 
 
-def make_usage(prompt: Prompt, tier: Literal["batch", "standard"], thinking: int) -> Usage:
+def make_usage(prompt: Prompt, tier: Literal["batch", "standard"], blocks: list[dict[str, Any]]) -> Usage:
     """Return the counters of an answer, without those that a script replaces."""
     usage = Usage(input_tokens=prompt.input_tokens, output_tokens=prompt.output_tokens, service_tier=tier)
-    if thinking:
+    if thinking := count_output(blocks, *THINKING):
         usage.output_tokens_details = OutputDetails(thinking)
+    if calls := [block["name"] for block in blocks if block.get("type") == "server_tool_use"]:
+        usage.server_tool_use = ServerToolUse(calls.count("web_search"), calls.count("web_fetch"))
     if prompt.prefix is not None:
         tokens = prompt.count_tokens()
         usage.input_tokens = tokens.input
