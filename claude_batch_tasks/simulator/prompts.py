@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from .answers.content import count_output, find_said, has_output, make_content
+from .answers.content import count_calls, count_output, find_said, has_output, make_content
 from .answers.judging import Asked, Judge, attempt_keys
 from .answers.prompt import SHOWN_CHARS, Prefix, Prompt
 from .script import STATUS_OF, ErrorType
@@ -164,6 +164,7 @@ def _judge_prompt(prompt: Prompt, params: dict[str, Any], judge: Judge) -> None:
         prompt.said_chars, prompt.said_blocks = find_said(prompt, behaviour, messages[-1]["content"])
     content = make_content(prompt, behaviour)
     prompt.stop_reason = content.stop_reason
+    prompt.searches = count_calls(content.blocks, "web_search")
     refused = content.stop_reason == "refusal" and not has_output(content.blocks)
     prompt.output_tokens = 0 if refused else max(1, count_output(content.blocks))
 

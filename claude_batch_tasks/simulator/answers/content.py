@@ -197,6 +197,11 @@ def has_output(blocks: list[dict[str, Any]]) -> bool:
     return any(block.get("type") != "text" or block["text"].strip() for block in blocks)
 
 
+def count_calls(blocks: list[dict[str, Any]], name: str) -> int:
+    """Return how often the server's tool is called."""
+    return sum(block.get("type") == "server_tool_use" and block.get("name") == name for block in blocks)
+
+
 def count_output(blocks: list[dict[str, Any]], *kinds: str) -> int:
     """Return the tokens of an answer's blocks, or of those of some kinds."""
     return sum(count_chars(block) for block in blocks if not kinds or block.get("type") in kinds) // CHARS_PER_TOKEN

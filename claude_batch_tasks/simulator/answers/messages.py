@@ -8,7 +8,7 @@ import msgspec
 
 from ..models import find_model
 from ..script import Behaviour
-from .content import count_output, make_content
+from .content import count_calls, count_output, make_content
 from .parts import THINKING
 from .prompt import Prompt
 from .shapes import UNKNOWN_BLOCK, CacheCreation, Message, OutputDetails, ServerToolUse, Usage
@@ -38,8 +38,9 @@ def make_usage(prompt: Prompt, tier: Literal["batch", "standard"], blocks: list[
     usage = Usage(input_tokens=prompt.input_tokens, output_tokens=prompt.output_tokens, service_tier=tier)
     if thinking := count_output(blocks, *THINKING):
         usage.output_tokens_details = OutputDetails(thinking)
-    if calls := [block["name"] for block in blocks if block.get("type") == "server_tool_use"]:
-        usage.server_tool_use = ServerToolUse(calls.count("web_search"), calls.count("web_fetch"))
+    searches, fetches = prompt.searches, count_calls(blocks, "web_fetch")
+    if searches or fetches:
+        usage.server_tool_use = ServerToolUse(searches, fetches)
     if prompt.prefix is not None:
         tokens = prompt.count_tokens()
         usage.input_tokens = tokens.input

@@ -58,6 +58,8 @@ class Prompt(Struct, gc=False):
     said_chars: int = 0
     said_blocks: int = 0
     stop_reason: str | None = None
+    #: The web searches that are in the answer.
+    searches: int = 0
     #: The beginning of the first user message, where it is not the last.
     first: str = ""
     #: The keys by which its attempts are counted.
@@ -88,7 +90,7 @@ class Prompt(Struct, gc=False):
     def count_searches(self) -> int:
         """Return the web searches that are charged for an answer."""
         used = self.answer.usage.get("server_tool_use") if self.answer is not None else None
-        return int((used or {}).get("web_search_requests") or 0)
+        return self.searches if used is None else int(used.get("web_search_requests") or 0)
 
 
 def _use_script(tokens: Tokens, usage: dict[str, Any]) -> None:
