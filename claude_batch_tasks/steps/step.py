@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import api, errors, rules, steady
 from claude_batch_tasks.formatting import format_duration
+from claude_batch_tasks.outputs import OutputUnusable
 from claude_batch_tasks.records import BatchRecord, JobRecord, Lease, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials
@@ -434,7 +435,7 @@ def retry_limits(settings: Settings, exc: Exception | None) -> tuple[float, floa
 def reason_of(exc: BaseException) -> str:
     """Say what interrupted a step, without any text that may hold a part of a prompt."""
     name = type(exc).__name__
-    if isinstance(exc, (NoThread, NotRun)):
+    if isinstance(exc, (NoThread, NotRun, OutputUnusable)):
         return str(exc)
     if isinstance(exc, SoftTimeLimitExceeded):
         return "its soft time limit was exceeded"

@@ -64,6 +64,8 @@ class Packet(msgspec.Struct):
 
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer", "minimum": 1}}, "required": ["count"]}
 
+NULLS = {"additionalProperties": {"type": "null"}}
+
 NO_SCHEMA = [1]
 
 Local = dataclasses.make_dataclass("Elsewhere", [("x", int)])

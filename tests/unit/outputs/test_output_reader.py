@@ -15,6 +15,7 @@ from claude_batch_tasks.outputs.sending import TOOL
 from tests.unit.outputs import kinds
 
 HERE = kinds.__name__
+NO_JSON = "$: it is not JSON that can be read: "
 GOOD = {"title": "Fine", "stars": 4}
 
 
@@ -80,22 +81,25 @@ class TestAnAnswerThatDoesNot:
         [
             ({"stars": 4}, "$.title: Field required"),
             ({"title": "Fine", "stars": 9}, "$.stars: Input should be less than or equal to 5"),
-            ({**GOOD, "items": [{"name": "n", "price": -1}]}, "$.items[0].price: Input should be greater than or equal to 0"),
+            (
+                {**GOOD, "items": [{"name": "n", "price": -1}]},
+                "$.items[0].price: Input should be greater than or equal to 0",
+            ),
             ({"stars": 4, "mood": "?"}, "$.title: Field required (and 1 more)"),
             ({"title": "refused", "stars": 4}, "$.title: Value error, this title is not allowed"),
             ({"title": "missing", "stars": 4}, "$: KeyError: 'a key of the application'"),
             ([], "$: Input should be an object"),
-            ('```json\n{"title": "Fine", "stars": 4}\n```', "$: it is not JSON that can be read: expected value at line 1 column 1"),
-            ('{"title": "Fine", "stars": 4', "$: it is not JSON that can be read: EOF while parsing an object at line 1 column 28"),
-            ('{"title": "Fine", "title": "F", "stars": 4}', "$: it is not JSON that can be read: an object has a key twice"),
-            ('{"title": "Fine", "stars": NaN}', "$: it is not JSON that can be read: expected value"),
-            ('{"title": "\\ud800", "stars": 4}', "$: it is not JSON that can be read: unexpected end of hex escape"),
-            ('{"title": "Fine", "stars": %s}' % ("9" * 5000), "$: it is not JSON that can be read: number out of range"),
-            ("[" * 100_000, "$: it is not JSON that can be read: recursion limit exceeded"),
-            (" ", "$: it is not JSON that can be read: EOF while parsing a value"),
+            ('```json\n{"title": "Fine", "stars": 4}\n```', NO_JSON + "expected value at line 1 column 1"),
+            ('{"title": "Fine", "stars": 4', NO_JSON + "EOF while parsing an object at line 1 column 28"),
+            ('{"title": "Fine", "title": "F", "stars": 4}', NO_JSON + "an object has a key twice"),
+            ('{"title": "Fine", "stars": NaN}', NO_JSON + "expected value"),
+            ('{"title": "\\ud800", "stars": 4}', NO_JSON + "unexpected end of hex escape"),
+            ('{"title": "Fine", "stars": %s}' % ("9" * 5000), NO_JSON + "number out of range"),
+            ("[" * 100_000, NO_JSON + "recursion limit exceeded"),
+            (" ", NO_JSON + "EOF while parsing a value"),
             ("", "$: the message has no text"),
         ],
-    )  # fmt: skip
+    )
     def test_has_a_path_and_a_reason(self, answer: Any, problem: str) -> None:
         found = reader_of().find_problem(content_of(answer))
         assert found is not None
@@ -146,9 +150,9 @@ class TestAnAnswerThatDoesNot:
             b'[{"type": "tool_use", "name": "record_answer", "input": {"title": "a", "title": "b"}}]',
             b'[{"type": "tool_use", "name": "record_answer", "input": {"stars": ' + b"9" * 5000 + b"}}]",
             b'[{"type": "tool_use", "name": "record_answer"}]',
-            b'[{"type": "tool_use", "name": "record_answer", "input": {}}, {"type": "tool_use", "name": "record_answer", "input": {}}]',
+            b'[{"type": "tool_use", "name": "record_answer"}, {"type": "tool_use", "name": "record_answer"}]',
         ],
-    )  # fmt: skip
+    )
     def test_is_a_problem_whatever_the_message_is(self, content: bytes) -> None:
         found = reader_of().find_problem(content)
         assert found is not None

@@ -73,7 +73,7 @@ class TestAHash:
             "properties": {"n": {"type": "integer"}, "title": {"type": "string"}},
         }
         assert schemas.hash_schema(one) == schemas.hash_schema(two)
-        three = {"type": "object", "properties": {"n": {"type": "integer"}}}
+        three = {"type": "object", "properties": numbers}
         assert schemas.hash_schema(two) != schemas.hash_schema(three), "a property that is called title is no remark"
 
 

@@ -40,14 +40,26 @@ class TestTheFormOfStructuredOutputs:
         [
             ({"type": "string", "format": "date"}, {"type": "string", "format": "date"}),
             ({"type": "string", "format": "color"}, {"type": "string", "description": "{format: color}"}),
-            ({"type": "array", "items": {"type": "null"}, "minItems": 1}, {"type": "array", "items": {"type": "null"}, "minItems": 1}),
-            ({"type": "array", "items": {"type": "null"}, "minItems": 2}, {"type": "array", "items": {"type": "null"}, "description": "{minItems: 2}"}),
+            (
+                {"type": "array", "items": {"type": "null"}, "minItems": 1},
+                {"type": "array", "items": {"type": "null"}, "minItems": 1},
+            ),
+            (
+                {"type": "array", "items": {"type": "null"}, "minItems": 2},
+                {"type": "array", "items": {"type": "null"}, "description": "{minItems: 2}"},
+            ),
             ({"enum": ["a", None], "type": ["string", "null"]}, {"enum": ["a", None]}),
             ({"const": 7, "default": 7}, {"const": 7}),
-            ({"oneOf": [{"type": "null"}, {"type": "string"}], "discriminator": {"propertyName": "x"}}, {"anyOf": [{"type": "null"}, {"type": "string"}]}),
-            ({"type": ["string", "null"], "pattern": "^a"}, {"type": ["string", "null"], "description": "{pattern: ^a}"}),
+            (
+                {"oneOf": [{"type": "null"}, {"type": "string"}], "discriminator": {"propertyName": "x"}},
+                {"anyOf": [{"type": "null"}, {"type": "string"}]},
+            ),
+            (
+                {"type": ["string", "null"], "pattern": "^a"},
+                {"type": ["string", "null"], "description": "{pattern: ^a}"},
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_of_keywords(self, schema: dict[str, Any], expected: dict[str, Any]) -> None:
         assert make_structured(an_object(a=schema))["properties"]["a"] == expected
 

@@ -51,12 +51,33 @@ class TestAModelWithStructuredOutputs:
         [
             ({"output_config": {"format": {"type": "json_schema"}}}, "params.output_config.format"),
             ({"output_config": "json"}, "params.output_config"),
-            ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "{"}]}, "params.messages"),
+            (
+                {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "{"}]},
+                "params.messages",
+            ),
             ({"tool_choice": {"type": "any"}}, "params.tool_choice"),
-            ({"messages": [{"role": "user", "content": [{"type": "document", "citations": {"enabled": True}}]}]}, "params.messages"),
-            ({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [{"type": "search_result", "citations": {"enabled": True}}]}]}]}, "params.messages"),
+            (
+                {"messages": [{"role": "user", "content": [{"type": "document", "citations": {"enabled": True}}]}]},
+                "params.messages",
+            ),
+            (
+                {
+                    "messages": [
+                        {
+                            "role": "user",
+                            "content": [
+                                {
+                                    "type": "tool_result",
+                                    "content": [{"type": "search_result", "citations": {"enabled": True}}],
+                                }
+                            ],
+                        }
+                    ]
+                },
+                "params.messages",
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_is_not_asked_for_two_things(self, more: dict[str, Any], field: str) -> None:
         assert [found for found, _ in problems_of(params(**more))] == [field]
 
