@@ -66,12 +66,9 @@ class TestAHash:
         assert len({describe(each)["hash"] for each in (*TYPES.values(), kinds.SCHEMA)}) == len(TYPES) + 1
 
     def test_does_not_depend_on_remarks_and_order(self) -> None:
-        one = {"title": "A", "type": "object", "properties": {"title": {"type": "string"}, "n": {"type": "integer"}}}
-        two = {
-            "type": "object",
-            "description": "B",
-            "properties": {"n": {"type": "integer"}, "title": {"type": "string"}},
-        }
+        titles, numbers = {"title": {"type": "string"}}, {"n": {"type": "integer"}}
+        one = {"title": "A", "type": "object", "properties": {**titles, **numbers}}
+        two = {"type": "object", "description": "B", "properties": {**numbers, **titles}}
         assert schemas.hash_schema(one) == schemas.hash_schema(two)
         three = {"type": "object", "properties": numbers}
         assert schemas.hash_schema(two) != schemas.hash_schema(three), "a property that is called title is no remark"
