@@ -218,7 +218,7 @@ def simulator_rounds(journal: Any) -> list[int]:
 
 class TestTheMessagesApi:
     def test_is_not_used_where_its_cost_cannot_be_known(self, app: Celery, simulator: Simulator) -> None:
-        simulator.behave(processing_seconds=0.2, outcomes=(EXPIRED,))
+        simulator.behave(processing_seconds=0.2, outcomes=(EXPIRED,), models=("claude-of-tomorrow",))
         made = requests("job", 6)
         for params in made.values():
             params["model"] = "claude-of-tomorrow"
