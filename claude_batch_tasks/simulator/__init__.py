@@ -5,7 +5,7 @@
 ...     client = anthropic.Anthropic(base_url=simulator.url, api_key="any", max_retries=0)
 
 Imports nothing of the rest of the package: it must not share its mistakes. What Anthropic does not document
-is inferred: 400 for canceling an ended batch, deleting a running one, or results before the end; 404 for a
+is inferred: 400 for canceling an ended batch or deleting a running one; 404 for a
 deleted batch, another key's, and archived results.
 """
 

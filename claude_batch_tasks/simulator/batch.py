@@ -23,9 +23,9 @@ Status: TypeAlias = Literal["in_progress", "canceling", "ended"]
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
-def new_id(prefix: str) -> str:
+def new_id(prefix: str, begin: str = "01") -> str:
     """Return an id like Anthropic's, `msgbatch_01...`. It is random, so that no two servers or resets share one."""
-    return f"{prefix}01" + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(22))
+    return prefix + begin + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(24 - len(begin)))
 
 
 def format_time(at: float | None) -> str | None:

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import Literal, NamedTuple
 
-from .script import BATCH_ENDPOINTS, Endpoint, Fault
+from .script import BATCH_ENDPOINTS, ONE_BATCH_ENDPOINTS, Endpoint, Fault
 
 
 class Moment(NamedTuple):
@@ -64,7 +64,7 @@ class Installed:
 
     def _in_window(self, endpoint: Endpoint, moment: Moment) -> bool:
         fault = self.fault
-        if fault.since == "started" or endpoint in ("create", "list", "messages"):
+        if fault.since == "started" or endpoint not in ONE_BATCH_ENDPOINTS:
             origin: float | None = 0.0
         else:
             origin = moment.created if fault.since == "created" else moment.ended

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import datetime, timezone
 
-from .batch import format_time
 from .prompts import ApiError
 from .script import MESSAGE_OF, Behaviour
 
@@ -72,7 +72,7 @@ class Limits:
             prefix = f"anthropic-ratelimit-{what}"
             headers[f"{prefix}-limit"] = str(limit)
             headers[f"{prefix}-remaining"] = str(remaining)
-            headers[f"{prefix}-reset"] = str(format_time(time.time() + seconds))
+            headers[f"{prefix}-reset"] = format_reset(time.time() + seconds)
         return headers
 
     def _release_free(self, behaviour: Behaviour) -> None:
@@ -99,6 +99,11 @@ class Limits:
         if behaviour.messages_limit == "bucket":
             return amount * minute / limit
         return minute - (self._settled - self._began) % minute
+
+
+def format_reset(at: float) -> str:
+    """Return a moment as the headers have it: whole seconds, and none before it."""
+    return datetime.fromtimestamp(math.ceil(at), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def enforced_limits(behaviour: Behaviour) -> dict[str, int]:

@@ -112,12 +112,28 @@ def custom_id_problem(custom_id: object, seen: set[str]) -> str:
     return f"String should match pattern '^{CUSTOM_ID.pattern}$'"
 
 
-def read_message(body: bytes | bytearray, judge: Judge, terms: Terms) -> tuple[Prompt, bool]:
-    """Return the prompt of a Messages call, and whether it asks for a stream."""
+def _read_body(body: bytes | bytearray) -> dict[str, Any]:
     try:
-        params = _read_params(body)
+        return _read_params(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
+
+
+def count_input(body: bytes | bytearray, terms: Terms) -> int:
+    """Return the input tokens of the params of a call that only counts them.
+
+    Raises:
+        ApiError: Anthropic refuses the call.
+    """
+    params = _read_body(body)
+    if problem := find_problem(params, terms):
+        raise ApiError(*problem)
+    return max(1, len(_canonical(params)) // 4)
+
+
+def read_message(body: bytes | bytearray, judge: Judge, terms: Terms) -> tuple[Prompt, bool]:
+    """Return the prompt of a Messages call, and whether it asks for a stream."""
+    params = _read_body(body)
     stream = params.get("stream") is True
     return read_prompt(params, None, judge, terms), stream
 

@@ -9,9 +9,21 @@ from msgspec import UNSET, Struct, UnsetType
 
 from .models import Model
 
-Endpoint: TypeAlias = Literal["create", "list", "retrieve", "cancel", "delete", "results", "messages"]
+Endpoint: TypeAlias = Literal[
+    "create",
+    "list",
+    "retrieve",
+    "cancel",
+    "delete",
+    "results",
+    "messages",
+    "count_tokens",
+    "models",
+    "files",
+]
 #: The endpoints that concern batches.
-BATCH_ENDPOINTS = ("create", "list", "retrieve", "cancel", "delete", "results")
+ONE_BATCH_ENDPOINTS = ("retrieve", "cancel", "delete", "results")
+BATCH_ENDPOINTS = ("create", "list", *ONE_BATCH_ENDPOINTS)
 ErrorType: TypeAlias = Literal[
     "invalid_request_error",
     "authentication_error",
@@ -97,7 +109,7 @@ class Fault(Value, frozen=True):
     #: Strike at most so often (0: without limit), counted as `per` says.
     times: int = 0
     #: The moment that `after` and `before` count from. The batch must exist, and for `ended` have ended.
-    #: At `create`, `list` and `messages` it is always `started`, the start or reset of the simulator.
+    #: Where a call is not for one batch it is always `started`, the start or reset of the simulator.
     since: Literal["started", "created", "ended"] = "created"
     #: The window in simulated seconds, [after, before).
     after: float = 0.0
@@ -303,6 +315,9 @@ class Behaviour(Value, frozen=True):
     max_bytes: int = 256_000_000
     max_message_bytes: int = 32_000_000
     results: ResultsStyle = ResultsStyle()
+    #: What a running batch asks for before the next retrieve (Retry-After), in real seconds; never more than the
+    #: batch has left, and nothing at 0.
+    retry_after_seconds: int = 10
     #: Models beside those of `models.CATALOG`: whole, or a name that takes everything. Any other is unknown: 404.
     models: tuple[Model | str, ...] = ()
 

@@ -11,6 +11,7 @@ from .answers.judging import Judge, Sendings
 from .answers.prompt import SHOWN_CHARS, Prompt
 from .batch import Batch, Bill, Clock
 from .faults import FaultBook, Moment
+from .files import StoredFile
 from .journal import Attempt, BatchRecord, Call, Charge, FaultRecord, Invoice, Journal, PromptRecord, State, Totals
 from .limits import Limits
 from .prompts import ApiError
@@ -29,6 +30,8 @@ class World:
         #: The calls of the Messages API that were carried out, or failed with their outcome.
         self.messages: list[Prompt] = []
         self._bill = Bill()
+        #: The uploaded files of each account, by id.
+        self.files: defaultdict[str, dict[str, StoredFile]] = defaultdict(dict)
         self.calls: list[Call] = []
         self.sendings = Sendings()
         #: The prompt cache: account, model (each has its own cache) and digest of every prefix. Nothing expires.

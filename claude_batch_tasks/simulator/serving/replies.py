@@ -42,7 +42,13 @@ def json_reply(data: object) -> Reply:
 
 def error_reply(error: ApiError, request_id: str) -> Reply:
     body = msgspec.json.encode(error_json(error.kind, error.message, request_id))
-    return Reply([body], status=error.status, headers={"request-id": request_id, **error.headers})
+    headers = {"x-should-retry": "true" if _may_pass(error.status) else "false", **error.headers}
+    return Reply([body], status=error.status, headers=headers)
+
+
+def _may_pass(status: int) -> bool:
+    """Return whether the same call may succeed later, as the API sees it."""
+    return status in (408, 409, 429) or status >= 500
 
 
 def end_lines(lines: Iterator[bytes], count: int, style: ResultsStyle) -> Iterator[bytes]:

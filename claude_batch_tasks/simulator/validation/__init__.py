@@ -12,7 +12,8 @@ from ..script import ErrorType
 from .betas import BETAS
 from .conversation import find_conversation_problem
 from .fields import find_plain_problem, find_shape_problem
-from .rules import Terms, find_rule_problem
+from .rules import find_missing_file, find_rule_problem
+from .terms import Terms
 
 __all__ = ["Terms", "find_problem"]
 
@@ -26,14 +27,12 @@ def find_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] 
     """Return what the API refuses about a request: error type and message; None: nothing."""
     # A beta that is newer than the list may have added anything.
     known = terms.betas <= BETAS
-    if _is_plain(params):
+    if not terms.counting and _is_plain(params):
         problem = ""
     elif known:
-        problem = find_shape_problem(params, terms.version, terms.betas) or find_conversation_problem(
-            params["messages"]
-        )
+        problem = find_shape_problem(params, terms) or find_conversation_problem(params["messages"])
     else:
-        problem = find_plain_problem(params)
+        problem = find_plain_problem({"max_tokens": 1, **params} if terms.counting else params)
     if problem:
         return "invalid_request_error", problem
     model = terms.models.get(params["model"])
@@ -41,6 +40,8 @@ def find_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] 
         return "not_found_error", f"model: {params['model']}"
     if known and (problem := find_rule_problem(params, model, terms)):
         return "invalid_request_error", problem
+    if terms.files is not None and (missing := find_missing_file(params, terms.files)):
+        return "not_found_error", f"File not found: {missing}"
     return None
 
 

@@ -23,6 +23,7 @@ from .kinds import (
     make_text,
     make_text_or,
 )
+from .terms import Terms
 from .tools import TOOL_CHOICE, make_tools
 
 REQUIRED = ("model", "messages", "max_tokens")
@@ -40,16 +41,24 @@ BETA_FIELDS = (
     "output_format",
     "thread",
 )
+#: The parameters of a call that counts tokens.
+COUNTED = frozenset(
+    """
+    model messages system thinking tool_choice tools output_config cache_control speed context_management mcp_servers
+    output_format compaction
+    """.split()  # noqa: SIM905 - shorter than a list
+)
 ROLES = ("user", "assistant", "system")
 
 
 @lru_cache(maxsize=8)
-def make_fields(sampling: bool, beta: bool) -> dict[str, Check]:
+def make_fields(sampling: bool, beta: bool, counting: bool = False) -> dict[str, Check]:
     """Return the parameters with the check of each.
 
     Args:
         sampling: whether this API version has the sampling parameters.
         beta: whether there is a beta header.
+        counting: whether the call only counts tokens.
     """
     effort = make_optional(make_choice("low", "medium", "high", "xhigh", "max"))
     output: dict[str, Check] = {"effort": effort, "format": FORMAT}
@@ -82,7 +91,7 @@ def make_fields(sampling: bool, beta: bool) -> dict[str, Check]:
             del fields[name]
     if beta:
         fields |= dict.fromkeys(BETA_FIELDS, anything)
-    return fields
+    return {name: check for name, check in fields.items() if name in COUNTED} if counting else fields
 
 
 def _make_messages(beta: bool) -> Check:
@@ -99,9 +108,9 @@ def _make_messages(beta: bool) -> Check:
     return check
 
 
-def find_shape_problem(params: dict[str, Any], version: str, betas: frozenset[str]) -> str:
+def find_shape_problem(params: dict[str, Any], terms: Terms) -> str:
     """Return what is wrong with the fields of a request, each for itself; an empty text: nothing is."""
-    fields = make_fields(version < NO_SAMPLING_SINCE, bool(betas))
+    fields = make_fields(terms.version < NO_SAMPLING_SINCE, bool(terms.betas), terms.counting)
     found = 0
     for name, check in fields.items():
         if name in params:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Container, Iterator
+from typing import Any
 
 from ..models import Model
 from .conversation import Messages, blocks_of, list_turns
 from .schemas import find_schema_problem
+from .terms import Terms
 
 MAX_CACHE_MARKS = 4
 LONG_OUTPUT = "output-300k-2026-03-24"
 INTERLEAVED = "interleaved-thinking-2025-05-14"
 STRUCTURED = "structured-outputs-2025-11-13"
 _DOCS = "https://docs.claude.com/en/docs/build-with-claude"
-
-
-class Terms(NamedTuple):
-    """What requests are checked against: the call's API version and beta headers, and the models there are."""
-
-    version: str
-    models: dict[str, Model]
-    betas: frozenset[str] = frozenset()
-    in_batch: bool = False
 
 
 Params = dict[str, Any]
@@ -49,6 +42,13 @@ def _find_too_many_tokens(params: Params, model: Model, terms: Terms) -> str:
         f"max_tokens: {params['max_tokens']} > {most}, which is the maximum allowed number of output tokens for"
         f" {model.id}"
     )
+
+
+def find_missing_file(params: Params, files: Container[str]) -> str | None:
+    """Return the id of a file that a request names and that is not there."""
+    sources = (block.get("source") for message in params["messages"] for block in blocks_of(message))
+    named = (source["file_id"] for source in sources if type(source) is dict and "file_id" in source)
+    return next((file_id for file_id in named if file_id not in files), None)
 
 
 def _find_prefill(params: Params, model: Model, _: Terms) -> str:
@@ -169,7 +169,7 @@ def _find_wrong_budget(params: Params, _: Model, terms: Terms) -> str:
         return ""
     # With interleaved thinking, the budget is for all thinking of a turn.
     interleaved = INTERLEAVED in terms.betas and params.get("tools")
-    if thinking["budget_tokens"] >= params["max_tokens"] and not interleaved:
+    if thinking["budget_tokens"] >= params.get("max_tokens", math.inf) and not interleaved:
         return (
             "`max_tokens` must be greater than `thinking.budget_tokens`. Please consult our documentation at"
             f" {_DOCS}/extended-thinking#max-tokens-and-context-window-size"
