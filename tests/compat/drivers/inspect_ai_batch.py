@@ -23,7 +23,8 @@ def main(report: Report) -> None:
         if sample.error is None:
             report.answers[str(sample.id)] = sample.output.completion
     if log.status != "success":
-        raise SystemExit(log.error.message.replace("(", ":", 1) if log.error else log.status)
+        text = log.error.traceback if log.error else f"status {log.status}"
+        raise SystemExit(text.strip().splitlines()[-1].removeprefix("anthropic."))
 
 
 run(main)
