@@ -41,6 +41,12 @@ def test_the_page_on_waiting_has_the_present_schedule() -> None:
     assert script["updated"](page) == page, "run: python docs/schedule_table.py"
 
 
+def test_the_page_on_the_test_double_has_the_present_scenarios() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "scenarios_table.py"))
+    page = (ROOT / "docs" / "howto" / "test_double.md").read_text()
+    assert script["updated"](page) == page, "run: python docs/scenarios_table.py"
+
+
 def test_the_make_targets_and_commands_the_readme_names_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()

@@ -1,0 +1,13 @@
+"""The page on the simulator as a test double, from zero."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.conftest import Read
+
+pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
+
+
+def test_the_page_is_true_from_top_to_bottom(read: Read) -> None:
+    read("docs/howto/test_double.md")
