@@ -44,11 +44,11 @@ def main(report: Report) -> None:
         else:
             states = frame["llm_batch_py_status"].to_list()
             print(states)
-            if all(state in ("completed", "failed") for state in states):
+            if all(state in ("completed", "cached", "failed") for state in states):
                 break
         time.sleep(1)
     for row in frame.to_dicts():
-        if row["llm_batch_py_status"] == "completed":
+        if row["llm_batch_py_status"] != "failed":
             report.answers[row["id"]] = row["label"]
         else:
             report.raised.append(f"{row['llm_batch_py_error_code']}: {row['llm_batch_py_error_raw_json']}")
