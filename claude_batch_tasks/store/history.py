@@ -29,6 +29,7 @@ Event = Literal[
     "ended",
     "fetched",
     "incomplete",
+    "output_changed",
     "resubmitted",
     "messages",
     "limited",
