@@ -10,14 +10,19 @@ from claude_batch_tasks.formatting import format_time
 from claude_batch_tasks.steps import Done, Fail, Step, credentials
 from claude_batch_tasks.wire import result_rows
 
+#: What the API says at the results of a batch that exists and has none to show; a batch that is gone gets other words.
+_NO_RESULTS = "has no available results"
+
 
 def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> Done | Fail:
     """Handle a 404 on retrieve or results: raise it to poll again, or return what follows if the batch is lost."""
     step.send_signal(signals.not_found_seen, batch_id=step.batch.batch_id, endpoint=endpoint, request_id=exc.request_id)
     record, now = step.batch, step.now()
+    exists = endpoint == "results" and _NO_RESULTS in str(exc)
+    seen = {"sighting": now, "absences": 0, "unidentified": 0} if exists else {}
+    step.update_record(not_found=record.not_found + 1, **seen)
     # A batch that was created elsewhere, and not seen yet, may be of any age, and may not exist at all.
     known, sighting = record.created_at is not None, record.sighting or _created_at(step, now)
-    step.update_record(not_found=record.not_found + 1)
     if exc.error_type is None:
         raise errors.NotFoundError(f"{exc}; this says nothing about the batch", *exc.args[1:])
     meaning = _judge_absence(step, sighting, now)

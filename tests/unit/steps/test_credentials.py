@@ -109,6 +109,17 @@ class TestABatchThatIsNotShown:
         assert answer_not_found(step, seen).startswith("lost")
         assert step.batch.unidentified == 0
 
+    def test_is_not_lost_where_only_its_results_are_missing(
+        self, make_step: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = shows(monkeypatch, MINE)
+        step = make_step(long_ago(absences=2), organization="o", workspace="w")
+        text = "results: Message Batch msgbatch_1 has no available results."
+        for _ in range(3):
+            with pytest.raises(errors.NotFoundError, match="seen 0 s ago"):
+                not_found.handle_not_found(step, errors.NotFoundError(text, 404, "not_found_error"), "results")
+        assert (made, step.batch.absences) == ([], 0)
+
     @pytest.mark.parametrize(
         "job", [{}, {"organization": "o", "workspace": "w"}, {"organization": "o", "workspace": None}]
     )
