@@ -249,7 +249,8 @@ def run_batch(self: RunBatch, requests: Any = None, *, job_id: str | None = None
     Args:
         requests: any iterable of ``{"custom_id": ..., "params": {...}}``, or a mapping of custom_id to params.
         options: ``client``, the alias of an account; ``on_result``, a signature called as ``(job_id, custom_ids)`` with
-            up to 1,000 ids at a time of requests whose outcome is final; and any per-job setting of
+            up to 1,000 ids at a time of requests whose outcome is final; ``output``, the type of the answers, and
+            ``check``, a function that says what is wrong with one; and any per-job setting of
             ``settings.Settings`` by its name, such as ``fallback="off"``. ``JobOptions`` has them all, with their
             types.
 

@@ -82,6 +82,9 @@ def canvas() -> None:
 def options() -> None:
     misspelled: JobOptions = {"fallbak": "off"}  # error: mypy, pyright
     wrong: JobOptions = {"max_wait": "2 hours"}  # error: mypy, pyright
+    run_batch.delay(REQUESTS, output=7)  # error: mypy, pyright
+    run_batch.delay(REQUESTS, output=dict, check=len)  # error: mypy, pyright
+    BatchJob("an-id").retry_failed(output=dict)  # error: mypy, pyright
     run_batch.delay(REQUESTS, **misspelled)
     run_batch.delay(REQUESTS, **wrong)
 

@@ -6,14 +6,17 @@ It is checked, and never run.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
+import msgspec
 from anthropic.types.messages.batch_create_params import Request
 from celery import chain, group
 from celery.canvas import Signature
 from celery.result import AsyncResult, EagerResult
-from typing_extensions import Unpack, assert_type
+from pydantic import BaseModel
+from typing_extensions import TypedDict, Unpack, assert_type
 
 from claude_batch_tasks import (
     BatchJob,
@@ -25,6 +28,7 @@ from claude_batch_tasks import (
     Summary,
     adopt,
     errors,
+    estimate,
     list_jobs,
     run_batch,
     tasks,
@@ -48,6 +52,40 @@ def kinds_of_requests(of_the_sdk: list[Request], objects: list[dict[str, object]
     run_batch.delay([{"custom_id": "a", "params": {"model": "m"}}], retries=1)
     run_batch.delay(of_the_sdk)
     run_batch.delay(objects)
+
+
+class Review(BaseModel):
+    stars: int
+
+
+class Place(TypedDict):
+    name: str
+
+
+class Packet(msgspec.Struct):
+    size: int
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def check_review(review: Review) -> str | None:
+    return None if review.stars else "it has no stars"
+
+
+def kinds_of_answers(requests: list[dict[str, Any]]) -> None:
+    run_batch.delay(requests, output=Review, check=check_review, reask=2)
+    run_batch.delay(requests, output=Place, check="shop.checks.check_place")
+    run_batch.delay(requests, output=Packet)
+    run_batch.delay(requests, output=Point)
+    run_batch.delay(requests, output={"type": "object"})
+    run_batch.delay(requests, output="shop.types.Review")
+    run_batch.apply_async((requests,), {"output": Review, "check": check_review})
+    assert_type(run_batch.s(output=Review), Signature[Summary])
+    adopt("msgbatch_1", output=Review, check=check_review)
+    estimate(requests, output=Review)
 
 
 def kinds_of_options(on_result: Signature[Any], loose: dict[str, Any]) -> None:
@@ -167,6 +205,8 @@ def jobs() -> None:
 def results() -> None:
     for result in BatchJob("an-id").results(type="succeeded", order="request"):
         assert_type(result, RequestResult)
+        assert_type(result.parse_error, str | None)
+        print(result.parsed.stars)
         assert_type(result.custom_id, str)
         assert_type(result.type, Literal["succeeded", "errored", "expired", "canceled"])
         assert_type(result.source, Literal["batch", "resubmitted", "messages"])
