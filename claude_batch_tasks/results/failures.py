@@ -136,7 +136,9 @@ def name_result(result: RequestResult) -> str:
 
 def explain_result(result: RequestResult) -> str | None:
     """Return what the error of a request says, or what its answer lacks; None: nothing."""
-    return result.error_message if result.incomplete is None else answer_texts.MEANINGS[result.incomplete]
+    if result.incomplete is None:
+        return result.error_message
+    return result.parse_error or answer_texts.MEANINGS[result.incomplete]
 
 
 def count_failures(batches: Sequence[BatchRecord]) -> list[FailureCount]:

@@ -413,6 +413,22 @@ def test_failures_are_shown_by_type_with_an_example(
     assert "nobody&#x27;s 1" not in page
 
 
+def test_answers_that_are_not_complete_are_shown_and_not_retried(login: Login, claude_batch: ClaudeBatch) -> None:
+    claude_batch.refuse("a secret", custom_id="nobody's 1")
+    claude_batch.answer("another secret", stop_reason="max_tokens", custom_id="nobody's 2")
+    client, job_id = login("view", "retry", "download"), submit()
+    said = "2 answers are incomplete (1 max_tokens, 1 refusal)"
+    assert said in text(client, JOBS).replace("1 refusal, 1 max_tokens", "1 max_tokens, 1 refusal")
+    page = text(client, page_of(job_id)).replace("1 refusal, 1 max_tokens", "1 max_tokens, 1 refusal")
+    for shown in (said, "the model refused to answer", "nobody&#x27;s 1", 'href="../failures.csv"'):
+        assert shown in page
+    assert "secret" not in page
+    assert "../retry_failed/" not in page
+    content = b"".join(client.get(f"{JOBS}{job_id}/failures.csv").streaming_content).decode()
+    rows = {row["custom_id"]: row["incomplete"] for row in csv.DictReader(io.StringIO(content))}
+    assert rows == {"nobody's 1": "refusal", "nobody's 2": "max_tokens"}
+
+
 def test_failed_requests_are_retried_by_type_after_a_confirmation(login: Login, claude_batch: ClaudeBatch) -> None:
     claude_batch.error("invalid_request_error", "too long", custom_id="nobody's 1", times=1)
     claude_batch.expire(custom_id="nobody's 2", times=1)

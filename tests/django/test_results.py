@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 from django.db import connections, models
 from django.db.utils import NotSupportedError
+from msgspec.structs import replace
 
+from claude_batch_tasks.records import Attempt
 from claude_batch_tasks.results.reader import RequestResult
 
 #: Databases that are tried beside SQLite.
@@ -195,6 +197,18 @@ class TestRowsOfTheirOwn:
         assert (after.pk, after.text, after.own, after.outcome) == (before.pk, "second", 8, "succeeded")
         assert after.saved_at > before.saved_at
         assert after.made_at == before.made_at
+
+    def test_say_what_is_not_complete_and_how_often_it_was_sent(self, save: Save, tables: Any, using: str) -> None:
+        cut = Attempt(kind="first", type="succeeded", stop_reason="max_tokens", cost=0.5)
+        found = replace(answer(1), incomplete="max_tokens", attempts=(cut, cut), parsed=None)
+        save([found], tables.answer, fields={"outcome": "incomplete", "message": "attempts"})
+        row = tables.answer.objects.using(using).get()
+        assert row.outcome == "max_tokens"
+        assert [(each["kind"], each["stop_reason"], each["cost"]) for each in row.message] == [
+            ("first", "max_tokens", 0.5)
+        ] * 2
+        assert save([replace(found, parsed={"n": 1})], tables.answer, fields={"message": "parsed"}) == 1
+        assert tables.answer.objects.using(using).get().message == {"n": 1}
 
     def test_are_many(self, save: Save, tables: Any, using: str) -> None:
         found = [answer(n, "x" * 2000) for n in range(1234)]

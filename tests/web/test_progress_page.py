@@ -442,6 +442,17 @@ def test_failures_are_shown_by_type_with_an_example_which_can_be_hidden(app: Cel
             assert "secret" not in page
 
 
+def test_answers_that_are_not_complete_are_shown(app: Celery, claude_batch: ClaudeBatch) -> None:
+    claude_batch.refuse("a secret", custom_id="patient 1")
+    job = run_batch.delay({f"patient {number}": make_params("a prompt") for number in range(3)})
+    with in_wsgi(ProgressPage(app)) as url:
+        for page in (ask(f"{url}/").text, ask(f"{url}/job?id={job.id}").text):
+            assert "1 answer is incomplete (1 refusal)" in page
+        assert "the model refused to answer" in page
+        assert "patient 1" in page
+        assert "secret" not in page
+
+
 def test_settings_that_make_no_sense_are_no_stack_trace(app: Celery) -> None:
     app.conf.claude_batch_poll_min = -1
     with in_wsgi(ProgressPage(app)) as url:

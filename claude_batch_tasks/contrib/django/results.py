@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: What a field gets: the name of an attribute of the result, or what a function makes of the result.
 Source: TypeAlias = str | Callable[[RequestResult], Any]
 
+#: The attributes of a result that are objects.
+_OBJECTS = ("attempts", "parsed")
+
 #: Rows of one statement.
 BATCH_SIZE = 500
 
@@ -45,8 +48,9 @@ def save_results(
     Args:
         job_id, custom_ids: what ``on_result`` is called with; None: all requests of the job, in constant memory.
         model: its rows get the outcomes.
-        fields: for each field of the model the name of an attribute of ``RequestResult`` (``"text"``, ``"type"``) or a
-            function of one; or one function that returns the values of all fields.
+        fields: for each field of the model the name of an attribute of ``RequestResult`` (``"text"``, ``"type"``,
+            ``"incomplete"``; ``"parsed"`` and ``"attempts"`` as JSON) or a function of one; or one function that
+            returns the values of all fields.
         key: the field that has the custom_id. ``"pk"``, or the name of the primary key: rows that exist are updated.
             Any other: rows are inserted, or updated where there is one with this key, which must be unique.
         to_key: returns the value of that field for a custom_id; default: the custom_id.
@@ -147,10 +151,16 @@ def _check_sources(fields: Mapping[str, Source]) -> Callable[[RequestResult], Ma
 
     def make_values(result: RequestResult) -> Mapping[str, Any]:
         return {
-            name: source(result) if callable(source) else getattr(result, source) for name, source in fields.items()
+            name: source(result) if callable(source) else _read_attribute(result, source)
+            for name, source in fields.items()
         }
 
     return make_values
+
+
+def _read_attribute(result: RequestResult, name: str) -> Any:
+    """Return an attribute of a result; of objects, what JSON has for them."""
+    return result.asdict()[name] if name in _OBJECTS else getattr(result, name)
 
 
 def _check_unique(model: type[Model], names: set[str], alias: str) -> None:
