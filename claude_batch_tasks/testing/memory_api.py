@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from claude_batch_tasks.simulator import prompts
+from claude_batch_tasks.simulator.models import Model, read_catalog
 from claude_batch_tasks.simulator.script import STATUS_OF
+from claude_batch_tasks.simulator.validation import Terms, find_problem
 from claude_batch_tasks.testing.answers import SentRequest, error_result
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class MemoryAPI:
             attempt=self._attempts[owner],
         )
         self.requests.append(request)
-        problem = prompts.find_problem(params, version, in_batch=batch_id is not None)
+        problem = find_problem(params, Terms(version, _find_models(params), in_batch=batch_id is not None))
         return error_result(*problem) if problem else self._decide(request)
 
     def _list_batches(self) -> _Reply:
@@ -154,6 +155,12 @@ class MemoryAPI:
         if stream:
             return _Reply(200, b"".join(_events_of(result["message"])), "text/event-stream; charset=utf-8")
         return _Reply(200, result["message"])
+
+
+def _find_models(params: dict[str, Any]) -> dict[str, Model]:
+    """Return the models there are: those of the API, and the one that is asked for, whatever its name."""
+    model, known = params.get("model"), read_catalog()
+    return known if model in known or not isinstance(model, str) else read_catalog((model,))
 
 
 def _key_of(params: dict[str, Any]) -> str:
