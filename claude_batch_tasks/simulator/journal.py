@@ -94,6 +94,8 @@ class PromptRecord(Struct, gc=False):
     @property
     def repaid(self) -> int:
         """How many of its payments are repeated ones."""
+        if self.paid < 2:
+            return 0
         charged = Counter(attempt.custom_id for attempt in self.attempts if attempt.billed and attempt.batch)
         again = charged.total() - len(charged)
         return max(again, self.paid - self.requests, 0)
@@ -273,7 +275,7 @@ class Journal(Struct):
 
     def repeated_prompts(self) -> list[PromptRecord]:
         """Return the prompts that several requests of one batch have: each of these is paid once, on purpose."""
-        return [prompt for prompt in self.prompts if prompt.requests > 1]
+        return [prompt for prompt in self.prompts if prompt.sent_in_batches > 1 and prompt.requests > 1]
 
     def find_prompts(self, first_text: str) -> list[PromptRecord]:
         """Return the prompts whose first user message begins so: a request and its repairs, which have other params."""
