@@ -45,7 +45,7 @@ def test_one_tiny_batch_goes_from_end_to_end(healthy: Set, make_app: MakeApp, do
     assert re.search(r"\| store, broker, result back end \| (Valkey|Redis) [\d.]+ \|", said.text)
     assert "| worker 1 | the same |" in said.text
     assert "| client | default |" in said.text
-    assert "| models | claude-haiku-4-5 |" in said.text
+    assert "| models | claude-haiku-4-5-20251001 |" in said.text
     assert re.search(r"\| create \| 1: [\d.]+ s after submission \|", said.text)
     assert re.search(r"\| retrieve \| 2: [\d.]+ s after create, [\d.]+ s after create \|", said.text)
     assert re.search(r"\| 1 \| [\d.]+ s \| [\d.]+ s \| [\d.]+ s \| [\d.]+ s \|", said.text)  # the latencies
