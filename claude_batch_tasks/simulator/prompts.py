@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from .answers.content import count_calls, count_output, find_said, has_output, make_content
-from .answers.judging import Asked, Judge, attempt_keys
+from .answers.judging import Asked, Judge
 from .answers.prompt import SHOWN_CHARS, Prefix, Prompt
 from .script import STATUS_OF, ErrorType
 from .validation import Terms, find_problem
@@ -169,13 +169,13 @@ def _judge_prompt(prompt: Prompt, params: dict[str, Any], judge: Judge) -> None:
     """Decide what becomes of valid params, and count the tokens of the answer."""
     behaviour, messages = judge.behaviour, params["messages"]
     first, last = first_user_text(messages), last_user_text(messages)
-    verdict = judge.decide_outcome(Asked(prompt.custom_id, prompt.digest, prompt.model, first, last))
-    prompt.outcome, prompt.message, prompt.answer = verdict
+    asked = Asked(prompt.custom_id, prompt.digest, prompt.model, first, last)
+    prompt.outcome, prompt.message, prompt.answer = judge.decide_outcome(asked)
     prompt.echo = last[: behaviour.echo_chars]
     prompt.first = first[:SHOWN_CHARS] if first != last else ""
     prompt.max_tokens = params["max_tokens"]
     prompt.form = judge.forms.find_form(params)
-    prompt.keys = attempt_keys(behaviour, prompt.custom_id, first)
+    prompt.keys = judge.find_keys(asked)
     if messages[-1]["role"] == "assistant":
         prompt.said_chars, prompt.said_blocks = find_said(prompt, behaviour, messages[-1]["content"])
     content = make_content(prompt, behaviour)

@@ -20,6 +20,9 @@ CHARS_PER_TOKEN = 4
 _encode = msgspec.json.Encoder().encode
 
 
+_NOTHING = Said()
+
+
 class Content(NamedTuple):
     """The content of a message, and why it ends."""
 
@@ -32,6 +35,8 @@ class Content(NamedTuple):
 def make_content(prompt: Prompt, behaviour: Behaviour) -> Content:
     """Return the content that answers a prompt."""
     rule, said = prompt.answer, Said(prompt.said_chars, prompt.said_blocks)
+    if rule is None and prompt.form is None and said == _NOTHING:
+        return _make_echo(prompt, behaviour)
     parts = _make_parts(prompt, behaviour)
     number = find_part(parts, said)
     if number < len(parts) - 1:
@@ -46,12 +51,21 @@ def make_content(prompt: Prompt, behaviour: Behaviour) -> Content:
     return _cut_content(content, prompt.max_tokens)
 
 
+def _make_echo(prompt: Prompt, behaviour: Behaviour) -> Content:
+    """Return the content of most answers: in a batch there may be 100,000 of them."""
+    (block,) = _default_blocks(prompt, behaviour)
+    most = prompt.max_tokens * CHARS_PER_TOKEN
+    if len(block["text"]) <= most:
+        return Content([block], "end_turn")
+    return Content([{**block, "text": block["text"][:most]}] if most else [], "max_tokens")
+
+
 def find_said(prompt: Prompt, behaviour: Behaviour, last_turn: Any) -> Said:
     """Return how much of its answer the last turn of a request has; nothing if that turn says something else."""
     rule = prompt.answer
     if rule is not None and rule.content is not None and not rule.pauses:
         # Sent as it is, whatever was said.
-        return Said()
+        return _NOTHING
     blocks = [{"type": "text", "text": last_turn}] if isinstance(last_turn, str) else last_turn
     whole = list(chain(*_make_parts(prompt, behaviour)))
     said = measure_said(blocks)

@@ -56,6 +56,7 @@ class Judge:
         self._keys = sendings.by_key
         self._used: Counter[int] = Counter()
         self.forms = Forms()
+        self._key_kinds = sorted({rule.attempts_of for rule in behaviour.answers if rule.attempts})
         self._outcomes = [
             (number, rule, re.compile(rule.custom_id).search)
             for number, rule in enumerate(behaviour.outcomes)
@@ -81,6 +82,10 @@ class Judge:
                 return Verdict(answer.failure, answer.message or MESSAGE_OF[answer.failure], answer)
         return Verdict()
 
+    def find_keys(self, asked: Asked) -> tuple[bytes, ...]:
+        """Return all keys by which the rules in force count the attempts of a request."""
+        return tuple([_attempt_key(kind, asked) for kind in self._key_kinds])
+
     def _strikes(self, number: int, rule: Outcome, asked: Asked) -> bool:
         attempt = self._params[asked.digest]
         if (rule.count and self._used[number] >= rule.count) or (rule.attempts and attempt >= rule.attempts):
@@ -93,7 +98,7 @@ class Judge:
             return False
         if not all(pattern.search(getattr(asked, name)) for name, pattern in patterns):
             return False
-        attempt = self._keys[attempt_key(rule.attempts_of, asked.custom_id, asked.first)] + 1 if rule.attempts else 1
+        attempt = self._keys[_attempt_key(rule.attempts_of, asked)] + 1 if rule.attempts else 1
         if not _covers_attempt(rule.attempts, attempt):
             return False
         return draw_chance(rule.probability, self.behaviour.seed, "answer", number, asked.digest.hex(), attempt)
@@ -105,16 +110,9 @@ def _covers_attempt(attempts: int | tuple[int, ...], attempt: int) -> bool:
     return not attempts or attempt <= attempts
 
 
-def attempt_key(kind: str, custom_id: str, first: str) -> bytes:
-    """Return the key by which the attempts of a request are counted."""
-    text = f"{kind}:{custom_id if kind == 'custom_id' else first}"
+def _attempt_key(kind: str, asked: Asked) -> bytes:
+    text = f"{kind}:{asked.custom_id if kind == 'custom_id' else asked.first}"
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-def attempt_keys(behaviour: Behaviour, custom_id: str, first: str) -> tuple[bytes, ...]:
-    """Return all keys by which the rules in force count the attempts of a request."""
-    kinds = sorted({rule.attempts_of for rule in behaviour.answers if rule.attempts})
-    return tuple(attempt_key(kind, custom_id, first) for kind in kinds)
 
 
 def _outcome_of(rule: Outcome) -> Verdict:

@@ -36,11 +36,9 @@ def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standa
 def make_usage(prompt: Prompt, tier: Literal["batch", "standard"], blocks: list[dict[str, Any]]) -> Usage:
     """Return the counters of an answer, without those that a script replaces."""
     usage = Usage(input_tokens=prompt.input_tokens, output_tokens=prompt.output_tokens, service_tier=tier)
-    if thinking := count_output(blocks, *THINKING):
-        usage.output_tokens_details = OutputDetails(thinking)
-    searches, fetches = prompt.searches, count_calls(blocks, "web_fetch")
-    if searches or fetches:
-        usage.server_tool_use = ServerToolUse(searches, fetches)
+    if prompt.answer is not None:
+        usage.output_tokens_details = OutputDetails(count_output(blocks, *THINKING))
+        usage.server_tool_use = ServerToolUse(prompt.searches, count_calls(blocks, "web_fetch"))
     if prompt.prefix is not None:
         tokens = prompt.count_tokens()
         usage.input_tokens = tokens.input
