@@ -154,6 +154,8 @@ def submit_job(
     staging = Staging(store, settings, job_id, output)
     try:
         staging.stage_requests(requests)
+        if "refusal_model" in options:
+            _check_refusal_model(settings, staging.model)
         job = JobRecord(
             nonce=staging.nonce,
             requests=staging.total,
@@ -210,6 +212,21 @@ def check_reask(output: Mapping[str, Any] | None, options: Mapping[str, Any]) ->
     if output is None and options.get("reask"):
         raise InvalidSettings(
             "run_batch option reask needs output=, the type that answers must fit. Nothing was stored or sent"
+        )
+
+
+def _check_refusal_model(settings: Settings, model: str | None) -> None:
+    """Refuse to send refused requests to the model that refused them.
+
+    A setting for all jobs may name the model of some of them.
+
+    Raises:
+        InvalidSettings: that is what the job's own option says.
+    """
+    if model in (settings.refusal_model or ()):
+        raise InvalidSettings(
+            f"run_batch option refusal_model names {model}, the model of all requests of the job, which would refuse "
+            "them again: name another one. Nothing was stored or sent"
         )
 
 

@@ -289,6 +289,24 @@ class TestMaxCost:
         self.submit(app, make_request, 1, self.HAIKU, "claude-x")
 
 
+class TestARefusalModel:
+    def test_that_is_the_one_that_refused_is_refused_itself(
+        self, stage: Callable[..., BatchJob], keys: Keys, make_request: Any
+    ) -> None:
+        model = make_request("a")["params"]["model"]
+        for given in (model, f"claude-opus-4-5, {model}", [model]):
+            with pytest.raises(errors.InvalidSettings, match=f"refusal_model names {model}.*Nothing was stored"):
+                stage("a", "b", refusal_model=given)
+        assert keys() == set()
+        stage("a", refusal_model=["claude-opus-4-5"])
+
+    def test_of_all_jobs_may_be_that_of_some(
+        self, stage: Callable[..., BatchJob], app: Celery, make_request: Any
+    ) -> None:
+        app.conf.claude_batch_refusal_model = make_request("a")["params"]["model"]
+        stage("a")
+
+
 class TestSubmittingThatFails:
     """Half way through, and nothing stays behind."""
 
