@@ -12,10 +12,13 @@ import msgspec
 from msgspec import Struct
 from typing_extensions import TypedDict
 
+from claude_batch_tasks.simulator.answers.forms import Forms
+
 #: What selects requests by a text: the text itself, or a pattern to search for.
 Selector: TypeAlias = "str | re.Pattern[str]"
 
 _numbers = itertools.count(1)
+_forms = Forms()
 
 #: The details of a refusal of which none are known.
 _NO_DETAILS = {"type": "refusal", "category": None, "explanation": None}
@@ -103,9 +106,17 @@ def _texts_of(content: Any) -> list[str]:
 
 
 def echo_prompt(request: SentRequest) -> dict[str, Any]:
-    """Return the answer of a request without a script: the last text of its user."""
+    """Return an answer with the last text of the user."""
     said = [each for each in request.params.get("messages") or () if each.get("role") == "user"]
     return make_answer(request, "Echo: " + "\n".join(_texts_of((said or [{}])[-1].get("content"))))
+
+
+def default_answer(request: SentRequest) -> dict[str, Any]:
+    """Return the answer of a request without a script: what its schema or tool demands, else an echo."""
+    form = _forms.find_form(request.params)
+    if form is not None and form.tool is not None:
+        return message_result(request, [tool_call(form.tool.name, form.tool.input)], "tool_use")
+    return make_answer(request, form.instance) if form is not None and form.instance else echo_prompt(request)
 
 
 def make_answer(

@@ -42,7 +42,7 @@ class ClaudeBatch:
     """Jobs in memory: ``run_batch`` runs where it is called, its answers are scripted, nothing leaves the process.
 
     Needs no server, no worker and no key. The rule that was added last comes first; a request that no rule takes is
-    answered with its own text.
+    answered with a value that fits its schema or tool, else with its own text.
 
     Args:
         app: the Celery app that the tested code uses.
@@ -202,7 +202,7 @@ class ClaudeBatch:
                 if rule.times is not None:
                     rule.times -= 1
                 return rule.make(request)
-        return answers.echo_prompt(request)
+        return answers.default_answer(request)
 
     def _find_request(self, sent: str) -> tuple[str, str]:
         """Return the job and the caller's custom_id for a custom_id that was sent; no job, if it belongs to none."""

@@ -278,3 +278,21 @@ def test_without_fakeredis_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         ClaudeBatch(Celery("shop", set_as_current=False)).installed(),
     ):
         pass
+
+
+class Scores(pydantic.BaseModel):
+    by_name: dict[str, int]
+
+
+@pytest.mark.parametrize(("output", "value"), [(Score, Score(value=7)), (Scores, Scores(by_name={"a": 7}))])
+def test_a_typed_answer_without_a_script_fits(
+    claude_batch: ClaudeBatch, output: type[pydantic.BaseModel], value: pydantic.BaseModel
+) -> None:
+    """Structured outputs can express the first type, and for the second a tool is forced."""
+    claude_batch.answer(value, custom_id="scripted")
+    job = run_batch.delay([make_request("a"), make_request("scripted")], output=output)
+    job.get()
+    found = {each.custom_id: each.parsed for each in BatchJob(job.id).results()}
+    assert isinstance(found["a"], output)
+    assert found["scripted"] == value
+    assert ("tools" in claude_batch.sent("a").params) == (output is Scores)
