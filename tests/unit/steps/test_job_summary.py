@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from claude_batch_tasks.records import Round
-from claude_batch_tasks.steps import job_summary
+from claude_batch_tasks.steps import job_summary, publishing
 from tests.factories import make_batch_record, make_job_record
 
 JOB = "job-1"
@@ -96,6 +99,29 @@ class TestTheSummary:
         assert [progress[key] for key in ("polls", "polls_404", "next_poll_at")] == [
             progress[key] for key in ("looks", "not_found", "next_look")
         ]
+
+    def test_is_foretold_in_one_line_for_flower(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        events: list[Any] = []
+
+        @contextmanager
+        def dispatch(app: Any, hostname: str) -> Iterator[Any]:
+            yield SimpleNamespace(send=lambda kind, **fields: events.append((kind, fields["result"])))
+
+        monkeypatch.setattr(publishing, "event_dispatcher", dispatch)
+        backend = SimpleNamespace(store_result=lambda *_: None)
+        task: Any = SimpleNamespace(backend=backend, app=None, request=SimpleNamespace(hostname="w", is_eager=False))
+        for batches, said in (
+            (self.BATCHES, "5 of 5 done; 4 answers are incomplete (3 refusal, 1 max_tokens); next poll in 40 s"),
+            (self.BATCHES[:0], "0 of 5 done; next poll in 40 s"),
+        ):
+            job_summary.publish_progress(
+                task,
+                JOB,
+                self.record(),
+                lambda own=batches: job_summary.make_progress(self.record(), own),
+                "next poll in 40 s",
+            )
+            assert events.pop() == ("task-progress", said)
 
     @settings(max_examples=20)
     @given(st.lists(st.dictionaries(st.sampled_from(["succeeded", "errored", "expired", "x"]), st.integers(0, 9))))
