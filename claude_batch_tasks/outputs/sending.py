@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from claude_batch_tasks.outputs import schemas
-from claude_batch_tasks.outputs.structured_models import has_structured_outputs
+from claude_batch_tasks.outputs.structured_models import has_structured_outputs, takes_forced_tool
 
 #: The name of the tool by which models without structured outputs answer.
 TOOL = "record_answer"
@@ -43,10 +43,14 @@ class OutputSender:
             config = params.get("output_config") or {}
             return params if problems else {**params, "output_config": {**config, "format": self._format}}, problems
         why = f"output= is sent as a tool that the model must call, {self._explain_tool(params)}"
-        if self._no_tool:
-            problems.append(("params.model", f"does not go with output=: {why}, and {self._no_tool}"))
+        if no_tool := self._find_obstacle(str(params.get("model"))):
+            problems.append(("params.model", f"does not go with output=: {why}, and {no_tool}"))
         problems += [(field, f"{text}: {why}") for field, text in _find_conflicts(params, _WITH_TOOL)]
         return params if problems else {**params, "tools": [self._tool], "tool_choice": self._choice}, problems
+
+    def _find_obstacle(self, model: str) -> str:
+        """Return why a model cannot answer by a tool at all; empty: it can."""
+        return self._no_tool or ("" if takes_forced_tool(model) else "this model takes no forced tool")
 
     def _explain_tool(self, params: dict[str, Any]) -> str:
         if self._not_structured:

@@ -8,7 +8,7 @@ import pytest
 
 from claude_batch_tasks import outputs
 from claude_batch_tasks.outputs.schemas import NotStructured, make_structured
-from claude_batch_tasks.outputs.structured_models import has_structured_outputs
+from claude_batch_tasks.outputs.structured_models import has_structured_outputs, takes_forced_tool
 from tests.unit.outputs import kinds
 
 
@@ -123,8 +123,11 @@ def _without_descriptions(schema: Any) -> Any:
         ("claude-opus-4", False),
         ("claude-opus-4@20250514", False),
         ("us.anthropic.claude-sonnet-4-20250514-v1:0", False),
-        ("claude-opus-4-1", True),
-        ("claude-opus-4-1-20250805", True),
+        ("claude-opus-4-1", False),
+        ("claude-opus-4-1-20250805", False),
+        ("claude-opus-4-5", True),
+        ("claude-opus-4-10", True),
+        ("claude-opus-4-10-20270101", True),
         ("claude-sonnet-4-5", True),
         ("claude-sonnet-4-5-20250929", True),
         ("us.anthropic.claude-opus-4-6-v1", True),
@@ -137,3 +140,22 @@ def _without_descriptions(schema: Any) -> Any:
 )
 def test_models_with_structured_outputs(model: str, expected: bool) -> None:
     assert has_structured_outputs(model) is expected
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("claude-3-5-haiku-20241022", True),
+        ("claude-haiku-4-5", True),
+        ("claude-opus-4-6", True),
+        ("claude-opus-5", True),
+        ("claude-haiku-5-5", True),
+        ("claude-opus-5-5", False),
+        ("us.anthropic.claude-sonnet-5-5-v1:0", False),
+        ("claude-opus-6", False),
+        ("claude-fable-5", False),
+        ("claude-mythos-5-2", False),
+    ],
+)
+def test_models_that_can_be_forced_to_call_a_tool(model: str, expected: bool) -> None:
+    assert takes_forced_tool(model) is expected

@@ -119,6 +119,13 @@ class TestAnotherModel:
         assert "its schema is not of an object" in text
         assert not sender({"type": "array", "items": {"type": "integer"}}).add_output(params(NEW))[1]
 
+    def test_that_takes_no_forced_tool_is_refused_what_structured_outputs_cannot_say(self) -> None:
+        ((field, text),) = problems_of(params("claude-opus-5-5"), kinds.Free)
+        assert field == "params.model"
+        assert "properties of any name" in text
+        assert "this model takes no forced tool" in text
+        assert not sender().add_output(params("claude-opus-5-5"))[1]
+
 
 class TestReasking:
     def test_repeats_the_answer_and_says_what_is_wrong(self) -> None:
