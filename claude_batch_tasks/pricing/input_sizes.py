@@ -80,6 +80,7 @@ def measure_inputs(params: Mapping[str, Any]) -> Inputs:
         found.add_message(message)
     found.add_content([params.get("system")])
     found.add_tools(params.get("tools"))
+    found.add_format(_as_dict(params.get("output_config")).get("format"))
     found.marks.append(params.get("cache_control"))
     thread = params.get("thread")
     if isinstance(thread, dict) and thread.get("type") != "create":
@@ -214,6 +215,12 @@ class _Measured:
                 kind = tool.get("type")
                 if kind is not None and not str(kind).startswith(_RUN_BY_CALLER):
                     self._add_server_tool(str(tool.get("name") or kind), str(kind), tool)
+
+    def add_format(self, wanted: Any) -> None:
+        """Add the format of a structured output, which the model is told in a prompt of Anthropic's."""
+        if wanted:
+            self._most += _WITH_TOOLS_AT_MOST
+            self._size += _count_bytes(wanted)
 
     def _add_server_tool(self, name: str, kind: str, tool: dict[str, Any]) -> None:
         uses = _count_parts(tool.get("max_uses"))

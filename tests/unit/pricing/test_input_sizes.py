@@ -67,6 +67,14 @@ class TestPartsOfUnknownSize:
         assert measure_inputs(params([{"type": "of_tomorrow", "text": text}])).most >= len(text.encode())
 
 
+def test_the_format_of_an_answer_is_input() -> None:
+    wanted = {"type": "json_schema", "schema": {"type": "object", "description": "x" * 3500}}
+    plain, formed = measure_inputs(params()), measure_inputs(params(output_config={"format": wanted}))
+    assert formed.tokens > plain.tokens + 1000
+    assert formed.most > plain.most + 3500
+    assert measure_inputs(params(output_config={"effort": "low"})) == plain
+
+
 class TestAnImage:
     @pytest.mark.parametrize(
         ("model", "tokens"),
