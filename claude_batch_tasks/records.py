@@ -297,8 +297,36 @@ class FailureTally(msgspec.Struct, kw_only=True):
     count: int = 0
     open: int = 0
     """How many of them may be sent again."""
+    again: int = 0
+    """How many of these are in the next smaller batch, if there is one."""
     example: int | None = None
     """The position of one of them in the batch."""
+
+
+class RepairOptions(msgspec.Struct, kw_only=True):
+    """What a job allows to be sent again in batches."""
+
+    retries: int = 0
+    refusal_models: list[str] = []
+    max_tokens_limit: int | None = None
+    continue_paused: int = 0
+    reask: int = 0
+    long_output: bool = False
+    """Whether the job has the beta header for answers of up to 300,000 tokens."""
+
+
+class Again(msgspec.Struct, kw_only=True):
+    """The requests of a batch that are in its next smaller batch, if there is one. Their positions are a key."""
+
+    count: int = 0
+    outcomes: dict[str, int] = {}
+    """By their outcomes so far."""
+    incomplete: dict[str, int] = {}
+    """Those that succeeded, by why their answers are not complete."""
+    kinds: dict[str, int] = {}
+    """By why they are sent again: a ``resubmission``, or a kind of repair."""
+    options: RepairOptions = msgspec.field(default_factory=RepairOptions)
+    """The options by which they were chosen: what is sent, and what it means when it comes back, follows from them."""
 
 
 class Round(msgspec.Struct, kw_only=True):
@@ -315,6 +343,19 @@ class Round(msgspec.Struct, kw_only=True):
     unpriced: dict[str, int] = {}
     failed_types: list[FailureTally] = []
     incomplete: dict[str, int] = {}
+    again: Again | None = None
+    """What was sent again; None: all that is eligible, as it was submitted, which is how 0.2.0 does it."""
+    created_at: float | None = None
+
+    @property
+    def sent(self) -> int:
+        """Number of requests in the batch that follows it."""
+        return self.eligible if self.again is None else self.again.count
+
+    @property
+    def sent_outcomes(self) -> dict[str, int]:
+        """These, by the outcomes that they had."""
+        return self.open if self.again is None else self.again.outcomes
 
 
 _T = TypeVar("_T")
@@ -481,6 +522,8 @@ class _Fetched(_Waiting, kw_only=True):
     """The position of one such answer of each reason. It may have been repaired since."""
     repairs: Kept[dict[str, int]] = {}
     """Number of requests that were sent again because their answers were not complete, by kind, in all rounds."""
+    again: SetByResume[Again | None] = None
+    """What is sent again in a smaller batch, if there is one; None: 0.2.0 fetched the results."""
     failed_types_of: SetByResume[list[int]] = []
     """What ``failed_types`` were counted of; if the batch has other results now, an earlier release fetched them."""
 
@@ -524,6 +567,19 @@ class BatchRecord(_Sent, kw_only=True):
     def sending(self) -> int:
         """Number of requests in the present batch at Anthropic."""
         return self.count if self.smaller is None else self.smaller
+
+    @property
+    def pending(self) -> dict[str, int]:
+        """Number of requests, by outcome so far, whose outcomes are not final: they may yet be sent again."""
+        if self.final or self.done:
+            return {}
+        repaired = self.again.outcomes.get("succeeded", 0) if self.again is not None else 0
+        return {**self.open, "succeeded": repaired} if repaired else dict(self.open)
+
+    @property
+    def pending_count(self) -> int:
+        """Number of requests whose outcomes are not final, as far as that is known."""
+        return self.eligible + (0 if self.again is None else self.again.outcomes.get("succeeded", 0))
 
     @property
     def layers(self) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from claude_batch_tasks.steps import job_summary, message_chain
 from claude_batch_tasks.wire import failure_types
 
 #: What is counted of the outcomes of a batch.
-_TOTALS = ("counts", "usage", "costs", "unpriced", "eligible", "open", "failed_types", "incomplete")
+_TOTALS = ("counts", "usage", "costs", "unpriced", "eligible", "open", "failed_types", "incomplete", "again")
 
 
 class ResumePlan(NamedTuple):

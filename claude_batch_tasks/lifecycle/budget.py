@@ -41,7 +41,7 @@ def _estimate_cost(step: Step) -> str | None:
     """Record what the batch may cost, if that was not done; return why it cannot be known, None if it can."""
     record = step.batch
     if record.least is None or record.most is None:
-        params = resubmission.read_params_left(step.store, step.unit.job_id, step.unit.batch or 0, record)
+        params = resubmission.read_params_sent(step.store, step.unit.job_id, step.job, step.unit.batch or 0, record)
         found = request_bounds.batch_need(params, step.settings.price_list)
         if not isinstance(found, request_bounds.BatchNeed):
             return found[1].why

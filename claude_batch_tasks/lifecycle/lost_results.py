@@ -14,12 +14,12 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import RateLimits, Step, credentials
-from claude_batch_tasks.store import HasRecords, HasResults, Journal, history, lost_records, open_store
+from claude_batch_tasks.store import HasHistory, ReadableStore, history, lost_records, open_store
 
 log = get_logger(__name__)
 
 
-class _Fetchable(Journal, HasRecords, HasResults, Protocol):
+class _Fetchable(ReadableStore, HasHistory, Protocol):
     """What it takes to download the results of a batch again."""
 
 
@@ -37,7 +37,7 @@ def refetch_batch(
     if record is None:
         return 0
     for attempt, round_ in reversed(record.layers):  # the positions of a round follow from the round before
-        names = [f"{name}:{attempt}" for name in ("rows", "pieces", "eligible")]
+        names = lost_records.names_fetched(record, attempt, round_)
         names += [f"index:{attempt}"] if job.adopted else []
         expected = lost_records.rows_expected(record, attempt, round_)
         if expected == 0 or not (gone := store.records.missing_keys(job_id, number, names)):
@@ -53,7 +53,7 @@ def refetch_batch(
 
 
 def _refetch_attempt(
-    store: HasResults,
+    store: _Fetchable,
     settings: Settings,
     client: api.Caller,
     job_id: str,
@@ -65,12 +65,10 @@ def _refetch_attempt(
     expected: int | None,
 ) -> int:
     """Download the rows of one earlier download (``attempt``) again, and write them in its place; return how many."""
-    past = record.rounds[:round_]
     batch_id = record.rounds[round_].batch_id if round_ < len(record.rounds) else record.batch_id
     if batch_id is None:
         return 0
-    then = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=past)
-    seen = resubmission.expect_rows(store, job_id, job, number, then)
+    seen = resubmission.expect_rows_again(store, job_id, job, number, record, settings, round_)
     copy = f":{uuid.uuid4().hex[:12]}"
     with api.open_results(client, batch_id, timeout=settings.timeout) as chunks:
         store.results.write_rows(job_id, number, attempt, seen.keep_rows(chunks), copy=copy)
@@ -79,13 +77,16 @@ def _refetch_attempt(
         raise errors.ResultsMissing(
             f"the result file of {batch_id} has {seen.distinct:,} of {seen.expected:,} results", seen.expected
         )
+    judged = seen.judged
+    resubmission.resend_cut(store, job_id, number, seen)
     store.results.restore_rows(
         job_id,
         number,
         attempt,
         copy,
         pieces=seen.pieces.tobytes(),
-        eligible_places=seen.eligible.tobytes(),
+        eligible_places=judged.eligible.tobytes(),
+        again_places=None if judged.sent_again is None else judged.again.tobytes(),
         index=resubmission.stored_index(seen),
     )
     return seen.distinct
@@ -100,7 +101,7 @@ def refetch_rows(step: Step) -> None:
     """
     record, limit = step.batch, step.settings.results_limit
     if not record.layers or not step.store.records.missing_keys(
-        step.unit.job_id, step.unit.batch, lost_records.layer_names(record, "rows", "pieces", "eligible")
+        step.unit.job_id, step.unit.batch, lost_records.all_names_fetched(record)
     ):
         return
     step.rate_limits.check_pause()

@@ -24,7 +24,7 @@ from claude_batch_tasks.pricing import request_bounds
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import DEFAULTS, BatchRecord, JobRecord, Unit
 from claude_batch_tasks.settings import Settings, check_label, check_metadata
-from claude_batch_tasks.store import HasJobs, HasPayloads, JobContents, history, open_store
+from claude_batch_tasks.store import HasJobs, HasPayloads, ReadableStore, history, open_store
 from claude_batch_tasks.wire import batch_requests
 
 
@@ -296,7 +296,7 @@ def seconds_until(deadline: Any, now: Callable[[], float]) -> Any:
     return max(deadline.timestamp() - now(), 0.0)
 
 
-def read_body(store: JobContents, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
+def read_body(store: ReadableStore, job_id: str, job: JobRecord, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the body of a batch's create in chunks; its length is in the batch's record."""
     pieces = (
         resubmission.read_chunks(store, job_id, job, batch, record)

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property
 from itertools import count
 from typing import Any, Literal, NamedTuple
@@ -180,14 +179,29 @@ class Reader:
 
     def _chosen_rows(self, wanted: dict[int, str], notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
         """Yield the last row of each wanted request, if it is final, and take what has a row out of ``wanted``."""
+        pending = self._pending_places()
         for attempt, round_ in self._batch.layers:
             for place, row, line in self._wanted_rows(attempt, round_, wanted):
                 del wanted[place]
-                settled = place in notes or not _is_open(row)
+                settled = place in notes or not (_is_open(row) or pending[place])
                 if lost and not settled:
                     raise self._missing_error(lost, lost)
                 if settled or self._batch.final:
                     yield self._add_note(Outcome(place, _source_of(round_), row, line), notes)
+
+    def _pending_places(self) -> bytearray:
+        """Return, by position, which requests are, or may be, in the next smaller batch."""
+        batch = self._batch
+        return bytearray(batch.count) if batch.final else self._sent_places(*batch.layers[0])
+
+    def _sent_places(self, attempt: int, round_: int) -> bytearray:
+        """Return, by position, which requests are in the batch after a round; none if 0.2.0 made it."""
+        rounds, sent = self._batch.rounds, bytearray(self._batch.count)
+        if (rounds[round_] if round_ < len(rounds) else self._batch).again is not None:
+            packed = self._store.results.read_again(self._job_id, self._number, attempt)
+            for place in array("I", packed[: len(packed) // 4 * 4]):
+                sent[place] = True
+        return sent
 
     def _wanted_rows(self, attempt: int, round_: int, wanted: Mapping[int, str]) -> Iterator[_PlacedRow]:
         """Yield the rows of wanted requests in one attempt; only the chunks that have any are read."""
@@ -200,10 +214,12 @@ class Reader:
 
     def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Find some outcomes by reading all."""
-        settled = self._store.results.find_outcomes(self._job_id, self._number, list(places))
+        settled, batch = self._store.results.find_outcomes(self._job_id, self._number, list(places)), self._batch
+        pending = self._pending_places() if batch.layers else bytearray(batch.count)
         for outcome in self._read_stored():
             place = outcome.place
-            if place in places and (self._batch.final or place in settled or not _is_open(outcome.row)):
+            is_open = _is_open(outcome.row) or pending[place]
+            if place in places and (self._batch.final or place in settled or not is_open):
                 yield outcome
 
     def _answers_lost(self) -> int:
@@ -265,12 +281,14 @@ class Reader:
         batch, arrival, short, withheld = self._batch, count(), 0, 0
         for attempt, round_ in batch.layers:
             found = 0
+            repaired = self._sent_places(attempt, round_) if short else bytearray(batch.count)
             for place, row, line in self._placed_rows(attempt, round_, arrival):
                 found += 1
                 if replaced[place]:
                     continue
                 replaced[place] = True
-                if ((lost and place not in notes) or short) and _is_open(row):
+                out_of_date = ((lost and place not in notes) or short) and _is_open(row)
+                if out_of_date or repaired[place]:
                     withheld += 1
                 else:
                     yield self._add_note(Outcome(place, _source_of(round_), row, line), notes)
@@ -278,6 +296,21 @@ class Reader:
         absent = replaced.count(0) if batch.error is None else short
         if missing := max(absent + withheld, lost, short):
             raise self._missing_error(missing, lost)
+
+    def read_last_rows(self, wanted: bytearray) -> Iterator[tuple[int, bytes, int]]:
+        """Yield the rows of wanted requests in the last round that has one: their positions, lines and rounds.
+
+        Args:
+            wanted: whether each request is wanted, by position.
+        """
+        left = bytearray(wanted)
+        for attempt, round_ in self._batch.layers:
+            if not any(left):
+                return
+            for place, _, line in self._placed_rows(attempt, round_, count()):
+                if left[place]:
+                    left[place] = False
+                    yield place, line, round_
 
     def _placed_rows(self, attempt: int, round_: int, arrival: Iterator[int]) -> Iterator[_PlacedRow]:
         """Yield the rows of an attempt that belong to the batch; what is there instead of one counts as missing.
@@ -396,7 +429,7 @@ def as_line(custom_id: str, outcome: Outcome) -> bytes:
         _, odd = _parse_result(outcome.line)
         result = lenient_json.encode_json({"type": outcome.row.type, "raw": outcome.line.decode(errors="replace")})
     else:
-        result, odd = _read_member(outcome.line, "result")
+        result, odd = result_rows.read_member(outcome.line, "result")
     note = b',"note":%s' % lenient_json.encode_json(odd) if odd else b""
     return b'{"custom_id":%s,"source":"%s","result":%s%s}' % (_encode_text(custom_id), source, result, note)
 
@@ -407,7 +440,7 @@ def message_json(outcome: Outcome) -> bytes:
     Raises:
         ValueError: the outcome has no message that can be read.
     """
-    return _read_member(_read_member(outcome.line, "result")[0], "message")[0]
+    return result_rows.read_member(result_rows.read_member(outcome.line, "result")[0], "message")[0]
 
 
 def _encode_text(text: str) -> bytes:
@@ -464,30 +497,6 @@ def message_outcome(message: bytes) -> bytes:
 def error_outcome(error_type: str, message: str, request_id: str | None) -> bytes:
     """Encode a refusal of the Messages API for the store."""
     return msgspec.json.encode(result_rows.errored_row(error_type, message, request_id))
-
-
-class _Result(msgspec.Struct):
-    result: msgspec.Raw
-
-
-class _Message(msgspec.Struct):
-    message: msgspec.Raw
-
-
-_MEMBERS: dict[str, msgspec.json.Decoder[Any]] = {
-    "result": msgspec.json.Decoder(_Result),
-    "message": msgspec.json.Decoder(_Message),
-}
-
-
-def _read_member(data: bytes, name: str) -> tuple[bytes, str | None]:
-    """Return a member of an object as strict JSON in one line, with a note if it had to be changed."""
-    with suppress(*lenient_json.REFUSED):
-        found = bytes(getattr(_MEMBERS[name].decode(data), name))
-        found.decode()
-        # In JSON these characters stand only between values.
-        return found.replace(b"\n", b" ").replace(b"\r", b" "), None
-    return lenient_json.strict_member(data, name)
 
 
 def _from_messages(place: int, stored: bytes) -> Outcome | None:

@@ -93,6 +93,16 @@ from claude_batch_tasks.rules.rate_limits import (
     read_rate_limits as read_rate_limits,
     read_retry_after as read_retry_after,
 )
+from claude_batch_tasks.rules.repairs import (
+    LONG_OUTPUT as LONG_OUTPUT,
+    REPAIRS as REPAIRS,
+    Repair as Repair,
+    SentAs as SentAs,
+    choose_repair as choose_repair,
+    fit_budget as fit_budget,
+    output_limit as output_limit,
+    raise_max_tokens as raise_max_tokens,
+)
 from claude_batch_tasks.rules.response_limits import (
     ANSWER_BYTES as ANSWER_BYTES,
     ANSWER_VALUES as ANSWER_VALUES,

@@ -25,16 +25,33 @@ def deserves_resubmission(outcome: str, error_type: str | None) -> bool:
 
 
 def choose_next_attempt(
-    *, rounds: int, retries: int, fallback: str, in_time: bool
+    *, barred: bool, again: int, eligible: int, fallback: str, in_time: bool
 ) -> Literal["resubmit", "messages", "none"]:
-    """Decide how the eligible requests are sent again after ``rounds`` smaller batches: at the lower price first.
+    """Decide what follows for a batch with results: at the lower price first.
+
+    =========================================  ==========================  ============  ==============================
+    anything may be sent, and some requests    another batch would end in  ``fallback``  what follows
+                                               time
+    =========================================  ==========================  ============  ==============================
+    are to be sent again in a batch            yes                         any           a smaller batch of these; what
+                                                                                         is eligible waits for it
+    are eligible for the Messages API          no, or none are to be sent  messages      the Messages API; answers that
+                                                                                         are not complete stay so
+    are left otherwise                         any                         any           nothing
+    =========================================  ==========================  ============  ==============================
 
     Args:
+        barred: nothing may be sent again: the batch failed, the job is canceled, stopped or adopted, or the batch's
+            record was lost.
+        again: number of requests that are to be sent again in a batch.
+        eligible: number of requests that may go to the Messages API; most of ``again`` are among them.
         in_time: whether another batch would probably end before the deadline.
     """
-    if rounds < retries and in_time:
+    if barred:
+        return "none"
+    if again and in_time:
         return "resubmit"
-    return "messages" if fallback == "messages" else "none"
+    return "messages" if eligible and fallback == "messages" else "none"
 
 
 def ends_in_time(left: float | None, past: Sequence[tuple[int, float]], requests: int) -> bool:

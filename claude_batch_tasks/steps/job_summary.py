@@ -43,8 +43,7 @@ def count_outcomes(batches: Sequence[BatchRecord]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for batch in batches:
         counts.update({name: batch.counts.get(name, 0) for name in result_rows.OUTCOMES})
-        if not batch.final and not batch.done and batch.eligible:
-            counts.subtract(batch.open)
+        counts.subtract(batch.pending)
     return counts
 
 
@@ -75,7 +74,7 @@ def find_phase(job: JobRecord, batches: Sequence[BatchRecord], calls: DeliveryCo
     silent_for = None if job.delivery_at is None else now - job.delivery_at
     return rules.choose_phase(
         job.state,
-        [rules.find_stage(batch.state, done=batch.done, eligible=batch.eligible) for batch in batches],
+        [rules.find_stage(batch.state, done=batch.done, eligible=batch.pending_count) for batch in batches],
         cancel_requested=job.cancel_requested,
         delivering=rules.is_delivering(calls.called, calls.delivered, calls.failed, silent_for),
     )
@@ -119,13 +118,13 @@ def _kind_of(job: JobRecord, batch: BatchRecord) -> str | None:
 
 
 def _part_of(job: JobRecord, batch: BatchRecord, now: float, past: Mapping[str, Sequence[float]]) -> rules.BatchPart:
-    stage = rules.find_stage(batch.state, done=batch.done, eligible=batch.eligible)
+    stage = rules.find_stage(batch.state, done=batch.done, eligible=batch.pending_count)
     if stage in ("saving", "done"):
         return rules.BatchPart(batch.count, 0, running=False)
     if not _is_at_anthropic(batch):
         # Before a smaller batch is created, and while requests go through the Messages API, the others have outcomes.
         return rules.BatchPart(
-            batch.count, batch.eligible if batch.state == "fetched" else batch.sending, running=False
+            batch.count, batch.pending_count if batch.state == "fetched" else batch.sending, running=False
         )
     age = None if batch.created_at is None else now - (batch.created_at - batch.api_ahead)
     known = past.get(_kind_of(job, batch) or "", ())

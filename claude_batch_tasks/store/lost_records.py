@@ -40,6 +40,7 @@ OF_A_JOB: dict[str, Absence] = {
     "index": "derived",  # from ids; an adopted job's from its rows
     "pieces": "derived",  # from rows
     "eligible": "repaired",  # with the rows, before a step needs it
+    "again": "repaired",
     "to_send": "repaired",  # what was in it is not sent: it may have been
     "sent": "repaired",
     "lanes": "repaired",
@@ -87,7 +88,7 @@ def rows_expected(batch: BatchRecord, attempt: int, round_: int) -> int | None:
     # An earlier release did not count them; what is published and did not fail is whole.
     if batch.error is not None and round_ == len(batch.rounds):
         return None
-    return batch.rounds[round_ - 1].eligible if round_ else batch.count
+    return batch.rounds[round_ - 1].sent if round_ else batch.count
 
 
 def answers_lost(batch: BatchRecord, *, stored: int, answers: int) -> int:
@@ -98,6 +99,18 @@ def answers_lost(batch: BatchRecord, *, stored: int, answers: int) -> int:
         answers: those that have one.
     """
     return max(batch.stored - stored, batch.answered - answers if batch.final else 0, 0)
+
+
+def names_fetched(batch: BatchRecord, attempt: int, round_: int) -> list[str]:
+    """Return the names of the keys that a published attempt has."""
+    again = (batch.rounds[round_] if round_ < len(batch.rounds) else batch).again
+    names = ("rows", "pieces", "eligible") if again is None else ("rows", "pieces", "eligible", "again")
+    return [f"{name}:{attempt}" for name in names]
+
+
+def all_names_fetched(batch: BatchRecord) -> list[str]:
+    """Return the names of the keys of all published attempts of a batch."""
+    return [name for attempt, round_ in batch.layers for name in names_fetched(batch, attempt, round_)]
 
 
 def layer_names(batch: BatchRecord, *names: str) -> list[str]:
@@ -225,7 +238,7 @@ def batches_to_restore(store: Ledger, job_id: str, records: Sequence[BatchRecord
             and record.batch_id is not None
             and record.layers
             and store.now() < (record.created_at or math.inf) + rules.RETENTION
-            and store.records.missing_keys(job_id, number, layer_names(record, "rows", "pieces", "eligible"))
+            and store.records.missing_keys(job_id, number, all_names_fetched(record))
         )
     ]
 

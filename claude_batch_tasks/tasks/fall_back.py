@@ -131,28 +131,39 @@ def _choose_attempt(step: Step) -> str:
 
 
 def _choose_next_attempt(step: Step) -> str:
-    """Decide how the open requests of the batch are sent again: ``resubmit``, ``messages`` or ``none``."""
+    """Decide how requests of the batch are sent again: ``resubmit``, ``messages`` or ``none``."""
     record, settings, job = step.batch, step.settings, step.job
-    if record.state == "failed" or job.adopted or not record.eligible or job.cancel_requested:
-        return "none"
-    if record.read_only:
-        step.update_record(note="the store had lost its record, and with it which requests were already sent again")
-        return "none"
-    if job.stopped is not None:
-        step.update_record(note=job.stopped)
-        return "none"
+    again = _count_again(step)
+    barred = record.state == "failed" or job.adopted or job.cancel_requested
+    if not barred and (record.eligible or again):
+        if record.read_only:
+            barred = True
+            step.update_record(note="the store had lost its record, and with it which requests were already sent again")
+        elif job.stopped is not None:
+            barred = True
+            step.update_record(note=job.stopped)
     return rules.choose_next_attempt(
-        # If there are no rows, the API did not accept the batch, or lost it.
-        rounds=len(record.rounds) if record.published is not None else settings.retries,
-        retries=settings.retries,
+        barred=barred,
+        again=again,
+        eligible=record.eligible,
         fallback=settings.fallback,
-        in_time=_ends_in_time(step),
+        in_time=not again or _ends_in_time(step, again),
     )
 
 
-def _ends_in_time(step: Step) -> bool:
-    """Return whether a smaller batch is likely to end before the deadlines of the job."""
+def _count_again(step: Step) -> int:
+    """Return how many of the batch's requests are to be sent again in a smaller batch."""
+    record = step.batch
+    if record.published is None:  # there are no rows: the API did not accept the batch, or lost it
+        return 0
+    if record.again is not None:
+        return record.again.count
+    return record.eligible if len(record.rounds) < step.settings.retries else 0  # 0.2.0 fetched them
+
+
+def _ends_in_time(step: Step, again: int) -> bool:
+    """Return whether a smaller batch of so many requests is likely to end before the deadlines of the job."""
     settings, now = step.settings, step.now()
     deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
     limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
-    return not limits or rules.ends_in_time(min(limits), step.past_batches, step.batch.eligible)
+    return not limits or rules.ends_in_time(min(limits), step.past_batches, again)

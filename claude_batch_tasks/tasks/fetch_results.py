@@ -50,8 +50,7 @@ def _download_rows(step: Step) -> Completeness:
     job_id, batch, record = step.unit.job_id, step.unit.batch or 0, step.batch
     assert record.batch_id is not None
     step.update_record(attempt=record.attempt + 1)
-    prices = step.settings.price_list
-    seen = resubmission.expect_rows(step.store, job_id, step.job, batch, record, prices=prices, at=record.created_at)
+    seen = resubmission.expect_rows(step.store, job_id, step.job, batch, record, step.settings)
     with (
         step.rate_limits.observe_call(),
         api.open_results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks,
@@ -85,9 +84,13 @@ def _check_complete(step: Step, seen: Completeness) -> Fail | None:
 
 
 def _publish_results(step: Step, seen: Completeness) -> None:
-    record = step.batch
+    record, judged = step.batch, seen.judged
+    if seen.complete:
+        resubmission.resend_cut(step.store, step.unit.job_id, step.unit.batch or 0, seen)
     changes = {"state": "fetched", "provisional": False, "intent_at": None, **resubmission.merge_rows(record, seen)}
-    rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+    rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": judged.eligible.tobytes()}
+    if judged.sent_again is not None:
+        rows["again_places"] = judged.again.tobytes()
     if step.job.adopted:
         rows["index"] = resubmission.stored_index(seen)
     earlier = [round.attempt for round in record.rounds]

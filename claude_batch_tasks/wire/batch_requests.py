@@ -152,10 +152,11 @@ def params_of(body: bytes) -> list[bytes]:
 def rewrite_ids(body: bytes, positions: Iterable[int], wire_ids: Iterable[str]) -> list[bytes]:
     """Return the requests at these positions of a chunk's body, as they are sent under other ids."""
     params = pick_requests(body, positions)
-    return [_encode_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
+    return [encode_item(custom_id, of_one) for custom_id, of_one in zip(wire_ids, params, strict=True)]
 
 
-def _encode_item(custom_id: str, params: bytes) -> bytes:
+def encode_item(custom_id: str, params: bytes) -> bytes:
+    """Return a request as it is sent."""
     return b'{"custom_id":"%s","params":%s}' % (custom_id.encode(), params)
 
 
@@ -200,7 +201,7 @@ def _make_item(
         wrong.append(("custom_id", "occurs more than once"))
     if wrong:
         return custom_id, params, b"", wrong
-    item = _encode_item(wire_id(nonce, number), body)
+    item = encode_item(wire_id(nonce, number), body)
     if len(item) > most:
         wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {most:,}"))
     return custom_id, params, item, wrong

@@ -14,9 +14,9 @@ from claude_batch_tasks.errors import ResultsIncomplete
 from claude_batch_tasks.formatting import shorten_text
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.pricing.spending import Meter
-from claude_batch_tasks.wire import answers, batch_requests
+from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.custom_ids import Index
-from claude_batch_tasks.wire.failure_types import FailureCounter
+from claude_batch_tasks.wire.judgement import Judgement
 from claude_batch_tasks.wire.result_rows import (
     LONGEST_MESSAGE,
     LONGEST_NAME,
@@ -51,6 +51,7 @@ class Completeness:
         places: positions of the requests that are in the batch; default: all.
         prices: what models cost.
         at: when the batch was created, epoch seconds.
+        judgement: judges the rows that are stored.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Completeness:
         places: Sequence[int] | None = None,
         prices: Prices | None = None,
         at: float | None = None,
+        judgement: Judgement | None = None,
     ) -> None:
         self.nonce, self.first, self.count = nonce, first, count
         self.expected = count if places is None else len(places)
@@ -72,15 +74,8 @@ class Completeness:
         self.unreadable = 0
         #: For each request, the number of the chunk that holds its result, or MISSING.
         self.pieces = array("I", [MISSING]) * count
-        #: Positions of the requests that may be sent again, and how many ended with which outcome.
-        self.eligible = array("I")
-        self.open: Counter[str] = Counter()
-        #: Answers that are not complete, by reason, and those with a stop reason that is not known, under its name.
-        self.incomplete: Counter[str] = Counter()
-        #: The position of one answer that is not complete, for each reason.
-        self.incomplete_examples: dict[str, int] = {}
-        #: What did not succeed, by type.
-        self.failed = FailureCounter()
+        #: What became of the requests: it counts rows as they are stored, not as they came.
+        self.judged = judgement or Judgement()
         #: The message of an error that the account gets for everything it sends.
         self.stopped: str | None = None
         self._said: str | None = None
@@ -124,12 +119,13 @@ class Completeness:
             cut = None if block.endswith(b"\n") else raw[-1]
             raw = not_blank(raw)
             found = self._read_singly(raw, cut)
-        belongs = [row is not None and self._add_row(row, number) for row in found]
-        kept = cast("list[Row]", list(compress(found, belongs)))
+        added = [None if row is None else self._add_row(row, number) for row in found]
+        belongs = [place is not None for place in added]
+        kept, places = cast("list[Row]", list(compress(found, belongs))), cast("list[int]", compress(added, belongs))
         self._count_rows(kept)
         if odd:
             self.unreadable += sum(row.unreadable for row in kept)
-        return b"\n".join(compress(raw, belongs))
+        return b"\n".join(map(self.judged.judge_row, places, kept, compress(raw, belongs)))
 
     def _read_singly(self, lines: list[bytes], cut: bytes | None) -> list[Row | None]:
         return [self._read_line(line, whole=line is not cut) for line in lines]
@@ -144,22 +140,22 @@ class Completeness:
         self.broken += 1
         return None
 
-    def _add_row(self, row: Row, number: int) -> bool:
-        """Record a row; return whether it belongs to this batch and is the first for its request."""
+    def _add_row(self, row: Row, number: int) -> int | None:
+        """Record a row; return its position if it belongs to this batch and is the first for its request."""
         place = self.position_of(row.custom_id)
         if place is None:
             self.foreign += 1
-            return False
+            return None
         if self.pieces[place] != MISSING:
             self.duplicates += 1
-            return False
+            return None
         self.pieces[place] = number
         if row.result.type != "succeeded":
-            self._judge_failure(row, place)
-        return True
+            self._find_stop(row)
+        return place
 
-    def _judge_failure(self, row: Row, place: int) -> None:
-        """Record what follows for a request that did not succeed."""
+    def _find_stop(self, row: Row) -> None:
+        """Record an error that the account gets for everything it sends."""
         if self.stopped is None and row.type == "errored":
             said = row.error_message
             if rules.concerns_account(row.error_type, said):
@@ -168,14 +164,9 @@ class Completeness:
                     kind = shorten_text(row.error_type or "", LONGEST_NAME)
                     self.stopped = f"{kind}: {shorten_text(said, LONGEST_MESSAGE) if said else said}"
                 self._said = said
-        is_open = rules.deserves_resubmission(row.type, row.error_type)
-        self.failed.add_failure(row.type, row.error_type, place, is_open=is_open)
-        if is_open:
-            self.eligible.append(place)
-            self.open[row.type] += 1
 
     def sort_tallies(self) -> dict[str, int]:
-        """Return the number of each outcome that there is, in the order in which outcomes are always named."""
+        """Return the number of each outcome that came, in the order in which outcomes are always named."""
         return {str(name): self.tallies[name] for name in OUTCOMES if self.tallies[name]}
 
     def _count_rows(self, kept: list[Row]) -> None:
@@ -185,19 +176,7 @@ class Completeness:
             self.tallies[kind if known else "errored"] += count
             self.unknown += 0 if known else count
         self._count_tokens([row.result.message.usage for row in kept if row.result.message is not None])
-        succeeded = [row for row in kept if row.result.type == "succeeded"]
-        count_answers(self.meter, [row.result.message for row in succeeded])
-        for row in succeeded:
-            if (reason := row.incomplete or answers.find_unknown(row.stop_reason)) is not None:
-                answers.add_reason(self.incomplete, reason)
-                self._add_example(row)
-
-    def _add_example(self, row: Row) -> None:
-        reason = row.incomplete
-        if reason is not None and reason not in self.incomplete_examples:
-            place = self.position_of(row.custom_id)
-            if place is not None:
-                self.incomplete_examples[reason] = place
+        count_answers(self.meter, [row.result.message for row in kept if row.result.type == "succeeded"])
 
     def _count_tokens(self, usages: list[Usage | None]) -> None:
         for name in USAGE:

@@ -38,35 +38,41 @@ class FailureCounter:
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str | None], FailureTally] = {}
 
-    def add_failure(self, outcome: str, error_type: str | None, place: int | None, *, is_open: bool = False) -> None:
+    def add_failure(
+        self, outcome: str, error_type: str | None, place: int | None, *, is_open: bool = False, again: bool = False
+    ) -> None:
         """Count one request.
 
         Args:
             outcome: one of ``FAILED_OUTCOMES``.
             place: its position in the batch.
             is_open: whether it may be sent again.
+            again: whether it is in the next smaller batch.
         """
         key = outcome, shorten_type(error_type) if outcome == "errored" else None
         found = self._tallies.get(key) or self._begin_tally(key, place)
         found.count += 1
         found.open += is_open
+        found.again += again
 
-    def add_tally(self, tally: FailureTally, *, without_open: bool = False) -> None:
+    def add_tally(self, tally: FailureTally, *, without: int = 0, again: int = 0) -> None:
         """Count requests that were counted before.
 
         Args:
-            without_open: leave out those that may be sent again.
+            without: how many of those that may be sent again are left out.
+            again: how many are in the next smaller batch.
         """
-        count = tally.count - tally.open if without_open else tally.count
+        count = tally.count - without
         if count <= 0:
             return
         # The example may be one of those that are left out.
-        example = None if without_open and tally.open else tally.example
+        example = None if without else tally.example
         key = tally.outcome, tally.error_type
         found = self._tallies.get(key) or self._begin_tally(key, example)
         found.example = example if found.example is None else found.example
         found.count += count
-        found.open += 0 if without_open else tally.open
+        found.open += tally.open - without
+        found.again += again
 
     def _begin_tally(self, key: tuple[str, str | None], example: int | None) -> FailureTally:
         outcome, error_type = key
@@ -81,23 +87,26 @@ class FailureCounter:
         return list(self._tallies.values())
 
 
-def merge_tallies(past: Iterable[FailureTally], now: Iterable[FailureTally]) -> list[FailureTally]:
+def merge_tallies(past: Round, now: Iterable[FailureTally]) -> list[FailureTally]:
     """Return the counts of a batch after a round: its own, and those of the last round that were not sent again."""
     counter = FailureCounter()
-    for tally in past:
-        counter.add_tally(tally, without_open=True)
+    for tally in tallies_of_round(past):
+        counter.add_tally(tally, without=tally.open if past.again is None else tally.again)
     for tally in now:
-        counter.add_tally(tally)
+        counter.add_tally(tally, again=tally.again)
     return counter.tallies
 
 
 def tallies_of_round(past: Round) -> list[FailureTally]:
     """Return the counts of a round, which add up to its outcomes."""
-    return add_uncounted(past.failed_types, past.counts, past.open)
+    return add_uncounted(past.failed_types, past.counts, past.open, past.sent_outcomes)
 
 
 def add_uncounted(
-    tallies: Sequence[FailureTally], counts: Mapping[str, int], still_open: Mapping[str, int]
+    tallies: Sequence[FailureTally],
+    counts: Mapping[str, int],
+    still_open: Mapping[str, int],
+    again: Mapping[str, int] = {},
 ) -> list[FailureTally]:
     """Return counts by type that add up to those by outcome: what was counted without a type has the type None.
 
@@ -106,6 +115,7 @@ def add_uncounted(
     Args:
         counts: requests by outcome.
         still_open: those of them that may be sent again.
+        again: those of these that are in the next smaller batch.
     """
     found: list[FailureTally] = []
     for outcome in FAILED_OUTCOMES:
@@ -117,7 +127,8 @@ def add_uncounted(
             own, missing, missing_open = [], count, is_open
         found += own
         if missing:
-            found.append(FailureTally(outcome=outcome, count=missing, open=missing_open))
+            sent = min(max(again.get(outcome, 0) - sum(tally.again for tally in own), 0), missing_open)
+            found.append(FailureTally(outcome=outcome, count=missing, open=missing_open, again=sent))
     return found
 
 
@@ -135,7 +146,8 @@ def tallies_now(batch: BatchRecord) -> list[FailureTally]:
 
     They add up to the batch's outcomes.
     """
-    return add_uncounted(_valid_tallies(batch), batch.counts, batch.open)
+    again = {} if batch.again is None else batch.again.outcomes
+    return add_uncounted(_valid_tallies(batch), batch.counts, batch.open, again)
 
 
 def read_tallies(batch: BatchRecord) -> list[FailureTally]:
@@ -147,7 +159,7 @@ def read_tallies(batch: BatchRecord) -> list[FailureTally]:
     if batch.eligible and not batch.final and not batch.done:
         counter = FailureCounter()
         for tally in tallies_now(batch):
-            counter.add_tally(tally, without_open=True)
+            counter.add_tally(tally, without=tally.open)
         return counter.tallies
     return add_uncounted([_close_tally(tally) for tally in _valid_tallies(batch)], batch.counts, {})
 

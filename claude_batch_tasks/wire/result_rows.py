@@ -65,14 +65,14 @@ def _count_usages(meter: Meter, model: str, usages: list[Usage | None]) -> None:
             meter.add_charge(charge)
 
 
-_NO_CONTENT = msgspec.Raw()
+_NOTHING = msgspec.Raw()
 
 
 class _Message(msgspec.Struct, gc=False):
     usage: Usage | None = None
     model: str | None = None
     stop_reason: str | None = None
-    content: msgspec.Raw = _NO_CONTENT
+    content: msgspec.Raw = _NOTHING
 
     @property
     def is_free(self) -> bool:
@@ -102,7 +102,11 @@ class Row(msgspec.Struct, gc=False):
     custom_id: str
     result: _Result
     invalid: str | None = None
-    """What of the answer does not fit the job's ``output``, which we write beside the result."""
+    """What of the answer does not fit the job's ``output``; this and the following we write beside the result."""
+    attempts: msgspec.Raw = _NOTHING
+    """Every time that the request was sent, as JSON; empty: it is not in a smaller batch of this release."""
+    turns: msgspec.Raw = _NOTHING
+    """The turns, as JSON, with which the model was asked again for this answer."""
 
     @property
     def stop_reason(self) -> str | None:
@@ -270,9 +274,17 @@ def decode_row(line: bytes) -> Row:
     error = _ErrorResponse(_Error(*(text if isinstance(text, str) else None for text in (kind, said))))
     model = model if isinstance(model, str) else None
     stop, invalid = message.get("stop_reason"), value.get("invalid")
-    content = msgspec.Raw(lenient_json.encode_json(message.get("content")))
+    content, *ours = (
+        msgspec.Raw(lenient_json.encode_json(found)) if found is not None else _NOTHING
+        for found in (message.get("content"), value.get("attempts"), value.get("turns"))
+    )
     answer = _Message(usage, model, stop if isinstance(stop, str) else None, content)
-    return Row(custom_id, _Result(str(result["type"]), answer, error), invalid if isinstance(invalid, str) else None)
+    return Row(
+        custom_id,
+        _Result(str(result["type"]), answer, error),
+        invalid if isinstance(invalid, str) else None,
+        *ours,
+    )
 
 
 def any_row(line: bytes) -> Row:
@@ -303,6 +315,30 @@ def salvage_row(line: bytes) -> Row | None:
         return None
     error = _ErrorResponse(_Error(UNREADABLE))
     return Row(custom_id, _Result(kind[1].decode() if kind else "errored", None, error))
+
+
+class _Line(msgspec.Struct):
+    result: msgspec.Raw
+
+
+class _Succeeded(msgspec.Struct):
+    message: msgspec.Raw
+
+
+_MEMBERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "result": msgspec.json.Decoder(_Line),
+    "message": msgspec.json.Decoder(_Succeeded),
+}
+
+
+def read_member(data: bytes, name: Literal["result", "message"]) -> tuple[bytes, str | None]:
+    """Return a member of an object as strict JSON in one line, with a note if it had to be changed."""
+    with suppress(*lenient_json.REFUSED):
+        found = bytes(getattr(_MEMBERS[name].decode(data), name))
+        found.decode()
+        # In JSON these characters stand only between values.
+        return found.replace(b"\n", b" ").replace(b"\r", b" "), None
+    return lenient_json.strict_member(data, name)
 
 
 def error_of(result: dict[str, Any]) -> dict[str, Any]:

@@ -33,12 +33,13 @@ class Results(Protocol):
         *,
         pieces: bytes,
         eligible_places: bytes,
+        again_places: bytes | None = None,
         index: Iterable[tuple[int, bytes]] = (),
     ) -> bool:
         """Put a copy in the place of an attempt's rows; return False if the job or the copy is gone.
 
         Args:
-            pieces, eligible_places, index: as for ``publish_rows``.
+            pieces, eligible_places, again_places, index: as for ``publish_rows``.
         """
 
     def publish_rows(
@@ -50,6 +51,7 @@ class Results(Protocol):
         *,
         pieces: bytes,
         eligible_places: bytes,
+        again_places: bytes | None = None,
         index: Iterable[tuple[int, bytes]] = (),
         keep: Iterable[int] = (),
         **changes: Any,
@@ -62,7 +64,9 @@ class Results(Protocol):
             keep: attempts whose rows are those of earlier rounds.
             pieces: for each position in the batch, the number of the chunk that holds its row (unsigned 32-bit
                 integers, the greatest of them: none does).
-            eligible_places: positions of the requests that may be sent again (unsigned 32-bit integers).
+            eligible_places: positions of the requests that may go to the Messages API (unsigned 32-bit integers).
+            again_places: positions of the requests that are in the next smaller batch, if there is one (likewise);
+                None: they are not known.
             index: of the batch's custom_ids, as ``custom_ids`` encodes them, where the job has none.
         """
 
@@ -76,7 +80,10 @@ class Results(Protocol):
         """Return a chunk of an attempt's rows; empty: it does not exist."""
 
     def read_eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
-        """Return the positions of the requests that may be sent again, as they were published."""
+        """Return the positions of the requests that may go to the Messages API, as they were published."""
+
+    def read_again(self, job_id: str, batch: int, attempt: int) -> bytes:
+        """Return the positions of the requests that are in the next smaller batch, as they were published."""
 
     def read_outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
         """Yield the outcomes that the Messages API gave, each with the position of its request."""

@@ -34,6 +34,7 @@ key after claude_batch:               type    what                              
 {JOB}:batch:BATCH:rows:ATTEMPT:TOKEN  list    those that are fetched again                        after a day
 {JOB}:batch:BATCH:pieces:ATTEMPT      string  in which chunk each row is, 32-bit integers         with its job
 {JOB}:batch:BATCH:eligible:ATTEMPT    string  which rows are eligible, likewise                   with its job
+{JOB}:batch:BATCH:again:ATTEMPT       string  which are in the next smaller batch, likewise       with its job
 {JOB}:batch:BATCH:index:ATTEMPT       hash    as the job's, where that has none                   with its job
 {JOB}:batch:BATCH:lanes               hash    ``LaneRecord`` and lease of each sender, ``LANE:``  with its job
 {JOB}:batch:BATCH:to_send             zset    position of a request by when it is due             with its job
@@ -107,8 +108,9 @@ WORKERS: Final = f"{PREFIX}:workers"
 #: The lists a batch is staged as.
 STAGED = ("body", "ids", "sizes")
 
-#: What one download leaves: the rows, in which chunk each is, which are eligible, and its custom_ids.
-FETCHED = ("rows", "pieces", "eligible", "index")
+#: What one download leaves: the rows, in which chunk each is, which are eligible, its custom_ids, and which are in the
+#: next smaller batch.
+FETCHED = ("rows", "pieces", "eligible", "index", "again")
 
 #: What sending requests through the Messages API leaves: those that wait, were sent, how often each was refused, of
 #: which ``on_result`` knows, whose answers count as lost.

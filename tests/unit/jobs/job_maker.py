@@ -82,7 +82,7 @@ class Maker:
         self._store.leases.acquire_lease(unit, 0, "test", 60)
         seen, record.attempt = Completeness(job.nonce, record.first, record.count), 1
         self._store.results.write_rows(job_id, number, 1, seen.keep_rows([b"\n".join(lines)]))
-        known = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+        known = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.judged.eligible.tobytes()}
         changes = {"state": "fetched", "final": True, "done": True, "attempt": 1}
         merged = resubmission.merge_rows(record, seen)
         assert self._store.results.publish_rows(unit, "test", 1, **known, **changes, **merged)

@@ -71,7 +71,7 @@ def finish(store: Store) -> Callable[..., None]:
         store.results.write_rows(JOB, batch, 1, seen.keep_rows([b"\n".join([*lines[1::-1], *lines[2:]])]))
         known = {
             "pieces": seen.pieces.tobytes(),
-            "eligible_places": seen.eligible.tobytes(),
+            "eligible_places": seen.judged.eligible.tobytes(),
             "counts": dict(seen.tallies),
         }
         assert store.results.publish_rows(

@@ -263,7 +263,7 @@ class TestAnAdoptedJob:
         store.results.write_rows(JOB, 0, 1, seen.keep_rows(lines))
         rows = {
             "pieces": seen.pieces.tobytes(),
-            "eligible_places": seen.eligible.tobytes(),
+            "eligible_places": seen.judged.eligible.tobytes(),
             "index": resubmission.stored_index(seen),
         }
         changes = {"state": "fetched", "final": True, "done": True, **resubmission.merge_rows(record, seen)}

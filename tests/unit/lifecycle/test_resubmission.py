@@ -66,7 +66,7 @@ class Job:
         self.store.results.write_rows(self.id, number, record.attempt, seen.keep_rows(lines))
         assert seen.foreign == 0
         self.change(number, published=record.attempt, **resubmission.merge_rows(record, seen), **changes)
-        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.judged.eligible.tobytes()}
         earlier = [round.attempt for round in record.rounds]
         assert self.store.results.publish_rows(Unit(self.id, number), "me", record.attempt, keep=earlier, **rows)
 

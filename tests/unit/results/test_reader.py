@@ -71,7 +71,7 @@ def finish(store: Store) -> Callable[..., None]:
         )
         store.leases.write_record(unit, "test", attempt=1)
         store.results.write_rows(JOB, number, 1, seen.keep_rows(lines))
-        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.judged.eligible.tobytes()}
         known = {"state": "fetched", "final": True, "done": True, "counts": dict(seen.tallies)}
         assert store.results.publish_rows(unit, "test", 1, **rows, **{**known, **changes})
 
@@ -110,7 +110,7 @@ def again(store: Store) -> Callable[..., None]:
         store.leases.write_record(unit, "test", attempt=attempt)
         store.results.write_rows(JOB, 0, attempt, seen.keep_rows(lines))
         assert seen.complete
-        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.eligible.tobytes()}
+        rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.judged.eligible.tobytes()}
         known = {"state": "fetched", **resubmission.merge_rows(record, seen), **changes}
         keep = [round.attempt for round in record.rounds]
         assert store.results.publish_rows(unit, "test", attempt, keep=keep, **rows, **known)

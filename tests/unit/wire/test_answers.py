@@ -95,16 +95,16 @@ def test_incomplete_answers_are_counted_while_they_are_fetched() -> None:
     seen = count(*(message(stop, content) for stop, content, _ in JUDGED), message("x" * 999))
     expected = Counter(reason for _, _, reason in JUDGED if reason is not None)
     assert seen.tallies == {"succeeded": len(JUDGED) + 1}
-    long_name = next(name for name in seen.incomplete if name.startswith("xx"))
+    long_name = next(name for name in seen.judged.incomplete if name.startswith("xx"))
     assert len(long_name) < 100
-    assert seen.incomplete == expected | Counter({"compaction": 1, long_name: 1})
+    assert seen.judged.incomplete == expected | Counter({"compaction": 1, long_name: 1})
 
 
 def test_invented_stop_reasons_do_not_fill_a_record() -> None:
     seen = count(*(message(f"reason {number}") for number in range(100)), message("refusal"))
-    assert len(seen.incomplete) == answers.MAX_TYPES + 2
-    assert seen.incomplete.total() == 101
-    assert seen.incomplete["refusal"] == 1
+    assert len(seen.judged.incomplete) == answers.MAX_TYPES + 2
+    assert seen.judged.incomplete.total() == 101
+    assert seen.judged.incomplete["refusal"] == 1
 
 
 def test_a_refusal_without_output_costs_nothing() -> None:

@@ -347,8 +347,8 @@ class TestCompleteness:
         seen, _ = self.seen(
             line_of(13, "expired"), line_of(11, "errored", **invalid), line_of(10, "errored", **overloaded), line_of(12)
         )
-        assert list(seen.eligible) == [3, 0]
-        assert seen.open == {"expired": 1, "errored": 1}
+        assert list(seen.judged.eligible) == [3, 0]
+        assert seen.judged.open == {"expired": 1, "errored": 1}
         assert seen.stopped is None
 
     def test_takes_one_that_only_sounds_like_it_for_somebodys_words(self) -> None:
@@ -453,7 +453,7 @@ class TestOddRows:
         assert len(kept) == 3
         assert seen.tallies == Counter(succeeded=2) + Counter([odd.type])
         passing = odd.type == "expired" or odd.error_type == "overloaded_error"
-        assert list(seen.eligible) == ([1] if passing else [])
+        assert list(seen.judged.eligible) == ([1] if passing else [])
         assert (seen.unreadable, seen.broken) == (name in UNREADABLE, 0)
         for record in (dict(seen.usage), seen.meter.sum_costs(), seen.stopped):
             assert len(msgspec.json.encode(record)) < 1_000
@@ -504,7 +504,7 @@ class TestCompletenessOfALaterRound:
         seen = self.seen(self.line_of(5), self.line_of(1, "expired"), self.line_of(4))
         assert seen.complete
         assert list(seen.pieces) == [completeness.MISSING, 0, completeness.MISSING, completeness.MISSING, 0, 0]
-        assert list(seen.eligible) == [1]
+        assert list(seen.judged.eligible) == [1]
         seen.check_counts({"succeeded": 2, "expired": 1})
 
     @pytest.mark.parametrize(("place", "round_"), [(0, 1), (2, 1), (6, 1), (-1, 1), (1, 0), (1, 2), (1, 11)])

@@ -59,10 +59,11 @@ class RedisResults(Part):
         *,
         pieces: bytes,
         eligible_places: bytes,
+        again_places: bytes | None = None,
         index: Iterable[tuple[int, bytes]] = (),
     ) -> bool:
         keys = [attempt_key(job_id, batch, name, attempt) for name in FETCHED]
-        args: list[Any] = [pieces, eligible_places]
+        args: list[Any] = [pieces, eligible_places, again_places or b"", "" if again_places is None else "again"]
         for number, part in index:
             args += [str(number), self._connection.cipher.encrypt(part, keys[3])]
         return bool(self._restore(keys=[job_key(job_id), keys[0] + copy, *keys], args=args))
@@ -77,6 +78,7 @@ class RedisResults(Part):
         *,
         pieces: bytes,
         eligible_places: bytes,
+        again_places: bytes | None = None,
         index: Iterable[tuple[int, bytes]] = (),
         keep: Iterable[int] = (),
         **changes: Any,
@@ -84,8 +86,9 @@ class RedisResults(Part):
         keys = [attempt_key(unit.job_id, unit.batch, name, attempt) for name in FETCHED]
         # Persist first: an attempt that is published must never expire, one that is not may stay a little longer.
         self._redis.persist(keys[0])
-        for key, value in zip(keys[1:3], (pieces, eligible_places), strict=True):
-            self._redis.set(key, value)
+        for key, value in zip((*keys[1:3], keys[4]), (pieces, eligible_places, again_places), strict=True):
+            if value is not None:
+                self._redis.set(key, value)
         if parts := {str(number): self._connection.cipher.encrypt(part, keys[3]) for number, part in index}:
             self._redis.hset(keys[3], mapping=parts)
         if self._leases.write_record(unit, owner, published=attempt, **changes):
@@ -127,6 +130,10 @@ class RedisResults(Part):
     @answering
     def read_eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
         return self._redis.get(attempt_key(job_id, batch, "eligible", attempt)) or b""
+
+    @answering
+    def read_again(self, job_id: str, batch: int, attempt: int) -> bytes:
+        return self._redis.get(attempt_key(job_id, batch, "again", attempt)) or b""
 
     @answering
     def read_outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:

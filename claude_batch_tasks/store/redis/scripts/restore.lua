@@ -4,10 +4,13 @@
 -- KEYS[3]  where they belong
 -- KEYS[4]  in which piece each is
 -- KEYS[5]  which deserve another chance
--- KEYS[6]  the attempt's index, or the same as KEYS[5]
+-- KEYS[6]  the attempt's index
+-- KEYS[7]  which are in the next smaller batch
 -- ARGV[1]  in which piece each is
 -- ARGV[2]  which deserve another chance
--- ARGV[3..] part, entries, part, entries, ... of the index
+-- ARGV[3]  which are in the next smaller batch
+-- ARGV[4]  "" if that is not known
+-- ARGV[5..] part, entries, part, entries, ... of the index
 -- Returns 1 if it was done.
 if redis.call('HEXISTS', KEYS[1], JOB.nonce) == 0 or redis.call('EXISTS', KEYS[2]) == 0 then
   return 0
@@ -15,7 +18,10 @@ end
 redis.call('RENAME', KEYS[2], KEYS[3])
 redis.call('SET', KEYS[4], ARGV[1])
 redis.call('SET', KEYS[5], ARGV[2])
-for at = 3, #ARGV, 2 do
+if ARGV[4] ~= '' then
+  redis.call('SET', KEYS[7], ARGV[3])
+end
+for at = 5, #ARGV, 2 do
   redis.call('HSET', KEYS[6], ARGV[at], ARGV[at + 1])
 end
 local left = redis.call('PTTL', KEYS[1])

@@ -1,0 +1,102 @@
+"""What accepts and judges the rows of a batch when they are downloaded, for the first time or again."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+
+from claude_batch_tasks import outputs, rules
+from claude_batch_tasks.lifecycle.resubmission.positions import nonce_of_round, positions_carried, positions_in_batch
+from claude_batch_tasks.lifecycle.resubmission.sent_requests import find_sendings, read_chosen
+from claude_batch_tasks.records import BatchRecord, JobRecord, RepairOptions
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import HasPayloads, ReadableStore
+from claude_batch_tasks.wire import batch_requests, repairs
+from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
+from claude_batch_tasks.wire.judgement import Judgement
+from claude_batch_tasks.wire.stored_rows import Origin
+
+
+def find_options(job: JobRecord, settings: Settings) -> RepairOptions | None:
+    """Return what a job allows to be sent again in batches; None: its requests are not known."""
+    if job.adopted:
+        return None
+    return RepairOptions(
+        retries=settings.retries,
+        refusal_models=list(settings.refusal_model or ()),
+        max_tokens_limit=settings.max_tokens_limit,
+        continue_paused=settings.continue_paused,
+        reask=settings.reask,
+        long_output=any(beta.startswith(rules.LONG_OUTPUT) for beta in settings.betas),
+    )
+
+
+def expect_rows(
+    store: ReadableStore, job_id: str, job: JobRecord, batch: int, record: BatchRecord, settings: Settings
+) -> Completeness:
+    """Return what accepts the rows of the batch that is at Anthropic."""
+    return _expect(store, job_id, job, batch, record, settings, find_options(job, settings))
+
+
+def expect_rows_again(
+    store: ReadableStore, job_id: str, job: JobRecord, batch: int, record: BatchRecord, settings: Settings, round_: int
+) -> Completeness:
+    """Return what accepts the rows of a round that were downloaded before: it judges them as it did then."""
+    rounds = record.rounds
+    past = rounds[round_] if round_ < len(rounds) else record
+    then = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=rounds[:round_])
+    then.batch_id, then.created_at = past.batch_id, past.created_at
+    return _expect(store, job_id, job, batch, then, settings, None if past.again is None else past.again.options)
+
+
+def _expect(
+    store: ReadableStore,
+    job_id: str,
+    job: JobRecord,
+    batch: int,
+    record: BatchRecord,
+    settings: Settings,
+    options: RepairOptions | None,
+) -> Completeness:
+    prices, at = settings.price_list, record.created_at
+    places = positions_in_batch(store, job_id, batch, record) if record.rounds else None
+    sendings = find_sendings(store, job_id, job, batch, record, places, prices) if places is not None else None
+    judgement = Judgement(
+        options,
+        outputs.OutputReader.load(job.output).find_problem if job.output is not None else None,
+        round_=len(record.rounds),
+        sendings=sendings,
+        origin=Origin(record.batch_id, prices, at),
+    )
+    if places is not None:
+        judgement.eligible.extend(positions_carried(store, job_id, batch, record, places))
+        past = record.rounds[-1]
+        judgement.open.update(+(Counter(past.open) - Counter(past.sent_outcomes)))
+    accepts = AdoptedCompleteness if job.adopted else Completeness
+    nonce = nonce_of_round(job, record)
+    return accepts(nonce, record.first, record.count, places=places, prices=prices, at=at, judgement=judgement)
+
+
+def resend_cut(store: HasPayloads, job_id: str, batch: int, seen: Completeness) -> None:
+    """Have those cut answers' requests sent again for which there are more tokens, by their params."""
+    judged, again = seen.judged, seen.judged.sent_again
+    cut = list(judged.cut)
+    if again is None or not cut:
+        return
+    options = again.options
+    cut.sort()
+    at = 0
+    for _, body, chosen in read_chosen(store, job_id, batch, array("I", (place for place, _, _ in cut))):
+        for params in batch_requests.pick_requests(body, chosen):
+            place, times, moved = cut[at]
+            model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
+            if repairs.can_raise_tokens(params, model, times, options):
+                judged.resend_cut(place)
+            at += 1
+
+
+def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:
+    """Yield the parts of the index of the custom_ids of a batch that was created elsewhere; none of another."""
+    if isinstance(seen, AdoptedCompleteness):
+        yield from seen.index.list_parts()

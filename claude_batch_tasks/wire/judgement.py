@@ -1,0 +1,130 @@
+"""What became of the requests of a batch, by the rows that are stored, and which of them are sent again."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from claude_batch_tasks import rules
+from claude_batch_tasks.pricing.prices import Prices
+from claude_batch_tasks.records import Again, RepairOptions
+from claude_batch_tasks.wire import answers, stored_rows
+from claude_batch_tasks.wire.failure_types import FailureCounter
+from claude_batch_tasks.wire.result_rows import Row, any_row
+
+#: Returns what is wrong with an answer, given the content of its message as JSON; None: nothing is.
+FindProblem = Callable[[bytes], "str | None"]
+
+
+class Judgement:
+    """The counts of rows as they are stored, and the positions of requests that may be sent again.
+
+    Args:
+        options: what the job allows to be sent again in batches; None: nothing, since its requests are not known.
+        find_problem: says what of an answer does not fit the job's ``output``.
+        round_: the round of the rows.
+        sendings: how the requests of a later round were sent, by position; None: as they were submitted.
+        origin: the batch that the rows come from.
+    """
+
+    def __init__(
+        self,
+        options: RepairOptions | None = None,
+        find_problem: FindProblem | None = None,
+        *,
+        round_: int = 0,
+        sendings: Callable[[int], stored_rows.Sending] | None = None,
+        origin: stored_rows.Origin = stored_rows.Origin(None, Prices()),  # noqa: B008 - it does not change
+    ) -> None:
+        self._options, self._find_problem, self._sendings = options, find_problem, sendings
+        self._round, self._origin = round_, origin
+        self.outcomes: Counter[str] = Counter()
+        #: Answers that are not complete, by reason, and those with a stop reason that is not known, under its name.
+        self.incomplete: Counter[str] = Counter()
+        #: The position of one answer that is not complete, for each reason.
+        self.incomplete_examples: dict[str, int] = {}
+        #: What did not succeed, by type.
+        self.failed = FailureCounter()
+        #: Positions of the requests that may go to the Messages API, and how many ended with which outcome.
+        self.eligible = array("I")
+        self.open: Counter[str] = Counter()
+        #: Positions of the requests that are in the next smaller batch, if there is one.
+        self.again = array("I")
+        self._again = Again(options=options or RepairOptions())
+        #: Positions of cut answers, how often their ``max_tokens`` were doubled, and how often they changed the model.
+        self._cut, self._doubled, self._moved = array("I"), array("B"), array("B")
+
+    def judge_row(self, place: int, row: Row, line: bytes) -> bytes:
+        """Count a row; return the line to store."""
+        if self._sendings is not None:
+            line = self._sendings(place).add_row(row, line, self._origin)
+            row = any_row(line)
+        self.outcomes[row.type] += 1
+        if row.result.type != "succeeded":
+            self._judge_failure(place, row, line)
+            return line
+        reason = row.incomplete
+        if reason is None and self._find_problem is not None:
+            row.invalid = self._find_problem(row.content)
+            if row.invalid is not None:
+                line, reason = stored_rows.add_members(line, {"invalid": row.invalid}), "invalid"
+        if (counted := reason or answers.find_unknown(row.stop_reason)) is not None:
+            answers.add_reason(self.incomplete, counted)
+        if reason is not None:
+            self.incomplete_examples.setdefault(reason, place)
+        if reason is not None or row.attempts:
+            self._send_again(place, row, line)
+        return line
+
+    def _judge_failure(self, place: int, row: Row, line: bytes) -> None:
+        is_open = rules.deserves_resubmission(row.type, row.error_type)
+        again = is_open and self._send_again(place, row, line)
+        self.failed.add_failure(row.type, row.error_type, place, is_open=is_open, again=again)
+        if is_open:
+            self.eligible.append(place)
+            self.open[row.type] += 1
+
+    def _send_again(self, place: int, row: Row, line: bytes) -> bool:
+        """Decide whether a request is in the next batch; return False too if that is not known yet."""
+        if self._options is None:
+            return False
+        stored = stored_rows.StoredRow(row, line, self._round, self._origin)
+        sending = stored_rows.Sending(stored, self._options)
+        if sending.kind == "max_tokens":
+            self._cut.append(place)
+            self._doubled.append(min(sending.count_kind("max_tokens") - 1, 255))
+            self._moved.append(min(sending.count_kind("refusal_model"), 255))
+            return False
+        if sending.kind is not None:
+            self._add_again(place, row.type, row.incomplete, sending.kind)
+        return sending.kind is not None
+
+    def _add_again(self, place: int, outcome: str, incomplete: str | None, kind: rules.SentAs) -> None:
+        self.again.append(place)
+        self._again.count += 1
+        _add(self._again.outcomes, outcome)
+        _add(self._again.kinds, kind)
+        if outcome == "succeeded" and incomplete is not None:
+            _add(self._again.incomplete, incomplete)
+
+    @property
+    def cut(self) -> Iterator[tuple[int, int, int]]:
+        """Positions of cut answers, how often their ``max_tokens`` were doubled, and how often they changed the model.
+
+        Whether they can be doubled once more depends on their params: see ``resend_cut``.
+        """
+        return zip(self._cut, self._doubled, self._moved, strict=True)
+
+    def resend_cut(self, place: int) -> None:
+        """Have a cut answer's request sent again with more tokens."""
+        self._add_again(place, "succeeded", "max_tokens", "max_tokens")
+
+    @property
+    def sent_again(self) -> Again | None:
+        """What is in the next smaller batch; None: the requests are not known."""
+        return None if self._options is None else self._again
+
+
+def _add(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1

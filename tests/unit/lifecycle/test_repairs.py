@@ -1,0 +1,256 @@
+"""Answers that are not complete are repaired in smaller batches: what is sent, stored, counted and paid."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from claude_batch_tasks import BatchJob, RequestResult, run_batch
+from claude_batch_tasks.testing.claude_batch import ClaudeBatch
+
+MODEL, OTHER, THIRD = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"
+
+
+@pytest.fixture
+def claude_batch_app() -> Celery:
+    app = Celery("shop", broker="redis://127.0.0.1:1", backend="redis://127.0.0.1:1", set_as_current=False)
+    app.loader.import_task_module("claude_batch_tasks.tasks")
+    app.set_current()
+    return app
+
+
+class Job:
+    """A job that has ended."""
+
+    def __init__(self, *custom_ids: str, params: dict[str, Any] | None = None, **options: Any) -> None:
+        requests = {
+            custom_id: {
+                "model": MODEL,
+                "max_tokens": 100,
+                "messages": [{"role": "user", "content": f"Rate: {custom_id}"}],
+                **(params or {}),
+            }
+            for custom_id in custom_ids
+        }
+        result = run_batch.delay(requests, **options)
+        self.summary = result.get()
+        self.job = BatchJob(result.id)
+        self.results: dict[str, RequestResult] = {each.custom_id: each for each in self.job.results()}
+        assert self.summary["state"] == "completed"
+        assert self.summary["requests"] == len(custom_ids) == len(self.results)
+
+    def kinds(self, custom_id: str) -> list[str]:
+        return [each.kind for each in self.results[custom_id].attempts]
+
+
+def sent(claude_batch: ClaudeBatch, custom_id: str) -> list[dict[str, Any]]:
+    return [each.params for each in claude_batch.requests if each.custom_id == custom_id]
+
+
+PAUSE = [
+    {"type": "text", "text": "one "},
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}},
+]
+
+
+def test_a_paused_answer_is_continued_and_joined(claude_batch: ClaudeBatch) -> None:
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="a", attempt=1, usage={"output_tokens": 10})
+    claude_batch.message(PAUSE[:1], stop_reason="pause_turn", custom_id="a", attempt=2, usage={"output_tokens": 5})
+    claude_batch.answer("three", custom_id="a", attempt=3, usage={"output_tokens": 7})
+    job = Job("a", "b")
+    result = job.results["a"]
+    assert (result.text, result.complete, result.source) == ("one one three", True, "resubmitted")
+    assert result.usage is not None
+    assert result.usage["output_tokens"] == 22
+    assert job.kinds("a") == ["first", "continue", "continue"]
+    assert [each.stop_reason for each in result.attempts] == ["pause_turn", "pause_turn", "end_turn"]
+    assert job.kinds("b") == ["first"]
+    assert job.summary["repairs"] == {"continue": 2}
+    assert job.summary["incomplete"] == {}
+    assert (job.summary["succeeded"], job.summary["resubmitted"]) == (2, 1)
+    assert sum(each.cost or 0 for found in job.results.values() for each in found.attempts) == pytest.approx(
+        job.summary["cost"]
+    )
+    first, second, third = sent(claude_batch, "a")
+    assert second["messages"] == [*first["messages"], {"role": "assistant", "content": PAUSE}]
+    assert third["messages"] == [*first["messages"], {"role": "assistant", "content": [*PAUSE, PAUSE[0]]}]
+
+
+def test_it_is_continued_so_many_times_at_most(claude_batch: ClaudeBatch) -> None:
+    claude_batch.message(PAUSE, stop_reason="pause_turn")
+    job = Job("a", continue_paused=2)
+    assert job.kinds("a") == ["first", "continue", "continue"]
+    assert job.results["a"].incomplete == "pause_turn"
+    assert job.summary["incomplete"] == {"pause_turn": 1}
+    assert job.summary["fallback"] == 0
+
+
+def test_nothing_is_sent_again_with_everything_off(claude_batch: ClaudeBatch) -> None:
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p")
+    claude_batch.refuse(custom_id="r")
+    claude_batch.answer("cut", stop_reason="max_tokens", custom_id="m")
+    claude_batch.answer(" ", custom_id="e")
+    job = Job("p", "r", "m", "e", "x", continue_paused=0)
+    assert job.summary["incomplete"] == {"pause_turn": 1, "refusal": 1, "max_tokens": 1, "empty": 1}
+    assert job.summary["repairs"] == {}
+    assert job.summary["resubmitted"] == 0
+    assert len(claude_batch.requests) == 5
+    assert {name: each.incomplete for name, each in job.results.items()} == {
+        "p": "pause_turn",
+        "r": "refusal",
+        "m": "max_tokens",
+        "e": "empty",
+        "x": None,
+    }
+
+
+def test_a_refused_request_goes_to_the_next_model_without_the_thoughts_of_the_first(claude_batch: ClaudeBatch) -> None:
+    claude_batch.refuse(custom_id="a", model=MODEL)
+    claude_batch.refuse("I", custom_id="a", model=OTHER)
+    thought = {"type": "thinking", "thinking": "x", "signature": "y"}
+    turns = [
+        {"role": "user", "content": "thinking?"},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "Yes"}]},
+        {"role": "assistant", "content": [thought]},
+        {"role": "user", "content": "go"},
+    ]
+    job = Job("a", params={"messages": turns}, refusal_model=[OTHER, THIRD])
+    assert job.kinds("a") == ["first", "refusal_model", "refusal_model"]
+    assert [each["model"] for each in sent(claude_batch, "a")] == [MODEL, OTHER, THIRD]
+    left = [turns[0], {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}, turns[3]]
+    assert [each["messages"] for each in sent(claude_batch, "a")] == [turns, left, left]
+    costs = [each.cost for each in job.results["a"].attempts]
+    assert costs[0] == 0
+    assert costs[1]
+    assert job.results["a"].complete
+    assert job.summary["repairs"] == {"refusal_model": 2}
+    assert job.summary["cost"] == pytest.approx(sum(costs))
+
+
+def test_a_cut_answer_is_sent_again_with_twice_the_tokens_up_to_the_limit(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer("cut", stop_reason="max_tokens")
+    job = Job("a", max_tokens_limit=350, params={"thinking": {"type": "enabled", "budget_tokens": 99}})
+    assert [each["max_tokens"] for each in sent(claude_batch, "a")] == [100, 200, 350]
+    assert job.summary["incomplete"] == {"max_tokens": 1}
+    assert job.summary["repairs"] == {"max_tokens": 2}
+
+
+def test_nothing_is_sent_again_where_no_more_tokens_are_allowed(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer("cut", stop_reason="max_tokens")
+    job = Job("a", max_tokens_limit=100)
+    assert len(claude_batch.requests) == 1
+    assert job.summary["incomplete"] == {"max_tokens": 1}
+    job = Job("a", max_tokens_limit=1_000_000, params={"max_tokens": 64_000})
+    assert len(sent(claude_batch, "a")) == 2
+
+
+def test_an_invalid_answer_is_asked_again_with_what_is_wrong(claude_batch: ClaudeBatch) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"value": {"type": "integer"}},
+        "required": ["value"],
+        "additionalProperties": False,
+    }
+    claude_batch.answer({"value": "x"}, custom_id="a", attempt=1)
+    claude_batch.answer({"value": 3})
+    job = Job("a", "b", output=schema, reask=2)
+    assert job.kinds("a") == ["first", "reask"]
+    assert json.loads(job.results["a"].text) == {"value": 3}
+    assert job.results["a"].complete
+    assert job.summary["repairs"] == {"reask": 1}
+    first, second = sent(claude_batch, "a")
+    assert [each["role"] for each in second["messages"]] == ["user", "assistant", "user"]
+    assert second["messages"][:1] == first["messages"]
+    assert "value" in json.dumps(second["messages"][2])
+
+
+def test_an_invalid_answer_stays_one_without_reask(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer({"value": "x"})
+    job = Job(
+        "a",
+        output={
+            "type": "object",
+            "properties": {"value": {"type": "integer"}},
+            "required": ["value"],
+            "additionalProperties": False,
+        },
+    )
+    assert job.results["a"].incomplete == "invalid"
+    assert job.summary["incomplete"] == {"invalid": 1}
+    assert len(claude_batch.requests) == 1
+
+
+def test_a_failed_repair_leaves_the_answer_and_is_repeated(claude_batch: ClaudeBatch) -> None:
+    claude_batch.refuse("no", custom_id="a", attempt=1)
+    claude_batch.expire(custom_id="a", attempt=2)
+    claude_batch.answer("yes", custom_id="a", attempt=3)
+    claude_batch.refuse("no", custom_id="b", model=MODEL)
+    claude_batch.error("invalid_request_error", custom_id="b", model=OTHER)
+    claude_batch.refuse("no", custom_id="c", model=MODEL)
+    claude_batch.error("overloaded_error", custom_id="c", model=OTHER)
+    job = Job("a", "b", "c", refusal_model=OTHER, retries=2)
+    assert [each["model"] for each in sent(claude_batch, "a")] == [MODEL, OTHER, OTHER]
+    assert job.kinds("a") == ["first", "refusal_model", "resubmission"]
+    assert job.results["a"].text == "yes"
+    assert job.kinds("b") == ["first", "refusal_model"]
+    assert job.kinds("c") == ["first", "refusal_model", "resubmission", "resubmission"]
+    for name in "bc":
+        assert (job.results[name].type, job.results[name].incomplete, job.results[name].text) == (
+            "succeeded",
+            "refusal",
+            "no",
+        )
+    assert job.results["b"].attempts[1].error_type == "invalid_request_error"
+    assert job.summary["incomplete"] == {"refusal": 2}
+    assert (job.summary["succeeded"], job.summary["errored"], job.summary["failures"]) == (3, 0, {})
+    assert job.summary["fallback"] == 0
+
+
+def test_what_failed_waits_for_the_repairs_and_then_goes_to_the_messages_api(claude_batch: ClaudeBatch) -> None:
+    claude_batch.error("overloaded_error", custom_id="o", attempt=1)
+    claude_batch.answer("o", custom_id="o", attempt=2)
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p", attempt=1)
+    claude_batch.error("invalid_request_error", custom_id="i")
+    job = Job("o", "p", "i", "x", retries=0)
+    assert job.kinds("p") == ["first", "continue"]
+    assert job.results["o"].source == "messages"
+    assert [each.via for each in claude_batch.requests if each.custom_id == "o"] == ["batch", "messages"]
+    assert (job.summary["succeeded"], job.summary["errored"], job.summary["failures"]) == (
+        3,
+        1,
+        {"invalid_request_error": 1},
+    )
+    assert (job.summary["fallback"], job.summary["resubmitted"]) == (1, 1)
+
+
+def test_with_retries_and_fallback_off_only_the_paused_are_sent_again(claude_batch: ClaudeBatch) -> None:
+    claude_batch.expire(custom_id="o")
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p", attempt=1)
+    job = Job("o", "p", retries=0, fallback="off")
+    assert len(sent(claude_batch, "o")) == 1
+    assert job.kinds("p") == ["first", "continue"]
+    assert (job.summary["succeeded"], job.summary["expired"], job.summary["failures"]) == (1, 1, {"expired": 1})
+
+
+def test_resubmission_and_repairs_share_a_batch(claude_batch: ClaudeBatch) -> None:
+    claude_batch.error("overloaded_error", custom_id="o", attempt=1)
+    claude_batch.refuse(custom_id="o", model=MODEL, attempt=2)
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p", attempt=1)
+    claude_batch.answer("cut", stop_reason="max_tokens", custom_id="p", attempt=2)
+    job = Job("o", "p", "x", refusal_model=OTHER, max_tokens_limit=1000)
+    assert job.kinds("o") == ["first", "resubmission", "refusal_model"]
+    assert job.kinds("p") == ["first", "continue", "max_tokens"]
+    assert len({each.batch_id for each in claude_batch.requests}) == 3
+    assert job.summary["incomplete"] == {}
+    assert job.summary["repairs"] == {"continue": 1, "refusal_model": 1, "max_tokens": 1}
+    assert all(each.complete for each in job.results.values())
+
+
+def test_max_cost_is_kept_with_what_repairs_may_cost(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer("cut", stop_reason="max_tokens", usage={"output_tokens": 100})
+    job = Job("a", max_tokens_limit=60_000, params={"max_tokens": 30_000}, max_cost=0.08)
+    # The input is a few tokens; the answers may cost 0.075 at most, of which little was spent.
+    assert job.summary["cost"] <= 0.08
