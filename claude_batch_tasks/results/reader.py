@@ -16,9 +16,11 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job, shorten_text
 from claude_batch_tasks.outputs import OutputReader, dump_object
+from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import Attempt, BatchRecord, JobRecord, PublicStruct
 from claude_batch_tasks.store import ReadableStore, lost_records
-from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows
+from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows, stored_rows
+from claude_batch_tasks.wire.stored_rows import Origin
 
 Type = result_rows.OutcomeType
 Source = Literal["batch", "resubmitted", "messages"]
@@ -94,6 +96,9 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
         return "".join(text for text in texts if isinstance(text, str))
 
 
+_UNKNOWN = Origin(None, Prices())
+
+
 class Outcome(NamedTuple):
     """The stored outcome of one request."""
 
@@ -105,6 +110,9 @@ class Outcome(NamedTuple):
     """A line as in Anthropic's result files; only the part under ``result`` counts."""
     note: str | None = None
     """Why it was not sent again."""
+    round: int = 0
+    origin: Origin = _UNKNOWN
+    """The round, and the batch, that its row comes from."""
 
 
 #: A row with the position of its request in the batch, and the line that it is in.
@@ -118,8 +126,19 @@ class Reader:
     it found. An outcome that may be out of date, because a later one is missing, is not among these.
     """
 
-    def __init__(self, store: ReadableStore, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> None:
+    def __init__(
+        self,
+        store: ReadableStore,
+        job_id: str,
+        job: JobRecord,
+        number: int,
+        batch: BatchRecord,
+        prices: Prices = _UNKNOWN.prices,
+    ) -> None:
         self._store, self._job_id, self._job, self._number, self._batch = store, job_id, job, number, batch
+        own = Origin(batch.batch_id, prices, batch.created_at)
+        self._origins = [*(Origin(past.batch_id, prices, past.created_at) for past in batch.rounds), own]
+        self._messages = Origin(None, prices, batch=False)
 
     def read_results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
         """Yield every outcome, or those of one type, in the form that applications see."""
@@ -157,7 +176,7 @@ class Reader:
             return
         wanted, notes = dict(places), dict[int, str]()
         for place, stored in self._store.results.find_outcomes(self._job_id, self._number, list(places)).items():
-            if found := _from_messages(place, stored):
+            if found := self._from_messages(place, stored):
                 del wanted[place]
                 yield found
             else:
@@ -187,7 +206,7 @@ class Reader:
                 if lost and not settled:
                     raise self._missing_error(lost, lost)
                 if settled or self._batch.final:
-                    yield self._add_note(Outcome(place, _source_of(round_), row, line), notes)
+                    yield self._add_note(self._row_outcome(place, round_, row, line), notes)
 
     def _pending_places(self) -> bytearray:
         """Return, by position, which requests are, or may be, in the next smaller batch."""
@@ -202,6 +221,9 @@ class Reader:
             for place in array("I", packed[: len(packed) // 4 * 4]):
                 sent[place] = True
         return sent
+
+    def _row_outcome(self, place: int, round_: int, row: result_rows.Row, line: bytes) -> Outcome:
+        return Outcome(place, _source_of(round_), row, line, round=round_, origin=self._origins[round_])
 
     def _wanted_rows(self, attempt: int, round_: int, wanted: Mapping[int, str]) -> Iterator[_PlacedRow]:
         """Yield the rows of wanted requests in one attempt; only the chunks that have any are read."""
@@ -254,7 +276,7 @@ class Reader:
         for place, stored in self._store.results.read_outcomes(self._job_id, self._number):
             if replaced[place]:
                 continue
-            if found := _from_messages(place, stored):
+            if found := self._from_messages(place, stored):
                 replaced[place] = True
                 yield found
             else:
@@ -291,7 +313,7 @@ class Reader:
                 if out_of_date or repaired[place]:
                     withheld += 1
                 else:
-                    yield self._add_note(Outcome(place, _source_of(round_), row, line), notes)
+                    yield self._add_note(self._row_outcome(place, round_, row, line), notes)
             short += max(self._rows_expected(attempt, round_) - found, 0)
         absent = replaced.count(0) if batch.error is None else short
         if missing := max(absent + withheld, lost, short):
@@ -346,6 +368,12 @@ class Reader:
         if self._store.jobs.read_job(self._job_id) is None:
             raise JobNotFound(describe_missing_job(self._job_id))
 
+    def _from_messages(self, place: int, stored: bytes) -> Outcome | None:
+        """Decode an outcome of the Messages API; return None if the request's outcome stays unchanged."""
+        if stored.startswith(_KEPT):
+            return None
+        return Outcome(place, "messages", as_row(stored), _as_line(stored), origin=self._messages)
+
     def _default_outcomes(self, places: Iterable[int], notes: Mapping[int, str]) -> Iterator[Outcome]:
         """Yield the outcome that every request has of a batch without rows."""
         if self._batch.outcome is None:
@@ -392,6 +420,7 @@ def as_result(custom_id: str, outcome: Outcome, answers: OutputReader | None = N
         raw=outcome.line if odd else None,
         stop_reason=row.stop_reason if kind == "succeeded" else None,
         incomplete=row.incomplete,
+        attempts=_list_attempts(outcome),
         parsed=parsed,
         parse_error=parse_error,
     )
@@ -402,6 +431,15 @@ def _read_answer(row: result_rows.Row, answers: OutputReader | None) -> tuple[An
     if row.type != "succeeded" or row.incomplete is not None or answers is None:
         return None, row.invalid
     return answers.parse(row.content)
+
+
+def _list_attempts(outcome: Outcome) -> tuple[Attempt, ...]:
+    """Return each time that a request was sent, as its row says it; none if it was not sent."""
+    if outcome.source == "messages":
+        return (stored_rows.make_attempt(outcome.row, "messages", outcome.origin),)
+    if outcome.origin is _UNKNOWN:
+        return ()
+    return tuple(stored_rows.StoredRow(outcome.row, outcome.line, outcome.round, outcome.origin).attempts)
 
 
 def _parse_result(line: bytes) -> tuple[dict[str, Any], str | None]:
@@ -499,13 +537,6 @@ def error_outcome(error_type: str, message: str, request_id: str | None) -> byte
     return msgspec.json.encode(result_rows.errored_row(error_type, message, request_id))
 
 
-def _from_messages(place: int, stored: bytes) -> Outcome | None:
-    """Decode an outcome of the Messages API; return None if the request's outcome stays unchanged."""
-    if stored.startswith(_KEPT):
-        return None
-    return Outcome(place, "messages", as_row(stored), _as_line(stored))
-
-
 def as_row(stored: bytes) -> result_rows.Row:
     """Return an outcome of the Messages API as a row of a result file."""
     return result_rows.any_row(_as_line(stored))
@@ -548,11 +579,13 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
     ends, sources = array("Q", bytes(8 * count)), bytearray(count)
     starts = array("Q", ends)
     notes: dict[int, str] = {}
-    names: tuple[Source, ...] = ("batch", "resubmitted", "messages")
+    kinds: list[tuple[Source, int, Origin]] = []
     with tempfile.TemporaryFile(prefix="claude-batch-") as file:
         at = 0
         for outcome in outcomes:
-            starts[outcome.place], sources[outcome.place] = at, names.index(outcome.source)
+            if (kind := (outcome.source, outcome.round, outcome.origin)) not in kinds:
+                kinds.append(kind)
+            starts[outcome.place], sources[outcome.place] = at, kinds.index(kind)
             at += file.write(outcome.line)
             ends[outcome.place] = at
             if outcome.note is not None:
@@ -561,7 +594,8 @@ def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
             if ends[place]:
                 file.seek(starts[place])
                 line = file.read(ends[place] - starts[place])
-                yield Outcome(place, names[sources[place]], result_rows.any_row(line), line, notes.get(place))
+                source, round_, origin = kinds[sources[place]]
+                yield Outcome(place, source, result_rows.any_row(line), line, notes.get(place), round_, origin)
 
 
 def load_custom_ids(store: ReadableStore, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> Ids:

@@ -104,6 +104,7 @@ _BATCH = Key(
         """
         refusal refused_since organization workspace unidentified api_ahead not_before unpriced stored rows read_only
         failed_types failed_types_of processed incomplete incomplete_examples repairs
+        again
         retry:NUMBER
         """
         + _BROKEN
@@ -137,6 +138,7 @@ OF_JOB = {
     "batch:BATCH:rows:ATTEMPT:TOKEN": Key("list", since="later"),
     "batch:BATCH:pieces:ATTEMPT": Key("string"),
     "batch:BATCH:eligible:ATTEMPT": Key("string"),
+    "batch:BATCH:again:ATTEMPT": Key("string"),
     "batch:BATCH:index:ATTEMPT": Key("hash", _words("PART")),
     "batch:BATCH:lanes": _LANES,
     "batch:BATCH:to_send": Key("zset", _words("PLACE")),
@@ -228,7 +230,22 @@ _TALLY = {
     "error_type": (str, type(None)),
     "count": int,
     "open": int,
+    "again?": int,
     "example": (int, type(None)),
+}
+_AGAIN = {
+    "count": int,
+    "outcomes": _COUNTS,
+    "incomplete": _COUNTS,
+    "kinds": _COUNTS,
+    "options": {
+        "retries": int,
+        "refusal_models": [str],
+        "max_tokens_limit": (int, type(None)),
+        "continue_paused": int,
+        "reask": int,
+        "long_output": bool,
+    },
 }
 _ROUND = {
     "batch_id": (str, type(None)),
@@ -240,6 +257,9 @@ _ROUND = {
     "open": _COUNTS,
     "unpriced?": _COUNTS,
     "failed_types?": [_TALLY],
+    "incomplete?": _COUNTS,
+    "again?": _AGAIN,
+    "created_at?": _MAYBE,
 }
 _UNIT = re.compile(PLACES["UNIT"])
 _STATES = "staged creating in_progress canceling ended fetched unsent lost failed"
@@ -270,6 +290,7 @@ FORMS: dict[str, Any] = {
             "batch:BATCH / due_at": _MAYBE,
             "batch:BATCH / failed_types": [_TALLY],
             "batch:BATCH / failed_types_of": [int],
+            "batch:BATCH / again": _AGAIN,
             "batch:BATCH / done": bool,
             "batch:BATCH / rejected_ids": [_TEXT],
             "batch:BATCH / position": re.compile(r"\d+"),

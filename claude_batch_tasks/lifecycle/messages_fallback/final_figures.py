@@ -10,7 +10,7 @@ from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.pricing import spending
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import Step
-from claude_batch_tasks.wire import failure_types, result_rows
+from claude_batch_tasks.wire import answers, failure_types, result_rows
 
 
 def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], int]]:
@@ -21,6 +21,7 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
     job_id, batch = step.unit.job_id, step.unit.batch or 0
     sources: Counter[tuple[str, str]] = Counter()
     usage: Counter[str] = Counter(record.usage)
+    incomplete: Counter[str] = Counter()
     meter, failed = spending.Meter(step.settings.price_list, batch=False), failure_types.FailureCounter()
     for outcome in reader.Reader(step.store, job_id, step.job, batch, record).read_outcomes():
         sources[outcome.row.type, outcome.source] += 1
@@ -30,17 +31,21 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
                 result_rows.count_answers(meter, [outcome.row.result.message])
         if outcome.row.type != "succeeded":
             failed.add_failure(outcome.row.type, outcome.row.error_type, outcome.place)
-    counts, answered = _add_up(sources, 0), _add_up(sources, 1)["messages"]
+        elif (reason := outcome.row.incomplete or answers.find_unknown(outcome.row.stop_reason)) is not None:
+            answers.add_reason(incomplete, reason)
+    counts, by_source = _add_up(sources, 0), _add_up(sources, 1)
+    answered = by_source["messages"]
     changes = {
         "counts": dict(counts),
         "usage": dict(usage),
         "costs": spending.merge_costs(record.costs, meter.sum_costs()),
         "unpriced": dict(Counter(record.unpriced) + Counter(meter.count_unpriced())),
         "answered": answered,
-        "resubmitted": max(record.resubmitted - answered, 0),
+        "resubmitted": by_source["resubmitted"],
         "skipped": record.eligible - answered - _count_tried(step),
         "note": _why_not_sent(step),
         "failed_types": failed.tallies,
+        "incomplete": dict(incomplete),
         "failed_types_of": failure_types.fingerprint(record, answered),
     }
     return changes, sources

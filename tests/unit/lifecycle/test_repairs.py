@@ -18,6 +18,7 @@ MODEL, OTHER, THIRD = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"
 def claude_batch_app() -> Celery:
     app = Celery("shop", broker="redis://127.0.0.1:1", backend="redis://127.0.0.1:1", set_as_current=False)
     app.loader.import_task_module("claude_batch_tasks.tasks")
+    app.conf.update(claude_batch_retry_min=0.01, claude_batch_poll_min=0.01)
     app.set_current()
     return app
 
@@ -132,8 +133,10 @@ def test_a_refused_request_goes_to_the_next_model_without_the_thoughts_of_the_fi
 
 def test_a_cut_answer_is_sent_again_with_twice_the_tokens_up_to_the_limit(claude_batch: ClaudeBatch) -> None:
     claude_batch.answer("cut", stop_reason="max_tokens")
-    job = Job("a", max_tokens_limit=350, params={"thinking": {"type": "enabled", "budget_tokens": 99}})
-    assert [each["max_tokens"] for each in sent(claude_batch, "a")] == [100, 200, 350]
+    thinking = {"type": "enabled", "budget_tokens": 1900}
+    job = Job("a", max_tokens_limit=7000, params={"max_tokens": 2000, "thinking": thinking})
+    assert [each["max_tokens"] for each in sent(claude_batch, "a")] == [2000, 4000, 7000]
+    assert all(each["thinking"] == thinking for each in sent(claude_batch, "a"))
     assert job.summary["incomplete"] == {"max_tokens": 1}
     assert job.summary["repairs"] == {"max_tokens": 2}
 
@@ -154,8 +157,8 @@ def test_an_invalid_answer_is_asked_again_with_what_is_wrong(claude_batch: Claud
         "required": ["value"],
         "additionalProperties": False,
     }
-    claude_batch.answer({"value": "x"}, custom_id="a", attempt=1)
     claude_batch.answer({"value": 3})
+    claude_batch.answer({"value": "x"}, custom_id="a", attempt=1)
     job = Job("a", "b", output=schema, reask=2)
     assert job.kinds("a") == ["first", "reask"]
     assert json.loads(job.results["a"].text) == {"value": 3}

@@ -325,7 +325,9 @@ def test_what_was_announced_can_be_read_from_then_on(app: Celery, make_step: Any
     )
     store.results.write_rows(JOB, 1, 1, seen.keep_rows(lines))
     rows = {"pieces": seen.pieces.tobytes(), "eligible_places": seen.judged.eligible.tobytes()}
-    store.results.publish_rows(step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.judged.eligible))
+    store.results.publish_rows(
+        step.unit, "me", 1, **rows, state="fetched", attempt=1, eligible=len(seen.judged.eligible)
+    )
     delivery.announce_results(step, resubmission.final_positions(step))
     assert read == ids(*(n for n in range(COUNT) if n % 3 != 1))
     closing.close_batch(step)

@@ -395,22 +395,27 @@ class TestWhatConcernsTheWholeAccount:
 
 class TestTheNextChance:
     @pytest.mark.parametrize(
-        ("rounds", "retries", "fallback", "in_time", "chance"),
+        ("again", "eligible", "fallback", "in_time", "chance"),
         [
-            (0, 2, "messages", True, "resubmit"),
-            (1, 2, "off", True, "resubmit"),
-            (2, 2, "messages", True, "messages"),
-            (2, 2, "off", True, "none"),
+            (3, 2, "messages", True, "resubmit"),
+            (3, 2, "off", True, "resubmit"),
+            (3, 0, "messages", True, "resubmit"),  # repairs alone
+            (3, 0, "off", True, "resubmit"),
+            (0, 2, "messages", True, "messages"),
+            (0, 2, "off", True, "none"),
+            (0, 0, "messages", True, "none"),
+            (3, 2, "messages", False, "messages"),
+            (3, 2, "off", False, "none"),
+            (3, 0, "messages", False, "none"),  # repairs never go through the Messages API
             (0, 2, "messages", False, "messages"),
-            (0, 2, "off", False, "none"),
-            (0, 0, "messages", True, "messages"),
-            (3, 2, "off", True, "none"),
         ],
     )
     def test_is_the_cheaper_one_while_there_is_time(
-        self, rounds: int, retries: int, fallback: str, in_time: bool, chance: str
+        self, again: int, eligible: int, fallback: str, in_time: bool, chance: str
     ) -> None:
-        assert rules.choose_next_attempt(rounds=rounds, retries=retries, fallback=fallback, in_time=in_time) == chance
+        known = {"again": again, "eligible": eligible, "fallback": fallback, "in_time": in_time}
+        assert rules.choose_next_attempt(barred=False, **known) == chance
+        assert rules.choose_next_attempt(barred=True, **known) == "none"
 
     def test_comes_in_time_if_the_slowest_batch_of_this_size_would(self) -> None:
         past = [(100, 60.0 + n) for n in range(5)] + [(100_000, 20_000.0)] * 5
