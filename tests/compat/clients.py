@@ -37,7 +37,7 @@ class Client:
 #: The SDK that is installed beside clients that take any version of it.
 SDK = "anthropic==2.14.0"
 AIRFLOW = "apache-airflow==3.3.2"
-SDK_PATH = "a message, whole and streamed; a batch and its results; list, delete and cancel"
+SDK_PATH = "a message, whole and streamed; its tokens counted; its model; a batch and its results; list, delete, cancel"
 
 CLIENTS = (
     Client("anthropic-0.96", "anthropic 0.96", ("anthropic==0.96.0",), "anthropic_sync.py", SDK_PATH),

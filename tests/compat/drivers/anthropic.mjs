@@ -9,6 +9,9 @@ await run(async (report) => {
   const message = await client.messages.create(params("Whole?"));
   report.messages.push(message.content[0].text);
   report.messages.push(await client.messages.stream(params("Streamed?")).finalText());
+  const { input_tokens } = await client.messages.countTokens({ model: MODEL, messages: params("Whole?").messages });
+  if (!(input_tokens > 0)) throw new Error(`${input_tokens} tokens`);
+  await client.models.retrieve(MODEL);
   const batch = await client.messages.batches.create({
     requests: Object.entries(QUESTIONS).map(([custom_id, question]) => ({ custom_id, params: params(question) })),
   });

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import anthropic
-from report import REQUESTS, Report, run
+from report import MODEL, REQUESTS, Report, run
 
 
 async def main(report: Report) -> None:
@@ -15,6 +15,8 @@ async def main(report: Report) -> None:
         params["messages"] = [{"role": "user", "content": "Streamed?"}]
         async with client.messages.stream(**params) as stream:
             report.messages.append(await stream.get_final_text())
+        assert (await client.messages.count_tokens(model=MODEL, messages=params["messages"])).input_tokens > 0
+        assert (await client.models.retrieve(MODEL)).id in [model.id async for model in client.models.list()]
         batch = await client.messages.batches.create(requests=REQUESTS)
         while (await client.messages.batches.retrieve(batch.id)).processing_status != "ended":
             await asyncio.sleep(1)

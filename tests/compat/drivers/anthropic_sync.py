@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import anthropic
-from report import REQUESTS, Report, run
+from report import MODEL, REQUESTS, Report, run
 
 
 def main(report: Report) -> None:
@@ -14,6 +14,8 @@ def main(report: Report) -> None:
         report.messages.append(client.messages.create(**params).content[0].text)
         with client.messages.stream(**params | {"messages": [{"role": "user", "content": "Streamed?"}]}) as stream:
             report.messages.append(stream.get_final_text())
+        assert client.messages.count_tokens(model=MODEL, messages=params["messages"]).input_tokens > 0
+        assert client.models.retrieve(MODEL).id in [model.id for model in client.models.list()]
         batch = client.messages.batches.create(requests=REQUESTS)
         while client.messages.batches.retrieve(batch.id).processing_status != "ended":
             time.sleep(1)
