@@ -43,8 +43,8 @@ def _run_all(client: Client, scenarios: Sequence[str]) -> dict[str, Any]:
     runs = {}
     for scenario in scenarios:
         run = run_client(client, folder, scenario)
-        print(f"{client.name}, {scenario}: {run.verdict} ({run.seconds} s, {run.batches} batches)", flush=True)
-        runs[scenario] = run.as_dict()
+        print(f"{client.name}, {scenario}: {run['verdict']} ({run['seconds']} s, {run['batches']} batches)", flush=True)
+        runs[scenario] = run
     return {"versions": read_versions(client, folder), "runs": runs}
 
 

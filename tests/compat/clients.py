@@ -114,11 +114,4 @@ CLIENTS = (
     Client("batchlane", "batchlane", ("batchlane==0.2.0",), "batchlane_run.py", "`run`", fixed_host=True),
     Client("langasync", "langasync", ("langasync==0.2.3",), "langasync_chain.py", "`batch_chain` and `BatchPoller`"),
     Client("batchata", "batchata", ("batchata==0.4.7", SDK), "batchata_run.py", "`Batch.run`"),
-    Client(
-        "batchata-0.96",
-        "batchata, with anthropic 0.96",
-        ("batchata==0.4.7", "anthropic==0.96.0"),
-        "batchata_run.py",
-        "`Batch.run`",
-    ),
 )

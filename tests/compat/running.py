@@ -25,23 +25,35 @@ EXPECTED = {f"question-{n}": f"Echo: Question {n}?" for n in range(COUNT)}
 EXPECTED_MESSAGES = ("Echo: Whole?", "Echo: Streamed?")
 
 
-@dataclass
-class Run:
-    """One run: its verdict for the table, and what the journal of the simulator says."""
+@dataclass(frozen=True)
+class Seen:
+    """What the journal of the simulator says of one run."""
 
-    verdict: str
-    seconds: float
     batches: int = 0
     paid: int = 0
     paid_twice: int = 0
     downloads: int = 0
+    creates: int = 0
+    cancels: int = 0
+    #: The last call that failed: its endpoint and status.
+    failed: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @classmethod
+    def read(cls, journal: Journal) -> Seen:
+        failed = [f"{call.endpoint or call.path} {call.status}" for call in journal.calls if call.status >= 400]
+        return cls(
+            batches=len(journal.batches),
+            paid=journal.totals.paid_batch,
+            paid_twice=len(journal.paid_twice()),
+            downloads=sum(batch.downloads for batch in journal.batches),
+            creates=len(journal.calls_to("create")),
+            cancels=len(journal.calls_to("cancel", 200)),
+            failed=failed[-1] if failed else "",
+        )
 
 
-def run_client(client: Client, folder: Path, scenario: str) -> Run:
-    """Run the driver in an empty folder against a simulator of its own."""
+def run_client(client: Client, folder: Path, scenario: str) -> dict[str, Any]:
+    """Run the driver in an empty folder against a simulator of its own; return the verdict and what was seen."""
     with ExitStack() as stack:
         simulator = stack.enter_context(Simulator(scenario))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="claude-batch-compat-")))
@@ -59,14 +71,8 @@ def run_client(client: Client, folder: Path, scenario: str) -> Run:
         for call in journal.calls:
             at = call.at - journal.calls[0].at
             print(f"{at:7.2f} {call.method} {call.path} {call.status} {', '.join(call.faults)}", file=file)
-    return Run(
-        judge(report, journal, client.answers),
-        seconds,
-        batches=len(journal.batches),
-        paid=journal.totals.paid_batch + journal.totals.paid_messages,
-        paid_twice=len(journal.paid_twice()),
-        downloads=sum(batch.downloads for batch in journal.batches),
-    )
+    seen = Seen.read(journal)
+    return {"verdict": judge(report, seen, client.answers), "seconds": seconds, **asdict(seen)}
 
 
 def _make_env(simulator: Mapping[str, str], work: Path) -> dict[str, str]:
@@ -111,36 +117,32 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def judge(report: Mapping[str, Any] | None, journal: Journal, answers: str = "echo") -> str:
+def judge(report: Mapping[str, Any] | None, seen: Seen, answers: str = "echo") -> str:
     """Say in a few words what a client did: what it raised, lost, or paid twice; `works` where nothing of that."""
-    found = ["hangs"] if report is None else _judge_report(report, journal, answers)
-    if twice := len(journal.paid_twice()):
-        found.append(f"pays twice for {twice}")
+    found = ["hangs"] if report is None else _judge_report(report, seen, answers)
+    if seen.paid_twice:
+        found.append(f"pays twice for {seen.paid_twice}")
     if found:
         return "; ".join(found)
     if raised := report["raised"] if report else []:
         return f"works ({len(raised)} of its runs raised {_name_of(raised[0])})"
-    return "works" if journal.calls_to("create") else "works (without batches)"
+    return "works" if seen.creates else "works (without batches)"
 
 
-def _judge_report(report: Mapping[str, Any], journal: Journal, answers: str) -> list[str]:
+def _judge_report(report: Mapping[str, Any], seen: Seen, answers: str) -> list[str]:
     got: Mapping[str, Any] = report["answers"]
     missing = COUNT - len(got)
-    paid = min(journal.totals.paid_batch, missing)
     found = []
     if report["error"]:
-        found.append(f"raises {_explain(report['error'], journal)}")
+        found.append(f"raises {_explain(report['error'], seen)}")
     elif missing:
         raised = report["raised"]
-        found.append(
-            f"{missing} of {COUNT} failed: {_explain(raised[0], journal)}"
-            if raised
-            else f"loses {missing} of {COUNT} without a word"
-        )
-    if missing and journal.calls_to("cancel", 200):
+        cause = f"failed: {_explain(raised[0], seen)}" if raised else "lost without a word"
+        found.append(f"{missing} of {COUNT} {cause}")
+    if missing and seen.cancels:
         found.append("cancels the batch")
-    if paid:
-        found.append(f"{paid} answers paid and not collected")
+    if paid := min(seen.paid, missing):
+        found.append(f"paid and not collected: {paid}")
     if wrong := _count_wrong(got, report["messages"], answers):
         found.append(f"{wrong} wrong answers")
     return found
@@ -151,11 +153,10 @@ def _count_wrong(got: Mapping[str, Any], messages: list[str], answers: str) -> i
     return len(rows) + sum(text not in EXPECTED_MESSAGES for text in messages)
 
 
-def _explain(error: str, journal: Journal) -> str:
+def _explain(error: str, seen: Seen) -> str:
     """Return the class of an error with the call that failed last; the text where no call failed."""
-    failed = [call for call in journal.calls if call.status >= 400]
-    if failed:
-        return f"{_name_of(error)} ({failed[-1].endpoint or failed[-1].path} {failed[-1].status})"
+    if seen.failed:
+        return f"{_name_of(error)} ({seen.failed})"
     return f"`{error[:100].replace('`', chr(39)).strip()}`"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from batchata import Batch
 from report import QUESTIONS, Report, run
 
-#: It knows its models by their names.
+#: It refuses models that it does not know; this is one of the newest that it does.
 MODEL = "claude-sonnet-4-20250514"
 
 
