@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .answers.files import read_script
     from .journal import (
         Attempt,
         BatchRecord,
@@ -54,10 +55,12 @@ __all__ = [
     "Tokens",
     "ToolCall",
     "Totals",
+    "read_script",
 ]
 
 # On first use: every pytest run loads this package for its plugin, and most never start a simulator.
 _HOME = {
+    "read_script": "answers.files",
     **dict.fromkeys(
         ("Attempt", "BatchRecord", "Call", "Charge", "Invoice", "Journal", "PromptRecord", "State", "Tokens", "Totals"),
         "journal",

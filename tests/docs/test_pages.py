@@ -10,7 +10,7 @@ from tests.docs.pages import PAGES, ROOT, blocks
 pytestmark = pytest.mark.latest
 
 #: Pages that begin from zero, and start their own servers and workers; each has a file of tests of its own.
-WALKS = {"tutorial", "django", "django_admin", "flask", "fastapi", "rabbitmq", "testing", "test_double"}
+WALKS = {"tutorial", "django", "django_admin", "flask", "fastapi", "rabbitmq", "testing", "test_double", "simulator"}
 
 #: What a page may leave to be believed. Each says why.
 NOT_RUN = 24
