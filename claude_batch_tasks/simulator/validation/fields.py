@@ -1,4 +1,4 @@
-"""The parameters of a request in the order in which the API looks at them, and the shapes of their values."""
+"""The parameters of a request in the order in which the API checks them, and the shapes of their values."""
 
 from __future__ import annotations
 

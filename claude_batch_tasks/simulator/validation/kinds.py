@@ -95,7 +95,7 @@ def make_text_or(kind: Check) -> Check:
 
 
 class Shape:
-    """The check of an object with these fields, which are looked at in their order; `closed`: and no others."""
+    """The check of an object with these fields, which are checked in their order; `closed`: and no others."""
 
     def __init__(
         self, fields: Mapping[str, Check], required: tuple[str, ...] = (), wrong: str = OBJECT, *, closed: bool = True
