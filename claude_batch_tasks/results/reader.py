@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import count
 from typing import Any, Literal, NamedTuple
@@ -508,6 +508,15 @@ class Kept(msgspec.Struct):
         return self.tried if self.billed is None else self.billed
 
 
+#: How the outcome of an answer begins that does not fit the job's ``output``.
+_INVALID = b'{"invalid":'
+
+
+class _Invalid(msgspec.Struct):
+    invalid: str
+
+
+_decode_invalid = msgspec.json.Decoder(_Invalid).decode
 _decode_kept = msgspec.json.Decoder(Kept).decode
 
 
@@ -527,9 +536,17 @@ def decode_unchanged(stored: bytes) -> Kept | None:
     return _decode_kept(stored) if stored.startswith(_KEPT) else None
 
 
-def message_outcome(message: bytes) -> bytes:
-    """Encode an answer of the Messages API for the store."""
-    return b'{"type":"succeeded","message":%s}' % message
+def message_outcome(message: bytes, find_problem: Callable[[bytes], str | None] | None = None) -> bytes:
+    """Encode an answer of the Messages API for the store.
+
+    Args:
+        find_problem: says what of an answer does not fit the job's ``output``.
+    """
+    stored = b'{"type":"succeeded","message":%s}' % message
+    if find_problem is None or (row := as_row(stored)).incomplete is not None:
+        return stored
+    problem = find_problem(row.content)
+    return stored if problem is None else b"%s%s,%s" % (_INVALID, msgspec.json.encode(problem), stored[1:])
 
 
 def error_outcome(error_type: str, message: str, request_id: str | None) -> bytes:
@@ -571,7 +588,10 @@ def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[result_row
 
 
 def _as_line(result: bytes) -> bytes:
-    return b'{"custom_id":"","result":%s}' % result
+    line = b'{"custom_id":"","result":%s}' % result
+    if not result.startswith(_INVALID):
+        return line
+    return stored_rows.add_members(line, {"invalid": _decode_invalid(result).invalid})
 
 
 def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:

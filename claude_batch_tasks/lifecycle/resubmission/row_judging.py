@@ -14,7 +14,7 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HasPayloads, ReadableStore
 from claude_batch_tasks.wire import batch_requests, repairs
 from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
-from claude_batch_tasks.wire.judgement import Judgement
+from claude_batch_tasks.wire.judgement import FindProblem, Judgement
 from claude_batch_tasks.wire.stored_rows import Origin
 
 
@@ -30,6 +30,11 @@ def find_options(job: JobRecord, settings: Settings) -> RepairOptions | None:
         reask=settings.reask,
         long_output=any(beta.startswith(rules.LONG_OUTPUT) for beta in settings.betas),
     )
+
+
+def open_check(job: JobRecord) -> FindProblem | None:
+    """Return what says which answers do not fit the job's ``output``; None: it has none."""
+    return None if job.output is None else outputs.OutputReader.load(job.output).find_problem
 
 
 def expect_rows(
@@ -64,7 +69,7 @@ def _expect(
     sendings = find_sendings(store, job_id, job, batch, record, places, prices) if places is not None else None
     judgement = Judgement(
         options,
-        outputs.OutputReader.load(job.output).find_problem if job.output is not None else None,
+        open_check(job),
         round_=len(record.rounds),
         sendings=sendings,
         origin=Origin(record.batch_id, prices, at),

@@ -51,6 +51,13 @@ def sent(claude_batch: ClaudeBatch, custom_id: str) -> list[dict[str, Any]]:
     return [each.params for each in claude_batch.requests if each.custom_id == custom_id]
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"value": {"type": "integer"}},
+    "required": ["value"],
+    "additionalProperties": False,
+}
+
 PAUSE = [
     {"type": "text", "text": "one "},
     {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}},
@@ -151,15 +158,9 @@ def test_nothing_is_sent_again_where_no_more_tokens_are_allowed(claude_batch: Cl
 
 
 def test_an_invalid_answer_is_asked_again_with_what_is_wrong(claude_batch: ClaudeBatch) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"value": {"type": "integer"}},
-        "required": ["value"],
-        "additionalProperties": False,
-    }
     claude_batch.answer({"value": 3})
     claude_batch.answer({"value": "x"}, custom_id="a", attempt=1)
-    job = Job("a", "b", output=schema, reask=2)
+    job = Job("a", "b", output=SCHEMA, reask=2)
     assert job.kinds("a") == ["first", "reask"]
     assert json.loads(job.results["a"].text) == {"value": 3}
     assert job.results["a"].complete
@@ -172,18 +173,24 @@ def test_an_invalid_answer_is_asked_again_with_what_is_wrong(claude_batch: Claud
 
 def test_an_invalid_answer_stays_one_without_reask(claude_batch: ClaudeBatch) -> None:
     claude_batch.answer({"value": "x"})
-    job = Job(
-        "a",
-        output={
-            "type": "object",
-            "properties": {"value": {"type": "integer"}},
-            "required": ["value"],
-            "additionalProperties": False,
-        },
-    )
+    job = Job("a", output=SCHEMA)
     assert job.results["a"].incomplete == "invalid"
     assert job.summary["incomplete"] == {"invalid": 1}
     assert len(claude_batch.requests) == 1
+
+
+def test_an_answer_of_the_messages_api_is_judged_and_not_repaired(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer({"value": "x"}, custom_id="a")
+    claude_batch.answer("cut", stop_reason="max_tokens", custom_id="b")
+    claude_batch.expire(attempt=1)
+    job = Job("a", "b", output=SCHEMA, retries=0, reask=3, max_tokens_limit=10_000)
+    assert {name: (each.source, each.incomplete) for name, each in job.results.items()} == {
+        "a": ("messages", "invalid"),
+        "b": ("messages", "max_tokens"),
+    }
+    assert job.results["a"].parse_error
+    assert job.summary["incomplete"] == {"invalid": 1, "max_tokens": 1}
+    assert len(claude_batch.requests) == 4
 
 
 def test_a_failed_repair_leaves_the_answer_and_is_repeated(claude_batch: ClaudeBatch) -> None:
