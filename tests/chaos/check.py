@@ -368,8 +368,8 @@ def _one_after_another(job: Job, batch: BatchRecord, made: list[Any]) -> Iterato
     if "deadline" in job.options and len(made) > 1:
         yield f"{len(made)} batches, where the second would come too late"
     for past, first, second in zip(batch.rounds, made, made[1:], strict=False):
-        if second.requests != past.eligible:
-            yield f"{second.requests} requests in {second.id}, {past.eligible} were left of {first.id}"
+        if second.requests != past.sent:
+            yield f"{second.requests} requests in {second.id}, {past.sent} of {first.id} were to be sent again"
         if second.created_at < first.ended_at:
             yield f"{second.id} was created before {first.id} had ended"
 

@@ -81,6 +81,18 @@ class TestResults:
         assert store.results.read_eligible(JOB, 0, 1) == b"\x00\x01\xff\n"
         assert store.results.read_eligible(JOB, 0, 2) == store.results.read_eligible(JOB, 1, 1) == b""
 
+    def test_keep_what_is_in_the_next_batch_where_that_is_known(self, store: Store) -> None:
+        store.results.publish_rows(BATCH, "me", 1, pieces=b"", eligible_places=b"left", again_places=b"\x00\xff")
+        assert store.results.read_again(JOB, 0, 1) == b"\x00\xff"
+        assert store.results.read_eligible(JOB, 0, 1) == b"left"
+        assert store.records.missing_keys(JOB, 0, ["again:1", "again:2"]) == [
+            store.records.name_batch(JOB, 0) + ":again:2"
+        ]
+        store.results.publish_rows(BATCH, "me", 2, keep=[1], pieces=b"", eligible_places=b"", again_places=b"")
+        assert store.records.missing_keys(JOB, 0, ["again:1", "again:2"]) == []
+        store.results.publish_rows(BATCH, "me", 3, **NO_ROWS)
+        assert store.results.read_again(JOB, 0, 3) == b""
+
     def test_that_broke_off_or_will_not_be_published_leave_nothing(self, store: Store, contents: Contents) -> None:
         def broken() -> Iterator[bytes]:
             yield b"half"
@@ -122,7 +134,7 @@ class TestRowsThatAreDownloadedAgain:
     def restore(self, store: Store, job_id: str = JOB) -> bool:
         pieces = array("I", [1, 0]).tobytes()
         return store.results.restore_rows(
-            job_id, 0, 1, ":copy", pieces=pieces, eligible_places=b"new", index=[(3, b"more")]
+            job_id, 0, 1, ":copy", pieces=pieces, eligible_places=b"new", again_places=b"next", index=[(3, b"more")]
         )
 
     def test_are_seen_when_they_take_their_place(self, store: Store) -> None:
@@ -132,6 +144,7 @@ class TestRowsThatAreDownloadedAgain:
         assert list(store.results.read_rows(JOB, 0, 1)) == [b"new", b"rows"]
         assert store.results.find_chunks(JOB, 0, 1, [0, 1]) == {0: 1, 1: 0}
         assert store.results.read_eligible(JOB, 0, 1) == b"new"
+        assert store.results.read_again(JOB, 0, 1) == b"next"
         assert store.payloads.read_index(JOB, 3, batch=0, attempt=1) == b"more"
         assert store.payloads.read_index(JOB, 3) == b""
 
