@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from claude_batch_tasks.jobs.estimating import Estimate, estimate
     from claude_batch_tasks.jobs.job_status import BatchStatus, FailureCount, JobStatus
     from claude_batch_tasks.jobs.listing import list_jobs, list_workers
-    from claude_batch_tasks.records import HistoryEvent, Progress, Summary, WorkerPresence
+    from claude_batch_tasks.records import Attempt, HistoryEvent, Progress, Summary, WorkerPresence
     from claude_batch_tasks.results.reader import RequestResult
     from claude_batch_tasks.settings.job_options import JobOptions
     from claude_batch_tasks.tasks.run_batch import run_batch
 
 __all__ = [
+    "Attempt",
     "BatchJob",
     "BatchStatus",
     "Estimate",
@@ -43,6 +44,7 @@ __all__ = [
 # Imported on first use: every `celery` command and every pytest run loads this package through its entry points, and
 # must not spend a second on importing the SDK.
 _HOME = {
+    "Attempt": "records",
     "BatchJob": "jobs.batch_job",
     "BatchStatus": "jobs.job_status",
     "Estimate": "jobs.estimating",

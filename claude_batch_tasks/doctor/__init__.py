@@ -38,7 +38,9 @@ def _format_limit(value: int | float | None) -> str:
 
 #: The settings that limit something: costs, requests, time, attempts.
 LIMITS = [
-    name for name in FIELDS if name.startswith("max_") or name.endswith("_limit") or name in ("retries", "deadline")
+    name
+    for name in FIELDS
+    if name.startswith("max_") or name.endswith("_limit") or name in ("retries", "continue_paused", "reask", "deadline")
 ]
 
 #: The parts of the examination.

@@ -239,7 +239,7 @@ def read_status(store: _Readable, job_id: str, job: JobRecord, *, examples: bool
     batches = [record for record in records if record is not None]
     counts: Mapping[str, int] = job_summary.count_outcomes(batches)
     costs = job_summary.sum_costs(batches)
-    incomplete, repairs = job_summary.count_incomplete(batches), job_summary.count_repairs(batches)
+    incomplete, repairs = answer_texts.sum_incomplete(batches), answer_texts.sum_repairs(batches)
     if len(batches) < len(records) and job.summary:
         counts, costs = job.summary, cast("Costs", job.summary)  # it was made when all were there
         incomplete, repairs = job.summary.get("incomplete") or {}, job.summary.get("repairs") or {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal, cast
 
@@ -30,7 +30,7 @@ from claude_batch_tasks.records import (
 from claude_batch_tasks.steps import message_chain, publishing
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import history
-from claude_batch_tasks.wire import answer_texts, answers, failure_types, result_rows, token_usage
+from claude_batch_tasks.wire import answer_texts, failure_types, result_rows
 
 log = get_logger(__name__)
 
@@ -45,16 +45,6 @@ def count_outcomes(batches: Sequence[BatchRecord]) -> Counter[str]:
         counts.update({name: batch.counts.get(name, 0) for name in result_rows.OUTCOMES})
         counts.subtract(batch.pending)
     return counts
-
-
-def count_incomplete(batches: Iterable[BatchRecord]) -> dict[str, int]:
-    """Count the answers that are not complete, by reason, over all batches."""
-    return answers.merge_reasons(*(batch.incomplete for batch in batches))
-
-
-def count_repairs(batches: Iterable[BatchRecord]) -> dict[str, int]:
-    """Count how many times requests were sent again to repair their answers, by kind, over all batches."""
-    return answers.merge_reasons(*(batch.repairs for batch in batches))
 
 
 def count_unaccounted(batch: BatchRecord) -> int:
@@ -147,8 +137,8 @@ def make_progress(job: JobRecord, batches: Sequence[BatchRecord]) -> dict[str, A
         "requests": job.requests,
         "processing": max(job.requests - sum(counts.values()), 0),
         **{name: counts[name] for name in result_rows.OUTCOMES},
-        "incomplete": count_incomplete(batches),
-        "repairs": count_repairs(batches),
+        "incomplete": answer_texts.sum_incomplete(batches),
+        "repairs": answer_texts.sum_repairs(batches),
         "batches": job.batches,
         "batches_done": sum(batch.done for batch in batches),
         "batch_ids": batch_ids(batches),
@@ -210,7 +200,7 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
     # The API's counts are not our outcomes if its results were not published.
     with_outcomes = [batch for batch in batches if batch.layers or batch.outcome is not None]
     counts = count_outcomes(with_outcomes)
-    usage: Counter[str] = Counter(dict.fromkeys(token_usage.USAGE, 0))
+    usage: Counter[str] = Counter(dict.fromkeys(TokenCounts.__annotations__, 0))
     for batch in batches:
         usage.update(batch.usage)
     started, ended = to_datetime(job.started_at), datetime.fromtimestamp(ended_at, timezone.utc)
@@ -227,8 +217,8 @@ def summarize_job(job_id: str, job: JobRecord, batches: Sequence[BatchRecord], e
         "fallback_skipped": sum(batch.skipped for batch in batches),
         "limited": job.limited,
         "failures": failure_types.count_types(with_outcomes),
-        "incomplete": count_incomplete(with_outcomes),
-        "repairs": count_repairs(batches),
+        "incomplete": answer_texts.sum_incomplete(with_outcomes),
+        "repairs": answer_texts.sum_repairs(batches),
         "stopped": job.stopped,
         "batch_ids": batch_ids(batches),
         "usage": cast("TokenCounts", dict(usage)),

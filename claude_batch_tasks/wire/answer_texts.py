@@ -1,11 +1,12 @@
-"""How logs, commands and pages say that answers are not complete, and how they were repaired."""
+"""How answers that are not complete, and their repairs, are counted and written for people."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from claude_batch_tasks.formatting import format_count
-from claude_batch_tasks.wire.answers import INCOMPLETE
+from claude_batch_tasks.records import BatchRecord
+from claude_batch_tasks.wire.answers import INCOMPLETE, merge_reasons
 
 #: What an answer lacks, by why it is not complete.
 MEANINGS: Mapping[str, str] = {
@@ -16,6 +17,16 @@ MEANINGS: Mapping[str, str] = {
     "empty": "the answer has no text",
     "invalid": "the answer does not have the wanted form",
 }
+
+
+def sum_incomplete(batches: Iterable[BatchRecord]) -> dict[str, int]:
+    """Count the answers that are not complete, by reason, over all batches."""
+    return merge_reasons(*(batch.incomplete for batch in batches))
+
+
+def sum_repairs(batches: Iterable[BatchRecord]) -> dict[str, int]:
+    """Count how many times requests were sent again to repair their answers, by kind, over all batches."""
+    return merge_reasons(*(batch.repairs for batch in batches))
 
 
 def count_incomplete(counts: Mapping[str, int]) -> int:

@@ -17,6 +17,7 @@ from tests.guards.task_table import TASKS
 
 #: What ``from claude_batch_tasks import ...`` has had in a release.
 NAMES = {
+    "Attempt",
     "BatchJob",
     "BatchStatus",
     "Estimate",
