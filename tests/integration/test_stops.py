@@ -93,7 +93,8 @@ def test_a_stop_in_the_middle_of_every_step(
         wait_until(lambda: simulator.state().totals.batches_created == 1)
         proxy.hold(r"GET \S+/results$", after=60_000)
         simulator.behave(processing_seconds=0.25, answer_chars=20_000)
-        jobs["fetched"] = run_batch.delay(requests("fetched", 20))
+        long = {name: {**params, "max_tokens": 5000} for name, params in requests("fetched", 20).items()}
+        jobs["fetched"] = run_batch.delay(long)
         wait_until(lambda: proxy.held == 1)
         proxy.hold("POST /v1/messages$", times=2)
         simulator.behave(answer_chars=0, outcomes=[Outcome("expired", count=2)])
