@@ -9,6 +9,8 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, RequestResult, run_batch
+from claude_batch_tasks.lifecycle import lost_results
+from claude_batch_tasks.store import lost_records
 from claude_batch_tasks.testing.claude_batch import ClaudeBatch
 
 MODEL, OTHER, THIRD = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"
@@ -264,3 +266,32 @@ def test_max_cost_is_kept_with_what_repairs_may_cost(claude_batch: ClaudeBatch) 
     job = Job("a", max_tokens_limit=60_000, params={"max_tokens": 30_000}, max_cost=0.08)
     # The input is a few tokens; the answers may cost 0.075 at most, of which little was spent.
     assert job.summary["cost"] <= 0.08
+
+
+def test_lost_rows_are_fetched_again_as_they_were_stored(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer({"value": 1})
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p", attempt=1)
+    claude_batch.refuse("no", custom_id="r", model=MODEL)
+    claude_batch.expire(custom_id="r", attempt=2)
+    claude_batch.answer({"value": "x"}, custom_id="i", attempt=1)
+    claude_batch.answer("cut", stop_reason="max_tokens", custom_id="m", attempt=1)
+    claude_batch.expire(custom_id="e", attempt=1)
+    job = Job("p", "r", "i", "m", "e", "x", output=SCHEMA, refusal_model=OTHER, reask=1, max_tokens_limit=500)
+    assert job.summary["repairs"] == {"continue": 1, "refusal_model": 1, "reask": 1, "max_tokens": 1}
+    store: Any = job.job._store
+    record = store.records.read_batches(job.job.id)[0]
+    assert len(record.layers) == 3
+    names = lost_records.all_names_fetched(record)
+    assert sum(name.startswith("again") for name in names) == 3
+
+    def read_keys() -> list[Any]:
+        rows = [list(store.results.read_rows(job.job.id, 0, attempt)) for attempt, _ in record.layers]
+        return [rows, *([store.results.read_again(job.job.id, 0, attempt) for attempt, _ in record.layers])]
+
+    before = read_keys()
+    for name in names:
+        store.results._redis.delete(f"{store.records.name_batch(job.job.id, 0)}:{name}")
+    assert len(store.records.missing_keys(job.job.id, 0, names)) == len(names)
+    lost_results.refetch_job(claude_batch.app, job.job.id)
+    assert read_keys() == before
+    assert {each.custom_id: each for each in job.job.results()} == job.results
