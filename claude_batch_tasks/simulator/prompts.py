@@ -169,7 +169,7 @@ def _judge_prompt(prompt: Prompt, params: dict[str, Any], judge: Judge) -> None:
     """Decide what becomes of valid params, and count the tokens of the answer."""
     behaviour, messages = judge.behaviour, params["messages"]
     first, last = first_user_text(messages), last_user_text(messages)
-    asked = Asked(prompt.custom_id, prompt.digest, prompt.model, first, last)
+    asked = Asked(prompt.custom_id, prompt.digest, prompt.model, first, last, _first_content(messages))
     prompt.outcome, prompt.message, prompt.answer = judge.decide_outcome(asked)
     prompt.echo = last[: behaviour.echo_chars]
     prompt.first = first[:SHOWN_CHARS] if first != last else ""
@@ -181,8 +181,10 @@ def _judge_prompt(prompt: Prompt, params: dict[str, Any], judge: Judge) -> None:
     content = make_content(prompt, behaviour)
     prompt.stop_reason = content.stop_reason
     prompt.searches = count_calls(content.blocks, "web_search")
-    refused = content.stop_reason == "refusal" and not has_output(content.blocks)
-    prompt.output_tokens = 0 if refused else max(1, count_output(content.blocks))
+    if prompt.max_tokens and (content.stop_reason != "refusal" or has_output(content.blocks)):
+        prompt.output_tokens = max(1, count_output(content.blocks))
+    else:
+        prompt.output_tokens = 0
 
 
 def find_prefix(params: dict[str, Any]) -> Prefix | None:
@@ -226,7 +228,11 @@ def _without_marks(blocks: Any) -> Any:
 
 def first_user_text(messages: list[dict[str, Any]]) -> str:
     """Return the text of the first user message."""
-    return _text_of(next((m["content"] for m in messages if m["role"] == "user"), ""))
+    return _text_of(_first_content(messages))
+
+
+def _first_content(messages: list[dict[str, Any]]) -> Any:
+    return next((message["content"] for message in messages if message["role"] == "user"), "")
 
 
 def last_user_text(messages: list[dict[str, Any]]) -> str:

@@ -197,8 +197,8 @@ class Answer(Value, frozen=True):
     #: A number: only the first so many times. A list: only these times, from 1. 0: always. Times are counted over
     #: batches and the Messages API, from the moment that a rule asks for them.
     attempts: int | tuple[int, ...] = 0
-    #: What is one request to `attempts`: every request with the same text in its first user message, whatever else of
-    #: it changes (so also one that is repaired: another model, more turns, another custom_id), or with the same
+    #: What is one request to `attempts`: every request with the same first user message, whatever else of it
+    #: changes (so also one that is repaired: another model, more turns, another custom_id), or with the same
     #: custom_id.
     attempts_of: Literal["prompt", "custom_id"] = "prompt"
     probability: float = 1.0
@@ -232,6 +232,8 @@ class Answer(Value, frozen=True):
     #: The answer is paused so many times: it comes in one part more than this, and each but the last has the stop
     #: reason `pause_turn`. A request whose last turn is the assistant's gets the part after it.
     pauses: int = 0
+    #: The container of the server's tools, which a request that continues the answer names: `{"id": "container_1"}`.
+    container: dict[str, Any] | None = None
     #: Counters of the usage, in place of those that are counted: `{"output_tokens": 500}`.
     usage: dict[str, Any] = {}
 

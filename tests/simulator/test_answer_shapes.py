@@ -69,6 +69,7 @@ KINDS = {
     "empty": Answer(text=""),
     "paused": Answer(pauses=1, text="one two"),
     "search": Answer(content=SEARCH),
+    "container": Answer(pauses=1, container={"id": "container_1", "expires_at": "2026-12-01T00:00:00Z"}),
     "usage": Answer(usage={"output_tokens": 9, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 0}}),
     **{reason: Answer(text="t", stop_reason=reason) for reason in STOP_REASONS},
 }

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from functools import partial
 from typing import Any
 
 import anthropic
 import pytest
 
-from claude_batch_tasks.simulator import Answer, Control, Simulator, ToolCall
+from claude_batch_tasks.simulator import Answer, Behaviour, Control, Simulator, ToolCall
+from claude_batch_tasks.simulator.answers.judging import Judge, Sendings
+from claude_batch_tasks.simulator.models import read_catalog
+from claude_batch_tasks.simulator.prompts import read_batch
+from claude_batch_tasks.simulator.validation import Terms
 
 from .conftest import call, request
 
@@ -84,6 +89,17 @@ def test_attempts_are_those_of_the_first_prompt_however_it_is_sent(simulator: Si
     assert second["error"]["error"]["type"] == "overloaded_error"
     third = send(simulator, "", messages=turns)
     assert json.loads(texts(third)) == {"sum": 3, "of": 'a "b"'}
+
+
+def test_the_same_text_beside_another_image_is_another_request(simulator: Simulator) -> None:
+    simulator.answer_with(Answer(attempts=1, text="first"))
+
+    def describe(data: str) -> str:
+        image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+        content = [image, {"type": "text", "text": "Describe it"}]
+        return texts(send(simulator, "", messages=[{"role": "user", "content": content}]))
+
+    assert [describe(data) for data in ("aaaa", "bbbb", "aaaa")] == ["first", "first", "Echo: Describe it"]
 
 
 def test_attempts_of_a_custom_id(simulator: Simulator) -> None:
@@ -222,3 +238,20 @@ def test_the_sdk_streams_blocks_of_every_kind(simulator: Simulator, client: anth
     plain = client.messages.create(**request("", "tell me")["params"])
     assert message.to_dict()["content"] == plain.to_dict()["content"]
     assert (message.stop_reason, message.usage.output_tokens) == (plain.stop_reason, plain.usage.output_tokens)
+
+
+def test_what_many_requests_share_is_stored_once() -> None:
+    rules = tuple(Answer(prompt=f"{n}$", json={"long": "x" * 10_000}, attempts=1) for n in range(10))
+    config = {"format": {"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}}}
+    asked = [request(f"r-{n}", output_config=config) for n in range(2000)]
+    body = json.dumps({"requests": asked}).encode()
+    terms = Terms("2023-06-01", read_catalog(), in_batch=True)
+    tracemalloc.start()
+    try:
+        prompts = read_batch(body, Judge(Behaviour(answers=rules), "batch", Sendings()), terms)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(prompt.answer is rules[n % 10] for n, prompt in enumerate(prompts))
+    assert len({id(prompt.form) for prompt in prompts}) == 1
+    assert size / len(prompts) < 1500

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from hashlib import blake2b
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from ..faults import draw_chance
 from ..script import MESSAGE_OF, Answer, Behaviour, Outcome
 from .forms import Forms
 
+_encode = msgspec.json.Encoder(order="sorted").encode
 _Patterns: TypeAlias = list[tuple[str, re.Pattern[str]]]
 
 
@@ -24,6 +27,8 @@ class Asked(NamedTuple):
     #: The texts of the first and the last user message.
     first: str
     last: str
+    #: The content of the first user message.
+    opening: Any = ""
 
 
 class Verdict(NamedTuple):
@@ -111,8 +116,8 @@ def _covers_attempt(attempts: int | tuple[int, ...], attempt: int) -> bool:
 
 
 def _attempt_key(kind: str, asked: Asked) -> bytes:
-    text = f"{kind}:{asked.custom_id if kind == 'custom_id' else asked.first}"
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    counted = asked.custom_id if kind == "custom_id" else asked.opening
+    return blake2b(_encode((kind, counted)), digest_size=8).digest()
 
 
 def _outcome_of(rule: Outcome) -> Verdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from ..models import find_model
 from ..script import Behaviour
@@ -29,6 +30,7 @@ def make_message(prompt: Prompt, message_id: str, tier: Literal["batch", "standa
         stop_reason=content.stop_reason,
         stop_sequence=content.stop_sequence,
         stop_details=content.stop_details,
+        container=prompt.answer.container or UNSET if prompt.answer is not None else UNSET,
         usage=usage if prompt.answer is None else {**msgspec.to_builtins(usage), **prompt.answer.usage},
     )
 

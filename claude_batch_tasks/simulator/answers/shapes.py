@@ -46,6 +46,7 @@ class Message(Struct, gc=False, kw_only=True):
     stop_reason: str | None
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None
+    container: dict[str, Any] | UnsetType = UNSET
     usage: Usage | dict[str, Any]
 
 

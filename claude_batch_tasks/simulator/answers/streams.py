@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from .shapes import Message
@@ -30,7 +31,9 @@ def stream_events(answer: Message) -> Iterator[bytes]:
     usage: dict[str, Any] = msgspec.to_builtins(answer.usage)
     first = {name: value for name, value in usage.items() if name not in ("output_tokens_details", "server_tool_use")}
     first["output_tokens"] = min(1, usage["output_tokens"])
-    start = replace(answer, content=[], stop_reason=None, stop_sequence=None, stop_details=None, usage=first)
+    start = replace(
+        answer, content=[], stop_reason=None, stop_sequence=None, stop_details=None, container=UNSET, usage=first
+    )
     yield _encode_event("message_start", message=start)
     for index, block in enumerate(answer.content):
         shown, deltas = _divide_block(block)
@@ -46,6 +49,7 @@ def stream_events(answer: Message) -> Iterator[bytes]:
         "stop_reason": answer.stop_reason,
         "stop_sequence": answer.stop_sequence,
         "stop_details": answer.stop_details,
+        **({} if answer.container is UNSET else {"container": answer.container}),
     }
     yield _encode_event("message_delta", delta=end, usage={n: usage[n] for n in _COUNTERS if n in usage})
     yield _encode_event("message_stop")
