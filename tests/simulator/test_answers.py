@@ -118,8 +118,9 @@ def test_a_refusal_before_any_output_is_not_billed(simulator: Simulator) -> None
         Answer(prompt="none", refusal="cyber"),
         Answer(prompt="some", refusal=details, text="I begin"),
         Answer(prompt="bare", stop_reason="refusal"),
+        Answer(prompt="blank", refusal=True, text=" " * 8),
     )
-    rows = run(simulator, request("n", "none"), request("s", "some"), request("b", "bare"))
+    rows = run(simulator, request("n", "none"), request("s", "some"), request("b", "bare"), request("k", "blank"))
     none, some, bare = (rows[name]["message"] for name in "nsb")
     assert (none["stop_reason"], none["content"], none["usage"]["output_tokens"]) == ("refusal", [], 0)
     assert none["stop_details"] == {"type": "refusal", "category": "cyber", "explanation": None}
@@ -128,9 +129,9 @@ def test_a_refusal_before_any_output_is_not_billed(simulator: Simulator) -> None
     send(simulator, "none")
     journal = simulator.journal()
     assert (journal.totals.paid_batch, journal.totals.paid_messages) == (1, 0)
-    assert {record.text: record.paid for record in journal.prompts} == {"none": 0, "some": 1, "bare": 0}
+    assert {record.text: record.paid for record in journal.prompts} == {"none": 0, "some": 1, "bare": 0, "blank": 0}
     assert journal.totals.batch_tokens.output == 1
-    assert journal.batches[0].request_counts["succeeded"] == 3
+    assert journal.batches[0].request_counts["succeeded"] == 4
 
 
 def test_blocks_of_every_kind(simulator: Simulator) -> None:
