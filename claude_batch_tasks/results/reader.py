@@ -460,7 +460,9 @@ def _parse_result(line: bytes) -> tuple[dict[str, Any], str | None]:
 def as_line(custom_id: str, outcome: Outcome) -> bytes:
     """Return an outcome as a line of strict JSON: Anthropic's own, under the caller's custom_id, and its source.
 
-    If a part of Anthropic's line is not JSON, it is written as text, and a ``note`` says so.
+    An answer that is not complete has ``incomplete``, one that is not valid also ``parse_error``, and a request that
+    was sent more than once has ``attempts``. If a part of Anthropic's line is not JSON, it is written as text, and a
+    ``note`` says so.
     """
     source = outcome.source.encode()
     if outcome.row.unreadable:
@@ -469,7 +471,18 @@ def as_line(custom_id: str, outcome: Outcome) -> bytes:
     else:
         result, odd = result_rows.read_member(outcome.line, "result")
     note = b',"note":%s' % lenient_json.encode_json(odd) if odd else b""
-    return b'{"custom_id":%s,"source":"%s","result":%s%s}' % (_encode_text(custom_id), source, result, note)
+    more = note + b"".join(_own_members(outcome.row))
+    return b'{"custom_id":%s,"source":"%s","result":%s%s}' % (_encode_text(custom_id), source, result, more)
+
+
+def _own_members(row: result_rows.Row) -> Iterator[bytes]:
+    """Yield the members beside ``result`` with what a line of Anthropic's does not say."""
+    if row.incomplete is not None:
+        yield b',"incomplete":"%s"' % row.incomplete.encode()
+    if row.invalid is not None:
+        yield b',"parse_error":%s' % _encode_text(row.invalid)
+    if row.attempts:
+        yield b',"attempts":%s' % bytes(row.attempts)
 
 
 def message_json(outcome: Outcome) -> bytes:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict, Unpack, assert_type
 
 from claude_batch_tasks import (
+    Attempt,
     BatchJob,
     BatchStatus,
     HistoryEvent,
@@ -163,6 +164,8 @@ def summary() -> None:
     assert_type(found["requests"] + found["succeeded"] + found["errored"] + found["expired"] + found["canceled"], int)
     assert_type(found["resubmitted"] + found["fallback"] + found["fallback_skipped"], int)
     assert_type(found["limited"], str | None)
+    assert_type(found["incomplete"], dict[str, int])
+    assert_type(found["repairs"], dict[str, int])
     assert_type(found["stopped"], str | None)
     assert_type(found["batch_ids"], list[str])
     assert_type(found["usage"]["input_tokens"] + found["usage"]["output_tokens"], int)
@@ -185,6 +188,8 @@ def jobs() -> None:
     assert_type(status.state, Literal["staged", "running", "completed", "canceled", "failed", "revoked"])
     assert status.phase in ("queued", "saving results", "delivering", status.state)
     assert_type(status.batches, tuple[BatchStatus, ...])
+    assert_type(status.incomplete, dict[str, int])
+    assert_type(status.repairs, dict[str, int])
     assert_type(status.cost, float | None)
     assert_type(status.next_poll_at, datetime | None)
     assert_type(status.polls + status.polls_404 + status.batches[0].number, int)
@@ -205,6 +210,10 @@ def jobs() -> None:
 def results() -> None:
     for result in BatchJob("an-id").results(type="succeeded", order="request"):
         assert_type(result, RequestResult)
+        assert_type(result.complete, bool)
+        assert_type(result.incomplete, str | None)
+        assert_type(result.stop_reason, str | None)
+        assert_type(result.attempts, tuple[Attempt, ...])
         assert_type(result.parse_error, str | None)
         print(result.parsed.stars)
         assert_type(result.custom_id, str)

@@ -22,6 +22,7 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
     sources: Counter[tuple[str, str]] = Counter()
     usage: Counter[str] = Counter(record.usage)
     incomplete: Counter[str] = Counter()
+    examples: dict[str, int] = {}
     meter, failed = spending.Meter(step.settings.price_list, batch=False), failure_types.FailureCounter()
     for outcome in reader.Reader(step.store, job_id, step.job, batch, record).read_outcomes():
         sources[outcome.row.type, outcome.source] += 1
@@ -33,6 +34,7 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
             failed.add_failure(outcome.row.type, outcome.row.error_type, outcome.place)
         elif (reason := outcome.row.incomplete or answers.find_unknown(outcome.row.stop_reason)) is not None:
             answers.add_reason(incomplete, reason)
+            examples.setdefault(reason, outcome.place)
     counts, by_source = _add_up(sources, 0), _add_up(sources, 1)
     answered = by_source["messages"]
     changes = {
@@ -46,6 +48,7 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
         "note": _why_not_sent(step),
         "failed_types": failed.tallies,
         "incomplete": dict(incomplete),
+        "incomplete_examples": {reason: examples[reason] for reason in incomplete if reason in examples},
         "failed_types_of": failure_types.fingerprint(record, answered),
     }
     return changes, sources

@@ -238,7 +238,9 @@ class TestAnswersThatAreNotComplete:
         job, path = make(*ANSWERS), tmp_path / "failures.jsonl"
         assert job.export(path, failures=True) == 4
         assert job.export(path, failures=["refusal"]) == 1
-        assert json.loads(path.read_text())["result"]["message"]["stop_reason"] == "refusal"
+        line = json.loads(path.read_text())
+        assert list(line) == ["custom_id", "source", "result", "incomplete"]
+        assert (line["result"]["message"]["stop_reason"], line["incomplete"]) == ("refusal", "refusal")
 
     def test_are_shown_in_a_notebook(self, make: Make) -> None:
         shown = make(*ANSWERS).status()._repr_html_()

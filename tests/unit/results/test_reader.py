@@ -662,7 +662,7 @@ class TestAnExport:
             "error_message": None,
             "message": json.dumps(answer(4)["message"]),
             "incomplete": None,
-            "attempts": 0,
+            "attempts": 1,
             "parse_error": None,
         }
         assert (rows[5]["type"], rows[5]["error_type"], rows[5]["error_message"]) == ("errored", "api_error", "no 5")
