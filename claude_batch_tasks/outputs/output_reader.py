@@ -35,7 +35,7 @@ class OutputReader:
         if not self._is_schema:
             self._load_type(str(spec["path"]), spec)
         if self._is_schema or self.notice is not None:
-            self._validate = schema_validation.make_validator(spec["schema"])
+            self._validate = _load_validator(spec["schema"])
 
     @classmethod
     def load(cls, spec: Mapping[str, Any]) -> OutputReader:
@@ -68,6 +68,13 @@ class OutputReader:
             return problem
         raise checks.OutputUnusable(f"run_batch option check needs the type of an answer, and {self.notice}")
 
+    def check_paid(self, content: bytes) -> str | None:
+        """Return what ``find_problem`` does; an answer that cannot be checked counts as invalid, and is not lost."""
+        try:
+            return self.find_problem(content)
+        except checks.OutputUnusable as exc:
+            return join_problem((), f"it could not be checked: {exc}")
+
     def parse(self, content: bytes | list[Any]) -> tuple[Any, str | None]:
         """Return the object that an answer holds, or what is wrong with it; the job's check is not run.
 
@@ -76,10 +83,10 @@ class OutputReader:
         """
         try:
             answer = read_answer(content)
-        except NoAnswer as exc:
+            if self._validate is not None and (problem := self._validate(answer.value)) is not None:
+                return None, problem
+        except (NoAnswer, checks.OutputUnusable) as exc:
             return None, join_problem((), str(exc))
-        if self._validate is not None and (problem := self._validate(answer.value)) is not None:
-            return None, problem
         value, problem = self._make_value(answer)
         if problem is not None and self.notice is not None:
             problem = f"{self.notice}; {problem}" if self._decode else self.notice
@@ -117,3 +124,16 @@ class OutputReader:
         if self._check is None:
             self._check = checks.load_check(path)
         return self._check(value)
+
+
+def _load_validator(schema: dict[str, Any]) -> Callable[[Any], str | None]:
+    """Return a function that says what is wrong with a value by a schema, which was one where the job was submitted."""
+    try:
+        return schema_validation.make_validator(schema)
+    except ValueError as exc:
+        reason = shorten_reason(str(exc))
+
+    def refuse_value(value: Any) -> str | None:
+        raise checks.OutputUnusable(f"this version of jsonschema-rs cannot read the job's schema ({reason})")
+
+    return refuse_value

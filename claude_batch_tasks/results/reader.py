@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import count
 from typing import Any, Literal, NamedTuple
@@ -549,16 +549,16 @@ def decode_unchanged(stored: bytes) -> Kept | None:
     return _decode_kept(stored) if stored.startswith(_KEPT) else None
 
 
-def message_outcome(message: bytes, find_problem: Callable[[bytes], str | None] | None = None) -> bytes:
+def message_outcome(message: bytes, answers: OutputReader | None = None) -> bytes:
     """Encode an answer of the Messages API for the store.
 
     Args:
-        find_problem: says what of an answer does not fit the job's ``output``.
+        answers: reads answers as the job's ``output``; default: they are not checked.
     """
     stored = b'{"type":"succeeded","message":%s}' % message
-    if find_problem is None or (row := as_row(stored)).incomplete is not None:
+    if answers is None or (row := as_row(stored)).incomplete is not None:
         return stored
-    problem = find_problem(row.content)
+    problem = answers.check_paid(row.content)
     return stored if problem is None else b"%s%s,%s" % (_INVALID, msgspec.json.encode(problem), stored[1:])
 
 

@@ -51,6 +51,9 @@ def _download_rows(step: Step) -> Completeness:
     assert record.batch_id is not None
     step.update_record(attempt=record.attempt + 1)
     seen = resubmission.expect_rows(step.store, job_id, step.job, batch, record, step.settings)
+    if (notice := seen.judged.notice) is not None:
+        text = f"{notice}: answers are checked by the schema of the job"
+        step.record_event("output_changed", text, level=logging.WARNING)
     with (
         step.rate_limits.observe_call(),
         api.open_results(step.client, record.batch_id, timeout=step.settings.timeout) as chunks,

@@ -39,6 +39,8 @@ class Judgement:
     ) -> None:
         self._options, self._find_problem, self._sendings = options, find_problem, sendings
         self._round, self._origin = round_, origin
+        #: Why answers are not checked by the type of the job's ``output``; None: they are, or it has none.
+        self.notice: str | None = None
         self.outcomes: Counter[str] = Counter()
         #: Answers that are not complete, by reason, and those with a stop reason that is not known, under its name.
         self.incomplete: Counter[str] = Counter()

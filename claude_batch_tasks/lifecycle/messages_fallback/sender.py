@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from claude_batch_tasks import api, errors, rules, signals
 from claude_batch_tasks.api import body_limits
-from claude_batch_tasks.lifecycle import resubmission
 from claude_batch_tasks.lifecycle.messages_fallback.outcomes import SAVE_AGAIN, SAVE_AGAIN_MAX, Outcomes
 from claude_batch_tasks.lifecycle.messages_fallback.prepared_requests import UNLIMITED, Preparation, Request
 from claude_batch_tasks.logs import get_logger
@@ -58,7 +57,7 @@ class Sender:
     def __init__(self, step: Step) -> None:
         self._step = step
         self._preparation, self._outcomes = Preparation(step), Outcomes(step)
-        self._find_problem = resubmission.open_check(step.job)
+        self._answers = reader.open_answers(step.job)
         self._looked_at: list[Request] = []
         self._running: dict[Future[float], Request] = {}
         #: The seconds that the last calls took.
@@ -267,7 +266,7 @@ class Sender:
             with body_limits.confirm_before_end(confirm):
                 answer = api.create_message(client, request.params, stream=stream, on_account=call.accounts.append)
             call.limits = answer.limits
-            outcome = reader.message_outcome(answer.message, self._find_problem)
+            outcome = reader.message_outcome(answer.message, self._answers)
             call.output, spent = outcomes.cost_of(place, outcome, request.model)
             outcomes.save_outcome(place, outcome, "succeeded", spent=spent)
             for seen in call.accounts:

@@ -22,7 +22,6 @@ from claude_batch_tasks.lifecycle.resubmission.rounds import (
 from claude_batch_tasks.lifecycle.resubmission.row_judging import (
     expect_rows as expect_rows,
     expect_rows_again as expect_rows_again,
-    open_check as open_check,
     resend_cut as resend_cut,
     stored_index as stored_index,
 )

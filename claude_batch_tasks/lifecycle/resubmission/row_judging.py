@@ -6,15 +6,16 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 
-from claude_batch_tasks import outputs, rules
+from claude_batch_tasks import rules
 from claude_batch_tasks.lifecycle.resubmission.positions import nonce_of_round, positions_carried, positions_in_batch
 from claude_batch_tasks.lifecycle.resubmission.sent_requests import find_sendings, read_chosen
 from claude_batch_tasks.records import BatchRecord, JobRecord, RepairOptions
+from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HasPayloads, ReadableStore
 from claude_batch_tasks.wire import batch_requests, repairs
 from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
-from claude_batch_tasks.wire.judgement import FindProblem, Judgement
+from claude_batch_tasks.wire.judgement import Judgement
 from claude_batch_tasks.wire.stored_rows import Origin
 
 
@@ -30,11 +31,6 @@ def find_options(job: JobRecord, settings: Settings) -> RepairOptions | None:
         reask=settings.reask,
         long_output=any(beta.startswith(rules.LONG_OUTPUT) for beta in settings.betas),
     )
-
-
-def open_check(job: JobRecord) -> FindProblem | None:
-    """Return what says which answers do not fit the job's ``output``; None: it has none."""
-    return None if job.output is None else outputs.OutputReader.load(job.output).find_problem
 
 
 def expect_rows(
@@ -67,13 +63,15 @@ def _expect(
     prices, at = settings.price_list, record.created_at
     places = positions_in_batch(store, job_id, batch, record) if record.rounds else None
     sendings = find_sendings(store, job_id, job, batch, record, places, prices) if places is not None else None
+    answers = reader.open_answers(job)
     judgement = Judgement(
         options,
-        open_check(job),
+        None if answers is None else answers.find_problem,
         round_=len(record.rounds),
         sendings=sendings,
         origin=Origin(record.batch_id, prices, at),
     )
+    judgement.notice = None if answers is None else answers.notice
     if places is not None:
         judgement.eligible.extend(positions_carried(store, job_id, batch, record, places))
         past = record.rounds[-1]

@@ -198,6 +198,23 @@ class TestACheck:
             reader.find_problem(content_of(GOOD))
         assert reader.find_problem(content_of({})) is not None, "what is wrong by the type needs no check"
 
+    def test_is_no_reason_to_lose_an_answer_that_is_paid_for(self) -> None:
+        reader = reader_of(check=kinds.return_bool)
+        found = reader.check_paid(content_of(GOOD))
+        assert found is not None
+        assert found.startswith("$: it could not be checked: ")
+        assert reader_of().check_paid(content_of(GOOD)) is None
+
+
+def test_a_schema_that_this_process_cannot_read_is_no_verdict() -> None:
+    reader = outputs.OutputReader.load({"kind": "schema", "path": None, "schema": {"type": "odd"}, "hash": "0"})
+    with pytest.raises(OutputUnusable, match="cannot read the job's schema"):
+        reader.find_problem(content_of({}))
+    value, error = reader.parse(content_of({}))
+    assert value is None
+    assert error is not None
+    assert "cannot read the job's schema" in error
+
 
 class NewReview(pydantic.BaseModel):
     """What the application has made of its type meanwhile."""
