@@ -104,6 +104,7 @@ def differs(value: Any, shape: Any, path: str = "") -> str:
     """The first place where a value is not of a shape; an empty text if it is."""
     if shape is ...:
         return ""
+    fits: object
     if isinstance(shape, Text):
         fits = isinstance(value, str) and re.fullmatch(shape, value)
     elif isinstance(shape, type):

@@ -18,7 +18,7 @@ from .terms import Terms
 __all__ = ["Terms", "find_problem"]
 
 
-#: The parameters of the requests of which a batch has 100,000, and which are looked at first for speed.
+#: The parameters of the requests of which a batch has 100,000, and which are checked first, for speed.
 _PLAIN = frozenset(("model", "max_tokens", "messages", "system"))
 _PLAIN_ROLES = frozenset(("user", "assistant"))
 
@@ -27,22 +27,25 @@ def find_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] 
     """Return what the API refuses about a request: error type and message; None: nothing."""
     # A beta that is newer than the list may have added anything.
     known = terms.betas <= BETAS
-    if not terms.counting and _is_plain(params):
-        problem = ""
-    elif known:
-        problem = find_shape_problem(params, terms) or find_conversation_problem(params["messages"])
-    else:
-        problem = find_plain_problem({"max_tokens": 1, **params} if terms.counting else params)
-    if problem:
+    if problem := _find_faulty_field(params, terms, known):
         return "invalid_request_error", problem
     model = terms.models.get(params["model"])
     if model is None or model.lifecycle == "retired":
         return "not_found_error", f"model: {params['model']}"
     if known and (problem := find_rule_problem(params, model, terms)):
         return "invalid_request_error", problem
-    if terms.files is not None and (missing := find_missing_file(params, terms.files)):
+    if missing := find_missing_file(params, terms):
         return "not_found_error", f"File not found: {missing}"
     return None
+
+
+def _find_faulty_field(params: dict[str, Any], terms: Terms, known: bool) -> str:
+    """Return what is wrong with the fields and the conversation, whatever the model."""
+    if not terms.counting and _is_plain(params):
+        return ""
+    if not known:
+        return find_plain_problem({"max_tokens": 1, **params} if terms.counting else params)
+    return find_shape_problem(params, terms) or find_conversation_problem(params["messages"])
 
 
 def _is_plain(params: dict[str, Any]) -> bool:

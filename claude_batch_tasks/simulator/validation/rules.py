@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..models import Model
@@ -44,8 +44,11 @@ def _find_too_many_tokens(params: Params, model: Model, terms: Terms) -> str:
     )
 
 
-def find_missing_file(params: Params, files: Container[str]) -> str | None:
+def find_missing_file(params: Params, terms: Terms) -> str | None:
     """Return the id of a file that a request names and that is not there."""
+    files = terms.files
+    if files is None:
+        return None
     sources = (block.get("source") for message in params["messages"] for block in blocks_of(message))
     named = (source["file_id"] for source in sources if type(source) is dict and "file_id" in source)
     return next((file_id for file_id in named if file_id not in files), None)
@@ -60,8 +63,13 @@ def _find_prefill(params: Params, model: Model, _: Terms) -> str:
     last = messages[-1]
     if last["role"] != "assistant" or any(block["type"] not in _SAID for block in blocks_of(last)):
         return ""
-    if not model.prefill:
-        return "This model does not support assistant message prefill. The conversation must end with a user message."
+    return _find_wrong_beginning(params, last) if model.prefill else _NO_PREFILL
+
+
+_NO_PREFILL = "This model does not support assistant message prefill. The conversation must end with a user message."
+
+
+def _find_wrong_beginning(params: Params, last: dict[str, Any]) -> str:
     text = last["content"] if type(last["content"]) is str else (blocks_of(last) or [{}])[-1].get("text", "")
     if text and text != text.rstrip():
         return "messages: final assistant content cannot end with trailing whitespace"
@@ -141,14 +149,17 @@ def _find_wrong_choice(params: Params, model: Model, _: Terms) -> str:
         return ""
     if not model.forced_tools:
         return 'tool_choice: type "tool" and "any" are not supported for this model.'
-    names = {tool.get("name") for tool in params.get("tools") or ()}
-    if choice["type"] == "any" and not params.get("tools"):
-        return "tool_choice.any may only be specified while providing tools"
-    if choice["type"] == "tool" and choice["name"] not in names:
-        return f"Tool '{choice['name']}' not found in provided tools"
-    if (params.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
-        return "Thinking may not be enabled when tool_choice forces tool use."
-    return ""
+    if problem := _find_missing_tool(choice, params.get("tools") or []):
+        return problem
+    thinks = (params.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+    return "Thinking may not be enabled when tool_choice forces tool use." if thinks else ""
+
+
+def _find_missing_tool(choice: dict[str, Any], tools: list[dict[str, Any]]) -> str:
+    if choice["type"] == "any":
+        return "" if tools else "tool_choice.any may only be specified while providing tools"
+    known = any(tool.get("name") == choice["name"] for tool in tools)
+    return "" if known else f"Tool '{choice['name']}' not found in provided tools"
 
 
 def _find_wrong_thinking(params: Params, model: Model, _: Terms) -> str:
@@ -184,44 +195,50 @@ def _find_wrong_budget(params: Params, _: Model, terms: Terms) -> str:
 
 def _find_missing_thought(messages: Messages) -> str:
     """Return what is wrong with a last turn of the assistant that used tools, and does not begin with its thinking."""
-    turns = [indexes for role, indexes in list_turns(messages) if role == "assistant"]
-    blocks = [block for index in turns[-1] for block in blocks_of(messages[index])] if turns else []
-    if not any(block["type"] == "tool_use" for block in blocks) or blocks[0]["type"] in _SAID[1:]:
+    turns = list_turns(messages)
+    # The last turn is the user's, with results of the tools that the assistant used before.
+    if len(turns) < 2 or turns[-1][0] != "user" or "tool_result" not in _types_of(messages, turns[-1][1]):
         return ""
-    last = list_turns(messages)[-1][1]
-    if not any(block["type"] == "tool_result" for index in last for block in blocks_of(messages[index])):
+    begin, types = turns[-2][1][0], _types_of(messages, turns[-2][1])
+    if types[0] in _SAID[1:]:
         return ""
     return (
-        f"messages.{turns[-1][0]}.content.0.type: Expected `thinking` or `redacted_thinking`, but found"
-        f" `{blocks[0]['type']}`. When `thinking` is enabled, a final `assistant` message must start with a thinking"
+        f"messages.{begin}.content.0.type: Expected `thinking` or `redacted_thinking`, but found"
+        f" `{types[0]}`. When `thinking` is enabled, a final `assistant` message must start with a thinking"
         " block (preceeding the lastmost set of `tool_use` and `tool_result` blocks). We recommend you include"
         " thinking blocks from previous turns. To avoid this requirement, disable `thinking`. Please consult our"
         f" documentation at {_DOCS}/extended-thinking"
     )
 
 
-def _find_wrong_output(params: Params, model: Model, _: Terms) -> str:
-    output = params["output_config"]
-    effort = output.get("effort")
-    if effort and not model.effort:
+def _types_of(messages: Messages, indexes: list[int]) -> list[str]:
+    return [block["type"] for index in indexes for block in blocks_of(messages[index])]
+
+
+def _find_wrong_effort(params: Params, model: Model, _: Terms) -> str:
+    effort = params["output_config"].get("effort")
+    if not effort or effort in model.effort:
+        return ""
+    if not model.effort:
         return "This model does not support the effort parameter."
-    if effort and effort not in model.effort:
-        levels = ", ".join(sorted(model.effort))
-        return f"This model does not support effort level '{effort}'. Supported levels: {levels}."
-    if not output.get("format"):
+    levels = ", ".join(sorted(model.effort))
+    return f"This model does not support effort level '{effort}'. Supported levels: {levels}."
+
+
+def _find_wrong_format(params: Params, model: Model, _: Terms) -> str:
+    format_ = params["output_config"].get("format")
+    if not format_:
         return ""
     if not model.structured_outputs:
         return f"'{model.id}' does not support output format."
-    if problem := find_schema_problem(output["format"]["schema"]):
+    if problem := find_schema_problem(format_["schema"]):
         return f"output_config.format.schema: {problem}"
-    for message in params["messages"]:
-        if any((block.get("citations") or {}).get("enabled") for block in blocks_of(message) if _is_source(block)):
-            return "output_config.format: Citations are not supported with structured outputs."
-    return ""
+    cited = any(_is_cited(block) for message in params["messages"] for block in blocks_of(message))
+    return "output_config.format: Citations are not supported with structured outputs." if cited else ""
 
 
-def _is_source(block: dict[str, Any]) -> bool:
-    return block["type"] in ("document", "search_result")
+def _is_cited(block: dict[str, Any]) -> bool:
+    return block["type"] in ("document", "search_result") and bool((block.get("citations") or {}).get("enabled"))
 
 
 def _find_deprecated_format(_: Params, __: Model, terms: Terms) -> str:
@@ -252,7 +269,7 @@ def _refuse_in_batches(name: str, told: str) -> Rule:
     return find_problem
 
 
-#: The rules by the parameter that they are about, in the order in which they are looked at.
+#: The rules by the parameter that they are about, in the order in which they are checked.
 RULES: dict[str, tuple[Rule, ...]] = {
     "stream": (_refuse_in_batches("stream", "Streaming is not supported in Message Batches"),),
     "speed": (_refuse_in_batches("speed", "Speed is not supported in Message Batches"),),
@@ -262,7 +279,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "tools": (_find_wrong_tools,),
     "tool_choice": (_find_wrong_choice,),
     "thinking": (_find_wrong_thinking, _find_wrong_budget),
-    "output_config": (_find_wrong_output,),
+    "output_config": (_find_wrong_effort, _find_wrong_format),
     "output_format": (_find_deprecated_format,),
     "system": (_find_blank_system,),
     "temperature": (_find_wrong_sampling,),
