@@ -303,14 +303,13 @@ class Reader:
         batch, arrival, short, withheld = self._batch, count(), 0, 0
         for attempt, round_ in batch.layers:
             found = 0
-            repaired = self._sent_places(attempt, round_) if short else bytearray(batch.count)
+            repaired = self._sent_places(attempt, round_) if short else None
             for place, row, line in self._placed_rows(attempt, round_, arrival):
                 found += 1
                 if replaced[place]:
                     continue
                 replaced[place] = True
-                out_of_date = ((lost and place not in notes) or short) and _is_open(row)
-                if out_of_date or repaired[place]:
+                if _is_out_of_date(row, place, repaired, lost=bool(lost) and place not in notes):
                     withheld += 1
                 else:
                     yield self._add_note(self._row_outcome(place, round_, row, line), notes)
@@ -580,6 +579,16 @@ def _note_of(stored: bytes) -> str:
 def _is_open(row: result_rows.Row) -> bool:
     """Return whether a request with such a row is eligible for resubmission or fallback."""
     return row.result.type != "succeeded" and rules.deserves_resubmission(row.type, row.error_type)
+
+
+def _is_out_of_date(row: result_rows.Row, place: int, sent: bytearray | None, *, lost: bool) -> bool:
+    """Return whether a later outcome of a request may be missing.
+
+    Args:
+        sent: which requests were sent again in a round of which rows are missing; None: no row of a later round is.
+        lost: outcomes of the Messages API are missing, and its own may be one of them.
+    """
+    return ((lost or sent is not None) and _is_open(row)) or (sent is not None and bool(sent[place]))
 
 
 def _source_of(round_: int) -> Source:

@@ -93,16 +93,6 @@ from claude_batch_tasks.rules.rate_limits import (
     read_rate_limits as read_rate_limits,
     read_retry_after as read_retry_after,
 )
-from claude_batch_tasks.rules.repairs import (
-    LONG_OUTPUT as LONG_OUTPUT,
-    REPAIRS as REPAIRS,
-    Repair as Repair,
-    SentAs as SentAs,
-    choose_repair as choose_repair,
-    fit_budget as fit_budget,
-    output_limit as output_limit,
-    raise_max_tokens as raise_max_tokens,
-)
 from claude_batch_tasks.rules.response_limits import (
     ANSWER_BYTES as ANSWER_BYTES,
     ANSWER_VALUES as ANSWER_VALUES,
@@ -116,10 +106,18 @@ from claude_batch_tasks.rules.response_limits import (
     must_stream as must_stream,
 )
 from claude_batch_tasks.rules.resubmission import (
+    LONG_OUTPUT as LONG_OUTPUT,
+    REPAIRS as REPAIRS,
     RESUBMIT_AFTER as RESUBMIT_AFTER,
+    Repair as Repair,
+    SentAs as SentAs,
     choose_next_attempt as choose_next_attempt,
+    choose_repair as choose_repair,
     deserves_resubmission as deserves_resubmission,
     ends_in_time as ends_in_time,
+    fit_budget as fit_budget,
+    output_limit as output_limit,
+    raise_max_tokens as raise_max_tokens,
 )
 from claude_batch_tasks.rules.retries import (
     DEFAULT_VISIBILITY_TIMEOUT as DEFAULT_VISIBILITY_TIMEOUT,

@@ -128,6 +128,16 @@ class Row(msgspec.Struct, gc=False):
         return found if found is not None or self.invalid is None else "invalid"
 
     @property
+    def counted_reason(self) -> str | None:
+        """Why its answer is not complete, or the name of its stop reason if that is not known; None: neither."""
+        return self.incomplete or answers.find_unknown(self.stop_reason)
+
+    @property
+    def paid_messages(self) -> list[_Message | None]:
+        """The message that is paid for, as ``count_answers`` takes it; empty: it did not succeed."""
+        return [self.result.message] if self.result.type == "succeeded" else []
+
+    @property
     def known(self) -> bool:
         """Whether this version knows its type."""
         return self.result.type in OUTCOMES

@@ -281,8 +281,8 @@ class TestTheMessagesApi:
     def test_is_not_used_for_what_exists_in_batches_only(self, app: Celery, simulator: Simulator) -> None:
         simulator.behave(processing_seconds=0.2, outcomes=(EXPIRED,))
         made = requests("job", 4)
-        made["job 2"]["max_tokens"] = 300_000
-        result = run_batch.delay(made, retries=0)
+        made["job 2"] |= {"model": "claude-opus-4-8", "max_tokens": 300_000}
+        result = run_batch.delay(made, retries=0, betas=["output-300k-2026-03-24"])
         assert result.get(timeout=180)["fallback"] == 3
         kept = BatchJob(result.id, app).result("job 2")
         assert (kept.type, kept.note) == (

@@ -28,11 +28,10 @@ def sum_outcomes(step: Step) -> tuple[dict[str, Any], Mapping[tuple[str, str], i
         sources[outcome.row.type, outcome.source] += 1
         if outcome.source == "messages":
             usage.update(outcome.row.usage)
-            if outcome.row.type == "succeeded":
-                result_rows.count_answers(meter, [outcome.row.result.message])
+            result_rows.count_answers(meter, outcome.row.paid_messages)
         if outcome.row.type != "succeeded":
             failed.add_failure(outcome.row.type, outcome.row.error_type, outcome.place)
-        elif (reason := outcome.row.incomplete or answers.find_unknown(outcome.row.stop_reason)) is not None:
+        elif (reason := outcome.row.counted_reason) is not None:
             answers.add_reason(incomplete, reason)
             examples.setdefault(reason, outcome.place)
     counts, by_source = _add_up(sources, 0), _add_up(sources, 1)
