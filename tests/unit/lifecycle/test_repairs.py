@@ -20,7 +20,7 @@ MODEL, OTHER, THIRD = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"
 def claude_batch_app() -> Celery:
     app = Celery("shop", broker="redis://127.0.0.1:1", backend="redis://127.0.0.1:1", set_as_current=False)
     app.loader.import_task_module("claude_batch_tasks.tasks")
-    app.conf.update(claude_batch_retry_min=0.01, claude_batch_poll_min=0.01)
+    app.conf.update(claude_batch_retry_min=0.01, claude_batch_retry_max=0.05, claude_batch_poll_min=0.01)
     app.set_current()
     return app
 
