@@ -231,6 +231,7 @@ def test_rules_are_refused_with_the_entry_and_the_field(simulator: Simulator) ->
             simulator._call_control("answers", dict, {"answers": answers})
 
 
+@pytest.mark.latest
 def test_the_sdk_streams_blocks_of_every_kind(simulator: Simulator, client: anthropic.Anthropic) -> None:
     answer = Answer(thinking="hm", text="a" * 50, tool=ToolCall("f", {"a": ["ü"] * 20}))
     simulator.answer_with(answer)
