@@ -521,7 +521,7 @@ class _Fetched(_Waiting, kw_only=True):
     incomplete_examples: Kept[dict[str, int]] = {}
     """The position of one such answer of each reason. It may have been repaired since."""
     repairs: Kept[dict[str, int]] = {}
-    """Number of requests that were sent again because their answers were not complete, by kind, in all rounds."""
+    """Number of requests that were sent again because their answers were not complete, by kind, over all rounds."""
     again: SetByResume[Again | None] = None
     """What is sent again in a smaller batch, if there is one; None: 0.2.0 fetched the results."""
     failed_types_of: SetByResume[list[int]] = []

@@ -217,7 +217,7 @@ class _Measured:
                     self._add_server_tool(str(tool.get("name") or kind), str(kind), tool)
 
     def add_format(self, wanted: Any) -> None:
-        """Add the format of a structured output, which the model is told in a prompt of Anthropic's."""
+        """Add the format of a structured output, which the model gets in a prompt of Anthropic's."""
         if wanted:
             self._most += _WITH_TOOLS_AT_MOST
             self._size += _count_bytes(wanted)

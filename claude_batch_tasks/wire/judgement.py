@@ -114,7 +114,7 @@ class Judgement:
     def cut(self) -> Iterator[tuple[int, int, int]]:
         """Positions of cut answers, how often their ``max_tokens`` were doubled, and how often they changed the model.
 
-        Whether they can be doubled once more depends on their params: see ``resend_cut``.
+        Whether they can be doubled again depends on their params: see ``resend_cut``.
         """
         return zip(self._cut, self._doubled, self._moved, strict=True)
 

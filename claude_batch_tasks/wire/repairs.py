@@ -50,7 +50,7 @@ def repair_params(params: bytes, sending: Sending, options: RepairOptions) -> by
 
 
 def can_raise_tokens(params: bytes, moved_to: str | None, times: int, options: RepairOptions) -> bool:
-    """Return whether a cut request gets more tokens when its ``max_tokens`` is doubled once more.
+    """Return whether a cut request gets more tokens when its ``max_tokens`` is doubled again.
 
     Args:
         params: as it was submitted.

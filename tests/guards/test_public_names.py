@@ -96,12 +96,17 @@ PATHS = {
         (
             f"claude_batch_tasks.simulator.{name}"
             for name in (
+                "Answer",
+                "Attempt",
                 "BatchRecord",
                 "Behaviour",
                 "Call",
+                "Charge",
                 "Control",
                 "Fault",
+                "Invoice",
                 "Journal",
+                "Model",
                 "Outcome",
                 "PromptRecord",
                 "ResultsStyle",
@@ -109,11 +114,13 @@ PATHS = {
                 "Simulator",
                 "State",
                 "Tokens",
+                "ToolCall",
                 "Totals",
             )
         ),
         "class",
     ),
+    "claude_batch_tasks.simulator.read_script": "function",
     "claude_batch_tasks.simulator.pytest_plugin": "module",
     "claude_batch_tasks.simulator.__main__": "module",
     "claude_batch_tasks.tasks": "module",

@@ -121,7 +121,7 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
 
 
 def _count_repairs(record: BatchRecord) -> dict[str, int]:
-    """Count the requests that were sent for each kind of repair, in all rounds."""
+    """Count the requests that were sent for each kind of repair, over all rounds."""
     kinds: Counter[str] = Counter()
     for past in record.rounds:
         kinds.update({} if past.again is None else past.again.kinds)

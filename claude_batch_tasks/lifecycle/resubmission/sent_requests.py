@@ -63,7 +63,7 @@ def find_sendings(
     places: Sequence[int],
     prices: Prices | None = None,
 ) -> Callable[[int], Sending]:
-    """Return what tells how each request of a smaller batch was, or is, sent.
+    """Return what says how each request of a smaller batch was, or is, sent.
 
     Args:
         places: the positions of its requests.
