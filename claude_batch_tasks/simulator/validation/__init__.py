@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..script import ErrorType
-from .betas import BETAS
 from .conversation import find_conversation_problem
-from .fields import find_plain_problem, find_shape_problem
+from .fields import find_shape_problem
 from .rules import find_missing_file, find_rule_problem
 from .terms import Terms
 
@@ -25,26 +24,22 @@ _PLAIN_ROLES = frozenset(("user", "assistant"))
 
 def find_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] | None:
     """Return what the API refuses about a request: error type and message; None: nothing."""
-    # A beta that is newer than the list may have added anything.
-    known = terms.betas <= BETAS
-    if problem := _find_faulty_field(params, terms, known):
+    if problem := _find_faulty_field(params, terms):
         return "invalid_request_error", problem
     model = terms.models.get(params["model"])
     if model is None or model.lifecycle == "retired":
         return "not_found_error", f"model: {params['model']}"
-    if known and (problem := find_rule_problem(params, model, terms)):
+    if problem := find_rule_problem(params, model, terms):
         return "invalid_request_error", problem
     if missing := find_missing_file(params, terms):
         return "not_found_error", f"File not found: {missing}"
     return None
 
 
-def _find_faulty_field(params: dict[str, Any], terms: Terms, known: bool) -> str:
+def _find_faulty_field(params: dict[str, Any], terms: Terms) -> str:
     """Return what is wrong with the fields and the conversation, whatever the model."""
     if not terms.counting and _is_plain(params):
         return ""
-    if not known:
-        return find_plain_problem({"max_tokens": 1, **params} if terms.counting else params)
     return find_shape_problem(params, terms) or find_conversation_problem(params["messages"])
 
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from .blocks import CACHE_CONTROL, FORMAT, METADATA, SYSTEM, TEXT, make_message, make_thinking
 from .kinds import (
-    EXTRA,
-    MISSING,
     SHAPE,
     Check,
     Shape,
+    accept_unknown,
     anything,
     check_flag,
     check_fraction,
@@ -38,7 +37,6 @@ BETA_FIELDS = (
     "fallback_credit_token",
     "fallbacks",
     "mcp_servers",
-    "output_format",
     "thread",
 )
 #: The parameters of a call that counts tokens.
@@ -52,8 +50,8 @@ ROLES = ("user", "assistant", "system")
 
 
 @lru_cache(maxsize=8)
-def make_fields(sampling: bool, beta: bool, counting: bool = False) -> dict[str, Check]:
-    """Return the parameters with the check of each.
+def make_fields(sampling: bool, beta: bool, counting: bool = False) -> Shape:
+    """Return the check of all parameters.
 
     Args:
         sampling: whether this API version has the sampling parameters.
@@ -90,8 +88,8 @@ def make_fields(sampling: bool, beta: bool, counting: bool = False) -> dict[str,
         for name in SAMPLING:
             del fields[name]
     if beta:
-        fields |= dict.fromkeys(BETA_FIELDS, anything)
-    return {name: check for name, check in fields.items() if name in COUNTED} if counting else fields
+        fields |= {**dict.fromkeys(BETA_FIELDS, anything), "output_format": FORMAT}
+    return Shape({name: fields[name] for name in fields if name in COUNTED or not counting}, REQUIRED)
 
 
 def _make_messages(beta: bool) -> Check:
@@ -111,32 +109,7 @@ def _make_messages(beta: bool) -> Check:
 def find_shape_problem(params: dict[str, Any], terms: Terms) -> str:
     """Return what is wrong with the fields of a request, each for itself; an empty text: nothing is."""
     fields = make_fields(terms.version < NO_SAMPLING_SINCE, bool(terms.betas), terms.counting)
-    found = 0
-    for name, check in fields.items():
-        if name in params:
-            found += 1
-            if problem := check(params[name]):
-                return f"{name}{problem}"
-        elif name in REQUIRED:
-            return f"{name}: {MISSING}"
-    return "" if found == len(params) else f"{next(name for name in params if name not in fields)}: {EXTRA}"
-
-
-_OPEN_MESSAGE = Shape(
-    {
-        "role": make_choice(*ROLES),
-        "content": make_text_or(make_array(Shape({"type": TEXT}, ("type",), closed=False))),
-    },
-    ("role", "content"),
-    closed=False,
-)
-_OPEN = Shape(
-    {"model": make_text(1), "messages": make_array(_OPEN_MESSAGE), "max_tokens": make_integer(0)},
-    REQUIRED,
-    closed=False,
-)
-
-
-def find_plain_problem(params: dict[str, Any]) -> str:
-    """Return what is wrong with the few fields that every request has, whatever else a new beta has added."""
-    return _OPEN(params)[1:] or ("" if params["messages"] else "messages: at least one message is required")
+    if terms.has_new_beta:
+        with accept_unknown():
+            return fields(params)[1:]
+    return fields(params)[1:]

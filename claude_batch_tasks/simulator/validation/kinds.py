@@ -7,7 +7,9 @@ A check takes a value and returns an empty text if it is valid; otherwise the pa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 Check: TypeAlias = Callable[[Any], str]
@@ -94,16 +96,27 @@ def make_text_or(kind: Check) -> Check:
     return lambda value: "" if type(value) is str else kind(value)
 
 
-class Shape:
-    """The check of an object with these fields, which are checked in their order; `closed`: and no others."""
+#: Whether fields and types that are not known are accepted now.
+_lenient: ContextVar[bool] = ContextVar("lenient", default=False)
 
-    def __init__(
-        self, fields: Mapping[str, Check], required: tuple[str, ...] = (), wrong: str = OBJECT, *, closed: bool = True
-    ) -> None:
+
+@contextmanager
+def accept_unknown() -> Iterator[None]:
+    """Accept fields and types that are not known, while the block runs."""
+    token = _lenient.set(True)
+    try:
+        yield
+    finally:
+        _lenient.reset(token)
+
+
+class Shape:
+    """The check of an object with these fields, which are checked in their order, and no others."""
+
+    def __init__(self, fields: Mapping[str, Check], required: tuple[str, ...] = (), wrong: str = OBJECT) -> None:
         self.fields = dict(fields)
         self._required = frozenset(required)
         self._wrong = wrong
-        self._closed = closed
 
     def __call__(self, value: Any) -> str:
         if type(value) is not dict:
@@ -116,7 +129,7 @@ class Shape:
                     return f".{name}{problem}"
             elif name in self._required:
                 return f".{name}: {MISSING}"
-        if found == len(value) or not self._closed:
+        if found == len(value) or _lenient.get():
             return ""
         return f".{next(name for name in value if name not in self.fields)}: {EXTRA}"
 
@@ -137,6 +150,8 @@ class Union:
             return f".type: {MISSING}"
         kind = self.shapes.get(tag) if type(tag) is str else None
         if kind is None:
+            if type(tag) is str and _lenient.get():
+                return ""
             return f": Input tag '{tag}' found using 'type' does not match any of the expected tags: {self._tags}"
         problem = kind(value)
         return f".{tag}{problem}" if problem else ""

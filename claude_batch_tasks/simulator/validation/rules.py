@@ -242,7 +242,7 @@ def _is_cited(block: dict[str, Any]) -> bool:
 
 
 def _find_deprecated_format(_: Params, __: Model, terms: Terms) -> str:
-    if STRUCTURED in terms.betas:
+    if STRUCTURED in terms.betas or terms.has_new_beta:
         return ""
     return (
         "output_format: This field is deprecated. Use 'output_config.format' instead. See"

@@ -6,6 +6,7 @@ from collections.abc import Container
 from typing import NamedTuple
 
 from ..models import Model
+from .betas import BETAS
 
 
 class Terms(NamedTuple):
@@ -19,3 +20,8 @@ class Terms(NamedTuple):
     counting: bool = False
     #: The files there are, by id; None: files are not looked up.
     files: Container[str] | None = None
+
+    @property
+    def has_new_beta(self) -> bool:
+        """Whether there is a beta header that is newer than the list: it may add anything."""
+        return not self.betas <= BETAS

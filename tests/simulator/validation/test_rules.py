@@ -177,11 +177,13 @@ def test_beta_parameters_need_a_beta_header() -> None:
 
 def test_a_beta_that_is_not_known_may_add_anything() -> None:
     terms = TERMS._replace(betas=frozenset(("telepathy-2027-01-01",)))
-    new = {"telepathy": 1, "tools": 7, **said([{"type": "thought", "of": 1}])}
+    new = {"telepathy": 1, **said([{"type": "thought", "of": 1}, {"type": "text", "text": "x", "of": 1}])}
     assert problem_of(new, terms) == ""
     assert problem_of({**new, "max_tokens": "x"}, terms) == "max_tokens: Input should be a valid integer"
     assert problem_of({**new, "messages": []}, terms) == "messages: at least one message is required"
     assert problem_of({**new, "model": "gpt"}, terms) == "model: gpt"
+    assert problem_of({**new, "tools": 7}, terms) == "tools: Input should be a valid array"
+    assert problem_of(new) == "messages.0.content.0: Input tag 'thought' found" + problem_of(new).partition(" found")[2]
 
 
 def test_models() -> None:

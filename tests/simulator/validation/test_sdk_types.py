@@ -41,8 +41,8 @@ def test_parameters() -> None:
 
     # These go in headers.
     headers = {"betas", "user_profile_id", "workspace_id"}
-    assert set(Plain.__annotations__) - headers <= set(make_fields(False, False))
-    assert set(Beta.__annotations__) - headers <= set(make_fields(False, True))
+    assert set(Plain.__annotations__) - headers <= set(make_fields(False, False).fields)
+    assert set(Beta.__annotations__) - headers <= set(make_fields(False, True).fields)
 
 
 def test_blocks_and_their_fields() -> None:
