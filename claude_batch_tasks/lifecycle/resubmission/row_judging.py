@@ -5,8 +5,10 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 from claude_batch_tasks import rules
+from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.lifecycle.resubmission.positions import nonce_of_round, positions_carried, positions_in_batch
 from claude_batch_tasks.lifecycle.resubmission.sent_requests import find_sendings, read_chosen
 from claude_batch_tasks.records import BatchRecord, JobRecord, RepairOptions
@@ -90,13 +92,14 @@ def resend_cut(store: HasPayloads, job_id: str, batch: int, seen: Completeness) 
     options = again.options
     cut.sort()
     at = 0
-    for _, body, chosen in read_chosen(store, job_id, batch, array("I", (place for place, _, _ in cut))):
-        for params in batch_requests.pick_requests(body, chosen):
-            place, times, moved = cut[at]
-            model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
-            if repairs.can_raise_tokens(params, model, times, options):
-                judged.resend_cut(place)
-            at += 1
+    with suppress(ResultsMissing):  # of requests that are gone, the cut answers stay
+        for _, body, chosen in read_chosen(store, job_id, batch, array("I", (place for place, _, _ in cut))):
+            for params in batch_requests.pick_requests(body, chosen):
+                place, times, moved = cut[at]
+                model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
+                if repairs.can_raise_tokens(params, model, times, options):
+                    judged.resend_cut(place)
+                at += 1
 
 
 def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:

@@ -295,3 +295,27 @@ def test_lost_rows_are_fetched_again_as_they_were_stored(claude_batch: ClaudeBat
     lost_results.refetch_job(claude_batch.app, job.job.id)
     assert read_keys() == before
     assert {each.custom_id: each for each in job.job.results()} == job.results
+
+
+def test_on_result_is_called_once_with_the_answer_that_was_repaired(claude_batch: ClaudeBatch) -> None:
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p", attempt=1)
+    claude_batch.refuse("no", custom_id="r", model=MODEL)
+    claude_batch.expire(custom_id="e", attempt=1)
+    seen: list[tuple[str, str | None]] = []
+
+    @claude_batch.app.task(name="tests.take", shared=False)
+    def take(job_id: str, ids: list[str]) -> None:
+        seen.extend((each.custom_id, each.incomplete) for each in BatchJob(job_id).results(ids=ids))
+
+    Job("p", "r", "e", "x", refusal_model=OTHER, on_result=take.s())
+    assert sorted(seen) == [("e", None), ("p", None), ("r", None), ("x", None)]
+    assert seen[0] == ("x", None)  # while the others were sent again
+
+
+def test_what_is_not_sent_again_in_time_keeps_its_answer(claude_batch: ClaudeBatch) -> None:
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p")
+    claude_batch.expire(custom_id="e", attempt=1)
+    job = Job("p", "e", "x", deadline=60)
+    assert (job.results["p"].incomplete, job.results["e"].source) == ("pause_turn", "messages")
+    assert job.summary["repairs"] == {}
+    assert job.summary["incomplete"] == {"pause_turn": 1}
