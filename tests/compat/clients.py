@@ -17,6 +17,7 @@ class Client:
         path: what it does, in a few words.
         python: the version of Python.
         fixed_host: it has no setting for the API's address, so it reaches the simulator through a proxy.
+        works: whether it can work at all, at the real API too; where not, the page says why.
         answers: `echo`: each answer is compared with the prompt; `any`: it must not be empty.
     """
 
@@ -27,6 +28,7 @@ class Client:
     path: str
     python: str = "3.12"
     fixed_host: bool = False
+    works: bool = True
     answers: str = "echo"
 
     @property
@@ -113,5 +115,5 @@ CLIENTS = (
     ),
     Client("batchlane", "batchlane", ("batchlane==0.2.0",), "batchlane_run.py", "`run`", fixed_host=True),
     Client("langasync", "langasync", ("langasync==0.2.3",), "langasync_chain.py", "`batch_chain` and `BatchPoller`"),
-    Client("batchata", "batchata", ("batchata==0.4.7", SDK), "batchata_run.py", "`Batch.run`"),
+    Client("batchata", "batchata", ("batchata==0.4.7", SDK), "batchata_run.py", "`Batch.run`", works=False),
 )
