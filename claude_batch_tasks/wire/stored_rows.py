@@ -217,6 +217,9 @@ class EarlierRows:
         #: How many there are.
         self.found = 0
 
+    def __del__(self) -> None:
+        self._file.close()
+
     def add_row(self, place: int, line: bytes, round_: int) -> None:
         """Add the row of the request at a position."""
         self._starts[place], self._rounds[place] = self._at, round_
