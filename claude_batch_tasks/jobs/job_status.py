@@ -130,9 +130,9 @@ class JobStatus(PublicStruct, _HasOldNames, frozen=True, kw_only=True):
     limited: str | None = None
     """Which limit stopped requests from being sent through the Messages API, and how to allow more."""
     incomplete: dict[str, int] = msgspec.field(default_factory=dict)
-    """How many answers so far are not complete, by reason: ``refusal``, ``max_tokens``, ``pause_turn``,
-    ``model_context_window_exceeded``, ``empty``, ``invalid``; and how many have a stop reason that is not known, by its
-    name. They count as ``succeeded``."""
+    """How many answers are not complete and are not to be repaired, by reason: ``refusal``, ``max_tokens``,
+    ``pause_turn``, ``model_context_window_exceeded``, ``empty``, ``invalid``; and how many have a stop reason that is
+    not known, by its name. They count as ``succeeded``."""
     repairs: dict[str, int] = msgspec.field(default_factory=dict)
     """How many times requests were sent again because their answers were not complete, by kind: ``refusal_model``,
     ``max_tokens``, ``continue``, ``reask``."""

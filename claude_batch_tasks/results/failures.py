@@ -207,7 +207,7 @@ def sum_incomplete(batches: Iterable[tuple[int, BatchRecord]]) -> list[tuple[Fai
     """Return how many answers are not complete over all batches, by reason, each with where an example may be."""
     counts, examples = [], dict[str, Example]()
     for number, batch in batches:
-        counts.append(batch.incomplete)
+        counts.append(answer_texts.count_reasons(batch))
         for reason in batch.incomplete.keys() & batch.incomplete_examples.keys():
             examples.setdefault(reason, (number, batch.incomplete_examples[reason]))
     return [(count, examples.get(count.type)) for count in _count_reasons(answers.merge_reasons(*counts))]

@@ -20,8 +20,16 @@ MEANINGS: Mapping[str, str] = {
 
 
 def sum_incomplete(batches: Iterable[BatchRecord]) -> dict[str, int]:
-    """Count the answers that are not complete, by reason, over all batches."""
-    return merge_reasons(*(batch.incomplete for batch in batches))
+    """Count the answers that are not complete, by reason, over all batches, without those that are to be repaired."""
+    return merge_reasons(*map(count_reasons, batches))
+
+
+def count_reasons(batch: BatchRecord) -> dict[str, int]:
+    """Count the answers of a batch that are not complete, by reason, without those that are to be repaired."""
+    if batch.final or batch.done or batch.again is None:
+        return batch.incomplete
+    waiting = batch.again.incomplete
+    return {reason: max(count - waiting.get(reason, 0), 0) for reason, count in batch.incomplete.items()}
 
 
 def sum_repairs(batches: Iterable[BatchRecord]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from claude_batch_tasks.records import Round
+from claude_batch_tasks.records import Again, Round
 from claude_batch_tasks.steps import job_summary, publishing
 from tests.factories import make_batch_record, make_job_record
 
@@ -62,6 +62,18 @@ class TestTheSummary:
         assert summary["started_at"] == "1970-01-01T00:00:02+00:00"
         assert summary["ended_at"] == "1970-01-01T00:01:00+00:00"
         assert json.loads(json.dumps(summary)) == summary
+
+    def test_leaves_out_answers_that_are_to_be_repaired(self) -> None:
+        again = Again(count=3, outcomes={"succeeded": 3}, incomplete={"refusal": 3}, kinds={"refusal_model": 3})
+        known: dict[str, Any] = {"count": 9, "counts": {"succeeded": 9}, "incomplete": {"refusal": 3, "empty": 1}}
+        for more, expected in (
+            ({}, {"refusal": 3, "empty": 1}),
+            ({"again": again}, {"empty": 1}),
+            ({"again": again, "final": True}, {"refusal": 3, "empty": 1}),
+            ({"again": again, "done": True}, {"refusal": 3, "empty": 1}),
+        ):
+            found = job_summary.make_progress(self.record(), [make_batch_record(**known, **more)])
+            assert found["incomplete"] == expected
 
     @pytest.mark.parametrize(
         ("canceled", "error", "state"),
