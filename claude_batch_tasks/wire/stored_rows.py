@@ -109,8 +109,9 @@ class Sending:
             return _NO_TURNS
         row = self.earlier.row
         if self.repair == "reask" and self._make_turns is not None and row.invalid is not None:
+            before, _ = lenient_json.read_json(self.earlier.turns)
             content, _ = lenient_json.read_json(row.content)
-            return lenient_json.encode_json(self._make_turns(content, row.invalid))
+            return lenient_json.encode_json([*before, *self._make_turns(content, row.invalid)])
         return self.earlier.turns
 
     def add_row(self, row: result_rows.Row, line: bytes, origin: Origin) -> bytes:
