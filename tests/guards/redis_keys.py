@@ -138,7 +138,7 @@ OF_JOB = {
     "batch:BATCH:rows:ATTEMPT:TOKEN": Key("list", since="later"),
     "batch:BATCH:pieces:ATTEMPT": Key("string"),
     "batch:BATCH:eligible:ATTEMPT": Key("string"),
-    "batch:BATCH:again:ATTEMPT": Key("string"),
+    "batch:BATCH:again:ATTEMPT": Key("string", since="later"),
     "batch:BATCH:index:ATTEMPT": Key("hash", _words("PART")),
     "batch:BATCH:lanes": _LANES,
     "batch:BATCH:to_send": Key("zset", _words("PLACE")),
@@ -233,6 +233,14 @@ _TALLY = {
     "again?": int,
     "example": (int, type(None)),
 }
+
+
+class OrNull(NamedTuple):
+    """The form of a value that may be null."""
+
+    form: Any
+
+
 _AGAIN = {
     "count": int,
     "outcomes": _COUNTS,
@@ -258,7 +266,7 @@ _ROUND = {
     "unpriced?": _COUNTS,
     "failed_types?": [_TALLY],
     "incomplete?": _COUNTS,
-    "again?": _AGAIN,
+    "again?": OrNull(_AGAIN),
     "created_at?": _MAYBE,
 }
 _UNIT = re.compile(PLACES["UNIT"])
@@ -290,7 +298,7 @@ FORMS: dict[str, Any] = {
             "batch:BATCH / due_at": _MAYBE,
             "batch:BATCH / failed_types": [_TALLY],
             "batch:BATCH / failed_types_of": [int],
-            "batch:BATCH / again": _AGAIN,
+            "batch:BATCH / again": OrNull(_AGAIN),
             "batch:BATCH / done": bool,
             "batch:BATCH / rejected_ids": [_TEXT],
             "batch:BATCH / position": re.compile(r"\d+"),
@@ -318,6 +326,8 @@ def has_form(value: str | bytes | float, form: Any) -> bool:
 
 
 def _is_of(value: Any, form: Any) -> bool:
+    if isinstance(form, OrNull):
+        return value is None or _is_of(value, form.form)
     if isinstance(form, list):
         return isinstance(value, list) and all(_is_of(each, form[0]) for each in value)
     if isinstance(form, tuple) and not all(isinstance(each, type) for each in form):

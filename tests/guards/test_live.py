@@ -152,6 +152,7 @@ def test_what_a_worker_tells_of_itself(ran: Live) -> None:
 SUMMARY = {
     *("job_id", "state", "requests", "succeeded", "errored", "expired", "canceled"),
     *("resubmitted", "fallback", "fallback_skipped", "limited", "failures", "stopped", "batch_ids", "usage"),
+    *("incomplete", "repairs"),
     *("cost", "cost_by_model", "cost_unknown", "started_at", "ended_at"),
 }
 
