@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..models import Model
 from ..script import ErrorType
 from .conversation import find_conversation_problem
 from .fields import find_shape_problem
@@ -24,8 +25,17 @@ _PLAIN_ROLES = frozenset(("user", "assistant"))
 
 def find_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] | None:
     """Return what the API refuses about a request: error type and message; None: nothing."""
-    if problem := _find_faulty_field(params, terms):
+    if not terms.counting and _is_plain(params):
+        model = terms.models.get(params["model"])
+        if model is not None and _is_within(params, model):
+            return None
+    elif problem := find_shape_problem(params, terms) or find_conversation_problem(params["messages"]):
         return "invalid_request_error", problem
+    return _find_model_problem(params, terms)
+
+
+def _find_model_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] | None:
+    """Return what is wrong with a request whose fields are valid each for itself."""
     model = terms.models.get(params["model"])
     if model is None or model.lifecycle == "retired":
         return "not_found_error", f"model: {params['model']}"
@@ -36,11 +46,13 @@ def find_problem(params: dict[str, Any], terms: Terms) -> tuple[ErrorType, str] 
     return None
 
 
-def _find_faulty_field(params: dict[str, Any], terms: Terms) -> str:
-    """Return what is wrong with the fields and the conversation, whatever the model."""
-    if not terms.counting and _is_plain(params):
-        return ""
-    return find_shape_problem(params, terms) or find_conversation_problem(params["messages"])
+def _is_within(params: dict[str, Any], model: Model) -> bool:
+    """Return whether a plain request breaks no rule of its model."""
+    return (
+        model.lifecycle != "retired"
+        and 0 < params["max_tokens"] <= model.max_tokens
+        and params["messages"][-1]["role"] == "user"
+    )
 
 
 def _is_plain(params: dict[str, Any]) -> bool:
