@@ -318,6 +318,8 @@ class RepairOptions(msgspec.Struct, kw_only=True):
 class Again(msgspec.Struct, kw_only=True):
     """The requests of a batch that are in its next smaller batch, if there is one. Their positions are a key."""
 
+    attempt: int = 0
+    """The download by which they were chosen."""
     count: int = 0
     outcomes: dict[str, int] = {}
     """By their outcomes so far."""
@@ -562,6 +564,11 @@ class BatchRecord(_Sent, kw_only=True):
     """Whether its record was lost and written again: nothing of it is sent again."""
     error: OfRun[list[Any] | None] = None
     """``[class name in errors, arguments]`` of the error that ended the batch early."""
+
+    def __post_init__(self) -> None:
+        """Forget what was to be sent again if 0.2.0, which does not know of it, has fetched other results since."""
+        if self.again is not None and self.published not in (None, self.again.attempt):
+            self.again = None
 
     @property
     def sending(self) -> int:

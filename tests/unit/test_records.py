@@ -13,6 +13,7 @@ import pytest
 
 from claude_batch_tasks import records
 from claude_batch_tasks.records import (
+    Again,
     BatchRecord,
     Change,
     Event,
@@ -89,3 +90,10 @@ class TestTheNumberOfABatch:
                         if re.search(r"(?<!-)\bbatch $", str(before.value)) and not re.search(fine, shown):
                             wrong.append((path.name, node.lineno, shown))
         assert wrong == []
+
+
+def test_what_is_sent_again_is_forgotten_where_an_earlier_release_fetched_other_results() -> None:
+    """0.2.0 neither empties nor sets the field: its positions would be looked for among those of another download."""
+    again = Again(attempt=1, count=2)
+    for published, expected in ((None, again), (1, again), (2, None)):
+        assert BatchRecord(first=0, count=3, body_bytes=1, published=published, again=again).again == expected

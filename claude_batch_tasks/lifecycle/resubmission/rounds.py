@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
+
 from claude_batch_tasks import metrics, rules
 from claude_batch_tasks.formatting import format_duration
 from claude_batch_tasks.lifecycle.resubmission.sent_requests import read_chunks
@@ -81,6 +83,7 @@ def start_round(step: Step) -> None:
 def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
     """Combine the rows of a batch's present round with the last round's: they replace what was sent again of that."""
     judged = seen.judged
+    again = None if judged.sent_again is None else msgspec.structs.replace(judged.sent_again, attempt=record.attempt)
     changes: dict[str, Any] = {
         "counts": dict(judged.outcomes),
         "usage": dict(seen.usage),
@@ -88,7 +91,7 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
         "unpriced": seen.meter.count_unpriced(),
         "eligible": len(judged.eligible),
         "open": dict(judged.open),
-        "again": judged.sent_again,
+        "again": again,
         "rows": {**record.rows, str(record.attempt): seen.distinct},
         "failed_types": judged.failed.tallies,
         "incomplete": dict(judged.incomplete),
