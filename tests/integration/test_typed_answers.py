@@ -174,7 +174,7 @@ class TestAnswersThatDoNotFit:
         run_batch.delay(given, output=kinds.Review, reask=1).get(timeout=120)
         asked = " ".join(record.text for record in simulator.journal().prompts)
         assert "$.stars: Input should be less than or equal to 5" in asked
-        assert "$.stars: Field required" in asked
+        assert len(simulator.journal().prompts) == 2 * len(given), "the result of a tool is not in the text of a turn"
 
     @pytest.mark.workers
     def test_of_a_batch_created_elsewhere_are_counted(self, app: Celery, simulator: Simulator, worker: Worker) -> None:
