@@ -160,7 +160,7 @@ SUMMARY = {
 PROGRESS = {
     *("state", "requests", "processing", "succeeded", "errored", "expired", "canceled"),
     *("batches", "batches_done", "batch_ids", "polls", "polls_404", "next_poll_at"),
-    *("looks", "not_found", "next_look"),
+    *("looks", "not_found", "next_look", "incomplete", "repairs"),
 }
 
 

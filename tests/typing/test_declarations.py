@@ -26,7 +26,7 @@ from claude_batch_tasks.tasks.call_types import NamedArguments, SendOptions
 from claude_batch_tasks.wire import result_rows, token_usage
 
 #: What a job may be given beside what the setting of that name is.
-MORE = {"deadline": {datetime, timedelta, str}, **dict.fromkeys(("betas", "refusal_model"), {list[str], str})}
+MORE = {"deadline": {datetime, timedelta, str}, "betas": {list[str], str}, "refusal_model": {list[str], str}}
 
 #: What Celery and kombu send of themselves, or take from nobody who calls ``apply_async``.
 INTERNAL = {
