@@ -242,6 +242,7 @@ class OrNull(NamedTuple):
 
 
 _AGAIN = {
+    "attempt": int,
     "count": int,
     "outcomes": _COUNTS,
     "incomplete": _COUNTS,
