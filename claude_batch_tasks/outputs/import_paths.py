@@ -5,6 +5,8 @@ from __future__ import annotations
 import pkgutil
 from typing import Any
 
+from celery.utils.imports import cwd_in_path
+
 from claude_batch_tasks.errors import InvalidSettings
 
 _UNCHANGED = "Nothing was stored or sent"
@@ -40,7 +42,8 @@ def import_path(path: str, option: str) -> Any:
         InvalidSettings: it cannot be imported.
     """
     try:
-        return pkgutil.resolve_name(path)
+        with cwd_in_path():  # as Celery finds apps and modules of tasks
+            return pkgutil.resolve_name(path)
     except Exception as exc:  # noqa: BLE001 - whatever the application's module raises
         reason = f"{type(exc).__name__}: {exc}"[:300]
         raise refuse_option(option, f"{path} cannot be imported: {reason}") from None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -56,6 +58,12 @@ class TestATypeIsDescribed:
         found = describe(kinds.SCHEMA)
         assert (found["kind"], found["path"], found["schema"]) == ("schema", None, kinds.SCHEMA)
         assert describe(f"{HERE}.SCHEMA") == found
+
+    def test_in_the_folder_where_the_process_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "types_of_this_folder.py").write_text("SCHEMA = {'type': 'object'}\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.path", [each for each in sys.path if each not in ("", str(tmp_path))])
+        assert describe("types_of_this_folder.SCHEMA")["schema"] == {"type": "object"}
 
     def test_or_not_at_all(self) -> None:
         assert outputs.describe_output(None) is None
