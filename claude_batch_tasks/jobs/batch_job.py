@@ -42,8 +42,9 @@ class BatchJob:
     def __init__(self, job_id: str, app: Celery | None = None) -> None:
         self.job_id = job_id
         self._app = app or configured_app()
-        self._store = open_store(Settings.of(self._app))
-        self._job_results = JobResults(self._store, job_id)
+        settings = Settings.of(self._app)
+        self._store = open_store(settings)
+        self._job_results = JobResults(self._store, job_id, settings.price_list)
         self._result: AsyncResult[Summary] | None = None
         """What to wait for, where it is not the job's own: ``task_always_eager`` had it run in this process, and no
         result back end knows of it, or what it had lost is fetched again."""

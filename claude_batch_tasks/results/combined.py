@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results.export import NamedOutcome
 from claude_batch_tasks.results.reader import Order, Reader, Type
@@ -48,10 +49,11 @@ class Combined:
 
     Args:
         job: the record of the job.
+        prices: what models cost.
     """
 
-    def __init__(self, store: CombinableStore, job_id: str, job: JobRecord) -> None:
-        self._store, self._job_id, self._job = store, job_id, job
+    def __init__(self, store: CombinableStore, job_id: str, job: JobRecord, prices: Prices) -> None:
+        self._store, self._job_id, self._job, self._prices = store, job_id, job, prices
         self._records = store.records.find_batches(job_id)
 
     def read_outcomes(self, only: Type | None, order: Order) -> Iterator[NamedOutcome]:
@@ -157,7 +159,7 @@ class Combined:
         for at, link in enumerate(self._job.retries):
             job = self._store.jobs.read_job(link.job_id) if link.taken else None
             if job is not None:
-                found.append((at, Combined(self._store, link.job_id, job)))
+                found.append((at, Combined(self._store, link.job_id, job, self._prices)))
         return found
 
     @cached_property
@@ -176,7 +178,7 @@ class Combined:
         return read_taken(self._store, self._job_id, self._job, number)
 
     def _reader(self, number: int, batch: BatchRecord) -> Reader:
-        return Reader(self._store, self._job_id, self._job, number, batch)
+        return Reader(self._store, self._job_id, self._job, number, batch, self._prices)
 
     def _check_records(self) -> None:
         """Raise an error if records are gone, here or in a retry, or if a job has ended without outcomes.

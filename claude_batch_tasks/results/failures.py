@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord, PublicStruct
 from claude_batch_tasks.results.export import NamedOutcome
 from claude_batch_tasks.results.reader import Reader, RequestResult
@@ -119,11 +120,12 @@ def read_failures(
     job: JobRecord,
     records: Sequence[BatchRecord | None],
     wanted: FailureFilter,
+    prices: Prices,
 ) -> Iterator[NamedOutcome]:
     """Yield the wanted outcomes of the finished batches, as they are stored, each with its custom_id."""
     for number, batch in enumerate(records):
         if batch is not None and batch.done and wanted.may_be_in(batch):
-            reader = Reader(store, job_id, job, number, batch)
+            reader = Reader(store, job_id, job, number, batch, prices)
             for outcome in reader.read_outcomes():
                 if wanted.accepts(outcome.row.type, outcome.row.error_type, outcome.row.incomplete):
                     yield reader.custom_id(outcome), outcome

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from claude_batch_tasks.errors import JobNotFound, RequestNotFound
 from claude_batch_tasks.outputs import OutputReader
+from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results import export, failures, flat_rows
 from claude_batch_tasks.results.combined import CombinableStore, Combined
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 
 
 class JobResults:
-    """The results of one job in the store; the methods of ``BatchJob`` describe what theirs are."""
+    """The results of one job in the store; the methods of ``BatchJob`` describe what theirs are.
 
-    def __init__(self, store: CombinableStore, job_id: str) -> None:
-        self._store, self._job_id = store, job_id
+    Args:
+        prices: what models cost.
+    """
+
+    def __init__(self, store: CombinableStore, job_id: str, prices: Prices) -> None:
+        self._store, self._job_id, self._prices = store, job_id, prices
 
     @cached_property
     def _answers(self) -> OutputReader | None:
@@ -57,7 +62,7 @@ class JobResults:
         return self.find_result(custom_id)  # which says why there is none
 
     def _combine(self) -> Combined:
-        return Combined(self._store, self._job_id, read_job(self._store, self._job_id))
+        return Combined(self._store, self._job_id, read_job(self._store, self._job_id), self._prices)
 
     def read_outcomes(self, type: Type | None, order: Order) -> Iterator[export.NamedOutcome]:
         """Return the outcomes of finished batches as they are stored, each with its custom_id."""
@@ -77,7 +82,7 @@ class JobResults:
     def _read_failures(
         self, job: JobRecord, records: list[BatchRecord | None], wanted: failures.FailureFilter
     ) -> Iterator[export.NamedOutcome]:
-        yield from failures.read_failures(self._store, self._job_id, job, records, wanted)
+        yield from failures.read_failures(self._store, self._job_id, job, records, wanted, self._prices)
         if error := lost_records.of_records(self._store, self._job_id, job, records):
             raise error
 
@@ -126,7 +131,8 @@ class JobResults:
         job = read_job(self._store, self._job_id)
         for number, wanted in places.items():
             if (batch := self._store.records.read_batch(self._job_id, number)) is not None:
-                for outcome in Reader(self._store, self._job_id, job, number, batch).read_chosen(wanted):
+                reader = Reader(self._store, self._job_id, job, number, batch, self._prices)
+                for outcome in reader.read_chosen(wanted):
                     yield as_result(wanted[outcome.place], outcome, self._answers)
 
     def _open_readers(self, only: Type | None, order: Order) -> Iterator[Reader]:
@@ -139,7 +145,7 @@ class JobResults:
     def _make_readers(self, job: JobRecord, records: list[BatchRecord | None], only: Type | None) -> Iterator[Reader]:
         for number, batch in enumerate(records):
             if batch is not None and batch.done and (only is None or batch.counts.get(only)):
-                yield Reader(self._store, self._job_id, job, number, batch)
+                yield Reader(self._store, self._job_id, job, number, batch, self._prices)
         if error := lost_records.of_records(self._store, self._job_id, job, records):
             raise error
 

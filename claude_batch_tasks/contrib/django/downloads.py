@@ -53,7 +53,8 @@ def make_download(request: HttpRequest, job_id: str, file: str, format: str) -> 
 
 
 def _write_chunks(app: Celery, job_id: str, file: str, format: str) -> Iterator[bytes]:
-    outcomes = FILES[file](JobResults(open_store(Settings.of(app)), job_id))
+    settings = Settings.of(app)
+    outcomes = FILES[file](JobResults(open_store(settings), job_id, settings.price_list))
     yield _write_group(list(islice(outcomes, _GROUP)), format)
     while group := list(islice(outcomes, _GROUP)):
         chunk = _write_group(group, format)

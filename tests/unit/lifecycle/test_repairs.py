@@ -319,3 +319,17 @@ def test_what_is_not_sent_again_in_time_keeps_its_answer(claude_batch: ClaudeBat
     assert (job.results["p"].incomplete, job.results["e"].source) == ("pause_turn", "messages")
     assert job.summary["repairs"] == {}
     assert job.summary["incomplete"] == {"pause_turn": 1}
+
+
+def test_attempts_cost_what_the_prices_of_the_app_say(claude_batch: ClaudeBatch) -> None:
+    claude_batch.app.conf.claude_batch_prices = {"claude-none": {"input_mtok": 2.0, "output_mtok": 10.0}}
+    claude_batch.answer("yes", usage={"input_tokens": 1000, "output_tokens": 100})
+    claude_batch.refuse("no", custom_id="r", attempt=1, usage={"input_tokens": 1000, "output_tokens": 100})
+    claude_batch.error("overloaded_error", custom_id="m", attempt=1)
+    job = Job("a", "r", "m", params={"model": "claude-none"}, retries=0)
+    for read in (job.job.results(), job.job.results(ids=["a", "r", "m"]), job.job.results(with_retries=True)):
+        costs = {each.custom_id: [attempt.cost for attempt in each.attempts] for each in read}
+        assert costs["a"] == costs["r"] == [pytest.approx(0.0015)]
+        assert costs["m"][-1] == pytest.approx(0.003)
+    assert [each.attempts[0].cost for each in job.job.failures()] == [pytest.approx(0.0015)]
+    assert job.job.result("a").attempts[0].cost == pytest.approx(0.0015)
