@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from typing import Any, Literal, NamedTuple
@@ -207,6 +207,13 @@ class Reader:
                     raise self._missing_error(lost, lost)
                 if settled or self._batch.final:
                     yield self._add_note(self._row_outcome(place, round_, row, line), notes)
+
+    def find_attempts(self, place: int) -> list[Attempt]:
+        """Return each time that a request was sent in a batch, as far as its rows are there."""
+        for attempt, round_ in self._batch.layers:
+            for _, row, line in self._wanted_rows(attempt, round_, {place: ""}):
+                return stored_rows.StoredRow(row, line, round_, self._origins[round_]).attempts
+        return []
 
     def _pending_places(self) -> bytearray:
         """Return, by position, which requests are, or may be, in the next smaller batch."""
@@ -434,7 +441,7 @@ def _read_answer(row: result_rows.Row, answers: OutputReader | None) -> tuple[An
 
 def _list_attempts(outcome: Outcome) -> tuple[Attempt, ...]:
     """Return each time that a request was sent, as its row says it; none if it was not sent."""
-    if outcome.source == "messages":
+    if outcome.source == "messages" and not outcome.row.attempts:
         return (stored_rows.make_attempt(outcome.row, "messages", outcome.origin),)
     if outcome.origin is _UNKNOWN:
         return ()
@@ -520,15 +527,10 @@ class Kept(msgspec.Struct):
         return self.tried if self.billed is None else self.billed
 
 
-#: How the outcome of an answer begins that does not fit the job's ``output``.
-_INVALID = b'{"invalid":'
+#: How an outcome begins that has members of our own; they are all of its first line.
+_OWN = b'{"own":'
 
-
-class _Invalid(msgspec.Struct):
-    invalid: str
-
-
-_decode_invalid = msgspec.json.Decoder(_Invalid).decode
+_decode_own = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_kept = msgspec.json.Decoder(Kept).decode
 
 
@@ -558,12 +560,37 @@ def message_outcome(message: bytes, answers: OutputReader | None = None) -> byte
     if answers is None or (row := as_row(stored)).incomplete is not None:
         return stored
     problem = answers.check_paid(row.content)
-    return stored if problem is None else b"%s%s,%s" % (_INVALID, msgspec.json.encode(problem), stored[1:])
+    return stored if problem is None else _add_own(stored, {"invalid": problem})
 
 
 def error_outcome(error_type: str, message: str, request_id: str | None) -> bytes:
     """Encode a refusal of the Messages API for the store."""
     return msgspec.json.encode(result_rows.errored_row(error_type, message, request_id))
+
+
+def add_attempts(stored: bytes, earlier: Sequence[Attempt], prices: Prices) -> bytes:
+    """Return an outcome for the store with each time that its request was sent.
+
+    Args:
+        earlier: the times before this one; empty: the outcome says enough by itself.
+    """
+    if not earlier:
+        return stored
+    own = stored_rows.make_attempt(as_row(stored), "messages", Origin(None, prices, batch=False))
+    return _add_own(stored, {"attempts": [*earlier, own]})
+
+
+def _add_own(stored: bytes, members: Mapping[str, Any]) -> bytes:
+    own, result = _split_own(stored)
+    return b"%s%s,\n%s" % (_OWN, msgspec.json.encode({**own, **members}), result[1:])
+
+
+def _split_own(stored: bytes) -> tuple[dict[str, msgspec.Raw], bytes]:
+    """Return our own members of an outcome, and the outcome without them."""
+    if not stored.startswith(_OWN):
+        return {}, stored
+    own, _, rest = stored.partition(b"\n")
+    return _decode_own(own[len(_OWN) : -1]), b"{" + rest
 
 
 def as_row(stored: bytes) -> result_rows.Row:
@@ -609,11 +636,10 @@ def _rows_of(piece: bytes, wanted: Collection[str]) -> Iterator[tuple[result_row
         yield from (found for found in result_rows.read_rows(piece, skip_others=True) if found[0].custom_id in wanted)
 
 
-def _as_line(result: bytes) -> bytes:
+def _as_line(stored: bytes) -> bytes:
+    own, result = _split_own(stored)
     line = b'{"custom_id":"","result":%s}' % result
-    if not result.startswith(_INVALID):
-        return line
-    return stored_rows.add_members(line, {"invalid": _decode_invalid(result).invalid})
+    return stored_rows.add_members(line, own) if own else line
 
 
 def _in_order(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:

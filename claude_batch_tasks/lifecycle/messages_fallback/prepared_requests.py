@@ -6,10 +6,14 @@ import json
 from typing import NamedTuple
 
 from claude_batch_tasks import errors, rules
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pricing import request_bounds, spending
-from claude_batch_tasks.records import Need
+from claude_batch_tasks.records import Attempt, Need
+from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.wire import batch_requests
+
+log = get_logger(__name__)
 
 #: How the reason begins why a request whose cost has no limit is not sent.
 UNLIMITED = "its cost has no limit"
@@ -24,6 +28,8 @@ class Request(NamedTuple):
     max_tokens: int
     pace: str
     need: Need
+    earlier: list[Attempt]
+    """Each time that it was sent in a batch."""
 
 
 class Preparation:
@@ -62,7 +68,23 @@ class Preparation:
             elif step.settings.price_list.has_price(model):
                 return f"{UNLIMITED}: {found.why}"
         need = Need(request_bounds.tokens_of(values), least, most)
-        return Request(place, params, model, max_tokens, f"{step.account}:messages:{model}", need)
+        return Request(
+            place, params, model, max_tokens, f"{step.account}:messages:{model}", need, self._find_attempts(place)
+        )
+
+    def _find_attempts(self, place: int) -> list[Attempt]:
+        step = self._step
+        earlier = reader.Reader(
+            step.store, step.unit.job_id, step.job, step.unit.batch or 0, step.batch, step.settings.price_list
+        )
+        try:
+            return earlier.find_attempts(place)
+        except errors.StoreUnavailable:
+            raise
+        except Exception:
+            text = "job %s: how request %d was sent before could not be read"
+            log.exception(text, step.where, place, extra=step.fields("attempts"))
+            return []
 
     def name_limits(self) -> str:
         """Return the budgets of the job as texts name them."""

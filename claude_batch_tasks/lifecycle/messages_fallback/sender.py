@@ -268,7 +268,7 @@ class Sender:
             call.limits = answer.limits
             outcome = reader.message_outcome(answer.message, self._answers)
             call.output, spent = outcomes.cost_of(place, outcome, request.model)
-            outcomes.save_outcome(place, outcome, "succeeded", spent=spent)
+            outcomes.save_outcome(place, self._add_attempts(request, outcome), "succeeded", spent=spent)
             for seen in call.accounts:
                 credentials.learn_account(step, seen)
         except errors.AmbiguousError as exc:
@@ -291,6 +291,15 @@ class Sender:
             log.exception("job %s: request %d failed with an unexpected error", step.where, place, extra=extra)
             note = f"{type(exc).__name__}; it may have been billed, so it is not sent again"
             outcomes.keep_outcome(place, note, tried=True)
+
+    def _add_attempts(self, request: Request, outcome: bytes) -> bytes:
+        """Return an outcome with each time that its request was sent; without them, if that fails."""
+        try:
+            return reader.add_attempts(outcome, request.earlier, self._step.settings.price_list)
+        except Exception:  # no fault of the prices may lose an answer that is paid for
+            extra = self._step.fields("attempts")
+            log.exception("job %s: request %d: its cost is not known", self._step.where, request.place, extra=extra)
+            return outcome
 
     def _confirm_request(self, place: int) -> None:
         """Ensure that a request is still this sender's to send; wait a little for the store."""
@@ -337,7 +346,7 @@ class Sender:
         elif rules.concerns_request(exc.status):
             kind = exc.error_type or "invalid_request_error"
             outcome = reader.error_outcome(kind, str(exc), exc.request_id)
-            outcomes.save_outcome(place, outcome, "errored", spent=0)
+            outcomes.save_outcome(place, self._add_attempts(request, outcome), "errored", spent=0)
         else:
             outcomes.keep_outcome(place, str(exc), tried=True, spent=0)
 

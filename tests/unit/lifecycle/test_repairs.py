@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -333,3 +334,32 @@ def test_attempts_cost_what_the_prices_of_the_app_say(claude_batch: ClaudeBatch)
         assert costs["m"][-1] == pytest.approx(0.003)
     assert [each.attempts[0].cost for each in job.job.failures()] == [pytest.approx(0.0015)]
     assert job.job.result("a").attempts[0].cost == pytest.approx(0.0015)
+
+
+def test_an_answer_of_the_messages_api_has_the_attempts_in_batches(claude_batch: ClaudeBatch) -> None:
+    claude_batch.answer({"value": "x"})
+    claude_batch.expire(attempt=1)
+    claude_batch.error("overloaded_error", attempt=2)
+    claude_batch.answer({"value": 1}, custom_id="b", attempt=3)
+    claude_batch.error("invalid_request_error", custom_id="c", attempt=3)
+    claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p", attempt=1)
+    claude_batch.expire(custom_id="p", attempt=3)
+    job = Job("a", "b", "c", "p", output=SCHEMA, retries=1)
+    before = [("first", "expired", None), ("resubmission", "errored", "overloaded_error")]
+    told = {
+        name: [(each.kind, each.type, each.error_type) for each in found.attempts]
+        for name, found in job.results.items()
+    }
+    assert told["a"] == told["b"] == [*before, ("messages", "succeeded", None)]
+    assert told["c"] == [*before, ("messages", "errored", "invalid_request_error")]
+    assert {name: job.results[name].incomplete for name in "ab"} == {"a": "invalid", "b": None}
+    attempts = job.results["b"].attempts
+    assert attempts[0].batch_id != attempts[1].batch_id != attempts[2].batch_id is None
+    assert attempts[2].cost
+    assert list(job.job.results(order="request")) == list(job.results.values())
+    lines = io.BytesIO()
+    job.job.export(lines, format="jsonl")
+    written = {each["custom_id"]: each for each in map(json.loads, lines.getvalue().splitlines())}
+    assert {name: len(each["attempts"]) for name, each in written.items() if name in "abc"} == {"a": 3, "b": 3, "c": 3}
+    assert written["a"]["result"].keys() == {"type", "message"}
+    assert written["a"]["parse_error"]
