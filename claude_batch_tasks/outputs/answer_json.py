@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import jiter
 import msgspec
@@ -19,11 +20,27 @@ class OtherCall(NoAnswer):
     """A message calls a tool of the application, and so is no answer yet."""
 
 
-class Answer(NamedTuple):
-    """The JSON of an answer, and its values."""
+class Answer:
+    """An answer as JSON.
 
-    text: bytes
-    value: Any
+    Args:
+        text: the JSON.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    @cached_property
+    def value(self) -> Any:
+        """Its values; of a key that an object has twice, the last one.
+
+        Raises:
+            NoAnswer: the text is not JSON.
+        """
+        try:
+            return jiter.from_json(self.text, allow_inf_nan=False)
+        except ValueError as exc:
+            raise NoAnswer(f"it is not JSON that can be read: {exc}") from None
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -43,9 +60,12 @@ def read_answer(content: bytes | list[Any]) -> Answer:
     """Return the answer in the content of a message.
 
     Raises:
-        NoAnswer: there is none, or it is not JSON.
+        NoAnswer: there is none, or it has a number that JSON does not have.
     """
-    return _parse_json(_find_json(_read_blocks(content)))
+    answer = Answer(_find_json(_read_blocks(content)))
+    if b"NaN" in answer.text or b"Infinity" in answer.text:
+        answer.value  # noqa: B018 - pydantic reads these as numbers, which JSON does not have
+    return answer
 
 
 def _read_blocks(content: bytes | list[Any]) -> list[_Block]:
@@ -100,14 +120,3 @@ def _encode_text(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         raise NoAnswer("it holds half of a surrogate pair") from None
-
-
-def _parse_json(text: bytes) -> Answer:
-    try:
-        value = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False)
-    except ValueError as exc:
-        reason = str(exc)
-        if reason.startswith("Detected duplicate key"):
-            reason = "an object has a key twice"
-        raise NoAnswer(f"it is not JSON that can be read: {reason}") from None
-    return Answer(text, value)

@@ -53,12 +53,12 @@ class OutputReader:
         """
         try:
             answer = read_answer(content)
+            if self._validate is not None and (problem := self._validate(answer.value)) is not None:
+                return problem
         except OtherCall:
             return None
         except NoAnswer as exc:
             return join_problem((), str(exc))
-        if self._validate is not None and (problem := self._validate(answer.value)) is not None:
-            return problem
         if self.notice is not None and self._check_path is None:
             return None
         value, problem = self._make_value(answer)
@@ -118,7 +118,7 @@ class OutputReader:
         except SoftTimeLimitExceeded:
             raise
         except Exception as exc:  # noqa: BLE001 - of pydantic or msgspec, or of the type's own validators
-            return None, describe_exception(exc)
+            return None, _describe_failure(answer, exc)
 
     def _run_check(self, path: str, value: Any) -> str | None:
         if self._check is None:
@@ -137,3 +137,12 @@ def _load_validator(schema: dict[str, Any]) -> Callable[[Any], str | None]:
         raise checks.OutputUnusable(f"this version of jsonschema-rs cannot read the job's schema ({reason})")
 
     return refuse_value
+
+
+def _describe_failure(answer: Answer, exc: Exception) -> str:
+    """Return what is wrong with an answer that its type refuses: it is not JSON, or it does not fit."""
+    try:
+        answer.value  # noqa: B018 - it is read only where it is needed, for speed
+    except NoAnswer as no_json:
+        return join_problem((), str(no_json))
+    return describe_exception(exc)

@@ -31,6 +31,9 @@ _LONGEST = 64
 #: Some of the bytes that are left out here begin a space of Unicode's; these few are decoded.
 _TEXT = re.compile(rb'"text"\s*:\s*"\s*[^\x00-\x20"\\\xc2\xe1-\xe3]')
 
+#: The same where the first block is a text, as nearly always: this is found without a search.
+_BEGINS_WITH_TEXT = re.compile(rb'\[\s*\{(?:\s*"type"\s*:\s*"text"\s*,)?\s*' + _TEXT.pattern)
+
 #: Blocks that are not part of an answer by themselves.
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 
@@ -60,6 +63,11 @@ def judge_answer(stop_reason: str | None, content: bytes | memoryview) -> Incomp
     if stop_reason in (None, "end_turn") and not _says_something(content):
         return "empty"
     return None
+
+
+def begins_with_text(content: bytes | memoryview) -> bool:
+    """Return whether the first block of a message is a text that is not blank; False too where that is not clear."""
+    return _BEGINS_WITH_TEXT.match(content) is not None
 
 
 def has_output(content: bytes | memoryview) -> bool:

@@ -121,11 +121,14 @@ class Completeness:
             found = self._read_singly(raw, cut)
         added = [None if row is None else self._add_row(row, number) for row in found]
         belongs = [place is not None for place in added]
-        kept, places = cast("list[Row]", list(compress(found, belongs))), cast("list[int]", compress(added, belongs))
+        kept, places = (
+            cast("list[Row]", list(compress(found, belongs))),
+            cast("list[int]", list(compress(added, belongs))),
+        )
         self._count_rows(kept)
         if odd:
             self.unreadable += sum(row.unreadable for row in kept)
-        return b"\n".join(map(self.judged.judge_row, places, kept, compress(raw, belongs)))
+        return b"\n".join(self.judged.judge_rows(places, kept, list(compress(raw, belongs))))
 
     def _read_singly(self, lines: list[bytes], cut: bytes | None) -> list[Row | None]:
         return [self._read_line(line, whole=line is not cut) for line in lines]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import Again, RepairOptions
 from claude_batch_tasks.wire import answers, stored_rows
 from claude_batch_tasks.wire.failure_types import FailureCounter
-from claude_batch_tasks.wire.result_rows import Row, any_row
+from claude_batch_tasks.wire.result_rows import Row, any_row, find_odd
 
 #: Returns what is wrong with an answer, given the content of its message as JSON; None: nothing is.
 FindProblem = Callable[[bytes], "str | None"]
@@ -56,6 +56,16 @@ class Judgement:
         self._again = Again(options=options or RepairOptions())
         #: Positions of cut answers, how often their ``max_tokens`` were doubled, and how often they changed the model.
         self._cut, self._doubled, self._moved = array("I"), array("B"), array("B")
+
+    def judge_rows(self, places: Sequence[int], rows: Sequence[Row], lines: list[bytes]) -> list[bytes]:
+        """Count rows; return the lines to store."""
+        if self._sendings is not None or self._find_problem is not None:
+            return list(map(self.judge_row, places, rows, lines))
+        odd = find_odd(rows)
+        self.outcomes["succeeded"] += len(rows) - len(odd)
+        for at in odd:
+            lines[at] = self.judge_row(places[at], rows[at], lines[at])
+        return lines
 
     def judge_row(self, place: int, row: Row, line: bytes) -> bytes:
         """Count a row; return the line to store."""

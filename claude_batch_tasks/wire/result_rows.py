@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -178,6 +178,18 @@ class Row(msgspec.Struct, gc=False):
 
 
 _decoder = msgspec.json.Decoder(Row)
+
+
+def find_odd(rows: Sequence[Row]) -> list[int]:
+    """Return which rows are to be looked at closely: all but answers that ended by themselves, and say something."""
+    return [
+        at
+        for at, row in enumerate(rows)
+        if row.result.type != "succeeded"
+        or (message := row.result.message) is None
+        or message.stop_reason != "end_turn"
+        or not answers.begins_with_text(message.content)
+    ]
 
 
 class EndlessLine(ValueError):
