@@ -116,14 +116,15 @@ class Sending:
 
     def add_row(self, row: result_rows.Row, line: bytes, origin: Origin) -> bytes:
         """Return the line to store for the row that came back."""
-        if row.unreadable:
-            return line
         earlier = self.earlier
+        keeps_answer = earlier.row.type == "succeeded" and (row.unreadable or row.type != "succeeded")
+        if row.unreadable and not keeps_answer:
+            return line
         members: dict[str, Any] = {
             "attempts": [*self.attempts, make_attempt(row, self.kind or "resubmission", origin)],
         }
         turns = self.turns
-        if row.type != "succeeded" and earlier.row.type == "succeeded":
+        if keeps_answer:
             result, turns = result_rows.read_member(earlier.line, "result")[0], earlier.turns
             line = _make_line(row.custom_id, result)
             if earlier.row.invalid is not None:
@@ -148,17 +149,18 @@ def add_members(line: bytes, members: Mapping[str, Any]) -> bytes:
 def make_attempt(row: result_rows.Row, kind: str, origin: Origin) -> Attempt:
     """Return what a row says of the time that its request was sent."""
     message = row.result.message
-    succeeded = row.type == "succeeded"
+    outcome, error_type = ("errored", result_rows.UNREADABLE) if row.unreadable else (row.type, row.error_type)
+    succeeded = outcome == "succeeded"
     usage = None if message is None or not succeeded else msgspec.to_builtins(message.usage)
     return Attempt(
         kind=kind,  # type: ignore[arg-type]
-        type=row.type,  # type: ignore[arg-type]
+        type=outcome,  # type: ignore[arg-type]
         model=shorten_text(message.model, result_rows.LONGEST_NAME) if message and message.model else None,
         stop_reason=shorten_text(row.stop_reason, result_rows.LONGEST_NAME) if row.stop_reason else None,
         usage={name: count for name, count in usage.items() if count is not None} if usage else None,
         cost=_cost_of(row, origin),
         batch_id=origin.batch_id,
-        error_type=shorten_text(row.error_type, result_rows.LONGEST_NAME) if row.error_type else None,
+        error_type=shorten_text(error_type, result_rows.LONGEST_NAME) if error_type else None,
     )
 
 

@@ -108,6 +108,19 @@ class TestARowThatCameBack:
             ("refusal_model", "expired"),
         ]
 
+    def test_that_cannot_be_read_leaves_the_answer_and_is_not_sent_again(self) -> None:
+        found = sending("refusal", "first", content=[])
+        line = b'{"custom_id":"y","result":{"type":"succeeded","message":{broken'
+        row = result_rows.salvage_row(line)
+        assert row is not None
+        stored = found.add_row(row, line, Origin("msgbatch_2", Prices(), 1.8e9))
+        now = StoredRow(result_rows.decode_row(stored), stored, 1, Origin("msgbatch_2", Prices()))
+        assert now.row.incomplete == "refusal"
+        assert [(each.type, each.error_type, each.cost) for each in now.attempts[1:]] == [
+            ("errored", "unreadable_result", None)
+        ]
+        assert Sending(now, OPTIONS).kind is None
+
     def test_of_a_continued_answer_is_joined(self) -> None:
         usage = {"input_tokens": 3, "output_tokens": 4, "cache_creation": {"ephemeral_5m_input_tokens": 1}}
         usage |= {"iterations": [{"n": 1}], "service_tier": "batch", "server_tool_use": None}
