@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from claude_batch_tasks.errors import JobNotFound, RequestNotFound
 from claude_batch_tasks.outputs import OutputReader
@@ -15,7 +15,6 @@ from claude_batch_tasks.results.combined import CombinableStore, Combined
 from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result, open_answers
 from claude_batch_tasks.results.request_search import Places, RequestSearch
 from claude_batch_tasks.store import HasJobs, lost_records
-from claude_batch_tasks.wire.result_rows import OUTCOMES
 
 if TYPE_CHECKING:
     import pandas
@@ -179,5 +178,5 @@ def _write_outcomes(file: Any, format: str | None, outcomes: Iterable[export.Nam
 
 
 def _check_choices(type: Any, order: Any) -> None:
-    check_choice("type", type, (*OUTCOMES, None))
-    check_choice("order", order, ("stored", "request"))
+    check_choice("type", type, (*get_args(Type), None))
+    check_choice("order", order, get_args(Order))

@@ -25,7 +25,6 @@ from claude_batch_tasks.steps.step import (
     JobEnded as JobEnded,
     LeaseLost as LeaseLost,
     Step as Step,
-    reason_of as reason_of,
 )
-from claude_batch_tasks.steps.step_task import StepTask as StepTask
+from claude_batch_tasks.steps.step_task import StepTask as StepTask, reason_of as reason_of
 from claude_batch_tasks.steps.task_classes import by_name as by_name, job_task as job_task

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import api, errors, rules, steady
 from claude_batch_tasks.formatting import format_duration
-from claude_batch_tasks.outputs import OutputUnusable
 from claude_batch_tasks.records import BatchRecord, JobRecord, Lease, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import credentials
@@ -430,20 +428,6 @@ def retry_limits(settings: Settings, exc: Exception | None) -> tuple[float, floa
     if isinstance(exc, (errors.StoreUnavailable, OperationalError)):
         most = min(most, rules.OUTAGE_RETRY_MAX)
     return min(settings.retry_min, most), most
-
-
-def reason_of(exc: BaseException) -> str:
-    """Say what interrupted a step, without any text that may hold a part of a prompt."""
-    name = type(exc).__name__
-    if isinstance(exc, (NoThread, NotRun, OutputUnusable)):
-        return str(exc)
-    if isinstance(exc, SoftTimeLimitExceeded):
-        return "its soft time limit was exceeded"
-    if isinstance(exc, OSError) and exc.strerror:
-        return f"{name}: {exc.strerror}"
-    if isinstance(exc, errors.BatchTasksError):
-        return f"{name}: {exc}"
-    return name
 
 
 def call_details(exc: Exception | None) -> dict[str, Any]:

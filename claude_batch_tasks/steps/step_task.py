@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from celery import signature
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.logs import get_logger
+from claude_batch_tasks.outputs import OutputUnusable
 from claude_batch_tasks.records import Flight, JobRecord, Lease, Unit
 from claude_batch_tasks.steps import job_summary, message_chain, publishing
 from claude_batch_tasks.steps.batch_task import JobTask, describe_wait, stops_worker
@@ -34,10 +35,11 @@ from claude_batch_tasks.steps.decisions import Decision, Done, Fail, StartOver, 
 from claude_batch_tasks.steps.step import (
     JobEnded,
     LeaseLost,
+    NoThread,
+    NotRun,
     Step,
     call_details,
     keep_lease,
-    reason_of,
     take_lease,
 )
 from claude_batch_tasks.store import history
@@ -555,6 +557,20 @@ class StepTask(JobTask):
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Skip the app's hook."""
+
+
+def reason_of(exc: BaseException) -> str:
+    """Say what interrupted a step, without any text that may hold a part of a prompt."""
+    name = type(exc).__name__
+    if isinstance(exc, (NoThread, NotRun, OutputUnusable)):
+        return str(exc)
+    if isinstance(exc, SoftTimeLimitExceeded):
+        return "its soft time limit was exceeded"
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{name}: {exc.strerror}"
+    if isinstance(exc, errors.BatchTasksError):
+        return f"{name}: {exc}"
+    return name
 
 
 def _make_retry(waiting: errors.Waiting, wait: float) -> Retry:

@@ -10,12 +10,12 @@ from contextlib import suppress
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.lifecycle.resubmission.positions import nonce_of_round, positions_carried, positions_in_batch
-from claude_batch_tasks.lifecycle.resubmission.sent_requests import find_sendings, read_chosen
+from claude_batch_tasks.lifecycle.resubmission.sent_requests import find_sendings, read_params
 from claude_batch_tasks.records import BatchRecord, JobRecord, RepairOptions
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HasPayloads, ReadableStore
-from claude_batch_tasks.wire import batch_requests, repairs
+from claude_batch_tasks.wire import repairs
 from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completeness
 from claude_batch_tasks.wire.judgement import Judgement
 from claude_batch_tasks.wire.stored_rows import Origin
@@ -91,15 +91,12 @@ def resend_cut(store: HasPayloads, job_id: str, batch: int, seen: Completeness) 
         return
     options = again.options
     cut.sort()
-    at = 0
+    sent = read_params(store, job_id, batch, array("I", (place for place, _, _ in cut)))
     with suppress(ResultsMissing):  # of requests that are gone, the cut answers stay
-        for _, body, chosen in read_chosen(store, job_id, batch, array("I", (place for place, _, _ in cut))):
-            for params in batch_requests.pick_requests(body, chosen):
-                place, times, moved = cut[at]
-                model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
-                if repairs.can_raise_tokens(params, model, times, options):
-                    judged.resend_cut(place)
-                at += 1
+        for params, (place, times, moved) in zip(sent, cut, strict=False):
+            model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
+            if repairs.can_raise_tokens(params, model, times, options):
+                judged.resend_cut(place)
 
 
 def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:

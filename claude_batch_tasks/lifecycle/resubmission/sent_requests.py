@@ -107,7 +107,12 @@ def read_staged(store: HasPayloads, job_id: str, batch: int) -> Iterator[tuple[l
 
 def read_params_left(store: JobContents, job_id: str, batch: int, record: BatchRecord) -> Iterator[bytes]:
     """Yield the params, as JSON, of the requests that are eligible for the Messages API."""
-    for _, body, chosen in read_chosen(store, job_id, batch, positions_left(store, job_id, batch, record)):
+    yield from read_params(store, job_id, batch, positions_left(store, job_id, batch, record))
+
+
+def read_params(store: HasPayloads, job_id: str, batch: int, wanted: Sequence[int]) -> Iterator[bytes]:
+    """Yield the params of wanted requests as they were submitted, as JSON."""
+    for _, body, chosen in read_chosen(store, job_id, batch, wanted):
         yield from batch_requests.pick_requests(body, chosen)
 
 
