@@ -12,7 +12,7 @@ from claude_batch_tasks.results import failures
 from claude_batch_tasks.results.reader import RequestResult
 
 #: The width of a failure type, and of an example's custom_id.
-_TYPE, _ID = 23, 20
+_TYPE, _ID = 29, 20
 
 
 def format_counts(counts: Iterable[FailureCount]) -> Iterator[Line]:

@@ -46,7 +46,7 @@ def import_path(path: str, option: str) -> Any:
             return pkgutil.resolve_name(path)
     except Exception as exc:  # noqa: BLE001 - whatever the application's module raises
         reason = f"{type(exc).__name__}: {exc}"[:300]
-        raise refuse_option(option, f"{path} cannot be imported: {reason}") from None
+        raise refuse_option(option, f"{path or 'an empty text'} cannot be imported: {reason}") from None
 
 
 def refuse_option(option: str, why: str) -> InvalidSettings:

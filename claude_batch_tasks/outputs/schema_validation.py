@@ -16,7 +16,10 @@ def make_validator(schema: dict[str, Any]) -> Callable[[Any], str | None]:
     Raises:
         ValueError: this is no JSON schema, or it needs other documents.
     """
-    validator: Any = jsonschema_rs.validator_for(schema, mask="it", retriever=_refuse_retrieval)
+    try:
+        validator: Any = jsonschema_rs.validator_for(schema, mask="it", retriever=_refuse_retrieval)
+    except jsonschema_rs.ValidationError as exc:
+        raise ValueError(join_problem(exc.instance_path, str(exc.message))) from None
 
     def find_problem(value: Any) -> str | None:
         try:

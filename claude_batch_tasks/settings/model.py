@@ -149,7 +149,7 @@ class Settings:
         5, "times that an answer is continued, in a batch, that paused in the middle of a server tool"
     )
     reask: int = _setting(
-        0, "times that a request is sent again, with its answer and what is wrong with it, whose answer is not valid"
+        0, "times that a request whose answer is invalid is sent again, with this answer and what is wrong with it"
     )
     deadline: float | None = _setting(
         None,

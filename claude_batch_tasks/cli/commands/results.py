@@ -44,14 +44,16 @@ def results(
 ) -> None:
     """Write the results of a job.
 
-    One a line: {"custom_id": ..., "source": ..., "result": ...}. While the job runs: those of the batches that are
-    finished. With -o FILE --json: an object that says what was written.
+    One a line: {"custom_id": ..., "source": ..., "result": ...}, and where there is something to say "incomplete",
+    "parse_error" and "attempts". While the job runs: those of the batches that are finished. With -o FILE --json: an
+    object that says what was written.
 
     \b
     claude-batch results $JOB | jq -r .result.message.content[0].text
     claude-batch results $JOB -o results.parquet
     """
     from claude_batch_tasks.cli import common
+    from claude_batch_tasks.wire import answer_texts
 
     exporting.check_target(file, format_)
     job = common.find_job(ctx, job_id)
@@ -72,3 +74,6 @@ def results(
     status = job.status()
     if status.done < status.requests or status.ended_at is None:
         output.say(f"Job {job.id} is {status.phase}: {status.done:,} of {status.requests:,} requests have a result.")
+    if answer_texts.count_incomplete(status.incomplete):
+        text = answer_texts.format_incomplete(status.incomplete)
+        output.hint_command(f"{text}. Which, and why", common.spell_command(ctx, f"failures {job.id}"))

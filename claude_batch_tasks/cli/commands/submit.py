@@ -39,15 +39,19 @@ def submit(
     FILE (`-`: standard input) has one request a line: {"custom_id": "review 17", "params": {"model": ...,
     "max_tokens": ..., "messages": [...]}}. It may also be a JSON array of these or {"requests": [...]}, in UTF-8 or
     UTF-16, and packed with gzip, zstd, bzip2 or xz. With --json the status of the job is printed instead of its id.
+    With -s go also the import paths of the type of the answers (output) and of your check of them (check).
 
     \b
     JOB=$(claude-batch submit requests.jsonl)
     claude-batch submit requests.jsonl.gz --wait -s max_wait=7200
+    claude-batch submit requests.jsonl -s output=answers.Review -s reask=2
     """
     from claude_batch_tasks.cli import common, submitting
 
     app = common.sending_app(ctx)
-    checked = {**common.check_options(app, options), "client": client, "label": label, "metadata": metadata or None}
+    typed = {name: options.pop(name) for name in ("output", "check") if name in options}
+    checked = common.check_options(app, options)
+    checked.update(typed, client=client, label=label, metadata=metadata or None)
     job = submitting.submit_file(ctx, app, file, checked, queue=queue, quiet=quiet)
     submitting.report_submitted(ctx, job, queue=queue, wait=wait, as_json=as_json, quiet=quiet)
 

@@ -22,11 +22,13 @@ from claude_batch_tasks import BatchJob, errors, list_jobs
 from claude_batch_tasks.cli import claude_batch, common, following, request_file
 from claude_batch_tasks.embedded import RedisServer, free_port
 from claude_batch_tasks.lifecycle import submission
+from claude_batch_tasks.outputs import describe_output
 from claude_batch_tasks.records import Unit, WorkerPresence
 from claude_batch_tasks.store import Store, open_store_at
 from tests.factories import make_params
 from tests.support import ASKED_ONCE
 from tests.unit.jobs.job_maker import ANSWERS, CUT, SUCCEEDED, Maker
+from tests.unit.outputs.kinds import Review, check_stars
 
 PROMPT = "SECRET-PROMPT"
 
@@ -125,9 +127,18 @@ class TestSubmitting:
         assert record.options.pop("deadline") == pytest.approx(3600, abs=60)
         assert record.options == {"max_wait": 7200, "retries": 0, "fallback": "off", "max_cost": None}
 
+    def test_takes_the_type_of_the_answers(self, run: Callable[..., Result], store: Store) -> None:
+        kinds = "tests.unit.outputs.kinds"
+        typed = ("-s", f"output={kinds}.Review", "-s", f"check={kinds}.check_stars", "-s", "reask=2")
+        record = store.jobs.read_job(run("submit", "-", "-q", *typed, input=line()).output.strip())
+        assert record is not None
+        assert (record.options, record.output) == ({"reask": 2}, describe_output(Review, check_stars))
+
     @pytest.mark.parametrize(
         ("option", "said"),
         [
+            ("output=answers", "answers cannot be imported"),
+            ("reask=2", "needs output="),
             ("maxwait=3", "did you mean max_wait?"),
             ("max_wait", "write NAME=VALUE"),
             ("max_wait=soon", "must be a number"),
@@ -412,6 +423,14 @@ class TestAJobWithAnswersThatAreNotComplete:
         assert f"State      completed: {said}" in run("status", job.id).output
         assert run("list").output.splitlines()[1].endswith("expired 1, incomplete 3")
         assert f" completed: {said}" in run("watch", job.id).output
+
+    def test_says_so_where_its_results_are_exported(
+        self, run: Callable[..., Result], job: BatchJob, tmp_path: Path
+    ) -> None:
+        said = "3 answers are incomplete (2 max_tokens, 1 refusal), 1 answer has an unknown stop reason"
+        exported = run("results", job.id, "-o", str(tmp_path / "all.csv")).output
+        assert said in exported
+        assert f". Which, and why: claude-batch failures {job.id}" in exported
 
     def test_has_counts_as_json(self, run: Callable[..., Result], job: BatchJob) -> None:
         found = json.loads(run("status", job.id, "--json").output)

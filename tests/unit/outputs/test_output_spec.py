@@ -107,12 +107,16 @@ class TestRefused:
 
     @pytest.mark.parametrize("path", ["nowhere.Review", f"{HERE}.Nothing", "", "a b"])
     def test_is_a_path_that_cannot_be_imported(self, path: str) -> None:
-        assert "cannot be imported" in refusal_of(path)
+        assert f"{path or 'an empty text'} cannot be imported" in refusal_of(path)
 
     @pytest.mark.parametrize(
         ("schema", "why"),
         [
-            ({"type": "strin"}, "no JSON schema"),
+            ({"type": "strin"}, "no JSON schema: $.type: "),
+            (
+                {"type": "object", "properties": {"stars": {"type": "string", "pattern": "("}}},
+                "$.properties.stars.pattern",
+            ),
             ({"$ref": "#/$defs/missing"}, "no JSON schema"),
             ({"$ref": "https://example.test/schema.json"}, "must have everything in itself"),
             ({"$ref": "file:///etc/passwd"}, "must have everything in itself"),
