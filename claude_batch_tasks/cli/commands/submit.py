@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -49,7 +49,7 @@ def submit(
     from claude_batch_tasks.cli import common, submitting
 
     app = common.sending_app(ctx)
-    typed = {name: options.pop(name) for name in ("output", "check") if name in options}
+    typed: dict[str, Any] = {name: options.pop(name) for name in ("output", "check") if name in options}
     checked = common.check_options(app, options)
     checked.update(typed, client=client, label=label, metadata=metadata or None)
     job = submitting.submit_file(ctx, app, file, checked, queue=queue, quiet=quiet)
