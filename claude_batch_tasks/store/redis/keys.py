@@ -34,7 +34,8 @@ key after claude_batch:               type    what                              
 {JOB}:batch:BATCH:rows:ATTEMPT:TOKEN  list    those that are fetched again                        after a day
 {JOB}:batch:BATCH:pieces:ATTEMPT      string  in which chunk each row is, 32-bit integers         with its job
 {JOB}:batch:BATCH:eligible:ATTEMPT    string  which rows are eligible, likewise                   with its job
-{JOB}:batch:BATCH:again:ATTEMPT       string  which are in the next smaller batch, likewise       with its job
+{JOB}:batch:BATCH:again:ATTEMPT       string  which are in the next smaller batch, likewise       with its job, or
+                                                                                                  after 90 days
 {JOB}:batch:BATCH:index:ATTEMPT       hash    as the job's, where that has none                   with its job
 {JOB}:batch:BATCH:lanes               hash    ``LaneRecord`` and lease of each sender, ``LANE:``  with its job
 {JOB}:batch:BATCH:to_send             zset    position of a request by when it is due             with its job

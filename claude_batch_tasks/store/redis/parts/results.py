@@ -21,6 +21,10 @@ from claude_batch_tasks.wire.completeness import MISSING
 #: Positions that are read at a time.
 _PAGE = 500
 
+#: Seconds until it is forgotten which requests were to be sent again, where a worker of 0.2.0 ends the job: it does not
+#: know that key. Any other has it expire with the job.
+_AGAIN_TTL = 90 * 86_400
+
 #: Runs of positions in one call of a script: Lua takes several thousand arguments.
 _RUNS = 1000
 
@@ -63,7 +67,7 @@ class RedisResults(Part):
         index: Iterable[tuple[int, bytes]] = (),
     ) -> bool:
         keys = [attempt_key(job_id, batch, name, attempt) for name in FETCHED]
-        args: list[Any] = [pieces, eligible_places, again_places or b"", "" if again_places is None else "again"]
+        args: list[Any] = [pieces, eligible_places, again_places or b"", "" if again_places is None else _AGAIN_TTL]
         for number, part in index:
             args += [str(number), self._connection.cipher.encrypt(part, keys[3])]
         return bool(self._restore(keys=[job_key(job_id), keys[0] + copy, *keys], args=args))
@@ -86,9 +90,10 @@ class RedisResults(Part):
         keys = [attempt_key(unit.job_id, unit.batch, name, attempt) for name in FETCHED]
         # Persist first: an attempt that is published must never expire, one that is not may stay a little longer.
         self._redis.persist(keys[0])
-        for key, value in zip((*keys[1:3], keys[4]), (pieces, eligible_places, again_places), strict=True):
-            if value is not None:
-                self._redis.set(key, value)
+        for key, value in zip(keys[1:3], (pieces, eligible_places), strict=True):
+            self._redis.set(key, value)
+        if again_places is not None:
+            self._redis.set(keys[4], again_places, ex=_AGAIN_TTL)
         if parts := {str(number): self._connection.cipher.encrypt(part, keys[3]) for number, part in index}:
             self._redis.hset(keys[3], mapping=parts)
         if self._leases.write_record(unit, owner, published=attempt, **changes):

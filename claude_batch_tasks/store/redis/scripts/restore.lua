@@ -9,7 +9,7 @@
 -- ARGV[1]  in which piece each is
 -- ARGV[2]  which deserve another chance
 -- ARGV[3]  which are in the next smaller batch
--- ARGV[4]  "" if that is not known
+-- ARGV[4]  seconds until that expires if the job does not; "" if it is not known
 -- ARGV[5..] part, entries, part, entries, ... of the index
 -- Returns 1 if it was done.
 if redis.call('HEXISTS', KEYS[1], JOB.nonce) == 0 or redis.call('EXISTS', KEYS[2]) == 0 then
@@ -31,5 +31,8 @@ for at = 3, #KEYS do
   else
     redis.call('PERSIST', KEYS[at])
   end
+end
+if left <= 0 and ARGV[4] ~= '' then
+  redis.call('EXPIRE', KEYS[7], ARGV[4])
 end
 return 1

@@ -60,6 +60,23 @@ class TestTheLifeOfAJobsKeys:
         for name in ("batch:0:given_up", "delivered", "undelivered", "delivered:parts"):
             assert 0 < redis_client.ttl(f"claude_batch:{{{job}}}:{name}") <= rules.RETENTION
 
+    def test_of_what_is_sent_again_ends_by_itself_too(
+        self, store: RedisStore, job: str, redis_client: redis.Redis
+    ) -> None:
+        store.jobs.persist_job(job)
+        store.leases.acquire_lease(BATCH, 0, "me", 60)
+        store.leases.write_record(BATCH, "me", attempt=1)
+        store.results.write_rows(job, 0, 1, [b"row"])
+        assert store.results.publish_rows(BATCH, "me", 1, **NO_ROWS, again_places=b"next")
+        key = f"claude_batch:{{{job}}}:batch:0:again:1"
+        assert 80 * 86_400 < redis_client.ttl(key) <= 90 * 86_400
+        redis_client.persist(key)
+        store.results.write_rows(job, 0, 1, [b"row"], copy=":copy")
+        assert store.results.restore_rows(job, 0, 1, ":copy", **NO_ROWS, again_places=b"next")
+        assert 80 * 86_400 < redis_client.ttl(key) <= 90 * 86_400
+        store.jobs.expire_job(job, 100)
+        assert 0 < redis_client.ttl(key) <= 100
+
     def test_ends_after_its_end(self, store: RedisStore, job: str, redis_client: redis.Redis) -> None:
         store.jobs.persist_job(job)
         live(store)
