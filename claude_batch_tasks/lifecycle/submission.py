@@ -45,7 +45,7 @@ class Staging:
         self, store: _Stageable, settings: Settings, job_id: str, output: Mapping[str, Any] | None = None
     ) -> None:
         self._store, self._settings, self._job_id = store, settings, job_id
-        self._prepare = None if output is None else outputs.OutputSender(output).add_output
+        self._prepare = outputs.make_preparation(output, settings.refusal_model or ())
         self.nonce = secrets.token_hex(8)
         #: The batches into which the requests were divided.
         self.batches: list[BatchRecord] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from claude_batch_tasks.outputs import schemas
@@ -61,6 +61,42 @@ class OutputSender:
 def add_output(params: dict[str, Any], spec: Mapping[str, Any]) -> tuple[dict[str, Any], Problems]:
     """Return params that ask for the answer, and what keeps them from that; ``OutputSender`` does it for many."""
     return OutputSender(spec).add_output(params)
+
+
+def make_preparation(
+    spec: Mapping[str, Any] | None, refusal_models: Sequence[str]
+) -> Callable[[dict[str, Any]], tuple[dict[str, Any], Problems]] | None:
+    """Return what makes the params of a job's requests as they are sent, and says what is wrong; None: they stay.
+
+    Args:
+        spec: the type of the answers; None: the job has none.
+        refusal_models: models that are sent what was refused, in the form that the first model was sent.
+    """
+    add = None if spec is None else OutputSender(spec).add_output
+    if all(has_structured_outputs(model) and takes_forced_tool(model) for model in refusal_models):
+        return add
+
+    def prepare(params: dict[str, Any]) -> tuple[dict[str, Any], Problems]:
+        params, problems = (params, []) if add is None else add(params)
+        return params, [*problems, *_find_unfit(params, refusal_models)]
+
+    return prepare
+
+
+def _find_unfit(params: dict[str, Any], refusal_models: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield why models cannot be sent params that another has refused."""
+    for model in refusal_models:
+        if _has_format(params) and not has_structured_outputs(model):
+            field, why = "output_config.format", "has no structured outputs"
+        elif _forces_tool(params) and not takes_forced_tool(model):
+            field, why = "tool_choice", "takes no forced tool"
+        else:
+            continue
+        yield (
+            f"params.{field}",
+            f"is not possible with refusal_model {model}, which {why}: name another one in the option refusal_model or "
+            "the setting claude_batch_refusal_model",
+        )
 
 
 #: A field, how a request has it in a way that does not go, and why.

@@ -306,6 +306,29 @@ class TestARefusalModel:
         app.conf.claude_batch_refusal_model = make_request("a")["params"]["model"]
         stage("a")
 
+    def test_must_take_what_the_first_model_is_sent(self, app: Celery, make_request: Any, keys: Keys) -> None:
+        """Otherwise the API would refuse each repair, a day later."""
+        output = {"type": "object", "properties": {}, "additionalProperties": False}
+        own, forced = make_request("a"), make_request("b")
+        own["params"]["output_config"] = {"format": {"type": "json_schema", "schema": output}}
+        forced["params"] |= {"tools": [{"name": "t", "input_schema": output}], "tool_choice": {"type": "any"}}
+        for request, options, wrong in (
+            (own, {"refusal_model": "claude-opus-4-5, claude-3-haiku-20240307"}, "claude-3-haiku.*no structured outp"),
+            (
+                make_request("a"),
+                {"refusal_model": "claude-3-haiku-20240307", "output": output},
+                "no structured outputs",
+            ),
+            (forced, {"refusal_model": "claude-mythos-5"}, "tool_choice .*is not possible.*takes no forced tool"),
+        ):
+            with pytest.raises(errors.InvalidRequests, match=wrong):
+                submission.submit_job(app, JOB, [request], options)
+        app.conf.claude_batch_refusal_model = "claude-3-haiku-20240307"
+        with pytest.raises(errors.InvalidRequests, match="refusal_model claude-3-haiku"):
+            submission.submit_job(app, JOB, [own], {})
+        assert keys() == set()
+        submission.submit_job(app, JOB, [forced, make_request("c")], {})
+
 
 class TestSubmittingThatFails:
     """Half way through, and nothing stays behind."""
