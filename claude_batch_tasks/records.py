@@ -526,6 +526,8 @@ class _Fetched(_Waiting, kw_only=True):
     """Number of requests that were sent again because their answers were not complete, by kind, over all rounds."""
     again: SetByResume[Again | None] = None
     """What is sent again in a smaller batch, if there is one; None: 0.2.0 fetched the results."""
+    not_sent_again: OfBoth[str | None] = None
+    """Why the requests that were to be sent again in a smaller batch were not."""
     failed_types_of: SetByResume[list[int]] = []
     """What ``failed_types`` were counted of; if the batch has other results now, an earlier release fetched them."""
 

@@ -57,7 +57,7 @@ def _end_uncreated(step: Step, note: str) -> Done:
         "outcome": result_rows.errored_row("budget_exceeded", note, None),
         "counts": {"errored": record.count},
     }
-    step.update_record(state="unsent", note=note, **({} if record.rounds else outcome))
+    step.update_record(state="unsent", note=note, **({"not_sent_again": note} if record.rounds else outcome))
     return Done("max_cost leaves no money for it")
 
 

@@ -95,7 +95,8 @@ def _ask_list(step: Step, exc: errors.NotFoundError, now: float) -> None:
 def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: errors.ApiError) -> Done | Fail:
     """Handle a batch that does not exist: its requests fall back, or the job fails."""
     if step.batch.rounds:  # the requests of this batch have the outcomes of the round before
-        step.update_record(state=state)
+        what = "another batch was not created" if state == "unsent" else "its next batch was lost"
+        step.update_record(state=state, not_sent_again=f"{what}: {error}")
         step.record_event(state, f"{state}: {error}", level=logging.WARNING)
         return Done(f"{state}: {error}")
     if step.settings.fallback == "off":

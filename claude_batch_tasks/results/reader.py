@@ -362,9 +362,17 @@ class Reader:
 
     def _add_note(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
         """Add the note why a request was not sent again, if it was eligible for that."""
-        if self._batch.layers and not _is_open(outcome.row):
-            return outcome
-        return outcome._replace(note=notes.get(outcome.place, self._batch.note))
+        batch, note = self._batch, None
+        if not batch.layers or _is_open(outcome.row):
+            note = notes.get(outcome.place, batch.note)
+        if note is None and batch.not_sent_again is not None and self._left_places[outcome.place]:
+            note = batch.not_sent_again
+        return outcome if note is None else outcome._replace(note=note)
+
+    @cached_property
+    def _left_places(self) -> bytearray:
+        """Which requests were to be in the next smaller batch, by position."""
+        return self._sent_places(*self._batch.layers[0]) if self._batch.layers else bytearray(self._batch.count)
 
     def _check_that_it_is_there(self) -> None:
         """Raise an error if the job is gone.

@@ -41,7 +41,7 @@ class CreateBatch(InFlightTask):
                 step.stop_job(str(error))
             if not smaller:
                 return super().end_failed(error)
-            step.update_record(state="unsent")
+            step.update_record(state="unsent", not_sent_again=f"another batch was not created: {error}")
             step.record_event("unsent", f"not created: {error}", level=logging.WARNING)
         return f"unsent: {error}"
 
@@ -99,7 +99,7 @@ def _check_stopped(step: Step) -> Done | Fail | None:
     record, job = step.batch, step.job
     if job.cancel_requested or (record.rounds and job.stopped):
         outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
-        step.update_record(state="unsent", **outcome)
+        step.update_record(state="unsent", not_sent_again=job.stopped, **outcome)
         return Done(f"not created: the job is {'canceled' if job.cancel_requested else 'stopped'}")
     if job.stopped is not None and job.stopped.startswith("create:"):
         return Fail(errors.PermanentError(job.stopped))  # the account refused another batch of the job

@@ -141,13 +141,12 @@ def _choose_next_attempt(step: Step) -> str:
             step.update_record(note="the store had lost its record, and with it which requests were already sent again")
         elif job.stopped is not None:
             barred = True
-            step.update_record(note=job.stopped)
+            step.update_record(note=job.stopped, not_sent_again=job.stopped)
+    in_time = not again or barred or _ends_in_time(step, again)
+    if not in_time:
+        step.update_record(not_sent_again="another batch would probably not end before the deadline")
     return rules.choose_next_attempt(
-        barred=barred,
-        again=again,
-        eligible=record.eligible,
-        fallback=settings.fallback,
-        in_time=not again or _ends_in_time(step, again),
+        barred=barred, again=again, eligible=record.eligible, fallback=settings.fallback, in_time=in_time
     )
 
 

@@ -104,7 +104,7 @@ _BATCH = Key(
         """
         refusal refused_since organization workspace unidentified api_ahead not_before unpriced stored rows read_only
         failed_types failed_types_of processed incomplete incomplete_examples repairs
-        again
+        again not_sent_again
         retry:NUMBER
         """
         + _BROKEN

@@ -92,14 +92,32 @@ def messages_sent(simulator: Simulator) -> list[str]:
     return [prompt.text for prompt in simulator.journal().prompts if prompt.sent_as_messages]
 
 
-def test_a_repair_that_cannot_be_created_leaves_the_answer(app: Celery, simulator: Simulator) -> None:
-    simulator.faults(Fault("create", "status", status=400, error="invalid_request_error", calls=(2,)))
-    result = run_batch.delay(make_requests(), refusal_model=OTHER)
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, "invalid_request_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (413, "request_too_large"),
+    ],
+)
+def test_a_repair_that_cannot_be_created_leaves_the_answer(
+    app: Celery, simulator: Simulator, status: int, error: str
+) -> None:
+    simulator.behave(answers=(Answer(prompt="t 5$", type="expired", via="batch"), REFUSED))
+    simulator.faults(Fault("create", "status", status=status, error=error, calls=tuple(range(2, 100))))
+    result = run_batch.delay(make_requests(), refusal_model=OTHER, create_not_found_limit=2)
     summary, rows = end_job(app, simulator, result)
     assert (summary["state"], summary["incomplete"], summary["repairs"]) == ("completed", {"refusal": 2}, {})
     assert repairs_of(rows["10"]) == [("first", "refusal")]
     assert rows["10"].text == "I"
-    assert messages_sent(simulator) == []
+    assert str(status) in (rows["10"].note or "")
+    assert BatchJob(result.id, app).result("10").note == rows["10"].note
+    assert rows["1"].note is None
+    # A job whose account is refused stops, and keeps what it has.
+    assert (summary["fallback"], rows["5"].type) == ((0, "expired") if status == 403 else (1, "succeeded"))
+    assert messages_sent(simulator) == ["prompt 5"] * summary["fallback"]
+    assert repairs_of(rows["5"])[0] == ("first", "expired")
 
 
 def test_a_repair_whose_create_is_not_answered_is_found(app: Celery, simulator: Simulator) -> None:
@@ -184,14 +202,16 @@ def test_repairs_that_are_lost_leave_the_answers(app: Celery, simulator: Simulat
     summary, rows = end_job(app, simulator, result)
     assert (summary["succeeded"], summary["incomplete"], summary["fallback"]) == (20, {"refusal": 2}, 1)
     assert repairs_of(rows["0"])[0] == ("first", "refusal")
+    assert "its next batch was lost" in (rows["0"].note or "")
     assert messages_sent(simulator) == ["prompt 5"]
 
 
 def test_a_deadline_leaves_no_time_for_repairs(app: Celery, simulator: Simulator) -> None:
     simulator.behave(answers=(Answer(prompt="t 5$", type="expired", via="batch"), REFUSED))
     result = run_batch.delay(make_requests(), refusal_model=OTHER, deadline=600)
-    summary, _ = end_job(app, simulator, result)
+    summary, rows = end_job(app, simulator, result)
     assert (summary["incomplete"], summary["repairs"], summary["fallback"]) == ({"refusal": 2}, {}, 1)
+    assert "not end before the deadline" in (rows["0"].note or "")
     assert simulator.state().totals.batches_created == 1
     assert messages_sent(simulator) == ["prompt 5"]
 
@@ -205,6 +225,7 @@ def test_repairs_are_within_the_cost_of_the_job(app: Celery, simulator: Simulato
     assert (summary["succeeded"], summary["incomplete"], summary["repairs"]) == (20, {"refusal": 20}, {})
     assert summary["cost"] <= 0.0003
     assert rows["0"].text == "I"
+    assert "max_cost" in (rows["0"].note or "")
     assert simulator.state().totals.batches_created == 1
     assert messages_sent(simulator) == []
 
