@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .models import Model
 
@@ -36,6 +36,10 @@ ErrorType: TypeAlias = Literal[
     "api_error",
     "overloaded_error",
 ]
+
+#: A number of times, and a probability, as a file or the control API may give them.
+Times: TypeAlias = Annotated[int, Meta(ge=0)]
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 #: The HTTP status that Anthropic sends with each error type.
 STATUS_OF: dict[ErrorType, int] = {
@@ -105,9 +109,9 @@ class Fault(Value, frozen=True):
     per: Literal["batch", "server"] = "batch"
     #: Strike with this probability. The draw depends only on the seed, the fault, the batch and the call's
     #: number.
-    probability: float = 1.0
+    probability: Share = 1.0
     #: Strike at most so often (0: without limit), counted as `per` says.
-    times: int = 0
+    times: Times = 0
     #: The moment that `after` and `before` count from. The batch must exist, and for `ended` have ended.
     #: Where a call is not for one batch it is always `started`, the start or reset of the simulator.
     since: Literal["started", "created", "ended"] = "created"
@@ -159,11 +163,11 @@ class Outcome(Value, frozen=True):
     custom_id: str = ""
     #: Text contained in the last user message.
     prompt: str = ""
-    probability: float = 1.0
+    probability: Share = 1.0
     #: At most so many requests of each batch (0: without limit).
-    count: int = 0
+    count: Times = 0
     #: Only the first so many times that one prompt is sent this way (0: always).
-    attempts: int = 0
+    attempts: Times = 0
     via: Literal["batch", "messages", "both"] = "batch"
 
 
@@ -196,14 +200,14 @@ class Answer(Value, frozen=True):
     model: str = ""
     #: A number: only the first so many times. A list: only these times, from 1. 0: always. Times are counted over
     #: batches and the Messages API, from the moment that a rule asks for them.
-    attempts: int | tuple[int, ...] = 0
+    attempts: Times | tuple[Annotated[int, Meta(ge=1)], ...] = 0
     #: What is one request to `attempts`: every request with the same first user message, whatever else of it
     #: changes (so also one that is repaired: another model, more turns, another custom_id), or with the same
     #: custom_id.
     attempts_of: Literal["prompt", "custom_id"] = "prompt"
-    probability: float = 1.0
+    probability: Share = 1.0
     #: At most so many requests of each batch (0: without limit).
-    count: int = 0
+    count: Times = 0
     via: Literal["batch", "messages", "both"] = "both"
 
     type: Literal["succeeded", "errored", "expired", "canceled"] = "succeeded"
@@ -231,7 +235,7 @@ class Answer(Value, frozen=True):
     stop_details: dict[str, Any] | None = None
     #: The answer is paused so many times: it comes in one part more than this, and each but the last has the stop
     #: reason `pause_turn`. A request whose last turn is the assistant's gets the part after it.
-    pauses: int = 0
+    pauses: Times = 0
     #: The container of the server's tools, which a request that continues the answer names: `{"id": "container_1"}`.
     container: dict[str, Any] | None = None
     #: Counters of the usage, in place of those that are counted: `{"output_tokens": 500}`.

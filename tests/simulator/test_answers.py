@@ -224,6 +224,9 @@ def test_rules_are_refused_with_the_entry_and_the_field(simulator: Simulator) ->
     for answers, problem in (
         ([{}, {"promt": "x"}], r"unknown field `promt` - at `\$.answers\[1\]`"),
         ([{"prompt": "("}], r"`prompt` is no regular expression: .* - at `\$.answers\[0\]`"),
+        ([{"probability": 2}], r"`float` <= 1.0 - at `\$.answers\[0\].probability`"),
+        ([{"pauses": -1}], r"`int` >= 0 - at `\$.answers\[0\].pauses`"),
+        ([{"attempts": [0]}], r"`int` >= 1 - at `\$.answers\[0\].attempts\[0\]`"),
         ([{"text": "x", "json": None}], r"`text` and `json` exclude each other - at `\$.answers\[0\]`"),
         ([{"pauses": "2"}], r"Expected `int`, got `str` - at `\$.answers\[0\].pauses`"),
     ):
