@@ -133,8 +133,8 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "repairs",
             "counter",
-            "Requests sent again in a smaller batch because their answers were not complete, counted when the whole "
-            "batch is final",
+            "Requests sent again in a smaller batch because their answers were not complete, counted when the "
+            "results of that batch are saved",
             {"kind": get_args(RepairKind)},
             of_job=True,
         ),

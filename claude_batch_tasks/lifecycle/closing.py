@@ -24,8 +24,6 @@ def close_batch(step: Step) -> None:
             metrics.count("requests", count, job=step.job, outcome=outcome, source=source)
         for reason, count in record.incomplete.items():
             metrics.count("incomplete_answers", count, job=step.job, reason=metrics.reason_label(reason))
-        for kind, count in record.repairs.items():
-            metrics.count("repairs", count, job=step.job, kind=kind)
     if record.state != "failed":
         delivery.announce_results(step, range(record.count))
     step.update_record(done=True)

@@ -15,6 +15,7 @@ from claude_batch_tasks.lifecycle.resubmission.positions import (
 )
 from claude_batch_tasks.lifecycle.resubmission.rounds import (
     begin_round as begin_round,
+    count_repairs as count_repairs,
     count_sources as count_sources,
     merge_rows as merge_rows,
     start_round as start_round,

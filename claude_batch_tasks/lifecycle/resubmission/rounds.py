@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -113,7 +114,7 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
     changes |= {
         "failed_types": failed,
         "incomplete": incomplete,
-        "repairs": _count_repairs(record),
+        "repairs": count_repairs(record.rounds),
         "counts": dict(counts),
         "usage": dict(Counter(past.usage) + seen.usage),
         "costs": spending.merge_costs(past.costs, changes["costs"]),
@@ -123,10 +124,10 @@ def merge_rows(record: BatchRecord, seen: Completeness) -> dict[str, Any]:
     return changes
 
 
-def _count_repairs(record: BatchRecord) -> dict[str, int]:
-    """Count the requests that were sent for each kind of repair, over all rounds."""
+def count_repairs(rounds: Iterable[Round]) -> dict[str, int]:
+    """Count the requests that were sent for each kind of repair after these rounds."""
     kinds: Counter[str] = Counter()
-    for past in record.rounds:
+    for past in rounds:
         kinds.update({} if past.again is None else past.again.kinds)
     del kinds["resubmission"]
     return dict(kinds)

@@ -7,12 +7,15 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, metrics, run_batch
+from claude_batch_tasks.lifecycle import closing
 from claude_batch_tasks.metrics import Instruments
 from claude_batch_tasks.testing import ClaudeBatch
 from tests.factories import make_params
@@ -71,6 +74,12 @@ def test_a_repaired_job_counts_what_is_left_and_what_was_repaired(counted: Count
     assert summary["repairs"] == status.repairs == {"refusal_model": 2, "max_tokens": 1}
     assert (summary["succeeded"], summary["expired"]) == (4, 1)
     assert counted["incomplete_answers", "refusal"] == 1
+    assert (counted["repairs", "refusal_model"], counted["repairs", "max_tokens"]) == (2, 1)
+    store: Any = job._store
+    batch = store.records.read_batch(job.job_id, 0)
+    batch.final, batch.state = False, "failed"  # it is resumed, and ends again
+    resumed: Any = SimpleNamespace(batch=batch, job=store.jobs.read_job(job.job_id), update_record=Mock())
+    closing.close_batch(resumed)
     assert (counted["repairs", "refusal_model"], counted["repairs", "max_tokens"]) == (2, 1)
 
 
