@@ -83,7 +83,7 @@ def requests(job_id: uuid.UUID) -> Iterator[dict]:
             "custom_id": str(review.pk),
             "params": {
                 "model": "claude-haiku-4-5",
-                "max_tokens": 16,
+                "max_tokens": 100,
                 "messages": [{"role": "user", "content": prompt}],
             },
         }
