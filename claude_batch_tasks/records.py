@@ -313,6 +313,8 @@ class RepairOptions(msgspec.Struct, kw_only=True):
     reask: int = 0
     long_output: bool = False
     """Whether the job has the beta header for answers of up to 300,000 tokens."""
+    max_bytes: int | None = None
+    """How large another batch may be; None: that was not looked at."""
 
 
 class Again(msgspec.Struct, kw_only=True):
@@ -321,6 +323,8 @@ class Again(msgspec.Struct, kw_only=True):
     attempt: int = 0
     """The download by which they were chosen."""
     count: int = 0
+    left: int = 0
+    """Number of requests for which it has no room, so that their answers stay. Their positions follow in the key."""
     outcomes: dict[str, int] = {}
     """By their outcomes so far."""
     incomplete: dict[str, int] = {}

@@ -78,7 +78,7 @@ def _refetch_attempt(
             f"the result file of {batch_id} has {seen.distinct:,} of {seen.expected:,} results", seen.expected
         )
     judged = seen.judged
-    resubmission.resend_cut(store, job_id, number, seen)
+    resubmission.complete_choice(store, job_id, number, record, seen)
     store.results.restore_rows(
         job_id,
         number,
@@ -86,7 +86,7 @@ def _refetch_attempt(
         copy,
         pieces=seen.pieces.tobytes(),
         eligible_places=judged.eligible.tobytes(),
-        again_places=None if judged.sent_again is None else judged.again.tobytes(),
+        again_places=None if judged.sent_again is None else judged.again_places,
         index=resubmission.stored_index(seen),
     )
     return seen.distinct

@@ -96,6 +96,9 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
         return "".join(text for text in texts if isinstance(text, str))
 
 
+#: Why a request was not sent again whose repair would have made the next batch too large.
+_NO_ROOM = "the next batch had no room for it (max_bytes_per_batch)"
+
 _UNKNOWN = Origin(None, Prices())
 
 
@@ -222,12 +225,20 @@ class Reader:
 
     def _sent_places(self, attempt: int, round_: int) -> bytearray:
         """Return, by position, which requests are in the batch after a round; none if 0.2.0 made it."""
-        rounds, sent = self._batch.rounds, bytearray(self._batch.count)
-        if (rounds[round_] if round_ < len(rounds) else self._batch).again is not None:
-            packed = self._store.results.read_again(self._job_id, self._number, attempt)
-            for place in array("I", packed[: len(packed) // 4 * 4]):
-                sent[place] = True
+        sent = bytearray(self._batch.count)
+        for place in self._read_again(attempt, round_)[0]:
+            sent[place] = True
         return sent
+
+    def _read_again(self, attempt: int, round_: int) -> tuple[array[int], array[int]]:
+        """Return the positions of the requests in the batch after a round, and of those for which it had no room."""
+        rounds = self._batch.rounds
+        again = (rounds[round_] if round_ < len(rounds) else self._batch).again
+        if again is None:
+            return array("I"), array("I")
+        packed = self._store.results.read_again(self._job_id, self._number, attempt)
+        found = array("I", packed[: len(packed) // 4 * 4])
+        return found[: again.count], found[again.count :]
 
     def _row_outcome(self, place: int, round_: int, row: result_rows.Row, line: bytes) -> Outcome:
         return Outcome(place, _source_of(round_), row, line, round=round_, origin=self._origins[round_])
@@ -365,14 +376,26 @@ class Reader:
         batch, note = self._batch, None
         if not batch.layers or _is_open(outcome.row):
             note = notes.get(outcome.place, batch.note)
-        if note is None and batch.not_sent_again is not None and self._left_places[outcome.place]:
-            note = batch.not_sent_again
+        if note is None:
+            note = self._left_notes[self._left_places[outcome.place]]
         return outcome if note is None else outcome._replace(note=note)
+
+    @property
+    def _left_notes(self) -> tuple[str | None, str | None, str]:
+        """Why requests were not sent again, as ``_left_places`` has it."""
+        return None, self._batch.not_sent_again, _NO_ROOM
 
     @cached_property
     def _left_places(self) -> bytearray:
-        """Which requests were to be in the next smaller batch, by position."""
-        return self._sent_places(*self._batch.layers[0]) if self._batch.layers else bytearray(self._batch.count)
+        """Which requests were to be in another batch, by position: 1 if there is none, 2 if it had no room."""
+        found, layers = bytearray(self._batch.count), self._batch.layers
+        for place in self._read_again(*layers[0])[0] if layers and self._batch.not_sent_again is not None else ():
+            found[place] = 1
+        again = [*(past.again for past in self._batch.rounds), self._batch.again]
+        for round_, each in enumerate(again):
+            for place in self._read_again(each.attempt, round_)[1] if each is not None and each.left else ():
+                found[place] = 2
+        return found
 
     def _check_that_it_is_there(self) -> None:
         """Raise an error if the job is gone.

@@ -89,11 +89,11 @@ def _check_complete(step: Step, seen: Completeness) -> Fail | None:
 def _publish_results(step: Step, seen: Completeness) -> None:
     record, judged = step.batch, seen.judged
     if seen.complete:
-        resubmission.resend_cut(step.store, step.unit.job_id, step.unit.batch or 0, seen)
+        resubmission.complete_choice(step.store, step.unit.job_id, step.unit.batch or 0, record, seen)
     changes = {"state": "fetched", "provisional": False, "intent_at": None, **resubmission.merge_rows(record, seen)}
     rows: dict[str, Any] = {"pieces": seen.pieces.tobytes(), "eligible_places": judged.eligible.tobytes()}
     if judged.sent_again is not None:
-        rows["again_places"] = judged.again.tobytes()
+        rows["again_places"] = judged.again_places
     if step.job.adopted:
         rows["index"] = resubmission.stored_index(seen)
     earlier = [round.attempt for round in record.rounds]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.pricing.prices import Prices
@@ -51,11 +51,16 @@ class Judgement:
         #: Positions of the requests that may go to the Messages API, and how many ended with which outcome.
         self.eligible = array("I")
         self.open: Counter[str] = Counter()
-        #: Positions of the requests that are in the next smaller batch, if there is one.
-        self.again = array("I")
-        self._again = Again(options=options or RepairOptions())
-        #: Positions of cut answers, how often their ``max_tokens`` were doubled, and how often they changed the model.
-        self._cut, self._doubled, self._moved = array("I"), array("B"), array("B")
+        #: Positions of the requests that are in the next smaller batch, if there is one, and by how many bytes each
+        #: grows at most: 0, if it is sent as it was submitted.
+        self.again, self.growths = array("I"), array("Q")
+        #: Outcome so far, reason why the answer is not complete, and kind of each, as an index of the different ones.
+        self._causes, self._known = array("H"), list[tuple[str, str | None, rules.SentAs]]()
+        #: Positions of those for which it has no room.
+        self._left = array("I")
+        #: Positions of cut answers, how often their ``max_tokens`` were doubled, how often they changed the model, and
+        #: by how many bytes they grow at most.
+        self._cut, self._doubled, self._moved, self._grown = array("I"), array("B"), array("B"), array("Q")
 
     def judge_rows(self, places: Sequence[int], rows: Sequence[Row], lines: list[bytes]) -> list[bytes]:
         """Count rows; return the lines to store."""
@@ -107,36 +112,62 @@ class Judgement:
             self._cut.append(place)
             self._doubled.append(min(sending.count_kind("max_tokens") - 1, 255))
             self._moved.append(min(sending.count_kind("refusal_model"), 255))
+            self._grown.append(stored.most_growth)
             return False
         if sending.kind is not None:
-            self._add_again(place, row.type, row.incomplete, sending.kind)
+            self._add_again(place, (row.type, row.incomplete, sending.kind), stored.most_growth)
         return sending.kind is not None
 
-    def _add_again(self, place: int, outcome: str, incomplete: str | None, kind: rules.SentAs) -> None:
+    def _add_again(self, place: int, cause: tuple[str, str | None, rules.SentAs], growth: int) -> None:
+        if cause not in self._known:
+            self._known.append(cause)
         self.again.append(place)
-        self._again.count += 1
-        _add(self._again.outcomes, outcome)
-        _add(self._again.kinds, kind)
-        if outcome == "succeeded" and incomplete is not None:
-            _add(self._again.incomplete, incomplete)
+        self.growths.append(growth)
+        self._causes.append(self._known.index(cause))
 
     @property
-    def cut(self) -> Iterator[tuple[int, int, int]]:
-        """Positions of cut answers, how often their ``max_tokens`` were doubled, and how often they changed the model.
+    def cut(self) -> Iterator[tuple[int, int, int, int]]:
+        """Positions of cut answers, how often they were doubled and changed the model, and by how much they grow.
 
-        Whether they can be doubled again depends on their params: see ``resend_cut``.
+        Whether their ``max_tokens`` can be doubled again depends on their params: see ``resend_cut``.
         """
-        return zip(self._cut, self._doubled, self._moved, strict=True)
+        return zip(self._cut, self._doubled, self._moved, self._grown, strict=True)
 
-    def resend_cut(self, place: int) -> None:
+    def resend_cut(self, place: int, growth: int) -> None:
         """Have a cut answer's request sent again with more tokens."""
-        self._add_again(place, "succeeded", "max_tokens", "max_tokens")
+        self._add_again(place, ("succeeded", "max_tokens", "max_tokens"), growth)
+
+    def leave_out(self, numbers: Collection[int]) -> None:
+        """Leave requests out of the next batch, which has no room for them: they keep their answers.
+
+        Args:
+            numbers: which of ``again``.
+        """
+        self._left = array("I", (self.again[number] for number in numbers))
+        for each in (self.again, self.growths, self._causes):
+            kept = array(each.typecode, (value for number, value in enumerate(each) if number not in numbers))
+            del each[:]
+            each.extend(kept)
+
+    @property
+    def again_places(self) -> bytes:
+        """Positions of the requests that are in the next smaller batch, then of those for which it has no room."""
+        return (self.again + self._left).tobytes()
 
     @property
     def sent_again(self) -> Again | None:
         """What is in the next smaller batch; None: the requests are not known."""
-        return None if self._options is None else self._again
+        if self._options is None:
+            return None
+        found = Again(count=len(self.again), left=len(self._left), options=self._options)
+        for index, count in Counter(self._causes).items():
+            outcome, incomplete, kind = self._known[index]
+            _add(found.outcomes, outcome, count)
+            _add(found.kinds, kind, count)
+            if outcome == "succeeded" and incomplete is not None:
+                _add(found.incomplete, incomplete, count)
+        return found
 
 
-def _add(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1
+def _add(counts: dict[str, int], name: str, count: int) -> None:
+    counts[name] = counts.get(name, 0) + count

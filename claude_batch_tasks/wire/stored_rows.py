@@ -27,6 +27,9 @@ MakeTurns = Callable[[list[dict[str, Any]], str], list[dict[str, Any]]]
 
 _NO_TURNS = b"[]"
 
+#: The most bytes of what a repair adds to a request beside parts of its answer: names, numbers, texts of ours.
+_GROWTH = 4000
+
 
 class Origin(NamedTuple):
     """The batch, or the calls, from which rows came, and at which prices."""
@@ -52,6 +55,14 @@ class StoredRow(NamedTuple):
         if self.row.attempts:
             return msgspec.json.decode(self.row.attempts, type=list[Attempt])
         return [make_attempt(self.row, "resubmission" if self.round else "first", self.origin)]
+
+    @property
+    def most_growth(self) -> int:
+        """The most bytes by which its request grows when it is sent again; 0: it has no answer that is repaired."""
+        if self.row.type != "succeeded":
+            return 0
+        # Written anew, a character may take three times its bytes: turns of a repair are ASCII.
+        return _GROWTH + len(self.turns) + 3 * len(self.row.content) + 6 * len(self.row.invalid or "")
 
     @property
     def turns(self) -> bytes:

@@ -21,9 +21,9 @@ from claude_batch_tasks.lifecycle.resubmission.rounds import (
     start_round as start_round,
 )
 from claude_batch_tasks.lifecycle.resubmission.row_judging import (
+    complete_choice as complete_choice,
     expect_rows as expect_rows,
     expect_rows_again as expect_rows_again,
-    resend_cut as resend_cut,
     stored_index as stored_index,
 )
 from claude_batch_tasks.lifecycle.resubmission.sent_requests import (

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from claude_batch_tasks.errors import ResultsMissing
-from claude_batch_tasks.records import BatchRecord, JobRecord
+from claude_batch_tasks.records import Again, BatchRecord, JobRecord
 from claude_batch_tasks.steps import Step
 from claude_batch_tasks.store import HasResults
 from claude_batch_tasks.wire import batch_requests
@@ -29,8 +29,9 @@ def positions_in_batch(store: HasResults, job_id: str, batch: int, record: Batch
     if not record.rounds:
         return range(record.count)
     past = record.rounds[-1]
-    read = store.results.read_eligible if past.again is None else store.results.read_again
-    return _unpack_positions(read(job_id, batch, past.attempt), past.sent)
+    if past.again is not None:
+        return _read_again(store, job_id, batch, past.attempt, past.again)
+    return _unpack_positions(store.results.read_eligible(job_id, batch, past.attempt), past.eligible)
 
 
 def positions_left(store: HasResults, job_id: str, batch: int, record: BatchRecord) -> Sequence[int]:
@@ -64,9 +65,16 @@ def final_positions(step: Step) -> Iterator[int]:
     for place in positions_left(store, job_id, batch, record):
         left[place] = True
     if record.published is not None and record.again is not None:
-        for place in _unpack_positions(store.results.read_again(job_id, batch, record.published), record.again.count):
+        for place in _read_again(store, job_id, batch, record.published, record.again):
             left[place] = True
     return (place for place in range(record.count) if not left[place])
+
+
+def _read_again(store: HasResults, job_id: str, batch: int, attempt: int, again: Again) -> Sequence[int]:
+    """Return the positions of the requests in a next batch, without those for which it has no room."""
+    packed = store.results.read_again(job_id, batch, attempt)
+    _unpack_positions(packed, again.count + again.left)
+    return _unpack_positions(packed[: 4 * again.count], again.count)
 
 
 def _unpack_positions(packed: bytes, expected: int) -> Sequence[int]:

@@ -69,6 +69,8 @@ def start_round(step: Step) -> None:
     kinds = {} if record.again is None else record.again.kinds
     if kinds.keys() - {"resubmission"}:
         text += f": {', '.join(f'{count:,} {_AS[kind]}' for kind, count in kinds.items())}"
+    if record.again is not None and record.again.left:
+        text += f"; {record.again.left:,} more have no room in it, and keep their answers"
     step.record_event(
         "resubmitted",
         text,

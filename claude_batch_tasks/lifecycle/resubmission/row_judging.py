@@ -20,6 +20,9 @@ from claude_batch_tasks.wire.completeness import AdoptedCompleteness, Completene
 from claude_batch_tasks.wire.judgement import Judgement
 from claude_batch_tasks.wire.stored_rows import Origin
 
+#: The most bytes of a batch's body beside the params of a request: its wire id, and what is around them.
+_FRAME = 100
+
 
 def find_options(job: JobRecord, settings: Settings) -> RepairOptions | None:
     """Return what a job allows to be sent again in batches; None: its requests are not known."""
@@ -32,6 +35,7 @@ def find_options(job: JobRecord, settings: Settings) -> RepairOptions | None:
         continue_paused=settings.continue_paused,
         reask=settings.reask,
         long_output=any(beta.startswith(rules.LONG_OUTPUT) for beta in settings.betas),
+        max_bytes=settings.max_bytes_per_batch,
     )
 
 
@@ -83,20 +87,47 @@ def _expect(
     return accepts(nonce, record.first, record.count, places=places, prices=prices, at=at, judgement=judgement)
 
 
-def resend_cut(store: HasPayloads, job_id: str, batch: int, seen: Completeness) -> None:
-    """Have those cut answers' requests sent again for which there are more tokens, by their params."""
-    judged, again = seen.judged, seen.judged.sent_again
-    cut = list(judged.cut)
-    if again is None or not cut:
+def complete_choice(store: HasPayloads, job_id: str, batch: int, record: BatchRecord, seen: Completeness) -> None:
+    """Choose what is in the next batch where that depends on params: cut answers, and how much fits into it."""
+    again = seen.judged.sent_again
+    if again is None:
         return
-    options = again.options
-    cut.sort()
-    sent = read_params(store, job_id, batch, array("I", (place for place, _, _ in cut)))
     with suppress(ResultsMissing):  # of requests that are gone, the cut answers stay
-        for params, (place, times, moved) in zip(sent, cut, strict=False):
-            model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
-            if repairs.can_raise_tokens(params, model, times, options):
-                judged.resend_cut(place)
+        _resend_cut(store, job_id, batch, seen.judged, again.options)
+    with suppress(ResultsMissing):  # the batch cannot be created anyway
+        _fit_batch(store, job_id, batch, record, seen.judged, again.options.max_bytes)
+
+
+def _resend_cut(store: HasPayloads, job_id: str, batch: int, judged: Judgement, options: RepairOptions) -> None:
+    """Have those cut answers' requests sent again for which there are more tokens."""
+    cut = sorted(judged.cut)
+    sent = read_params(store, job_id, batch, array("I", (place for place, *_ in cut))) if cut else ()
+    for params, (place, times, moved, growth) in zip(sent, cut, strict=False):
+        model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
+        if repairs.can_raise_tokens(params, model, times, options):
+            judged.resend_cut(place, growth)
+
+
+def _fit_batch(
+    store: HasPayloads, job_id: str, batch: int, record: BatchRecord, judged: Judgement, limit: int | None
+) -> None:
+    """Leave repairs out of the next batch that would make it too large; what is not repaired always fits."""
+    grown = sum(judged.growths)
+    if not grown or limit is None or record.body_bytes + len(judged.again) * _FRAME + grown <= limit:
+        return
+    order = array("I", sorted(range(len(judged.again)), key=judged.again.__getitem__))
+    sent = read_params(store, job_id, batch, array("I", (judged.again[number] for number in order)))
+    sizes = [_FRAME + len(params) + judged.growths[number] for params, number in zip(sent, order, strict=True)]
+    room, left = (
+        limit - sum(size for size, number in zip(sizes, order, strict=True) if not judged.growths[number]),
+        set(),
+    )
+    for size, number in zip(sizes, order, strict=True):
+        if judged.growths[number] and size > room:
+            left.add(number)
+        elif judged.growths[number]:
+            room -= size
+    judged.leave_out(left)
 
 
 def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:

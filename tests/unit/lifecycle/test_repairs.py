@@ -298,6 +298,36 @@ def test_lost_rows_are_fetched_again_as_they_were_stored(claude_batch: ClaudeBat
     assert {each.custom_id: each for each in job.job.results()} == job.results
 
 
+def test_repairs_for_which_a_batch_has_no_room_leave_the_answers(claude_batch: ClaudeBatch) -> None:
+    """Three answers of three kilobytes each do not go into a batch of thirty, since they may grow threefold."""
+    long = [{"type": "text", "text": "x" * 3000}, *PAUSE]
+    for name in "abc":
+        claude_batch.message(long, stop_reason="pause_turn", custom_id=name, attempt=1)
+    claude_batch.expire(custom_id="o", attempt=1)
+    job = Job("a", "o", "b", "c", "x", max_bytes_per_batch=30_000, fallback="off")
+    assert job.summary["repairs"] == {"continue": 2}
+    assert (job.summary["succeeded"], job.summary["incomplete"]) == (5, {"pause_turn": 1})
+    assert {name: job.kinds(name) for name in "aobc"} == {
+        "a": ["first", "continue"],
+        "o": ["first", "resubmission"],
+        "b": ["first", "continue"],
+        "c": ["first"],
+    }
+    assert {name for name, each in job.results.items() if each.note} == {"c"}
+    assert "max_bytes_per_batch" in str(job.results["c"].note)
+    assert job.job.result("c") == job.results["c"]
+    [text] = [event.text for event in job.job.history() if event.event == "resubmitted"]
+    assert "1 more have no room in it" in text
+    store: Any = job.job._store
+    record = store.records.read_batches(job.job.id)[0]
+    before = store.results.read_again(job.job.id, 0, 1)
+    for name in lost_records.all_names_fetched(record):
+        store.results._redis.delete(f"{store.records.name_batch(job.job.id, 0)}:{name}")
+    lost_results.refetch_job(claude_batch.app, job.job.id)
+    assert store.results.read_again(job.job.id, 0, 1) == before
+    assert {each.custom_id: each for each in job.job.results()} == job.results
+
+
 def test_on_result_is_called_once_with_the_answer_that_was_repaired(claude_batch: ClaudeBatch) -> None:
     claude_batch.message(PAUSE, stop_reason="pause_turn", custom_id="p", attempt=1)
     claude_batch.refuse("no", custom_id="r", model=MODEL)
