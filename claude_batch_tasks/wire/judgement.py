@@ -67,7 +67,8 @@ class Judgement:
         if self._sendings is not None or self._find_problem is not None:
             return list(map(self.judge_row, places, rows, lines))
         odd = find_odd(rows)
-        self.outcomes["succeeded"] += len(rows) - len(odd)
+        if len(rows) > len(odd):
+            self.outcomes["succeeded"] += len(rows) - len(odd)
         for at in odd:
             lines[at] = self.judge_row(places[at], rows[at], lines[at])
         return lines
