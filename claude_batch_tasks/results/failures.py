@@ -137,10 +137,13 @@ def name_result(result: RequestResult) -> str:
 
 
 def explain_result(result: RequestResult) -> str | None:
-    """Return what the error of a request says, or what its answer lacks; None: nothing."""
+    """Return what the error of a request says, or what its answer lacks and why it was not repaired; None: nothing."""
     if result.incomplete is None:
         return result.error_message
-    return result.parse_error or answer_texts.MEANINGS[result.incomplete]
+    lacks = result.parse_error or answer_texts.MEANINGS[result.incomplete]
+    failed = [attempt for attempt in result.attempts[-1:] if attempt.type != "succeeded"]
+    repair = [f"its repair failed ({attempt.error_type or attempt.type})" for attempt in failed]
+    return "; ".join([lacks, *repair, *([result.note] if result.note else [])])
 
 
 def count_failures(batches: Sequence[BatchRecord]) -> list[FailureCount]:
