@@ -314,7 +314,7 @@ class RepairOptions(msgspec.Struct, kw_only=True):
     long_output: bool = False
     """Whether the job has the beta header for answers of up to 300,000 tokens."""
     max_bytes: int | None = None
-    """How large another batch may be; None: that was not looked at."""
+    """How large another batch may be; None: that was not asked for."""
 
 
 class Again(msgspec.Struct, kw_only=True):
