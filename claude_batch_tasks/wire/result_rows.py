@@ -181,7 +181,7 @@ _decoder = msgspec.json.Decoder(Row)
 
 
 def find_odd(rows: Sequence[Row]) -> list[int]:
-    """Return which rows need a closer look: all but answers that ended by themselves, and say something."""
+    """Return which rows are judged in full: all but answers that ended by themselves, and say something."""
     return [
         at
         for at, row in enumerate(rows)
