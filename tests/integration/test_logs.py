@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.workers, pytest.mark.latest]
 
 Start = Callable[..., Worker]
 PROMPT, KEY = "prompt-never-to-be-seen", "sk-ant-test-key-never-to-be-seen"
-REQUESTS = {"a": make_params(PROMPT, max_tokens=5)}
+REQUESTS = {"a": make_params(PROMPT, max_tokens=64)}
 
 
 def failed(result: Any) -> Exception:
