@@ -244,6 +244,7 @@ class OrNull(NamedTuple):
 _AGAIN = {
     "attempt": int,
     "count": int,
+    "left": int,
     "outcomes": _COUNTS,
     "incomplete": _COUNTS,
     "kinds": _COUNTS,
@@ -254,6 +255,7 @@ _AGAIN = {
         "continue_paused": int,
         "reask": int,
         "long_output": bool,
+        "max_bytes": (int, type(None)),
     },
 }
 _ROUND = {

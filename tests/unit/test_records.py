@@ -47,7 +47,8 @@ def test_what_a_round_resets_is_what_0_2_0_reset() -> None:
         **dict.fromkeys(("create_not_found", "create_looks", "absences", "unidentified"), 0),
         **dict.fromkeys(("provisional", "cancel_sent"), False),
         "told": {},
-        "processed": 0,  # came after it
+        "processed": 0,  # this and the following came after it
+        "not_sent_again": None,
     }
 
 
@@ -58,6 +59,7 @@ def test_what_a_resume_resets_is_what_0_2_0_reset() -> None:
         **dict.fromkeys(("step_failures", "skipped"), 0),
         **dict.fromkeys(("cancel_sent", "messages_out", "final", "done", "made_room"), False),
         "step_failure": None,
+        "not_sent_again": None,
         "told": {},
     }
 
