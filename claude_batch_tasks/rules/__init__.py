@@ -116,6 +116,7 @@ from claude_batch_tasks.rules.resubmission import (
     deserves_resubmission as deserves_resubmission,
     ends_in_time as ends_in_time,
     fit_budget as fit_budget,
+    is_same_model as is_same_model,
     output_limit as output_limit,
     raise_max_tokens as raise_max_tokens,
 )

@@ -53,6 +53,8 @@ _OUTPUT_LIMITS = {
 LONG_OUTPUT = "output-300k"
 _LONG_OUTPUT_TOKENS = 300_000
 
+_DATE = re.compile(r"[-@][0-9]{8}")
+
 _NAME = re.compile(r"claude-.*")
 
 
@@ -153,6 +155,12 @@ def _most(kind: Repair, options: RepairOptions) -> float:
         "continue": options.continue_paused,
         "reask": options.reask,
     }[kind]
+
+
+def is_same_model(one: str, other: str) -> bool:
+    """Return whether two names are those of one model: they are equal, or one has a date at its end."""
+    short, long = sorted((one, other), key=len)
+    return one == other or (long.startswith(short) and _DATE.fullmatch(long[len(short) :]) is not None)
 
 
 def output_limit(model: str, *, long_output: bool = False) -> int | None:

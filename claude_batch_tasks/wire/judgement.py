@@ -58,9 +58,9 @@ class Judgement:
         self._causes, self._known = array("H"), list[tuple[str, str | None, rules.SentAs]]()
         #: Positions of those for which it has no room.
         self._left = array("I")
-        #: Positions of cut answers, how often their ``max_tokens`` were doubled, how often they changed the model, and
-        #: by how many bytes they grow at most.
-        self._cut, self._doubled, self._moved, self._grown = array("I"), array("B"), array("B"), array("Q")
+        #: Positions of cut answers, how often their ``max_tokens`` were doubled, to which refusal model they moved (from
+        #: 1; 0: to none), and by how many bytes they grow at most.
+        self._cut, self._doubled, self._moved, self._grown = array("I"), array("B"), array("H"), array("Q")
 
     def judge_rows(self, places: Sequence[int], rows: Sequence[Row], lines: list[bytes]) -> list[bytes]:
         """Count rows; return the lines to store."""
@@ -112,7 +112,7 @@ class Judgement:
         if sending.kind == "max_tokens":
             self._cut.append(place)
             self._doubled.append(min(sending.count_kind("max_tokens") - 1, 255))
-            self._moved.append(min(sending.count_kind("refusal_model"), 255))
+            self._moved.append(_find_model(self._options.refusal_models, sending.moved_to))
             self._grown.append(stored.most_growth)
             return False
         if sending.kind is not None:
@@ -128,7 +128,7 @@ class Judgement:
 
     @property
     def cut(self) -> Iterator[tuple[int, int, int, int]]:
-        """Positions of cut answers, how often they were doubled and changed the model, and by how much they grow.
+        """Positions of cut answers, how often they were doubled, their refusal model, and by how much they grow.
 
         Whether their ``max_tokens`` can be doubled again depends on their params: see ``resend_cut``.
         """
@@ -168,6 +168,11 @@ class Judgement:
             if outcome == "succeeded" and incomplete is not None:
                 _add(found.incomplete, incomplete, count)
         return found
+
+
+def _find_model(models: Sequence[str], moved_to: str | None) -> int:
+    """Return the number of a refusal model, from 1; 0: it is none."""
+    return models.index(moved_to) + 1 if moved_to in models else 0
 
 
 def _add(counts: dict[str, int], name: str, count: int) -> None:

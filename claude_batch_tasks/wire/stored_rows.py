@@ -80,8 +80,9 @@ class Sending:
     """
 
     def __init__(self, earlier: StoredRow, options: RepairOptions, make_turns: MakeTurns | None = None) -> None:
-        self.earlier, self._options, self._make_turns = earlier, options, make_turns
+        self.earlier, self._make_turns = earlier, make_turns
         self.attempts = earlier.attempts
+        self._options = _leave_out_model(options, next((each.model for each in self.attempts if each.model), None))
 
     @cached_property
     def kind(self) -> rules.SentAs | None:
@@ -146,6 +147,13 @@ class Sending:
         if turns != _NO_TURNS:
             members["turns"] = msgspec.Raw(turns)
         return add_members(line, members)
+
+
+def _leave_out_model(options: RepairOptions, own: str | None) -> RepairOptions:
+    """Return the options of a request: what its own model refused is not sent to that model again."""
+    models = [model for model in options.refusal_models if own is None or not rules.is_same_model(model, own)]
+    same = len(models) == len(options.refusal_models)
+    return options if same else msgspec.structs.replace(options, refusal_models=models)
 
 
 def _make_line(custom_id: str, result: bytes) -> bytes:

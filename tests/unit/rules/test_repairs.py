@@ -86,3 +86,18 @@ def test_a_budget_for_thinking_stays_under_max_tokens() -> None:
     assert rules.fit_budget(5000, 4096) == 4095
     assert rules.fit_budget(1024, 1025) == 1024
     assert rules.fit_budget(5000, 1024) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("claude-haiku-4-5", "claude-haiku-4-5", True),
+        ("claude-haiku-4-5", "claude-haiku-4-5-20251001", True),
+        ("claude-haiku-4-5@20251001", "claude-haiku-4-5", True),
+        ("claude-opus-4", "claude-opus-4-5", False),
+        ("claude-opus-4-1", "claude-sonnet-4-1", False),
+        ("claude-haiku-4-5-20251001", "claude-haiku-4-5-20260101", False),
+    ],
+)
+def test_names_of_one_model_differ_by_a_date(one: str, other: str, same: bool) -> None:
+    assert rules.is_same_model(one, other) is rules.is_same_model(other, one) is same

@@ -161,3 +161,14 @@ def test_an_attempt_that_was_refused_before_any_output_costs_nothing() -> None:
     assert attempt("refusal", []).cost == 0
     assert attempt("refusal", TEXT).cost == attempt("end_turn", TEXT).cost
     assert attempt("end_turn", TEXT).cost
+
+
+def test_a_model_is_not_asked_again_for_what_it_refused() -> None:
+    options = RepairOptions(refusal_models=["claude-haiku-4-5", "claude-opus-4-5"])
+    message = {"model": "claude-haiku-4-5-20251001", "stop_reason": "refusal", "content": []}
+    line = json.dumps({"custom_id": "x", "result": {"type": "succeeded", "message": message}}).encode()
+    found = Sending(StoredRow(result_rows.decode_row(line), line, 0, ORIGIN), options)
+    assert (found.kind, found.moved_to) == ("refusal_model", "claude-opus-4-5")
+    stored = found.add_row(result_rows.decode_row(line), line, ORIGIN)
+    again = Sending(StoredRow(result_rows.decode_row(stored), stored, 1, ORIGIN), options)
+    assert again.kind is None
