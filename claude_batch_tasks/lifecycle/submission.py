@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from celery import Celery
 
-from claude_batch_tasks import outputs, rules
+from claude_batch_tasks import outputs
 from claude_batch_tasks.errors import (
     BatchTasksError,
     InvalidRequests,
@@ -223,9 +223,9 @@ def _check_refusal_model(settings: Settings, model: str | None) -> None:
     Raises:
         InvalidSettings: that is what the job's own option says.
     """
-    if named := [each for each in settings.refusal_model or () if model and rules.is_same_model(each, model)]:
+    if model is not None and (named := settings.find_refusal_model(model)) is not None:
         raise InvalidSettings(
-            f"run_batch option refusal_model names {named[0]}, the model of all requests of the job, which would refuse "
+            f"run_batch option refusal_model names {named}, the model of all requests of the job, which would refuse "
             "them again: name another one. Nothing was stored or sent"
         )
 

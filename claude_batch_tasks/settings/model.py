@@ -305,6 +305,10 @@ class Settings:
         """The prices of models: the operator's own, else the listed ones."""
         return _price_list(json.dumps(self.prices))
 
+    def find_refusal_model(self, model: str) -> str | None:
+        """Return the name under which ``refusal_model`` has a model; None: it does not have it."""
+        return next((each for each in self.refusal_model or () if rules.is_same_model(each, model)), None)
+
     def override(self, options: Mapping[str, Any]) -> Settings:
         """Return these settings with a job's own options in place of theirs.
 

@@ -58,8 +58,8 @@ class Judgement:
         self._causes, self._known = array("H"), list[tuple[str, str | None, rules.SentAs]]()
         #: Positions of those for which it has no room.
         self._left = array("I")
-        #: Positions of cut answers, how often their ``max_tokens`` were doubled, to which refusal model they moved (from
-        #: 1; 0: to none), and by how many bytes they grow at most.
+        #: Positions of cut answers, how often their ``max_tokens`` were doubled, to which refusal model they moved,
+        #: from 1 (0: to none), and by how many bytes they grow at most.
         self._cut, self._doubled, self._moved, self._grown = array("I"), array("B"), array("H"), array("Q")
 
     def judge_rows(self, places: Sequence[int], rows: Sequence[Row], lines: list[bytes]) -> list[bytes]:
