@@ -489,8 +489,10 @@ class TestAResult:
         job = stage("a", "other")
         finish(0, [result, {"type": "expired"}])
         wanted = RequestResult(custom_id="a", source="batch", **expected)
-        assert job.result("a") == wanted
-        assert [found for found in job.results() if found.custom_id == "a"] == [wanted]
+        one = job.result("a")
+        assert [found for found in job.results() if found.custom_id == "a"] == [one]
+        assert msgspec.structs.replace(one, attempts=()) == wanted
+        assert [(attempt.kind, attempt.type) for attempt in one.attempts] == [("first", one.type)]
 
     def test_carries_the_callers_custom_id(self, stage: Any, finish: Any) -> None:
         ids = ["review/17", "ü\u2028", "x" * 512, "0", "a b"]
