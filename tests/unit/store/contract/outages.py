@@ -105,6 +105,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "schedule.start_next_batch": lambda s: s.schedule.start_next_batch(JOB, 0),
     "results.read_rows": lambda s: list(s.results.read_rows(JOB, 0, 1)),
     "results.read_eligible": lambda s: s.results.read_eligible(JOB, 0, 1),
+    "results.read_again": lambda s: s.results.read_again(JOB, 0, 1),
     "records.read_sender": lambda s: s.records.read_sender(SENDER),
     "budget.reserve_cost": lambda s: s.budget.reserve_cost(BATCH, 0, 1, 2, 3),
     "budget.record_cost": lambda s: s.budget.record_cost(BATCH, 0, 1),
