@@ -81,9 +81,9 @@ class Preparation:
             return earlier.find_attempts(place)
         except errors.StoreUnavailable:
             raise
-        except Exception:
-            text = "job %s: how request %d was sent before could not be read"
-            log.exception(text, step.where, place, extra=step.fields("attempts"))
+        except Exception:  # no fault here may keep a request from being sent
+            extra = step.fields("attempts")
+            log.exception("job %s: earlier attempts of request %d could not be read", step.where, place, extra=extra)
             return []
 
     def name_limits(self) -> str:
