@@ -33,6 +33,8 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+# The builtin `type` has the name of attributes of several classes.
+suppress_warnings = ["ref.python"]
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
