@@ -113,9 +113,10 @@ class TestRefused:
         ("schema", "why"),
         [
             ({"type": "strin"}, "no JSON schema: $.type: "),
-            (
+            pytest.param(
                 {"type": "object", "properties": {"stars": {"type": "string", "pattern": "("}}},
                 "$.properties.stars.pattern",
+                marks=pytest.mark.latest,  # earlier releases of jsonschema-rs do not say where it is
             ),
             ({"$ref": "#/$defs/missing"}, "no JSON schema"),
             ({"$ref": "https://example.test/schema.json"}, "must have everything in itself"),

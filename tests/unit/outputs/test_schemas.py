@@ -93,6 +93,7 @@ class TestTheFormOfStructuredOutputs:
         with pytest.raises(NotStructured, match=why):
             make_structured(schema_of(output))
 
+    @pytest.mark.latest  # SDK 0.96 leaves out enumerations
     @pytest.mark.parametrize("output", [kinds.Review, kinds.Point])
     def test_is_what_the_sdk_makes_of_it(self, output: Any) -> None:
         """The SDK writes the same, but for defaults, which it writes into descriptions."""
