@@ -55,7 +55,7 @@ def load_check(path: str) -> Callable[[Any], str | None]:
     def run_check(value: Any) -> str | None:
         try:
             found = check(value)
-        except SoftTimeLimitExceeded:
+        except (SoftTimeLimitExceeded, MemoryError):  # these say nothing about the answer
             raise
         except Exception as exc:  # noqa: BLE001 - the application's own: it is about this answer
             return join_problem((), f"the check raised {name_exception(exc)}")

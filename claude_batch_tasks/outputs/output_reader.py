@@ -115,7 +115,7 @@ class OutputReader:
             return None, "$: there is no type"
         try:
             return self._decode(answer.text), None
-        except SoftTimeLimitExceeded:
+        except (SoftTimeLimitExceeded, MemoryError):  # these say nothing about the answer
             raise
         except Exception as exc:  # noqa: BLE001 - of pydantic or msgspec, or of the type's own validators
             return None, _describe_failure(answer, exc)

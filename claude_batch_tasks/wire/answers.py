@@ -86,7 +86,7 @@ def _says_something(content: bytes | memoryview) -> bool:
         return True
     try:
         blocks = _decode_blocks(content) if content else None
-    except msgspec.MsgspecError:  # not in the form of the API's: whoever reads it decides
+    except msgspec.MsgspecError:  # not in the form of the API's: the reader decides
         return True
     return any(block.says_something for block in blocks or ())
 

@@ -75,6 +75,9 @@ class Judgement:
 
     def judge_row(self, place: int, row: Row, line: bytes) -> bytes:
         """Count a row; return the line to store."""
+        if row.has_own_members:
+            line = stored_rows.drop_members(row, line)
+            row = any_row(line)
         if self._sendings is not None:
             line = self._sendings(place).add_row(row, line, self._origin)
             row = any_row(line)

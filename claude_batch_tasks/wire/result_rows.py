@@ -109,6 +109,11 @@ class Row(msgspec.Struct, gc=False):
     """The turns, as JSON, with which the model was asked again for this answer."""
 
     @property
+    def has_own_members(self) -> bool:
+        """Whether it has members that only we write: a line that comes from the API must have none."""
+        return self.invalid is not None or bool(self.attempts) or bool(self.turns)
+
+    @property
     def stop_reason(self) -> str | None:
         """The stop reason of its message."""
         return self.result.message.stop_reason if self.result.message is not None else None
@@ -188,6 +193,7 @@ def find_odd(rows: Sequence[Row]) -> list[int]:
         if row.result.type != "succeeded"
         or (message := row.result.message) is None
         or message.stop_reason != "end_turn"
+        or row.has_own_members
         or not answers.begins_with_text(message.content)
     ]
 

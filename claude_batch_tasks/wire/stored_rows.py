@@ -10,6 +10,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ class StoredRow(NamedTuple):
     def attempts(self) -> list[Attempt]:
         """Every time that the request was sent, as far as it is known; the last of them is this round's."""
         if self.row.attempts:
-            return msgspec.json.decode(self.row.attempts, type=list[Attempt])
+            with suppress(msgspec.MsgspecError):  # 0.2.0 stored lines as they came, whatever their members were
+                return msgspec.json.decode(self.row.attempts, type=list[Attempt])
         return [make_attempt(self.row, "resubmission" if self.round else "first", self.origin)]
 
     @property
@@ -158,6 +160,11 @@ def _leave_out_model(options: RepairOptions, own: str | None) -> RepairOptions:
 
 def _make_line(custom_id: str, result: bytes) -> bytes:
     return b'{"custom_id":%s,"result":%s}' % (msgspec.json.encode(custom_id), result)
+
+
+def drop_members(row: result_rows.Row, line: bytes) -> bytes:
+    """Return a line that came from the API without members that have the names of ours: only we may write these."""
+    return _make_line(row.custom_id, result_rows.read_member(line, "result")[0])
 
 
 def add_members(line: bytes, members: Mapping[str, Any]) -> bytes:

@@ -281,3 +281,20 @@ def test_threads_may_read_types_for_the_first_time() -> None:
     for thread in threads:
         thread.join()
     assert found == [None] * 160
+
+
+@pytest.mark.parametrize("option", ["output", "check"])
+def test_memory_that_is_missing_says_nothing_about_an_answer(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step runs again: an invalid answer would be asked again, and paid again."""
+
+    def fail(value: Any) -> None:
+        raise MemoryError
+
+    reader = reader_of()
+    if option == "output":
+        monkeypatch.setattr(reader, "_decode", fail)
+    else:
+        monkeypatch.setattr("claude_batch_tasks.outputs.checks.import_path", lambda path, option: fail)
+        monkeypatch.setattr(reader, "_check_path", "some.check")
+    with pytest.raises(MemoryError):
+        reader.find_problem(content_of(GOOD))

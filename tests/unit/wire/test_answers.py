@@ -122,3 +122,14 @@ def test_counts_are_added_up_without_zeros() -> None:
 )
 def test_blank_text_is_no_output(content, expected) -> None:
     assert answers.has_output(msgspec.json.encode(content)) is expected
+
+
+@pytest.mark.parametrize("stop_reason", ["end_turn", "max_tokens"])
+@pytest.mark.parametrize("foreign", [{"attempts": 3}, {"invalid": "x"}, {"turns": [1]}, {"attempts": [{"kind": 1}]}])
+def test_members_that_only_we_write_are_not_taken_from_the_api(stop_reason: str, foreign: dict) -> None:
+    seen = Completeness("n", 0, 1, prices=Prices())
+    (stored,) = seen.keep_rows(
+        [line(0, {"model": "m", "stop_reason": stop_reason, "content": TEXT}, **foreign) + b"\n"]
+    )
+    assert json.loads(stored).keys() == {"custom_id", "result"}
+    assert seen.judged.incomplete == ({} if stop_reason == "end_turn" else {"max_tokens": 1})
