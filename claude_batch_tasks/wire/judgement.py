@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import compress
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.pricing.prices import Prices
@@ -60,7 +61,7 @@ class Judgement:
         self._left = array("I")
         #: Positions of cut answers, how often their ``max_tokens`` were doubled, to which refusal model they moved,
         #: from 1 (0: to none), and by how many bytes they grow at most.
-        self._cut, self._doubled, self._moved, self._grown = array("I"), array("B"), array("H"), array("Q")
+        self.cut, self._doubled, self._moved, self._grown = array("I"), array("B"), array("H"), array("Q")
 
     def judge_rows(self, places: Sequence[int], rows: Sequence[Row], lines: list[bytes]) -> list[bytes]:
         """Count rows; return the lines to store."""
@@ -113,7 +114,7 @@ class Judgement:
         stored = stored_rows.StoredRow(row, line, self._round, self._origin)
         sending = stored_rows.Sending(stored, self._options)
         if sending.kind == "max_tokens":
-            self._cut.append(place)
+            self.cut.append(place)
             self._doubled.append(min(sending.count_kind("max_tokens") - 1, 255))
             self._moved.append(_find_model(self._options.refusal_models, sending.moved_to))
             self._grown.append(stored.most_growth)
@@ -129,27 +130,26 @@ class Judgement:
         self.growths.append(growth)
         self._causes.append(self._known.index(cause))
 
-    @property
-    def cut(self) -> Iterator[tuple[int, int, int, int]]:
-        """Positions of cut answers, how often they were doubled, their refusal model, and by how much they grow.
+    def count_cuts(self, number: int) -> tuple[int, int]:
+        """Return how often the ``max_tokens`` of one of ``cut`` were doubled, and to which refusal model it moved.
 
-        Whether their ``max_tokens`` can be doubled again depends on their params: see ``resend_cut``.
+        Whether they can be doubled again depends on its params: see ``resend_cut``.
         """
-        return zip(self._cut, self._doubled, self._moved, self._grown, strict=True)
+        return self._doubled[number], self._moved[number]
 
-    def resend_cut(self, place: int, growth: int) -> None:
-        """Have a cut answer's request sent again with more tokens."""
-        self._add_again(place, ("succeeded", "max_tokens", "max_tokens"), growth)
+    def resend_cut(self, number: int) -> None:
+        """Have the request of one of ``cut`` sent again with more tokens."""
+        self._add_again(self.cut[number], ("succeeded", "max_tokens", "max_tokens"), self._grown[number])
 
-    def leave_out(self, numbers: Collection[int]) -> None:
+    def leave_out(self, left: bytearray) -> None:
         """Leave requests out of the next batch, which has no room for them: they keep their answers.
 
         Args:
-            numbers: which of ``again``.
+            left: whether each of ``again`` is left out.
         """
-        self._left = array("I", (self.again[number] for number in numbers))
+        self._left = array("I", compress(self.again, left))
         for each in (self.again, self.growths, self._causes):
-            kept = array(each.typecode, (value for number, value in enumerate(each) if number not in numbers))
+            kept = array(each.typecode, (value for value, is_left in zip(each, left, strict=True) if not is_left))
             del each[:]
             each.extend(kept)
 

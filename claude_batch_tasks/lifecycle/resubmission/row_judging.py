@@ -100,34 +100,42 @@ def complete_choice(store: HasPayloads, job_id: str, batch: int, record: BatchRe
 
 def _resend_cut(store: HasPayloads, job_id: str, batch: int, judged: Judgement, options: RepairOptions) -> None:
     """Have those cut answers' requests sent again for which there are more tokens."""
-    cut = sorted(judged.cut)
-    sent = read_params(store, job_id, batch, array("I", (place for place, *_ in cut))) if cut else ()
-    for params, (place, times, moved, growth) in zip(sent, cut, strict=False):
+    order = _order_places(judged.cut)
+    sent = read_params(store, job_id, batch, array("I", (judged.cut[number] for number in order))) if order else ()
+    for params, number in zip(sent, order, strict=False):
+        times, moved = judged.count_cuts(number)
         model = options.refusal_models[moved - 1] if 0 < moved <= len(options.refusal_models) else None
         if repairs.can_raise_tokens(params, model, times, options):
-            judged.resend_cut(place, growth)
+            judged.resend_cut(number)
 
 
 def _fit_batch(
     store: HasPayloads, job_id: str, batch: int, record: BatchRecord, judged: Judgement, limit: int | None
 ) -> None:
     """Leave repairs out of the next batch that would make it too large; what is not repaired always fits."""
-    grown = sum(judged.growths)
-    if not grown or limit is None or record.body_bytes + len(judged.again) * _FRAME + grown <= limit:
+    again, growths = judged.again, judged.growths
+    grown = sum(growths)
+    if not grown or limit is None or record.body_bytes + len(again) * _FRAME + grown <= limit:
         return
-    order = array("I", sorted(range(len(judged.again)), key=judged.again.__getitem__))
-    sent = read_params(store, job_id, batch, array("I", (judged.again[number] for number in order)))
-    sizes = [_FRAME + len(params) + judged.growths[number] for params, number in zip(sent, order, strict=True)]
-    room, left = (
-        limit - sum(size for size, number in zip(sizes, order, strict=True) if not judged.growths[number]),
-        set(),
-    )
-    for size, number in zip(sizes, order, strict=True):
-        if judged.growths[number] and size > room:
-            left.add(number)
-        elif judged.growths[number]:
-            room -= size
+    order, sizes = _order_places(again), array("Q", bytes(8 * len(again)))
+    sent = read_params(store, job_id, batch, array("I", (again[number] for number in order)))
+    for params, number in zip(sent, order, strict=True):
+        sizes[number] = _FRAME + len(params) + growths[number]
+    room = limit - sum(size for size, growth in zip(sizes, growths, strict=True) if not growth)
+    left = bytearray(len(again))
+    for number in order:
+        if growths[number]:
+            left[number] = sizes[number] > room
+            room -= 0 if left[number] else sizes[number]
     judged.leave_out(left)
+
+
+def _order_places(places: array[int]) -> array[int]:
+    """Return the indexes of positions in their order; this needs four bytes for each request up to the last one."""
+    numbers = array("I", bytes(4 * (max(places, default=-1) + 1)))
+    for number, place in enumerate(places, 1):
+        numbers[place] = number
+    return array("I", (number - 1 for number in numbers if number))
 
 
 def stored_index(seen: Completeness) -> Iterator[tuple[int, bytes]]:
