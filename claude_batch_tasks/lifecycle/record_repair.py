@@ -32,8 +32,8 @@ _NEWEST, _OVERLAP = 10_000, 600.0
 #: Seconds between two tries to fetch the missing results of a job again, unless somebody asks for them.
 _AGAIN = 600.0
 
-#: Seconds for which a job must be absent before those who wait for it are told, and seconds between two such reports.
-_CERTAIN, _TOLD = 10.0, 3600.0
+#: Seconds for which a job must be absent before those who wait for it are told.
+_CERTAIN = 10.0
 
 #: The most seconds between two rounds of the watch: whoever waits for a job that is gone is told within a minute.
 _LONGEST = 15.0
@@ -128,7 +128,7 @@ class Watch:
             if (
                 lost
                 and not store.jobs.was_deleted(job_id)
-                and store.statistics.is_first(f"told:{job_id}", _TOLD)
+                and dispatch.is_first_report(store, job_id)
                 and not _has_ended(app, job_id)
             ):
                 extra = history.fields(Unit(job_id), "gone")

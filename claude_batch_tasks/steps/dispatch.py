@@ -15,7 +15,7 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.settings import Settings, visibility_timeout
 from claude_batch_tasks.steps import message_chain, message_headers, publishing
-from claude_batch_tasks.store import HasSchedule, Ledger, history, open_store
+from claude_batch_tasks.store import HasSchedule, HasStatistics, Ledger, history, open_store
 
 log = get_logger(__name__)
 
@@ -32,6 +32,12 @@ _BETWEEN = 0.1
 
 #: Seconds before a message that cannot be made is tried again.
 _PAUSE = 60.0
+
+#: Seconds that a unit waits whose job's record is gone: workers that knew the record report it before.
+_GONE = 30.0
+
+#: Seconds between two reports to the caller of a job whose record is gone.
+_REPORTED = 3600.0
 
 
 def send_due(app: Celery) -> float:
@@ -62,7 +68,7 @@ def send_due(app: Celery) -> float:
     return min(rules.LONGEST_IN_BROKER, rules.LONGEST_IN_BROKER if pause is None else max(pause, _BETWEEN))
 
 
-class _Sendable(Ledger, HasSchedule, Protocol):
+class _Sendable(Ledger, HasSchedule, HasStatistics, Protocol):
     """What it takes to send the message of a unit."""
 
 
@@ -78,7 +84,9 @@ def send_message(app: Celery, store: _Sendable, unit: Unit, position: int, *, du
     """
     job = store.jobs.read_job(unit.job_id)
     over = position >= (message_chain.ENDED if unit.batch is None else message_chain.DONE)
-    if job is None or job.state == "revoked" or over:
+    if job is None:
+        return _report_gone(app, store, unit)
+    if job.state == "revoked" or over:
         store.schedule.remove_unit(unit)
         return False
     if job.state == "staged" and unit.batch is not None:
@@ -88,6 +96,31 @@ def send_message(app: Celery, store: _Sendable, unit: Unit, position: int, *, du
     if sent and job.not_sent is not None:
         history.forget_not_sent(store, unit.job_id)
     return sent
+
+
+def is_first_report(store: HasStatistics, job_id: str) -> bool:
+    """Return whether nobody else has reported, a short while ago, that the record of the job is gone."""
+    return store.statistics.is_first(f"told:{job_id}", _REPORTED)
+
+
+def _report_gone(app: Celery, store: _Sendable, unit: Unit) -> bool:
+    """Send the last task of a job whose record is gone: it fails, and the caller learns why.
+
+    The units wait once more before that. A worker that knew the record reports it sooner (``record_repair``), with the
+    tasks that are linked to the job.
+    """
+    job_id = unit.job_id
+    deleted = store.jobs.was_deleted(job_id)
+    if not deleted and store.statistics.is_first(f"gone:{unit.name}", _REPORTED):
+        store.schedule.wait_again([unit], _GONE)
+        return False
+    store.schedule.remove_unit(unit)
+    if deleted or not is_first_report(store, job_id):
+        return False
+    unknown = JobRecord(nonce="", requests=0, batches=0, submitted_at=store.now())
+    last = message_chain.make_steps(app, job_id, unknown, 0, since=message_chain.DONE)
+    message_chain.publish_chain(unknown, job_id, last, retry=False)
+    return True
 
 
 def note_not_sent(store: history.JournalOfJobs, unit: Unit, exc: Exception) -> None:
