@@ -305,7 +305,8 @@ class JobTask(BatchTask):
         except BaseException as exc:
             if stops_worker(exc):
                 raise
-            raise Reject(reason, requeue=True) from None
+            # The type alone: its text may hold the broker's address.
+            raise Reject(f"{reason}; its next message was not sent: {type(exc).__name__}", requeue=True) from None
 
 
 def stops_worker(exc: BaseException) -> bool:

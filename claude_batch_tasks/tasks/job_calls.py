@@ -63,7 +63,11 @@ class JobCalls(JobTask):
         ) -> None: ...
 
     def signature(  # type: ignore[override]
-        self, args: Arguments | None = None, kwargs: JobOptions | NamedArguments | None = None, **options: Any
+        self,
+        args: Arguments | None = None,
+        kwargs: JobOptions | NamedArguments | None = None,
+        *more: Any,  # as Celery's ``retry`` gives them
+        **options: Any,
     ) -> Signature[Summary]:
         """Return a signature of the job that a message can carry: ``output`` and ``check`` are import paths in it.
 
@@ -71,7 +75,7 @@ class JobCalls(JobTask):
             InvalidSettings: workers could not import them.
         """
         given: Any = args
-        return super().signature(given, name_options(kwargs or {}), **options)
+        return super().signature(given, name_options(kwargs or {}), *more, **options)
 
     subtask = signature  # type: ignore[assignment]
 
