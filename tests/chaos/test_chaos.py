@@ -40,15 +40,12 @@ _WHY = {
             *("store.retries.create_retry", "store.retries.read_taken", "store.retries.extend_job"),
             "store.jobs.delete_job",
         ),
-        "store.schedule.remove_unit",
     ),
     "readers read, also in tasks of the caller's": (
         *(
             "store.payloads.find_custom_id",
             "store.payloads.read_index",
             "store.results.find_outcomes",
-            "store.results.find_chunks",
-            "store.results.read_chunk",
             "store.history.read_events",
             "store.schedule.due_times",
             "store.presence.list_workers",
@@ -151,9 +148,11 @@ def test_what_is_often_passed_without_kills_is_on_the_list_and_passed(bench: Ben
     passed = Counter[str]()
     for report in reports:
         passed.update({name: n for name, n in report.hits.items() if not name.endswith(points.CALLED_BACK)})
-    # On a busy machine answers come too late, and what is rare without kills is frequent.
+    # On a busy machine answers come too late, and what is rare without kills is frequent. What a worker does every few
+    # seconds is the more frequent the longer a run takes.
     listed = {point.name for point in schedule.known_points()}
-    assert {name for name, number in passed.items() if number >= OFTEN} <= listed, "--points writes the list anew"
+    often_passed = {name for name, number in passed.items() if number >= OFTEN and not name.startswith("worker: ")}
+    assert often_passed <= listed, "--points writes the list anew"
     known = {point.name: point.passed for point in schedule.known_points() if "+" not in point.weather}
     often = {name for name, number in known.items() if number >= OFTEN and points.operation_of(name) not in LISTING}
     assert often <= set(passed), "--points writes the list anew"

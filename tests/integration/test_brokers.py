@@ -308,7 +308,8 @@ def test_a_connection_that_is_cut_while_jobs_run(
         # A create that was cut off before its whole body had arrived is a call (of status 0), and stores nothing.
         assert journal.totals.batches_created == len(jobs)
         assert worker.returncode is None
-        assert worker.log.read_text().count("Connection to broker lost") == 2
+        # On a busy machine the worker is reconnecting when the line drops again, and says it once more.
+        assert worker.log.read_text().count("Connection to broker lost") >= 2
 
 
 @pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.slow)])
