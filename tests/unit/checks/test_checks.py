@@ -126,7 +126,7 @@ def test_a_guarded_transport_is_no_reason(
 def test_a_server_that_is_down_holds_nothing_up(said: Callable[[Celery], list[tuple[int, str]]]) -> None:
     started = time.monotonic()
     [(level, text)] = said(make_app(f"redis://:secret@127.0.0.1:{free_port()}/0", "amqp://"))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15  # on a busy machine; Celery itself would try for 20 s and more
     assert level == logging.INFO
     assert "secret" not in text
 
