@@ -37,8 +37,8 @@ test: $(VENV)/.installed  ## Run the tests on the latest supported versions
 coverage: $(VENV)/.installed  ## Print how much of the package the last `make test-lowest` ran, worst first; fail under the floor
 	$(VENV)/bin/coverage report $(ARGS)
 
-test-slow: $(VENV)/.installed  ## Run what takes long: chaos, outages, stops, frameworks, every kind of account
-	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m slow $(ARGS)
+test-slow: $(VENV)/.installed  ## Run what takes long: chaos, outages, stops, frameworks, every kind of account, pages and examples
+	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not release" $(ARGS)
 
 test-release: $(VENV)/.installed  ## Run the rest: every option of Celery's with every broker and pool, benchmarks
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m release $(ARGS)

@@ -16,7 +16,7 @@ from claude_batch_tasks.cli import claude_batch
 from tests.conformance.bench import Configuration, Servers, bench, servers
 from tests.conformance.suite import FIRST, runs
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
 
 _ROWS = runs(FIRST)
 CONFIGURATIONS = list(dict.fromkeys(row.configuration for row in _ROWS))

@@ -11,7 +11,7 @@ from tests.conformance.bench import Lane
 from tests.conformance.suite import check, observations, parameters
 from tests.conformance.table import Row
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
 
 observations = pytest.fixture(scope="module")(observations)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.docs.conftest import Read
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
 
 
 def test_the_page_is_true_from_top_to_bottom(read: Read) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.docs.conftest import Read
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.latest,
     pytest.mark.workers,
     pytest.mark.timeout(600),

@@ -11,7 +11,7 @@ from kombu import Connection
 from tests.docs.conftest import StartReader
 from tests.docs.pages import ROOT
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(600)]
 
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 

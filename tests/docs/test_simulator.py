@@ -8,7 +8,7 @@ from claude_batch_tasks.simulator import Answer
 from tests.docs.conftest import Read
 from tests.docs.pages import ROOT
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
 
 
 def test_the_page_is_true_from_top_to_bottom(read: Read) -> None:

@@ -20,7 +20,7 @@ from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
 from tests.docs.browser import Browser
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers]
+pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers]
 
 #: A 404 on create, and a request that is refused with a message that a page must not take for its own.
 TROUBLED = Scenario(
