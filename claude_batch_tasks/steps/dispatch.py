@@ -106,7 +106,7 @@ def is_first_report(store: HasStatistics, job_id: str) -> bool:
 def _report_gone(app: Celery, store: _Sendable, unit: Unit) -> bool:
     """Send the last task of a job whose record is gone: it fails, and the caller learns why.
 
-    The units wait once more before that. A worker that knew the record reports it sooner (``record_repair``), with the
+    The units wait again before that. A worker that knew the record reports it sooner (``record_repair``), with the
     tasks that are linked to the job.
     """
     job_id = unit.job_id
