@@ -33,7 +33,8 @@ KEY = "sk-ant-chaos-key-never-to-be-seen"
 _STRANGER = 77
 
 #: Seconds until every AsyncResult must be resolved, and then until all that is left in the broker must have drained.
-PATIENCE = 60.0
+#: Where each batch's first cancel is refused, all calls pause many times.
+PATIENCE = 180.0
 DRAIN = 25.0
 
 #: Countdowns short enough for thousands of runs.
