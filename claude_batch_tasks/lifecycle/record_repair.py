@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from celery import Celery
-from celery.states import READY_STATES
 
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import BatchRecord, JobRecord, JobState, Unit
@@ -32,8 +31,8 @@ _NEWEST, _OVERLAP = 10_000, 600.0
 #: Seconds between two tries to fetch the missing results of a job again, unless somebody asks for them.
 _AGAIN = 600.0
 
-#: Seconds for which a job must be absent before those who wait for it are told.
-_CERTAIN = 10.0
+#: Seconds for which a job must be absent before those who wait for it are told, and seconds between two such reports.
+_CERTAIN, _TOLD = 10.0, 3600.0
 
 #: The most seconds between two rounds of the watch: whoever waits for a job that is gone is told within a minute.
 _LONGEST = 15.0
@@ -128,8 +127,8 @@ class Watch:
             if (
                 lost
                 and not store.jobs.was_deleted(job_id)
-                and dispatch.is_first_report(store, job_id)
-                and not _has_ended(app, job_id)
+                and store.statistics.is_first(f"told:{job_id}", _TOLD)
+                and not dispatch.has_ended(app, job_id)
             ):
                 extra = history.fields(Unit(job_id), "gone")
                 log.warning("job %s: is gone from the store; its caller gets an error", job_id, extra=extra)
@@ -186,10 +185,3 @@ def _reschedule_units(store: _Repairable, job_id: str, job: JobRecord) -> None:
 
 def _goes_on(record: BatchRecord | None) -> bool:
     return record is not None and not record.done
-
-
-def _has_ended(app: Celery, job_id: str) -> bool:
-    try:
-        return str(app.AsyncResult(job_id).state) in READY_STATES
-    except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer
-        return False

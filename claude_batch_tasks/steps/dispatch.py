@@ -7,6 +7,7 @@ import threading
 from typing import Protocol
 
 from celery import Celery
+from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import rules
@@ -36,7 +37,7 @@ _PAUSE = 60.0
 #: Seconds that a unit waits whose job's record is gone: workers that knew the record report it before.
 _GONE = 30.0
 
-#: Seconds between two reports to the caller of a job whose record is gone.
+#: Seconds for which it is remembered that such a unit has waited.
 _REPORTED = 3600.0
 
 
@@ -98,29 +99,32 @@ def send_message(app: Celery, store: _Sendable, unit: Unit, position: int, *, du
     return sent
 
 
-def is_first_report(store: HasStatistics, job_id: str) -> bool:
-    """Return whether nobody else has reported, a short while ago, that the record of the job is gone."""
-    return store.statistics.is_first(f"told:{job_id}", _REPORTED)
+def has_ended(app: Celery, job_id: str) -> bool:
+    """Return whether the job's AsyncResult is known to have ended."""
+    try:
+        return str(app.AsyncResult(job_id).state) in READY_STATES
+    except Exception:  # noqa: BLE001 - there is no result back end, or it does not answer
+        return False
 
 
 def _report_gone(app: Celery, store: _Sendable, unit: Unit) -> bool:
     """Send the last task of a job whose record is gone: it fails, and the caller learns why.
 
     The units wait again before that. A worker that knew the record reports it sooner (``record_repair``), with the
-    tasks that are linked to the job.
+    tasks that are linked to the job. The unit stays in the schedule until the message is sent; a second message ends
+    quietly.
     """
     job_id = unit.job_id
-    deleted = store.jobs.was_deleted(job_id)
-    if not deleted and store.statistics.is_first(f"gone:{unit.name}", _REPORTED):
+    reported = store.jobs.was_deleted(job_id) or has_ended(app, job_id)
+    if not reported and store.statistics.is_first(f"gone:{unit.name}", _REPORTED):
         store.schedule.wait_again([unit], _GONE)
         return False
+    if not reported:
+        unknown = JobRecord(nonce="", requests=0, batches=0, submitted_at=store.now())
+        last = message_chain.make_steps(app, job_id, unknown, 0, since=message_chain.DONE)
+        message_chain.publish_chain(unknown, job_id, last, retry=False)
     store.schedule.remove_unit(unit)
-    if deleted or not is_first_report(store, job_id):
-        return False
-    unknown = JobRecord(nonce="", requests=0, batches=0, submitted_at=store.now())
-    last = message_chain.make_steps(app, job_id, unknown, 0, since=message_chain.DONE)
-    message_chain.publish_chain(unknown, job_id, last, retry=False)
-    return True
+    return not reported
 
 
 def note_not_sent(store: history.JournalOfJobs, unit: Unit, exc: Exception) -> None:

@@ -71,3 +71,27 @@ def test_what_was_not_sent_is_not_lost(
         assert units or pause is not None, "due again in a second, or already on a busy machine"
     else:
         assert store.schedule.find_lost(UNITS[4], 0) is not None
+
+
+def test_a_unit_whose_job_is_gone_stays_until_its_caller_can_be_told(
+    app: Celery, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit, published, away = UNITS[0], [], True
+
+    def publish(job: JobRecord, job_id: str, *_: Any, **__: Any) -> None:
+        if away:
+            raise OperationalError("the broker is away")
+        published.append(job_id)
+
+    monkeypatch.setattr(dispatch.message_chain, "publish_chain", publish)
+    monkeypatch.setattr(dispatch.message_chain, "make_steps", lambda *_, **__: [])
+    for key in store._redis.keys(f"*{unit.job_id}*:job"):
+        store._redis.delete(key)
+    assert not dispatch.send_message(app, store, unit, 6)  # a worker that knew the record may report it
+    with pytest.raises(OperationalError):
+        dispatch.send_message(app, store, unit, 6)
+    assert store.schedule.are_scheduled([unit]) == [True]
+    away = False
+    assert dispatch.send_message(app, store, unit, 6)
+    assert published == [unit.job_id]
+    assert store.schedule.are_scheduled([unit]) == [False]
