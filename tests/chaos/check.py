@@ -136,7 +136,8 @@ def _kept_for_a_reason(seen: Evidence, job: Job, kept: dict[str, Kept], stopped:
         if custom_id in lost:
             continue
         why = {
-            "does not cover": "max_fallback_cost" in job.options or "max_cost" in job.options,
+            "no longer covers it": "max_fallback_cost" in job.options or "max_cost" in job.options,
+            "does not cover its input": "max_cost" in job.options,
             "refused": bool({"fallback", "lossy", "limited"} & set(seen.schedule.weather)),
             "messages: ": stopped is not None,
         }
