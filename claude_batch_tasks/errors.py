@@ -78,6 +78,29 @@ class RequestsUnknown(BatchTasksError, LookupError):
     """Raised if a job was made of a batch created elsewhere, whose requests are not in the store."""
 
 
+class RequestFailed(BatchTasksError):
+    """Raised by ``get()`` of an ask that has no answer: it errored, expired or was canceled, or its job failed.
+
+    ``job_id``, ``custom_id``; ``outcome``: ``errored``, ``expired`` or ``canceled``, None if its job failed;
+    ``error_type``: that of the API, if it named one.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.job_id, self.custom_id, self.outcome, self.error_type = (*args[1:5], None, None, None, None)[:4]
+
+
+class BudgetSpent(BatchTasksError):
+    """Raised if the asks of a pool may cost no more in the present window of time; nothing was stored or sent.
+
+    ``retry_after``: seconds until the next window begins.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.retry_after: float | None = args[1] if len(args) > 1 else None
+
+
 class Retryable(BatchTasksError):
     """The base of temporary errors: the step is retried after a countdown.
 

@@ -285,6 +285,13 @@ class JobRecord(msgspec.Struct, kw_only=True):
     """Where its requests come from, in their order, if it is a retry."""
     retries: list[RetryLink] = []
     """The retry jobs that took requests of this one, in the order in which they did."""
+    pool: str | None = None
+    """The name of the pool of asks that it was made of; None: ``run_batch`` made it."""
+    answer_by: float | None = None
+    """When its answers are wanted, epoch seconds: a batch that cannot end by then is canceled, and what it has not
+    processed goes through the Messages API. None: whenever they come."""
+    direct: bool = False
+    """Whether its requests go through the Messages API at once, without a batch."""
 
 
 class FailureTally(msgspec.Struct, kw_only=True):
@@ -463,6 +470,9 @@ class _Polled(_Created, kw_only=True):
     api_ahead: Kept[float] = 0.0
     """Seconds by which the API's clock was ahead of the store's when it first showed the batch."""
     cancel_sent: OfBoth[bool] = False
+    cut_short: OfRound[bool] = False
+    """Whether we cancel it because it could not end by the job's ``answer_by``: what is canceled in it goes through the
+    Messages API."""
     sighting: OfRound[float | None] = None
     """Last seen: when the API last confirmed that the batch exists."""
     not_before: OfRound[float | None] = None
@@ -727,6 +737,9 @@ class JobGlance(NamedTuple):
     through: int
     missed: float | None
     """When its message was due, if it was sent again and no worker has taken it."""
+    pool: str | None = None
+    """The name of the pool of asks that it was made of."""
+    requests: int | None = None
 
 
 class BatchGlance(NamedTuple):
@@ -788,6 +801,33 @@ class WorkerPresence(PublicStruct, frozen=True, kw_only=True):
     started_at: datetime
     last_seen: datetime
     """When it last reported, by the clock of the store."""
+
+
+class PoolSummary(PublicStruct, frozen=True, kw_only=True):
+    """The asks of one pool name and queue that wait for their answers, and where they are."""
+
+    pool: str
+    """The name of the pools, as ``ask`` was given it."""
+    queue: str | None
+    """The queue that the messages of their jobs go to; None: it is not known."""
+    open: int
+    """The number of pools that take more asks."""
+    closed: int
+    """The number of pools that take no more, and are no job yet."""
+    parked: int
+    """The number of pools that wait for another one, because the API refused a request of theirs."""
+    sealed: int
+    """The number of jobs that were made of pools, and have not ended."""
+    waiting: int
+    """The number of asks without an end, in pools and in jobs."""
+    in_jobs: int
+    """How many of these are in jobs."""
+    oldest_at: datetime | None
+    """When the oldest of these pools was opened: no ask that waits is older."""
+    due_at: datetime | None
+    """When the next pool is to become a job; in the past: no worker has seen to it."""
+    workers: tuple[str, ...] = ()
+    """The workers that listen on the queue."""
 
 
 class Need(NamedTuple):

@@ -30,7 +30,8 @@ All exceptions are in `claude_batch_tasks.errors`, and all of them are a `BatchT
 
 _PARTS = {
     "Errors of a call": (
-        "Raised by `run_batch.delay()`, the methods of `BatchJob`, `adopt()` and `list_jobs()`.",
+        "Raised by `run_batch.delay()`, `ask.delay()` and its result, the methods of `BatchJob`, `adopt()` "
+        "and `list_jobs()`.",
         error_entries.OF_CALLS,
     ),
     "Errors of a job": (

@@ -40,6 +40,20 @@ OF_CALLS: dict[str, Entry] = {
         _NOTHING,
         "Correct the requests and call again: all requests of the job, since none was accepted.",
     ),
+    "RequestFailed": Entry(
+        "An ask has no answer: it errored, expired or was canceled, or the job of its pool failed (`outcome` is then "
+        "None).",
+        "Its outcome, as `result.job.result(result.id)` returns it, and the answers of all others.",
+        "Nothing for an ask that errored, expired or was canceled. If the job failed, what its text says.",
+        "Do what the text says. If the API refused the params, correct them and ask again; if the job failed, "
+        "`result.job.resume()` sends only what was never sent.",
+    ),
+    "BudgetSpent": Entry(
+        "The asks of a pool's name may cost no more in this window of time (`ask_max_cost`).",
+        _UNCHANGED + " The ask was not stored.",
+        "Nothing by this call.",
+        "Ask again when the next window begins, which the text names, or allow more with `ask_max_cost`.",
+    ),
     "BrokerUnavailable": Entry(
         "The broker did not take the message of a job.",
         "The text says it. Usually nothing: the requests were removed. If the store did not answer either, the job may "
@@ -277,6 +291,8 @@ _STORED: dict[str, tuple[str, str]] = {
     "E106": ("Only what the server has not dropped.", "What the jobs cost; `adopt()` fetches their batches' results."),
     "W107": ("Only what the server has not dropped.", "What the jobs cost; `adopt()` fetches their batches' results."),
     "W108": ("Until the server restarts.", "What the jobs cost; `adopt()` fetches their batches' results."),
+    "E211": ("All asks, until a worker makes a job of them.", "Nothing while they wait."),
+    "W212": ("All asks, until a worker makes a job of them.", "Nothing while they wait."),
     "E202": ("The job; its message is sent again when it is overdue.", "Nothing while it waits."),
     "E312": ("Jobs are unchanged.", "A worker of 0.2 may pay twice; a newer one does not."),
     "E318": (

@@ -67,6 +67,7 @@ from claude_batch_tasks.rules.leases import (
     usual_lateness as usual_lateness,
 )
 from claude_batch_tasks.rules.polling import (
+    CANCELED_POLL as CANCELED_POLL,
     LIST_CALL_FROM as LIST_CALL_FROM,
     LIST_CALL_PAUSE as LIST_CALL_PAUSE,
     LIST_CALL_SLACK as LIST_CALL_SLACK,
@@ -75,6 +76,7 @@ from claude_batch_tasks.rules.polling import (
     MAX_VAIN_POLLS as MAX_VAIN_POLLS,
     POLL_JITTER as POLL_JITTER,
     UNCLAIMED_SECONDS as UNCLAIMED_SECONDS,
+    cancel_moment as cancel_moment,
     poll_interval as poll_interval,
     usual_batch_seconds as usual_batch_seconds,
 )
@@ -117,6 +119,7 @@ from claude_batch_tasks.rules.resubmission import (
     ends_in_time as ends_in_time,
     fit_budget as fit_budget,
     is_same_model as is_same_model,
+    may_fall_back as may_fall_back,
     output_limit as output_limit,
     raise_max_tokens as raise_max_tokens,
 )

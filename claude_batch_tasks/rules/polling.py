@@ -1,7 +1,8 @@
-"""When a batch is polled next, and how polls of one account are shared."""
+"""When a batch is polled next, or canceled for a deadline, and how polls of one account are shared."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 #: The interval between polls is this share of the batch's age: the end is noticed at most ~10 % late.
@@ -38,6 +39,16 @@ MAX_UNCLAIMED_MESSAGES = 100
 #: List calls that fail in a row before no more are made for so many seconds; meanwhile each batch is retrieved.
 LIST_CALL_TRIES = 3
 LIST_CALL_PAUSE = 60.0
+
+#: Seconds that a cancel takes until the results of the batch can be read, and that a call of the Messages API takes.
+_CANCEL_SECONDS = 60.0
+_CALL_SECONDS = 20.0
+
+#: A batch has at least this share of the time from its create to the deadline.
+_BATCH_SHARE = 0.5
+
+#: Longest time between two polls of a batch that was canceled for a deadline, seconds: its results are waited for.
+CANCELED_POLL = 5.0
 
 
 def poll_interval(
@@ -84,3 +95,19 @@ def usual_batch_seconds(past: Sequence[tuple[int, float]], requests: int) -> flo
         seconds for count, seconds in past if count / SIMILAR_SIZE_FACTOR <= requests <= count * SIMILAR_SIZE_FACTOR
     ]
     return min(alike) if len(alike) >= MIN_SAMPLES else None
+
+
+def cancel_moment(answer_by: float, *, begun: float, requests: int, calls: int) -> float:
+    """Return when a batch that still runs is canceled, so that what it has not processed is answered in time.
+
+    Until then it runs: what it processes costs half as much. The time reserved is that of the cancel and of the calls
+    of the Messages API, if all requests need one; but the batch has at least half of the time that there is.
+
+    Args:
+        answer_by: the deadline, epoch seconds.
+        begun: when the batch was created, or its job was started if it is not, epoch seconds.
+        requests: how many are in it.
+        calls: how many calls of the Messages API may be made at a time.
+    """
+    reserved = _CANCEL_SECONDS + _CALL_SECONDS * math.ceil(requests / calls)
+    return answer_by - min(reserved, max(answer_by - begun, 0.0) * (1 - _BATCH_SHARE))

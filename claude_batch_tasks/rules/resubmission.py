@@ -63,6 +63,15 @@ def deserves_resubmission(outcome: str, error_type: str | None) -> bool:
     return outcome == "expired" or (outcome == "errored" and error_type in _PASSING_ERRORS)
 
 
+def may_fall_back(outcome: str, error_type: str | None, *, cut_short: bool) -> bool:
+    """Return whether a request with this outcome may go through the Messages API.
+
+    Args:
+        cut_short: we canceled its batch for the sake of a deadline, so that it was not executed if it was canceled.
+    """
+    return deserves_resubmission(outcome, error_type) or (cut_short and outcome == "canceled")
+
+
 def choose_next_attempt(
     *, barred: bool, again: int, eligible: int, fallback: str, in_time: bool
 ) -> Literal["resubmit", "messages", "none"]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.interface import (
     Clock as Clock,
+    HasAsks as HasAsks,
     HasBatchIds as HasBatchIds,
     HasDeliveries as HasDeliveries,
     HasHistory as HasHistory,
@@ -16,6 +17,7 @@ from claude_batch_tasks.store.interface import (
     HasLeases as HasLeases,
     HasMessageQueue as HasMessageQueue,
     HasPayloads as HasPayloads,
+    HasPools as HasPools,
     HasPresence as HasPresence,
     HasRecords as HasRecords,
     HasResults as HasResults,

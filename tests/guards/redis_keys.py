@@ -37,6 +37,12 @@ PLACES = {
     #: As it stands in the job's record.
     "QUEUE": r'null|"[\w.-]*"|',
     "WORKER": r".+@[^:]+",
+    #: An ask, what asks of one pool have in common, and the name of a pool.
+    "ASK": r".+",
+    "COMMON": r".*",
+    "POOL": r".+",
+    "SECONDS": r"[\d.e+]+",
+    "START": r"\d+",
     "TOKEN": r"[0-9a-z]+",
     "QUESTION": r"jobs|restore:.*|told:.*",
 }
@@ -80,6 +86,7 @@ _JOB = Key(
         delivery_errors delivery_at defaults limited
         parent sources retries
         label metadata model output
+        pool answer_by direct
         money
         """
         + " ".join(f"lease:{name}" for name in _BROKEN.split())
@@ -104,7 +111,7 @@ _BATCH = Key(
         """
         refusal refused_since organization workspace unidentified api_ahead not_before unpriced stored rows read_only
         failed_types failed_types_of processed incomplete incomplete_examples repairs
-        again not_sent_again
+        again not_sent_again cut_short
         retry:NUMBER
         """
         + _BROKEN
@@ -146,6 +153,13 @@ OF_JOB = {
     "batch:BATCH:refused": Key("hash", _words("PLACE")),
     "batch:BATCH:outcomes": Key("hash", _words("PLACE")),
     "batch:BATCH:announced": Key("string"),
+    "pool": Key(
+        "hash",
+        _words("record key state count withdrawn size opened_at due_at deadline sealing sent"),
+        since="later",
+    ),
+    "pool:asks": Key("list", since="later"),
+    "pool:ended": Key("string", since="later"),
     "delivered": Key("string", since="later"),
     "undelivered": Key("string", since="later"),
     "delivered:parts": Key("string", since="later"),
@@ -165,6 +179,15 @@ KEYS: dict[str, Key] = {
         _words("ACCOUNT:no-batches"),
     ),
     "claude_batch:late": Key("string"),
+    "claude_batch:pools": Key("zset", _words("JOB"), since="later"),
+    "claude_batch:pools:due": Key("zset", _words("JOB"), since="later"),
+    "claude_batch:pools:open": Key("hash", _words("COMMON"), since="later"),
+    "claude_batch:ask:ASK": Key(
+        "hash",
+        _words("job_id position asked_at state canvas headers reserved budget withdrawn"),
+        since="later",
+    ),
+    "claude_batch:cost:SECONDS:START:POOL": Key("string", since="later"),
     "claude_batch:deleted:JOB": Key("string"),
     "claude_batch:owner:BATCH_ID": Key("string"),
     "claude_batch:census": Key("string"),
@@ -294,6 +317,19 @@ FORMS: dict[str, Any] = {
             "job / lease:owner": re.compile(r".+/[0-9a-f]{12}"),
             "job / lease:until": re.compile(r"\d+\.\d{3}"),
             "money / BATCH:TURN": re.compile(r"(settled )?\d+"),
+            "pool / state": re.compile("open|closed|parked|sealed|divided"),
+            "pool / record": {
+                "name": str,
+                "client": str,
+                "options": {"*": object},
+                "mode": str,
+                **dict.fromkeys(("queue", "route", "deadline", "search"), object),
+                "*": object,
+            },
+            "pool / key": re.compile(r"[0-9a-f]{32}|"),
+            "pool / deadline": re.compile(r"\d+\.\d+|"),
+            **{f"pool / {name}": int for name in ("count", "withdrawn", "size", "sealing", "sent")},
+            **{f"pool / {name}": float for name in ("opened_at", "due_at")},
             "batch:BATCH / state": re.compile(f'"({"|".join(_STATES.split())})"'),
             "batch:BATCH / rounds": [_ROUND],
             "batch:BATCH / counts": _COUNTS,
@@ -312,6 +348,14 @@ FORMS: dict[str, Any] = {
         }.items()
     },
     "claude_batch:owner:BATCH_ID": _UNIT,
+    "claude_batch:pools:open / COMMON": re.compile(PLACES["JOB"]),
+    "claude_batch:ask:ASK / job_id": re.compile(PLACES["JOB"]),
+    "claude_batch:ask:ASK / state": re.compile("succeeded|failed|revoked"),
+    "claude_batch:ask:ASK / asked_at": _NUMBER,
+    "claude_batch:ask:ASK / canvas": {"*": object},
+    "claude_batch:ask:ASK / headers": {"*": object},
+    "claude_batch:ask:ASK / budget": re.compile(r"[\d.e+]+:\d+:.+"),
+    **{f"claude_batch:ask:ASK / {name}": int for name in ("position", "reserved", "withdrawn")},
     "claude_batch:census": [(_TEXT, {"*": str}, _NUMBER)],
     "claude_batch:account:ACCOUNT:flights / UNIT": (_TEXT, _NUMBER, _MAYBE, int, _NUMBER, _NUMBER, _MAYBE),
     "claude_batch:account:ACCOUNT:past": (int, _NUMBER),

@@ -27,7 +27,7 @@ from claude_batch_tasks.steps import publishing
 from claude_batch_tasks.steps.result_backend import Forgiving
 from claude_batch_tasks.steps.step import retry_limits
 from claude_batch_tasks.store.redis import RedisStore, open_store_at
-from claude_batch_tasks.worker import periodic_work
+from claude_batch_tasks.worker import repeated_work
 
 JOB, LANE = "job/../é", Unit("job/../é", 0, 0)
 ANSWER = reader.message_outcome(b'{"id":"msg_1","type":"message"}')
@@ -143,7 +143,7 @@ def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: p
         return 0.0
 
     with caplog.at_level(logging.WARNING):
-        periodic_work._keep_doing(periodic_work._Work("test", work, "sending", lambda: None), over)
+        repeated_work.keep_doing(repeated_work.Work("test", work, "sending", lambda: None), over)
         over.wait(10)
         threads = [thread for thread in threading.enumerate() if thread.name == "test"]
         for thread in threads:

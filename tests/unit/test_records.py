@@ -49,6 +49,7 @@ def test_what_a_round_resets_is_what_0_2_0_reset() -> None:
         "told": {},
         "processed": 0,  # this and the following came after it
         "not_sent_again": None,
+        "cut_short": False,
     }
 
 

@@ -12,13 +12,13 @@ from typing import Protocol
 
 from claude_batch_tasks.store.interface.batch_ids import BatchIds as BatchIds
 from claude_batch_tasks.store.interface.budget import Budget as Budget
-from claude_batch_tasks.store.interface.history import History as History
 from claude_batch_tasks.store.interface.in_flight import InFlight as InFlight
 from claude_batch_tasks.store.interface.jobs import Jobs as Jobs, JobSearch as JobSearch, Retries as Retries
 from claude_batch_tasks.store.interface.leases import Leases as Leases
 from claude_batch_tasks.store.interface.message_queue import MessageQueue as MessageQueue
 from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
-from claude_batch_tasks.store.interface.records import Records as Records
+from claude_batch_tasks.store.interface.pools import AskListener as AskListener, Asks as Asks, Pools as Pools
+from claude_batch_tasks.store.interface.records import History as History, Records as Records
 from claude_batch_tasks.store.interface.results import Deliveries as Deliveries, Results as Results
 from claude_batch_tasks.store.interface.schedule import Schedule as Schedule
 from claude_batch_tasks.store.interface.statistics import Presence as Presence, Statistics as Statistics
@@ -91,6 +91,14 @@ class HasMessageQueue(Protocol):
     message_queue: MessageQueue
 
 
+class HasPools(Protocol):
+    pools: Pools
+
+
+class HasAsks(Protocol):
+    asks: Asks
+
+
 class HasStatistics(Protocol):
     statistics: Statistics
 
@@ -130,6 +138,8 @@ class Store(
     HasRetries,
     HasBudget,
     HasMessageQueue,
+    HasPools,
+    HasAsks,
     HasStatistics,
     HasPresence,
     Clock,

@@ -1,11 +1,11 @@
-"""The records of batches and of senders."""
+"""The records of batches and of senders, and the history of each job."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Protocol
 
-from claude_batch_tasks.records import BatchRecord, LaneRecord, Unit
+from claude_batch_tasks.records import BatchRecord, HistoryEvent, LaneRecord, Unit
 
 
 class Records(Protocol):
@@ -54,3 +54,13 @@ class Records(Protocol):
 
     def take_restore_requests(self, limit: int) -> list[str]:
         """Return jobs for which that was requested, each to one caller only."""
+
+
+class History(Protocol):
+    """What happened to each job, the oldest event first."""
+
+    def append_event(self, job_id: str, event: HistoryEvent) -> None:
+        """Append an event to a job's history; of a long history the beginning and the end are stored."""
+
+    def read_events(self, job_id: str) -> list[HistoryEvent]:
+        """Return a job's history; one event, ``left_out``, stands for all that were removed."""

@@ -46,6 +46,13 @@ key after claude_batch:               type    what                              
 {JOB}:batch:BATCH:announced           string  a bit for each request of which ``on_result``       with its job
                                               knows
 {JOB}:batch:BATCH:given_up            set     positions whose answers count as lost               with its job
+{JOB}:pool                            hash    ``record``: the ``PoolRecord`` that it was opened   with its job
+                                              with; what has changed since; ``key``: what its
+                                              asks have in common
+{JOB}:pool:asks                       list    its asks: a line of JSON, and the params; empty:    with its job
+                                              withdrawn
+{JOB}:pool:ended                      string  a bit for each request of the job whose ask has     with its job
+                                              ended
 schema                                zset    ``version`` and ``least``; see ``schema``           never
 jobs                                  zset    all jobs by when they were submitted                never
 due                                   zset    units by when a message should act, or a lease      never
@@ -54,6 +61,16 @@ waiting                               zset    those whose message is made when i
 held                                  zset    names of calls by until when none is to be made     never
 late                                  string  seconds by which messages were late lately          after 2 minutes
 deleted:JOB                           string  somebody deleted that job                           after a day
+pools                                 zset    pools that are not sealed yet, by when they were    never
+                                              opened
+pools:due                             zset    those that are to be sealed, by when that is due    never
+pools:open                            hash    what asks have in common to the pool that takes     never
+                                              them
+ask:ASK                               hash    ``AskPlace``, ``budget``: the key of the cost       as it is set; after
+                                              that it reserves, and ``withdrawn``                 90 days before its
+                                                                                                  end
+cost:SECONDS:START:POOL               string  what all asks of a pool's name have reserved and    after the window
+                                              spent in a window of time
 owner:BATCH_ID                        string  the unit whose batch of Anthropic's it is           after 30 days
 census                                string  figures over all jobs                               as it is set
 census:fresh                          string  that they are young enough                          as it is set
@@ -85,6 +102,7 @@ from typing import Final
 
 import msgspec
 
+from claude_batch_tasks.pool_records import AskPlace, PoolRecord
 from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, LaneRecord, Unit
 from claude_batch_tasks.rules import RATE_LIMITS
 
@@ -103,6 +121,17 @@ RESTORE: Final = f"{PREFIX}:restore"
 CENSUS: Final = f"{PREFIX}:census"
 CENSUS_FRESH: Final = f"{PREFIX}:census:fresh"
 WORKERS: Final = f"{PREFIX}:workers"
+POOLS: Final = f"{PREFIX}:pools"
+POOLS_DUE: Final = f"{PREFIX}:pools:due"
+POOLS_OPEN: Final = f"{PREFIX}:pools:open"
+
+#: What the keys of pools and jobs begin with, that of an ask, and that of what a pool's name has spent.
+POOL_PREFIX: Final = f"{PREFIX}:{{"
+ASK_PREFIX: Final = f"{PREFIX}:ask:"
+COST_PREFIX: Final = f"{PREFIX}:cost:"
+
+#: The channel on which ends of asks are reported.
+ENDED_CHANNEL: Final = f"{PREFIX}:asks:ended"
 
 # -- names in keys
 
@@ -155,6 +184,11 @@ def history_keys(job_id: str) -> tuple[str, str]:
 def delivery_keys(job_id: str) -> tuple[str, str, str]:
     """Return what became of calls of ``on_result``: with which requests it ended well, failed, or did so in part."""
     return of_job(job_id, "delivered"), of_job(job_id, "undelivered"), of_job(job_id, "delivered", "parts")
+
+
+def pool_keys(job_id: str) -> tuple[str, str, str]:
+    """Return the hash of the pool that a job was made of, the list of its asks, and which of them have ended."""
+    return of_job(job_id, "pool"), of_job(job_id, "pool", "asks"), of_job(job_id, "pool", "ended")
 
 
 def staging_key(job_id: str, nonce: str, batch: int, name: str) -> str:
@@ -214,6 +248,11 @@ def worker_key(hostname: str) -> str:
 def account_key(account: str, name: str) -> str:
     """Return one of the keys of an account."""
     return f"{PREFIX}:account:{account}:{name}"
+
+
+def ask_key(ask_id: str) -> str:
+    """Return the hash that says where an ask is."""
+    return ASK_PREFIX + ask_id
 
 
 def past_key(kind: str) -> str:
@@ -290,6 +329,9 @@ LEASE = {
     **_same("position", "owner", "resent", "resent_at", "missed", "step_failures", "step_failure", "flights"),
 }
 
+#: Fields of a pool's record that change while it takes asks; its hash has each by itself.
+POOL_LIVE = ("state", "count", "withdrawn", "size", "opened_at", "due_at", "deadline")
+
 #: The fields of each hash by what Python and Lua call them; those of a record are its own, and some that only scripts
 #: know.
 FIELDS: dict[str, dict[str, str]] = {
@@ -298,6 +340,11 @@ FIELDS: dict[str, dict[str, str]] = {
     "BATCH": {**stored_names(BatchRecord), "flights": LEASE["flights"]},
     "LANE": stored_names(LaneRecord),
     "LEASE": LEASE,
+    "POOL": {
+        **{name: stored_names(PoolRecord)[name] for name in POOL_LIVE},
+        **_same("record", "key", "sealing", "sent"),
+    },
+    "PLACE": {**stored_names(AskPlace), **_same("budget", "withdrawn")},
     #: ``spent`` and ``reserved`` behind one of the prefixes: of all the job may spend, or of the Messages API's share.
     "MONEY": {"all": "", "fallback": "fallback_", **_same("spent", "reserved", "begun")},
     #: ``limit`` and ``left`` are followed by the name of a limit.
@@ -311,9 +358,13 @@ FIELDS: dict[str, dict[str, str]] = {
     "ASKED": {"member": ":member", "at": ":at", "in_vain": ":in_vain"},
 }
 
+#: The first line of an ask in the list of its pool, an array in JSON; its params follow.
+ASK_HEAD = ("id", "size", "expires_at", "canvas", "headers", "reserved")
+
 #: The places in an array that a value is packed as; Lua counts from one.
 PLACES: dict[str, dict[str, int]] = {
     "FLIGHT": {name: number for number, name in enumerate(Flight.__struct_fields__, 1)},
+    "ASK_HEAD": {name: number for number, name in enumerate(ASK_HEAD, 1)},
 }
 
 #: Parts of keys, and patterns of texts that are put together, as Lua has them.
@@ -327,6 +378,10 @@ PARTS: dict[str, dict[str, str]] = {
         "asked": f":{ASKED}",
         "listing": f":{LISTING}",
     },
+    #: Behind a pool's id.
+    "POOL_KEY": {"hash": "}:pool", "asks": "}:pool:asks"},
+    #: Behind a number of seconds and the first second of a window: what a cost limit is of.
+    "WINDOW": {"start": ":%.0f:"},
     #: Behind the number of a sender.
     "LANE_LEASE": {"owner": f":{LEASE['owner']}"},
     #: Names of calls behind an account's.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 
 import redis
 
@@ -18,7 +19,13 @@ from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.redis import parts
 from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
+from claude_batch_tasks.store.redis.parts.asks import RedisAsks
+from claude_batch_tasks.store.redis.parts.pools import RedisPools
 from claude_batch_tasks.store.redis.prefixing import client_class
+
+#: Time-outs of a connection with a subscription, which may be silent. Nothing is sent to test it: keep-alive notices in
+#: half a minute that the server is gone, and would not while an answer to a test is missing.
+_OF_LISTENERS = {**transport.TIMEOUTS, "health_check_interval": 0}
 
 
 class RedisStore(Part):
@@ -28,9 +35,17 @@ class RedisStore(Part):
         client: one that does not decode responses.
         where: what error messages call the server; no password.
         cipher: encrypts chunks; default: nothing is encrypted.
+        connect_listener: makes a client with a connection of its own, for a subscription; default: ``client`` has more
+            than one.
     """
 
-    def __init__(self, client: redis.Redis, where: str, cipher: Cipher | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        where: str,
+        cipher: Cipher | None = None,
+        connect_listener: Callable[[], redis.Redis] | None = None,
+    ) -> None:
         connection = Connection(client, where, cipher or Cipher())
         super().__init__(connection)
         chunks, leases = Chunks(connection), parts.RedisLeases(connection)
@@ -49,6 +64,8 @@ class RedisStore(Part):
         self.deliveries: interface.Deliveries = parts.RedisDeliveries(connection)
         self.budget: interface.Budget = parts.RedisBudget(connection)
         self.message_queue: interface.MessageQueue = parts.RedisMessageQueue(connection, chunks)
+        self.pools: interface.Pools = RedisPools(connection)
+        self.asks: interface.Asks = RedisAsks(connection, connect_listener or (lambda: client))
         self.presence: interface.Presence = parts.RedisPresence(connection)
         self.statistics: interface.Statistics = parts.RedisStatistics(connection)
 
@@ -64,7 +81,8 @@ class RedisStore(Part):
 @functools.lru_cache(maxsize=32)
 def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
     client = redis_urls.connect_redis(url, transport.TIMEOUTS, transport.make_distrustful, client_class(prefix))
-    return RedisStore(client, redis_urls.redis_address(url), Cipher(keys))
+    connect_listener = functools.partial(redis_urls.connect_redis, url, _OF_LISTENERS)
+    return RedisStore(client, redis_urls.redis_address(url), Cipher(keys), connect_listener)
 
 
 def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:

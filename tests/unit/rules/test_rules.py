@@ -325,6 +325,8 @@ def test_only_what_failed_for_a_passing_reason_deserves_another_chance(
     outcome: str, error_type: str | None, again: bool
 ) -> None:
     assert rules.deserves_resubmission(outcome, error_type) is again
+    assert rules.may_fall_back(outcome, error_type, cut_short=False) is again
+    assert rules.may_fall_back(outcome, error_type, cut_short=True) is (again or outcome == "canceled")
 
 
 #: What Anthropic says when an account may not spend, as of 2026.

@@ -19,6 +19,8 @@ from claude_batch_tasks.store.redis.keys import (
     DUE,
     FETCHED,
     JOBS,
+    POOLS,
+    POOLS_DUE,
     POSITION,
     SENDING,
     STAGED,
@@ -33,6 +35,7 @@ from claude_batch_tasks.store.redis.keys import (
     job_key,
     member,
     money_key,
+    pool_keys,
     staging_index_key,
     staging_key,
     taken_field,
@@ -132,7 +135,8 @@ class RedisJobs(Part):
         self._schedule.wake_units(units[1:])  # and no list call speaks for them any more
         for index in (DUE, WAITING):
             self._redis.zrem(index, *map(member, units))
-        self._redis.zrem(JOBS, job_id)
+        for index in (JOBS, POOLS, POOLS_DUE):
+            self._redis.zrem(index, job_id)
         self._each_key(job_id, "unlink")
 
     @answering
@@ -243,6 +247,7 @@ def _list_keys(records: Records, job_id: str) -> Iterator[str]:
     yield money_key(job_id)
     yield from history_keys(job_id)
     yield from delivery_keys(job_id)
+    yield from pool_keys(job_id)
     for number, record in enumerate(records.find_batches(job_id)):
         yield batch_key(job_id, number)
         for name in (*STAGED, "outcomes", "lanes", *SENDING):

@@ -19,6 +19,9 @@ from claude_batch_tasks.store.redis.keys import (
 )
 from claude_batch_tasks.wire.batch_requests import Piece
 
+#: Bytes of a job's custom_ids that are sent in one go, about.
+_TOGETHER = 1_000_000
+
 
 class RedisPayloads(Part):
     """``interface.Payloads`` on a Redis server."""
@@ -40,9 +43,17 @@ class RedisPayloads(Part):
 
     @answering
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:
-        key = staging_index_key(job_id, nonce)
+        key, cipher = staging_index_key(job_id, nonce), self._connection.cipher
+        fields: dict[str, bytes] = {}
+        size = 0
         for number, entries in parts:
-            self._redis.hset(key, str(number), self._connection.cipher.encrypt(entries, index_key(job_id)))
+            fields[str(number)] = cipher.encrypt(entries, index_key(job_id))
+            size += len(entries)
+            if size >= _TOGETHER:
+                self._redis.hset(key, mapping=fields)
+                fields, size = {}, 0
+        if fields:
+            self._redis.hset(key, mapping=fields)
         self._redis.expire(key, UNFINISHED_TTL)
 
     @answering

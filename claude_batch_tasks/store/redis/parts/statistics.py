@@ -38,7 +38,7 @@ _PAGE = 500
 #: Workers that are listed at most.
 _MOST_WORKERS = 1_000
 
-_OF_JOBS = ("state", "batches", "admitted", "through", LEASE_PREFIX + MISSED)
+_OF_JOBS = ("state", "batches", "admitted", "through", LEASE_PREFIX + MISSED, "pool", "requests")
 _OF_BATCHES = BatchGlance._fields
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from claude_batch_tasks import rules
+from claude_batch_tasks.pool_records import AskPlace, PoolRecord
 from claude_batch_tasks.records import JobRecord, Lease, Taken
 from claude_batch_tasks.store.redis import keys
 
@@ -42,6 +43,8 @@ WORDS: dict[str, dict[str, str]] = {
     "DELIVERY": _each((CALLED, DELIVERED, FAILED, ACTIVE)),
     "LEASED": _each(get_args(get_type_hints(Lease)["state"])),
     "TAKEN": _each(get_args(get_type_hints(Taken)["state"])),
+    "POOL_STATE": _each(get_args(get_type_hints(PoolRecord)["state"])),
+    "ASK_STATE": _each(get_args(get_type_hints(AskPlace)["state"])),
     #: As records have them: in JSON.
     "STATE": {state: f'"{state}"' for state in get_args(get_type_hints(JobRecord)["state"])},
 }

@@ -20,6 +20,7 @@ import pytest
 
 from claude_batch_tasks.store import Store
 from tests.unit.store.contract import (
+    asks,
     batch_ids,
     budget,
     deliveries,
@@ -31,6 +32,7 @@ from tests.unit.store.contract import (
     message_queue,
     outages,
     payloads,
+    pools,
     presence,
     records,
     results,
@@ -64,6 +66,8 @@ class StoreContract:
     TestResults = tests_of(results)
     TestBudget = tests_of(budget)
     TestMessageQueue = tests_of(message_queue)
+    TestPools = tests_of(pools)
+    TestAsks = tests_of(asks)
     TestPresence = tests_of(presence)
     TestRetries = tests_of(retries)
     TestJobSearch = tests_of(job_search)

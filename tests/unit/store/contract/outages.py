@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.pool_records import AskEnd, PoolRecord
 from claude_batch_tasks.store import Store
 from tests.unit.store.contract.samples import (
     BATCH,
@@ -16,6 +17,7 @@ from tests.unit.store.contract.samples import (
     NO_ROWS,
     NONCE,
     SENDER,
+    add_ask,
     batch_record,
     job_record,
     make_chunk,
@@ -23,6 +25,12 @@ from tests.unit.store.contract.samples import (
     make_presence,
     take_request,
 )
+
+
+def listen_once(store: Store) -> None:
+    with store.asks.listen():
+        pass
+
 
 CALLS: dict[str, Callable[[Store], Any]] = {
     "jobs.create_job": lambda s: s.jobs.create_job(JOB, job_record(), [batch_record()], LONG),
@@ -134,6 +142,25 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "results.read_outcomes": lambda s: list(s.results.read_outcomes(JOB, 0)),
     "results.find_outcomes": lambda s: s.results.find_outcomes(JOB, 0, [0]),
     "jobs.job_ids": lambda s: list(s.jobs.job_ids()),
+    "pools.add_ask": lambda s: add_ask(s, "ask"),
+    "pools.take_due": lambda s: s.pools.take_due(1, LONG),
+    "pools.wait_again": lambda s: s.pools.wait_again([JOB], LONG),
+    "pools.read_pool": lambda s: s.pools.read_pool(JOB),
+    "pools.read_asks": lambda s: list(s.pools.read_asks(JOB)),
+    "pools.begin_sealing": lambda s: s.pools.begin_sealing(JOB),
+    "pools.finish_sealing": lambda s: s.pools.finish_sealing(JOB),
+    "pools.drop_asks": lambda s: s.pools.drop_asks(JOB),
+    "pools.divide": lambda s: s.pools.divide(JOB, {"new": (PoolRecord(state="closed"), [0])}),
+    "pools.merge": lambda s: s.pools.merge(JOB, ["other"]),
+    "pools.release": lambda s: s.pools.release(JOB, PoolRecord()),
+    "pools.list_pools": lambda s: list(s.pools.list_pools()),
+    "asks.withdraw": lambda s: s.asks.withdraw(["ask"], LONG),
+    "asks.read_places": lambda s: s.asks.read_places(["ask"]),
+    "asks.read_ended": lambda s: s.asks.read_ended(JOB),
+    "asks.end_asks": lambda s: s.asks.end_asks(JOB, {0: AskEnd("ask", "succeeded")}, LONG),
+    "asks.settle_cost": lambda s: s.asks.settle_cost({"ask": 1}),
+    "asks.read_cost": lambda s: s.asks.read_cost("pool", LONG),
+    "asks.listen": listen_once,
     "check_schema": lambda s: s.check_schema(),
     "jobs.forget_expired": lambda s: s.jobs.forget_expired(),
     "history.append_event": lambda s: s.history.append_event(JOB, make_event()),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from claude_batch_tasks.pool_records import Ask, AskPlace, PoolLimits, PoolRecord
 from claude_batch_tasks.records import (
     BatchRecord,
     Flight,
@@ -175,6 +176,26 @@ def live(store: Store, *, attempts: int = 1) -> None:
         store.results.publish_rows(unit, "me", attempts, **NO_ROWS)
     for number in range(201):
         store.history.append_event(JOB, make_event(number))
+
+
+LIMITS = PoolLimits(max_requests=1000, max_bytes=1_000_000, max_wait=60.0)
+
+
+def add_ask(
+    store: Store,
+    ask_id: str,
+    *,
+    key: str = "key",
+    pool: PoolRecord | None = None,
+    new_id: str = "",
+    size: int = 100,
+    limits: PoolLimits = LIMITS,
+    params: bytes = b'{"max_tokens":1}',
+    **own: Any,
+) -> AskPlace:
+    """Ask something; the pool that it may open has the name of the ask."""
+    ask = Ask(id=ask_id, params=params, **own)
+    return store.pools.add_ask(key, pool or PoolRecord(), new_id or f"pool-of-{ask_id}", ask, size, limits)
 
 
 def call_at_once(

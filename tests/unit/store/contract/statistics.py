@@ -31,8 +31,8 @@ class TestFiguresOfJobs:
         create_bare_job(store, "new", submitted_at=2.0, batches=3, admitted=2)
         pages = list(store.statistics.scan_jobs())
         assert [found for page in pages for found in page] == [
-            ("old", JobGlance("failed", 1, 0, 1, None)),
-            ("new", JobGlance("running", 3, 2, 0, None)),
+            ("old", JobGlance("failed", 1, 0, 1, None, None, 1)),
+            ("new", JobGlance("running", 3, 2, 0, None, None, 1)),
         ]
 
     def test_say_since_when_a_message_is_missed(self, store: Store, job: str) -> None:

@@ -29,7 +29,7 @@ local redis = {{call = function(name, ...)
     found[2] = string.format('%d', microseconds % 1000000)
   end
   return found
-end}}
+end, pcall = redis.pcall}}
 """
 
 

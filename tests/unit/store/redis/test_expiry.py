@@ -10,17 +10,21 @@ import redis
 
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import JobNotFound
+from claude_batch_tasks.pool_records import AskEnd
 from claude_batch_tasks.store.redis import RedisStore
 from tests.unit.store.contract.message_queue import create_sending_job
+from tests.unit.store.contract.pools import seal_pool
 from tests.unit.store.contract.samples import (
     ACCOUNT,
     BATCH,
     JOB,
+    LIMITS,
     LONG,
     NO_ROWS,
     NONCE,
     OTHER_BATCH,
     SENDER,
+    add_ask,
     answer_call,
     batch_record,
     create_bare_job,
@@ -175,6 +179,63 @@ class TestTheLifeOfAJobsKeys:
             store.jobs.forget_expired()
         assert keys() == set()
         assert store.jobs.read_job(job) is None
+
+
+class TestAPoolOfAsks:
+    def pools(self, client: redis.Redis) -> dict[str, int]:
+        return {
+            key.decode().removeprefix(f"claude_batch:{{{JOB}}}:"): client.ttl(key) for key in client.keys("*}:pool*")
+        }
+
+    def test_waits_as_long_as_it_takes(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        add_ask(store, "a", new_id=JOB)
+        assert self.pools(redis_client) == {"pool": -1, "pool:asks": -1}
+        assert 89 * 86_400 < redis_client.ttl("claude_batch:ask:a") <= 90 * 86_400 + 60
+
+    def test_expires_with_its_job(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        seal_pool(store, "a", "b")
+        store.jobs.persist_job(JOB)
+        store.asks.end_asks(JOB, {0: AskEnd("a", "succeeded")}, 70.0)
+        store.jobs.expire_job(JOB, 100)
+        store.asks.end_asks(JOB, {1: AskEnd("b", "succeeded")}, 70.0)
+        assert all(0 < ttl <= 100 for ttl in self.pools(redis_client).values())
+        assert len(self.pools(redis_client)) == 3
+        assert all(0 < redis_client.ttl(f"claude_batch:ask:{each}") <= 70 for each in "ab")
+
+    def test_expires_by_itself_where_a_worker_ends_the_job_that_does_not_know_it(
+        self, store: RedisStore, redis_client: redis.Redis
+    ) -> None:
+        for ask_id in "ab":
+            add_ask(store, ask_id, new_id=JOB)
+        create_bare_job(store, JOB)
+        store.jobs.persist_job(JOB)
+        store.pools.finish_sealing(JOB)
+        store.asks.end_asks(JOB, {0: AskEnd("a", "succeeded")}, 70.0)
+        assert all(0 < ttl <= rules.RETENTION for ttl in self.pools(redis_client).values())
+
+    def test_reserves_for_a_window_only(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        add_ask(store, "a", reserved=5, limits=LIMITS._replace(max_cost=10, window=600.0))
+        [key] = redis_client.keys("*:cost:*")
+        assert key.startswith(b"claude_batch:cost:600:")
+        assert 0 < redis_client.ttl(key) <= 661
+
+    def test_that_is_over_leaves_nothing_behind(self, store: RedisStore, keys: Keys) -> None:
+        """By the server's own clock."""
+        add_ask(store, "c", limits=LIMITS._replace(max_requests=2))
+        assert store.asks.withdraw(["c"], 1.0) == [True]
+        store.jobs.delete_job("pool-of-c")
+        seal_pool(store, "a", "b")
+        ends = {0: AskEnd("a", "succeeded"), 1: AskEnd("b", "failed")}
+        store.asks.end_asks(JOB, ends, 1.0)
+        store.jobs.expire_job(JOB, 1)
+        add_ask(store, "d", new_id="next")
+        store.jobs.delete_job("next")
+        deadline = time.monotonic() + 10
+        while len(keys()) > 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            store.jobs.forget_expired()
+        # What an open pool leaves that somebody has deleted goes when the next one of its kind is opened.
+        assert keys() == {"claude_batch:ask:d", "claude_batch:pools:open"}
 
 
 class TestRows:

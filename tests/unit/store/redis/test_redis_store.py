@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
 import redis
 
-from claude_batch_tasks.errors import JobNotFound, ResultsMissing
+from claude_batch_tasks.embedded import RedisServer
+from claude_batch_tasks.errors import JobNotFound, KeyMissing, PayloadDamaged, ResultsMissing, StoreUnavailable
+from claude_batch_tasks.pool_records import Ask, AskEnd, PoolRecord
 from claude_batch_tasks.records import Flight, Lease, Taken, Unit
-from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.redis import RedisStore, open_store_at
 from claude_batch_tasks.store.redis.keys import history_keys, worker_key
 from claude_batch_tasks.store.redis.parts.in_flight import _decode_flight, _encode
 from claude_batch_tasks.wire.batch_requests import Piece
@@ -24,6 +30,7 @@ from tests.unit.store.contract.samples import (
     LONG,
     NONCE,
     PACE,
+    add_ask,
     answer_call,
     batch_record,
     body_of,
@@ -194,3 +201,57 @@ class TestAWorkerOfALaterRelease:
         store.presence.report_worker(make_presence("celery@b"), LONG)
         store._connection.client.set(worker_key("celery@b"), b'{"hostname": 7}')
         assert [worker.hostname for worker in store.presence.list_workers()] == ["celery@a"]
+
+
+class TestASubscription:
+    def test_has_a_connection_of_its_own(self, redis_server: RedisServer) -> None:
+        """All else in a process shares one, and must not wait for it."""
+        redis_server.client().flushall()
+        store = open_store_at(redis_server.url)
+        store.check_schema()
+        before = len(redis_server.client().client_list(_type="normal"))
+        with store.asks.listen() as listener, store.asks.listen() as other:
+            store.asks.end_asks("j", {0: AskEnd("a", "succeeded")}, LONG)
+            assert listener.wait(10.0) == other.wait(10.0) == ["a"]
+            assert len(redis_server.client().client_list(_type="pubsub")) == 2
+        assert len(redis_server.client().client_list(_type="pubsub")) == 0
+        assert len(redis_server.client().client_list(_type="normal")) == before
+
+    def test_is_made_again_when_its_connection_is_lost(self, redis_server: RedisServer) -> None:
+        redis_server.client().flushall()
+        store = open_store_at(redis_server.url)
+        with store.asks.listen() as listener:
+            redis_server.client().client_kill_filter(_type="pubsub")
+            found: list[str] = []
+            deadline = time.monotonic() + 20
+            while not found and time.monotonic() < deadline:
+                store.asks.end_asks("j", {0: AskEnd("a", "succeeded")}, LONG, final=False)
+                with suppress(StoreUnavailable):
+                    found = listener.wait(0.1)
+            assert "a" in found
+
+
+class TestParams:
+    def test_are_encrypted_and_go_with_their_ask(self, redis_client: redis.Redis) -> None:
+        key, other = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
+        store = RedisStore(redis_client, "the test's server", Cipher([key]))
+        for params in (b'{"secret":"%s"}' % (b"x" * size) for size in (5, 5000)):
+            place = add_ask(store, f"{len(params)}", new_id=JOB, params=params)
+            [*_, packed] = redis_client.lrange(f"claude_batch:{{{JOB}}}:pool:asks", 0, -1)
+            assert b"secret" not in packed
+            assert next(store.pools.read_asks(JOB))[place.position] == Ask(id=f"{len(params)}", params=params)
+        store.pools.finish_sealing(JOB)
+        assert store.pools.divide(JOB, {"part": (PoolRecord(state="closed"), [0, 1])})
+        [asks] = store.pools.read_asks("part")
+        assert [ask.params[:9] for ask in asks if ask] == [b'{"secret"'] * 2
+        with pytest.raises(KeyMissing):
+            list(RedisStore(redis_client, "the test's server", Cipher([other])).pools.read_asks("part"))
+        head, sealed = packed.split(b"\n", 1)
+        redis_client.rpush("claude_batch:{part}:pool:asks", head.replace(b"5013", b"6013") + b"\n" + sealed)
+        with pytest.raises(PayloadDamaged):
+            list(store.pools.read_asks("part"))
+
+    def test_that_are_long_take_less_room(self, store: RedisStore, redis_client: redis.Redis) -> None:
+        add_ask(store, "a", new_id=JOB, params=b'{"text":"%s"}' % (b"all the same " * 1000))
+        [packed] = redis_client.lrange(f"claude_batch:{{{JOB}}}:pool:asks", 0, -1)
+        assert len(packed) < 500

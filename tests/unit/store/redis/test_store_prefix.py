@@ -12,10 +12,12 @@ from claude_batch_tasks.checks import configuration
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.pool_records import AskEnd, PoolRecord
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.redis import open_store_at
 from claude_batch_tasks.store.redis.prefixing import _KEYLESS, _KEYS_ONLY
+from tests.unit.store.contract.samples import LIMITS, add_ask
 
 
 def settings(**conf: Any) -> Settings:
@@ -73,6 +75,19 @@ def test_two_stores_in_one_database_know_nothing_of_each_other(server: RedisServ
     assert theirs.schedule.take_due(5) == ([], None)
     assert Unit("j") in ours.schedule.list_overdue(9, 10)
     assert ours.schedule.take_due(5)[0] == [Unit("j", 0)]
+    keys = {key.decode() for key in server.client().keys("*")}
+    assert all(key.startswith(("claude_batch:", f"{prefix}claude_batch:")) for key in keys)
+    ours.asks.end_asks("j", {0: AskEnd("c", "succeeded")}, 9.0)
+    for store, ask_id in ((ours, "a"), (theirs, "b")):
+        with theirs.asks.listen() as their_listener, ours.asks.listen() as our_listener:
+            add_ask(store, ask_id, reserved=1, limits=LIMITS._replace(max_cost=5, max_requests=1))
+            assert store.pools.take_due(5, 9.0)[0] == [f"pool-of-{ask_id}"]
+            store.asks.withdraw([ask_id], 9.0)
+            ended = our_listener if store is ours else their_listener
+            other = their_listener if store is ours else our_listener
+            assert (ended.wait(10.0), other.wait(0.05)) == ([ask_id], [])
+            store.pools.finish_sealing(f"pool-of-{ask_id}")
+            assert store.pools.divide(f"pool-of-{ask_id}", {"part": (PoolRecord(state="closed"), [0])})
     keys = {key.decode() for key in server.client().keys("*")}
     assert all(key.startswith(("claude_batch:", f"{prefix}claude_batch:")) for key in keys)
     ours._redis.hset("claude_batch:{x}:job", "submitted_at", "1.5")
