@@ -22,12 +22,15 @@ log = get_logger(__name__)
 PREFIX = "claude_batch_"
 
 _CALL = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_POOL = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)
 _BATCH = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 43_200.0, 86_400.0)
 
 
 _ENDPOINTS = get_args(rules.Endpoint)
 _REASONS = get_args(IncompleteReason)
 _SOURCES = ("batch", "resubmitted", "messages")
+#: The states of pools that are no jobs yet.
+POOL_STATES = ("open", "closed", "parked")
 #: The reason of answers with a stop reason that this release does not know.
 _OTHER = "other"
 
@@ -145,6 +148,15 @@ METRICS: Mapping[str, Metric] = {
             {"source": _SOURCES},
             of_job=True,
         ),
+        Metric(
+            "saved_dollars",
+            "counter",
+            "How much more the answers of batches would have cost through the Messages API, in US dollars, where the "
+            "price is known; `how`: whether they were asked for one at a time (`ask`)",
+            {"how": ("ask", "job")},
+            of_job=True,
+        ),
+        Metric("pool_size", "histogram", "Asks in a pool when it became a job", buckets=_POOL),
         Metric("lost_messages", "counter", "Celery messages that the broker lost, and that were sent again"),
         Metric(
             "jobs_ended",
@@ -171,6 +183,24 @@ METRICS: Mapping[str, Metric] = {
             "gauge",
             "The shortest time until Anthropic deletes results that a running job has not fetched (29 days after the "
             "batch was created); missing: there are none",
+        ),
+        Metric(
+            "asks_waiting",
+            "gauge",
+            "Asks without an answer; `where`: in a `pool` that is no job yet, or in a `job` that runs",
+            {"where": ("pool", "job")},
+        ),
+        Metric(
+            "pools",
+            "gauge",
+            "Pools of asks that are no job yet; `parked`: they wait until another pool of theirs was tried",
+            {"state": POOL_STATES},
+        ),
+        Metric("oldest_ask_seconds", "gauge", "Age of the oldest ask in a pool that is no job yet; 0: none is"),
+        Metric(
+            "overdue_pool_seconds",
+            "gauge",
+            "The longest time for which a pool has been due to become a job, and is none; 0: none is due",
         ),
         Metric("overdue_units", "gauge", "Steps that are due and that no worker has started"),
         Metric("overdue_seconds", "gauge", "The longest time for which such a step has been due; 0: none is"),

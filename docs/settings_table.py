@@ -53,6 +53,14 @@ GROUPS = {
         "max_bytes_per_batch",
         "max_batches_in_flight",
     ],
+    "Asks": [
+        "ask_max_requests",
+        "ask_max_bytes",
+        "ask_max_wait",
+        "ask_max_cost",
+        "ask_cost_window",
+        "ask_mode",
+    ],
     "Store": [
         "store_url",
         "store_prefix",
@@ -90,6 +98,8 @@ def describe(field: dataclasses.Field[object]) -> str:
         default = "none" if field.default in (None, ()) else f"`{field.default}`"
     meaning = field.metadata["meaning"].replace("docs/howto/monitoring.md", "[monitoring](../howto/monitoring.md)")
     per_job = " · also for one job" if field.metadata["per_job"] else ""
+    if field.name.startswith("ask_"):
+        per_job = " · also for one ask"
     return f"### `{field.name}`\n\nDefault: {default}{per_job}\n\n{meaning[0].upper()}{meaning[1:]}.\n"
 
 

@@ -18,6 +18,7 @@ FAST = {
     "CLAUDE_BATCH_LEASE": "3",
     "CLAUDE_BATCH_RECOVER_EVERY": "1",
     "CLAUDE_BATCH_RECOVER_AFTER": "5",
+    "CLAUDE_BATCH_ASK_MAX_WAIT": "0.5",
 }
 
 #: How a broker is asked in a test in which there is none: of ``broker_transport_options`` or the publish policy.

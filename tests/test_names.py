@@ -69,7 +69,7 @@ OTHERS = {
     "sent",
     "fixed_headers",
 }
-OTHERS |= {"delivery"}
+OTHERS |= {"answer", "delivery"}
 OTHERS |= {"event", "job_id", "label", "batch", "batch_id", "lane"}
 
 #: Found by ``manage.py check`` alone.

@@ -49,6 +49,10 @@ VERBS = frozenset(
 )
 
 
+#: Imports that type checkers read, and that are none when the package runs: the type of an ask's job.
+ONLY_TYPES = {("claude_batch_tasks.results.ask_result", "claude_batch_tasks.jobs.batch_job")}
+
+
 class Module:
     """A module of the package, and what it imports of it."""
 
@@ -70,7 +74,7 @@ class Module:
                     found.add(full if full in known else base)
             elif isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)
-        return (found & known) - {self.name}
+        return {name for name in found & known if name != self.name and (self.name, name) not in ONLY_TYPES}
 
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:

@@ -38,3 +38,4 @@ from claude_batch_tasks.api.probes import (
     probe_api as probe_api,
 )
 from claude_batch_tasks.api.sdk import load_sdk as load_sdk
+from claude_batch_tasks.api.simulated import simulated_api as simulated_api

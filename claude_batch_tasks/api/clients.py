@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from claude_batch_tasks.api import identity
 from claude_batch_tasks.api.sdk import anthropic
+from claude_batch_tasks.api.simulated import simulated_client
 from claude_batch_tasks.errors import (
     ApiError,
     BatchesUnsupported,
@@ -79,6 +80,8 @@ def get_client(alias: str, factories: Mapping[str, str]) -> anthropic.Anthropic:
         InvalidSettings: the factory cannot be imported or does not return a client.
         PermanentError: the factory raised an exception, most often because there are no credentials.
     """
+    if (simulated := simulated_client()) is not None:
+        return simulated
     if alias not in factories:
         raise InvalidSettings(f"client {alias!r} is not in this worker's claude_batch_client_factories")
     slot = _client(alias, factories[alias], os.getpid())

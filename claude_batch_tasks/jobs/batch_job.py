@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from celery import Celery
@@ -13,6 +13,7 @@ from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs import changes, sent_requests
 from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
 from claude_batch_tasks.records import HistoryEvent, JobRecord, Summary
+from claude_batch_tasks.results.async_reading import iterate_in_threads
 from claude_batch_tasks.results.async_result import JobResult
 from claude_batch_tasks.results.job_results import JobResults, read_job
 from claude_batch_tasks.results.reader import Order, RequestResult, Type
@@ -97,6 +98,23 @@ class BatchJob:
         if with_retries:
             return self._job_results.read_combined(type, order, ids)
         return self._job_results.read_results(type, order, ids)
+
+    def aresults(
+        self,
+        type: Type | None = None,
+        *,
+        order: Order = "stored",
+        ids: Iterable[str] | None = None,
+        with_retries: bool = False,
+    ) -> AsyncGenerator[RequestResult, None]:
+        """Return what ``results()`` does, for ``async for``: the event loop continues while the store is read.
+
+        Threads read, a part at a time; none is held in between. Errors are raised where the first result is asked for.
+
+        Args:
+            type, order, ids, with_retries: as for ``results()``.
+        """
+        return iterate_in_threads(lambda: self.results(type, order=order, ids=ids, with_retries=with_retries))
 
     def result(self, custom_id: str, *, with_retries: bool = False) -> RequestResult:
         """Return one request's outcome; only the parts of the store that hold it are read.

@@ -1,4 +1,4 @@
-"""What the store lists: jobs, with filters, and the workers that run."""
+"""What the store lists: jobs, with filters, the workers that run, and what waits in pools of asks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import NamedTuple, get_args
 from celery import Celery
 
 from claude_batch_tasks import rules
+from claude_batch_tasks.checks import pools
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.jobs.job_status import JobStatus, Waits, read_status
-from claude_batch_tasks.records import JobLabels, JobState, Phase, WorkerPresence
+from claude_batch_tasks.records import JobLabels, JobState, Phase, PoolSummary, WorkerPresence
 from claude_batch_tasks.results.job_results import check_choice
 from claude_batch_tasks.settings import MetadataValue, Settings, check_label, check_metadata, has_labels
 from claude_batch_tasks.store import HasJobSearch, Store, open_store
@@ -108,3 +109,17 @@ def list_workers(app: Celery | None = None) -> list[WorkerPresence]:
         StoreUnavailable: the store does not answer.
     """
     return open_store(Settings.of(app or configured_app())).presence.list_workers()
+
+
+def list_pools(*, jobs: bool = True, app: Celery | None = None) -> list[PoolSummary]:
+    """Return what waits in pools of asks and in the jobs that were made of them, by queue and name of the pool.
+
+    Args:
+        jobs: whether jobs are counted too: a few fields of each job in the store are read for it.
+        app: the Celery app whose settings say where the store is; default: the current one.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    app = app or configured_app()
+    return pools.summarize_pools(app, open_store(Settings.of(app)), jobs=jobs)

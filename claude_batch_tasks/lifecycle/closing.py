@@ -47,6 +47,7 @@ def end_job(step: Step, own: errors.BatchTasksError | None) -> tuple[Summary, er
     error = job_failure.explain_failure(step, batches, summary, own)
     if error is not None:
         summary["state"] = "failed"
+        delivery.fail_open_asks(step, error)
     # Before the end is recorded: from then on the job may be resumed, and must not expire.
     step.store.jobs.expire_job(job_id, step.settings.result_ttl)
     text = None if error is None else str(error)

@@ -17,6 +17,17 @@ from claude_batch_tasks.store import lost_records
 _NOT_CREATED = {"state": "staged", "intent_at": None, "organization": None, "workspace": None}
 
 
+def find_missing(step: Step) -> errors.BatchTasksError | None:
+    """Return the error of a batch whose requests are gone before it is created; None: they are there.
+
+    Answers whose custom_ids are gone would be useless.
+    """
+    job_id, batch = step.unit.job_id, step.unit.batch or 0
+    if not step.store.records.missing_keys(job_id, batch, ("body", "ids")):
+        return None
+    return lost_records.of_requests(step.store, job_id, step.job, batch, step.batch)
+
+
 def send_create(step: Step, account: api.Account) -> Decision:
     """Record that the batch is about to be created, create it, and record what the answer says.
 

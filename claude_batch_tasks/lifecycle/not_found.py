@@ -1,4 +1,4 @@
-"""How a 404 for a batch is judged, and how a batch that is not ours, or is lost, is released."""
+"""How a 404 for a batch is judged, and what becomes of a batch that is lost, is not ours, or is not to be created."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from claude_batch_tasks.wire import result_rows
 
 #: What the API says at the results of a batch that exists and has none to show; a batch that is gone gets other words.
 _NO_RESULTS = "has no available results"
+
+#: The error type of a request for which there was no batch, if the Messages API did not get it either.
+NOT_SENT = "not_sent"
+
+_LATE = "another batch would probably not end before the deadline"
 
 
 def handle_not_found(step: Step, exc: errors.NotFoundError, endpoint: rules.Endpoint) -> Done | Fail:
@@ -107,6 +112,32 @@ def handle_missing_batch(step: Step, state: Literal["unsent", "lost"], error: er
     step.update_record(state=state, outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count})
     step.record_event(state, f"{state}: {error}", level=logging.WARNING)
     return Done(f"{state}: {error}")
+
+
+def skip_batch(step: Step) -> Done | None:
+    """Leave the batch uncreated, and have its requests sent through the Messages API, if that is how they are answered.
+
+    So it is in a job that goes through the Messages API, and if the batch would be canceled at once because of the
+    job's ``answer_by``. Return None if the batch is to be created, or if it is not certain that it was not.
+    """
+    record, job = step.batch, step.job
+    if record.intent_at is not None:
+        return None
+    if job.direct:
+        why = "its pool goes through the Messages API"
+    elif step.cut_at is not None and step.now() >= step.cut_at:
+        why = "it could not end by the deadline, so its requests go through the Messages API"
+    else:
+        return None
+    if record.rounds:  # the requests have the outcomes of the round before
+        step.update_record(state="unsent", not_sent_again=_LATE)
+    else:
+        outcome, count = result_rows.errored_row(NOT_SENT, f"not sent: {why}", None), record.count
+        step.update_record(
+            state="unsent", outcome=outcome, counts={"errored": count}, eligible=count, open={"errored": count}
+        )
+    step.record_event("unsent", f"no batch is created: {why}")
+    return Done(f"not created: {why}")
 
 
 def release_batch(step: Step, why: str) -> Done:

@@ -105,13 +105,12 @@ def describe_progress(step: Step, seen: api.Batch) -> str:
 def record_end(step: Step, seen: api.Batch) -> dict[str, int]:
     """Record that the batch has ended, with how long it took; return the API's counts.
 
-    The account's past batches and the metric ``batch_seconds`` get the duration, unless a cancel was requested or the
-    batch expired.
+    The account's past batches and the metric ``batch_seconds`` get the duration, unless it was canceled or expired.
     """
     record, counts = step.batch, _count_outcomes(seen)
     step.update_record(state="ended", told=counts, **({} if record.rounds else {"counts": counts}))
     in_time = step.now() + record.api_ahead < (record.expires_at or math.inf)
-    if seen.ended_at is not None and not step.job.cancel_requested and in_time:
+    if seen.ended_at is not None and not (step.job.cancel_requested or record.cut_short) and in_time:
         took = (seen.ended_at - seen.created_at).total_seconds()
         kind = rules.batch_kind(step.job.model, step.job.models, record.sending)
         step.store.in_flight.add_duration(step.account, record.sending, max(took, 0.0), kind=kind)
@@ -126,10 +125,29 @@ def cancel_if_requested(step: Step) -> errors.ApiError | None:
 
     A permanent refusal means that the batch has ended, or the poll meets it too.
     """
-    record = step.batch
     # Not before the results have confirmed the batch: it may be another application's.
-    if not step.job.cancel_requested or record.cancel_sent or record.provisional:
+    requested = step.job.cancel_requested or step.batch.cut_short
+    if not requested or step.batch.cancel_sent or step.batch.provisional:
         return None
+    return _send_cancel(step)
+
+
+def cancel_if_late(step: Step) -> errors.ApiError | None:
+    """Cancel a running batch that cannot end by the job's ``answer_by``; return an error that lets it be tried again.
+
+    Until then it may process more, at half the price.
+    """
+    if step.cut_at is None or step.now() < step.cut_at:
+        return None
+    # Before the cancel: whoever reads the results has to know what was canceled for this.
+    step.update_record(cut_short=True)
+    text = "it could not end by the deadline: what it does not process goes through the Messages API"
+    step.record_event("cancel", f"canceled at Anthropic: {text}")
+    return _send_cancel(step)
+
+
+def _send_cancel(step: Step) -> errors.ApiError | None:
+    record = step.batch
     assert record.batch_id is not None
     step.rate_limits.check_pause()
     try:
@@ -154,17 +172,27 @@ def next_poll_at(step: Step) -> float:
     record = step.batch
     seen_at = record.sighting or step.now()
     at = _make_poll_schedule(step)(flight_of(step), seen_at, random.random())
-    return _apply_not_before(record.not_before, at, step.deadline)
+    return _apply_not_before(record.not_before, at, _poll_by(step))
+
+
+def _poll_by(step: Step) -> float | None:
+    """Return when the batch must have a poll, whatever the API asked for when it last showed it.
+
+    That is at the job's deadline, when it may have to be canceled, and soon after it was.
+    """
+    canceled = (step.batch.sighting or 0.0) + step.hurried_interval if step.batch.cut_short else None
+    return min((moment for moment in (step.deadline, step.cut_at, canceled) if moment is not None), default=None)
 
 
 def _check_asked(step: Step, now: float) -> None:
     """Keep the batch from being polled before the moment that the API named when it last showed it.
 
     Raises:
-        RateLimited: that moment has not come, no cancel is requested, and the job's deadline has not passed.
+        RateLimited: that moment has not come, no cancel is requested, and no deadline has passed.
     """
-    wait = (step.batch.not_before or 0.0) - now
-    if wait > 0 and not step.job.cancel_requested and (step.deadline is None or now < step.deadline):
+    wait, by = (step.batch.not_before or 0.0) - now, _poll_by(step)
+    if wait > 0 and not step.job.cancel_requested and (by is None or now < by):
+        wait = wait if by is None else min(wait, by - now)
         raise errors.RateLimited("Anthropic asked for a pause before the next poll of this batch", wait)
 
 
@@ -186,8 +214,8 @@ def flight_of(step: Step) -> Flight:
         expires_at=record.expires_at,
         requests=record.sending,
         poll_min=settings.poll_min,
-        poll_max=settings.poll_max,
-        deadline=step.deadline,
+        poll_max=step.hurried_interval if record.cut_short else settings.poll_max,
+        deadline=_poll_by(step),
         api_ahead=record.api_ahead,
     )
 

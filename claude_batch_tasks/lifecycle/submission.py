@@ -115,10 +115,13 @@ def submit_job(
     headers: str | None = None,
     delay: float = 0,
     expires_at: float | None = None,
+    pool: str | None = None,
+    answer_by: float | None = None,
+    direct: bool = False,
 ) -> JobRecord:
     """Store a job's requests; nothing is sent yet.
 
-    After any error nothing is left behind.
+    After any error nothing is left behind, unless the job is that of a pool: then it may be there.
 
     Args:
         job_id: the task id of its ``run_batch``.
@@ -130,6 +133,9 @@ def submit_job(
         headers: the headers of its messages beside Celery's own, as ``message_headers.encode_headers`` encodes them.
         delay: seconds until the job is to start.
         expires_at: when it is too late for it to start, epoch seconds.
+        pool: the name of the pool of asks that it is made of.
+        answer_by: when its answers are wanted, epoch seconds.
+        direct: whether its requests go through the Messages API at once.
 
     Raises:
         InvalidRequests, InvalidSettings: the text says what is wrong with them.
@@ -155,7 +161,7 @@ def submit_job(
     try:
         staging.stage_requests(requests)
         if "refusal_model" in options:
-            _check_refusal_model(settings, staging.model)
+            check_refusal_model(settings, staging.model)
         job = JobRecord(
             nonce=staging.nonce,
             requests=staging.total,
@@ -175,6 +181,9 @@ def submit_job(
             label=label,
             metadata=metadata,
             output=output,
+            pool=pool,
+            answer_by=answer_by,
+            direct=direct,
         )
         if not store.jobs.create_job(job_id, job, staging.batches, settings.result_ttl + delay):
             raise BatchTasksError(
@@ -183,8 +192,9 @@ def submit_job(
     except BaseException:
         staging.discard_requests()
         with suppress(StoreUnavailable):
-            if staging.find_job() is not None:
-                store.jobs.delete_job(job_id)  # only the answer was lost
+            # Only the answer was lost. The job of a pool stays: what is stored of its asks would go with it.
+            if pool is None and staging.find_job() is not None:
+                store.jobs.delete_job(job_id)
         raise
     total, batches = staging.total, len(staging.batches)
     details = {"requests": total, "batches": batches, "client": alias, "queue": queue, "label": label}
@@ -215,7 +225,7 @@ def check_reask(output: Mapping[str, Any] | None, options: Mapping[str, Any]) ->
         )
 
 
-def _check_refusal_model(settings: Settings, model: str | None) -> None:
+def check_refusal_model(settings: Settings, model: str | None) -> None:
     """Refuse to send refused requests to the model that refused them.
 
     A setting for all jobs may name the model of some of them.

@@ -106,13 +106,21 @@ class Meter:
                 found[key[0]] += count[0]
         return dict(found)
 
-    def _compute_cost(self, key: tuple[str, str | None, int, Decimal]) -> Decimal | None:
+    def sum_savings(self) -> Decimal:
+        """Return how much more, in USD, the same answers would have cost through the Messages API; 0 if they did."""
+        if not self._batch:
+            return Decimal(0)
+        costs = ((self._compute_cost(key, batch=False), self._compute_cost(key)) for key in self._sums)
+        return sum((full - half for full, half in costs if full is not None and half is not None), Decimal(0))
+
+    def _compute_cost(self, key: tuple[str, str | None, int, Decimal], batch: bool | None = None) -> Decimal | None:
         _, model, _, factor = key
         sums, input_of_one, _ = self._sums[key]
         if model is None:
             return None
+        batch = self._batch if batch is None else batch
         return self._prices.compute_cost(
-            model, Used(*sums), batch=self._batch, at=self._at, input_of_one=input_of_one, factor=factor
+            model, Used(*sums), batch=batch, at=self._at, input_of_one=input_of_one, factor=factor
         )
 
 

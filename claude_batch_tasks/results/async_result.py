@@ -16,11 +16,11 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
 
 #: Seconds between two queries of the store, and for how long the store must differ from the result back end.
-_EVERY, _CERTAIN = 5.0, 10.0
+_EVERY, CERTAIN = 5.0, 10.0
 
 #: Seconds for which a job may be absent that this process has not seen in the store. At first it may exist only
 #: elsewhere: the message that puts it into the store is still on its way.
-_UNSEEN = 30.0
+UNSEEN = 30.0
 
 
 if TYPE_CHECKING:
@@ -29,35 +29,17 @@ else:  # before Celery 5.6 it takes no parameter
     _AsyncResult = AsyncResult
 
 
-class JobResult(_AsyncResult):
-    """Celery's AsyncResult, except that a job that its store has lost ends with ``JobNotFound``.
+class StoredResult(_AsyncResult):
+    """Celery's AsyncResult, except that what the store has lost ends, and what the back end has lost is reported.
 
-    A store loses a job by FLUSHALL, or by a failover without it. Nobody has a message for such a job, so nobody would
-    end it. A job whose result the back end has lost ends as the store says.
-
-    Args:
-        expected: the job is, or was, in the store. Otherwise it counts as lost only after it was seen there: a later
-            link of a chain is put into the store when its turn comes.
+    Nobody has a message for what the store has lost, so nobody would end it.
     """
 
-    _seen = False
     _odd_since: float | None = None
     _next_question = 0.0
 
-    def __init__(self, id: str, *args: Any, expected: bool = False, **kwargs: Any) -> None:
-        self._expected = expected
-        super().__init__(id, *args, **kwargs)
-
-    def expect_job(self) -> None:
-        """Record that the job is in the store."""
-        self._seen = True
-
-    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Summary:
-        """Return the result as Celery's AsyncResult does.
-
-        Raises:
-            JobNotFound: the store has lost the job.
-        """
+    def _wait(self, timeout: float | None, propagate: bool, *args: Any, **options: Any) -> Any:
+        """Return the result as Celery's AsyncResult does, and ask the store now and then."""
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _EVERY if ends is None else ends - time.monotonic()
@@ -66,7 +48,7 @@ class JobResult(_AsyncResult):
             except CeleryTimeoutError:
                 if left <= _EVERY and ends is not None:
                     raise
-                # This tells how the job has ended, if it is lost.
+                # This tells how it has ended, if it is lost.
                 self._get_task_meta()
 
     def _get_task_meta(self) -> dict[str, Any]:
@@ -83,13 +65,58 @@ class JobResult(_AsyncResult):
             self._odd_since = None
             return meta
         self._odd_since = self._odd_since or now
-        if now - self._odd_since < (_CERTAIN if self._seen else _UNSEEN):
+        if now - self._odd_since < self._certain_after():
             return meta
-        status = FAILURE if isinstance(ending, Exception) else SUCCESS
-        meta = {"status": status, "result": ending, "traceback": None, "children": [], "task_id": self.id}
+        return self._end_as(FAILURE if isinstance(ending, Exception) else SUCCESS, ending)
+
+    def _end_as(self, status: str, value: Any) -> dict[str, Any]:
+        """End with a value that the result back end does not have."""
+        meta = {"status": status, "result": value, "traceback": None, "children": [], "task_id": self.id}
         self._set_cache(meta)  # type: ignore[attr-defined]
         self.on_ready(self)
         return meta
+
+    def _find_ending(self) -> Any:
+        """Return how it has ended although the back end does not say so; None if it may still run."""
+        raise NotImplementedError
+
+    def _certain_after(self) -> float:
+        """Return the seconds for which the store must differ from the result back end."""
+        return CERTAIN
+
+
+class JobResult(StoredResult):
+    """Celery's AsyncResult, except that a job that its store has lost ends with ``JobNotFound``.
+
+    A store loses a job by FLUSHALL, or by a failover without it. Nobody has a message for such a job, so nobody would
+    end it. A job whose result the back end has lost ends as the store says.
+
+    Args:
+        expected: the job is, or was, in the store. Otherwise it counts as lost only after it was seen there: a later
+            link of a chain is put into the store when its turn comes.
+    """
+
+    _seen = False
+
+    def __init__(self, id: str, *args: Any, expected: bool = False, **kwargs: Any) -> None:
+        self._expected = expected
+        super().__init__(id, *args, **kwargs)
+
+    def expect_job(self) -> None:
+        """Record that the job is in the store."""
+        self._seen = True
+
+    def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Summary:
+        """Return the result as Celery's AsyncResult does.
+
+        Raises:
+            JobNotFound: the store has lost the job.
+        """
+        found: Summary = self._wait(timeout, propagate, *args, **options)
+        return found
+
+    def _certain_after(self) -> float:
+        return CERTAIN if self._seen else UNSEEN
 
     def _find_ending(self) -> Summary | errors.BatchTasksError | None:
         """Return how the job has ended although the back end does not say so; None if it may still run."""

@@ -205,7 +205,7 @@ class Reader:
         for attempt, round_ in self._batch.layers:
             for place, row, line in self._wanted_rows(attempt, round_, wanted):
                 del wanted[place]
-                settled = place in notes or not (_is_open(row) or pending[place])
+                settled = place in notes or not (self._is_open(row) or pending[place])
                 if lost and not settled:
                     raise self._missing_error(lost, lost)
                 if settled or self._batch.final:
@@ -258,7 +258,7 @@ class Reader:
         pending = self._pending_places() if batch.layers else bytearray(batch.count)
         for outcome in self._read_stored():
             place = outcome.place
-            is_open = _is_open(outcome.row) or pending[place]
+            is_open = self._is_open(outcome.row) or pending[place]
             if place in places and (self._batch.final or place in settled or not is_open):
                 yield outcome
 
@@ -327,7 +327,7 @@ class Reader:
                 if replaced[place]:
                     continue
                 replaced[place] = True
-                if _is_out_of_date(row, place, repaired, lost=bool(lost) and place not in notes):
+                if self._is_out_of_date(row, place, repaired, lost=bool(lost) and place not in notes):
                     withheld += 1
                 else:
                     yield self._add_note(self._row_outcome(place, round_, row, line), notes)
@@ -335,6 +335,21 @@ class Reader:
         absent = replaced.count(0) if batch.error is None else short
         if missing := max(absent + withheld, lost, short):
             raise self._missing_error(missing, lost)
+
+    def _is_open(self, row: result_rows.Row) -> bool:
+        """Return whether a request with such a row is eligible for resubmission or fallback."""
+        return row.result.type != "succeeded" and rules.may_fall_back(
+            row.type, row.error_type, cut_short=self._batch.cut_short
+        )
+
+    def _is_out_of_date(self, row: result_rows.Row, place: int, sent: bytearray | None, *, lost: bool) -> bool:
+        """Return whether a later outcome of a request may be missing.
+
+        Args:
+            sent: which requests were sent again in a round of which rows are missing; None: no row of a later round is.
+            lost: outcomes of the Messages API are missing, and its own may be one of them.
+        """
+        return ((lost or sent is not None) and self._is_open(row)) or (sent is not None and bool(sent[place]))
 
     def read_last_rows(self, wanted: bytearray) -> Iterator[tuple[int, bytes, int]]:
         """Yield the rows of wanted requests in the last round that has one: their positions, lines and rounds.
@@ -374,7 +389,7 @@ class Reader:
     def _add_note(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
         """Add the note why a request was not sent again, if it was eligible for that."""
         batch, note = self._batch, None
-        if not batch.layers or _is_open(outcome.row):
+        if not batch.layers or self._is_open(outcome.row):
             note = notes.get(outcome.place, batch.note)
         if note is None:
             note = self._left_notes[self._left_places[outcome.place]]
@@ -632,21 +647,6 @@ def as_row(stored: bytes) -> result_rows.Row:
 def _note_of(stored: bytes) -> str:
     found = decode_unchanged(stored)
     return sys.intern(found.kept) if found else ""  # mostly the same text for thousands of requests
-
-
-def _is_open(row: result_rows.Row) -> bool:
-    """Return whether a request with such a row is eligible for resubmission or fallback."""
-    return row.result.type != "succeeded" and rules.deserves_resubmission(row.type, row.error_type)
-
-
-def _is_out_of_date(row: result_rows.Row, place: int, sent: bytearray | None, *, lost: bool) -> bool:
-    """Return whether a later outcome of a request may be missing.
-
-    Args:
-        sent: which requests were sent again in a round of which rows are missing; None: no row of a later round is.
-        lost: outcomes of the Messages API are missing, and its own may be one of them.
-    """
-    return ((lost or sent is not None) and _is_open(row)) or (sent is not None and bool(sent[place]))
 
 
 def _source_of(round_: int) -> Source:

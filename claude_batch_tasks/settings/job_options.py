@@ -84,6 +84,19 @@ class JobOptions(_CommonOptions, total=False):
     """A function, or its import path, that workers call with each answer of that type: it returns what is wrong."""
 
 
+class AskOptions(JobOptions, total=False):
+    """The keyword options of ``ask``: those of a job, and how its pool is chosen and closed."""
+
+    pool: str
+    """The name of its pool; default: ``default``. Asks of different names are never in one job."""
+    ask_max_requests: int
+    ask_max_bytes: int
+    ask_max_wait: float
+    ask_max_cost: float | None
+    ask_cost_window: float
+    ask_mode: Literal["batch", "messages", "eager-simulator"]
+
+
 class RetryOptions(_CommonOptions, total=False):
     """The keyword options of ``BatchJob.retry_failed``; what is not given is as in the job that is retried."""
 

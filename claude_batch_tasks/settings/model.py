@@ -190,6 +190,31 @@ class Settings:
         "by tier",
         least=1,
     )
+    ask_max_requests: int = _setting(
+        1000, "asks in a pool that make it a job at once, without waiting for more", least=1, per_job=False
+    )
+    ask_max_bytes: int = _setting(
+        32_000_000, "bytes of the requests in a pool that make it a job, likewise", least=1000, per_job=False
+    )
+    ask_max_wait: float = _setting(
+        60.0, "longest time for which a pool waits for more asks before it becomes a job, seconds", per_job=False
+    )
+    ask_max_cost: float | None = _setting(
+        None,
+        "US dollars that all asks of one pool name may cost in a window of `ask_cost_window` seconds; an ask over it "
+        "is refused at the caller; none: no limit",
+        per_job=False,
+    )
+    ask_cost_window: float = _setting(
+        86_400.0, "length of the windows of `ask_max_cost`, seconds; they begin at midnight UTC", least=1, per_job=False
+    )
+    ask_mode: Literal["batch", "messages", "eager-simulator"] = _setting(
+        "batch",
+        "how an ask is answered: `batch` at half price; `messages` at once, through the Messages API, at full price; "
+        "`eager-simulator` in the calling process, by the simulator, for tests",
+        choices=("batch", "messages", "eager-simulator"),
+        per_job=False,
+    )
     result_ttl: float = _setting(
         604_800.0, "seconds for which requests, results and record of a job are stored after its end", least=1
     )
@@ -283,10 +308,13 @@ class Settings:
             if isinstance(values.get("store_url"), str):
                 values["store_url"] = redis_urls.complete_url(app, values["store_url"])
             settings = cls(**values)
+            own: dict[str, Any] = {}
             if settings.store_prefix is None:
-                settings = dataclasses.replace(settings, store_prefix=redis_urls.key_prefix(app))
+                own["store_prefix"] = redis_urls.key_prefix(app)
             if settings.store_url is None:
-                settings = dataclasses.replace(settings, store_url=default_store_url(app))
+                own["store_url"] = default_store_url(app)
+            if own:
+                settings = dataclasses.replace(settings, **own)
         except InvalidSettings as exc:
             raise InvalidSettings(spelling.in_its_words(app, str(exc), NAMES, given)) from None
         object.__setattr__(settings, "_chosen", frozenset(values))
@@ -315,6 +343,8 @@ class Settings:
         Raises:
             InvalidSettings: an option is unknown or cannot be set per job, or a value is not valid.
         """
+        if not options:
+            return self
         per_job = {f.name for f in dataclasses.fields(self) if f.metadata["per_job"]}
         kind = "run_batch option"
         return dataclasses.replace(

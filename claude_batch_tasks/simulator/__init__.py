@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from .models import Model
     from .scenarios import SCENARIOS
-    from .script import Answer, Behaviour, Fault, Outcome, ResultsStyle, Scenario, ToolCall
+    from .script import Answer, Behaviour, Fault, Outcome, Refusal, ResultsStyle, Scenario, ToolCall
     from .server import Control, Simulator
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Model",
     "Outcome",
     "PromptRecord",
+    "Refusal",
     "ResultsStyle",
     "Scenario",
     "Simulator",
@@ -68,7 +69,7 @@ _HOME = {
     "Model": "models",
     "SCENARIOS": "scenarios",
     **dict.fromkeys(
-        ("Answer", "Behaviour", "Fault", "Outcome", "ResultsStyle", "Scenario", "ToolCall"),
+        ("Answer", "Behaviour", "Fault", "Outcome", "Refusal", "ResultsStyle", "Scenario", "ToolCall"),
         "script",
     ),
     **dict.fromkeys(("Control", "Simulator"), "server"),

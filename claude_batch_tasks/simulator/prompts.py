@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from .answers.content import count_calls, count_output, find_said, has_output, make_content
 from .answers.judging import Asked, Judge
 from .answers.prompt import SHOWN_CHARS, Prefix, Prompt
-from .script import STATUS_OF, ErrorType
+from .script import STATUS_OF, ErrorType, Refusal, error_type
 from .validation import Terms, find_problem
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -72,7 +72,23 @@ def read_batch(body: bytes | bytearray, judge: Judge, terms: Terms) -> list[Prom
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ApiError("invalid_request_error", "The request body is not valid JSON.") from None
         prompts.append(read_prompt(params, custom_id, judge, terms))
+        if judge.behaviour.refusals:
+            _check_refusals(params, at, judge.behaviour.refusals)
     return prompts
+
+
+def _check_refusals(params: dict[str, Any], at: str, refusals: tuple[Refusal, ...]) -> None:
+    """Refuse a whole create because of one of its requests, if the script says so.
+
+    Raises:
+        ApiError: the script says so.
+    """
+    messages = params.get("messages")
+    text = last_user_text(messages) if isinstance(messages, list) else ""
+    for refusal in refusals:
+        if re.search(refusal.prompt, text):
+            message = f"{at}.params: {refusal.message}" if refusal.named else refusal.message
+            raise ApiError(error_type(refusal.status), message, refusal.status)
 
 
 def _read_items(body: bytes | bytearray, limit: int) -> list[_Item]:

@@ -171,6 +171,22 @@ class Outcome(Value, frozen=True):
     via: Literal["batch", "messages", "both"] = "batch"
 
 
+class Refusal(Value, frozen=True):
+    """What makes a create fail as a whole: a request that the API does not accept in any batch.
+
+    >>> Refusal("poison")                                                   # 400, and the message names no request
+    >>> Refusal("poison", message="Unknown beta", named=True)               # "requests.17.params: Unknown beta"
+    >>> Refusal("poison", status=413, message="Request exceeds the limit")  # by its size
+    """
+
+    #: A regular expression searched for in the last user message.
+    prompt: str
+    status: int = 400
+    message: str = "Invalid request"
+    #: Whether the message names the first such request by its place in the batch.
+    named: bool = False
+
+
 class ToolCall(Value, frozen=True):
     """One call of a tool, as a block of an answer. Without an id it gets one."""
 
@@ -301,6 +317,8 @@ class Behaviour(Value, frozen=True):
     outcomes: tuple[Outcome, ...] = ()
     #: The scripted answers. A request that one of the outcomes decides does not get to them.
     answers: tuple[Answer, ...] = ()
+    #: What makes a create fail as a whole. The Messages API answers such requests as others.
+    refusals: tuple[Refusal, ...] = ()
     #: The answer is "Echo: " and so many characters of the prompt, padded to at least `answer_chars`.
     echo_chars: int = 500
     answer_chars: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from celery import Celery, chain
@@ -55,6 +55,13 @@ _CANVAS = {
     "reply_to": "reply_to",
 }
 
+
+class Placed(Protocol):
+    """What has a place in the caller's canvas: a job, or an ask."""
+
+    canvas: str
+
+
 #: Default values, which are left out.
 _ABSENT: tuple[Any, ...] = (None, [], ())
 
@@ -70,10 +77,7 @@ def encode_canvas(of: Mapping[str, Any] | Any) -> str:
     Raises:
         TypeError: the canvas holds an argument that JSON cannot carry.
     """
-    if isinstance(of, Mapping):
-        options = of
-    else:
-        options = {name: getattr(of, theirs, None) for name, theirs in _CANVAS.items()} | (of.stamps or {})
+    options = of if isinstance(of, Mapping) else options_of_request(of)
     names = [*_CANVAS, *(options.get("stamped_headers") or ())]
     found = {name: options[name] for name in names if options.get(name) not in _ABSENT}
     if not found.get("ignore_result"):
@@ -81,14 +85,19 @@ def encode_canvas(of: Mapping[str, Any] | Any) -> str:
     return json.dumps(found)
 
 
-def stamp_options(job: JobRecord) -> dict[str, Any]:
+def options_of_request(request: Any) -> dict[str, Any]:
+    """Return the options of ``apply_async`` that gave a task its place in the caller's canvas."""
+    return {name: getattr(request, theirs, None) for name, theirs in _CANVAS.items()} | (request.stamps or {})
+
+
+def stamp_options(job: Placed) -> dict[str, Any]:
     """Return the options of ``apply_async`` that give a message the job's stamps."""
     placed = _decode_canvas(job)
     names = placed.get("stamped_headers") or []
     return {"stamped_headers": names, **{name: placed[name] for name in names if name in placed}} if names else {}
 
 
-def ignores_result(job: JobRecord) -> bool:
+def ignores_result(job: Placed) -> bool:
     """Return whether nothing may be stored under the job's id (``ignore_result=True``)."""
     return bool(_decode_canvas(job).get("ignore_result"))
 
@@ -218,11 +227,15 @@ def waits_in_store(app: Celery, wait: float) -> bool:
     return wait > min(rules.LONGEST_IN_BROKER, rules.longest_countdown(visibility_timeout(app)))
 
 
-def request_of(job: JobRecord, job_id: str) -> Context:
-    """Return Celery's view of the task that stands for the job, while none of the job's messages is at hand."""
+def request_of(job: Placed, job_id: str, task: str = NAME + "run_batch") -> Context:
+    """Return Celery's view of the task that stands for the job, while none of the job's messages is at hand.
+
+    Args:
+        task: the name of that task.
+    """
     placed = _decode_canvas(job)
     known = {theirs: placed.get(ours) for ours, theirs in _CANVAS.items()}
-    return Context({**known, "id": job_id, "task": NAME + "run_batch", "root_id": placed.get("root_id") or job_id})
+    return Context({**known, "id": job_id, "task": task, "root_id": placed.get("root_id") or job_id})
 
 
 def _make_step(app: Celery, job: JobRecord, name: str, *args: Any) -> Signature[Any]:
@@ -235,6 +248,6 @@ def _countdown_option(app: Celery, countdown: float) -> dict[str, Any]:
     return {"countdown": limit_countdown(app, countdown)} if countdown > 0 else {}
 
 
-def _decode_canvas(job: JobRecord) -> dict[str, Any]:
+def _decode_canvas(job: Placed) -> dict[str, Any]:
     placed: dict[str, Any] = json.loads(job.canvas)
     return placed

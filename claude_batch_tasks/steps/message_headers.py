@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from celery.app.task import Context
 from celery.signals import after_task_publish
@@ -47,6 +47,13 @@ _FOREIGN = (
     "x-opt-",
 )
 
+
+class Headed(Protocol):
+    """What was sent with message headers: a job, or an ask."""
+
+    headers: str | None
+
+
 #: Collects the headers of a message of ``run_batch`` once it was sent.
 _sent: ContextVar[list[Mapping[str, Any]] | None] = ContextVar("claude_batch_sent", default=None)
 
@@ -72,7 +79,7 @@ def encode_headers(headers: Mapping[str, Any] | None) -> str | None:
     return text
 
 
-def headers_of(job: JobRecord) -> dict[str, Any]:
+def headers_of(job: Headed) -> dict[str, Any]:
     """Return the headers of a job."""
     found: dict[str, Any] = json.loads(job.headers) if job.headers else {}
     return found
@@ -97,6 +104,18 @@ def add_headers(job_id: str, job: JobRecord, message: Mapping[str, Any] | Contex
         extra = history.fields(Unit(job_id), "headers")
         log.warning("job %s: its later messages lack headers that its first one has: %s", job_id, exc, extra=extra)
         return job.headers
+
+
+def carry_headers(message: Mapping[str, Any] | Context) -> str | None:
+    """Return the headers of a message that are neither Celery's nor ours, as ``encode_headers`` encodes them.
+
+    Args:
+        message: the headers that are sent, or the request that a worker received.
+
+    Raises:
+        InvalidSettings: the headers are too large.
+    """
+    return encode_headers(_foreign_headers(vars(message) if isinstance(message, Context) else message))
 
 
 def hand_on_headers(request: Any) -> None:

@@ -183,14 +183,21 @@ def is_outage(app: Celery, exc: BaseException) -> bool | None:
 
 
 @contextmanager
-def event_dispatcher(app: Celery, hostname: str | None) -> Iterator[Any]:
-    """Yield a dispatcher of events that uses the connection of our messages."""
+def event_dispatcher(app: Celery, hostname: str | None, together: int = 0) -> Iterator[Any]:
+    """Yield a dispatcher of events that uses the connection of our messages.
+
+    Args:
+        together: how many events about tasks go into one message; 0: each has its own.
+    """
+    groups = {"buffer_group": {"task"}, "buffer_limit": together} if together else {}
     producers, _ = _producer_pool(app)
     with (
         producers.acquire(block=True) as producer,
-        app.events.Dispatcher(producer.connection, hostname, True, producer.channel, False) as events,
+        app.events.Dispatcher(producer.connection, hostname, True, producer.channel, False, **groups) as events,
     ):
         yield events
+        if together:
+            events.flush()
 
 
 def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from kombu.utils import json
 from claude_batch_tasks.records import JobRecord
 
 RUN_BATCH = "claude_batch_tasks.run_batch"
+ASK = "claude_batch_tasks.ask"
 
 #: The options of ``apply_async`` that say where a message goes, and how it is handled there.
 _DESTINATION = ("queue", "exchange", "exchange_type", "routing_key")
@@ -25,6 +26,19 @@ _NOBODY = "nobody.calls_a_task_so"
 #: The prefix of RabbitMQ's exchanges for waiting messages. A message that arrived by such an exchange says nothing of
 #: its route.
 _DELAYED = "celery_delayed_"
+
+
+def find_ask_route(app: Celery, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the route of the pool of an ask: its own, else that of ``run_batch``.
+
+    Args:
+        options: the options of ``apply_async``.
+    """
+    given = _route_of({**_own_options(app, RUN_BATCH), **_own_options(app, ASK), **_without_none(options)})
+    found = _look_up(app, ASK, (), {}, given)
+    if found is None or found == _look_up_any(app):
+        found = _look_up(app, RUN_BATCH, (), {}, given)
+    return {"given": given, "found": found or {}}
 
 
 def find_route(

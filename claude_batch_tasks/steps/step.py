@@ -216,6 +216,42 @@ class Step:
         """Whether that deadline has passed."""
         return self.deadline is not None and self.now() >= self.deadline
 
+    @property
+    def cut_at(self) -> float | None:
+        """When the batch is canceled if it still runs, so that the job's ``answer_by`` is met, epoch seconds.
+
+        It is not created from then on. None: there is no such deadline, nothing could be sent instead, or it was done.
+        """
+        job, settings = self.job, self.settings
+        if job.answer_by is None or self.unit.batch is None or self.unit.lane is not None or not self._may_be_cut():
+            return None
+        record = self.batch
+        begun = record.created_at - record.api_ahead if record.created_at is not None else job.started_at
+        calls = settings.max_messages_in_flight
+        return rules.cancel_moment(job.answer_by, begun=begun or job.submitted_at, requests=record.sending, calls=calls)
+
+    def _may_be_cut(self) -> bool:
+        """Return whether the batch may be canceled, and its requests may be sent through the Messages API."""
+        record, job = self.batch, self.job
+        barred = job.cancel_requested or job.stopped is not None or record.read_only or record.provisional
+        return not (barred or record.cut_short) and self.settings.fallback == "messages"
+
+    @property
+    def hurried_interval(self) -> float:
+        """The longest time between two runs while the batch is about to be canceled, or was, for ``answer_by``."""
+        return max(self.settings.poll_min, min(self.settings.poll_max, rules.CANCELED_POLL))
+
+    @property
+    def run_by(self) -> float | None:
+        """When the step has to run again at the latest because of the job's ``answer_by``; None: when it likes."""
+        answer_by, now = self.job.answer_by, self.now()
+        if answer_by is None or now >= answer_by or self.unit.batch is None or self.unit.lane is not None:
+            return None
+        if self.cut_at is None and not self.batch.cut_short:
+            return None
+        cut_at = self.cut_at or 0.0
+        return cut_at if cut_at > now else now + self.hurried_interval
+
     def bound_wait(self, wait: float, at_least: float | None = None) -> float:
         """Return how long to wait; in eager mode, where a caller is blocked, a share of the time the job has run.
 

@@ -322,7 +322,7 @@ class StepTask(JobTask):
         except errors.StoreUnavailable as away:
             wait, failures = step.draw_outage_countdown(away), self.request.retries + 1
         wait = step.bound_wait(wait, why.seconds if isinstance(why, Wait) else getattr(why, "retry_after", None))
-        for limit in (step.deadline, step.deadline and step.deadline + self.last_poll_seconds):
+        for limit in (step.deadline, step.deadline and step.deadline + self.last_poll_seconds, step.run_by):
             if limit is not None and limit > now:
                 wait = min(wait, limit - now)
         job_id, batch, turn, seq = step.args

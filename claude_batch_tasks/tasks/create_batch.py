@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.lifecycle import (
@@ -14,8 +15,8 @@ from claude_batch_tasks.lifecycle import (
     polling,
     reconciliation,
 )
+from claude_batch_tasks.lifecycle.pools import dividing
 from claude_batch_tasks.steps import NAME, Decision, Done, Fail, Step, credentials, job_task
-from claude_batch_tasks.store import lost_records
 from claude_batch_tasks.tasks.in_flight import InFlightTask
 
 
@@ -33,6 +34,9 @@ class CreateBatch(InFlightTask):
         step = self.step
         if step.batch.intent_at is not None:
             return super().end_failed(error)
+        if dividing.may_be_divided(step, error):
+            with self.ending_batch():
+                dividing.set_apart(step, error)
         if isinstance(error, errors.BatchesUnsupported) and error.status is not None:
             return self._give_up_batches(error)
         refused, smaller = credentials.concerns_account(error), bool(step.batch.rounds)
@@ -51,6 +55,15 @@ class CreateBatch(InFlightTask):
             decided = not_found.handle_missing_batch(self.step, "unsent", error)
         return super().end_failed(error) if isinstance(decided, Fail) else str(decided.value)
 
+    def publish_next_step(self, value: Any) -> None:
+        """Publish the chain's next message, after what the create means for a pool of asks."""
+        if self.step.job.pool is not None:
+            try:
+                dividing.finish_create(self.step)
+            except errors.StoreUnavailable as exc:
+                self.retry_later(exc)
+        super().publish_next_step(value)
+
     def pause(self) -> float:
         """Return the seconds until the first scheduled poll; 0 if there is no batch to poll."""
         return (
@@ -63,6 +76,8 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     """Create the batch at Anthropic, once: write the intent first, and search for the batch after an unclear answer."""
     step, record = self.step, self.step.batch
     if record.state not in ("staged", "creating"):
+        if dividing.is_being_divided(step):
+            dividing.finish_division(step)
         return Done(f"nothing to create: {record.state}")
     if (early := self.wait_until_due()) is not None:
         return early
@@ -76,9 +91,8 @@ def create_batch(self: CreateBatch, job_id: str, batch: int, turn: int = 0, seq:
     gateway_errors.check_gateway(step)
     account = credentials.check_to_spend(step)
     lost_results.refetch_rows(step)
-    if step.store.records.missing_keys(job_id, batch, ("body", "ids")):
-        # Before anything is sent: answers whose custom_ids are gone would be useless.
-        return Fail(lost_records.of_requests(step.store, job_id, step.job, batch, record))
+    if (missing := creation.find_missing(step)) is not None:
+        return Fail(missing)
     if (unpaid := budget.reserve_cost(step)) is not None:
         return unpaid
     step.rate_limits.check_pause("create")
@@ -95,7 +109,7 @@ def _has_waited(step: Step) -> bool:
 
 
 def _check_stopped(step: Step) -> Done | Fail | None:
-    """Return how the batch ends without a create, if its job is canceled or stopped."""
+    """Return how the batch ends without a create: its job is canceled, stopped, or goes without this batch."""
     record, job = step.batch, step.job
     if job.cancel_requested or (record.rounds and job.stopped):
         outcome = {} if record.rounds else {"outcome": {"type": "canceled"}, "counts": {"canceled": record.count}}
@@ -103,4 +117,4 @@ def _check_stopped(step: Step) -> Done | Fail | None:
         return Done(f"not created: the job is {'canceled' if job.cancel_requested else 'stopped'}")
     if job.stopped is not None and job.stopped.startswith("create:"):
         return Fail(errors.PermanentError(job.stopped))  # the account refused another batch of the job
-    return None
+    return not_found.skip_batch(step)

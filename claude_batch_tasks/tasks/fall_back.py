@@ -125,7 +125,7 @@ def _choose_attempt(step: Step) -> str:
     if record.granted is not None:
         return "messages"
     attempt = _choose_next_attempt(step)
-    if step.job.on_result is not None and record.state != "failed" and record.layers:
+    if delivery.is_wanted(step.job) and record.state != "failed" and record.layers:
         delivery.announce_results(step, resubmission.final_positions(step))
     return attempt
 
@@ -146,7 +146,11 @@ def _choose_next_attempt(step: Step) -> str:
     if not in_time:
         step.update_record(not_sent_again="another batch would probably not end before the deadline")
     return rules.choose_next_attempt(
-        barred=barred, again=again, eligible=record.eligible, fallback=settings.fallback, in_time=in_time
+        barred=barred,
+        again=again,
+        eligible=record.eligible,
+        fallback="messages" if job.direct else settings.fallback,
+        in_time=in_time,
     )
 
 
@@ -162,7 +166,7 @@ def _count_again(step: Step) -> int:
 
 def _ends_in_time(step: Step, again: int) -> bool:
     """Return whether a smaller batch of so many requests is likely to end before the deadlines of the job."""
-    settings, now = step.settings, step.now()
-    deadline = None if settings.deadline is None else step.job.submitted_at + settings.deadline
-    limits = [limit - now for limit in (deadline, step.deadline) if limit is not None]
-    return not limits or rules.ends_in_time(min(limits), step.past_batches, again)
+    settings, job, now = step.settings, step.job, step.now()
+    deadline = None if settings.deadline is None else job.submitted_at + settings.deadline
+    limits = [limit - now for limit in (deadline, step.deadline, job.answer_by) if limit is not None]
+    return not step.batch.cut_short and (not limits or rules.ends_in_time(min(limits), step.past_batches, again))

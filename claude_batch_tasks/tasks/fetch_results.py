@@ -104,6 +104,7 @@ def _publish_results(step: Step, seen: Completeness) -> None:
     source = "resubmitted" if record.rounds else "batch"
     cost = float(spending.total_known_cost(seen.meter.sum_costs()))
     metrics.count("cost_dollars", cost, job=step.job, source=source)
+    metrics.count("saved_dollars", float(seen.meter.sum_savings()), job=step.job, how="ask" if step.job.pool else "job")
     for kind, count in resubmission.count_repairs(record.rounds[-1:]).items():
         metrics.count("repairs", count, job=step.job, kind=kind)
     if seen.stopped is not None and not step.job.adopted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -10,22 +11,26 @@ from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.lifecycle import closing, job_failure
+from claude_batch_tasks.lifecycle import closing, job_failure, pools
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Summary, Unit
+from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import (
     ENDED,
     NAME,
+    BatchTask,
     Decision,
     Done,
     Drop,
     JobEnded,
     Step,
     StepTask,
+    job_summary,
     job_task,
     message_headers,
     publishing,
 )
+from claude_batch_tasks.store import history
 
 log = get_logger(__name__)
 
@@ -178,3 +183,25 @@ def finish_job(self: FinishJob, job_id: str, batch: int = 0, turn: int = 0, seq:
     if job.ended_at is not None and self.reported_state(job_id) == (FAILURE if job.error or job.not_sent else SUCCESS):
         return Drop("duplicate")
     return Done(self.end_job())
+
+
+def fail_unbegun_job(task: BatchTask, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
+    """End the job before it was begun; return None if it was begun meanwhile."""
+    store = task.store
+    job = store.jobs.read_job(unit.job_id)
+    if job is None:
+        return error
+    text = (
+        f"job {unit.job_id} failed before it was started: {error}. Its requests are in the store, nothing was "
+        f"created or billed. When its cause is corrected: BatchJob({unit.job_id!r}).resume()."
+    )
+    summary = {**job_summary.summarize_job(unit.job_id, job, [], store.now()), "state": "failed"}
+    ended = {"state": "failed", "ended_at": store.now(), "error": text, "summary": summary}
+    if job.pool is not None:  # before the end is recorded: if this fails, it is done again
+        ending = pools.AskEnding(task.app, store, Settings.of(task.app), unit.job_id, job)
+        pools.fail_asks_of_job(ending, errors.StepFailed(text))
+    if not store.jobs.update_job(unit.job_id, only="staged", **ended):
+        return None
+    store.schedule.remove_unit(unit)
+    history.note(store, unit, "failed", text, level=logging.WARNING, job=job)
+    return errors.StepFailed(text)

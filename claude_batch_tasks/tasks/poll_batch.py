@@ -43,6 +43,7 @@ def poll_batch(self: PollBatch, job_id: str, batch: int, turn: int = 0, seq: int
     elif (foreign := _check_provisional(step, seen)) is not None:
         return foreign
     if seen.processing_status != "ended":
+        not_canceled = not_canceled or polling.cancel_if_late(step)
         if not_canceled is not None:
             raise not_canceled
         return Wait(polling.describe_progress(step, seen))

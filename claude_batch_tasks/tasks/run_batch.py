@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -27,7 +26,7 @@ from claude_batch_tasks.steps import (
     stops_worker,
 )
 from claude_batch_tasks.store import history
-from claude_batch_tasks.tasks.finish_job import FinishJob
+from claude_batch_tasks.tasks.finish_job import FinishJob, fail_unbegun_job
 from claude_batch_tasks.tasks.job_calls import JobCalls
 
 
@@ -210,28 +209,11 @@ class RunBatch(JobCalls):
         error = None
         with suppress(Exception):
             if failures >= Settings.of(self.app).max_step_failures:
-                error = self._fail_job(unit, self.broken_off(reason, failures))
+                error = fail_unbegun_job(self, unit, self.broken_off(reason, failures))
         if error is not None:
             message_headers.hand_on_headers(self.request)
             raise error
         self.retry_by_broker(reason)
-
-    def _fail_job(self, unit: Unit, error: errors.StepFailed) -> errors.StepFailed | None:
-        """End the job before it was begun; return None if it was begun meanwhile."""
-        job = self.store.jobs.read_job(unit.job_id)
-        if job is None:
-            return error
-        text = (
-            f"job {unit.job_id} failed before it was started: {error}. Its requests are in the store, nothing was "
-            f"created or billed. When its cause is corrected: BatchJob({unit.job_id!r}).resume()."
-        )
-        summary = {**job_summary.summarize_job(unit.job_id, job, [], self.store.now()), "state": "failed"}
-        ended = {"state": "failed", "ended_at": self.store.now(), "error": text, "summary": summary}
-        if not self.store.jobs.update_job(unit.job_id, only="staged", **ended):
-            return None
-        self.store.schedule.remove_unit(unit)
-        history.note(self.store, unit, "failed", text, level=logging.WARNING, job=job)
-        return errors.StepFailed(text)
 
 
 def _run_message(

@@ -13,6 +13,7 @@ from celery import Celery
 from celery.app import backends
 from typing_extensions import Self, Unpack
 
+from claude_batch_tasks.api import clients
 from claude_batch_tasks.api.sdk import load_sdk
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.results.reader import load_custom_ids
@@ -243,6 +244,7 @@ class ClaudeBatch:
             mock.patch.object(settings_model, "default_store_url", return_value=_STORE_URL),
             mock.patch.object(redis_urls, "connect_redis", return_value=client),
             mock.patch.object(type(self.app), "backend", _memory_backend(self.app)),
+            mock.patch.object(clients, "simulated_client", return_value=None),
         ):
             _current = self
             self.app.conf.task_always_eager = True

@@ -8,9 +8,11 @@ import sys
 KEPT = {
     "api.clients": ("_client", "_renewed", "_replaced", "_slots"),
     "checks.presence": ("_settled",),
+    "lifecycle.pools.adding": ("_plans",),
     "metrics": ("_logged",),
     "pricing.prices": ("_listed", "_window"),
     "steps.publishing": ("_pools",),
+    "results.waiting": ("_open_watch",),
     "settings.redis_urls": ("_redis_url", "address_of"),
     "steps.result_backend": ("_paused_until",),
     "settings.model": ("_price_list",),
@@ -19,6 +21,7 @@ KEPT = {
     "store.redis.store": ("_open",),
     "transport": ("_refusing",),
     "worker.confirmations": ("_waiting", "_received"),
+    "worker.revoked_asks": ("_revoked",),
 }
 
 

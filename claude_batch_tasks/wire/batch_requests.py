@@ -16,14 +16,26 @@ from claude_batch_tasks.errors import InvalidRequests
 from claude_batch_tasks.wire import plain_json, request_fields
 from claude_batch_tasks.wire.custom_ids import Index as Index
 
+
+class CheckedRequest(NamedTuple):
+    """A request that was checked before, and is sent as it is."""
+
+    custom_id: str
+    params: bytes
+    """As JSON."""
+
+
 #: What a job is made of: ``{"custom_id": ..., "params": {...}}`` each, or a mapping of custom_id to params.
-Requests: TypeAlias = Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]
+Requests: TypeAlias = Iterable[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]] | Iterable[CheckedRequest]
 
 #: What is added to the params of each request, which are plain: returns them, and what is wrong as (field, text).
 Prepare: TypeAlias = Callable[[dict[str, Any]], tuple[dict[str, Any], list[tuple[str, str]]]]
 
 #: The body of a create begins and ends with these two; the requests are between them, joined by commas.
 ENVELOPE = (b'{"requests":[', b"]}")
+
+#: The most bytes that a request of a batch has beside its params, with the comma after it.
+ITEM_BYTES = 80
 
 PIECE_BYTES = 1_000_000
 PROBLEMS_SHOWN = 20
@@ -113,6 +125,33 @@ def cut_batches(
     yield Piece(batch, ids, b",".join(items))
 
 
+def check_params(params: Any, most: int, prepare: Prepare | None = None) -> tuple[dict[str, Any], bytes]:
+    """Return the params of one request as they are sent: as plain values, and as JSON.
+
+    Args:
+        most: bytes that the request may have in a create, with what is added to the params.
+        prepare: as for ``cut_batches``.
+
+    Raises:
+        InvalidRequests: with all that is wrong with them.
+    """
+    if isinstance(params, Mapping) and isinstance(params.get("params"), Mapping):
+        raise InvalidRequests(
+            "this is a request that has its params under params: give the params alone; nothing was stored or sent"
+        )
+    _, plain, body, wrong = _validate_request({"custom_id": "-", "params": params})
+    if prepare is not None and not wrong:
+        plain, wrong = prepare(plain)
+        body = msgspec.json.encode(plain)
+    if not wrong and (size := len(body) + ITEM_BYTES) > most:
+        wrong = [("params", f"{size:,} bytes; a batch holds at most {most:,}")]
+    if wrong:
+        problems = _Problems()
+        problems.add_wrong(None, None, wrong)
+        problems.raise_if_wrong(1)
+    return plain, body
+
+
 class _Problems:
     """What is wrong with the requests of a job: the first of it, and how much more there is."""
 
@@ -191,9 +230,13 @@ def _as_requests(requests: Any) -> Iterator[Any]:
 def _make_item(
     request: Any, number: int, nonce: str, index: Index, most: int, prepare: Prepare | None
 ) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
-    """Return the custom_id, the plain params, the JSON of the request as it is sent, and what is wrong with it."""
-    custom_id, params, body, wrong = _validate_request(request)
-    if prepare is not None and not wrong:
+    """Return the custom_id, the plain params, the JSON of the request as it is sent, and what is wrong with it.
+
+    Of a request that was checked before, the only param that is returned is the model.
+    """
+    checked = isinstance(request, CheckedRequest)
+    custom_id, params, body, wrong = _read_checked(request) if checked else _validate_request(request)
+    if prepare is not None and not wrong and not checked:
         params, wrong = prepare(params)
         body = msgspec.json.encode(params)
     usable = not wrong or not any(name == "custom_id" for name, _ in wrong)
@@ -205,6 +248,18 @@ def _make_item(
     if len(item) > most:
         wrong.append(("params", f"{len(item):,} bytes; a batch holds at most {most:,}"))
     return custom_id, params, item, wrong
+
+
+class _ModelOnly(msgspec.Struct):
+    model: str
+
+
+_read_model_only = msgspec.json.Decoder(_ModelOnly).decode
+
+
+def _read_checked(request: CheckedRequest) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:
+    """Return of a request that was checked before what ``_validate_request`` returns of one that was not."""
+    return request.custom_id, {"model": _read_model_only(request.params).model}, request.params, []
 
 
 def _validate_request(request: Any) -> tuple[str | None, Any, bytes, list[tuple[str, str]]]:

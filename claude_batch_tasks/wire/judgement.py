@@ -25,6 +25,7 @@ class Judgement:
         options: what the job allows to be sent again in batches; None: nothing, since its requests are not known.
         find_problem: says what of an answer does not fit the job's ``output``.
         round_: the round of the rows.
+        cut_short: we canceled the batch: what was canceled in it may go to the Messages API.
         sendings: how the requests of a later round were sent, by position; None: as they were submitted.
         origin: the batch that the rows come from.
     """
@@ -35,11 +36,12 @@ class Judgement:
         find_problem: FindProblem | None = None,
         *,
         round_: int = 0,
+        cut_short: bool = False,
         sendings: Callable[[int], stored_rows.Sending] | None = None,
         origin: stored_rows.Origin = stored_rows.Origin(None, Prices()),  # noqa: B008 - it does not change
     ) -> None:
         self._options, self._find_problem, self._sendings = options, find_problem, sendings
-        self._round, self._origin = round_, origin
+        self._round, self._cut_short, self._origin = round_, cut_short, origin
         #: Why answers are not checked by the type of the job's ``output``; None: they are, or it has none.
         self.notice: str | None = None
         self.outcomes: Counter[str] = Counter()
@@ -100,7 +102,7 @@ class Judgement:
         return line
 
     def _judge_failure(self, place: int, row: Row, line: bytes) -> None:
-        is_open = rules.deserves_resubmission(row.type, row.error_type)
+        is_open = rules.may_fall_back(row.type, row.error_type, cut_short=self._cut_short)
         again = is_open and self._send_again(place, row, line)
         self.failed.add_failure(row.type, row.error_type, place, is_open=is_open, again=again)
         if is_open:

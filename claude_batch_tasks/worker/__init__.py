@@ -6,6 +6,7 @@ from celery import Celery, _state, signals
 
 from claude_batch_tasks import instruments
 from claude_batch_tasks.checks import silent_broker
+from claude_batch_tasks.lifecycle.pools import ask_events
 from claude_batch_tasks.worker import confirmations, ended_tasks, log_lines, periodic_work, start_checks
 
 
@@ -18,6 +19,7 @@ def connect_signals() -> None:
     # not worker_init, which comes before the worker's log is set up
     signals.celeryd_after_setup.connect(start_checks.check_store)
     signals.celeryd_after_setup.connect(start_checks.check_servers)
+    signals.celeryd_after_setup.connect(ask_events.remember_events)
     signals.worker_process_init.connect(start_checks.check_clients_of_pool)
     signals.worker_process_init.connect(log_lines.leave_out_repeated)  # for a pool that is spawned, not forked
     instruments.connect_signals()

@@ -8,6 +8,7 @@ from typing import Any
 from celery.states import IGNORED, RETRY
 
 from claude_batch_tasks import errors, metrics
+from claude_batch_tasks.lifecycle import pools
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.steps.message_chain import NAME
@@ -55,3 +56,6 @@ def end_revoked_job(sender: Any = None, request: Any = None, signum: Any = None,
         metrics.count("jobs_ended", job=record, state="revoked")
         store.schedule.remove_unit(Unit(request.id))
         store.jobs.expire_job(request.id, settings.result_ttl)
+        if record is not None and record.pool is not None:
+            ending = pools.AskEnding(sender.app, store, settings, request.id, record)
+            pools.fail_asks_of_job(ending, errors.StepFailed("its job was revoked"), final=True)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from celery import bootsteps
 from celery.concurrency.prefork import TaskPool as Prefork
-from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import errors, instruments, rules
+from claude_batch_tasks import instruments
 from claude_batch_tasks.checks import inspection
 from claude_batch_tasks.lifecycle import record_repair, recovery
+from claude_batch_tasks.lifecycle.pools import due_pools
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.steps import dispatch
-from claude_batch_tasks.worker import log_lines, presence_report, start_checks
+from claude_batch_tasks.worker import log_lines, presence_report, repeated_work, revoked_asks, start_checks
 
 log = get_logger(__name__)
 
@@ -34,6 +32,7 @@ class WhatIsDue(bootsteps.StartStopStep):
         super().__init__(worker, **kwargs)
         inspection.register_command()
         log_lines.leave_out_repeated()
+        revoked_asks.follow_revokes()
         self._over = threading.Event()
 
     def start(self, worker: Any) -> None:
@@ -44,25 +43,37 @@ class WhatIsDue(bootsteps.StartStopStep):
         reporter = presence_report.Reporter(worker)
         watch = record_repair.Watch()
         for work in (
-            _Work(
+            repeated_work.Work(
                 "claude-batch-ticker",
                 lambda: dispatch.send_due(app),
                 "sending due messages",
                 lambda: log.exception("messages that are due could not be sent"),
             ),
-            _Work(
+            repeated_work.Work(
+                "claude-batch-pools",
+                lambda: due_pools.send_due(app),
+                "sealing pools of asks",
+                lambda: log.exception("pools of asks that are due could not be sealed"),
+            ),
+            repeated_work.Work(
                 "claude-batch-recovery",
                 lambda: recovery.watch_records(app),
                 "searching for lost messages",
                 lambda: log.exception("the search for lost messages failed"),
             ),
-            _Work(
+            repeated_work.Work(
                 "claude-batch-records",
                 lambda: watch.start_repairs(app),
                 "searching for lost records",
                 lambda: log.exception("the search for lost records failed"),
             ),
-            _Work(
+            repeated_work.Work(
+                "claude-batch-revokes",
+                lambda: revoked_asks.withdraw_revoked(app, worker.hostname),
+                "taking revoked asks out of their pools",
+                lambda: log.exception("revoked asks could not be taken out of their pools"),
+            ),
+            repeated_work.Work(
                 "claude-batch-presence",
                 reporter.report_worker,
                 "reporting the worker",
@@ -70,50 +81,8 @@ class WhatIsDue(bootsteps.StartStopStep):
                 reporter.remove_worker,
             ),
         ):
-            _keep_doing(work, over)
+            repeated_work.keep_doing(work, over)
 
     def close(self, worker: Any) -> None:
         """Stop the threads, because the worker is about to stop, warm or cold."""
         self._over.set()
-
-
-class _Work(NamedTuple):
-    """Work that a thread of the worker's main process repeats."""
-
-    #: The thread's name.
-    thread: str
-    #: Does it once; returns the seconds until the next time.
-    run: Callable[[], float]
-    #: What it does, in logs.
-    name: str
-    #: Logs an error that nothing is expected to raise.
-    log_failure: Callable[[], None]
-    #: Called at the end, if the process lasts that long.
-    finish: Callable[[], None] = lambda: None
-
-
-def _keep_doing(work: _Work, over: threading.Event) -> None:
-    """Repeat the work in a thread of the worker's main process until ``over`` is set."""
-
-    def run() -> None:
-        pause, failures, since = 0.0, 0, 0.0
-        while not over.wait(pause):
-            begun = time.monotonic()
-            try:
-                pause = work.run()
-            except (errors.StoreUnavailable, OperationalError) as exc:
-                failures += 1
-                pause = min(2.0**failures, rules.OUTAGE_RETRY_MAX)
-                if failures == 1:  # logged once for each outage, however long it is
-                    since = begun
-                    log.warning("%s failed, and is retried until it succeeds: %s", work.name, exc)
-            except Exception:  # noqa: BLE001 - it is logged, with its traceback
-                pause = rules.OUTAGE_RETRY_MAX
-                work.log_failure()
-            else:
-                if failures:
-                    log.warning("%s works again, after %.0f s", work.name, time.monotonic() - since)
-                failures = 0
-        work.finish()
-
-    threading.Thread(target=run, name=work.thread, daemon=True).start()

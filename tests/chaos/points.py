@@ -14,6 +14,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
 import redis
@@ -80,8 +82,10 @@ def store_point(owner: type, name: str) -> str:
 @functools.cache
 def _store_parts() -> dict[type, str]:
     """Return the classes of the parts of a store, and what the store calls each."""
+    modules = [import_module(module.name) for module in iter_modules(parts.__path__, f"{parts.__name__}.")]
+    classes = {name: value for module in modules for name, value in vars(module).items()}
     named = get_type_hints(interface.Store)
-    return {getattr(parts, f"Redis{protocol.__name__}"): part for part, protocol in named.items()}
+    return {classes[f"Redis{protocol.__name__}"]: part for part, protocol in named.items()}
 
 
 def api_operations() -> list[tuple[str, Callable[..., Any]]]:

@@ -71,6 +71,27 @@ _WHY = {
     ),
     "no weather is a gateway, or hides whose an account is": ("api.ask_elsewhere", "api.identify_account"),
     "no queue is so long that messages are put off": ("store.schedule.wait_again",),
+    "nobody asks single requests here: ``adversarial.test_ask_crowd`` kills those who do": (
+        "store.asks.end_asks",
+        "store.asks.listen",
+        "store.asks.read_cost",
+        "store.asks.read_ended",
+        "store.asks.read_places",
+        "store.asks.settle_cost",
+        "store.asks.withdraw",
+        "store.pools.add_ask",
+        "store.pools.begin_sealing",
+        "store.pools.divide",
+        "store.pools.drop_asks",
+        "store.pools.finish_sealing",
+        "store.pools.list_pools",
+        "store.pools.merge",
+        "store.pools.read_asks",
+        "store.pools.read_pool",
+        "store.pools.release",
+        "store.pools.take_due",
+        "store.pools.wait_again",
+    ),
 }
 NEVER_PASSED = {operation for operations in _WHY.values() for operation in operations}
 

@@ -9,12 +9,14 @@ from typing import Any
 import anthropic
 import pytest
 
-from claude_batch_tasks import BatchJob, adopt, errors, list_jobs, run_batch, testing
+from claude_batch_tasks import BatchJob, adopt, ask, errors, list_jobs, list_pools, run_batch, testing
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.jobs.job_ids import find_job_id
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.simulator import Outcome
 from claude_batch_tasks.store import open_store
 from tests.errors.conftest import REQUESTS, Eager
+from tests.factories import make_params
 
 
 def raised(kind: type[errors.BatchTasksError], call: Callable[[], Any]) -> errors.BatchTasksError:
@@ -35,6 +37,31 @@ def wrong_requests(eager: Eager) -> None:
     assert "nothing was stored or sent" in str(error).lower()
     assert list(list_jobs()) == []
     eager.ends(run_batch.delay(REQUESTS))
+
+
+def no_answer(eager: Eager) -> None:
+    refused = Outcome("errored", error="invalid_request_error", message="not this one", prompt="first")
+    eager.simulator.behave(processing_seconds=0.1, outcomes=(refused,))
+    result = ask.delay(make_params("first"))
+    error = raised(errors.RequestFailed, result.get)
+    assert isinstance(error, errors.RequestFailed)
+    assert (error.outcome, error.error_type, error.custom_id) == ("errored", "invalid_request_error", result.id)
+    assert "not this one" in str(error)
+    assert result.job.result(result.id).error_message == "not this one"
+    assert ask.delay(make_params("second")).get().complete
+
+
+def no_budget(eager: Eager) -> None:
+    with eager.not_eager(eager.redis_url):
+        error = raised(errors.BudgetSpent, lambda: ask.delay(make_params("first"), ask_max_cost=1e-9))
+        assert isinstance(error, errors.BudgetSpent)
+        assert error.retry_after is not None
+        assert 0 < error.retry_after <= 86_400
+        assert "nothing was stored or sent" in str(error)
+        assert list_pools() == []
+        ask.delay(make_params("first"), ask_max_cost=5.0)
+        [found] = list_pools()
+        assert found.waiting == 1
 
 
 def no_broker(eager: Eager) -> None:
@@ -157,6 +184,8 @@ def damaged_value(eager: Eager) -> None:
 WALK: dict[str, Callable[[Eager], None]] = {
     "InvalidSettings": wrong_setting,
     "InvalidRequests": wrong_requests,
+    "RequestFailed": no_answer,
+    "BudgetSpent": no_budget,
     "BrokerUnavailable": no_broker,
     "StoreUnavailable": no_store,
     "StoreTooNew": newer_store,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import anthropic
 from celery import Celery, group
 
-from claude_batch_tasks import BatchJob, adopt, run_batch
+from claude_batch_tasks import BatchJob, adopt, ask, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.instruments.gauges import readings
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
@@ -185,6 +185,7 @@ def _live(live: Live, worker: Worker) -> None:
     retry = canceled.retry_failed(["canceled"])
     live.jobs["retry"] = retry.id
     retry.get(timeout=120)
+    _ask(live)
     assert again.result("again 0").type == "succeeded"
     live.summary = again.get()
     _lose_rows(live, again)
@@ -192,6 +193,20 @@ def _live(live: Live, worker: Worker) -> None:
     live.events = {event.event for id in live.jobs.values() for event in BatchJob(id, live.app).history()}
     live.custom_ids = {id for prompt in simulator.journal().prompts for id in prompt.custom_ids}
     canceled.delete()
+
+
+def _ask(live: Live) -> None:
+    """Ask two questions by themselves, one of which is taken back."""
+    task = live.app.tasks[ask.name]
+    params, withdrawn = requests("asked", 2).values()
+    options = {"pool": "guard", "ask_max_wait": 0.5, "ask_max_cost": 5.0}
+    follows: Any = live.app.signature("celery.accumulate", immutable=True)
+    asked = task.apply_async((params,), {**options, "deadline": NEVER}, link=follows, headers={"own": "header"})
+    late = task.apply_async((withdrawn,), options, countdown=NEVER)
+    live.jobs["asked"] = asked.job.id
+    assert asked.get(timeout=120).type == "succeeded"
+    assert late.cancel()
+    wait_until(lambda: late.state == "REVOKED")
 
 
 def _kill_in_the_middle(live: Live, worker: Worker) -> None:

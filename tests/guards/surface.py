@@ -183,7 +183,7 @@ def _signals() -> dict[str, list[str]]:
 
 def _python() -> dict[str, Any]:
     """Each name of ``__all__`` that is a class or a function, with what can be called or read."""
-    names = (name for name in claude_batch_tasks.__all__ if name not in ("errors", "signals", "run_batch"))
+    names = (name for name in claude_batch_tasks.__all__ if name not in ("ask", "errors", "signals", "run_batch"))
     return {name: _value(getattr(claude_batch_tasks, name)) for name in sorted(names)}
 
 
@@ -210,7 +210,9 @@ def _fields(struct: type[msgspec.Struct]) -> Iterator[str]:
 
 
 def _is_public(name: str, cls: type) -> bool:
-    return not name.startswith("_") and any(name in vars(base) for base in cls.__mro__ if base is not msgspec.Struct)
+    """Whether users see it as ours: what a base of somebody else's has is not."""
+    ours = (base for base in cls.__mro__ if base.__module__.startswith("claude_batch_tasks"))
+    return not name.startswith("_") and any(name in vars(base) for base in ours)
 
 
 def _parameters(function: Any) -> list[str]:

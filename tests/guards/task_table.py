@@ -29,6 +29,7 @@ TASKS = {
         Argument("job_id", "KEYWORD_ONLY", None),
         Argument("options", "VAR_KEYWORD"),
     ],
+    NAME + "ask": [Argument("params", default=None), Argument("options", "VAR_KEYWORD")],
     NAME + "create_batch": _STEP,
     NAME + "poll_batch": _STEP,
     NAME + "fetch_results": _STEP,
@@ -42,6 +43,7 @@ TASKS = {
     ],
     NAME + "cancel_batch": [_JOB, _BATCH],
     NAME + "recover_jobs": [Argument("after", default=0), Argument("job_id", default=None)],
+    NAME + "seal_pool": [_JOB],
 }
 
 #: What a task of ours must have, so that its message survives a worker's death and says nothing to strangers.

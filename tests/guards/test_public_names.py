@@ -17,6 +17,9 @@ from tests.guards.task_table import TASKS
 
 #: What ``from claude_batch_tasks import ...`` has had in a release.
 NAMES = {
+    "Answer",
+    "AskOptions",
+    "AskResult",
     "Attempt",
     "BatchJob",
     "BatchStatus",
@@ -25,14 +28,17 @@ NAMES = {
     "HistoryEvent",
     "JobOptions",
     "JobStatus",
+    "PoolSummary",
     "Progress",
     "RequestResult",
     "Summary",
     "WorkerPresence",
     "adopt",
+    "ask",
     "errors",
     "estimate",
     "list_jobs",
+    "list_pools",
     "list_workers",
     "run_batch",
     "signals",
@@ -109,6 +115,7 @@ PATHS = {
                 "Model",
                 "Outcome",
                 "PromptRecord",
+                "Refusal",
                 "ResultsStyle",
                 "Scenario",
                 "Simulator",
@@ -142,6 +149,7 @@ ENDS = {
     "BatchLost": ("ApiError",),
     "BatchesUnsupported": ("PermanentError",),
     "BrokerUnavailable": ("BatchTasksError", OperationalError),
+    "BudgetSpent": ("BatchTasksError",),
     "CreateNotFound": ("ApiError",),
     "CreateUnconfirmed": ("BatchTasksError",),
     "InvalidRequests": ("BatchTasksError", ValueError),
@@ -156,6 +164,7 @@ ENDS = {
     "NotFoundError": ("ApiError", "TryLater"),
     "PayloadDamaged": ("BatchTasksError",),
     "PermanentError": ("ApiError",),
+    "RequestFailed": ("BatchTasksError",),
     "RequestNotFound": ("BatchTasksError", KeyError),
     "RequestsUnknown": ("BatchTasksError", LookupError),
     "ResultsMissing": ("BatchTasksError", LookupError),
@@ -210,6 +219,13 @@ REBUILT: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("MoreToSend", ["text", 1.5], {"retry_after": 1.5}),
     ("CreateUnresolved", ["text", 1.5], {"retry_after": 1.5}),
     ("StepFailed", ["text"], {"args": ("text",)}),
+    ("BudgetSpent", ["text", 60.0], {"retry_after": 60.0}),
+    (
+        "RequestFailed",
+        ["text", "job", "ask", "errored", "api_error"],
+        {"job_id": "job", "custom_id": "ask", "outcome": "errored", "error_type": "api_error"},
+    ),
+    ("RequestFailed", ["text"], {"job_id": None, "custom_id": None, "outcome": None, "error_type": None}),
 ]
 
 #: ``pip install 'claude-batch-tasks[...]'``

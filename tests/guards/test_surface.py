@@ -30,6 +30,7 @@ _TEXTS = {
     "store_url": "redis://store:6379/1",
     "encryption_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
     "on_unresolved_create": "fail",
+    "ask_mode": "messages",
     "fallback": "off",
     "prices": '{"m": {"input_mtok": 1, "output_mtok": 2}}',
     "client_factories": '{"other": "package.make"}',

@@ -39,7 +39,9 @@ def test_arguments(tasks: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_how_messages_are_delivered(tasks: dict[str, Any], name: str) -> None:
     assert {attribute: getattr(tasks[name], attribute) for attribute in ATTRIBUTES} == ATTRIBUTES
-    assert tasks[name].ignore_result == (name.removeprefix(NAME) not in ("run_batch", "finish_job", "recover_jobs"))
+    assert tasks[name].ignore_result == (
+        name.removeprefix(NAME) not in ("ask", "run_batch", "finish_job", "recover_jobs")
+    )
 
 
 def test_a_module_has_each_task_under_its_name() -> None:

@@ -8,7 +8,7 @@ import time
 import anthropic
 import pytest
 
-from claude_batch_tasks.simulator import Simulator
+from claude_batch_tasks.simulator import Refusal, Simulator
 
 from .conftest import new_client, request, requests
 
@@ -179,3 +179,29 @@ def test_processing_times_are_drawn_from_a_range(simulator: Simulator, client: a
     assert all(10 <= seconds <= 20 for seconds in first)
     assert len(set(first)) == 5
     assert times() == first
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message"),
+    [
+        (Refusal("of r-3$", message="Not today"), "Not today"),
+        (Refusal("of r-3$", message="Not today", named=True), "requests.3.params: Not today"),
+    ],
+)
+def test_one_request_makes_a_create_fail_as_a_whole(
+    refusal: Refusal, message: str, simulator: Simulator, client: anthropic.Anthropic
+) -> None:
+    simulator.behave(refusals=(refusal,))
+    with pytest.raises(anthropic.BadRequestError) as raised:
+        client.messages.batches.create(requests=requests(5))
+    assert raised.value.body["error"]["message"] == message  # type: ignore[index]
+    assert simulator.journal().totals.batches_created == 0
+    assert client.messages.batches.create(requests=requests(3)).id
+    client.messages.create(**request("r-3")["params"])
+
+
+def test_a_request_makes_a_create_too_large(simulator: Simulator, client: anthropic.Anthropic) -> None:
+    simulator.behave(refusals=(Refusal("of r-1$", status=413),))
+    with pytest.raises(anthropic.APIStatusError) as raised:
+        client.messages.batches.create(requests=requests(2))
+    assert raised.value.status_code == 413

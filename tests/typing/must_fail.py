@@ -12,10 +12,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 from claude_batch_tasks import (
+    Answer,
     BatchJob,
     JobOptions,
     Summary,
     adopt,
+    ask,
     run_batch,
 )
 
@@ -87,6 +89,23 @@ def options() -> None:
     BatchJob("an-id").retry_failed(output=dict)  # error: mypy, pyright
     run_batch.delay(REQUESTS, **misspelled)
     run_batch.delay(REQUESTS, **wrong)
+
+
+def asks(answer: Answer) -> None:
+    ask.delay()  # error: mypy, pyright
+    ask.delay("a prompt")  # error: mypy, pyright
+    ask.delay([PARAMS])  # error: mypy, pyright
+    ask.delay(PARAMS, PARAMS)  # error: mypy, pyright
+    ask.delay(PARAMS, pol="reviews")  # error: mypy, pyright
+    ask.delay(PARAMS, ask_mode="batches")  # error: mypy, pyright
+    ask.delay(PARAMS, queue="nightly")  # error: mypy, pyright
+    ask.delay(PARAMS, ask_max_wait="a minute")  # error: mypy, pyright
+    ask.apply_async((PARAMS,), pool="reviews")  # error: mypy, pyright
+    ask.apply_async((PARAMS, PARAMS))  # error: mypy, pyright
+    ask.s(pol="reviews")  # error: mypy, pyright
+    ask.delay_on_commit(PARAMS, pol="reviews")  # error: mypy, pyright
+    print(ask.delay(PARAMS).get().txt)  # error: mypy, pyright
+    print(answer.txt)  # error: mypy, pyright
 
 
 def summary(found: Summary) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 import msgspec
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages.batch_create_params import Request
 from celery import chain, group
 from celery.canvas import Signature
@@ -19,6 +20,9 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict, Unpack, assert_type
 
 from claude_batch_tasks import (
+    Answer,
+    AskOptions,
+    AskResult,
     Attempt,
     BatchJob,
     BatchStatus,
@@ -28,6 +32,7 @@ from claude_batch_tasks import (
     RequestResult,
     Summary,
     adopt,
+    ask,
     errors,
     estimate,
     list_jobs,
@@ -225,6 +230,54 @@ def results() -> None:
         assert_type(result.text, str)
         assert_type(result.note, str | None)
         assert_type(result.raw, bytes | None)
+
+
+def asks(of_the_sdk: MessageCreateParamsNonStreaming, loose: dict[str, Any]) -> None:
+    result = ask.delay(PARAMS)
+    assert_type(result, AskResult)
+    assert_type(result.get(timeout=90_000), RequestResult)
+    assert_type(result.job, BatchJob)
+    assert_type(result.custom_id, str)
+    assert_type(result.cancel(), bool)
+    ask.delay(of_the_sdk)
+    ask.delay({"model": "m", "messages": [{"role": "user", "content": "a"}]}, pool="reviews", ask_max_wait=5)
+    ask.delay(PARAMS, output=Review, check=check_review, reask=2, deadline=timedelta(hours=8), ask_mode="messages")
+    ask.delay(params=PARAMS, fallback="off", client="other", label="nightly", ask_max_cost=5)
+    options: AskOptions = {"pool": "reviews", "retries": 1}
+    ask.delay(PARAMS, **options)
+    ask.delay(PARAMS, **loose)
+    assert_type(ask.apply_async((PARAMS,), options, queue="nightly", countdown=5, link=run_batch.s()), AskResult)
+    ask.apply_async(kwargs={"params": PARAMS, "pool": "reviews"})
+    assert_type(ask.apply((PARAMS,)).get(), RequestResult)
+    ask.delay_on_commit(PARAMS, pool="reviews")
+    ask.apply_async_on_commit((PARAMS,), {"pool": "reviews"}, queue="nightly")
+
+
+def canvas_of_asks() -> None:
+    assert_type(ask.s(), Signature[Answer])
+    assert_type(ask.s(PARAMS, pool="reviews"), Signature[Answer])
+    assert_type(ask.si(PARAMS), Signature[Answer])
+    assert_type(ask.signature((PARAMS,), {"pool": "reviews"}), Signature[Answer])
+    chain(ask.s(PARAMS), run_batch.s())
+    group(ask.s(each) for each in [PARAMS])
+
+
+async def asks_in_an_event_loop() -> None:
+    result = await ask.adelay(PARAMS, pool="reviews")
+    assert_type(await result.aget(timeout=90_000), RequestResult)
+
+
+def follows_an_ask(answer: Answer) -> str:
+    assert_type(answer.result, RequestResult)
+    assert_type(answer.job_id, str)
+    assert_type(answer.custom_id, str)
+    assert_type(answer.complete, bool)
+    takes_a_result(answer)
+    return answer.text
+
+
+def takes_a_result(result: RequestResult) -> None:
+    print(result.stop_reason)
 
 
 def by_its_module() -> None:

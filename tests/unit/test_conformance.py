@@ -9,7 +9,7 @@ from celery import Task
 from celery.app.amqp import AMQP
 from celery.app.defaults import DEFAULTS
 
-from tests.conformance import page
+from tests.conformance import asks, page
 from tests.conformance.bench import LANES, Lane
 from tests.conformance.suite import required, runs
 from tests.conformance.table import LEFT_OUT, ROWS
@@ -39,6 +39,15 @@ def test_each_row_was_as_expected(lane: Lane) -> None:
     seen = page.results()
     wrong = {row.name: text for row in ROWS if (text := seen.get(row.name, {}).get(str(lane)))}
     assert wrong == {}
+
+
+def test_each_row_was_seen_of_ask_and_as_expected() -> None:
+    seen = page.results()
+    rows = [row.name for row in ROWS if asks.runs(row, asks.LANE)]
+    assert len(rows) > 100
+    assert {name: seen.get(name, {}).get("ask", "not seen") for name in rows} == dict.fromkeys(rows, "")
+    assert {*asks.EXPECTED, *asks.LEFT_OUT} <= {row.name for row in ROWS}
+    assert [name for name, each in asks.EXPECTED.items() if not each.reason] == []
 
 
 def test_whatever_is_not_the_same_has_a_reason() -> None:

@@ -37,7 +37,7 @@ _NAMES: dict[str, tuple[str, slice]] = {
     ),
     **dict.fromkeys(("SADD", "SREM"), ("set", _ALL)),
     "SMEMBERS": ("set", _NONE),
-    **dict.fromkeys(("RPUSH", "LPUSH", "LPOP", "RPOP", "LTRIM", "LLEN", "LRANGE", "LINDEX"), ("list", _NONE)),
+    **dict.fromkeys(("RPUSH", "LPUSH", "LPOP", "RPOP", "LTRIM", "LLEN", "LRANGE", "LINDEX", "LSET"), ("list", _NONE)),
     **dict.fromkeys(("SET", "GET", "INCRBY", "SETBIT", "GETBIT", "BITCOUNT", "GETRANGE", "STRLEN"), ("string", _NONE)),
     **dict.fromkeys(("EXPIRE", "PEXPIRE", "PERSIST", "TTL", "PTTL", "TYPE"), ("", _NONE)),
 }
@@ -55,7 +55,7 @@ WRITES = {
 }
 
 #: Commands without keys, and those whose keys their own commands show.
-_OTHERS = {"EVAL", "EVALSHA", "SCAN", "KEYS"}
+_OTHERS = {"EVAL", "EVALSHA", "SCAN", "KEYS", "PUBLISH", "SUBSCRIBE"}
 
 
 class Monitor:

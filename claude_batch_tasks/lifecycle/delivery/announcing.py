@@ -1,8 +1,9 @@
-"""Calls of ``on_result``: by steps, when outcomes become final, and again on request."""
+"""What is done when outcomes become final: asks end, and ``on_result`` is called, also again on request."""
 
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +12,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from claude_batch_tasks import errors
+from claude_batch_tasks.lifecycle import pools
 from claude_batch_tasks.lifecycle.delivery import calls, confirming
 from claude_batch_tasks.lifecycle.delivery.calls import Call, CallableStore, Hook
 from claude_batch_tasks.logs import get_logger
@@ -24,17 +26,27 @@ if TYPE_CHECKING:  # it needs the SDK, which takes a second to import
 log = get_logger(__name__)
 
 
+def is_wanted(job: JobRecord) -> bool:
+    """Return whether somebody waits for single outcomes of a job: its asks, or its ``on_result``."""
+    return job.pool is not None or job.on_result is not None
+
+
 def announce_results(step: Step, places: Iterable[int]) -> None:
-    """Call the job's ``on_result`` with the ids of those of the batch's requests that were not announced yet.
+    """End the asks of those of the batch's requests that have not ended, and call ``on_result`` with those not
+    announced.
 
     Args:
         places: the positions of requests whose outcome is final, ascending.
 
     Raises:
-        TransientError: the broker does not take the messages; those that it took are not repeated.
+        TransientError: the broker does not take the messages, or the result back end the ends of asks; what they took
+            is not repeated.
         JobNotFound: the job is gone.
         ResultsMissing: its custom_ids are gone.
     """
+    if step.job.pool is not None:
+        places = array("I", places)
+        pools.end_final_asks(step, places)
     if step.job.on_result is None or step.job.on_result_error is not None:
         return
     job_id, batch = step.unit.job_id, step.unit.batch or 0

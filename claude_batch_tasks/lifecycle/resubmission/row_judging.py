@@ -54,6 +54,7 @@ def expect_rows_again(
     past = rounds[round_] if round_ < len(rounds) else record
     then = BatchRecord(first=record.first, count=record.count, body_bytes=0, rounds=rounds[:round_])
     then.batch_id, then.created_at = past.batch_id, past.created_at
+    then.cut_short = record.cut_short and past is record  # no batch follows one that was cut short
     return _expect(store, job_id, job, batch, then, settings, None if past.again is None else past.again.options)
 
 
@@ -74,6 +75,7 @@ def _expect(
         options,
         None if answers is None else answers.find_problem,
         round_=len(record.rounds),
+        cut_short=record.cut_short,
         sendings=sendings,
         origin=Origin(record.batch_id, prices, at),
     )

@@ -27,6 +27,7 @@ from claude_batch_tasks.records import Unit, WorkerPresence
 from claude_batch_tasks.store import Store, open_store_at
 from tests.factories import make_params
 from tests.support import ASKED_ONCE
+from tests.unit.checks.test_pools import add_asks
 from tests.unit.jobs.job_maker import ANSWERS, CUT, SUCCEEDED, Maker
 from tests.unit.outputs.kinds import Review, check_stars
 
@@ -102,6 +103,34 @@ class TestTheGroup:
         missing = CliRunner().invoke(celery, ["-A", module, "claude-batch", "status", "nosuch"])
         assert missing.exit_code == 4
         assert f"`celery -A {module} claude-batch list` shows" in missing.output
+
+
+class TestPools:
+    def test_are_listed_by_queue_with_what_waits(self, run: Callable[..., Result], store: Store) -> None:
+        add_asks(store, "reviews", 5)
+        at = datetime.now(timezone.utc)
+        worker = WorkerPresence(hostname="celery@a", queues=("celery",), version="1", started_at=at, last_seen=at)
+        store.presence.report_worker(worker, 60)
+        head, row = run("pools").output.splitlines()
+        assert head.split() == ["QUEUE", "POOL", "OPEN", "CLOSED", "JOBS", "WAITING", "OLDEST", "NEXT", "JOB"]
+        assert row.split()[:6] == ["celery", "reviews", "1", "1", "0", "5"]
+        assert " due for " in row
+
+    def test_on_a_queue_without_a_worker_have_the_command_that_starts_one(
+        self, run: Callable[..., Result], store: Store
+    ) -> None:
+        add_asks(store, "reviews", 1, queue="nightly")
+        output = run("pools").output
+        assert "No worker listens on queue 'nightly', so these asks wait. To start one" in output
+        assert "worker -Q nightly" in output
+        assert " in " in output.splitlines()[1]
+
+    def test_are_json_for_scripts(self, run: Callable[..., Result], store: Store) -> None:
+        assert run("pools", "--json").output == ""
+        add_asks(store, "reviews", 1)
+        found = json.loads(run("pools", "--json").output)
+        assert (found["queue"], found["pool"], found["open"], found["waiting"]) == ("celery", "reviews", 1, 1)
+        assert datetime.fromisoformat(found["due_at"].replace("Z", "+00:00")).tzinfo is not None
 
 
 class TestSubmitting:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import pickle
@@ -499,7 +500,22 @@ class TestAResult:
         job = stage(*ids)
         finish(0, [succeeded(custom_id) for custom_id in ids])
         assert {result.custom_id: result.text for result in job.results()} == {i: i for i in ids}
+
+        async def read() -> dict[str, str]:
+            return {result.custom_id: result.text async for result in job.aresults(order="request")}
+
+        assert asyncio.run(read()) == {i: i for i in ids}
         assert [job.result(custom_id).text for custom_id in ids] == ids
+
+    def test_is_not_final_where_it_was_canceled_for_a_deadline(self, stage: Any, finish: Any) -> None:
+        job, rows = stage("a", "b"), [succeeded("a"), {"type": "canceled"}]
+        finish(0, rows, final=False, done=False, cut_short=True)
+        assert [found.custom_id for found in job.results(ids=["a", "b"])] == ["a"]
+
+    def test_is_final_where_somebody_canceled_it(self, stage: Any, finish: Any) -> None:
+        job, rows = stage("a", "b"), [succeeded("a"), {"type": "canceled"}]
+        finish(0, rows, final=False, done=False)
+        assert sorted(found.custom_id for found in job.results(ids=["a", "b"])) == ["a", "b"]
 
     def test_may_come_through_the_messages_api(self, store: Store, stage: Any, finish: Any) -> None:
         job = stage("a", "b", "c", "d")

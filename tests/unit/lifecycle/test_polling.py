@@ -35,16 +35,19 @@ def test_it_is_no_sooner_than_that_but_the_job_gives_up_when_it_said(
     assert polling._apply_not_before(asked, planned, deadline) == due
 
 
-def step(*, not_before: float | None, canceled: bool = False, deadline: float | None = None) -> Any:
+def step(
+    *, not_before: float | None, canceled: bool = False, deadline: float | None = None, cut_at: float | None = None
+) -> Any:
     batch = make_batch_record(body_bytes=1, not_before=not_before)
-    return SimpleNamespace(batch=batch, job=SimpleNamespace(cancel_requested=canceled), deadline=deadline)
+    job = SimpleNamespace(cancel_requested=canceled)
+    return SimpleNamespace(batch=batch, job=job, deadline=deadline, cut_at=cut_at)
 
 
-@pytest.mark.parametrize("more", [{}, {"deadline": NOW + 5}])
+@pytest.mark.parametrize("more", [{}, {"deadline": NOW + 5}, {"cut_at": NOW + 5}])
 def test_a_message_that_comes_early_looks_at_nothing(more: dict[str, Any]) -> None:
     with pytest.raises(errors.RateLimited) as caught:
         polling._check_asked(step(not_before=NOW + 9, **more), NOW)
-    assert caught.value.retry_after == 9
+    assert caught.value.retry_after == (5 if more else 9)
 
 
 @pytest.mark.parametrize("more", [{"not_before": None}, {"not_before": NOW}, {"not_before": NOW - 5}])
@@ -52,7 +55,7 @@ def test_a_pause_that_is_over_holds_nothing_up(more: dict[str, Any]) -> None:
     polling._check_asked(step(**more), NOW)
 
 
-@pytest.mark.parametrize("more", [{"canceled": True}, {"deadline": NOW - 1}])
+@pytest.mark.parametrize("more", [{"canceled": True}, {"deadline": NOW - 1}, {"cut_at": NOW}])
 def test_a_cancel_and_a_last_look_do_not_wait(more: dict[str, Any]) -> None:
     polling._check_asked(step(not_before=NOW + 9, **more), NOW)
 

@@ -43,6 +43,16 @@ class TestAMeter:
         answers = [(HAIKU, usage(MILLION, MILLION)), ("mine", usage(MILLION)), (HAIKU, usage(0, MILLION))]
         assert metered(*answers, batch=batch, prices=own) == {HAIKU: 11 * share, "mine": 2 * share}
 
+    def test_knows_what_the_batch_has_saved(self) -> None:
+        """Half the price of tokens; web searches cost the same either way, and an unknown price saves nothing."""
+        saved = {}
+        for batch in (True, False):
+            meter = Meter(Prices(), batch=batch)
+            meter.add_answers(HAIKU, [usage(MILLION, MILLION), usage(web_searches=1000)])
+            meter.add_answers("claude-unknown", [usage(MILLION)])
+            saved[batch] = meter.sum_savings()
+        assert saved == {True: 3, False: 0}
+
     def test_knows_what_was_read_from_a_cache_and_for_how_long_it_was_written(self) -> None:
         used = usage(cache_read=MILLION, cache_write_5m=2 * MILLION, cache_write_1h=3 * MILLION)
         assert metered((HAIKU, used)) == {HAIKU: Decimal("0.1") + Decimal("2.5") + 6}

@@ -22,6 +22,7 @@ from claude_batch_tasks.store.redis import open_store_at
 STAYS = {
     "api.body_limits._body",  # classes, made of those of the HTTP library
     "api.body_limits._stream",
+    "api.simulated._running",  # the simulator of this process
     "instruments.prometheus._family",  # metrics in Prometheus' registry, which takes each once
     "store.redis.scripts.script_text",  # files of the package
     "transport._kept",  # messages that are to be given back

@@ -1,0 +1,84 @@
+"""The job of a pool: its asks become the requests of the job, which is stored and not started yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from celery import Celery
+
+from claude_batch_tasks.errors import BatchTasksError
+from claude_batch_tasks.lifecycle import submission
+from claude_batch_tasks.lifecycle.pools import revoking, urgency
+from claude_batch_tasks.pool_records import Ask, PoolRecord
+from claude_batch_tasks.records import JobRecord
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Store
+from claude_batch_tasks.wire.batch_requests import CheckedRequest
+
+
+def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRecord | None:
+    """Store the job of a pool; return None if no ask of the pool is left, or if a user has deleted the job."""
+    requests = _read_requests(app, store, job_id)
+    first = next(requests, None)
+    if first is None or store.jobs.was_deleted(job_id):
+        return None
+    options: dict[str, Any] = {"label": f"pool:{pool.name}", **pool.options, "client": pool.client}
+    if (reserved := _sum_reserved(store, job_id, first.custom_id)) is not None:
+        options["max_cost"] = min(reserved, options.get("max_cost") or reserved)
+    way = urgency.choose_way(app, store, job_id, pool)
+    try:
+        job = submission.submit_job(
+            app,
+            job_id,
+            chain([first], requests),
+            options,
+            queue=pool.queue,
+            route=pool.route,
+            pool=pool.name,
+            answer_by=way.answer_by,
+            direct=way.direct,
+        )
+    except BatchTasksError:
+        if (made := store.jobs.read_job(job_id)) is None:  # else another message of this pool has made it
+            raise
+        return made
+    urgency.note_late(store, job_id, job, way)
+    return job
+
+
+def _read_requests(app: Celery, store: Store, job_id: str) -> Iterator[CheckedRequest]:
+    """Yield the asks of a pool as requests of a job, without those that were withdrawn or have expired."""
+    ttl = Settings.of(app).result_ttl
+    for asks in store.pools.read_asks(job_id):
+        now = store.now()
+        late = [ask.id for ask in asks if ask is not None and _has_expired(ask, now)]
+        done = store.asks.withdraw(late, ttl, sealing=True) if late else []
+        gone = [ask_id for ask_id, withdrawn in zip(late, done, strict=True) if withdrawn]
+        revoking.announce_revoked(app, store, gone, expired=True)
+        for ask in asks:
+            if ask is not None and ask.id not in gone:
+                yield CheckedRequest(ask.id, ask.params)
+
+
+def _has_expired(ask: Ask, now: float) -> bool:
+    return ask.expires_at is not None and ask.expires_at <= now
+
+
+def _sum_reserved(store: Store, job_id: str, first: str) -> float | None:
+    """Return how many dollars the asks of a pool have reserved of the cost limit of its name; None: it has no limit.
+
+    Repairs of answers might cost more than that.
+
+    Args:
+        first: the id of one of the asks.
+    """
+    if not _reserved_by(store, [first]):
+        return None
+    chunks = ([ask.id for ask in asks if ask is not None] for asks in store.pools.read_asks(job_id))
+    return sum(_reserved_by(store, ids) for ids in chunks) / 1e9
+
+
+def _reserved_by(store: Store, ask_ids: Sequence[str]) -> int:
+    return sum(place.reserved for place in store.asks.read_places(ask_ids) if place is not None)

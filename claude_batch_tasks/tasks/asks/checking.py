@@ -1,0 +1,65 @@
+"""What is checked of a call of ``ask`` before anything is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from celery import Celery
+
+from claude_batch_tasks import errors
+from claude_batch_tasks.lifecycle.pools import adding
+
+
+class CheckedAsk(NamedTuple):
+    """An ask that was checked and is not stored yet."""
+
+    ask_id: str
+    plan: adding.AskPlan
+    params: adding.CheckedParams
+    deadline: Any
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is answered at once by a simulator."""
+        return self.plan.mode == "eager-simulator"
+
+
+def read_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the params and the options of a call of ``ask``.
+
+    Raises:
+        TypeError: there are no params, or more than them.
+    """
+    options = dict(kwargs)
+    if len(args) > 1 or (args and "params" in options) or not (args or "params" in options):
+        raise TypeError("ask takes the params of one request, and options by keyword. Nothing was stored or sent")
+    return (args[0] if args else options.pop("params")), options
+
+
+def refuse_limits(options: Mapping[str, Any]) -> None:
+    """Refuse a limit for one run of a task: an ask only runs when its answer is there.
+
+    Raises:
+        InvalidSettings: such a limit was given.
+    """
+    if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
+        raise errors.InvalidSettings(
+            f"ask option {given[0]} limits one run of a task, and would not limit how long the answer takes. Use "
+            "deadline, or max_wait (ask.delay(params, max_wait=7200)). Nothing was stored or sent"
+        )
+
+
+def check_ask(app: Celery, ask_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CheckedAsk:
+    """Check the arguments of ``ask``.
+
+    Raises:
+        TypeError, InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
+    """
+    params, options = read_arguments(args, kwargs)
+    try:
+        plan = adding.plan_asks(app, options)
+        deadline = options.get("deadline", plan.settings.deadline)
+        return CheckedAsk(ask_id, plan, adding.check_params(plan, params), deadline)
+    except errors.InvalidSettings as exc:
+        raise errors.InvalidSettings(str(exc).replace("run_batch option", "ask option")) from None

@@ -1,0 +1,54 @@
+"""What a worker does when tasks are revoked: an ask has no message, so it is taken out of its pool."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from celery import Celery
+from celery.utils.functional import maybe_list
+from celery.worker.control import Panel
+
+from claude_batch_tasks.lifecycle.pools import revoking
+from claude_batch_tasks.steps import dispatch
+
+#: Seconds between two looks at what was revoked.
+_EVERY = 0.5
+
+#: The ids of a revoke, which come in the worker's own thread, and wait for that of this module.
+_revoked: set[str] = set()
+_lock = threading.Lock()
+
+
+def follow_revokes() -> None:
+    """Learn the ids of all tasks that this worker is to revoke."""
+    revoke = Panel.data["revoke"]
+    if getattr(revoke, "follows_asks", False):
+        return
+
+    def revoke_and_remember(state: Any, task_id: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return revoke(state, task_id, *args, **options)
+        finally:  # then it has stored that it is revoked
+            with _lock:
+                _revoked.update(map(str, maybe_list(task_id) or ()))
+
+    revoke_and_remember.follows_asks = True  # type: ignore[attr-defined]
+    Panel.data["revoke"] = revoke_and_remember
+
+
+def withdraw_revoked(app: Celery, hostname: str | None) -> float:
+    """Take revoked asks out of their pools; return the seconds until the next call of this function.
+
+    Raises:
+        StoreUnavailable: the store does not answer; it is tried again.
+    """
+    with _lock:
+        ids = sorted(_revoked)
+    if ids:
+        with dispatch.no_fork:
+            gone = revoking.revoke_asks(app, ids, hostname=hostname)
+            revoking.forget_late_revokes(app, [one for one, done in zip(ids, gone, strict=True) if not done])
+        with _lock:
+            _revoked.difference_update(ids)
+    return _EVERY

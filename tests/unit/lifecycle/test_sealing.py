@@ -1,0 +1,244 @@
+"""Pools become jobs, once each, whoever notices and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.states import REVOKED
+from celery.utils import uuid
+from kombu.exceptions import OperationalError
+
+from claude_batch_tasks import ask, errors, rules
+from claude_batch_tasks.lifecycle import submission
+from claude_batch_tasks.lifecycle.pools import due_pools, pool_job, sealing
+from claude_batch_tasks.pool_records import Ask, PoolLimits, PoolRecord
+from claude_batch_tasks.records import Unit
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.tasks import seal_pool
+from tests.factories import make_params
+
+
+@pytest.fixture
+def store(app: Celery) -> Store:
+    return open_store(Settings.of(app))
+
+
+def put_asks(store: Store, count: int, *, more: Sequence[Ask] = (), **pool: Any) -> str:
+    """Put asks into one pool that is full with them; return its id."""
+    asks = [
+        *(Ask(id=f"ask-{n}", params=json.dumps(make_params(f"question {n}")).encode()) for n in range(count)),
+        *more,
+    ]
+    record, limits = PoolRecord(name="tests", **pool), PoolLimits(len(asks), 1_000_000, 60.0)
+    for each in asks:
+        place = store.pools.add_ask("key", record, uuid(), each, 100, limits)
+    assert store.pools.take_due(10, 60.0)[0] == [place.job_id]
+    return place.job_id
+
+
+def read_requests(store: Store, job_id: str) -> dict[str, str]:
+    """Return the texts of the requests of a job by their custom_ids."""
+    bodies = b",".join(store.payloads.read_bodies(job_id, 0))
+    items = json.loads(b"[%s]" % bodies)
+    ids = [custom_id for page in store.payloads.read_custom_ids(job_id, 0) for custom_id in page]
+    return {custom_id: item["params"]["messages"][0]["content"] for custom_id, item in zip(ids, items, strict=True)}
+
+
+def test_a_job_has_the_pools_options_and_its_asks_in_their_order(app: Celery, store: Store) -> None:
+    options = {"fallback": "off", "metadata": {"team": "a"}}
+    job_id = put_asks(store, 3, options=options, queue="nightly")
+    assert sealing.seal_pool(app, job_id) == "sealed: 3 requests"
+    job = store.jobs.read_job(job_id)
+    assert job is not None
+    assert (job.requests, job.batches, job.state, job.model) == (3, 1, "staged", "claude-haiku-4-5")
+    assert (job.pool, job.label, job.queue, job.options) == ("tests", "pool:tests", "nightly", {"fallback": "off"})
+    assert list(read_requests(store, job_id).items()) == [(f"ask-{n}", f"question {n}") for n in range(3)]
+    assert store.schedule.find_lost(Unit(job_id), 0) is not None
+    pool = store.pools.read_pool(job_id)
+    assert pool is not None
+    assert pool.state == "sealed"
+
+
+def test_a_label_of_the_users_own_stays(app: Celery, store: Store) -> None:
+    job_id = put_asks(store, 1, options={"label": "reviews"})
+    sealing.seal_pool(app, job_id)
+    job = store.jobs.read_job(job_id)
+    assert job is not None
+    assert job.label == "reviews"
+
+
+def test_many_who_notice_make_one_job(app: Celery, store: Store) -> None:
+    job_id = put_asks(store, 200)
+    gate, said = threading.Barrier(6), []
+
+    def seal() -> None:
+        gate.wait()
+        said.append(sealing.seal_pool(app, job_id))
+
+    threads = [threading.Thread(target=seal) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(said) == 6
+    job = store.jobs.read_job(job_id)
+    assert job is not None
+    assert job.requests == 200
+    assert len(read_requests(store, job_id)) == 200
+    assert sealing.seal_pool(app, job_id) == "nothing to seal: sealed"
+
+
+@pytest.mark.parametrize("part", ["jobs.create_job", "schedule.add_units", "pools.finish_sealing"])
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_store_that_goes_away_in_the_middle_makes_no_second_job(
+    part: str, done: bool, app: Celery, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = put_asks(store, 5)
+    of, _, method = part.partition(".")
+    real = getattr(getattr(store, of), method)
+
+    def break_off(*args: Any, **named: Any) -> Any:
+        if done:
+            real(*args, **named)
+        raise errors.StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(getattr(store, of), method, break_off)
+        with contextlib.suppress(errors.StoreUnavailable):
+            sealing.seal_pool(app, job_id)
+    assert sealing.seal_pool(app, job_id) in ("nothing to seal: sealed", "sealed: 5 requests")
+    assert store.schedule.find_lost(Unit(job_id), 0) is not None
+    assert len(read_requests(store, job_id)) == 5
+    assert store.pools.take_due(10, 60.0)[0] == []
+
+
+def test_what_has_expired_is_not_sent(app: Celery, store: Store) -> None:
+    params = json.dumps(make_params("too late")).encode()
+    late = [Ask(id="late", params=params, expires_at=store.now() - 1)]
+    job_id = put_asks(store, 2, more=late)
+    assert sealing.seal_pool(app, job_id) == "sealed: 2 requests"
+    assert "late" not in read_requests(store, job_id)
+    assert [place.state if place else None for place in store.asks.read_places(["late", "ask-0"])] == [
+        "revoked",
+        "waiting",
+    ]
+    assert ask.AsyncResult("late").state == REVOKED
+
+
+def test_a_pool_of_which_nothing_is_left_becomes_no_job(app: Celery, store: Store) -> None:
+    job_id = put_asks(store, 2)
+    assert store.asks.withdraw(["ask-0", "ask-1"], 600) == [True, True]
+    assert sealing.seal_pool(app, job_id) == "nothing to seal: none of its asks is left"
+    assert store.jobs.read_job(job_id) is None
+    assert list(store.pools.list_pools()) == []
+
+
+def test_what_is_revoked_while_the_job_is_made_is_told_to_be_too_late(
+    app: Celery, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = put_asks(store, 3)
+    real, withdrawn = submission.submit_job, []
+
+    def submit(*args: Any, **named: Any) -> Any:
+        withdrawn.append(store.asks.withdraw(["ask-1"], 600))
+        return real(*args, **named)
+
+    monkeypatch.setattr(submission, "submit_job", submit)
+    sealing.seal_pool(app, job_id)
+    assert withdrawn == [[False]]
+    assert "ask-1" in read_requests(store, job_id)
+
+
+def test_a_job_that_its_user_has_deleted_is_not_made_again(app: Celery, store: Store) -> None:
+    job_id = put_asks(store, 2)
+    assert pool_job.make_job(app, store, job_id, PoolRecord(name="tests")) is not None
+    store.jobs.delete_job(job_id, remember=True)
+    sealing.seal_pool(app, job_id)
+    assert store.jobs.read_job(job_id) is None
+    assert store.pools.take_due(10, 60.0)[0] == []
+
+
+def test_asks_that_are_too_dear_together_become_several_jobs(app: Celery, store: Store) -> None:
+    dear = [
+        Ask(id=f"dear-{n}", params=json.dumps(make_params("word " * 10_000, max_tokens=1)).encode()) for n in range(4)
+    ]
+    put_asks(store, 0, more=dear, options={"max_cost": 0.012, "fallback": "off"})
+    jobs = {pool_id for pool_id, _ in store.pools.list_pools()}
+    while jobs:
+        for job_id in jobs:
+            assert seal_pool.apply((job_id,)).successful()
+        jobs = set(store.pools.take_due(10, 60.0)[0])
+    places = store.asks.read_places([one.id for one in dear])
+    made = {place.job_id for place in places if place is not None}
+    assert len(made) > 1
+    assert sum(job.requests for job_id in made if (job := store.jobs.read_job(job_id)) is not None) == 4
+
+
+def test_settings_that_do_not_go_with_a_pool_leave_it_as_it_is(
+    app: Celery, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = put_asks(store, 2, client="nobody's")
+    with caplog.at_level(logging.ERROR):
+        assert seal_pool.apply((job_id,)).result == "not sealed: InvalidSettings"
+    assert "nobody's" in caplog.text
+    assert "question" not in caplog.text
+    pool = store.pools.read_pool(job_id)
+    assert pool is not None
+    assert pool.state == "closed"
+
+
+def test_due_pools_are_sent_to_their_queue(app: Celery, store: Store) -> None:
+    limits = PoolLimits(1, 1_000_000, 60.0)
+    for queue in ("nightly", None):
+        params = json.dumps(make_params()).encode()
+        one = Ask(id=f"ask {queue}", params=params)
+        store.pools.add_ask("key", PoolRecord(queue=queue), uuid(), one, 100, limits)
+    assert due_pools.send_due(app) <= 1.0
+    with app.connection_for_read() as connection:
+        for queue in ("nightly", "celery"):
+            message = connection.SimpleQueue(queue).get(block=False)
+            assert message.headers["task"] == "claude_batch_tasks.seal_pool"
+            message.ack()
+    assert store.pools.take_due(10, 60.0)[0] == []
+
+
+def test_due_pools_wait_no_longer_than_an_outage_of_the_broker(
+    app: Celery, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it was tried meanwhile."""
+    limits = PoolLimits(1, 1_000_000, 60.0)
+    for number in range(3):
+        one = Ask(id=f"ask {number}", params=json.dumps(make_params()).encode())
+        store.pools.add_ask("key", PoolRecord(queue="nightly"), uuid(), one, 100, limits)
+    due_in: list[float | None] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "signature", lambda *args, **own: NoBroker())
+        for _ in range(12):
+            with pytest.raises(OperationalError):
+                due_pools.send_due(app)
+            due_in.append(store.pools.take_due(0, 60.0)[1])
+            store.pools.wait_again([job_id for job_id, _ in store.pools.list_pools()], -1.0)
+    assert max(each or 0 for each in due_in) <= rules.LONGEST_IN_BROKER + 1
+    due_pools.send_due(app)
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue("nightly")
+        for _ in range(3):
+            queue.get(block=False).ack()
+
+
+class NoBroker:
+    """A signature whose message cannot be sent."""
+
+    def set(self, **options: Any) -> NoBroker:
+        return self
+
+    def apply_async(self, **options: Any) -> None:
+        raise OperationalError("connection refused")
