@@ -69,9 +69,9 @@ def describe_workers(workers: Sequence[WorkerPresence], queue: str) -> str:
     """Return which workers listen on a queue: ``Workers that listen on queue 'nightly': none.``"""
     listening = [worker.hostname for worker in workers if queue in worker.queues]
     if listening:
-        return f"Workers that listen on queue {queue!r}: {_name_some(listening)}."
+        return f"Workers that listen on queue {queue!r}: {name_some(listening)}."
     others = sorted({other for worker in workers for other in worker.queues})
-    known = f" Workers listen on: {_name_some(list(map(repr, others)))}." if others else ""
+    known = f" Workers listen on: {name_some(list(map(repr, others)))}." if others else ""
     return f"Workers that listen on queue {queue!r}: none.{known}"
 
 
@@ -118,7 +118,7 @@ def name_other_broker(app: Celery, workers: Sequence[WorkerPresence], queue: str
     ours = broker_address.describe_broker(app) if theirs else ""
     if not theirs or ours in theirs:
         return ""
-    return f" Their broker is {_name_some(sorted(theirs))}, that of this process {ours}."
+    return f" Their broker is {name_some(sorted(theirs))}, that of this process {ours}."
 
 
 def explain_wait(
@@ -148,6 +148,7 @@ def guess_app(app: Celery) -> str:
     return "claude_batch_tasks.app" if app.main == "claude_batch_tasks" else str(app.main or "APP")
 
 
-def _name_some(names: list[str]) -> str:
+def name_some(names: Sequence[str]) -> str:
+    """Return the first names as a text, and how many more there are."""
     more = f" and {len(names) - _SOME} more" if len(names) > _SOME else ""
     return ", ".join(names[:_SOME]) + more

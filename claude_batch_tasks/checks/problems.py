@@ -347,6 +347,20 @@ STORELESS_WORKER = Problem(
     "Make the address in claude_batch_store_url reachable for it",
 )
 
+NOBODY_SEALS = Problem(
+    "E211",
+    "{asks} wait in the pool {pool!r}, the oldest for {age}, and no worker listens on their queue {queue!r}: nobody "
+    "is there to make a job of them",
+    "celery -A {app} worker -Q {queue}",
+)
+LATE_POOLS = Problem(
+    "W212",
+    "{asks} wait in the pool {pool!r}, which has been due for {late}, and no worker made a job of it. Workers that "
+    "listen on its queue {queue!r}: {workers}",
+    "Install this release on all workers and restart them: those before 0.3 know nothing of pools. If they are busy, "
+    "start more: celery -A {app} worker -Q {queue}",
+)
+
 # -- Anthropic
 
 BAD_KEY = Problem(

@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, _Entry]] = {
         "status": _Entry("read", "Show how far a job is, and what happened to it."),
         "watch": _Entry("watch", "Follow a job until it ends."),
         "results": _Entry("results", "Write the results of a job."),
+        "pools": _Entry("pools", "List what waits in pools: asks that are not answered."),
         "cancel": _Entry("change", "Ask for a job to be canceled."),
         "delete": _Entry("change", "Delete a job from the store."),
     },

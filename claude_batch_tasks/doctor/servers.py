@@ -40,7 +40,8 @@ HINCRBY {key}:h a 1 | HINCRBYFLOAT {key}:h a 1 | HSCAN {key}:h 0 | HDEL {key}:h 
 {key}:z | ZCOUNT {key}:z 0 1 | ZSCORE {key}:z a | ZMSCORE {key}:z a | ZRANGE {key}:z 0 0 | ZRANGEBYSCORE {key}:z 0 1 |
 ZREVRANGEBYSCORE {key}:z 1 0 | ZREM {key}:z b | ZREMRANGEBYSCORE {key}:z 2 3 | ZSCAN {key}:z 0 | ZPOPMIN {key}:z |
 HKEYS {key}:h | SADD {key}:s a | SREM {key}:s b | PING | TIME | SCAN 0 COUNT 1 | EVALSHA 0 0 | SCRIPT LOAD return |
-SCRIPT EXISTS 0 | MULTI | EXEC | DEL {key} | UNLINK {key} {key}:h {key}:l {key}:z {key}:s
+SCRIPT EXISTS 0 | MULTI | EXEC | INCRBY {key} 1 | LSET {key}:l 0 b | PUBLISH {key} 1 | DEL {key} |
+UNLINK {key} {key}:h {key}:l {key}:z {key}:s
 """
 
 #: Words in the error text of a failed connection, the cause, and what to do.
@@ -201,12 +202,15 @@ def _find_refusals(server: Server, client: Any, about: dict[str, Any], prefix: s
             yield found
             return
     if forbidden:
-        names = list(forbidden)
+        # SUBSCRIBE is not tried: a connection that subscribes does nothing else from then on.
+        names = [*forbidden, *(["SUBSCRIBE"] if "PUBLISH" in forbidden else [])]
         commands = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         rules = " ".join(f"+{name.lower()}" for name in names)
         user = urlsplit(server.url).username or "default"
         about |= {"commands": commands, "user": user, "rules": rules}
-        yield problems.NOT_PERMITTED.found(**about, keys=f"~{glob_escaped(prefix)}{PREFIX}*")
+        ours = f"{glob_escaped(prefix)}{PREFIX}*"
+        channels = f" &{ours}" if "PUBLISH" in forbidden else ""
+        yield problems.NOT_PERMITTED.found(**about, keys=f"~{ours}{channels}")
 
 
 def _refused_to_all(answer: Any, about: dict[str, Any]) -> Finding | None:

@@ -16,6 +16,7 @@ from claude_batch_tasks.checks import (
     celery_settings,
     configuration,
     inspection,
+    pools,
     presence,
     problems,
     redis_servers,
@@ -34,6 +35,11 @@ def check_workers(app: Celery) -> Iterator[Finding]:
     """Check all workers that answer at the app's broker."""
     from claude_batch_tasks import tasks  # noqa: F401 - so that the app knows them
 
+    yield from _ask_all(app)
+    yield from pools.check_pools(app)
+
+
+def _ask_all(app: Celery) -> Iterator[Finding]:
     with servers.open_broker(app) as connection:
         answers = connection is not None
     if not answers:

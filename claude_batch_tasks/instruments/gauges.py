@@ -16,11 +16,12 @@ from celery import Celery
 from claude_batch_tasks import rules
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.metrics import METRICS, Reading
+from claude_batch_tasks.metrics import METRICS, POOL_STATES, Reading
+from claude_batch_tasks.pool_records import PoolRecord
 from claude_batch_tasks.records import BatchGlance, BatchState, JobGlance, JobState, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import dispatch
-from claude_batch_tasks.store import HasSchedule, HasStatistics, open_store
+from claude_batch_tasks.store import HasAsks, HasPools, HasSchedule, HasStatistics, open_store
 
 log = get_logger(__name__)
 
@@ -61,7 +62,7 @@ def readings(app: Celery) -> list[Reading]:
 
 
 class Census:
-    """Statistics that grow with what is counted: jobs, the started batches of unfinished jobs, then what is late."""
+    """Statistics that grow with what is counted: jobs, the started batches of unfinished jobs, pools, what is late."""
 
     def __init__(self, now: float) -> None:
         self._now = now
@@ -71,6 +72,9 @@ class Census:
         self._overdue = 0
         #: Seconds until the results of the first unfetched batch expire; None: there is no such batch.
         self._left: float | None = None
+        self._pools = Counter(dict.fromkeys(POOL_STATES, 0))
+        self._asks = Counter({"pool": 0, "job": 0})
+        self._oldest_ask = self._pool_overdue = 0.0
         #: Jobs that wait for a message of their own; the others, which run, wait for those of their batches.
         self._waiting: set[str] = set()
         #: Units whose message was sent again and not taken: by the index, they are not late.
@@ -99,6 +103,25 @@ class Census:
             self._oldest = max(self._oldest, age)
             self._unseen = max(self._unseen, self._now - (batch.sighting or batch.created_at))
 
+    def pool(self, pool: PoolRecord) -> None:
+        """Count a pool that is no job yet."""
+        if pool.state not in POOL_STATES:
+            return
+        self._pools[pool.state] += 1
+        self._asks["pool"] += (waiting := pool.count - pool.withdrawn)
+        if waiting:
+            self._oldest_ask = max(self._oldest_ask, self._now - pool.opened_at)
+            if pool.state != "parked":
+                self._pool_overdue = max(self._pool_overdue, self._now - pool.due_at)
+
+    def asks_of_job(self, requests: int, ended: bytes) -> None:
+        """Count the asks of a job that runs.
+
+        Args:
+            ended: which of its asks have ended, as ``asks.read_ended`` returns it.
+        """
+        self._asks["job"] += max(requests - int.from_bytes(ended, "big").bit_count(), 0)
+
     def late(self, unit: Unit, due_at: float) -> None:
         """Count a unit that is due and was not taken."""
         if unit not in self._missed and (unit.batch is not None or unit.job_id in self._waiting):
@@ -114,7 +137,11 @@ class Census:
         """Return the name, labels and value of each gauge."""
         found: list[_Figure] = [("jobs", {"state": state}, count) for state, count in self._jobs.items()]
         found += [("batches", {"state": state}, count) for state, count in self._batches.items()]
+        found += [("pools", {"state": state}, count) for state, count in self._pools.items()]
+        found += [("asks_waiting", {"where": where}, count) for where, count in self._asks.items()]
         single = {
+            "oldest_ask_seconds": self._oldest_ask,
+            "overdue_pool_seconds": self._pool_overdue,
             "oldest_batch_seconds": self._oldest,
             "unseen_seconds": self._unseen,
             "results_left_seconds": self._left,
@@ -124,7 +151,7 @@ class Census:
         return [*found, *((name, {}, value) for name, value in single.items() if value is not None)]
 
 
-class _Counted(HasSchedule, HasStatistics, Protocol):
+class _Counted(HasAsks, HasPools, HasSchedule, HasStatistics, Protocol):
     """What gauges are made of."""
 
 
@@ -138,13 +165,24 @@ def take_census(store: _Counted, now: float) -> Census:
     for jobs in _without_forks(store.statistics.scan_jobs()):
         for job_id, job in jobs:
             if census.job(job_id, job):
-                for batches in _without_forks(store.statistics.scan_batches(job_id, job.admitted)):
-                    for number, batch in batches:
-                        census.batch(Unit(job_id, number), batch)
+                _count_parts(census, store, job_id, job)
+    for _, pool in _without_forks(store.pools.list_pools()):
+        census.pool(pool)
     for units in _without_forks(store.schedule.scan_late(now - GRACE)):
         for unit, due_at in units:
             census.late(unit, due_at)
     return census
+
+
+def _count_parts(census: Census, store: _Counted, job_id: str, job: JobGlance) -> None:
+    """Count the batches of a job that runs, and its asks if it was made of a pool."""
+    if job.pool is not None:
+        with dispatch.no_fork:
+            ended = store.asks.read_ended(job_id)
+        census.asks_of_job(job.requests or 0, ended)
+    for batches in _without_forks(store.statistics.scan_batches(job_id, job.admitted)):
+        for number, batch in batches:
+            census.batch(Unit(job_id, number), batch)
 
 
 def _without_forks(pages: Iterator[_T]) -> Iterator[_T]:

@@ -28,6 +28,7 @@ from claude_batch_tasks.testing.claude_batch import ClaudeBatch
 from tests.django.conftest import Login
 from tests.factories import make_batch_record
 from tests.integration.rig import requests
+from tests.unit.checks.test_pools import add_asks
 
 JOBS = "/admin/claude_batch/job/"
 
@@ -345,6 +346,17 @@ def test_workers_that_run_are_named(login: Login, store: Store) -> None:
     store.presence.report_worker(shown, 60)
     page = text(client, JOBS)
     assert "&lt;script&gt;celery@web-1</strong> on nightly, claude" in page
+
+
+def test_asks_that_wait_in_pools_are_shown(login: Login, store: Store) -> None:
+    client = login("view")
+    assert "Asks that are not in a job yet" not in text(client, JOBS)
+    add_asks(store, "<b>reviews", 2, queue="nightly")
+    page = text(client, JOBS)
+    assert "Asks that are not in a job yet" in page
+    assert '<th scope="row">&lt;b&gt;reviews</th>' in page
+    assert '<td data-name="Asks">2</td>' in page
+    assert 'nightly <span class="claude-batch-error">no worker</span>' in page
 
 
 def run_with_failures(claude_batch: ClaudeBatch) -> str:

@@ -19,7 +19,9 @@ from kombu import Connection
 from claude_batch_tasks.api import clients
 from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.embedded import RedisServer, free_port
+from claude_batch_tasks.store import open_store_at
 from tests.doctor.conftest import KEY, PASSWORD, Said, Set, answering
+from tests.unit.checks.test_pools import add_asks
 
 pytestmark = pytest.mark.workers
 
@@ -194,7 +196,7 @@ def test_a_redis_that_permits_too_little(own_redis: RedisServer, make_app: MakeA
     said = doctor_says(make_app(claude_batch_store_url=url), "servers")
     assert said.ids == ["E103"]
     assert "does not permit its user to run ZADD, SCAN, EVALSHA" in said.text
-    assert "ACL SETUSER batches ~claude_batch* +zadd +scan +evalsha" in said.text
+    assert "ACL SETUSER batches ~claude_batch* &claude_batch* +zadd +scan +evalsha +publish +subscribe" in said.text
 
 
 def test_a_database_that_is_not_there(healthy: Set, make_app: MakeApp, doctor_says: DoctorSays) -> None:
@@ -229,6 +231,17 @@ def test_a_worker_on_another_queue(make_app: MakeApp, doctor_says: DoctorSays) -
     assert said.ids == ["E203"]
     assert "no worker consumes the queue 'batches', to which claude_batch_tasks.run_batch" in said.text
     assert "celery -A examined worker -Q batches" in said.text
+
+
+def test_asks_that_nobody_makes_jobs_of(healthy: Set, make_app: MakeApp, doctor_says: DoctorSays) -> None:
+    store = open_store_at(healthy.url)
+    add_asks(store, "reviews", 2, queue="nobody-listens")
+    said = doctor_says(make_app(), "workers")
+    assert said.ids == ["E211"]
+    assert "2 asks wait in the pool 'reviews'" in said.text
+    assert "celery -A examined worker -Q nobody-listens" in said.text
+    assert store.asks.withdraw(["reviews-nobody-listens-0", "reviews-nobody-listens-1"], 60) == [True, True]
+    assert doctor_says(make_app(), "workers").ids == []
 
 
 def test_a_worker_with_another_store(healthy: Set, make_app: MakeApp, doctor_says: DoctorSays) -> None:

@@ -13,10 +13,13 @@ from claude_batch_tasks import BatchJob, rules, run_batch
 from claude_batch_tasks.instruments import gauges
 from claude_batch_tasks.instruments.gauges import Census
 from claude_batch_tasks.metrics import METRICS
+from claude_batch_tasks.pool_records import AskEnd, PoolRecord
 from claude_batch_tasks.records import BatchGlance, JobGlance, Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import open_store
 from tests.integration.rig import requests
+from tests.unit.checks.test_pools import add_asks
+from tests.unit.store.contract.samples import create_bare_job
 
 NOW = 1_000_000.0
 
@@ -87,6 +90,26 @@ def test_what_was_sent_again_in_vain_is_overdue_since_it_was_due() -> None:
     assert (found["overdue_units"], found["overdue_seconds"]) == (2, 900)
 
 
+def test_asks_are_counted_in_pools_and_in_jobs() -> None:
+    counted = Census(NOW)
+    counted.pool(PoolRecord(opened_at=NOW - 90, due_at=NOW - 30, count=5, withdrawn=1))
+    counted.pool(PoolRecord(opened_at=NOW - 20, due_at=NOW + 40, count=2, state="closed"))
+    counted.pool(PoolRecord(opened_at=NOW - 500, due_at=NOW - 400, count=3, state="parked"))
+    counted.pool(PoolRecord(opened_at=NOW - 9_000, due_at=NOW - 8_000, count=3, state="sealed"))
+    counted.asks_of_job(20, bytes([0b1110_0000, 0, 0b0001_0000]))
+    found = figures(counted)
+    assert (found["asks_waiting.pool"], found["asks_waiting.job"]) == (4 + 2 + 3, 16)
+    assert (found["pools.open"], found["pools.closed"], found["pools.parked"]) == (1, 1, 1)
+    assert (found["oldest_ask_seconds"], found["overdue_pool_seconds"]) == (500, 30)
+
+
+def test_a_pool_whose_asks_were_all_withdrawn_does_not_wait() -> None:
+    counted = Census(NOW)
+    counted.pool(PoolRecord(opened_at=NOW - 90, due_at=NOW - 30, count=2, withdrawn=2))
+    found = figures(counted)
+    assert (found["asks_waiting.pool"], found["oldest_ask_seconds"], found["overdue_pool_seconds"]) == (0, 0, 0)
+
+
 class TestInTheStore:
     @pytest.fixture
     def job(self, app: Celery) -> BatchJob:
@@ -120,6 +143,15 @@ class TestInTheStore:
         store.leases.acquire_lease(unit, 0, "me", 20)
         app.backend.client.delete("claude_batch:census:fresh")
         assert self.values(app)["overdue_units"] == 0
+
+    def test_asks_that_wait_are_found(self, app: Celery) -> None:
+        store = open_store(Settings.of(app))
+        add_asks(store, "reviews", 5)
+        create_bare_job(store, "job", requests=4, pool="reviews")
+        store.asks.end_asks("job", {1: AskEnd("b", "succeeded")}, 60)
+        found = self.values(app)
+        assert (found["asks_waiting.pool"], found["asks_waiting.job"]) == (5, 3)
+        assert (found["pools.open"], found["pools.closed"]) == (1, 1)
 
     def test_it_is_read_through_once_for_all_who_ask(
         self, app: Celery, job: BatchJob, monkeypatch: pytest.MonkeyPatch

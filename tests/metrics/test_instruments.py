@@ -93,7 +93,7 @@ class TestTelling:
         bare_app.conf.claude_batch_metrics_job_label = True
         (memory,) = set_up(bare_app, f"{__name__}.Memory")
         assert [name for name, metric in metrics.reported_metrics().items() if "label" in metric.labels] == [
-            *("requests", "incomplete_answers", "repairs", "cost_dollars", "jobs_ended")
+            *("requests", "incomplete_answers", "repairs", "cost_dollars", "saved_dollars", "jobs_ended")
         ]
         metrics.count("jobs_ended", state="failed", job=job)
         metrics.count("jobs_ended", state="failed")

@@ -46,6 +46,7 @@ DANGERS = {
     "results are soon deleted": "ClaudeBatchResultsSoonDeleted",
     "no worker runs": "ClaudeBatchNoWorkerSeen",
     "no worker takes what is due": "ClaudeBatchNobodyTakesWhatIsDue",
+    "no worker makes a job of a pool": "ClaudeBatchNobodySeals",
     "messages get lost": "ClaudeBatchMessagesLost",
     "the fallback costs money": "ClaudeBatchFallbackCosts",
     "a create is not answered": "ClaudeBatchCreateNotResolved",

@@ -15,11 +15,12 @@ import pytest
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
-from claude_batch_tasks import BatchJob, run_batch
+from claude_batch_tasks import BatchJob, ask, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.metrics import METRICS
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.simulator.journal import Journal
+from tests.factories import make_params
 from tests.integration.rig import account_for, requests
 from tests.support import FAST, inherited, wait_until
 
@@ -203,6 +204,19 @@ def test_the_page_shows_no_prompt_and_no_key(world: World) -> None:
     assert "claude_batch_api_seconds_bucket" in page
     for secret in (world.worker.env["ANTHROPIC_API_KEY"], "prompt 1 of job", "job 1", "msgbatch_"):
         assert secret not in page
+
+
+def test_asks_are_told_with_what_their_batch_has_saved(world: World) -> None:
+    asked = [ask.delay(make_params(f"asked {number}"), ask_max_requests=4) for number in range(4)]
+    assert [result.get(timeout=60).type for result in asked] == ["succeeded"] * 4
+    assert told(world, "claude_batch_pool_size_sum") == {(): 4}
+    figures = scraped(world.page)
+    saved, cost = (
+        {labels[0]: value for (name, labels), value in figures.items() if name == metric}
+        for metric in ("claude_batch_saved_dollars_total", "claude_batch_cost_dollars_total")
+    )
+    assert saved["ask"] == pytest.approx(asked[0].job.status().cost)
+    assert saved["ask"] + saved["job"] == pytest.approx(cost["batch"] + cost["resubmitted"])
 
 
 def test_a_worker_that_ends_leaves_nothing_behind(world: World) -> None:

@@ -22,7 +22,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from kombu.exceptions import OperationalError
 
-from claude_batch_tasks import BatchJob, JobStatus, list_workers
+from claude_batch_tasks import BatchJob, JobStatus, list_pools, list_workers
 from claude_batch_tasks.contrib.django import downloads
 from claude_batch_tasks.contrib.django.actions import ACTIONS, Action
 from claude_batch_tasks.contrib.django.models import Job
@@ -103,6 +103,7 @@ class JobAdmin(admin.ModelAdmin):
             )
             context["older"] = page.older and _format_query({**given, "before": repr(page.older)})
             context["workers"] = list_workers()
+            context["pools"] = list_pools(jobs=False)
         except BatchTasksError as exc:
             context["trouble"] = exc
         title = f"Select {self.opts.verbose_name} to view"
