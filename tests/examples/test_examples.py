@@ -19,6 +19,7 @@ import pytest
 from claude_batch_tasks.embedded import RedisServer, Worker, free_port
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
 from tests.docs.browser import Browser
+from tests.support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers]
 
@@ -103,6 +104,39 @@ def test_a_form_becomes_a_job_and_its_page_shows_the_answers(
     assert "&lt;b&gt;good&lt;/b&gt;" in page
     assert "<b>" not in page
     assert "<i>" not in page
+    assert "Traceback" not in worker.log.read_text()
+    assert "Traceback" not in (tmp_path / "web.log").read_text()
+
+
+def test_questions_are_asked_one_at_a_time(environment: dict[str, str], redis_url: str, tmp_path: Path) -> None:
+    """In Django: after the commit, in a chain, and in a chord."""
+    folder, port = EXAMPLES / "django_app", free_port()
+    env = own_settings(environment) | {
+        "REDIS_URL": redis_url,
+        "POLL_SECONDS": "0.3",
+        "ASK_SECONDS": "1",
+        "DATABASE": str(tmp_path / "db.sqlite3"),
+    }
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=folder, env=env, check=True)
+    command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
+    with Simulator(TROUBLED) as simulator:
+        web_env = {name: value for name, value in env.items() if not name.startswith("ANTHROPIC_")}
+        worker_env = {**env, "ANTHROPIC_BASE_URL": simulator.url}
+        with (
+            web(command, folder, web_env, port, tmp_path / "web.log") as browser,
+            Worker(worker_env, tmp_path / "worker.log", app="proj", cwd=str(folder)) as worker,
+        ):
+            for how, texts in (("alone", "one\ntwo"), ("chain", "three\ntoo much"), ("chord", "four")):
+                token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.open("/questions/")[1])
+                assert token is not None
+                browser.open("/questions/", {"csrfmiddlewaretoken": token[1], "how": how, "texts": texts})
+            page = wait_until(
+                lambda: (text := browser.open("/questions/")[1]).count("Echo: ") == 6 and "<em>" in text and text
+            )
+        batches = simulator.state().batches
+    assert "overdone: &lt;i&gt;" in page
+    assert "Echo: Answer as a lawyer: four / Echo: Answer as an engineer: four / Echo: Answer as a child: four" in page
+    assert len(batches) <= 3
     assert "Traceback" not in worker.log.read_text()
     assert "Traceback" not in (tmp_path / "web.log").read_text()
 

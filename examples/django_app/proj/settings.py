@@ -57,4 +57,5 @@ CELERY_RESULT_EXPIRES = 7 * 86_400
 # Shorter in the example's test, where hours are seconds.
 CELERY_CLAUDE_BATCH_POLL_MIN = float(os.environ.get("POLL_SECONDS", 5))
 CELERY_CLAUDE_BATCH_RETRY_MIN = float(os.environ.get("POLL_SECONDS", 2))
+CELERY_CLAUDE_BATCH_ASK_MAX_WAIT = float(os.environ.get("ASK_SECONDS", 60))
 CELERY_CLAUDE_BATCH_MAX_FALLBACK_REQUESTS = 100

@@ -8,3 +8,12 @@ class Review(models.Model):
     sentiment = models.TextField(blank=True)
     error = models.TextField(blank=True)
     job_id = models.UUIDField(null=True)
+
+
+class Question(models.Model):
+    """A question that is asked by itself, and its answer."""
+
+    text = models.TextField()
+    task_id = models.UUIDField()
+    answer = models.TextField(blank=True)
+    error = models.TextField(blank=True)

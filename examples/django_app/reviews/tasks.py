@@ -1,9 +1,9 @@
-"""The task that workers call with answers, while the job still runs."""
+"""The tasks that workers call with answers: of a job while it still runs, and of single questions."""
 
 from celery import shared_task
 
 from claude_batch_tasks.contrib.django.results import save_results
-from reviews.models import Review
+from reviews.models import Question, Review
 
 
 @shared_task
@@ -14,3 +14,21 @@ def save_answers(job_id: str, custom_ids: list[str]) -> None:
 
 def why_not(result) -> str:
     return "" if result.type == "succeeded" else result.error_message or result.type
+
+
+@shared_task
+def save_answer(answer, question_id: int) -> None:
+    """Write the answer to a question into its row; ``answer`` behaves as a ``RequestResult``."""
+    Question.objects.filter(pk=question_id).update(answer=answer.text)
+
+
+@shared_task
+def save_opinions(answers: list, question_id: int) -> None:
+    """Write several answers to a question into its row: the body of a chord."""
+    Question.objects.filter(pk=question_id).update(answer=" / ".join(answer.text for answer in answers))
+
+
+@shared_task
+def save_error(request, exc: Exception, traceback, question_id: int) -> None:
+    """Write why there is no answer: an errback, as Celery calls it."""
+    Question.objects.filter(pk=question_id).update(error=str(exc))
