@@ -1,6 +1,6 @@
 """Run the benchmarks and print a table.
 
-    python -m benchmarks                                # everything but in_flight, about four minutes
+    python -m benchmarks                                # everything but ask and in_flight, four minutes
     python -m benchmarks fetch read --records 10000     # these groups, at this size only
 
 Each case runs in a process of its own against a Redis and a bare HTTP server of the benchmark's own. A ratio compares
@@ -39,11 +39,12 @@ GROUPS = {
     "end_to_end": Group(("end_to_end.batchwizard", "end_to_end.ours"), (50_000,)),
     "fallback": Group(("fallback.a_task_each", "fallback.ours"), (2_000,)),
     "large_job": Group(("large_job.ours",), (1_000_000,)),
+    "ask": Group(("ask.no_op", "ask.short", "ask.long", "ask.delivered"), (10_000, 100_000)),
     "in_flight": Group(("in_flight.every_60_s", "in_flight.ours"), (10, 1_000, 10_000)),
 }
 
-#: Takes three quarters of an hour, and so runs only when it is named.
-LONG = ("in_flight",)
+#: Take ten minutes, and three quarters of an hour, and so run only when they are named.
+LONG = ("ask", "in_flight")
 
 #: Of times, by name: numerator over denominator, cases added up, and what is promised.
 RATIOS = {
@@ -57,6 +58,7 @@ RATIOS = {
         "2 or less",
     ),
     "fallback, times as fast as a task for each request": (("fallback.a_task_each",), ("fallback.ours",), "1 or more"),
+    "ask.delay, of the time of a no-op task's": (("ask.short",), ("ask.no_op",), "2 or less"),
     "end to end, times as fast as batchwizard": (("end_to_end.batchwizard",), ("end_to_end.ours",), "5 or more"),
 }
 

@@ -10,7 +10,6 @@ import os
 import re
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ import anthropic
 import redis
 
 from benchmarks import material, world
-from benchmarks.measure import Bench, memory
+from benchmarks.measure import Bench
 from benchmarks.plain import watch
+from benchmarks.watching import watch_worker
 from claude_batch_tasks import run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Journal, Simulator
@@ -43,7 +43,7 @@ def ours(bench: Bench) -> None:
             result.get(timeout=60)  # each process has loaded what it needs
         simulator.reset()
         simulator.behave(processing_seconds=(900 / factor, 7200 / factor))
-        with _watched(bench, worker) as peaks:
+        with watch_worker(bench, worker) as watched:
             jobs = [run_batch.delay([material.request(number, 60)]) for number in range(bench.records)]
             time.sleep(450 / factor)
             waiting = _in_store(bench)
@@ -51,7 +51,7 @@ def ours(bench: Bench) -> None:
                 job.get(timeout=3600)
         journal = simulator.journal(prompts=False)
         assert journal.totals.paid_batch == bench.records
-        _report(bench, worker, journal, factor, peaks)
+        _report(bench, worker, journal, factor, watched.peak_mb)
     bench.measured.notes += f"; {waiting}"
 
 
@@ -71,7 +71,7 @@ def every_60_s(bench: Bench) -> None:
         simulator.behave(processing_seconds=7200)
         ids = [client.messages.batches.create(requests=[params]).id for _ in range(bench.records)]
         created = time.time()
-        with _watched(bench, worker) as peaks:
+        with watch_worker(bench, worker) as watched:
             for batch_id in ids:
                 watch.delay(batch_id, 60 / factor)
             time.sleep(150 / factor)
@@ -83,7 +83,7 @@ def every_60_s(bench: Bench) -> None:
         journal = simulator.journal(prompts=False)
         for batch in journal.batches:  # what came before the tasks were sent is no part of it
             batch.created_at, batch.ended_at = created, ended
-        _report(bench, worker, journal, factor, peaks)
+        _report(bench, worker, journal, factor, watched.peak_mb)
 
 
 @contextmanager
@@ -103,28 +103,6 @@ def _running(bench: Bench, app: str, factor: float) -> Iterator[tuple[Simulator,
             yield simulator, worker
 
 
-@contextmanager
-def _watched(bench: Bench, worker: Worker) -> Iterator[list[float]]:
-    """The memory of a worker's processes over what it was, sampled."""
-    over, peaks = threading.Event(), [0.0]
-    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
-    processes = [worker.pid, *map(int, children)]
-    idle = sum(memory("VmRSS", process) for process in processes)
-
-    def sample() -> None:
-        while not over.wait(1):
-            peaks.append(sum(memory("VmRSS", process) for process in processes) - idle)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        with bench.measure():
-            yield peaks
-    finally:
-        over.set()
-        thread.join()
-
-
 def _in_store(bench: Bench) -> str:
     """What a batch that waits takes in Redis, besides its job."""
     client: Any = redis.Redis.from_url(bench.redis_url)
@@ -135,7 +113,7 @@ def _in_store(bench: Bench) -> str:
     return f"{waiting:,} waited in the store at {taken / waiting:,.0f} B each, {held} in the broker"
 
 
-def _report(bench: Bench, worker: Worker, journal: Journal, factor: float, peaks: list[float]) -> None:
+def _report(bench: Bench, worker: Worker, journal: Journal, factor: float, peak_mb: float) -> None:
     hours = sum((batch.ended_at or 0) - batch.created_at for batch in journal.batches) * factor / 3600
     looks = sum(call.endpoint in ("list", "retrieve") for call in journal.calls)
     messages = len(re.findall(r"\] received", worker.log.read_text()))
@@ -144,5 +122,5 @@ def _report(bench: Bench, worker: Worker, journal: Journal, factor: float, peaks
     bench.measured.values = {"looks": looks / hours, "messages": messages / hours}
     bench.measured.notes = (
         f"per batch and hour {looks / hours:.2f} looks, {messages / hours:.2f} messages; "
-        f"late {statistics.median(late):.0f} s, at most {late[-1]:.0f} s; worker {max(peaks):+.0f} MB"
+        f"late {statistics.median(late):.0f} s, at most {late[-1]:.0f} s; worker {peak_mb:+.0f} MB"
     )

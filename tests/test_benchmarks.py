@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.__main__ import GROUPS, LONG
+from benchmarks.__main__ import GROUPS
 from benchmarks.measure import run
 from benchmarks.servers import servers
 
@@ -20,7 +20,7 @@ def urls() -> Iterator[tuple[str, str]]:
 
 
 #: What is in flight takes its time, and what is read has to be fetched before.
-ALONE = [name for name in GROUPS if name not in (*LONG, "read")]
+ALONE = [name for name in GROUPS if name not in ("in_flight", "read")]
 
 
 @pytest.mark.workers

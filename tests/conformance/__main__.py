@@ -8,9 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conformance import page
+from tests.conformance import page, project
 from tests.conformance.bench import LANES, Configuration, servers
-from tests.conformance.suite import required, run, runs, verdict, why_not
+from tests.conformance.suite import required, run, runs, verdict, verdict_of_ask, why_not
 from tests.conformance.table import USUAL, Row
 
 
@@ -44,6 +44,10 @@ def main() -> int:
                 for row, observed in run(found, lane, together, Path(folder) / str(lane) / str(number)):
                     text = verdict(row, observed)
                     seen[row.name] = {str(lane): text}
+                    if project.ASK in observed:
+                        of_ask = seen[row.name]["ask"] = verdict_of_ask(row, observed)
+                        wrong += bool(of_ask)
+                        print(f"{lane}: ask: {row.name}: {of_ask or 'as expected'}")
                     wrong += bool(text)
                     print(f"{lane}: {row.name}: {text or row.expected}")
                 print(f"{lane}: {len(together)} rows in {time.monotonic() - began:.0f} s", flush=True)

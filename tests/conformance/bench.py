@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from celery.states import READY_STATES
 from kombu import Connection
 from kombu.serialization import enable_insecure_serializers
 
+from claude_batch_tasks import Answer, RequestResult
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Fault, Scenario, Simulator
 from claude_batch_tasks.simulator.script import Behaviour
@@ -36,6 +37,9 @@ PATIENCE = 90.0
 
 #: How many rows run at once.
 AT_ONCE = 16
+
+#: The tasks that are compared.
+SUBJECTS = (project.PLAIN, project.BATCH, project.ASK)
 
 #: Tasks that are no part of what is compared.
 FOLLOWING = ("conformance.after", "conformance.told", "conformance.told_id", "conformance.give", "conformance.join")
@@ -193,6 +197,8 @@ class Bench:
             return {"state": state, "result": value["state"]}
         if isinstance(value, str):
             return {"state": state, "result": value}
+        if isinstance(value, Answer):
+            return {"state": state, "result": "completed"}
         return {"state": state, "result": type(value).__name__}
 
     def quiet(self, result: AsyncResult[Any], seconds: float = 4.0) -> dict[str, Any]:
@@ -221,7 +227,7 @@ class Bench:
             if line["signal"] in names:
                 more = [str(line[key]) for key in ("state", "type") if line.get(key)]
                 more += [key for key in ("terminated", "expired") if line.get(key)]
-                sender = "itself" if line["task"] in (project.PLAIN, project.BATCH) else line["task"]
+                sender = "itself" if line["task"] in SUBJECTS else line["task"]
                 found[" ".join([line["signal"], sender, *more])] += 1
         return dict(sorted(found.items()))
 
@@ -254,7 +260,7 @@ class Bench:
 
 @dataclass
 class Subject:
-    """The plain task or ``run_batch``, so that one function does the same with both."""
+    """The plain task, ``run_batch`` or ``ask``, so that one function does the same with each."""
 
     app: Celery
     name: str
@@ -265,14 +271,29 @@ class Subject:
         return self.app.tasks[self.name]
 
     @property
-    def is_batch(self) -> bool:
-        """Whether it is ``run_batch``."""
-        return self.name == project.BATCH
+    def is_ours(self) -> bool:
+        """Whether it is none of the application's."""
+        return self.name != project.PLAIN
+
+    @property
+    def ends_elsewhere(self) -> bool:
+        """Whether it has no message, and runs only where its end is known."""
+        return self.name == project.ASK
+
+    @property
+    def argument(self) -> str:
+        """The name of what it is called with."""
+        return "params" if self.name == project.ASK else "requests"
+
+    def requests(self) -> dict[str, Any]:
+        """Return what it is called with."""
+        found = setups.requests()
+        return found["only"] if self.name == project.ASK else found
 
     @staticmethod
-    def requests() -> dict[str, Any]:
-        """Return what both are called with."""
-        return setups.requests()
+    def read(value: Any) -> Any:
+        """Return what a task says of its end in what it returned."""
+        return "completed" if isinstance(value, (Answer, RequestResult)) else value["state"]
 
     def s(self, client: str = "default") -> Signature[Any]:
         """Return a signature of it; ``refusing`` fails, ``slow`` takes long, ``deadly`` kills its first process."""
@@ -368,12 +389,15 @@ def _clean(names: str) -> None:
 Run = Callable[[Bench, Subject], Mapping[str, Any]]
 
 
-def observe(found: Bench, runs: Mapping[str, Run]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Run rows, many at once, for both tasks; what was seen, by row and task.
+def observe(found: Bench, runs: Mapping[str, Run], asks: Collection[str] = ()) -> dict[str, dict[str, dict[str, Any]]]:
+    """Run rows, many at once, for a plain task and ours; what was seen, by row and task.
+
+    Args:
+        asks: the names of the rows that run for ``ask`` too.
 
     What a row returns as a function is called when all have run, and nothing more comes.
     """
-    jobs = [(name, run, task) for name, run in runs.items() for task in (project.PLAIN, project.BATCH)]
+    jobs = [(name, run, task) for name, run in runs.items() for task in SUBJECTS if task != project.ASK or name in asks]
 
     def one(job: tuple[str, Run, str]) -> dict[str, Any]:
         _, run, task = job

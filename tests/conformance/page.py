@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.conformance import asks
 from tests.conformance.bench import LANES, Lane
 from tests.conformance.table import LEFT_OUT, ROWS, Row
 
@@ -62,7 +63,7 @@ def _reason(row: Row) -> str:
 def _tables(seen: Results) -> str:
     lines = []
     for part in dict.fromkeys(row.part for row in ROWS):
-        lines += [f"### {part}\n", "| | `run_batch` | Redis | RabbitMQ |", "|---|---|---|---|"]
+        lines += [f"### {part}\n", "| | `run_batch` | Redis | RabbitMQ | `ask` |", "|---|---|---|---|---|"]
         lines += [_line(row, seen.get(row.name, {})) for row in ROWS if row.part == part]
         lines.append("")
     return "\n".join(lines)
@@ -73,7 +74,17 @@ def _line(row: Row, seen: Mapping[str, str]) -> str:
         " ".join(_mark(row, lane, seen) for lane in LANES if lane.broker == broker) for broker in ("redis", "rabbitmq")
     ]
     said = row.expected if row.expected == "same" else f"{row.expected}: {_reason(row)}"
-    return f"| {_cell(row.name)} | {_cell(said)} | {marks[0]} | {marks[1]} |"
+    return f"| {_cell(row.name)} | {_cell(said)} | {marks[0]} | {marks[1]} | {_cell(_said_of_ask(row, seen))} |"
+
+
+def _said_of_ask(row: Row, seen: Mapping[str, str]) -> str:
+    if row.name in asks.LEFT_OUT:
+        return f"-: {asks.LEFT_OUT[row.name]}"
+    if not asks.runs(row, asks.LANE):
+        return ""
+    found, expected = seen.get("ask"), asks.EXPECTED.get(row.name, asks.SAME)
+    mark = "·" if found is None else "✗" if found else "✓"
+    return f"{mark} {expected.kind}" + (f": {expected.reason}" if expected.reason else "")
 
 
 def _mark(row: Row, lane: Lane, seen: Mapping[str, str]) -> str:

@@ -34,7 +34,7 @@ from kombu import Exchange, Queue
 from claude_batch_tasks import errors, transport
 from tests.conformance import setups
 
-PLAIN, BATCH = "conformance.plain", "claude_batch_tasks.run_batch"
+PLAIN, BATCH, ASK = "conformance.plain", "claude_batch_tasks.run_batch", "claude_batch_tasks.ask"
 
 #: How long the slow ones take, seconds.
 SLOW = 20.0
@@ -306,6 +306,7 @@ def make_app(
         task_default_exchange=names,
         task_default_routing_key=names,
         claude_batch_store_url=store,
+        claude_batch_ask_max_wait=0.2,
         claude_batch_client_factories={
             name: f"tests.conformance.project.{name}" for name in ("refusing", "slow", "deadly")
         },

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from tests.conformance import project
+from tests.conformance import asks, project
 from tests.conformance.bench import RABBITMQ, Configuration, Lane, Servers, bench, observe, servers
 from tests.conformance.table import ROWS, USUAL, Row
 
@@ -43,21 +43,30 @@ def marks(row: Row, lane: Lane) -> list[pytest.MarkDecorator]:
     return [pytest.mark.release]
 
 
+def verdict_of_ask(row: Row, seen: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what is wrong with what was seen of ``ask``; an empty text if nothing is."""
+    expected, found = asks.EXPECTED.get(row.name, asks.SAME), asks.translate(seen[project.ASK])
+    return _compare(seen[project.PLAIN], found, expected.refused, expected.differs)
+
+
 def verdict(row: Row, seen: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what is wrong with what was seen; an empty text if nothing is."""
-    plain, batch = seen[project.PLAIN], seen[project.BATCH]
-    if "raised" in plain and row.expected != "same":
+    return _compare(seen[project.PLAIN], seen[project.BATCH], row.refused, row.differs)
+
+
+def _compare(plain: Mapping[str, Any], ours: Mapping[str, Any], refused: str, differs: Mapping[str, Any]) -> str:
+    if "raised" in plain and (refused or differs):
         return f"the plain task raised {plain['raised']}"
-    if row.refused:
-        text = str(batch.get("raised", f"taken: {batch}"))
-        return "" if re.search(row.refused, text) else f"not refused as expected: {text}"
+    if refused:
+        text = str(ours.get("raised", f"taken: {ours}"))
+        return "" if re.search(refused, text) else f"not refused as expected: {text}"
     wrong = []
-    for key in sorted({*plain, *batch}):
-        expected = row.differs.get(key, plain.get(key))
-        if key in row.differs and plain.get(key) == expected:
+    for key in sorted({*plain, *ours}):
+        expected = differs.get(key, plain.get(key))
+        if key in differs and plain.get(key) == expected:
             wrong.append(f"{key}: the plain task does the same, {expected!r}")
-        elif batch.get(key) != expected:
-            wrong.append(f"{key}: expected {expected!r}, seen {batch.get(key)!r}")
+        elif ours.get(key) != expected:
+            wrong.append(f"{key}: expected {expected!r}, seen {ours.get(key)!r}")
     return "; ".join(wrong)
 
 
@@ -68,7 +77,8 @@ def run(found: Servers, lane: Lane, rows: Iterable[Row], folder: Path) -> Iterat
         grouped.setdefault(row.configuration, []).append(row)
     for number, (configuration, together) in enumerate(grouped.items()):
         with bench(found, lane, configuration, folder / str(number)) as made:
-            seen = observe(made, {row.name: row.run for row in together})
+            asked = {row.name for row in together if asks.runs(row, lane)}
+            seen = observe(made, {row.name: row.run for row in together}, asked)
             gc.collect()  # results unsubscribe when they are collected, for which their servers must still be there
         for row in together:
             yield row, seen[row.name]
@@ -149,5 +159,8 @@ def parameters(lanes: Iterable[Lane], *, usual: bool) -> list[Any]:
 
 def check(row: Row, seen: Mapping[str, Any]) -> None:
     """Fail where what was seen is not as the table says."""
-    if wrong := verdict(row, seen):
-        pytest.fail(wrong, pytrace=False)
+    wrong = [verdict(row, seen)]
+    if project.ASK in seen:
+        wrong.append(verdict_of_ask(row, seen))
+    if any(wrong):
+        pytest.fail("; ask: ".join(wrong), pytrace=False)

@@ -133,7 +133,7 @@ def delay(bench: Bench, task: Subject) -> dict[str, Any]:
 @row(CALLS, "`apply_async(args, kwargs)`")
 def apply_async(bench: Bench, task: Subject) -> dict[str, Any]:
     by_position = task.object.apply_async((task.requests(),), {})
-    by_name = task.object.apply_async(kwargs={"requests": task.requests()})
+    by_name = task.object.apply_async(kwargs={task.argument: task.requests()})
     as_list = task.object.apply_async([task.requests()])
     return {"ended": [bench.ended(each) for each in (by_position, by_name, as_list)]}
 
@@ -184,12 +184,12 @@ def send_task(bench: Bench, task: Subject) -> dict[str, Any]:
     reason="a batch takes hours: `.delay()` returns at once",
 )
 def call(bench: Bench, task: Subject) -> dict[str, Any]:
-    return {"value": task.object(task.requests())["state"]}
+    return {"value": task.read(task.object(task.requests()))}
 
 
 @row(CALLS, "the signature called as a function", refused=r"\.delay\(", reason="as above")
 def call_signature(bench: Bench, task: Subject) -> dict[str, Any]:
-    return {"value": task.s()()["state"]}
+    return {"value": task.read(task.s()())}
 
 
 @row(CALLS, "`task.apply()`: run here and now")
@@ -746,7 +746,7 @@ def group_result(bench: Bench, task: Subject) -> dict[str, Any]:
     bench.wait(result.ready)
     restored = GroupResult.restore(result.id, app=bench.app)
     return {
-        "values": [each["state"] for each in result.get(timeout=30)],
+        "values": [task.read(each) for each in result.get(timeout=30)],
         "restored": [each.id for each in restored.results] == [each.id for each in result.results],
         "successful": restored.successful(),
     }
@@ -887,7 +887,7 @@ def get(bench: Bench, task: Subject) -> dict[str, Any]:
         "timeout": waited,
         "raised": raised,
         "not propagated": type(failing.get(timeout=5, propagate=False)).__name__,
-        "value": task.s().apply_async().get(timeout=60)["state"],
+        "value": task.read(task.s().apply_async().get(timeout=60)),
     }
 
 
@@ -914,8 +914,9 @@ def ready(bench: Bench, task: Subject) -> dict[str, Any]:
 )
 def state(bench: Bench, task: Subject) -> dict[str, Any]:
     result = task.s("slow").apply_async()
-    bench.wait(lambda: bench.began(result.id))
-    if task.is_batch:
+    if not task.ends_elsewhere:
+        bench.wait(lambda: bench.began(result.id))
+    if task.is_ours:
         bench.wait(lambda: result.state == "PROGRESS", 20)
     return {"state": result.state}
 
@@ -955,7 +956,7 @@ def then(bench: Bench, task: Subject) -> dict[str, Any]:
 def async_result(bench: Bench, task: Subject) -> dict[str, Any]:
     result = task.s().apply_async()
     other = bench.app.AsyncResult(result.id)
-    return {"value": other.get(timeout=60)["state"], **bench.outcome(other)}
+    return {"value": task.read(other.get(timeout=60)), **bench.outcome(other)}
 
 
 @row(RESULTS, "`revoke()` before it begins")
@@ -1130,7 +1131,7 @@ def event_fields(bench: Bench, task: Subject) -> dict[str, Any]:
     ended = bench.ended(result)
 
     def fields() -> list[Any]:
-        found = [e for e in list(bench.events) if e.get("uuid") == result.id and e["type"] == "task-received"]
+        found = [e for e in list(bench.events) if e.get("uuid") == result.id and "name" in e]
         return [(e["name"] == task.name, e["root_id"] == result.id, e["parent_id"]) for e in found][:1]
 
     return {**ended, "fields": fields}
@@ -1417,7 +1418,7 @@ ROUTING = "Routing"
 def _routed(bench: Bench, task: Subject) -> dict[str, Any]:
     token, save = bench.token(), bench.token()
     result = task.s().apply_async(link=bench.after(token))
-    if task.is_batch:
+    if task.is_ours:
         options = {"on_result": bench.after(save)}
         bench.ended(task.object.apply_async((task.requests(),), options))
     ended = bench.ended(result)
@@ -1587,7 +1588,7 @@ def result_extended_args(bench: Bench, task: Subject) -> dict[str, Any]:
 def track_started(bench: Bench, task: Subject) -> dict[str, Any]:
     result = task.s("slow").apply_async()
     bench.wait(lambda: result.state != "PENDING", 30)
-    bench.wait(lambda: result.state == ("PROGRESS" if task.is_batch else "STARTED"), 20)
+    bench.wait(lambda: result.state == ("PROGRESS" if task.is_ours else "STARTED"), 20)
     return {"state": result.state}
 
 
@@ -1634,7 +1635,7 @@ def always_eager(bench: Bench, task: Subject) -> dict[str, Any]:
     return {
         "well": bench.outcome(result),
         "failing": bench.outcome(failing),
-        "get": result.get(disable_sync_subtasks=False)["state"],
+        "get": task.read(result.get(disable_sync_subtasks=False)),
         "stored": bench.outcome(bench.app.AsyncResult(result.id)),
         "signals": lambda: bench.signals(result.id, *ENDS, "task_prerun", "task_postrun"),
         "type": type(result).__name__,
