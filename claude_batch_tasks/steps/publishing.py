@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -224,8 +225,15 @@ def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[st
 
 
 def _linked_tasks(app: Celery, request: Any) -> list[Any]:
-    """Return the signatures that are linked to a task: groups by themselves, and all others as one group."""
-    linked: list[Any] = [maybe_signature(task, app=app) for task in request.callbacks or ()]
+    """Return the signatures that are linked to a task: groups by themselves, and all others as one group.
+
+    Each has an id that follows from the task's: a worker that sends them again asks, or submits, nothing twice.
+    """
+    found: list[Any] = [maybe_signature(task, app=app) for task in request.callbacks or ()]
+    linked = [task.clone() for task in found]
+    for number, task in enumerate(linked):
+        if not isinstance(task, group):
+            task.options.setdefault("task_id", str(uuid.uuid5(uuid.NAMESPACE_OID, f"{request.id} link {number}")))
     if len(linked) == 1:
         return linked
     groups = [task for task in linked if isinstance(task, group)]

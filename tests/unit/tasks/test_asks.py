@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, Task, chain, chord, group
+from celery.app.task import Context
 from celery.app.trace import trace_task
 from celery.signals import before_task_publish
 from kombu.utils.json import dumps, loads
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from claude_batch_tasks import Answer, RequestResult, ask, errors
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolRecord
 from claude_batch_tasks.results.ask_result import AskResult
+from claude_batch_tasks.steps import publishing
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.tasks.asks.send_ask import SendAsk
 from claude_batch_tasks.testing import ClaudeBatch
@@ -103,6 +105,14 @@ class TestAnAsk:
             result = ask.apply_async((PARAMS,), task_id="one")
             assert isinstance(result, AskResult)
         assert list(stored(store)) == ["one"]
+
+    def test_that_is_linked_is_asked_once_however_often_its_worker_dies(self, asking: Celery, store: Store) -> None:
+        linked = [ask.si(PARAMS), ask.si(PARAMS)]
+        for callbacks in (linked, linked[:1]):
+            request = Context(id="first", callbacks=[dict(each) for each in callbacks])
+            for _ in range(2):
+                publishing.send_what_follows(asking, request, None, {})
+        assert len(stored(store)) == 2
 
     def test_that_may_be_stored_can_be_asked_again(self, asking: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
         def lose(*_: Any) -> None:
