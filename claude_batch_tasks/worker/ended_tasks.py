@@ -52,10 +52,10 @@ def end_revoked_job(sender: Any = None, request: Any = None, signum: Any = None,
         return
     with suppress(errors.BatchTasksError):
         store, settings, record = sender.open_job(request.id)
+        if record is not None and record.pool is not None:  # first: if it fails, the job's message is found lost
+            ending = pools.AskEnding(sender.app, store, settings, request.id, record)
+            pools.fail_asks_of_job(ending, errors.StepFailed("its job was revoked"), final=True)
         store.jobs.update_job(request.id, state="revoked", ended_at=store.now())
         metrics.count("jobs_ended", job=record, state="revoked")
         store.schedule.remove_unit(Unit(request.id))
         store.jobs.expire_job(request.id, settings.result_ttl)
-        if record is not None and record.pool is not None:
-            ending = pools.AskEnding(sender.app, store, settings, request.id, record)
-            pools.fail_asks_of_job(ending, errors.StepFailed("its job was revoked"), final=True)
