@@ -111,6 +111,7 @@ def finish_division(step: Step) -> NoReturn:
     job_id, store = step.unit.job_id, step.store
     assert step.batch.refusal is not None
     error = errors.rebuild_error(*step.batch.refusal)
+    store.pools.finish_sealing(job_id)  # who made the job may have died before
     pool = store.pools.read_pool(job_id)
     if pool is not None and pool.state == "sealed":
         parts = _divide_refused(store, job_id, pool, error, step.job.nonce)

@@ -213,6 +213,19 @@ def test_those_that_the_api_names_are_set_apart_at_once(app: Celery, store: Stor
     assert api.creates == 5
 
 
+def test_a_job_whose_maker_died_before_its_pool_was_sealed_loses_no_ask(app: Celery, store: Store) -> None:
+    ids = put_asks(store, 4)
+    [job_id] = store.pools.take_due(10, 60.0)[0]
+    store.pools.begin_sealing(job_id)
+    job, batch = make_job_record(requests=4, pool="p"), make_batch_record(count=4)
+    store.jobs.create_job(job_id, job, [batch], 600, staged=False)
+    api = Api(app, store, refuse_any_of({ids[2]}))
+    api.create(api.make_step(job_id, job, batch), ids)
+    api.run()
+    assert api.failed.keys() == {ids[2]}
+    assert api.sent == Counter(set(ids) - {ids[2]})
+
+
 def test_what_is_too_large_together_is_sent_in_halves(app: Celery, store: Store) -> None:
     ids = put_asks(store, 100)
     api = Api(app, store, lambda asks: "Request exceeds the maximum size" if len(asks) > 60 else None, status=413)
