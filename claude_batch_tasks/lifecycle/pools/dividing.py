@@ -246,6 +246,7 @@ def _join_parked(store: _Pools, search: PoolSearch) -> str | None:
     if search.other is None or search.rest is None:
         return search.other or search.rest
     store.pools.merge(search.rest, [search.other])
+    _release(store, search.other, PoolSearch(found=search.found))  # it is there still if the other was sealed meanwhile
     return search.rest
 
 

@@ -17,7 +17,7 @@ from celery.utils import uuid
 from claude_batch_tasks import errors
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.lifecycle.pools import dividing
-from claude_batch_tasks.pool_records import Ask, PoolLimits, PoolRecord
+from claude_batch_tasks.pool_records import Ask, PoolLimits, PoolRecord, PoolSearch
 from claude_batch_tasks.records import BatchRecord, Unit
 from claude_batch_tasks.store import Store, open_store_at
 from tests.factories import make_batch_record, make_job_record
@@ -211,6 +211,21 @@ def test_those_that_the_api_names_are_set_apart_at_once(app: Celery, store: Stor
     assert api.failed == dict.fromkeys(bad, "requests.0.params: Invalid")
     assert api.sent == Counter(set(ids) - bad)
     assert api.creates == 5
+
+
+def test_asks_do_not_wait_for_a_pool_that_was_sealed_meanwhile(app: Celery, store: Store) -> None:
+    ids = put_asks(store, 4)
+    [job_id] = store.pools.take_due(10, 60.0)[0]
+    search = PoolSearch(other="other", rest="rest")
+    parts = {"tried": ("closed", search, [0, 1]), "other": ("parked", None, [2]), "rest": ("closed", None, [3])}
+    store.pools.divide(
+        job_id,
+        {name: (PoolRecord(name="p", state=state, search=own), at) for name, (state, own, at) in parts.items()},  # type: ignore[arg-type]
+    )
+    api = Api(app, store, refuse_any_of({ids[0]}))
+    api.run()
+    assert api.failed.keys() == {ids[0]}
+    assert api.sent == Counter(ids[1:])
 
 
 def test_a_job_whose_maker_died_before_its_pool_was_sealed_loses_no_ask(app: Celery, store: Store) -> None:
