@@ -147,12 +147,19 @@ def _divide_refused(store: _Pools, job_id: str, pool: PoolRecord, error: errors.
 
 
 def _plan_named(plan: _Plan, positions: Sequence[int], named: Sequence[int], search: PoolSearch) -> None:
-    """Give each ask that the API names a pool of its own, and all others one."""
+    """Give each ask that the API names a pool of its own, and all others one; where many are at fault, two.
+
+    The API may name one at a time: each half is created without waiting for the other.
+    """
     for number in named:
         plan.add_due(f"named {number}", [positions[number]], None)
     apart = set(named)
     others = [position for number, position in enumerate(positions) if number not in apart]
-    plan.add_due("others", others, PoolSearch(found=search.found + len(named)))
+    found = search.found + len(named)
+    parts = refused_creates.halve(others, swap=False) if found > refused_creates.MOST_SEARCHES else (others, [])
+    for name, part in zip(("others", "more"), parts, strict=True):
+        if part:
+            plan.add_due(name, part, PoolSearch(found=found))
 
 
 def _plan_halves(plan: _Plan, positions: Sequence[int], search: PoolSearch) -> None:

@@ -213,6 +213,25 @@ def test_those_that_the_api_names_are_set_apart_at_once(app: Celery, store: Stor
     assert api.creates == 5
 
 
+def test_many_of_which_the_api_names_one_at_a_time_do_not_wait_for_each_other(app: Celery, store: Store) -> None:
+    ids = put_asks(store, 100)
+    bad = set(ids[::2])
+
+    def refuse(asks: Sequence[str]) -> str | None:
+        named = [number for number, ask_id in enumerate(asks) if ask_id in bad]
+        return f"requests.{named[0]}.params: Invalid" if named else None
+
+    api, rounds = Api(app, store, refuse), 0
+    while due := store.pools.take_due(1000, 60.0)[0]:
+        rounds += 1
+        for job_id in due:
+            api.seal(job_id)
+    assert api.failed.keys() == bad
+    assert api.sent == Counter(set(ids) - bad)
+    assert rounds < 15
+    assert api.creates < 200
+
+
 def test_asks_do_not_wait_for_a_pool_that_was_sealed_meanwhile(app: Celery, store: Store) -> None:
     ids = put_asks(store, 4)
     [job_id] = store.pools.take_due(10, 60.0)[0]
