@@ -71,7 +71,8 @@ def plan_asks(app: Celery, options: Mapping[str, Any]) -> AskPlan:
     """
     conf: Any = app.conf
     of_pool = {name: value for name, value in options.items() if name != "deadline"}
-    made_of = repr(of_pool), repr(spelling.read_configured(app)), conf.result_backend, conf.broker_url
+    hook = delivery.encode_hook(of_pool.get("on_result"))  # its repr leaves out where it is sent
+    made_of = repr(of_pool), hook, repr(spelling.read_configured(app)), conf.result_backend, conf.broker_url
     plans = _plans.setdefault(app, {})
     if (found := plans.get(made_of)) is None:
         found = _make_plan(app, outputs.name_options(of_pool))

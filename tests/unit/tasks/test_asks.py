@@ -201,6 +201,12 @@ class TestAPool:
         assert found[0][0] <= now + 61
         assert late.timestamp() < found[1][0] <= late.timestamp() + 61
 
+    def test_calls_on_result_as_its_own_asks_want_it(self, asking: Celery, store: Store) -> None:
+        for queue in ("one", "two"):
+            ask.delay(PARAMS, on_result=asking.signature("shop.save", queue=queue))
+        found = [pool.options["on_result"]["options"]["queue"] for pool in pools(store).values()]
+        assert sorted(found) == ["one", "two"]
+
     def test_is_due_when_it_is_full(self, asking: Celery, store: Store) -> None:
         for _ in range(3):
             ask.delay(PARAMS, ask_max_requests=2)
