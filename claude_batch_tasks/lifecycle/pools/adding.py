@@ -198,6 +198,10 @@ class AskTimes(NamedTuple):
     deadline: float | None = None
     """When its answer is wanted."""
 
+    def count_seconds(self, now: Callable[[], float]) -> float | None:
+        """Return how many seconds there are for the answer; None: any number."""
+        return None if self.deadline is None else self.deadline - (now() if self.starts_at is None else self.starts_at)
+
 
 def put_into_pool(
     app: Celery,
@@ -255,7 +259,7 @@ def _due_at(times: AskTimes, plan: AskPlan, now: Callable[[], float]) -> float:
     A pool of asks that start at about the same time is due at the end of that time.
     """
     if times.starts_at is not None:
-        width = _width(plan)
+        width = _choose_width(plan, times, now)
         return (times.starts_at // width + 1) * width
     if times.deadline is None:
         return 0.0
@@ -263,8 +267,11 @@ def _due_at(times: AskTimes, plan: AskPlan, now: Callable[[], float]) -> float:
     return begun + urgency.pooling_wait(plan.limits.max_wait, times.deadline - begun, plan.mode)
 
 
-def _width(plan: AskPlan) -> float:
-    return max(plan.limits.max_wait, 1.0)
+def _choose_width(plan: AskPlan, times: AskTimes, now: Callable[[], float]) -> float:
+    """Return by how many seconds the starts of asks in one pool differ at most, for one bucket of deadlines."""
+    bucket = urgency.deadline_bucket(times.count_seconds(now))
+    left = None if bucket is None else float(1 << bucket >> 1)
+    return max(urgency.pooling_wait(plan.limits.max_wait, left, plan.mode), 1.0)
 
 
 def _make_key(plan: AskPlan, route: str | None, times: AskTimes, now: Callable[[], float]) -> str:
@@ -272,9 +279,9 @@ def _make_key(plan: AskPlan, route: str | None, times: AskTimes, now: Callable[[
     made = hashlib.sha256(plan.hash)
     made.update((route or "").encode())
     if times.starts_at is not None:
-        made.update(b"\0start %d" % (times.starts_at // _width(plan)))
-    if times.deadline is not None:
-        made.update(b"\0deadline %d" % (urgency.deadline_bucket(times.deadline - now()) or 0))
+        made.update(b"\0start %d" % (times.starts_at // _choose_width(plan, times, now)))
+    if (bucket := urgency.deadline_bucket(times.count_seconds(now))) is not None:
+        made.update(b"\0deadline %d" % bucket)
     return made.hexdigest()[:32]
 
 

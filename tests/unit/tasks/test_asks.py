@@ -201,6 +201,15 @@ class TestAPool:
         assert found[0][0] <= now + 61
         assert late.timestamp() < found[1][0] <= late.timestamp() + 61
 
+    def test_that_starts_later_is_due_in_time_for_its_deadline(self, asking: Celery, store: Store) -> None:
+        now = store.now()
+        for countdown, deadline in ((100, 2200), (3500, 7500), (10, 100)):
+            ask.apply_async((PARAMS,), {"ask_max_wait": 3600, "deadline": deadline}, countdown=countdown)
+        waits = sorted(pool.due_at - now for pool in pools(store).values())
+        assert 10 <= waits[0] < 20
+        assert 100 <= waits[1] < 100 + 210
+        assert 3500 <= waits[2] < 3500 + 400
+
     def test_calls_on_result_as_its_own_asks_want_it(self, asking: Celery, store: Store) -> None:
         for queue in ("one", "two"):
             ask.delay(PARAMS, on_result=asking.signature("shop.save", queue=queue))
