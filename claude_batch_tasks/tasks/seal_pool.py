@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
+
+from kombu.exceptions import OperationalError
+
 from claude_batch_tasks import errors
 from claude_batch_tasks.lifecycle.pools import sealing
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.steps import NAME, BatchTask, job_task
+from claude_batch_tasks.steps import NAME, BatchTask, job_task, reason_of
 from claude_batch_tasks.store import history
 
 log = get_logger(__name__)
@@ -20,10 +24,16 @@ def seal_pool(self: BatchTask, job_id: str) -> str:
     """
     try:
         return sealing.seal_pool(self.app, job_id)
-    except errors.Retryable:
-        raise
-    except errors.BatchTasksError as exc:
+    except Exception as exc:
+        reason, passing = reason_of(exc), isinstance(exc, errors.KeyMissing)
+        if isinstance(exc, (errors.Retryable, OperationalError)) and not passing:
+            raise
+        # The pool is due again in any case: a message that comes back as well would be one more each time.
+        done = sealing.handle_failure(self.app, job_id, reason, self.request.hostname, passing=passing)
+        if done is None:
+            raise
         # Not raised: the frames have prompts, which trackers of errors would show.
         extra = history.fields(Unit(job_id), "not_sealed")
-        log.error("job %s: its pool becomes no job with this worker's settings: %s", job_id, exc, extra=extra)
-        return f"not sealed: {type(exc).__name__}"
+        frames = "" if isinstance(exc, errors.BatchTasksError) else f"\n{traceback.format_exc()}"
+        log.error("job %s: no job was made of its pool: %s%s", job_id, reason, frames, extra=extra)
+        return f"{done}: {type(exc).__name__}"

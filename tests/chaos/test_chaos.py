@@ -89,6 +89,7 @@ _WHY = {
         "store.pools.read_asks",
         "store.pools.read_pool",
         "store.pools.release",
+        "store.pools.stop_sealing",
         "store.pools.take_due",
         "store.pools.wait_again",
     ),

@@ -188,7 +188,7 @@ def halve_known(store: _Pools, job_id: str, pool: PoolRecord) -> bool:
 
 
 def halve_unfit(store: _Pools, job_id: str, pool: PoolRecord) -> bool:
-    """Halve a pool whose asks together are too much for one job; return False if there is only one.
+    """Halve a pool of which no job can be made, because of some of its asks; return False if there is only one.
 
     Args:
         pool: its record, of a pool that is closed.
@@ -265,7 +265,7 @@ def _release(store: _Pools, job_id: str, search: PoolSearch) -> None:
 
 def _find_positions(store: _Pools, job_id: str) -> list[int]:
     """Return the positions of those asks of a pool that are stored, in their order: that of the job's requests."""
-    every = (ask for asks in store.pools.read_asks(job_id) for ask in asks)
+    every = (ask for asks in store.pools.read_asks(job_id, params=False) for ask in asks)
     return [position for position, ask in enumerate(every) if ask is not None]
 
 

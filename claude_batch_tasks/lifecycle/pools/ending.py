@@ -96,6 +96,18 @@ class AskEnding:
             ended += len(left)
         return ended
 
+    def fail_unmade(self, ask_ids: Sequence[str], error: Exception) -> int:
+        """End asks of a pool of which no job can be made; return how many.
+
+        Args:
+            error: why.
+        """
+        found = enumerate(zip(ask_ids, self._read_places(ask_ids), strict=True))
+        left = {position: (ask_id, at) for position, (ask_id, at) in found if at.state == "waiting"}
+        self._settle({ask_id: 0 for ask_id, at in left.values() if at.reserved})
+        self._fail(left, error, final=True)
+        return len(left)
+
     def _may_fail(self, at: AskPlace) -> bool:
         """Return whether an ask has not ended: neither was it revoked, nor has it failed with its job before."""
         return at.state != "revoked" and (at.state != "failed" or self.job.resumed_at is not None)

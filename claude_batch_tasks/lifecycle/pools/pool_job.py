@@ -19,7 +19,14 @@ from claude_batch_tasks.wire.batch_requests import CheckedRequest
 
 
 def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRecord | None:
-    """Store the job of a pool; return None if no ask of the pool is left, or if a user has deleted the job."""
+    """Store the job of a pool; return None if no ask of the pool is left, or if a user has deleted the job.
+
+    Raises:
+        InvalidRequests: its asks are too much for one job, and several are to be made of them.
+        InvalidSettings: this worker's settings do not go with the pool's options.
+        PayloadDamaged: the store has changed one of its asks.
+        StoreUnavailable: the store does not answer.
+    """
     requests = _read_requests(app, store, job_id)
     first = next(requests, None)
     if first is None or store.jobs.was_deleted(job_id):
@@ -76,7 +83,7 @@ def _sum_reserved(store: Store, job_id: str, first: str) -> float | None:
     """
     if not _reserved_by(store, [first]):
         return None
-    chunks = ([ask.id for ask in asks if ask is not None] for asks in store.pools.read_asks(job_id))
+    chunks = ([ask.id for ask in asks if ask is not None] for asks in store.pools.read_asks(job_id, params=False))
     return sum(_reserved_by(store, ids) for ids in chunks) / 1e9
 
 

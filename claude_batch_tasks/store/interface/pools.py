@@ -48,13 +48,23 @@ class Pools(Protocol):
     def read_pool(self, job_id: str) -> PoolRecord | None:
         """Return the record of a pool; None: there is none, or it has expired."""
 
-    def read_asks(self, job_id: str) -> Iterator[list[Ask | None]]:
-        """Yield the asks of a pool in their order, chunk by chunk; None: it was withdrawn."""
+    def read_asks(self, job_id: str, *, params: bool = True) -> Iterator[list[Ask | None]]:
+        """Yield the asks of a pool in their order, chunk by chunk; None: it was withdrawn.
+
+        Args:
+            params: False: without their params, which may be damaged.
+        """
 
     def begin_sealing(self, job_id: str) -> PoolRecord | None:
         """Return the record of a closed pool, out of which nobody else can withdraw asks from now on.
 
         As ``read_pool`` if it is not closed.
+        """
+
+    def stop_sealing(self, job_id: str) -> int:
+        """Record that no job could be made of a closed pool; return how often that was so, 0 if it is not closed.
+
+        Its asks can be withdrawn again, unless somebody else is making a job of it.
         """
 
     def finish_sealing(self, job_id: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import zstandard
 
+from claude_batch_tasks.errors import PayloadDamaged
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolRecord
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.redis.keys import FIELDS, ask_key
@@ -36,15 +37,26 @@ def pack_ask(ask: Ask, size: int, cipher: Cipher) -> bytes:
     return b"\n".join((head, cipher.encrypt(params, ask_key(ask.id))))
 
 
-def unpack_ask(packed: bytes, cipher: Cipher) -> Ask | None:
-    """Return the ask that a list has; None: it was withdrawn, or moved to another pool."""
+def unpack_ask(packed: bytes, cipher: Cipher | None) -> Ask | None:
+    """Return the ask that a list has; None: it was withdrawn, or moved to another pool.
+
+    Args:
+        cipher: decrypts the params; None: without them.
+
+    Raises:
+        KeyMissing: the key of the params is not among those of the cipher.
+        PayloadDamaged: the params were changed.
+    """
     if not packed:
         return None
     head, params = packed.split(b"\n", 1)
     ask_id, _, expires_at, canvas, headers, reserved = _decode_head(head)
-    params = cipher.decrypt(params, ask_key(ask_id))
+    params = b"" if cipher is None else cipher.decrypt(params, ask_key(ask_id))
     if params.startswith(_ZSTANDARD_MAGIC):
-        params = zstandard.decompress(params)
+        try:
+            params = zstandard.decompress(params)
+        except zstandard.ZstdError:
+            raise PayloadDamaged(f"the value of {ask_key(ask_id)} in the store was changed") from None
     return Ask(id=ask_id, params=params, expires_at=expires_at, canvas=canvas, headers=headers, reserved=reserved)
 
 

@@ -342,7 +342,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "LEASE": LEASE,
     "POOL": {
         **{name: stored_names(PoolRecord)[name] for name in POOL_LIVE},
-        **_same("record", "key", "sealing", "sent"),
+        **_same("record", "key", "sealing", "sent", "failures"),
     },
     "PLACE": {**stored_names(AskPlace), **_same("budget", "withdrawn")},
     #: ``spent`` and ``reserved`` behind one of the prefixes: of all the job may spend, or of the Messages API's share.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -18,10 +19,10 @@ from kombu.exceptions import OperationalError
 from claude_batch_tasks import ask, errors, rules
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.lifecycle.pools import due_pools, pool_job, sealing
-from claude_batch_tasks.pool_records import Ask, PoolLimits, PoolRecord
+from claude_batch_tasks.pool_records import Ask, PoolLimits, PoolRecord, PoolSearch
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import Store, open_store
+from claude_batch_tasks.store import Store, open_store, open_store_at
 from claude_batch_tasks.tasks import seal_pool
 from tests.factories import make_params
 
@@ -193,6 +194,68 @@ def test_settings_that_do_not_go_with_a_pool_leave_it_as_it_is(
     pool = store.pools.read_pool(job_id)
     assert pool is not None
     assert pool.state == "closed"
+
+
+def test_what_no_worker_can_make_a_job_of_can_be_revoked(app: Celery, store: Store) -> None:
+    job_id = put_asks(store, 2, client="nobody's")
+    seal_pool.apply((job_id,))
+    assert ask.AsyncResult("ask-0").cancel()
+    assert ask.AsyncResult("ask-0").state == REVOKED
+
+
+def test_asks_of_which_no_worker_can_make_a_job_fail_in_the_end(app: Celery, store: Store) -> None:
+    app.conf.claude_batch_max_step_failures = 3
+    parked = PoolRecord(name="tests", state="parked", due_at=store.now() + 3600)
+    job_id = put_asks(store, 2, client="nobody's", search=PoolSearch(rest="parked"))
+    store.pools.add_ask("other", parked, "before", Ask(id="other", params=b"{}"), 2, PoolLimits(1, 1000, 60.0))
+    store.pools.divide("before", {"parked": (parked, [0])})
+    assert [seal_pool.apply((job_id,)).result for _ in range(4)] == [
+        "not sealed: InvalidSettings",
+        "not sealed: InvalidSettings",
+        "given up: 2 asks have failed: InvalidSettings",
+        "nothing to seal: sealed",
+    ]
+    for ask_id in ("ask-0", "ask-1"):
+        with pytest.raises(errors.RequestFailed, match=r"nobody's.*Nothing was sent or paid") as caught:
+            ask.AsyncResult(ask_id).get()
+        assert "question" not in str(caught.value)
+    assert [place and place.state for place in store.asks.read_places(["ask-0", "other"])] == ["failed", "waiting"]
+    assert [name for name, _ in store.pools.list_pools()] == ["parked"]
+    assert store.pools.take_due(10, 60.0)[0] == ["parked"]
+
+
+def test_asks_whose_key_a_worker_does_not_have_wait_for_one_that_has_it(
+    app: Celery, store: Store, redis_url: str
+) -> None:
+    app.conf.claude_batch_max_step_failures = 1
+    job_id = put_asks(open_store_at(redis_url, (base64.b64encode(bytes(32)).decode(),)), 2)
+    for _ in range(3):
+        assert seal_pool.apply((job_id,)).result == "not sealed: KeyMissing"
+    assert [place and place.state for place in store.asks.read_places(["ask-0", "ask-1"])] == ["waiting"] * 2
+    assert store.asks.withdraw(["ask-0"], 600) == [True]
+
+
+def seal_all(store: Store, job_id: str) -> set[str]:
+    """Seal a pool, and those by which it is replaced; return the names of all."""
+    found, due = set[str](), [job_id]
+    while due:
+        for each in due:
+            assert seal_pool.apply((each,)).successful()
+        found.update(due)
+        due = store.pools.take_due(10, 60.0)[0]
+    return found
+
+
+def test_an_ask_that_cannot_be_read_fails_alone(app: Celery, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    app.conf.claude_batch_max_step_failures = 1
+    job_id = put_asks(store, 3, more=[Ask(id="damaged", params=b"\x28\xb5\x2f\xfdsecret")])
+    with caplog.at_level(logging.ERROR):
+        made = [job for each in seal_all(store, job_id) if (job := store.jobs.read_job(each)) is not None]
+    assert sum(job.requests for job in made) == 3
+    states = [place and place.state for place in store.asks.read_places(["ask-0", "ask-1", "ask-2", "damaged"])]
+    assert states == ["waiting", "waiting", "waiting", "failed"]
+    assert "PayloadDamaged" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_due_pools_are_sent_to_their_queue(app: Celery, store: Store) -> None:

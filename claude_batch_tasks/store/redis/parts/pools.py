@@ -102,8 +102,8 @@ class RedisPools(Part):
         return read_pool(self._redis.hgetall(pool_keys(job_id)[0]))
 
     @answering
-    def read_asks(self, job_id: str) -> Iterator[list[Ask | None]]:
-        key, cipher = pool_keys(job_id)[1], self._connection.cipher
+    def read_asks(self, job_id: str, *, params: bool = True) -> Iterator[list[Ask | None]]:
+        key, cipher = pool_keys(job_id)[1], self._connection.cipher if params else None
         record = read_pool(self._redis.hgetall(pool_keys(job_id)[0]))
         mean = record.size // max(record.count, 1) if record else 0
         page = min(max(_PAGE_BYTES // max(mean, 1), 1), _PAGE)
@@ -118,6 +118,10 @@ class RedisPools(Part):
     @answering
     def finish_sealing(self, job_id: str) -> None:
         self._call_seal(job_id, 1)
+
+    @answering
+    def stop_sealing(self, job_id: str) -> int:
+        return int(self._call_seal(job_id, -1) or 0)
 
     @answering
     def drop_asks(self, job_id: str) -> None:
@@ -160,9 +164,9 @@ class RedisPools(Part):
                 if record is not None and name in (None, record.name):
                     yield job_id, record
 
-    def _call_seal(self, job_id: str, done: int | str) -> None:
+    def _call_seal(self, job_id: str, done: int | str) -> Any:
         pool, asks, _ = pool_keys(job_id)
-        self._seal(keys=[pool, POOLS_DUE, POOLS, asks, job_key(job_id)], args=[job_id, done])
+        return self._seal(keys=[pool, POOLS_DUE, POOLS, asks, job_key(job_id)], args=[job_id, done])
 
 
 def _budget_spent(name: str, reserved: int, left: int, seconds: float) -> BudgetSpent:

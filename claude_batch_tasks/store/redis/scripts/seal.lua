@@ -1,17 +1,22 @@
--- Begin to make a job of a closed pool, from when no ask can be taken out of it, or record that it is one.
+-- Begin to make a job of a closed pool, from when no ask can be taken out of it, or record that it is one, or that none
+-- could be made.
 -- KEYS[1]  the pool
 -- KEYS[2]  the index of pools that are to be sealed
 -- KEYS[3]  the list of pools that are not sealed yet
 -- KEYS[4]  its asks
 -- KEYS[5]  the job's hash
 -- ARGV[1]  the pool's id
--- ARGV[2]  1: it is one
+-- ARGV[2]  1: it is one; -1: none could be made
+-- Returns how often none could be made, if that is what is recorded.
 local state = redis.call('HGET', KEYS[1], POOL.state)
 if state ~= POOL_STATE.closed and not (state == POOL_STATE.open and ARGV[2] == '1') then
   return
 end
-if ARGV[2] ~= '1' then
-  redis.call('HSET', KEYS[1], POOL.sealing, 1)
+if ARGV[2] == '-1' then
+  redis.call('HINCRBY', KEYS[1], POOL.sealing, -1)
+  return redis.call('HINCRBY', KEYS[1], POOL.failures, 1)
+elseif ARGV[2] ~= '1' then
+  redis.call('HINCRBY', KEYS[1], POOL.sealing, 1)
   return
 end
 redis.call('HSET', KEYS[1], POOL.state, POOL_STATE.sealed)

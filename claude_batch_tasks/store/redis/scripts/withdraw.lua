@@ -16,7 +16,7 @@ for at = 4, #ARGV do
     local pool = KEYS[3] .. had[1]
     local state = redis.call('HMGET', pool .. POOL_KEY.hash, POOL.state, POOL.sealing)
     if state[1] == POOL_STATE.open or state[1] == POOL_STATE.parked
-        or (state[1] == POOL_STATE.closed and (not state[2] or ARGV[2] == '1')) then
+        or (state[1] == POOL_STATE.closed and (tonumber(state[2] or '0') < 1 or ARGV[2] == '1')) then
       redis.call('LSET', pool .. POOL_KEY.asks, had[2], '')
       redis.call('HINCRBY', pool .. POOL_KEY.hash, POOL.withdrawn, 1)
       redis.call('HSET', place, PLACE.state, ASK_STATE.revoked, PLACE.withdrawn, 1)

@@ -36,6 +36,19 @@ class TestWithdrawing:
         assert store.asks.withdraw(["c"], LONG, sealing=True) == [False]
         assert ids_of(store, JOB) == [None, None, "c"]
 
+    def test_is_possible_again_where_no_job_could_be_made(self, store: Store) -> None:
+        for ask_id in "ab":
+            add_ask(store, ask_id, new_id=JOB, limits=LIMITS._replace(max_requests=2))
+        store.pools.take_due(10, LONG)
+        for _ in range(2):
+            store.pools.begin_sealing(JOB)
+        assert store.pools.stop_sealing(JOB) == 1
+        assert store.asks.withdraw(["a"], LONG) == [False]  # another worker may be making it
+        assert store.pools.stop_sealing(JOB) == 2
+        assert store.asks.withdraw(["a"], LONG) == [True]
+        store.pools.finish_sealing(JOB)
+        assert store.pools.stop_sealing(JOB) == 0
+
     def test_is_possible_again_where_a_create_was_refused(self, store: Store) -> None:
         seal_pool(store, "a", "b")
         assert store.asks.withdraw(["a"], LONG) == [False]

@@ -148,6 +148,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "pools.read_pool": lambda s: s.pools.read_pool(JOB),
     "pools.read_asks": lambda s: list(s.pools.read_asks(JOB)),
     "pools.begin_sealing": lambda s: s.pools.begin_sealing(JOB),
+    "pools.stop_sealing": lambda s: s.pools.stop_sealing(JOB),
     "pools.finish_sealing": lambda s: s.pools.finish_sealing(JOB),
     "pools.drop_asks": lambda s: s.pools.drop_asks(JOB),
     "pools.divide": lambda s: s.pools.divide(JOB, {"new": (PoolRecord(state="closed"), [0])}),

@@ -211,6 +211,7 @@ class TestAPool:
         assert store.pools.read_pool("nobody") is None
         assert store.pools.begin_sealing("nobody") is None
         assert list(store.pools.read_asks("nobody")) == []
+        assert store.pools.stop_sealing("nobody") == 0
         store.pools.finish_sealing("nobody")
         store.pools.drop_asks("nobody")
         store.pools.release("nobody", PoolRecord())
