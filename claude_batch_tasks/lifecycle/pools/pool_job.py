@@ -8,12 +8,12 @@ from typing import Any
 
 from celery import Celery
 
-from claude_batch_tasks.errors import BatchTasksError
+from claude_batch_tasks.errors import BatchTasksError, InvalidRequests
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.lifecycle.pools import revoking, urgency
 from claude_batch_tasks.pool_records import Ask, PoolRecord
 from claude_batch_tasks.records import JobRecord
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings import NAMES, Settings
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.wire.batch_requests import CheckedRequest
 
@@ -27,6 +27,7 @@ def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRec
         PayloadDamaged: the store has changed one of its asks.
         StoreUnavailable: the store does not answer.
     """
+    _check_size(app, pool)
     requests = _read_requests(app, store, job_id)
     first = next(requests, None)
     if first is None or store.jobs.was_deleted(job_id):
@@ -53,6 +54,17 @@ def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRec
         return made
     urgency.note_late(store, job_id, job, way)
     return job
+
+
+def _check_size(app: Celery, pool: PoolRecord) -> None:
+    """Refuse a pool that would be more than one batch, as the settings of this worker limit these.
+
+    A create that is refused because of one ask would fail the others of its batch.
+    """
+    settings = Settings.of(app).override({name: value for name, value in pool.options.items() if name in NAMES})
+    count = pool.count - pool.withdrawn
+    if count > 1 and (count > settings.max_requests_per_batch or pool.size > settings.max_bytes_per_batch):
+        raise InvalidRequests("its asks are too many, or too large, for one batch")
 
 
 def _read_requests(app: Celery, store: Store, job_id: str) -> Iterator[CheckedRequest]:

@@ -258,6 +258,15 @@ def test_an_ask_that_cannot_be_read_fails_alone(app: Celery, store: Store, caplo
     assert "secret" not in caplog.text
 
 
+def test_a_worker_whose_batches_are_smaller_makes_jobs_of_one_batch(app: Celery, store: Store) -> None:
+    """In a job of several, the asks of a batch would fail with one that the API refuses."""
+    job_id = put_asks(store, 10)
+    app.conf.claude_batch_max_requests_per_batch = 3
+    made = [job for each in seal_all(store, job_id) if (job := store.jobs.read_job(each)) is not None]
+    assert [job.batches for job in made] == [1] * len(made)
+    assert sum(job.requests for job in made) == 10
+
+
 def test_due_pools_are_sent_to_their_queue(app: Celery, store: Store) -> None:
     limits = PoolLimits(1, 1_000_000, 60.0)
     for queue in ("nightly", None):
