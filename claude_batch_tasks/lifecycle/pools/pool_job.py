@@ -27,7 +27,7 @@ def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRec
         PayloadDamaged: the store has changed one of its asks.
         StoreUnavailable: the store does not answer.
     """
-    _check_size(app, pool)
+    _check_size(app, store, job_id, pool)
     requests = _read_requests(app, store, job_id)
     first = next(requests, None)
     if first is None or store.jobs.was_deleted(job_id):
@@ -56,15 +56,18 @@ def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRec
     return job
 
 
-def _check_size(app: Celery, pool: PoolRecord) -> None:
-    """Refuse a pool that would be more than one batch, as the settings of this worker limit these.
+def _check_size(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> None:
+    """Refuse a pool that would be more than one batch, or more than the Messages API may be sent for one job.
 
-    A create that is refused because of one ask would fail the others of its batch.
+    A create that is refused because of one ask would fail the others of its batch. A limit for each job says nothing
+    about asks that happen to be in one.
     """
     settings = Settings.of(app).override({name: value for name, value in pool.options.items() if name in NAMES})
     count = pool.count - pool.withdrawn
     if count > 1 and (count > settings.max_requests_per_batch or pool.size > settings.max_bytes_per_batch):
         raise InvalidRequests("its asks are too many, or too large, for one batch")
+    if count > 1 and pool.mode == "messages" and not urgency.fits_budget(store, job_id, settings, count):
+        raise InvalidRequests("its asks are more than max_fallback_requests and max_fallback_cost cover in one job")
 
 
 def _read_requests(app: Celery, store: Store, job_id: str) -> Iterator[CheckedRequest]:

@@ -54,6 +54,15 @@ def choose_way(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> Way:
     return Way(direct=chosen == "messages", answer_by=pool.deadline)
 
 
+def fits_budget(store: Store, job_id: str, settings: Settings, requests: int) -> bool:
+    """Return whether one job's budget for the Messages API covers a pool, or that of no job covers an ask of it."""
+    limit = _limit_of_messages(settings)
+    if 0 < settings.max_fallback_requests < requests:
+        return False
+    most = None if limit is None else _bound_cost(store, job_id, settings, limit)
+    return limit is None or most is None or most <= limit
+
+
 def note_late(store: Store, job_id: str, job: JobRecord, way: Way) -> None:
     """Record that the answers of a pool's job may come after their deadline, if so."""
     if way.late is not None:
@@ -72,12 +81,18 @@ def _read_past(store: Store, settings: Settings, pool: PoolRecord) -> list[tuple
 
 def _is_covered(store: Store, job_id: str, settings: Settings, requests: int) -> bool:
     """Return whether the budget of the fallback covers all asks of a pool."""
-    limit = None if settings.max_fallback_cost is None else spending.to_nano_dollars(settings.max_fallback_cost)
+    limit = _limit_of_messages(settings)
     few = rules.is_covered(requests, 0, max_requests=settings.max_fallback_requests, max_cost=limit)
     if not few or limit is None or settings.fallback == "off":
         return few
     most = _bound_cost(store, job_id, settings, limit)
     return rules.is_covered(requests, most, max_requests=settings.max_fallback_requests, max_cost=limit)
+
+
+def _limit_of_messages(settings: Settings) -> int | None:
+    """Return what one job may spend at the Messages API, nano-dollars; None: any amount."""
+    limits = [limit for limit in (settings.max_fallback_cost, settings.max_cost) if limit is not None]
+    return spending.to_nano_dollars(min(limits)) if limits else None
 
 
 def _bound_cost(store: Store, job_id: str, settings: Settings, limit: int) -> int | None:
@@ -103,8 +118,9 @@ def _explain_late(settings: Settings, *, covered: bool) -> str:
     if settings.fallback == "off":
         return "nothing may go through the Messages API (fallback)"
     assert not covered
-    cost = "no limit" if settings.max_fallback_cost is None else f"${settings.max_fallback_cost:,.4g}"
+    costs = {name: getattr(settings, name) for name in ("max_fallback_cost", "max_cost")}
+    named = ", ".join(f"{name} (${cost:,.4g})" for name, cost in costs.items() if cost is not None)
     return (
-        f"max_fallback_cost ({cost}) or max_fallback_requests ({settings.max_fallback_requests:,}) may not cover them "
-        "at the Messages API"
+        f"{named or 'max_fallback_cost (no limit)'} or max_fallback_requests ({settings.max_fallback_requests:,}) may "
+        "not cover them at the Messages API"
     )

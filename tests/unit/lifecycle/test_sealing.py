@@ -258,6 +258,33 @@ def test_an_ask_that_cannot_be_read_fails_alone(app: Celery, store: Store, caplo
     assert "secret" not in caplog.text
 
 
+@pytest.mark.parametrize("limit", [{"max_fallback_requests": 3}, {"max_fallback_cost": 0.0003}])
+def test_asks_that_are_sent_at_once_become_as_many_jobs_as_their_budgets_take(
+    app: Celery, store: Store, limit: dict[str, float]
+) -> None:
+    """Which asks are in one pool is chance, and they are not to fail for it."""
+    job_id = put_asks(store, 10, mode="messages", options=limit)
+    made = [job for each in seal_all(store, job_id) if (job := store.jobs.read_job(each)) is not None]
+    assert all(job.direct and job.requests <= 3 for job in made)
+    assert sum(job.requests for job in made) == 10
+
+
+@pytest.mark.parametrize(("max_cost", "hurried"), [(0.0003, False), (0.01, True)])
+def test_a_batch_is_cut_short_for_a_deadline_only_if_the_rest_can_be_paid(
+    app: Celery, store: Store, max_cost: float, hurried: bool
+) -> None:
+    job_id = put_asks(store, 10, deadline=store.now() + 86_400, options={"max_cost": max_cost})
+    sealing.seal_pool(app, job_id)
+    job = store.jobs.read_job(job_id)
+    assert job is not None
+    assert (job.answer_by is not None) is hurried
+
+
+def test_asks_that_no_budget_covers_become_one_job(app: Celery, store: Store) -> None:
+    job_id = put_asks(store, 10, mode="messages", options={"max_fallback_requests": 0})
+    assert seal_all(store, job_id) == {job_id}
+
+
 def test_a_worker_whose_batches_are_smaller_makes_jobs_of_one_batch(app: Celery, store: Store) -> None:
     """In a job of several, the asks of a batch would fail with one that the API refuses."""
     job_id = put_asks(store, 10)
