@@ -89,7 +89,7 @@ def handle_failure(app: Celery, job_id: str, reason: str, hostname: str | None, 
 
 
 def _end_without_job(store: Store, job_id: str, pool: PoolRecord) -> None:
-    """Close a pool for good that becomes no job."""
+    """Close a pool that becomes no job, and remove its asks."""
     dividing.release_waiting(store, pool)
     store.pools.finish_sealing(job_id)
     store.pools.drop_asks(job_id)
