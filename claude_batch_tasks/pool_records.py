@@ -61,7 +61,7 @@ class Ask(msgspec.Struct, kw_only=True):
     expires_at: float | None = None
     """When it is too late for it to be sent, epoch seconds."""
     canvas: str = "{}"
-    """As ``AskPlace`` has it, and the two after it."""
+    """As ``AskPlace`` has it, and the two after it. These are not among what a pool stores."""
     headers: str | None = None
     reserved: int = 0
 

@@ -9,8 +9,12 @@ from celery import Celery
 from celery.utils.functional import maybe_list
 from celery.worker.control import Panel
 
+from claude_batch_tasks import errors
 from claude_batch_tasks.lifecycle.pools import revoking
+from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.steps import dispatch
+
+log = get_logger(__name__)
 
 #: Seconds between two looks at what was revoked.
 _EVERY = 0.5
@@ -47,8 +51,11 @@ def withdraw_revoked(app: Celery, hostname: str | None) -> float:
         ids = sorted(_revoked)
     if ids:
         with dispatch.no_fork:
-            gone = revoking.revoke_asks(app, ids, hostname=hostname)
-            revoking.forget_late_revokes(app, [one for one, done in zip(ids, gone, strict=True) if not done])
+            try:
+                gone = revoking.revoke_asks(app, ids, hostname=hostname)
+                revoking.forget_late_revokes(app, [one for one, done in zip(ids, gone, strict=True) if not done])
+            except errors.KeyMissing as exc:
+                log.warning("what follows revoked asks is left to workers that have its key: %s", exc)
         with _lock:
             _revoked.difference_update(ids)
     return _EVERY

@@ -14,13 +14,14 @@ import anthropic
 import pytest
 import redis
 import zstandard
-from celery import Celery
+from celery import Celery, chain, chord
 
-from claude_batch_tasks import BatchJob, adopt, run_batch
+from claude_batch_tasks import BatchJob, adopt, ask, run_batch
 from claude_batch_tasks.api import clients
 from claude_batch_tasks.errors import InvalidSettings, KeyMissing, PayloadDamaged, StoreUnavailable
 from claude_batch_tasks.settings import Settings, from_environment
 from claude_batch_tasks.simulator import Fault, Simulator
+from claude_batch_tasks.store import open_store
 from claude_batch_tasks.store.encryption import Cipher
 from tests.factories import make_params
 from tests.support import FAST
@@ -213,3 +214,42 @@ class TestAJob:
         found = json.dumps([[key, PROMPT.encode() in value] for key, value in values(client)])
         assert ':body", true' in found
         assert ':rows:1", true' not in found
+
+
+class TestAnAsk:
+    @pytest.fixture
+    def asking(self, redis_url: str) -> Iterator[Celery]:
+        app = make_app(redis_url, A)
+        app.conf.task_always_eager = False
+        app.set_current()
+        yield app
+        app.close()
+
+    def test_leaves_nothing_readable_of_those_that_follow_it(self, asking: Celery, redis_url: str) -> None:
+        question = make_params(PROMPT, max_tokens=9)
+        chained = chain(ask.s(question).set(link=ask.si(question)), ask.si(question)).apply_async()
+        joined = chord([ask.s(question), ask.s(question)], ask.si(question)).apply_async()
+        for key, value in values(redis.Redis.from_url(redis_url)):
+            assert PROMPT.encode() not in value, key
+            with suppress(ValueError):
+                assert PROMPT.encode() not in base64.b64decode(value), key
+        asked = [chained.parent.id, *(each.id for each in joined.parent.results)]
+        read = open_store(Settings.of(asking)).asks.read_places(asked, with_canvas=True)
+        assert [found is not None and PROMPT in found.canvas for found in read] == [True] * 3
+
+    def test_shows_its_state_without_the_key_and_what_follows_it_with_it(self, asking: Celery, redis_url: str) -> None:
+        result = ask.apply_async((make_params(PROMPT),), link=ask.si(make_params(PROMPT)))
+        other = make_app(redis_url, B)
+        other.conf.task_always_eager = False
+        assert other.tasks[ask.name].AsyncResult(result.id).state == "PROGRESS"
+        with pytest.raises(KeyMissing):
+            open_store(Settings.of(other)).asks.read_places([result.id], with_canvas=True)
+        other.close()
+
+    def test_of_before_there_was_a_key_is_read(self, asking: Celery) -> None:
+        asking.conf.claude_batch_encryption_key = None
+        result = ask.apply_async((make_params(PROMPT),), link=ask.si(make_params(PROMPT)))
+        asking.conf.claude_batch_encryption_key = A
+        [found] = open_store(Settings.of(asking)).asks.read_places([result.id], with_canvas=True)
+        assert found is not None
+        assert PROMPT in found.canvas

@@ -135,7 +135,7 @@ class AskEnding:
         """Return where asks of this job are; one that the store has lost is in it, and nothing follows it."""
         return [
             AskPlace(job_id=self.job_id, position=0, asked_at=self.job.submitted_at) if at is None else at
-            for at in self.store.asks.read_places(ask_ids)
+            for at in self.store.asks.read_places(ask_ids, with_canvas=True)
         ]
 
     def _end_chunk(self, batch: BatchRecord, chunk: Mapping[int, AskOutcome]) -> None:

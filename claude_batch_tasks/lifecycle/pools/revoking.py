@@ -57,7 +57,7 @@ def announce_revoked(
     """End withdrawn asks in Celery's terms, as a worker ends a task that was revoked or has expired."""
     if not ask_ids:
         return
-    for ask_id, place in zip(ask_ids, store.asks.read_places(ask_ids), strict=True):
+    for ask_id, place in zip(ask_ids, store.asks.read_places(ask_ids, with_canvas=True), strict=True):
         if place is not None and place.state == "revoked":
             _end_revoked(app, ask_id, place, hostname, "expired" if expired else "revoked")
 

@@ -24,7 +24,7 @@ class Pools(Protocol):
         ``pool.due_at`` of 0 stands for ``limits.max_wait`` seconds from now. An earlier ``pool.due_at`` or
         ``pool.deadline`` than that of the open pool takes its place.
 
-        An id that is known already changes nothing, and its place is returned.
+        An id that is known already changes nothing, and its place is returned; as ``read_places`` returns it.
 
         Args:
             key: what asks of one pool have in common.
@@ -108,8 +108,15 @@ class Asks(Protocol):
             sealing: the caller is who makes a job of their pool, and has seen that there is none.
         """
 
-    def read_places(self, ask_ids: Sequence[str]) -> list[AskPlace | None]:
-        """Return where each ask is; None: it is not known (any more)."""
+    def read_places(self, ask_ids: Sequence[str], *, with_canvas: bool = False) -> list[AskPlace | None]:
+        """Return where each ask is; None: it is not known (any more).
+
+        Args:
+            with_canvas: what it takes to end them, too: their canvas and headers. Otherwise these are left out.
+
+        Raises:
+            KeyMissing: a canvas is encrypted with a key that this store does not have.
+        """
 
     def read_ended(self, job_id: str) -> bytes:
         """Return a bit for each request of the job, by its position, set if its ask has ended; highest bit first."""

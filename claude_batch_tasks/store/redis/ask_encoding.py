@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _PLACE, _POOL = FIELDS["PLACE"], FIELDS["POOL"]
 #: Made here, where there is one thread: see ``encoding``.
 _decode_pool = msgspec.json.Decoder(PoolRecord).decode
 _decode_places = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
-_decode_head = msgspec.json.Decoder(tuple[str, int, float | None, str, str | None, int]).decode
+_decode_head = msgspec.json.Decoder(list[Any]).decode
 
 #: Params of fewer bytes are not compressed: little would be saved.
 _WORTH_COMPRESSING = 1000
@@ -33,12 +34,12 @@ def pack_ask(ask: Ask, size: int, cipher: Cipher) -> bytes:
     params = ask.params
     if len(params) >= _WORTH_COMPRESSING:
         params = zstandard.compress(params, 1)
-    head = _encode((ask.id, size, ask.expires_at, ask.canvas, ask.headers, ask.reserved))
+    head = _encode((ask.id, size, ask.expires_at))
     return b"\n".join((head, cipher.encrypt(params, ask_key(ask.id))))
 
 
 def unpack_ask(packed: bytes, cipher: Cipher | None) -> Ask | None:
-    """Return the ask that a list has; None: it was withdrawn, or moved to another pool.
+    """Return the ask that a list has; None: it was withdrawn, or moved to another pool. Its place has the rest.
 
     Args:
         cipher: decrypts the params; None: without them.
@@ -50,38 +51,46 @@ def unpack_ask(packed: bytes, cipher: Cipher | None) -> Ask | None:
     if not packed:
         return None
     head, params = packed.split(b"\n", 1)
-    ask_id, _, expires_at, canvas, headers, reserved = _decode_head(head)
+    ask_id, _, expires_at, *_ = _decode_head(head)
     params = b"" if cipher is None else cipher.decrypt(params, ask_key(ask_id))
     if params.startswith(_ZSTANDARD_MAGIC):
         try:
             params = zstandard.decompress(params)
         except zstandard.ZstdError:
             raise PayloadDamaged(f"the value of {ask_key(ask_id)} in the store was changed") from None
-    return Ask(id=ask_id, params=params, expires_at=expires_at, canvas=canvas, headers=headers, reserved=reserved)
+    return Ask(id=ask_id, params=params, expires_at=expires_at)
 
 
-def place_args(ask: Ask) -> list[Any]:
+def place_args(ask: Ask, cipher: Cipher) -> list[Any]:
     """Return the fields of an ask's place that the ask says, one after the other; what is as usual is left out."""
     args: list[Any] = [_PLACE["reserved"], ask.reserved]
     if ask.canvas != "{}":
-        args += [_PLACE["canvas"], ask.canvas]
+        args += [_PLACE["canvas"], _seal_canvas(ask.canvas, ask.id, cipher)]
     if ask.headers is not None:
         args += [_PLACE["headers"], ask.headers]
     return args
 
 
 def read_place(values: Sequence[bytes | None]) -> AskPlace | None:
-    """Return where an ask is, from its fields, in the order of ``AskPlace``; None: it is not known."""
+    """Return where an ask is, from the fields that scripts return; None: it is not known."""
     return _make_place(*(value.decode() if value is not None else None for value in values))
 
 
-def read_places(encoded: bytes) -> list[AskPlace | None]:
-    """Return where asks are, from what the script says; None: one is not known."""
-    return [_make_place(*values) for values in _decode_places(encoded)]
+def read_places(encoded: bytes, ask_ids: Sequence[str], cipher: Cipher) -> list[AskPlace | None]:
+    """Return where asks are, from what the script says; None: one is not known.
+
+    Raises:
+        KeyMissing: a canvas is encrypted with a key that is not among ours.
+    """
+    places = [_make_place(*values) for values in _decode_places(encoded)]
+    for ask_id, place in zip(ask_ids, places, strict=True):
+        if place is not None:
+            place.canvas = _open_canvas(place.canvas, ask_id, cipher)
+    return places
 
 
 def _make_place(
-    job_id: Any, position: Any, asked_at: Any, state: Any, canvas: Any, headers: Any, reserved: Any
+    job_id: Any, position: Any, asked_at: Any, state: Any, reserved: Any, canvas: Any = None, headers: Any = None
 ) -> AskPlace | None:
     if not job_id or not position or not asked_at:
         return None
@@ -94,6 +103,23 @@ def _make_place(
         headers=headers or None,
         reserved=int(reserved or 0),
     )
+
+
+def _seal_canvas(canvas: str, ask_id: str, cipher: Cipher) -> str:
+    """Return a canvas as a place has it: encrypted if there is a key, since it may hold the params of a later ask."""
+    sealed = cipher.encrypt(canvas.encode(), _canvas_place(ask_id))
+    return canvas if cipher.key_name is None else b64encode(sealed).decode()
+
+
+def _open_canvas(stored: str, ask_id: str, cipher: Cipher) -> str:
+    if stored.startswith("{"):  # from before there was a key
+        return stored
+    return cipher.decrypt(b64decode(stored), _canvas_place(ask_id)).decode()
+
+
+def _canvas_place(ask_id: str) -> str:
+    """Return what binds an encrypted canvas to its ask, and keeps it apart from the params."""
+    return f"{ask_key(ask_id)} canvas"
 
 
 def read_pool(fields: Mapping[bytes, bytes]) -> PoolRecord | None:

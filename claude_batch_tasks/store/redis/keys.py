@@ -66,9 +66,9 @@ pools                                 zset    pools that are not sealed yet, by 
 pools:due                             zset    those that are to be sealed, by when that is due    never
 pools:open                            hash    what asks have in common to the pool that takes     never
                                               them
-ask:ASK                               hash    ``AskPlace``, ``budget``: the key of the cost       as it is set; after
-                                              that it reserves, and ``withdrawn``                 90 days before its
-                                                                                                  end
+ask:ASK                               hash    ``AskPlace``, with an encrypted canvas until it     as it is set; after
+                                              has ended, ``budget``: the key of the cost that it  90 days before its
+                                              reserves, and ``withdrawn``                         end
 cost:SECONDS:START:POOL               string  what all asks of a pool's name have reserved and    after the window
                                               spent in a window of time
 owner:BATCH_ID                        string  the unit whose batch of Anthropic's it is           after 30 days
@@ -359,7 +359,7 @@ FIELDS: dict[str, dict[str, str]] = {
 }
 
 #: The first line of an ask in the list of its pool, an array in JSON; its params follow.
-ASK_HEAD = ("id", "size", "expires_at", "canvas", "headers", "reserved")
+ASK_HEAD = ("id", "size", "expires_at")
 
 #: The places in an array that a value is packed as; Lua counts from one.
 PLACES: dict[str, dict[str, int]] = {

@@ -62,7 +62,7 @@ def stored(store: Store) -> dict[str, Ask]:
 
 
 def place(store: Store, result: AskResult) -> AskPlace:
-    [found] = store.asks.read_places([str(result.id)])
+    [found] = store.asks.read_places([str(result.id)], with_canvas=True)
     assert found is not None
     return found
 
@@ -96,7 +96,8 @@ class TestAnAsk:
 
     def test_is_a_part_of_a_chord(self, asking: Celery, store: Store) -> None:
         chord([ask.s(PARAMS), ask.s(PARAMS)], asking.signature("shop.join")).apply_async()
-        canvases = [loads(found.canvas) for found in stored(store).values()]
+        places = store.asks.read_places(list(stored(store)), with_canvas=True)
+        canvases = [loads(found.canvas) for found in places if found]
         assert [canvas["chord"]["task"] for canvas in canvases] == ["shop.join"] * 2
         assert sorted(canvas["group_index"] for canvas in canvases) == [0, 1]
 

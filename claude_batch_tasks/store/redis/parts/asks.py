@@ -56,10 +56,12 @@ class RedisAsks(Part):
         return found
 
     @answering
-    def read_places(self, ask_ids: Sequence[str]) -> list[AskPlace | None]:
+    def read_places(self, ask_ids: Sequence[str], *, with_canvas: bool = False) -> list[AskPlace | None]:
         found: list[AskPlace | None] = []
         for start in range(0, len(ask_ids), _PAGE):
-            found += read_places(self._read(keys=[ASK_PREFIX], args=list(ask_ids[start : start + _PAGE])))
+            some = ask_ids[start : start + _PAGE]
+            encoded = self._read(keys=[ASK_PREFIX], args=[1 if with_canvas else "", *some])
+            found += read_places(encoded, some, self._connection.cipher)
         return found
 
     @answering

@@ -63,7 +63,7 @@ class RedisPools(Part):
                 *(limits.max_requests, limits.max_bytes, limits.max_wait, _PLACE_TTL),
                 *(ask.reserved, "" if most is None else most, window_text(limits.window), pool.name),
                 repr(pool.starts_at),
-                *place_args(ask),
+                *place_args(ask, self._connection.cipher),
             ],
         )
         if answer[0] < 0:
@@ -73,14 +73,7 @@ class RedisPools(Part):
             assert known is not None
             return known
         _, job_id, position, now = answer
-        return AskPlace(
-            job_id=job_id.decode(),
-            position=position,
-            asked_at=float(now),
-            canvas=ask.canvas,
-            headers=ask.headers,
-            reserved=ask.reserved,
-        )
+        return AskPlace(job_id=job_id.decode(), position=position, asked_at=float(now), reserved=ask.reserved)
 
     @answering
     def take_due(self, limit: int, again: float) -> tuple[list[str], float | None]:

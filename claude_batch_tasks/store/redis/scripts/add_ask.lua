@@ -23,8 +23,7 @@
 -- ARGV[17..] field, value, field, value, ... of where it is
 -- Returns {1, pool, position, now}; {0, fields of its place}: it was there; {-1, what is left, seconds until the next
 -- window}: the limit leaves no room for it.
-local known = redis.call('HMGET', KEYS[4], PLACE.job_id, PLACE.position, PLACE.asked_at, PLACE.state, PLACE.canvas,
-  PLACE.headers, PLACE.reserved)
+local known = redis.call('HMGET', KEYS[4], PLACE.job_id, PLACE.position, PLACE.asked_at, PLACE.state, PLACE.reserved)
 if known[1] then
   return {0, known}
 end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from claude_batch_tasks.errors import BudgetSpent
@@ -33,8 +34,8 @@ def ids_of(store: Store, job_id: str) -> list[str | None]:
     return [ask and ask.id for some in store.pools.read_asks(job_id) for ask in some]
 
 
-def place_of(store: Store, ask_id: str) -> AskPlace:
-    [place] = store.asks.read_places([ask_id])
+def place_of(store: Store, ask_id: str, **how: bool) -> AskPlace:
+    [place] = store.asks.read_places([ask_id], **how)
     assert place is not None
     return place
 
@@ -82,15 +83,12 @@ class TestAnAsk:
         place = add_ask(store, "all", params=long, **own)
         add_ask(store, "none")
         assert [ask for some in store.pools.read_asks(place.job_id) for ask in some] == [
-            Ask(id="all", params=long, **own),
+            Ask(id="all", params=long, expires_at=own.pop("expires_at")),
             Ask(id="none", params=b'{"max_tokens":1}'),
         ]
-        del own["expires_at"]
-        assert (
-            place
-            == place_of(store, "all")
-            == AskPlace(job_id="pool-of-all", position=0, asked_at=place.asked_at, **own)
-        )
+        stored = AskPlace(job_id="pool-of-all", position=0, asked_at=place.asked_at, **own)
+        assert place_of(store, "all", with_canvas=True) == stored
+        assert place == place_of(store, "all") == msgspec.structs.replace(stored, canvas="{}", headers=None)
 
     def test_that_is_known_is_not_asked_again(self, store: Store, contents: Contents) -> None:
         first = add_ask(store, "a", reserved=5, canvas="{1}", limits=LIMITS._replace(max_cost=8))
