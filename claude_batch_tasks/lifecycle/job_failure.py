@@ -9,7 +9,7 @@ from typing import NamedTuple
 from claude_batch_tasks import errors, rules
 from claude_batch_tasks.formatting import format_count, format_span, format_time, shorten_text
 from claude_batch_tasks.records import BatchRecord, JobRecord, Summary, batch_number
-from claude_batch_tasks.steps import job_summary
+from claude_batch_tasks.steps import job_summary, publishing
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.wire import result_rows
 
@@ -94,28 +94,19 @@ def _what_is_stored(step: Step, summary: Summary) -> Iterator[str]:
 def of_what_follows(step: Step, state: str, names: list[str], exc: Exception) -> Exception:
     """Return the error, with advice, for a job that has ended but whose following tasks cannot be sent.
 
-    It has the class of the cause where possible.
-
     Args:
         state: the state in which the job has ended.
         names: the names of the tasks that follow it.
         exc: the cause.
     """
     handle = f"BatchJob({step.unit.job_id!r})"
-    what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
-    text = (
-        f"{what}. Job {step.unit.job_id} is {state}, and its results are stored for "
+    return publishing.explain_unsent(
+        exc,
+        f"Job {step.unit.job_id} is {state}, and its results are stored for "
         f"{format_span(step.settings.result_ttl)} ({handle}.results()). "
         f"The tasks that follow it ({', '.join(names)}) were not sent: send them yourself, with "
-        f"{handle}.status().summary as its argument. Do not submit the requests again."
+        f"{handle}.status().summary as its argument. Do not submit the requests again.",
     )
-    try:
-        error = type(exc)(text)
-    except Exception:  # noqa: BLE001 - a class whose arguments are others
-        error = None
-    if error is None or what not in str(error):
-        return errors.StepFailed(text)
-    return error
 
 
 def _error_of(record: BatchRecord) -> errors.BatchTasksError:

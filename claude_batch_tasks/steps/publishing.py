@@ -27,7 +27,7 @@ from kombu.serialization import (  # type: ignore[attr-defined]
 )
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, Retryable
+from claude_batch_tasks.errors import BatchTasksError, InvalidSettings, Retryable, StepFailed
 
 #: Time-outs of RabbitMQ connections. Only a confirmed message is known to have arrived: a message on a dead connection
 #: looks as if it had been sent.
@@ -222,6 +222,20 @@ def send_what_follows(app: Celery, request: Any, value: Any, headers: Mapping[st
         if carried := {**headers, **(own.get("headers") or {})}:
             following.set(headers=carried)
         following.apply_async((value,), chain=rest, **options)
+
+
+def explain_unsent(exc: Exception, advice: str) -> Exception:
+    """Return the error of a task that has succeeded but whose following tasks cannot be sent.
+
+    It has the class of the cause where possible.
+    """
+    what = str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)
+    text = f"{what}. {advice}"
+    try:
+        error = type(exc)(text)
+    except Exception:  # noqa: BLE001 - a class whose arguments are others
+        return StepFailed(text)
+    return error if what in str(error) else StepFailed(text)
 
 
 def _linked_tasks(app: Celery, request: Any) -> list[Any]:

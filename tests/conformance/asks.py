@@ -73,10 +73,6 @@ EXPECTED = {
         differs={"state": "SUCCESS"}, reason="its state is read from the store, where the result back end has none"
     ),
     "`argsrepr=`, `kwargsrepr=`": Expected(differs={"event": []}, reason=_NO_MESSAGE),
-    "what follows it and cannot be published makes it fail": Expected(
-        differs={"first": {"state": "FAILURE", "result": "StepFailed"}},
-        reason="the error says that the answer is stored, and not to ask again",
-    ),
     "`AsyncResult.state` while it runs": Expected(
         differs={"state": "PROGRESS"}, reason="an ask shows its pool and position meanwhile, in `result.info`"
     ),

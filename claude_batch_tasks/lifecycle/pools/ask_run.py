@@ -81,7 +81,7 @@ class AskRun:
 
         Raises:
             RequestFailed: it has no answer.
-            StepFailed: what follows it cannot be sent, however often that is tried.
+            Exception: what follows it cannot be sent, however often that is tried.
             Ignore: what follows it was not sent: the broker does not answer.
         """
         request = self._request = task.request
@@ -95,9 +95,10 @@ class AskRun:
             if outage or (outage is None and not self._is_lasting()):
                 self._outage = type(exc).__name__
                 raise Ignore("what follows it was not sent") from None
-            raise errors.StepFailed(
-                f"{exc}. Ask {self._ask_id} has its answer, which is stored. The tasks that follow it were not sent: "
-                "send them yourself. Do not ask again"
+            raise publishing.explain_unsent(
+                exc,
+                f"Ask {self._ask_id} has its answer, which is stored. The tasks that follow it were not sent: send "
+                "them yourself. Do not ask again",
             ) from None
         request.callbacks = request.chain = None
         return self._end
