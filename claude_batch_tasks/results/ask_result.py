@@ -210,7 +210,10 @@ class AskResult(StoredResult):
         return bool(withdrawn)
 
     def revoke(self, *args: Any, **options: Any) -> None:
-        """Revoke the ask as Celery revokes a task: it is not sent, if its pool is still open."""
+        """Revoke the ask as Celery revokes a task: it is not sent, if its pool is still open.
+
+        With ``terminate=True`` it ends as revoked also while it is in a batch; its request is processed and paid for.
+        """
         if not self.cancel():
             super().revoke(*args, **options)
 

@@ -19,8 +19,8 @@ log = get_logger(__name__)
 #: Seconds between two looks at what was revoked.
 _EVERY = 0.5
 
-#: The ids of a revoke, which come in the worker's own thread, and wait for that of this module.
-_revoked: set[str] = set()
+#: The ids of a revoke, each with whether it terminates. They come in the worker's own thread, and wait for ours.
+_revoked: set[tuple[str, bool]] = set()
 _lock = threading.Lock()
 
 
@@ -30,12 +30,12 @@ def follow_revokes() -> None:
     if getattr(revoke, "follows_asks", False):
         return
 
-    def revoke_and_remember(state: Any, task_id: Any, *args: Any, **options: Any) -> Any:
+    def revoke_and_remember(state: Any, task_id: Any, terminate: Any = False, *args: Any, **options: Any) -> Any:
         try:
-            return revoke(state, task_id, *args, **options)
+            return revoke(state, task_id, terminate, *args, **options)
         finally:  # then it has stored that it is revoked
             with _lock:
-                _revoked.update(map(str, maybe_list(task_id) or ()))
+                _revoked.update((str(one), bool(terminate)) for one in maybe_list(task_id) or ())
 
     revoke_and_remember.follows_asks = True  # type: ignore[attr-defined]
     Panel.data["revoke"] = revoke_and_remember
@@ -48,14 +48,19 @@ def withdraw_revoked(app: Celery, hostname: str | None) -> float:
         StoreUnavailable: the store does not answer; it is tried again.
     """
     with _lock:
-        ids = sorted(_revoked)
-    if ids:
-        with dispatch.no_fork:
-            try:
-                gone = revoking.revoke_asks(app, ids, hostname=hostname)
-                revoking.forget_late_revokes(app, [one for one, done in zip(ids, gone, strict=True) if not done])
-            except errors.KeyMissing as exc:
-                log.warning("what follows revoked asks is left to workers that have its key: %s", exc)
-        with _lock:
-            _revoked.difference_update(ids)
+        found = sorted(_revoked)
+    for terminate in (False, True):
+        if ids := [task_id for task_id, harder in found if harder == terminate]:
+            _revoke(app, ids, hostname, terminate)
+    with _lock:
+        _revoked.difference_update(found)
     return _EVERY
+
+
+def _revoke(app: Celery, ids: list[str], hostname: str | None, terminate: bool) -> None:
+    with dispatch.no_fork:
+        try:
+            gone = revoking.revoke_asks(app, ids, hostname=hostname, terminate=terminate)
+            revoking.forget_late_revokes(app, [one for one, done in zip(ids, gone, strict=True) if not done])
+        except errors.KeyMissing as exc:
+            log.warning("what follows revoked asks is left to workers that have its key: %s", exc)

@@ -43,7 +43,6 @@ LEFT_OUT = {
 _NO_MESSAGE = "an ask is stored, and no message is sent for it"
 _FUNCTION = "its answer comes with a batch: `.delay()` returns at once"
 _EACH = "each would be called as a function: use a group"
-_TAKEN_OUT = "a request cannot be taken out of a batch that is made: it ends with its answer"
 
 #: Of all other rows ``ask`` is the same as a plain task.
 EXPECTED = {
@@ -78,9 +77,6 @@ EXPECTED = {
     ),
     "`as_tuple()`, `collect()`, `children`": Expected(
         differs={"collected": ["RequestResult", "str"]}, reason="`get()` of an ask returns its `RequestResult`"
-    ),
-    "`revoke(terminate=True)` while it runs": Expected(
-        differs={"state": "SUCCESS", "result": "completed", "revoked": 0}, reason=_TAKEN_OUT
     ),
     "`revoke_by_stamped_headers()`": Expected(
         differs={"state": "SUCCESS", "result": "completed"}, reason="an ask in a pool is known by its id alone"

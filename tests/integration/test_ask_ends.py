@@ -219,6 +219,27 @@ def test_revoked_too_late(world: World) -> None:
     assert ask.AsyncResult(result.id).get(timeout=60).complete
 
 
+def test_terminated_while_it_is_in_a_batch(world: World) -> None:
+    """It ends at once, and nothing follows it; its pool-mates get their answers."""
+    app, simulator = world
+    simulator.behave(processing_seconds=3)
+    ended_one = chain(ask.s(make_params("terminated"), **together(2)), app.signature("ending.follow")).delay()
+    kept = ask.delay(make_params("kept"), **together(2))
+    wait_until(lambda: simulator.journal(prompts=False).batches)
+    result = ended_one.parent
+    result.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=3)
+    assert kept.get(timeout=60).complete
+    job = kept.job
+    wait_until(lambda: job.status().state == "completed")
+    assert ended(app, job.job_id) == 2
+    assert place_of(app, result.id).state == app.backend.get_state(result.id).lower() == "revoked"
+    assert app.backend.get_state(ended_one.id) != "SUCCESS"
+    assert heard(app, result.id)["revoked"] == 1
+    assert heard(app, result.id)["prerun"] == 0
+
+
 def test_an_ask_whose_place_the_store_has_lost_ends_all_the_same(world: World) -> None:
     app, simulator = world
     simulator.behave(processing_seconds=600)

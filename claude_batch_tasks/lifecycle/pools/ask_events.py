@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Celery
@@ -38,9 +38,12 @@ def report_ends(app: Celery, asks: Sequence[tuple[str, AskPlace, Any]], hostname
         _report(app, hostname, [_event_of(*ask, now) for ask in asks])
 
 
-def report_revoked(app: Celery, ask_id: str, place: AskPlace, hostname: str | None, *, expired: bool) -> None:
-    """Report an ask that was revoked, or has expired."""
-    how = {"terminated": False, "signum": None, "expired": expired}
+def report_revoked(app: Celery, ask_id: str, place: AskPlace, hostname: str | None, how: Mapping[str, Any]) -> None:
+    """Report an ask that was revoked.
+
+    Args:
+        how: what Celery's event says of that.
+    """
     _report(app, hostname, [("task-revoked", {**_describe_ask(ask_id, place), **how})])
 
 

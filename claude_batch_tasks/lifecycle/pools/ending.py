@@ -145,17 +145,19 @@ class AskEnding:
         others: dict[int, tuple[str, AskPlace, Any]] = {}
         at_once = plain_asks.can_store_at_once(self.app)
         spent: dict[str, int] = {}
+        revoked: dict[int, AskEnd] = {}
         for (place, found), at in zip(chunk.items(), places, strict=True):
-            if at.state == "revoked":
-                continue
             position, end = batch.first + place, found.choose_end(self.job_id)
             if at.reserved:
                 spent[found.ask_id] = found.sum_cost()
-            if not isinstance(end, Exception) and at_once and plain_asks.is_plain(at):
+            if at.state == "revoked":
+                revoked[position] = AskEnd(found.ask_id, "revoked")
+            elif not isinstance(end, Exception) and at_once and plain_asks.is_plain(at):
                 plain[position] = found.ask_id, at, end
             else:
                 others[position] = found.ask_id, at, end
         self._settle(spent)  # before its end is recorded: after that, nobody would
+        self._record(revoked)
         if plain:
             plain_asks.store_answers(self.app, list(plain.values()), self.hostname)
             self._record({position: AskEnd(ask_id, "succeeded") for position, (ask_id, _, _) in plain.items()})

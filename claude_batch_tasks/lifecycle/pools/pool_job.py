@@ -78,7 +78,7 @@ def _read_requests(app: Celery, store: Store, job_id: str) -> Iterator[CheckedRe
         late = [ask.id for ask in asks if ask is not None and _has_expired(ask, now)]
         done = store.asks.withdraw(late, ttl, sealing=True) if late else []
         gone = [ask_id for ask_id, withdrawn in zip(late, done, strict=True) if withdrawn]
-        revoking.announce_revoked(app, store, gone, expired=True)
+        revoking.announce_revoked(app, store, gone, reason="expired")
         for ask in asks:
             if ask is not None and ask.id not in gone:
                 yield CheckedRequest(ask.id, ask.params)

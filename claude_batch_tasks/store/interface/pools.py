@@ -99,13 +99,16 @@ class Pools(Protocol):
 class Asks(Protocol):
     """Where each ask is, how it ended, and what all asks of a pool's name may cost."""
 
-    def withdraw(self, ask_ids: Sequence[str], ttl: float, *, sealing: bool = False) -> list[bool]:
+    def withdraw(
+        self, ask_ids: Sequence[str], ttl: float, *, sealing: bool = False, terminate: bool = False
+    ) -> list[bool]:
         """Take asks out of their pools, if no job is made of these yet; return of each whether it will never be sent.
 
         They end as revoked, and reserve nothing any more.
 
         Args:
             sealing: the caller is who makes a job of their pool, and has seen that there is none.
+            terminate: those that are in a job end as revoked, too, although their requests are sent.
         """
 
     def read_places(self, ask_ids: Sequence[str], *, with_canvas: bool = False) -> list[AskPlace | None]:

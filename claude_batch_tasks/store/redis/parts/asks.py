@@ -48,10 +48,13 @@ class RedisAsks(Part):
         self._connect_listener = connect_listener
 
     @answering
-    def withdraw(self, ask_ids: Sequence[str], ttl: float, *, sealing: bool = False) -> list[bool]:
+    def withdraw(
+        self, ask_ids: Sequence[str], ttl: float, *, sealing: bool = False, terminate: bool = False
+    ) -> list[bool]:
         found: list[bool] = []
+        how = [_whole(ttl), 1 if sealing else "", 1 if terminate else "", self._channel]
         for start in range(0, len(ask_ids), _PAGE):
-            args = [_whole(ttl), 1 if sealing else "", self._channel, *ask_ids[start : start + _PAGE]]
+            args = [*how, *ask_ids[start : start + _PAGE]]
             found += map(bool, self._withdraw(keys=[ASK_PREFIX, COST_PREFIX, POOL_PREFIX], args=args))
         return found
 

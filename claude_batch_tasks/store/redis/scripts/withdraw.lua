@@ -4,11 +4,12 @@
 -- KEYS[3]  what the keys of pools begin with
 -- ARGV[1]  seconds after which it is forgotten where they were
 -- ARGV[2]  1: also out of one that is being sealed
--- ARGV[3]  the name of the channel
--- ARGV[4..] their ids
+-- ARGV[3]  1: end those as revoked, too, that are in a job
+-- ARGV[4]  the name of the channel
+-- ARGV[5..] their ids
 -- Returns 1 for each that will never be sent, 0 for each other.
 local found, ids = {}, {}
-for at = 4, #ARGV do
+for at = 5, #ARGV do
   local place = KEYS[1] .. ARGV[at]
   local had = redis.call('HMGET', place, PLACE.job_id, PLACE.position, PLACE.state, PLACE.withdrawn)
   found[#found + 1] = had[4] and 1 or 0
@@ -24,10 +25,14 @@ for at = 4, #ARGV do
       settle_ask(place, KEYS[2], 0)
       found[#found] = 1
       ids[#ids + 1] = ARGV[at]
+    elseif ARGV[3] == '1' then
+      redis.call('HSET', place, PLACE.state, ASK_STATE.revoked)
+      redis.call('EXPIRE', place, ARGV[1])
+      ids[#ids + 1] = ARGV[at]
     end
   end
 end
 if #ids > 0 then
-  redis.pcall('PUBLISH', ARGV[3], cjson.encode(ids))
+  redis.pcall('PUBLISH', ARGV[4], cjson.encode(ids))
 end
 return found

@@ -56,6 +56,15 @@ class TestWithdrawing:
         assert store.asks.withdraw(["a", "b"], LONG) == [True, True]
         assert (ids_of(store, "p1"), ids_of(store, "p2")) == ([None], [None])
 
+    def test_ends_asks_in_a_job_where_that_is_wanted(self, store: Store) -> None:
+        seal_pool(store, "a", "b")
+        store.asks.end_asks(JOB, {1: AskEnd("b", "succeeded")}, LONG)
+        with store.asks.listen() as listener:
+            assert store.asks.withdraw(["a", "b", "nobody"], LONG, terminate=True) == [False] * 3
+            assert listener.wait(10.0) == ["a"]
+        assert [place_of(store, each).state for each in "ab"] == ["revoked", "succeeded"]
+        assert ids_of(store, JOB) == ["a", "b"]
+
     def test_gives_back_what_was_reserved(self, store: Store) -> None:
         for ask_id in "ab":
             add_ask(store, ask_id, reserved=40, limits=LIMITS._replace(max_cost=100))
