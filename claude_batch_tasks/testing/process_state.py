@@ -21,7 +21,7 @@ KEPT = {
     "store.redis.store": ("_open",),
     "transport": ("_refusing",),
     "worker.confirmations": ("_waiting", "_received"),
-    "worker.revoked_asks": ("_revoked",),
+    "worker.revoked_asks": ("_revoked", "_stamps"),
 }
 
 

@@ -78,9 +78,6 @@ EXPECTED = {
     "`as_tuple()`, `collect()`, `children`": Expected(
         differs={"collected": ["RequestResult", "str"]}, reason="`get()` of an ask returns its `RequestResult`"
     ),
-    "`revoke_by_stamped_headers()`": Expected(
-        differs={"state": "SUCCESS", "result": "completed"}, reason="an ask in a pool is known by its id alone"
-    ),
     "`inspect().query_task()`, `.scheduled()`: by its id": Expected(differs={"found": False}, reason=_NO_MESSAGE),
     "`task_received`: once under its id": Expected(differs={"signals": {}}, reason=_NO_MESSAGE),
     "events `task-received`, `task-started`: once under its id": Expected(

@@ -189,13 +189,17 @@ def test_revoked_before_it_is_sent(world: World) -> None:
     kept = ask.delay(make_params("kept"), **late)
     by_result = ask.delay(make_params("revoked"), **late)
     by_workers = ask.delay(make_params("also revoked"), **late)
+    stamped = ask.s(make_params("revoked by its stamp"), **late)
+    stamped.stamp(mark="revoked")
+    by_stamp = stamped.delay()
     too_late = ask.apply_async((make_params("expires"),), late, expires=0.5)
     parts = group(ask.s(make_params(f"part {n}"), **late) for n in range(2))
     gathered = chord(parts.tasks, app.signature("ending.follow")).delay()
     assert by_result.cancel()
     app.control.revoke(by_workers.id)
+    app.control.revoke_by_stamped_headers({"mark": ["revoked"]})
     app.control.revoke(gathered.parent.children[0].id)
-    for result in (by_result, by_workers, too_late):
+    for result in (by_result, by_workers, by_stamp, too_late):
         with pytest.raises(TaskRevokedError):
             result.get(timeout=60)
         wait_until(lambda result=result: place_of(app, result.id).state == "revoked")

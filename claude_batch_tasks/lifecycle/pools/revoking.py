@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from celery import Celery
 from celery.signals import task_revoked
 from celery.states import REVOKED
+from kombu.utils.functional import maybe_list
 
 from claude_batch_tasks.lifecycle.pools import ask_events, ask_run
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pool_records import AskPlace
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.steps import message_chain
 from claude_batch_tasks.store import HasAsks, open_store
 
 log = get_logger(__name__)
@@ -41,6 +43,30 @@ def revoke_asks(
         others = [ask_id for ask_id, done in zip(ask_ids, withdrawn, strict=True) if not done]
         announce_revoked(app, store, others, hostname=hostname, reason="terminated")
     return withdrawn
+
+
+def find_stamped(app: Celery, wanted: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the ids of the asks in pools that have one of these stamps.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    store, found = open_store(Settings.of(app)), list[str]()
+    for job_id, _ in store.pools.list_pools() if wanted else ():
+        for asks in store.pools.read_asks(job_id):
+            ids = [ask.id for ask in asks if ask is not None]
+            places = store.asks.read_places(ids, with_canvas=True)
+            found += [one for one, place in zip(ids, places, strict=True) if place and _has_stamp(place, wanted)]
+    return found
+
+
+def _has_stamp(place: AskPlace, wanted: Sequence[Mapping[str, Any]]) -> bool:
+    own = message_chain.stamp_options(place)
+    return any(
+        not set(maybe_list(own.get(name)) or ()).isdisjoint(maybe_list(values) or ())
+        for stamps in wanted
+        for name, values in stamps.items()
+    )
 
 
 def forget_late_revokes(app: Celery, ask_ids: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from kombu.utils.json import dumps, loads
 from pydantic import BaseModel
 
 from claude_batch_tasks import Answer, RequestResult, ask, errors
+from claude_batch_tasks.lifecycle.pools import revoking
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolRecord
 from claude_batch_tasks.results.ask_result import AskResult
 from claude_batch_tasks.steps import publishing
@@ -100,6 +101,16 @@ class TestAnAsk:
         canvases = [loads(found.canvas) for found in places if found]
         assert [canvas["chord"]["task"] for canvas in canvases] == ["shop.join"] * 2
         assert sorted(canvas["group_index"] for canvas in canvases) == [0, 1]
+
+    def test_is_found_by_its_stamps(self, asking: Celery) -> None:
+        stamped = []
+        for marks in (["a", "b"], "c", None):
+            signature = ask.s(PARAMS)
+            if marks:
+                signature.stamp(mark=marks)
+            stamped.append(signature.delay().id)
+        for wanted, found in (("b", [0]), (["a", "c"], [0, 1]), ("d", [])):
+            assert revoking.find_stamped(asking, [{"mark": wanted}, {"other": "a"}]) == [stamped[n] for n in found]
 
     def test_of_the_same_id_is_asked_once(self, asking: Celery, store: Store) -> None:
         for _ in range(2):
