@@ -18,7 +18,7 @@ from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.pool_records import AskPlace
 from claude_batch_tasks.results.answers_by_reference import Answer
 from claude_batch_tasks.results.ask_failures import explain_result, make_error
-from claude_batch_tasks.results.async_result import CERTAIN, StoredResult
+from claude_batch_tasks.results.async_result import CERTAIN, UNSEEN, StoredResult
 from claude_batch_tasks.results.reader import RequestResult
 from claude_batch_tasks.results.waiting import watch_asks
 from claude_batch_tasks.settings import Settings
@@ -43,11 +43,19 @@ class AskResult(StoredResult):
 
     While it waits, its state is PROGRESS, and ``info`` has ``pool``, ``job_id`` and ``position``. An ask whose result
     the back end has lost ends as the store says; one that the store has lost ends with ``JobNotFound``.
+
+    Args:
+        expected: the ask is, or was, in the store. Otherwise it counts as lost only after it was seen there: a later
+            link of a chain is put into the store when its turn comes. ``ask.AsyncResult(id)`` is for these.
     """
 
     _place: AskPlace | None = None
     _settings: Settings | None = None
     """Those of the app, if they were read already: thousands may wait in one event loop."""
+
+    def __init__(self, id: str, *args: Any, expected: bool = True, **kwargs: Any) -> None:
+        self._expected = expected
+        super().__init__(id, *args, **kwargs)
 
     def expect_place(self, place: AskPlace, settings: Settings) -> None:
         """Record where the ask is in the store.
@@ -168,15 +176,12 @@ class AskResult(StoredResult):
         return {**meta, "status": "PROGRESS", "result": where}
 
     def _judge_absence(self, meta: dict[str, Any], error: errors.JobNotFound) -> dict[str, Any]:
-        """End the ask if the store has known it, and has not for long enough.
-
-        Before that, it may be a later link of a chain, which is put into its pool when its turn comes.
-        """
-        if self._place is None:
+        """End the ask if the store should know it, and has not for long enough."""
+        if self._place is None and not self._expected:
             return meta
         now = time.monotonic()
         self._odd_since = self._odd_since or now
-        if now - self._odd_since < CERTAIN:
+        if now - self._odd_since < (UNSEEN if self._place is None else CERTAIN):
             return meta
         return self._end_as(FAILURE, error)
 

@@ -177,4 +177,5 @@ class AskCalls(BatchTask):
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AskResult:
         """Return the ask's AsyncResult, whose ``get()`` returns the answer itself."""
-        return AskResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
+        own = {"app": self.app, "backend": self.app.backend, "task_name": self.name}
+        return AskResult(task_id, expected=False, **own, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from celery import Celery, Task, chain, chord, group
 from celery.app.task import Context
 from celery.app.trace import trace_task
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.signals import before_task_publish
 from kombu.utils.json import dumps, loads
 from pydantic import BaseModel
@@ -393,6 +395,25 @@ class TestWhatIsLost:
             result.get(timeout=5)
         with pytest.raises(errors.JobNotFound):
             _ = ask.AsyncResult(result.id).job
+
+    def test_in_the_store_is_not_waited_for_by_those_who_only_have_its_id(
+        self, asking: Celery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("claude_batch_tasks.results.ask_result.UNSEEN", 0.5)
+        monkeypatch.setattr("claude_batch_tasks.results.async_result._EVERY", 0.2)
+        with pytest.raises(errors.JobNotFound, match="does not know the ask nobody"):
+            AskResult("nobody", app=asking).get(timeout=30)
+        with pytest.raises(errors.JobNotFound, match="does not know the ask nobody"):
+            asyncio.run(AskResult("nobody", app=asking).aget(timeout=30))
+
+    def test_that_may_be_a_later_link_of_a_chain_is_waited_for(
+        self, asking: Celery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("claude_batch_tasks.results.ask_result.UNSEEN", 0.5)
+        monkeypatch.setattr("claude_batch_tasks.results.async_result._EVERY", 0.2)
+        last = chain(asking.signature("shop.before"), ask.si(PARAMS)).apply_async()
+        with pytest.raises(CeleryTimeoutError):
+            last.get(timeout=2)
 
 
 class TestAnAnswer:
