@@ -25,6 +25,10 @@ for at = 6, #ARGV, 3 do
   end
   if ended == 0 and job == ARGV[3] then
     redis.call('HSET', place, PLACE.state, ARGV[at + 2])
+    if ARGV[2] == '1' then
+      -- What followed it was sent, and may be the prompt of another.
+      redis.call('HDEL', place, PLACE.canvas, PLACE.headers)
+    end
     redis.call('EXPIRE', place, ARGV[1])
   end
 end

@@ -7,7 +7,16 @@ import threading
 from claude_batch_tasks.pool_records import AskEnd, PoolRecord
 from claude_batch_tasks.store import Store
 from tests.unit.store.contract.pools import ids_of, place_of, read_pool, seal_pool
-from tests.unit.store.contract.samples import JOB, LIMITS, LONG, OpenStore, PassTime, add_ask, call_at_once
+from tests.unit.store.contract.samples import (
+    JOB,
+    LIMITS,
+    LONG,
+    OpenStore,
+    PassTime,
+    add_ask,
+    call_at_once,
+    create_bare_job,
+)
 
 
 class TestWithdrawing:
@@ -121,6 +130,17 @@ class TestEnding:
         store.asks.end_asks(JOB, {1: AskEnd("b", "succeeded")}, LONG)
         assert [place_of(store, each).state for each in "ab"] == ["failed", "succeeded"]
         assert store.asks.read_ended(JOB) == bytes([0b0100_0000])
+
+    def test_forgets_what_followed_when_it_is_final(self, store: Store) -> None:
+        own = {"canvas": '{"chain":[1]}', "headers": '{"a":1}'}
+        for ask_id in "ab":
+            add_ask(store, ask_id, key=JOB, new_id=JOB, **own)
+        store.pools.finish_sealing(JOB)
+        create_bare_job(store, JOB)
+        store.asks.end_asks(JOB, {0: AskEnd("a", "succeeded")}, LONG)
+        store.asks.end_asks(JOB, {1: AskEnd("b", "failed")}, LONG, final=False)
+        places = [place_of(store, each, with_canvas=True) for each in "ab"]
+        assert [(place.canvas, place.headers) for place in places] == [("{}", None), (own["canvas"], own["headers"])]
 
     def test_in_a_job_that_an_ask_has_left_is_not_its_end(self, store: Store) -> None:
         seal_pool(store, "a", "b")
