@@ -27,4 +27,8 @@ from claude_batch_tasks.steps.step import (
     Step as Step,
 )
 from claude_batch_tasks.steps.step_task import StepTask as StepTask, reason_of as reason_of
-from claude_batch_tasks.steps.task_classes import by_name as by_name, job_task as job_task
+from claude_batch_tasks.steps.task_classes import (
+    RefusesCalls as RefusesCalls,
+    by_name as by_name,
+    job_task as job_task,
+)

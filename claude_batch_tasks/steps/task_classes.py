@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery import Celery, Task, _state
 from celery.local import Proxy
@@ -28,6 +28,45 @@ log = get_logger(__name__)
 
 _T = TypeVar("_T")
 _B = TypeVar("_B", bound="Task[Any, Any]")
+
+
+class RefusesCalls:
+    """The methods of a Celery task that call it as a function, refused: none can be where answers come with a batch."""
+
+    name: str
+
+    #: What to write in their place.
+    instead = ""
+
+    def map(self, it: Any) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse_method("map")
+
+    def starmap(self, it: Any) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse_method("starmap")
+
+    def chunks(self, it: Any, n: int) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            TypeError: always.
+        """
+        self._refuse_method("chunks")
+
+    def _refuse_method(self, method: str) -> NoReturn:
+        raise TypeError(
+            f"{self.name.rpartition('.')[2]}.{method}() cannot be: Celery calls a task as a function for it. "
+            f"{self.instead}. Nothing was stored or sent"
+        )
 
 
 class InnerTask(_Task):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from celery.result import AsyncResult
 from celery.utils import uuid
@@ -14,7 +14,7 @@ from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.outputs import name_options
 from claude_batch_tasks.records import Summary
 from claude_batch_tasks.results.async_result import JobResult
-from claude_batch_tasks.steps import JobTask, by_name, message_headers
+from claude_batch_tasks.steps import JobTask, RefusesCalls, by_name, message_headers
 from claude_batch_tasks.tasks.send_job import SendJob, stage_job, staged_job
 from claude_batch_tasks.tasks.sent_jobs import remove_refused_job
 
@@ -28,11 +28,15 @@ if TYPE_CHECKING:
     from claude_batch_tasks.wire.batch_requests import Requests
 
 
-class JobCalls(JobTask):
+class JobCalls(RefusesCalls, JobTask):
     """The part of ``run_batch`` that callers see."""
 
     abstract = True
     inner = SendJob
+    instead = (
+        "A job takes all requests at once, and divides them into batches: run_batch.delay(requests). For several jobs: "
+        "group(run_batch.s(requests) for requests in ...)"
+    )
 
     if TYPE_CHECKING:  # Celery's own, or the app's task class's, is what is called
 
@@ -84,37 +88,6 @@ class JobCalls(JobTask):
         return (
             "run_batch cannot be called as a function: a job is run by workers. Submit it with "
             "run_batch.delay(requests), or run_batch.apply_async((requests,), {...}). Nothing was stored or sent"
-        )
-
-    def map(self, it: Any) -> NoReturn:
-        """Refuse: a job takes all of its requests at once.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse_method("map")
-
-    def starmap(self, it: Any) -> NoReturn:
-        """Refuse: a job takes all of its requests at once.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse_method("starmap")
-
-    def chunks(self, it: Any, n: int) -> NoReturn:
-        """Refuse: a job divides its requests by itself.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse_method("chunks")
-
-    def _refuse_method(self, method: str) -> NoReturn:
-        raise TypeError(
-            f"run_batch.{method}() cannot be: Celery calls a task as a function for it, and a job is run by workers. "
-            "A job takes all requests at once, and divides them into batches: run_batch.delay(requests). For several "
-            "jobs: group(run_batch.s(requests) for requests in ...). Nothing was stored or sent"
         )
 
     def apply_async(  # type: ignore[override]  # a job takes its requests, and what JobOptions has

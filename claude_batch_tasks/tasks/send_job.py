@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from numbers import Real
 from typing import Any
 
 from celery import Celery
 from celery.result import AsyncResult
 from celery.utils import uuid
-from celery.utils.time import maybe_iso8601, maybe_make_aware
 
-from claude_batch_tasks import errors
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
 from claude_batch_tasks.steps.task_classes import InnerTask, by_name
 from claude_batch_tasks.store import HasJobs, open_store
-from claude_batch_tasks.tasks import sent_jobs
+from claude_batch_tasks.tasks import call_options, sent_jobs
+
+#: Why a limit for one run is refused, and what to do.
+_LIMITS = (
+    "and a job has many runs: it would not limit the job. Use max_wait, which does (run_batch.delay(requests, "
+    "max_wait=7200)); limits of single runs are those of task_annotations"
+)
 
 #: The job that is being submitted, and its record: the app's task class sends it, at once or later.
 staged_job: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", default=None)
@@ -51,7 +53,7 @@ class SendJob(InnerTask):
         job_id: str = kwargs["job_id"]
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, task_id=job_id, **options)
-        delay = read_delay(self.app, options)
+        delay = call_options.read_delay(self.app, options)
         options |= _reroute_job(self.app, store, job_id, record, options)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
@@ -89,14 +91,12 @@ def stage_job(
         TypeError, InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
         StoreUnavailable: the store does not answer; nothing was stored or sent.
     """
-    kwargs = dict(kwargs)
-    if len(args) > 1 or (args and "requests" in kwargs) or not (args or "requests" in kwargs):
-        raise TypeError("run_batch takes the requests, and options by keyword. Nothing was stored or sent")
-    requests = args[0] if args else kwargs.pop("requests")
-    _refuse_limits(options)
+    refusal = "run_batch takes the requests, and options by keyword"
+    requests, kwargs = call_options.read_argument("requests", args, kwargs, refusal)
+    call_options.refuse_limits("run_batch", options, _LIMITS)
     delay, expires_at = (
-        read_delay(app, options),
-        read_expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options}),
+        call_options.read_delay(app, options),
+        call_options.read_expiry(app, {"expires": app.tasks[routing.RUN_BATCH].expires, **options}),
     )
     if not app.conf.task_always_eager:
         publishing.choose_serializer(app)
@@ -114,51 +114,3 @@ def stage_job(
         delay=delay,
         expires_at=expires_at,
     )
-
-
-def _refuse_limits(options: Mapping[str, Any]) -> None:
-    """Refuse a limit for one run of a task, which would not limit the job.
-
-    Raises:
-        InvalidSettings: such a limit was given.
-    """
-    if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
-        raise errors.InvalidSettings(
-            f"run_batch option {given[0]} limits one run of a task, and a job has many runs: it would not limit the "
-            "job. Use max_wait, which does (run_batch.delay(requests, max_wait=7200)); limits of single runs are those "
-            "of task_annotations. Nothing was stored or sent"
-        )
-
-
-def read_delay(app: Celery, options: Mapping[str, Any]) -> float:
-    """Return the seconds from now at which a task with these options is to start, as Celery's workers read them.
-
-    Raises:
-        InvalidSettings: eta is not a moment.
-    """
-    if (countdown := options.get("countdown")) or (eta := options.get("eta")) is None:
-        return float(countdown or 0)
-    return max(_read_moment(app, "eta", eta) - time.time(), 0)  # noqa: TID251 - as Celery has it
-
-
-def read_expiry(app: Celery, options: Mapping[str, Any]) -> float | None:
-    """Return when it is too late for a task with these options to start, epoch seconds, as Celery's workers read it.
-
-    Raises:
-        InvalidSettings: expires is neither a moment nor a number of seconds.
-    """
-    expires = options.get("expires")
-    if expires is None or (isinstance(expires, Real) and not isinstance(expires, bool)):
-        return None if expires is None else time.time() + float(expires)  # noqa: TID251 - as Celery has it
-    return _read_moment(app, "expires", expires)
-
-
-def _read_moment(app: Celery, name: str, value: Any) -> float:
-    try:
-        read: Any = maybe_iso8601(value if isinstance(value, str) else value.isoformat())
-        moment = maybe_make_aware(read, app.timezone)
-    except (AttributeError, TypeError, ValueError):
-        kind = "a datetime or one as ISO 8601 text" + (", or a number of seconds" if name == "expires" else "")
-        text = f"run_batch option {name} must be {kind}, not {value!r}. Nothing was stored or sent"
-        raise errors.InvalidSettings(text) from None
-    return float(moment.timestamp())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from celery.utils import uuid
 
@@ -12,7 +12,7 @@ from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.lifecycle.pools import revoking
 from claude_batch_tasks.outputs import name_options
 from claude_batch_tasks.results.ask_result import AskResult, EagerAskResult
-from claude_batch_tasks.steps import BatchTask, by_name
+from claude_batch_tasks.steps import BatchTask, RefusesCalls, by_name
 from claude_batch_tasks.tasks.asks.checking import check_ask, read_arguments, refuse_limits
 from claude_batch_tasks.tasks.asks.send_ask import SendAsk, checked_ask
 from claude_batch_tasks.wire import plain_json
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from claude_batch_tasks.tasks.call_types import SendOptions
 
 
-class AskCalls(BatchTask):
+class AskCalls(RefusesCalls, BatchTask):
     """The part of ``ask`` that callers see."""
 
     abstract = True
     inner = SendAsk
+    instead = "Write group(ask.s(params) for params in ...), or run_batch.delay(requests)"
     ignore_result = False
 
     if TYPE_CHECKING:  # Celery's own, or the app's task class's, is what is called
@@ -78,36 +79,6 @@ class AskCalls(BatchTask):
                 "ask.apply_async((params,), {...}). Nothing was stored or sent"
             )
         return super().__call__(*args, **kwargs)
-
-    def map(self, it: Any) -> NoReturn:
-        """Refuse: each ask is a task by itself.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse_method("map")
-
-    def starmap(self, it: Any) -> NoReturn:
-        """Refuse: each ask is a task by itself.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse_method("starmap")
-
-    def chunks(self, it: Any, n: int) -> NoReturn:
-        """Refuse: each ask is a task by itself.
-
-        Raises:
-            TypeError: always.
-        """
-        self._refuse_method("chunks")
-
-    def _refuse_method(self, method: str) -> NoReturn:
-        raise TypeError(
-            f"ask.{method}() cannot be: Celery calls a task as a function for it. Write "
-            "group(ask.s(params) for params in ...), or run_batch.delay(requests). Nothing was stored or sent"
-        )
 
     def apply_async(  # type: ignore[override]  # an ask takes its params, and what AskOptions has
         self,

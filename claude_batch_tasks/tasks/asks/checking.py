@@ -9,6 +9,7 @@ from celery import Celery
 
 from claude_batch_tasks import errors
 from claude_batch_tasks.lifecycle.pools import adding
+from claude_batch_tasks.tasks import call_options
 
 
 class CheckedAsk(NamedTuple):
@@ -31,10 +32,8 @@ def read_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[An
     Raises:
         TypeError: there are no params, or more than them.
     """
-    options = dict(kwargs)
-    if len(args) > 1 or (args and "params" in options) or not (args or "params" in options):
-        raise TypeError("ask takes the params of one request, and options by keyword. Nothing was stored or sent")
-    return (args[0] if args else options.pop("params")), options
+    refusal = "ask takes the params of one request, and options by keyword"
+    return call_options.read_argument("params", args, kwargs, refusal)
 
 
 def refuse_limits(options: Mapping[str, Any]) -> None:
@@ -43,11 +42,8 @@ def refuse_limits(options: Mapping[str, Any]) -> None:
     Raises:
         InvalidSettings: such a limit was given.
     """
-    if given := [name for name in ("time_limit", "soft_time_limit") if options.get(name) is not None]:
-        raise errors.InvalidSettings(
-            f"ask option {given[0]} limits one run of a task, and would not limit how long the answer takes. Use "
-            "deadline, or max_wait (ask.delay(params, max_wait=7200)). Nothing was stored or sent"
-        )
+    advice = "and would not limit how long the answer takes. Use deadline, or max_wait"
+    call_options.refuse_limits("ask", options, f"{advice} (ask.delay(params, max_wait=7200))")
 
 
 def check_ask(app: Celery, ask_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CheckedAsk:

@@ -22,7 +22,7 @@ from claude_batch_tasks.steps.task_classes import InnerTask
 from claude_batch_tasks.store import open_store
 from claude_batch_tasks.tasks.asks import eager_asks
 from claude_batch_tasks.tasks.asks.checking import CheckedAsk, check_ask
-from claude_batch_tasks.tasks.send_job import read_delay, read_expiry
+from claude_batch_tasks.tasks.call_options import read_delay, read_expiry
 
 #: The ask that is being sent: the app's task class sends it, at once or later.
 checked_ask: ContextVar[CheckedAsk | None] = ContextVar("checked", default=None)
