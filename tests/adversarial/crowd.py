@@ -10,7 +10,6 @@ import argparse
 import gc
 import json
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -28,17 +27,16 @@ from typing import Any
 from celery import Celery
 
 from claude_batch_tasks import BatchJob
-from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Refusal, Scenario, Simulator
 from claude_batch_tasks.store import Store, open_store_at
 from tests.adversarial.asking import make_app
 from tests.adversarial.crowd_asks import ENDED, FOLLOWED, CrowdAsk
+from tests.adversarial.storm import ENDED as OVER, Workers
 from tests.support import FAST, inherited
 
 #: What a million tokens of input and of output cost, in dollars, by model.
 PRICES = {"claude-haiku-4-5": (1.0, 5.0)}
-
-OVER = re.compile(rb'"status": "(SUCCESS|FAILURE|REVOKED)"')
 
 #: Ids that are asked for in one go.
 CHUNK = 1000
@@ -107,20 +105,10 @@ class Crowd:
         self.producers: dict[int, subprocess.Popen[bytes]] = {}
         self.left = set(range(args.producers))
         self.kills: Counter[str] = Counter()
-        options = (f"--concurrency={args.concurrency}", "--include=tests.adversarial.crowd_asks")
-        self.workers = [
-            Worker(
-                env,
-                folder / f"worker-{number}.log",
-                app="tests.adversarial.forgetful",
-                options=(*options, f"--hostname=worker-{number}@crowd"),
-            )
-            for number in (0, 1)
-        ]
+        self.workers = Workers(env, folder, args.concurrency, "--include=tests.adversarial.crowd_asks")
 
     def __enter__(self) -> Crowd:
-        for worker in self.workers:
-            worker.start()
+        self.workers.__enter__()
         for producer in range(self.args.producers):
             self._start(producer)
         return self
@@ -129,14 +117,11 @@ class Crowd:
         for process in self.producers.values():
             process.kill()
             process.wait()
-        for worker in self.workers:
-            worker.stop(kill=True)
+        self.workers.__exit__()
 
     def kill_worker(self) -> None:
-        worker = self.workers[self.kills["worker"] % len(self.workers)]
-        worker.stop(kill=True)
+        self.workers.kill_one()
         self.kills["worker"] += 1
-        worker.start()
 
     def kill_producer(self) -> None:
         if self.left:

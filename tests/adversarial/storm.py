@@ -64,10 +64,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 class Workers:
     """Two workers; one of them, in turn, is killed with its whole process group, and started again."""
 
-    def __init__(self, env: dict[str, str], folder: Path, concurrency: int) -> None:
-        options = (f"--concurrency={concurrency}",)
+    def __init__(self, env: dict[str, str], folder: Path, concurrency: int, *options: str) -> None:
+        options = (f"--concurrency={concurrency}", *options)
         self._workers = [
-            Worker(env, folder / f"worker-{n}.log", app="tests.adversarial.forgetful", options=options) for n in (0, 1)
+            Worker(
+                env,
+                folder / f"worker-{number}.log",
+                app="tests.adversarial.forgetful",
+                options=(*options, f"--hostname=worker-{number}@tests"),
+            )
+            for number in (0, 1)
         ]
         self.kills = 0
 

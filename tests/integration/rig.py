@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import socket
@@ -14,9 +15,10 @@ from typing import Any
 from celery import Celery
 
 from claude_batch_tasks import BatchJob
-from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.simulator import Simulator
 from tests.factories import make_params
-from tests.support import wait_until
+from tests.support import FAST, inherited, wait_until
 
 #: Where the app ``ending`` writes down signals: name, task, its id, the process and thread, when, more.
 HEARD = "ending:heard"
@@ -24,7 +26,16 @@ HEARD = "ending:heard"
 #: Where it writes down the messages of tasks that ran.
 RAN = "ending:ran"
 
-__all__ = ["Proxy", "Source", "account_for", "requests", "set_up", "signal_worker"]
+__all__ = [
+    "Proxy",
+    "Source",
+    "account_for",
+    "forget_account",
+    "open_world",
+    "requests",
+    "set_up",
+    "signal_worker",
+]
 
 _REQUEST_LINE = re.compile(rb"([A-Z]+ \S+) HTTP/1\.1\r\n")
 
@@ -47,6 +58,27 @@ def account_for(app: Celery, job_id: str, name: str, count: int) -> dict[str, in
             assert row.text.rstrip(".") == f"Echo: prompt {number} of {name}"
     assert len(seen) == count
     return types
+
+
+@contextlib.contextmanager
+def open_world(log: Path) -> Iterator[tuple[Celery, Simulator]]:
+    """Yield an app with a worker of two processes, and the simulator that both call; tests that do no harm share it."""
+    with RedisServer() as redis, Simulator("healthy") as simulator:
+        urls = {"CELERY_BROKER_URL": redis.url, "CELERY_RESULT_BACKEND": redis.url}
+        with Worker({**inherited(), **FAST, **simulator.env, **urls}, log):
+            app = Celery("world", broker=redis.url, backend=redis.url, set_as_current=False)
+            app.conf.update(result_expires=3600)
+            app.loader.import_task_module("claude_batch_tasks.tasks")
+            yield app, simulator
+            gc.collect()
+            app.close()
+
+
+def forget_account(app: Celery) -> None:
+    """Leave nothing of what the calls of earlier tests have shown of the account: pauses, and how long batches took."""
+    client: Any = app.backend.client
+    for key in [key for part in ("held", "pace:*", "account:*:past") for key in client.keys(f"claude_batch:{part}")]:
+        client.delete(key)
 
 
 class Source(str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +10,9 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, errors, run_batch
-from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
-from tests.integration.rig import account_for, requests
-from tests.support import FAST, inherited, wait_until
+from tests.integration.rig import account_for, forget_account, open_world, requests
+from tests.support import wait_until
 
 pytestmark = pytest.mark.workers
 
@@ -32,21 +30,8 @@ def notes(app: Celery, job_id: str) -> Counter[str | None]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Celery, Simulator]]:
     """A worker with two processes that all of these tests share: none does it any harm."""
-    with RedisServer() as redis, Simulator("healthy") as simulator:
-        env = {
-            **inherited(),
-            **FAST,
-            **simulator.env,
-            "CELERY_BROKER_URL": redis.url,
-            "CELERY_RESULT_BACKEND": redis.url,
-        }
-        with Worker(env, tmp_path_factory.mktemp("chances") / "worker.log"):
-            app = Celery("chances", broker=redis.url, backend=redis.url, set_as_current=False)
-            app.conf.update(result_expires=3600)
-            app.loader.import_task_module("claude_batch_tasks.tasks")
-            yield app, simulator
-            gc.collect()
-            app.close()
+    with open_world(tmp_path_factory.mktemp("chances") / "worker.log") as found:
+        yield found
 
 
 @pytest.fixture
@@ -55,9 +40,7 @@ def app(world: tuple[Celery, Simulator]) -> Celery:
     app, _ = world
     app.set_current()
     app.conf.task_always_eager = False
-    client = app.backend.client
-    for key in [key for part in ("held", "pace:*", "account:*:past") for key in client.keys(f"claude_batch:{part}")]:
-        client.delete(key)
+    forget_account(app)
     return app
 
 

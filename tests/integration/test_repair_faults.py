@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
-from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Answer, Fault, Simulator
 from tests.factories import make_params
-from tests.support import FAST, inherited, wait_until
+from tests.integration.rig import forget_account, open_world
+from tests.support import wait_until
 
 pytestmark = [pytest.mark.workers, pytest.mark.latest]
 
@@ -28,30 +27,15 @@ REFUSED = Answer(prompt="0$", attempts=1, refusal="cyber", text="I")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Celery, Simulator]]:
     """A worker with two processes that all of these tests share."""
-    with RedisServer() as redis, Simulator("healthy") as simulator:
-        env = {
-            **inherited(),
-            **FAST,
-            **simulator.env,
-            "CELERY_BROKER_URL": redis.url,
-            "CELERY_RESULT_BACKEND": redis.url,
-        }
-        with Worker(env, tmp_path_factory.mktemp("repairs") / "worker.log"):
-            app = Celery("repairs", broker=redis.url, backend=redis.url, set_as_current=False)
-            app.conf.update(result_expires=3600)
-            app.loader.import_task_module("claude_batch_tasks.tasks")
-            yield app, simulator
-            gc.collect()
-            app.close()
+    with open_world(tmp_path_factory.mktemp("repairs") / "worker.log") as found:
+        yield found
 
 
 @pytest.fixture
 def app(world: tuple[Celery, Simulator]) -> Celery:
     app, _ = world
     app.set_current()
-    client = app.backend.client
-    for key in [key for part in ("held", "pace:*", "account:*:past") for key in client.keys(f"claude_batch:{part}")]:
-        client.delete(key)
+    forget_account(app)
     return app
 
 

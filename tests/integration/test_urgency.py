@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import threading
 from array import array
@@ -19,7 +18,6 @@ from celery.utils import uuid
 from fastapi import FastAPI
 
 from claude_batch_tasks import BatchJob, ask, errors, run_batch
-from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.rules.polling import MIN_SAMPLES
@@ -28,8 +26,8 @@ from claude_batch_tasks.steps import message_chain
 from claude_batch_tasks.store import lost_records, open_store_at
 from claude_batch_tasks.tasks import recover_jobs
 from tests.factories import make_params
-from tests.integration.rig import requests
-from tests.support import FAST, inherited
+from tests.integration.rig import forget_account, open_world, requests
+from tests.support import FAST
 from tests.web.servers import ask as fetch, serve_asgi
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
@@ -41,36 +39,22 @@ SLOW = 600.0
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Celery, Simulator]]:
     """A worker with two processes that all of these tests share: none does it any harm."""
-    with RedisServer() as redis, Simulator("healthy") as simulator:
-        env = {
-            **inherited(),
-            **FAST,
-            **simulator.env,
-            "CELERY_BROKER_URL": redis.url,
-            "CELERY_RESULT_BACKEND": redis.url,
-        }
-        with Worker(env, tmp_path_factory.mktemp("urgency") / "worker.log"):
-            app = Celery("urgency", broker=redis.url, backend=redis.url, set_as_current=False)
-            app.conf.update(result_expires=3600)
-            app.loader.import_task_module("claude_batch_tasks.tasks")
-            app.set_current()
-            yield app, simulator
-            gc.collect()
-            app.close()
+    with open_world(tmp_path_factory.mktemp("urgency") / "worker.log") as found:
+        yield found
 
 
 @pytest.fixture
 def app(world: tuple[Celery, Simulator]) -> Celery:
-    return world[0]
+    app, _ = world
+    app.set_current()
+    forget_account(app)
+    return app
 
 
 @pytest.fixture
 def simulator(world: tuple[Celery, Simulator]) -> Simulator:
-    app, simulator = world
+    _, simulator = world
     simulator.reset("healthy")
-    client = app.backend.client
-    for key in client.keys("claude_batch:account:*:past"):  # how long batches took
-        client.delete(key)
     return simulator
 
 
