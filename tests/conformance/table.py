@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -18,6 +19,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, GroupResult, allow_join_result
 from kombu import Exchange, Queue
 
+from claude_batch_tasks.errors import JobNotFound
 from tests.conformance.bench import Bench, Configuration, Lane, Subject
 
 #: Of most rows, which share a worker.
@@ -966,6 +968,17 @@ def revoke_early(bench: Bench, task: Subject) -> dict[str, Any]:
     return {**bench.ended(result, 40), "signals": lambda: bench.signals(result.id, "task_prerun", *ENDS)}
 
 
+def _wait_until_it_runs(bench: Bench, task: Subject, result: Any) -> None:
+    """Wait until a task has begun; an ask, until its batch is made."""
+
+    def has_batch() -> bool:
+        with suppress(JobNotFound):
+            return any(batch.batch_id for batch in result.job.status().batches)
+        return False
+
+    bench.wait(has_batch if task.ends_elsewhere else lambda: bench.began(result.id))
+
+
 @row(
     RESULTS,
     "`revoke()` while it runs",
@@ -975,7 +988,7 @@ def revoke_early(bench: Bench, task: Subject) -> dict[str, Any]:
 )
 def revoke_running(bench: Bench, task: Subject) -> dict[str, Any]:
     result = task.s("slow").apply_async()
-    bench.wait(lambda: bench.began(result.id))
+    _wait_until_it_runs(bench, task, result)
     time.sleep(2)
     result.revoke()
     return bench.ended(result)
@@ -984,7 +997,7 @@ def revoke_running(bench: Bench, task: Subject) -> dict[str, Any]:
 @row(RESULTS, "`revoke(terminate=True)` while it runs", only="prefork")
 def revoke_terminate(bench: Bench, task: Subject) -> dict[str, Any]:
     result = task.s("slow").apply_async()
-    bench.wait(lambda: bench.began(result.id))
+    _wait_until_it_runs(bench, task, result)
     time.sleep(2)
     sent = time.monotonic()
     result.revoke(terminate=True)
