@@ -11,6 +11,7 @@ from claude_batch_tasks.results import reader
 from claude_batch_tasks.results.answers_by_reference import Answer
 from claude_batch_tasks.results.ask_failures import explain_result, make_error as make_error
 from claude_batch_tasks.store import ReadableStore
+from claude_batch_tasks.wire import result_rows
 
 #: The most asks, and bytes of outcomes, that are held at a time.
 CHUNK = 500
@@ -33,9 +34,13 @@ class AskOutcome(NamedTuple):
             return Answer(job_id, self.ask_id)
         return explain_result(job_id, reader.as_result(self.ask_id, self.outcome))
 
-    def sum_cost(self) -> int:
-        """Return what the ask has cost, in nano-dollars; 0 for what is not known of it."""
-        attempts = reader.as_result("", self.outcome).attempts
+    def sum_cost(self) -> int | None:
+        """Return what the ask has cost, in nano-dollars; None: it may have been billed for more than is known."""
+        outcome = self.outcome
+        attempts = reader.as_result("", outcome).attempts
+        unknown = any(attempt.type == "succeeded" and attempt.cost is None for attempt in attempts)
+        if unknown or outcome.row.error_type in result_rows.MAY_BE_BILLED:
+            return None
         return round(sum(attempt.cost or 0.0 for attempt in attempts) * 1_000_000_000)
 
 

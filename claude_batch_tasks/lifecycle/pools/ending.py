@@ -148,8 +148,8 @@ class AskEnding:
         revoked: dict[int, AskEnd] = {}
         for (place, found), at in zip(chunk.items(), places, strict=True):
             position, end = batch.first + place, found.choose_end(self.job_id)
-            if at.reserved:
-                spent[found.ask_id] = found.sum_cost()
+            if at.reserved and (cost := found.sum_cost()) is not None:
+                spent[found.ask_id] = cost
             if at.state == "revoked":
                 revoked[position] = AskEnd(found.ask_id, "revoked")
             elif not isinstance(end, Exception) and at_once and plain_asks.is_plain(at):
