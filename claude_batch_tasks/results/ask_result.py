@@ -160,6 +160,22 @@ class AskResult(StoredResult):
         except errors.StoreUnavailable:  # which proves nothing
             return meta
 
+    def _maybe_set_cache(self, meta: Any) -> Any:
+        """Take the state that the result back end has, but not that the ask is revoked before the store says so.
+
+        Celery's workers store that of each id in a revoke; an ask in a batch ends with its answer.
+        """
+        if meta and meta["status"] == REVOKED and self._still_waits():
+            meta = {**meta, "status": PENDING, "result": None}
+        return super()._maybe_set_cache(meta)  # type: ignore[misc]
+
+    def _still_waits(self) -> bool:
+        try:
+            place = self._read_place()
+        except errors.StoreUnavailable:  # which proves nothing
+            return False
+        return place is not None and place.state == "waiting"
+
     def _describe_waiting(self, meta: dict[str, Any], place: AskPlace) -> dict[str, Any]:
         pool, job = self._store.pools.read_pool(place.job_id), None
         if pool is None and (job := self._store.jobs.read_job(place.job_id)) is None:

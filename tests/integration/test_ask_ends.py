@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,8 +218,12 @@ def test_revoked_too_late(world: World) -> None:
     simulator.behave(processing_seconds=3)
     result = ask.delay(make_params("too late"), **SOON)
     wait_until(lambda: simulator.journal(prompts=False).batches)
-    assert app.control.revoke(result.id, reply=True, timeout=30, limit=1)
-    wait_until(lambda: app.backend.get_state(result.id) == "PENDING")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask.AsyncResult(result.id).get, 60)
+        assert app.control.revoke(result.id, reply=True, timeout=30, limit=1)
+        assert result.state == "PROGRESS"
+        wait_until(lambda: app.backend.get_state(result.id) == "PENDING")
+        assert waiting.result().complete
     wait_until(lambda: place_of(app, result.id).state == "succeeded")
     assert ask.AsyncResult(result.id).get(timeout=60).complete
 
@@ -226,14 +231,16 @@ def test_revoked_too_late(world: World) -> None:
 def test_terminated_while_it_is_in_a_batch(world: World) -> None:
     """It ends at once, and nothing follows it; its pool-mates get their answers."""
     app, simulator = world
-    simulator.behave(processing_seconds=3)
+    simulator.behave(processing_seconds=6)
     ended_one = chain(ask.s(make_params("terminated"), **together(2)), app.signature("ending.follow")).delay()
     kept = ask.delay(make_params("kept"), **together(2))
     wait_until(lambda: simulator.journal(prompts=False).batches)
     result = ended_one.parent
     result.revoke(terminate=True)
+    wait_until(lambda: result.state == "REVOKED")
+    assert kept.state == "PROGRESS"
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=3)
+        result.get(timeout=60)
     assert kept.get(timeout=60).complete
     job = kept.job
     wait_until(lambda: job.status().state == "completed")
