@@ -14,6 +14,7 @@ from celery.result import AsyncResult, EagerResult
 from celery.states import FAILURE, PENDING, READY_STATES, REVOKED, SUCCESS
 
 from claude_batch_tasks import errors
+from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.pool_records import AskPlace
 from claude_batch_tasks.results.answers_by_reference import Answer
@@ -45,6 +46,9 @@ class AskResult(StoredResult):
     the back end has lost ends as the store says; one that the store has lost ends with ``JobNotFound``.
 
     Args:
+        id: that of the ask; any process may read its answer.
+        app: the Celery app; default: the current one.
+        backend, task_name, parent: as for Celery's AsyncResult.
         expected: the ask is, or was, in the store. Otherwise it counts as lost only after it was seen there: a later
             link of a chain is put into the store when its turn comes. ``ask.AsyncResult(id)`` is for these.
     """
@@ -53,9 +57,19 @@ class AskResult(StoredResult):
     _settings: Settings | None = None
     """Those of the app, if they were read already: thousands may wait in one event loop."""
 
-    def __init__(self, id: str, *args: Any, expected: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        id: str,
+        backend: Any = None,
+        task_name: str | None = None,
+        app: Celery | None = None,
+        parent: Any = None,
+        *,
+        expected: bool = True,
+    ) -> None:
         self._expected = expected
-        super().__init__(id, *args, **kwargs)
+        # Celery's implicit app, in a program or a thread without one, has no result back end.
+        super().__init__(id, backend, task_name, app or configured_app(), parent)
 
     def expect_place(self, place: AskPlace, settings: Settings) -> None:
         """Record where the ask is in the store.
@@ -226,6 +240,7 @@ class AskResult(StoredResult):
         False: its batch is being made or was made, or it has ended. A batch can be canceled as a whole only:
         ``job.cancel()``.
         """
+        importlib.import_module("claude_batch_tasks.tasks")  # registers them; they stand above this module
         task: Any = self.app.tasks[ASK]
         [withdrawn] = task.revoke_asks([str(self.id)])
         return bool(withdrawn)

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
+from claude_batch_tasks import ask
 from tests.factories import make_params
 
 REQUEST = {
@@ -18,10 +20,10 @@ REQUEST = {
 }
 
 
-def run_code(code: str, **environ: str) -> str:
+def run_code(code: str, *args: str, **environ: str) -> str:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "CLAUDE_BATCH_"))}
     return subprocess.run(
-        [sys.executable, "-c", code], env={**clean, **environ}, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code, *args], env={**clean, **environ}, check=True, capture_output=True, text=True
     ).stdout.strip()
 
 
@@ -80,6 +82,22 @@ class TestTheAppTasksAreSentWith:
             "thread = threading.Thread(target=lambda: print(configured_app() is app)); thread.start(); thread.join()"
         )
         assert run_code(code) == "True"
+
+
+def test_an_id_of_an_ask_is_enough_for_a_program_that_asks_nothing(app: Celery, redis_url: str) -> None:
+    app.set_current()
+    asked = ask.delay(make_params("hello"))
+    code = (
+        "import sys, threading\n"
+        "from celery import Celery\n"
+        "from claude_batch_tasks import AskResult\n"
+        "app = Celery('shop', broker=sys.argv[1], backend=sys.argv[1])\n"
+        "def read():\n"
+        "    found = AskResult(sys.argv[2])\n"
+        "    print(found.app is app, found.state, found.cancel(), found.state)\n"
+        "thread = threading.Thread(target=read); thread.start(); thread.join()"
+    )
+    assert run_code(code, redis_url, asked.id) == "True PROGRESS True REVOKED"
 
 
 class TestPytest:
