@@ -117,7 +117,7 @@ class JobCalls(RefusesCalls, JobTask):
         if self.app.main == "default":
             # Celery's implicit app, in a program that configured none: the ready-made app knows broker and settings.
             return configured_app().tasks[self.name].apply_async(given, named, task_id=task_id, **sending)
-        task_id = task_id or uuid()
+        task_id = str(task_id or uuid())  # a UUID is an id to Celery
         with _explained_outage():
             record = stage_job(self.app, task_id, given, named, sending)
         with message_headers.observe_headers() as seen:

@@ -43,7 +43,7 @@ class SendJob(InnerTask):
         kwargs, options = dict(kwargs or {}), {**options, **by_name(more)}
         store = open_store(Settings.of(self.app))
         if "job_id" not in kwargs:  # the app's class can get here without our ``apply_async``
-            task_id = task_id or uuid()
+            task_id = str(task_id or uuid())
             record: JobRecord | None = stage_job(self.app, task_id, tuple(args or ()), kwargs, options)
             args, kwargs = (), {"job_id": task_id}
         else:

@@ -107,7 +107,7 @@ class AskCalls(RefusesCalls, BatchTask):
             ask: Any = configured_app().tasks[self.name]
             return cast("AskResult", ask.apply_async(args, kwargs, task_id, **sending))
         refuse_limits(sending)
-        task_id = task_id or uuid()
+        task_id = str(task_id or uuid())  # a UUID is an id to Celery
         checked = check_ask(self.app, task_id, given, named)
         if self.app.conf.task_always_eager:
             params, own = read_arguments(given, named)

@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -203,6 +204,12 @@ class TestSubmitting:
         with ThreadPoolExecutor(6) as pool:
             [first] = [n for n in pool.map(submit, range(6)) if n is not None]
         assert [r["custom_id"] for r in BatchJob(JOB, app).requests()] == [f"{first}-{m}" for m in range(50)]
+
+    def test_takes_a_uuid_as_an_id(self, app: Celery, make_request: Any) -> None:
+        chosen: Any = uuid.uuid4()
+        result = run_batch.apply_async(([make_request("a")],), task_id=chosen)
+        assert [request["custom_id"] for request in BatchJob(result.id, app).requests()] == ["a"]
+        assert result.id == str(chosen)
 
 
 class TestADeadline:
