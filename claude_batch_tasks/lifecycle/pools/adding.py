@@ -183,7 +183,7 @@ def _bound_cost(settings: Settings, params: dict[str, Any], limited: str) -> int
     through_batches = settings.ask_mode == "batch" and settings.fallback == "off"
     found = request_bounds.budget_need(params, settings.price_list, batch=through_batches)
     if isinstance(found, request_bounds.Unbounded):
-        text = f"{limited} cannot be guaranteed: {found.why}, or leave {limited} out (params.{found.field})"
+        text = f"{limited} cannot be guaranteed: {found.why}, or leave {limited} out ({found.field})"
         raise InvalidRequests(f"{text}. Nothing was stored or sent", [[None, None, found.field, found.why]])
     return spending.to_nano_dollars(found.most)
 

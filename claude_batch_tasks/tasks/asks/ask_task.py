@@ -9,7 +9,7 @@ from typing import Any
 from celery.exceptions import Ignore
 
 from claude_batch_tasks import errors
-from claude_batch_tasks.errors import InvalidRequests, InvalidSettings
+from claude_batch_tasks.errors import BudgetSpent, InvalidRequests, InvalidSettings
 from claude_batch_tasks.lifecycle.pools import ask_run
 from claude_batch_tasks.steps import job_task, message_chain, routing
 from claude_batch_tasks.tasks.asks import eager_asks
@@ -42,19 +42,18 @@ class Ask(AskCalls):
             What is to be raised: Ignore, since it runs again when it ends, or what is wrong with it.
 
         Raises:
-            BudgetSpent, StoreUnavailable: nothing was stored.
+            StoreUnavailable: nothing was stored.
         """
         request: Any = self.request
         args = () if params is None else (params,)
-        try:
-            found = check_ask(self.app, str(request.id), args, options)
-        except (InvalidRequests, InvalidSettings, TypeError) as exc:
-            self._forget_params()
-            return exc.with_traceback(None)
         sent = message_chain.options_of_request(request)
         route = routing.find_route_of_message(request.delivery_info)
         sent |= routing.merge_options(route) | {"expires": request.expires}
-        store_ask(self.app, found, sent, vars(request))
+        try:
+            store_ask(self.app, check_ask(self.app, str(request.id), args, options), sent, vars(request))
+        except (BudgetSpent, InvalidRequests, InvalidSettings, TypeError) as exc:
+            self._forget_params()
+            return exc.with_traceback(None)
         return Ignore("it is in its pool")
 
     def _forget_params(self) -> None:

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from celery import Celery
 
 from claude_batch_tasks import errors
+from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.lifecycle.pools import adding
+from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store import open_store
 from claude_batch_tasks.tasks import call_options
 
 
@@ -56,6 +59,23 @@ def check_ask(app: Celery, ask_id: str, args: tuple[Any, ...], kwargs: Mapping[s
     try:
         plan = adding.plan_asks(app, options)
         deadline = options.get("deadline", plan.settings.deadline)
+        read_deadline(plan.settings, deadline)  # the ask may be stored later, after a commit
         return CheckedAsk(ask_id, plan, adding.check_params(plan, params), deadline)
     except errors.InvalidSettings as exc:
         raise errors.InvalidSettings(str(exc).replace("run_batch option", "ask option")) from None
+
+
+def read_deadline(settings: Settings, deadline: Any) -> float | None:
+    """Return the seconds until an answer is wanted; None: it may come at any time.
+
+    Args:
+        deadline: as the caller gave it.
+
+    Raises:
+        InvalidSettings: it is no deadline.
+        StoreUnavailable: the store, whose clock counts, does not answer.
+    """
+    if deadline is None:
+        return None
+    left = submission.seconds_until(deadline, lambda: open_store(settings).now())
+    return settings.override({"deadline": left}).deadline

@@ -16,12 +16,11 @@ from kombu.utils.functional import maybe_list
 
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.lifecycle.pools import adding
-from claude_batch_tasks.lifecycle.submission import seconds_until
 from claude_batch_tasks.steps import by_name, message_chain, message_headers, routing
 from claude_batch_tasks.steps.task_classes import InnerTask
 from claude_batch_tasks.store import open_store
 from claude_batch_tasks.tasks.asks import eager_asks
-from claude_batch_tasks.tasks.asks.checking import CheckedAsk, check_ask
+from claude_batch_tasks.tasks.asks.checking import CheckedAsk, check_ask, read_deadline
 from claude_batch_tasks.tasks.call_options import read_delay, read_expiry
 
 #: The ask that is being sent: the app's task class sends it, at once or later.
@@ -44,7 +43,7 @@ class SendAsk(InnerTask):
         options = {**task._get_exec_options(), **options}
         found = checked_ask.get()
         if found is None or found.ask_id != task_id:
-            found = check_ask(self.app, task_id or uuid(), tuple(args or ()), kwargs or {})
+            found = check_ask(self.app, str(task_id or uuid()), tuple(args or ()), kwargs or {})
         result: Any = task.AsyncResult(found.ask_id)
         parent = self.app.current_worker_task
         if parent is not None:
@@ -116,12 +115,11 @@ def encode_caller(app: Celery, options: Mapping[str, Any], headers: Mapping[str,
 def _read_times(app: Celery, found: CheckedAsk, options: Mapping[str, Any]) -> adding.AskTimes:
     """Return when the ask is to be sent and answered."""
     store = open_store(found.plan.settings)
-    delay, expires_at, deadline = read_delay(app, options), read_expiry(app, options), found.deadline
+    delay, expires_at, deadline = read_delay(app, options), read_expiry(app, options), None
     if expires_at is not None:  # by the store's clock
         expires_at += store.now() - time.time()  # noqa: TID251 - Celery's options go by this machine's
-    if deadline is not None:
-        left = found.plan.settings.override({"deadline": seconds_until(deadline, store.now)}).deadline
-        deadline = None if left is None else store.now() + left
+    if (left := read_deadline(found.plan.settings, found.deadline)) is not None:
+        deadline = store.now() + left
     return adding.AskTimes(store.now() + delay if delay > 0 else None, expires_at, deadline)
 
 

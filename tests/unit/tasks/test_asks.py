@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -127,6 +128,12 @@ class TestAnAsk:
             for _ in range(2):
                 publishing.send_what_follows(asking, request, None, {})
         assert len(stored(store)) == 2
+
+    def test_may_have_a_uuid_as_its_id(self, asking: Celery, store: Store) -> None:
+        chosen: Any = uuid.uuid4()
+        result = ask.apply_async((PARAMS,), task_id=chosen)
+        assert (result.id, list(stored(store))) == (str(chosen), [str(chosen)])
+        assert AskResult(chosen, app=asking).info == result.info
 
     def test_that_may_be_stored_can_be_asked_again(self, asking: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
         def lose(*_: Any) -> None:
@@ -266,6 +273,8 @@ class TestWhatIsWrong:
             ((PARAMS,), {"reask": 1}, errors.InvalidSettings, "ask option reask needs output="),
             ((PARAMS,), {"ask_mode": "soon"}, errors.InvalidSettings, "ask_mode must be"),
             ((PARAMS,), {"label": "\n"}, errors.InvalidSettings, "label must be"),
+            ((PARAMS,), {"deadline": -1}, errors.InvalidSettings, "deadline must be from 0"),
+            ((PARAMS,), {"deadline": datetime(2030, 1, 1)}, errors.InvalidSettings, "ask option deadline must have a"),
             ((PARAMS,), {"refusal_model": PARAMS["model"]}, errors.InvalidSettings, "refusal_model"),
             ((PARAMS,), {"store_url": "redis://elsewhere"}, errors.InvalidSettings, "store_url"),
         ],
@@ -281,6 +290,8 @@ class TestWhatIsWrong:
         monkeypatch.setattr(SendAsk, "apply_async", lambda *_, **__: None)
         with pytest.raises(errors.InvalidRequests):
             ask.delay({})
+        with pytest.raises(errors.InvalidSettings):
+            ask.delay(PARAMS, deadline="soon")
 
     @pytest.mark.parametrize("limit", ["time_limit", "soft_time_limit"])
     def test_may_be_a_limit_of_one_run(self, asking: Celery, limit: str) -> None:
@@ -297,11 +308,11 @@ class TestWhatIsWrong:
 
 
 class TestAMessageFromAnAppThatLacksTheTask:
-    def receive(self, app: Celery, params: Any, **request: Any) -> None:
+    def receive(self, app: Celery, params: Any, options: dict[str, Any] | None = None, **request: Any) -> None:
         args, task = [params], app.tasks["claude_batch_tasks.ask"]
         delivery = {"exchange": "", "routing_key": "asks"}
         known = {"id": "sent", "task": task.name, "args": args, "kwargs": {}, "delivery_info": delivery}
-        trace_task(task, "sent", args, {"pool": "reviews"}, {**known, **request}, app=app)
+        trace_task(task, "sent", args, {"pool": "reviews", **(options or {})}, {**known, **request}, app=app)
 
     def test_is_put_into_a_pool_with_what_follows_it(self, asking: Celery, store: Store) -> None:
         for _ in range(2):  # as a message that is delivered twice
@@ -313,11 +324,21 @@ class TestAMessageFromAnAppThatLacksTheTask:
         assert json.loads(found.headers or "") == {"x_tenant": "a"}
         assert ask.AsyncResult("sent").state == "PROGRESS"
 
-    def test_that_is_wrong_fails_without_its_params(self, asking: Celery, store: Store) -> None:
+    @pytest.mark.parametrize(
+        ("params", "options", "error"),
+        [
+            ({"prompt": "secret"}, {}, errors.InvalidRequests),
+            (make_params("secret"), {"deadline": "soon"}, errors.InvalidSettings),
+            (make_params("secret", model="claude-haiku-4-5"), {"ask_max_cost": 1e-9}, errors.BudgetSpent),
+        ],
+    )
+    def test_that_is_refused_fails_without_its_params(
+        self, asking: Celery, store: Store, params: Any, options: Any, error: type[Exception]
+    ) -> None:
         asking.conf.result_extended = True
-        self.receive(asking, {"prompt": "secret"})
+        self.receive(asking, params, options)
         result = asking.AsyncResult("sent")
-        assert isinstance(result.result, errors.InvalidRequests)
+        assert isinstance(result.result, error)
         assert "secret" not in str(asking.backend.client.get(asking.backend.get_key_for_task("sent")))
         assert pools(store) == {}
 
@@ -362,7 +383,7 @@ class TestACostLimit:
         assert [pool.count for pool in pools(store).values()] == [1]
 
     def test_needs_prices(self, asking: Celery, store: Store) -> None:
-        with pytest.raises(errors.InvalidRequests, match="ask_max_cost cannot be guaranteed"):
+        with pytest.raises(errors.InvalidRequests, match=r"ask_max_cost cannot be guaranteed.*\(params.model\)"):
             ask.delay(make_params("hello", model="nobody's"), ask_max_cost=1)
         assert pools(store) == {}
 
