@@ -76,7 +76,7 @@ def check_pools(app: Celery) -> Iterator[Finding]:
     yield from late
     waiting = sum(each.waiting for each in found)
     if waiting and not late:
-        yield ok(f"asks that wait in pools: {waiting:,}. Workers listen on their queues")
+        yield ok(f"asks that wait in pools: {waiting:,}. Workers on their queues have reported in the last minute")
 
 
 def _list_running(store: ReadsPools) -> Iterator[tuple[str, JobRecord]]:

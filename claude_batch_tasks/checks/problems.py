@@ -349,16 +349,17 @@ STORELESS_WORKER = Problem(
 
 NOBODY_SEALS = Problem(
     "E211",
-    "{asks} wait in the pool {pool!r}, the oldest for {age}, and no worker listens on their queue {queue!r}: nobody "
-    "is there to make a job of them",
+    "the pool {pool!r} has {asks}, waiting for up to {age}, and no worker listens on its queue {queue!r}: nobody is "
+    "there to make a job of it",
     "celery -A {app} worker -Q {queue}",
 )
 LATE_POOLS = Problem(
     "W212",
-    "{asks} wait in the pool {pool!r}, which has been due for {late}, and no worker made a job of it. Workers that "
-    "listen on its queue {queue!r}: {workers}",
-    "Install this release on all workers and restart them: those before 0.3 know nothing of pools. If they are busy, "
-    "start more: celery -A {app} worker -Q {queue}",
+    "the pool {pool!r} with {asks} has been due for {late}, and no worker made a job of it. Workers that listen on its "
+    "queue {queue!r}: {workers}",
+    "Read the logs of these workers for 'becomes no job': they cannot import its output=, for instance. Install this "
+    "release on all workers and restart them: those before 0.3 know nothing of pools. If they are busy, start more: "
+    "celery -A {app} worker -Q {queue}",
 )
 
 # -- Anthropic

@@ -238,7 +238,7 @@ def test_asks_that_nobody_makes_jobs_of(healthy: Set, make_app: MakeApp, doctor_
     add_asks(store, "reviews", 2, queue="nobody-listens")
     said = doctor_says(make_app(), "workers")
     assert said.ids == ["E211"]
-    assert "2 asks wait in the pool 'reviews'" in said.text
+    assert "the pool 'reviews' has 2 asks, waiting for up to " in said.text
     assert "celery -A examined worker -Q nobody-listens" in said.text
     assert store.asks.withdraw(["reviews-nobody-listens-0", "reviews-nobody-listens-1"], 60) == [True, True]
     assert doctor_says(make_app(), "workers").ids == []

@@ -89,7 +89,7 @@ class TestTheJudgement:
     def test_finds_that_no_worker_listens(self, plain_app: Celery) -> None:
         [found] = pools._judge_pools(plain_app, make_summary(workers=(), due_at=1_060), 1_300)
         assert found.id == "claude_batch.E211"
-        assert "7 asks wait in the pool 'reviews', the oldest for 5 minutes" in found.text
+        assert "the pool 'reviews' has 7 asks, waiting for up to 5 minutes" in found.text
         assert found.hint == "celery -A project worker -Q nightly"
 
     def test_finds_that_workers_listen_and_do_nothing(self, plain_app: Celery) -> None:
