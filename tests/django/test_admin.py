@@ -359,6 +359,15 @@ def test_asks_that_wait_in_pools_are_shown(login: Login, store: Store) -> None:
     assert 'nightly <span class="claude-batch-error">no worker</span>' in page
 
 
+def test_a_pool_whose_queue_is_not_known_is_not_said_to_have_no_worker(
+    login: Login, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = login("view")
+    add_asks(store, "reviews", 2)
+    monkeypatch.setattr("claude_batch_tasks.checks.pools.find_queue", lambda *_: None)
+    assert '<td data-name="Queue">?</td>' in text(client, JOBS)
+
+
 def run_with_failures(claude_batch: ClaudeBatch) -> str:
     """A job that has ended, with two answers and one failure."""
     claude_batch.answer("an answer")
