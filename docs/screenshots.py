@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
 sys.path.insert(0, str(ROOT))
 
-from claude_batch_tasks import BatchJob, demo, errors, run_batch  # noqa: E402
+from claude_batch_tasks import BatchJob, ask, demo, errors, run_batch  # noqa: E402
 from claude_batch_tasks.contrib.web import ProgressPage  # noqa: E402
 from claude_batch_tasks.embedded import RedisServer, free_port  # noqa: E402
 from claude_batch_tasks.jobs.job_ids import short_id  # noqa: E402
@@ -149,6 +149,9 @@ def submit() -> tuple[str, str]:
     running = run_batch.delay(
         reviews(200, first=20), max_requests_per_batch=10, max_batches_in_flight=1, label="archive", metadata=METADATA
     )
+    for pool, queue, count in ("summaries", None, 240), ("support", None, 12), ("nightly", "night", 35):
+        for request in reviews(count):
+            ask.apply_async((request["params"],), {"pool": pool, "ask_max_wait": 900}, queue=queue)
     while BatchJob(running.id).status().done < 20:
         time.sleep(0.1)
     return failed.id, running.id
@@ -171,7 +174,8 @@ def draw_admin(browser: Browser, running: Rig) -> None:
         page.click("[type=submit]")
 
     with opened(browser, log_in) as page:
-        take(page, jobs, "admin-list", height=690)
+        take(page, jobs, "admin-list", height=960)
+        take(page, jobs, "admin-pools", part=".claude-batch-pools")
         take(page, f"{jobs}{running.failed}/change/", "admin-job", height=1000)
         take(page, f"{jobs}{running.failed}/change/", "admin-failures", part=".claude-batch-failures")
     with opened(browser, log_in, color_scheme="dark") as page:
