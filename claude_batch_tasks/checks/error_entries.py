@@ -83,8 +83,8 @@ OF_CALLS: dict[str, Entry] = {
         "for a worker that has it.",
     ),
     "JobNotFound": Entry(
-        "The store has no job of that id: it was never submitted there, it has expired or was deleted, or this process "
-        "uses another store.",
+        "The store has no job of that id: it was never submitted there, is a pool of asks still, has expired or was "
+        "deleted, or this process uses another store.",
         "Nothing under this id. Batches that the job had created keep their results at Anthropic for 29 days.",
         "What the job's batches had processed, if it ran.",
         "Check the id and `claude_batch_store_url`. If the job ran: `adopt(batch_id)` fetches the results of its "

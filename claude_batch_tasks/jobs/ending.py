@@ -12,7 +12,7 @@ from claude_batch_tasks.jobs.job_status import ENDED
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.results.job_results import read_job
 from claude_batch_tasks.steps import message_headers, routing
-from claude_batch_tasks.store import HasSchedule, Ledger, history
+from claude_batch_tasks.store import HasPools, HasSchedule, Ledger, history
 
 
 class _Cancelable(history.JournalOfJobs, HasSchedule, Protocol):
@@ -48,7 +48,11 @@ def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> 
         ) from exc
 
 
-def delete_job(store: Ledger, job_id: str) -> None:
+class _Deletable(Ledger, HasPools, Protocol):
+    """What it takes to delete a job."""
+
+
+def delete_job(store: _Deletable, job_id: str) -> None:
     """Remove all of a job from the store, if it has ended or has not begun; see ``BatchJob.delete``."""
     # A job that has not begun is revoked first: a worker that takes its message now must not pay for it.
     if not store.jobs.update_job(job_id, only="staged", state="revoked", ended_at=store.now()):

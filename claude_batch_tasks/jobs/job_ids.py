@@ -9,7 +9,7 @@ from celery import Celery
 from claude_batch_tasks.current_app import configured_app
 from claude_batch_tasks.errors import AmbiguousJobId, JobNotFound
 from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.store import HasJobs, HasJobSearch, open_store
+from claude_batch_tasks.store import HasJobs, HasJobSearch, HasPools, open_store
 
 #: Characters of an id that people are shown where there is little room, and the fewest that find a job.
 SHOWN, LEAST = 8, 4
@@ -18,7 +18,7 @@ SHOWN, LEAST = 8, 4
 _NAMED = 5
 
 
-class _Searched(HasJobs, HasJobSearch, Protocol):
+class _Searched(HasJobs, HasJobSearch, HasPools, Protocol):
     """Where jobs are found."""
 
 
@@ -46,7 +46,7 @@ def find_job_id(prefix: str, app: Celery | None = None) -> str:
 
 def find_in_store(store: _Searched, prefix: str) -> str:
     """Return the id of the job in this store; see ``find_job_id``."""
-    if prefix and store.jobs.read_states([prefix])[0] is not None:
+    if prefix and (store.jobs.read_states([prefix])[0] is not None or store.pools.read_pool(prefix) is not None):
         return prefix
     if len(prefix) < LEAST:
         text = f"no job {prefix} in the store; the first characters of an id find a job if there are at least {LEAST}"

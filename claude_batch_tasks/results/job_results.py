@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-from claude_batch_tasks.errors import JobNotFound, RequestNotFound
+from claude_batch_tasks.errors import RequestNotFound
 from claude_batch_tasks.outputs import OutputReader
 from claude_batch_tasks.pricing.prices import Prices
 from claude_batch_tasks.records import BatchRecord, JobRecord
@@ -14,7 +14,7 @@ from claude_batch_tasks.results import export, failures, flat_rows
 from claude_batch_tasks.results.combined import CombinableStore, Combined
 from claude_batch_tasks.results.reader import Order, Reader, RequestResult, Type, as_result, open_answers
 from claude_batch_tasks.results.request_search import Places, RequestSearch
-from claude_batch_tasks.store import HasJobs, lost_records
+from claude_batch_tasks.store import lost_records
 
 if TYPE_CHECKING:
     import pandas
@@ -149,14 +149,14 @@ class JobResults:
             raise error
 
 
-def read_job(store: HasJobs, job_id: str) -> JobRecord:
+def read_job(store: lost_records.JobsAndPools, job_id: str) -> JobRecord:
     """Return the record of a job.
 
     Raises:
-        JobNotFound: the store has no such job.
+        JobNotFound: the store has no such job, or it is still a pool of asks.
     """
     if (job := store.jobs.read_job(job_id)) is None:
-        raise JobNotFound(f"no job {job_id} in the store: it was never submitted there, or its record has expired")
+        raise lost_records.of_job(store, job_id)
     return job
 
 

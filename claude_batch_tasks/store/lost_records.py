@@ -17,7 +17,7 @@ from claude_batch_tasks.errors import BatchTasksError, JobNotFound, ResultsMissi
 from claude_batch_tasks.formatting import describe_missing_job, format_count, format_time
 from claude_batch_tasks.records import BatchRecord, JobRecord, Unit, batch_index, batch_number
 from claude_batch_tasks.store import history
-from claude_batch_tasks.store.interface import HasHistory, HasPayloads, HasRecords, Journal, Ledger
+from claude_batch_tasks.store.interface import HasHistory, HasJobs, HasPayloads, HasPools, HasRecords, Journal, Ledger
 from claude_batch_tasks.wire import batch_requests
 
 Absence = Literal["job gone", "lost", "fetched again", "derived", "harmless", "repaired"]
@@ -116,6 +116,19 @@ def all_names_fetched(batch: BatchRecord) -> list[str]:
 def layer_names(batch: BatchRecord, *names: str) -> list[str]:
     """Return the names of such keys, one for each published attempt."""
     return [f"{name}:{attempt}" for attempt, _ in batch.layers for name in names]
+
+
+class JobsAndPools(HasJobs, HasPools, Protocol):
+    """Jobs, and the pools that become jobs of the same ids."""
+
+
+def of_job(store: JobsAndPools, job_id: str) -> JobNotFound:
+    """Return the error for a reader of a job that the store does not know."""
+    pool = store.pools.read_pool(job_id)
+    if pool is None or pool.state in ("sealed", "divided"):
+        return JobNotFound(f"no job {job_id} in the store: it was never submitted there, or its record has expired")
+    asks = format_count(pool.count - pool.withdrawn, "ask")
+    return JobNotFound(f"{job_id} is a pool of {asks}, and no job yet: claude-batch pools shows when it becomes one")
 
 
 def of_outcomes(

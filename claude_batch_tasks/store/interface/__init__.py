@@ -119,7 +119,7 @@ class JobContents(HasPayloads, HasResults, Protocol):
     """Prompts and answers."""
 
 
-class ReadableStore(Ledger, JobContents, Protocol):
+class ReadableStore(Ledger, JobContents, HasPools, Protocol):
     """What it takes to read a job."""
 
 

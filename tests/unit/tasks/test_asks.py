@@ -21,6 +21,7 @@ from kombu.utils.json import dumps, loads
 from pydantic import BaseModel
 
 from claude_batch_tasks import Answer, RequestResult, ask, errors
+from claude_batch_tasks.jobs.job_ids import find_job_id
 from claude_batch_tasks.lifecycle.pools import revoking
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolRecord
 from claude_batch_tasks.results.ask_result import AskResult
@@ -88,6 +89,13 @@ class TestAnAsk:
         assert second.info["position"] == 1
         assert second.info["job_id"] == first.job.job_id
         assert not second.ready()
+
+    def test_has_a_job_that_says_that_it_is_a_pool_until_then(self, asking: Celery) -> None:
+        job = ask.delay(PARAMS).job
+        assert find_job_id(job.job_id, asking) == job.job_id
+        for read in (job.status, lambda: list(job.results()), job.cancel):
+            with pytest.raises(errors.JobNotFound, match="is a pool of 1 ask, and no job yet"):
+                read()
 
     def test_has_the_canvas_and_the_headers_of_its_caller(self, asking: Celery, store: Store) -> None:
         signature = ask.s(PARAMS).set(headers={"x_tenant": "a"}, link=asking.signature("shop.save"))
