@@ -215,26 +215,30 @@ def release_waiting(store: _Pools, pool: PoolRecord) -> None:
 
 
 def finish_create(step: Step) -> None:
-    """Carry on the search, if the pool is a part of one, after its batch was created or given up; forget its asks."""
+    """Carry on the search, if the pool is a part of one, after its batch was created or given up; forget its asks.
+
+    The asks are needed once more if a batch that was found by search is another's: the create may still be refused.
+    """
     store, job_id = step.store, step.unit.job_id
     pool = store.pools.read_pool(job_id)
     if pool is not None and pool.search is not None:
         _carry_on(step, pool, pool.search)
-    store.pools.drop_asks(job_id)
+    if not step.batch.provisional:
+        store.pools.drop_asks(job_id)
 
 
 def _carry_on(step: Step, pool: PoolRecord, search: PoolSearch) -> None:
     store, record = step.store, step.batch
-    if record.batch_id is None:
-        if step.job.requests == 1 and _was_refused(step):  # this is the one; all others are good
-            if (rest := _join_parked(store, search)) is not None:
-                _release(store, rest, PoolSearch(found=search.found + 1))
-        else:
-            release_waiting(store, pool)
-    elif search.other is not None:
-        _release(store, search.other, PoolSearch(rest=search.rest, found=search.found, known=True))
-    elif search.rest is not None:
-        _release(store, search.rest, PoolSearch(found=search.found))
+    if record.batch_id is not None and not record.provisional:
+        if search.other is not None:
+            _release(store, search.other, PoolSearch(rest=search.rest, found=search.found, known=True))
+        elif search.rest is not None:
+            _release(store, search.rest, PoolSearch(found=search.found))
+    elif step.job.requests == 1 and _was_refused(step):  # this is the one; all others are good
+        if (rest := _join_parked(store, search)) is not None:
+            _release(store, rest, PoolSearch(found=search.found + 1))
+    else:
+        release_waiting(store, pool)
 
 
 def _was_refused(step: Step) -> bool:
@@ -250,11 +254,17 @@ def _was_refused(step: Step) -> bool:
 
 def _join_parked(store: _Pools, search: PoolSearch) -> str | None:
     """Put the asks of a search that are good together; return the pool that has them, parked; None: there are none."""
-    if search.other is None or search.rest is None:
-        return search.other or search.rest
-    store.pools.merge(search.rest, [search.other])
-    _release(store, search.other, PoolSearch(found=search.found))  # it is there still if the other was sealed meanwhile
-    return search.rest
+    waiting = [job_id for job_id in (search.rest, search.other) if job_id is not None and _is_parked(store, job_id)]
+    if len(waiting) > 1:
+        store.pools.merge(waiting[0], waiting[1:])
+        _release(store, waiting[1], PoolSearch(found=search.found))  # it is there still if the first was sealed meanwhile
+    return waiting[0] if waiting else None
+
+
+def _is_parked(store: _Pools, job_id: str) -> bool:
+    """Return whether a pool still waits for the end of a search: it does so for a while at most."""
+    pool = store.pools.read_pool(job_id)
+    return pool is not None and pool.state == "parked"
 
 
 def _release(store: _Pools, job_id: str, search: PoolSearch) -> None:

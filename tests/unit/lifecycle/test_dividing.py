@@ -38,6 +38,8 @@ class Api:
         self.sent: Counter[str] = Counter()
         #: The message with which each ask failed.
         self.failed: dict[str, str] = {}
+        #: So many creates are not answered, and another application's batch is taken for theirs at first.
+        self.mistaken = 0
 
     def run(self) -> None:
         """Go on until no pool is due."""
@@ -74,6 +76,11 @@ class Api:
         )
 
     def create(self, step: Any, asks: Sequence[str]) -> None:
+        if self.mistaken > 0:
+            self.mistaken -= 1
+            step.batch.batch_id, step.batch.state, step.batch.provisional = "msgbatch_theirs", "in_progress", True
+            repeat(lambda: dividing.finish_create(step))
+            step.batch.batch_id, step.batch.state, step.batch.provisional = None, "creating", False
         self.creates += 1
         if (message := self.refuse(asks)) is None:
             self.sent.update(asks)
@@ -187,6 +194,17 @@ def test_a_search_goes_on_whatever_breaks_off(seed: int, app: Celery, store: Sto
     api.run()
     assert api.failed.keys() == bad
     assert api.sent == Counter(set(ids) - bad)
+    assert list(store.pools.list_pools()) == []
+
+
+@pytest.mark.parametrize("mistaken", [1, 3])
+def test_a_create_is_refused_that_another_batch_was_taken_for(mistaken: int, app: Celery, store: Store) -> None:
+    ids = put_asks(store, 20)
+    api = Api(app, store, refuse_any_of({ids[13]}))
+    api.mistaken = mistaken
+    api.run()
+    assert api.failed == {ids[13]: "Invalid request"}
+    assert api.sent == Counter(set(ids) - {ids[13]})
     assert list(store.pools.list_pools()) == []
 
 
