@@ -19,7 +19,7 @@ from claude_batch_tasks.wire.batch_requests import CheckedRequest
 
 
 def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRecord | None:
-    """Store the job of a pool; return None if no ask of the pool is left, or if a user has deleted the job.
+    """Store the job of a pool; return None if no ask of the pool is left, or if the job was deleted.
 
     Raises:
         InvalidRequests: its asks are too much for one job, and several are to be made of them.
@@ -29,8 +29,7 @@ def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRec
     """
     _check_size(app, store, job_id, pool)
     requests = _read_requests(app, store, job_id)
-    first = next(requests, None)
-    if first is None or store.jobs.was_deleted(job_id):
+    if (first := next(requests, None)) is None:
         return None
     options: dict[str, Any] = {"label": f"pool:{pool.name}", **pool.options, "client": pool.client}
     if (reserved := _sum_reserved(store, job_id, first.custom_id)) is not None:
@@ -49,9 +48,10 @@ def make_job(app: Celery, store: Store, job_id: str, pool: PoolRecord) -> JobRec
             direct=way.direct,
         )
     except BatchTasksError:
-        if (made := store.jobs.read_job(job_id)) is None:  # else another message of this pool has made it
+        made = store.jobs.read_job(job_id)
+        if made is None and not store.jobs.was_deleted(job_id):
             raise
-        return made
+        return made  # another message of this pool has made it
     urgency.note_late(store, job_id, job, way)
     return job
 

@@ -16,7 +16,8 @@ class Jobs(Protocol):
     ) -> bool:
         """Create the job with what was staged under its nonce, all at once; return False if the id is taken.
 
-        The job expires after ``ttl`` seconds unless it is persisted.
+        A pool's job is made once: its id stays taken for a day after it was deleted. The job expires after ``ttl``
+        seconds unless it is persisted.
 
         Args:
             staged: False if nothing was staged.

@@ -167,6 +167,24 @@ def test_a_job_that_its_user_has_deleted_is_not_made_again(app: Celery, store: S
     assert store.pools.take_due(10, 60.0)[0] == []
 
 
+def test_nor_by_a_worker_that_began_to_make_it_before_it_was_made_and_deleted(
+    app: Celery, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sleeps in between. Its asks may be in other pools, or answered."""
+    job_id = put_asks(store, 2)
+    create = store.jobs.create_job
+
+    def wake_up_late(*args: Any, **named: Any) -> bool:
+        monkeypatch.setattr(store.jobs, "create_job", create)
+        assert sealing.seal_pool(app, job_id) == "sealed: 2 requests"
+        store.jobs.delete_job(job_id, remember=True)
+        return create(*args, **named)
+
+    monkeypatch.setattr(store.jobs, "create_job", wake_up_late)
+    assert sealing.seal_pool(app, job_id).startswith("nothing to seal")
+    assert store.jobs.read_job(job_id) is None
+
+
 def test_asks_that_are_too_dear_together_become_several_jobs(app: Celery, store: Store) -> None:
     dear = [
         Ask(id=f"dear-{n}", params=json.dumps(make_params("word " * 10_000, max_tokens=1)).encode()) for n in range(4)

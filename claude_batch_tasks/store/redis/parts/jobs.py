@@ -78,6 +78,8 @@ class RedisJobs(Part):
         lists = STAGED if staged else ()
         job.sealed_by = self._connection.cipher.key_name
         keys = [job_key(job_id), staging_index_key(job_id, job.nonce), index_key(job_id), JOBS]
+        # Whoever makes the job of a pool may have slept since he read the asks: they are elsewhere, or answered.
+        keys.append(job_key(job_id) if job.pool is None else deleted_key(job_id))
         records = [whole_record(job)]
         for number, batch in enumerate(batches):
             records.append(whole_record(batch))
