@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery
 from celery.signals import task_revoked
@@ -16,9 +16,16 @@ from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.pool_records import AskPlace
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain
-from claude_batch_tasks.store import HasAsks, open_store
+from claude_batch_tasks.store import HasAsks, HasStatistics, open_store
 
 log = get_logger(__name__)
+
+#: Seconds for which it is known that an ask has ended as revoked: every worker gets the same revoke.
+_ENDED = 3600.0
+
+
+class _Endable(HasAsks, HasStatistics, Protocol):
+    """What it takes to end asks as revoked."""
 
 
 def revoke_asks(
@@ -84,9 +91,9 @@ def forget_late_revokes(app: Celery, ask_ids: Sequence[str]) -> None:
 
 
 def announce_revoked(
-    app: Celery, store: HasAsks, ask_ids: Sequence[str], *, hostname: str | None = None, reason: str = "revoked"
+    app: Celery, store: _Endable, ask_ids: Sequence[str], *, hostname: str | None = None, reason: str = "revoked"
 ) -> None:
-    """End those of these asks that were revoked in Celery's terms, as a worker ends such a task.
+    """End those of these asks that were revoked in Celery's terms, once, as a worker ends such a task.
 
     Args:
         reason: ``revoked``, ``terminated`` or ``expired``.
@@ -94,7 +101,9 @@ def announce_revoked(
     if not ask_ids:
         return
     for ask_id, place in zip(ask_ids, store.asks.read_places(ask_ids, with_canvas=True), strict=True):
-        if place is not None and place.state == "revoked":
+        if place is None or place.state != "revoked":
+            continue
+        if store.statistics.is_first(f"revoked:{ask_id}", _ENDED):
             _end_revoked(app, ask_id, place, hostname, reason)
 
 
