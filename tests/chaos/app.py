@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from kombu.transport import redis as transport
 
-from claude_batch_tasks import BatchJob
+from claude_batch_tasks import Answer, BatchJob
 from claude_batch_tasks.app import app
 from tests.chaos import points
 
@@ -36,6 +36,18 @@ points.install(os.environ["CHAOS_URL"])
 def note(key: str) -> None:
     """Count a call back."""
     redis.Redis.from_url(os.environ["CHAOS_URL"]).hincrby("chaos:notes", key, 1)
+
+
+@app.task(name="tests.chaos.heard", ignore_result=True)
+def heard(answer: Answer, key: str) -> None:
+    """Note an ask's answer, as what follows the ask gets it."""
+    redis.Redis.from_url(os.environ["CHAOS_URL"]).rpush(f"chaos:heard:{key}", answer.text)
+
+
+@app.task(name="tests.chaos.failed", ignore_result=True)
+def failed(key: str) -> None:
+    """Note that an ask has failed."""
+    redis.Redis.from_url(os.environ["CHAOS_URL"]).rpush(f"chaos:heard:{key}", "(failed)")
 
 
 @app.task(name="tests.chaos.told", ignore_result=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,8 @@ class Evidence:
     journal: Journal
     #: The job ids that ``run_batch.delay`` returned, by the job's number.
     ids: Mapping[int, str]
+    #: All jobs: those of the schedule, and those that pools of asks became.
+    jobs: Sequence[Job]
     #: Batches that another application made.
     strangers: set[str]
     #: How often each callback ran, and how often any was published.
@@ -52,6 +54,11 @@ class Evidence:
     concurrency: int
     #: The custom_ids that each job's ``on_result`` was called with, and what their outcomes were then.
     told: Mapping[int, list[tuple[str, ...]]]
+    #: Of each ask that was revoked, by its number: whether it will never be sent, as far as its caller was told.
+    revoked: Mapping[int, bool | None]
+    #: What the tasks that follow asks have heard, by the ask's number, and how many of them were published.
+    heard: Mapping[int, list[str]]
+    heard_published: int
     #: Filled by the checks.
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -60,7 +67,7 @@ def problems(seen: Evidence) -> list[str]:
     """Everything that should not be so, in words."""
     found = [*_leftovers(seen)]
     prompts = {prompt.text: prompt for prompt in seen.journal.prompts}
-    for job in seen.schedule.jobs:
+    for job in seen.jobs:
         if job.number in seen.ids:
             found += (f"job {job.number} ({seen.ids[job.number]}): {text}" for text in _job(seen, job, prompts))
     found += _payments(seen)
@@ -78,9 +85,9 @@ def allowed_states(schedule: Schedule, job: Job) -> set[str]:
     """How a job's AsyncResult may end.
 
     SUCCESS, since every trouble of these schedules passes, or has the Messages API for a way out. Only where
-    creating is refused for good and the fallback is off there is no way.
+    creating is refused for good and the fallback is off there is no way, nor for an ask that no create may have.
     """
-    if "refused" in schedule.weather and job.options.get("fallback") == "off":
+    if job.may_be_refused or ("refused" in schedule.weather and job.options.get("fallback") == "off"):
         # A create whose answer was lost may have been stored all the same.
         return {"FAILURE", "SUCCESS"}
     return {"SUCCESS"}
@@ -206,7 +213,7 @@ def _told(seen: Evidence, job: Job, rows: list[RequestResult]) -> Iterator[str]:
             yield f"not told of: {sorted(missing)}"
     repeated = {custom_id: number for custom_id, number in times.items() if number > 1}
     seen.counts["results told of again"] += len(repeated)
-    if repeated and _calm(seen):
+    if repeated and is_calm(seen):
         yield f"told of more than once: {repeated}"
 
 
@@ -221,7 +228,10 @@ def _row(
         unsent = (
             job.cancel_at is not None
             or (error == "budget_exceeded" and "max_cost" in job.options)
-            or ("refused" in seen.schedule.weather and (row.custom_id in kept or (row.note and _may_end(seen, job))))
+            or (
+                ("refused" in seen.schedule.weather or job.direct or job.hurried)
+                and (row.custom_id in kept or (row.note and _may_end(seen, job)))
+            )
         )
         if row.type == "succeeded" or not unsent:
             yield f"{where}: the API has never seen its prompt"
@@ -284,11 +294,11 @@ def _followed(seen: Evidence, job: Job) -> Iterator[str]:
             yield f"its {job.follow} never ran"
     elif times > 1:
         seen.counts["callbacks repeated"] += times - 1
-        if _calm(seen):
+        if is_calm(seen):
             yield f"its {job.follow} ran {times} times"
 
 
-def _calm(seen: Evidence) -> bool:
+def is_calm(seen: Evidence) -> bool:
     """Whether no message may have come twice."""
     rough = seen.disturbances or seen.schedule.copies or seen.schedule.has("purge", "stop")
     return not rough and "slow" not in seen.schedule.weather
@@ -303,7 +313,7 @@ def _payments(seen: Evidence) -> Iterator[str]:
 
 def _chances(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
     """What was sent again had come to nothing, for a cause that passes; in smaller batches first."""
-    for job in seen.schedule.jobs:
+    for job in seen.jobs:
         for place in range(job.requests):
             prompt = prompts.get(job.prompt(seen.schedule.seed, place))
             if prompt is None:
@@ -317,12 +327,13 @@ def _chances(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
                 yield f"{where}: sent in {batches} batches"
             if not prompt.sent_as_messages:
                 continue
-            if batches and prompt.outcomes[batches - 1] not in PASSING:
+            if batches and prompt.outcomes[batches - 1] not in (*PASSING, *["canceled"] * job.hurried):
                 yield f"{where}: sent as a message after {batches} batches"
-            if job.options.get("fallback") == "off" or job.options.get("max_fallback_cost") == 0.0:
+            barred = job.options.get("fallback") == "off" or job.options.get("max_fallback_cost") == 0.0
+            if barred and not job.direct:
                 yield f"{where}: sent as a message, with {job.options}"
             whole = "refused" not in seen.schedule.weather and not {"max_cost", "deadline"} & job.options.keys()
-            if whole and batches != 1 + job.retries:
+            if whole and not (job.direct or job.hurried) and batches != 1 + job.retries:
                 yield f"{where}: sent as a message after {batches} batches, with retries={job.retries}"
         limit = job.options.get("max_fallback_requests")
         texts = {job.prompt(seen.schedule.seed, place) for place in range(job.requests)}
@@ -337,7 +348,7 @@ def _batches(seen: Evidence, prompts: dict[str, PromptRecord]) -> Iterator[str]:
     made = {batch.id: batch for batch in seen.journal.batches if batch.id not in seen.strangers}
     entered: dict[str, str] = {}
     needed = 0
-    for job in seen.schedule.jobs:
+    for job in seen.jobs:
         if (job_id := seen.ids.get(job.number)) is None:
             continue
         for number, batch in enumerate(store.records.read_batches(job_id)):
@@ -415,10 +426,12 @@ def unfinished(client: redis.Redis) -> dict[str, int]:
         )
         if name.startswith((*lasting, "celery-task-meta", "_kombu", "unacked_mutex")) and not name.endswith(":flights"):
             continue
+        if name.endswith(".pidbox"):
+            continue  # of a worker that is no more
         kind = client.type(key)
         if name == "unacked" or name.endswith(":flights"):
             sizes[name] = int(client.hlen(key))  # type: ignore[arg-type]
-        elif name in ("unacked_index", "claude_batch:due", "claude_batch:waiting"):
+        elif name in ("unacked_index", "claude_batch:due", "claude_batch:waiting", "claude_batch:pools"):
             sizes[name] = int(client.zcard(key))  # type: ignore[arg-type]
         elif kind == b"list":
             sizes[name] = int(client.llen(key))  # type: ignore[arg-type]

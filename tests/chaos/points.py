@@ -39,6 +39,8 @@ CALLED_BACK = "publish tests.chaos.note"
 _THREADS = {
     "claude-batch-lease": "lease",
     "claude-batch-recovery": "recovery",
+    "claude-batch-pools": "pools",
+    "claude-batch-revokes": "revokes",
     "claude-batch-ticker": "ticker",
     # In each of these a lane makes a call.
     "claude-batch-call": "send_messages",

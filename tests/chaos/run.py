@@ -20,7 +20,9 @@ import redis
 
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.simulator import Scenario, Simulator
-from tests.chaos import check, points, schedule as schedules
+from claude_batch_tasks.store.redis.keys import ask_key
+from tests.chaos import check, check_asks, points, schedule as schedules
+from tests.chaos.asks import Asked, revoke_ask, submit_ask
 from tests.chaos.callers import Caller, make_app
 from tests.chaos.released import ReleasedCaller, unpack_release
 from tests.chaos.schedule import MODEL, PRICES, Event, Job, Profile, Schedule, params
@@ -162,6 +164,9 @@ class _Run:
         self.done: Counter[str] = Counter()
         self.ids: dict[int, str] = {}
         self.copied: set[bytes] = set()
+        #: The numbers of the asks that were asked, and what came of revoking some.
+        self.asked: set[int] = set()
+        self.revoked: dict[int, bool | None] = {}
         self.problems: list[str] = []
 
     def report(self) -> Report:
@@ -180,7 +185,7 @@ class _Run:
             self.done[f"point {victim}"] += 1
         seen = self._evidence()
         if not self.problems:
-            self.problems = check.problems(seen)
+            self.problems = [*check.problems(seen), *check_asks.problems(seen)]
         for member in crew.members:
             # On Celery 5.7.0 a worker that holds messages dies with its Redis; a supervisor starts it again.
             if member.deaths and not schedule.has("redis"):
@@ -196,8 +201,8 @@ class _Run:
         report = Report(
             schedule.seed,
             pace=crew.pace,
-            jobs=len(self.ids),
-            requests=sum(job.requests for job in schedule.jobs),
+            jobs=len(seen.jobs),
+            requests=sum(job.requests for job in seen.jobs),
             done=dict(self.done),
             fired=[point for point, _ in fired],
             hits=hits,
@@ -223,6 +228,10 @@ class _Run:
             todo.append((job.at, lambda job=job: self._submit(job)))
             if job.cancel_at is not None:
                 todo.append((job.cancel_at, lambda job=job: self._cancel(job)))
+        for each in schedule.asks:
+            todo.append((each.at, lambda each=each: self._ask(each)))
+            if each.revoke_at is not None:
+                todo.append((each.revoke_at, lambda each=each: self._revoke(each)))
         todo += [(event.at, lambda event=event: self._happen(event)) for event in schedule.events]
         todo.sort(key=lambda entry: entry[0])
         began = time.monotonic()
@@ -231,7 +240,8 @@ class _Run:
                 todo.pop(0)[1]()
             with contextlib.suppress(redis.RedisError):
                 self._copy_messages()
-                if len(self.ids) == len(schedule.jobs) and not self._unresolved():
+                handed_over = len(self.ids) == len(schedule.jobs) and len(self.asked) == len(schedule.asks)
+                if handed_over and not self._unresolved():
                     break
             time.sleep(0.05)
         else:
@@ -263,9 +273,12 @@ class _Run:
         """Whether what follows the jobs has run: Celery acknowledges its messages before that."""
         jobs = self.schedule.jobs
         followed = self.control.hlen("chaos:notes") >= sum(bool(job.follow) for job in jobs)
-        return followed and all(
-            self.control.llen(f"chaos:told:{job.number}") >= job.requests for job in jobs if job.told
-        )
+        told = all(self.control.llen(f"chaos:told:{job.number}") >= job.requests for job in jobs if job.told)
+        return followed and told and all(self._has_heard(each) for each in self.schedule.asks if each.follow)
+
+    def _has_heard(self, each: Asked) -> bool:
+        revoked = self.client.hget(ask_key(each.id(self.schedule.seed)), "state") == b"revoked"
+        return revoked or bool(self.control.llen(f"chaos:heard:{each.number}"))
 
     def _disturbances(self) -> int:
         rough = ("kill", "stop", "redis", "lose", "purge")
@@ -275,11 +288,19 @@ class _Run:
     def _unresolved(self) -> list[str]:
         found = []
         for number, job_id in self.ids.items():
-            meta = self.client.get(f"celery-task-meta-{job_id}")
-            status = json.loads(meta)["status"] if meta else "PENDING"
-            if status not in ("SUCCESS", "FAILURE"):
+            if (status := self._state(job_id)) not in ("SUCCESS", "FAILURE"):
                 found.append(f"job {number} ({job_id}) is {status}")
+        for each in self.schedule.asks:
+            if each.number in self.asked:
+                ask_id = each.id(self.schedule.seed)
+                status, known = self._state(ask_id), self.client.hget(ask_key(ask_id), "state")
+                if known is None or (status not in ("SUCCESS", "FAILURE") and known != b"revoked"):
+                    found.append(f"ask {each.number} ({ask_id}) is {status}, in the store {known!r}")
         return found
+
+    def _state(self, task_id: str) -> str:
+        meta = self.client.get(f"celery-task-meta-{task_id}")
+        return str(json.loads(meta)["status"]) if meta else "PENDING"
 
     def _submit(self, job: Job) -> None:
         seed = self.schedule.seed
@@ -290,6 +311,15 @@ class _Run:
     def _cancel(self, job: Job) -> None:
         if job.number in self.ids:
             self.done["cancel"] += self.bench.callers[job.released].cancel_job(self.ids[job.number])
+
+    def _ask(self, each: Asked) -> None:
+        submit_ask(self.bench.app, each, self.schedule.seed, params(each.prompt(self.schedule.seed)))
+        self.asked.add(each.number)
+
+    def _revoke(self, each: Asked) -> None:
+        if each.number in self.asked:
+            self.revoked[each.number] = revoke_ask(self.bench.app, each, self.schedule.seed)
+            self.done[each.revoke_by] += 1
 
     def _happen(self, event: Event) -> None:
         kind, _, what = event.what.partition(" ")
@@ -387,19 +417,33 @@ class _Run:
             for name, count in self.control.hgetall(points.HITS).items()
             if name.endswith(b": after publish tests.chaos.note")
         )
+        heard_published = sum(
+            int(count)
+            for name, count in self.control.hgetall(points.HITS).items()
+            if name.endswith((b": after publish tests.chaos.heard", b": after publish tests.chaos.failed"))
+        )
+        heard = {
+            each.number: [entry.decode() for entry in self.control.lrange(f"chaos:heard:{each.number}", 0, -1)]
+            for each in self.schedule.asks
+        }
         journal = self.bench.simulator.journal()
+        pool_jobs = check_asks.find_pool_jobs(self.bench.app, self.schedule)
         return check.Evidence(
             self.schedule,
             self.bench.app,
             self.client,
             journal,
-            self.ids,
+            {**self.ids, **{job.number: job_id for job_id, job in pool_jobs.items()}},
+            [*self.schedule.jobs, *pool_jobs.values()],
             {call.batch_id for call in journal.calls if call.sdk_retries == _STRANGER and call.batch_id},
             notes,
             published,
             disturbances=self._disturbances(),
             concurrency=int(SETTINGS["CLAUDE_BATCH_MAX_MESSAGES_IN_FLIGHT"]),
             told={number: [tuple(entry.split("\n")) for entry in entries] for number, entries in told.items()},
+            revoked=self.revoked,
+            heard=heard,
+            heard_published=heard_published,
         )
 
     def _what_is_left(self) -> str:
@@ -413,7 +457,7 @@ class _Run:
 
     def _details(self, seen: check.Evidence, fired: list[list[str]], logs: dict[Path, str]) -> str:
         lines = ["-- schedule", str(self.schedule), f"  fired: {fired}; done: {dict(self.done)}"]
-        lines += ["-- ids", *(f"  job {number}: {job_id}" for number, job_id in self.ids.items())]
+        lines += ["-- ids", *(f"  job {number}: {job_id}" for number, job_id in seen.ids.items())]
         lines += ["-- problems", *(f"  {problem}" for problem in self.problems)]
         origin = seen.journal.calls[0].at if seen.journal.calls else 0.0
         lines += ["-- calls"] + [

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Literal
 
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, ResultsStyle
+from tests.chaos.asks import Asked, draw_asks, draw_refusals, is_about_asks
 
 #: Neighbouring seeds share their workers, as long as these live.
 BLOCK = 5
@@ -77,6 +78,15 @@ class Job:
     """Whether a task is called with the requests whose outcomes are final."""
     released: bool = False
     """Whether its caller is of the release before this one."""
+    direct: bool = False
+    """Whether its requests are not sent in a batch first."""
+    hurried: bool = False
+    """Whether its answers are wanted by a moment, so that its batch may be canceled."""
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether it is an ask that no create may have."""
+        return False
 
     @property
     def retries(self) -> int:
@@ -140,10 +150,11 @@ class Schedule:
     events: tuple[Event, ...] = ()
     #: Messages that lie with a worker are put on the queue a second time, byte for byte; so many at most.
     copies: int = 0
+    asks: tuple[Asked, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: {' + '.join(self.weather)}; {self.profile}", f"  {_only_set(self.behaviour)}"]
-        parts = (*self.faults, *self.jobs, *self.crashes, *self.events)
+        parts = (*self.faults, *self.jobs, *self.asks, *self.crashes, *self.events)
         lines += [f"  {_only_set(part)}" for part in parts]
         return "\n".join([*lines, f"  copies of messages: {self.copies}"])
 
@@ -407,7 +418,7 @@ def write_points(points: list[Known]) -> None:
 
 def quiet(weather: str) -> Schedule:
     """A run without kills of ours, to see which points it passes."""
-    return _schedule(Random(f"quiet 0 {weather}"), 0, [weather], PROFILES[0], ())
+    return _schedule(Random(f"quiet 0 {weather}"), 0, [weather], PROFILES[0], (), all_asks=True)
 
 
 def wild(seed: int) -> Schedule:
@@ -439,11 +450,13 @@ def mixed(seed: int, released: list[Known]) -> Schedule:
     else:
         schedule = _at_point(random, seed, profile, random.choice(both[seed // 2 % 2]))
     jobs = tuple(dataclasses.replace(job, released=random.random() < 0.5) for job in schedule.jobs)
-    return dataclasses.replace(schedule, jobs=jobs)
+    # The release before this one does not know asks.
+    return dataclasses.replace(schedule, jobs=jobs, asks=())
 
 
 def _at_point(random: Random, seed: int, profile: Profile, point: Known) -> Schedule:
-    return _schedule(random, seed, point.weather.split("+"), profile, (_crash(random, point),))
+    crash = _crash(random, point)
+    return _schedule(random, seed, point.weather.split("+"), profile, (crash,), all_asks=is_about_asks(point.name))
 
 
 def _wild(random: Random, seed: int, profile: Profile, points: Sequence[Known] = ()) -> Schedule:
@@ -456,7 +469,9 @@ def _wild(random: Random, seed: int, profile: Profile, points: Sequence[Known] =
 
 def _crash(random: Random, point: Known) -> Crash:
     victims: list[Victim] = (
-        ["group", "main"] if point.name.startswith(("worker", "recovery", "ticker")) else ["child", "group"]
+        ["group", "main"]
+        if point.name.startswith(("worker", "recovery", "ticker", "pools", "revokes"))
+        else ["child", "group"]
     )
     often = 1 if random.random() < 0.5 else random.randint(1, min(max(point.passed // 6, 1), 5))
     return Crash(point.name, often, random.choice(victims))
@@ -474,7 +489,15 @@ def _events(random: Random) -> list[Event]:
     return [Event(round(random.uniform(0.2, 3.0), 2), what) for what in picked]
 
 
-def _schedule(random: Random, seed: int, names: list[str], profile: Profile, crashes: tuple[Crash, ...]) -> Schedule:
+def _schedule(
+    random: Random,
+    seed: int,
+    names: list[str],
+    profile: Profile,
+    crashes: tuple[Crash, ...],
+    *,
+    all_asks: bool = False,
+) -> Schedule:
     behaviour: dict[str, Any] = {"seed": seed, "processing_seconds": (0.2, 1.0)}
     faults: list[Fault] = []
     options: dict[str, Any] = {}
@@ -498,15 +521,18 @@ def _schedule(random: Random, seed: int, names: list[str], profile: Profile, cra
     events = [
         Event(event.at, f"stranger {random.choice(sizes)}") if event.what == "stranger" else event for event in events
     ]
+    own = Random(f"asks {seed} {' '.join(names)}")
+    asks = draw_asks(own, options, few=profile.light, all_kinds=all_asks)
     return Schedule(
         seed,
         tuple(names),
         profile,
-        Behaviour(**behaviour),
+        Behaviour(**behaviour, **draw_refusals(own, asks)),
         tuple(faults),
         jobs,
         crashes,
         tuple(sorted(events, key=lambda event: event.at)),
+        asks=asks,
     )
 
 

@@ -30,25 +30,18 @@ OFTEN = 8
 
 #: Operations that no worker passes in these runs, by why.
 _WHY = {
-    "callers submit, resume and delete": (
-        *(
-            "store.jobs.create_job",
-            "store.payloads.stage_requests",
-            "store.payloads.stage_index",
-            "store.payloads.discard_staged",
-            "store.jobs.resume_job",
-            *("store.retries.create_retry", "store.retries.read_taken", "store.retries.extend_job"),
-            "store.jobs.delete_job",
-        ),
+    "callers resume, retry and ask": (
+        *("store.jobs.resume_job", "store.pools.add_ask"),
+        *("store.retries.create_retry", "store.retries.read_taken", "store.retries.extend_job"),
     ),
     "readers read, also in tasks of the caller's": (
         *(
             "store.payloads.find_custom_id",
             "store.payloads.read_index",
-            "store.results.find_outcomes",
             "store.history.read_events",
             "store.schedule.due_times",
             "store.presence.list_workers",
+            *("store.asks.listen", "store.asks.read_cost", "store.pools.list_pools"),
             "store.job_search.find_ids",
             "store.job_search.read_labels",
             "store.statistics.past_seconds",
@@ -71,28 +64,8 @@ _WHY = {
     ),
     "no weather is a gateway, or hides whose an account is": ("api.ask_elsewhere", "api.identify_account"),
     "no queue is so long that messages are put off": ("store.schedule.wait_again",),
-    "nobody asks single requests here: ``adversarial.test_ask_crowd`` kills those who do": (
-        "store.asks.end_asks",
-        "store.asks.listen",
-        "store.asks.read_cost",
-        "store.asks.read_ended",
-        "store.asks.read_places",
-        "store.asks.settle_cost",
-        "store.asks.withdraw",
-        "store.pools.add_ask",
-        "store.pools.begin_sealing",
-        "store.pools.divide",
-        "store.pools.drop_asks",
-        "store.pools.finish_sealing",
-        "store.pools.list_pools",
-        "store.pools.merge",
-        "store.pools.read_asks",
-        "store.pools.read_pool",
-        "store.pools.release",
-        "store.pools.stop_sealing",
-        "store.pools.take_due",
-        "store.pools.wait_again",
-    ),
+    "no broker goes without its store": ("store.pools.wait_again",),
+    "every worker can make a job of every pool": ("store.pools.stop_sealing",),
 }
 NEVER_PASSED = {operation for operations in _WHY.values() for operation in operations}
 

@@ -60,7 +60,7 @@ def find_stamped(app: Celery, wanted: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     store, found = open_store(Settings.of(app)), list[str]()
     for job_id, _ in store.pools.list_pools() if wanted else ():
-        for asks in store.pools.read_asks(job_id):
+        for asks in store.pools.read_asks(job_id, params=False):
             ids = [ask.id for ask in asks if ask is not None]
             places = store.asks.read_places(ids, with_canvas=True)
             found += [one for one, place in zip(ids, places, strict=True) if place and _has_stamp(place, wanted)]
