@@ -257,7 +257,8 @@ def _join_parked(store: _Pools, search: PoolSearch) -> str | None:
     waiting = [job_id for job_id in (search.rest, search.other) if job_id is not None and _is_parked(store, job_id)]
     if len(waiting) > 1:
         store.pools.merge(waiting[0], waiting[1:])
-        _release(store, waiting[1], PoolSearch(found=search.found))  # it is there still if the first was sealed meanwhile
+        # It is there still if the first was sealed meanwhile.
+        _release(store, waiting[1], PoolSearch(found=search.found))
     return waiting[0] if waiting else None
 
 

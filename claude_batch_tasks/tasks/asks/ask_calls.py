@@ -148,5 +148,5 @@ class AskCalls(RefusesCalls, BatchTask):
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AskResult:
         """Return the ask's AsyncResult, whose ``get()`` returns the answer itself."""
-        own = {"app": self.app, "backend": self.app.backend, "task_name": self.name}
-        return AskResult(task_id, expected=False, **own, **kwargs)
+        app, backend = self.app, self.app.backend
+        return AskResult(task_id, backend, self.name, app=app, expected=False, **kwargs)
