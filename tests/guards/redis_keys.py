@@ -44,7 +44,7 @@ PLACES = {
     "SECONDS": r"[\d.e+]+",
     "START": r"\d+",
     "TOKEN": r"[0-9a-z]+",
-    "QUESTION": r"jobs|restore:.*|told:.*",
+    "QUESTION": r"jobs|revoked:.*|restore:.*|told:.*",
 }
 
 

@@ -217,7 +217,7 @@ def release_waiting(store: _Pools, pool: PoolRecord) -> None:
 def finish_create(step: Step) -> None:
     """Carry on the search, if the pool is a part of one, after its batch was created or given up; forget its asks.
 
-    The asks are needed once more if a batch that was found by search is another's: the create may still be refused.
+    The asks are needed again if a batch that was found by search is another's: the create may still be refused.
     """
     store, job_id = step.store, step.unit.job_id
     pool = store.pools.read_pool(job_id)

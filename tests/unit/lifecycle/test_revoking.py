@@ -49,7 +49,7 @@ def test_a_revoke_that_several_workers_get_ends_an_ask_once(app: Celery, store: 
 def test_a_revoke_is_repeated_where_the_store_went_away(
     app: Celery, store: Store, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def go_away(*_: Any) -> Any:
+    def go_away(*_: Any, **__: Any) -> Any:
         raise errors.StoreUnavailable("away")
 
     with monkeypatch.context() as patched:
