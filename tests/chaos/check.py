@@ -388,13 +388,15 @@ def _one_after_another(job: Job, batch: BatchRecord, made: list[Any]) -> Iterato
 
 def _leftovers(seen: Evidence) -> Iterator[str]:
     """Leases, staged requests, rows of given-up downloads, keys that never expire."""
+    submitted = {seen.ids[job.number] for job in seen.schedule.jobs if job.number in seen.ids}
     for key in sorted(seen.redis.scan_iter("claude_batch:*", count=1000)):
         name = key.decode()
         if name in ("claude_batch:held", "claude_batch:jobs", "claude_batch:schema", "claude_batch:workers"):
             continue  # of all jobs
         if seen.redis.pttl(key) < 0:
             yield f"{name} never expires"
-        if ":staging:" in name:
+        # What a killed worker has staged of a pool expires; callers are not killed.
+        if ":staging:" in name and (not seen.disturbances or name.partition("{")[2].partition("}")[0] in submitted):
             yield f"{name} is left over"
         if name.endswith((":sent", ":to_send")):
             yield f"{name} is left over"

@@ -126,7 +126,7 @@ def _ask(
         yield f"its AsyncResult is {result.state}, the store has {place.state}"
     revoked = seen.revoked.get(each.number)
     if state == "REVOKED":
-        if (each.revoke_at is None and "expires" not in each.sending) or revoked is False:
+        if "expires" not in each.sending and (each.revoke_at is None or revoked is False):
             yield "nobody has revoked it"
         if prompt is not None:
             yield f"it was sent: {prompt.outcomes}"
