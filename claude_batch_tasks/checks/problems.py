@@ -357,7 +357,7 @@ LATE_POOLS = Problem(
     "W212",
     "the pool {pool!r} with {asks} has been due for {late}, and no worker made a job of it. Workers that listen on its "
     "queue {queue!r}: {workers}",
-    "Read the logs of these workers for 'becomes no job': they cannot import its output=, for instance. Install this "
+    "Read the logs of these workers for 'no job was made': they cannot import its output=, for instance. Install this "
     "release on all workers and restart them: those before 0.3 know nothing of pools. If they are busy, start more: "
     "celery -A {app} worker -Q {queue}",
 )

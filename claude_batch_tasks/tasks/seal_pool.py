@@ -32,8 +32,9 @@ def seal_pool(self: BatchTask, job_id: str) -> str:
         done = sealing.handle_failure(self.app, job_id, reason, self.request.hostname, passing=passing)
         if done is None:
             raise
-        # Not raised: the frames have prompts, which trackers of errors would show.
+        # Not raised: the frames have prompts, which trackers of errors would show, and so may the text of the error.
         extra = history.fields(Unit(job_id), "not_sealed")
-        frames = "" if isinstance(exc, errors.BatchTasksError) else f"\n{traceback.format_exc()}"
+        own = isinstance(exc, errors.BatchTasksError)
+        frames = "" if own else "\n" + "".join(traceback.format_tb(exc.__traceback__))
         log.error("job %s: no job was made of its pool: %s%s", job_id, reason, frames, extra=extra)
         return f"{done}: {type(exc).__name__}"
