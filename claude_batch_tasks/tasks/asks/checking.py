@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from celery import Celery
@@ -56,11 +57,18 @@ def check_ask(app: Celery, ask_id: str, args: tuple[Any, ...], kwargs: Mapping[s
         TypeError, InvalidRequests, InvalidSettings: the text says what is wrong; nothing was stored or sent.
     """
     params, options = read_arguments(args, kwargs)
-    try:
+    with naming_ask():
         plan = adding.plan_asks(app, options)
         deadline = options.get("deadline", plan.settings.deadline)
         read_deadline(plan.settings, deadline)  # the ask may be stored later, after a commit
         return CheckedAsk(ask_id, plan, adding.check_params(plan, params), deadline)
+
+
+@contextmanager
+def naming_ask() -> Iterator[None]:
+    """Have errors about options name the task that was called."""
+    try:
+        yield
     except errors.InvalidSettings as exc:
         raise errors.InvalidSettings(str(exc).replace("run_batch option", "ask option")) from None
 

@@ -20,7 +20,7 @@ from claude_batch_tasks.steps import by_name, message_chain, message_headers, ro
 from claude_batch_tasks.steps.task_classes import InnerTask
 from claude_batch_tasks.store import open_store
 from claude_batch_tasks.tasks.asks import eager_asks
-from claude_batch_tasks.tasks.asks.checking import CheckedAsk, check_ask, read_deadline
+from claude_batch_tasks.tasks.asks.checking import CheckedAsk, check_ask, naming_ask, read_deadline
 from claude_batch_tasks.tasks.call_options import read_delay, read_expiry
 
 #: The ask that is being sent: the app's task class sends it, at once or later.
@@ -85,17 +85,20 @@ def store_ask(app: Celery, found: CheckedAsk, options: Mapping[str, Any], header
         headers: the headers of its message, if it had one.
 
     Raises:
-        BudgetSpent, StoreUnavailable: nothing was stored.
+        BudgetSpent, InvalidSettings, StoreUnavailable: nothing was stored.
     """
-    route = routing.find_ask_route(app, options)
-    canvas, carried = encode_caller(app, options, headers)
+    with naming_ask():
+        message_headers.encode_headers(options.get("headers"))  # refuses what cannot be carried
+        route = routing.find_ask_route(app, options)
+        canvas, carried = encode_caller(app, options, headers)
+        times = _read_times(app, found, options)
     return adding.put_into_pool(
         app,
         found.plan,
         found.params,
         found.ask_id,
         uuid(),
-        _read_times(app, found, options),
+        times,
         queue=routing.queue_name(route),
         route=routing.encode_route(route),
         canvas=canvas,

@@ -137,6 +137,13 @@ class TestAnAsk:
                 publishing.send_what_follows(asking, request, None, {})
         assert len(stored(store)) == 2
 
+    @pytest.mark.parametrize("name", ["eta", "expires", "headers"])
+    def test_is_refused_in_its_own_name(self, name: str, asking: Celery, store: Store) -> None:
+        wrong: Any = {name: {"tenant": object()}}
+        with pytest.raises(errors.InvalidSettings, match=f"^ask option {name} must be"):
+            ask.apply_async((PARAMS,), **wrong)
+        assert stored(store) == {}
+
     def test_may_have_a_uuid_as_its_id(self, asking: Celery, store: Store) -> None:
         chosen: Any = uuid.uuid4()
         result = ask.apply_async((PARAMS,), task_id=chosen)
