@@ -18,6 +18,9 @@ from claude_batch_tasks.store import open_store
 #: Seconds between two queries of the store, and for how long the store must differ from the result back end.
 _EVERY, CERTAIN = 5.0, 10.0
 
+#: The shortest wait, seconds: in Celery 5.5 a wait of 0 seconds has no end.
+_LEAST = 0.001
+
 #: Seconds for which a job may be absent that this process has not seen in the store. At first it may exist only
 #: elsewhere: the message that puts it into the store is still on its way.
 UNSEEN = 30.0
@@ -38,13 +41,16 @@ class StoredResult(_AsyncResult):
     _odd_since: float | None = None
     _next_question = 0.0
 
+    def __init__(self, id: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(str(id), *args, **kwargs)  # Celery 5.5 finds nothing under a UUID
+
     def _wait(self, timeout: float | None, propagate: bool, *args: Any, **options: Any) -> Any:
         """Return the result as Celery's AsyncResult does, and ask the store now and then."""
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _EVERY if ends is None else ends - time.monotonic()
             try:
-                return super().get(max(min(left, _EVERY), 0), propagate, *args, **options)
+                return super().get(max(min(left, _EVERY), _LEAST), propagate, *args, **options)
             except CeleryTimeoutError:
                 if left <= _EVERY and ends is not None:
                     raise

@@ -451,6 +451,10 @@ class TestWhatIsLost:
         with pytest.raises(CeleryTimeoutError):
             last.get(timeout=2)
 
+    def test_no_seconds_are_no_wait(self, asking: Celery) -> None:
+        with pytest.raises(CeleryTimeoutError):
+            ask.delay(PARAMS).get(timeout=0)
+
 
 class TestAnAnswer:
     def test_is_two_ids_in_a_message(self) -> None:
