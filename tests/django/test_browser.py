@@ -153,6 +153,23 @@ def test_what_a_caller_calls_things_runs_as_no_script(page: playwright.Page, sim
     expect(page.get_by_role("button", name="Cancel the job")).to_be_visible()
 
 
+def test_a_click_is_not_lost_when_the_page_is_brought_up_to_date_in_the_middle_of_it(
+    page: playwright.Page, simulator: Simulator
+) -> None:
+    simulator.reset()
+    simulator.behave(processing_seconds=60)
+    job = run_batch.delay(requests("c", 2)).id
+    log_in(page, "guest")
+    row_of(page, job).get_by_role("link").first.hover()
+    page.mouse.down()
+    with page.expect_response(re.compile("live")) as answer:
+        pass
+    answer.value.finished()
+    page.wait_for_timeout(200)
+    page.mouse.up()
+    expect(page.get_by_role("heading", name=job)).to_be_visible()
+
+
 def test_selected_jobs_stay_selected_and_are_canceled(page: playwright.Page, simulator: Simulator) -> None:
     simulator.reset()
     simulator.behave(processing_seconds=60)

@@ -5,7 +5,8 @@
     const view = document.getElementById("view");
     const trouble = document.getElementById("trouble");
     let stream = null;
-    let next = null; // what came while a text was selected
+    let next = null; // what came while a text was selected, or in the middle of a click, which would go nowhere
+    let pressed = false;
     let over = false;
 
     function showMoments() {
@@ -23,8 +24,14 @@
         return selection !== null && !selection.isCollapsed && view.contains(selection.anchorNode);
     }
 
+    function showNext() {
+        if (next !== null && !pressed && !isSelecting()) {
+            showPage(next);
+        }
+    }
+
     function showPage(page) {
-        if (isSelecting()) {
+        if (pressed || isSelecting()) {
             next = page;
             return;
         }
@@ -79,9 +86,14 @@
     open();
     // A browser opens few connections to a server: a page that nobody sees gives its own back.
     document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
-    document.addEventListener("selectionchange", () => {
-        if (next !== null && !isSelecting()) {
-            showPage(next);
-        }
-    });
+    document.addEventListener("selectionchange", showNext);
+    view.addEventListener("pointerdown", () => (pressed = true));
+    for (const end of ["pointerup", "pointercancel"]) {
+        document.addEventListener(end, () =>
+            setTimeout(() => { // the click comes before that
+                pressed = false;
+                showNext();
+            }),
+        );
+    }
 })();

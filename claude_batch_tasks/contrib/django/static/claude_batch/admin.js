@@ -5,6 +5,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const shown = document.getElementById("claude-batch-live");
     const address = new URL(window.location.href);
     address.searchParams.set("live", "");
+    let pressed = false; // a click on what is replaced in the middle of it goes nowhere
 
     function boxes() {
         return Array.from(shown.querySelectorAll("input[name=job]"));
@@ -41,8 +42,9 @@ document.addEventListener("DOMContentLoaded", () => {
                 if (answer.type === "opaqueredirect") {
                     return; // logged out
                 }
-                if (answer.ok) {
-                    show(await answer.text());
+                const content = await answer.text();
+                if (answer.ok && !pressed) {
+                    show(content);
                 }
             } catch {
                 // The server is away for a moment.
@@ -57,6 +59,10 @@ document.addEventListener("DOMContentLoaded", () => {
         }
     }
 
+    shown?.addEventListener("pointerdown", () => (pressed = true));
+    for (const end of ["pointerup", "pointercancel"]) {
+        document.addEventListener(end, () => setTimeout(() => (pressed = false))); // the click comes before that
+    }
     offerAll();
     later(0);
 });
