@@ -139,7 +139,7 @@ def cancel_if_late(step: Step) -> errors.ApiError | None:
     """
     if step.cut_at is None or step.now() < step.cut_at:
         return None
-    # Before the cancel: whoever reads the results has to know what was canceled for this.
+    # Before the cancel: readers of the results have to know what was canceled for this.
     step.update_record(cut_short=True)
     text = "it could not end by the deadline: what it does not process goes through the Messages API"
     step.record_event("cancel", f"canceled at Anthropic: {text}")

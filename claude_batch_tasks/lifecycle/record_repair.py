@@ -31,7 +31,7 @@ _NEWEST, _OVERLAP = 10_000, 600.0
 #: Seconds between two tries to fetch the missing results of a job again, unless somebody asks for them.
 _AGAIN = 600.0
 
-#: Seconds for which a job must be absent before those who wait for it are told, and seconds between two such reports.
+#: Seconds for which a job must be absent before its absence is reported, and seconds between two such reports.
 _CERTAIN, _TOLD = 10.0, 3600.0
 
 #: The most seconds between two rounds of the watch: whoever waits for a job that is gone is told within a minute.

@@ -167,7 +167,7 @@ class AskResult(StoredResult):
             if place is None:
                 return self._judge_absence(meta, errors.JobNotFound(str(self._make_lost_error())))
             if place.state != "waiting":
-                # The result back end is told before the store: it may have been told since it was asked.
+                # The result back end gets the end before the store: it may have got it since it was asked.
                 meta = AsyncResult._get_task_meta(self)  # type: ignore[attr-defined]
                 return meta if meta["status"] in READY_STATES else self._end_as(*self._read_ending(place))
             return self._describe_waiting(meta, place)
