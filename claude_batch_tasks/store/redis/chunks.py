@@ -13,8 +13,8 @@ import zstandard
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job
 from claude_batch_tasks.records import JobRecord
+from claude_batch_tasks.store.record_encoding import read_record
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.encoding import read_record
 from claude_batch_tasks.store.redis.keys import batch_key, job_key
 
 #: Seconds for which payloads are kept that no job record stands for yet (the caller may have died), and rows of an

@@ -100,14 +100,19 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from claude_batch_tasks.pool_records import AskPlace, PoolRecord
 from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, LaneRecord, Unit
 from claude_batch_tasks.rules import RATE_LIMITS
-
-#: What all keys begin with.
-PREFIX = "claude_batch"
+from claude_batch_tasks.store.places import (
+    ASK_PREFIX as ASK_PREFIX,
+    PREFIX as PREFIX,
+    ask_key as ask_key,
+    attempt_key as attempt_key,
+    batch_key as batch_key,
+    index_key as index_key,
+    of_job as of_job,
+)
+from claude_batch_tasks.store.record_encoding import stored_names as stored_names
 
 # -- keys of all jobs
 
@@ -127,7 +132,6 @@ POOLS_OPEN: Final = f"{PREFIX}:pools:open"
 
 #: What the keys of pools and jobs begin with, that of an ask, and that of what a pool's name has spent.
 POOL_PREFIX: Final = f"{PREFIX}:{{"
-ASK_PREFIX: Final = f"{PREFIX}:ask:"
 COST_PREFIX: Final = f"{PREFIX}:cost:"
 
 #: The channel on which ends of asks are reported.
@@ -151,11 +155,6 @@ SENDING = ("to_send", "sent", "refused", "announced", "given_up")
 FLIGHTS, LISTING, LISTED, ASKED, FAILED, PAST = "flights", "listing", "listed", "asked", "failed", "past"
 
 
-def of_job(job_id: str, *parts: object) -> str:
-    """Return one of the keys of a job."""
-    return ":".join([f"{PREFIX}:{{{job_id}}}", *map(str, parts)])
-
-
 def job_key(job_id: str) -> str:
     """Return the hash of a job's record."""
     return of_job(job_id, "job")
@@ -164,11 +163,6 @@ def job_key(job_id: str) -> str:
 def job_of(key: str) -> str:
     """Return the job whose record's key it is."""
     return key.removeprefix(f"{PREFIX}:{{").removesuffix("}:job")
-
-
-def index_key(job_id: str) -> str:
-    """Return the hash of a job's custom_ids."""
-    return of_job(job_id, "index")
 
 
 def money_key(job_id: str) -> str:
@@ -199,16 +193,6 @@ def staging_key(job_id: str, nonce: str, batch: int, name: str) -> str:
 def staging_index_key(job_id: str, nonce: str) -> str:
     """Return the hash of custom_ids that are staged."""
     return of_job(job_id, "staging", nonce, "index")
-
-
-def batch_key(job_id: str, batch: int | None, *parts: object) -> str:
-    """Return the hash of a batch's record, or another of the batch's keys."""
-    return of_job(job_id, "batch", batch, *parts)
-
-
-def attempt_key(job_id: str, batch: int | None, name: str, attempt: int | None) -> str:
-    """Return one of the keys that a download of a batch leaves."""
-    return batch_key(job_id, batch, f"{name}:{attempt}")
 
 
 def unit_key(unit: Unit) -> tuple[str, str]:
@@ -248,11 +232,6 @@ def worker_key(hostname: str) -> str:
 def account_key(account: str, name: str) -> str:
     """Return one of the keys of an account."""
     return f"{PREFIX}:account:{account}:{name}"
-
-
-def ask_key(ask_id: str) -> str:
-    """Return the hash that says where an ask is."""
-    return ASK_PREFIX + ask_id
 
 
 def past_key(kind: str) -> str:
@@ -312,11 +291,6 @@ LEASE_PREFIX = "lease:"
 
 POSITION, MISSED, FORGOTTEN, SUBMITTED_AT, STATE = "position", "missed", "forgotten", "submitted_at", "state"
 TAKEN_AT, SINCE = "taken_at", "since"
-
-
-def stored_names(cls: type[msgspec.Struct]) -> dict[str, str]:
-    """Return what the fields of a record are called in its hash, by what Python calls them."""
-    return {field.name: field.encode_name for field in msgspec.structs.fields(cls)}
 
 
 def _same(*names: str) -> dict[str, str]:

@@ -12,9 +12,9 @@ import redis
 from claude_batch_tasks import steady
 from claude_batch_tasks.pool_records import AskEnd, AskPlace
 from claude_batch_tasks.store.interface import AskListener
+from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.ask_encoding import read_places, window_text
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode
 from claude_batch_tasks.store.redis.keys import (
     ASK_PREFIX,
     COST_PREFIX,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from claude_batch_tasks.records import Unit
+from claude_batch_tasks.store.record_encoding import changed_fields
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.encoding import changed_fields
 from claude_batch_tasks.store.redis.keys import member, owner_key, unit_key, unit_of
 from claude_batch_tasks.store.redis.scripts import FORCE, RELEASE, TAKE, Script
 

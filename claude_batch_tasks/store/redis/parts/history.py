@@ -7,8 +7,8 @@ from datetime import timedelta
 import msgspec
 
 from claude_batch_tasks.records import HistoryEvent, batch_index, batch_number
+from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode
 from claude_batch_tasks.store.redis.keys import FORGOTTEN, JOBS, history_keys, job_key
 from claude_batch_tasks.store.redis.scripts import Script
 

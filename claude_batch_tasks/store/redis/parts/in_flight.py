@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import msgspec
 
 from claude_batch_tasks.records import Flight, Unit
+from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode
 from claude_batch_tasks.store.redis.keys import (
     ASKED,
     DUE,

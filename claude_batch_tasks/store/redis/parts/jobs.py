@@ -12,9 +12,9 @@ import msgspec
 from claude_batch_tasks.errors import JobNotFound
 from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState, RetryLink, Unit
 from claude_batch_tasks.store.interface import Records, Schedule
+from claude_batch_tasks.store.record_encoding import _encode, changed_fields, changed_texts, read_record, whole_record
 from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode, changed_fields, changed_texts, read_record, whole_record
 from claude_batch_tasks.store.redis.keys import (
     DUE,
     FETCHED,

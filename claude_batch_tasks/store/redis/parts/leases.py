@@ -8,8 +8,8 @@ import msgspec
 
 from claude_batch_tasks import steady
 from claude_batch_tasks.records import Flight, Lease, Unit
+from claude_batch_tasks.store.record_encoding import _encode, changed_fields
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode, changed_fields
 from claude_batch_tasks.store.redis.keys import (
     DUE,
     FLIGHTS,

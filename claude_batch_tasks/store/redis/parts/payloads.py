@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL, Chunks, map_one_ahead
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode
 from claude_batch_tasks.store.redis.keys import (
     STAGED,
     attempt_key,

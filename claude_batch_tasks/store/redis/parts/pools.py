@@ -8,6 +8,7 @@ from typing import Any
 
 from claude_batch_tasks.errors import BudgetSpent
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolLimits, PoolRecord
+from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.ask_encoding import (
     deadline_text,
     pack_ask,
@@ -18,7 +19,6 @@ from claude_batch_tasks.store.redis.ask_encoding import (
     window_text,
 )
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode
 from claude_batch_tasks.store.redis.keys import (
     ASK_PREFIX,
     COST_PREFIX,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
+from claude_batch_tasks.store.record_encoding import _encode, read_record, whole_record
 from claude_batch_tasks.store.redis.connection import Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode, read_record, whole_record
 from claude_batch_tasks.store.redis.keys import DUE, POSITION, RESTORE, batch_key, job_key, member, of_job, unit_key
 from claude_batch_tasks.store.redis.scripts import Script
 

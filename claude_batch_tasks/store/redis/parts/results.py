@@ -11,9 +11,9 @@ from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import DeliveryCounts, Unit
 from claude_batch_tasks.store.interface import Leases
 from claude_batch_tasks.store.interface.results import Recorded, Runs
+from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.chunks import Chunks, map_one_ahead
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
-from claude_batch_tasks.store.redis.encoding import _encode
 from claude_batch_tasks.store.redis.keys import FETCHED, attempt_key, batch_key, delivery_keys, job_key, position_field
 from claude_batch_tasks.store.redis.scripts import ACTIVE, CALLED, DELIVERED, FAILED, Script
 from claude_batch_tasks.wire.completeness import MISSING

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from claude_batch_tasks.records import BatchRecord, Flight, JobRecord, LaneRecord, Unit
-from claude_batch_tasks.store.redis import encoding, keys, scripts
+from claude_batch_tasks.store import record_encoding
+from claude_batch_tasks.store.redis import keys, scripts
 from tests.guards import redis_keys
 
 SCRIPTS = sorted((Path(scripts.__file__).parent).glob("*.lua"))
@@ -63,9 +64,9 @@ def test_fields_are_those_that_releases_share(namespaces: dict[str, str], patter
     ],
 )
 def test_a_record_reads_what_it_has_written(record: Any) -> None:
-    written = encoding.whole_record(record)
+    written = record_encoding.whole_record(record)
     fields = {name.encode(): value.encode() for name, value in zip(written[::2], written[1::2], strict=True)}
-    assert encoding.read_record(type(record), fields) == record
+    assert record_encoding.read_record(type(record), fields) == record
 
 
 def test_a_name_in_python_is_one_field() -> None:

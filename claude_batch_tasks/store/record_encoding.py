@@ -1,4 +1,4 @@
-"""How records lie in their hashes: each field by itself, in JSON."""
+"""How records lie in all stores: each field by itself, as JSON text, under its stored name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord
-from claude_batch_tasks.store.redis.keys import stored_names
 
 _encode = msgspec.json.encode
 _RECORDS = (JobRecord, BatchRecord, LaneRecord)
 _Record = TypeVar("_Record", JobRecord, BatchRecord, LaneRecord)
+
+
+def stored_names(cls: type[msgspec.Struct]) -> dict[str, str]:
+    """Return what the fields of a record are called in its hash, by what Python calls them."""
+    return {field.name: field.encode_name for field in msgspec.structs.fields(cls)}
+
 
 #: Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads
 #: that do so at once end the process.

@@ -1,0 +1,5 @@
+"""The store on PostgreSQL 13 and up: ``open_store_at`` opens it, ``migrate`` makes and changes its schema."""
+
+from __future__ import annotations
+
+from claude_batch_tasks.store.postgres.store import PostgresStore as PostgresStore, open_store_at as open_store_at

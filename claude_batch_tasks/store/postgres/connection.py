@@ -1,0 +1,179 @@
+"""What the parts of a PostgreSQL store have in common: connections, the clock, the cipher, and the errors of outages."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors as sql_errors
+from psycopg.pq import TransactionStatus
+
+from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.store.clock import StoreClock
+from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
+from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource
+from claude_batch_tasks.store.postgres.statements import read_queries, with_schema
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+#: What says that the server cannot answer now, or not this user: an outage. Any other error is a fault of ours.
+_OUTAGES = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    sql_errors.InsufficientPrivilege,
+)
+
+#: What says that the schema is not there, or is that of an earlier release.
+_UNMIGRATED = (
+    sql_errors.UndefinedTable,
+    sql_errors.UndefinedFunction,
+    sql_errors.UndefinedColumn,
+    sql_errors.InvalidSchemaName,
+)
+
+
+class Connection:
+    """A database that holds a store.
+
+    Args:
+        source: lends connections.
+        schema: the name of the store's schema.
+        cipher: encrypts chunks.
+    """
+
+    def __init__(self, source: ConnectionSource, schema: str, cipher: Cipher) -> None:
+        self.source = source
+        self.schema = schema
+        self.cipher = cipher
+        self.clock = StoreClock(self._read_time)
+        self._opened = False
+
+    def open(self) -> None:
+        """See, once, that this release can use the store."""
+        if not self._opened:
+            with self.lend() as connection:
+                check_version(connection, self.schema, self.source.where)
+            self._opened = True
+
+    @contextmanager
+    def lend(self) -> Iterator[Connected]:
+        """Lend a connection. In the middle of a caller's transaction, an error leaves that transaction usable."""
+        with self.source.connect() as connection:
+            if connection.info.transaction_status == TransactionStatus.INTRANS:
+                with connection.transaction():
+                    yield connection
+            else:
+                yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connected]:
+        """Lend a connection for one transaction. Keep it short, and ask nobody else in the middle of it."""
+        with self.source.connect() as connection, connection.transaction():
+            yield connection
+
+    def now(self) -> float:
+        """Return the time by the database's clock, epoch seconds."""
+        return self.clock.now()
+
+    def is_first(self, name: str, ttl: float) -> bool:
+        """Return whether the caller is the first of all who ask for that name within ``ttl`` seconds."""
+        return bool(self.call("set_flag", f"first:{name}", b"", ttl))
+
+    def call(self, function: str, *args: Any) -> Any:
+        """Call a function of the schema, and return its one value."""
+        with self.lend() as connection:
+            return self.call_on(connection, function, *args)
+
+    def call_on(self, connection: Connected, function: str, *args: Any) -> Any:
+        """Call a function on a connection that was lent, and return its one value."""
+        marks = ", ".join(["%s"] * len(args))
+        row = connection.execute(with_schema(f"SELECT claude_batch.{function}({marks})", self.schema), args).fetchone()
+        assert row is not None
+        return row[0]
+
+    def call_row(self, function: str, *args: Any) -> tuple[Any, ...]:
+        """Call a function that has several values (OUT parameters), and return them."""
+        marks = ", ".join(["%s"] * len(args))
+        statement = with_schema(f"SELECT * FROM claude_batch.{function}({marks})", self.schema)
+        with self.lend() as connection:
+            row: tuple[Any, ...] | None = connection.execute(statement, args).fetchone()
+        assert row is not None
+        return row
+
+    def unavailable(self, exc: Exception) -> StoreUnavailable:
+        """Return the error for what prevented the database from answering."""
+        if isinstance(exc, _UNMIGRATED):
+            return describe_unmigrated(self.schema, self.source.where, exc)
+        return StoreUnavailable(f"the store at {self.source.where} did not answer: {type(exc).__name__}: {exc}")
+
+    def _read_time(self) -> float:
+        try:
+            self.open()
+            return float(self.call("clock"))
+        except (*_OUTAGES, *_UNMIGRATED) as exc:
+            raise self.unavailable(exc) from exc
+
+
+class Part:
+    """A part of a PostgreSQL store: its statements are those of the file in ``sql/queries`` that ``queries`` names."""
+
+    queries = ""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sql = read_queries(self.queries, connection.schema) if self.queries else {}
+
+    def _fetch(self, query: str, **params: Any) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows."""
+        with self._connection.lend() as connection:
+            return connection.execute(self._sql[query], params).fetchall()
+
+    def _fetch_row(self, query: str, **params: Any) -> tuple[Any, ...] | None:
+        """Run a statement that has one row at most, and return that."""
+        with self._connection.lend() as connection:
+            row: tuple[Any, ...] | None = connection.execute(self._sql[query], params).fetchone()
+            return row
+
+    def _fetch_value(self, query: str, **params: Any) -> Any:
+        """Run a statement that has one value at most, and return that; None: no row."""
+        row = self._fetch_row(query, **params)
+        return None if row is None else row[0]
+
+    def _run(self, query: str, **params: Any) -> int:
+        """Run a statement, and return how many rows it changed."""
+        with self._connection.lend() as connection:
+            return connection.execute(self._sql[query], params).rowcount
+
+
+def answering(method: _Method) -> _Method:
+    """Turn whatever keeps the database from answering into StoreUnavailable, in a part's method or generator.
+
+    The first call of all sees that the store is one for this release.
+    """
+    if inspect.isgeneratorfunction(method):
+
+        @functools.wraps(method)
+        def iterate(self: Part, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                self._connection.open()
+                yield from method(self, *args, **kwargs)
+            except (*_OUTAGES, *_UNMIGRATED) as exc:
+                raise self._connection.unavailable(exc) from exc
+
+        return iterate  # type: ignore[return-value]
+
+    @functools.wraps(method)
+    def call(self: Part, *args: Any, **kwargs: Any) -> Any:
+        try:
+            self._connection.open()
+            return method(self, *args, **kwargs)
+        except (*_OUTAGES, *_UNMIGRATED) as exc:
+            raise self._connection.unavailable(exc) from exc
+
+    return call  # type: ignore[return-value]

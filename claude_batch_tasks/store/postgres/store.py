@@ -1,0 +1,50 @@
+"""The store on PostgreSQL: jobs, prompts and answers in tables of one schema.
+
+The atomic steps are the functions in ``sql/functions``; what is a single statement is in ``sql/queries``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from claude_batch_tasks.settings.store_urls import postgres_address
+from claude_batch_tasks.store import interface
+from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
+from claude_batch_tasks.store.postgres.parts.leases import PostgresLeases
+from claude_batch_tasks.store.postgres.sources import ConnectionSource, Pool
+from claude_batch_tasks.store.postgres.statements import SCHEMA
+
+
+class PostgresStore(Part):
+    """A ``store.Store`` on a PostgreSQL database.
+
+    Args:
+        source: lends connections.
+        schema: the name of the schema that holds its tables.
+        cipher: encrypts chunks; default: nothing is encrypted.
+    """
+
+    def __init__(self, source: ConnectionSource, schema: str = SCHEMA, cipher: Cipher | None = None) -> None:
+        connection = Connection(source, schema, cipher or Cipher())
+        super().__init__(connection)
+        self.leases: interface.Leases = PostgresLeases(connection)
+
+    @answering
+    def check_schema(self) -> None:
+        """See that the schema is there, and is one for this release."""
+
+    def now(self) -> float:
+        """Return the time by the database's clock, epoch seconds."""
+        return self._connection.now()
+
+
+@functools.lru_cache(maxsize=32)
+def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> PostgresStore:
+    return PostgresStore(Pool(url, postgres_address(url)), prefix + SCHEMA, Cipher(keys))
+
+
+def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> PostgresStore:
+    """Return the store behind a URL, one per process: no connection is used after a fork that was made before."""
+    return _open(url, keys, prefix, os.getpid())

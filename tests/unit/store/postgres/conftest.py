@@ -1,0 +1,68 @@
+"""A database with the store's schema, empty, and a clock that can be moved."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from claude_batch_tasks.store.postgres import PostgresStore
+from claude_batch_tasks.store.postgres.migrations import migrate
+from claude_batch_tasks.store.postgres.sources import Pool
+from claude_batch_tasks.store.postgres.statements import with_schema
+
+#: To be replaced by the fixture of tests/postgres_server.py, which starts a server.
+URL = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/test")
+
+#: Puts seconds that have passed on top of the time, as every function of the store sees it.
+_MOVABLE_CLOCK = """
+CREATE TABLE claude_batch.passed (seconds double precision NOT NULL);
+INSERT INTO claude_batch.passed VALUES (0);
+CREATE OR REPLACE FUNCTION claude_batch.clock() RETURNS double precision LANGUAGE sql VOLATILE AS $$
+  SELECT extract(epoch FROM clock_timestamp())::double precision + (SELECT seconds FROM claude_batch.passed)
+$$;
+"""
+
+
+class Database:
+    """A schema of its own in a database."""
+
+    def __init__(self) -> None:
+        self.url = URL
+        self.schema = f"test_{uuid.uuid4().hex[:12]}"
+        self._connection = psycopg.connect(URL, autocommit=True)
+        migrate(self._connection, self.schema)
+        self._stores: list[Pool] = []
+        self.run(_MOVABLE_CLOCK)
+
+    def run(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement that calls the schema ``claude_batch``."""
+        cursor = self._connection.execute(with_schema(statement, self.schema))  # type: ignore[arg-type]
+        return cursor.fetchall() if cursor.description else []
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock that all functions of the schema see."""
+        self.run(f"UPDATE claude_batch.passed SET seconds = seconds + {seconds!r}")
+
+    def open_store(self) -> PostgresStore:
+        """Open the store with connections of its own."""
+        pool = Pool(self.url, "the test's database")
+        self._stores.append(pool)
+        return PostgresStore(pool, self.schema)
+
+    def drop(self) -> None:
+        """Remove the schema, and close all connections."""
+        for pool in self._stores:
+            pool.close()
+        self.run("DROP SCHEMA claude_batch CASCADE")
+        self._connection.close()
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    found = Database()
+    yield found
+    found.drop()

@@ -1,0 +1,40 @@
+"""The PostgreSQL store does what every store must do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from claude_batch_tasks.embedded import free_port
+from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.postgres import PostgresStore
+from claude_batch_tasks.store.postgres.sources import Pool
+from tests.unit.store.contract import StoreContract
+from tests.unit.store.contract.samples import OpenStore, PassTime
+from tests.unit.store.postgres.conftest import Database
+
+
+class TestOnPostgres(StoreContract):
+    @pytest.fixture
+    def open_store(self, database: Database) -> OpenStore:
+        return database.open_store
+
+    @pytest.fixture
+    def pass_time(self, database: Database) -> PassTime:
+        return database.pass_time
+
+    @pytest.fixture
+    def contents(self, database: Database) -> Callable[[], set[str]]:
+        tables = [
+            str(name)
+            for (name,) in database.run(f"SELECT tablename FROM pg_tables WHERE schemaname = '{database.schema}'")
+        ]
+        tables = [name for name in tables if name not in ("passed", "schema_version")]
+        return lambda: {
+            f"{name}: {row}" for name in tables for (row,) in database.run(f"SELECT t::text FROM claude_batch.{name} t")
+        }
+
+    @pytest.fixture
+    def unreachable_store(self) -> Store:
+        return PostgresStore(Pool(f"postgresql://127.0.0.1:{free_port()}/none", "no server"))
