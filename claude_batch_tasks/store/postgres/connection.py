@@ -1,4 +1,4 @@
-"""What the parts of a PostgreSQL store have in common: connections, the clock, the cipher, and the errors of outages."""
+"""What the parts of a PostgreSQL store have in common: connections, the clock, the cipher, how outages are reported."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Which release's schema this is, and what makes it, or brings one that an earlier release has made up to date.
 
 Nothing is changed unless somebody says so (``claude-batch migrate``, or Django's ``migrate``): the database's user of a
-worker need not be allowed to. Releases share a schema while one replaces the other, so it has two numbers, as the Redis store has:
-``version`` says what has been done to it; ``least`` is what a process must know to work on it at all.
+worker need not be allowed to. Releases share a schema while one replaces the other, so it has two numbers, as the Redis
+store has: ``version`` says what has been done to it; ``least`` is what a process must know to work on it at all.
 """
 
 from __future__ import annotations
