@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord
+from claude_batch_tasks.errors import ResultsMissing
+from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, LaneRecord, RetryLink
+from claude_batch_tasks.store.places import batch_key
+from claude_batch_tasks.wire.positions import Positions
 
 _encode = msgspec.json.encode
 _RECORDS = (JobRecord, BatchRecord, LaneRecord)
@@ -30,6 +33,9 @@ _KNOWN: dict[type, frozenset[bytes]] = {
 _REQUIRED: dict[type, frozenset[str]] = {
     cls: frozenset(field.encode_name for field in msgspec.structs.fields(cls) if field.required) for cls in _RECORDS
 }
+
+#: Records that an error names.
+_NAMED = 20
 
 #: What hashes call a field, by what Python does; no two records differ in it.
 _STORED = {name: stored for cls in _RECORDS for name, stored in stored_names(cls).items()}
@@ -58,3 +64,29 @@ def read_record(cls: type[_Record], fields: Mapping[bytes, bytes]) -> _Record | 
         return None  # gone, or what an earlier release wrote into a hash that had been evicted
     found: _Record = _DECODERS[cls].decode(_encode(values))
     return found
+
+
+def read_labels(values: Sequence[bytes | str | None]) -> JobLabels | None:
+    """Return what the fields of ``JobLabels`` say, each as JSON; None: the job is gone."""
+    state, label, metadata = (None if value is None else msgspec.json.decode(value) for value in values)
+    return None if state is None else JobLabels(state, label, metadata or {})
+
+
+def retry_link(job_id: str, claim: Claim) -> RetryLink:
+    """Return what a job says of a retry that takes requests from it."""
+    return RetryLink(job_id=job_id, taken={str(number): len(Positions(bits)) for number, bits in claim.taken.items()})
+
+
+def require_all(job_id: str, found: Sequence[BatchRecord | None]) -> list[BatchRecord]:
+    """Return the records of a job's batches.
+
+    Raises:
+        ResultsMissing: one of them is gone.
+    """
+    if gone := [batch_key(job_id, number) for number, record in enumerate(found) if record is None]:
+        raise ResultsMissing(
+            f"the records of {len(gone):,} of the {len(found):,} batches of job {job_id} are gone from the store",
+            None,
+            gone[:_NAMED],
+        )
+    return [record for record in found if record is not None]

@@ -16,10 +16,7 @@ from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.store.record_encoding import read_record
 from claude_batch_tasks.store.redis.connection import Part, answering
 from claude_batch_tasks.store.redis.keys import batch_key, job_key
-
-#: Seconds for which payloads are kept that no job record stands for yet (the caller may have died), and rows of an
-#: attempt that is not published.
-UNFINISHED_TTL = 86_400
+from claude_batch_tasks.store.retention import UNFINISHED_TTL
 
 _decode_ids = msgspec.json.Decoder(list[str]).decode
 _Item = TypeVar("_Item")

@@ -9,9 +9,7 @@ from claude_batch_tasks.store.record_encoding import changed_fields
 from claude_batch_tasks.store.redis.connection import Part, answering
 from claude_batch_tasks.store.redis.keys import member, owner_key, unit_key, unit_of
 from claude_batch_tasks.store.redis.scripts import FORCE, RELEASE, TAKE, Script
-
-#: As long as Anthropic keeps the results: later a batch is of no use to anybody.
-_CLAIM_TTL = 30 * 86_400
+from claude_batch_tasks.store.retention import CLAIM_TTL
 
 
 class RedisBatchIds(Part):
@@ -45,6 +43,6 @@ class RedisBatchIds(Part):
 
     def _own(self, act: str, unit: Unit, owner: str, batch_id: str, changes: dict[str, Any]) -> Unit | None:
         key, _ = unit_key(unit)
-        args = [act, owner, member(unit), _CLAIM_TTL, *changed_fields(changes)]
+        args = [act, owner, member(unit), CLAIM_TTL, *changed_fields(changes)]
         found = self._claim(keys=[key, owner_key(batch_id)], args=args)
         return unit_of(found.decode()) if found else None

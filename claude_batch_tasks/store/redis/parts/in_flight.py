@@ -25,10 +25,7 @@ from claude_batch_tasks.store.redis.keys import (
     past_key,
     unit_of,
 )
-
-#: Past batches of an account that are remembered, and for how long nothing is said of it before it is forgotten.
-_PAST = 100
-_ACCOUNT_TTL = 30 * 86_400
+from claude_batch_tasks.store.retention import ACCOUNT_TTL, LIST_TTL, PAST_BATCHES
 
 _decode_flight = msgspec.json.Decoder(Flight).decode
 _decode_past = msgspec.json.Decoder(tuple[int, float]).decode
@@ -84,7 +81,7 @@ class RedisInFlight(Part):
             return 0
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.incr(key)
-            pipe.expire(key, _ACCOUNT_TTL)
+            pipe.expire(key, ACCOUNT_TTL)
             return int(pipe.execute()[0])
 
     @answering
@@ -96,7 +93,7 @@ class RedisInFlight(Part):
             if first:
                 pipe.delete(key)
             pipe.hset(key, mapping={**entries, TAKEN_AT: repr(taken_at), SINCE: repr(since)})
-            pipe.expire(key, 86_400)
+            pipe.expire(key, LIST_TTL)
             pipe.execute()
 
     @answering
@@ -118,8 +115,8 @@ class RedisInFlight(Part):
         with self._redis.pipeline(transaction=False) as pipe:
             for key in (account_key(account, PAST), *([] if kind is None else [past_key(kind)])):
                 pipe.lpush(key, _encode((requests, round(seconds, 1))))
-                pipe.ltrim(key, 0, _PAST - 1)
-                pipe.expire(key, _ACCOUNT_TTL)
+                pipe.ltrim(key, 0, PAST_BATCHES - 1)
+                pipe.expire(key, ACCOUNT_TTL)
             pipe.execute()
 
     @answering

@@ -9,11 +9,17 @@ from typing import Any
 
 import msgspec
 
-from claude_batch_tasks.errors import JobNotFound
-from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState, RetryLink, Unit
+from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState, Unit
 from claude_batch_tasks.store.interface import Records, Schedule
-from claude_batch_tasks.store.record_encoding import _encode, changed_fields, changed_texts, read_record, whole_record
-from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL
+from claude_batch_tasks.store.record_encoding import (
+    _encode,
+    changed_fields,
+    changed_texts,
+    read_labels,
+    read_record,
+    retry_link,
+    whole_record,
+)
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
 from claude_batch_tasks.store.redis.keys import (
     DUE,
@@ -43,7 +49,7 @@ from claude_batch_tasks.store.redis.keys import (
 from claude_batch_tasks.store.redis.prefixing import glob_escaped
 from claude_batch_tasks.store.redis.schema import list_jobs
 from claude_batch_tasks.store.redis.scripts import Script
-from claude_batch_tasks.wire.positions import Positions
+from claude_batch_tasks.store.retention import UNFINISHED_TTL, describe_expired
 
 #: Seconds between two searches for jobs where none is listed.
 _LIST_EVERY = 3600.0
@@ -263,15 +269,11 @@ def _claim_args(job_id: str, claims: Sequence[Claim]) -> tuple[list[Any], int]:
     """Return the arguments of the script for what a retry takes, and from how many batches it takes something."""
     args: list[Any] = []
     for claim in claims:
-        args += [claim.retries, _encode(_make_link(job_id, claim))]
+        args += [claim.retries, _encode(retry_link(job_id, claim))]
     for claim in claims:
         for bits in claim.taken.values():
             args += [taken_field(claim.retries), bits]
     return args, sum(len(claim.taken) for claim in claims)
-
-
-def _make_link(job_id: str, claim: Claim) -> RetryLink:
-    return RetryLink(job_id=job_id, taken={str(number): len(Positions(bits)) for number, bits in claim.taken.items()})
 
 
 def _staged_keys(job_id: str, nonce: str, number: int) -> Iterator[str]:
@@ -279,14 +281,6 @@ def _staged_keys(job_id: str, nonce: str, number: int) -> Iterator[str]:
     for name in STAGED:
         yield staging_key(job_id, nonce, number, name)
         yield batch_key(job_id, number, name)
-
-
-def describe_expired(job_id: str) -> JobNotFound:
-    """Return the error for a job whose staged requests have expired."""
-    return JobNotFound(
-        f"what was staged for job {job_id} has expired: its requests took longer than "
-        f"{UNFINISHED_TTL / 3600:g} hours to submit; nothing was sent"
-    )
 
 
 class RedisJobSearch(Part):
@@ -309,12 +303,7 @@ class RedisJobSearch(Part):
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hmget(job_key(job_id), *JobLabels._fields)
-            return [_labels_of(row) for row in pipe.execute()]
-
-
-def _labels_of(row: Sequence[bytes | None]) -> JobLabels | None:
-    state, label, metadata = (None if value is None else msgspec.json.decode(value) for value in row)
-    return None if state is None else JobLabels(state, label, metadata or {})
+            return [read_labels(row) for row in pipe.execute()]
 
 
 def _whole(seconds: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from claude_batch_tasks.store.record_encoding import _encode
-from claude_batch_tasks.store.redis.chunks import UNFINISHED_TTL, Chunks, map_one_ahead
+from claude_batch_tasks.store.redis.chunks import Chunks, map_one_ahead
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
 from claude_batch_tasks.store.redis.keys import (
     STAGED,
@@ -18,6 +18,7 @@ from claude_batch_tasks.store.redis.keys import (
     staging_key,
 )
 from claude_batch_tasks.wire.batch_requests import Piece
+from claude_batch_tasks.store.retention import UNFINISHED_TTL
 
 #: Bytes of a job's custom_ids that are sent in one go, about.
 _TOGETHER = 1_000_000

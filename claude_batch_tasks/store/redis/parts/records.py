@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from claude_batch_tasks.errors import ResultsMissing
 from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
-from claude_batch_tasks.store.record_encoding import _encode, read_record, whole_record
+from claude_batch_tasks.store.record_encoding import _encode, read_record, require_all, whole_record
 from claude_batch_tasks.store.redis.connection import Part, answering
 from claude_batch_tasks.store.redis.keys import DUE, POSITION, RESTORE, batch_key, job_key, member, of_job, unit_key
 from claude_batch_tasks.store.redis.scripts import Script
 
 #: Records that are read at a time.
 _PAGE = 500
-
-#: Keys that an error names.
-KEYS_NAMED = 20
 
 
 class RedisRecords(Part):
@@ -25,14 +21,7 @@ class RedisRecords(Part):
 
     @answering
     def read_batches(self, job_id: str) -> list[BatchRecord]:
-        found = self.find_batches(job_id)
-        if gone := [batch_key(job_id, number) for number, record in enumerate(found) if record is None]:
-            raise ResultsMissing(
-                f"the records of {len(gone):,} of the {len(found):,} batches of job {job_id} are gone from the store",
-                None,
-                gone[:KEYS_NAMED],
-            )
-        return [record for record in found if record is not None]
+        return require_all(job_id, self.find_batches(job_id))
 
     @answering
     def find_batches(self, job_id: str) -> list[BatchRecord | None]:

@@ -4,5 +4,5 @@ CREATE OR REPLACE FUNCTION claude_batch.lock_job(job text) RETURNS bigint
 LANGUAGE sql VOLATILE AS $$
   SELECT id FROM claude_batch.jobs
   WHERE job_id = job AND created AND (expires_at IS NULL OR expires_at > claude_batch.clock())
-  FOR UPDATE
+  FOR NO KEY UPDATE
 $$;

@@ -48,7 +48,7 @@ CREATE TABLE claude_batch.units (
   job_id text NOT NULL,
   batch integer NOT NULL,
   lane integer NOT NULL,
-  position integer NOT NULL DEFAULT -1,
+  position bigint NOT NULL DEFAULT -1,
   owner text,
   lease_ends double precision,
   step_failures integer NOT NULL DEFAULT 0,
@@ -66,8 +66,7 @@ CREATE TABLE claude_batch.units (
   flight text,
   PRIMARY KEY (job_id, batch, lane)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX units_due ON claude_batch.units (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX units_waiting ON claude_batch.units (due_at) WHERE waiting;
+CREATE INDEX units_due ON claude_batch.units (waiting, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX units_in_flight ON claude_batch.units (account) WHERE account IS NOT NULL;
 
 -- Single values that expire.
