@@ -19,7 +19,8 @@ from itertools import chain
 from typing import IO, Any
 
 import msgspec
-import zstandard
+
+from claude_batch_tasks.compression import zstd
 
 #: The most bytes that a request may have; not even a whole batch may have more.
 LONGEST = 256_000_000
@@ -32,11 +33,11 @@ _HEAD = 256
 #: How a packed file begins, what it is called, what unpacks it here, and the command that unpacks it.
 _PACKED: tuple[tuple[bytes, str, Callable[[], Any], str], ...] = (
     (b"\x1f\x8b", "gzip", partial(zlib.decompressobj, wbits=31), "gzip -dc"),
-    (b"\x28\xb5\x2f\xfd", "zstd", lambda: zstandard.ZstdDecompressor().decompressobj(), "zstd -dc --long=31"),
+    (b"\x28\xb5\x2f\xfd", "zstd", zstd.ZstdDecompressor, "zstd -dc --long=31"),
     (b"BZh", "bzip2", bz2.BZ2Decompressor, "bzip2 -dc"),
     (b"\xfd7zXZ\x00", "xz", lzma.LZMADecompressor, "xz -dc"),
 )
-_UNPACKING = (EOFError, zlib.error, zstandard.ZstdError, OSError, lzma.LZMAError)
+_UNPACKING = (EOFError, zlib.error, zstd.ZstdError, OSError, lzma.LZMAError)
 
 #: How text begins, and its encoding: longer marks first, then what ASCII looks like in two bytes.
 _CODED = (

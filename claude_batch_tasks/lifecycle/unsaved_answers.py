@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import zstandard
 
 from claude_batch_tasks import metrics
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings
@@ -28,6 +27,7 @@ from claude_batch_tasks.results import reader
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store import HasJobs, HasMessageQueue, HasResults, history
 from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.packing import Packer
 
 log = get_logger(__name__)
 
@@ -69,7 +69,7 @@ def write_answer(settings: Settings, answer: Answer) -> bool:
     if settings.spool_dir is None:
         return False
     folder, name = Path(settings.spool_dir), _file_name(answer)
-    data = _make_cipher(settings).encrypt(zstandard.compress(msgspec.msgpack.encode(answer), 1), name)
+    data = _make_packer(settings).pack(msgspec.msgpack.encode(answer), name)
     temporary = ""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,11 +114,10 @@ def bring_in(settings: Settings, store: _Outcomes, limit: int | None = None) -> 
     taken = 0
     for path in islice(_list_waiting(settings), limit):
         try:
-            data = _make_cipher(settings).decrypt(path.read_bytes(), path.name)
-            answer = _decode(zstandard.decompress(data))
+            answer = _decode(_make_packer(settings).unpack(path.read_bytes(), path.name))
         except FileNotFoundError:  # another worker was faster
             continue
-        except (OSError, ValueError, msgspec.MsgspecError, zstandard.ZstdError, BatchTasksError) as exc:
+        except (OSError, ValueError, msgspec.MsgspecError, BatchTasksError) as exc:
             log.error("an answer on disk cannot be read, and stays there: %s: %s", path, exc)
             continue
         unit = Unit(answer.job_id, answer.batch, answer.lane)
@@ -162,8 +161,8 @@ def _file_name(answer: Answer) -> str:
     return f"{job}-{answer.batch}-{answer.place}{_ENDING}"
 
 
-def _make_cipher(settings: Settings) -> Cipher:
-    return Cipher(settings.encryption_key or ())
+def _make_packer(settings: Settings) -> Packer:
+    return Packer(Cipher(settings.encryption_key or ()))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from claude_batch_tasks.errors import PayloadDamaged
 from claude_batch_tasks.settings.encryption_keys import NAME_SIZE, SETTING, check_key_name, decode_keys
 
-#: Begins no zstandard frame, and with it no chunk that was stored without a key; a part of an index begins so once in
+#: Begins no zstd frame, and with it no chunk that was stored without a key; a part of an index begins so once in
 #: 2^64.
 _MAGIC = b"sealed:1"
 #: Random: safe for 2^32 chunks under one key, which are four petabytes of prompts or four billion Messages answers.

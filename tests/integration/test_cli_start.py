@@ -27,7 +27,7 @@ main()
 """
 
 #: What takes long to import. None of it is needed for a text.
-SLOW = {"anthropic", "celery", "httpx", "kombu", "msgspec", "redis", "rich", "zstandard"}
+SLOW = {"anthropic", "celery", "httpx", "kombu", "msgspec", "redis", "rich", "backports.zstd"}
 
 
 def modules_after(program: str, args: list[str], environment: dict[str, str], folder: Path) -> set[str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import anthropic
 import pytest
-import zstandard
 
 from claude_batch_tasks import api, errors, rules
+from claude_batch_tasks.compression import zstd
 from claude_batch_tasks.wire import batch_requests
 from claude_batch_tasks.wire.completeness import Completeness
 from tests.security.hostile import KEY, Body, Hostile, error, for_ever, head, packed, packed_twice
@@ -82,7 +82,7 @@ class TestAnAnswer:
 
     @pytest.mark.parametrize(
         ("coding", "body"),
-        [("zstd", zstandard.compress(b" " * 200_000_000)), ("gzip, gzip", packed_twice(1)), ("br", b"..")],
+        [("zstd", zstd.compress(b" " * 200_000_000)), ("gzip, gzip", packed_twice(1)), ("br", b"..")],
     )
     def test_packed_in_a_way_that_was_not_asked_for_is_refused(
         self, server: Hostile, client: anthropic.Anthropic, call: str, coding: str, body: bytes
@@ -124,7 +124,7 @@ class TestAnAnswer:
     def test_that_is_an_error_packed_in_an_odd_way_keeps_its_status(
         self, server: Hostile, client: anthropic.Anthropic, call: str
     ) -> None:
-        server.answers(head(404, Content_Encoding="zstd"), lambda: iter([zstandard.compress(b" " * 100_000_000)]))
+        server.answers(head(404, Content_Encoding="zstd"), lambda: iter([zstd.compress(b" " * 100_000_000)]))
         with pytest.raises(errors.NotFoundError):
             CALLS[call](client)
 

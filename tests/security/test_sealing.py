@@ -13,11 +13,11 @@ from typing import Any
 import anthropic
 import pytest
 import redis
-import zstandard
 from celery import Celery, chain, chord
 
 from claude_batch_tasks import BatchJob, adopt, ask, run_batch
 from claude_batch_tasks.api import clients
+from claude_batch_tasks.compression import zstd
 from claude_batch_tasks.errors import InvalidSettings, KeyMissing, PayloadDamaged, StoreUnavailable
 from claude_batch_tasks.settings import Settings, from_environment
 from claude_batch_tasks.simulator import Fault, Simulator
@@ -79,7 +79,7 @@ class TestAPiece:
             Cipher([A]).decrypt(new, "here")
 
     def test_of_before_there_was_a_key_is_readable(self) -> None:
-        plain = zstandard.compress(b"text")
+        plain = zstd.compress(b"text")
         assert Cipher([A]).decrypt(plain, "here") == plain
         assert Cipher().encrypt(plain, "here") == plain
 
@@ -120,8 +120,8 @@ def values(client: redis.Redis) -> Iterator[tuple[str, bytes]]:
         }[kind]()
         for value in found:
             yield key, value
-            with suppress(zstandard.ZstdError):
-                yield key, zstandard.decompress(value)
+            with suppress(zstd.ZstdError):
+                yield key, zstd.decompress(value)
 
 
 def make_app(url: str, *keys: str) -> Celery:

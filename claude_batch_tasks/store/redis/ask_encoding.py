@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import zstandard
 
-from claude_batch_tasks.errors import PayloadDamaged
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolRecord
+from claude_batch_tasks.store import packing
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.redis.keys import FIELDS, ask_key
 
@@ -26,14 +25,14 @@ _decode_head = msgspec.json.Decoder(list[Any]).decode
 _WORTH_COMPRESSING = 1000
 
 #: Begins what is compressed, and no JSON.
-_ZSTANDARD_MAGIC = b"\x28\xb5\x2f\xfd"
+_FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def pack_ask(ask: Ask, size: int, cipher: Cipher) -> bytes:
     """Return an ask as the list of its pool has it: a line of JSON, and its params."""
     params = ask.params
     if len(params) >= _WORTH_COMPRESSING:
-        params = zstandard.compress(params, 1)
+        params = packing.compress(params)
     head = _encode((ask.id, size, ask.expires_at))
     return b"\n".join((head, cipher.encrypt(params, ask_key(ask.id))))
 
@@ -53,11 +52,8 @@ def unpack_ask(packed: bytes, cipher: Cipher | None) -> Ask | None:
     head, params = packed.split(b"\n", 1)
     ask_id, _, expires_at, *_ = _decode_head(head)
     params = b"" if cipher is None else cipher.decrypt(params, ask_key(ask_id))
-    if params.startswith(_ZSTANDARD_MAGIC):
-        try:
-            params = zstandard.decompress(params)
-        except zstandard.ZstdError:
-            raise PayloadDamaged(f"the value of {ask_key(ask_id)} in the store was changed") from None
+    if params.startswith(_FRAME_MAGIC):
+        params = packing.decompress(params, ask_key(ask_id))
     return Ask(id=ask_id, params=params, expires_at=expires_at)
 
 

@@ -1,14 +1,11 @@
-"""Chunks: zstandard frames of about a megabyte of plain bytes, one list element each, encrypted if there is a key."""
+"""Chunks of about a megabyte of plain bytes in the lists of a Redis server, one list element each."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator
 
 import msgspec
-import zstandard
 
 from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job
@@ -19,19 +16,10 @@ from claude_batch_tasks.store.redis.keys import batch_key, job_key
 from claude_batch_tasks.store.retention import UNFINISHED_TTL
 
 _decode_ids = msgspec.json.Decoder(list[str]).decode
-_Item = TypeVar("_Item")
 
 
 class Chunks(Part):
     """Chunks in the lists of a Redis server."""
-
-    def pack(self, data: bytes, key: str) -> bytes:
-        """Return a chunk that can be read from this key only."""
-        return self._connection.cipher.encrypt(zstandard.compress(data, 1), key)
-
-    def unpack(self, chunk: bytes, key: str) -> bytes:
-        """Return what a chunk of this key holds."""
-        return zstandard.decompress(self._connection.cipher.decrypt(chunk, key))
 
     @answering
     def push(self, values: dict[str, bytes | int]) -> None:
@@ -71,20 +59,4 @@ class Chunks(Part):
     def _read(self, job_id: str, key: str, number: int) -> bytes:
         if (chunk := self._redis.lindex(key, number)) is None:
             raise self.missing(job_id, key)
-        return self.unpack(chunk, key)
-
-
-def map_one_ahead(function: Callable[[_Item], bytes], items: Iterable[_Item]) -> Iterator[tuple[_Item, bytes]]:
-    """Yield each item with what the function makes of it, in a thread, one item ahead of the caller.
-
-    For what lets other threads run while it works: compressing and sending do.
-    """
-    with ThreadPoolExecutor(1, "claude-batch-store") as pool:
-        last: tuple[_Item, Future[bytes]] | None = None
-        for item in items:
-            this = item, pool.submit(function, item)
-            if last is not None:
-                yield last[0], last[1].result()
-            last = this
-        if last is not None:
-            yield last[0], last[1].result()
+        return self._connection.packer.unpack(chunk, key)

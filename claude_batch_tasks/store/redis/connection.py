@@ -12,6 +12,7 @@ import redis
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.redis.keys import first_key, job_key
 from claude_batch_tasks.store.redis.schema import open_schema
 
@@ -32,6 +33,7 @@ class Connection:
         self.client: Any = client
         self.where = where
         self.cipher = cipher
+        self.packer = Packer(cipher)
         #: What the client puts in front of all keys but those in arguments of scripts.
         self.prefix: str = getattr(client, "key_prefix", "")
         self.clock = StoreClock(self._read_time)

@@ -11,10 +11,10 @@ import lzma
 from typing import Any
 
 import pytest
-import zstandard
 
 from claude_batch_tasks.cli import request_file
 from claude_batch_tasks.cli.request_file import RequestFile, Unreadable
+from claude_batch_tasks.compression import zstd
 
 REQUESTS: list[dict[str, Any]] = [
     {"custom_id": f"r {n}", "params": {"messages": [{"content": 'ü 😀 \u2028 "\\ ]},{' * (n % 30)}]}}
@@ -58,7 +58,7 @@ CODINGS = {
 PACKINGS: dict[str, Any] = {
     "nothing": bytes,
     "gzip": gzip.compress,
-    "zstd": zstandard.compress,
+    "zstd": zstd.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
 }

@@ -175,6 +175,6 @@ class RedisMessageQueue(Part):
         outcomes, sent, to_send, lost = (batch_key(unit.job_id, unit.batch, name) for name in names)
         keys = [outcomes, job_key(unit.job_id), sent, money_key(unit.job_id), to_send, lost]
         keys.append(batch_key(unit.job_id, unit.batch))
-        packed = self._chunks.pack(outcome, f"{outcomes}:{position}")
+        packed = self._connection.packer.pack(outcome, f"{outcomes}:{position}")
         args = [position_field(position), packed, "" if spent is None else spent, int(given_up)]
         return bool(self._outcome(keys=keys, args=args))

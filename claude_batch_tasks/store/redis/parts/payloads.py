@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from claude_batch_tasks.store.packing import map_one_ahead
 from claude_batch_tasks.store.record_encoding import _encode
-from claude_batch_tasks.store.redis.chunks import Chunks, map_one_ahead
+from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
 from claude_batch_tasks.store.redis.keys import (
     STAGED,
@@ -34,10 +35,10 @@ class RedisPayloads(Part):
     def stage_requests(self, job_id: str, nonce: str, pieces: Iterable[Piece]) -> None:
         # Encrypted for the key at which they are when the job exists.
         def packed(piece: Piece) -> bytes:
-            return self._chunks.pack(piece.body, batch_key(job_id, piece.batch, "body"))
+            return self._connection.packer.pack(piece.body, batch_key(job_id, piece.batch, "body"))
 
         for piece, body in map_one_ahead(packed, pieces):
-            ids = self._chunks.pack(_encode(piece.custom_ids), batch_key(job_id, piece.batch, "ids"))
+            ids = self._connection.packer.pack(_encode(piece.custom_ids), batch_key(job_id, piece.batch, "ids"))
             values = (body, ids, len(piece.custom_ids))
             keys = (staging_key(job_id, nonce, piece.batch, name) for name in STAGED)
             self._chunks.push(dict(zip(keys, values, strict=True)))

@@ -11,8 +11,9 @@ from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import DeliveryCounts, Unit
 from claude_batch_tasks.store.interface import Leases
 from claude_batch_tasks.store.interface.results import Recorded, Runs
+from claude_batch_tasks.store.packing import map_one_ahead
 from claude_batch_tasks.store.record_encoding import _encode
-from claude_batch_tasks.store.redis.chunks import Chunks, map_one_ahead
+from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
 from claude_batch_tasks.store.redis.keys import FETCHED, attempt_key, batch_key, delivery_keys, job_key, position_field
 from claude_batch_tasks.store.redis.scripts import ACTIVE, CALLED, DELIVERED, FAILED, Script
@@ -42,7 +43,7 @@ class RedisResults(Part):
     def write_rows(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
         key = attempt_key(job_id, batch, "rows", attempt)
         try:
-            for _, piece in map_one_ahead(lambda piece: self._chunks.pack(piece, key), pieces):
+            for _, piece in map_one_ahead(lambda piece: self._connection.packer.pack(piece, key), pieces):
                 self._chunks.push({key + copy: piece})
         except BaseException:
             with suppress(StoreUnavailable):  # then it expires
@@ -130,7 +131,7 @@ class RedisResults(Part):
     def read_chunk(self, job_id: str, batch: int, attempt: int, number: int) -> bytes:
         key = attempt_key(job_id, batch, "rows", attempt)
         piece = self._redis.lindex(key, number)
-        return self._chunks.unpack(piece, key) if piece is not None else b""
+        return self._connection.packer.unpack(piece, key) if piece is not None else b""
 
     @answering
     def read_eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
@@ -144,7 +145,7 @@ class RedisResults(Part):
     def read_outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
         key = batch_key(job_id, batch, "outcomes")
         for position, outcome in self._redis.hscan_iter(key, count=50):
-            yield int(position), self._chunks.unpack(outcome, f"{key}:{int(position)}")
+            yield int(position), self._connection.packer.unpack(outcome, f"{key}:{int(position)}")
 
     @answering
     def find_outcomes(self, job_id: str, batch: int, positions: Sequence[int]) -> dict[int, bytes]:
@@ -153,7 +154,7 @@ class RedisResults(Part):
             some = positions[start : start + _PAGE]
             values = self._redis.hmget(key, list(map(position_field, some)))
             found |= {
-                position: self._chunks.unpack(value, f"{key}:{position}")
+                position: self._connection.packer.unpack(value, f"{key}:{position}")
                 for position, value in zip(some, values, strict=True)
                 if value is not None
             }
