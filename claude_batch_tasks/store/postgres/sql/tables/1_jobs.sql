@@ -17,9 +17,7 @@ CREATE TABLE claude_batch.jobs (
   created boolean NOT NULL DEFAULT false,
   submitted_at double precision,
   -- when all of it counts as gone; null: it does not expire
-  expires_at double precision,
-  -- events that were removed from the middle of its history
-  forgotten integer NOT NULL DEFAULT 0
+  expires_at double precision
 );
 CREATE UNIQUE INDEX jobs_job_id ON claude_batch.jobs (job_id) WHERE created;
 CREATE INDEX jobs_beginning ON claude_batch.jobs (job_id text_pattern_ops) WHERE created;
