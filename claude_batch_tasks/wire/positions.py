@@ -61,3 +61,14 @@ class Positions:
     def to_bytes(self) -> bytes:
         """Return what is stored: a bit for each position, the lowest first in each byte."""
         return bytes(self._bits)
+
+
+def find_runs(positions: Iterable[int]) -> list[tuple[int, int]]:
+    """Return ascending positions as runs: the first of each, and how many follow one another."""
+    runs: list[tuple[int, int]] = []
+    for position in positions:
+        if runs and position == sum(runs[-1]):
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((position, 1))
+    return runs

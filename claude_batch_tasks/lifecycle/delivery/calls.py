@@ -16,6 +16,7 @@ from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results import reader
 from claude_batch_tasks.steps import message_chain, message_headers, publishing, routing
 from claude_batch_tasks.store import HasDeliveries, HasResults, ReadableStore
+from claude_batch_tasks.wire.positions import find_runs
 
 #: Ids in one call: with custom_ids of usual length about twenty kilobytes.
 CHUNK = 1000
@@ -73,7 +74,7 @@ class Hook:
         for ids, size in cut_chunks(custom_ids, make_meter(self._app, self._make_signature([]), self._job_id)):
             chunk = places[begin : begin + len(ids)]
             begin += len(ids)
-            yield Call(batch, chunk, tracking.find_runs(record.first + place for place in chunk), ids, size)
+            yield Call(batch, chunk, find_runs(record.first + place for place in chunk), ids, size)
 
     def send_call(self, call: Call) -> None:
         """Send the message of a call, in bounded time; whatever keeps it from being sent is raised."""

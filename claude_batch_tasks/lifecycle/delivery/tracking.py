@@ -33,17 +33,6 @@ class Tracked(NamedTuple):
     """How many last tasks the call has."""
 
 
-def find_runs(positions: Iterable[int]) -> list[tuple[int, int]]:
-    """Return ascending positions as runs: the first of each, and how many follow one another."""
-    runs: list[tuple[int, int]] = []
-    for position in positions:
-        if runs and position == sum(runs[-1]):
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((position, 1))
-    return runs
-
-
 def encode_header(job_id: str, runs: Iterable[tuple[int, int]], part: int, parts: int) -> str:
     """Return the header's text: JSON, in which the runs are numbers of seven bits a byte, each from the end of the one
     before."""

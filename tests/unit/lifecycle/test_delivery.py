@@ -20,6 +20,7 @@ from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps.step import Step
 from claude_batch_tasks.store import Store, open_store_at
+from claude_batch_tasks.wire.positions import find_runs
 
 JOB = "job-1"
 
@@ -33,7 +34,7 @@ class TestTheHeader:
         [[], [0], [0, 1, 2], [5], [127, 128, 129], [0, 2, 4, 900_000], list(range(999_000, 1_000_000)), [2**31]],
     )
     def test_comes_back(self, positions: list[int]) -> None:
-        runs = tracking.find_runs(positions)
+        runs = find_runs(positions)
         text = tracking.encode_header("any: 'job' ü", runs, 1, 3)
         assert tracking.decode_header(text) == ("any: 'job' ü", runs, 1, 3)
         assert [first + number for first, count in runs for number in range(count)] == positions
@@ -42,9 +43,9 @@ class TestTheHeader:
         for seed in range(20):
             drawn = random.Random(seed)
             positions = sorted(drawn.sample(range(900_000, 1_000_000), delivery_calls.CHUNK))
-            header = tracking.encode_header("", tracking.find_runs(positions), 0, 1)
+            header = tracking.encode_header("", find_runs(positions), 0, 1)
             assert len(header) < tracking.LONGEST
-        every_other = tracking.find_runs(range(0, 2 * delivery_calls.CHUNK, 2))
+        every_other = find_runs(range(0, 2 * delivery_calls.CHUNK, 2))
         assert len(tracking.encode_header("", every_other, 0, 1)) < 2_800
         assert len(tracking.encode_header("", [(900_000, 1000)], 0, 1)) < 20
 

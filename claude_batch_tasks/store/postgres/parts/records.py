@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
+from claude_batch_tasks.records import BatchRecord, LaneRecord, Unit
 from claude_batch_tasks.store.interface import Jobs
 from claude_batch_tasks.store.places import batch_key, of_job
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering

@@ -18,8 +18,8 @@ from claude_batch_tasks.store.redis.keys import (
     staging_index_key,
     staging_key,
 )
-from claude_batch_tasks.wire.batch_requests import Piece
 from claude_batch_tasks.store.retention import UNFINISHED_TTL
+from claude_batch_tasks.wire.batch_requests import Piece
 
 #: Bytes of a job's custom_ids that are sent in one go, about.
 _TOGETHER = 1_000_000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -26,11 +25,9 @@ from claude_batch_tasks.store.redis.keys import (
     past_key,
     worker_key,
 )
+from claude_batch_tasks.store.report_encoding import encode_worker, read_workers
 
 _decode = msgspec.json.decode
-# Made at import, while there is one thread; see store.redis.
-_encode_worker = msgspec.json.Encoder().encode
-_decode_worker = msgspec.json.Decoder(WorkerPresence).decode
 
 #: Records that are read at a time.
 _PAGE = 500
@@ -100,7 +97,7 @@ class RedisPresence(Part):
     def report_worker(self, worker: WorkerPresence, ttl: float) -> None:
         now = self._redis.time()[0]
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(worker_key(worker.hostname), _encode_worker(worker), px=int(ttl * 1000))
+            pipe.set(worker_key(worker.hostname), encode_worker(worker), px=int(ttl * 1000))
             pipe.zadd(WORKERS, {worker.hostname: now + ttl})
             pipe.zremrangebyscore(WORKERS, "-inf", f"({now}")
             pipe.execute()
@@ -118,15 +115,7 @@ class RedisPresence(Part):
             for name in names:
                 pipe.get(worker_key(name))
             found = pipe.execute() if names else []
-        known = (_read_worker(each) for each in found if each is not None)
-        return sorted((worker for worker in known if worker is not None), key=lambda worker: worker.hostname)
-
-
-def _read_worker(stored: bytes) -> WorkerPresence | None:
-    """Return what a worker reported; None: a later release wrote it in another form."""
-    with suppress(msgspec.DecodeError):
-        return _decode_worker(stored)
-    return None
+        return read_workers([each for each in found if each is not None])
 
 
 def _values(row: list[bytes | None]) -> list[Any]:
