@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
 from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource
 from claude_batch_tasks.store.postgres.statements import read_queries, with_schema
@@ -51,6 +52,7 @@ class Connection:
         self.source = source
         self.schema = schema
         self.cipher = cipher
+        self.packer = Packer(cipher)
         self.clock = StoreClock(self._read_time)
         self._opened = False
 
@@ -84,6 +86,10 @@ class Connection:
     def is_first(self, name: str, ttl: float) -> bool:
         """Return whether the caller is the first of all who ask for that name within ``ttl`` seconds."""
         return bool(self.call("set_flag", f"first:{name}", b"", ttl))
+
+    def has_job(self, job_id: str) -> bool:
+        """Return whether a job is there."""
+        return self.call("find_job", job_id) is not None
 
     def call(self, function: str, *args: Any) -> Any:
         """Call a function of the schema, and return its one value."""

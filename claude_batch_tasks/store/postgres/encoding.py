@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +21,12 @@ def unit_key(unit: Unit) -> tuple[str, int, int]:
 def unit_of(job_id: str, batch: int, lane: int) -> Unit:
     """Return the unit that tables call so."""
     return Unit(job_id, None if batch < 0 else batch, None if lane < 0 else lane)
+
+
+def split_runs(runs: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Return the first of each run, and how many each has, as the parameters that functions take for them."""
+    pairs = list(runs)
+    return [first for first, _ in pairs], [count for _, count in pairs]
 
 
 def encode_record(record: msgspec.Struct) -> str:

@@ -11,10 +11,8 @@ import os
 from claude_batch_tasks.settings.store_urls import postgres_address
 from claude_batch_tasks.store import interface
 from claude_batch_tasks.store.encryption import Cipher
+from claude_batch_tasks.store.postgres import parts
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
-from claude_batch_tasks.store.postgres.parts.jobs import PostgresJobs, PostgresJobSearch, PostgresRetries
-from claude_batch_tasks.store.postgres.parts.leases import PostgresLeases
-from claude_batch_tasks.store.postgres.parts.records import PostgresRecords
 from claude_batch_tasks.store.postgres.sources import ConnectionSource, Pool
 from claude_batch_tasks.store.postgres.statements import SCHEMA
 
@@ -31,12 +29,18 @@ class PostgresStore(Part):
     def __init__(self, source: ConnectionSource, schema: str = SCHEMA, cipher: Cipher | None = None) -> None:
         connection = Connection(source, schema, cipher or Cipher())
         super().__init__(connection)
-        jobs = PostgresJobs(connection)
+        jobs = parts.PostgresJobs(connection)
         self.jobs: interface.Jobs = jobs
-        self.retries: interface.Retries = PostgresRetries(connection)
-        self.job_search: interface.JobSearch = PostgresJobSearch(connection)
-        self.records: interface.Records = PostgresRecords(connection, jobs)
-        self.leases: interface.Leases = PostgresLeases(connection)
+        self.retries: interface.Retries = parts.PostgresRetries(connection)
+        self.job_search: interface.JobSearch = parts.PostgresJobSearch(connection)
+        self.records: interface.Records = parts.PostgresRecords(connection, jobs)
+        self.history: interface.History = parts.PostgresHistory(connection)
+        self.leases: interface.Leases = parts.PostgresLeases(connection)
+        self.payloads: interface.Payloads = parts.PostgresPayloads(connection)
+        self.results: interface.Results = parts.PostgresResults(connection)
+        self.deliveries: interface.Deliveries = parts.PostgresDeliveries(connection)
+        self.presence: interface.Presence = parts.PostgresPresence(connection)
+        self.statistics: interface.Statistics = parts.PostgresStatistics(connection)
 
     @answering
     def check_schema(self) -> None:
