@@ -12,7 +12,7 @@ from psycopg.errors import ForeignKeyViolation
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store.packing import map_one_ahead
-from claude_batch_tasks.store.places import attempt_key
+from claude_batch_tasks.store.places import attempt_key, batch_key
 from claude_batch_tasks.store.postgres.chunks import READ, copy_rows, group_rows, missing_error, read_pages
 from claude_batch_tasks.store.postgres.connection import Part, answering
 from claude_batch_tasks.store.postgres.encoding import encode_changes, split_runs, unit_key

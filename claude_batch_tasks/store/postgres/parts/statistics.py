@@ -42,10 +42,7 @@ class PostgresStatistics(Part):
 
     @answering
     def past_seconds(self, kinds: Sequence[str]) -> list[list[float]]:
-        found: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for kind, seconds in self._fetch("past_seconds", kinds=list(kinds)):
-            found[kind].append(seconds)
-        return [found[kind] for kind in kinds]
+        return [seconds for (seconds,) in self._fetch("past_seconds", kinds=list(kinds))]
 
     @answering
     def begin_statistics(self, ttl: float) -> bool:

@@ -20,3 +20,6 @@ ON CONFLICT (job_id) DO NOTHING
 DELETE FROM claude_batch.restore_requests WHERE job_id IN (
   SELECT job_id FROM claude_batch.restore_requests ORDER BY requested_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) RETURNING job_id
+
+-- name: find_parts
+SELECT claude_batch.find_parts(%(job_id)s, %(batch)s, %(names)s::text[])

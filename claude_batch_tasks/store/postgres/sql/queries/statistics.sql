@@ -17,3 +17,8 @@ FROM claude_batch.records r
 LEFT JOIN claude_batch.units u ON u.job_id = %(job_id)s AND u.batch = r.batch AND u.lane = -1
 WHERE r.job = claude_batch.find_job(%(job_id)s) AND r.batch >= %(first)s AND r.batch < %(end)s AND r.lane = -1
 ORDER BY r.batch
+
+-- name: past_seconds
+SELECT coalesce(p.seconds, '{}') FROM unnest(%(kinds)s::text[]) WITH ORDINALITY AS asked (kind, place)
+LEFT JOIN claude_batch.past_durations p ON p.name = 'kind:' || asked.kind AND p.expires_at > claude_batch.clock()
+ORDER BY place
