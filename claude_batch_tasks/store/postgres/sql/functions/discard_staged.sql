@@ -1,9 +1,8 @@
--- Remove what was staged for a job under a nonce.
+-- Remove what was staged for a job under a nonce: it is gone at once, and clear_job removes its rows.
 CREATE OR REPLACE FUNCTION claude_batch.discard_staged(job text, by_nonce text) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-  PERFORM claude_batch.remove_jobs(ARRAY(
-    SELECT id FROM claude_batch.jobs WHERE job_id = job AND nonce = by_nonce AND NOT created FOR UPDATE
-  ));
-END
+LANGUAGE sql AS $$
+  WITH gone AS (
+    DELETE FROM claude_batch.jobs WHERE job_id = job AND nonce = by_nonce AND NOT created RETURNING id
+  )
+  INSERT INTO claude_batch.removed_jobs (id) SELECT id FROM gone
 $$;

@@ -6,11 +6,11 @@ DECLARE
   of_job bigint := claude_batch.find_job(job);
   name text;
   what text;
-  number integer;
+  wanted integer;
 BEGIN
   FOREACH name IN ARRAY names LOOP
     what := split_part(name, ':', 1);
-    number := nullif(split_part(name, ':', 2), '')::integer;
+    wanted := nullif(split_part(name, ':', 2), '')::integer;
     RETURN NEXT CASE what
       WHEN 'body' THEN EXISTS (
         SELECT FROM claude_batch.payload_chunks p WHERE p.job = of_job AND p.batch = of_batch AND p.body IS NOT NULL
@@ -20,21 +20,21 @@ BEGIN
       )
       WHEN 'index' THEN EXISTS (
         SELECT FROM claude_batch.index_parts i
-        WHERE i.job = of_job AND i.batch = of_batch AND i.attempt = coalesce(number, -1)
+        WHERE i.job = of_job AND i.batch = of_batch AND i.attempt = coalesce(wanted, -1)
       )
       WHEN 'outcomes' THEN EXISTS (
         SELECT FROM claude_batch.outcomes o WHERE o.job = of_job AND o.batch = of_batch
       )
       WHEN 'batch' THEN EXISTS (
-        SELECT FROM claude_batch.records r WHERE r.job = of_job AND r.batch = number AND r.lane = -1
+        SELECT FROM claude_batch.records r WHERE r.job = of_job AND r.batch = wanted AND r.lane = -1
       )
       WHEN 'rows' THEN EXISTS (
         SELECT FROM claude_batch.result_chunks c
-        WHERE c.job = of_job AND c.batch = of_batch AND c.attempt = number AND c.copy = ''
+        WHERE c.job = of_job AND c.batch = of_batch AND c.attempt = wanted AND c.copy = ''
       )
       ELSE EXISTS (
         SELECT FROM claude_batch.result_attempts a
-        WHERE a.job = of_job AND a.batch = of_batch AND a.attempt = number AND a.copy = ''
+        WHERE a.job = of_job AND a.batch = of_batch AND a.attempt = wanted AND a.copy = ''
           AND CASE what WHEN 'pieces' THEN a.pieces WHEN 'eligible' THEN a.eligible WHEN 'again' THEN a.again END
             IS NOT NULL
       )
