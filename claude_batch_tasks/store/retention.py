@@ -6,8 +6,8 @@ from typing import Final
 
 from claude_batch_tasks.errors import JobNotFound
 
-#: Payloads for which no job's record stands yet (the caller may have died), downloads that are not published, and that a
-#: user deleted a job.
+#: Payloads for which no job's record stands yet (the caller may have died), downloads that are not published, and which
+#: jobs a user deleted.
 UNFINISHED_TTL: Final = 86_400
 
 #: The owner of a batch id: as long as Anthropic keeps the results, later a batch is of no use to anybody.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from claude_batch_tasks.store.postgres.parts.batch_ids import PostgresBatchIds as PostgresBatchIds
 from claude_batch_tasks.store.postgres.parts.deliveries import PostgresDeliveries as PostgresDeliveries
 from claude_batch_tasks.store.postgres.parts.history import PostgresHistory as PostgresHistory
+from claude_batch_tasks.store.postgres.parts.in_flight import PostgresInFlight as PostgresInFlight
 from claude_batch_tasks.store.postgres.parts.jobs import (
     PostgresJobs as PostgresJobs,
     PostgresJobSearch as PostgresJobSearch,
@@ -13,6 +15,7 @@ from claude_batch_tasks.store.postgres.parts.leases import PostgresLeases as Pos
 from claude_batch_tasks.store.postgres.parts.payloads import PostgresPayloads as PostgresPayloads
 from claude_batch_tasks.store.postgres.parts.records import PostgresRecords as PostgresRecords
 from claude_batch_tasks.store.postgres.parts.results import PostgresResults as PostgresResults
+from claude_batch_tasks.store.postgres.parts.schedule import PostgresSchedule as PostgresSchedule
 from claude_batch_tasks.store.postgres.parts.statistics import (
     PostgresPresence as PostgresPresence,
     PostgresStatistics as PostgresStatistics,

@@ -17,7 +17,7 @@ from claude_batch_tasks.store.retention import UNFINISHED_TTL, describe_expired
 #: Jobs that are read in one go.
 _PAGE = 500
 
-#: Jobs that have expired, and rows of other tables, that a sweep removes in one transaction; and transactions of a sweep.
+#: Jobs that have expired, and rows of other tables, that are removed in one transaction; and transactions of a sweep.
 _SWEPT, _ROWS, _TRANSACTIONS = 100, 500, 20
 
 

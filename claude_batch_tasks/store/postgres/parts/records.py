@@ -80,4 +80,4 @@ class PostgresRecords(Part):
         return [job_id for (job_id,) in self._fetch("take_restore_requests", limit=limit)]
 
     def _read(self, job_id: str, first: int, end: int) -> list[tuple[int, dict[str, str]]]:
-        return self._fetch("read_batches", job_id=job_id, first=first, end=end)  # type: ignore[return-value]
+        return self._fetch("read_batches", job_id=job_id, first=first, end=end)

@@ -14,7 +14,7 @@ BEGIN
   IF found_id IS NULL THEN
     DELETE FROM claude_batch.units WHERE job_id = job;
   ELSE
-    PERFORM claude_batch.remove_jobs(ARRAY[found_id]);
+    PERFORM claude_batch.remove_jobs(ARRAY[found_id], false);
   END IF;
   RETURN found_id;
 END

@@ -8,7 +8,7 @@ DECLARE
   );
 BEGIN
   IF ids <> '{}' THEN
-    PERFORM claude_batch.remove_jobs(ids);
+    PERFORM claude_batch.remove_jobs(ids, true);
   END IF;
 END
 $$;

@@ -11,8 +11,10 @@ BEGIN
     RETURN false;
   END IF;
   IF found_id IS NOT NULL THEN
-    PERFORM claude_batch.remove_jobs(ARRAY[found_id]);
+    PERFORM claude_batch.remove_jobs(ARRAY[found_id], false);
   END IF;
+  -- What an earlier job of this id has left in the schedule is none of this one's.
+  DELETE FROM claude_batch.units WHERE job_id = job AND (waiting OR position >= 0);
   RETURN true;
 END
 $$;

@@ -7,7 +7,8 @@ DECLARE
   ends double precision := claude_batch.clock() + seconds;
 BEGIN
   UPDATE claude_batch.units SET lease_ends = ends, due_at = ends
-  WHERE job_id = job AND batch = of_batch AND lane = of_lane AND owner = by_owner;
+  WHERE job_id = job AND batch = of_batch AND lane = of_lane AND owner = by_owner
+    AND claude_batch.find_job(job) IS NOT NULL;
   RETURN FOUND;
 END
 $$;

@@ -59,9 +59,11 @@ CREATE TABLE claude_batch.units (
   resent integer NOT NULL DEFAULT 0,
   resent_at double precision,
   missed double precision,
-  -- the account among whose batches in flight it is listed while it waits, and how (JSON text)
+  -- the account among whose batches in flight it is listed while it waits, how (JSON text), and when its job gives up
+  -- waiting
   account text,
   flight text,
+  deadline double precision,
   PRIMARY KEY (job_id, batch, lane)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX units_due ON claude_batch.units (waiting, due_at) WHERE due_at IS NOT NULL;
