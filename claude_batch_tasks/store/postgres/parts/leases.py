@@ -31,11 +31,13 @@ class PostgresLeases(Part):
 
     @answering
     def write_record(self, unit: Unit, owner: str, **changes: Any) -> bool:
-        return self._write(unit, owner, changes) is not None
+        return bool(self._connection.call("write_record", *unit_key(unit), owner, encode_changes(changes)))
 
     @answering
     def end_batch(self, unit: Unit, owner: str, **changes: Any) -> int | None:
-        return self._write(unit, owner, {**changes, "done": True})
+        changed = encode_changes({**changes, "done": True})
+        finished: int | None = self._connection.call("write_leased", *unit_key(unit), owner, changed)
+        return finished
 
     @answering
     def advance_unit(self, unit: Unit, owner: str, position: int, *, through: bool = False, **changes: Any) -> bool:
@@ -59,7 +61,3 @@ class PostgresLeases(Part):
         listed = [None] * 3 if flight is None else [account, msgspec.json.encode(flight).decode(), flight.deadline]
         changed = encode_changes({**changes, "due_at": due_at})
         return bool(self._connection.call("park_unit", *unit_key(unit), *args, *listed, changed))
-
-    def _write(self, unit: Unit, owner: str, changes: dict[str, Any]) -> int | None:
-        finished: int | None = self._connection.call("write_record", *unit_key(unit), owner, encode_changes(changes))
-        return finished
