@@ -1,6 +1,6 @@
 -- Requests on their way through the Messages API, their rate limits, and what jobs spend. Costs are nano-dollars.
 
--- What has its outcome is in the table outcomes, and here only if it was refused before.
+-- What has its outcome is in the table outcomes instead.
 CREATE TABLE claude_batch.calls (
   job bigint NOT NULL,
   batch integer NOT NULL,
@@ -29,8 +29,8 @@ CREATE TABLE claude_batch.paces (
   synced bigint NOT NULL DEFAULT 0,
   at double precision NOT NULL DEFAULT 0,
   -- what the limits are, and what is left of them, in the order of rules.RATE_LIMITS; null: no answer has said it
-  limits double precision[] NOT NULL DEFAULT '{}',
-  remaining double precision[] NOT NULL DEFAULT '{}',
+  limits double precision[] NOT NULL DEFAULT '{NULL,NULL,NULL,NULL}',
+  remaining double precision[] NOT NULL DEFAULT '{NULL,NULL,NULL,NULL}',
   -- calls in flight; null: as many as at first
   allowed double precision,
   -- when they were last halved

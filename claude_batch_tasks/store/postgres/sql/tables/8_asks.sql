@@ -5,8 +5,13 @@ CREATE TABLE claude_batch.pools (
   job_id text PRIMARY KEY,
   -- what its asks have in common
   key text NOT NULL,
-  -- the transaction that opened it, which is still in progress, and nobody else can use it; null: anybody can
+  -- the transaction of a caller that has opened it, until that commits; null: it takes the asks of all
   opened_in xid8,
+  -- what closes it, what asks of its name may cost in one window, and before when it becomes no job
+  max_requests integer,
+  max_bytes bigint,
+  max_cost bigint,
+  starts_at double precision NOT NULL DEFAULT 0,
   -- the PoolRecord it was opened with, in JSON; the columns from state to deadline take the place of what that says
   record text NOT NULL,
   state text NOT NULL,
@@ -27,6 +32,7 @@ CREATE TABLE claude_batch.pools (
   expires_at double precision
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX pools_open ON claude_batch.pools (key, opened_at) WHERE state = 'open';
+CREATE INDEX pools_own ON claude_batch.pools (opened_in) WHERE opened_in IS NOT NULL;
 CREATE INDEX pools_next ON claude_batch.pools (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX pools_listed ON claude_batch.pools (opened_at, job_id) WHERE state IN ('open', 'closed', 'parked');
 CREATE INDEX pools_expires ON claude_batch.pools (expires_at) WHERE expires_at IS NOT NULL;
