@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolRecord
-from claude_batch_tasks.store import packing
+from claude_batch_tasks.store.ask_encoding import decrypt_canvas, encrypt_canvas, make_pool, pack_params, unpack_params
 from claude_batch_tasks.store.encryption import Cipher
-from claude_batch_tasks.store.redis.keys import FIELDS, ask_key
+from claude_batch_tasks.store.redis.keys import FIELDS
 
 _encode = msgspec.json.encode
 _PLACE, _POOL = FIELDS["PLACE"], FIELDS["POOL"]
 
-#: Made here, where there is one thread: see ``encoding``.
-_decode_pool = msgspec.json.Decoder(PoolRecord).decode
+#: Made here, where there is one thread: see ``record_encoding``.
 _decode_places = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
 _decode_head = msgspec.json.Decoder(list[Any]).decode
-
-#: Params of fewer bytes are not compressed: little would be saved.
-_WORTH_COMPRESSING = 1000
-
-#: Begins what is compressed, and no JSON.
-_FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def pack_ask(ask: Ask, size: int, cipher: Cipher) -> bytes:
     """Return an ask as the list of its pool has it: a line of JSON, and its params."""
-    params = ask.params
-    if len(params) >= _WORTH_COMPRESSING:
-        params = packing.compress(params)
     head = _encode((ask.id, size, ask.expires_at))
-    return b"\n".join((head, cipher.encrypt(params, ask_key(ask.id))))
+    return b"\n".join((head, pack_params(ask, cipher)))
 
 
 def unpack_ask(packed: bytes, cipher: Cipher | None) -> Ask | None:
@@ -51,17 +40,15 @@ def unpack_ask(packed: bytes, cipher: Cipher | None) -> Ask | None:
         return None
     head, params = packed.split(b"\n", 1)
     ask_id, _, expires_at, *_ = _decode_head(head)
-    params = b"" if cipher is None else cipher.decrypt(params, ask_key(ask_id))
-    if params.startswith(_FRAME_MAGIC):
-        params = packing.decompress(params, ask_key(ask_id))
+    params = b"" if cipher is None else unpack_params(params, ask_id, cipher)
     return Ask(id=ask_id, params=params, expires_at=expires_at)
 
 
 def place_args(ask: Ask, cipher: Cipher) -> list[Any]:
     """Return the fields of an ask's place that the ask says, one after the other; what is as usual is left out."""
     args: list[Any] = [_PLACE["reserved"], ask.reserved]
-    if ask.canvas != "{}":
-        args += [_PLACE["canvas"], _seal_canvas(ask.canvas, ask.id, cipher)]
+    if (canvas := encrypt_canvas(ask, cipher)) is not None:
+        args += [_PLACE["canvas"], canvas]
     if ask.headers is not None:
         args += [_PLACE["headers"], ask.headers]
     return args
@@ -81,7 +68,7 @@ def read_places(encoded: bytes, ask_ids: Sequence[str], cipher: Cipher) -> list[
     places = [_make_place(*values) for values in _decode_places(encoded)]
     for ask_id, place in zip(ask_ids, places, strict=True):
         if place is not None:
-            place.canvas = _open_canvas(place.canvas, ask_id, cipher)
+            place.canvas = decrypt_canvas(place.canvas, ask_id, cipher)
     return places
 
 
@@ -101,34 +88,18 @@ def _make_place(
     )
 
 
-def _seal_canvas(canvas: str, ask_id: str, cipher: Cipher) -> str:
-    """Return a canvas as a place has it: encrypted if there is a key, since it may hold the params of a later ask."""
-    sealed = cipher.encrypt(canvas.encode(), _canvas_place(ask_id))
-    return canvas if cipher.key_name is None else b64encode(sealed).decode()
-
-
-def _open_canvas(stored: str, ask_id: str, cipher: Cipher) -> str:
-    if stored.startswith("{"):  # from before there was a key
-        return stored
-    return cipher.decrypt(b64decode(stored), _canvas_place(ask_id)).decode()
-
-
-def _canvas_place(ask_id: str) -> str:
-    """Return what binds an encrypted canvas to its ask, and keeps it apart from the params."""
-    return f"{ask_key(ask_id)} canvas"
-
-
 def read_pool(fields: Mapping[bytes, bytes]) -> PoolRecord | None:
     """Return the record of a pool from its hash; None: it is gone."""
     found = {name: fields.get(stored.encode()) for name, stored in _POOL.items()}
     if found["record"] is None or found["state"] is None:
         return None
-    record = _decode_pool(found["record"])
-    record.state = found["state"].decode()  # type: ignore[assignment]
-    record.count, record.withdrawn, record.size = (int(found[name] or 0) for name in ("count", "withdrawn", "size"))
-    record.opened_at, record.due_at = (float(found[name] or 0) for name in ("opened_at", "due_at"))
-    record.deadline = float(found["deadline"]) if found["deadline"] else None
-    return record
+    return make_pool(
+        found["record"],
+        found["state"].decode(),
+        **{name: int(found[name] or 0) for name in ("count", "withdrawn", "size")},
+        **{name: float(found[name] or 0) for name in ("opened_at", "due_at")},
+        deadline=float(found["deadline"]) if found["deadline"] else None,
+    )
 
 
 def deadline_text(deadline: float | None) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from claude_batch_tasks.errors import BudgetSpent
 from claude_batch_tasks.pool_records import Ask, AskPlace, PoolLimits, PoolRecord
+from claude_batch_tasks.store.ask_encoding import DOUBLINGS, PLACE_TTL, choose_page, describe_spent
 from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.ask_encoding import (
     deadline_text,
@@ -33,14 +32,8 @@ from claude_batch_tasks.store.redis.keys import (
 )
 from claude_batch_tasks.store.redis.scripts import Script
 
-#: Seconds after which it is forgotten where an ask is that has not ended: a job was lost.
-_PLACE_TTL = 90 * 86_400
-
-#: How often the time is doubled after which a pool is due once more.
-_DOUBLINGS = 6
-
-#: Bytes of asks that are read in one go, about, and how many at most.
-_PAGE_BYTES, _PAGE = 4_000_000, 500
+#: Records that are read in one go.
+_PAGE = 500
 
 
 class RedisPools(Part):
@@ -60,14 +53,14 @@ class RedisPools(Part):
             args=[
                 *(key, new_id, _encode(pool), repr(pool.due_at), deadline_text(pool.deadline)),
                 *(pack_ask(ask, size, self._connection.cipher), size),
-                *(limits.max_requests, limits.max_bytes, limits.max_wait, _PLACE_TTL),
+                *(limits.max_requests, limits.max_bytes, limits.max_wait, PLACE_TTL),
                 *(ask.reserved, "" if most is None else most, window_text(limits.window), pool.name),
                 repr(pool.starts_at),
                 *place_args(ask, self._connection.cipher),
             ],
         )
         if answer[0] < 0:
-            raise _budget_spent(pool.name, ask.reserved, int(answer[1]), float(answer[2]))
+            raise describe_spent(pool.name, ask.reserved, int(answer[1]), float(answer[2]))
         if answer[0] == 0:
             known = read_place(answer[1])
             assert known is not None
@@ -77,7 +70,7 @@ class RedisPools(Part):
 
     @answering
     def take_due(self, limit: int, again: float) -> tuple[list[str], float | None]:
-        found, following, now = self._due(keys=[POOLS_DUE, POOLS_OPEN, POOL_PREFIX], args=[limit, again, _DOUBLINGS])
+        found, following, now = self._due(keys=[POOLS_DUE, POOLS_OPEN, POOL_PREFIX], args=[limit, again, DOUBLINGS])
         pause = max(float(following) - float(now), 0.0) if following else None
         return [job_id.decode() for job_id in found], pause
 
@@ -97,9 +90,7 @@ class RedisPools(Part):
     @answering
     def read_asks(self, job_id: str, *, params: bool = True) -> Iterator[list[Ask | None]]:
         key, cipher = pool_keys(job_id)[1], self._connection.cipher if params else None
-        record = read_pool(self._redis.hgetall(pool_keys(job_id)[0]))
-        mean = record.size // max(record.count, 1) if record else 0
-        page = min(max(_PAGE_BYTES // max(mean, 1), 1), _PAGE)
+        page = choose_page(read_pool(self._redis.hgetall(pool_keys(job_id)[0])))
         for first in range(0, self._redis.llen(key), page):
             yield [unpack_ask(packed, cipher) for packed in self._redis.lrange(key, first, first + page - 1)]
 
@@ -160,11 +151,3 @@ class RedisPools(Part):
     def _call_seal(self, job_id: str, done: int | str) -> Any:
         pool, asks, _ = pool_keys(job_id)
         return self._seal(keys=[pool, POOLS_DUE, POOLS, asks, job_key(job_id)], args=[job_id, done])
-
-
-def _budget_spent(name: str, reserved: int, left: int, seconds: float) -> BudgetSpent:
-    return BudgetSpent(
-        f"an ask of the pool {name!r} may cost up to {reserved / 1e9:.6f} USD, and {max(left, 0) / 1e9:.6f} USD of its "
-        f"ask_max_cost are left until the next window begins in {math.ceil(seconds):,} s; nothing was stored or sent",
-        seconds,
-    )
