@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
 from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource
-from claude_batch_tasks.store.postgres.statements import read_queries, with_schema
+from claude_batch_tasks.store.postgres.statements import SCHEMA, read_queries, with_schema
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -105,12 +106,20 @@ class Connection:
 
     def call_row(self, function: str, *args: Any) -> tuple[Any, ...]:
         """Call a function that has several values (OUT parameters), and return them."""
+        with self.lend() as connection:
+            return self.call_row_on(connection, function, *args)
+
+    def call_row_on(self, connection: Connected, function: str, *args: Any) -> tuple[Any, ...]:
+        """Call a function on a connection that was lent, and return its values."""
         marks = ", ".join(["%s"] * len(args))
         statement = with_schema(f"SELECT * FROM claude_batch.{function}({marks})", self.schema)
-        with self.lend() as connection:
-            row: tuple[Any, ...] | None = connection.execute(statement, args).fetchone()
+        row: tuple[Any, ...] | None = connection.execute(statement, args).fetchone()
         assert row is not None
         return row
+
+    def channel(self, name: str) -> str:
+        """Return the channel of that name for notifications of this schema: a server takes 63 bytes at most."""
+        return f"{SCHEMA}:{name}:{hashlib.sha256(self.schema.encode()).hexdigest()[:16]}"
 
     def unavailable(self, exc: Exception) -> StoreUnavailable:
         """Return the error for what prevented the database from answering."""
@@ -155,6 +164,11 @@ class Part:
         """Run a statement, and return how many rows it changed."""
         with self._connection.lend() as connection:
             return connection.execute(self._sql[query], params).rowcount
+
+
+def in_transaction(connection: Connected) -> bool:
+    """Return whether what is done on a connection that was lent is part of a transaction of the caller's."""
+    return not connection.autocommit or connection.info.transaction_status == TransactionStatus.INTRANS
 
 
 def answering(method: _Method) -> _Method:

@@ -13,6 +13,8 @@ from claude_batch_tasks.store import interface
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import parts
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
+from claude_batch_tasks.store.postgres.parts.asks import PostgresAsks
+from claude_batch_tasks.store.postgres.parts.pools import PostgresPools
 from claude_batch_tasks.store.postgres.sources import ConnectionSource, Pool
 from claude_batch_tasks.store.postgres.statements import SCHEMA
 
@@ -42,6 +44,10 @@ class PostgresStore(Part):
         self.payloads: interface.Payloads = parts.PostgresPayloads(connection)
         self.results: interface.Results = parts.PostgresResults(connection)
         self.deliveries: interface.Deliveries = parts.PostgresDeliveries(connection)
+        self.budget: interface.Budget = parts.PostgresBudget(connection)
+        self.message_queue: interface.MessageQueue = parts.PostgresMessageQueue(connection)
+        self.pools: interface.Pools = PostgresPools(connection)
+        self.asks: interface.Asks = PostgresAsks(connection)
         self.presence: interface.Presence = parts.PostgresPresence(connection)
         self.statistics: interface.Statistics = parts.PostgresStatistics(connection)
 

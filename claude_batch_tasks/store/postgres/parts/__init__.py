@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from claude_batch_tasks.store.postgres.parts.batch_ids import PostgresBatchIds as PostgresBatchIds
+from claude_batch_tasks.store.postgres.parts.budget import PostgresBudget as PostgresBudget
 from claude_batch_tasks.store.postgres.parts.deliveries import PostgresDeliveries as PostgresDeliveries
 from claude_batch_tasks.store.postgres.parts.history import PostgresHistory as PostgresHistory
 from claude_batch_tasks.store.postgres.parts.in_flight import PostgresInFlight as PostgresInFlight
@@ -12,6 +13,7 @@ from claude_batch_tasks.store.postgres.parts.jobs import (
     PostgresRetries as PostgresRetries,
 )
 from claude_batch_tasks.store.postgres.parts.leases import PostgresLeases as PostgresLeases
+from claude_batch_tasks.store.postgres.parts.message_queue import PostgresMessageQueue as PostgresMessageQueue
 from claude_batch_tasks.store.postgres.parts.payloads import PostgresPayloads as PostgresPayloads
 from claude_batch_tasks.store.postgres.parts.records import PostgresRecords as PostgresRecords
 from claude_batch_tasks.store.postgres.parts.results import PostgresResults as PostgresResults

@@ -13,6 +13,7 @@ BEGIN
   END IF;
   IF found_id IS NULL THEN
     DELETE FROM claude_batch.units WHERE job_id = job;
+    DELETE FROM claude_batch.pools WHERE job_id = job;
   ELSE
     PERFORM claude_batch.remove_jobs(ARRAY[found_id], false);
   END IF;

@@ -12,7 +12,7 @@ BEGIN
   SELECT min(c.position), max(c.position) INTO first, last FROM claude_batch.calls c
   WHERE c.job = found_id AND c.batch = of_batch AND c.due_at <= now;
   IF first IS NULL THEN
-    SELECT greatest(min(c.due_at) - now, 0) INTO seconds FROM claude_batch.calls c
+    SELECT min(greatest(c.due_at - now, 0)) INTO seconds FROM claude_batch.calls c
     WHERE c.job = found_id AND c.batch = of_batch AND c.due_at IS NOT NULL;
   ELSE
     -- Neighbours, which are in the same piece, from anywhere: others ask as well, and the first may have to wait. The first

@@ -8,6 +8,7 @@ BEGIN
   PERFORM FROM claude_batch.units WHERE job_id = ANY (names) ORDER BY job_id, batch, lane FOR UPDATE;
   DELETE FROM claude_batch.units WHERE job_id = ANY (names) AND NOT (keep_waiting AND waiting);
   DELETE FROM claude_batch.jobs WHERE id = ANY (ids);
+  DELETE FROM claude_batch.pools WHERE job_id = ANY (names);
   INSERT INTO claude_batch.removed_jobs (id) SELECT unnest(ids);
 END
 $$;

@@ -16,6 +16,7 @@ BEGIN
     FROM due WHERE p.job_id = due.job_id RETURNING p.job_id, due.was_due
   )
   SELECT array_agg(job_id ORDER BY was_due, job_id) INTO taken FROM closed;
-  SELECT greatest(min(next_at) - now, 0) INTO next FROM claude_batch.pools WHERE opened_in IS NULL AND next_at IS NOT NULL;
+  SELECT greatest(next_at - now, 0) INTO next FROM claude_batch.pools
+  WHERE next_at IS NOT NULL AND opened_in IS NULL ORDER BY next_at LIMIT 1;
 END
 $$;
