@@ -16,6 +16,7 @@ from celery.utils.dispatch import Signal
 
 from claude_batch_tasks import signals
 from claude_batch_tasks.embedded import RedisServer, Worker
+from tests.postgres_server import PgBouncer, PostgresServer, why_missing
 from tests.support import FAST, inherited
 
 
@@ -62,6 +63,32 @@ def redis_url(redis_server: RedisServer) -> str:
     """An empty Redis."""
     redis_server.client().flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL for the whole run, which starts with the first test that wants it."""
+    if reason := why_missing():
+        pytest.skip(reason)
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode in front of it: ``pgbouncer.url_of(postgres_url)``."""
+    if reason := why_missing(pooler=True):
+        pytest.skip(reason)
+    with PgBouncer(postgres_server) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """An empty database, which is dropped when the test ends."""
+    url = postgres_server.make_database()
+    yield url
+    postgres_server.drop_database(url)
 
 
 @pytest.fixture
