@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Protocol
 
 from celery import Celery
@@ -28,7 +30,7 @@ os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, aft
 #: Messages sent between two queries for due units. Few: the first of many due polls may spare the others theirs.
 _AT_ONCE = 50
 
-#: Seconds between two queries while more units are due than are sent at once.
+#: Seconds between two queries, at least: while more units are due than are sent at once, and for wake-ups.
 _BETWEEN = 0.1
 
 #: Seconds before a message that cannot be made is tried again.
@@ -39,6 +41,12 @@ _GONE = 30.0
 
 #: Seconds for which it is remembered that such a unit has waited.
 _REPORTED = 3600.0
+
+#: The longest wait for a wake-up, seconds: a worker that stops waits no longer for the thread that listens.
+_LISTENING = 1.0
+
+#: Seconds until a store that wakes nobody is asked again.
+_NEVER = 3600.0
 
 
 def send_due(app: Celery) -> float:
@@ -67,6 +75,27 @@ def send_due(app: Celery) -> float:
         return 0.0
     # A unit that begins to wait in the meantime waits at least as long.
     return min(rules.LONGEST_IN_BROKER, rules.LONGEST_IN_BROKER if pause is None else max(pause, _BETWEEN))
+
+
+def follow_wakeups(app: Celery, over: threading.Event, woken: Iterable[threading.Event]) -> float:
+    """Set the events whenever something becomes due, until ``over`` is set; return the seconds until the next call.
+
+    Raises:
+        StoreUnavailable: the store does not answer (any more).
+    """
+    with ExitStack() as stack:
+        with no_fork:
+            listener = stack.enter_context(open_store(Settings.of(app)).wakeups.listen())
+        if listener is None:
+            return _NEVER
+        due = True  # what became due before may have been missed
+        while not over.is_set():
+            if due:
+                for each in woken:
+                    each.set()
+                over.wait(_BETWEEN)
+            due = listener.wait(_LISTENING)
+    return 0.0
 
 
 class _Sendable(Ledger, HasSchedule, HasStatistics, Protocol):

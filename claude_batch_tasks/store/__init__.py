@@ -24,6 +24,7 @@ from claude_batch_tasks.store.interface import (
     HasRetries as HasRetries,
     HasSchedule as HasSchedule,
     HasStatistics as HasStatistics,
+    HasWakeups as HasWakeups,
     JobContents as JobContents,
     Journal as Journal,
     Ledger as Ledger,

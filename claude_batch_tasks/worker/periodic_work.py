@@ -34,9 +34,11 @@ class WhatIsDue(bootsteps.StartStopStep):
         log_lines.leave_out_repeated()
         revoked_asks.follow_revokes()
         self._over = threading.Event()
+        self._woken = (threading.Event(), threading.Event())
 
     def start(self, worker: Any) -> None:
         app, over = worker.app, self._over
+        units_due, pools_due = self._woken
         instruments.begin_instruments()
         if not issubclass(worker.pool_cls, Prefork):
             start_checks.check_clients_of_pool()
@@ -48,12 +50,20 @@ class WhatIsDue(bootsteps.StartStopStep):
                 lambda: dispatch.send_due(app),
                 "sending due messages",
                 lambda: log.exception("messages that are due could not be sent"),
+                woken=units_due,
             ),
             repeated_work.Work(
                 "claude-batch-pools",
                 lambda: due_pools.send_due(app),
                 "sealing pools of asks",
                 lambda: log.exception("pools of asks that are due could not be sealed"),
+                woken=pools_due,
+            ),
+            repeated_work.Work(
+                "claude-batch-wakeups",
+                lambda: dispatch.follow_wakeups(app, over, self._woken),
+                "listening for messages that become due",
+                lambda: log.exception("listening for messages that become due failed"),
             ),
             repeated_work.Work(
                 "claude-batch-recovery",
@@ -86,3 +96,5 @@ class WhatIsDue(bootsteps.StartStopStep):
     def close(self, worker: Any) -> None:
         """Stop the threads, because the worker is about to stop, warm or cold."""
         self._over.set()
+        for woken in self._woken:
+            woken.set()

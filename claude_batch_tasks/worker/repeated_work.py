@@ -28,14 +28,16 @@ class Work(NamedTuple):
     log_failure: Callable[[], None]
     #: Called at the end, if the process lasts that long.
     finish: Callable[[], None] = lambda: None
+    #: Set: the next time has come, whatever the pause is.
+    woken: threading.Event | None = None
 
 
 def keep_doing(work: Work, over: threading.Event) -> None:
-    """Repeat the work in a thread of the worker's main process until ``over`` is set."""
+    """Repeat the work in a thread of the worker's main process until ``over`` is set, and ``woken`` then too."""
 
     def run() -> None:
         pause, failures, since = 0.0, 0, 0.0
-        while not over.wait(pause):
+        while not _is_over(pause, over, work.woken):
             begun = time.monotonic()
             try:
                 pause = work.run()
@@ -55,3 +57,12 @@ def keep_doing(work: Work, over: threading.Event) -> None:
         work.finish()
 
     threading.Thread(target=run, name=work.thread, daemon=True).start()
+
+
+def _is_over(pause: float, over: threading.Event, woken: threading.Event | None) -> bool:
+    """Wait as long as the pause is, or until the work is woken; return whether it is to end."""
+    if woken is None:
+        return over.wait(pause)
+    woken.wait(pause)
+    woken.clear()
+    return over.is_set()

@@ -20,7 +20,11 @@ from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
 from claude_batch_tasks.store.interface.pools import AskListener as AskListener, Asks as Asks, Pools as Pools
 from claude_batch_tasks.store.interface.records import History as History, Records as Records
 from claude_batch_tasks.store.interface.results import Deliveries as Deliveries, Results as Results
-from claude_batch_tasks.store.interface.schedule import Schedule as Schedule
+from claude_batch_tasks.store.interface.schedule import (
+    Schedule as Schedule,
+    WakeupListener as WakeupListener,
+    Wakeups as Wakeups,
+)
 from claude_batch_tasks.store.interface.statistics import Presence as Presence, Statistics as Statistics
 
 
@@ -107,6 +111,10 @@ class HasPresence(Protocol):
     presence: Presence
 
 
+class HasWakeups(Protocol):
+    wakeups: Wakeups
+
+
 class Ledger(HasJobs, HasRecords, Clock, Protocol):
     """The records of jobs and batches, and the time."""
 
@@ -142,6 +150,7 @@ class Store(
     HasAsks,
     HasStatistics,
     HasPresence,
+    HasWakeups,
     Clock,
     Protocol,
 ):

@@ -1,8 +1,9 @@
-"""The schedule: when each unit's next message is due, and which units wait in the store without one."""
+"""The schedule: when each unit's next message is due, which units wait without one, and what wakes workers early."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from claude_batch_tasks.records import Lost, Unit
@@ -72,3 +73,25 @@ class Schedule(Protocol):
 
         None: there is none, or it was started in the place of this one already.
         """
+
+
+class Wakeups(Protocol):
+    """What wakes workers for units and pools that became due at once.
+
+    Workers ask ``schedule.take_due`` and ``pools.take_due`` every second or so, whatever happens here: a lost wake-up
+    costs one pause. What is due later needs none.
+    """
+
+    def listen(self) -> AbstractContextManager[WakeupListener | None]:
+        """Open a subscription; one serves a process. None: this store, or this way to it, wakes nobody.
+
+        Processes are forked in the middle of a ``wait``: only opening the subscription may take locks that others need
+        (of a pool of connections, say), and a child leaves the connection of its parent alone.
+        """
+
+
+class WakeupListener(Protocol):
+    """A subscription to what becomes due at once."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to that long; return at once, and True, if something has become due since the last call."""

@@ -68,6 +68,7 @@ class RedisStore(Part):
         self.asks: interface.Asks = RedisAsks(connection, connect_listener or (lambda: client))
         self.presence: interface.Presence = parts.RedisPresence(connection)
         self.statistics: interface.Statistics = parts.RedisStatistics(connection)
+        self.wakeups: interface.Wakeups = parts.RedisWakeups()
 
     @answering
     def check_schema(self) -> None:

@@ -19,7 +19,10 @@ from claude_batch_tasks.store.redis.parts.results import (
     RedisDeliveries as RedisDeliveries,
     RedisResults as RedisResults,
 )
-from claude_batch_tasks.store.redis.parts.schedule import RedisSchedule as RedisSchedule
+from claude_batch_tasks.store.redis.parts.schedule import (
+    RedisSchedule as RedisSchedule,
+    RedisWakeups as RedisWakeups,
+)
 from claude_batch_tasks.store.redis.parts.statistics import (
     RedisPresence as RedisPresence,
     RedisStatistics as RedisStatistics,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from claude_batch_tasks.records import Lost, Unit
+from claude_batch_tasks.store.interface import WakeupListener
 from claude_batch_tasks.store.redis.connection import Part, answering
 from claude_batch_tasks.store.redis.keys import (
     DUE,
@@ -125,3 +127,10 @@ class RedisSchedule(Part):
         ]
         for start in range(0, len(args), _ARGUMENTS):
             self._postpone(keys=[WAITING, DUE], args=args[start : start + _ARGUMENTS])
+
+
+class RedisWakeups:
+    """``interface.Wakeups`` on a Redis server: it wakes nobody, workers ask every second."""
+
+    def listen(self) -> AbstractContextManager[WakeupListener | None]:
+        return nullcontext()

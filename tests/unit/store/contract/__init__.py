@@ -39,6 +39,7 @@ from tests.unit.store.contract import (
     retries,
     schedule,
     statistics,
+    wakeups,
 )
 from tests.unit.store.contract.samples import Contents, OpenStore, PassTime, create_staged_job
 
@@ -73,6 +74,7 @@ class StoreContract:
     TestJobSearch = tests_of(job_search)
     TestDeliveries = tests_of(deliveries)
     TestStatistics = tests_of(statistics)
+    TestWakeups = tests_of(wakeups)
     TestOutages = tests_of(outages)
 
     @pytest.fixture
