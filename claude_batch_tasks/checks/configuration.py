@@ -28,7 +28,7 @@ from claude_batch_tasks.checks.problems import Finding
 from claude_batch_tasks.checks.redis_servers import Server
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.settings import NAMES, Settings, default_store_url, redis_urls, spelling
+from claude_batch_tasks.settings import NAMES, Settings, default_store_url, spelling, store_urls
 from claude_batch_tasks.settings.redis_urls import redis_address
 
 log = get_logger(__name__)
@@ -107,8 +107,8 @@ def readable_settings(app: Celery) -> Settings:
     settings = Settings(**kept)
     with suppress(InvalidSettings):
         settings = dataclasses.replace(settings, store_url=settings.store_url or default_store_url(app))
-    if settings.store_prefix is None:
-        settings = dataclasses.replace(settings, store_prefix=redis_urls.key_prefix(app))
+    if settings.store_prefix is None and settings.store_url is not None:
+        settings = dataclasses.replace(settings, store_prefix=store_urls.default_prefix(app, settings.store_url))
     return settings
 
 

@@ -13,8 +13,8 @@ from claude_batch_tasks.settings.model import (
     NAMES as NAMES,
     Settings as Settings,
     configuration as configuration,
-    default_store_url as default_store_url,
     from_environment as from_environment,
     prices_of as prices_of,
     visibility_timeout as visibility_timeout,
 )
+from claude_batch_tasks.settings.store_urls import default_store_url as default_store_url

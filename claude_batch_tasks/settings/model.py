@@ -24,8 +24,7 @@ from claude_batch_tasks import rules
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.pricing.prices import Prices, check_overrides
 from claude_batch_tasks.records import JobRecord
-from claude_batch_tasks.settings import encryption_keys, redis_urls, spelling
-from claude_batch_tasks.settings.redis_urls import redis_url
+from claude_batch_tasks.settings import encryption_keys, spelling, store_urls
 from claude_batch_tasks.settings.spelling import CELERY, PREFIX
 
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
@@ -63,14 +62,17 @@ class Settings:
 
     store_url: str | None = _setting(
         None,
-        "URL of the Redis that stores jobs, prompts and results; default: the result back end's, else the broker's",
+        "address of the store of jobs, prompts and results: the URL of a Redis or of a PostgreSQL, `django://<alias>` "
+        "for a PostgreSQL of Django's, or the dotted path of a SQLAlchemy engine; default: the result back end, else "
+        "the broker, if it is a Redis",
         per_job=False,
         secret=True,
     )
     store_prefix: str | None = _setting(
         None,
-        "prefix of all keys of the store, for projects that share a database; default: the `global_keyprefix` of the "
-        "result back end's or the broker's transport options, else none",
+        "prefix of all keys in Redis, or of the schema's name in PostgreSQL (it stands directly before "
+        "`claude_batch`), for projects that share a database; default: in Redis the `global_keyprefix` of the result "
+        "back end's or the broker's transport options, else none",
         per_job=False,
     )
     encryption_key: tuple[str, ...] | None = _setting(
@@ -285,7 +287,8 @@ class Settings:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _check_value(f, getattr(self, f.name)))
         if self.store_url is not None:
-            object.__setattr__(self, "store_url", redis_url(self.store_url))
+            object.__setattr__(self, "store_url", store_urls.store_url(self.store_url))
+            store_urls.check_prefix(self.store_url, self.store_prefix or "")
         for low, high in (("poll_min", "poll_max"), ("retry_min", "retry_max")):
             if getattr(self, low) > getattr(self, high):
                 raise InvalidSettings(f"{PREFIX}{low} is greater than {PREFIX}{high}")
@@ -306,13 +309,12 @@ class Settings:
         try:
             values = {name: each.value for name, each in given.items()}
             if isinstance(values.get("store_url"), str):
-                values["store_url"] = redis_urls.complete_url(app, values["store_url"])
+                values["store_url"] = store_urls.complete_url(app, values["store_url"])
             settings = cls(**values)
-            own: dict[str, Any] = {}
+            url = settings.store_url or store_urls.default_store_url(app)
+            own: dict[str, Any] = {} if settings.store_url else {"store_url": url}
             if settings.store_prefix is None:
-                own["store_prefix"] = redis_urls.key_prefix(app)
-            if settings.store_url is None:
-                own["store_url"] = default_store_url(app)
+                own["store_prefix"] = store_urls.default_prefix(app, url)
             if own:
                 settings = dataclasses.replace(settings, **own)
         except InvalidSettings as exc:
@@ -595,19 +597,3 @@ _READERS_OF_KINDS: dict[str, Callable[[_Field, Any], Any]] = {
     "str": _read_text,
     "boo": _read_switch,
 }
-
-
-def default_store_url(app: Celery) -> str:
-    """Return the URL of the result back end, else of the broker, if one of them is a Redis.
-
-    Raises:
-        InvalidSettings: neither is a Redis.
-    """
-    if (url := redis_urls.result_backend_url(app) or redis_urls.broker_url(app)) is not None:
-        return url
-    conf: Any = app.conf
-    forgotten = "" if conf.broker_url else " (no broker URL is configured: is this the project's Celery app?)"
-    raise InvalidSettings(
-        f"{PREFIX}store_url is not set, and neither the result back end nor the broker is a Redis to default to"
-        f"{forgotten}; set it to the URL of a Redis that is persistent (AOF) and never evicts (noeviction)"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings import Settings, store_urls
 from claude_batch_tasks.store.interface import (
     Clock as Clock,
     HasAsks as HasAsks,
@@ -40,12 +40,22 @@ def open_store(settings: Settings) -> Store:
 
 
 def open_store_at(url: str, keys: Sequence[str] = (), prefix: str = "") -> Store:
-    """Return the store behind a URL, cached per process; only Redis URLs are known.
+    """Return the store at an address, cached per process.
 
     Args:
+        url: the address, as in the setting ``store_url``.
         keys: the encryption keys for payloads, as in the setting ``encryption_key``; the first encrypts.
-        prefix: the prefix of all keys in Redis.
-    """
-    from claude_batch_tasks.store import redis
+        prefix: the prefix of all keys in Redis, or of the schema's name in PostgreSQL.
 
-    return redis.open_store_at(url, tuple(keys), prefix)
+    Raises:
+        InvalidSettings: it is the address of no store, or the client of its server is not installed.
+    """
+    if store_urls.kind_of(url) == "redis":
+        from claude_batch_tasks.store import redis
+
+        return redis.open_store_at(url, tuple(keys), prefix)
+    try:
+        from claude_batch_tasks.store import postgres
+    except ImportError as exc:
+        raise store_urls.not_installed(exc) from None
+    return postgres.open_store_at(store_urls.store_url(url), tuple(keys), prefix)

@@ -17,7 +17,7 @@ from claude_batch_tasks.api import clients
 from claude_batch_tasks.api.sdk import load_sdk
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.results.reader import load_custom_ids
-from claude_batch_tasks.settings import Settings, model as settings_model, redis_urls
+from claude_batch_tasks.settings import Settings, redis_urls, store_urls
 from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.testing import answers
 from claude_batch_tasks.testing.answers import Rule, Selected, Selector, SentRequest
@@ -241,7 +241,7 @@ class ClaudeBatch:
         eager = self.app.conf.task_always_eager
         with (
             mock.patch.object(Settings, "of", settings_in_memory),
-            mock.patch.object(settings_model, "default_store_url", return_value=_STORE_URL),
+            mock.patch.object(store_urls, "default_store_url", return_value=_STORE_URL),
             mock.patch.object(redis_urls, "connect_redis", return_value=client),
             mock.patch.object(type(self.app), "backend", _memory_backend(self.app)),
             mock.patch.object(clients, "simulated_client", return_value=None),
