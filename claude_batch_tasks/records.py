@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
@@ -779,6 +780,28 @@ class HistoryEvent(PublicStruct, frozen=True, kw_only=True):
     details: dict[str, Any]
     """What belongs to it: ``batch_id``, ``requests``, ``counts``, ``round``; of a call that failed ``endpoint``,
     ``status``, ``request_id`` and ``countdown``, the seconds until the next try."""
+
+
+class ServerProblem(NamedTuple):
+    """A problem of a server: the name of its text in ``checks.problems``, and values for the names in that text."""
+
+    kind: str
+    values: Mapping[str, Any] = {}
+
+
+class ServerReport(NamedTuple):
+    """What a server says of itself.
+
+    ``product``: name and version, ``Valkey 8.1.0``; empty if it may not say them. ``state``: what it holds. ``ahead``:
+    the seconds by which this machine's clock is ahead of its clock; None: unknown. ``notes``: what is no problem, each
+    to follow the server's name in a sentence. ``problems``: the gravest first; a server that does not answer has one.
+    """
+
+    product: str = ""
+    state: str = ""
+    ahead: float | None = None
+    notes: tuple[str, ...] = ()
+    problems: tuple[ServerProblem, ...] = ()
 
 
 class WorkerPresence(PublicStruct, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import redis
 from celery import Celery
 
 from claude_batch_tasks import api
@@ -21,15 +20,13 @@ from claude_batch_tasks.checks import (
     celery_settings,
     connections,
     problems,
-    redis_servers,
+    servers,
     unread_settings,
 )
 from claude_batch_tasks.checks.problems import Finding
-from claude_batch_tasks.checks.redis_servers import Server
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.settings import NAMES, Settings, default_store_url, spelling, store_urls
-from claude_batch_tasks.settings.redis_urls import redis_address
 
 log = get_logger(__name__)
 
@@ -113,22 +110,12 @@ def readable_settings(app: Celery) -> Settings:
 
 
 def _check_servers(app: Celery, settings: Settings) -> Iterator[Finding]:
-    for server in redis_servers.find_servers(app, settings):
-        yield from _of_server(server, settings.store_prefix or "")
-
-
-def _of_server(server: Server, prefix: str) -> list[Finding]:
-    try:
-        with redis_servers.connect_client(server.url) as client:
-            found = redis_servers.of_server(server.roles, redis_address(server.url), client.info())
-            return found + (redis_servers.of_prefixes(server, client, prefix) if "store" in server.roles else [])
-    except (redis.RedisError, OSError) as exc:
-        log.info(
-            "the Redis at %s does not permit INFO: %s",
-            redis_address(server.url),
-            type(exc).__name__,
-        )
-        return []
+    for server in servers.find_servers(app, settings):
+        report = server.inspect(settings)
+        found = [each for each in report.problems if each.kind not in servers.UNREACHABLE]
+        yield from servers.findings_of(server, report._replace(problems=tuple(found)))
+        if not report.product:
+            log.info("%s was not checked: it does not answer, or does not permit it", server.name)
 
 
 def _check_settings(app: Celery) -> Iterator[Finding]:

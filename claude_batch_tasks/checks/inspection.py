@@ -11,30 +11,35 @@ import json
 import time
 from typing import Any
 
-import redis
-
+from claude_batch_tasks import errors
 from claude_batch_tasks._version import __version__
-from claude_batch_tasks.checks import redis_servers
 from claude_batch_tasks.checks.versions import list_versions
-from claude_batch_tasks.settings import Settings
-from claude_batch_tasks.settings.redis_urls import database_of, redis_address
-from claude_batch_tasks.store.redis.keys import PREFIX
+from claude_batch_tasks.settings import Settings, store_urls
+from claude_batch_tasks.store import open_store
 
 COMMAND = "claude_batch"
+
+#: Seconds for which a mark stays in the store.
+_MARKED = 60.0
 
 #: Settings about which another finding says more; no digest of them is sent.
 _TOLD_ELSEWHERE = ("store_url", "client_factories")
 
 
-def mark_worker(token: str) -> str:
-    """Return the key in the caller's store by which a worker recognizes that it uses the same store."""
-    return f"{PREFIX}:doctor:{token}"
+def leave_mark(settings: Settings, token: str) -> bool:
+    """Leave a mark in the store, by which a worker sees that it uses the same one; return whether that succeeded."""
+    if settings.store_url is None:
+        return False
+    try:
+        open_store(settings).inspection.leave_mark(token, _MARKED)
+    except (errors.StoreUnavailable, errors.InvalidSettings):
+        return False
+    return True
 
 
 def store_name(settings: Settings) -> str:
-    """Return the store's host, port and database."""
-    url = settings.store_url or ""
-    return f"{redis_address(url)}/{database_of(url)}" if url else "none"
+    """Return the address of the store with its database."""
+    return store_urls.store_name(settings.store_url) if settings.store_url else "none"
 
 
 def describe_worker(settings: Settings) -> dict[str, str]:
@@ -60,11 +65,9 @@ def _describe_worker(state: Any, token: str = "", **_: Any) -> dict[str, Any]:
     Its field ``sees`` says whether the worker's store has the caller's mark; None: the store did not answer.
     """
     settings = Settings.of(state.app)
-    assert settings.store_url is not None
     try:
-        with redis_servers.connect_client(settings.store_url, settings.store_prefix or "") as client:
-            sees = bool(client.exists(mark_worker(token)))
-    except (redis.RedisError, OSError):
+        sees = open_store(settings).inspection.has_mark(token)
+    except (errors.StoreUnavailable, errors.InvalidSettings):
         sees = None
     return {
         "version": __version__,

@@ -225,7 +225,7 @@ REFUSED_PASSWORD = Problem(
 NOT_PERMITTED = Problem(
     "E103",
     "{server} does not permit its user to run {commands}: steps fail and are retried until it does",
-    "ACL SETUSER {user} {keys} {rules}",
+    "{fix}",
 )
 READ_ONLY = Problem(
     "E104",
@@ -259,8 +259,8 @@ NEARLY_FULL = Problem(
 )
 OLD_SERVER = Problem(
     "E110",
-    "{server} is version {version}, and the store needs 6.2 or newer: steps fail on commands that it does not know",
-    "Upgrade it to Redis 6.2 or newer, or Valkey",
+    "{server} is version {version}, and the store needs {least} or newer: steps fail on commands that it does not know",
+    "Upgrade it to {fix}",
 )
 CLUSTER = Problem(
     "E111",

@@ -13,18 +13,16 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
-import redis
 from celery import Celery
 
-from claude_batch_tasks.checks import redis_servers
+from claude_batch_tasks.checks.servers import find_servers
 from claude_batch_tasks.checks.versions import list_versions
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.formatting import format_counts, format_unpriced
 from claude_batch_tasks.jobs.batch_job import BatchJob
 from claude_batch_tasks.jobs.job_status import JobStatus
 from claude_batch_tasks.records import HistoryEvent, JobRecord, WorkerPresence
-from claude_batch_tasks.settings import Settings, display
-from claude_batch_tasks.settings.redis_urls import address_of
+from claude_batch_tasks.settings import Settings, display, store_urls
 from claude_batch_tasks.store import open_store
 
 #: How many outcomes are read at most to count the types of errors.
@@ -133,13 +131,14 @@ def _worker_table(workers: Iterable[WorkerPresence]) -> list[str]:
 
 def _server_versions(app: Celery) -> dict[str, str]:
     """Return the kind and version of each server, by its roles."""
-    found = {}
-    for server in redis_servers.find_servers(app, Settings.of(app)):
-        try:
-            with redis_servers.connect_client(server.url) as client:
-                found[", ".join(server.roles)] = redis_servers.name_product(client.info("server"))
-        except (redis.RedisError, OSError) as exc:
-            found[", ".join(server.roles)] = f"a Redis that does not report its version ({type(exc).__name__})"
+    found, settings = {}, Settings.of(app)
+    for server in find_servers(app, settings):
+        report = server.inspect(settings)
+        why = "".join(
+            f" ({each.values['error'].partition(':')[0]})" for each in report.problems if "error" in each.values
+        )
+        silent = f"a {store_urls.store_product(server.url)} that does not report its version{why}"
+        found[", ".join(server.roles)] = report.product or silent
     named = " ".join(found)
     if "broker" not in named:
         with servers.open_broker(app) as connection:
@@ -226,7 +225,7 @@ def _list_hosts(app: Celery) -> set[str]:
     """Return the host names of the app's servers."""
     settings = Settings.of(app)
     assert settings.store_url is not None
-    urls: list[Any] = [f"//{host}" for host, _ in address_of(settings.store_url).hosts]
+    urls: list[Any] = [f"//{host}" for host in store_urls.store_hosts(settings.store_url)]
     urls.append(app.conf.result_backend)
     brokers: tuple[Any, ...] = (app.conf.broker_url, app.conf.broker_read_url, app.conf.broker_write_url)
     for setting in brokers:

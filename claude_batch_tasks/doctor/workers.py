@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-import redis
 from celery import Celery
 
 from claude_batch_tasks._version import __version__
@@ -19,7 +17,6 @@ from claude_batch_tasks.checks import (
     pools,
     presence,
     problems,
-    redis_servers,
 )
 from claude_batch_tasks.checks.problems import Finding, ok
 from claude_batch_tasks.doctor import servers
@@ -111,13 +108,7 @@ def _ask_workers(
 def _compare_workers(app: Celery, workers: list[str]) -> Iterator[Finding]:
     """Compare what workers report about themselves with this process, and yield the findings."""
     settings, token = configuration.readable_settings(app), uuid4().hex
-    marked = False
-    if settings.store_url is not None:
-        with (
-            suppress(redis.RedisError, OSError),
-            redis_servers.connect_client(settings.store_url, settings.store_prefix or "") as client,
-        ):
-            marked = bool(client.set(inspection.mark_worker(token), "1", ex=60))
+    marked = inspection.leave_mark(settings, token)
     asked = time.time()
     answers = _ask_workers(app, inspection.COMMAND, workers, timeout=FIRST, token=token)
     for worker in workers:

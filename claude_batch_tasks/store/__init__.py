@@ -12,6 +12,7 @@ from claude_batch_tasks.store.interface import (
     HasDeliveries as HasDeliveries,
     HasHistory as HasHistory,
     HasInFlight as HasInFlight,
+    HasInspection as HasInspection,
     HasJobs as HasJobs,
     HasJobSearch as HasJobSearch,
     HasLeases as HasLeases,

@@ -17,6 +17,7 @@ from claude_batch_tasks.checks.problems import Finding
 from claude_batch_tasks.doctor import servers
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.store.redis import open_store_at
+from claude_batch_tasks.store.redis.parts.inspection import PROBES
 
 STORE = Path(claude_batch_tasks.__file__).parent / "store"
 SENT_BY_LUA = set(re.findall(r"redis\.p?call\('(\w+)'", "".join(p.read_text() for p in STORE.rglob("*.lua"))))
@@ -63,7 +64,7 @@ def test_the_line_is_sufficient(rules: str, database: int, prefix: str, redis_se
         root.execute_command(*shlex.split(found.hint))
         assert problems_of(url, prefix) == []
         client = redis.Redis.from_url(url)
-        for probe in servers.PROBES.split("|"):
+        for probe in PROBES.split("|"):
             command = probe.strip().format(key=f"{prefix}claude_batch:x")
             assert "NOPERM" not in answer(client, *command.split()), command
             if command.split()[0] in SENT_BY_LUA:

@@ -13,9 +13,11 @@ import pytest
 from celery import Celery
 
 import claude_batch_tasks
-from claude_batch_tasks.checks import configuration, connections, inspection, problems, redis_servers
-from claude_batch_tasks.doctor import servers, workers
+from claude_batch_tasks.checks import configuration, connections, inspection, problems
+from claude_batch_tasks.doctor import workers
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store.redis.parts.inspection import PROBES
+from tests.factories import find_in_info
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(claude_batch_tasks.__file__).parent
@@ -34,7 +36,9 @@ def test_each_problem_has_an_id_of_its_own_that_says_how_bad_it_is() -> None:
 def test_each_problem_is_looked_for() -> None:
     sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     names = [name for name, value in vars(problems).items() if isinstance(value, problems.Problem)]
-    assert [name for name in names if f"problems.{name}" not in sources] == []
+    reported = set(re.findall(r'(?:ServerProblem\(|kind = |else )"([A-Z_]+)"', sources))
+    assert [name for name in names if f"problems.{name}" not in sources and name not in reported] == []
+    assert reported <= {*names}
 
 
 def test_the_page_on_troubleshooting_has_all_of_them() -> None:
@@ -53,7 +57,7 @@ def test_every_command_the_store_sends_is_tried() -> None:
         for name in re.findall(r"(?:_redis|pipe|client)\.(\w+)\(", python)
     }
     ours = {"PIPELINE", "EXECUTE", "REGISTER_SCRIPT", "CLOSE", "FROM_URL", "PUBSUB"}
-    tried = {probe.split()[0] for probe in servers.PROBES.split("|")}
+    tried = {probe.split()[0] for probe in PROBES.split("|")}
     assert sent - ours - tried == set()
 
 
@@ -106,7 +110,7 @@ def test_what_a_worker_answers_is_compared() -> None:
     ],
 )
 def test_what_a_server_tells_of_itself(info: dict[str, Any], problem: str | None) -> None:
-    found = [one.id for one in redis_servers.of_server(["store"], "host:6379", info)]
+    found = [one.id for one in find_in_info(info)]
     assert found == ([f"claude_batch.{problem}"] if problem else [])
 
 

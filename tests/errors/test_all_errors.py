@@ -22,12 +22,15 @@ from claude_batch_tasks.checks import (
     error_entries,
     inspection,
     problems,
-    redis_servers,
 )
 from claude_batch_tasks.checks.problems import Finding
+from claude_batch_tasks.checks.servers import describe_problem
 from claude_batch_tasks.doctor import accounts, servers, workers
+from claude_batch_tasks.records import ServerReport
 from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.store.redis.parts.inspection import refused_to_all
 from tests.errors import test_errors_of_calls, test_errors_of_jobs, test_errors_of_retries
+from tests.factories import find_in_info
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {
@@ -79,7 +82,7 @@ def of_app(**conf: Any) -> list[Finding]:
 
 
 def of_info(**info: Any) -> list[Finding]:
-    return redis_servers.of_server(["store"], "host:6379", info)
+    return find_in_info(info)
 
 
 def of_answer(late: float = 0.0, **changes: Any) -> list[Finding]:
@@ -98,14 +101,14 @@ def of_answer(late: float = 0.0, **changes: Any) -> list[Finding]:
 
 
 def of_drift() -> list[Finding]:
-    client: Any = SimpleNamespace(time=lambda: (1, 0))
-    return list(servers._compare_clocks(redis_servers.Server({"store": "redis://localhost/0"}), client))
+    report = ServerReport(product="Redis 8", ahead=60.0)
+    server: Any = SimpleNamespace(urls={}, name="it", inspect=lambda *_, **__: report)
+    return list(servers._check_server(server, Settings()))
 
 
 def of_refusal() -> list[Finding]:
-    about = {"server": "it", "setting": "s", "leads": "l"}
-    found = servers._refused_to_all(ValueError("MISCONF Redis is configured to save RDB snapshots"), about)
-    return [found] if found else []
+    found = refused_to_all(ValueError("MISCONF Redis is configured to save RDB snapshots"))
+    return [describe_problem(found, "it", ["store"])] if found else []
 
 
 #: Problems that no other test names.

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.checks import configuration, redis_servers
+from claude_batch_tasks.checks import configuration, servers
 from claude_batch_tasks.embedded import free_port, redis_binary
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.settings import Settings
+from claude_batch_tasks.settings import Settings, redis_reports
 from claude_batch_tasks.store import open_store, open_store_at
 
 
@@ -129,13 +129,10 @@ def test_a_store_that_defaults_to_the_apps_redis_has_its_certificates(
     app.conf.update({"result_backend": "disabled://", "broker_url": "memory://", role: url.replace("rediss", scheme)})
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = given
     assert open_store(Settings.of(app)).jobs.read_job("none") is None
-    assert [server.roles for server in redis_servers.find_servers(app, configuration.readable_settings(app))] == [
-        ["store", role.replace("_url", "").replace("result_backend", "result back end")]
-    ]
-    with redis_servers.connect_client(
-        redis_servers.find_servers(app, configuration.readable_settings(app))[0].url
-    ) as client:
-        assert client.ping()
+    [found] = servers.find_servers(app, configuration.readable_settings(app))
+    assert found.roles == ["store", role.replace("_url", "").replace("result_backend", "result back end")]
+    assert found.inspect(Settings.of(app), thorough=True).product
+    assert redis_reports.inspect_redis(found.url).product
     app.conf["redis_backend_use_ssl" if role == "result_backend" else "broker_use_ssl"] = None
     with pytest.raises(StoreUnavailable):
         open_store(Settings.of(app)).jobs.read_job("none")

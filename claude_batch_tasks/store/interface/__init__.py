@@ -25,7 +25,11 @@ from claude_batch_tasks.store.interface.schedule import (
     WakeupListener as WakeupListener,
     Wakeups as Wakeups,
 )
-from claude_batch_tasks.store.interface.statistics import Presence as Presence, Statistics as Statistics
+from claude_batch_tasks.store.interface.statistics import (
+    Inspection as Inspection,
+    Presence as Presence,
+    Statistics as Statistics,
+)
 
 
 class Clock(Protocol):
@@ -111,6 +115,10 @@ class HasPresence(Protocol):
     presence: Presence
 
 
+class HasInspection(Protocol):
+    inspection: Inspection
+
+
 class HasWakeups(Protocol):
     wakeups: Wakeups
 
@@ -150,6 +158,7 @@ class Store(
     HasAsks,
     HasStatistics,
     HasPresence,
+    HasInspection,
     HasWakeups,
     Clock,
     Protocol,

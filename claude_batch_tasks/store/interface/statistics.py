@@ -1,11 +1,11 @@
-"""Figures about all jobs, for metrics and progress, and the workers that run, as they report themselves."""
+"""Figures about all jobs, for metrics and progress; the workers that run; and the store's server, as it says itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from claude_batch_tasks.records import BatchGlance, JobGlance, WorkerPresence
+from claude_batch_tasks.records import BatchGlance, JobGlance, ServerReport, WorkerPresence
 
 
 class Statistics(Protocol):
@@ -44,3 +44,24 @@ class Presence(Protocol):
 
     def list_workers(self) -> list[WorkerPresence]:
         """Return the workers that run, by name; of more than 1,000, those that reported last."""
+
+
+class Inspection(Protocol):
+    """What a store finds out about its server, for ``doctor`` and for the log of a worker that starts.
+
+    Each call has a connection of its own and waits for a few seconds at most. It needs no schema, and changes none.
+    """
+
+    def inspect_server(self, *, thorough: bool) -> ServerReport:
+        """Return how the server is set up, and what keeps it from being the store. That it does not answer is a problem
+        among others, and is not raised.
+
+        Args:
+            thorough: also try what the store's user must be allowed to do; nothing is left behind.
+        """
+
+    def leave_mark(self, token: str, ttl: float) -> None:
+        """Leave a mark, for as many seconds, by which another process sees that it has the same store."""
+
+    def has_mark(self, token: str) -> bool:
+        """Return whether the store has this mark."""

@@ -13,13 +13,14 @@ from collections.abc import Callable
 import redis
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.settings import redis_urls
+from claude_batch_tasks.settings import redis_reports, redis_urls
 from claude_batch_tasks.store import interface
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.redis import parts
 from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
 from claude_batch_tasks.store.redis.parts.asks import RedisAsks
+from claude_batch_tasks.store.redis.parts.inspection import RedisInspection
 from claude_batch_tasks.store.redis.parts.pools import RedisPools
 from claude_batch_tasks.store.redis.prefixing import client_class
 
@@ -37,6 +38,8 @@ class RedisStore(Part):
         cipher: encrypts chunks; default: nothing is encrypted.
         connect_listener: makes a client with a connection of its own, for a subscription; default: ``client`` has more
             than one.
+        connect_inspector: makes a client with connections of its own and without a prefix, which soon gives up;
+            default: ``client``.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class RedisStore(Part):
         where: str,
         cipher: Cipher | None = None,
         connect_listener: Callable[[], redis.Redis] | None = None,
+        connect_inspector: Callable[[], redis.Redis] | None = None,
     ) -> None:
         connection = Connection(client, where, cipher or Cipher())
         super().__init__(connection)
@@ -68,6 +72,7 @@ class RedisStore(Part):
         self.asks: interface.Asks = RedisAsks(connection, connect_listener or (lambda: client))
         self.presence: interface.Presence = parts.RedisPresence(connection)
         self.statistics: interface.Statistics = parts.RedisStatistics(connection)
+        self.inspection: interface.Inspection = RedisInspection(connection, connect_inspector or (lambda: client))
         self.wakeups: interface.Wakeups = parts.RedisWakeups()
 
     @answering
@@ -83,7 +88,8 @@ class RedisStore(Part):
 def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
     client = redis_urls.connect_redis(url, transport.TIMEOUTS, transport.make_distrustful, client_class(prefix))
     connect_listener = functools.partial(redis_urls.connect_redis, url, _OF_LISTENERS)
-    return RedisStore(client, redis_urls.redis_address(url), Cipher(keys), connect_listener)
+    connect_inspector = functools.partial(redis_reports.connect_client, url)
+    return RedisStore(client, redis_urls.redis_address(url), Cipher(keys), connect_listener, connect_inspector)
 
 
 def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:

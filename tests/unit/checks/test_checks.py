@@ -16,19 +16,20 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import transport
-from claude_batch_tasks.checks import celery_settings, configuration, connections, redis_servers
+from claude_batch_tasks.checks import celery_settings, configuration, connections
 from claude_batch_tasks.embedded import RedisServer, free_port
+from tests.factories import find_in_info
 
 GOOD = {"maxmemory_policy": "noeviction", "maxmemory": 0, "aof_enabled": 1}
 
 
 def server_levels(**info: Any) -> list[int]:
-    return [finding.level for finding in redis_servers.of_server(["store"], "host:6379", {**GOOD, **info})]
+    return [finding.level for finding in find_in_info({**GOOD, **info})]
 
 
 def test_a_server_that_keeps_everything_is_no_reason() -> None:
     assert server_levels() == []
-    assert redis_servers.of_server(["store"], "host:6379", {}) == []
+    assert find_in_info({}) == []
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-lrm"])
@@ -48,7 +49,7 @@ def test_a_server_without_an_append_only_file_is_a_warning() -> None:
 
 def test_the_texts_say_where_what_and_which_line() -> None:
     info = {"maxmemory_policy": "allkeys-lru", "maxmemory": 0, "aof_enabled": 0}
-    evicts, forgets = map(str, redis_servers.of_server(["store", "broker"], "host:6379", info))
+    evicts, forgets = map(str, find_in_info(info, "store", "broker"))
     for words in (
         "store and broker",
         "host:6379",

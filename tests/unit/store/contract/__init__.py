@@ -26,6 +26,7 @@ from tests.unit.store.contract import (
     deliveries,
     history,
     in_flight,
+    inspection,
     job_search,
     jobs,
     leases,
@@ -74,6 +75,7 @@ class StoreContract:
     TestJobSearch = tests_of(job_search)
     TestDeliveries = tests_of(deliveries)
     TestStatistics = tests_of(statistics)
+    TestInspection = tests_of(inspection)
     TestWakeups = tests_of(wakeups)
     TestOutages = tests_of(outages)
 

@@ -33,6 +33,8 @@ def listen_once(store: Store) -> None:
 
 
 CALLS: dict[str, Callable[[Store], Any]] = {
+    "inspection.leave_mark": lambda s: s.inspection.leave_mark("a", LONG),
+    "inspection.has_mark": lambda s: s.inspection.has_mark("a"),
     "jobs.create_job": lambda s: s.jobs.create_job(JOB, job_record(), [batch_record()], LONG),
     "jobs.read_job": lambda s: s.jobs.read_job(JOB),
     "jobs.update_job": lambda s: s.jobs.update_job(JOB, state="running"),

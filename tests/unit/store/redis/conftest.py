@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from claude_batch_tasks import embedded
-from claude_batch_tasks.checks.redis_servers import _OLDEST
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.store.redis import RedisStore
+from claude_batch_tasks.store.redis.parts.inspection import OLDEST
 from tests.unit.store.contract.samples import create_staged_job
 
 #: A package that has the oldest server.
@@ -56,7 +56,7 @@ def oldest_redis_server(pytestconfig: pytest.Config) -> Iterator[RedisServer]:
             patched.setattr(embedded, "redis_binary", lambda: str(binary))
             server = stack.enter_context(RedisServer())
         version = str(server.client().info("server")["redis_version"])
-        assert version.startswith("{}.{}.".format(*_OLDEST)), version
+        assert version.startswith("{}.{}.".format(*OLDEST)), version
         yield server
 
 

@@ -16,6 +16,7 @@ from claude_batch_tasks.pool_records import AskEnd, PoolRecord
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.store.redis import open_store_at
+from claude_batch_tasks.store.redis.parts.inspection import PROBES
 from claude_batch_tasks.store.redis.prefixing import _KEYLESS, _KEYS_ONLY
 from tests.unit.store.contract.samples import LIMITS, add_ask
 
@@ -49,7 +50,7 @@ class TestThePrefix:
 def test_every_command_that_is_tried_is_one_whose_keys_are_known() -> None:
     """What is in no list has one key, which comes first."""
     with_one_key = set()
-    for probe in servers.PROBES.split("|"):
+    for probe in PROBES.split("|"):
         command, *args = probe.split()
         if command in _KEYLESS | {"EVALSHA"}:
             assert not any("{key}" in arg for arg in args), probe
