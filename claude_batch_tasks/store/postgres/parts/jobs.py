@@ -11,14 +11,12 @@ import msgspec
 from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState
 from claude_batch_tasks.store.postgres.connection import Part, answering
 from claude_batch_tasks.store.postgres.encoding import encode_changes, encode_record, read_record
+from claude_batch_tasks.store.postgres.removal import clear_job, sweep
 from claude_batch_tasks.store.record_encoding import read_labels, retry_link
 from claude_batch_tasks.store.retention import UNFINISHED_TTL, describe_expired
 
 #: Jobs that are read in one go.
 _PAGE = 500
-
-#: Jobs that have expired, and rows of other tables, that are removed in one transaction; and transactions of a sweep.
-_SWEPT, _ROWS, _TRANSACTIONS = 100, 500, 20
 
 
 class PostgresJobs(Part):
@@ -79,8 +77,7 @@ class PostgresJobs(Part):
     @answering
     def delete_job(self, job_id: str, *, remember: bool = False) -> None:
         removed = self._connection.call("delete_job", job_id, UNFINISHED_TTL if remember else None)
-        while removed is not None and not self._clear(removed):
-            pass
+        clear_job(self._connection, removed)
 
     @answering
     def was_deleted(self, job_id: str) -> bool:
@@ -95,14 +92,7 @@ class PostgresJobs(Part):
 
     @answering
     def forget_expired(self) -> None:
-        self._connection.call("expire_jobs", _SWEPT)
-        self._connection.call("sweep_expired", _ROWS)
-        left = _TRANSACTIONS
-        for (removed,) in self._fetch("find_removed", limit=_SWEPT):
-            while not self._clear(removed):
-                left -= 1
-                if not left:
-                    return
+        sweep(self._connection)
 
     @answering
     def sample_jobs(self, limit: int) -> list[str]:
@@ -115,10 +105,6 @@ class PostgresJobs(Part):
     def read_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         rows = self._fetch("read_states", job_ids=list(job_ids))
         return [None if state is None else msgspec.json.decode(state) for (state,) in rows]
-
-    def _clear(self, removed: int) -> bool:
-        """Remove some rows of a job that was removed; return whether that was all."""
-        return bool(self._connection.call("clear_job", removed, _ROWS))
 
 
 class PostgresRetries(Part):

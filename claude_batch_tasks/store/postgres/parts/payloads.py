@@ -11,6 +11,7 @@ from claude_batch_tasks.store.packing import map_one_ahead
 from claude_batch_tasks.store.places import attempt_key, batch_key, index_key
 from claude_batch_tasks.store.postgres.chunks import READ, copy_rows, group_rows, missing_error, read_pages
 from claude_batch_tasks.store.postgres.connection import Part, answering
+from claude_batch_tasks.store.postgres.removal import clear_job
 from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.retention import UNFINISHED_TTL, describe_expired
 from claude_batch_tasks.wire.batch_requests import Piece
@@ -54,7 +55,7 @@ class PostgresPayloads(Part):
 
     @answering
     def discard_staged(self, job_id: str, nonce: str, batches: int) -> None:
-        self._connection.call("discard_staged", job_id, nonce)
+        clear_job(self._connection, self._connection.call("discard_staged", job_id, nonce))
 
     @answering
     def read_bodies(self, job_id: str, batch: int) -> Iterator[bytes]:

@@ -32,6 +32,8 @@ class Database:
 
     def __init__(self) -> None:
         self.url = URL
+        #: Seconds that have passed.
+        self.passed = 0.0
         self.schema = f"test_{uuid.uuid4().hex[:12]}"
         self._connection = psycopg.connect(URL, autocommit=True)
         migrate(self._connection, self.schema)
@@ -45,7 +47,8 @@ class Database:
 
     def pass_time(self, seconds: float) -> None:
         """Move the clock that all functions of the schema see."""
-        self.run(f"UPDATE claude_batch.passed SET seconds = seconds + {seconds!r}")
+        self.passed += seconds
+        self.run(f"UPDATE claude_batch.passed SET seconds = {self.passed!r}")
 
     def open_store(self) -> PostgresStore:
         """Open the store with connections of its own."""

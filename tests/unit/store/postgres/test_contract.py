@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from claude_batch_tasks import steady
 from claude_batch_tasks.embedded import free_port
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.store.postgres import PostgresStore
@@ -21,7 +22,9 @@ class TestOnPostgres(StoreContract):
         return database.open_store
 
     @pytest.fixture
-    def pass_time(self, database: Database) -> PassTime:
+    def pass_time(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> PassTime:
+        monotonic_now = steady.monotonic_now
+        monkeypatch.setattr(steady, "monotonic_now", lambda: monotonic_now() + database.passed)
         return database.pass_time
 
     @pytest.fixture

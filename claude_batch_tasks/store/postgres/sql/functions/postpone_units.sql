@@ -21,7 +21,7 @@ BEGIN
     FROM listed l WHERE (u.job_id, u.batch, u.lane) = (l.job_id, l.batch, l.lane)
   )
   UPDATE claude_batch.records r SET record = record || jsonb_build_object('due_at', l.due_at::text) || CASE
-    WHEN shown > coalesce((record ->> 'sighting')::double precision, 0)
+    WHEN shown > coalesce(nullif(record ->> 'sighting', 'null')::double precision, 0)
     THEN jsonb_build_object('sighting', shown::text, 'absences', '0') ELSE '{}' END
   FROM listed l
   WHERE NOT woken AND l.moves AND r.job = claude_batch.find_job(l.job_id) AND r.batch = l.batch AND r.lane = l.lane;

@@ -8,7 +8,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
   of_job bigint := claude_batch.lock_job(job);
 BEGIN
-  IF of_job IS NULL OR claude_batch.write_record(job, of_batch, -1, by_owner, changes) IS NULL THEN
+  IF of_job IS NULL OR NOT claude_batch.write_record(job, of_batch, -1, by_owner, changes) THEN
     PERFORM claude_batch.discard_attempt(job, of_batch, of_attempt, '');
     RETURN false;
   END IF;

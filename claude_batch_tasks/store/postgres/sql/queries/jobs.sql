@@ -55,8 +55,5 @@ SELECT job_id FROM claude_batch.jobs
 WHERE job_id LIKE %(pattern)s AND created AND (expires_at IS NULL OR expires_at > claude_batch.clock())
 LIMIT %(limit)s
 
--- name: find_removed
-SELECT id FROM claude_batch.removed_jobs ORDER BY id LIMIT %(limit)s
-
 -- name: read_taken
 SELECT retry, requests FROM claude_batch.taken WHERE job = claude_batch.find_job(%(job_id)s) AND batch = %(batch)s
