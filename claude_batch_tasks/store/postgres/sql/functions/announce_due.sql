@@ -2,7 +2,7 @@
 CREATE OR REPLACE FUNCTION claude_batch.announce_due(at double precision) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM claude_batch.units WHERE waiting AND due_at < at) THEN
+  IF at <= (SELECT due_at FROM claude_batch.units WHERE waiting AND due_at IS NOT NULL ORDER BY due_at LIMIT 1) THEN
     PERFORM pg_notify('claude_batch_due', '');
   END IF;
 END

@@ -12,7 +12,7 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at;
   END IF;
   IF found_id IS NULL THEN
-    DELETE FROM claude_batch.units WHERE job_id = job;
+    PERFORM claude_batch.remove_units(ARRAY[job], false, false);
     DELETE FROM claude_batch.pools WHERE job_id = job;
   ELSE
     PERFORM claude_batch.remove_jobs(ARRAY[found_id], false);

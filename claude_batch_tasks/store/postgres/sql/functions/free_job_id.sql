@@ -14,7 +14,7 @@ BEGIN
     PERFORM claude_batch.remove_jobs(ARRAY[found_id], false);
   END IF;
   -- What an earlier job of this id has left in the schedule is none of this one's.
-  DELETE FROM claude_batch.units WHERE job_id = job AND (waiting OR position >= 0);
+  PERFORM claude_batch.remove_units(ARRAY[job], false, true);
   RETURN true;
 END
 $$;

@@ -5,8 +5,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
   names text[] := ARRAY(SELECT job_id FROM claude_batch.jobs WHERE id = ANY (ids) AND created);
 BEGIN
-  PERFORM FROM claude_batch.units WHERE job_id = ANY (names) ORDER BY job_id, batch, lane FOR UPDATE;
-  DELETE FROM claude_batch.units WHERE job_id = ANY (names) AND NOT (keep_waiting AND waiting);
+  PERFORM claude_batch.remove_units(names, keep_waiting, false);
   DELETE FROM claude_batch.jobs WHERE id = ANY (ids);
   DELETE FROM claude_batch.pools WHERE job_id = ANY (names);
   INSERT INTO claude_batch.removed_jobs (id) SELECT unnest(ids);

@@ -28,10 +28,10 @@ BEGIN
       SELECT account, claude_batch.paused_until(account) AS paused, claude_batch.paused_until(account || ':list') > now
         OR list_call_from > (
           SELECT count(*) FROM (
-            SELECT FROM claude_batch.units u WHERE u.account = known.account LIMIT list_call_from
+            SELECT FROM claude_batch.units u WHERE u.account = known.account ORDER BY due_at LIMIT list_call_from
           ) AS in_flight
         ) AS single,
-        EXISTS (SELECT FROM claude_batch.flags WHERE name = 'listing:' || account AND expires_at > now) AS listing
+        (SELECT expires_at > now FROM claude_batch.flags WHERE name = 'listing:' || account) AS listing
       FROM (SELECT DISTINCT account FROM due WHERE account IS NOT NULL) AS known
     )
     SELECT due.*, r.record ->> 'state' = '"running"' AS running, r.record ->> 'queue' AS queue, paused, single, listing
@@ -51,7 +51,7 @@ BEGIN
     IF unit.account IS NOT NULL AND unit.running AND (unit.deadline IS NULL OR unit.deadline > now) THEN
       IF unit.paused > now THEN
         spared_until := least(unit.paused, unit.deadline);
-      ELSIF NOT unit.single AND (unit.listing OR NOT claude_batch.ask_for_list_call(
+      ELSIF NOT unit.single AND (coalesce(unit.listing, false) OR NOT claude_batch.ask_for_list_call(
         unit.account, coalesce(unit.queue, ''), unit.job_id, unit.batch, now, longest_in_broker, unclaimed_seconds,
         max_vain_polls
       )) THEN

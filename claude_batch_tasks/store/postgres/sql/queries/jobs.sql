@@ -25,14 +25,18 @@ ORDER BY submitted_at DESC, id DESC LIMIT %(limit)s
 
 -- name: sample_jobs
 WITH known AS (SELECT min(id) AS first, max(id) AS last FROM claude_batch.jobs),
-start AS (SELECT first + floor(random() * (last - first + 1))::bigint AS id FROM known),
-live AS NOT MATERIALIZED (
-  SELECT id, job_id FROM claude_batch.jobs
-  WHERE created AND (expires_at IS NULL OR expires_at > claude_batch.clock())
+start AS (SELECT first + floor(random() * (last - first + 1))::bigint AS id FROM known)
+(
+  SELECT job_id FROM claude_batch.jobs
+  WHERE id >= (SELECT id FROM start) AND created AND (expires_at IS NULL OR expires_at > claude_batch.clock())
+  ORDER BY id LIMIT %(limit)s
 )
-(SELECT job_id FROM live WHERE id >= (SELECT id FROM start) ORDER BY id LIMIT %(limit)s)
 UNION ALL
-(SELECT job_id FROM live WHERE id < (SELECT id FROM start) ORDER BY id LIMIT %(limit)s)
+(
+  SELECT job_id FROM claude_batch.jobs
+  WHERE id < (SELECT id FROM start) AND created AND (expires_at IS NULL OR expires_at > claude_batch.clock())
+  ORDER BY id LIMIT %(limit)s
+)
 LIMIT %(limit)s
 
 -- name: read_states

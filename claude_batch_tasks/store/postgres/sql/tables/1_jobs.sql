@@ -67,7 +67,7 @@ CREATE TABLE claude_batch.units (
   PRIMARY KEY (job_id, batch, lane)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX units_due ON claude_batch.units (waiting, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX units_in_flight ON claude_batch.units (account) WHERE account IS NOT NULL;
+CREATE INDEX units_in_flight ON claude_batch.units (account, due_at) WHERE account IS NOT NULL;
 
 -- Single values that expire.
 CREATE TABLE claude_batch.flags (
