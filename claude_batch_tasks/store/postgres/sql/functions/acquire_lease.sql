@@ -41,7 +41,8 @@ BEGIN
   WHERE job_id = job AND batch = of_batch AND lane = of_lane;
   IF of_lane >= 0 AND unit.position < 0 THEN
     INSERT INTO claude_batch.records (job, batch, lane, record)
-    VALUES (claude_batch.find_job(job), of_batch, of_lane, '{}') ON CONFLICT DO NOTHING;
+    SELECT found_id, of_batch, of_lane, '{}' FROM claude_batch.find_job(job) AS found_id WHERE found_id IS NOT NULL
+    ON CONFLICT DO NOTHING;
   END IF;
   IF state = 'taken' AND unit.resent_at IS NULL THEN
     -- Its own message, not a copy: how late it is says how long the queue is.

@@ -12,16 +12,21 @@ BEGIN
   IF NOT claude_batch.free_job_id(job) THEN
     RETURN 0;
   END IF;
-  PERFORM claude_batch.lock_job(source) FROM (SELECT unnest(sources) AS source ORDER BY 1) AS ordered;
+  PERFORM FROM (SELECT unnest(sources) AS source ORDER BY 1) AS ordered WHERE claude_batch.lock_job(source) IS NULL;
+  IF FOUND THEN
+    RETURN 0;
+  END IF;
   PERFORM FROM unnest(sources, retries) AS s (source, had)
-  LEFT JOIN claude_batch.records r ON r.job = claude_batch.find_job(s.source) AND r.batch = -1 AND r.lane = -1
+  JOIN claude_batch.jobs j ON j.job_id = s.source AND j.created
+  LEFT JOIN claude_batch.records r ON r.job = j.id AND r.batch = -1 AND r.lane = -1
   WHERE r.job IS NULL OR NOT claude_batch.has_ended(r.record)
     OR jsonb_array_length(coalesce(r.record ->> 'retries', '[]')::jsonb) <> s.had;
   IF FOUND THEN
     RETURN 0;
   END IF;
   PERFORM FROM unnest(taken_from, taken_batches) AS t (source, number)
-  WHERE NOT claude_batch.unit_stands(claude_batch.find_job(t.source), t.number, -1);
+  JOIN claude_batch.jobs j ON j.job_id = t.source AND j.created
+  WHERE NOT claude_batch.unit_stands(j.id, t.number, -1);
   IF FOUND THEN
     RETURN 0;
   END IF;
@@ -32,10 +37,12 @@ BEGIN
   UPDATE claude_batch.records r SET record = record || jsonb_build_object('retries', CASE
     WHEN s.had = 0 THEN '[' || s.link || ']' ELSE left(record ->> 'retries', -1) || ',' || s.link || ']' END)
   FROM unnest(sources, retries, links) AS s (source, had, link)
-  WHERE r.job = claude_batch.find_job(s.source) AND r.batch = -1 AND r.lane = -1;
+  JOIN claude_batch.jobs j ON j.job_id = s.source AND j.created
+  WHERE r.job = j.id AND r.batch = -1 AND r.lane = -1;
   INSERT INTO claude_batch.taken (job, batch, retry, requests)
-  SELECT claude_batch.find_job(source), number, retry, requests
-  FROM unnest(taken_from, taken_retries, taken_batches, taken_requests) AS t (source, retry, number, requests);
+  SELECT j.id, number, retry, requests
+  FROM unnest(taken_from, taken_retries, taken_batches, taken_requests) AS t (source, retry, number, requests)
+  JOIN claude_batch.jobs j ON j.job_id = t.source AND j.created;
   now := claude_batch.clock();
   INSERT INTO claude_batch.units (job_id, batch, lane, due_at, waiting) SELECT job, unnest(due), -1, now, true
   ON CONFLICT (job_id, batch, lane) DO UPDATE SET due_at = excluded.due_at, waiting = true;
