@@ -16,6 +16,9 @@ from claude_batch_tasks.store.encryption import Cipher
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
+#: Plain bytes that are packed, sent or read in one go, about.
+TOGETHER = 1_000_000
+
 #: The fastest level that is above none; higher ones save little of JSON and take several times as long.
 _LEVEL = 1
 
@@ -58,6 +61,20 @@ def decompress(frame: bytes, place: str) -> bytes:
         return zstd.decompress(frame)
     except zstd.ZstdError:
         raise PayloadDamaged(f"the value of {place} in the store was changed") from None
+
+
+def group_chunks(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield neighboring chunks together that have about a megabyte: as much as is packed and sent in one go."""
+    group: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        group.append(chunk)
+        size += len(chunk)
+        if size >= TOGETHER:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def map_one_ahead(function: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[tuple[_Item, _Made]]:

@@ -144,20 +144,24 @@ class Part:
         self._connection = connection
         self._sql = read_queries(self.queries, connection.schema) if self.queries else {}
 
-    def _fetch(self, query: str, **params: Any) -> list[tuple[Any, ...]]:
-        """Run a statement, and return its rows."""
-        with self._connection.lend() as connection:
-            return connection.execute(self._sql[query], params).fetchall()
+    def _fetch(self, query: str, *, binary: bool = False, **params: Any) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows.
 
-    def _fetch_row(self, query: str, **params: Any) -> tuple[Any, ...] | None:
+        Args:
+            binary: values come in PostgreSQL's binary form: as text, bytea takes twice the bytes.
+        """
+        with self._connection.lend() as connection:
+            return connection.execute(self._sql[query], params, binary=binary).fetchall()
+
+    def _fetch_row(self, query: str, *, binary: bool = False, **params: Any) -> tuple[Any, ...] | None:
         """Run a statement that has one row at most, and return that."""
         with self._connection.lend() as connection:
-            row: tuple[Any, ...] | None = connection.execute(self._sql[query], params).fetchone()
+            row: tuple[Any, ...] | None = connection.execute(self._sql[query], params, binary=binary).fetchone()
             return row
 
-    def _fetch_value(self, query: str, **params: Any) -> Any:
+    def _fetch_value(self, query: str, *, binary: bool = False, **params: Any) -> Any:
         """Run a statement that has one value at most, and return that; None: no row."""
-        row = self._fetch_row(query, **params)
+        row = self._fetch_row(query, binary=binary, **params)
         return None if row is None else row[0]
 
     def _run(self, query: str, **params: Any) -> int:

@@ -69,7 +69,7 @@ class PostgresPayloads(Part):
     def read_index(self, job_id: str, part: int, *, batch: int | None = None, attempt: int | None = None) -> bytes:
         key = index_key(job_id) if batch is None else attempt_key(job_id, batch, "index", attempt)
         place = {"batch": -1, "attempt": -1} if batch is None else {"batch": batch, "attempt": attempt}
-        found = self._fetch_value("read_index", job_id=job_id, part=part, **place)
+        found = self._fetch_value("read_index", binary=True, job_id=job_id, part=part, **place)
         return self._connection.cipher.decrypt(found or b"", key)
 
     @answering
@@ -99,13 +99,13 @@ class PostgresPayloads(Part):
 
     def _read_all(self, job_id: str, batch: int, name: str) -> Iterator[bytes]:
         for chunk in read_pages(
-            lambda after: self._fetch(f"read_{name}", job_id=job_id, batch=batch, after=after, size=READ)
+            lambda after: self._fetch(f"read_{name}", binary=True, job_id=job_id, batch=batch, after=after, size=READ)
         ):
             yield self._unpack(job_id, batch, name, chunk)
 
     def _find(self, job_id: str, batch: int, name: str, position: int) -> tuple[int, bytes]:
         """Return the chunk that holds the request at a position, after the position at which it begins."""
-        row = self._fetch_row(f"find_{name}", job_id=job_id, batch=batch, position=position)
+        row = self._fetch_row(f"find_{name}", binary=True, job_id=job_id, batch=batch, position=position)
         first, chunk = row or (0, None)
         return first, self._unpack(job_id, batch, name, chunk)
 

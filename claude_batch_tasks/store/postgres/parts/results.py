@@ -11,7 +11,7 @@ from psycopg.errors import ForeignKeyViolation
 
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import Unit
-from claude_batch_tasks.store.packing import map_one_ahead
+from claude_batch_tasks.store.packing import group_chunks, map_one_ahead
 from claude_batch_tasks.store.places import attempt_key, batch_key
 from claude_batch_tasks.store.postgres.chunks import READ, copy_rows, group_rows, missing_error, read_pages
 from claude_batch_tasks.store.postgres.connection import Part, answering
@@ -36,11 +36,12 @@ class PostgresResults(Part):
     queries = "results"
 
     def write_rows(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
-        key = attempt_key(job_id, batch, "rows", attempt)
+        key, pack = attempt_key(job_id, batch, "rows", attempt), self._connection.packer.pack
         job = self._begin(job_id, batch, attempt, copy)
         try:
-            packed = map_one_ahead(lambda piece: self._connection.packer.pack(piece, key), pieces)
-            rows = ((job, batch, attempt, copy, number, chunk) for number, (_, chunk) in enumerate(packed))
+            packed = map_one_ahead(lambda group: [pack(piece, key) for piece in group], group_chunks(pieces))
+            chunks = enumerate(chunk for _, group in packed for chunk in group)
+            rows = ((job, batch, attempt, copy, number, chunk) for number, chunk in chunks)
             for group in group_rows(rows):
                 self._write(job_id, key, group)
         except BaseException:
@@ -130,7 +131,7 @@ class PostgresResults(Part):
     @answering
     def read_outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
         after = -1
-        while rows := self._fetch("read_outcomes", job_id=job_id, batch=batch, after=after, limit=_PAGE, size=READ):
+        while rows := self._fetch("read_outcomes", binary=True, job_id=job_id, batch=batch, after=after, limit=_PAGE, size=READ):
             yield from self._unpack_outcomes(job_id, batch, rows)
             after = rows[-1][0]
 
@@ -139,7 +140,7 @@ class PostgresResults(Part):
         found: dict[int, bytes] = {}
         for start in range(0, len(positions), _PAGE):
             some = list(positions[start : start + _PAGE])
-            rows = self._fetch("find_outcomes", job_id=job_id, batch=batch, positions=some)
+            rows = self._fetch("find_outcomes", binary=True, job_id=job_id, batch=batch, positions=some)
             found.update(self._unpack_outcomes(job_id, batch, rows))
         return found
 
@@ -173,7 +174,7 @@ class PostgresResults(Part):
 
     def _fetch_of(self, query: str, job_id: str, batch: int, attempt: int, **params: Any) -> list[tuple[Any, ...]]:
         """Run a statement that is about a download."""
-        return self._fetch(query, job_id=job_id, batch=batch, attempt=attempt, **params)
+        return self._fetch(query, binary=True, job_id=job_id, batch=batch, attempt=attempt, **params)
 
     def _encrypt_index(
         self, job_id: str, batch: int, attempt: int, index: Iterable[tuple[int, bytes]]
