@@ -131,7 +131,9 @@ class PostgresResults(Part):
     @answering
     def read_outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
         after = -1
-        while rows := self._fetch("read_outcomes", binary=True, job_id=job_id, batch=batch, after=after, limit=_PAGE, size=READ):
+        while rows := self._fetch(
+            "read_outcomes", binary=True, job_id=job_id, batch=batch, after=after, limit=_PAGE, size=READ
+        ):
             yield from self._unpack_outcomes(job_id, batch, rows)
             after = rows[-1][0]
 
