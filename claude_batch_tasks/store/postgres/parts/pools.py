@@ -39,7 +39,10 @@ class PostgresPools(Part):
             *(limits.max_requests, limits.max_bytes, limits.max_wait, ask.reserved, limits.max_cost, limits.window),
         ]
         with self._connection.lend() as connection:
-            found = self._connection.call_row_on(connection, "add_ask", in_transaction(connection), *args)
+            if in_transaction(connection):
+                found = self._connection.call_row_on(connection, "add_ask", True, *args)
+            else:
+                found = connection.execute(self._sql["add_ask"], args).fetchone()
         job_id, position, asked_at, state, reserved, left, seconds = found
         if job_id is None:
             raise describe_spent(pool.name, ask.reserved, left, seconds)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from claude_batch_tasks.store.postgres import PostgresStore
 from claude_batch_tasks.store.postgres.migrations import migrate
@@ -50,9 +51,14 @@ class Database:
         self.passed += seconds
         self.run(f"UPDATE claude_batch.passed SET seconds = {self.passed!r}")
 
-    def open_store(self) -> PostgresStore:
-        """Open the store with connections of its own."""
-        pool = Pool(self.url, "the test's database")
+    def open_store(self, options: str = "") -> PostgresStore:
+        """Open the store with connections of its own.
+
+        Args:
+            options: of the server, for these connections.
+        """
+        url = conninfo.make_conninfo(self.url, options=options) if options else self.url
+        pool = Pool(url, "the test's database")
         self._stores.append(pool)
         return PostgresStore(pool, self.schema)
 

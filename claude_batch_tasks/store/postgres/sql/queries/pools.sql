@@ -1,3 +1,7 @@
+-- name: add_ask
+CALL claude_batch.add_ask_and_commit(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+  %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+
 -- name: read_pool
 SELECT record, state, count, withdrawn, size, opened_at, due_at, deadline FROM claude_batch.pools p
 WHERE job_id = %(job_id)s AND (expires_at IS NULL OR expires_at > claude_batch.clock()) AND NOT EXISTS (
