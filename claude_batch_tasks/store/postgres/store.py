@@ -14,6 +14,7 @@ from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import parts
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
 from claude_batch_tasks.store.postgres.parts.asks import PostgresAsks
+from claude_batch_tasks.store.postgres.parts.budget import PostgresBudget
 from claude_batch_tasks.store.postgres.parts.pools import PostgresPools
 from claude_batch_tasks.store.postgres.sources import ConnectionSource, Pool
 from claude_batch_tasks.store.postgres.statements import SCHEMA
@@ -44,7 +45,7 @@ class PostgresStore(Part):
         self.payloads: interface.Payloads = parts.PostgresPayloads(connection)
         self.results: interface.Results = parts.PostgresResults(connection)
         self.deliveries: interface.Deliveries = parts.PostgresDeliveries(connection)
-        self.budget: interface.Budget = parts.PostgresBudget(connection)
+        self.budget: interface.Budget = PostgresBudget(connection)
         self.message_queue: interface.MessageQueue = parts.PostgresMessageQueue(connection)
         self.pools: interface.Pools = PostgresPools(connection)
         self.asks: interface.Asks = PostgresAsks(connection)

@@ -96,8 +96,11 @@ def read_pool(fields: Mapping[bytes, bytes]) -> PoolRecord | None:
     return make_pool(
         found["record"],
         found["state"].decode(),
-        **{name: int(found[name] or 0) for name in ("count", "withdrawn", "size")},
-        **{name: float(found[name] or 0) for name in ("opened_at", "due_at")},
+        count=int(found["count"] or 0),
+        withdrawn=int(found["withdrawn"] or 0),
+        size=int(found["size"] or 0),
+        opened_at=float(found["opened_at"] or 0),
+        due_at=float(found["due_at"] or 0),
         deadline=float(found["deadline"]) if found["deadline"] else None,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from claude_batch_tasks.store.postgres.parts.batch_ids import PostgresBatchIds as PostgresBatchIds
-from claude_batch_tasks.store.postgres.parts.budget import PostgresBudget as PostgresBudget
 from claude_batch_tasks.store.postgres.parts.deliveries import PostgresDeliveries as PostgresDeliveries
 from claude_batch_tasks.store.postgres.parts.history import PostgresHistory as PostgresHistory
 from claude_batch_tasks.store.postgres.parts.in_flight import PostgresInFlight as PostgresInFlight

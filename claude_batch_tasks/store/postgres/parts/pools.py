@@ -42,7 +42,7 @@ class PostgresPools(Part):
             if in_transaction(connection):
                 found = self._connection.call_row_on(connection, "add_ask", True, *args)
             else:
-                found = connection.execute(self._sql["add_ask"], args).fetchone()
+                [found] = connection.execute(self._sql["add_ask"], args).fetchall()
         job_id, position, asked_at, state, reserved, left, seconds = found
         if job_id is None:
             raise describe_spent(pool.name, ask.reserved, left, seconds)
