@@ -69,7 +69,7 @@ class PostgresPools(Part):
         page = choose_page(record)
         for first in range(0, count, page):
             asks: list[Ask | None] = [None] * min(page, count - first)
-            rows = self._fetch("read_asks", job_id=job_id, first=first, after=first + page, params=params)
+            rows = self._fetch("read_asks", job_id=job_id, first=first, after=first + len(asks), params=params)
             for position, ask_id, expires_at, packed in rows:
                 body = unpack_params(packed, ask_id, self._connection.cipher) if params else b""
                 asks[position - first] = Ask(id=ask_id, params=body, expires_at=expires_at)
