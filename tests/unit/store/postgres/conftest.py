@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 import pytest
 from psycopg import conninfo
 
+from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import PostgresStore
 from claude_batch_tasks.store.postgres.migrations import migrate
 from claude_batch_tasks.store.postgres.sources import Pool
@@ -51,16 +52,17 @@ class Database:
         self.passed += seconds
         self.run(f"UPDATE claude_batch.passed SET seconds = {self.passed!r}")
 
-    def open_store(self, options: str = "") -> PostgresStore:
+    def open_store(self, options: str = "", keys: Sequence[str] = ()) -> PostgresStore:
         """Open the store with connections of its own.
 
         Args:
             options: of the server, for these connections.
+            keys: encryption keys.
         """
         url = conninfo.make_conninfo(self.url, options=options) if options else self.url
         pool = Pool(url, "the test's database")
         self._stores.append(pool)
-        return PostgresStore(pool, self.schema)
+        return PostgresStore(pool, self.schema, Cipher(keys))
 
     def drop(self) -> None:
         """Remove the schema, and close all connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,20 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from claude_batch_tasks.errors import BudgetSpent
+from claude_batch_tasks.errors import BudgetSpent, KeyMissing
 from claude_batch_tasks.pool_records import PoolRecord
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import Store
 from claude_batch_tasks.store.postgres import PostgresStore
 from claude_batch_tasks.store.postgres.sources import Connected
 from tests.unit.store.contract.pools import ids_of, place_of, read_pool
-from tests.unit.store.contract.samples import JOB, LIMITS, LONG, add_ask
+from tests.unit.store.contract.samples import JOB, LIMITS, LONG, add_ask, create_bare_job, take_request
 from tests.unit.store.postgres.conftest import Database
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+
+#: What expires by itself.
+SWEPT = ("asks", "costs", "paces", "pace_calls")
 
 DEAR = LIMITS._replace(max_cost=100, window=3600.0)
 
@@ -211,3 +218,53 @@ class TestACostLimitInATransaction:
             caller.commit()
         assert store.asks.read_places(["mine"]) == [None]
         assert store.asks.read_cost("default", DEAR.window) == 60
+
+
+class TestWhatIsStored:
+    def test_is_removed_some_time_after_it_has_expired(self, database: Database, store: Store) -> None:
+        for ask_id in "abcd":
+            add_ask(store, ask_id, new_id=ask_id, key=ask_id[0], reserved=1, limits=DEAR._replace(max_requests=1))
+        store.pools.take_due(10, LONG)
+        for job_id in "abc":
+            store.pools.finish_sealing(job_id)
+        create_bare_job(store, JOB)
+        store.message_queue.add_requests(JOB, 0, [0])
+        store.leases.acquire_lease(Unit(JOB, 0, 0), 0, "me", LONG)
+        assert take_request(store, 0, limit=10).state == "taken"
+        database.pass_time(200 * 86_400)
+        store.jobs.forget_expired()
+        assert [job_id for job_id, _ in store.pools.list_pools()] == ["d"], "it is no job yet"
+        left = {name: database.run(f"SELECT * FROM claude_batch.{name}") for name in SWEPT}
+        assert {name: rows for name, rows in left.items() if rows} == {}
+        assert database.run("SELECT ask_id FROM claude_batch.pool_asks") == [("d",)]
+
+    def test_is_encrypted_where_there_is_a_key(self, database: Database) -> None:
+        store: Store = database.open_store(keys=[KEY])  # type: ignore[assignment]
+        own = {"canvas": '{"chain":["secret"]}', "params": b'{"text":"secret"}'}
+        job_id = add_ask(store, "a", **own).job_id  # type: ignore[arg-type]
+        assert place_of(store, "a", with_canvas=True).canvas == own["canvas"]
+        assert [ask and ask.params for some in store.pools.read_asks(job_id) for ask in some] == [own["params"]]
+        [(params, canvas)] = database.run(
+            "SELECT params, canvas FROM claude_batch.pool_asks JOIN claude_batch.asks USING (ask_id)"
+        )
+        assert b"secret" not in bytes(params)  # type: ignore[call-overload]
+        assert "secret" not in str(canvas)
+        without: Store = database.open_store()  # type: ignore[assignment]
+        assert [ask and ask.id for some in without.pools.read_asks(job_id, params=False) for ask in some] == ["a"]
+        assert place_of(without, "a").job_id == job_id
+        with pytest.raises(KeyMissing):
+            without.asks.read_places(["a"], with_canvas=True)
+        with pytest.raises(KeyMissing):
+            list(without.pools.read_asks(job_id))
+
+
+def test_ends_of_asks_are_told_however_long_their_ids_are(store: Store) -> None:
+    ids = [f"{number}-" + 'ü"' * 300 for number in range(40)]
+    for ask_id in (*ids, "x" * 9000):
+        add_ask(store, ask_id)
+    with store.asks.listen() as listener:
+        assert all(store.asks.withdraw([*ids, "x" * 9000], LONG))
+        found: list[str] = []
+        while len(found) < len(ids) and (some := listener.wait(10.0)):
+            found += some
+    assert found == ids, "one that fits into no notification is found by read_places"
