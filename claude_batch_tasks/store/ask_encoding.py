@@ -1,4 +1,4 @@
-"""How pools and asks lie in all stores, and for how long; what is refused is described here, too."""
+"""How pools and asks lie in each store, and for how long; what is refused is described here, too."""
 
 from __future__ import annotations
 
