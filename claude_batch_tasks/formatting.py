@@ -59,6 +59,6 @@ def shorten_text(text: str, longest: int) -> str:
 def describe_missing_job(job_id: str) -> str:
     """Explain to the user what it means that the store has no such job."""
     return (
-        f"job {job_id} is gone from the store: it expired or was deleted, or its Redis lost it. "
+        f"job {job_id} is gone from the store: it expired or was deleted, or the store lost it. "
         "Batches that it created continue at Anthropic: see the Console; adopt() fetches the results of such a batch"
     )

@@ -94,7 +94,7 @@ def _find_failure(exc: Exception) -> Failure | None:
             return Failure(f"{as_sentence(exc)} `{listing}` shows the jobs there are.", NO_SUCH_JOB)
         case errors.StoreUnavailable():
             return Failure(
-                f"{as_sentence(exc)} Does that Redis run, and is it the one that claude_batch_store_url (or the result "
+                f"{as_sentence(exc)} Does its server run, and is it the one that claude_batch_store_url (or the result "
                 "back end, or the broker) names? Trying again is safe.",
                 UNREACHABLE,
             )

@@ -77,9 +77,6 @@ _NAMED = 5
 #: Downloads of a batch whose record is gone that may be in the store: the next is not to be taken for one of them.
 _ATTEMPTS = 20
 
-#: What is to be done about a Redis that loses what it was given.
-_ADVICE = "Let its Redis evict nothing: maxmemory-policy noeviction."
-
 
 def rows_expected(batch: BatchRecord, attempt: int, round_: int) -> int | None:
     """Return how many rows a published attempt has; None: not known."""
@@ -152,7 +149,7 @@ def of_outcomes(
         text += f" {answers:,} of them came through the Messages API: they were paid for, and cannot be fetched again."
     if missing > answers or rows:
         text += f" {_fetched_again(store, job_id, batch)}"
-    return ResultsMissing(f"{text} {_ADVICE}", missing, keys)
+    return ResultsMissing(f"{text} {store.records.loss_advice}", missing, keys)
 
 
 def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
@@ -166,7 +163,7 @@ def of_names(store: Ledger, job_id: str, job: JobRecord, number: int, batch: Bat
             f" The answers are in {batch.batch_id} at Anthropic{_until(batch)}, where each custom_id ends with the "
             f"position of its request in the job, from {batch.first} on."
         )
-    return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
+    return ResultsMissing(f"{text} {store.records.loss_advice}", batch.count, keys)
 
 
 def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: BatchRecord) -> BatchTasksError:
@@ -175,7 +172,7 @@ def of_requests(store: Ledger, job_id: str, job: JobRecord, number: int, batch: 
         return JobNotFound(describe_missing_job(job_id))
     keys = store.records.missing_keys(job_id, number, ["body", "ids"])
     text = f"{_name(job_id, job, number)}: {_are_gone(batch.count, 'request', batch.count, keys)}."
-    return ResultsMissing(f"{text} {_ADVICE}", batch.count, keys)
+    return ResultsMissing(f"{text} {store.records.loss_advice}", batch.count, keys)
 
 
 def of_records(
@@ -203,7 +200,8 @@ def _of_gone(
     return ResultsMissing(
         f"job {job_id}: the records of {len(gone):,} of its {format_count(job.batches, 'batch')} are gone from the "
         f"store ({', '.join(keys)}), and with them the location of the outcomes of {format_count(missing, 'request')}. "
-        f"To fetch again what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). {_ADVICE}",
+        f"To fetch again what is at Anthropic, free of charge: BatchJob({job_id!r}).resume(). "
+        f"{store.records.loss_advice}",
         missing,
         keys,
     )

@@ -230,7 +230,7 @@ def test_a_job_whose_ledger_is_gone_says_so(
         wait_until(lambda: simulator.journal().calls_to("retrieve"))
         for key in redis_server.client().keys(f"*{result.parent.id}*:job"):
             redis_server.client().delete(key)
-        with pytest.raises(errors.JobNotFound, match="its Redis lost it"):
+        with pytest.raises(errors.JobNotFound, match="the store lost it"):
             result.parent.get(timeout=180)
         with pytest.raises(errors.JobNotFound):
             result.get(timeout=180)

@@ -11,6 +11,9 @@ from claude_batch_tasks.records import BatchRecord, HistoryEvent, LaneRecord, Un
 class Records(Protocol):
     """Records of batches and senders, and what to do about records and keys that the store has lost."""
 
+    loss_advice: str
+    """What an operator is to do about such a store, as a sentence for texts of errors."""
+
     def read_batch(self, job_id: str, batch: int) -> BatchRecord | None:
         """Return the record of a batch; None: it is gone."""
 

@@ -17,6 +17,8 @@ _PAGE = 500
 class RedisRecords(Part):
     """``interface.Records`` on a Redis server."""
 
+    loss_advice = "Let its Redis evict nothing: maxmemory-policy noeviction."
+
     _replace = Script("replace")
 
     @answering
