@@ -290,6 +290,27 @@ OTHER_PREFIX = Problem(
     "If they are this app's: claude_batch_store_prefix = {theirs!r}; if they are another app's, nothing",
 )
 
+NOT_MIGRATED = Problem(
+    "E116",
+    "{server}: {error}",
+    "As a user who may create schemas in the database, or who owns this one: claude-batch migrate",
+)
+UNSAFE_COMMITS = Problem(
+    "W117",
+    "{server} confirms what is not on its disk yet ({name} = {value}): a crash loses {loss}",
+    "{fix}",
+)
+NO_AUTOVACUUM = Problem(
+    "W118",
+    "{server} does not vacuum {tables} by itself: what was deleted keeps its place, the store grows and gets slower",
+    "ALTER SYSTEM SET autovacuum = on; for one table: ALTER TABLE ... RESET (autovacuum_enabled)",
+)
+FEW_CONNECTIONS = Problem(
+    "W119",
+    "{server} has {used} of {limit} connections in use: processes that get none wait, as in an outage",
+    "More max_connections in its postgresql.conf, or a PgBouncer in front of it, whose address goes into {setting}",
+)
+
 # -- workers
 
 NO_WORKER = Problem(

@@ -13,11 +13,13 @@ from claude_batch_tasks.store import interface
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import parts
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
+from claude_batch_tasks.store.postgres.inspection import PostgresInspection
 from claude_batch_tasks.store.postgres.parts.asks import PostgresAsks
 from claude_batch_tasks.store.postgres.parts.budget import PostgresBudget
 from claude_batch_tasks.store.postgres.parts.pools import PostgresPools
 from claude_batch_tasks.store.postgres.sources import ConnectionSource, Pool
 from claude_batch_tasks.store.postgres.statements import SCHEMA
+from claude_batch_tasks.store.postgres.wakeups import PostgresWakeups
 
 
 class PostgresStore(Part):
@@ -51,6 +53,8 @@ class PostgresStore(Part):
         self.asks: interface.Asks = PostgresAsks(connection)
         self.presence: interface.Presence = parts.PostgresPresence(connection)
         self.statistics: interface.Statistics = parts.PostgresStatistics(connection)
+        self.inspection: interface.Inspection = PostgresInspection(connection)
+        self.wakeups: interface.Wakeups = PostgresWakeups(connection)
 
     @answering
     def check_schema(self) -> None:

@@ -18,6 +18,8 @@ _PAGE = 500
 class PostgresRecords(Part):
     """``interface.Records`` on a PostgreSQL server."""
 
+    loss_advice = "Let nobody delete rows of the schema, or restore the database from a backup."
+
     queries = "records"
 
     def __init__(self, connection: Connection, jobs: Jobs) -> None:

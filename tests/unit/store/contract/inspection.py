@@ -19,8 +19,9 @@ class TestAServerThatAnswers:
         report = store.inspection.inspect_server(thorough=thorough)
         assert (report.product and report.state) or report.notes
         described = [describe_problem(each, "the server", ["store"]) for each in report.problems]
-        # A server for tests need not survive a crash.
-        assert [one for one in described if one.id not in (problems.NO_APPEND_ONLY_FILE.id,)] == []
+        # A server for tests need not survive a crash, nor run for long.
+        allowed = {problems.NO_APPEND_ONLY_FILE.id, problems.UNSAFE_COMMITS.id, problems.NO_AUTOVACUUM.id}
+        assert [one for one in described if one.id not in allowed] == []
 
     def test_is_left_as_it_was(self, store: Store, contents: Contents) -> None:
         before = contents()

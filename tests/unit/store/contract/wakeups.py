@@ -30,8 +30,6 @@ class TestAListener:
             began = time.monotonic()
             assert not listener.wait(0.3)
             assert 0.2 < time.monotonic() - began < 5
-            park_batch(store, 2, store.now() + LONG)
-            assert not listener.wait(0.3)
 
     def test_is_woken_by_a_unit_that_need_not_wait_any_more(self, open_store: OpenStore, store: Store) -> None:
         unit = park_batch(store, 1, store.now() + LONG)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 
@@ -15,9 +14,7 @@ from claude_batch_tasks.store.postgres import PostgresStore
 from claude_batch_tasks.store.postgres.migrations import migrate
 from claude_batch_tasks.store.postgres.sources import Pool
 from claude_batch_tasks.store.postgres.statements import with_schema
-
-#: To be replaced by the fixture of tests/postgres_server.py, which starts a server.
-URL = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/test")
+from tests.postgres_server import PostgresServer
 
 #: Puts seconds that have passed on top of the time, as every function of the store sees it.
 _MOVABLE_CLOCK = """
@@ -32,12 +29,12 @@ $$;
 class Database:
     """A schema of its own in a database."""
 
-    def __init__(self) -> None:
-        self.url = URL
+    def __init__(self, url: str) -> None:
+        self.url = url
         #: Seconds that have passed.
         self.passed = 0.0
         self.schema = f"test_{uuid.uuid4().hex[:12]}"
-        self._connection = psycopg.connect(URL, autocommit=True)
+        self._connection = psycopg.connect(url, autocommit=True)
         migrate(self._connection, self.schema)
         self._stores: list[Pool] = []
         self.run(_MOVABLE_CLOCK)
@@ -73,7 +70,7 @@ class Database:
 
 
 @pytest.fixture
-def database() -> Iterator[Database]:
-    found = Database()
+def database(postgres_server: PostgresServer) -> Iterator[Database]:
+    found = Database(postgres_server.url())
     yield found
     found.drop()
