@@ -12,15 +12,17 @@ from claude_batch_tasks.jobs.job_status import ENDED
 from claude_batch_tasks.records import JobRecord, Unit
 from claude_batch_tasks.results.job_results import read_job
 from claude_batch_tasks.steps import message_headers, routing
-from claude_batch_tasks.store import HasPools, HasSchedule, Ledger, history
+from claude_batch_tasks.store import HasPools, HasSchedule, HasTransactions, Ledger, history
 
 
-class _Cancelable(history.JournalOfJobs, HasSchedule, Protocol):
+class _Cancelable(history.JournalOfJobs, HasSchedule, HasTransactions, Protocol):
     """What it takes to cancel a job."""
 
 
 def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> None:
     """Record that a job is to be canceled, and send a message for each of its batches; see ``BatchJob.cancel``.
+
+    In a transaction of the caller's, workers cancel it after the commit.
 
     Raises:
         kombu.exceptions.OperationalError: the broker does not answer; the job is canceled later.
@@ -33,6 +35,8 @@ def cancel_job(app: Celery, store: _Cancelable, job_id: str, job: JobRecord) -> 
     history.note(store, Unit(job_id), "cancel", "cancel requested", job=job)
     # If the messages get lost, the next poll cancels.
     store.schedule.wake_units(Unit(job_id, number) for number in range(job.batches))
+    if store.transactions.current() is not None:
+        return  # a message would cancel before the commit, and after a rollback
     task = app.tasks[cancel_batch.name]
     try:
         for number in range(job.batches):

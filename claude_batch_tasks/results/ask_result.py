@@ -87,6 +87,7 @@ class AskResult(StoredResult):
         Raises:
             RequestFailed: there is none; the text says why.
             JobNotFound: the store has lost the ask, or its answer.
+            BatchTasksError: it is a part of a transaction that this thread is still in.
             celery.exceptions.TimeoutError: it did not come in time; it is still asked for.
         """
         found: RequestResult = read_reference(self._wait(timeout, propagate, *args, **options), self.app)
@@ -109,6 +110,7 @@ class AskResult(StoredResult):
         return await asyncio.to_thread(self._read_answer, propagate)
 
     async def _wait_until_ready(self) -> None:
+        self.check_transaction()
         watch = watch_asks(self._store)
         await watch.wait_for_end(str(self.id))
         while not await asyncio.to_thread(self._has_ended):

@@ -40,12 +40,37 @@ class StoredResult(_AsyncResult):
 
     _odd_since: float | None = None
     _next_question = 0.0
+    _transaction: str | None = None
 
     def __init__(self, id: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(str(id), *args, **kwargs)  # Celery 5.5 finds nothing under a UUID
 
+    def follow_transaction(self, transaction: str | None) -> None:
+        """Record of which transaction it is a part, as ``store.transactions`` names that."""
+        self._transaction = transaction
+
+    def check_transaction(self) -> None:
+        """Refuse to wait for what begins only after the caller's own transaction.
+
+        Raises:
+            BatchTasksError: this thread is in that transaction.
+        """
+        if (
+            self._transaction is not None
+            and self._transaction == open_store(Settings.of(self.app)).transactions.current()
+        ):
+            raise errors.BatchTasksError(
+                f"{self.id} was submitted in this transaction and begins when that commits: waiting for it here "
+                "would have no end. Call get() after the commit"
+            )
+
     def _wait(self, timeout: float | None, propagate: bool, *args: Any, **options: Any) -> Any:
-        """Return the result as Celery's AsyncResult does, and ask the store now and then."""
+        """Return the result as Celery's AsyncResult does, and ask the store now and then.
+
+        Raises:
+            BatchTasksError: it begins only after the transaction that this thread is in.
+        """
+        self.check_transaction()
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _EVERY if ends is None else ends - time.monotonic()
@@ -117,6 +142,7 @@ class JobResult(StoredResult):
 
         Raises:
             JobNotFound: the store has lost the job.
+            BatchTasksError: the job is a part of a transaction that this thread is still in.
         """
         found: Summary = self._wait(timeout, propagate, *args, **options)
         return found

@@ -27,7 +27,7 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.steps import message_chain, result_backend
 from claude_batch_tasks.steps.step import Attempt, JobEnded, NotRun, retry_limits
 from claude_batch_tasks.steps.task_classes import InnerTask
-from claude_batch_tasks.store import Store, history, open_store
+from claude_batch_tasks.store import Store, history, open_store, stay_apart
 
 if TYPE_CHECKING:
     _Task = Task[Any, Any]
@@ -100,7 +100,15 @@ class BatchTask(_Task):
 
     def drive(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; this is its ``run``, which the ``__call__`` of an app's task class may call itself."""
-        return self.body(*args, **kwargs)
+        with self.keep_apart():
+            return self.body(*args, **kwargs)
+
+    def keep_apart(self) -> contextlib.AbstractContextManager[None]:
+        """Keep what the task writes out of a transaction that the ``__call__`` of an app's task class has begun.
+
+        In eager mode, the task is a part of its caller's transaction.
+        """
+        return contextlib.nullcontext() if self.request.is_eager else stay_apart()
 
     @property
     def store(self) -> Store:
@@ -255,7 +263,8 @@ class JobTask(BatchTask):
         if attempt is None:
             raise TypeError(self.not_callable())
         try:
-            value = self.work(*args, **kwargs)
+            with self.keep_apart():
+                value = self.work(*args, **kwargs)
         except (Ignore, Reject, Retry) as end:
             attempt.ended_by = end
             return str(end)

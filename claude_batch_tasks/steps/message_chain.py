@@ -85,6 +85,12 @@ def encode_canvas(of: Mapping[str, Any] | Any) -> str:
     return json.dumps(found)
 
 
+def add_parent(job: Placed, headers: Mapping[str, Any]) -> str:
+    """Return a job's canvas with the task inside which it was submitted, as the headers of its message name that."""
+    found = {name: headers[name] for name in ("root_id", "parent_id") if headers.get(name) not in (None, headers["id"])}
+    return json.dumps({**found, **_decode_canvas(job)})
+
+
 def options_of_request(request: Any) -> dict[str, Any]:
     """Return the options of ``apply_async`` that gave a task its place in the caller's canvas."""
     return {name: getattr(request, theirs, None) for name, theirs in _CANVAS.items()} | (request.stamps or {})

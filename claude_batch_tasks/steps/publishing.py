@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -159,6 +159,26 @@ def bounded_options(app: Celery, options: Mapping[str, Any]) -> Iterator[dict[st
         raise
     except refused as exc:
         raise OperationalError(str(exc) or type(exc).__name__) from exc
+
+
+class _Withheld:
+    """A producer that publishes nothing, in the place of one with a connection."""
+
+    channel = None
+
+    def __init__(self) -> None:
+        self.connection = self
+
+    def _reraise_as_library_errors(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def publish(self, *args: Any, **options: Any) -> None:
+        """Publish nothing."""
+
+
+def withheld_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with which a message is made, and seen by handlers of signals, but not published."""
+    return {**{name: value for name, value in options.items() if name != "connection"}, "producer": _Withheld()}
 
 
 def is_backend_outage(exc: BaseException) -> bool:

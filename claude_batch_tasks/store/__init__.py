@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from claude_batch_tasks.settings import Settings, store_urls
+from claude_batch_tasks.store.apart import stay_apart as stay_apart
 from claude_batch_tasks.store.interface import (
     Clock as Clock,
     HasAsks as HasAsks,
@@ -24,7 +25,9 @@ from claude_batch_tasks.store.interface import (
     HasResults as HasResults,
     HasRetries as HasRetries,
     HasSchedule as HasSchedule,
+    HasSchema as HasSchema,
     HasStatistics as HasStatistics,
+    HasTransactions as HasTransactions,
     HasWakeups as HasWakeups,
     JobContents as JobContents,
     Journal as Journal,

@@ -134,9 +134,50 @@ class JobCalls(RefusesCalls, JobTask):
                 staged_job.reset(token)
         return _expect_end(sent)
 
+    def using(self, connection: Any) -> JoinedJobs:
+        """Return the task as it is called in a transaction: commit makes the job, and after a rollback there is none.
+
+        Args:
+            connection: one to the database of the store: a psycopg 3 connection, or a Connection or Session of
+                SQLAlchemy. With a store of ``django://``, an ``atomic`` block needs none.
+        """
+        task: Any = configured_app().tasks[self.name] if self.app.main == "default" else self
+        return JoinedJobs(task, connection)
+
     def AsyncResult(self, task_id: str, **kwargs: Any) -> JobResult:
         """Return the job's AsyncResult, which also reports that the store has lost the job."""
         return JobResult(task_id, app=self.app, backend=self.app.backend, task_name=self.name, **kwargs)
+
+
+class JoinedJobs:
+    """``run_batch`` as ``using()`` returns it: its jobs are a part of the transaction of a connection."""
+
+    def __init__(self, task: JobCalls, connection: Any) -> None:
+        self._task, self._connection = task, connection
+
+    def delay(self, requests: Requests, **options: Unpack[JobOptions]) -> AsyncResult[Summary]:
+        """Submit a job as ``run_batch.delay`` does.
+
+        Raises:
+            InvalidSettings: the connection is not one of the store's database, or is in no transaction.
+        """
+        return self.apply_async((requests,), options)
+
+    def apply_async(
+        self,
+        args: Arguments | None = None,
+        kwargs: JobOptions | NamedArguments | None = None,
+        task_id: str | None = None,
+        *more: Any,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[Summary]:
+        """Submit a job as ``run_batch.apply_async`` does.
+
+        Raises:
+            InvalidSettings: the connection is not one of the store's database, or is in no transaction.
+        """
+        with self._task.store.transactions.join(self._connection):
+            return self._task.apply_async(args, kwargs, task_id, *more, **options)
 
 
 def _expect_end(sent: AsyncResult[Summary]) -> AsyncResult[Summary]:

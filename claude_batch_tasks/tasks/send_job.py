@@ -29,14 +29,18 @@ staged_job: ContextVar[tuple[str, JobRecord] | None] = ContextVar("staged", defa
 
 
 class SendJob(InnerTask):
-    """The class that sends the message of ``run_batch`` when the app's task class lets it: after a commit, or never."""
+    """The class that sends the message of ``run_batch`` when the app's task class lets it: after a commit, or never.
+
+    In a transaction of the caller's that the store is a part of, the job waits in the store: workers see it when that
+    commits, and send its message.
+    """
 
     abstract = True
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, *more: Any, **options: Any
     ) -> AsyncResult[Any]:
-        """Send the message of the job.
+        """Send the message of the job, or leave it to workers.
 
         From then on, a message of the job that does not come counts as lost.
         """
@@ -55,15 +59,23 @@ class SendJob(InnerTask):
             return super().apply_async(args, kwargs, task_id=job_id, **options)
         delay = call_options.read_delay(self.app, options)
         options |= _reroute_job(self.app, store, job_id, record, options)
+        transaction = store.transactions.current()
+        if transaction is not None:
+            options = publishing.withheld_options(options)
         shown = f"({record.requests} requests in {record.batches} batches,)"
         try:
             with message_headers.observe_headers() as seen:
-                sent = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
+                sent: Any = super().apply_async(args, kwargs, task_id=job_id, **{"argsrepr": shown, **options})
         except Exception as exc:  # noqa: BLE001 - it is raised again, if no worker has begun the job
             sent_jobs.end_refused_job(self.app, store, job_id, exc)
             return self.AsyncResult(job_id)
-        sent_jobs.record_sent(self.app, store, job_id, record, delay, seen)
-        return sent
+        if transaction is None:
+            sent_jobs.record_sent(self.app, store, job_id, record, delay, seen)
+        else:
+            sent_jobs.leave_to_workers(store, job_id, record, delay, seen[-1])
+            sent.follow_transaction(transaction)
+        result: AsyncResult[Any] = sent
+        return result
 
 
 def _find_staged(store: HasJobs, job_id: str) -> JobRecord | None:

@@ -13,7 +13,7 @@ from claude_batch_tasks.checks import broker_address, presence
 from claude_batch_tasks.checks.connections import mask_passwords
 from claude_batch_tasks.logs import get_logger
 from claude_batch_tasks.records import JobRecord, Unit
-from claude_batch_tasks.steps import message_headers, publishing
+from claude_batch_tasks.steps import message_chain, message_headers, publishing
 from claude_batch_tasks.store import Clock, HasJobs, HasPresence, HasSchedule, Ledger, history
 
 log = get_logger(__name__)
@@ -24,6 +24,10 @@ UNKNOWN = "it is not known whether the job exists"
 
 class _Sendable(HasJobs, HasSchedule, HasPresence, Clock, Protocol):
     """What it takes to record that a job's message is on its way."""
+
+
+class _Deferrable(Ledger, HasSchedule, Protocol):
+    """What it takes to let a job wait for its first message."""
 
 
 def record_sent(
@@ -46,6 +50,32 @@ def record_sent(
         what = type(exc).__name__
         extra = history.fields(Unit(job_id), "sent")
         log.warning("job %s: was sent, but not all of that could be recorded: %s", job_id, what, extra=extra)
+
+
+def leave_to_workers(
+    store: _Deferrable, job_id: str, record: JobRecord, delay: float, headers: Mapping[str, Any]
+) -> None:
+    """Let a job wait in the store for its first message, as a part of the caller's transaction.
+
+    Args:
+        delay: seconds until it is due.
+        headers: those of the message that was made of it, and not sent.
+
+    Raises:
+        StoreUnavailable: the job was removed again, as far as the transaction allows that.
+    """
+    carried = message_headers.add_headers(job_id, record, headers)
+    canvas = message_chain.add_parent(record, headers)
+    try:
+        if (carried, canvas) != (record.headers, record.canvas):
+            store.jobs.update_job(job_id, only="staged", headers=carried, canvas=canvas)
+        store.schedule.add_units([Unit(job_id)], store.now() + delay)
+        store.schedule.wait_again([Unit(job_id)], delay)
+        if delay <= 0:
+            store.schedule.wake_units([Unit(job_id)])  # the commit wakes workers, too
+    except errors.StoreUnavailable:
+        remove_refused_job(store, job_id)
+        raise
 
 
 def end_refused_job(app: Celery, store: Ledger, job_id: str, exc: Exception) -> None:

@@ -8,7 +8,9 @@ of these together.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from claude_batch_tasks.store.interface.batch_ids import BatchIds as BatchIds
 from claude_batch_tasks.store.interface.budget import Budget as Budget
@@ -41,6 +43,48 @@ class Clock(Protocol):
         It is the only clock by which anything in the store is written or compared. Once the store has reported the
         time, this needs no answer of the store.
         """
+
+
+class Transactions(Protocol):
+    """Whether what this thread writes takes effect at once, or when a transaction of the caller's commits.
+
+    A store in a database of its own is never a part of one, and ``store.apart`` keeps any other out of it.
+    """
+
+    def current(self) -> str | None:
+        """Return the name of the caller's transaction of which all calls are a part now; None: there is none.
+
+        Nobody else sees what was written until it commits; after a rollback, nothing was written.
+        """
+
+    def join(self, connection: Any) -> AbstractContextManager[None]:
+        """Make all calls meanwhile a part of the transaction of a connection to the store's database.
+
+        Raises:
+            InvalidSettings: it is not one of that database, or has no transaction.
+        """
+
+
+class Schema(Protocol):
+    """The tables of a store. A store that needs none has nothing to migrate."""
+
+    def is_current(self) -> bool:
+        """Return whether nothing is left to do for this release."""
+
+    def migrate(self) -> bool:
+        """Create it, or bring it up to date; return whether anything was left to do.
+
+        What a newer release has made is left as it is.
+        """
+
+    def list_statements(self) -> Iterator[str]:
+        """Yield what is left to do, as statements that somebody may run by hand."""
+
+    def drop(self) -> int:
+        """Remove it, unless it holds jobs or asks; return how many it holds, 0 if it is removed, or was not there."""
+
+    def describe_rights(self) -> str:
+        """Return which rights the user of workers needs, as statements that grant them; empty if it needs none."""
 
 
 class HasJobs(Protocol):
@@ -123,6 +167,14 @@ class HasWakeups(Protocol):
     wakeups: Wakeups
 
 
+class HasTransactions(Protocol):
+    transactions: Transactions
+
+
+class HasSchema(Protocol):
+    schema: Schema
+
+
 class Ledger(HasJobs, HasRecords, Clock, Protocol):
     """The records of jobs and batches, and the time."""
 
@@ -160,6 +212,8 @@ class Store(
     HasPresence,
     HasInspection,
     HasWakeups,
+    HasTransactions,
+    HasSchema,
     Clock,
     Protocol,
 ):

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import psycopg
@@ -14,17 +14,20 @@ from psycopg import errors as sql_errors
 from psycopg.pq import TransactionStatus
 
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.store.apart import is_apart
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.packing import Packer
+from claude_batch_tasks.store.postgres import joined
 from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
 from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_queries, with_schema
+from claude_batch_tasks.store.postgres.views import view_connection
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 #: What says that the server cannot answer now, or not this user: an outage. Any other error is a fault of ours.
-_OUTAGES = (
+OUTAGES = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.InternalError,
@@ -67,7 +70,7 @@ class Connection:
     @contextmanager
     def lend(self) -> Iterator[Connected]:
         """Lend a connection. In the middle of a caller's transaction, an error leaves that transaction usable."""
-        with self.source.connect() as connection:
+        with self._connect() as connection:
             if connection.info.transaction_status == TransactionStatus.INTRANS:
                 with connection.transaction():
                     yield connection
@@ -77,8 +80,20 @@ class Connection:
     @contextmanager
     def transaction(self) -> Iterator[Connected]:
         """Lend a connection for one transaction. Keep it short, and ask nobody else in the middle of it."""
-        with self.source.connect() as connection, connection.transaction():
+        with self._connect() as connection, connection.transaction():
             yield connection
+
+    def in_transaction(self) -> bool:
+        """Return whether what this thread does is part of a transaction of the caller's."""
+        return joined.given() is not None or (not is_apart() and self.source.in_transaction())
+
+    def _connect(self) -> AbstractContextManager[Connected]:
+        """Lend the connection that the caller gave, else one of the source; while apart, one in no transaction."""
+        if (given := joined.given()) is not None:
+            return nullcontext(view_connection(given))
+        if is_apart() and self.source.in_transaction():
+            return self.source.listen()
+        return self.source.connect()
 
     def now(self) -> float:
         """Return the time by the database's clock, epoch seconds."""
@@ -131,7 +146,7 @@ class Connection:
         try:
             self.open()
             return float(self.call("clock"))
-        except (*_OUTAGES, *_UNMIGRATED) as exc:
+        except (*OUTAGES, *_UNMIGRATED) as exc:
             raise self.unavailable(exc) from exc
 
 
@@ -187,7 +202,7 @@ def answering(method: _Method) -> _Method:
             try:
                 self._connection.open()
                 yield from method(self, *args, **kwargs)
-            except (*_OUTAGES, *_UNMIGRATED) as exc:
+            except (*OUTAGES, *_UNMIGRATED) as exc:
                 raise self._connection.unavailable(exc) from exc
 
         return iterate  # type: ignore[return-value]
@@ -197,7 +212,7 @@ def answering(method: _Method) -> _Method:
         try:
             self._connection.open()
             return method(self, *args, **kwargs)
-        except (*_OUTAGES, *_UNMIGRATED) as exc:
+        except (*OUTAGES, *_UNMIGRATED) as exc:
             raise self._connection.unavailable(exc) from exc
 
     return call  # type: ignore[return-value]

@@ -16,6 +16,18 @@ from claude_batch_tasks.store.postgres.statements import SCHEMA, read_functions,
 #: What this release makes of a schema, and which releases may work beside it: all.
 VERSION, LEAST = 1, 1
 
+#: The rights of a user who need not be the one that migrates: that of workers, and of applications.
+RIGHTS = """\
+-- For each user of workers and applications; here "app".
+GRANT USAGE ON SCHEMA claude_batch TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA claude_batch TO app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA claude_batch GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app;
+"""
+
+_COUNT_HELD = """\
+SELECT (SELECT count(*) FROM claude_batch.jobs) + (SELECT count(*) FROM claude_batch.asks WHERE state = 'waiting')
+"""
+
 #: What those who migrate at the same time wait for.
 _LOCK = 0x636C6175
 
@@ -43,6 +55,29 @@ def check_version(connection: Connected, schema: str, where: str) -> None:
         raise describe_unmigrated(schema, where, None)
 
 
+def list_statements(connection: Connected, schema: str = SCHEMA) -> list[str]:
+    """Return what is left to do for a schema that this release can use, in this order; nothing if it is newer."""
+    found = _read_version(connection, schema)
+    if found is not None and found >= VERSION:
+        return []
+    statements = ["SET LOCAL check_function_bodies = off"]  # each may call those that follow
+    if not _exists(connection, "namespace", with_schema("claude_batch", schema)):
+        # Only then: whoever owns the schema need not be allowed to create one.
+        statements.append(with_schema("CREATE SCHEMA claude_batch", schema))
+    if found is None:
+        statements += read_tables(schema)
+    return [
+        *statements,
+        *read_functions(schema),
+        with_schema(
+            f"INSERT INTO claude_batch.schema_version (version, least) VALUES ({VERSION}, {LEAST})\n"
+            "ON CONFLICT (only_row) DO UPDATE\n"
+            "SET version = excluded.version, least = greatest(schema_version.least, excluded.least)",
+            schema,
+        ),
+    ]
+
+
 def migrate(connection: Connected, schema: str = SCHEMA) -> bool:
     """Create the schema, or bring it up to date, in one transaction; return whether anything was left to do.
 
@@ -53,30 +88,39 @@ def migrate(connection: Connected, schema: str = SCHEMA) -> bool:
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        # They are made in the order of their names, and call each other.
-        connection.execute("SET LOCAL check_function_bodies = off")
-        connection.execute(with_schema("CREATE SCHEMA IF NOT EXISTS claude_batch", schema))
-        found = connection.execute("SELECT to_regclass(%s)", [with_schema("claude_batch.schema_version", schema)])
-        if (found.fetchone() or (None,))[0] is None:
-            version = 0
-            for tables in read_tables(schema):
-                connection.execute(tables)
-        else:
-            row = connection.execute(with_schema("SELECT version FROM claude_batch.schema_version", schema)).fetchone()
-            version = row[0] if row else 0
-        if version >= VERSION:
-            return False
-        for function in read_functions(schema):
-            connection.execute(function)
+        statements = list_statements(connection, schema)
+        for statement in statements:
+            connection.execute(statement)
+    return bool(statements)
+
+
+def drop(connection: Connected, schema: str = SCHEMA) -> int:
+    """Remove the schema, unless it holds jobs or asks; return how many it holds."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        if _read_version(connection, schema) is None:
+            return 0
+        # Nothing may be added between the count and the end.
         connection.execute(
-            with_schema(
-                "INSERT INTO claude_batch.schema_version (version, least) VALUES (%s, %s) ON CONFLICT (only_row) "
-                "DO UPDATE SET version = excluded.version, least = greatest(schema_version.least, excluded.least)",
-                schema,
-            ),
-            [VERSION, LEAST],
+            with_schema("LOCK TABLE claude_batch.jobs, claude_batch.asks IN ACCESS EXCLUSIVE MODE", schema)
         )
-    return True
+        (held,) = connection.execute(with_schema(_COUNT_HELD, schema)).fetchone() or (0,)
+        if not held:
+            connection.execute(with_schema("DROP SCHEMA claude_batch CASCADE", schema))
+    return int(held)
+
+
+def _read_version(connection: Connected, schema: str) -> int | None:
+    """Return the version of the schema; None: its tables are not there."""
+    if not _exists(connection, "class", with_schema("claude_batch.schema_version", schema)):
+        return None
+    row = connection.execute(with_schema("SELECT version FROM claude_batch.schema_version", schema)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _exists(connection: Connected, kind: str, name: str) -> bool:
+    (found,) = connection.execute(f"SELECT to_reg{kind}(%s) IS NOT NULL", [name]).fetchone() or (False,)
+    return bool(found)
 
 
 def describe_unmigrated(schema: str, where: str, exc: Exception | None) -> StoreNotMigrated:

@@ -40,6 +40,9 @@ class ConnectionSource(Protocol):
     def connect(self) -> AbstractContextManager[Connected]:
         """Lend a connection to this thread, in autocommit mode or in the middle of a transaction of the caller's."""
 
+    def in_transaction(self) -> bool:
+        """Return whether what ``connect`` lends to this thread is in the middle of a transaction of the caller's."""
+
     def listen(self) -> AbstractContextManager[Connected]:
         """Open a connection of its own, in autocommit mode, for notifications."""
 
@@ -74,6 +77,10 @@ class Pool:
         self._pool.open()
         with self._pool.connection() as connection:
             yield connection
+
+    def in_transaction(self) -> bool:
+        """Return False: a connection of the pool is in no transaction of the caller's."""
+        return False
 
     @contextmanager
     def listen(self) -> Iterator[Connected]:

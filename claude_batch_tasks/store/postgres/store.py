@@ -16,6 +16,7 @@ from claude_batch_tasks.store.postgres.connection import Connection, Part, answe
 from claude_batch_tasks.store.postgres.inspection import PostgresInspection
 from claude_batch_tasks.store.postgres.parts.asks import PostgresAsks
 from claude_batch_tasks.store.postgres.parts.budget import PostgresBudget
+from claude_batch_tasks.store.postgres.parts.database import PostgresSchema, PostgresTransactions
 from claude_batch_tasks.store.postgres.parts.pools import PostgresPools
 from claude_batch_tasks.store.postgres.sources import ConnectionSource, Pool
 from claude_batch_tasks.store.postgres.statements import SCHEMA
@@ -55,6 +56,8 @@ class PostgresStore(Part):
         self.statistics: interface.Statistics = parts.PostgresStatistics(connection)
         self.inspection: interface.Inspection = PostgresInspection(connection)
         self.wakeups: interface.Wakeups = PostgresWakeups(connection)
+        self.transactions: interface.Transactions = PostgresTransactions(connection)
+        self.schema: interface.Schema = PostgresSchema(connection)
 
     @answering
     def check_schema(self) -> None:
@@ -65,11 +68,32 @@ class PostgresStore(Part):
         return self._connection.now()
 
 
+def _open_source(url: str) -> ConnectionSource:
+    """Return where connections come from that a URL, or the dotted path of an engine, names."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        from claude_batch_tasks.store.postgres.sqlalchemy_engine import SqlalchemyEngine
+
+        return SqlalchemyEngine(url)
+    if scheme == "django":
+        from claude_batch_tasks.store.postgres.django_alias import DjangoAlias
+
+        return DjangoAlias(rest.strip("/") or "default")
+    return Pool(url, postgres_address(url))
+
+
 @functools.lru_cache(maxsize=32)
 def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> PostgresStore:
-    return PostgresStore(Pool(url, postgres_address(url)), prefix + SCHEMA, Cipher(keys))
+    return PostgresStore(_open_source(url), prefix + SCHEMA, Cipher(keys))
 
 
 def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> PostgresStore:
-    """Return the store behind a URL, one per process: no connection is used after a fork that was made before."""
+    """Return the store in a database, one per process: no connection is used after a fork that was made before.
+
+    Args:
+        url: ``postgresql://...``, ``django://ALIAS``, or the dotted path of a SQLAlchemy engine.
+
+    Raises:
+        InvalidSettings: it names no connections that the store can use; the text says why.
+    """
     return _open(url, keys, prefix, os.getpid())

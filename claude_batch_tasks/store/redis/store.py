@@ -20,6 +20,7 @@ from claude_batch_tasks.store.redis import parts
 from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
 from claude_batch_tasks.store.redis.parts.asks import RedisAsks
+from claude_batch_tasks.store.redis.parts.database import RedisSchema, RedisTransactions
 from claude_batch_tasks.store.redis.parts.inspection import RedisInspection
 from claude_batch_tasks.store.redis.parts.pools import RedisPools
 from claude_batch_tasks.store.redis.prefixing import client_class
@@ -74,6 +75,8 @@ class RedisStore(Part):
         self.statistics: interface.Statistics = parts.RedisStatistics(connection)
         self.inspection: interface.Inspection = RedisInspection(connection, connect_inspector or (lambda: client))
         self.wakeups: interface.Wakeups = parts.RedisWakeups()
+        self.transactions: interface.Transactions = RedisTransactions(connection)
+        self.schema: interface.Schema = RedisSchema(connection)
 
     @answering
     def check_schema(self) -> None:

@@ -27,6 +27,37 @@ if TYPE_CHECKING:
     from claude_batch_tasks.tasks.call_types import SendOptions
 
 
+class JoinedAsks:
+    """``ask`` as ``using()`` returns it: its asks are a part of the transaction of a connection."""
+
+    def __init__(self, task: AskCalls, connection: Any) -> None:
+        self._task, self._connection = task, connection
+
+    def delay(self, params: Params, **options: Unpack[AskOptions]) -> AskResult:
+        """Ask as ``ask.delay`` does.
+
+        Raises:
+            InvalidSettings: the connection is not one of the store's database, or is in no transaction.
+        """
+        return self.apply_async((params,), options)
+
+    def apply_async(
+        self,
+        args: AskArguments | None = None,
+        kwargs: AskOptions | NamedAskArguments | None = None,
+        task_id: str | None = None,
+        *more: Any,
+        **options: Unpack[SendOptions],
+    ) -> AskResult:
+        """Ask as ``ask.apply_async`` does.
+
+        Raises:
+            InvalidSettings: the connection is not one of the store's database, or is in no transaction.
+        """
+        with self._task.store.transactions.join(self._connection):
+            return self._task.apply_async(args, kwargs, task_id, *more, **options)
+
+
 class AskCalls(RefusesCalls, BatchTask):
     """The part of ``ask`` that callers see."""
 
@@ -118,6 +149,15 @@ class AskCalls(RefusesCalls, BatchTask):
             return cast("AskResult", super().apply_async(given, named, task_id=task_id, **sending))
         finally:
             checked_ask.reset(token)
+
+    def using(self, connection: Any) -> JoinedAsks:
+        """Return the task as it is called in a transaction: commit makes the ask, and after a rollback there is none.
+
+        Args:
+            connection: as for ``run_batch.using``.
+        """
+        task: Any = configured_app().tasks[self.name] if self.app.main == "default" else self
+        return JoinedAsks(task, connection)
 
     async def adelay(self, params: Params, **options: Unpack[AskOptions]) -> AskResult:
         """Do what ``delay`` does, in a thread, while the event loop continues.

@@ -39,7 +39,9 @@ from tests.unit.store.contract import (
     results,
     retries,
     schedule,
+    schema,
     statistics,
+    transactions,
     wakeups,
 )
 from tests.unit.store.contract.samples import Contents, OpenStore, PassTime, create_staged_job
@@ -77,6 +79,8 @@ class StoreContract:
     TestStatistics = tests_of(statistics)
     TestInspection = tests_of(inspection)
     TestWakeups = tests_of(wakeups)
+    TestTransactions = tests_of(transactions)
+    TestSchema = tests_of(schema)
     TestOutages = tests_of(outages)
 
     @pytest.fixture
