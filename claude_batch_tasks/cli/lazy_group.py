@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, _Entry]] = {
     },
     "Set-up": {
         "doctor": _Entry("doctor", "Check the set-up, and say how to repair it."),
+        "migrate": _Entry("migrate", "Create the tables of the store, or bring them up to date."),
         "workers": _Entry("workers", "List the workers that run."),
         "report": _Entry("report", "Print a report on a job for a support ticket."),
         "completion": _Entry("completion", "Print the script that completes commands in your shell."),

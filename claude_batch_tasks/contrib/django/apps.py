@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core.checks import register
+from django.db.models.signals import post_migrate
 
-from claude_batch_tasks.contrib.django import checks
+from claude_batch_tasks.contrib.django import checks, store_tables
 
 
 class ClaudeBatchConfig(AppConfig):
@@ -18,3 +19,4 @@ class ClaudeBatchConfig(AppConfig):
     def ready(self) -> None:
         register(checks.of_settings, checks.TAG)
         register(checks.of_servers, checks.TAG, deploy=True)
+        post_migrate.connect(store_tables.catch_up, sender=self)
