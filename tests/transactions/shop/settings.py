@@ -1,0 +1,39 @@
+"""Settings of the project, which come from the environment of a test."""
+
+import json
+import os
+from urllib.parse import urlsplit
+
+from tests.support import FAST
+
+_url = urlsplit(os.environ["DATABASE"])
+
+SECRET_KEY = "tests"
+USE_TZ = True
+ROOT_URLCONF = "tests.transactions.shop.urls"
+ALLOWED_HOSTS = ["*"]
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "claude_batch_tasks.contrib.django",
+    "tests.transactions.shop.apps.ShopConfig",
+]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": _url.hostname,
+        "PORT": _url.port,
+        "USER": _url.username,
+        "NAME": _url.path[1:],
+        **json.loads(os.environ.get("OPTIONS_OF_DATABASE", "{}")),
+    },
+    "files": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+}
+DATABASE_ROUTERS = json.loads(os.environ.get("ROUTERS", "[]"))
+CELERY_BROKER_URL = os.environ.get("BROKER", "memory://")
+CELERY_RESULT_BACKEND = os.environ.get("BACKEND", "cache+memory://")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_RESULT_EXPIRES = 7 * 86_400
+globals().update({f"CELERY_{name}": value for name, value in FAST.items()})
+CELERY_CLAUDE_BATCH_STORE_URL = os.environ.get("STORE", "django://default")
