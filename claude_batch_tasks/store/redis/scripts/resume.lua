@@ -11,7 +11,8 @@ if state ~= STATE.failed and state ~= STATE.completed and state ~= STATE.cancele
   return 0
 end
 for at = 4, 3 + (#ARGV - 1) / 2 do
-  if redis.call('HEXISTS', KEYS[at], BATCH.count) == 0 then
+  -- The job itself is in the place of a batch if only its end is left.
+  if KEYS[at] ~= KEYS[1] and redis.call('HEXISTS', KEYS[at], BATCH.count) == 0 then
     return 0
   end
 end

@@ -199,6 +199,13 @@ class TestAFailedJob:
         assert store.leases.acquire_lease(BATCH, 6, "me", LONG).state == "stale"
         assert store.leases.acquire_lease(BATCH, 7, "me", LONG).state == "taken"
 
+    def test_of_which_only_the_end_is_left_is_due_itself(self, store: Store, job: str) -> None:
+        store.jobs.update_job(job, state="failed", ended_at=5.0)
+        store.jobs.expire_job(job, LONG)
+        assert store.jobs.resume_job(job, {"state": "running", "ended_at": None}, {})
+        assert (read_job(store).state, read_job(store).ended_at) == ("running", None)
+        assert store.schedule.take_due(10)[0] == [Unit(job)]
+
 
 class TestAJob:
     def test_is_created_once(self, store: Store) -> None:
