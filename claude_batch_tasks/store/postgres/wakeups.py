@@ -8,14 +8,13 @@ from contextlib import contextmanager
 
 from psycopg import sql
 
-from claude_batch_tasks import steady
 from claude_batch_tasks.store.interface import WakeupListener
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
 from claude_batch_tasks.store.postgres.sources import Connected
 from claude_batch_tasks.store.postgres.statements import SCHEMA, with_schema
 
-#: The channel that ``announce_due`` and ``announce_pool`` notify, with the name of their schema.
-CHANNEL = "claude_batch_due"
+#: The channel that ``announce_due`` and ``announce_pool`` notify; like them, it has the name of the schema.
+CHANNEL = f"{SCHEMA}:due"
 
 #: Seconds within which a notification must come where a pooler stands between, or none ever will.
 _TRIAL = 2.0
@@ -43,35 +42,32 @@ class PostgresWakeupListener(Part):
     def __init__(self, connection: Connection, listening: Connected) -> None:
         super().__init__(connection)
         self._listening = listening
-        self._schema = with_schema(SCHEMA, connection.schema)
 
     @answering
     def subscribe(self) -> bool:
         """Subscribe; return False if no notification gets through to this connection."""
         if is_pooled(self._listening) and not self._gets_through():
             return False
-        self._listening.execute(f"LISTEN {CHANNEL}")
+        self._listen_to(with_schema(CHANNEL, self._connection.schema))
         return True
 
     @answering
     def wait(self, seconds: float) -> bool:
-        deadline = steady.monotonic_now() + seconds
-        while True:
-            left = max(deadline - steady.monotonic_now(), 0.0)
-            # To its end: what came together with the first notification is the same wake-up.
-            received = list(self._listening.notifies(timeout=left, stop_after=1))
-            if not received or any(each.payload == self._schema for each in received):
-                return bool(received)
+        # To its end: what came together with the first notification is the same wake-up.
+        return bool(list(self._listening.notifies(timeout=seconds, stop_after=1)))
 
     def _gets_through(self) -> bool:
         """Return whether the pooler leaves this connection its server: else notifications end at somebody else's."""
-        channel = f"claude_batch_trial_{uuid.uuid4().hex}"
-        self._listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        channel = f"{SCHEMA}:{uuid.uuid4().hex}"
+        self._listen_to(channel)
         with self._connection.lend() as other:
             other.execute("SELECT pg_notify(%s, '')", [channel])
         found = list(self._listening.notifies(timeout=_TRIAL, stop_after=1))
         self._listening.execute("UNLISTEN *")
         return bool(found)
+
+    def _listen_to(self, channel: str) -> None:
+        self._listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
 
 def is_pooled(connection: Connected) -> bool:

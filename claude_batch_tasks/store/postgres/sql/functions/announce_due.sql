@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION claude_batch.announce_due(at double precision) RETURN
 LANGUAGE plpgsql AS $$
 BEGIN
   IF at <= (SELECT due_at FROM claude_batch.units WHERE waiting AND due_at IS NOT NULL ORDER BY due_at LIMIT 1) THEN
-    PERFORM pg_notify('claude_batch_due', 'claude_batch');
+    PERFORM pg_notify('claude_batch:due', '');
   END IF;
 END
 $$;

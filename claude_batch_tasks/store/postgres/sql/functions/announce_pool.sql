@@ -2,7 +2,7 @@
 CREATE OR REPLACE FUNCTION claude_batch.announce_pool() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM pg_notify('claude_batch_due', 'claude_batch');
+  PERFORM pg_notify('claude_batch:due', '');
   RETURN NULL;
 END
 $$;
