@@ -237,6 +237,12 @@ def messages() -> Iterator[tuple[str, str]]:
 
 #: Of Anthropic's API, its SDK, Celery, RabbitMQ and a Redis.
 ELSEWHERE = {
+    # PostgreSQL's own
+    "autovacuum_enabled",
+    "full_page_writes",
+    "pg_backend_pid",
+    "pg_reload_conf",
+    "synchronous_commit",
     *("custom_id", "custom_ids", "max_tokens", "max_uses", "base_url", "after_id", "before_id"),
     *(
         "set_default",
