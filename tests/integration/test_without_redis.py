@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,30 +162,6 @@ def test_single_requests_share_a_batch(app: Celery, deployment: Deployment, star
         assert [result.get(timeout=120).text for result in results] == [f"Echo: ask {number}" for number in range(5)]
         assert simulator.journal().paid_twice() == []
     deployment.check(worker)
-
-
-def test_a_full_pool_does_not_wait_for_the_next_second(
-    app: Celery, deployment: Deployment, start_here: Callable[..., Worker]
-) -> None:
-    """The ask that fills it wakes the worker."""
-    with Simulator() as simulator:
-        start_here(
-            simulator.url,
-            options=("--concurrency=2",),
-            config=deployment.settings,
-            name=deployment.name(),
-            **deployment.env,
-        )
-        # Without the wake-ups, a pool waits for half a second on average.
-        waits = []
-        for number in range(6):
-            began = time.monotonic()
-            ask.apply_async((make_params(f"full {number}"),), ask_max_requests=1, ask_max_wait=600)
-            known = len(simulator.journal().calls_to("create"))
-            wait_until(lambda known=known, n=number: len(simulator.journal().calls_to("create")) > n or known > n, 30)
-            waits.append(time.monotonic() - began)
-    assert sorted(waits)[0] < 1.0, waits
-    deployment.check()
 
 
 def test_a_worker_that_is_killed_loses_nothing(
