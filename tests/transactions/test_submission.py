@@ -130,7 +130,8 @@ class TestWithoutWorkers:
             with transaction.atomic():
                 result = run_batch.apply_async(
                     (REQUESTS,), queue="slow", priority=7, headers={"tenant": "t"}, link=follow.s(),
-                    link_error=follow.si({"succeeded": 0}), expires=600, stamped_headers=["stamp"], stamp="s", countdown=50,
+                    link_error=follow.si({"succeeded": 0}), expires=600, stamped_headers=["stamp"], stamp="s",
+                    countdown=50,
                 )
             from claude_batch_tasks.records import Unit
             from claude_batch_tasks.steps import message_chain
@@ -138,7 +139,8 @@ class TestWithoutWorkers:
             options = message_chain.make_first_message(app, job, result.id).options
             [due] = store.schedule.due_times([Unit(result.id)])
             print(json.dumps([
-                options["queue"], options["priority"], options["headers"], options["link"]["task"].rpartition(".")[2], len(options["link_error"]) > 0,
+                options["queue"], options["priority"], options["headers"],
+                options["link"]["task"].rpartition(".")[2], len(options["link_error"]) > 0,
                 options["stamp"], "expires" in options, 45 < due - store.now() < 51, store.schedule.take_due(10)[0],
             ]))
             """
@@ -310,7 +312,8 @@ class TestWithWorkers:
                 answer = ask.using(mine).delay(make_params())
                 mine.execute("INSERT INTO shop_order (job_id) VALUES (%s)", [job.id])
                 mine.commit()
-            print(json.dumps([job.get(timeout=60)["succeeded"], answer.get(timeout=60).type, Order.objects.get().job_id == job.id]))
+            succeeded, kind = job.get(timeout=60)["succeeded"], answer.get(timeout=60).type
+            print(json.dumps([succeeded, kind, Order.objects.get().job_id == job.id]))
             """
         )
         assert found == [1, "succeeded", True]

@@ -38,8 +38,8 @@ def test_every_method_is_called_by_a_test_of_what_it_does() -> None:
 
 
 def test_every_method_is_called_while_the_store_is_down() -> None:
-    # The clock goes on without it, a name or a right is not asked of anybody, a store that wakes nobody says it in any state, and
-    # that the server is down is what an inspection finds.
+    # The clock goes on without it, names and rights are not asked of anybody, a store that wakes nobody says it in any
+    # state, and that the server is down is what an inspection finds.
     own = {"records.name_batch", "wakeups.listen", "inspection.inspect_server"}
     own |= {"transactions.current", "transactions.join", "schema.describe_rights"}
     assert METHODS - own | {"check_schema"} == set(outages.CALLS)
