@@ -71,13 +71,14 @@ class AskResult(StoredResult):
         # Celery's implicit app, in a program or a thread without one, has no result back end.
         super().__init__(id, backend, task_name, app or configured_app(), parent)
 
-    def expect_place(self, place: AskPlace, settings: Settings) -> None:
+    def expect_place(self, place: AskPlace, settings: Settings, transaction: str | None = None) -> None:
         """Record where the ask is in the store.
 
         Args:
             settings: those of the app.
+            transaction: the one of the caller's that it is a part of, as ``store.transactions`` names it.
         """
-        self._place, self._settings = place, settings
+        self._place, self._settings, self._transaction = place, settings, transaction
 
     def get(  # type: ignore[override]
         self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any
@@ -110,7 +111,7 @@ class AskResult(StoredResult):
         return await asyncio.to_thread(self._read_answer, propagate)
 
     async def _wait_until_ready(self) -> None:
-        self.check_transaction()
+        self._check_transaction()
         watch = watch_asks(self._store)
         await watch.wait_for_end(str(self.id))
         while not await asyncio.to_thread(self._has_ended):

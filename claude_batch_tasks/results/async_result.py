@@ -45,11 +45,7 @@ class StoredResult(_AsyncResult):
     def __init__(self, id: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(str(id), *args, **kwargs)  # Celery 5.5 finds nothing under a UUID
 
-    def follow_transaction(self, transaction: str | None) -> None:
-        """Record of which transaction it is a part, as ``store.transactions`` names that."""
-        self._transaction = transaction
-
-    def check_transaction(self) -> None:
+    def _check_transaction(self) -> None:
         """Refuse to wait for what begins only after the caller's own transaction.
 
         Raises:
@@ -70,7 +66,7 @@ class StoredResult(_AsyncResult):
         Raises:
             BatchTasksError: it begins only after the transaction that this thread is in.
         """
-        self.check_transaction()
+        self._check_transaction()
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _EVERY if ends is None else ends - time.monotonic()
@@ -133,9 +129,14 @@ class JobResult(StoredResult):
         self._expected = expected
         super().__init__(id, *args, **kwargs)
 
-    def expect_job(self) -> None:
-        """Record that the job is in the store."""
+    def expect_job(self, transaction: str | None = None) -> None:
+        """Record that the job is in the store.
+
+        Args:
+            transaction: the one of the caller's that it is a part of, as ``store.transactions`` names it.
+        """
         self._seen = True
+        self._transaction = transaction or self._transaction
 
     def get(self, timeout: float | None = None, propagate: bool = True, *args: Any, **options: Any) -> Summary:
         """Return the result as Celery's AsyncResult does.

@@ -73,7 +73,7 @@ class SendJob(InnerTask):
             sent_jobs.record_sent(self.app, store, job_id, record, delay, seen)
         else:
             sent_jobs.leave_to_workers(store, job_id, record, delay, seen[-1])
-            sent.follow_transaction(transaction)
+            sent.expect_job(transaction)
         result: AsyncResult[Any] = sent
         return result
 

@@ -53,8 +53,8 @@ class SendAsk(InnerTask):
                 result = eager_asks.end_ask(self.app, found, *encode_caller(self.app, options, headers))
             else:
                 with _explained_outage(found.ask_id):
-                    result.expect_place(store_ask(self.app, found, options, headers), found.plan.settings)
-                    result.follow_transaction(open_store(found.plan.settings).transactions.current())
+                    settings, place = found.plan.settings, store_ask(self.app, found, options, headers)
+                    result.expect_place(place, settings, open_store(settings).transactions.current())
         result.ignored = bool(options.get("ignore_result", self.ignore_result))
         if parent is not None and options.get("add_to_parent", True):
             parent.add_trail(result)
