@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_apart: ContextVar[bool] = ContextVar("claude_batch_apart", default=False)
+_apart: ContextVar[bool] = ContextVar("apart", default=False)
 
 
 def is_apart() -> bool:

@@ -145,6 +145,7 @@ def apply_async() -> None:
     )
     assert_type(run_batch.apply((REQUESTS,), {"retries": 0}), EagerResult[Summary])
     run_batch.delay_on_commit(REQUESTS, fallback="off")
+    assert_type(run_batch.using(object()).delay(REQUESTS, fallback="off"), AsyncResult[Summary])
     run_batch.apply_async_on_commit((REQUESTS,), {"fallback": "off"}, task_id="an-id", queue="nightly")
 
 
@@ -250,6 +251,7 @@ def asks(of_the_sdk: MessageCreateParamsNonStreaming, loose: dict[str, Any]) -> 
     ask.apply_async(kwargs={"params": PARAMS, "pool": "reviews"})
     assert_type(ask.apply((PARAMS,)).get(), RequestResult)
     ask.delay_on_commit(PARAMS, pool="reviews")
+    assert_type(ask.using(object()).delay(PARAMS, pool="reviews"), AskResult)
     ask.apply_async_on_commit((PARAMS,), {"pool": "reviews"}, queue="nightly")
 
 

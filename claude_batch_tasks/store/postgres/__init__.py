@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
-from claude_batch_tasks.store.postgres.store import PostgresStore as PostgresStore, open_store_at as open_store_at
+from claude_batch_tasks.store.postgres.opening import open_store_at as open_store_at
+from claude_batch_tasks.store.postgres.store import PostgresStore as PostgresStore

@@ -18,11 +18,11 @@ from claude_batch_tasks.store.apart import is_apart
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.packing import Packer
-from claude_batch_tasks.store.postgres import joined
+from claude_batch_tasks.store.postgres.borrowed import lent
+from claude_batch_tasks.store.postgres.borrowed.views import view_connection
 from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
 from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_queries, with_schema
-from claude_batch_tasks.store.postgres.views import view_connection
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -85,11 +85,11 @@ class Connection:
 
     def in_transaction(self) -> bool:
         """Return whether what this thread does is part of a transaction of the caller's."""
-        return joined.given() is not None or (not is_apart() and self.source.in_transaction())
+        return lent.given() is not None or (not is_apart() and self.source.in_transaction())
 
     def _connect(self) -> AbstractContextManager[Connected]:
         """Lend the connection that the caller gave, else one of the source; while apart, one in no transaction."""
-        if (given := joined.given()) is not None:
+        if (given := lent.given()) is not None:
             return nullcontext(view_connection(given))
         if is_apart() and self.source.in_transaction():
             return self.source.listen()

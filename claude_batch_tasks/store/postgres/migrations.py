@@ -61,7 +61,7 @@ def list_statements(connection: Connected, schema: str = SCHEMA) -> list[str]:
     if found is not None and found >= VERSION:
         return []
     statements = ["SET LOCAL check_function_bodies = off"]  # each may call those that follow
-    if not _exists(connection, "namespace", with_schema("claude_batch", schema)):
+    if not _exists(connection, "to_regnamespace", with_schema("claude_batch", schema)):
         # Only then: whoever owns the schema need not be allowed to create one.
         statements.append(with_schema("CREATE SCHEMA claude_batch", schema))
     if found is None:
@@ -112,14 +112,14 @@ def drop(connection: Connected, schema: str = SCHEMA) -> int:
 
 def _read_version(connection: Connected, schema: str) -> int | None:
     """Return the version of the schema; None: its tables are not there."""
-    if not _exists(connection, "class", with_schema("claude_batch.schema_version", schema)):
+    if not _exists(connection, "to_regclass", with_schema("claude_batch.schema_version", schema)):
         return None
     row = connection.execute(with_schema("SELECT version FROM claude_batch.schema_version", schema)).fetchone()
     return int(row[0]) if row else 0
 
 
-def _exists(connection: Connected, kind: str, name: str) -> bool:
-    (found,) = connection.execute(f"SELECT to_reg{kind}(%s) IS NOT NULL", [name]).fetchone() or (False,)
+def _exists(connection: Connected, find: str, name: str) -> bool:
+    (found,) = connection.execute(f"SELECT {find}(%s) IS NOT NULL", [name]).fetchone() or (False,)
     return bool(found)
 
 

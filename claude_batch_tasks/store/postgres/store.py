@@ -5,20 +5,16 @@ The atomic steps are the functions in ``sql/functions``; what is a single statem
 
 from __future__ import annotations
 
-import functools
-import os
-
-from claude_batch_tasks.settings.store_urls import postgres_address
 from claude_batch_tasks.store import interface
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import parts
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
+from claude_batch_tasks.store.postgres.database import PostgresSchema, PostgresTransactions
 from claude_batch_tasks.store.postgres.inspection import PostgresInspection
 from claude_batch_tasks.store.postgres.parts.asks import PostgresAsks
 from claude_batch_tasks.store.postgres.parts.budget import PostgresBudget
-from claude_batch_tasks.store.postgres.parts.database import PostgresSchema, PostgresTransactions
 from claude_batch_tasks.store.postgres.parts.pools import PostgresPools
-from claude_batch_tasks.store.postgres.sources import ConnectionSource, Pool
+from claude_batch_tasks.store.postgres.sources import ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA
 from claude_batch_tasks.store.postgres.wakeups import PostgresWakeups
 
@@ -66,34 +62,3 @@ class PostgresStore(Part):
     def now(self) -> float:
         """Return the time by the database's clock, epoch seconds."""
         return self._connection.now()
-
-
-def _open_source(url: str) -> ConnectionSource:
-    """Return where connections come from that a URL, or the dotted path of an engine, names."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        from claude_batch_tasks.store.postgres.sqlalchemy_engine import SqlalchemyEngine
-
-        return SqlalchemyEngine(url)
-    if scheme == "django":
-        from claude_batch_tasks.store.postgres.django_alias import DjangoAlias
-
-        return DjangoAlias(rest.strip("/") or "default")
-    return Pool(url, postgres_address(url))
-
-
-@functools.lru_cache(maxsize=32)
-def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> PostgresStore:
-    return PostgresStore(_open_source(url), prefix + SCHEMA, Cipher(keys))
-
-
-def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> PostgresStore:
-    """Return the store in a database, one per process: no connection is used after a fork that was made before.
-
-    Args:
-        url: ``postgresql://...``, ``django://ALIAS``, or the dotted path of a SQLAlchemy engine.
-
-    Raises:
-        InvalidSettings: it names no connections that the store can use; the text says why.
-    """
-    return _open(url, keys, prefix, os.getpid())

@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
-from claude_batch_tasks.store.redis.store import RedisStore as RedisStore, open_store_at as open_store_at
+from claude_batch_tasks.store.redis.opening import open_store_at as open_store_at
+from claude_batch_tasks.store.redis.store import RedisStore as RedisStore

@@ -6,28 +6,19 @@ files in ``scripts``.
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable
 
 import redis
 
-from claude_batch_tasks import transport
-from claude_batch_tasks.settings import redis_reports, redis_urls
 from claude_batch_tasks.store import interface
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.redis import parts
 from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
+from claude_batch_tasks.store.redis.database import RedisSchema, RedisTransactions
 from claude_batch_tasks.store.redis.parts.asks import RedisAsks
-from claude_batch_tasks.store.redis.parts.database import RedisSchema, RedisTransactions
 from claude_batch_tasks.store.redis.parts.inspection import RedisInspection
 from claude_batch_tasks.store.redis.parts.pools import RedisPools
-from claude_batch_tasks.store.redis.prefixing import client_class
-
-#: Time-outs of a connection with a subscription, which may be silent. Nothing is sent to test it: keep-alive notices in
-#: half a minute that the server is gone, and would not while an answer to a test is missing.
-_OF_LISTENERS = {**transport.TIMEOUTS, "health_check_interval": 0}
 
 
 class RedisStore(Part):
@@ -85,16 +76,3 @@ class RedisStore(Part):
     def now(self) -> float:
         """Return the time by Redis' clock, epoch seconds."""
         return self._connection.now()
-
-
-@functools.lru_cache(maxsize=32)
-def _open(url: str, keys: tuple[str, ...], prefix: str, pid: int) -> RedisStore:
-    client = redis_urls.connect_redis(url, transport.TIMEOUTS, transport.make_distrustful, client_class(prefix))
-    connect_listener = functools.partial(redis_urls.connect_redis, url, _OF_LISTENERS)
-    connect_inspector = functools.partial(redis_reports.connect_client, url)
-    return RedisStore(client, redis_urls.redis_address(url), Cipher(keys), connect_listener, connect_inspector)
-
-
-def open_store_at(url: str, keys: tuple[str, ...] = (), prefix: str = "") -> RedisStore:
-    """Return the store behind a Redis URL, one per process: no connection is used after a fork that was made before."""
-    return _open(url, keys, prefix, os.getpid())

@@ -12,8 +12,8 @@ import psycopg
 from kombu.utils.imports import symbol_by_name
 
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.store.postgres.borrowed.views import view_connection
 from claude_batch_tasks.store.postgres.sources import Connected
-from claude_batch_tasks.store.postgres.views import view_connection
 
 #: The engines of this process that a child process must not use as they are.
 _engines: weakref.WeakSet[Any] = weakref.WeakSet()

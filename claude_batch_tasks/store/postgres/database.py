@@ -10,12 +10,12 @@ from psycopg import errors as sql_errors
 
 from claude_batch_tasks.errors import BatchTasksError, InvalidSettings
 from claude_batch_tasks.store.apart import stay_apart
-from claude_batch_tasks.store.postgres import joined, migrations
+from claude_batch_tasks.store.postgres import migrations
+from claude_batch_tasks.store.postgres.borrowed import lent
+from claude_batch_tasks.store.postgres.borrowed.views import view_connection
 from claude_batch_tasks.store.postgres.connection import OUTAGES, Connection, Part, answering
-from claude_batch_tasks.store.postgres.lent import find_connection
 from claude_batch_tasks.store.postgres.sources import Connected
 from claude_batch_tasks.store.postgres.statements import with_schema
-from claude_batch_tasks.store.postgres.views import view_connection
 
 
 class PostgresTransactions(Part):
@@ -28,9 +28,9 @@ class PostgresTransactions(Part):
 
     @contextmanager
     def join(self, connection: Any) -> Iterator[None]:
-        given = find_connection(connection)
+        given = lent.find_connection(connection)
         self._check_database(given)
-        with joined.use_connection(given):
+        with lent.use_connection(given):
             yield
 
     @answering
@@ -41,7 +41,7 @@ class PostgresTransactions(Part):
     def _check_database(self, given: Connected) -> None:
         """Refuse a connection to another database, of which no worker would find the job."""
         (theirs,) = view_connection(given).execute(self._sql["name_database"]).fetchone() or (None,)
-        with joined.use_connection(None), stay_apart():
+        with lent.use_connection(None), stay_apart():
             ours = self._fetch_value("name_database")
         if theirs != ours:
             raise InvalidSettings(

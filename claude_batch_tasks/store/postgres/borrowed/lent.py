@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg
@@ -11,6 +14,23 @@ from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.store.postgres.sources import Connected
 
 _KINDS = "a psycopg 3 connection, or a Connection or Session of SQLAlchemy with postgresql+psycopg://"
+
+_given: ContextVar[Connected | None] = ContextVar("given", default=None)
+
+
+def given() -> Connected | None:
+    """Return the connection that the caller gave; None: there is none."""
+    return _given.get()
+
+
+@contextmanager
+def use_connection(connection: Connected | None) -> Iterator[None]:
+    """Make all that is done meanwhile a part of the transaction of this connection."""
+    token = _given.set(connection)
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 def find_connection(given: Any) -> Connected:

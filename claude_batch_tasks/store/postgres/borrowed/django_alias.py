@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 
 from claude_batch_tasks.errors import InvalidSettings
+from claude_batch_tasks.store.postgres.borrowed.views import view_connection
 from claude_batch_tasks.store.postgres.sources import Connected
-from claude_batch_tasks.store.postgres.views import view_connection
 
 #: Seconds for which a connection stays open that was made for the store, at least: a worker's threads are neither
 #: requests nor tasks, after which Django closes connections. ``CONN_MAX_AGE`` may be more.
