@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import django
 import psycopg
 import pytest
 import sqlalchemy
@@ -136,6 +137,7 @@ class TestDjango:
         )
         assert found == ["unavailable", None, "unavailable", "OperationalError", None, 0]
 
+    @pytest.mark.skipif(django.VERSION < (5, 1), reason="this Django has no pool")
     def test_a_thread_gives_its_connection_back_when_it_ends(self, project: Project) -> None:
         project.env["OPTIONS_OF_DATABASE"] = '{"OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 5}}}'
         found = project.run(

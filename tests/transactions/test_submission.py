@@ -318,3 +318,17 @@ class TestWithWorkers:
         )
         assert found == [1, "succeeded", True]
         assert len(states(project)) == 2  # that of the ask's pool, too
+
+
+@pytest.mark.workers
+def test_a_step_is_no_part_of_a_transaction_of_its_task_class(served_project: Served) -> None:
+    """Else a rollback would take back that a batch was created, and it would be created, and paid, again."""
+    project, simulator = served_project
+    failed = project.folder / "failed"
+    project.env["FAILS_ONCE"] = str(failed)
+    with project.worker() as worker:
+        job_id = project.run("print(json.dumps(run_batch.delay(REQUESTS).id))")
+        wait_until(lambda: states(project)[job_id] == "completed", 90)
+    assert failed.exists()
+    assert "after the step" in worker.log.read_text()
+    assert len(simulator.state().batches) == 1

@@ -18,7 +18,7 @@ class View(psycopg.Connection[Any]):
     """
 
     def __init__(self, raw: psycopg.Connection[Any]) -> None:
-        if raw.pgconn.pipeline_status != PipelineStatus.OFF:
+        if psycopg.Pipeline.is_supported() and raw.pgconn.pipeline_status != PipelineStatus.OFF:
             raise InvalidSettings(
                 "the connection is in pipeline mode, in which the store cannot use it: end the pipeline"
             )
