@@ -40,7 +40,7 @@ class JobResults:
         """Return the outcomes of finished batches or, if there are ``ids``, those of these requests."""
         if ids is not None:
             _check_choices(type, order)
-            return (result for result in self._read_some(self._search_all_ids(ids)) if type in (None, result.type))
+            return (result for result in self._read_some(*self._search_all_ids(ids)) if type in (None, result.type))
         return (as_result(custom_id, outcome, self._answers) for custom_id, outcome in self.read_outcomes(type, order))
 
     def read_combined(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
@@ -87,10 +87,10 @@ class JobResults:
 
     def find_result(self, custom_id: str) -> RequestResult:
         """Return the outcome of one request."""
-        places = self._search_all_ids([custom_id])
+        job, batches, places = self._search_all_ids([custom_id])
         if not places:
             raise RequestNotFound(f"job {self._job_id} has no request {custom_id!r}: check the custom_id")
-        for result in self._read_some(places):
+        for result in self._read_some(job, batches, places):
             return result
         raise RequestNotFound(
             f"request {custom_id!r} of job {self._job_id} has no outcome yet: try again when "
@@ -122,17 +122,19 @@ class JobResults:
         """Return the outcomes of finished batches as an Arrow table."""
         return flat_rows.to_arrow(self.read_outcomes(type, order))
 
-    def _search_all_ids(self, ids: Iterable[str]) -> Places:
-        return RequestSearch(self._store, self._job_id, read_job(self._store, self._job_id)).find_places(ids)
-
-    def _read_some(self, places: Places) -> Iterator[RequestResult]:
-        """Yield the outcomes of the requests at these places that have a final one."""
+    def _search_all_ids(self, ids: Iterable[str]) -> tuple[JobRecord, list[BatchRecord], Places]:
+        """Return the places of those ids that the job has, after the records of the job and of its batches."""
         job = read_job(self._store, self._job_id)
+        search = RequestSearch(self._store, self._job_id, job)
+        return job, search.batches, search.find_places(ids)
+
+    def _read_some(self, job: JobRecord, batches: list[BatchRecord], places: Places) -> Iterator[RequestResult]:
+        """Yield the outcomes of the requests at these places that have a final one."""
+        answers = self._answers if job.output is not None else None
         for number, wanted in places.items():
-            if (batch := self._store.records.read_batch(self._job_id, number)) is not None:
-                reader = Reader(self._store, self._job_id, job, number, batch, self._prices)
-                for outcome in reader.read_chosen(wanted):
-                    yield as_result(wanted[outcome.place], outcome, self._answers)
+            reader = Reader(self._store, self._job_id, job, number, batches[number], self._prices)
+            for outcome in reader.read_chosen(wanted):
+                yield as_result(wanted[outcome.place], outcome, answers)
 
     def _open_readers(self, only: Type | None, order: Order) -> Iterator[Reader]:
         """Return the readers of the batches that are finished by now."""

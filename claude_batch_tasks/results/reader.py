@@ -172,9 +172,7 @@ class Reader:
         """
         batch = self._batch
         # If a key is gone, the rows of an earlier download must not be taken for those of the last.
-        if batch.layers and self._store.records.missing_keys(
-            self._job_id, self._number, lost_records.layer_names(batch, "rows", "pieces")
-        ):
+        if len(batch.layers) > 1 and self._are_rows_missing():
             yield from self._among_all(places)
             return
         wanted, notes = dict(places), dict[int, str]()
@@ -187,10 +185,17 @@ class Reader:
         lost = self._answers_lost()
         if batch.layers:
             yield from self._chosen_rows(wanted, notes, lost)
-            if wanted and batch.error is None:
+            if wanted and len(batch.layers) == 1 and self._are_rows_missing():
+                yield from self._among_all(wanted)
+            elif wanted and batch.error is None:
                 raise self._missing_error(len(wanted))
         elif wanted:
             yield from self._chosen_defaults(wanted, notes, lost)
+
+    def _are_rows_missing(self) -> bool:
+        """Return whether rows of the batch are gone, or where they are."""
+        names = lost_records.layer_names(self._batch, "rows", "pieces")
+        return bool(self._store.records.missing_keys(self._job_id, self._number, names))
 
     def _chosen_defaults(self, wanted: Mapping[int, str], notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
         """Yield the outcomes of requests of a batch without rows."""

@@ -19,6 +19,9 @@ Places = dict[int, dict[int, str]]
 class RequestSearch:
     """A search through the requests of one job, by its index of custom_ids or, if that is gone, by reading all ids.
 
+    Args:
+        job: the record of the job.
+
     Raises:
         ResultsMissing: records of batches are gone.
     """
@@ -28,7 +31,8 @@ class RequestSearch:
         records = store.records.find_batches(job_id)
         if None in records and (error := lost_records.of_records(store, job_id, job, records)):
             raise error
-        self._batches = [record for record in records if record is not None]
+        #: The records of the job's batches.
+        self.batches = [record for record in records if record is not None]
 
     def find_places(self, ids: Iterable[str]) -> Places:
         """Return the places of those ids that the job has."""
@@ -43,8 +47,8 @@ class RequestSearch:
     def _look_up(self, ids: Iterable[str]) -> tuple[Places, set[str]]:
         """Return the places that the index has, and the ids that it does not have."""
         # The index of an adopted job came with its results.
-        with_results = {"batch": 0, "attempt": self._batches[0].published} if self._job.adopted else {}
-        firsts = [batch.first for batch in self._batches]
+        with_results = {"batch": 0, "attempt": self.batches[0].published} if self._job.adopted else {}
+        firsts = [batch.first for batch in self.batches]
         parts: dict[int, bytes] = {}
         found: Places = {}
         absent: set[str] = set()
@@ -60,14 +64,14 @@ class RequestSearch:
 
     def _index_is_gone(self) -> bool:
         if self._job.adopted:
-            attempt = self._batches[0].published
+            attempt = self.batches[0].published
             return attempt is not None and bool(self._store.records.missing_keys(self._job_id, 0, [f"index:{attempt}"]))
         return bool(self._store.records.missing_keys(self._job_id, None, ["index"]))
 
     def _read_all(self, ids: Collection[str]) -> Places:
         """Return the places of the ids without the index."""
         found: Places = {}
-        for number, batch in enumerate(self._batches):
+        for number, batch in enumerate(self.batches):
             if self._job.adopted:
                 outcomes = Reader(self._store, self._job_id, self._job, number, batch).read_outcomes()
                 named: Iterable[tuple[int, str]] = ((outcome.place, outcome.row.custom_id) for outcome in outcomes)
@@ -83,5 +87,5 @@ class RequestSearch:
             with suppress(ResultsMissing, IndexError):
                 [(place, custom_id)] = places.items()
                 return places if self._store.payloads.find_custom_id(self._job_id, number, place) == custom_id else {}
-        sent = load_custom_ids(self._store, self._job_id, self._job, number, self._batches[number])
+        sent = load_custom_ids(self._store, self._job_id, self._job, number, self.batches[number])
         return {place: custom_id for place, custom_id in places.items() if custom_id == sent[place]}

@@ -25,11 +25,10 @@ def stored_names(cls: type[msgspec.Struct]) -> dict[str, str]:
 #: Made here, where there is one thread: msgspec (0.22) learns of a type when that is first decoded, and two threads
 #: that do so at once end the process.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {cls: msgspec.json.Decoder(cls) for cls in _RECORDS}
+_decode_hashes = msgspec.json.Decoder(list[Any]).decode
 
 #: Stored names of all fields, and of those without which a record is none.
-_KNOWN: dict[type, frozenset[bytes]] = {
-    cls: frozenset(name.encode() for name in stored_names(cls).values()) for cls in _RECORDS
-}
+_KNOWN: dict[type, frozenset[str]] = {cls: frozenset(stored_names(cls).values()) for cls in _RECORDS}
 _REQUIRED: dict[type, frozenset[str]] = {
     cls: frozenset(field.encode_name for field in msgspec.structs.fields(cls) if field.required) for cls in _RECORDS
 }
@@ -56,10 +55,15 @@ def changed_fields(changes: Mapping[str, Any]) -> list[Any]:
     return [part for name, value in changes.items() for part in (_STORED.get(name, name), _encode(value))]
 
 
-def read_record(cls: type[_Record], fields: Mapping[bytes, bytes]) -> _Record | None:
+def decode_hashes(encoded: bytes) -> list[dict[str, str]]:
+    """Return the fields of hashes, from what the script says."""
+    return [dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {} for flat in _decode_hashes(encoded)]
+
+
+def read_record(cls: type[_Record], fields: Mapping[str, str]) -> _Record | None:
     """Return the record that a hash holds; None: it is gone."""
     known = _KNOWN[cls]
-    values = {name.decode(): msgspec.Raw(value) for name, value in fields.items() if name in known}
+    values = {name: msgspec.Raw(value) for name, value in fields.items() if name in known}
     if not _REQUIRED[cls] <= values.keys():
         return None  # gone, or what an earlier release wrote into a hash that had been evicted
     found: _Record = _DECODERS[cls].decode(_encode(values))

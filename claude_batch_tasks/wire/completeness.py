@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import compress
+from itertools import accumulate, compress
 from typing import Any, cast
 
 from claude_batch_tasks import rules
@@ -32,8 +33,12 @@ from claude_batch_tasks.wire.result_rows import (
 )
 from claude_batch_tasks.wire.token_usage import USAGE, Usage
 
-#: Rows are stored in chunks of about this many bytes.
-_PIECE = 1_000_000
+#: Rows are decoded this many bytes at a time, about.
+_BLOCK = 1_000_000
+
+#: Rows are stored in chunks of at most this many bytes, unless a single row has more: to read one row, all of its chunk
+#: is unpacked.
+PIECE_BYTES = 65_536
 
 #: Stands in place of a chunk's number where there is none.
 MISSING = 2**32 - 1
@@ -96,8 +101,8 @@ class Completeness:
         """Yield the rows to store, in chunks: those that belong to this batch, once each."""
         number = 0
         try:
-            for block in read_blocks(chunks, _PIECE):
-                if piece := self._keep_block(block, number):
+            for block in read_blocks(chunks, _BLOCK):
+                for piece in self._keep_block(block, number):
                     yield piece
                     number += 1
                 if self._surplus > rules.SURPLUS_LINES:
@@ -110,7 +115,12 @@ class Completeness:
         """Number of lines that are no results of this batch; reading stops when there are too many of them."""
         return self.duplicates + self.foreign + self.broken
 
-    def _keep_block(self, block: bytes, number: int) -> bytes:
+    def _keep_block(self, block: bytes, number: int) -> list[bytes]:
+        """Return the chunks of rows to store of a block.
+
+        Args:
+            number: that of the first of them.
+        """
         # Split at LF only: a text may hold raw U+2028 or U+0085, at which ``str`` methods would cut it apart.
         raw = block.rstrip(b"\n").split(b"\n")
         found: Sequence[Row | None] | None = decode_rows(block, raw)
@@ -128,7 +138,20 @@ class Completeness:
         self._count_rows(kept)
         if odd:
             self.unreadable += sum(row.unreadable for row in kept)
-        return b"\n".join(self.judged.judge_rows(places, kept, list(compress(raw, belongs))))
+        return self._divide_rows(places, self.judged.judge_rows(places, kept, list(compress(raw, belongs))), number)
+
+    def _divide_rows(self, places: list[int], lines: list[bytes], number: int) -> list[bytes]:
+        """Return lines in chunks; record in which of them each request's is."""
+        pieces: list[bytes] = []
+        ends, start = list(accumulate(len(line) + 1 for line in lines)), 0
+        while start < len(lines):
+            begins = ends[start - 1] if start else 0
+            end = max(bisect_right(ends, begins + PIECE_BYTES + 1), start + 1)
+            for place in places[start:end]:
+                self.pieces[place] = number + len(pieces)
+            pieces.append(b"\n".join(lines[start:end]))
+            start = end
+        return pieces
 
     def _read_singly(self, lines: list[bytes], cut: bytes | None) -> list[Row | None]:
         return [self._read_line(line, whole=line is not cut) for line in lines]

@@ -43,7 +43,7 @@ def read_record(cls: type[_Record], record: Mapping[str, str] | None) -> _Record
     """Return the record of a jsonb value; None: it is gone."""
     if record is None:
         return None
-    return _read_record(cls, {name.encode(): value.encode() for name, value in record.items()})
+    return _read_record(cls, record)
 
 
 def _object_of(texts: list[str]) -> str:

@@ -13,8 +13,10 @@ from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.packing import Packer
+from claude_batch_tasks.store.record_encoding import _Record, decode_hashes, read_record
 from claude_batch_tasks.store.redis.keys import first_key, job_key
 from claude_batch_tasks.store.redis.schema import open_schema
+from claude_batch_tasks.store.redis.scripts import Script
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -75,9 +77,19 @@ class Connection:
 class Part:
     """A part of a Redis store."""
 
+    _hashes = Script("read_records")
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._redis = connection.client
+
+    def _read_record(self, cls: type[_Record], key: str) -> _Record | None:
+        """Return the record that is at a key; None: it is gone."""
+        return read_record(cls, self._read_hashes(key)[0])
+
+    def _read_hashes(self, *keys: str) -> list[dict[str, str]]:
+        """Return the fields of hashes; none of one that is not there."""
+        return decode_hashes(self._hashes(keys=keys))
 
 
 def answering(method: _Method) -> _Method:

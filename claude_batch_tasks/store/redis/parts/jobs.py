@@ -16,7 +16,6 @@ from claude_batch_tasks.store.record_encoding import (
     changed_fields,
     changed_texts,
     read_labels,
-    read_record,
     retry_link,
     whole_record,
 )
@@ -99,7 +98,7 @@ class RedisJobs(Part):
 
     @answering
     def read_job(self, job_id: str) -> JobRecord | None:
-        return read_record(JobRecord, self._redis.hgetall(job_key(job_id)))
+        return self._read_record(JobRecord, job_key(job_id))
 
     @answering
     def update_job(self, job_id: str, *, only: JobState | None = None, **changes: Any) -> bool:

@@ -39,7 +39,7 @@ class RedisPayloads(Part):
 
         for piece, body in map_one_ahead(packed, pieces):
             ids = self._connection.packer.pack(_encode(piece.custom_ids), batch_key(job_id, piece.batch, "ids"))
-            values = (body, ids, len(piece.custom_ids))
+            values: tuple[list[bytes | int], ...] = ([body], [ids], [len(piece.custom_ids)])
             keys = (staging_key(job_id, nonce, piece.batch, name) for name in STAGED)
             self._chunks.push(dict(zip(keys, values, strict=True)))
 

@@ -27,19 +27,19 @@ class RedisRecords(Part):
 
     @answering
     def find_batches(self, job_id: str) -> list[BatchRecord | None]:
-        job, found = read_record(JobRecord, self._redis.hgetall(job_key(job_id))), list[BatchRecord | None]()
-        numbers = range(job.batches if job else 0)
+        # Most jobs have one batch.
+        job, batch = self._read_hashes(job_key(job_id), batch_key(job_id, 0))
+        record, found = read_record(JobRecord, job), list[BatchRecord | None]()
+        keys = [batch_key(job_id, number) for number in range(record.batches if record else 0)]
+        found += [read_record(BatchRecord, batch)] if keys else []
         # Not all at once: as they come from Redis, records take several times the memory.
-        for start in range(0, len(numbers), _PAGE):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for number in numbers[start : start + _PAGE]:
-                    pipe.hgetall(batch_key(job_id, number))
-                found += [read_record(BatchRecord, fields) for fields in pipe.execute()]
+        for start in range(1, len(keys), _PAGE):
+            found += [read_record(BatchRecord, fields) for fields in self._read_hashes(*keys[start : start + _PAGE])]
         return found
 
     @answering
     def read_batch(self, job_id: str, batch: int) -> BatchRecord | None:
-        return read_record(BatchRecord, self._redis.hgetall(batch_key(job_id, batch)))
+        return self._read_record(BatchRecord, batch_key(job_id, batch))
 
     @answering
     def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
@@ -63,7 +63,7 @@ class RedisRecords(Part):
         names = LaneRecord.__struct_fields__
         key, prefix = unit_key(unit)
         values = self._redis.hmget(key, [prefix + name for name in names])
-        fields = {n.encode(): v for n, v in zip(names, values, strict=True) if v is not None}
+        fields = {name: value.decode() for name, value in zip(names, values, strict=True) if value is not None}
         return read_record(LaneRecord, fields) or LaneRecord()
 
     @answering

@@ -11,7 +11,7 @@ from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.records import DeliveryCounts, Unit
 from claude_batch_tasks.store.interface import Leases
 from claude_batch_tasks.store.interface.results import Recorded, Runs
-from claude_batch_tasks.store.packing import map_one_ahead
+from claude_batch_tasks.store.packing import group_chunks, map_one_ahead
 from claude_batch_tasks.store.record_encoding import _encode
 from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
@@ -41,10 +41,10 @@ class RedisResults(Part):
         self._leases = leases
 
     def write_rows(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
-        key = attempt_key(job_id, batch, "rows", attempt)
+        key, pack = attempt_key(job_id, batch, "rows", attempt), self._connection.packer.pack
         try:
-            for _, piece in map_one_ahead(lambda piece: self._connection.packer.pack(piece, key), pieces):
-                self._chunks.push({key + copy: piece})
+            for _, packed in map_one_ahead(lambda group: [pack(piece, key) for piece in group], group_chunks(pieces)):
+                self._chunks.push({key + copy: packed})
         except BaseException:
             with suppress(StoreUnavailable):  # then it expires
                 self.discard_rows(job_id, batch, attempt, copy=copy)

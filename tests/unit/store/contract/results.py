@@ -67,6 +67,13 @@ class TestResults:
         assert store.results.find_chunks(JOB, 0, 1, range(1000)) == {0: 1, 1: 0}, "and likewise of many"
         assert [store.results.read_chunk(JOB, 0, 1, number) for number in range(3)] == [b"first", b"second", b""]
 
+    def test_in_many_chunks_keep_their_order(self, store: Store) -> None:
+        chunks = [b"%d," % number * 9000 for number in range(100)]
+        store.results.write_rows(JOB, 0, 1, iter(chunks))
+        store.results.publish_rows(BATCH, "me", 1, **NO_ROWS)
+        assert self.published(store) == chunks
+        assert store.results.read_chunk(JOB, 0, 1, 77) == chunks[77]
+
     def test_of_earlier_rounds_are_kept(self, store: Store) -> None:
         for attempt in range(1, 5):
             store.results.write_rows(JOB, 0, attempt, [b"%d" % attempt])

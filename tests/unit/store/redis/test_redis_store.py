@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
+import zstandard
 
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import JobNotFound, KeyMissing, PayloadDamaged, ResultsMissing, StoreUnavailable
@@ -92,6 +94,27 @@ class TestPayloads:
         assert store.jobs.read_job(job) is None
         with pytest.raises(JobNotFound):
             list(store.payloads.read_bodies(job, 0))
+
+    def test_of_any_size_are_read_in_their_order(
+        self, store: RedisStore, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """0.2.0 stored a megabyte in each chunk; several small ones come in one answer, of large ones one each."""
+        rng = random.Random(3)
+        sizes = [1_000_000] * 3 + [64_000] * 40 + [1] * 10 + [3_000_000, 0, 64_000, 1_000_000]
+        chunks = [rng.randbytes(size) for size in sizes]
+        for chunk in chunks:
+            redis_client.rpush(f"claude_batch:{{{JOB}}}:batch:0:rows:1", zstandard.compress(chunk, 1))
+        answers: list[int] = []
+
+        def lrange(*args: object) -> list[bytes]:
+            found: list[bytes] = redis.Redis.lrange(redis_client, *args)  # type: ignore[arg-type, assignment]
+            answers.append(sum(map(len, found)))
+            return found
+
+        monkeypatch.setattr(redis_client, "lrange", lrange)
+        assert list(store.results.read_rows(JOB, 0, 1)) == chunks
+        assert len(answers) < 10
+        assert max(answers) < 5_000_000
 
 
 class TestCountingWhatIsDone:
