@@ -16,7 +16,7 @@ def _job(bench: Bench) -> BatchJob:
     app = world.app(bench)
     store, unit = open_store_at(bench.redis_url), Unit(world.job_id(bench.records), 0)
     store.leases.acquire_lease(unit, 10**16, "benchmark", 60)
-    store.leases.write_record(unit, "benchmark", done=True)
+    store.leases.write_record(unit, "benchmark", final=True, done=True)
     return BatchJob(unit.job_id, app)
 
 

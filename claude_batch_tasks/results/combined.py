@@ -68,7 +68,9 @@ class Combined:
 
     def read_chosen(self, ids: Iterable[str]) -> Iterator[NamedOutcome]:
         """Yield the newest final outcomes of the requests with these custom_ids."""
-        for number, places in RequestSearch(self._store, self._job_id, self._job).find_places(ids).items():
+        for number, places in (
+            RequestSearch(self._store, self._job_id, self._job, self._records).find_places(ids).items()
+        ):
             batch, left = self._records[number], dict(places)
             if batch is None:
                 continue

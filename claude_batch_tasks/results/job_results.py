@@ -124,8 +124,10 @@ class JobResults:
 
     def _search_all_ids(self, ids: Iterable[str]) -> tuple[JobRecord, list[BatchRecord], Places]:
         """Return the places of those ids that the job has, after the records of the job and of its batches."""
-        job = read_job(self._store, self._job_id)
-        search = RequestSearch(self._store, self._job_id, job)
+        job, records = self._store.records.read_job_and_batches(self._job_id)
+        if job is None:
+            raise lost_records.of_job(self._store, self._job_id)
+        search = RequestSearch(self._store, self._job_id, job, records)
         return job, search.batches, search.find_places(ids)
 
     def _read_some(self, job: JobRecord, batches: list[BatchRecord], places: Places) -> Iterator[RequestResult]:

@@ -176,7 +176,8 @@ class Reader:
             yield from self._among_all(places)
             return
         wanted, notes = dict(places), dict[int, str]()
-        for place, stored in self._store.results.find_outcomes(self._job_id, self._number, list(places)).items():
+        outcomes, chunk = self._find_outcomes(list(places))
+        for place, stored in outcomes.items():
             if found := self._from_messages(place, stored):
                 del wanted[place]
                 yield found
@@ -184,13 +185,21 @@ class Reader:
                 notes[place] = _note_of(stored)
         lost = self._answers_lost()
         if batch.layers:
-            yield from self._chosen_rows(wanted, notes, lost)
+            yield from self._chosen_rows(wanted, notes, lost, chunk)
             if wanted and len(batch.layers) == 1 and self._are_rows_missing():
                 yield from self._among_all(wanted)
             elif wanted and batch.error is None:
                 raise self._missing_error(len(wanted))
         elif wanted:
             yield from self._chosen_defaults(wanted, notes, lost)
+
+    def _find_outcomes(self, places: list[int]) -> tuple[dict[int, bytes], bytes | None]:
+        """Return the outcomes of the Messages API of some requests; of a single one also the chunk with its row."""
+        results, layers = self._store.results, self._batch.layers
+        if len(places) > 1 or len(layers) != 1:
+            return results.find_outcomes(self._job_id, self._number, places), None
+        outcome, chunk = results.find_request(self._job_id, self._number, layers[0][0], places[0])
+        return {places[0]: outcome} if outcome is not None else {}, chunk
 
     def _are_rows_missing(self) -> bool:
         """Return whether rows of the batch are gone, or where they are."""
@@ -204,11 +213,17 @@ class Reader:
             raise self._missing_error(lost, lost)
         yield from self._default_outcomes(wanted if self._batch.final else notes, notes)
 
-    def _chosen_rows(self, wanted: dict[int, str], notes: Mapping[int, str], lost: int) -> Iterator[Outcome]:
-        """Yield the last row of each wanted request, if it is final, and take what has a row out of ``wanted``."""
+    def _chosen_rows(
+        self, wanted: dict[int, str], notes: Mapping[int, str], lost: int, chunk: bytes | None = None
+    ) -> Iterator[Outcome]:
+        """Yield the last row of each wanted request, if it is final, and take what has a row out of ``wanted``.
+
+        Args:
+            chunk: the chunk with the row, if it was read before.
+        """
         pending = self._pending_places()
         for attempt, round_ in self._batch.layers:
-            for place, row, line in self._wanted_rows(attempt, round_, wanted):
+            for place, row, line in self._wanted_rows(attempt, round_, wanted, chunk):
                 del wanted[place]
                 settled = place in notes or not (self._is_open(row) or pending[place])
                 if lost and not settled:
@@ -248,14 +263,22 @@ class Reader:
     def _row_outcome(self, place: int, round_: int, row: result_rows.Row, line: bytes) -> Outcome:
         return Outcome(place, _source_of(round_), row, line, round=round_, origin=self._origins[round_])
 
-    def _wanted_rows(self, attempt: int, round_: int, wanted: Mapping[int, str]) -> Iterator[_PlacedRow]:
+    def _wanted_rows(
+        self, attempt: int, round_: int, wanted: Mapping[int, str], chunk: bytes | None = None
+    ) -> Iterator[_PlacedRow]:
         """Yield the rows of wanted requests in one attempt; only the chunks that have any are read."""
-        pieces = self._store.results.find_chunks(self._job_id, self._number, attempt, wanted)
-        for number in sorted(set(pieces.values())):
-            ids = {self._wire_id(place, round_, wanted[place]): place for place, in_ in pieces.items() if in_ == number}
-            piece = self._store.results.read_chunk(self._job_id, self._number, attempt, number)
+        for piece, places in self._chunks_of(attempt, wanted) if chunk is None else [(chunk, list(wanted))]:
+            ids = {self._wire_id(place, round_, wanted[place]): place for place in places}
             for row, line in _rows_of(piece, ids):
                 yield ids[row.custom_id], row, line
+
+    def _chunks_of(self, attempt: int, places: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
+        """Yield the chunks that have rows of requests, each with the positions of these."""
+        by_chunk: dict[int, list[int]] = {}
+        for place, number in self._store.results.find_chunks(self._job_id, self._number, attempt, places).items():
+            by_chunk.setdefault(number, []).append(place)
+        for number in sorted(by_chunk):
+            yield self._store.results.read_chunk(self._job_id, self._number, attempt, number), by_chunk[number]
 
     def _among_all(self, places: Mapping[int, str]) -> Iterator[Outcome]:
         """Find some outcomes by reading all."""

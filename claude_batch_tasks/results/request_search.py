@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 from claude_batch_tasks.errors import ResultsMissing
-from claude_batch_tasks.records import JobRecord
+from claude_batch_tasks.records import BatchRecord, JobRecord
 from claude_batch_tasks.results.reader import Reader, load_custom_ids
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import custom_ids
@@ -21,14 +21,16 @@ class RequestSearch:
 
     Args:
         job: the record of the job.
+        records: those of its batches.
 
     Raises:
         ResultsMissing: records of batches are gone.
     """
 
-    def __init__(self, store: ReadableStore, job_id: str, job: JobRecord) -> None:
+    def __init__(
+        self, store: ReadableStore, job_id: str, job: JobRecord, records: Sequence[BatchRecord | None]
+    ) -> None:
         self._store, self._job_id, self._job = store, job_id, job
-        records = store.records.find_batches(job_id)
         if None in records and (error := lost_records.of_records(store, job_id, job, records)):
             raise error
         #: The records of the job's batches.

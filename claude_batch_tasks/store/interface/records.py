@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from claude_batch_tasks.records import BatchRecord, HistoryEvent, LaneRecord, Unit
+from claude_batch_tasks.records import BatchRecord, HistoryEvent, JobRecord, LaneRecord, Unit
 
 
 class Records(Protocol):
@@ -26,6 +26,9 @@ class Records(Protocol):
 
     def find_batches(self, job_id: str) -> list[BatchRecord | None]:
         """Return the records of all batches of a job, by number; None: it is gone."""
+
+    def read_job_and_batches(self, job_id: str) -> tuple[JobRecord | None, list[BatchRecord | None]]:
+        """Return the record of a job, and what ``find_batches`` returns, in one go."""
 
     def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
         """Write a record in place of one that is gone, and count the job's finished batches again.

@@ -79,6 +79,12 @@ class Results(Protocol):
     def read_chunk(self, job_id: str, batch: int, attempt: int, number: int) -> bytes:
         """Return a chunk of an attempt's rows; empty: it does not exist."""
 
+    def find_request(self, job_id: str, batch: int, attempt: int, position: int) -> tuple[bytes | None, bytes]:
+        """Return the outcome that the Messages API gave to one request, and the chunk with its row, in one go.
+
+        None: there is no outcome; empty: no row.
+        """
+
     def read_eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
         """Return the positions of the requests that may go to the Messages API, as they were published."""
 

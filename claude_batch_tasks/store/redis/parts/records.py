@@ -27,6 +27,10 @@ class RedisRecords(Part):
 
     @answering
     def find_batches(self, job_id: str) -> list[BatchRecord | None]:
+        return self.read_job_and_batches(job_id)[1]
+
+    @answering
+    def read_job_and_batches(self, job_id: str) -> tuple[JobRecord | None, list[BatchRecord | None]]:
         # Most jobs have one batch.
         job, batch = self._read_hashes(job_key(job_id), batch_key(job_id, 0))
         record, found = read_record(JobRecord, job), list[BatchRecord | None]()
@@ -35,7 +39,7 @@ class RedisRecords(Part):
         # Not all at once: as they come from Redis, records take several times the memory.
         for start in range(1, len(keys), _PAGE):
             found += [read_record(BatchRecord, fields) for fields in self._read_hashes(*keys[start : start + _PAGE])]
-        return found
+        return record, found
 
     @answering
     def read_batch(self, job_id: str, batch: int) -> BatchRecord | None:

@@ -34,6 +34,7 @@ class RedisResults(Part):
     """``interface.Results`` on a Redis server."""
 
     _restore = Script("restore")
+    _find_request = Script("find_request")
 
     def __init__(self, connection: Connection, chunks: Chunks, leases: Leases) -> None:
         super().__init__(connection)
@@ -132,6 +133,18 @@ class RedisResults(Part):
         key = attempt_key(job_id, batch, "rows", attempt)
         piece = self._redis.lindex(key, number)
         return self._connection.packer.unpack(piece, key) if piece is not None else b""
+
+    @answering
+    def find_request(self, job_id: str, batch: int, attempt: int, position: int) -> tuple[bytes | None, bytes]:
+        outcomes = batch_key(job_id, batch, "outcomes")
+        pieces, rows = (attempt_key(job_id, batch, name, attempt) for name in ("pieces", "rows"))
+        args = [position_field(position), position, sys.byteorder]
+        outcome, chunk = self._find_request(keys=[outcomes, pieces, rows], args=args)
+        unpack = self._connection.packer.unpack
+        return (
+            unpack(outcome, f"{outcomes}:{position}") if outcome is not None else None,
+            unpack(chunk, rows) if chunk is not None else b"",
+        )
 
     @answering
     def read_eligible(self, job_id: str, batch: int, attempt: int) -> bytes:

@@ -44,11 +44,13 @@ class TestRecords:
         assert store.jobs.read_job(JOB) == job
         assert store.records.read_batch(JOB, 1) == batch
         assert store.records.read_batches(JOB) == [batch, batch]
+        assert store.records.read_job_and_batches(JOB) == (job, [batch, batch])
 
     def test_of_nothing_are_none(self, store: Store, contents: Contents) -> None:
         assert store.jobs.read_job("nobody") is None
         assert store.records.read_batch("nobody", 0) is None
         assert store.records.read_batches("nobody") == []
+        assert store.records.read_job_and_batches("nobody") == (None, [])
         assert store.records.read_sender(Unit("nobody", 0, 0)) == LaneRecord()
         assert contents() == set()
 

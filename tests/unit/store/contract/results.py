@@ -67,6 +67,18 @@ class TestResults:
         assert store.results.find_chunks(JOB, 0, 1, range(1000)) == {0: 1, 1: 0}, "and likewise of many"
         assert [store.results.read_chunk(JOB, 0, 1, number) for number in range(3)] == [b"first", b"second", b""]
 
+    def test_of_one_request_are_found_with_its_outcome(self, store: Store) -> None:
+        store.results.write_rows(JOB, 0, 1, [b"first", b"second", *(b"%d" % number for number in range(400))])
+        pieces = array("I", [1, 2**32 - 1, 300, 0]).tobytes()
+        store.results.publish_rows(BATCH, "me", 1, pieces=pieces, eligible_places=b"")
+        for position in (1, 2):
+            store.message_queue.save_outcome(SENDER, position, b"outcome %d" % position)
+        assert [store.results.find_request(JOB, 0, 1, position) for position in range(5)] == [
+            (None, b"second"), (b"outcome 1", b""), (b"outcome 2", b"298"), (None, b"first"), (None, b""),
+        ]  # fmt: skip
+        assert store.results.find_request(JOB, 0, 2, 1) == (b"outcome 1", b""), "of an attempt that is not there"
+        assert store.results.find_request("nobody", 0, 1, 0) == (None, b"")
+
     def test_in_many_chunks_keep_their_order(self, store: Store) -> None:
         chunks = [b"%d," % number * 9000 for number in range(100)]
         store.results.write_rows(JOB, 0, 1, iter(chunks))
