@@ -31,6 +31,7 @@ GROUPS = {
     "submit": Group(("submit.dumps_only", "submit.ours")),
     "submit_million": Group(("submit.ours_small",), (1_000_000,)),
     "create": Group(("create.dumps_and_send", "create.sdk", "create.prepare", "create.ours")),
+    "signed": Group(("create.prepare", "create.ours", "create.prepare_signed", "create.signed"), (100_000,)),
     "fetch": Group(("world.prepare", "fetch.raw_copy", "fetch.sdk_loop", "fetch.ours")),
     # Whether answers are complete is judged since the release.
     "judged": Group(("released.world.prepare", "released.fetch.ours", "world.prepare", "fetch.ours"), (100_000,)),

@@ -31,8 +31,10 @@ RepairKind = Literal["refusal_model", "max_tokens", "continue", "reask"]
 """How a request is sent again whose answer is not complete."""
 
 
-class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
+class PublicValue:
     """Base of what applications get: it can be written as JSON, returned by a task, FastAPI or pydantic."""
+
+    __slots__ = ()
 
     def asdict(self) -> dict[str, Any]:
         """Return the fields as a dict of JSON types: times as ISO 8601 in UTC, bytes in base64."""
@@ -55,10 +57,10 @@ class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
     # With these two methods, `dict(...)` works, and with it FastAPI's encoder of values without a declared type.
     def keys(self) -> tuple[str, ...]:
         """Return the names of the fields."""
-        return self.__struct_fields__
+        raise NotImplementedError
 
     def __getitem__(self, name: str) -> Any:
-        if name in self.__struct_fields__:
+        if name in self.keys():
             return getattr(self, name)
         raise KeyError(name)
 
@@ -86,6 +88,13 @@ class PublicStruct(msgspec.Struct, frozen=True, kw_only=True):
         (reference,), definitions = msgspec.json.schema_components([cls], ref_template="#/$defs/{name}")
         found = definitions[cls.__name__] if "$ref" in reference else reference
         return {name: _inline_references(each, definitions) for name, each in found.items()}
+
+
+class PublicStruct(PublicValue, msgspec.Struct, frozen=True, kw_only=True):
+    """Base of such values that are structs."""
+
+    def keys(self) -> tuple[str, ...]:
+        return self.__struct_fields__
 
 
 def _inline_references(schema: Any, definitions: dict[str, Any]) -> Any:

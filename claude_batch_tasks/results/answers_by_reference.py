@@ -23,7 +23,7 @@ else:
 MARKER = "claude_batch_answer"
 
 
-class Answer(_Answer):  # type: ignore[misc]  # to type checkers it is a frozen Struct
+class Answer(_Answer):
     """A reference to what became of one request: it behaves as the ``RequestResult``, read from the store on first use.
 
     It is what ``ask`` returns as a task: the result in the back end, and the argument of the task that follows. Pass it

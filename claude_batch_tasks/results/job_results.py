@@ -41,7 +41,8 @@ class JobResults:
         if ids is not None:
             _check_choices(type, order)
             return (result for result in self._read_some(*self._search_all_ids(ids)) if type in (None, result.type))
-        return (as_result(custom_id, outcome, self._answers) for custom_id, outcome in self.read_outcomes(type, order))
+        readers = self._open_readers(type, order)
+        return (result for reader in readers for result in reader.read_results(type, order, self._answers))
 
     def read_combined(self, type: Type | None, order: Order, ids: Iterable[str] | None) -> Iterator[RequestResult]:
         """Return what ``read_results`` does, with the newest outcome of each request, of the job or of a retry."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import tempfile
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
 from itertools import count
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -17,7 +18,7 @@ from claude_batch_tasks.errors import JobNotFound, ResultsMissing
 from claude_batch_tasks.formatting import describe_missing_job, shorten_text
 from claude_batch_tasks.outputs import OutputReader, dump_object
 from claude_batch_tasks.pricing.prices import Prices
-from claude_batch_tasks.records import Attempt, BatchRecord, JobRecord, PublicStruct
+from claude_batch_tasks.records import Attempt, BatchRecord, JobRecord, PublicValue
 from claude_batch_tasks.store import ReadableStore, lost_records
 from claude_batch_tasks.wire import batch_requests, lenient_json, result_rows, stored_rows
 from claude_batch_tasks.wire.stored_rows import Origin
@@ -27,7 +28,25 @@ Source = Literal["batch", "resubmitted", "messages"]
 Order = Literal["stored", "request"]
 
 
-class RequestResult(PublicStruct, frozen=True, kw_only=True):
+class _Stored(NamedTuple):
+    """What the values of a result are read from."""
+
+    line: bytes
+    note: str | None
+    round: int
+    origin: Origin
+    answers: OutputReader | None
+
+
+class _ReadOnAccess:
+    """Base of a result: most of its values are read when one of them is first asked for."""
+
+    __slots__ = ("_stored",)
+    _stored: _Stored
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestResult(_ReadOnAccess, PublicValue):
     """What became of one request."""
 
     custom_id: str
@@ -56,6 +75,24 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
     ``output``, or the answer is not complete or cannot be read as that."""
     parse_error: str | None = None
     """Why the answer cannot be read as the job's ``output``, or what its ``check`` says: ``path: reason``."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # A field without a value: the row was not read yet. Rows are not kept: each would keep its whole chunk.
+            if (read := _READ_ON_ACCESS.get(name)) is None:
+                raise AttributeError(name)
+            for each, value in read(self.type, self.source, self._stored).items():
+                _SLOTS[each](self, value)
+            return object.__getattribute__(self, name)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the fields."""
+        return _FIELDS
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A call, as 0.2.0 has it, which reads this too.
+        return partial(RequestResult, **dict(self)), ()
 
     @classmethod
     def _encode_value(cls, value: Any) -> Any:
@@ -95,6 +132,13 @@ class RequestResult(PublicStruct, frozen=True, kw_only=True):
         ]
         return "".join(text for text in texts if isinstance(text, str))
 
+
+_FIELDS = tuple(each.name for each in fields(RequestResult))
+
+#: Sets a field of a result that is being made.
+_SLOTS: dict[str, Callable[[RequestResult, Any], None]] = {
+    name: getattr(RequestResult, name).__set__ for name in (*_FIELDS, "_stored")
+}
 
 #: Why a request was not sent again whose repair would have made the next batch too large.
 _NO_ROOM = "the next batch had no room for it (max_bytes_per_batch)"
@@ -143,10 +187,17 @@ class Reader:
         self._origins = [*(Origin(past.batch_id, prices, past.created_at) for past in batch.rounds), own]
         self._messages = Origin(None, prices, batch=False)
 
-    def read_results(self, only: Type | None = None, order: Order = "stored") -> Iterator[RequestResult]:
-        """Yield every outcome, or those of one type, in the form that applications see."""
+    def read_results(
+        self, only: Type | None = None, order: Order = "stored", answers: OutputReader | None = None
+    ) -> Iterator[RequestResult]:
+        """Yield every outcome, or those of one type, in the form that applications see.
+
+        Args:
+            answers: as for ``as_result``.
+        """
         for outcome in self.read_outcomes(only, order):
-            yield as_result(self.custom_id(outcome), outcome, self.answers)
+            custom_id = outcome.row.custom_id if self._job.adopted else self._custom_ids[outcome.place]
+            yield as_result(custom_id, outcome, answers)
 
     def custom_id(self, outcome: Outcome) -> str:
         """Return the custom_id of an outcome as the caller knows it."""
@@ -158,7 +209,9 @@ class Reader:
         Raises:
             ResultsMissing: some outcomes that the batch's record counts are gone.
         """
-        found = (outcome for outcome in self._read_stored() if only in (None, outcome.row.type))
+        found = self._read_stored()
+        if only is not None:
+            found = (outcome for outcome in found if outcome.row.type == only)
         return _in_order(found, self._batch.count) if order == "request" else found
 
     def read_chosen(self, places: Mapping[int, str]) -> Iterator[Outcome]:
@@ -306,11 +359,6 @@ class Reader:
         return batch_requests.wire_id(batch_requests.round_nonce(self._job.nonce, round_), self._batch.first + place)
 
     @cached_property
-    def answers(self) -> OutputReader | None:
-        """What reads the answers as the job's ``output``; None: it has none."""
-        return open_answers(self._job)
-
-    @cached_property
     def _custom_ids(self) -> Ids:
         """The batch's custom_ids by position."""
         return load_custom_ids(self._store, self._job_id, self._job, self._number, self._batch)
@@ -350,15 +398,19 @@ class Reader:
         for attempt, round_ in batch.layers:
             found = 0
             repaired = self._sent_places(attempt, round_) if short else None
+            source, origin = _source_of(round_), self._origins[round_]
+            # What hardly any row needs is not asked for each of them: all of a job's rows go through here.
+            whole, noted = not lost and repaired is None, self._may_have_notes(notes)
             for place, row, line in self._placed_rows(attempt, round_, arrival):
                 found += 1
                 if replaced[place]:
                     continue
                 replaced[place] = True
-                if self._is_out_of_date(row, place, repaired, lost=bool(lost) and place not in notes):
+                if not whole and self._is_out_of_date(row, place, repaired, lost=bool(lost) and place not in notes):
                     withheld += 1
-                else:
-                    yield self._add_note(self._row_outcome(place, round_, row, line), notes)
+                    continue
+                outcome = Outcome(place, source, row, line, None, round_, origin)
+                yield self._add_note(outcome, notes) if noted else outcome
             short += max(self._rows_expected(attempt, round_) - found, 0)
         absent = replaced.count(0) if batch.error is None else short
         if missing := max(absent + withheld, lost, short):
@@ -413,6 +465,10 @@ class Reader:
         if expected is not None:
             return expected
         return len(self._store.results.find_chunks(self._job_id, self._number, attempt, range(self._batch.count)))
+
+    def _may_have_notes(self, notes: Mapping[int, str]) -> bool:
+        """Return whether there is a note that may be that of an outcome."""
+        return bool(notes) or self._batch.note is not None or any(self._left_places)
 
     def _add_note(self, outcome: Outcome, notes: Mapping[int, str]) -> Outcome:
         """Add the note why a request was not sent again, if it was eligible for that."""
@@ -474,36 +530,75 @@ def as_result(custom_id: str, outcome: Outcome, answers: OutputReader | None = N
     Args:
         answers: reads answers as the job's ``output``; default: they are not read.
     """
-    row, (result, odd) = outcome.row, _parse_result(outcome.line)
-    parsed, parse_error = _read_answer(row, answers)
-    kind = row.type
-    message: Any = result.get("message")
-    error: dict[str, Any] | None = None
-    if kind != "errored":
-        pass
-    elif not result:
-        error = {"type": row.error_type, "message": odd}
-    elif row.known:
-        error = result_rows.error_of(result)
-        if error.get("type") is None and row.error_type is not None:
-            error = {**error, "type": row.error_type}
-    else:
+    result = object.__new__(RequestResult)
+    _set_custom_id(result, custom_id)
+    _set_type(result, outcome.row.type)
+    _set_source(result, outcome.source)
+    _set_stored(result, _Stored(outcome.line, outcome.note, outcome.round, outcome.origin, answers))
+    return result
+
+
+_set_custom_id, _set_type, _set_source, _set_stored = (
+    _SLOTS[name] for name in ("custom_id", "type", "source", "_stored")
+)
+
+
+def _read_result(kind: Type, source: Source, stored: _Stored) -> dict[str, Any]:
+    """Return what is under ``result`` of a row, and what of it differs."""
+    values, odd = _parse_result(stored.line)
+    message = values.get("message")
+    return {
+        "message": message if kind == "succeeded" and isinstance(message, dict) else None,
+        "error": _read_error(result_rows.any_row(stored.line), values, odd) if kind == "errored" else None,
+        "note": "; ".join(filter(None, (stored.note, odd))) if odd else stored.note,
+        "raw": stored.line if odd else None,
+    }
+
+
+def _judge_row(kind: Type, source: Source, stored: _Stored) -> dict[str, Any]:
+    """Return how an answer ended, and its object."""
+    row = result_rows.any_row(stored.line)
+    parsed, parse_error = _read_answer(row, stored.answers)
+    return {
+        "stop_reason": row.stop_reason if kind == "succeeded" else None,
+        "incomplete": row.incomplete,
+        "parsed": parsed,
+        "parse_error": parse_error,
+    }
+
+
+def _list_attempts(kind: Type, source: Source, stored: _Stored) -> dict[str, Any]:
+    """Return each time that a request was sent, as its row says it; none if it was not sent."""
+    row, found = result_rows.any_row(stored.line), tuple[Attempt, ...]()
+    if source == "messages" and not row.attempts:
+        found = (stored_rows.make_attempt(row, "messages", stored.origin),)
+    elif stored.origin is not _UNKNOWN:
+        found = tuple(stored_rows.StoredRow(row, stored.line, stored.round, stored.origin).attempts)
+    return {"attempts": found}
+
+
+#: What reads a field, and those beside it, when it is first asked for. Which request's a result is, its type and its
+#: source are known before.
+_READ_ON_ACCESS: dict[str, Callable[[Type, Source, _Stored], dict[str, Any]]] = {
+    **dict.fromkeys(("message", "error", "note", "raw"), _read_result),
+    **dict.fromkeys(("stop_reason", "incomplete", "parsed", "parse_error"), _judge_row),
+    "attempts": _list_attempts,
+}
+
+
+def _read_error(row: result_rows.Row, result: dict[str, Any], odd: str | None) -> dict[str, Any]:
+    """Return the error of a result that errored.
+
+    Args:
+        odd: why the result is empty, or what of it differs from the row.
+    """
+    if not result:
+        return {"type": row.error_type, "message": odd}
+    if not row.known:
         name = shorten_text(str(result["type"]), result_rows.LONGEST_NAME)
-        error = {"type": row.error_type, "message": f"a result of type {name!r}", "result": result}
-    return RequestResult(
-        custom_id=custom_id,
-        type=kind,  # type: ignore[arg-type]
-        source=outcome.source,
-        message=message if kind == "succeeded" and isinstance(message, dict) else None,
-        error=error,
-        note="; ".join(filter(None, (outcome.note, odd))) if odd else outcome.note,
-        raw=outcome.line if odd else None,
-        stop_reason=row.stop_reason if kind == "succeeded" else None,
-        incomplete=row.incomplete,
-        attempts=_list_attempts(outcome),
-        parsed=parsed,
-        parse_error=parse_error,
-    )
+        return {"type": row.error_type, "message": f"a result of type {name!r}", "result": result}
+    error = result_rows.error_of(result)
+    return {**error, "type": row.error_type} if error.get("type") is None and row.error_type is not None else error
 
 
 def _read_answer(row: result_rows.Row, answers: OutputReader | None) -> tuple[Any, str | None]:
@@ -511,15 +606,6 @@ def _read_answer(row: result_rows.Row, answers: OutputReader | None) -> tuple[An
     if row.type != "succeeded" or row.incomplete is not None or answers is None:
         return None, row.invalid
     return answers.parse(row.content)
-
-
-def _list_attempts(outcome: Outcome) -> tuple[Attempt, ...]:
-    """Return each time that a request was sent, as its row says it; none if it was not sent."""
-    if outcome.source == "messages" and not outcome.row.attempts:
-        return (stored_rows.make_attempt(outcome.row, "messages", outcome.origin),)
-    if outcome.origin is _UNKNOWN:
-        return ()
-    return tuple(stored_rows.StoredRow(outcome.row, outcome.line, outcome.round, outcome.origin).attempts)
 
 
 def _parse_result(line: bytes) -> tuple[dict[str, Any], str | None]:

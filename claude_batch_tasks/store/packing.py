@@ -80,7 +80,8 @@ def group_chunks(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
 def map_one_ahead(function: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[tuple[_Item, _Made]]:
     """Yield each item with what the function makes of it, in a thread, one item ahead of the caller.
 
-    For what lets other threads run while it works: compressing and sending do.
+    For what lets other threads run while it works: compressing and sending do. If it fails, or the items do, that is
+    raised when what came before is done.
     """
     with ThreadPoolExecutor(1, "claude-batch-store") as pool:
         last: tuple[_Item, Future[_Made]] | None = None

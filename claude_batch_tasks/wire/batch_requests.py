@@ -275,10 +275,11 @@ def _validate_request(request: Any) -> tuple[str | None, Any, bytes, list[tuple[
     wrong = [] if request.keys() == _FIELDS else _find_outside(request)
     custom_id = _read_custom_id(request.get("custom_id"), wrong)
     given = request.get("params")
-    if given is None or plain_json.is_omitted(given):
-        return custom_id, None, b"", [*wrong, ("params", "is missing")]
-    if not isinstance(given, dict) and not isinstance(given := _read_model(given), Mapping):
-        return custom_id, None, b"", [*wrong, ("params", f"must be an object, not {_describe_type(given)}")]
+    if type(given) is not dict:
+        if given is None or plain_json.is_omitted(given):
+            return custom_id, None, b"", [*wrong, ("params", "is missing")]
+        if not isinstance(given := _read_model(given), Mapping):
+            return custom_id, None, b"", [*wrong, ("params", f"must be an object, not {_describe_type(given)}")]
     params, body, without_form = plain_json.encode_plain(given, "params")
     wrong += without_form
     if params is not None and not _is_complete(params):
@@ -299,6 +300,8 @@ def _find_outside(request: Mapping[Any, Any]) -> list[tuple[str, str]]:
 
 def _read_custom_id(given: Any, wrong: list[tuple[str, str]]) -> str | None:
     """Return a request's custom_id, or the part of it that messages show; append to ``wrong`` what is wrong with it."""
+    if type(given) is str and 0 < len(given) <= LONGEST_CUSTOM_ID and given.isascii():
+        return given  # as nearly all are
     if given is None or plain_json.is_omitted(given):
         wrong.append(("custom_id", "is missing"))
         return None

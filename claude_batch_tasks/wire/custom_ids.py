@@ -28,11 +28,12 @@ class Index:
     def add_id(self, custom_id: str, index: int) -> bool:
         """Remember an id; return False if it is already there."""
         digest = _digest_id(custom_id)
-        bucket = self._buckets.setdefault(_bucket_of(digest), bytearray())
-        if _search_entries(bucket, digest) is not None:
+        bucket = self._buckets.get(number := _bucket_of(digest))
+        if bucket is None:
+            bucket = self._buckets[number] = bytearray()
+        elif digest in bucket and _search_entries(bucket, digest) is not None:
             return False
-        bucket += digest
-        bucket += index.to_bytes(4, "little")
+        bucket += digest + index.to_bytes(4, "little")
         self._count += 1
         return True
 

@@ -150,7 +150,7 @@ class Row(msgspec.Struct, gc=False):
     @property
     def type(self) -> str:
         """One of OUTCOMES; ``errored_row`` for a type that this version does not know."""
-        return self.result.type if self.known else "errored"
+        return found if (found := self.result.type) in OUTCOMES else "errored"
 
     @property
     def error_type(self) -> str | None:

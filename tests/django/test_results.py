@@ -6,13 +6,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from django.db import connections, models
 from django.db.utils import NotSupportedError
-from msgspec.structs import replace
 
 from claude_batch_tasks.records import Attempt
 from claude_batch_tasks.results.reader import RequestResult

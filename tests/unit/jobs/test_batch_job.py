@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -499,7 +500,7 @@ class TestAResult:
         wanted = RequestResult(custom_id="a", source="batch", **expected)
         one = job.result("a")
         assert [found for found in job.results() if found.custom_id == "a"] == [one]
-        assert msgspec.structs.replace(one, attempts=()) == wanted
+        assert replace(one, attempts=()) == wanted
         assert [(attempt.kind, attempt.type) for attempt in one.attempts] == [("first", one.type)]
 
     def test_carries_the_callers_custom_id(self, stage: Any, finish: Any) -> None:

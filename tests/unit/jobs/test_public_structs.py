@@ -42,9 +42,9 @@ def test_is_json(found: dict[str, PublicStruct], name: str) -> None:
     value = found[name]
     plain = value.asdict()
     assert json.loads(json.dumps(plain)).keys() == plain.keys()
-    assert set(plain) >= set(value.__struct_fields__)
+    assert set(plain) >= set(value.keys())
     assert json.loads(kombu_json.dumps({"returned": value})) == {"returned": json.loads(json.dumps(plain))}
-    assert dict(value).keys() == set(value.__struct_fields__)
+    assert dict(value).keys() == set(value.keys())
     with pytest.raises(KeyError):
         value["no such field"]
 
@@ -60,7 +60,7 @@ def test_is_a_field_of_a_pydantic_model(found: dict[str, PublicStruct], name: st
     with pytest.raises(pydantic.ValidationError):
         model.model_validate_json('{"value": {"none": 1}}')
     fields = model.model_json_schema()["properties"]["value"]["properties"]
-    assert set(fields) >= set(found[name].__struct_fields__)
+    assert set(fields) >= set(found[name].keys())
     if name != "result":  # its text is half of a surrogate pair, which pydantic does not write
         assert model.model_validate_json(made.model_dump_json()) == made
 
@@ -72,7 +72,7 @@ def test_is_returned_by_fastapi(found: dict[str, PublicStruct]) -> None:
         app.get(f"/typed/{name}", response_model=list[TYPES[name]])(lambda name=name: [found[name]])
     client = TestClient(app)
     for name in TYPES.keys() - {"result"}:
-        assert client.get(f"/plain/{name}").json().keys() >= set(found[name].__struct_fields__)
+        assert client.get(f"/plain/{name}").json().keys() >= set(found[name].keys())
         assert client.get(f"/typed/{name}").json() == [json.loads(json.dumps(found[name].asdict()))]
     assert client.get("/openapi.json").status_code == 200
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -33,15 +34,17 @@ class RedisPayloads(Part):
         self._chunks = chunks
 
     def stage_requests(self, job_id: str, nonce: str, pieces: Iterable[Piece]) -> None:
-        # Encrypted for the key at which they are when the job exists.
-        def packed(piece: Piece) -> bytes:
-            return self._connection.packer.pack(piece.body, batch_key(job_id, piece.batch, "body"))
+        pack = self._connection.packer.pack
 
-        for piece, body in map_one_ahead(packed, pieces):
-            ids = self._connection.packer.pack(_encode(piece.custom_ids), batch_key(job_id, piece.batch, "ids"))
+        def push(piece: Piece) -> None:
+            # Encrypted for the key at which they are when the job exists.
+            body = pack(piece.body, batch_key(job_id, piece.batch, "body"))
+            ids = pack(_encode(piece.custom_ids), batch_key(job_id, piece.batch, "ids"))
             values: tuple[list[bytes | int], ...] = ([body], [ids], [len(piece.custom_ids)])
             keys = (staging_key(job_id, nonce, piece.batch, name) for name in STAGED)
             self._chunks.push(dict(zip(keys, values, strict=True)))
+
+        deque(map_one_ahead(push, pieces), maxlen=0)  # runs it to its end
 
     @answering
     def stage_index(self, job_id: str, nonce: str, parts: Iterable[tuple[int, bytes]]) -> None:

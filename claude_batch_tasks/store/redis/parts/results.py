@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -43,9 +44,12 @@ class RedisResults(Part):
 
     def write_rows(self, job_id: str, batch: int, attempt: int, pieces: Iterable[bytes], *, copy: str = "") -> None:
         key, pack = attempt_key(job_id, batch, "rows", attempt), self._connection.packer.pack
+
+        def push(group: list[bytes]) -> None:
+            self._chunks.push({key + copy: [pack(piece, key) for piece in group]})
+
         try:
-            for _, packed in map_one_ahead(lambda group: [pack(piece, key) for piece in group], group_chunks(pieces)):
-                self._chunks.push({key + copy: packed})
+            deque(map_one_ahead(push, group_chunks(pieces)), maxlen=0)  # runs it to its end
         except BaseException:
             with suppress(StoreUnavailable):  # then it expires
                 self.discard_rows(job_id, batch, attempt, copy=copy)
