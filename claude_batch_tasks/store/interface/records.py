@@ -28,7 +28,7 @@ class Records(Protocol):
         """Return the records of all batches of a job, by number; None: it is gone."""
 
     def read_job_and_batches(self, job_id: str) -> tuple[JobRecord | None, list[BatchRecord | None]]:
-        """Return the record of a job, and what ``find_batches`` returns, in one go."""
+        """Return the record of a job, and what ``find_batches`` returns."""
 
     def replace_batch(self, job_id: str, batch: int, record: BatchRecord, batches: int) -> bool:
         """Write a record in place of one that is gone, and count the job's finished batches again.

@@ -80,7 +80,7 @@ class Results(Protocol):
         """Return a chunk of an attempt's rows; empty: it does not exist."""
 
     def find_request(self, job_id: str, batch: int, attempt: int, position: int) -> tuple[bytes | None, bytes]:
-        """Return the outcome that the Messages API gave to one request, and the chunk with its row, in one go.
+        """Return the outcome that the Messages API gave to one request, and the chunk with its row.
 
         None: there is no outcome; empty: no row.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from claude_batch_tasks.records import BatchRecord, LaneRecord, Unit
+from claude_batch_tasks.records import BatchRecord, JobRecord, LaneRecord, Unit
 from claude_batch_tasks.store.interface import Jobs
 from claude_batch_tasks.store.places import batch_key, of_job
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
@@ -32,12 +32,16 @@ class PostgresRecords(Part):
 
     @answering
     def find_batches(self, job_id: str) -> list[BatchRecord | None]:
+        return self.read_job_and_batches(job_id)[1]
+
+    @answering
+    def read_job_and_batches(self, job_id: str) -> tuple[JobRecord | None, list[BatchRecord | None]]:
         job = self._jobs.read_job(job_id)
         found: list[BatchRecord | None] = [None] * (job.batches if job else 0)
         for first in range(0, len(found), _PAGE):
             for number, record in self._read(job_id, first, first + _PAGE):
                 found[number] = read_record(BatchRecord, record)
-        return found
+        return job, found
 
     @answering
     def read_batch(self, job_id: str, batch: int) -> BatchRecord | None:

@@ -119,6 +119,12 @@ class PostgresResults(Part):
         return b""
 
     @answering
+    def find_request(self, job_id: str, batch: int, attempt: int, position: int) -> tuple[bytes | None, bytes]:
+        outcome = self.find_outcomes(job_id, batch, [position]).get(position)
+        number = self.find_chunks(job_id, batch, attempt, [position]).get(position)
+        return outcome, b"" if number is None else self.read_chunk(job_id, batch, attempt, number)
+
+    @answering
     def read_eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
         [(found,)] = self._fetch_of("read_eligible", job_id, batch, attempt) or [(None,)]
         return found or b""
