@@ -36,7 +36,7 @@ GROUPS = {
     # Whether answers are complete is judged since the release.
     "judged": Group(("released.world.prepare", "released.fetch.ours", "world.prepare", "fetch.ours"), (100_000,)),
     # The results that ``fetch`` has stored.
-    "read": Group(("read.ours", "read.in_order", "read.errored", "read.export", "read.one")),
+    "read": Group(("read.ours", "read.in_order", "read.errored", "read.export", "read.arrow", "read.one")),
     "end_to_end": Group(("end_to_end.batchwizard", "end_to_end.ours"), (50_000,)),
     "fallback": Group(("fallback.a_task_each", "fallback.ours"), (2_000,)),
     "large_job": Group(("large_job.ours",), (1_000_000,)),

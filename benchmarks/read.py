@@ -56,6 +56,15 @@ def export(bench: Bench) -> None:
         assert job.export(Nowhere()) == bench.records  # type: ignore[arg-type]
 
 
+def arrow(bench: Bench) -> None:
+    """``job.to_arrow()``."""
+    import pyarrow.parquet  # noqa: F401 - beforehand, as in a process that has made a table before
+
+    job = _job(bench)
+    with bench.measure():
+        assert job.to_arrow().num_rows == bench.records
+
+
 def one(bench: Bench) -> None:
     """``job.result(custom_id)``, a hundred of them."""
     job = _job(bench)

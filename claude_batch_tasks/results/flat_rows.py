@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from claude_batch_tasks.results.reader import Outcome, as_result, message_json
+from claude_batch_tasks.results.reader import Outcome, as_result, count_attempts, message_json
 from claude_batch_tasks.wire import token_usage
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def flatten_outcome(custom_id: str, outcome: Outcome) -> dict[str, Any]:
         "error_type": _clean_text(error.get("type")),
         "error_message": _clean_text(error.get("message")),
         "message": message_json(outcome).decode() if message else None,
-        "incomplete": result.incomplete,
-        "attempts": len(result.attempts),
+        "incomplete": outcome.row.incomplete,
+        "attempts": count_attempts(outcome),
         "parse_error": _clean_text(outcome.row.invalid),
     }
 

@@ -608,6 +608,13 @@ def _read_answer(row: result_rows.Row, answers: OutputReader | None) -> tuple[An
     return answers.parse(row.content)
 
 
+def count_attempts(outcome: Outcome) -> int:
+    """Return the number of attempts that the result of an outcome has."""
+    if outcome.origin is _UNKNOWN and not (outcome.source == "messages" and not outcome.row.attempts):
+        return 0
+    return stored_rows.StoredRow(outcome.row, outcome.line, outcome.round, outcome.origin).count_attempts()
+
+
 def _parse_result(line: bytes) -> tuple[dict[str, Any], str | None]:
     """Return the object under ``result``, and what of it differs from the line; empty if the line is not JSON."""
     try:

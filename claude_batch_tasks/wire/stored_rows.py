@@ -58,6 +58,10 @@ class StoredRow(NamedTuple):
                 return msgspec.json.decode(self.row.attempts, type=list[Attempt])
         return [make_attempt(self.row, "resubmission" if self.round else "first", self.origin)]
 
+    def count_attempts(self) -> int:
+        """Return how many attempts there are; what each has cost takes far longer to find out."""
+        return len(self.attempts) if self.row.attempts else 1
+
     @property
     def most_growth(self) -> int:
         """The most bytes by which its request grows when it is sent again; 0: it has no answer that is repaired."""
