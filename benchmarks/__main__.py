@@ -30,13 +30,19 @@ class Group:
 GROUPS = {
     "submit": Group(("submit.dumps_only", "submit.ours")),
     "submit_million": Group(("submit.ours_small",), (1_000_000,)),
-    "create": Group(("create.dumps_and_send", "create.sdk", "create.prepare", "create.ours")),
-    "signed": Group(("create.prepare", "create.ours", "create.prepare_signed", "create.signed"), (100_000,)),
+    "create": Group(
+        (
+            *("create.dumps_and_send", "create.sdk", "create.prepare", "create.ours"),
+            *("create.prepare_signed", "create.signed"),
+        )
+    ),
     "fetch": Group(("world.prepare", "fetch.raw_copy", "fetch.sdk_loop", "fetch.ours")),
     # Whether answers are complete is judged since the release.
     "judged": Group(("released.world.prepare", "released.fetch.ours", "world.prepare", "fetch.ours"), (100_000,)),
     # The results that ``fetch`` has stored.
-    "read": Group(("read.ours", "read.in_order", "read.errored", "read.export", "read.arrow", "read.one")),
+    "read": Group(
+        ("read.ours", "read.in_order", "read.errored", "read.export", "read.arrow", "read.round_trips", "read.one")
+    ),
     "end_to_end": Group(("end_to_end.batchwizard", "end_to_end.ours"), (50_000,)),
     "fallback": Group(("fallback.a_task_each", "fallback.ours"), (2_000,)),
     "large_job": Group(("large_job.ours",), (1_000_000,)),
@@ -58,6 +64,8 @@ RATIOS = {
         ("create.dumps_and_send",),
         "2 or less",
     ),
+    "submit, of the time of json.dumps of the same requests": (("submit.ours",), ("submit.dumps_only",), "1.2 or less"),
+    "one result, of the time of its four round trips": (("read.one",), ("read.round_trips",), "4 or less"),
     "fallback, times as fast as a task for each request": (("fallback.a_task_each",), ("fallback.ours",), "1 or more"),
     "ask.delay, of the time of a no-op task's": (("ask.short",), ("ask.no_op",), "2 or less"),
     "end to end, times as fast as batchwizard": (("end_to_end.batchwizard",), ("end_to_end.ours",), "5 or more"),
