@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 from claude_batch_tasks.records import DeliveryCounts, Unit
 
 
-class Results(Protocol):
-    """Rows of downloaded result files, which nobody sees until they are published, and outcomes of single requests.
+class Rows(Protocol):
+    """Rows of downloaded result files, which nobody sees until they are published.
 
     An attempt is one download of a batch's results; its number is in the batch's record.
     """
@@ -79,17 +79,21 @@ class Results(Protocol):
     def read_chunk(self, job_id: str, batch: int, attempt: int, number: int) -> bytes:
         """Return a chunk of an attempt's rows; empty: it does not exist."""
 
-    def find_request(self, job_id: str, batch: int, attempt: int, position: int) -> tuple[bytes | None, bytes]:
-        """Return the outcome that the Messages API gave to one request, and the chunk with its row.
-
-        None: there is no outcome; empty: no row.
-        """
-
     def read_eligible(self, job_id: str, batch: int, attempt: int) -> bytes:
         """Return the positions of the requests that may go to the Messages API, as they were published."""
 
     def read_again(self, job_id: str, batch: int, attempt: int) -> bytes:
         """Return the positions of the requests that are in the next smaller batch, as they were published."""
+
+
+class Results(Rows, Protocol):
+    """Rows, outcomes of single requests, and of which requests ``on_result`` knows."""
+
+    def find_request(self, job_id: str, batch: int, attempt: int, position: int) -> tuple[bytes | None, bytes]:
+        """Return the outcome that the Messages API gave to one request, and the chunk with its row.
+
+        None: there is no outcome; empty: no row.
+        """
 
     def read_outcomes(self, job_id: str, batch: int) -> Iterator[tuple[int, bytes]]:
         """Yield the outcomes that the Messages API gave, each with the position of its request."""

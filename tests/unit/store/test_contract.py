@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_type_hints
+from typing import Protocol, get_type_hints
 
 from claude_batch_tasks.store import Store
 from tests.unit.store import contract
@@ -16,7 +16,8 @@ PARTS = get_type_hints(Store)
 
 
 def methods_of(protocol: type) -> set[str]:
-    return {name for name in vars(protocol) if not name.startswith("_")}
+    own = [each for each in protocol.__mro__ if getattr(each, "_is_protocol", False) and each is not Protocol]
+    return {name for each in own for name in vars(each) if not name.startswith("_")}
 
 
 #: ``part.method`` of all parts.
