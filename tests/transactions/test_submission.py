@@ -27,7 +27,7 @@ def states(project: Project) -> dict[str, str]:
 
 
 class TestWithoutWorkers:
-    """There is no broker either: a commit needs none."""
+    """No broker answers either: a commit needs none."""
 
     def test_a_rollback_leaves_no_row(self, project: Project) -> None:
         found = project.run(

@@ -31,7 +31,7 @@ DATABASES = {
     "files": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }
 DATABASE_ROUTERS = json.loads(os.environ.get("ROUTERS", "[]"))
-CELERY_BROKER_URL = os.environ.get("BROKER", "memory://")
+CELERY_BROKER_URL = os.environ.get("BROKER", "redis://127.0.0.1:1/0")
 CELERY_RESULT_BACKEND = os.environ.get("BACKEND", "cache+memory://")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_RESULT_EXPIRES = 7 * 86_400
