@@ -19,6 +19,14 @@ class TestThroughPgBouncer(OnPostgres):
     TestRetries = TestJobSearch = TestBatchIds = TestBudget = TestInFlight = TestStatistics = TestPresence = None
     TestOutages = TestHistory = TestRecords = TestDeliveries = TestInspection = None
 
+    class TestAsks(OnPostgres.TestAsks):  # type: ignore[name-defined, misc]
+        """No notification gets through: who waits for an ask learns its end a little later, by ``read_places``."""
+
+        TestListening = None
+
+        class TestWithdrawing(OnPostgres.TestAsks.TestWithdrawing):  # type: ignore[name-defined, misc]
+            test_is_told = test_ends_asks_in_a_job_where_that_is_wanted = None
+
     @pytest.fixture
     def database(self, postgres_server: PostgresServer, pgbouncer: PgBouncer) -> Iterator[Database]:
         found = Database(postgres_server.url())
