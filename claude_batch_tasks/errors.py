@@ -191,7 +191,7 @@ class StoreNotMigrated(StoreUnavailable):
     """Raised if the schema of the store is not there, or an earlier release has made it. Nothing was read or changed.
 
     A worker does not start. A task handles it like a store that does not answer: once ``claude-batch migrate`` has run,
-    it goes on.
+    it continues.
     """
 
 

@@ -128,5 +128,5 @@ def describe_unmigrated(schema: str, where: str, exc: Exception | None) -> Store
     why = f" ({type(exc).__name__}: {exc})" if exc is not None else ""
     return StoreNotMigrated(
         f"the schema {schema!r} of the store at {where} is not there, or is that of an earlier release{why}. Nothing "
-        "was read or changed. Run `claude-batch migrate` (with Django: `manage.py migrate`), then it goes on by itself"
+        "was read or changed. Run `claude-batch migrate` (with Django: `manage.py migrate`); then it continues"
     )

@@ -1,4 +1,4 @@
-"""Where a store gets its connections: a pool of its own, or whoever else has them."""
+"""Where a store gets its connections: a pool of its own, or those of a framework or an engine."""
 
 from __future__ import annotations
 
