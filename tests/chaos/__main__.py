@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.chaos import schedule
+from tests.chaos import ledgers, schedule
 from tests.chaos.points import CALLED_BACK, operation_of, operations
 from tests.chaos.run import Bench, Report, as_json, failure, from_json
 
@@ -28,22 +30,36 @@ def main() -> int:
     parser.add_argument("--points", action="store_true", help="write the list of crash points anew")
     parser.add_argument("--wild", type=int, default=40, help="of --points: runs in which workers die")
     parser.add_argument("--mixed", action="store_true", help="half of the workers and callers are of the last release")
+    parser.add_argument("--store", choices=ledgers.KINDS, default=os.environ.get("STORE", "redis"))
     parser.add_argument("--only", type=lambda text: [int(part) for part in text.split(",")], help=argparse.SUPPRESS)
     given = parser.parse_args()
     # The workers and servers of a run that is ended must not stay behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     if given.points:
         return find_points(given.wild)
+    fleet = _Fleet(given.mixed, given.store)
     if given.only:
-        return serve(given.only, given.mixed)
+        return serve(given.only, fleet)
     if given.seed is not None:
-        return again(given.seed, given.mixed)
-    return many(range(given.first, given.first + given.seeds), given.processes, given.report, given.mixed)
+        return again(given.seed, fleet)
+    return many(range(given.first, given.first + given.seeds), given.processes, given.report, fleet)
 
 
-def again(seed: int, mixed: bool) -> int:
+class _Fleet(NamedTuple):
+    """Which workers, and on which store."""
+
+    mixed: bool
+    store: str
+
+    @property
+    def options(self) -> list[str]:
+        """What says so on the command line."""
+        return [*["--mixed"] * self.mixed, "--store", self.store]
+
+
+def again(seed: int, fleet: _Fleet) -> int:
     """One seed, with its schedule and all that is known of it."""
-    with Bench(mixed=mixed) as bench:
+    with Bench(**fleet._asdict()) as bench:
         planned = bench.schedule(seed)
         print(planned, flush=True)
         report = bench.run(planned)
@@ -80,10 +96,10 @@ def _add_points(best: dict[str, schedule.Known], report: Report, weather: str) -
             best[name] = schedule.Known(name, weather, passed)
 
 
-def serve(seeds: list[int], mixed: bool) -> int:
+def serve(seeds: list[int], fleet: _Fleet) -> int:
     """Run seeds, and write a line of JSON for each: what the processes of ``many`` do."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with Bench(mixed=mixed) as bench:
+    with Bench(**fleet._asdict()) as bench:
         for seed in seeds:
             try:
                 report = bench.run(bench.schedule(seed))
@@ -101,7 +117,7 @@ def _end_with_parent() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def many(seeds: range, processes: int, path: Path | None, mixed: bool) -> int:
+def many(seeds: range, processes: int, path: Path | None, fleet: _Fleet) -> int:
     """Run seeds side by side, then say what came of them."""
     began = time.monotonic()
     size = schedule.BLOCK
@@ -111,7 +127,7 @@ def many(seeds: range, processes: int, path: Path | None, mixed: bool) -> int:
     lock = threading.Lock()
 
     def listen(share: list[int]) -> None:
-        for report in _lines(share, mixed):
+        for report in _lines(share, fleet):
             with lock:
                 reports.append(report)
                 _tell(report, len(reports), len(seeds), path)
@@ -129,8 +145,8 @@ def many(seeds: range, processes: int, path: Path | None, mixed: bool) -> int:
     return bool(missing or any(report.problems for report in reports))
 
 
-def _lines(share: list[int], mixed: bool) -> Iterator[Report]:
-    command = [sys.executable, "-m", "tests.chaos", "--only", ",".join(map(str, share)), *["--mixed"] * mixed]
+def _lines(share: list[int], fleet: _Fleet) -> Iterator[Report]:
+    command = [sys.executable, "-m", "tests.chaos", "--only", ",".join(map(str, share)), *fleet.options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -19,13 +19,15 @@ from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.errors import BatchTasksError, StoreUnavailable
 
 
-def make_app(url: str, prices: dict[str, Any]) -> Celery:
-    """Make the app of a caller whose broker, results and store are one Redis."""
+def make_app(url: str, prices: dict[str, Any], store_url: str | None = None) -> Celery:
+    """Make the app of a caller whose broker and results are one Redis, and its store, if that has no other URL."""
     app = Celery("chaos", broker=url, backend=url, set_as_current=False)
     # A result that is let go after its Redis was restarted must not look for it for twenty seconds.
     once = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
     app.conf.update(result_backend_transport_options={"retry_policy": once}, result_expires=3600)
     app.conf.claude_batch_prices = prices
+    if store_url is not None:
+        app.conf.claude_batch_store_url = store_url
     app.loader.import_task_module("claude_batch_tasks.tasks")
     return app
 

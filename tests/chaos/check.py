@@ -20,6 +20,7 @@ from claude_batch_tasks.results.reader import Kept, RequestResult
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Journal, PromptRecord
 from claude_batch_tasks.store import open_store_at
+from tests.chaos.ledgers import Ledger
 from tests.chaos.schedule import MODEL, PRICES, Job, Schedule, params
 
 OUTCOMES = ("succeeded", "errored", "expired", "canceled")
@@ -37,7 +38,7 @@ class Evidence:
 
     schedule: Schedule
     app: Celery
-    redis: redis.Redis
+    ledger: Ledger
     journal: Journal
     #: The job ids that ``run_batch.delay`` returned, by the job's number.
     ids: Mapping[int, str]
@@ -174,10 +175,8 @@ def _summed_up(job: Job, rows: list[RequestResult], summary: Mapping[str, Any]) 
 
 def _money(seen: Evidence, job: Job, job_id: str, summary: Mapping[str, Any]) -> Iterator[str]:
     """Nothing stays reserved, and no more is spent than what was left and the one thing that may go beyond it."""
-    money = {
-        name.decode(): value.decode() for name, value in seen.redis.hgetall(f"claude_batch:{{{job_id}}}:money").items()
-    }
-    if left := {name: value for name, value in money.items() if name.endswith("reserved") and value != "0"}:
+    money = seen.ledger.read_money(job_id)
+    if left := {name: value for name, value in money.items() if name.endswith("reserved") and value}:
         yield f"still reserved: {left}"
     needs = [
         request_bounds.budget_need(params(job.prompt(seen.schedule.seed, place)), Prices({MODEL: PRICES}), batch=False)
@@ -191,7 +190,7 @@ def _money(seen: Evidence, job: Job, job_id: str, summary: Mapping[str, Any]) ->
     ):
         if (limit := job.options.get(option)) is None:
             continue
-        spent = int(money.get(f"{pool}spent", 0)) / NANO
+        spent = money.get(f"{pool}spent", 0) / NANO
         if spent > limit + more:
             yield f"{spent} of {option} {limit} spent"
         if option == "max_cost" and summary["cost"] > spent + 1 / NANO:
@@ -389,53 +388,23 @@ def _one_after_another(job: Job, batch: BatchRecord, made: list[Any]) -> Iterato
 def _leftovers(seen: Evidence) -> Iterator[str]:
     """Leases, staged requests, rows of given-up downloads, keys that never expire."""
     submitted = {seen.ids[job.number] for job in seen.schedule.jobs if job.number in seen.ids}
-    for key in sorted(seen.redis.scan_iter("claude_batch:*", count=1000)):
-        name = key.decode()
-        if name in ("claude_batch:held", "claude_batch:jobs", "claude_batch:schema", "claude_batch:workers"):
-            continue  # of all jobs
-        if seen.redis.pttl(key) < 0:
-            yield f"{name} never expires"
-        # What a killed worker has staged of a pool expires; callers are not killed.
-        if ":staging:" in name and (not seen.disturbances or name.partition("{")[2].partition("}")[0] in submitted):
-            yield f"{name} is left over"
-        if name.endswith((":sent", ":to_send")):
-            yield f"{name} is left over"
-        if ":rows:" in name:
-            published, rounds = seen.redis.hmget(name.partition(":rows:")[0], "published", "rounds")
-            used = [json.loads(published or "null"), *(past["attempt"] for past in json.loads(rounds or "[]"))]
-            if int(name.rpartition(":")[2]) not in used:
-                yield f"{name} is left over; published: {used}"
-        if seen.redis.type(key) == b"hash" and not name.endswith(":outcomes"):
-            fields = [name.decode() for name in seen.redis.hkeys(key)]
-            if leases := [field for field in fields if field.rpartition(":")[2] in ("owner", "until")]:
-                yield f"{name} still has a lease: {leases}"
-            done = seen.redis.hget(key, "done")
-            if done is not None and json.loads(done) is not True:
-                yield f"{name} is not done"
+    yield from seen.ledger.find_leftovers(submitted, disturbed=bool(seen.disturbances))
 
 
-def unfinished(client: redis.Redis) -> dict[str, int]:
-    """What is still to be done in the broker and in the index of what waits for messages."""
-    sizes = {}
+def unfinished(client: redis.Redis, ledger: Ledger) -> dict[str, int]:
+    """What is still to be done in the broker and in the schedule of the store."""
+    sizes = ledger.count_unfinished()
     for key in client.scan_iter("*", count=1000):
         name = key.decode()
-        lasting = (
-            "claude_batch:{",
-            "claude_batch:owner",
-            "claude_batch:account",
-            "claude_batch:held",
-            "claude_batch:past",
-        )
-        if name.startswith((*lasting, "celery-task-meta", "_kombu", "unacked_mutex")) and not name.endswith(":flights"):
+        if name.startswith(("claude_batch:", "celery-task-meta", "_kombu", "unacked_mutex")):
             continue
         if name.endswith(".pidbox"):
             continue  # of a worker that is no more
-        kind = client.type(key)
-        if name == "unacked" or name.endswith(":flights"):
+        if name == "unacked":
             sizes[name] = int(client.hlen(key))  # type: ignore[arg-type]
-        elif name in ("unacked_index", "claude_batch:due", "claude_batch:waiting", "claude_batch:pools"):
+        elif name == "unacked_index":
             sizes[name] = int(client.zcard(key))  # type: ignore[arg-type]
-        elif kind == b"list":
+        elif client.type(key) == b"list":
             sizes[name] = int(client.llen(key))  # type: ignore[arg-type]
     return {name: size for name, size in sizes.items() if size}
 

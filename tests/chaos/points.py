@@ -26,7 +26,6 @@ from kombu.transport import redis as transport
 
 from claude_batch_tasks import api
 from claude_batch_tasks.store import interface
-from claude_batch_tasks.store.redis import parts
 
 #: The number of the Redis database for all that is not the workers' own.
 DATABASE = 9
@@ -49,6 +48,9 @@ _OURS = "claude_batch_tasks."
 
 #: What takes a client of the API and calls nobody.
 _CALLS_NOBODY = ("hash_credential", "account_name", "host_of")
+
+#: Parts of a store that change nothing of jobs.
+_NO_JOBS = ("wakeups", "inspection", "transactions", "schema")
 
 _PASS = """
 local count = redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
@@ -83,11 +85,17 @@ def store_point(owner: type, name: str) -> str:
 
 @functools.cache
 def _store_parts() -> dict[type, str]:
-    """Return the classes of the parts of a store, and what the store calls each."""
+    """Return the classes of the parts of the store that this process uses, and what the store calls each.
+
+    What changes nothing of jobs is none of them: how a server is looked at, and who is woken.
+    """
+    kind = os.environ.get("CHAOS_STORE", "redis")
+    parts = import_module(f"claude_batch_tasks.store.{kind}.parts")
     modules = [import_module(module.name) for module in iter_modules(parts.__path__, f"{parts.__name__}.")]
     classes = {name: value for module in modules for name, value in vars(module).items()}
     named = get_type_hints(interface.Store)
-    return {classes[f"Redis{protocol.__name__}"]: part for part, protocol in named.items()}
+    known = ((f"{kind.title()}{protocol.__name__}", part) for part, protocol in named.items() if part not in _NO_JOBS)
+    return {classes[name]: part for name, part in known}
 
 
 def api_operations() -> list[tuple[str, Callable[..., Any]]]:

@@ -19,11 +19,12 @@ from typing import Any
 import redis
 
 from claude_batch_tasks.embedded import RedisServer
+from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.simulator import Scenario, Simulator
-from claude_batch_tasks.store.redis.keys import ask_key
-from tests.chaos import check, check_asks, points, schedule as schedules
+from tests.chaos import check, check_asks, ledgers, points, schedule as schedules
 from tests.chaos.asks import Asked, revoke_ask, submit_ask
 from tests.chaos.callers import Caller, make_app
+from tests.chaos.ledgers import Ledger
 from tests.chaos.released import ReleasedCaller, unpack_release
 from tests.chaos.schedule import MODEL, PRICES, Event, Job, Profile, Schedule, params
 from tests.chaos.workers import Crew
@@ -81,12 +82,14 @@ class Bench:
 
     Args:
         mixed: whether workers and callers of the release before this one take part.
+        store: which store, one of ``ledgers.KINDS``.
     """
 
-    def __init__(self, *, mixed: bool = False) -> None:
+    def __init__(self, *, mixed: bool = False, store: str = "redis") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="claude-batch-chaos-"))
         self.released = self.folder / "released" if mixed else None
         self.server = RedisServer()
+        self.store = store
         self.simulator = Simulator()
         self.crew: Crew | None = None
 
@@ -100,9 +103,11 @@ class Bench:
             unpack_release(self.released)
         self.server.start()
         self.simulator.start()
+        self.servers = contextlib.ExitStack()
         self.client = self.server.client()
+        self.ledger: Ledger = self.servers.enter_context(ledgers.KINDS[self.store](self.server))
         self.control = self.server.client(points.DATABASE)
-        self.app = make_app(self.server.url, {MODEL: PRICES})
+        self.app = make_app(self.server.url, {MODEL: PRICES}, self.ledger.url)
         self.callers: list[Caller | ReleasedCaller] = [Caller(self.app)]
         if self.released is not None:
             self.callers.append(ReleasedCaller(self.released, self.server.url, {MODEL: PRICES}))
@@ -115,6 +120,7 @@ class Bench:
         for caller in self.callers:
             caller.close()
         self.simulator.stop()
+        self.servers.close()
         self.server.stop(kill=True)
         shutil.rmtree(self.server.folder, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -132,6 +138,8 @@ class Bench:
                 "ANTHROPIC_API_KEY": KEY,
                 "CELERY_BROKER_URL": self.server.url,
                 "CELERY_RESULT_BACKEND": self.server.url,
+                "CLAUDE_BATCH_STORE_URL": self.ledger.url,
+                "CHAOS_STORE": self.store,
                 "CHAOS_URL": f"redis://127.0.0.1:{self.server.port}/{points.DATABASE}",
             }
             self.crew = Crew(profile, env, self.folder, pace, self.released)
@@ -147,6 +155,7 @@ class Bench:
     def empty(self) -> None:
         """Forget everything but what binds queues to exchanges, which workers that live on do not enter again."""
         self.control.flushdb()
+        self.ledger.empty()
         keys = [key for key in self.client.scan_iter("*", count=1000) if not key.startswith(b"_kombu")]
         if keys:
             self.client.delete(*keys)
@@ -160,7 +169,7 @@ class Bench:
 class _Run:
     def __init__(self, bench: Bench, schedule: Schedule) -> None:
         self.bench, self.schedule = bench, schedule
-        self.client, self.control = bench.client, bench.control
+        self.client, self.control, self.ledger = bench.client, bench.control, bench.ledger
         self.done: Counter[str] = Counter()
         self.ids: dict[int, str] = {}
         self.copied: set[bytes] = set()
@@ -238,7 +247,7 @@ class _Run:
         while time.monotonic() - began < PATIENCE * self.crew.pace:
             while todo and todo[0][0] <= time.monotonic() - began:
                 todo.pop(0)[1]()
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(redis.RedisError, StoreUnavailable):
                 self._copy_messages()
                 handed_over = len(self.ids) == len(schedule.jobs) and len(self.asked) == len(schedule.asks)
                 if handed_over and not self._unresolved():
@@ -258,10 +267,10 @@ class _Run:
         deadline, still = time.monotonic() + DRAIN * self.crew.pace, 0
         left: dict[str, int] = {}
         while time.monotonic() < deadline:
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(redis.RedisError, StoreUnavailable):
                 # A worker killed while it handed messages out again leaves kombu's mutex, which lasts five minutes.
                 self.client.delete("unacked_mutex")
-                left = check.unfinished(self.client)
+                left = check.unfinished(self.client, self.ledger)
                 still = 0 if left else still + 1
                 # Where a message may have been lost, or a job has failed, nothing need follow.
                 if still >= 3 and (self._disturbances() or self._has_called_back() or still >= 50 * self.crew.pace):
@@ -277,7 +286,7 @@ class _Run:
         return followed and told and all(self._has_heard(each) for each in self.schedule.asks if each.follow)
 
     def _has_heard(self, each: Asked) -> bool:
-        revoked = self.client.hget(ask_key(each.id(self.schedule.seed)), "state") == b"revoked"
+        revoked = self._ask_state(each.id(self.schedule.seed)) == "revoked"
         return revoked or bool(self.control.llen(f"chaos:heard:{each.number}"))
 
     def _disturbances(self) -> int:
@@ -293,14 +302,19 @@ class _Run:
         for each in self.schedule.asks:
             if each.number in self.asked:
                 ask_id = each.id(self.schedule.seed)
-                status, known = self._state(ask_id), self.client.hget(ask_key(ask_id), "state")
-                if known is None or (status not in ("SUCCESS", "FAILURE") and known != b"revoked"):
+                status, known = self._state(ask_id), self._ask_state(ask_id)
+                if known is None or (status not in ("SUCCESS", "FAILURE") and known != "revoked"):
                     found.append(f"ask {each.number} ({ask_id}) is {status}, in the store {known!r}")
         return found
 
     def _state(self, task_id: str) -> str:
         meta = self.client.get(f"celery-task-meta-{task_id}")
         return str(json.loads(meta)["status"]) if meta else "PENDING"
+
+    def _ask_state(self, ask_id: str) -> str | None:
+        """Return what the store says of an ask that is over; None: it is not."""
+        [place] = self.ledger.open().asks.read_places([ask_id])
+        return None if place is None or place.state == "waiting" else place.state
 
     def _submit(self, job: Job) -> None:
         seed = self.schedule.seed
@@ -333,6 +347,7 @@ class _Run:
             self.bench.server.stop(kill=what == "kill")
             time.sleep(0.2)
             self.bench.server.start()
+            self.ledger.restart(kill=what == "kill")
             done = True
         elif kind == "stranger":
             done = self._stranger(int(what))
@@ -367,7 +382,7 @@ class _Run:
         """The queue is emptied, as by ``celery purge``, a few times in a row."""
         lost = 0
         for _ in range(20):
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(redis.RedisError, StoreUnavailable):
                 while self.client.lpop("celery"):
                     lost += 1
             time.sleep(0.01)
@@ -431,7 +446,7 @@ class _Run:
         return check.Evidence(
             self.schedule,
             self.bench.app,
-            self.client,
+            self.ledger,
             journal,
             {**self.ids, **{job.number: job_id for job_id, job in pool_jobs.items()}},
             [*self.schedule.jobs, *pool_jobs.values()],
@@ -448,11 +463,11 @@ class _Run:
 
     def _what_is_left(self) -> str:
         texts = []
-        with contextlib.suppress(redis.RedisError, ValueError):
+        with contextlib.suppress(redis.RedisError, StoreUnavailable, ValueError):
             for value in self.client.hvals("unacked"):
                 headers = json.loads(value)[0]["headers"]
                 texts.append(f"{headers['task']}{headers['argsrepr']} eta {headers['eta']}")
-            texts += [f"{name.decode()} due" for name in self.client.zrange("claude_batch:due", 0, -1)]
+            texts += [f"{name} due" for name in self.ledger.list_due()]
         return "; ".join(texts)
 
     def _details(self, seen: check.Evidence, fired: list[list[str]], logs: dict[Path, str]) -> str:
@@ -470,7 +485,7 @@ class _Run:
         for log, text in logs.items():
             own = [line for line in text.splitlines() if " received" not in line]
             lines += [f"-- {log.name}", *(f"  {line}" for line in own[-150:])]
-        mixed = " --mixed" if self.bench.released else ""
+        mixed = " --mixed" if self.bench.released else f" --store {self.bench.store}"
         lines += ["-- replay", f"  python -m tests.chaos --seed {self.schedule.seed}{mixed}"]
         return "\n".join(lines)
 

@@ -27,13 +27,6 @@ _WHY = {
         *("store.jobs.resume_job", "store.pools.add_ask"),
         *("store.retries.create_retry", "store.retries.read_taken", "store.retries.extend_job"),
     ),
-    "callers submit, and a store with transactions of its own is in none": (
-        *("store.transactions.current", "store.transactions.join"),
-    ),
-    "nobody makes tables meanwhile": (
-        *("store.schema.is_current", "store.schema.migrate", "store.schema.list_statements", "store.schema.drop"),
-        "store.schema.describe_rights",
-    ),
     "readers read, also in tasks of the caller's": (
         *(
             "store.payloads.find_custom_id",
