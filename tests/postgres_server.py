@@ -134,6 +134,10 @@ class PostgresServer(_Server):
         with psycopg.connect(self.url(database), autocommit=True, connect_timeout=5) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
 
+    def prepare(self) -> None:
+        """Make its folder, into which a base backup of another server may go before it starts."""
+        self._make_folder()
+
     def start(self) -> None:
         """Start it, and wait until it answers; the first time, make its files, unless a base backup is there."""
         programs = postgres_folder()
