@@ -65,6 +65,7 @@ GROUPS = {
         "store_url",
         "store_prefix",
         "encryption_key",
+        "payload_url",
         "result_ttl",
         "spool_dir",
     ],

@@ -25,6 +25,7 @@ from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.pricing.prices import Prices, check_overrides
 from claude_batch_tasks.records import JobRecord
 from claude_batch_tasks.settings import encryption_keys, spelling, store_urls
+from claude_batch_tasks.settings.payload_urls import check_payload_url
 from claude_batch_tasks.settings.spelling import CELERY, PREFIX
 
 _DEFAULT_FACTORY = "claude_batch_tasks.api.default_client"
@@ -81,6 +82,12 @@ class Settings:
         "makes one); of several keys (a list, or text with commas) the first encrypts and all decrypt",
         per_job=False,
         secret=True,
+    )
+    payload_url: str | None = _setting(
+        None,
+        "where requests and results are stored, in place of the store: `s3://bucket/prefix`, `gs://bucket/prefix`, "
+        "`az://container/prefix` or `file:///folder`; see docs/howto/payloads_elsewhere.md",
+        per_job=False,
     )
     poll_min: float = _setting(5.0, "shortest time between two polls of a batch, seconds", least=0.01)
     poll_max: float = _setting(120.0, "longest time between two polls of a batch, seconds", least=0.01)
@@ -289,6 +296,8 @@ class Settings:
         if self.store_url is not None:
             object.__setattr__(self, "store_url", store_urls.store_url(self.store_url))
             store_urls.check_prefix(self.store_url, self.store_prefix or "")
+        if self.payload_url is not None:
+            object.__setattr__(self, "payload_url", check_payload_url(self.payload_url))
         for low, high in (("poll_min", "poll_max"), ("retry_min", "retry_max")):
             if getattr(self, low) > getattr(self, high):
                 raise InvalidSettings(f"{PREFIX}{low} is greater than {PREFIX}{high}")

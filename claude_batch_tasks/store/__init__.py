@@ -35,16 +35,19 @@ from claude_batch_tasks.store.interface import (
     ReadableStore as ReadableStore,
     Store as Store,
 )
+from claude_batch_tasks.store.objects import with_objects
 
 
 def open_store(settings: Settings) -> Store:
     """Return the store of these settings, which must have a ``store_url``: settings that come from an app have one."""
     assert settings.store_url is not None
-    return open_store_at(settings.store_url, settings.encryption_key or (), settings.store_prefix or "")
+    keys = settings.encryption_key or ()
+    ledger = open_store_at(settings.store_url, keys, settings.store_prefix or "")
+    return with_objects(ledger, settings.payload_url, keys)
 
 
 def open_store_at(url: str, keys: Sequence[str] = (), prefix: str = "") -> Store:
-    """Return the store at an address, cached per process.
+    """Return the store at an address, cached per process. It has all payloads itself.
 
     Args:
         url: the address, as in the setting ``store_url``.

@@ -60,6 +60,7 @@ OF_ALL_JOBS: dict[str, Absence] = {
     "waiting": "repaired",
     "jobs": "repaired",
     "schema": "repaired",
+    "identity": "harmless",  # what was written to an object store under the old one is left to its lifecycle rule
     "restore": "harmless",  # the next who reads asks again
     "first": "harmless",
     "deleted": "harmless",

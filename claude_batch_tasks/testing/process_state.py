@@ -18,6 +18,7 @@ KEPT = {
     "steps.result_backend": ("_paused_until",),
     "settings.model": ("_price_list",),
     "steps.job_summary": ("_next_report",),
+    "store.objects.store": ("_open",),
     "store.postgres.opening": ("_open",),
     "store.redis.prefixing": ("client_class",),
     "store.redis.opening": ("_open",),

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import anthropic
@@ -186,6 +187,10 @@ def _live(live: Live, worker: Worker) -> None:
     live.jobs["retry"] = retry.id
     retry.get(timeout=120)
     _ask(live)
+    with TemporaryDirectory() as folder:
+        live.app.conf.claude_batch_payload_url = f"file://{folder}"
+        live.submit("in objects").get(timeout=120)
+        live.app.conf.claude_batch_payload_url = None
     assert again.result("again 0").type == "succeeded"
     live.summary = again.get()
     _lose_rows(live, again)

@@ -40,6 +40,7 @@ _TEXTS = {
     "instruments": "prometheus",
     "store_prefix": "shop:",
     "spool_dir": "/tmp/spool",
+    "payload_url": "s3://bucket/prefix",
     "metrics_job_label": "true",
     "poll_min": "7",
     "retry_min": "7",

@@ -40,7 +40,9 @@ SLEEP, COMPUTE = 0.2, 10.0
 
 
 #: What keys that are all jobs' begin with.
-_COMMON = tuple(f"claude_batch:{name}" for name in ("due", "held", "late", "pace:", "schema", "waiting", "worker"))
+_COMMON = tuple(
+    f"claude_batch:{name}" for name in ("due", "held", "identity", "late", "pace:", "schema", "waiting", "worker")
+)
 
 
 def list_keys(client: redis.Redis) -> set[str]:

@@ -225,3 +225,6 @@ class Store(
 
     def check_schema(self) -> None:
         """Ensure that this release can use the store, and bring the store up to date; else the first call does."""
+
+    def read_identity(self) -> str:
+        """Return a name of this store that no other has; one that has lost all that it had has another."""

@@ -54,6 +54,7 @@ key after claude_batch:               type    what                              
 {JOB}:pool:ended                      string  a bit for each request of the job whose ask has     with its job
                                               ended
 schema                                zset    ``version`` and ``least``; see ``schema``           never
+identity                              string  what no other store has; made when first asked for  never
 jobs                                  zset    all jobs by when they were submitted                never
 due                                   zset    units by when a message should act, or a lease      never
                                               ends
@@ -117,6 +118,7 @@ from claude_batch_tasks.store.record_encoding import stored_names as stored_name
 # -- keys of all jobs
 
 SCHEMA: Final = f"{PREFIX}:schema"
+IDENTITY: Final = f"{PREFIX}:identity"
 JOBS: Final = f"{PREFIX}:jobs"
 DUE: Final = f"{PREFIX}:due"
 WAITING: Final = f"{PREFIX}:waiting"

@@ -6,6 +6,7 @@ files in ``scripts``.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 import redis
@@ -16,6 +17,7 @@ from claude_batch_tasks.store.redis import parts
 from claude_batch_tasks.store.redis.chunks import Chunks
 from claude_batch_tasks.store.redis.connection import Connection, Part, answering
 from claude_batch_tasks.store.redis.database import RedisSchema, RedisTransactions
+from claude_batch_tasks.store.redis.keys import IDENTITY
 from claude_batch_tasks.store.redis.parts.asks import RedisAsks
 from claude_batch_tasks.store.redis.parts.inspection import RedisInspection
 from claude_batch_tasks.store.redis.parts.pools import RedisPools
@@ -72,6 +74,12 @@ class RedisStore(Part):
     @answering
     def check_schema(self) -> None:
         """Open the store, as every call does when it is the first."""
+
+    @answering
+    def read_identity(self) -> str:
+        """Return a name of this store, which was made at random when it was first asked for."""
+        self._redis.set(IDENTITY, secrets.token_hex(8), nx=True)
+        return str(self._redis.get(IDENTITY).decode())
 
     def now(self) -> float:
         """Return the time by Redis' clock, epoch seconds."""

@@ -14,6 +14,7 @@ of the same name here. ``pytest -k TestLeases`` runs those of one.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -110,6 +111,11 @@ class StoreContract:
             pytest.skip("as far as is known: what is stored, the fixture contents would say")
 
         return contents
+
+    @pytest.fixture
+    def forget_expired(self) -> Callable[[Store], None]:
+        """Return what removes all that is left of expired jobs; override it where that is done in time."""
+        return lambda store: store.jobs.forget_expired()
 
     @pytest.fixture
     def unreachable_store(self) -> Store:

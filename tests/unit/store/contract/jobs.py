@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from claude_batch_tasks.records import Unit
@@ -51,12 +53,17 @@ class TestAFieldThatIsSettledOnce:
 
 class TestWhatIsLeftOfAJob:
     def test_leaves_nothing_behind_when_it_expires(
-        self, store: Store, job: str, contents: Contents, pass_time: PassTime
+        self,
+        store: Store,
+        job: str,
+        contents: Contents,
+        pass_time: PassTime,
+        forget_expired: Callable[[Store], None],
     ) -> None:
         live(store)
         store.jobs.expire_job(job, 1)
         pass_time(1.5)
-        store.jobs.forget_expired()
+        forget_expired(store)
         assert contents() == set()
         assert store.jobs.read_job(job) is None
 

@@ -171,6 +171,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "asks.read_cost": lambda s: s.asks.read_cost("pool", LONG),
     "asks.listen": listen_once,
     "check_schema": lambda s: s.check_schema(),
+    "read_identity": lambda s: s.read_identity(),
     "jobs.forget_expired": lambda s: s.jobs.forget_expired(),
     "history.append_event": lambda s: s.history.append_event(JOB, make_event()),
     "history.read_events": lambda s: s.history.read_events(JOB),

@@ -88,3 +88,10 @@ class TestTheFirstWhoAsks:
         pass_time(0.1)
         assert store.statistics.is_first("another", LONG)
         assert not store.statistics.is_first("another", LONG)
+
+
+class TestTheIdentity:
+    def test_is_one_for_all(self, open_store: OpenStore, store: Store) -> None:
+        found = call_at_once(open_store, lambda store, _: store.read_identity(), range(24))
+        assert {store.read_identity()} == set(found)
+        assert store.read_identity().isalnum()

@@ -16,6 +16,22 @@ from tests.unit.store.contract.samples import OpenStore, PassTime
 from tests.unit.store.postgres.conftest import Database
 
 
+def list_contents(database: Database) -> Callable[[], set[str]]:
+    """Return what names all that a database has of jobs."""
+    tables = [
+        str(name) for (name,) in database.run(f"SELECT tablename FROM pg_tables WHERE schemaname = '{database.schema}'")
+    ]
+    # Neither the test's own, nor what is common to all jobs.
+    tables = {*tables} - {"passed", "schema_version", "paces", "pace_calls", "pauses"}
+    # Where an ask is, is known by the ask.
+    shown = {name: "t.ask_id" if name == "asks" else "t::text" for name in tables}
+    return lambda: {
+        f"{name}: {row}"
+        for name, what in shown.items()
+        for (row,) in database.run(f"SELECT {what} FROM claude_batch.{name} t")
+    }
+
+
 class TestOnPostgres(StoreContract):
     @pytest.fixture
     def open_store(self, database: Database) -> OpenStore:
@@ -29,19 +45,7 @@ class TestOnPostgres(StoreContract):
 
     @pytest.fixture
     def contents(self, database: Database) -> Callable[[], set[str]]:
-        tables = [
-            str(name)
-            for (name,) in database.run(f"SELECT tablename FROM pg_tables WHERE schemaname = '{database.schema}'")
-        ]
-        # Neither the test's own, nor what is common to all jobs.
-        tables = {*tables} - {"passed", "schema_version", "paces", "pace_calls", "pauses"}
-        # Where an ask is, is known by the ask.
-        shown = {name: "t.ask_id" if name == "asks" else "t::text" for name in tables}
-        return lambda: {
-            f"{name}: {row}"
-            for name, what in shown.items()
-            for (row,) in database.run(f"SELECT {what} FROM claude_batch.{name} t")
-        }
+        return list_contents(database)
 
     @pytest.fixture
     def unreachable_store(self) -> Store:
