@@ -310,6 +310,12 @@ FEW_CONNECTIONS = Problem(
     "{server} has {used} of {limit} connections in use: processes that get none wait, as in an outage",
     "More max_connections in its postgresql.conf, or a PgBouncer in front of it, whose address goes into {setting}",
 )
+OBJECT_STORE = Problem(
+    "E120",
+    "{error}: jobs can neither be submitted nor continue",
+    "See claude_batch_payload_url, the credentials in the environment, and their permissions in "
+    "docs/howto/payloads_elsewhere.md",
+)
 
 # -- workers
 

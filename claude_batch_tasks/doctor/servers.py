@@ -27,6 +27,7 @@ from claude_batch_tasks.checks.servers import (
     findings_of,
     no_answer,
 )
+from claude_batch_tasks.doctor import object_store
 from claude_batch_tasks.errors import InvalidSettings
 from claude_batch_tasks.settings import Settings, redis_reports
 
@@ -45,6 +46,7 @@ def check_servers(app: Celery) -> Iterator[Finding]:
         yield from configuration.run_isolated("broker", partial(_other_broker, app))
     if "result back end" not in asked:
         yield from configuration.run_isolated("result back end", partial(_other_result_back_end, app))
+    yield from configuration.run_isolated("object store", partial(object_store.check_object_store, app))
     yield from configuration.run_isolated("silent servers", partial(connections.of_silent_servers, app))
 
 

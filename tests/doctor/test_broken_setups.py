@@ -206,6 +206,18 @@ def test_a_database_that_is_not_there(healthy: Set, make_app: MakeApp, doctor_sa
     assert "Correct the part after the last / in result_backend" in said.text
 
 
+def test_an_object_store(tmp_path: Path, make_app: MakeApp, doctor_says: DoctorSays) -> None:
+    url = f"file://{tmp_path}"
+    said = doctor_says(make_app(claude_batch_payload_url=url), "servers")
+    assert said.ids == []
+    assert f"the object store at {url} works: an object was written, found, read and removed" in said.text
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["claude-batch-objects"]
+    said = doctor_says(make_app(claude_batch_payload_url=f"{url}/not/there"), "servers")
+    assert said.ids == ["E120"]
+    assert f"the object store at {url}/not/there did not answer" in said.text
+    assert "See claude_batch_payload_url, the credentials in the environment" in said.text
+
+
 # -- workers
 
 
