@@ -17,10 +17,9 @@ from typing import IO, Any, NamedTuple, Protocol
 
 import msgspec
 
-#: Time-outs of a request: to connect, without a byte, and in all.
+#: Time-outs of a request: to connect, and with its whole answer.
 _CLIENT: dict[str, Any] = {
     "connect_timeout": timedelta(seconds=5),
-    "read_timeout": timedelta(seconds=15),
     "timeout": timedelta(seconds=30),
 }
 

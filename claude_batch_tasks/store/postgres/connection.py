@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from psycopg import errors as sql_errors
 from psycopg.pq import TransactionStatus
 
 from claude_batch_tasks.errors import StoreUnavailable
-from claude_batch_tasks.store.apart import is_apart
+from claude_batch_tasks.store.apart import is_apart, stay_apart
 from claude_batch_tasks.store.clock import StoreClock
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.packing import Packer
@@ -41,6 +42,9 @@ _UNMIGRATED = (
     sql_errors.UndefinedColumn,
     sql_errors.InvalidSchemaName,
 )
+
+#: The flag that has the identity of the store, and the seconds for which it stays: 30 years.
+_IDENTITY, _LONG = "identity", 1e9
 
 
 class Connection:
@@ -102,6 +106,12 @@ class Connection:
     def is_first(self, name: str, ttl: float) -> bool:
         """Return whether the caller is the first of all who ask for that name within ``ttl`` seconds."""
         return bool(self.call("set_flag", f"first:{name}", b"", ttl))
+
+    def read_identity(self) -> str:
+        """Return a name of this store, which was made at random when it was first asked for."""
+        with stay_apart():  # a transaction of the caller's may be rolled back
+            self.call("set_flag", _IDENTITY, secrets.token_hex(8).encode(), _LONG)
+            return bytes(self.call("get_flag", _IDENTITY)).decode()
 
     def has_job(self, job_id: str) -> bool:
         """Return whether a job is there."""

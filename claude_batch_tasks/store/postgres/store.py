@@ -5,10 +5,7 @@ The atomic steps are the functions in ``sql/functions``; what is a single statem
 
 from __future__ import annotations
 
-import secrets
-
 from claude_batch_tasks.store import interface
-from claude_batch_tasks.store.apart import stay_apart
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import parts
 from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
@@ -20,9 +17,6 @@ from claude_batch_tasks.store.postgres.parts.pools import PostgresPools
 from claude_batch_tasks.store.postgres.sources import ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA
 from claude_batch_tasks.store.postgres.wakeups import PostgresWakeups
-
-#: The flag that has the identity, and the seconds for which it stays: 30 years.
-_IDENTITY, _LONG = "identity", 1e9
 
 
 class PostgresStore(Part):
@@ -68,9 +62,7 @@ class PostgresStore(Part):
     @answering
     def read_identity(self) -> str:
         """Return a name of this store, which was made at random when it was first asked for."""
-        with stay_apart():  # a transaction of the caller's may be rolled back
-            self._connection.call("set_flag", _IDENTITY, secrets.token_hex(8).encode(), _LONG)
-            return bytes(self._connection.call("get_flag", _IDENTITY)).decode()
+        return self._connection.read_identity()
 
     def now(self) -> float:
         """Return the time by the database's clock, epoch seconds."""

@@ -147,7 +147,7 @@ class TestReading:
 
     def test_says_what_the_server_said(self, store: StoreWithObjects, weather: Weather) -> None:
         weather.rules = [("GET .*/bodies", 503)]
-        with pytest.raises(StoreUnavailable, match=r"status 503, SlowDown"):
+        with pytest.raises(StoreUnavailable, match=r"status 503"):
             list(store.payloads.read_bodies(JOB, 0))
 
     def test_waits_while_the_server_is_slow_for_a_moment(self, store: StoreWithObjects, weather: Weather) -> None:
