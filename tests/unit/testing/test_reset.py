@@ -24,6 +24,8 @@ STAYS = {
     "api.body_limits._stream",
     "api.simulated._running",  # the simulator of this process
     "instruments.prometheus._family",  # metrics in Prometheus' registry, which takes each once
+    "store.postgres.borrowed.django_alias._sources",  # of stores that are in use, for a child process
+    "store.postgres.borrowed.sqlalchemy_engine._engines",
     "store.postgres.statements.read_queries",  # files of the package
     "store.redis.scripts.script_text",  # files of the package
     "transport._kept",  # messages that are to be given back
