@@ -75,6 +75,12 @@ OF_CALLS: dict[str, Entry] = {
         _NOTHING,
         "Install the newer release here too. Jobs wait for a worker of that release.",
     ),
+    "StoreNotMigrated": Entry(
+        "The tables of a store in PostgreSQL are not there, or an earlier release has made them.",
+        f"{_UNCHANGED} Nothing was read.",
+        _NOTHING,
+        "Run `claude-batch migrate` (with Django: `manage.py migrate`). Jobs wait, and continue by themselves.",
+    ),
     "KeyMissing": Entry(
         "Stored data is encrypted with a key that this process does not have.",
         _UNCHANGED,

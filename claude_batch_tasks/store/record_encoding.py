@@ -1,4 +1,4 @@
-"""How records lie in all stores: each field by itself, as JSON text, under its stored name."""
+"""How records lie in every store: each field by itself, as JSON text, under its stored name."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from claude_batch_tasks.simulator import Outcome
 from claude_batch_tasks.store import open_store
 from tests.errors.conftest import REQUESTS, Eager
 from tests.factories import make_params
+from tests.postgres_server import PostgresServer, why_missing
 
 
 def raised(kind: type[errors.BatchTasksError], call: Callable[[], Any]) -> errors.BatchTasksError:
@@ -90,6 +91,17 @@ def newer_store(eager: Eager) -> None:
     assert "Nothing was read or changed" in str(error)
     eager.redis.delete(key)
     eager.ends(run_batch.delay(REQUESTS))
+
+
+def store_without_tables(eager: Eager) -> None:
+    if why := why_missing():
+        pytest.skip(why)
+    with PostgresServer() as server, eager.setting("claude_batch_store_url", server.make_database()):
+        error = raised(errors.StoreNotMigrated, lambda: run_batch.delay(REQUESTS))
+        assert "Nothing was read or changed. Run `claude-batch migrate`" in str(error)
+        open_store(Settings.of(eager.app)).schema.migrate()
+        eager.ends(run_batch.delay(REQUESTS))
+        testing.reset()
 
 
 def no_key(eager: Eager) -> None:
@@ -189,6 +201,7 @@ WALK: dict[str, Callable[[Eager], None]] = {
     "BrokerUnavailable": no_broker,
     "StoreUnavailable": no_store,
     "StoreTooNew": newer_store,
+    "StoreNotMigrated": store_without_tables,
     "KeyMissing": no_key,
     "JobNotFound": no_job,
     "AmbiguousJobId": short_prefix,

@@ -191,7 +191,7 @@ def _value(value: Any) -> Any:
     if is_typeddict(value):
         return {"keys": sorted(value.__required_keys__ | value.__optional_keys__)}
     if isinstance(value, type):
-        names = getattr(value, "__struct_fields__", ())
+        names = getattr(value, "__struct_fields__", ()) or tuple(getattr(value, "__dataclass_fields__", ()))
         members = {name: found for name, found in inspect.getmembers(value) if _is_public(name, value)}
         shown = {name: _value(member) for name, member in members.items() if name not in names}
         return {"fields": list(_fields(value)), **shown} if names else {"()": _parameters(value), **shown}
@@ -202,11 +202,12 @@ def _value(value: Any) -> Any:
     return "property" if isinstance(value, property) else type(value).__name__
 
 
-def _fields(struct: type[msgspec.Struct]) -> Iterator[str]:
-    """What a struct has, in the order in which it takes them by position."""
-    for each in msgspec.structs.fields(struct):
-        default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
-        yield each.name if default is msgspec.NODEFAULT else f"{each.name}={default!r}"
+def _fields(cls: type) -> Iterator[str]:
+    """What a struct or a dataclass has, in the order in which it takes them by position."""
+    missing = (msgspec.NODEFAULT, dataclasses.MISSING)
+    for each in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else msgspec.structs.fields(cls):
+        default = each.default if each.default_factory in missing else each.default_factory()
+        yield each.name if default in missing else f"{each.name}={default!r}"
 
 
 def _is_public(name: str, cls: type) -> bool:

@@ -169,6 +169,7 @@ ENDS = {
     "RequestsUnknown": ("BatchTasksError", LookupError),
     "ResultsMissing": ("BatchTasksError", LookupError),
     "StepFailed": ("BatchTasksError",),
+    "StoreNotMigrated": ("StoreUnavailable",),
     "StoreTooNew": ("StoreUnavailable",),
     "StoreUnavailable": ("TryLater",),
     "TransientError": ("ApiError", "TryLater"),

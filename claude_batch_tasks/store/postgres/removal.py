@@ -9,7 +9,7 @@ _JOBS, _ROWS, _TRANSACTIONS = 100, 500, 20
 
 
 def clear_job(connection: Connection, removed: int | None) -> None:
-    """Remove all rows of a job that was removed; whoever dies in the middle of it leaves the rest to ``sweep``.
+    """Remove all rows of a job that was removed; a process that dies in the middle leaves the rest to ``sweep``.
 
     Args:
         removed: its id in the database; None: there was none.

@@ -26,6 +26,9 @@ FORCE, RELEASE, TAKE = "force", "release", "take"
 WOKEN, LISTED, ALONE = "woken", "listed", "alone"
 WAIT, THROUGH = "wait", "through:"
 
+#: How the machine that wrote a number in bytes orders them: the highest first. ``sys.byteorder`` says so.
+BIG = "big"
+
 #: What happened to calls of ``on_result``.
 CALLED, DELIVERED, FAILED, ACTIVE = "called", "delivered", "failed", "active"
 
@@ -38,6 +41,7 @@ def _each(words: tuple[str, ...]) -> dict[str, str]:
 WORDS: dict[str, dict[str, str]] = {
     "CLAIM": _each((FORCE, RELEASE)),
     "POSTPONED": _each((WOKEN, LISTED)),
+    "BYTE_ORDER": _each((BIG,)),
     "NEXT": {"wait": WAIT, "through": f"^{THROUGH}(.*)$"},
     "BUDGET": _each(("yes", "wait", "no", "lost")),
     "DELIVERY": _each((CALLED, DELIVERED, FAILED, ACTIVE)),
