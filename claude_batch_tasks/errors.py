@@ -195,6 +195,13 @@ class StoreNotMigrated(StoreUnavailable):
     """
 
 
+class StoreMoved(StoreUnavailable):
+    """Raised if the jobs of the store were moved to another one, or are being copied into it. Nothing was changed.
+
+    A worker does not start. A task handles it like a store that does not answer.
+    """
+
+
 class KeyMissing(StoreUnavailable):
     """Raised if stored data is encrypted with a key that this process does not have. A worker that has it continues."""
 

@@ -81,6 +81,13 @@ OF_CALLS: dict[str, Entry] = {
         _NOTHING,
         "Run `claude-batch migrate` (with Django: `manage.py migrate`). Jobs wait, and continue by themselves.",
     ),
+    "StoreMoved": Entry(
+        "`claude-batch copy-store` has moved the jobs of this store to another one, or is copying jobs into it.",
+        f"{_UNCHANGED} Nothing was read.",
+        _NOTHING,
+        "Set `claude_batch_store_url` to the store that the text names. If the copy was interrupted, run `claude-batch "
+        "copy-store` again.",
+    ),
     "KeyMissing": Entry(
         "Stored data is encrypted with a key that this process does not have.",
         _UNCHANGED,

@@ -37,13 +37,13 @@ def check_settings(sender: Any = None, **_: Any) -> None:
 
 
 def check_store(instance: Any = None, **_: Any) -> None:
-    """Refuse to start on the store of a newer release, or on one that somebody must migrate first.
+    """Refuse to start on the store of a newer release, on one that was moved, or that somebody must migrate first.
 
     A store that migrates itself is brought up to date.
     """
     try:
         open_store(Settings.of(instance.app)).check_schema()
-    except (errors.StoreTooNew, errors.StoreNotMigrated, errors.InvalidSettings) as exc:
+    except (errors.StoreTooNew, errors.StoreMoved, errors.StoreNotMigrated, errors.InvalidSettings) as exc:
         raise SystemExit(f"claude_batch_tasks: {exc}") from None
     except errors.StoreUnavailable as exc:
         log.warning("claude_batch_tasks: %s; tasks wait until it answers", exc)

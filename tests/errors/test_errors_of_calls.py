@@ -15,6 +15,8 @@ from claude_batch_tasks.jobs.job_ids import find_job_id
 from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Outcome
 from claude_batch_tasks.store import open_store
+from claude_batch_tasks.store.redis import schema
+from claude_batch_tasks.store.transfer.items import Mark
 from tests.errors.conftest import REQUESTS, Eager
 from tests.factories import make_params
 from tests.postgres_server import PostgresServer, why_missing
@@ -102,6 +104,15 @@ def store_without_tables(eager: Eager) -> None:
         open_store(Settings.of(eager.app)).schema.migrate()
         eager.ends(run_batch.delay(REQUESTS))
         testing.reset()
+
+
+def moved_store(eager: Eager) -> None:
+    schema.set_mark(eager.redis, Mark(state="moved", other="postgresql://db/jobs", at=0.0))
+    testing.reset()
+    error = raised(errors.StoreMoved, lambda: run_batch.delay(REQUESTS))
+    assert "were moved to postgresql://db/jobs on 1970-01-01" in str(error)
+    schema.set_mark(eager.redis, None)
+    eager.ends(run_batch.delay(REQUESTS))
 
 
 def no_key(eager: Eager) -> None:
@@ -202,6 +213,7 @@ WALK: dict[str, Callable[[Eager], None]] = {
     "StoreUnavailable": no_store,
     "StoreTooNew": newer_store,
     "StoreNotMigrated": store_without_tables,
+    "StoreMoved": moved_store,
     "KeyMissing": no_key,
     "JobNotFound": no_job,
     "AmbiguousJobId": short_prefix,

@@ -171,6 +171,7 @@ KEYS: dict[str, Key] = {
     **{f"claude_batch:{{JOB}}:{name}": key for name, key in OF_JOB.items()},
     "claude_batch:identity": Key("string", since="later"),
     "claude_batch:schema": Key("zset", _words("version least")),
+    "claude_batch:moved": Key("string", since="later"),
     "claude_batch:jobs": Key("zset", _words("JOB")),
     "claude_batch:due": Key("zset", _words("UNIT")),
     "claude_batch:waiting": Key("zset", _words("UNIT")),

@@ -170,6 +170,7 @@ ENDS = {
     "ResultsMissing": ("BatchTasksError", LookupError),
     "StepFailed": ("BatchTasksError",),
     "StoreNotMigrated": ("StoreUnavailable",),
+    "StoreMoved": ("StoreUnavailable",),
     "StoreTooNew": ("StoreUnavailable",),
     "StoreUnavailable": ("TryLater",),
     "TransientError": ("ApiError", "TryLater"),

@@ -15,7 +15,12 @@ from typing import Any, Protocol
 from claude_batch_tasks.store.interface.batch_ids import BatchIds as BatchIds
 from claude_batch_tasks.store.interface.budget import Budget as Budget
 from claude_batch_tasks.store.interface.in_flight import InFlight as InFlight
-from claude_batch_tasks.store.interface.jobs import Jobs as Jobs, JobSearch as JobSearch, Retries as Retries
+from claude_batch_tasks.store.interface.jobs import (
+    Jobs as Jobs,
+    JobSearch as JobSearch,
+    Retries as Retries,
+    Transfer as Transfer,
+)
 from claude_batch_tasks.store.interface.leases import Leases as Leases
 from claude_batch_tasks.store.interface.message_queue import MessageQueue as MessageQueue
 from claude_batch_tasks.store.interface.payloads import Payloads as Payloads
@@ -175,6 +180,10 @@ class HasSchema(Protocol):
     schema: Schema
 
 
+class HasTransfer(Protocol):
+    transfer: Transfer
+
+
 class Ledger(HasJobs, HasRecords, Clock, Protocol):
     """The records of jobs and batches, and the time."""
 
@@ -214,13 +223,15 @@ class Store(
     HasWakeups,
     HasTransactions,
     HasSchema,
+    HasTransfer,
     Clock,
     Protocol,
 ):
     """A store: its parts, its clock, and its schema.
 
     Every method of it and of its parts raises ``errors.StoreUnavailable`` when the store cannot answer, and never
-    guesses; ``errors.StoreTooNew``, which is one, where a newer release has changed the store.
+    guesses; ``errors.StoreTooNew``, which is one, where a newer release has changed the store, or
+    ``errors.StoreMoved`` where its jobs are in another.
     """
 
     def check_schema(self) -> None:

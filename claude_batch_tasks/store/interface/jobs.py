@@ -1,11 +1,12 @@
-"""Jobs: their records, the list of all of them, and which requests retry jobs took from others."""
+"""Jobs: their records, the list of all of them, which requests retry jobs took from others, and their moves."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from claude_batch_tasks.records import BatchRecord, Claim, JobLabels, JobRecord, JobState
+from claude_batch_tasks.store.transfer.items import JobItem, Mark, SharedItem
 
 
 class Jobs(Protocol):
@@ -105,3 +106,48 @@ class JobSearch(Protocol):
 
     def read_labels(self, job_ids: Sequence[str]) -> list[JobLabels | None]:
         """Return by what each of these jobs is filtered; None: it is gone."""
+
+
+class Transfer(Protocol):
+    """All that a store has of its jobs, part by part. It may be read and written although the store is marked."""
+
+    address: str
+    """Where the store is, without a password: two stores of one address are one."""
+
+    def open(self) -> None:
+        """Have this process use the store although it is marked.
+
+        Raises:
+            StoreTooNew: a newer release has written it.
+        """
+
+    def read_mark(self) -> Mark | None:
+        """Return what says that the store is not to be used; None: it may be."""
+
+    def set_mark(self, mark: Mark | None) -> None:
+        """Have no process begin to use the store; None: let all of them do so again."""
+
+    def summarize_activity(self) -> str:
+        """Return a text that is another one once a step has run, or a job or an ask was submitted."""
+
+    def list_ids(self) -> Iterator[str]:
+        """Yield all jobs, and pools that are no jobs yet, the oldest first."""
+
+    def export_job(self, job_id: str) -> Iterator[JobItem]:
+        """Yield the parts of a job, or of a pool that is none yet, first the ``Job`` or ``Pool``; nothing: it is gone.
+
+        Raises:
+            JobNotFound: it went in the middle of it.
+        """
+
+    def import_job(self, job_id: str, items: Iterable[JobItem]) -> None:
+        """Write a job that is not there; it is there once all of it is written, and not before.
+
+        Of one that was interrupted, nothing is in the way.
+        """
+
+    def export_shared(self) -> Iterator[SharedItem]:
+        """Yield what all jobs share."""
+
+    def import_shared(self, items: Iterable[SharedItem]) -> None:
+        """Write what all jobs share on top of what is there."""

@@ -22,7 +22,7 @@ from claude_batch_tasks.store.packing import Packer
 from claude_batch_tasks.store.postgres.borrowed import lent
 from claude_batch_tasks.store.postgres.borrowed.views import view_connection
 from claude_batch_tasks.store.postgres.migrations import check_version, describe_unmigrated
-from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource
+from claude_batch_tasks.store.postgres.sources import Connected, ConnectionSource as ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_queries, with_schema
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -70,6 +70,15 @@ class Connection:
             with self.lend() as connection:
                 check_version(connection, self.schema, self.source.where)
             self._opened = True
+
+    def open_marked(self) -> None:
+        """Use the store although it is marked: its jobs are copied."""
+        try:
+            with self.lend() as connection:
+                check_version(connection, self.schema, self.source.where, marked=True)
+        except OUTAGES as exc:
+            raise self.unavailable(exc) from exc
+        self._opened = True
 
     @contextmanager
     def lend(self) -> Iterator[Connected]:

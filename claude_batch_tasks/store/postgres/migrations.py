@@ -7,11 +7,14 @@ store has: ``version`` says what has been done to it; ``least`` is what a proces
 
 from __future__ import annotations
 
+import msgspec
 import psycopg
 
 from claude_batch_tasks.errors import StoreNotMigrated, StoreTooNew
 from claude_batch_tasks.store.postgres.sources import Connected
 from claude_batch_tasks.store.postgres.statements import SCHEMA, read_functions, read_tables, with_schema
+from claude_batch_tasks.store.transfer.items import Mark
+from claude_batch_tasks.store.transfer.marks import CLOSED, describe_mark
 
 #: What this release makes of a schema, and which releases may work beside it: all.
 VERSION, LEAST = 1, 1
@@ -32,10 +35,14 @@ SELECT (SELECT count(*) FROM claude_batch.jobs) + (SELECT count(*) FROM claude_b
 _LOCK = 0x636C6175
 
 
-def check_version(connection: Connected, schema: str, where: str) -> None:
+def check_version(connection: Connected, schema: str, where: str, *, marked: bool = False) -> None:
     """See that a schema can be used by this release.
 
+    Args:
+        marked: also one that is marked.
+
     Raises:
+        StoreMoved: it is marked.
         StoreTooNew: it was made by a newer release, which excludes this one; nothing was changed.
         StoreNotMigrated: it is not there, or an earlier release has made it.
     """
@@ -46,7 +53,10 @@ def check_version(connection: Connected, schema: str, where: str) -> None:
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as exc:
         raise describe_unmigrated(schema, where, exc) from exc
     version, least = row or (0, 0)
-    if least > VERSION:
+    if least >= CLOSED and not marked:
+        found = connection.execute(with_schema("SELECT mark FROM claude_batch.mark", schema)).fetchone()
+        raise describe_mark(None if found is None else msgspec.json.decode(found[0], type=Mark), where)
+    if least % CLOSED > VERSION:
         raise StoreTooNew(
             f"the store at {where} was written by a newer release of claude-batch-tasks (schema {version}; this one "
             f"knows {VERSION}): upgrade it here too. Nothing was read or changed"

@@ -8,14 +8,14 @@ from __future__ import annotations
 from claude_batch_tasks.store import interface
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import parts
-from claude_batch_tasks.store.postgres.connection import Connection, Part, answering
+from claude_batch_tasks.store.postgres.connection import Connection, ConnectionSource, Part, answering
 from claude_batch_tasks.store.postgres.database import PostgresSchema, PostgresTransactions
 from claude_batch_tasks.store.postgres.inspection import PostgresInspection
 from claude_batch_tasks.store.postgres.parts.asks import PostgresAsks
 from claude_batch_tasks.store.postgres.parts.budget import PostgresBudget
 from claude_batch_tasks.store.postgres.parts.pools import PostgresPools
-from claude_batch_tasks.store.postgres.sources import ConnectionSource
 from claude_batch_tasks.store.postgres.statements import SCHEMA
+from claude_batch_tasks.store.postgres.transfer import PostgresTransfer
 from claude_batch_tasks.store.postgres.wakeups import PostgresWakeups
 
 
@@ -54,6 +54,7 @@ class PostgresStore(Part):
         self.wakeups: interface.Wakeups = PostgresWakeups(connection)
         self.transactions: interface.Transactions = PostgresTransactions(connection)
         self.schema: interface.Schema = PostgresSchema(connection)
+        self.transfer: interface.Transfer = PostgresTransfer(connection)
 
     @answering
     def check_schema(self) -> None:

@@ -47,6 +47,14 @@ class Connection:
             open_schema(self.client, self.where)
             self._opened = True
 
+    def open_marked(self) -> None:
+        """Use the store although it is marked: its jobs are copied."""
+        try:
+            open_schema(self.client, self.where, marked=True)
+        except redis.RedisError as exc:
+            raise self.unavailable(exc) from exc
+        self._opened = True
+
     def now(self) -> float:
         """Return the time by Redis' clock, epoch seconds."""
         return self.clock.now()

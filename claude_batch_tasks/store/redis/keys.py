@@ -55,6 +55,8 @@ key after claude_batch:               type    what                              
                                               ended
 schema                                zset    ``version`` and ``least``; see ``schema``           never
 identity                              string  what no other store has; made when first asked for  never
+moved                                 string  ``Mark``: its jobs are in another store, or are       never
+                                              being copied into it
 jobs                                  zset    all jobs by when they were submitted                never
 due                                   zset    units by when a message should act, or a lease      never
                                               ends
@@ -119,6 +121,7 @@ from claude_batch_tasks.store.record_encoding import stored_names as stored_name
 
 SCHEMA: Final = f"{PREFIX}:schema"
 IDENTITY: Final = f"{PREFIX}:identity"
+MOVED: Final = f"{PREFIX}:moved"
 JOBS: Final = f"{PREFIX}:jobs"
 DUE: Final = f"{PREFIX}:due"
 WAITING: Final = f"{PREFIX}:waiting"

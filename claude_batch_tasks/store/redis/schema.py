@@ -11,9 +11,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from claude_batch_tasks.errors import StoreTooNew
 from claude_batch_tasks.logs import get_logger
-from claude_batch_tasks.store.redis.keys import JOBS, SCHEMA, SUBMITTED_AT, job_key, job_of
+from claude_batch_tasks.store.redis.keys import JOBS, MOVED, SCHEMA, SUBMITTED_AT, job_key, job_of
+from claude_batch_tasks.store.transfer.items import Mark
+from claude_batch_tasks.store.transfer.marks import CLOSED, describe_mark
 
 log = get_logger(__name__)
 
@@ -24,14 +28,20 @@ VERSION, LEAST = 2, 1
 _PAGE = 500
 
 
-def open_schema(client: Any, where: str) -> None:
+def open_schema(client: Any, where: str, *, marked: bool = False) -> None:
     """See that a store can be used, and bring it up to date.
+
+    Args:
+        marked: also one that is marked.
 
     Raises:
         StoreTooNew: it is not for this release; nothing was changed.
+        StoreMoved: it is marked.
     """
     version, least = (int(number or 1) for number in client.zmscore(SCHEMA, ["version", "least"]))
-    if least > VERSION:
+    if least >= CLOSED and not marked:
+        raise describe_mark(read_mark(client), where)
+    if least % CLOSED > VERSION:
         raise StoreTooNew(
             f"the store at {where} was written by a newer release of claude-batch-tasks (schema {version}; this one "
             f"knows {VERSION}): upgrade it here too. Nothing was read or changed"
@@ -43,6 +53,25 @@ def open_schema(client: Any, where: str) -> None:
         client.zadd(SCHEMA, {"version": VERSION}, gt=True)
         if client.exists(JOBS):  # an empty store has nothing to tell
             log.info("the store at %s was migrated from schema %d to %d", where, version, VERSION)
+
+
+def read_mark(client: Any) -> Mark | None:
+    """Return what says that the store is not to be used; None: nothing does."""
+    found = client.get(MOVED)
+    return msgspec.json.decode(found, type=Mark) if found else None
+
+
+def set_mark(client: Any, mark: Mark | None) -> None:
+    """Mark the store; None: remove the mark. Earlier releases learn of it by what they must know."""
+    least = int(client.zscore(SCHEMA, "least") or LEAST) % CLOSED
+    with client.pipeline(transaction=True) as pipe:
+        if mark is None:
+            pipe.zadd(SCHEMA, {"least": least})
+            pipe.delete(MOVED)
+        else:
+            pipe.zadd(SCHEMA, {"least": CLOSED + least})
+            pipe.set(MOVED, msgspec.json.encode(mark))
+        pipe.execute()
 
 
 def list_jobs(client: Any) -> None:

@@ -21,6 +21,7 @@ from claude_batch_tasks.store.redis.keys import IDENTITY
 from claude_batch_tasks.store.redis.parts.asks import RedisAsks
 from claude_batch_tasks.store.redis.parts.inspection import RedisInspection
 from claude_batch_tasks.store.redis.parts.pools import RedisPools
+from claude_batch_tasks.store.redis.transfer import RedisTransfer
 
 
 class RedisStore(Part):
@@ -65,6 +66,7 @@ class RedisStore(Part):
         self.pools: interface.Pools = RedisPools(connection)
         self.asks: interface.Asks = RedisAsks(connection, connect_listener or (lambda: client))
         self.presence: interface.Presence = parts.RedisPresence(connection)
+        self.transfer: interface.Transfer = RedisTransfer(connection)
         self.statistics: interface.Statistics = parts.RedisStatistics(connection)
         self.inspection: interface.Inspection = RedisInspection(connection, connect_inspector or (lambda: client))
         self.wakeups: interface.Wakeups = parts.RedisWakeups()

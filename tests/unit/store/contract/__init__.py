@@ -43,6 +43,7 @@ from tests.unit.store.contract import (
     schema,
     statistics,
     transactions,
+    transfer,
     wakeups,
 )
 from tests.unit.store.contract.samples import Contents, OpenStore, PassTime, create_staged_job
@@ -82,6 +83,7 @@ class StoreContract:
     TestWakeups = tests_of(wakeups)
     TestTransactions = tests_of(transactions)
     TestSchema = tests_of(schema)
+    TestTransfer = tests_of(transfer)
     TestOutages = tests_of(outages)
 
     @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from claude_batch_tasks.errors import StoreUnavailable
 from claude_batch_tasks.pool_records import AskEnd, PoolRecord
 from claude_batch_tasks.store import Store
+from claude_batch_tasks.store.transfer.items import Pause, UnitState
 from tests.unit.store.contract.samples import (
     BATCH,
     JOB,
@@ -181,6 +182,15 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "statistics.begin_statistics": lambda s: s.statistics.begin_statistics(1.0),
     "statistics.save_statistics": lambda s: s.statistics.save_statistics(b"[]", 1.0),
     "statistics.read_statistics": lambda s: s.statistics.read_statistics(),
+    "transfer.open": lambda s: s.transfer.open(),
+    "transfer.read_mark": lambda s: s.transfer.read_mark(),
+    "transfer.set_mark": lambda s: s.transfer.set_mark(None),
+    "transfer.summarize_activity": lambda s: s.transfer.summarize_activity(),
+    "transfer.list_ids": lambda s: list(s.transfer.list_ids()),
+    "transfer.export_job": lambda s: list(s.transfer.export_job(JOB)),
+    "transfer.import_job": lambda s: s.transfer.import_job(JOB, [UnitState(batch=0, position=1)]),
+    "transfer.export_shared": lambda s: list(s.transfer.export_shared()),
+    "transfer.import_shared": lambda s: s.transfer.import_shared([Pause(name="a", until=1.0)]),
 }
 
 
