@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, _Entry]] = {
         "doctor": _Entry("doctor", "Check the set-up, and say how to repair it."),
         "migrate": _Entry("migrate", "Create the tables of the store, or bring them up to date."),
         "workers": _Entry("workers", "List the workers that run."),
+        "copy-store": _Entry("copy_store", "Move all jobs to another store, while nothing runs."),
         "report": _Entry("report", "Print a report on a job for a support ticket."),
         "completion": _Entry("completion", "Print the script that completes commands in your shell."),
     },

@@ -18,8 +18,10 @@ from claude_batch_tasks import BatchJob, list_jobs
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
 from tests.integration.rig import account_for
+from tests.postgres_server import PostgresServer
 from tests.support import FAST, inherited, wait_until
 from tests.upgrades.dump import ENCRYPTION_KEY, KEY, QUEUES, Dump, load
+from tests.upgrades.moving import copied_back, copied_to_postgres
 
 pytestmark = pytest.mark.workers
 
@@ -94,9 +96,20 @@ def _looked_at(simulator: Simulator) -> int:
 
 
 @contextmanager
-def _upgraded(path: Path, folder: Path) -> Iterator[Upgraded]:
-    with RedisServer() as redis, Simulator() as simulator:
+def _left_there(redis: RedisServer, postgres: PostgresServer) -> Iterator[str]:
+    yield redis.url
+
+
+#: Where the store is when workers of this release start: where it was, or elsewhere.
+MOVES = {"in its Redis": _left_there, "in PostgreSQL": copied_to_postgres, "in another Redis": copied_back}
+
+
+@contextmanager
+def _upgraded(path: Path, folder: Path, where: str, postgres: PostgresServer) -> Iterator[Upgraded]:
+    with ExitStack() as stack:
+        redis, simulator = stack.enter_context(RedisServer()), stack.enter_context(Simulator())
         dump = load(path, redis, simulator)
+        store_url = stack.enter_context(MOVES[where](redis, postgres))
         env = {
             **inherited(),
             **FAST,
@@ -105,9 +118,10 @@ def _upgraded(path: Path, folder: Path) -> Iterator[Upgraded]:
             "ANTHROPIC_API_KEY": KEY,
             "ANTHROPIC_BASE_URL": simulator.url,
             "CLAUDE_BATCH_ENCRYPTION_KEY": ENCRYPTION_KEY,
+            "CLAUDE_BATCH_STORE_URL": store_url,
         }
         app = Celery("upgraded", broker=redis.url, backend=redis.url, set_as_current=False)
-        app.conf.claude_batch_encryption_key = ENCRYPTION_KEY
+        app.conf.update(claude_batch_encryption_key=ENCRYPTION_KEY, claude_batch_store_url=store_url)
         app.loader.import_task_module("claude_batch_tasks.tasks")
         worker = Worker(env, folder / "worker.log", options=("--concurrency=4", f"--queues={QUEUES}"))
         try:
@@ -122,11 +136,18 @@ def _upgraded(path: Path, folder: Path) -> Iterator[Upgraded]:
             app.close()
 
 
-@pytest.fixture(scope="module")
-def upgrade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Upgraded]]:
+@pytest.fixture(scope="module", params=list(MOVES))
+def upgrade(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
+) -> Iterator[Callable[[Path], Upgraded]]:
     """``upgrade(path)``: what a release left, with workers of this one; each is begun once."""
     with ExitStack() as stack:
-        yield cache(lambda path: stack.enter_context(_upgraded(path, tmp_path_factory.mktemp("upgraded"))))
+
+        def begin(path: Path) -> Upgraded:
+            folder = tmp_path_factory.mktemp("upgraded")
+            return stack.enter_context(_upgraded(path, folder, request.param, postgres_server))
+
+        yield cache(begin)
 
 
 @pytest.fixture

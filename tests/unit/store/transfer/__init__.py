@@ -1,0 +1,1 @@
+"""Tests of copies from one store to another."""
