@@ -366,6 +366,8 @@ PARTS: dict[str, dict[str, str]] = {
     #: Names of calls behind an account's.
     "CALL": {"list": ":list"},
     "UNIT": {"of_batch": "^(%d+)::(.*)$"},
+    #: The field of a batch that says which of its requests a retry took.
+    "RETRY": {"taken": f"^{TAKEN_PREFIX}"},
     #: A request that was sent: its sender and what is reserved for it.
     "SENT": {"lane": "^%d+", "most": " (%d+)$"},
     #: What a batch's turn has cost, once it is known; before, its field has the number that is reserved.

@@ -52,6 +52,13 @@ class TestRetries:
         assert store.payloads.read_index(self.OTHER, 7) == b"index"
         assert set(store.jobs.job_ids()) == {ended, self.OTHER}
 
+    def test_leave_the_record_of_a_batch_as_it_was(self, store: Store, ended: str) -> None:
+        before = store.records.find_batches(ended)
+        assert self.create(store, Claim(ended, 0, {1: b"\x01\xff\x00\x80"}))
+        assert store.records.find_batches(ended) == before
+        assert store.records.read_batch(ended, 1) == before[1]
+        assert store.retries.read_taken(ended, 1, 1) == [b"\x01\xff\x00\x80"]
+
     def test_begin_with_the_batches_that_are_due(self, store: Store, ended: str) -> None:
         assert self.create(store, Claim(ended, 0, {}), due=(1,))
         assert store.schedule.take_due(10)[0] == [Unit(self.OTHER, 1)]
