@@ -136,7 +136,9 @@ def _live(live: Live, worker: Worker) -> None:
         ],
     )
     with anthropic.Anthropic(base_url=simulator.url, api_key=KEY, max_retries=0) as client:
-        rows: Any = [{"custom_id": str(n), "params": each} for n, each in enumerate(requests("adopted", 2).values())]
+        # As many as no job has: the search for the batch of an unanswered create must not take it for its own.
+        chosen = requests("adopted", COUNT + 1).values()
+        rows: Any = [{"custom_id": str(n), "params": each} for n, each in enumerate(chosen)]
         elsewhere = client.messages.batches.create(requests=rows).id
     refusal = Fault("messages", "status", status=529, headers={"retry-after": "1.5"}, calls=(1,))
     simulator.faults(

@@ -81,7 +81,7 @@ class Money(_Item, frozen=True, kw_only=True):
 
 
 class Turn(_Item, frozen=True, kw_only=True):
-    """What one round of a batch reserves, or has cost if it is settled, nano-dollars."""
+    """What one round of a batch reserves, or what it has cost if that is known, nano-dollars."""
 
     batch: int
     turn: int
@@ -209,7 +209,7 @@ class Pool(_Item, frozen=True, kw_only=True):
     sent: int = 0
     failures: int = 0
     next_at: float | None = None
-    """When it is handed out to be sealed."""
+    """When the message that seals it is due."""
     dropped: bool = False
     """Whether its asks were removed, since the batch that has them was created."""
     remaining: float | None = None

@@ -1,4 +1,4 @@
-"""What a process is told that begins to use a store which is marked."""
+"""The error of a process that begins to use a store which is marked."""
 
 from __future__ import annotations
 
