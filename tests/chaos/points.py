@@ -49,8 +49,8 @@ _OURS = "claude_batch_tasks."
 #: What takes a client of the API and calls nobody.
 _CALLS_NOBODY = ("hash_credential", "account_name", "host_of")
 
-#: Parts of a store that change nothing of jobs.
-_NO_JOBS = ("wakeups", "inspection", "transactions", "schema")
+#: Parts of a store that change nothing of jobs that run.
+_NO_JOBS = ("wakeups", "inspection", "transactions", "schema", "transfer")
 
 _PASS = """
 local count = redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
@@ -87,7 +87,7 @@ def store_point(owner: type, name: str) -> str:
 def _store_parts() -> dict[type, str]:
     """Return the classes of the parts of the store that this process uses, and what the store calls each.
 
-    What changes nothing of jobs is none of them: how a server is looked at, and who is woken.
+    What changes nothing of jobs that run is none of them.
     """
     kind = os.environ.get("CHAOS_STORE", "redis")
     parts = import_module(f"claude_batch_tasks.store.{kind}.parts")

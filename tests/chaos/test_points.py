@@ -29,6 +29,7 @@ _WHY = {
     ),
     "readers read, also in tasks of the caller's": (
         *(
+            *("store.records.read_job_and_batches", "store.results.find_request"),
             "store.payloads.find_custom_id",
             "store.payloads.read_index",
             "store.history.read_events",

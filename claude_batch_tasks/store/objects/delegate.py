@@ -12,4 +12,6 @@ class Delegate:
         self._part = part
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_part":  # of a copy that has nothing yet
+            raise AttributeError(name)
         return getattr(self._part, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import secrets
 from array import array
@@ -416,3 +417,9 @@ def test_rows_of_a_job_that_is_gone_are_not_written(store: StoreWithObjects, fol
     assert not store.results.restore_rows("nobody", 0, 1, ":copy", **NO_ROWS)
     store.results.discard_rows("nobody", 0, 1, copy=":copy")
     assert files(folder) == []
+
+
+def test_a_store_can_be_copied(store: StoreWithObjects) -> None:
+    copied = copy.copy(store)
+    assert copied.jobs is store.jobs
+    assert copied.leases is store.leases
