@@ -236,7 +236,9 @@ def test_a_page_of_the_list_reads_little_of_each_job(login: Login, store: Store,
         make(store, f"job-{number}")
     redis_server.client().config_resetstat()
     text(client, JOBS)
-    calls = sum(of["calls"] for of in redis_server.client().info("commandstats").values())
+    found = redis_server.client().info("commandstats")
+    # What a script calls is counted by itself.
+    calls = sum(of["calls"] for name, of in found.items() if name != "cmdstat_evalsha")
     assert calls < 200
 
 
