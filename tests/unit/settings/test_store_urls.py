@@ -78,6 +78,8 @@ class TestAnAddress:
 
     def test_needs_them_where_it_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "claude_batch_tasks.store.postgres", None)
+        # Where it was imported before, the package has it as an attribute.
+        monkeypatch.delattr("claude_batch_tasks.store.postgres", raising=False)
         with pytest.raises(InvalidSettings, match=r"pip install 'claude-batch-tasks\[postgres\]'"):
             open_store_at("myapp.db.engine")
 

@@ -60,10 +60,9 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def idle_in_transaction(database: Database) -> int:
-    """Return how many connections to this test's schema are in the middle of a transaction."""
+    """Return how many connections to this test's database are in the middle of a transaction."""
     [(count,)] = database.run(
-        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' "
-        f"AND query LIKE '%{database.schema}%'"
+        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = current_database()"
     )
     assert isinstance(count, int)
     return count
