@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
+import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
-from psycopg_pool import ConnectionPool
+from psycopg.pq import TransactionStatus
+
+from claude_batch_tasks import steady
 
 Connected: TypeAlias = "psycopg.Connection[Any]"
 
@@ -48,7 +53,10 @@ class ConnectionSource(Protocol):
 
 
 class Pool:
-    """Connections of this process to the database of a URL, which are made when they are needed."""
+    """Connections of this process to the database of a URL, which are made when they are needed.
+
+    A server that refuses connections is noticed at once, and one that has closed them before a statement is sent.
+    """
 
     def __init__(self, url: str, where: str) -> None:
         self.where = where
@@ -61,22 +69,22 @@ class Pool:
             **_NOTICE_SILENCE,
         }
         self._url = url
-        self._pool: ConnectionPool[Connected] = ConnectionPool(
-            url,
-            kwargs=self._options,
-            min_size=0,
-            max_size=_MOST_CONNECTIONS,
-            max_idle=_MAX_IDLE,
-            timeout=_CONNECT_SECONDS,
-            open=False,
-            name="claude-batch-store",
-        )
+        self._unused = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        #: Open connections that nobody uses, and since when; the last was used last.
+        self._idle: deque[tuple[Connected, float]] = deque()
 
     @contextmanager
     def connect(self) -> Iterator[Connected]:
-        self._pool.open()
-        with self._pool.connection() as connection:
-            yield connection
+        if not self._unused.acquire(timeout=_CONNECT_SECONDS):
+            raise psycopg.OperationalError(f"all {_MOST_CONNECTIONS} connections of this process are in use")
+        try:
+            connection = self._take_idle() or psycopg.connect(self._url, **self._options)
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._unused.release()
 
     def in_transaction(self) -> bool:
         """Return False: a connection of the pool is in no transaction of the caller's."""
@@ -88,5 +96,35 @@ class Pool:
             yield connection
 
     def close(self) -> None:
-        """Close all connections."""
-        self._pool.close()
+        """Close the connections that nobody uses."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
+
+    def _take_idle(self) -> Connected | None:
+        with suppress(IndexError):
+            while True:
+                connection, _ = self._idle.pop()
+                if not _is_spent(connection):
+                    return connection
+                connection.close()
+        return None
+
+    def _give_back(self, connection: Connected) -> None:
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            connection.close()
+            return
+        now = steady.monotonic_now()
+        self._idle.append((connection, now))
+        with suppress(IndexError):
+            while self._idle[0][1] < now - _MAX_IDLE:
+                self._idle.popleft()[0].close()
+
+
+def _is_spent(connection: Connected) -> bool:
+    """Return whether the server has closed an idle connection, or has sent something for which nobody has waited."""
+    if connection.closed:
+        return True
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
-
 from claude_batch_tasks.records import Unit
 from tests.unit.store.contract.samples import LONG, create_bare_job, park_batch, read_job
 from tests.unit.store.postgres.conftest import Database
@@ -55,22 +53,17 @@ def test_a_unit_that_waits_stays_in_the_schedule_when_its_job_has_expired(databa
 
 def test_who_sends_messages_is_woken_for_what_is_due_before_all_else(database: Database) -> None:
     store = database.open_store()
-    with psycopg.connect(database.url, autocommit=True) as listener:
-        listener.execute("LISTEN claude_batch_due")
-
-        def is_woken() -> bool:
-            listener.execute("SELECT 1")
-            return any(True for _ in listener.notifies(timeout=0.1))
-
+    with store.wakeups.listen() as listener:
+        assert listener is not None
         now = store.now()
         first = park_batch(store, 1, now + 60)
-        assert is_woken()
+        assert listener.wait(10.0)
         park_batch(store, 2, now + 90)
-        assert not is_woken()
+        assert not listener.wait(0.2)
         park_batch(store, 3, now + 1)
-        assert is_woken()
+        assert listener.wait(10.0)
         store.schedule.wake_units([first])
-        assert is_woken()
+        assert listener.wait(10.0)
 
 
 def test_a_table_of_a_job_is_found_by_its_column(database: Database) -> None:

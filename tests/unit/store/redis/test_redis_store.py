@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import random
 import time
@@ -232,13 +233,14 @@ class TestASubscription:
         redis_server.client().flushall()
         store = open_store_at(redis_server.url)
         store.check_schema()
+        gc.collect()  # clients of other tests
         before = len(redis_server.client().client_list(_type="normal"))
         with store.asks.listen() as listener, store.asks.listen() as other:
             store.asks.end_asks("j", {0: AskEnd("a", "succeeded")}, LONG)
             assert listener.wait(10.0) == other.wait(10.0) == ["a"]
             assert len(redis_server.client().client_list(_type="pubsub")) == 2
         assert len(redis_server.client().client_list(_type="pubsub")) == 0
-        assert len(redis_server.client().client_list(_type="normal")) == before
+        assert len(redis_server.client().client_list(_type="normal")) <= before
 
     def test_is_made_again_when_its_connection_is_lost(self, redis_server: RedisServer) -> None:
         redis_server.client().flushall()
