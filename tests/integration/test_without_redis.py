@@ -158,6 +158,7 @@ def test_single_requests_share_a_batch(app: Celery, deployment: Deployment, star
             name=deployment.name(),
             **deployment.env,
         )
+        app.conf.claude_batch_ask_max_wait = 0.5
         results = [ask.delay(make_params(f"ask {number}")) for number in range(5)]
         assert [result.get(timeout=120).text for result in results] == [f"Echo: ask {number}" for number in range(5)]
         assert simulator.journal().paid_twice() == []
