@@ -29,9 +29,8 @@ _WHY = {
     ),
     "readers read, also in tasks of the caller's": (
         *(
-            *("store.records.read_job_and_batches", "store.results.find_request"),
+            "store.results.find_request",
             "store.payloads.find_custom_id",
-            "store.payloads.read_index",
             "store.history.read_events",
             "store.schedule.due_times",
             "store.presence.list_workers",
@@ -49,9 +48,7 @@ _WHY = {
         *("store.statistics.begin_statistics", "store.statistics.read_statistics", "store.statistics.save_statistics"),
         *("store.statistics.scan_batches", "store.statistics.scan_jobs", "store.schedule.scan_late"),
     ),
-    "a thread that no point is in reports the worker": (
-        *("store.presence.report_worker", "store.presence.remove_worker"),
-    ),
+    "a worker that stops does that in a thread in which no point is": ("store.presence.remove_worker",),
     "no weather takes keys away from the store": (
         *("store.message_queue.list_known", "store.records.replace_batch", "store.results.restore_rows"),
         *("store.records.request_restore", "store.records.name_batch"),
