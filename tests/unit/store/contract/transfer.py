@@ -147,7 +147,9 @@ def export_all(store: Store) -> dict[str, list[JobItem]]:
 
 
 def _encoded(parts: Iterable[items.JobItem | items.SharedItem]) -> list[bytes]:
-    return sorted(msgspec.json.encode(msgspec.structs.replace(part, **_lasting(part))) for part in parts)
+    """Return the parts as texts to compare: neither their order counts nor that of the fields of a record."""
+    passed = (msgspec.structs.replace(part, **_lasting(part)) for part in parts)
+    return sorted(msgspec.json.encode(part, order="deterministic") for part in passed)
 
 
 def _lasting(part: object) -> dict[str, None]:
