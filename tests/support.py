@@ -21,6 +21,15 @@ FAST = {
     "CLAUDE_BATCH_ASK_MAX_WAIT": "0.5",
 }
 
+#: Ends every attempt to connect to a Redis with an error, and leaves a file that says so: code, for ``exec``.
+REFUSE_REDIS = """
+import pathlib, redis.connection
+def refuse(self, *args, **kwargs):
+    pathlib.Path({path!r}).write_text(repr(self))
+    raise SystemError('a connection to a Redis')
+redis.connection.AbstractConnection.connect = refuse
+"""
+
 #: How a broker is asked in a test in which there is none: of ``broker_transport_options`` or the publish policy.
 ASKED_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 

@@ -23,22 +23,13 @@ from claude_batch_tasks.store.postgres.migrations import migrate
 from tests.factories import make_params
 from tests.integration.rig import Source, account_for, requests, set_up
 from tests.integration.test_brokers import RABBITMQ, REPORT, Rabbit, rabbit
-from tests.support import FAST, inherited, wait_until
+from tests.support import FAST, REFUSE_REDIS, inherited, wait_until
 
 __all__ = ["rabbit"]
 
 pytestmark = [pytest.mark.workers, pytest.mark.timeout(400)]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "without_redis"
-
-#: Ends every attempt to connect to a Redis with an error, and leaves a file that says so.
-_REFUSE = """
-import pathlib, redis.connection
-def refuse(self, *args, **kwargs):
-    pathlib.Path({path!r}).write_text(repr(self))
-    raise SystemError('a connection to a Redis')
-redis.connection.AbstractConnection.connect = refuse
-"""
 
 
 @shared_task(name="tests.without_redis.called")
@@ -66,7 +57,7 @@ class Deployment:
 
     @property
     def refuse(self) -> str:
-        return _REFUSE.format(path=str(self._wanted))
+        return REFUSE_REDIS.format(path=str(self._wanted))
 
     def check(self, *workers: Worker) -> None:
         """No process wanted a Redis, and the workers are connected to nothing but broker, database and API."""

@@ -46,10 +46,10 @@ def test_sqlmigrate_shows_what_migrate_would_run(empty_project: Project) -> None
 
 
 def test_a_project_with_another_store_gets_no_tables_until_it_moves_there(empty_project: Project) -> None:
-    empty_project.env["STORE"] = "redis://localhost:1/0"
+    empty_project.env["STORE_URL"] = "redis://localhost:1/0"
     empty_project.migrate()
     assert not has_schema(empty_project)
-    empty_project.env["STORE"] = "django://default"
+    empty_project.env["STORE_URL"] = "django://default"
     said = empty_project.manage("migrate")
     assert "No migrations to apply" in said
     assert "The tables of the store of claude-batch-tasks were made" in said

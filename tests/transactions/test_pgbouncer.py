@@ -15,7 +15,7 @@ from tests.transactions.test_submission import states
 def test_a_job_runs(served_project: tuple[Project, Simulator], pgbouncer: PgBouncer, store: str) -> None:
     project, simulator = served_project
     direct, project.database = project.database, pgbouncer.url_of(project.database)
-    project.env["STORE"] = "django://default" if store == "django" else project.database
+    project.env["STORE_URL"] = "django://default" if store == "django" else project.database
     with project.worker() as worker:
         job_ids = project.run(
             """

@@ -194,7 +194,7 @@ class TestDjango:
         [("django://other", "DATABASES has no 'other'"), ("django://files", "needs PostgreSQL with psycopg 3")],
     )
     def test_another_alias_is_refused(self, empty_project: Project, store: str, says: str) -> None:
-        empty_project.env["STORE"] = store
+        empty_project.env["STORE_URL"] = store
         process = empty_project.start("")
         assert says in process.communicate(timeout=60)[1].splitlines()[-1]
 

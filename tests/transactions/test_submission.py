@@ -301,7 +301,7 @@ class TestWithWorkers:
 
     def test_a_connection_of_the_caller_takes_job_and_ask_along(self, served: Served) -> None:
         project, _ = served
-        project.env["STORE"] = project.database
+        project.env["STORE_URL"] = project.database
         found = project.run(
             """
             import psycopg

@@ -1,6 +1,7 @@
 """Views of the project that submit jobs."""
 
 from asgiref.sync import sync_to_async
+from django.contrib import admin
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import path
@@ -24,4 +25,8 @@ async def submit_async(request):
     return await sync_to_async(transaction.atomic(submit))(request)
 
 
-urlpatterns = [path("submit", submit), path("async", transaction.non_atomic_requests(submit_async))]
+urlpatterns = [
+    path("submit", submit),
+    path("async", transaction.non_atomic_requests(submit_async)),
+    path("admin/", admin.site.urls),
+]
