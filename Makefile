@@ -19,7 +19,7 @@ $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2)
 touch $@
 endef
 
-.PHONY: help demo simulator test coverage test-slow test-release test-lowest chaos conformance compat bench screenshots newcomer docs lint shape audit \
+.PHONY: help demo simulator test coverage test-slow test-release test-lowest test-postgres chaos conformance compat bench screenshots newcomer docs lint shape audit \
 	format clean
 
 help:  ## List the targets
@@ -39,6 +39,9 @@ coverage: $(VENV)/.installed  ## Print how much of the package the last `make te
 
 test-slow: $(VENV)/.installed  ## Run what takes long: chaos, outages, stops, frameworks, every kind of account, pages and examples
 	CHAOS_SEEDS=$(CHAOS_SEEDS) $(VENV)/bin/python -m pytest $(PARALLEL) -m "slow and not release" $(ARGS)
+
+test-postgres: $(VENV)/.installed  ## Run what shows that workers need no particular store, with the store on PostgreSQL
+	STORE=postgres $(VENV)/bin/python -m pytest $(PARALLEL) -m every_store $(ARGS)
 
 test-release: $(VENV)/.installed  ## Run the rest: every option of Celery's with every broker and pool, benchmarks
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m release $(ARGS)

@@ -6,22 +6,29 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import celery.signals
+import psycopg
 import pytest
 from celery import Celery
 from celery.utils.dispatch import Signal
 
 from claude_batch_tasks import signals
 from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.store.postgres.migrations import migrate
+from tests.chaos.ledgers import LEDGERS, Ledger
 from tests.postgres_server import PgBouncer, PostgresServer, why_missing
-from tests.support import FAST, inherited
+from tests.support import FAST, STORE, LendStore, inherited
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for workers begins first, so that no process is left with it when the others are through."""
+    if STORE != "redis":
+        for item in items:
+            if marker := item.get_closest_marker("redis_store"):
+                item.add_marker(pytest.mark.skip(reason=f"of the store on Redis: {marker.args[0]}"))
     items.sort(key=lambda item: item.get_closest_marker("workers") is None)
 
 
@@ -91,11 +98,52 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
+@pytest.fixture(scope="session")
+def lend_store(request: pytest.FixtureRequest) -> LendStore:
+    """``with lend_store(redis.url) as store_url``: an empty store of the kind ``STORE``, on that Redis if it is one."""
+    server = migrated = None
+    if STORE != "redis":
+        server = request.getfixturevalue("postgres_server")
+        migrated = server.make_database()
+        with psycopg.connect(migrated, autocommit=True) as connection:
+            migrate(connection)
+
+    @contextmanager
+    def lend(redis_url: str) -> Iterator[str]:
+        if server is None:
+            yield redis_url
+            return
+        url = server.make_database(migrated)
+        yield url
+        server.drop_database(url)
+
+    return lend
+
+
 @pytest.fixture
-def app(redis_url: str) -> Iterator[Celery]:
+def store_url(redis_url: str, lend_store: LendStore) -> Iterator[str]:
+    """The address of an empty store."""
+    with lend_store(redis_url) as url:
+        yield url
+
+
+@pytest.fixture
+def ledger(store_url: str) -> Ledger:
+    """What is in that store, beyond its interface."""
+    return LEDGERS[STORE](store_url)
+
+
+@pytest.fixture
+def store_setting(store_url: str) -> dict[str, str]:
+    """The setting of an app with that store; none where it is the one that an app has of itself."""
+    return {} if STORE == "redis" else {"claude_batch_store_url": store_url}
+
+
+@pytest.fixture
+def app(redis_url: str, store_setting: dict[str, str]) -> Iterator[Celery]:
     """The app a caller uses: the same broker, back end and store as the workers'."""
     app = Celery("tests", broker=redis_url, backend=redis_url, set_as_current=False)
-    app.conf.update(broker_connection_retry_on_startup=True, result_expires=3600)
+    app.conf.update(broker_connection_retry_on_startup=True, result_expires=3600, **store_setting)
     app.loader.import_task_module("claude_batch_tasks.tasks")
     app.set_current()
     yield app
@@ -103,7 +151,7 @@ def app(redis_url: str) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def environment(redis_url: str) -> dict[str, str]:
+def environment(redis_url: str, store_setting: dict[str, str]) -> dict[str, str]:
     """The environment of a worker, without an address of the API yet."""
     return {
         **inherited(),
@@ -111,6 +159,7 @@ def environment(redis_url: str) -> dict[str, str]:
         "CELERY_BROKER_URL": redis_url,
         "CELERY_RESULT_BACKEND": redis_url,
         "ANTHROPIC_API_KEY": "sk-ant-test-key-never-to-be-seen",
+        **{name.upper(): value for name, value in store_setting.items()},
     }
 
 

@@ -119,10 +119,11 @@ class PostgresServer(_Server):
         """The URL of one of its databases, for psycopg and for ``claude_batch_store_url``."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
-    def make_database(self) -> str:
-        """Make an empty database; its URL."""
+    def make_database(self, template: str = "") -> str:
+        """Make an empty database, or a copy of the one at another URL; its URL."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name}")
+        copy = f" TEMPLATE {template.rpartition('/')[2]}" if template else ""
+        self.execute(f"CREATE DATABASE {name}{copy}")
         return self.url(name)
 
     def drop_database(self, url: str) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 #: Countdowns short enough for tests, in the environment of every worker.
@@ -20,6 +21,12 @@ FAST = {
     "CLAUDE_BATCH_RECOVER_AFTER": "5",
     "CLAUDE_BATCH_ASK_MAX_WAIT": "0.5",
 }
+
+#: The store of the tests of workers: "redis", which is that of broker and result back end, or "postgres".
+STORE = os.environ.get("STORE", "redis")
+
+#: ``with lend_store(redis.url) as store_url``: see the fixture.
+LendStore = Callable[[str], AbstractContextManager[str]]
 
 #: Ends every attempt to connect to a Redis with an error, and leaves a file that says so: code, for ``exec``.
 REFUSE_REDIS = """

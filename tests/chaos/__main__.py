@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from tests.chaos import ledgers, schedule
 from tests.chaos.points import CALLED_BACK, operation_of, operations
 from tests.chaos.run import Bench, Report, as_json, failure, from_json
+from tests.support import STORE
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--points", action="store_true", help="write the list of crash points anew")
     parser.add_argument("--wild", type=int, default=40, help="of --points: runs in which workers die")
     parser.add_argument("--mixed", action="store_true", help="half of the workers and callers are of the last release")
-    parser.add_argument("--store", choices=ledgers.KINDS, default=os.environ.get("STORE", "redis"))
+    parser.add_argument("--store", choices=ledgers.KINDS, default=STORE)
     parser.add_argument("--only", type=lambda text: [int(part) for part in text.split(",")], help=argparse.SUPPRESS)
     given = parser.parse_args()
     # The workers and servers of a run that is ended must not stay behind.

@@ -1,4 +1,4 @@
-"""What a run looks at in a store beyond its interface: what a job has spent, what is to come, what is left over."""
+"""What tests look at in a store beyond its interface: what a job has spent, what is to come, what is left over."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ import redis
 
 from claude_batch_tasks.embedded import RedisServer
 from claude_batch_tasks.errors import StoreUnavailable
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.store import Store, open_store_at
 from claude_batch_tasks.store.postgres.migrations import migrate
+from claude_batch_tasks.store.redis import schema
 from tests.postgres_server import PostgresServer
 
 
 class Ledger(Protocol):
-    """A store on a server of its own, or on the broker's."""
+    """What is in a store."""
 
     url: str
     """What ``claude_batch_store_url`` is for it."""
 
     def open(self) -> Store:
         """Return the store."""
-
-    def restart(self, *, kill: bool) -> None:
-        """Stop and start the store's server, where it is not the broker's."""
 
     def empty(self) -> None:
         """Forget all jobs."""
@@ -41,6 +40,36 @@ class Ledger(Protocol):
     def list_due(self) -> list[str]:
         """Return the units for which a message is to come."""
 
+    def find_job(self, job_id: str) -> list[str]:
+        """Return what there is of a job, in words; that it was deleted is none of it."""
+
+    def read_bytes(self) -> int:
+        """Return how much room all of it takes."""
+
+    def read_payload_bytes(self) -> int:
+        """Return how long all requests and results are, as they are stored."""
+
+    def forget_accounts(self) -> None:
+        """Forget what calls have shown of accounts: pauses, rate limits, and how long batches took."""
+
+    def forget_owner(self, batch_id: str) -> None:
+        """Forget whose a batch at Anthropic is."""
+
+    def lose_job(self, job_id: str) -> None:
+        """Lose the record of a job, and nothing else of it."""
+
+    def damage_rows(self, job_id: str, batch: int, attempt: int) -> None:
+        """Damage the first chunk of a download."""
+
+    def set_record(self, job_id: str, batch: int, **values: object) -> None:
+        """Change the record of a batch without its lease."""
+
+    def set_unit(self, unit: Unit, **values: object) -> None:
+        """Change the ``position`` or the ``owner`` of a unit."""
+
+    def make_newer(self, newer: bool) -> None:
+        """Make it a store that a newer release has made its own, or one of this release again."""
+
     def find_leftovers(self, submitted: Collection[str], *, disturbed: bool) -> Iterator[str]:
         """Yield, in words, what no job should leave.
 
@@ -50,21 +79,22 @@ class Ledger(Protocol):
         """
 
 
-class RedisLedger(contextlib.AbstractContextManager["RedisLedger"]):
-    """``Ledger`` on the broker's Redis."""
+class ServedLedger(Ledger, Protocol):
+    """A store on a server of its own, or on the broker's."""
 
-    def __init__(self, server: RedisServer) -> None:
-        self.url = server.url
-        self._client: redis.Redis = server.client()
+    def restart(self, *, kill: bool) -> None:
+        """Stop and start the store's server, where it is not the broker's."""
 
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+
+class RedisLedger:
+    """``Ledger`` on Redis."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client: redis.Redis = redis.Redis.from_url(url)
 
     def open(self) -> Store:
         return open_store_at(self.url)
-
-    def restart(self, *, kill: bool) -> None:
-        """Do nothing: the broker's server is restarted anyway."""
 
     def empty(self) -> None:
         if keys := list(self._client.scan_iter("claude_batch:*", count=1000)):
@@ -82,6 +112,42 @@ class RedisLedger(contextlib.AbstractContextManager["RedisLedger"]):
 
     def list_due(self) -> list[str]:
         return [name.decode() for name in self._client.zrange("claude_batch:due", 0, -1)]
+
+    def find_job(self, job_id: str) -> list[str]:
+        return [key.decode() for key in self._client.scan_iter(f"claude_batch:{{{job_id}}}*", count=1000)]
+
+    def read_bytes(self) -> int:
+        return int(self._client.info("memory")["used_memory"])  # type: ignore[index]
+
+    def read_payload_bytes(self) -> int:
+        keys = [key for key in self._client.scan_iter("claude_batch:{*") if self._client.type(key) == b"list"]
+        return sum(len(chunk) for key in keys for chunk in self._client.lrange(key, 0, -1))  # type: ignore[union-attr]
+
+    def forget_accounts(self) -> None:
+        for part in ("held", "pace:*", "account:*:past"):
+            for key in self._client.keys(f"claude_batch:{part}"):  # type: ignore[union-attr]
+                self._client.delete(key)
+
+    def forget_owner(self, batch_id: str) -> None:
+        assert self._client.delete(f"claude_batch:owner:{batch_id}")
+
+    def lose_job(self, job_id: str) -> None:
+        assert self._client.delete(f"claude_batch:{{{job_id}}}:job")
+
+    def damage_rows(self, job_id: str, batch: int, attempt: int) -> None:
+        self._client.lset(f"claude_batch:{{{job_id}}}:batch:{batch}:rows:{attempt}", 0, "damaged")
+
+    def set_record(self, job_id: str, batch: int, **values: object) -> None:
+        key = f"claude_batch:{{{job_id}}}:batch:{batch}"
+        self._client.hset(key, mapping={name: json.dumps(value) for name, value in values.items()})
+
+    def set_unit(self, unit: Unit, **values: object) -> None:
+        key, prefix = f"claude_batch:{{{unit.job_id}}}:batch:{unit.batch}", ""
+        if unit.batch is None:
+            key, prefix = f"claude_batch:{{{unit.job_id}}}:job", "lease:"
+        elif unit.lane is not None:
+            key, prefix = f"{key}:lanes", f"{unit.lane}:"
+        self._client.hset(key, mapping={f"{prefix}{name}": str(value) for name, value in values.items()})
 
     def find_leftovers(self, submitted: Collection[str], *, disturbed: bool) -> Iterator[str]:
         for key in sorted(self._client.scan_iter("claude_batch:*", count=1000)):
@@ -108,6 +174,11 @@ class RedisLedger(contextlib.AbstractContextManager["RedisLedger"]):
                 if done is not None and json.loads(done) is not True:
                     yield f"{name} is not done"
 
+    def make_newer(self, newer: bool) -> None:
+        self._client.delete(schema.SCHEMA)
+        if newer:
+            self._client.zadd(schema.SCHEMA, dict.fromkeys(("version", "least"), schema.VERSION + 1))
+
 
 def attempts_used(record: Mapping[str, bytes | str | None]) -> list[int | None]:
     """Return the downloads whose rows a batch's record needs."""
@@ -117,28 +188,27 @@ def attempts_used(record: Mapping[str, bytes | str | None]) -> list[int | None]:
     ]
 
 
-class PostgresLedger(contextlib.AbstractContextManager["PostgresLedger"]):
-    """``Ledger`` on a PostgreSQL of its own, which keeps what it has acknowledged when it is killed."""
+class BrokersRedis(RedisLedger, contextlib.AbstractContextManager["BrokersRedis"]):
+    """``ServedLedger`` on the broker's Redis."""
 
-    def __init__(self, _: RedisServer) -> None:
-        self._server = PostgresServer(settings={"fsync": "on", "full_page_writes": "on"})
-
-    def __enter__(self) -> PostgresLedger:
-        self._server.start()
-        self.url = self._server.make_database()
-        with self._connect() as connection:
-            migrate(connection)
-        return self
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__(server.url)
 
     def __exit__(self, *_: object) -> None:
-        self._server.__exit__()
+        self._client.close()
+
+    def restart(self, *, kill: bool) -> None:
+        """Do nothing: the broker's server is restarted anyway."""
+
+
+class PostgresLedger:
+    """``Ledger`` on PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def open(self) -> Store:
         return open_store_at(self.url)
-
-    def restart(self, *, kill: bool) -> None:
-        self._server.stop(kill=kill)
-        self._server.start()
 
     def empty(self) -> None:
         tables = ", ".join(f"claude_batch.{name}" for name in self._tables() if name != "schema_version")
@@ -165,6 +235,56 @@ class PostgresLedger(contextlib.AbstractContextManager["PostgresLedger"]):
     def list_due(self) -> list[str]:
         found = self._run("SELECT batch, lane, job_id FROM claude_batch.units WHERE due_at IS NOT NULL ORDER BY due_at")
         return [":".join(map(str, unit)) for unit in found]
+
+    def find_job(self, job_id: str) -> list[str]:
+        # Whose a batch was is known for longer.
+        named = [name for name in self._tables("job_id") if name != "batch_ids"]
+        found = [(name, f"SELECT t::text FROM claude_batch.{name} t WHERE job_id = %s") for name in named]
+        return [f"{name}: {row}" for name, statement in found for (row,) in self._run(statement, job_id)]
+
+    def read_bytes(self) -> int:
+        return int(self._run("SELECT pg_database_size(current_database())")[0][0])
+
+    def read_payload_bytes(self) -> int:
+        [(requests, results)] = self._run(
+            "SELECT (SELECT coalesce(sum(length(body) + length(ids)), 0) FROM claude_batch.payload_chunks),"
+            " (SELECT coalesce(sum(length(data)), 0) FROM claude_batch.result_chunks)"
+        )
+        return int(requests + results)
+
+    def forget_accounts(self) -> None:
+        self._run(
+            "TRUNCATE claude_batch.pauses, claude_batch.paces, claude_batch.pace_calls, claude_batch.past_durations"
+        )
+
+    def forget_owner(self, batch_id: str) -> None:
+        assert self._run("DELETE FROM claude_batch.batch_ids WHERE batch_id = %s RETURNING 1", batch_id)
+
+    def lose_job(self, job_id: str) -> None:
+        assert self._run("DELETE FROM claude_batch.jobs WHERE job_id = %s RETURNING 1", job_id)
+
+    def damage_rows(self, job_id: str, batch: int, attempt: int) -> None:
+        self._change(
+            "UPDATE claude_batch.result_chunks SET data = 'damaged' WHERE batch = %s AND attempt = %s AND number = 0",
+            batch, attempt, job_id,
+        )  # fmt: skip
+
+    def set_record(self, job_id: str, batch: int, **values: object) -> None:
+        changes = json.dumps({name: json.dumps(value) for name, value in values.items()})
+        self._change(
+            "UPDATE claude_batch.records SET record = record || %s::jsonb WHERE batch = %s AND lane = -1",
+            changes, batch, job_id,
+        )  # fmt: skip
+
+    def set_unit(self, unit: Unit, **values: object) -> None:
+        place = (unit.job_id, -1 if unit.batch is None else unit.batch, -1 if unit.lane is None else unit.lane)
+        self._run(
+            f"INSERT INTO claude_batch.units (job_id, batch, lane, {', '.join(values)})"
+            f" VALUES (%s, %s, %s{', %s' * len(values)}) ON CONFLICT (job_id, batch, lane) DO UPDATE"
+            f" SET {', '.join(f'{name} = excluded.{name}' for name in values)}",
+            *place,
+            *values.values(),
+        )
 
     def find_leftovers(self, submitted: Collection[str], *, disturbed: bool) -> Iterator[str]:
         for job_id, created, expires_at in self._run("SELECT job_id, created, expires_at FROM claude_batch.jobs"):
@@ -198,6 +318,15 @@ class PostgresLedger(contextlib.AbstractContextManager["PostgresLedger"]):
                 if attempt not in used:
                     yield f"attempt {attempt} of batch {batch} is left over; published: {used}"
 
+    def make_newer(self, newer: bool) -> None:
+        by = 1 if newer else -1
+        self._run("UPDATE claude_batch.schema_version SET version = version + %s, least = version + %s", by, by)
+
+    def _change(self, statement: str, *args: object) -> None:
+        """Run what changes something of a job, whose id is the last argument."""
+        of_job = "AND job = (SELECT id FROM claude_batch.jobs WHERE job_id = %s AND created) RETURNING 1"
+        assert self._run(f"{statement} {of_job}", *args)
+
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
 
@@ -218,8 +347,32 @@ class PostgresLedger(contextlib.AbstractContextManager["PostgresLedger"]):
         return [name for (name,) in found]
 
 
-#: Stores that a run can be on, by what the command line calls them.
-KINDS: dict[str, Callable[[RedisServer], contextlib.AbstractContextManager[Ledger]]] = {
-    "redis": RedisLedger,
-    "postgres": PostgresLedger,
+class OwnPostgres(PostgresLedger, contextlib.AbstractContextManager["OwnPostgres"]):
+    """``ServedLedger`` on a PostgreSQL of its own, which keeps what it has acknowledged when it is killed."""
+
+    def __init__(self, _: RedisServer) -> None:
+        self._server = PostgresServer(settings={"fsync": "on", "full_page_writes": "on"})
+
+    def __enter__(self) -> OwnPostgres:
+        self._server.start()
+        super().__init__(self._server.make_database())
+        with self._connect() as connection:
+            migrate(connection)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.__exit__()
+
+    def restart(self, *, kill: bool) -> None:
+        self._server.stop(kill=kill)
+        self._server.start()
+
+
+#: The kinds of stores, by what ``STORE`` and the command line call them.
+LEDGERS: dict[str, Callable[[str], Ledger]] = {"redis": RedisLedger, "postgres": PostgresLedger}
+
+#: Those that a run can be on.
+KINDS: dict[str, Callable[[RedisServer], contextlib.AbstractContextManager[ServedLedger]]] = {
+    "redis": BrokersRedis,
+    "postgres": OwnPostgres,
 }

@@ -24,7 +24,7 @@ from claude_batch_tasks.simulator import Scenario, Simulator
 from tests.chaos import check, check_asks, ledgers, points, schedule as schedules
 from tests.chaos.asks import Asked, revoke_ask, submit_ask
 from tests.chaos.callers import Caller, make_app
-from tests.chaos.ledgers import Ledger
+from tests.chaos.ledgers import ServedLedger
 from tests.chaos.released import ReleasedCaller, unpack_release
 from tests.chaos.schedule import MODEL, PRICES, Event, Job, Profile, Schedule, params
 from tests.chaos.workers import Crew
@@ -105,7 +105,7 @@ class Bench:
         self.simulator.start()
         self.servers = contextlib.ExitStack()
         self.client = self.server.client()
-        self.ledger: Ledger = self.servers.enter_context(ledgers.KINDS[self.store](self.server))
+        self.ledger: ServedLedger = self.servers.enter_context(ledgers.KINDS[self.store](self.server))
         self.control = self.server.client(points.DATABASE)
         self.app = make_app(self.server.url, {MODEL: PRICES}, self.ledger.url)
         self.callers: list[Caller | ReleasedCaller] = [Caller(self.app)]

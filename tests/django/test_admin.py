@@ -149,10 +149,10 @@ def test_settings_that_make_no_sense_are_said_to(login: Login, app: Celery) -> N
 
 
 def test_a_broker_that_is_away_does_not_keep_a_job_from_being_canceled(
-    login: Login, app: Celery, store: Store, redis_url: str
+    login: Login, app: Celery, store: Store, store_url: str
 ) -> None:
     make(store, "some-job")
-    app.conf.update(claude_batch_store_url=redis_url, broker_url=f"redis://127.0.0.1:{free_port()}/0")
+    app.conf.update(claude_batch_store_url=store_url, broker_url=f"redis://127.0.0.1:{free_port()}/0")
     assert "The broker does not answer." in press(login("view", "cancel"), "some-job", "cancel")
     assert BatchJob("some-job").history()[-1].event == "cancel"
 
@@ -230,6 +230,7 @@ def test_a_job_of_many_batches_is_shown_in_pages(login: Login, store: Store) -> 
     assert "msgbatch_1999" in text(client, page_of("large") + "?batches=20")
 
 
+@pytest.mark.redis_store("the commands that it counts")
 def test_a_page_of_the_list_reads_little_of_each_job(login: Login, store: Store, redis_server: RedisServer) -> None:
     client = login("view")
     for number in range(30):
@@ -329,11 +330,11 @@ def test_who_may_only_look_cannot_cancel_several(login: Login) -> None:
 
 
 def test_a_broker_that_is_away_does_not_keep_several_jobs_from_being_canceled(
-    login: Login, app: Celery, store: Store, redis_url: str
+    login: Login, app: Celery, store: Store, store_url: str
 ) -> None:
     for name in ("one", "two"):
         make(store, name)
-    app.conf.update(claude_batch_store_url=redis_url, broker_url=f"redis://127.0.0.1:{free_port()}/0")
+    app.conf.update(claude_batch_store_url=store_url, broker_url=f"redis://127.0.0.1:{free_port()}/0")
     page = login("view", "cancel").post(f"{JOBS}cancel-jobs/", {"job": ["one", "two"]}, follow=True).content.decode()
     assert page.count("The broker does not answer.") == 1
     assert [BatchJob(name).history()[-1].event for name in ("one", "two")] == ["cancel", "cancel"]

@@ -22,6 +22,7 @@ expect.set_options(timeout=30_000)
 pytestmark = [
     pytest.mark.latest,
     pytest.mark.workers,
+    pytest.mark.redis_store("what the settings of the example name"),
     pytest.mark.skipif(not project.BROWSER, reason="no chromium or google-chrome on the PATH; no page was looked at"),
 ]
 

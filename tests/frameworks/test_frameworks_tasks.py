@@ -97,9 +97,10 @@ def settings(**more: Any) -> dict[str, Any]:
     return {**{name: float(value) for name, value in FAST.items()}, "CLAUDE_BATCH_RECOVER_AFTER": 1.0, **more}
 
 
-def django(folder: Path, url: str, simulator: Simulator, before: str, cls: str) -> Project:
+def django(folder: Path, url: str, store_url: str, simulator: Simulator, before: str, cls: str) -> Project:
     """A Django project whose app has this task class."""
-    project = make("django_namespace", folder, url, env=environment(simulator), **settings())
+    ours = settings(CLAUDE_BATCH_STORE_URL=store_url)
+    project = make("django_namespace", folder, url, env=environment(simulator), **ours)
     path = folder / "mysite" / "celery.py"
     text = path.read_text().replace('Celery("mysite"', f'Celery("mysite"{cls}')
     path.write_text(before + text + _PLAIN)
@@ -116,9 +117,9 @@ def django(folder: Path, url: str, simulator: Simulator, before: str, cls: str) 
     ids=["Django's, named", "Django's, by itself", "addons-server's"],
 )
 def test_a_job_is_sent_after_the_commit_and_never_after_a_rollback(
-    before: str, cls: str, send: str, redis_url: str, simulator: Simulator, tmp_path: Path
+    before: str, cls: str, send: str, redis_url: str, store_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:
-    project = django(tmp_path, redis_url, simulator, before, cls)
+    project = django(tmp_path, redis_url, store_url, simulator, before, cls)
     lines = f"{send.format('plain', '')}; {send.format('run_batch', 'requests(name)')}"
     with project.worker() as worker:
         said = project.run("-c", _CALLER.replace("SEND", lines))
@@ -164,9 +165,9 @@ def last(summary):
 
 
 def test_flasks_context_is_around_the_client_the_signals_and_on_result(
-    redis_url: str, simulator: Simulator, tmp_path: Path
+    redis_url: str, store_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:
-    ours = settings(CLAUDE_BATCH_CLIENT_FACTORIES={"default": "shop.client"})
+    ours = settings(CLAUDE_BATCH_STORE_URL=store_url, CLAUDE_BATCH_CLIENT_FACTORIES={"default": "shop.client"})
     celery = {name.lower(): value for name, value in ours.items()}
     project = make("flask_dict", tmp_path, redis_url, env=environment(simulator), CELERY=celery)
     shop = tmp_path / "shop.py"

@@ -288,8 +288,9 @@ def test_a_setting_with_two_values_is_refused(kind: str, tmp_path: Path) -> None
         ("flask_update", ["CLAUDE_BATCH_MAX_COST", "CELERY_CLAUDE_BATCH_POLL_MIN"]),
     ],
 )
-def test_a_worker_works_by_it(kind: str, names: list[str], redis_url: str, tmp_path: Path) -> None:
-    project = make(kind, tmp_path, redis_url, env={"ANTHROPIC_API_KEY": "sk-ant-test"}, **dict.fromkeys(names, 0.01))
+def test_a_worker_works_by_it(kind: str, names: list[str], redis_url: str, store_url: str, tmp_path: Path) -> None:
+    ours = {"CLAUDE_BATCH_STORE_URL": store_url, **dict.fromkeys(names, 0.01)}
+    project = make(kind, tmp_path, redis_url, env={"ANTHROPIC_API_KEY": "sk-ant-test"}, **ours)
     program = f"""
 from {project.app} import {"celery_app as app" if project.app == "mysite" else "app"}
 from claude_batch_tasks import errors, run_batch

@@ -18,6 +18,7 @@ from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.lifecycle import record_repair
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from claude_batch_tasks.tasks import cancel_batch, create_batch, finish_job, recover_jobs
+from tests.chaos.ledgers import Ledger
 from tests.frameworks import bases
 from tests.integration.rig import requests
 from tests.support import wait_until
@@ -34,8 +35,18 @@ def simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture
+def servers(redis_url: str, store_setting: dict[str, str]) -> dict[str, str]:
+    """The settings of an app that say where its servers are."""
+    return {"broker_url": redis_url, "result_backend": redis_url, **store_setting}
+
+
+@pytest.fixture
 def project(
-    environment: dict[str, str], redis_url: str, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    servers: dict[str, str],
+    simulator: Simulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Project]:
     """``project("Runs", claude_batch_x=1)``: the app of such a project, which has a worker."""
     with ExitStack() as stack:
@@ -48,7 +59,7 @@ def project(
             worker = Worker(env, tmp_path / "worker.log", "tests.frameworks.bases", options)
             stack.callback(worker.stop, kill=True)
             worker.start()
-            app = bases.make(kind, broker_url=redis_url, result_backend=redis_url, **config)
+            app = bases.make(kind, **servers, **config)
             stack.callback(app.close)
             app.set_current()
             return app
@@ -211,13 +222,13 @@ def test_what_it_adds_to_a_message_is_on_every_message(
 
 class TestAClassThatSendsAfterTheCommit:
     @workers
-    def test_has_the_job_run_then(self, project: Project, simulator: Simulator) -> None:
+    def test_has_the_job_run_then(self, project: Project, simulator: Simulator, ledger: Ledger) -> None:
         app = project("AfterCommit")
         with bases.transaction(commits=True):
             assert bases.plain.apply_async() is None
             assert run_batch.apply_async((requests("job", 2),), task_id="one") is None
             assert app.backend.client.llen("celery") == 0
-            assert app.backend.client.zcard("claude_batch:due") == 0
+            assert ledger.list_due() == []
         assert app.AsyncResult("one").get(timeout=120)["succeeded"] == 2
 
     @workers
@@ -236,16 +247,16 @@ class TestAClassThatSendsAfterTheCommit:
 
     @pytest.mark.parametrize("commits", [True, False])
     def test_tells_nobody_that_a_job_that_was_never_sent_has_expired(
-        self, commits: bool, redis_url: str, monkeypatch: pytest.MonkeyPatch
+        self, commits: bool, servers: dict[str, str], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        app = bases.make("AfterCommit", broker_url=redis_url, result_backend=redis_url)
+        app = bases.make("AfterCommit", **servers)
         monkeypatch.setattr(record_repair, "_CERTAIN", 0.0)
         with bases.transaction(commits=commits):
             app.tasks[RUN_BATCH].apply_async((requests("job", 1),), task_id="one")
         client, watch = app.backend.client, record_repair.Watch()
         client.delete("celery")
         watch.start_repairs(app)
-        client.delete(*client.keys("claude_batch:{one}*"))  # as when it expires
+        ledger.lose_job("one")  # as when it expires
         for _ in range(2):
             watch.start_repairs(app)
         assert client.llen("celery") == commits
@@ -257,19 +268,21 @@ class TestAClassThatSendsAfterTheCommit:
         assert job.get(timeout=120)["succeeded"] == 2
 
 
-def test_one_that_refuses_leaves_nothing_behind(app: Celery, redis_url: str) -> None:
-    other = bases.make("Refuses", broker_url=redis_url, result_backend=redis_url)
+def test_one_that_refuses_leaves_nothing_behind(app: Celery, servers: dict[str, str], ledger: Ledger) -> None:
+    other = bases.make("Refuses", **servers)
     before = other.backend.client.dbsize()
     with pytest.raises(PermissionError):
         other.tasks[RUN_BATCH].apply_async((requests("job", 2),), task_id="one")
     with pytest.raises(errors.JobNotFound):
         BatchJob("one", other).status()
-    assert other.backend.client.keys("*{one}*") == []
+    assert ledger.find_job("one") == []
     assert before == 0
 
 
-def test_one_that_has_a_name_of_ours_is_left_out_and_said_so(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    app = bases.make("Clashes", broker_url=redis_url, result_backend=redis_url)
+def test_one_that_has_a_name_of_ours_is_left_out_and_said_so(
+    servers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = bases.make("Clashes", **servers)
     assert not isinstance(app.tasks[RUN_BATCH], bases.Clashes)
     assert isinstance(app.tasks["plain"], bases.Clashes)
     assert "Clashes" in caplog.text
@@ -277,8 +290,8 @@ def test_one_that_has_a_name_of_ours_is_left_out_and_said_so(redis_url: str, cap
 
 
 @pytest.mark.parametrize("kind", sorted(set(bases.KINDS) - {"Clashes"}))
-def test_every_task_of_ours_is_one_of_the_apps(kind: str, redis_url: str) -> None:
-    app = bases.make(kind, broker_url=redis_url, result_backend=redis_url)
+def test_every_task_of_ours_is_one_of_the_apps(kind: str, servers: dict[str, str]) -> None:
+    app = bases.make(kind, **servers)
     for name, task in app.tasks.items():
         if name.startswith("claude_batch_tasks."):
             assert isinstance(task, bases.KINDS[kind])
@@ -317,7 +330,7 @@ class TestACallAsAFunction:
         assert cancel_batch("job", 0) == "nothing to cancel yet"
 
     @workers
-    def test_is_refused_in_a_worker(self, project: Project) -> None:
+    def test_is_refused_in_a_worker(self, project: Project, ledger: Ledger) -> None:
         app = project("Runs")
         one = requests("job", 2)
         for result in (
@@ -328,17 +341,19 @@ class TestACallAsAFunction:
         ):
             with pytest.raises(TypeError, match=r"run_batch\.delay\(requests\)"):
                 result.get(timeout=60)
-        assert app.backend.client.keys("claude_batch:{*") == []
+        assert list(ledger.open().transfer.list_ids()) == []
 
 
 class TestInEagerMode:
     @pytest.fixture
-    def eager(self, redis_url: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Celery]:
+    def eager(
+        self, servers: dict[str, str], simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[str], Celery]:
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-simulated")
         monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.url)
 
         def make(kind: str) -> Celery:
-            app = bases.make(kind, broker_url=redis_url, result_backend=redis_url, task_always_eager=True)
+            app = bases.make(kind, **servers, task_always_eager=True)
             app.set_current()
             return app
 

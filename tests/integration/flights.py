@@ -9,7 +9,7 @@ from celery import Celery
 
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.simulator import Call, Simulator
-from claude_batch_tasks.store import open_store_at
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import requests
 
 
@@ -29,9 +29,8 @@ def in_flight(app: Celery, jobs: list[Any]) -> bool:
     return all(BatchJob(job.id, app).status().batches[0].batch_id for job in jobs)
 
 
-def nothing_waits(redis_url: str) -> bool:
-    client: Any = open_store_at(redis_url)._redis  # type: ignore[attr-defined]
-    return not client.zcard("claude_batch:due") and not client.zcard("claude_batch:waiting")
+def nothing_waits(ledger: Ledger) -> bool:
+    return not {"due", "waiting"} & ledger.count_unfinished().keys()
 
 
 def finish(simulator: Simulator, jobs: list[Any]) -> None:

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from celery import Celery
 from claude_batch_tasks import BatchJob
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
+from tests.chaos.ledgers import LEDGERS
 from tests.factories import make_params
-from tests.support import FAST, inherited, wait_until
+from tests.support import FAST, STORE, LendStore, inherited, wait_until
 
 #: Where the app ``ending`` writes down signals: name, task, its id, the process and thread, when, more.
 HEARD = "ending:heard"
@@ -31,6 +33,7 @@ __all__ = [
     "Source",
     "account_for",
     "forget_account",
+    "name_servers",
     "open_world",
     "requests",
     "set_up",
@@ -61,24 +64,33 @@ def account_for(app: Celery, job_id: str, name: str, count: int) -> dict[str, in
 
 
 @contextlib.contextmanager
-def open_world(log: Path) -> Iterator[tuple[Celery, Simulator]]:
+def open_world(log: Path, lend_store: LendStore) -> Iterator[tuple[Celery, Simulator]]:
     """Yield an app with a worker of two processes, and the simulator that both call; tests that do no harm share it."""
-    with RedisServer() as redis, Simulator("healthy") as simulator:
-        urls = {"CELERY_BROKER_URL": redis.url, "CELERY_RESULT_BACKEND": redis.url}
-        with Worker({**inherited(), **FAST, **simulator.env, **urls}, log):
-            app = Celery("world", broker=redis.url, backend=redis.url, set_as_current=False)
-            app.conf.update(result_expires=3600)
-            app.loader.import_task_module("claude_batch_tasks.tasks")
-            yield app, simulator
-            gc.collect()
-            app.close()
+    with ExitStack() as stack:
+        redis, simulator = stack.enter_context(RedisServer()), stack.enter_context(Simulator("healthy"))
+        store_url = stack.enter_context(lend_store(redis.url))
+        env = {**inherited(), **FAST, **simulator.env, **name_servers(redis.url, store_url)}
+        stack.enter_context(Worker(env, log))
+        app = Celery("world", broker=redis.url, backend=redis.url, set_as_current=False)
+        app.conf.update(result_expires=3600, claude_batch_store_url=store_url)
+        app.loader.import_task_module("claude_batch_tasks.tasks")
+        yield app, simulator
+        gc.collect()
+        app.close()
 
 
 def forget_account(app: Celery) -> None:
     """Leave nothing of what the calls of earlier tests have shown of the account: pauses, and how long batches took."""
-    client: Any = app.backend.client
-    for key in [key for part in ("held", "pace:*", "account:*:past") for key in client.keys(f"claude_batch:{part}")]:
-        client.delete(key)
+    LEDGERS[STORE](app.conf.claude_batch_store_url).forget_accounts()
+
+
+def name_servers(redis_url: str, store_url: str) -> dict[str, str]:
+    """Return the environment of processes of the ready-made app: a Redis for broker and back end, and the store."""
+    return {
+        "CELERY_BROKER_URL": redis_url,
+        "CELERY_RESULT_BACKEND": redis_url,
+        "CLAUDE_BATCH_STORE_URL": store_url,
+    }
 
 
 class Source(str):

@@ -16,7 +16,7 @@ from claude_batch_tasks import BatchJob, adopt, errors, run_batch
 from claude_batch_tasks.api import clients
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Simulator
-from claude_batch_tasks.store import open_store_at
+from tests.chaos.ledgers import Ledger
 from tests.integration.flights import nothing_waits
 from tests.integration.rig import requests
 from tests.support import wait_until
@@ -41,7 +41,8 @@ def elsewhere(simulator: Simulator, ids: list[str]) -> str:
 
 
 class TestABatchCreatedElsewhere:
-    def test_becomes_a_job(self, app: Celery, start_worker: StartWorker, simulator: Simulator, redis_url: str) -> None:
+    @pytest.mark.every_store
+    def test_becomes_a_job(self, app: Celery, start_worker: StartWorker, simulator: Simulator, ledger: Ledger) -> None:
         ids = [f"row_{number}-x" for number in range(25)]
         simulator.behave(processing_seconds=1.5)
         start_worker(simulator.url)
@@ -62,12 +63,10 @@ class TestABatchCreatedElsewhere:
             job.result("row_25-x")
         with pytest.raises(errors.RequestsUnknown):
             job.requests()
-        wait_until(lambda: nothing_waits(redis_url))
+        wait_until(lambda: nothing_waits(ledger))
         assert len(simulator.journal().calls_to("create")) == 1
         job.delete()
-        client: Any = open_store_at(redis_url)._redis  # type: ignore[attr-defined]
-        left = [key for key in client.keys("*") if job.id.encode() in key]
-        assert {key.partition(job.id.encode())[0] for key in left} <= {b"celery-task-meta-", b"claude_batch:deleted:"}
+        assert ledger.find_job(job.id) == []
 
     @pytest.mark.parametrize("how", ["cut", "duplicates", "404"])
     def test_is_read_as_carefully_as_one_of_ours(
@@ -175,12 +174,12 @@ class TestABatchCreatedElsewhere:
             assert job.get(timeout=180)["succeeded"] == 2
 
     def test_is_that_of_one_job(
-        self, app: Celery, start_worker: StartWorker, simulator: Simulator, redis_url: str
+        self, app: Celery, start_worker: StartWorker, simulator: Simulator, ledger: Ledger
     ) -> None:
         batch_id = elsewhere(simulator, ["a", "b"])
         jobs = [adopt(batch_id, app=app)]
         # As where the first died before it had written down whose the batch is.
-        assert open_store_at(redis_url)._redis.delete(f"claude_batch:owner:{batch_id}")  # type: ignore[attr-defined]
+        ledger.forget_owner(batch_id)
         jobs.append(adopt(batch_id, app=app))
         start_worker(simulator.url)
         with pytest.raises(errors.BatchTasksError, match=f"belongs to job {jobs[1].id}"):
@@ -212,23 +211,24 @@ class TestABatchCreatedElsewhere:
         with pytest.raises(ValueError, match="msgbatch_"):
             adopt(batch_id, app=app)
 
-    def test_takes_options_as_a_job_does(self, app: Celery) -> None:
+    def test_takes_options_as_a_job_does(self, app: Celery, ledger: Ledger) -> None:
         for options in ({"poll_maxx": 5}, {"fallback": "messages"}, {"client": "nobody"}):
             with pytest.raises(errors.InvalidSettings):
                 adopt("msgbatch_1", app=app, **options)
-        assert not BatchJob("x", app)._store._redis.keys("claude_batch:*")  # type: ignore[attr-defined]
+        assert list(ledger.open().jobs.job_ids()) == []
 
 
 def test_without_a_worker_nothing_has_to_be_imported_first(
-    environment: dict[str, str], simulator: Simulator, redis_url: str
+    environment: dict[str, str], simulator: Simulator, redis_url: str, store_url: str
 ) -> None:
     simulator.behave(processing_seconds=0.1)
     program = f"""
 from celery import Celery
-from claude_batch_tasks import adopt
+from claude_batch_tasks import BatchJob, adopt
 
 app = Celery("own", broker="{redis_url}", backend="{redis_url}")
 app.conf.task_always_eager = True
+app.conf.claude_batch_store_url = "{store_url}"
 print(adopt("{elsewhere(simulator, ["a", "b"])}", app=app, poll_min=0.1).get()["succeeded"])
 """
     env = {**environment, "ANTHROPIC_BASE_URL": simulator.url}

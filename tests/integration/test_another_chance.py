@@ -12,7 +12,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from tests.integration.rig import account_for, forget_account, open_world, requests
-from tests.support import wait_until
+from tests.support import LendStore, wait_until
 
 pytestmark = pytest.mark.workers
 
@@ -28,9 +28,9 @@ def notes(app: Celery, job_id: str) -> Counter[str | None]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Celery, Simulator]]:
+def world(tmp_path_factory: pytest.TempPathFactory, lend_store: LendStore) -> Iterator[tuple[Celery, Simulator]]:
     """A worker with two processes that all of these tests share: none does it any harm."""
-    with open_world(tmp_path_factory.mktemp("chances") / "worker.log") as found:
+    with open_world(tmp_path_factory.mktemp("chances") / "worker.log", lend_store) as found:
         yield found
 
 

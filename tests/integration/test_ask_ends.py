@@ -22,9 +22,9 @@ from claude_batch_tasks.settings import Settings
 from claude_batch_tasks.simulator import Outcome, Simulator
 from claude_batch_tasks.store import open_store
 from tests.factories import make_params
-from tests.integration.rig import HEARD
+from tests.integration.rig import HEARD, name_servers
 from tests.integration.test_delivery import stop_waiting
-from tests.support import FAST, inherited, wait_until
+from tests.support import FAST, LendStore, inherited, wait_until
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(120)]
 
@@ -46,18 +46,19 @@ class World(NamedTuple):
     simulator: Simulator
 
 
-def make_env(redis: RedisServer, simulator: Simulator) -> dict[str, str]:
-    urls = {"CELERY_BROKER_URL": redis.url, "CELERY_RESULT_BACKEND": redis.url}
+def make_env(redis: RedisServer, store_url: str, simulator: Simulator) -> dict[str, str]:
+    urls = name_servers(redis.url, store_url)
     return {**inherited(), **FAST, **simulator.env, **urls, "ENDING_OUTAGE": "OperationalError::2"}
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with RedisServer() as redis, Simulator("healthy") as simulator:
+def shared(tmp_path_factory: pytest.TempPathFactory, lend_store: LendStore) -> Iterator[World]:
+    with RedisServer() as redis, lend_store(redis.url) as store_url, Simulator("healthy") as simulator:
         log = tmp_path_factory.mktemp("asks") / "worker.log"
         options = ("--concurrency=2", "-E")
-        with Worker(make_env(redis, simulator), log, app="tests.integration.ending", options=options):
+        with Worker(make_env(redis, store_url, simulator), log, app="tests.integration.ending", options=options):
             app = Celery("asks", broker=redis.url, backend=redis.url, set_as_current=False)
+            app.conf.claude_batch_store_url = store_url
             app.loader.import_task_module("claude_batch_tasks.tasks")
             yield World(app, simulator)
             stop_waiting(app)
@@ -151,13 +152,14 @@ def test_what_follows_it_is_sent_once_and_gets_its_answer(world: World) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_none_twice_and_leaves_none(
-    app: Any, redis_server: RedisServer, simulator: Simulator, tmp_path: Path
+    app: Any, redis_server: RedisServer, store_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:
     """Each has a task that follows it, so that ending takes long enough to be killed in the middle."""
     simulator.behave(processing_seconds=0.2)
 
     def start() -> Worker:
-        worker = Worker(make_env(redis_server, simulator), tmp_path / "worker.log", app="tests.integration.ending")
+        env = make_env(redis_server, store_url, simulator)
+        worker = Worker(env, tmp_path / "worker.log", app="tests.integration.ending")
         worker.start()
         return worker
 

@@ -18,9 +18,10 @@ from claude_batch_tasks.records import Unit
 from claude_batch_tasks.simulator import Outcome, Simulator
 from claude_batch_tasks.steps import message_chain
 from claude_batch_tasks.tasks import finish_job
+from tests.chaos.ledgers import Ledger
 from tests.integration.breaks import KINDS, PLANS, SEEN
 from tests.integration.rig import account_for, requests
-from tests.support import wait_until
+from tests.support import STORE, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.latest, pytest.mark.workers]
 
@@ -39,6 +40,7 @@ def breaking(
         app="tests.integration.breaking",
         CLAUDE_BATCH_RECOVER_AFTER="6",
         CLAUDE_BATCH_MAX_STEP_FAILURES="4",
+        CHAOS_STORE=STORE,
     )
 
     def submit(name: str, plan: str = "", **options: Any) -> Any:
@@ -157,44 +159,37 @@ class TestAWorkerThatCanStartFewThreads:
 class TestAJobThatEndedWithoutItsResults:
     """As releases before this one left them: a step that could not begin was skipped."""
 
-    def skipped(self, app: Celery, result: Any) -> BatchJob:
+    def skipped(self, app: Celery, ledger: Ledger, result: Any) -> BatchJob:
         """The job, as it was when its fetch was skipped."""
-        job = BatchJob(result.id, app)
-        store: Any = job._store
-        store._redis.hset(
-            f"claude_batch:{{{result.id}}}:batch:0",
-            mapping={"state": '"ended"', "published": "null", "attempt": "0", "rounds": "[]", "smaller": "null"},
-        )
-        return job
+        ledger.set_record(result.id, 0, state="ended", published=None, attempt=0, rounds=[], smaller=None)
+        return BatchJob(result.id, app)
 
     def test_is_resumed_and_completed(
-        self, app: Celery, start_here: Callable[..., Worker], simulator: Simulator
+        self, app: Celery, start_here: Callable[..., Worker], simulator: Simulator, ledger: Ledger
     ) -> None:
         simulator.behave(processing_seconds=0.1)
         start_here(simulator.url)
         result = run_batch.delay(requests("job", COUNT))
         assert result.get(timeout=180)["state"] == "completed"
-        again = self.skipped(app, result).resume()
+        again = self.skipped(app, ledger, result).resume()
         assert again.get(timeout=180)["succeeded"] == COUNT
         assert account_for(app, result.id, "job", COUNT) == {"succeeded": COUNT}
         assert simulator.journal().totals.batches_created == 1
 
     def test_is_never_completed_by_this_release(
-        self, app: Celery, start_here: Callable[..., Worker], simulator: Simulator
+        self, app: Celery, start_here: Callable[..., Worker], simulator: Simulator, ledger: Ledger
     ) -> None:
         simulator.behave(processing_seconds=0.1)
         start_here(simulator.url)
         result = run_batch.delay(requests("job", COUNT))
         result.get(timeout=180)
-        job = self.skipped(app, result)
+        job = self.skipped(app, ledger, result)
         # Its last message, as if nobody had taken it yet.
         app.backend.forget(result.id)
         job._store.jobs.update_job(result.id, state="running", ended_at=None, summary=None)
-        store: Any = job._store
         # Its worker tells of the result first, and only then moves the job on.
-        key = f"claude_batch:{{{result.id}}}:job"
-        wait_until(lambda: store._redis.hget(key, "lease:position") == b"1")
-        store._redis.hdel(key, "lease:position")
+        wait_until(lambda: job._store.records.read_position(Unit(result.id)) == 1)
+        ledger.set_unit(Unit(result.id), position=-1)
         app.signature(finish_job.name, (result.id,), immutable=True).set(task_id=result.id).apply_async()
         wait_until(lambda: job.status().state == "failed")
         assert re.search(r"4 of its 4 requests have no outcome.*resume", job.status().error or "")

@@ -129,13 +129,13 @@ MakeApp = Callable[..., Celery]
 
 
 @pytest.fixture
-def make_app(redis_url: str) -> Iterator[MakeApp]:
+def make_app(store_url: str) -> Iterator[MakeApp]:
     """``make_app(backend, **settings)``: the caller's app."""
     apps = []
 
     def make(backend: str, **settings: Any) -> Celery:
         app = Celery("tests", broker=RABBITMQ, backend=backend, set_as_current=False)
-        app.conf.update(claude_batch_store_url=redis_url, broker_connection_retry_on_startup=True, **settings)
+        app.conf.update(claude_batch_store_url=store_url, broker_connection_retry_on_startup=True, **settings)
         app.loader.import_task_module("claude_batch_tasks.tasks")
         app.set_current()
         apps.append(app)
@@ -173,6 +173,7 @@ def test_the_report(
     backend: str,
     rabbit: Rabbit,
     redis_url: str,
+    store_url: str,
     make_app: MakeApp,
     start_here: Callable[..., Worker],
     postgres: Callable[[], str],
@@ -182,7 +183,7 @@ def test_the_report(
     url = postgres() if backend == "postgresql" else redis_url
     settings = rabbit.settings(kind)
     app = make_app(url, **settings)
-    env = {"CELERY_BROKER_URL": RABBITMQ, "CELERY_RESULT_BACKEND": url, "CLAUDE_BATCH_STORE_URL": redis_url}
+    env = {"CELERY_BROKER_URL": RABBITMQ, "CELERY_RESULT_BACKEND": url, "CLAUDE_BATCH_STORE_URL": store_url}
     with Simulator(REPORT) as simulator:
         worker = start_here(simulator.url, options=("--concurrency=2",), config=settings, **env)
         begun = time.monotonic()

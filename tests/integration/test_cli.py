@@ -27,8 +27,8 @@ from claude_batch_tasks import BatchJob, list_jobs
 from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Outcome, Simulator
-from tests.integration.rig import requests
-from tests.support import FAST, inherited, wait_until
+from tests.integration.rig import name_servers, requests
+from tests.support import FAST, LendStore, inherited, wait_until
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
@@ -90,16 +90,17 @@ class Terminal:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def shared(tmp_path_factory: pytest.TempPathFactory, lend_store: LendStore) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("cli")
     with ExitStack() as stack:
         redis, simulator = stack.enter_context(RedisServer()), stack.enter_context(Simulator("healthy"))
-        places = {"CELERY_BROKER_URL": redis.url, "CELERY_RESULT_BACKEND": redis.url}
+        places = name_servers(redis.url, stack.enter_context(lend_store(redis.url)))
         env = {**inherited(), **FAST, **simulator.env, **places}
         worker = Worker(env, folder / "worker.log")
         stack.callback(worker.stop, kill=True)
         worker.start()
         app = Celery("tests", broker=redis.url, backend=redis.url, set_as_current=False)
+        app.conf.claude_batch_store_url = places["CLAUDE_BATCH_STORE_URL"]
         app.loader.import_task_module("claude_batch_tasks.tasks")
         # Commands know neither the API nor its key.
         yield World(simulator, app, {**inherited(), **places}, folder)
@@ -223,8 +224,10 @@ def test_a_batch_from_elsewhere_is_adopted(world: World) -> None:
 
 
 def test_the_same_commands_under_celery(world: World) -> None:
-    urls = f"broker={world.app.conf.broker_url!r}, backend={world.app.conf.result_backend!r}"
-    (world.folder / "proj.py").write_text(f"from celery import Celery\napp = Celery('proj', {urls})\n")
+    names = ("broker_url", "result_backend", "claude_batch_store_url")
+    conf = {name: world.app.conf[name] for name in names}
+    code = f"from celery import Celery\napp = Celery('proj')\napp.conf.update({conf!r})\n"
+    (world.folder / "proj.py").write_text(code)
     job_id = world.run("submit", "-", "--quiet", input=lines("celery", 1)).output.strip()
     celery = (sys.executable, "-m", "celery", "-A", "proj", "claude-batch")
     bare = {name: value for name, value in world.env.items() if not name.startswith("CELERY_")}

@@ -14,7 +14,12 @@ from claude_batch_tasks.simulator import Simulator
 from tests.integration.rig import requests
 from tests.support import wait_until
 
-pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.redis_store("its connections"),
+    pytest.mark.latest,
+    pytest.mark.workers,
+    pytest.mark.timeout(120),
+]
 
 
 @pytest.mark.parametrize("scenario", ["healthy", "create-404-always"])

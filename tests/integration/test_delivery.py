@@ -17,6 +17,7 @@ from celery.result import AsyncResult
 from claude_batch_tasks import BatchJob, JobStatus, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
+from claude_batch_tasks.store import open_store_at
 from tests.integration.delivering import (
     MODE,
     RUNS,
@@ -32,8 +33,9 @@ from tests.integration.delivering import (
     save_when_told,
     write,
 )
-from tests.integration.rig import requests
-from tests.support import FAST, inherited, wait_until
+from tests.integration.rig import name_servers, requests
+from tests.postgres_server import PostgresServer
+from tests.support import FAST, STORE, LendStore, inherited, wait_until
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
@@ -65,13 +67,13 @@ class World:
         return BatchJob(result.id, self.app)
 
 
-def make_env(redis: RedisServer, simulator: Simulator, **more: str) -> dict[str, str]:
-    urls = {"CELERY_BROKER_URL": redis.url, "CELERY_RESULT_BACKEND": redis.url}
-    return {**inherited(), **FAST, **simulator.env, **urls, **more}
+def make_env(redis: RedisServer, store_url: str, simulator: Simulator, **more: str) -> dict[str, str]:
+    return {**inherited(), **FAST, **simulator.env, **name_servers(redis.url, store_url), **more}
 
 
-def make_app(redis: RedisServer) -> Celery:
+def make_app(redis: RedisServer, store_url: str) -> Celery:
     app = Celery("delivery", broker=redis.url, backend=redis.url, set_as_current=False)
+    app.conf.claude_batch_store_url = store_url
     app.loader.import_task_module("claude_batch_tasks.tasks")
     return app
 
@@ -87,12 +89,12 @@ def stop_waiting(app: Celery) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with RedisServer() as redis, Simulator("healthy") as simulator:
+def shared(tmp_path_factory: pytest.TempPathFactory, lend_store: LendStore) -> Iterator[World]:
+    with RedisServer() as redis, lend_store(redis.url) as store_url, Simulator("healthy") as simulator:
         log = tmp_path_factory.mktemp("delivery") / "worker.log"
         options = ("--concurrency=2", "--include=tests.integration.delivering")
-        with Worker(make_env(redis, simulator), log, options=options) as worker:
-            app = make_app(redis)
+        with Worker(make_env(redis, store_url, simulator), log, options=options) as worker:
+            app = make_app(redis, store_url)
             yield World(app, worker, redis, simulator)
             stop_waiting(app)
             app.close()
@@ -241,14 +243,16 @@ class TestWorkersAndServersThatGoAway:
     MANY = 8_000
 
     @pytest.fixture
-    def apart(self, tmp_path: Path) -> Iterator[tuple[World, RedisServer]]:
+    def apart(self, tmp_path: Path) -> Iterator[tuple[World, RedisServer | PostgresServer]]:
         """A worker whose store is not on its broker's server."""
-        with RedisServer() as redis, RedisServer() as stored, Simulator("healthy") as simulator:
-            env = make_env(redis, simulator, CLAUDE_BATCH_STORE_URL=stored.url, DELIVERING_VISIBILITY="3")
+        stored = RedisServer() if STORE == "redis" else PostgresServer()
+        with RedisServer() as redis, stored, Simulator("healthy") as simulator:
+            store_url = stored.url if isinstance(stored, RedisServer) else stored.make_database()
+            open_store_at(store_url).schema.migrate()
+            env = make_env(redis, store_url, simulator, DELIVERING_VISIBILITY="3")
             options = ("--concurrency=2", "--include=tests.integration.delivering")
             with Worker(env, tmp_path / "worker.log", options=options) as worker:
-                app = make_app(redis)
-                app.conf.claude_batch_store_url = stored.url
+                app = make_app(redis, store_url)
                 app.set_current()
                 simulator.behave(processing_seconds=0.2)
                 yield World(app, worker, redis, simulator), stored
@@ -257,7 +261,7 @@ class TestWorkersAndServersThatGoAway:
 
     @pytest.mark.parametrize("task", [save_slowly, save_slowly_once])
     def test_workers_killed_in_the_middle_and_a_broker_restarted(
-        self, apart: tuple[World, RedisServer], task: Any
+        self, apart: tuple[World, RedisServer | PostgresServer], task: Any
     ) -> None:
         world, _ = apart
         result = run_batch.delay(requests("job", self.MANY), on_result=task.s())
@@ -280,7 +284,7 @@ class TestWorkersAndServersThatGoAway:
             assert missing >= 1000, "messages that were lost with their workers"
         assert [event.event for event in job.history()].count("delivered") == 1
 
-    def test_a_store_that_is_restarted_in_the_middle(self, apart: tuple[World, RedisServer]) -> None:
+    def test_a_store_that_is_restarted_in_the_middle(self, apart: tuple[World, RedisServer | PostgresServer]) -> None:
         """What ended meanwhile is recorded later."""
         world, stored = apart
         result = run_batch.delay(requests("job", self.MANY), on_result=save_when_told.s())

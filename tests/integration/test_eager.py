@@ -35,13 +35,13 @@ def simulator(point_at: Callable[[str], None]) -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def eager(redis_url: str) -> Iterator[Celery]:
+def eager(store_url: str) -> Iterator[Celery]:
     """An app whose settings are those of its production, where nobody stands still."""
     app = Celery("tests", broker="amqp://nowhere", include=["claude_batch_tasks.tasks"], set_as_current=False)
     app.loader.import_default_modules()
     app.conf.update(
         task_always_eager=True,
-        claude_batch_store_url=redis_url,
+        claude_batch_store_url=store_url,
         claude_batch_poll_min=60,
         claude_batch_retry_min=60,
     )

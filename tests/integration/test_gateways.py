@@ -32,11 +32,11 @@ def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
 
 
 @pytest.fixture(autouse=True)
-def eager(redis_url: str) -> Iterator[Celery]:
+def eager(store_url: str) -> Iterator[Celery]:
     app = Celery("tests", broker="amqp://nowhere", include=["claude_batch_tasks.tasks"], set_as_current=False)
     app.loader.import_default_modules()
     app.conf.update(
-        task_always_eager=True, claude_batch_store_url=redis_url, claude_batch_create_settle=1, claude_batch_timeout=2
+        task_always_eager=True, claude_batch_store_url=store_url, claude_batch_create_settle=1, claude_batch_timeout=2
     )
     app.set_current()
     yield app

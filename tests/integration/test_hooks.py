@@ -15,8 +15,8 @@ from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
 from tests.integration.listening import SAVED, TOLD, save
-from tests.integration.rig import requests
-from tests.support import FAST, inherited, wait_until
+from tests.integration.rig import name_servers, requests
+from tests.support import FAST, LendStore, inherited, wait_until
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers]
 
@@ -24,19 +24,15 @@ LISTENING = ("--concurrency=2", "--include=tests.integration.listening")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, Celery, Simulator]]:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, lend_store: LendStore
+) -> Iterator[tuple[Worker, Celery, Simulator]]:
     """A worker that all of these tests share."""
-    with RedisServer() as redis, Simulator("healthy") as simulator:
-        env = {
-            **inherited(),
-            **FAST,
-            **simulator.env,
-            "CELERY_BROKER_URL": redis.url,
-            "CELERY_RESULT_BACKEND": redis.url,
-        }
+    with RedisServer() as redis, lend_store(redis.url) as store_url, Simulator("healthy") as simulator:
+        env = {**inherited(), **FAST, **simulator.env, **name_servers(redis.url, store_url)}
         with Worker(env, tmp_path_factory.mktemp("hooks") / "worker.log", options=LISTENING) as worker:
             app = Celery("hooks", broker=redis.url, backend=redis.url, set_as_current=False)
-            app.conf.update(result_expires=3600)
+            app.conf.update(result_expires=3600, claude_batch_store_url=store_url)
             app.loader.import_task_module("claude_batch_tasks.tasks")
             yield worker, app, simulator
             gc.collect()

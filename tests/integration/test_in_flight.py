@@ -12,10 +12,11 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, rules, run_batch
-from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.records import BatchRecord, Flight, Unit
 from claude_batch_tasks.simulator import Simulator
 from claude_batch_tasks.store import open_store_at
+from tests.chaos.ledgers import Ledger
 from tests.factories import make_job_record
 from tests.integration.flights import finish, in_flight, looks, submit
 from tests.integration.rig import requests
@@ -28,7 +29,7 @@ MANY = 60
 
 
 def test_one_look_serves_them_all_and_a_killed_worker_loses_none(
-    app: Celery, start_worker: StartWorker, redis_url: str
+    app: Celery, start_worker: StartWorker, store_url: str
 ) -> None:
     every = 4.0
     with Simulator("healthy", process=True) as simulator:
@@ -48,7 +49,7 @@ def test_one_look_serves_them_all_and_a_killed_worker_loses_none(
         intervals = (time.monotonic() - begun) / every
         assert {call.endpoint for call in calls} == {"list"}
         assert 2 <= len(calls) <= intervals + 1, "one for all of them"
-        assert open_store_at(redis_url).schedule.take_due(0)[1] is not None
+        assert open_store_at(store_url).schedule.take_due(0)[1] is not None
         assert memory(worker.pid) - idle < 50, "tasks that come back leave nothing behind"
 
         worker.stop(kill=True)
@@ -76,27 +77,27 @@ def test_ends_are_noticed_within_the_interval(app: Celery, start_worker: StartWo
 
 
 def test_ten_thousand_that_wait_cost_little_and_starve_nobody(
-    app: Celery, start_worker: StartWorker, redis_url: str
+    app: Celery, start_worker: StartWorker, store_url: str, ledger: Ledger, redis_server: RedisServer
 ) -> None:
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=1)
         worker = start_worker(simulator.url)
         run_batch.delay(requests("before", 2)).get(timeout=180)
         idle = memory(worker.pid)
-        client = open_store_at(redis_url)._redis  # type: ignore[attr-defined]
-        empty = client.info("memory")["used_memory"]
+        empty = ledger.read_bytes()
         in_ten_minutes = time.time() + 600
-        store = open_store_at(redis_url)
+        store = open_store_at(store_url)
         for number in range(10_000):
             wait_in(store, f"waiting-{number}", in_ten_minutes)
-        assert (client.info("memory")["used_memory"] - empty) / 10_000 < 5_000
+        assert (ledger.read_bytes() - empty) / 10_000 < 5_000
         begun = time.monotonic()
         new = run_batch.delay(requests("new", 2))
         wait_until(lambda: BatchJob(new.id, app).status().batches[0].batch_id)
         assert time.monotonic() - begun < 5
         assert new.get(timeout=180)["succeeded"] == 2
         assert memory(worker.pid) - idle < 150
-        wait_until(lambda: client.llen("celery") == client.hlen("unacked") == 0)
+        broker: Any = redis_server.client()
+        wait_until(lambda: broker.llen("celery") == broker.hlen("unacked") == 0)
 
 
 def wait_in(store: Any, job_id: str, due_at: float) -> None:
@@ -121,7 +122,7 @@ def memory(pid: int) -> float:
 
 
 def test_a_visibility_timeout_shorter_than_the_interval(
-    app: Celery, start_here: Callable[..., Worker], redis_url: str
+    app: Celery, start_here: Callable[..., Worker], store_url: str
 ) -> None:
     """The misconfiguration that everybody meets, here with a third of the interval."""
     options = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}

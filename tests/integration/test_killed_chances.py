@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, run_batch
 from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.records import Unit
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
+from tests.chaos.ledgers import Ledger
 from tests.integration.listening import SAVED, save
 from tests.integration.rig import account_for, requests
 from tests.support import wait_until
@@ -113,8 +114,9 @@ def test_what_a_killed_worker_was_at_is_lost_and_nothing_else(
     assert lost == 1000 - summary["fallback"]
 
 
+@pytest.mark.every_store
 def test_a_worker_that_died_when_its_lanes_had_begun(
-    app: Celery, start_worker: StartWorker, simulator: Simulator, redis_server: Any
+    app: Celery, start_worker: StartWorker, simulator: Simulator, ledger: Ledger
 ) -> None:
     """As if it had not been written down that they had: what was sent is not entered again, the rest is sent."""
     simulator.behave(processing_seconds=0.2, messages_seconds=0.5, outcomes=(EXPIRED,))
@@ -122,11 +124,10 @@ def test_a_worker_that_died_when_its_lanes_had_begun(
     result = run_batch.delay(requests("job", 100), retries=0)
     wait_until(lambda: simulator.state().totals.paid_messages > 5)
     worker.stop(kill=True)
-    client = redis_server.client()
-    batch = f"claude_batch:{{{result.id}}}:batch:0"
-    client.hset(batch, "messages_out", "false")
+    ledger.set_record(result.id, 0, messages_out=False)
     # And its lanes are through, whatever that left.
-    client.hset(f"{batch}:lanes", mapping={f"{lane}:position": 10**15 for lane in range(8)})
+    for lane in range(8):
+        ledger.set_unit(Unit(result.id, 0, lane), position=10**15)
     start_worker(simulator.url)
     summary = result.get(timeout=180)
     assert summary["fallback"] >= 100 - 32

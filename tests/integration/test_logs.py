@@ -32,7 +32,9 @@ def failed(result: Any) -> Exception:
 
 def _bare(app: Celery) -> Celery:
     """An app that does not know this package, and sends requests in a message of its own."""
-    return Celery("bare", broker=app.conf.broker_url, backend=app.conf.result_backend, set_as_current=False)
+    bare = Celery("bare", broker=app.conf.broker_url, backend=app.conf.result_backend, set_as_current=False)
+    bare.conf.claude_batch_store_url = app.conf.claude_batch_store_url
+    return bare
 
 
 def read(path: Path) -> list[Any]:

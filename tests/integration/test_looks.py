@@ -13,9 +13,8 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, rules, run_batch
-from claude_batch_tasks.embedded import Worker
+from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
-from claude_batch_tasks.store import open_store_at
 from tests.integration.flights import finish, in_flight, looks, submit
 from tests.integration.rig import requests
 from tests.support import wait_until
@@ -207,7 +206,10 @@ def test_a_cancel_does_not_wait_for_what_the_api_asked_to_wait(app: Celery, star
             assert state.items() <= result.get(timeout=180).items()
 
 
-def test_a_cancel_does_not_wait_for_the_next_look(app: Celery, start_worker: StartWorker, redis_url: str) -> None:
+@pytest.mark.every_store
+def test_a_cancel_does_not_wait_for_the_next_look(
+    app: Celery, start_worker: StartWorker, redis_server: RedisServer
+) -> None:
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=3600, cancel_seconds=0.2)
         start_worker(simulator.url)
@@ -217,5 +219,5 @@ def test_a_cancel_does_not_wait_for_the_next_look(app: Celery, start_worker: Sta
         assert jobs[0].get(timeout=180)["state"] == "canceled"
         # Nor on its message.
         BatchJob(jobs[1].id, app).cancel()
-        open_store_at(redis_url)._redis.delete("celery")  # type: ignore[attr-defined]
+        redis_server.client().delete("celery")
         assert jobs[1].get(timeout=180)["state"] == "canceled"

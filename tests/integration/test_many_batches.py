@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from celery import Celery
@@ -18,9 +17,9 @@ from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.lifecycle import submission
 from claude_batch_tasks.records import Unit
 from claude_batch_tasks.simulator import Fault, Simulator
-from claude_batch_tasks.store import open_store_at
 from claude_batch_tasks.tasks import fetch_results, finish_job
 from claude_batch_tasks.wire.batch_requests import wire_id
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import account_for, requests
 from tests.support import wait_until
 
@@ -53,9 +52,8 @@ def test_no_more_are_in_flight_than_allowed(limit: int, app: Celery, start_worke
         assert simulator.journal().paid_twice() == []
 
 
-def test_workers_killed_in_the_middle_lose_and_double_none(
-    app: Celery, start_worker: StartWorker, redis_url: str
-) -> None:
+@pytest.mark.every_store
+def test_workers_killed_in_the_middle_lose_and_double_none(app: Celery, start_worker: StartWorker) -> None:
     """Neither the batch that a killed worker was at nor the one that was to follow it."""
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=0.3)
@@ -129,7 +127,8 @@ def test_a_job_that_waited_too_long_pays_for_no_more_of_them(app: Celery, start_
         assert simulator.state().totals.batches_created == 1
 
 
-def test_a_job_that_is_deleted_leaves_nothing(app: Celery, start_worker: StartWorker, redis_server: Any) -> None:
+@pytest.mark.every_store
+def test_a_job_that_is_deleted_leaves_nothing(app: Celery, start_worker: StartWorker, ledger: Ledger) -> None:
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=1)
         worker = start_worker(simulator.url)
@@ -140,10 +139,9 @@ def test_a_job_that_is_deleted_leaves_nothing(app: Celery, start_worker: StartWo
             job.delete()
         assert result.get(timeout=180)["succeeded"] == 12
         assert len(list(job.results())) == 12
-        client = redis_server.client()
-        wait_until(lambda: client.zcard("claude_batch:due") == 0)
+        wait_until(lambda: not ledger.list_due())
         job.delete()
-        assert client.keys(f"claude_batch:{{{result.id}}}*") == []
+        assert ledger.find_job(result.id) == []
         assert result.get(timeout=5)["succeeded"] == 12
         # A late copy of its last message, where nothing else remembers that the job ended well.
         result.forget()
@@ -191,14 +189,14 @@ def trickle(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Trickle]]:
 
 
 def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
-    app: Celery, redis_url: str, redis_server: Any, trickle: type[Trickle]
+    app: Celery, ledger: Ledger, trickle: type[Trickle]
 ) -> None:
     """The lease is renewed however long it takes; once it is somebody else's, the download is given up."""
     clients._client.cache_clear()
     job_id, unit = "a-long-one", Unit("a-long-one", 0)
     record = submission.submit_job(app, job_id, requests("job", 1000), {"lease": 0.6})
     trickle.nonce = record.nonce
-    store, client = open_store_at(redis_url), redis_server.client()
+    store = ledger.open()
     store.jobs.update_job(job_id, state="running", started_at=time.time(), admitted=1)
     store.leases.acquire_lease(unit, 0, "test", 60)
     store.leases.write_record(unit, "test", state="ended", batch_id="msgbatch_1", created_at=time.time())
@@ -207,16 +205,15 @@ def test_a_download_that_was_taken_over_ends_and_leaves_nothing(
     task = app.tasks[fetch_results.name]
     thread = threading.Thread(target=lambda: states.append(task.apply((job_id, 0, 0, 0)).state))
     thread.start()
-    rows = f"claude_batch:{{{job_id}}}:batch:0:rows:1"
-    wait_until(lambda: client.llen(rows) >= 2)
+    wait_until(lambda: store.results.read_chunk(job_id, 0, 1, 1))
     begun = time.monotonic()
     assert store.leases.acquire_lease(unit, 2_000_000, "another", 60).state == "busy"
     while time.monotonic() < begun + 1.5:  # longer than the lease
         assert store.leases.acquire_lease(unit, 2_000_000, "another", 60).state == "busy"
         time.sleep(0.1)
-    client.hset(f"claude_batch:{{{job_id}}}:batch:0", "owner", "another")
+    ledger.set_unit(unit, owner="another")
     thread.join(20)
     assert not thread.is_alive()
     assert trickle.gone.wait(10)
     assert states == ["IGNORED"]
-    assert client.keys(rows) == []
+    assert store.results.read_chunk(job_id, 0, 1, 0) == b""

@@ -84,7 +84,7 @@ class TestTheAppTasksAreSentWith:
         assert run_code(code) == "True"
 
 
-def test_an_id_of_an_ask_is_enough_for_a_program_that_asks_nothing(app: Celery, redis_url: str) -> None:
+def test_an_id_of_an_ask_is_enough_for_a_program_that_asks_nothing(app: Celery, redis_url: str, store_url: str) -> None:
     app.set_current()
     asked = ask.delay(make_params("hello"))
     code = (
@@ -92,12 +92,13 @@ def test_an_id_of_an_ask_is_enough_for_a_program_that_asks_nothing(app: Celery, 
         "from celery import Celery\n"
         "from claude_batch_tasks import AskResult\n"
         "app = Celery('shop', broker=sys.argv[1], backend=sys.argv[1])\n"
+        "app.conf.claude_batch_store_url = sys.argv[3]\n"
         "def read():\n"
         "    found = AskResult(sys.argv[2])\n"
         "    print(found.app is app, found.state, found.cancel(), found.state)\n"
         "thread = threading.Thread(target=read); thread.start(); thread.join()"
     )
-    assert run_code(code, redis_url, asked.id) == "True PROGRESS True REVOKED"
+    assert run_code(code, redis_url, asked.id, store_url) == "True PROGRESS True REVOKED"
 
 
 class TestPytest:

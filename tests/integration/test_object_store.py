@@ -10,8 +10,9 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, run_batch
-from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Outcome, Simulator
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import Proxy, account_for, requests
 from tests.s3_server import S3Server, environment_of, run_s3_server
 from tests.support import wait_until
@@ -46,18 +47,13 @@ def objects(server: S3Server, bucket: str) -> list[str]:
     return [key for key in server.list_keys(bucket) if key != "jobs/claude-batch-objects"]
 
 
-def payload_bytes(server: RedisServer) -> int:
-    client = server.client()
-    lists = [client.lrange(key, 0, -1) for key in client.keys("claude_batch:{*") if client.type(key) == b"list"]
-    return sum(len(chunk) for chunks in lists for chunk in chunks)
-
-
+@pytest.mark.every_store
 def test_a_job_goes_through_workers_and_is_deleted(
     app: Celery,
     start_worker: StartWorker,
     simulator: Simulator,
     s3_server: S3Server,
-    redis_server: RedisServer,
+    ledger: Ledger,
     bucket: str,
     settings: dict[str, str],
 ) -> None:
@@ -74,7 +70,7 @@ def test_a_job_goes_through_workers_and_is_deleted(
     assert sum(1 for _ in job.requests()) == 40
     kinds = {key.rsplit("/", 1)[1] for key in objects(s3_server, bucket) if "/index/" not in key}
     assert kinds == {"bodies", "ids", "rows", "places"}
-    assert payload_bytes(redis_server) < 40_000
+    assert ledger.read_payload_bytes() < 40_000
     job.delete()
     assert objects(s3_server, bucket) == []
 

@@ -65,6 +65,7 @@ def check_paid(simulator: Simulator, asks: dict[str, str], failed: set[str]) -> 
     assert {(prompt.sent_in_batches, prompt.paid) for prompt in prompts.values()} == {(1, 1)}
 
 
+@pytest.mark.every_store
 def test_pools_become_jobs_when_they_are_full_and_when_they_are_old(
     app: Celery, store: Store, simulator: Simulator, start_worker: StartWorker
 ) -> None:

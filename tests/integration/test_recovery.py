@@ -16,8 +16,9 @@ from claude_batch_tasks.cli import claude_batch
 from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.lifecycle import recovery, submission
 from claude_batch_tasks.simulator import Behaviour, Fault, Outcome, Scenario, Simulator
-from claude_batch_tasks.store import open_store_at
+from claude_batch_tasks.store.transfer import items
 from claude_batch_tasks.tasks import recover_jobs
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import account_for, requests
 from tests.support import wait_until
 
@@ -42,8 +43,9 @@ def broker_url(redis_server: RedisServer, environment: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def app(redis_url: str, broker_url: str) -> Iterator[Celery]:
+def app(redis_url: str, broker_url: str, store_setting: dict[str, str]) -> Iterator[Celery]:
     app = Celery("tests", broker=broker_url, backend=redis_url, set_as_current=False)
+    app.conf.update(store_setting)
     app.loader.import_task_module("claude_batch_tasks.tasks")
     app.set_current()
     yield app
@@ -58,6 +60,11 @@ def check(app: Celery, simulator: Simulator, job_id: str, name: str) -> None:
     """Each of the job's requests has its own answer, and nobody's was paid twice."""
     assert account_for(app, job_id, name, 6) == {"succeeded": 6}
     assert simulator.journal().paid_twice() == []
+
+
+def assert_all_expires(ledger: Ledger) -> None:
+    """Nothing stays in the store without limit."""
+    assert [text for text in ledger.find_leftovers((), disturbed=True) if "never expire" in text] == []
 
 
 def lose_everything(redis: RedisServer) -> None:
@@ -93,6 +100,7 @@ def test_a_broker_that_was_flushed(
         assert simulator.journal().paid_twice() == []
 
 
+@pytest.mark.every_store
 def test_what_follows_the_job_follows_it_still(
     app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer
 ) -> None:
@@ -135,7 +143,7 @@ def test_a_purged_queue_by_the_command(
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_at_any_time_and_from_many_places_at_once(
-    retries: int, app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer
+    retries: int, app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer, ledger: Ledger
 ) -> None:
     outcomes = (Outcome("expired", count=1),)
     with Simulator(
@@ -156,7 +164,7 @@ def test_at_any_time_and_from_many_places_at_once(
         assert simulator.journal().totals.batches_created == 12 * (1 + retries)
         # The copies die out, and nothing waits any more.
         wait_until(lambda: not redis_server.client(1).exists("celery", "unacked"))
-        assert redis_server.client().zcard("claude_batch:due") == 0
+        assert ledger.list_due() == []
         assert "Traceback" not in worker.log.read_text()
 
 
@@ -177,13 +185,15 @@ def test_a_queue_that_is_merely_long(app: Celery, start_worker: Callable[..., Wo
         assert simulator.journal().totals.batches_created == 5
 
 
-def test_what_was_never_sent_is_not_begun(app: Celery, redis_url: str) -> None:
+def test_what_was_never_sent_is_not_begun(app: Celery, ledger: Ledger) -> None:
     """Whoever called died between staging and sending, and never got an id: the requests expire."""
     job_id = "never-sent"
     submission.submit_job(app, job_id, named("one"), {})
     assert recovery.recover_messages(app) == 0
-    client = open_store_at(redis_url)._redis
-    assert all(0 < client.ttl(key) <= 604_800 for key in client.keys("*never-sent*"))
+    [job] = [part for part in ledger.open().transfer.export_job(job_id) if isinstance(part, items.Job)]
+    assert job.remaining is not None
+    assert 0 < job.remaining <= 604_800
+    assert_all_expires(ledger)
 
 
 def test_a_job_that_is_not_due_yet_is_not_begun(app: Celery, start_worker: Callable[..., Worker]) -> None:
@@ -199,7 +209,7 @@ def test_a_job_that_is_not_due_yet_is_not_begun(app: Celery, start_worker: Calla
         assert created.at - begun > 7.5
 
 
-def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Worker], redis_url: str) -> None:
+def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Worker], ledger: Ledger) -> None:
     with Simulator("healthy") as simulator:
         start_worker(simulator.url)
         result = run_batch.apply_async((named("one"),), countdown=2)
@@ -207,8 +217,7 @@ def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Wo
         wait_until(lambda: BatchJob(result.id, app).status().state == "revoked")
         assert result.state == "REVOKED"
         assert recovery.recover_messages(app) == 0
-        client = open_store_at(redis_url)._redis
-        assert all(client.ttl(key) > 0 for key in client.keys(f"*{result.id}*"))
+        assert_all_expires(ledger)
         assert simulator.journal().totals.batches_created == 0
         # One that is under way is forgotten when its batches have ended.
         simulator.behave(processing_seconds=2.0)
@@ -220,21 +229,18 @@ def test_a_revoked_job_is_left_alone(app: Celery, start_worker: Callable[..., Wo
         assert recovery.recover_messages(app) == 0
 
 
-def test_a_job_whose_ledger_is_gone_says_so(
-    app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer
-) -> None:
+def test_a_job_whose_ledger_is_gone_says_so(app: Celery, start_worker: Callable[..., Worker], ledger: Ledger) -> None:
     with Simulator("healthy") as simulator:
         simulator.behave(processing_seconds=60.0)
         start_worker(simulator.url)
         result = (run_batch.s(named("one")) | app.signature("celery.accumulate")).apply_async()
         wait_until(lambda: simulator.journal().calls_to("retrieve"))
-        for key in redis_server.client().keys(f"*{result.parent.id}*:job"):
-            redis_server.client().delete(key)
+        ledger.lose_job(result.parent.id)
         with pytest.raises(errors.JobNotFound, match="the store lost it"):
             result.parent.get(timeout=180)
         with pytest.raises(errors.JobNotFound):
             result.get(timeout=180)
-        wait_until(lambda: redis_server.client().zcard("claude_batch:due") == 0)
+        wait_until(lambda: not ledger.list_due())
 
 
 def test_a_hard_time_limit_ends_an_attempt_and_not_the_job(app: Celery, start_here: Callable[..., Worker]) -> None:

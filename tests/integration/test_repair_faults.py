@@ -14,7 +14,7 @@ from claude_batch_tasks import BatchJob, RequestResult, errors, run_batch
 from claude_batch_tasks.simulator import Answer, Fault, Simulator
 from tests.factories import make_params
 from tests.integration.rig import forget_account, open_world
-from tests.support import wait_until
+from tests.support import LendStore, wait_until
 
 pytestmark = [pytest.mark.workers, pytest.mark.latest]
 
@@ -25,9 +25,9 @@ REFUSED = Answer(prompt="0$", attempts=1, refusal="cyber", text="I")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Celery, Simulator]]:
+def world(tmp_path_factory: pytest.TempPathFactory, lend_store: LendStore) -> Iterator[tuple[Celery, Simulator]]:
     """A worker with two processes that all of these tests share."""
-    with open_world(tmp_path_factory.mktemp("repairs") / "worker.log") as found:
+    with open_world(tmp_path_factory.mktemp("repairs") / "worker.log", lend_store) as found:
         yield found
 
 

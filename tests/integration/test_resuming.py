@@ -13,6 +13,7 @@ from celery import Celery
 from claude_batch_tasks import BatchJob, errors, run_batch
 from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Fault, Outcome, Simulator
+from tests.chaos.ledgers import Ledger
 from tests.integration.flights import nothing_waits
 from tests.integration.rig import account_for, requests
 from tests.support import wait_until
@@ -23,8 +24,9 @@ StartWorker = Callable[..., Worker]
 
 
 class TestAJobThatGaveUpWaiting:
+    @pytest.mark.every_store
     def test_goes_on_where_it_stood(
-        self, app: Celery, start_worker: StartWorker, simulator: Simulator, redis_url: str
+        self, app: Celery, start_worker: StartWorker, simulator: Simulator, ledger: Ledger
     ) -> None:
         simulator.behave(processing_seconds=3600)
         start_worker(simulator.url)
@@ -44,7 +46,7 @@ class TestAJobThatGaveUpWaiting:
         assert [batch.state for batch in job.status().batches] == ["failed"] * 4
         assert len(simulator.state().batches) == 2
         assert not simulator.journal().calls_to("cancel")
-        wait_until(lambda: nothing_waits(redis_url))
+        wait_until(lambda: nothing_waits(ledger))
 
         simulator.behave(processing_seconds=1)
         again = job.resume(max_wait=None)
@@ -56,7 +58,7 @@ class TestAJobThatGaveUpWaiting:
         assert account_for(app, result.id, "job", 12) == {"succeeded": 12}
         assert simulator.journal().paid_twice() == []
         assert len(simulator.journal().calls_to("create")) == 4
-        wait_until(lambda: nothing_waits(redis_url))
+        wait_until(lambda: nothing_waits(ledger))
 
     def test_is_not_one_whose_batch_had_ended_by_then(
         self, app: Celery, start_worker: StartWorker, simulator: Simulator
@@ -182,7 +184,7 @@ class TestAJobThatFailedOtherwise:
         assert simulator.journal().paid_twice() == []
 
     def test_fetches_once_more_what_was_incomplete(
-        self, app: Celery, start_worker: StartWorker, simulator: Simulator
+        self, app: Celery, start_worker: StartWorker, simulator: Simulator, ledger: Ledger
     ) -> None:
         simulator.faults(Fault("results", "cut", at=0.5, how="clean"))
         start_worker(simulator.url)
@@ -194,22 +196,19 @@ class TestAJobThatFailedOtherwise:
         assert account_for(app, result.id, "job", 6) == {"succeeded": 6}
         job = BatchJob(result.id, app)
         job.delete()
-        client: Any = job._store._redis  # type: ignore[attr-defined]
-        assert not [key for key in client.keys("*") if result.id.encode() in key and b":deleted:" not in key and
-                    not key.startswith(b"celery-task-meta")]  # fmt: skip
+        assert ledger.find_job(result.id) == []
 
     def test_ends_also_where_its_last_step_breaks(
-        self, app: Celery, start_worker: StartWorker, simulator: Simulator, redis_url: str
+        self, app: Celery, start_worker: StartWorker, simulator: Simulator, ledger: Ledger
     ) -> None:
         simulator.behave(processing_seconds=0.1, outcomes=[Outcome("expired", count=1)], messages_seconds=2)
         start_worker(simulator.url)
         result = run_batch.delay(requests("job", 4), retries=0)
         wait_until(lambda: simulator.journal().calls_to("messages"))
-        store: Any = BatchJob(result.id, app)._store
-        store._redis.lset(f"claude_batch:{{{result.id}}}:batch:0:rows:1", 0, "damaged")
+        ledger.damage_rows(result.id, 0, 1)
         with pytest.raises(errors.StepFailed, match="fall_back"):
             result.get(timeout=180)
-        wait_until(lambda: nothing_waits(redis_url), 5)  # the lane that woke it ends after it
+        wait_until(lambda: nothing_waits(ledger), 5)  # the lane that woke it ends after it
         again = BatchJob(result.id, app).resume()
         assert again.get(timeout=180)["succeeded"] == 4
         assert account_for(app, result.id, "job", 4) == {"succeeded": 4}

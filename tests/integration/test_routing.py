@@ -111,7 +111,13 @@ def test_every_message_goes_where_a_plain_tasks_would(
 
 @pytest.mark.parametrize("by", ["exchange", "queue", "routes"])
 def test_rabbitmqs_exchanges_and_priorities(
-    by: str, rabbit: Rabbit, redis_url: str, make_app: MakeApp, simulator: Simulator, project: Callable[..., Worker]
+    by: str,
+    rabbit: Rabbit,
+    redis_url: str,
+    store_url: str,
+    make_app: MakeApp,
+    simulator: Simulator,
+    project: Callable[..., Worker],
 ) -> None:
     """The app's default queue, which Celery declares, is consumed by nobody."""
     to: dict[str, Any] = {"exchange": rabbit.name, "routing_key": "claude.now", "priority": 5}
@@ -122,7 +128,7 @@ def test_rabbitmqs_exchanges_and_priorities(
         conf["task_routes"], to = {NAME + "run_batch": to, "routed.plain": to}, {}
     app = make_app(redis_url, **conf)
     simulator.behave(processing_seconds=2, outcomes=ALL_STEPS)
-    env = {"CELERY_BROKER_URL": RABBITMQ, "ROUTED_TOPIC": rabbit.name, "CLAUDE_BATCH_STORE_URL": redis_url}
+    env = {"CELERY_BROKER_URL": RABBITMQ, "ROUTED_TOPIC": rabbit.name, "CLAUDE_BATCH_STORE_URL": store_url}
     project("-Q", rabbit.name, conf=conf, **env)
     app.signature("routed.plain", app=app).apply_async(**to)
     options = {"on_result": app.signature("routed.save"), "poll_min": 1.2, "poll_max": 1.5}

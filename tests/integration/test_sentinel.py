@@ -22,7 +22,7 @@ from claude_batch_tasks.store import open_store
 from tests.integration.rig import requests
 from tests.support import wait_until
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.redis_store("its Sentinels"), pytest.mark.workers, pytest.mark.timeout(180)]
 
 PASSWORD = "of-the-sentinels"
 

@@ -13,7 +13,7 @@ from claude_batch_tasks.embedded import RedisServer, Worker
 from claude_batch_tasks.simulator import Simulator
 from tests.integration.rig import requests
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis_store("the names of its keys"), pytest.mark.workers, pytest.mark.timeout(120)]
 
 
 def options(prefix: str) -> dict[str, Any]:

@@ -32,10 +32,10 @@ def _reset() -> Iterator[None]:
 
 
 @contextmanager
-def caller(redis_url: str, broker: str) -> Iterator[Celery]:
+def caller(redis_url: str, store_url: str, broker: str) -> Iterator[Celery]:
     """An app whose store is there, with another broker."""
     app = Celery("caller", broker=broker, set_as_current=False)
-    app.conf.update(claude_batch_store_url=redis_url, result_backend=redis_url)
+    app.conf.update(claude_batch_store_url=store_url, result_backend=redis_url)
     app.loader.import_task_module("claude_batch_tasks.tasks")
     app.set_current()
     yield app
@@ -43,9 +43,9 @@ def caller(redis_url: str, broker: str) -> Iterator[Celery]:
 
 
 class TestABrokerThatDoesNotAnswer:
-    def test_is_an_error_within_seconds_and_there_is_no_job(self, redis_url: str) -> None:
+    def test_is_an_error_within_seconds_and_there_is_no_job(self, redis_url: str, store_url: str) -> None:
         address = f"redis://:secret@localhost:{free_port()}/0"
-        with caller(redis_url, address) as app:
+        with caller(redis_url, store_url, address) as app:
             began = time.monotonic()
             with pytest.raises(errors.BrokerUnavailable, match="The job does not exist") as caught:
                 run_batch.delay(REQUESTS)
@@ -55,15 +55,18 @@ class TestABrokerThatDoesNotAnswer:
             assert "refused" in str(caught.value)
             assert list(list_jobs(app=app)) == []
 
-    def test_is_named_with_the_scheme_that_is_missing(self, redis_url: str) -> None:
-        with caller(redis_url, f"localhost:{free_port()}/0"), pytest.raises(errors.BrokerUnavailable) as caught:
+    def test_is_named_with_the_scheme_that_is_missing(self, redis_url: str, store_url: str) -> None:
+        with (
+            caller(redis_url, store_url, f"localhost:{free_port()}/0"),
+            pytest.raises(errors.BrokerUnavailable) as caught,
+        ):
             run_batch.delay(REQUESTS)
         assert "has no scheme, so Celery reads it as the host of a RabbitMQ: write" in str(caught.value)
 
     def test_leaves_it_open_whether_there_is_a_job_if_the_store_is_gone_too(
-        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+        self, redis_url: str, store_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with caller(redis_url, f"redis://localhost:{free_port()}/0") as app:
+        with caller(redis_url, store_url, f"redis://localhost:{free_port()}/0") as app:
             store = open_store(Settings.of(app))
 
             def fail(*_: object, **__: object) -> None:
@@ -103,10 +106,10 @@ def test_a_status_says_that_no_worker_has_picked_a_job_up(app: Celery) -> None:
 
 
 def test_a_worker_reports_itself_as_long_as_it_runs(
-    app: Celery, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Celery, redis_url: str, store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(presence, "REPORT_EVERY", 0.2)
-    app.conf.update(claude_batch_store_url=redis_url, claude_batch_poll_max=30)
+    app.conf.update(claude_batch_store_url=store_url, claude_batch_poll_max=30)
     with start_worker(app, perform_ping_check=False, pool="solo", queues=["celery", "nightly"]):
         [worker] = wait_until(lambda: list_workers(app))
         assert worker.queues == ("celery", "nightly")

@@ -27,7 +27,7 @@ from claude_batch_tasks.store import lost_records, open_store_at
 from claude_batch_tasks.tasks import recover_jobs
 from tests.factories import make_params
 from tests.integration.rig import forget_account, open_world, requests
-from tests.support import FAST
+from tests.support import FAST, LendStore
 from tests.web.servers import ask as fetch, serve_asgi
 
 pytestmark = [pytest.mark.latest, pytest.mark.workers, pytest.mark.timeout(300)]
@@ -37,9 +37,9 @@ SLOW = 600.0
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Celery, Simulator]]:
+def world(tmp_path_factory: pytest.TempPathFactory, lend_store: LendStore) -> Iterator[tuple[Celery, Simulator]]:
     """A worker with two processes that all of these tests share: none does it any harm."""
-    with open_world(tmp_path_factory.mktemp("urgency") / "worker.log") as found:
+    with open_world(tmp_path_factory.mktemp("urgency") / "worker.log", lend_store) as found:
         yield found
 
 

@@ -13,7 +13,7 @@ from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Simulator
 from tests.integration.rig import requests
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis_store("its URL"), pytest.mark.workers, pytest.mark.timeout(120)]
 
 
 def test_a_job_runs_on_them(

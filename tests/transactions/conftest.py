@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,17 +20,16 @@ def empty_project(postgres_url: str, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def migrated(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a database with all tables, from which others are copied."""
+    """A database with all tables, from which others are copied."""
     url = postgres_server.make_database()
     Project(url, tmp_path_factory.mktemp("migrated")).migrate()
-    return url.rpartition("/")[2]
+    return url
 
 
 @pytest.fixture
 def project(postgres_server: PostgresServer, migrated: str, tmp_path: Path) -> Iterator[Project]:
     """The project with its tables; it has no broker."""
-    url = postgres_server.url(f"test_{uuid.uuid4().hex[:12]}")
-    postgres_server.execute(f"CREATE DATABASE {url.rpartition('/')[2]} TEMPLATE {migrated}")
+    url = postgres_server.make_database(migrated)
     yield Project(url, tmp_path)
     postgres_server.drop_database(url)
 

@@ -8,31 +8,29 @@ import pytest
 from celery import Celery
 
 from claude_batch_tasks import BatchJob, run_batch
-from claude_batch_tasks.embedded import RedisServer, Worker
+from claude_batch_tasks.embedded import Worker
 from claude_batch_tasks.simulator import Simulator
-from claude_batch_tasks.store.redis import schema
+from tests.chaos.ledgers import Ledger
 from tests.integration.rig import requests
 from tests.support import wait_until
 
 pytestmark = pytest.mark.workers
 
-NEWER = {"version": schema.VERSION + 1, "least": schema.VERSION + 1}
 
-
+@pytest.mark.every_store
 def test_one_does_not_start_and_what_another_is_sent_waits(
-    app: Celery, start_worker: Callable[..., Worker], redis_server: RedisServer
+    app: Celery, start_worker: Callable[..., Worker], ledger: Ledger
 ) -> None:
-    client = redis_server.client()
     with Simulator() as simulator:
         worker = start_worker(simulator.url)
         BatchJob("a caller that has begun before", app)._store.check_schema()
-        client.zadd(schema.SCHEMA, NEWER)
+        ledger.make_newer(True)
         with pytest.raises(RuntimeError, match=r"claude_batch_tasks: the store at .* was written by a newer release"):
             start_worker(simulator.url)
 
         result = run_batch.delay(requests("job", 2))
         wait_until(lambda: worker.log.read_text().count("was written by a newer release") >= 3)
         assert simulator.journal().calls == []
-        client.delete(schema.SCHEMA)  # as if a worker of the newer release were here
+        ledger.make_newer(False)  # as if a worker of the newer release were here
         assert result.get(timeout=180)["succeeded"] == 2
         worker.stop(kill=True)
