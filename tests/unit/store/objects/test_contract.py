@@ -26,7 +26,7 @@ from claude_batch_tasks.store.redis import RedisStore
 from tests.unit.conftest import list_keys
 from tests.unit.store.contract import StoreContract
 from tests.unit.store.contract.samples import Contents, OpenStore, PassTime
-from tests.unit.store.postgres.conftest import Database, database as database
+from tests.unit.store.postgres.conftest import Database, common_database as common_database
 from tests.unit.store.postgres.test_contract import TestOnPostgres as _OnPostgres, list_contents
 from tests.unit.store.redis.movable_time import PASSED, MovableTime
 from tests.unit.store.redis.test_contract import Connect, connect_to

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from psycopg import conninfo
 
 from claude_batch_tasks.store.encryption import Cipher
 from claude_batch_tasks.store.postgres import PostgresStore
-from claude_batch_tasks.store.postgres.migrations import migrate
+from claude_batch_tasks.store.postgres.migrations import LEAST, VERSION, migrate
 from claude_batch_tasks.store.postgres.sources import Pool
 from claude_batch_tasks.store.postgres.statements import with_schema
 from tests.postgres_server import PostgresServer
@@ -34,7 +35,7 @@ class Database:
         #: Seconds that have passed.
         self.passed = 0.0
         self.schema = f"test_{uuid.uuid4().hex[:12]}"
-        self._connection = psycopg.connect(url, autocommit=True)
+        self._connection = psycopg.connect(url, autocommit=True, options="-c lock_timeout=10s")
         migrate(self._connection, self.schema)
         self._stores: list[Pool] = []
         self.run(_MOVABLE_CLOCK)
@@ -61,16 +62,39 @@ class Database:
         self._stores.append(pool)
         return PostgresStore(pool, self.schema, Cipher(keys))
 
+    def close_stores(self) -> None:
+        """Close the connections of all stores that were opened."""
+        while self._stores:
+            self._stores.pop().close()
+
+    def empty(self) -> None:
+        """Remove all rows, and set the clock right: that takes a hundredth of the time in which a schema is made."""
+        self.close_stores()
+        found = self.run(f"SELECT tablename FROM pg_tables WHERE schemaname = '{self.schema}'")
+        names = sorted({str(name) for (name,) in found} - {"passed", "schema_version"})
+        self.run("; ".join(f"DELETE FROM claude_batch.{name}" for name in names))
+        self.run(f"UPDATE claude_batch.schema_version SET version = {VERSION}, least = {LEAST}")
+        self.pass_time(-self.passed)
+
     def drop(self) -> None:
         """Remove the schema, and close all connections."""
-        for pool in self._stores:
-            pool.close()
+        self.close_stores()
         self.run("DROP SCHEMA claude_batch CASCADE")
         self._connection.close()
 
 
 @pytest.fixture
 def database(postgres_server: PostgresServer) -> Iterator[Database]:
+    """A schema that the test may change."""
     found = Database(postgres_server.url())
     yield found
     found.drop()
+
+
+@pytest.fixture(scope="session")
+def common_database(postgres_server: PostgresServer) -> Iterator[Database]:
+    """A schema that many tests use, one after the other."""
+    found = Database(postgres_server.url())
+    yield found
+    with suppress(psycopg.Error):  # a test that failed may hold a lock still, and the server ends, too
+        found.drop()

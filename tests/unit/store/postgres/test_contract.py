@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,6 +33,11 @@ def list_contents(database: Database) -> Callable[[], set[str]]:
 
 
 class TestOnPostgres(StoreContract):
+    @pytest.fixture
+    def database(self, common_database: Database) -> Iterator[Database]:
+        yield common_database
+        common_database.empty()
+
     @pytest.fixture
     def open_store(self, database: Database) -> OpenStore:
         return database.open_store

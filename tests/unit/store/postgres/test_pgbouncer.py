@@ -8,7 +8,7 @@ import pytest
 
 from claude_batch_tasks.store.postgres import PostgresStore
 from claude_batch_tasks.store.postgres.sources import Pool
-from tests.postgres_server import PgBouncer, PostgresServer
+from tests.postgres_server import PgBouncer
 from tests.unit.store.postgres.conftest import Database
 from tests.unit.store.postgres.test_contract import TestOnPostgres as OnPostgres
 
@@ -28,11 +28,12 @@ class TestThroughPgBouncer(OnPostgres):
             test_is_told = test_ends_asks_in_a_job_where_that_is_wanted = None
 
     @pytest.fixture
-    def database(self, postgres_server: PostgresServer, pgbouncer: PgBouncer) -> Iterator[Database]:
-        found = Database(postgres_server.url())
-        found.url = pgbouncer.url_of(found.url)
-        yield found
-        found.drop()
+    def database(
+        self, common_database: Database, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Database]:
+        monkeypatch.setattr(common_database, "url", pgbouncer.url_of(common_database.url))
+        yield common_database
+        common_database.empty()
 
 
 def test_a_pooler_lets_no_wakeup_through(database: Database, pgbouncer: PgBouncer) -> None:
