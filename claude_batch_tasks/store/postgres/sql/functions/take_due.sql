@@ -10,6 +10,7 @@ DECLARE
   now double precision := claude_batch.clock();
   remaining integer;
   unit record;
+  job jsonb;
   spared_until double precision;
 BEGIN
   job_ids := '{}';
@@ -34,12 +35,7 @@ BEGIN
         (SELECT expires_at > now FROM claude_batch.flags WHERE name = 'listing:' || account) AS listing
       FROM (SELECT DISTINCT account FROM due WHERE account IS NOT NULL) AS known
     )
-    SELECT due.*, r.record ->> 'state' = '"running"' AS running, r.record ->> 'queue' AS queue, paused, single, listing
-    FROM due LEFT JOIN accounts USING (account)
-    -- Whoever is in flight on no account needs none of it.
-    LEFT JOIN claude_batch.records r
-      ON due.account IS NOT NULL AND r.job = claude_batch.find_job(due.job_id) AND r.batch = -1 AND r.lane = -1
-    ORDER BY due.due_at
+    SELECT due.*, paused, single, listing FROM due LEFT JOIN accounts USING (account) ORDER BY due.due_at
   LOOP
     EXIT WHEN remaining <= 0;
     PERFORM FROM claude_batch.units u
@@ -47,12 +43,18 @@ BEGIN
     FOR UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND;
     spared_until := null;
+    job := null;
+    IF unit.account IS NOT NULL AND (unit.deadline IS NULL OR unit.deadline > now) THEN
+      SELECT r.record INTO job FROM claude_batch.jobs j
+      JOIN claude_batch.records r ON r.job = j.id AND r.batch = -1 AND r.lane = -1
+      WHERE j.job_id = unit.job_id AND j.created AND (j.expires_at IS NULL OR j.expires_at > now);
+    END IF;
     -- One of a job that is over, or past its deadline, makes no list call.
-    IF unit.account IS NOT NULL AND unit.running AND (unit.deadline IS NULL OR unit.deadline > now) THEN
+    IF job ->> 'state' = '"running"' THEN
       IF unit.paused > now THEN
         spared_until := least(unit.paused, unit.deadline);
       ELSIF NOT unit.single AND (coalesce(unit.listing, false) OR NOT claude_batch.ask_for_list_call(
-        unit.account, coalesce(unit.queue, ''), unit.job_id, unit.batch, now, longest_in_broker, unclaimed_seconds,
+        unit.account, coalesce(job ->> 'queue', ''), unit.job_id, unit.batch, now, longest_in_broker, unclaimed_seconds,
         max_vain_polls
       )) THEN
         spared_until := now + longest_in_broker;
