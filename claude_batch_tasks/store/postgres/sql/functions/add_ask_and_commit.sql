@@ -1,6 +1,7 @@
 -- As add_ask, outside of any transaction of the caller's. Those who add to the same pool wait for one another; for the disk
 -- (or a replica) they do so all together: the first commit leaves that to the second one, which has locked nothing. Nobody
--- is told of an ask that is not safe: what another transaction writes after it has seen the ask, is so after the ask.
+-- is told of an ask that is not safe: what another transaction writes after it has seen the ask, is so after the ask. That
+-- goes for an ask that is there already, too: its own caller may have died, or lost the connection, before it was safe.
 CREATE OR REPLACE PROCEDURE claude_batch.add_ask_and_commit(
   of_key text, new_id text, new_record text, pool_name text,
   due double precision, wanted_by double precision, starts double precision,
@@ -13,17 +14,14 @@ CREATE OR REPLACE PROCEDURE claude_batch.add_ask_and_commit(
   INOUT next_window double precision = NULL
 )
 LANGUAGE plpgsql AS $$
-DECLARE
-  written boolean;
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', true);
   SELECT * INTO in_pool, at_position, since, is_state, keeps, remaining, next_window FROM claude_batch.add_ask(
     false, of_key, new_id, new_record, pool_name, due, wanted_by, starts, new_ask_id, ask_size, ask_params,
     ask_send_before, ask_canvas, ask_headers, place_ttl, most_requests, most_bytes, max_wait, cost, most_cost, cost_seconds
   );
-  written := pg_current_xact_id_if_assigned() IS NOT NULL;
   COMMIT;
-  IF written THEN
+  IF in_pool IS NOT NULL THEN
     -- Only a transaction that has written something waits for the disk.
     PERFORM pg_logical_emit_message(true, 'claude_batch', '');
   END IF;
